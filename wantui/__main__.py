@@ -1,0 +1,5 @@
+"""python -m wantui"""
+
+from wantui.cli import main
+
+main()
