@@ -1,0 +1,193 @@
+"""From a parsed template to its variations, in the order of an odometer: the last bracket turns fastest."""
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cache, reduce
+from typing import NamedTuple
+
+from wantui.errors import UserError
+from wantui.prompts.clean import clean, clean_prompt
+from wantui.prompts.parse import Alternatives, Marked, Sequence, Template, TemplateError, Text
+
+DEFAULT_LIMIT = 10_000
+LONGEST_ID = 60
+_NOT_IN_ID = re.compile(r"[^\w]+")
+
+
+class TooManyVariations(UserError):
+    """A template that expands to more variations than allowed."""
+
+    def __init__(self, number: int, limit: int) -> None:
+        self.number, self.limit = number, limit
+        super().__init__(
+            f"the template expands to {number:,} variations, more than the limit of {limit:,}; "
+            "use fewer options, or raise prompt_settings.max_variations"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A marked stretch of a prompt: `prompt[start:end]` is `text`."""
+
+    text: str
+    start: int
+    end: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which option of which bracket was taken; both numbers count from 1, `text` is what the option became."""
+
+    bracket: int
+    option: int
+    text: str
+
+
+class Variation(NamedTuple):
+    """One prompt of a template, cleaned as the pipeline cleans it, with its choices in the order of the brackets."""
+
+    id: str
+    prompt: str
+    choices: tuple[Choice, ...]
+    marks: tuple[Mark, ...]
+
+
+class _Piece(NamedTuple):
+    """An expanded stretch of template; marks count from its own start, `labels` are its outermost choices' texts."""
+
+    text: str
+    marks: tuple[Mark, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+def count(template: Template) -> int:
+    """How many variations the template has, without making them."""
+    return _count(template.nodes)
+
+
+def _count(nodes: Sequence) -> int:
+    total = 1
+    for node in nodes:
+        if isinstance(node, Alternatives):
+            total *= sum(_count(option) for option in node.options)
+        elif isinstance(node, Marked):
+            total *= _count(node.content)
+    return total
+
+
+def expand(template: Template, limit: int = DEFAULT_LIMIT) -> list[Variation]:
+    """All variations, in order, duplicates included.
+
+    Raises:
+        TooManyVariations: more than `limit`.
+        TemplateError: a variation without any text, or text that cleaning would change across a bracket.
+    """
+    number = count(template)
+    if number > limit:
+        raise TooManyVariations(number, limit)
+    pieces = _expand(template.nodes)
+    ids = _ids([piece.labels for piece in pieces])
+    plain = template.source.isascii() and "&" not in template.source
+    return [_finish(template, piece, name, plain) for piece, name in zip(pieces, ids, strict=True)]
+
+
+def _expand(nodes: Sequence) -> list[_Piece]:
+    expanded: list[list[_Piece]] = []
+    for node in nodes:
+        match node:
+            case Text(text):
+                expanded.append([_Piece(clean(text))])
+            case Alternatives(options, bracket):
+                expanded.append(
+                    [
+                        _choose(piece, bracket, i)
+                        for i, option in enumerate(options, start=1)
+                        for piece in _expand(option)
+                    ]
+                )
+            case Marked(content, weight):
+                expanded.append([_mark(piece, weight) for piece in _expand(content)])
+    return reduce(_product, _merge_single(expanded), [_Piece("")])
+
+
+def _merge_single(expanded: list[list[_Piece]]) -> list[list[_Piece]]:
+    """Join what has only one form to what stands before it, so that this is done once and not for each variation."""
+    merged: list[list[_Piece]] = []
+    for pieces in expanded:
+        if len(pieces) == 1 and merged:
+            merged[-1] = _product(merged[-1], pieces)
+        else:
+            merged.append(pieces)
+    return merged
+
+
+def _product(left: list[_Piece], right: list[_Piece]) -> list[_Piece]:
+    return [_join(a, b) for a in left for b in right]
+
+
+def _choose(piece: _Piece, bracket: int, option: int) -> _Piece:
+    label = piece.text.strip()
+    return _Piece(piece.text, piece.marks, (Choice(bracket, option, label), *piece.choices), (label,))
+
+
+def _mark(piece: _Piece, weight: float) -> _Piece:
+    start = len(piece.text) - len(piece.text.lstrip())
+    marked = piece.text.strip()
+    if not marked:
+        return piece
+    return piece._replace(marks=(Mark(marked, start, start + len(marked), weight),))
+
+
+def _join(left: _Piece, right: _Piece) -> _Piece:
+    """Set two pieces side by side, with one space where white space meets."""
+    text, addition = left.text, right.text
+    if addition[:1] == " " and text[-1:] == " ":
+        addition = addition[1:]
+    marks = left.marks
+    if right.marks:
+        offset = len(text) + len(addition) - len(right.text)
+        marks += tuple(replace(mark, start=mark.start + offset, end=mark.end + offset) for mark in right.marks)
+    return _Piece(text + addition, marks, left.choices + right.choices, left.labels + right.labels)
+
+
+def _finish(template: Template, piece: _Piece, name: str, plain: bool) -> Variation:
+    prompt = piece.text.strip()
+    if not prompt:
+        raise TemplateError("a variation of this template has no text", template.source, 0)
+    if not plain and clean_prompt(prompt) != prompt:
+        raise TemplateError(
+            f"cleaning changes the text of a variation across a bracket: {prompt!r}", template.source, 0
+        )
+    marks = piece.marks
+    if marks and piece.text[0] == " ":
+        marks = tuple(replace(mark, start=mark.start - 1, end=mark.end - 1) for mark in marks)
+    return Variation(name, prompt, piece.choices, marks)
+
+
+def _ids(labels: list[tuple[str, ...]]) -> list[str]:
+    """A readable id for each variation's choices, the same wherever the same choices occur.
+
+    Ids that would be too long or equal for different choices end in a digest; repeated choices are numbered.
+    """
+    names = ["_".join(map(_slug, of_one)) or "single" for of_one in labels]
+    if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST_ID:
+        return names
+    meanings = Counter(name for name, _ in set(zip(names, labels, strict=True)))
+    seen: Counter[str] = Counter()
+    ids = []
+    for name, of_one in zip(names, labels, strict=True):
+        if len(name) > LONGEST_ID or meanings[name] > 1:
+            digest = hashlib.sha256("\x1f".join(of_one).encode()).hexdigest()[:8]
+            name = f"{name[: LONGEST_ID - 9]}-{digest}"
+        seen[name] += 1
+        ids.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return ids
+
+
+@cache
+def _slug(label: str) -> str:
+    return _NOT_IN_ID.sub("-", label.lower()).replace("_", "-").strip("-") or "none"

@@ -1,0 +1,211 @@
+r"""The template grammar: text to a tree with source spans.
+
+    [a|b]        one variation for each option; nests to any depth; empty options count
+    (text)       marks text, for the capture of its attention
+    (text:2.5)   marks and weights it
+    \[ \] \| \( \) \: \\    the character itself
+
+Parentheses around a time or a ratio, `(16:9)` or `(at 3:00)`, are plain text.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from wantui.errors import UserError
+
+SPECIAL = frozenset("[]|():\\")
+MINIMUM_WEIGHT, MAXIMUM_WEIGHT = 0.0, 10.0
+MAXIMUM_DEPTH = 100
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*")
+_TIME_OR_RATIO = re.compile(r"(.*\s)?\d+:\d+(\s.*)?", re.DOTALL)
+
+
+class TemplateError(UserError):
+    """A template that cannot be read; its text shows the line with a caret under the fault."""
+
+    def __init__(self, message: str, template: str, position: int) -> None:
+        self.message, self.template, self.position = message, template, position
+        line_start = template.rfind("\n", 0, position) + 1
+        line = template[line_start:].split("\n", 1)[0]
+        caret = " " * (position - line_start) + "^"
+        place = f"column {position - line_start + 1}"
+        if "\n" in template:
+            place = f"line {template.count(chr(10), 0, position) + 1}, {place}"
+        super().__init__(f"{message} ({place})\n  {line}\n  {caret}")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Literal text, escapes resolved."""
+
+    text: str
+    span: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """`[a|b]`; `number` counts the brackets of a template from 1 in the order of their opening."""
+
+    options: tuple["Sequence", ...]
+    number: int
+    span: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """`(text)` or `(text:weight)`."""
+
+    content: "Sequence"
+    weight: float
+    span: tuple[int, int]
+
+
+Sequence = tuple[Text | Alternatives | Marked, ...]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A parsed template: its source, its tree, and warnings about text that looked like syntax."""
+
+    source: str
+    nodes: Sequence
+    warnings: tuple[str, ...]
+
+
+def parse(source: str) -> Template:
+    """Parse a template.
+
+    Raises:
+        TemplateError: unmatched or too deep brackets, an empty template, a bad weight; with the place.
+    """
+    if not source.strip():
+        raise TemplateError("the template is empty", source, 0)
+    parser = _Parser(source)
+    nodes = parser.sequence(opened=None)
+    return Template(source, nodes, tuple(parser.warnings))
+
+
+@dataclass
+class _Parser:
+    """Recursive descent over `source`; `position` is the next character."""
+
+    source: str
+    position: int = 0
+    brackets: int = 0
+    inside_mark: bool = False
+    depth: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def error(self, message: str, position: int) -> TemplateError:
+        return TemplateError(message, self.source, position)
+
+    def sequence(self, opened: str | None) -> Sequence:
+        """Nodes up to what ends the construct that was opened by `opened` ("[", "(" or nothing)."""
+        nodes: list[Text | Alternatives | Marked] = []
+        text, start = "", self.position
+        while self.position < len(self.source):
+            character = self.source[self.position]
+            if character in "[(":
+                if text:
+                    nodes.append(Text(text, (start, self.position)))
+                literal = self.time_or_ratio() if character == "(" else None
+                if literal:
+                    nodes.append(literal)
+                else:
+                    nodes.append(self.alternatives() if character == "[" else self.marked())
+                text, start = "", self.position
+                continue
+            if (opened == "[" and character in "|]") or (opened == "(" and character in ":)"):
+                break
+            if character in "])|":
+                raise self.error(self.stray(character, opened), self.position)
+            following = self.source[self.position + 1 : self.position + 2]
+            if character == "\\" and following and following in SPECIAL:
+                character = following
+                self.position += 1
+            text += character
+            self.position += 1
+        if text:
+            nodes.append(Text(text, (start, self.position)))
+        return tuple(nodes)
+
+    @staticmethod
+    def stray(character: str, opened: str | None) -> str:
+        advice = f"write \\{character} for the character itself"
+        if character == "|":
+            return f"'|' separates options, and stands outside of [ ]; {advice}"
+        if opened:
+            closing = {"[": "]", "(": ")"}[opened]
+            return f"'{character}' where '{closing}' was expected; {advice}"
+        return f"'{character}' closes nothing; {advice}"
+
+    def deeper(self, start: int) -> None:
+        self.depth += 1
+        if self.depth > MAXIMUM_DEPTH:
+            raise self.error(f"brackets nest more than {MAXIMUM_DEPTH} deep", start)
+
+    def alternatives(self) -> Alternatives:
+        start = self.position
+        self.deeper(start)
+        self.brackets += 1
+        number = self.brackets
+        options = []
+        while True:
+            self.position += 1  # over "[" or "|"
+            options.append(self.sequence(opened="["))
+            if self.position == len(self.source):
+                raise self.error("'[' is never closed; write \\[ for the character itself", start)
+            if self.source[self.position] == "]":
+                break
+        self.position += 1
+        self.depth -= 1
+        return Alternatives(tuple(options), number, (start, self.position))
+
+    def time_or_ratio(self) -> Text | None:
+        """The parentheses at the current position as plain text, when they hold a time or a ratio."""
+        start = self.position
+        end = self.source.find(")", start)
+        inside = self.source[start + 1 : end] if end > 0 else ""
+        if not _TIME_OR_RATIO.fullmatch(inside) or SPECIAL.intersection(inside.replace(":", "", 1)):
+            return None
+        self.position = end + 1
+        text = self.source[start : self.position]
+        self.warnings.append(f"{text} was read as plain text (a time or a ratio); it marks nothing")
+        return Text(text, (start, self.position))
+
+    def marked(self) -> Marked:
+        start = self.position
+        if self.inside_mark:
+            raise self.error("a mark inside a mark; write \\( \\) for literal parentheses", start)
+        self.deeper(start)
+        self.inside_mark = True
+        self.position += 1
+        content = self.sequence(opened="(")
+        if self.position == len(self.source):
+            raise self.error("'(' is never closed; write \\( for the character itself", start)
+        weight = self.weight() if self.source[self.position] == ":" else 1.0
+        if not any(not isinstance(node, Text) or node.text.strip() for node in content):
+            raise self.error("nothing is marked here; write \\( \\) for literal parentheses", start)
+        self.position += 1
+        self.inside_mark = False
+        self.depth -= 1
+        return Marked(content, weight, (start, self.position))
+
+    def weight(self) -> float:
+        """The number between the colon at the current position and the closing parenthesis."""
+        start = self.position + 1
+        end = self.source.find(")", start)
+        if end < 0:
+            raise self.error("this weight is not closed by ')'", self.position)
+        written = self.source[start:end]
+        if not _NUMBER.fullmatch(written):
+            raise self.error(
+                f"the weight {written!r} is not a number; write \\: for a colon in marked text, "
+                "or \\( \\) for literal parentheses",
+                start,
+            )
+        value = float(written)
+        if not MINIMUM_WEIGHT <= value <= MAXIMUM_WEIGHT:
+            raise self.error(f"the weight {value:g} is outside of {MINIMUM_WEIGHT:g} to {MAXIMUM_WEIGHT:g}", start)
+        self.position = end
+        return value
