@@ -1,0 +1,21 @@
+"""Settings: pydantic models, YAML in and out, presets, the older system's keys. No torch here."""
+
+from wantui.config.load import Config, as_dict, dump, load_config, parse_config
+from wantui.config.presets import find_config, preset_directory, preset_names
+from wantui.config.problems import ConfigError, Problem
+from wantui.config.settings import REFUSED_SAMPLERS, Settings
+
+__all__ = [
+    "REFUSED_SAMPLERS",
+    "Config",
+    "ConfigError",
+    "Problem",
+    "Settings",
+    "as_dict",
+    "dump",
+    "find_config",
+    "load_config",
+    "parse_config",
+    "preset_directory",
+    "preset_names",
+]

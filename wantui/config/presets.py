@@ -1,0 +1,36 @@
+"""The configs that come with wantui, and the search for a config by name."""
+
+import difflib
+from pathlib import Path
+
+from wantui.config.problems import ConfigError, Problem
+
+_IN_PACKAGE = Path(__file__).parent / "presets"
+_IN_CHECKOUT = Path(__file__).parents[2] / "configs"
+
+
+def preset_directory() -> Path:
+    """Where the shipped configs lie: in the package, or in `configs/` of a checkout."""
+    return _IN_PACKAGE if _IN_PACKAGE.is_dir() else _IN_CHECKOUT
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in preset_directory().glob("*.yaml"))
+
+
+def find_config(name: Path | str) -> Path:
+    """The path of a config: a file as it is named, else the preset of that name.
+
+    Raises:
+        ConfigError: neither exists. A missing file is never created.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    preset = preset_directory() / f"{path.stem}.yaml"
+    if path.suffix in ("", ".yaml", ".yml") and path.parent.name in ("", "configs") and preset.is_file():
+        return preset
+    close = difflib.get_close_matches(path.stem, preset_names(), n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    message = f"no such file, and no preset of that name.{hint} Presets are {', '.join(preset_names())}"
+    raise ConfigError([Problem(path, None, "", message)])

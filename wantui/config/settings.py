@@ -1,0 +1,183 @@
+"""The settings of a batch, with the section and key names of the older system's YAML files.
+
+Every field has its meaning (and unit) as description and its range as constraint: the form in the terminal, the JSON
+schema and `wantui config schema` are made from them.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
+DtypeName = Literal["auto", "bfloat16", "float32"]
+
+LARGEST_FRAME_COUNT = 4093
+"""1024 latent frames, which is what the transformer's rotary embedding holds."""
+
+REFUSED_SAMPLERS = {
+    "karras": "its sigmas ignore flow_shift, so that the result would not be what the config says",
+    "exponential": "its last sigmas give NaN on flow models",
+    "deis": "its last two sigmas are equal with flow arguments, and noise remains in the video",
+    "sa-solver": "its last two sigmas are equal with flow arguments, and noise remains in the video",
+    "lcm": "it is stochastic and the pipeline gives it no generator: its videos cannot be made again",
+    "sde-dpmsolver++": "it is stochastic and the pipeline gives it no generator: its videos cannot be made again",
+}
+
+
+class Section(BaseModel):
+    """A section of the file. `DEAD` names keys of the older system that change nothing, with the reason."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    DEAD: ClassVar[dict[str, str]] = {}
+
+
+class ModelSettings(Section):
+    """Which model, and how it samples."""
+
+    DEAD = {"eta": "UniPC and the other samplers offered have no eta", "clip_skip": "Wan has no CLIP text encoder"}
+
+    model_id: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    """Model: a short name from `wantui models ls`, a hub id, or a local diffusers directory."""
+    revision: str | None = None
+    """Revision of a hub model: a branch, tag or commit. Pinned in every recipe."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 42
+    """Seed of the first video of every variation; video k uses seed + k."""
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Denoising steps."""
+    cfg_scale: Annotated[float, Field(ge=0, le=50)] = 5.0
+    """Guidance scale; at 1 or below there is no second, unconditional pass."""
+    cfg_scale_2: Annotated[float, Field(ge=0, le=50)] | None = None
+    """Guidance scale of the low-noise transformer of Wan 2.2 A14B; empty: the same as cfg_scale."""
+    sampler: SamplerName = "unipc"
+    """Sampler."""
+    flow_shift: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Shift of the noise schedule; empty: by the model and the size (3 at 480p, 5 at 720p)."""
+    dtype: DtypeName = "auto"
+    """Precision of transformer and text encoder; auto: as published (bfloat16; nano float32). The VAE is float32."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")] = "auto"
+    """Device: auto, cpu, cuda or cuda:N."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def refuse_samplers_by_name(cls, values: object) -> object:
+        sampler = values.get("sampler") if isinstance(values, dict) else None
+        if isinstance(sampler, str) and sampler.lower() in REFUSED_SAMPLERS:
+            raise ValueError(f"sampler: {sampler} is not offered: {REFUSED_SAMPLERS[sampler.lower()]}")
+        return values
+
+
+class MemorySettings(Section):
+    """Memory settings of the older system; wantui decides these itself."""
+
+    DEAD = dict.fromkeys(
+        (
+            "enable_memory_optimization",
+            "clear_cache_between_videos",
+            "reload_model_for_large_models",
+            "use_gradient_checkpointing",
+            "enable_memory_efficient_attention",
+            "use_sequential_cpu_offload",
+            "offload_text_encoder_to_cpu",
+            "offload_vae_to_cpu",
+            "secondary_gpu_device",
+        ),
+        "the model is kept in memory as it is loaded",
+    )
+
+
+class VideoSettings(Section):
+    """Size and length of the videos."""
+
+    width: Annotated[int, Field(ge=16, le=16384)] = 832
+    """Width in pixels, a multiple of 16 (32 for Wan 2.2 5B)."""
+    height: Annotated[int, Field(ge=16, le=16384)] = 480
+    """Height in pixels, a multiple of 16 (32 for Wan 2.2 5B)."""
+    fps: Annotated[int, Field(ge=1, le=120)] = 16
+    """Frames per second."""
+    duration: Annotated[float, Field(gt=0)] | None = None
+    """Length in seconds; gives the frames where `frames` is empty."""
+    frames: Annotated[int, Field(ge=1, le=LARGEST_FRAME_COUNT)] | None = None
+    """Number of frames, 4k + 1; wins over `duration`. Empty with an empty duration: 81."""
+
+
+class PromptSettings(Section):
+    """What goes with the template."""
+
+    DEAD = {
+        "base_weight": "weights are written in the template: (word:1.5)",
+        "variation_weight": "weights are written in the template: (word:1.5)",
+        "enable_prompt_weighting": "weights in the template always count",
+        "use_weighted_embeddings": "weights in the template always count",
+        "embedding_method": "weighting methods come with attention capture",
+    }
+
+    negative_prompt: str = ""
+    """What guidance leads away from."""
+    max_variations: Annotated[int, Field(ge=1)] = 10_000
+    """A template that expands to more variations is refused."""
+
+
+class LatentAnalysisSettings(Section):
+    """Whether and how the latents of every step are stored."""
+
+    DEAD = {
+        "latent_storage_format": "latents are stored as zarr",
+        "auto_decode": "stored latents are decoded on demand",
+    }
+
+    store_latents: bool = False
+    """Store the initial noise and the latents of every step."""
+    storage_interval: Annotated[int, Field(ge=1)] = 1
+    """Store every n-th step; the last step always."""
+    storage_dtype: Literal["float32", "float16"] = "float32"
+    """float16 halves the size and bends a straight path by about 1.1 rad over 50 steps."""
+    compress_latents: bool = False
+    """Compress without loss (zstd); saves little on noise."""
+
+
+class AttentionAnalysisSettings(Section):
+    """Attention maps of marked words."""
+
+    DEAD = dict.fromkeys(
+        (
+            "tokenizer_name",
+            "storage_format",
+            "compress_attention",
+            "storage_interval",
+            "storage_dtype",
+            "store_per_head",
+            "store_per_block",
+            "store_individual_tokens",
+            "attention_threshold",
+            "spatial_downsample_factor",
+            "store_aggregated_attention",
+            "aggregated_storage_format",
+            "auto_generate_videos",
+            "auto_generate_per_video",
+            "auto_decode",
+            "visualization_params",
+        ),
+        "attention maps are not captured by this version",
+    )
+
+    store_attention: bool = False
+    """Store the attention maps of marked words. Refused by this version."""
+
+
+class Settings(Section):
+    """A whole config file."""
+
+    model_settings: ModelSettings = ModelSettings()
+    memory_settings: MemorySettings = MemorySettings()
+    video_settings: VideoSettings = VideoSettings()
+    prompt_settings: PromptSettings = PromptSettings()
+    latent_analysis_settings: LatentAnalysisSettings = LatentAnalysisSettings()
+    attention_analysis_settings: AttentionAnalysisSettings = AttentionAnalysisSettings()
+    videos_per_variation: Annotated[int, Field(ge=1, le=100_000)] = 3
+    """Videos of each variation, with seeds seed, seed + 1, ..."""
+    output_dir: str = "outputs"
+    """Folder in which the batch folder is made."""
+    batch_name: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """Name of the batch folder; empty: the config's name. Other characters than letters, digits, - become _."""
+    use_timestamp: bool = True
+    """Add the date and time to the name of the batch folder."""
