@@ -1,0 +1,144 @@
+"""The Wan text-to-video models that wantui knows: what they are called, and what is known before they are loaded."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wantui.errors import UserError
+from wantui.models import nano
+
+SHORTER_SIDE_OF_720P = 720
+
+
+class UnknownModel(UserError):
+    """A model that is neither in the catalogue nor a diffusers directory of the Wan kind."""
+
+
+@dataclass(frozen=True)
+class WanModel:
+    """A model, as far as plans need it. Compression factors are pixels (frames) for each latent cell (frame)."""
+
+    name: str
+    location: str
+    """Hub id, or the path of a local diffusers directory."""
+    description: str
+    is_local: bool = False
+    latent_channels: int = 16
+    spatial_compression: int = 8
+    temporal_compression: int = 4
+    patch: int = 2
+    flow_shift: float | None = None
+    """The published flow shift; None where it goes by size: 3.0 at 480p, 5.0 at 720p."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Precision of transformer and text encoder where none is chosen."""
+    boundary_ratio: float | None = None
+    """For two transformers: share of the timesteps above which the first one works."""
+
+    @property
+    def size_multiple(self) -> int:
+        """What width and height must be a multiple of, in pixels."""
+        return self.spatial_compression * self.patch
+
+    def shift_for(self, width: int, height: int) -> float:
+        """The flow shift to use where none is given (Wan's advice, as in diffusers' documentation)."""
+        if self.flow_shift is not None:
+            return self.flow_shift
+        return 5.0 if min(width, height) >= SHORTER_SIDE_OF_720P else 3.0
+
+    def latent_shape(self, width: int, height: int, frames: int) -> tuple[int, int, int, int]:
+        """Channels, latent frames, height and width of the latents of one video."""
+        return (
+            self.latent_channels,
+            (frames - 1) // self.temporal_compression + 1,
+            height // self.spatial_compression,
+            width // self.spatial_compression,
+        )
+
+
+NANO = WanModel(
+    "nano",
+    str(nano.WEIGHTS),
+    "moving shapes on a laptop, 128x128, 17 frames; part of wantui",
+    is_local=True,
+    flow_shift=3.0,
+    dtype="float32",
+)
+CATALOGUE = (
+    NANO,
+    WanModel("wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan 2.1, 480p"),
+    WanModel("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", "Wan 2.1, 480p and 720p"),
+    WanModel(
+        "wan2.2-5b",
+        "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        "Wan 2.2, 704p, 24 frames a second",
+        latent_channels=48,
+        spatial_compression=16,
+        flow_shift=5.0,
+    ),
+    WanModel(
+        "wan2.2-a14b",
+        "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        "Wan 2.2, two transformers, 480p and 720p",
+        flow_shift=12.0,
+        boundary_ratio=0.875,
+    ),
+)
+
+
+def find_model(name: str) -> WanModel:
+    """A model by its short name, hub id or local directory.
+
+    Raises:
+        UnknownModel: nothing of that name, or a directory without a Wan pipeline in it.
+    """
+    for model in CATALOGUE:
+        if name in (model.name, model.location):
+            return model
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        return read_directory(directory.resolve())
+    if directory.exists() or name.startswith((".", "/", "~")):
+        raise UnknownModel(f"{name} is not a directory; a local model is a diffusers directory with model_index.json")
+    if name.count("/") == 1:
+        return WanModel(name, name, "from the hub; its sizes are taken to be Wan 2.1's")
+    known = ", ".join(model.name for model in CATALOGUE)
+    raise UnknownModel(f"unknown model {name!r}; known are {known}, any hub id (owner/name) and any local directory")
+
+
+def read_directory(directory: Path) -> WanModel:
+    """What the JSON files of a diffusers directory tell of its model.
+
+    Raises:
+        UnknownModel: files are missing or it is no Wan pipeline.
+    """
+    index = _read_json(directory / "model_index.json")
+    if index.get("_class_name") != "WanPipeline":
+        raise UnknownModel(
+            f"{directory} holds a {index.get('_class_name', 'model of another kind')}, not a WanPipeline"
+        )
+    vae, transformer = _read_json(directory / "vae/config.json"), _read_json(directory / "transformer/config.json")
+    return WanModel(
+        directory.name,
+        str(directory),
+        "local directory",
+        is_local=True,
+        latent_channels=vae.get("z_dim", 16),
+        spatial_compression=vae.get("scale_factor_spatial", 8),
+        temporal_compression=vae.get("scale_factor_temporal", 4),
+        patch=transformer.get("patch_size", [1, 2, 2])[1],
+        flow_shift=_read_json(directory / "scheduler/scheduler_config.json").get("flow_shift"),
+        boundary_ratio=index.get("boundary_ratio"),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UnknownModel(f"{path} is missing: this is not a complete diffusers directory") from None
+    except (OSError, ValueError) as error:
+        raise UnknownModel(f"{path} cannot be read: {error}") from None
+    if not isinstance(read, dict):
+        raise UnknownModel(f"{path} does not hold a JSON object")
+    return read
