@@ -1,0 +1,206 @@
+"""Print nano's figures: python -m wantui.models.nano.evaluate.
+
+Clips are made by the stock WanPipeline with 512 text positions, from captions and seeds that training never saw, and
+judged by the pixel rules of `judge.py`.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from diffusers import WanPipeline
+from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
+from torch import Tensor
+
+from wantui.models.nano import WEIGHTS
+from wantui.models.nano.autoencoder import small_picture
+from wantui.models.nano.judge import judge, object_pixels, shape_of
+from wantui.models.nano.render import cell_coverage, render, to_signed
+from wantui.models.nano.world import CLIP_FRAMES, CLIP_SIZE, SHAPE_FREQUENCIES, SHAPES, Scenes, describe, sample_scenes
+
+BATCH = 16
+FIRST_SEED = 1_000_000
+COVERED = 0.4
+"""Share of a cell that an object must cover for the cell to count as the object's."""
+
+
+class WordAttention(WanAttnProcessor):
+    """The stock processor, which also sums up the attention on each clip's shape word in the conditional passes.
+
+    The full softmax over all text positions, in float32: slow, and the definition itself.
+    """
+
+    columns: Tensor | None = None  # [n, positions], 1 at the word's tokens
+    conditional = False
+    total: Tensor | float = 0.0
+
+    def __call__(self, attn: WanAttention, hidden_states: Tensor, encoder_hidden_states: Tensor, *rest: None) -> Tensor:
+        if self.columns is not None and self.conditional:
+            query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1)).transpose(1, 2).float()
+            key = attn.norm_k(attn.to_k(encoder_hidden_states)).unflatten(2, (attn.heads, -1)).transpose(1, 2).float()
+            probabilities = (query @ key.mT * query.shape[-1] ** -0.5).softmax(-1).mean(1)
+            self.total = self.total + (probabilities @ self.columns[..., None])[..., 0]
+        return super().__call__(attn, hidden_states, encoder_hidden_states, *rest)
+
+
+def generate(
+    pipeline: WanPipeline, captions: list[str], first_seed: int, steps: int, guidance: float
+) -> tuple[Tensor, Tensor]:
+    """Clips [n, rgb, frames, height, width] in 0 to 1 and their latents, from consecutive seeds."""
+    clips, latents = [], []
+    for start in range(0, len(captions), BATCH):
+        batch = captions[start : start + BATCH]
+        made = pipeline(
+            batch,
+            height=CLIP_SIZE,
+            width=CLIP_SIZE,
+            num_frames=CLIP_FRAMES,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=[torch.Generator().manual_seed(first_seed + start + i) for i in range(len(batch))],
+            output_type="latent",
+        ).frames
+        clips.append(decode(pipeline, made).cpu())
+        latents.append(made.cpu())
+    return torch.cat(clips), torch.cat(latents)
+
+
+def decode(pipeline: WanPipeline, latents: Tensor) -> Tensor:
+    """Normalised latents to clips in 0 to 1, as the stock pipeline decodes them."""
+    config = pipeline.vae.config
+    mean = torch.tensor(config.latents_mean, device=latents.device).view(1, -1, 1, 1, 1)
+    std = torch.tensor(config.latents_std, device=latents.device).view(1, -1, 1, 1, 1)
+    return (pipeline.vae.decode(latents * std + mean).sample.clamp(-1, 1) + 1) / 2
+
+
+def judged(clips: Tensor, scenes: Scenes) -> dict[str, float]:
+    """Share of the clips in which each attribute is right, and the shape for each shape alone."""
+    verdicts = [vars(judge(clip, scenes, i)) for i, clip in enumerate(clips)]
+    figures = {name: float(np.mean([v[name] for v in verdicts])) for name in verdicts[0]}
+    if (scenes.count == 1).all():
+        for index, shape in enumerate(SHAPES):
+            right = [v["shape"] for v, drawn in zip(verdicts, scenes.shape[:, 0], strict=True) if drawn == index]
+            figures[f"shape: {shape} (n = {len(right)})"] = float(np.mean(right)) if right else math.nan
+    return figures
+
+
+def evenly_shaped(scenes: Scenes) -> Scenes:
+    """The scenes with every shape equally often as the first object, so that rare shapes are judged as well."""
+    scenes.shape[:, 0] = np.arange(len(scenes)) % len(SHAPES)
+    return scenes
+
+
+def attention_overlap(pipeline: WanPipeline, scenes: Scenes, steps: int, guidance: float) -> float:
+    """IoU of the cells that get most of the shape word's attention with the cells that the object covers, mean.
+
+    Attention is the mean over blocks, heads and steps; as many top cells are taken as the object covers.
+    """
+    processor = WordAttention()
+
+    def next_pass(*_: object) -> None:  # the stock pipeline calls conditional, unconditional, conditional, ...
+        processor.conditional = not processor.conditional
+
+    captions = describe(scenes)
+    hook = pipeline.transformer.register_forward_pre_hook(next_pass)
+    for block in pipeline.transformer.blocks:
+        block.attn2.set_processor(processor)
+    overlaps = []
+    for start in range(0, len(captions), BATCH):
+        batch = captions[start : start + BATCH]
+        offsets = pipeline.tokenizer(
+            [c.text for c in batch], padding="max_length", max_length=512, return_offsets_mapping=True
+        )["offset_mapping"]
+        offsets = torch.tensor(offsets)
+        spans = torch.tensor([c.shape_words[0] for c in batch])
+        columns = (offsets[..., 0] < spans[:, 1:]) & (offsets[..., 1] > spans[:, :1])
+        processor.columns, processor.total = columns.float().to(pipeline.device), 0.0
+        clips, _ = generate(pipeline, [c.text for c in batch], FIRST_SEED + start, steps, guidance)
+        for clip, attention in zip(clips, processor.total.cpu(), strict=True):
+            covered = cell_coverage(object_pixels(clip)[None, None])[0, 0] > COVERED
+            count = int(covered.sum())
+            top = torch.zeros_like(covered)
+            top[attention.topk(count).indices] = True
+            overlaps.append(float((top & covered).sum() / (top | covered).sum()) if count else 0.0)
+    hook.remove()
+    for block in pipeline.transformer.blocks:
+        block.attn2.set_processor(WanAttnProcessor())
+    return float(np.mean(overlaps))
+
+
+def autoencoder_figures(pipeline: WanPipeline, clips: Tensor) -> dict[str, float]:
+    """Fidelity of the chunked stock autoencoder on drawn clips, uint8, and how linear colour is in its latents."""
+    latents, psnr = [], []
+    for batch in clips.split(BATCH):
+        video = to_signed(batch)
+        latents.append(pipeline.vae.encode(video).latent_dist.mode())
+        mse = (pipeline.vae.decode(latents[-1]).sample - video).square().mean((1, 2, 3, 4))
+        psnr += (10 * torch.log10(4 / mse)).tolist()
+    features = torch.cat(latents).movedim(1, -1).double()
+    features = torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
+    colour = torch.cat([small_picture(to_signed(batch)) for batch in clips.split(BATCH)]).movedim(1, -1).double()
+    half = len(clips) // 2  # fitted on one half, measured on the other
+    fit = torch.linalg.lstsq(features[:half].flatten(0, 3).cpu(), colour[:half].flatten(0, 3).cpu()).solution
+    target = colour[half:].flatten(0, 3).cpu()
+    residual = features[half:].flatten(0, 3).cpu() @ fit - target
+    r2 = 1 - residual.square().sum() / (target - target.mean(0)).square().sum()
+    return {"PSNR, mean (dB)": float(np.mean(psnr)), "PSNR, worst clip (dB)": min(psnr), "latent to RGB, R2": float(r2)}
+
+
+def shapes_unasked(pipeline: WanPipeline, n: int, steps: int, guidance: float) -> dict[str, float]:
+    """Which shapes appear when a caption only says "shape", beside the share that training saw."""
+    clips, _ = generate(pipeline, ["a large red shape moving left over a dark background"] * n, 0, steps, guidance)
+    seen = [shape_of(object_pixels(clip)[CLIP_FRAMES // 2]) for clip in clips]
+    return {f"{shape} (trained on {SHAPE_FREQUENCIES[shape]:.0%})": seen.count(shape) / n for shape in SHAPES}
+
+
+@torch.no_grad()
+def evaluate(weights: Path, n: int, steps: int, guidance: float) -> dict[str, dict[str, float]]:
+    """All figures, by section."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pipeline = WanPipeline.from_pretrained(weights).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    rng = np.random.default_rng(2)
+    one = evenly_shaped(sample_scenes(n, rng, two_objects=0.0, evaluation=True))
+    two = sample_scenes(n // 2, rng, two_objects=1.0, evaluation=True)
+    drawn_one, drawn_two = ((render(scenes)[0].float() / 255) for scenes in (one, two))
+    started = time.perf_counter()
+    made_one, _ = generate(pipeline, [c.text for c in describe(one)], FIRST_SEED, steps, guidance)
+    seconds = time.perf_counter() - started
+    made_two, _ = generate(pipeline, [c.text for c in describe(two)], 2 * FIRST_SEED, steps, guidance)
+    real = render(sample_scenes(min(n, 128), rng, evaluation=True))[0].to(device)
+    return {
+        f"one object (n = {len(one)})": judged(made_one, one),
+        f"two objects, both right (n = {len(two)})": judged(made_two, two),
+        "the judge on drawn clips, one object": judged(drawn_one, one),
+        "the judge on drawn clips, two objects": judged(drawn_two, two),
+        "attention": {"IoU of the shape word": attention_overlap(pipeline, one[: n // 2], steps, guidance)},
+        "autoencoder": autoencoder_figures(pipeline, real),
+        "shape unasked": shapes_unasked(pipeline, n // 2, steps, guidance),
+        "speed": {f"seconds a clip, batches of {BATCH}, {device}": seconds / len(one)},
+    }
+
+
+@click.command()
+@click.option("--weights", type=click.Path(path_type=Path, exists=True), default=WEIGHTS, help="Diffusers directory.")
+@click.option("--clips", "n", default=96, show_default=True, help="Clips with one object; half as many with two.")
+@click.option("--steps", default=20, show_default=True)
+@click.option("--guidance", default=4.0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(weights: Path, n: int, steps: int, guidance: float, as_json: bool) -> None:
+    """Print nano's figures, from held-out captions and seeds."""
+    figures = evaluate(weights, n, steps, guidance)
+    if as_json:
+        click.echo(json.dumps(figures, indent=1))
+        return
+    for section, values in figures.items():
+        click.echo(section)
+        for name, value in values.items():
+            click.echo(f"  {name:<44} {value:8.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The synthetic world that nano is trained on: what can be seen in it, how often, and how captions speak of it.
+
+A scene holds one or two objects over a plain background. Coordinates run from -1 (left, top) to 1 (right, bottom).
+Shapes have deliberately unequal frequencies: they are the known truth against which measures of representation can be
+calibrated. Colours, sizes, motions and backgrounds are uniform, and colours are the control.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHAPE_FREQUENCIES = {"circle": 0.45, "square": 0.25, "triangle": 0.14, "star": 0.08, "cross": 0.05, "ring": 0.03}
+COLOURS = {
+    "red": (0.90, 0.10, 0.10),
+    "green": (0.10, 0.75, 0.20),
+    "blue": (0.15, 0.25, 0.95),
+    "yellow": (0.95, 0.85, 0.10),
+    "purple": (0.60, 0.20, 0.80),
+    "white": (0.95, 0.95, 0.95),
+}
+BACKGROUNDS = {"dark": (0.05, 0.05, 0.08), "grey": (0.45, 0.45, 0.45), "sandy": (0.75, 0.65, 0.45)}
+SIZES = {"small": 0.18, "large": 0.33}
+MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
+SHAPES = tuple(SHAPE_FREQUENCIES)
+
+TWO_OBJECTS = 0.35
+"""Share of the scenes that hold two objects."""
+
+OMITTED = {"size": 0.25, "colour": 0.10, "shape": 0.08, "motion": 0.15, "background": 0.20}
+"""How often a training caption leaves an attribute out; the scene then shows any value of it. A shape that is left
+out is called "shape", so that "a red shape moving left" asks which shape comes unasked."""
+
+CLIP_FRAMES, CLIP_SIZE = 17, 128
+
+
+WRITTEN_AS_SENTENCE = 0.15
+"""Share of the training captions with a capital letter and a full stop."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A batch of n scenes. Attributes are indices into the tables above; where `count` is 1, object 1 is not shown."""
+
+    count: NDArray[np.int64]  # [n]
+    shape: NDArray[np.int64]  # [n, 2]
+    colour: NDArray[np.int64]  # [n, 2], the two always differ
+    size: NDArray[np.int64]  # [n, 2]
+    motion: NDArray[np.int64]  # [n, 2]
+    background: NDArray[np.int64]  # [n]
+    radius: NDArray[np.float32]  # [n, 2], half the picture is 1
+    start: NDArray[np.float32]  # [n, 2, xy], centre in the first frame
+    travel: NDArray[np.float32]  # [n, 2, xy], way of the centre over the whole clip
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> "Scenes":
+        return Scenes(**{name: values[index] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption, with the character span of each object's shape word."""
+
+    text: str
+    shape_words: tuple[tuple[int, int], ...]
+
+
+def held_out(scenes: Scenes) -> NDArray[np.bool_]:
+    """Which scenes are kept for evaluation: a tenth of all combinations of the first object and the background."""
+    code = (
+        7 * scenes.shape[:, 0]
+        + 3 * scenes.colour[:, 0]
+        + 5 * scenes.size[:, 0]
+        + scenes.motion[:, 0]
+        + 9 * scenes.background
+    )
+    return np.asarray(code % 10 == 0)
+
+
+def sample_scenes(
+    n: int, rng: np.random.Generator, two_objects: float = TWO_OBJECTS, evaluation: bool = False
+) -> Scenes:
+    """Draw n scenes: of the held-out combinations for evaluation, of all the others otherwise."""
+    drawn = _draw(max(64, n * (20 if evaluation else 2)), rng, two_objects)
+    wanted = np.flatnonzero(held_out(drawn) == evaluation)[:n]
+    if len(wanted) < n:
+        raise RuntimeError(f"only {len(wanted)} of {n} scenes drawn")
+    return drawn[wanted]
+
+
+def _draw(n: int, rng: np.random.Generator, two_objects: float) -> Scenes:
+    count = 1 + (rng.random(n) < two_objects).astype(np.int64)
+    colour = rng.integers(len(COLOURS), size=n)
+    other_colour = (colour + rng.integers(1, len(COLOURS), size=n)) % len(COLOURS)
+    size = rng.integers(len(SIZES), size=(n, 2))
+    motion = rng.integers(len(MOTIONS), size=(n, 2))
+    direction = np.array(list(MOTIONS.values()), dtype=np.float32)[motion]
+    alone = (count == 1)[:, None, None]
+
+    # Two objects keep to their own halves of the picture, side by side or one above the other.
+    axis = rng.integers(2, size=n)
+    side = rng.choice([-1, 1], size=n)
+    home = np.zeros((n, 2, 2))
+    home[np.arange(n), 0, axis] = 0.5 * side
+    home[np.arange(n), 1, axis] = -0.5 * side
+    jitter = rng.uniform(-1, 1, size=(n, 2, 2))
+    middle = np.where(alone, 0.25 * jitter, home + 0.08 * jitter)
+    distance = np.where(alone[..., 0], rng.uniform(0.8, 1.2, (n, 2)), rng.uniform(0.5, 0.7, (n, 2)))
+    travel = direction * distance[..., None]
+    return Scenes(
+        count=count,
+        shape=rng.choice(len(SHAPES), size=(n, 2), p=list(SHAPE_FREQUENCIES.values())),
+        colour=np.stack([colour, other_colour], axis=1),
+        size=size,
+        motion=motion,
+        background=rng.integers(len(BACKGROUNDS), size=n),
+        radius=(np.array(list(SIZES.values()))[size] * rng.uniform(0.9, 1.1, (n, 2))).astype(np.float32),
+        start=(middle - travel / 2).astype(np.float32),
+        travel=travel.astype(np.float32),
+    )
+
+
+def describe(scenes: Scenes, rng: np.random.Generator | None = None) -> list[Caption]:
+    """Caption each scene; with `rng`, attributes are left out as often as `OMITTED` says, without it all are told."""
+
+    def told(attribute: str) -> bool:
+        return rng is None or rng.random() >= OMITTED[attribute]
+
+    captions = []
+    for i in range(len(scenes)):
+        text, shape_words = "", []
+        for k in range(scenes.count[i]):
+            text += " and a" if k else "a"
+            if told("size"):
+                text += " " + list(SIZES)[scenes.size[i, k]]
+            if told("colour"):
+                text += " " + list(COLOURS)[scenes.colour[i, k]]
+            start = len(text) + 1
+            text += " " + (SHAPES[scenes.shape[i, k]] if told("shape") else "shape")
+            shape_words.append((start, len(text)))
+            if told("motion"):
+                motion = list(MOTIONS)[scenes.motion[i, k]]
+                text += " staying still" if motion == "still" else f" moving {motion}"
+        if told("background"):
+            text += f" over a {list(BACKGROUNDS)[scenes.background[i]]} background"
+        if rng is not None and rng.random() < WRITTEN_AS_SENTENCE:
+            text = text[0].upper() + text[1:] + "."
+        captions.append(Caption(text, tuple(shape_words)))
+    return captions
