@@ -1,0 +1,16 @@
+"""Recipe (everything that determines one video), Batch, and the estimate of what a batch will take. No torch here."""
+
+from wantui.planning.batch import Batch, PlanError, plan_batch
+from wantui.planning.estimate import DiskEstimate, estimate_disk
+from wantui.planning.recipe import Capture, PromptMark, Recipe
+
+__all__ = [
+    "Batch",
+    "Capture",
+    "DiskEstimate",
+    "PlanError",
+    "PromptMark",
+    "Recipe",
+    "estimate_disk",
+    "plan_batch",
+]

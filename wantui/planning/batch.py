@@ -1,0 +1,119 @@
+"""Batch: a template and a config turned into the recipes of all their videos."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.config import Config
+from wantui.errors import UserError
+from wantui.models.catalogue import WanModel, find_model
+from wantui.models.fingerprint import fingerprint
+from wantui.planning.recipe import Capture, PromptMark, Recipe
+from wantui.planning.sizes import check_size, resolve_frames
+from wantui.prompts import Variation, expand, parse
+from wantui.prompts.clean import clean_prompt
+
+LARGEST_SEED = 2**63 - 1
+
+
+class PlanError(UserError):
+    """A batch that cannot be made as asked; the text says why and what would make it work."""
+
+
+@dataclass(frozen=True)
+class PlannedVideo:
+    """One cell of the matrix: variation `variation` (from 0) with its `number`-th seed (from 1)."""
+
+    variation: int
+    number: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All that is known of a batch before it is made."""
+
+    template: str
+    config: Config
+    model: WanModel
+    variations: tuple[Variation, ...]
+    videos: tuple[PlannedVideo, ...]
+    warnings: tuple[str, ...]
+    refusals: tuple[str, ...]
+    """What this version cannot do for this batch: it can be previewed, and is not run."""
+
+
+def plan_batch(config: Config, template: str) -> Batch:
+    """Expand a template under a config: variations in order, and for each the seeds seed, seed + 1, ...
+
+    Video k of every variation has the same seed, hence the same initial noise.
+
+    Raises:
+        UserError: the template cannot be read or has too many variations; unknown model; impossible size or seed.
+    """
+    settings = config.settings
+    model_settings, video = settings.model_settings, settings.video_settings
+    parsed = parse(template)
+    variations = tuple(expand(parsed, settings.prompt_settings.max_variations))
+    model = find_model(model_settings.model_id)
+    check_size(video, model)
+    frames, frames_warning = resolve_frames(video, model)
+    if model_settings.seed + settings.videos_per_variation - 1 > LARGEST_SEED:
+        raise PlanError("model_settings.seed: the last seed would not fit into 63 bits")
+    latents = settings.latent_analysis_settings
+    shared = {
+        "model": model.name if not model.is_local or model.name == "nano" else model.location,
+        "revision": fingerprint(Path(model.location)) if model.is_local else model_settings.revision,
+        "negative_prompt": clean_prompt(settings.prompt_settings.negative_prompt),
+        "sampler": model_settings.sampler,
+        "steps": model_settings.steps,
+        "flow_shift": model_settings.flow_shift or model.shift_for(video.width, video.height),
+        "guidance_scale": model_settings.cfg_scale,
+        "guidance_scale_2": model_settings.cfg_scale_2,
+        "width": video.width,
+        "height": video.height,
+        "frames": frames,
+        "fps": video.fps,
+        "dtype": model.dtype if model_settings.dtype == "auto" else model_settings.dtype,
+        "capture": Capture(
+            latents=latents.store_latents,
+            interval=latents.storage_interval,
+            dtype=latents.storage_dtype,
+            compress=latents.compress_latents,
+        ),
+    }
+    videos = tuple(
+        PlannedVideo(
+            index,
+            number,
+            Recipe(
+                prompt=variation.prompt,
+                marks=tuple(
+                    PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks
+                ),
+                seed=model_settings.seed + number - 1,
+                **shared,
+            ),
+        )
+        for index, variation in enumerate(variations)
+        for number in range(1, settings.videos_per_variation + 1)
+    )
+    warnings = [*map(str, config.warnings), *parsed.warnings]
+    if frames_warning:
+        warnings.append(frames_warning)
+    warnings += _duplicate_warnings(variations)
+    refusals = list(map(str, config.refusals))
+    if any(mark.weight != 1 for variation in variations for mark in variation.marks):
+        refusals.append("the template weights words, as in (word:1.5); this version marks them only: write (word)")
+    if model_settings.cfg_scale_2 is not None and model.boundary_ratio is None:
+        refusals.append(f"model_settings.cfg_scale_2 is for models with two transformers; {model.name} has one")
+    return Batch(template, config, model, variations, videos, tuple(warnings), tuple(refusals))
+
+
+def _duplicate_warnings(variations: tuple[Variation, ...]) -> list[str]:
+    first: dict[str, str] = {}
+    warnings = []
+    for variation in variations:
+        if variation.prompt in first:
+            warnings.append(f"variations {first[variation.prompt]} and {variation.id} have the same prompt")
+        first.setdefault(variation.prompt, variation.id)
+    return warnings

@@ -1,0 +1,69 @@
+"""Recipe: one frozen value that holds everything that determines one video."""
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from wantui.config.settings import SamplerName
+
+RECIPE_FORMAT = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PromptMark(_Frozen):
+    """A marked stretch of the prompt: `prompt[start:end]` is `text`."""
+
+    text: str
+    start: int
+    end: int
+    weight: float = 1.0
+
+
+class Capture(_Frozen):
+    """What is stored while a video is made."""
+
+    latents: bool = False
+    interval: int = 1
+    dtype: Literal["float32", "float16"] = "float32"
+    compress: bool = False
+
+
+class Recipe(_Frozen):
+    """Everything that determines one video. Equal recipes give equal videos on the same machine and libraries."""
+
+    format: int = RECIPE_FORMAT
+    model: str
+    """Short name or hub id of a catalogued model, or the path of a local directory."""
+    revision: str | None
+    """Commit, tag or branch of a hub model; the fingerprint of a local directory."""
+    prompt: str
+    """As the pipeline will tokenise it: marks removed, cleaned."""
+    negative_prompt: str
+    marks: tuple[PromptMark, ...] = ()
+    seed: int
+    sampler: SamplerName
+    steps: int
+    flow_shift: float
+    guidance_scale: float
+    guidance_scale_2: float | None = None
+    width: int
+    height: int
+    frames: int
+    fps: int
+    dtype: Literal["bfloat16", "float32"]
+    """Of transformer and text encoder; the VAE and norm layers are float32."""
+    capture: Capture = Capture()
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON; names the video."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()

@@ -1,0 +1,49 @@
+"""Wan's rules for width, height and number of frames, applied before anything is made."""
+
+from wantui.config.settings import LARGEST_FRAME_COUNT, VideoSettings
+from wantui.errors import UserError
+from wantui.models.catalogue import WanModel
+
+DEFAULT_FRAMES = 81
+
+
+class SizeError(UserError):
+    """A size that the model cannot make; says which sizes are nearest."""
+
+
+def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | None]:
+    """The number of frames that the pipeline will make, and a warning where that is not what was asked for.
+
+    A count that is not 4k + 1 becomes `n // 4 * 4 + 1`, as in WanPipeline.
+    """
+    if video.frames is not None:
+        asked, origin = video.frames, f"{video.frames} frames"
+    elif video.duration is not None:
+        asked = int(video.fps * video.duration)
+        origin = f"{video.duration:g} s at {video.fps} fps are {asked} frames"
+    else:
+        asked, origin = DEFAULT_FRAMES, f"{DEFAULT_FRAMES} frames"
+    if asked > LARGEST_FRAME_COUNT:
+        raise SizeError(f"video_settings: {origin}; Wan makes at most {LARGEST_FRAME_COUNT}")
+    step = model.temporal_compression
+    frames = asked if asked % step == 1 else max(1, asked // step * step + 1)
+    if frames == asked:
+        return frames, None
+    return frames, f"video_settings: {origin}, which is not {step}k + 1: the model will make {frames}"
+
+
+def check_size(video: VideoSettings, model: WanModel) -> None:
+    """Refuse a width or height that the model would silently cut.
+
+    Raises:
+        SizeError: names the nearest sizes that are valid.
+    """
+    faults = []
+    for name, value in (("width", video.width), ("height", video.height)):
+        multiple = model.size_multiple
+        if value % multiple:
+            below, above = value // multiple * multiple, (value // multiple + 1) * multiple
+            nearest = f"{below} or {above}" if below else str(above)
+            faults.append(f"video_settings.{name}: {value} is not a multiple of {multiple}; nearest are {nearest}")
+    if faults:
+        raise SizeError("\n".join(faults))
