@@ -1,0 +1,57 @@
+"""From latents to frames, one latent frame at a time, so that a long video needs no more memory than a short one."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from diffusers import WanPipeline
+from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np.float32]]:
+    """Yield the frames of one video, float32 [height, width, rgb] in 0 to 1.
+
+    Equal to the bit to the frames of `WanPipeline.__call__(output_type="np")`: the VAE decodes latent frame after
+    latent frame there too, but returns them together.
+
+    Args:
+        latents: normalised latents [1, channels, frames, height, width], as `denoise` gives them.
+
+    Raises:
+        ValueError: a tiled VAE, whose tiles cannot be walked in time.
+    """
+    vae = pipeline.vae
+    if vae.use_tiling:
+        raise ValueError("frames of a tiled VAE cannot be decoded one by one")
+    for chunk in _decode_chunks(pipeline, latents):
+        yield from pipeline.video_processor.postprocess(chunk[0].permute(1, 0, 2, 3), output_type="np")
+
+
+@torch.no_grad()
+def _decode_chunks(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
+    """The video [1, rgb, frames, height, width] in -1 to 1: the first frame alone, then four at a time."""
+    vae = pipeline.vae
+    latents = latents.to(vae.device, dtype=vae.dtype)
+    mean = torch.tensor(vae.config.latents_mean).view(1, vae.config.z_dim, 1, 1, 1).to(latents.device, latents.dtype)
+    # As in the pipeline: divided by the reciprocal, which is not the same to the bit as multiplied.
+    reciprocal_std = 1.0 / torch.tensor(vae.config.latents_std).view(1, vae.config.z_dim, 1, 1, 1).to(
+        latents.device, latents.dtype
+    )
+    hidden = vae.post_quant_conv(latents / reciprocal_std + mean)
+    vae.clear_cache()
+    try:
+        for index in range(hidden.shape[2]):
+            vae._conv_idx = [0]
+            chunk = vae.decoder(
+                hidden[:, :, index : index + 1],
+                feat_cache=vae._feat_map,
+                feat_idx=vae._conv_idx,
+                first_chunk=index == 0,
+            )
+            if vae.config.patch_size is not None:
+                chunk = unpatchify(chunk, patch_size=vae.config.patch_size)
+            yield chunk.clamp(-1.0, 1.0)
+    finally:
+        vae.clear_cache()

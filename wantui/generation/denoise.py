@@ -1,0 +1,165 @@
+"""The denoising loop, as a generator that knows nothing of who listens.
+
+It computes exactly what `WanPipeline.__call__` of diffusers computes, in the same order: the latents are equal to the
+bit. Tests hold it against the stock pipeline for every sampler.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import WanPipeline
+from torch import Tensor
+
+from wantui.generation.samplers import build_scheduler
+from wantui.planning import Recipe
+
+TEXT_LENGTH = 512
+"""Text positions that the transformer sees, pads included; `encode_prompt` alone would default to 226."""
+
+
+class NotFinite(RuntimeError):
+    """Latents with NaN or infinity; the text names the step."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model evaluation and the sampler step after it. Latents are [1, channels, frames, height, width], float32."""
+
+    index: int
+    """From 0."""
+    count: int
+    """How many there will be; Heun evaluates the model 2 N - 1 times for N steps."""
+    sigma: float
+    """Noise level of the latents that the model saw; 1 is pure noise."""
+    sigma_next: float
+    """Noise level of `latents`."""
+    timestep: float
+    latents_before: Tensor
+    velocity: Tensor
+    """The model's output, guided: an estimate of noise minus data."""
+    latents: Tensor
+    seconds: float
+
+    @property
+    def predicted_clean(self) -> Tensor:
+        """The clean latents that the model predicts from what it saw: x - sigma v."""
+        return self.latents_before - self.sigma * self.velocity
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is settled before the first step."""
+
+    noise: Tensor
+    """Initial latents, [1, channels, frames, height, width], float32."""
+    sigmas: tuple[float, ...]
+    """Of the latents, from `noise` to the last ones: one more than there are steps."""
+    timesteps: tuple[float, ...]
+    scheduler: Any
+    prompt_embeds: Tensor
+    negative_prompt_embeds: Tensor | None
+
+
+@torch.no_grad()
+def prepare(pipeline: WanPipeline, recipe: Recipe) -> Start:
+    """Encode the prompt, set up the sampler and draw the noise from a CPU generator of the recipe's seed."""
+    device = pipeline._execution_device
+    guided = recipe.guidance_scale > 1.0
+    prompt_embeds, negative_prompt_embeds = pipeline.encode_prompt(
+        recipe.prompt, recipe.negative_prompt, guided, max_sequence_length=TEXT_LENGTH, device=device
+    )
+    dtype = pipeline.transformer.dtype
+    scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
+    scheduler.set_timesteps(recipe.steps, device=device)
+    scheduler.set_begin_index(0)
+    noise = pipeline.prepare_latents(
+        1,
+        pipeline.transformer.config.in_channels,
+        recipe.height,
+        recipe.width,
+        recipe.frames,
+        torch.float32,
+        device,
+        torch.Generator("cpu").manual_seed(recipe.seed),
+    )
+    return Start(
+        noise,
+        tuple(scheduler.sigmas.tolist()),
+        tuple(scheduler.timesteps.tolist()),
+        scheduler,
+        prompt_embeds.to(dtype),
+        negative_prompt_embeds.to(dtype) if negative_prompt_embeds is not None else None,
+    )
+
+
+def denoise(pipeline: WanPipeline, recipe: Recipe, start: Start | None = None) -> Iterator[Step]:
+    """Yield every step of making the latents of one video.
+
+    Args:
+        start: what `prepare` returned for this recipe; made here when not given. It serves one run only.
+
+    Raises:
+        NotFinite: the latents hold NaN or infinity after a step.
+    """
+    start = start or prepare(pipeline, recipe)
+    latents = start.noise
+    count = len(start.timesteps)
+    for index, timestep in enumerate(start.scheduler.timesteps):
+        began = time.perf_counter()
+        velocity, after = _advance(pipeline, recipe, start, latents, timestep, index)
+        if not bool(after.isfinite().all()):
+            raise NotFinite(
+                f"the latents hold NaN or infinity after step {index + 1} of {count} "
+                f"(timestep {float(timestep):g}, sigma {start.sigmas[index]:.4f})"
+            )
+        yield Step(
+            index,
+            count,
+            start.sigmas[index],
+            start.sigmas[index + 1],
+            start.timesteps[index],
+            latents,
+            velocity,
+            after,
+            time.perf_counter() - began,
+        )
+        latents = after
+
+
+@torch.no_grad()
+def _advance(
+    pipeline: WanPipeline, recipe: Recipe, start: Start, latents: Tensor, timestep: Tensor, index: int
+) -> tuple[Tensor, Tensor]:
+    """The guided velocity at `latents`, and the latents after the sampler's step."""
+    transformer, guidance_scale = pipeline.transformer, recipe.guidance_scale
+    boundary = pipeline.config.boundary_ratio
+    if boundary is not None and timestep < boundary * start.scheduler.config.num_train_timesteps:
+        # Wan 2.2 A14B: a second transformer, with a guidance scale of its own, for the low noise levels.
+        transformer = pipeline.transformer_2
+        guidance_scale = recipe.guidance_scale if recipe.guidance_scale_2 is None else recipe.guidance_scale_2
+    model_input = latents.to(pipeline.transformer.dtype)
+    if pipeline.config.expand_timesteps:
+        # Wan 2.2 5B: a timestep for each token.
+        per_token = (torch.ones_like(latents)[0][0][:, ::2, ::2] * timestep).flatten()
+        timesteps = per_token.unsqueeze(0).expand(latents.shape[0], -1)
+    else:
+        timesteps = timestep.expand(latents.shape[0])
+
+    def evaluate(context: str, prompt_embeds: Tensor) -> Tensor:
+        with transformer.cache_context(
+            context, step_index=index, sigma=start.sigmas[index], num_inference_steps=len(start.timesteps)
+        ):
+            output: Tensor = transformer(
+                hidden_states=model_input, timestep=timesteps, encoder_hidden_states=prompt_embeds, return_dict=False
+            )[0]
+            return output
+
+    velocity = evaluate("cond", start.prompt_embeds)
+    if start.negative_prompt_embeds is not None:
+        unconditional = evaluate("uncond", start.negative_prompt_embeds)
+        velocity = unconditional + guidance_scale * (velocity - unconditional)
+    after: Tensor = start.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+    return velocity, after

@@ -1,0 +1,128 @@
+"""Load a Wan pipeline as published: transformer and text encoder in the chosen dtype, the VAE in float32."""
+
+import warnings
+from typing import Any
+
+import torch
+from diffusers import WanPipeline
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from transformers.utils import logging as transformers_logging
+
+from wantui.errors import UserError
+from wantui.models.catalogue import WanModel
+
+
+class LoadError(UserError):
+    """Weights that cannot be loaded or do not work; the text says what to do."""
+
+
+class NoSuchDevice(UserError):
+    """A device that is not in this machine."""
+
+    exit_code = 3
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        NoSuchDevice: a GPU was asked for and there is none of that number.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    resolved = torch.device(device)
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise NoSuchDevice(f"model_settings.device: {device} is not here; torch sees {torch.cuda.device_count()} GPUs")
+    return resolved
+
+
+def load_pipeline(model: WanModel, revision: str | None, dtype: str, device: torch.device) -> WanPipeline:
+    """Load a pipeline onto a device and check that it works.
+
+    Args:
+        revision: branch, tag or commit of a hub model; not used for a local directory.
+        dtype: "float32" or "bfloat16", of transformer and text encoder. diffusers keeps norm layers in float32.
+
+    Raises:
+        LoadError: weights missing without a network, files broken, or a failed self-check.
+    """
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if model.is_local:
+        diffusers_logging.disable_progress_bar()
+    arguments: dict[str, Any] = {"dtype": {"default": getattr(torch, dtype), "vae": torch.float32}}
+    if not model.is_local:
+        arguments["revision"] = revision
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipeline = _from_cache_or_hub(model, arguments)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
+        raise LoadError(_not_here(model, error)) from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if not model.is_local and _is_network_error(error):
+            raise LoadError(_not_here(model, error)) from error
+        raise LoadError(f"{model.location} cannot be loaded: {error}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device)
+    self_check(pipeline)
+    return pipeline
+
+
+def _from_cache_or_hub(model: WanModel, arguments: dict[str, Any]) -> WanPipeline:
+    if not model.is_local:
+        # A complete copy in the cache needs no network; the hub is asked only when there is none.
+        try:
+            return WanPipeline.from_pretrained(model.location, local_files_only=True, **arguments)
+        except (OSError, ValueError):
+            pass
+    return WanPipeline.from_pretrained(model.location, **arguments)
+
+
+def _is_network_error(error: BaseException | None) -> bool:
+    while error is not None:
+        text = f"{type(error).__name__} {error}".lower()
+        if any(word in text for word in ("connect", "offline", "resolve", "timeout", "max retries", "internet")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _not_here(model: WanModel, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"the weights of {model.location} are not on this machine and cannot be fetched ({reason}). "
+        "Connect to the network, copy a diffusers directory here and give its path as model_settings.model_id, "
+        "or use the model that comes with wantui: model_id: nano"
+    )
+
+
+@torch.no_grad()
+def self_check(pipeline: WanPipeline) -> None:
+    """One pass through text encoder and transformer at the smallest size.
+
+    It finds text embeddings that are all zero (as transformers once loaded them, issue 41580 there) and weights that
+    give NaN, before hours are spent on them.
+
+    Raises:
+        LoadError: names what is wrong.
+    """
+    embeddings, _ = pipeline.encode_prompt(["a", "two red stars"], None, False, max_sequence_length=16)
+    if not embeddings.isfinite().all() or torch.equal(embeddings[0], embeddings[1]):
+        raise LoadError(
+            "the text encoder gives the same (or no finite) embedding for different prompts: its token embeddings "
+            "were not loaded. Update transformers, or check the files of the text encoder"
+        )
+    transformers = {"transformer": pipeline.transformer, "transformer_2": pipeline.transformer_2}
+    for name, transformer in transformers.items():
+        if transformer is None:
+            continue
+        _, patch_height, patch_width = transformer.config.patch_size
+        shape = (1, transformer.config.in_channels, 1, patch_height, patch_width)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(transformer.device, transformer.dtype)
+        timestep = torch.full((1, 1) if pipeline.config.expand_timesteps else (1,), 500.0, device=transformer.device)
+        output = transformer(noise, timestep, embeddings[:1].to(transformer.dtype), return_dict=False)[0]
+        if not output.isfinite().all() or not output.any():
+            raise LoadError(f"{name} gives NaN, infinity or only zeros: its weights are broken or not loaded")

@@ -1,0 +1,26 @@
+"""With what a video was made: whatever beside the recipe can change its bits."""
+
+import platform
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import WanPipeline
+
+from wantui import __version__
+
+
+def made_with(pipeline: WanPipeline) -> dict[str, Any]:
+    """Versions, device and number of threads."""
+    device = pipeline._execution_device
+    on_gpu = device.type == "cuda"
+    return {
+        "wantui": __version__,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
+        "threads": None if on_gpu else torch.get_num_threads(),
+    }
