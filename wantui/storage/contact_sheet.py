@@ -1,0 +1,41 @@
+"""Contact sheets: a few frames of a clip side by side, as one jpg."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from wantui.storage.atomic import whole_file
+from wantui.storage.mp4 import Frame
+
+COLUMNS = 5
+LARGEST_WIDTH = 320
+"""Of one frame, in pixels."""
+
+
+class ContactSheet:
+    """Keeps evenly spaced frames of a clip of `count` frames as they pass by."""
+
+    def __init__(self, count: int) -> None:
+        self.wanted = set(np.linspace(0, count - 1, min(COLUMNS, count)).round().astype(int).tolist())
+        self.kept: list[Frame] = []
+
+    def watch(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Pass the frames on."""
+        for index, frame in enumerate(frames):
+            if index in self.wanted:
+                self.kept.append(frame)
+            yield frame
+
+    def write(self, path: Path) -> None:
+        """Write the kept frames from left to right."""
+        from PIL import Image
+
+        height, width = self.kept[0].shape[:2]
+        scale = min(1.0, LARGEST_WIDTH / width)
+        size = (round(width * scale), round(height * scale))
+        sheet = Image.new("RGB", (size[0] * len(self.kept), size[1]))
+        for column, frame in enumerate(self.kept):
+            sheet.paste(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS), (column * size[0], 0))
+        with whole_file(path) as partial:
+            sheet.save(partial, format="JPEG", quality=90)

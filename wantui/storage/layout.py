@@ -1,0 +1,53 @@
+"""Where everything lies in a batch folder. Names are those of the older system; numbers count from 1 for videos."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+_NOT_IN_NAME = re.compile(r"[^\w-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class BatchFolder:
+    """A batch folder and the paths in it; makes nothing by itself."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "batch.json"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "configs" / "generation_config.yaml"
+
+    @property
+    def template(self) -> Path:
+        return self.root / "configs" / "prompt_template.txt"
+
+    @property
+    def variations(self) -> Path:
+        return self.root / "configs" / "prompt_variations.json"
+
+    def clip(self, variation: int, number: int) -> Path:
+        """The mp4 of the `number`-th video (from 1) of a variation (from 0)."""
+        return self.root / "videos" / f"prompt_{variation:03d}" / f"video_{number:03d}.mp4"
+
+    def sheet(self, variation: int, number: int) -> Path:
+        return self.clip(variation, number).with_suffix(".jpg")
+
+    def latents(self, variation: int, number: int) -> Path:
+        return self.root / "latents" / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
+
+
+def batch_folder(output_dir: Path, name: str, now: datetime | None) -> BatchFolder:
+    """The folder of a new batch; `now` is added to its name unless it is None."""
+    name = _NOT_IN_NAME.sub("_", name).strip("_") or "batch"
+    stamp = f"_{now:%Y%m%d_%H%M%S}" if now else ""
+    folder = output_dir / f"{name}{stamp}"
+    number = 2
+    while now and folder.exists():
+        folder = output_dir / f"{name}{stamp}_{number}"
+        number += 1
+    return BatchFolder(folder)
