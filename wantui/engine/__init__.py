@@ -1,0 +1,1 @@
+"""Makes batches: what runs the generation and records what came of it."""

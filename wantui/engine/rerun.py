@@ -1,0 +1,64 @@
+"""Make the video of a clip again from the recipe in it, and say whether it is the same."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wantui.engine.run import load_for
+from wantui.generation.denoise import Step
+from wantui.generation.make_video import MadeVideo, VideoFiles, make_video
+from wantui.generation.versions import made_with
+from wantui.models.catalogue import find_model
+from wantui.models.fingerprint import fingerprint
+from wantui.planning import Capture, Recipe
+from wantui.storage.mp4 import read_frames
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a remade clip compares with the one it came from."""
+
+    latents_equal: bool | None
+    """Nothing where the clip does not say what its latents were."""
+    frames_equal: bool
+    largest_pixel_difference: int
+    """Of 255, over all frames."""
+    changed: dict[str, tuple[Any, Any]]
+    """What it was made with, then and now, where the two differ."""
+
+    @property
+    def identical(self) -> bool:
+        return self.frames_equal and self.latents_equal is not False
+
+
+def remake(clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, device: str) -> Iterator[Step | Comparison]:
+    """Make a recipe's video as `target`; yields the steps, and at last the comparison with `clip`."""
+    pipeline = load_for(recipe, device)
+    now = made_with(pipeline)
+    files = VideoFiles(target, target.with_suffix(".jpg"), target.with_suffix(".zarr"))
+    latents_sha256 = None
+    # Captures do not change a video, and are not asked for here.
+    for event in make_video(pipeline, recipe.model_copy(update={"capture": Capture()}), files):
+        if isinstance(event, MadeVideo):
+            latents_sha256 = event.latents_sha256
+        else:
+            yield event
+    changed = {key: (then.get(key), value) for key, value in now.items() if then and then.get(key) != value}
+    model = find_model(recipe.model)
+    if model.is_local and (weights := fingerprint(Path(model.location))) != recipe.revision:
+        changed["weights"] = (recipe.revision, weights)
+    known = then.get("latents_sha256")
+    equal, difference = compare_clips(clip, target)
+    yield Comparison(None if known is None else known == latents_sha256, equal, difference, changed)
+
+
+def compare_clips(one: Path, other: Path) -> tuple[bool, int]:
+    """Whether all frames are equal, and the largest difference of a pixel's channel (255 where sizes differ)."""
+    frames = [list(read_frames(path)) for path in (one, other)]
+    if len(frames[0]) != len(frames[1]) or frames[0][0].shape != frames[1][0].shape:
+        return False, 255
+    largest = max(int(np.abs(a.astype(np.int16) - b).max()) for a, b in zip(*frames, strict=True))
+    return largest == 0, largest

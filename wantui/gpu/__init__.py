@@ -1,0 +1,1 @@
+"""What NVIDIA's management library tells about the GPUs of this machine."""
