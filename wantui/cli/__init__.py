@@ -1,0 +1,71 @@
+"""The command line: click commands, one file for each group of verbs. stdout is data, stderr is narration.
+
+Commands are imported when they are called, so that `--help` stays quick.
+"""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from wantui import __version__
+from wantui.errors import UserError
+
+COMMANDS = {
+    "run": ("wantui.cli.run", "Make the videos of a template."),
+    "preview": ("wantui.cli.preview", "Show the variations of a template and what they need; makes nothing."),
+    "rerun": ("wantui.cli.rerun", "Make a clip again from the recipe in it, and compare."),
+    "config": ("wantui.cli.config", "Validate, show and describe configs."),
+    "models": ("wantui.cli.models", "The models that wantui knows."),
+    "doctor": ("wantui.cli.doctor", "Check this machine; each line says what to do."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules that are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="wantui")
+def cli() -> None:
+    """Wan text-to-video from one template: variations, paired seeds, latents for analysis.
+
+    \b
+    A first video, on any machine, without a network:
+      wantui run -t "a [red|blue] circle moving [left|up] over a dark background"
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the program; what a user can mend is said in a sentence, with the exit code of its kind."""
+    try:
+        cli.main(args=arguments, prog_name="wantui", standalone_mode=False)
+    except UserError as error:
+        click.echo(f"wantui: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("wantui: interrupted", err=True)
+        sys.exit(130)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away (as in `wantui preview ... | head`).
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,84 @@
+"""wantui config: validate, show and describe configs."""
+
+import json
+import sys
+
+import click
+
+
+@click.group("config")
+def command() -> None:
+    """Validate, show and describe configs."""
+
+
+@command.command("validate")
+@click.argument("configs", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def validate(configs: tuple[str, ...], as_json: bool) -> None:
+    """Check config files or presets; all problems of all of them are told."""
+    from wantui.config import ConfigError, Problem, load_config
+    from wantui.errors import UserError
+    from wantui.models.catalogue import find_model
+    from wantui.planning.sizes import check_size, resolve_frames
+
+    reports = []
+    for name in configs:
+        problems: list[str] = []
+        warnings: list[str] = []
+        try:
+            config = load_config(name)
+            warnings += [*map(str, config.warnings), *(f"{refusal} (not run)" for refusal in config.refusals)]
+            model = find_model(config.settings.model_settings.model_id)
+            check_size(config.settings.video_settings, model)
+            _, frames_warning = resolve_frames(config.settings.video_settings, model)
+            warnings += [str(Problem(config.source, None, "", frames_warning))] if frames_warning else []
+        except ConfigError as error:
+            problems += map(str, error.problems)
+        except UserError as error:
+            problems.append(str(Problem(config.source, None, "", str(error))))
+        reports.append({"config": name, "valid": not problems, "problems": problems, "warnings": warnings})
+        if not as_json:
+            for line in problems:
+                click.echo(f"error: {line}", err=True)
+            for line in warnings:
+                click.echo(f"warning: {line}", err=True)
+            click.echo(f"{name}: {'not valid' if problems else 'valid'}")
+    if as_json:
+        click.echo(json.dumps(reports, indent=1))
+    sys.exit(0 if all(report["valid"] for report in reports) else 2)
+
+
+@command.command("show")
+@click.argument("config", required=False)
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print a config with every setting in effect; without a name, list the presets."""
+    from wantui.cli.options import show_warnings
+    from wantui.cli.tables import plain_table, print_table
+    from wantui.config import as_dict, dump, load_config, preset_directory, preset_names
+
+    if config is None:
+        presets = {}
+        for name in preset_names():
+            first_line = (preset_directory() / f"{name}.yaml").read_text(encoding="utf-8").split("\n", 1)[0]
+            presets[name] = first_line.lstrip("# ")
+        if as_json:
+            click.echo(json.dumps(presets, indent=1))
+            return
+        table = plain_table("preset", "what for")
+        for name, summary in presets.items():
+            table.add_row(name, summary)
+        print_table(table)
+        return
+    loaded = load_config(config, overrides)
+    show_warnings(tuple(map(str, loaded.warnings)))
+    click.echo(json.dumps(as_dict(loaded.settings), indent=1) if as_json else dump(loaded.settings), nl=as_json)
+
+
+@command.command("schema")
+def schema() -> None:
+    """Print the JSON schema of config files: every key with its meaning, unit and range."""
+    from wantui.config import Settings
+
+    click.echo(json.dumps(Settings.model_json_schema(), indent=1))

@@ -1,0 +1,116 @@
+"""wantui doctor: what of this machine matters, and what to do about it."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from wantui.cli.tables import bytes_in_words
+
+LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
+LITTLE_SPACE = 5_000_000_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    state: Literal["ok", "note", "problem"]
+    about: str
+    found: str
+    advice: str = ""
+
+
+@click.command("doctor")
+@click.option("--full", is_flag=True, help="Load nano and make one pass through it (takes seconds, needs torch).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(full: bool, as_json: bool) -> None:
+    """Check this machine; each line says what to do. Exit code 1 when there is a problem."""
+    findings = []
+    for finding in examine(full):
+        findings.append(finding)
+        if not as_json:
+            advice = f"  -> {finding.advice}" if finding.advice else ""
+            click.echo(f"{finding.state:<8} {finding.about:<14} {finding.found}{advice}")
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    sys.exit(1 if any(finding.state == "problem" for finding in findings) else 0)
+
+
+def examine(full: bool) -> Iterator[Finding]:
+    """All findings, as they are made."""
+    python_fits = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Finding(
+        "ok" if python_fits else "problem",
+        "python",
+        platform.python_version(),
+        "" if python_fits else "wantui is made for Python 3.11 to 3.13",
+    )
+    for library in LIBRARIES:
+        try:
+            yield Finding("ok", library, importlib.metadata.version(library))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("problem", library, "not installed", "install wantui again with pip")
+    yield from _gpus()
+    yield _nano()
+    yield _space()
+    cache = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    if cache.is_dir():
+        yield Finding("ok", "hub cache", str(cache))
+    else:
+        yield Finding("note", "hub cache", f"{cache} is not there", "it is made when a model is first fetched")
+    if full:
+        yield _self_check()
+
+
+def _gpus() -> Iterator[Finding]:
+    from wantui.gpu.nvml import look
+
+    report = look()
+    if not report.gpus:
+        advice = "nano runs on the CPU; the large models need an NVIDIA GPU"
+        yield Finding("note", "gpu", report.reason or "none", advice)
+    for gpu in report.gpus:
+        memory = f"{bytes_in_words(gpu.memory_total - gpu.memory_used)} of {bytes_in_words(gpu.memory_total)} free"
+        yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory}, driver {report.driver}")
+
+
+def _nano() -> Finding:
+    from wantui.errors import UserError
+    from wantui.models.catalogue import read_directory
+    from wantui.models.fingerprint import fingerprint
+    from wantui.models.nano import WEIGHTS
+
+    try:
+        read_directory(WEIGHTS)
+    except UserError as error:
+        return Finding("problem", "nano", str(error), "install wantui again with pip")
+    return Finding("ok", "nano", f"weights {fingerprint(WEIGHTS)[:12]}")
+
+
+def _space() -> Finding:
+    free = shutil.disk_usage(".").free
+    found = f"{bytes_in_words(free)} free in {Path.cwd()}"
+    if free < LITTLE_SPACE:
+        return Finding("note", "disk", found, "stored latents take hundreds of MB for a video; choose --output-dir")
+    return Finding("ok", "disk", found)
+
+
+def _self_check() -> Finding:
+    try:
+        from wantui.generation.load import load_pipeline, resolve_device
+        from wantui.models.catalogue import NANO
+
+        device = resolve_device("auto")
+        load_pipeline(NANO, None, "float32", device)
+    except Exception as error:
+        return Finding("problem", "self-check", f"{type(error).__name__}: {error}", "look at torch's installation")
+    return Finding("ok", "self-check", f"nano loads and gives finite output on {device}")

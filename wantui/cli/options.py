@@ -1,0 +1,80 @@
+"""Options that several commands share, and the batch that they describe."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from wantui.planning import Batch
+
+DEFAULT_CONFIG = "nano"
+
+# Options that stand for a setting; click's name of the option -> the setting.
+SETTINGS_OF_OPTIONS = {
+    "videos_per_variation": "videos_per_variation",
+    "seed": "model_settings.seed",
+    "output_dir": "output_dir",
+    "batch_name": "batch_name",
+    "store_latents": "latent_analysis_settings.store_latents",
+    "store_attention": "attention_analysis_settings.store_attention",
+}
+
+
+def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that describe a batch."""
+    options = (
+        click.option("-c", "--config", help=f"Config file or preset.  [default: {DEFAULT_CONFIG}]"),
+        click.option("-t", "--template", help='Prompt template, as in "a [red|blue] (circle)".'),
+        click.option(
+            "--template-file", type=click.Path(path_type=Path, dir_okay=False), help="Read the template from a file."
+        ),
+        click.option("--videos-per-variation", type=int, help="Videos (seeds) of each variation."),
+        click.option("--seed", type=int, help="Seed of the first video of every variation."),
+        click.option("--output-dir", help="Folder in which the batch folder is made."),
+        click.option("--batch-name", help="Name of the batch folder."),
+        click.option("--store-latents", is_flag=True, default=None, help="Store the latents of every step."),
+        click.option("--store-attention", is_flag=True, default=None, help="Store attention maps of marked words."),
+        click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; repeatable."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read_template(template: str | None, template_file: Path | None) -> str | None:
+    """The template as given, from one of the two options."""
+    if template is not None and template_file is not None:
+        raise click.UsageError("give --template or --template-file, not both")
+    if template_file is None:
+        return template
+    try:
+        return template_file.read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--template-file: {error}") from None
+
+
+def plan(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "Batch":
+    """The batch that the options describe."""
+    from wantui.config import load_config
+    from wantui.planning import plan_batch
+
+    given = [
+        f"{setting}={_as_yaml(options[name])}"
+        for name, setting in SETTINGS_OF_OPTIONS.items()
+        if options.get(name) is not None
+    ]
+    return plan_batch(load_config(config or DEFAULT_CONFIG, [*given, *overrides]), template)
+
+
+def _as_yaml(value: Any) -> str:
+    import json
+
+    return json.dumps(value)
+
+
+def show_warnings(warnings: tuple[str, ...]) -> None:
+    """Warnings go to stderr, one a line."""
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)

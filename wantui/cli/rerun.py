@@ -1,0 +1,52 @@
+"""wantui rerun: make a clip again from the recipe in it, and say whether it is the same."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from wantui.errors import UserError
+
+
+@click.command("rerun")
+@click.argument("clip", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep the new clip here.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(clip: Path, output: Path | None, device: str, as_json: bool) -> None:
+    """Make CLIP again from the recipe in its tags, and compare. Exit code 0: bit-identical, 1: it differs."""
+    from wantui.storage.mp4 import read_tags
+
+    if not clip.is_file():
+        raise UserError(f"{clip} is not a file")
+    if output is not None and output.exists():
+        raise UserError(f"{output} exists already; choose another name")
+    recipe, then = read_tags(clip)
+
+    from wantui.engine.rerun import Comparison, remake
+
+    comparison = None
+    with tempfile.TemporaryDirectory() as temporary:
+        for event in remake(clip, recipe, then, output or Path(temporary) / "again.mp4", device):
+            if isinstance(event, Comparison):
+                comparison = event
+            elif sys.stderr.isatty():
+                click.echo(f"\rstep {event.index + 1}/{event.count}", nl=False, err=True)
+        if sys.stderr.isatty():
+            click.echo(err=True)
+    assert comparison is not None
+    if as_json:
+        click.echo(json.dumps({"identical": comparison.identical, **vars(comparison)}, indent=1))
+    elif comparison.identical:
+        known = "latents and frames" if comparison.latents_equal else "frames (the clip does not tell its latents)"
+        click.echo(f"bit-identical: {known} of {clip}")
+    else:
+        click.echo(f"not identical: pixels differ by up to {comparison.largest_pixel_difference} of 255")
+        click.echo(f"  latents equal: {comparison.latents_equal}; frames equal: {comparison.frames_equal}")
+        for name, (before, now) in comparison.changed.items():
+            click.echo(f"  {name}: was {before}, is {now}")
+        if not comparison.changed:
+            click.echo("  versions, device and weights are the same: the clip itself was changed")
+    sys.exit(0 if comparison.identical else 1)

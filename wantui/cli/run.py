@@ -1,0 +1,169 @@
+"""wantui run: make the videos of a template, or what is missing of a batch."""
+
+import json
+import shutil
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wantui.cli.options import DEFAULT_CONFIG, batch_options, plan, read_template, show_warnings
+from wantui.cli.tables import bytes_in_words
+from wantui.errors import UserError
+
+if TYPE_CHECKING:
+    from wantui.planning import Batch
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import Manifest
+
+SPARE_BYTES = 20_000_000
+"""Room to leave on the disk beyond the estimate."""
+
+
+@click.command("run")
+@batch_options
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="BATCH_DIR",
+    help="Make only what is missing in this batch folder; template and config are optional then, and must agree.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
+def command(
+    config: str | None,
+    template: str | None,
+    template_file: Path | None,
+    resume: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Make the videos of a template.
+
+    Prints the batch folder on stdout; progress goes to stderr. Exit code 0: all done, 1: some videos failed, 2: wrong
+    usage or config, 3: no such GPU, 130: interrupted.
+    """
+    text = read_template(template, template_file)
+    given = config is not None or any(value not in (None, ()) for value in options.values())
+    if resume is not None:
+        folder, manifest = _open_batch(resume, text, config, given, options)
+    else:
+        if text is None:
+            raise click.UsageError('give a template: -t "a [red|blue] circle"')
+        folder, manifest = _new_batch(plan(config, text, **options), announce_default=config is None)
+    _make(folder, manifest, as_json)
+
+
+def _new_batch(batch: "Batch", announce_default: bool) -> tuple["BatchFolder", "Manifest"]:
+    from wantui.storage.layout import batch_folder
+    from wantui.storage.manifest import start_folder
+
+    settings = batch.config.settings
+    show_warnings(batch.warnings)
+    _refuse(batch)
+    if announce_default:
+        click.echo(f"config: {DEFAULT_CONFIG} (the default; -c chooses another)", err=True)
+    output_dir = Path(settings.output_dir).expanduser()
+    now = datetime.now() if settings.use_timestamp else None
+    folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
+    if folder.manifest.exists():
+        raise UserError(f"{folder.root} holds a batch already; go on with it by --resume, or choose another name")
+    try:
+        folder.root.mkdir(parents=True, exist_ok=True)
+        _check_room(folder.root, batch)
+        return folder, start_folder(folder, batch)
+    except OSError as error:
+        _remove_empty(folder.root)
+        raise UserError(f"the output folder {folder.root} cannot be written: {error.strerror or error}") from None
+    except UserError:
+        _remove_empty(folder.root)
+        raise
+
+
+def _check_room(root: Path, batch: "Batch") -> None:
+    from wantui.planning import estimate_disk
+
+    needed, free = estimate_disk(batch).total + SPARE_BYTES, shutil.disk_usage(root).free
+    if needed > free:
+        raise UserError(
+            f"the batch may need {bytes_in_words(needed)}, and {root.parent} has {bytes_in_words(free)} free; "
+            "choose another --output-dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
+        )
+
+
+def _remove_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        pass
+
+
+def _refuse(batch: "Batch") -> None:
+    if batch.refusals:
+        raise UserError("this batch cannot be made:\n  " + "\n  ".join(batch.refusals))
+
+
+def _open_batch(
+    root: Path, template: str | None, config: str | None, given: bool, options: dict[str, Any]
+) -> tuple["BatchFolder", "Manifest"]:
+    """The batch in a folder, held against whatever was given beside it."""
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
+
+    folder = BatchFolder(root)
+    manifest = read_manifest(folder)
+    if template is not None and template != manifest.template:
+        raise UserError(f"{root} is the batch of another template:\n  {manifest.template}\nnot of\n  {template}")
+    if given:
+        _compare_recipes(root, manifest, plan(config, manifest.template, **options))
+    return folder, manifest
+
+
+def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
+    _refuse(batch)
+    planned = [video.recipe for video in batch.videos]
+    recorded = [video.recipe for video in manifest.videos]
+    if len(planned) != len(recorded):
+        raise UserError(f"{root} is a batch of {len(recorded)} videos, and these options make {len(planned)}")
+    for mine, theirs in zip(planned, recorded, strict=True):
+        for field in type(mine).model_fields:
+            if getattr(mine, field) != getattr(theirs, field):
+                raise UserError(
+                    f"{root} was made with {field}: {getattr(theirs, field)}, and these options say "
+                    f"{getattr(mine, field)}; leave the options out to go on as it was begun"
+                )
+
+
+def _make(folder: "BatchFolder", manifest: "Manifest", as_json: bool) -> None:
+    from wantui.cli.progress import reporter, summary
+    from wantui.engine.run import run_batch
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    names = [variation.id for variation in manifest.variations]
+    resume = f"wantui run --resume {folder.root}"
+    try:
+        with reporter(as_json, names) as shown:
+            for event in run_batch(folder, manifest, str(manifest.config["model_settings"]["device"])):
+                shown.show(event)
+    except KeyboardInterrupt:
+        done = manifest.counts().get("done", 0)
+        click.echo(f"interrupted: {done} of {len(manifest.videos)} videos are done; go on with\n  {resume}", err=True)
+        sys.exit(130)
+    except UserError as error:
+        click.echo(f"wantui: {error}\nwhat is missing is made by\n  {resume}", err=True)
+        sys.exit(error.exit_code)
+    failed = [video for video in manifest.videos if video.state == "failed"]
+    done = manifest.counts().get("done", 0)
+    if failed:
+        click.echo(f"{done} of {len(manifest.videos)} videos done, {len(failed)} failed:", err=True)
+        for video in failed:
+            click.echo(f"  {summary(names, video)}", err=True)
+        click.echo(f"try those again with\n  {resume}", err=True)
+    else:
+        click.echo(f"{done} of {len(manifest.videos)} videos done", err=True)
+    click.echo(
+        json.dumps({"event": "end", "folder": str(folder.root), **manifest.counts()}) if as_json else folder.root
+    )
+    sys.exit(1 if failed else 0)

@@ -1,0 +1,42 @@
+"""Tables and numbers for people."""
+
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def print_table(table: "Table") -> None:
+    """Print to stdout; a pipe gets the full width of the text."""
+    from rich.console import Console
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    Console(width=width, highlight=False).print(table)
+
+
+def plain_table(*columns: str) -> "Table":
+    """A table without frames, as command-line programs print them."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def bytes_in_words(number: float) -> str:
+    """12.3 MB and the like, in powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 99.5 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def duration_in_words(seconds: float) -> str:
+    """0:05, 12:34 or 1:23:45."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
