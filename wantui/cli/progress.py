@@ -139,6 +139,7 @@ class JsonLines:
     def show(self, event: "Event") -> None:
         from wantui.engine.run import Loading, StepDone, VideoDone, VideoFailed, VideoStarted
 
+        line: dict[str, object]
         match event:
             case Loading(model):
                 line = {"event": "loading", "model": model}

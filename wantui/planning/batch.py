@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wantui.config import Config
 from wantui.errors import UserError
@@ -60,7 +61,7 @@ def plan_batch(config: Config, template: str) -> Batch:
     if model_settings.seed + settings.videos_per_variation - 1 > LARGEST_SEED:
         raise PlanError("model_settings.seed: the last seed would not fit into 63 bits")
     latents = settings.latent_analysis_settings
-    shared = {
+    shared: dict[str, Any] = {
         "model": model.name if not model.is_local or model.name == "nano" else model.location,
         "revision": fingerprint(Path(model.location)) if model.is_local else model_settings.revision,
         "negative_prompt": clean_prompt(settings.prompt_settings.negative_prompt),
