@@ -1,0 +1,178 @@
+"""Prompt templates: what the grammar means, and what is said of a template that cannot be read."""
+
+import contextlib
+import itertools
+
+import pytest
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+
+from wantui.prompts import TemplateError, TooManyVariations, Variation, count, expand, parse
+
+
+def variations(template: str) -> list[Variation]:
+    return expand(parse(template))
+
+
+def prompts(template: str) -> list[str]:
+    return [variation.prompt for variation in variations(template)]
+
+
+def the_error(template: str) -> TemplateError:
+    with pytest.raises(TemplateError) as caught:
+        variations(template)
+    return caught.value
+
+
+def character_at_caret(error: TemplateError) -> tuple[str, int]:
+    """The character above the caret, and its column from 0."""
+    _, line, caret = str(error).split("\n")
+    column = caret.index("^")
+    return line[column : column + 1], column - 2
+
+
+def test_a_template_without_brackets_is_one_prompt() -> None:
+    assert prompts("a red circle") == ["a red circle"]
+    assert variations("a red circle")[0].id == "single"
+
+
+def test_brackets_turn_like_an_odometer_with_the_last_one_fastest() -> None:
+    expected = [f"{a} {b} {c}" for a, b, c in itertools.product("ab", "xyz", "12")]
+    assert prompts("[a|b] [x|y|z] [1|2]") == expected
+
+
+def test_brackets_nest_to_any_depth() -> None:
+    assert prompts("[[a|b] cat|[c [d|e]|f] dog]") == ["a cat", "b cat", "c d dog", "c e dog", "f dog"]
+    assert prompts("[" * 60 + "x" + "]" * 60) == ["x"]
+
+
+def test_an_empty_option_leaves_no_double_space() -> None:
+    assert prompts("a [|red|] circle") == ["a circle", "a red circle", "a circle"]
+
+
+def test_prompts_are_cleaned_exactly_as_the_pipeline_cleans_them() -> None:
+    for text in (
+        "two   spaces\tand\na newline",
+        "  ends  ",
+        "schÃ¶n &amp; gut",
+        "“quoted” … — ﬁne",
+        "tom &amp;amp; jerry",
+    ):
+        assert prompts(text) == [prompt_clean(text)]
+
+
+def test_the_number_of_variations_is_known_without_making_them() -> None:
+    template = "[a|b|[c|d]] and ([x|y]) [|z]"
+    assert count(parse(template)) == len(prompts(template)) == 4 * 2 * 2
+    assert count(parse("[0|1|2|3|4|5|6|7|8|9]" * 20)) == 10**20
+
+
+def test_more_variations_than_allowed_are_refused_with_their_number() -> None:
+    with pytest.raises(TooManyVariations, match="expands to 1,000 variations, more than the limit of 999"):
+        expand(parse("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=999)
+    assert len(expand(parse("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=1000)) == 1000
+
+
+def test_choices_name_bracket_and_option() -> None:
+    first = variations("a [red|blue] [circle|[big|small] square]")[-1]
+    assert [(c.bracket, c.option, c.text) for c in first.choices] == [
+        (1, 2, "blue"),
+        (2, 2, "small square"),
+        (3, 2, "small"),
+    ]
+
+
+def test_ids_are_made_of_the_choices_and_do_not_depend_on_the_rest() -> None:
+    assert [v.id for v in variations("a [red|dark blue] [circle|]")] == [
+        "red_circle",
+        "red_none",
+        "dark-blue_circle",
+        "dark-blue_none",
+    ]
+    assert variations("the [red|dark blue] and [circle|]")[0].id == "red_circle"
+
+
+def test_ids_are_always_different_and_never_long() -> None:
+    long = "word " * 30
+    ids = [v.id for v in variations(f"[{long}a|{long}b|x!|x?|x_|y|y]")]
+    assert len(set(ids)) == len(ids) == 7
+    assert max(map(len, ids)) <= 60
+
+
+def test_a_mark_points_at_its_text_in_every_variation() -> None:
+    for variation in variations("[|a  very] nice  ( kiss ) between (two [men|women|] people:2.5), \\(really\\)"):
+        assert [variation.prompt[m.start : m.end] for m in variation.marks] == [m.text for m in variation.marks]
+        assert variation.marks[0].text == "kiss"
+        assert [m.weight for m in variation.marks] == [1.0, 2.5]
+
+
+def test_brackets_inside_a_mark_and_marks_inside_brackets() -> None:
+    marked = [[m.text for m in v.marks] for v in variations("a ([red|blue]) [(ring)|star]")]
+    assert marked == [["red", "ring"], ["red"], ["blue", "ring"], ["blue"]]
+
+
+def test_a_backslash_makes_special_characters_plain() -> None:
+    assert prompts(r"\[a\|b\] \(c\) d\:e \\ f") == [r"[a|b] (c) d:e \ f"]
+    assert prompts(r"c:\temp \n") == [r"c:\temp \n"]
+
+
+@pytest.mark.parametrize("text", ["(16:9)", "(at 3:00)", "(2:1 format)"])
+def test_times_and_ratios_in_parentheses_are_plain_text_with_a_warning(text: str) -> None:
+    template = parse(f"a room {text} at night")
+    assert expand(template)[0].prompt == f"a room {text} at night"
+    assert expand(template)[0].marks == ()
+    assert len(template.warnings) == 1
+    assert text in template.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("template", "character", "column", "said"),
+    [
+        ("a [red|blue circle", "[", 2, "never closed"),
+        ("a [red|[blue] circle", "[", 2, "never closed"),
+        ("a red] circle", "]", 5, "closes nothing"),
+        ("a (red circle", "(", 2, "never closed"),
+        ("a red) circle", ")", 5, "closes nothing"),
+        ("red|blue", "|", 3, "outside of"),
+        ("a (red [blue) x]", ")", 12, "']' was expected"),
+        ("a [red (blue] x)", "]", 12, "')' was expected"),
+        ("a (flower:11)", "1", 10, "outside of 0 to 10"),
+        ("a (flower:-1)", "-", 10, "outside of 0 to 10"),
+        ("a (flower:big)", "b", 10, "is not a number"),
+        ("a (flower:nan)", "n", 10, "is not a number"),
+        ("a (flower:)", ")", 10, "is not a number"),
+        ("a ((b))", "(", 3, "a mark inside a mark"),
+        ("a () b", "(", 2, "nothing is marked"),
+    ],
+)
+def test_a_fault_is_shown_with_a_caret_under_it(template: str, character: str, column: int, said: str) -> None:
+    error = the_error(template)
+    assert character_at_caret(error) == (character, column)
+    assert said in str(error)
+
+
+def test_a_fault_in_a_later_line_is_shown_in_that_line() -> None:
+    error = the_error("a red circle\nover [a dark\nbackground")
+    assert "line 2, column 6" in str(error)
+    assert character_at_caret(error) == ("[", 5)
+
+
+@pytest.mark.parametrize("template", ["", "   ", "\n\t"])
+def test_an_empty_template_is_refused(template: str) -> None:
+    assert "the template is empty" in str(the_error(template))
+
+
+def test_a_variation_without_text_is_refused() -> None:
+    assert "no text" in str(the_error("[a|]"))
+
+
+def test_brackets_deeper_than_a_hundred_are_refused_without_exhausting_the_stack() -> None:
+    assert "more than 100 deep" in str(the_error("[" * 5000))
+
+
+def test_any_text_gives_prompts_or_a_template_error() -> None:
+    pieces = ["a", "[", "]", "|", "(", ")", ":", "\\", "2", " "]
+    for template in map("".join, itertools.product(pieces, repeat=4)):
+        with contextlib.suppress(TemplateError):
+            for variation in variations(template):
+                assert variation.prompt == variation.prompt.strip() != ""
+                assert all(variation.prompt[m.start : m.end] == m.text for m in variation.marks)
