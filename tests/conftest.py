@@ -1,0 +1,148 @@
+"""Tiny Wan pipelines of random weights, one for each form of the model, and nano's own weights."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("HF_HOME", "/nonexistent/hub")  # no test may find, or need, what a machine has cached
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from transformers import UMT5Config, UMT5EncoderModel
+
+from wantui.generation.load import load_pipeline
+from wantui.models.catalogue import NANO, WanModel, read_directory
+from wantui.models.nano.tokenizer import build_tokenizer
+from wantui.planning import Recipe
+
+FORMS = ("wan2.1", "a14b", "5b")
+
+torch.set_num_threads(1)  # tiny models only lose by more
+
+
+def tiny_transformer(channels: int, seed: int) -> WanTransformer3DModel:
+    torch.manual_seed(seed)
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=channels,
+        out_channels=channels,
+        text_dim=32,
+        freq_dim=32,
+        ffn_dim=32,
+        num_layers=2,
+        cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
+        rope_max_seq_len=64,
+    )
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return transformer
+
+
+def tiny_autoencoder(form: str) -> AutoencoderKLWan:
+    torch.manual_seed(0)
+    if form == "5b":
+        return AutoencoderKLWan(
+            base_dim=3,
+            z_dim=48,
+            in_channels=12,
+            out_channels=12,
+            is_residual=True,
+            patch_size=2,
+            latents_mean=[0.1] * 48,
+            latents_std=[1.3] * 48,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            scale_factor_spatial=16,
+            scale_factor_temporal=4,
+            temperal_downsample=[False, True, True],
+        )
+    return AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+
+
+def tiny_pipeline(form: str) -> WanPipeline:
+    """Random weights that answer to text, time and place, of the form of a published Wan model."""
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    text_encoder = UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=len(tokenizer),
+            d_model=32,
+            d_kv=8,
+            d_ff=37,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=0,
+            eos_token_id=1,
+        )
+    ).eval()
+    channels = 48 if form == "5b" else 16
+    return WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=tiny_autoencoder(form),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0),
+        transformer=tiny_transformer(channels, 1),
+        transformer_2=tiny_transformer(channels, 2) if form == "a14b" else None,
+        boundary_ratio=0.875 if form == "a14b" else None,
+        expand_timesteps=form == "5b",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WanModel]:
+    """Diffusers directories of a tiny model of each form, as the catalogue sees them."""
+    models = {}
+    for form in FORMS:
+        directory = tmp_path_factory.mktemp("models") / form
+        tiny_pipeline(form).save_pretrained(directory)
+        models[form] = read_directory(directory)
+    return models
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_models: dict[str, WanModel]) -> WanPipeline:
+    """The Wan 2.1 form in float32, loaded as every model is."""
+    return load_pipeline(tiny_models["wan2.1"], None, "float32", torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def nano() -> WanPipeline:
+    return load_pipeline(NANO, None, "float32", torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test starts in a folder of its own, so that whatever it leaves behind is seen there."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+
+def recipe_for(model: WanModel, **changes: object) -> Recipe:
+    """A short recipe for a tiny model: 9 frames of 32x32 (64x64 for the 5B form)."""
+    side = 2 * model.size_multiple
+    values = {
+        "model": model.location,
+        "revision": None,
+        "prompt": "a red star moving left",
+        "negative_prompt": "",
+        "seed": 7,
+        "sampler": "unipc",
+        "steps": 4,
+        "flow_shift": 3.0,
+        "guidance_scale": 4.0,
+        "width": side,
+        "height": side,
+        "frames": 9,
+        "fps": 8,
+        "dtype": "float32",
+    }
+    return Recipe.model_validate(values | changes)

@@ -1,0 +1,193 @@
+"""The denoising loop and the decoding, held to the bit against the stock pipeline."""
+
+import itertools
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from conftest import FORMS, recipe_for
+from diffusers import WanPipeline
+
+from wantui.config.settings import SamplerName
+from wantui.generation.decode import decode_frames
+from wantui.generation.denoise import NotFinite, Start, Step, denoise, prepare
+from wantui.generation.load import load_pipeline
+from wantui.generation.samplers import build_scheduler
+from wantui.models.catalogue import WanModel
+from wantui.planning import Recipe
+
+SAMPLERS = get_args(SamplerName)
+
+
+def stock(pipeline: WanPipeline, recipe: Recipe, output_type: str) -> Any:
+    """What `WanPipeline.__call__` makes of a recipe."""
+    pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
+    return pipeline(
+        recipe.prompt,
+        recipe.negative_prompt,
+        height=recipe.height,
+        width=recipe.width,
+        num_frames=recipe.frames,
+        num_inference_steps=recipe.steps,
+        guidance_scale=recipe.guidance_scale,
+        guidance_scale_2=recipe.guidance_scale_2,
+        generator=torch.Generator("cpu").manual_seed(recipe.seed),
+        output_type=output_type,
+    ).frames
+
+
+def latents_of(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
+    *_, last = denoise(pipeline, recipe)
+    return last.latents
+
+
+@pytest.fixture(
+    scope="module", params=[(form, dtype) for form in FORMS for dtype in ("float32", "bfloat16")], ids="-".join
+)
+def model_and_pipeline(
+    request: pytest.FixtureRequest, tiny_models: dict[str, WanModel]
+) -> tuple[WanModel, WanPipeline, str]:
+    form, dtype = request.param
+    return tiny_models[form], load_pipeline(tiny_models[form], None, dtype, torch.device("cpu")), dtype
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        {"guidance_scale": 1.0},
+        {"guidance_scale": 4.0},
+        {"guidance_scale": 4.0, "negative_prompt": "a blue ring staying still"},
+    ],
+    ids=["unguided", "guided", "negative"],
+)
+def test_latents_and_frames_equal_the_stock_pipelines_to_the_bit(
+    model_and_pipeline: tuple[WanModel, WanPipeline, str], sampler: str, guidance: dict[str, Any]
+) -> None:
+    model, pipeline, dtype = model_and_pipeline
+    recipe = recipe_for(model, sampler=sampler, dtype=dtype, **guidance)
+    latents = latents_of(pipeline, recipe)
+    assert torch.equal(latents, stock(pipeline, recipe, "latent"))
+    frames = np.stack(list(decode_frames(pipeline, latents)))
+    assert np.array_equal(frames, stock(pipeline, recipe, "np")[0])
+
+
+def test_the_second_transformer_has_its_own_guidance_scale(tiny_models: dict[str, WanModel]) -> None:
+    pipeline = load_pipeline(tiny_models["a14b"], None, "float32", torch.device("cpu"))
+    recipe = recipe_for(tiny_models["a14b"], guidance_scale_2=2.0, flow_shift=12.0, steps=8)
+    latents = latents_of(pipeline, recipe)
+    assert torch.equal(latents, stock(pipeline, recipe, "latent"))
+    assert not torch.equal(latents, latents_of(pipeline, recipe.model_copy(update={"guidance_scale_2": None})))
+
+
+def test_prompt_negative_prompt_seed_and_shift_all_change_the_video(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"])
+    before = latents_of(tiny, recipe)
+    assert torch.equal(before, latents_of(tiny, recipe))
+    for change in ({"prompt": "a blue ring"}, {"negative_prompt": "dark"}, {"seed": 8}, {"flow_shift": 5.0}):
+        assert not torch.equal(before, latents_of(tiny, recipe.model_copy(update=change)))
+
+
+def test_a_longer_prompt_than_the_encoders_default_length_is_not_cut_short(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], prompt="a red star and " * 40, steps=2)
+    assert torch.equal(latents_of(tiny, recipe), stock(tiny, recipe, "latent"))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_steps_are_numbered_and_their_noise_levels_join_up(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], sampler: str
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], sampler=sampler, steps=5)
+    start = prepare(tiny, recipe)
+    steps = list(denoise(tiny, recipe, start))
+    assert [step.index for step in steps] == list(range(steps[0].count))
+    assert len(steps) == (9 if sampler == "heun" else 5)
+    assert torch.equal(steps[0].latents_before, start.noise)
+    for before, after in itertools.pairwise(steps):
+        assert before.sigma_next == after.sigma
+        assert torch.equal(before.latents, after.latents_before)
+    assert steps[-1].sigma_next == 0.0
+    assert steps[0].sigma == pytest.approx(1.0, abs=1e-3)
+
+
+class Gaussian(torch.nn.Module):
+    """The exact velocity field of data N(mean, std^2): the ideal transformer, with no error of its own."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def velocity(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        variance = (1 - sigma) ** 2 * self.std**2 + sigma**2
+        return -self.mean + (sigma - (1 - sigma) * self.std**2) / variance * (x - (1 - sigma) * self.mean)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "tolerance"),
+    [("unipc", 0.01), ("unipc-3", 0.01), ("dpm++2m", 0.02), ("dpm++3m", 0.02), ("euler", 0.15), ("heun", 1e-3)],
+)
+def test_samplers_solve_the_gaussian_flow(sampler: str, tolerance: float) -> None:
+    # With velocity known in closed form, noise e becomes mean + std e at sigma 0.
+    field = Gaussian(mean=0.7, std=0.5)
+    scheduler = build_scheduler(sampler, 3.0)
+    scheduler.set_timesteps(50)
+    noise = torch.linspace(-2, 2, 41, dtype=torch.float64).view(1, 41, 1, 1, 1)
+    x = noise.clone()
+    for index, timestep in enumerate(scheduler.timesteps):
+        x = scheduler.step(field.velocity(x, float(scheduler.sigmas[index])), timestep, x, return_dict=False)[0]
+    assert (x - (0.7 + 0.5 * noise)).abs().max() < tolerance
+
+
+def test_the_predicted_clean_latents_are_exact_when_the_model_is(tiny: WanPipeline) -> None:
+    field, data, noise = Gaussian(0.0, 0.0), torch.zeros(1, 1, 1, 2, 2), torch.randn(1, 1, 1, 2, 2)
+    sigma = 0.6
+    noisy = (1 - sigma) * data + sigma * noise
+    step = Step(0, 1, sigma, 0.0, 600.0, noisy, field.velocity(noisy, sigma), data, 0.0)
+    assert torch.allclose(step.predicted_clean, data, atol=1e-7)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_step_that_gives_nan_or_infinity_stops_the_video_by_name(
+    tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", torch.device("cpu"))
+    calls = 0
+
+    def spoil(module: Any, inputs: Any, output: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        return (output[0] * bad,) if calls == 3 else output
+
+    pipeline.transformer.register_forward_hook(spoil)
+    recipe = recipe_for(tiny_models["wan2.1"], guidance_scale=1.0, steps=5)
+    steps = denoise(pipeline, recipe)
+    assert [next(steps).index, next(steps).index] == [0, 1]
+    with pytest.raises(NotFinite, match=r"after step 3 of 5 \(timestep"):
+        next(steps)
+
+
+def test_decoding_one_latent_frame_at_a_time_can_be_stopped_and_begun_again(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    latents = latents_of(tiny, recipe_for(tiny_models["wan2.1"], steps=2))
+    whole = list(decode_frames(tiny, latents))
+    interrupted = decode_frames(tiny, latents)
+    next(interrupted)
+    interrupted.close()
+    assert all(np.array_equal(a, b) for a, b in zip(whole, decode_frames(tiny, latents), strict=True))
+    assert len(whole) == 9
+
+
+def test_a_start_of_a_seed_is_the_same_noise_for_every_prompt(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    def start(**changes: object) -> Start:
+        return prepare(tiny, recipe_for(tiny_models["wan2.1"], **changes))
+
+    assert torch.equal(start(prompt="a red circle").noise, start(prompt="a white ring").noise)
+    assert not torch.equal(start(seed=1).noise, start(seed=2).noise)
