@@ -122,11 +122,11 @@ def train_autoencoder(
     model = ReconstructionLoss(new_autoencoder()).to(device)
     videos = torch.cat([render(scenes, device)[0] for scenes in _chunks(sample_scenes(bank_size, rng), 64)])
     autocast = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
-    share = 1 if device == "cuda" else 12  # of the batch; on a CPU only trial runs make sense
+    share = 1 if device == "cuda" else 12  # of the batch: a CPU makes fewer samples, and more steps of them
     phases = ((image_steps, 128 // share, 1, 2e-3), (clip_steps, 24 // share, CLIP_FRAMES, 6e-3))
     for steps, batch_size, frames, peak_rate in phases:
         optimizer = Muon(model.named_parameters(), weight_decay=1e-3)
-        loss_of = torch.compile(model) if device == "cuda" and frames > 1 else model
+        loss_of = torch.compile(model) if frames > 1 else model  # twice as fast, after minutes of compiling
         for step in range(steps):
             batch = videos[torch.randint(len(videos), (batch_size,), device=device)]
             if frames == 1:
@@ -138,7 +138,7 @@ def train_autoencoder(
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             decay = 0.5 * (1 + math.cos(math.pi * step / steps)) if frames > 1 else 1.0
             optimizer.step(peak_rate * min(1.0, (step + 1) / 150) * (decay + 0.005))
-            if step % 250 == 0 or step == steps - 1:
+            if step % 100 == 0 or step == steps - 1:
                 log(f"autoencoder, {frames} frames, step {step}: {10 * math.log10(4 / mse.item()):.1f} dB")
     vae = model.vae.eval().requires_grad_(False)
     measure_latents(vae, videos[:512])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wantui.models.nano import WEIGHTS
 from wantui.models.nano.autoencoder import small_picture
-from wantui.models.nano.judge import judge, object_pixels, shape_of
+from wantui.models.nano.judge import VISIBLE_PIXELS, judge, object_pixels, shape_of
 from wantui.models.nano.render import cell_coverage, render, to_signed
 from wantui.models.nano.world import CLIP_FRAMES, CLIP_SIZE, SHAPE_FREQUENCIES, SHAPES, Scenes, describe, sample_scenes
 
@@ -36,7 +36,8 @@ class WordAttention(WanAttnProcessor):
 
     columns: Tensor | None = None  # [n, positions], 1 at the word's tokens
     conditional = False
-    total: Tensor | float = 0.0
+    total: Tensor
+    """[n, cells]"""
 
     def __call__(self, attn: WanAttention, hidden_states: Tensor, encoder_hidden_states: Tensor, *rest: None) -> Tensor:
         if self.columns is not None and self.conditional:
@@ -117,7 +118,7 @@ def attention_overlap(pipeline: WanPipeline, scenes: Scenes, steps: int, guidanc
         offsets = torch.tensor(offsets)
         spans = torch.tensor([c.shape_words[0] for c in batch])
         columns = (offsets[..., 0] < spans[:, 1:]) & (offsets[..., 1] > spans[:, :1])
-        processor.columns, processor.total = columns.float().to(pipeline.device), 0.0
+        processor.columns, processor.total = columns.float().to(pipeline.device), torch.zeros(1, device=pipeline.device)
         clips, _ = generate(pipeline, [c.text for c in batch], FIRST_SEED + start, steps, guidance)
         for clip, attention in zip(clips, processor.total.cpu(), strict=True):
             covered = cell_coverage(object_pixels(clip)[None, None])[0, 0] > COVERED
@@ -153,7 +154,8 @@ def autoencoder_figures(pipeline: WanPipeline, clips: Tensor) -> dict[str, float
 def shapes_unasked(pipeline: WanPipeline, n: int, steps: int, guidance: float) -> dict[str, float]:
     """Which shapes appear when a caption only says "shape", beside the share that training saw."""
     clips, _ = generate(pipeline, ["a large red shape moving left over a dark background"] * n, 0, steps, guidance)
-    seen = [shape_of(object_pixels(clip)[CLIP_FRAMES // 2]) for clip in clips]
+    masks = [object_pixels(clip)[CLIP_FRAMES // 2] for clip in clips]
+    seen = [shape_of(mask) if mask.sum() >= VISIBLE_PIXELS else "nothing" for mask in masks]
     return {f"{shape} (trained on {SHAPE_FREQUENCIES[shape]:.0%})": seen.count(shape) / n for shape in SHAPES}
 
 

@@ -1,7 +1,7 @@
 """Train nano from scratch and write its diffusers directory: python -m wantui.models.nano.train --output DIR.
 
-Under 30 minutes of one H100. `--stage` splits the work for machines that are lent for shorter times; `--scale` shortens
-every phase, for a trial run.
+The defaults are for one GPU; the model card gives the numbers that the shipped weights were trained with. `--stage` and
+`--minutes` split the work for machines that are lent for shorter times.
 """
 
 import time
@@ -10,22 +10,34 @@ from pathlib import Path
 import click
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
+from transformers import PreTrainedTokenizerBase
 
 from wantui.models.nano.autoencoder import train_autoencoder
 from wantui.models.nano.tokenizer import build_tokenizer
-from wantui.models.nano.transformer import encode_clips, new_training, train_transformer
+from wantui.models.nano.transformer import TransformerTraining, encode_clips, new_training, train_transformer
 
-IMAGE_STEPS, CLIP_STEPS, VIDEO_BANK = 800, 3500, 12288
-TRANSFORMER_STEPS, LATENT_CLIPS = 9000, 65536
+VIDEO_BANK = 12288
+"""Clips drawn for the autoencoder, at most."""
+BATCH_SIZE = {"cuda": 256, "cpu": 16}
 
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for weights and checkpoints.")
 @click.option("--stage", type=click.Choice(["all", "autoencoder", "transformer"]), default="all")
-@click.option("--transformer-steps", type=int, default=TRANSFORMER_STEPS, show_default=True)
+@click.option("--image-steps", default=800, show_default=True, help="Steps of the autoencoder on single frames.")
+@click.option("--clip-steps", default=3500, show_default=True, help="Steps of the autoencoder on whole clips.")
+@click.option("--clips", "n_clips", default=65536, show_default=True, help="Clips encoded for the transformer.")
+@click.option("--transformer-steps", default=9000, show_default=True)
 @click.option("--minutes", type=float, help="Stop the transformer after this time; the next call goes on.")
-@click.option("--scale", type=float, default=1.0, help="Share of all steps and clips, for a trial run.")
-def main(output: Path, stage: str, transformer_steps: int, minutes: float | None, scale: float) -> None:
+def main(
+    output: Path,
+    stage: str,
+    image_steps: int,
+    clip_steps: int,
+    n_clips: int,
+    transformer_steps: int,
+    minutes: float | None,
+) -> None:
     """Train nano."""
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -37,30 +49,27 @@ def main(output: Path, stage: str, transformer_steps: int, minutes: float | None
         click.echo(f"[{time.monotonic() - started:6.1f} s] {line}")
 
     if stage in ("all", "autoencoder"):
-        vae = train_autoencoder(
-            int(IMAGE_STEPS * scale), int(CLIP_STEPS * scale), max(64, int(VIDEO_BANK * scale)), device, log
-        )
+        vae = train_autoencoder(image_steps, clip_steps, min(VIDEO_BANK, 2 * n_clips), device, log)
         vae.to(torch.bfloat16).save_pretrained(output / "vae")
     if stage in ("all", "transformer"):
         vae = AutoencoderKLWan.from_pretrained(output / "vae").to(device).eval()
         tokenizer = build_tokenizer()
-        clips = encode_clips(vae, tokenizer, max(64, int(LATENT_CLIPS * scale)), output / "clips.pt", device, log)
+        clips = encode_clips(vae, tokenizer, n_clips, output / "clips.pt", device, log)
         training = new_training(len(tokenizer), device)
         checkpoint = output / "training.pt"
         if checkpoint.exists():
             training.load(torch.load(checkpoint, weights_only=True))
             log(f"going on from step {training.step}")
-        total = int(transformer_steps * scale)
-        batch_size = 256 if device == "cuda" else 8
-        while training.step < total and (minutes is None or time.monotonic() - started < 60 * minutes):
-            train_transformer(training, clips, min(total, training.step + 250), total, device, log, batch_size)
+        while training.step < transformer_steps and (minutes is None or time.monotonic() - started < 60 * minutes):
+            until = min(transformer_steps, training.step + 250)
+            train_transformer(training, clips, until, transformer_steps, device, log, BATCH_SIZE[device])
         torch.save(training.state(), checkpoint)
         training.take_average()
         save_pipeline(output, tokenizer, training)
-        log(f"saved at step {training.step} of {total}")
+        log(f"saved at step {training.step} of {transformer_steps}")
 
 
-def save_pipeline(output: Path, tokenizer: object, training: object) -> None:
+def save_pipeline(output: Path, tokenizer: PreTrainedTokenizerBase, training: TransformerTraining) -> None:
     """Write the diffusers directory, weights in bfloat16."""
     WanPipeline(
         tokenizer=tokenizer,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,17 +55,17 @@ def new_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
 
 
 def new_transformer() -> WanTransformer3DModel:
-    """A WanTransformer3DModel of 6 blocks and width 192; Xavier initialisation, output layer at zero."""
+    """A WanTransformer3DModel of 4 blocks and width 128; Xavier initialisation, output layer at zero."""
     transformer = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=4,
-        attention_head_dim=48,
+        attention_head_dim=32,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         text_dim=128,
         freq_dim=128,
-        ffn_dim=1024,
-        num_layers=6,
+        ffn_dim=512,
+        num_layers=4,
         cross_attn_norm=True,
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=256,
@@ -233,7 +234,7 @@ class TransformerTraining:
     def parameters(self) -> list[nn.Parameter]:
         return [*self.transformer.parameters(), *self.text_encoder.parameters()]
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """All that `load` needs to go on."""
         return {
             "step": self.step,
@@ -244,13 +245,15 @@ class TransformerTraining:
         }
 
     @torch.no_grad()
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
-        for targets, sources in (
+        momentum = self.optimizer.buffers.items()
+        copies: list[tuple[list[Any], list[Tensor]]] = [
             (self.parameters(), state["parameters"]),
             (self.averaged, state["averaged"]),
-            *((self.optimizer.buffers[size], group) for size, group in state["momentum"].items()),
-        ):
+            *((group, state["momentum"][size]) for size, group in momentum),
+        ]
+        for targets, sources in copies:
             for target, source in zip(targets, sources, strict=True):
                 target.copy_(source)
         self.optimizer.adam.load_state_dict(state["adam"])
@@ -282,7 +285,7 @@ def train_transformer(
 ) -> None:
     """Go on training to `until_step` of a schedule of `total_steps`: warm-up, then cosine to zero."""
     torch.manual_seed(1000 + training.step)
-    block_forward = torch.compile(block_with_attention_map) if device == "cuda" else block_with_attention_map
+    block_forward = torch.compile(block_with_attention_map)
     autocast = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
     empty = torch.zeros(TEXT_LENGTH, dtype=torch.long, device=device)
     empty[0] = 1

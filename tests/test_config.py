@@ -1,0 +1,268 @@
+"""Configs: what loads, what is refused and how it is said; the older system's files among them."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wantui.config import Config, ConfigError, dump, load_config, parse_config, preset_directory, preset_names
+from wantui.config.settings import REFUSED_SAMPLERS, Section, Settings
+from wantui.planning import plan_batch
+
+# As the older system's users have them: dead keys, a misspelt section, sections that nothing read.
+OLDER_FILE = """\
+model_settings:
+  model_id: "Wan-AI/Wan2.1-T2V-14B-Diffusers"
+  seed: 42
+  sampler: "unipc"
+  cfg_scale: 6.5
+  steps: 40
+  eta: 0.0
+  clip_skip: 1
+memory_settings:
+  enable_memory_optimization: true
+  use_gradient_checkpointing: true
+memory_settings_2:
+  clear_cache_between_videos: true
+cfg_schedule_settings:
+  enabled: false
+  schedule: {0: 6.0, 20: 4.0}
+prompt_schedule_settings:
+  enabled: false
+video_settings:
+  width: 832
+  height: 480
+  fps: 16
+  duration: 3.0
+  frames: 49
+prompt_settings:
+  base_weight: 1.0
+  variation_weight: 1.2
+  enable_prompt_weighting: true
+latent_analysis_settings:
+  store_latents: true
+  storage_interval: 2
+  latent_storage_format: "npy"
+attention_analysis_settings:
+  store_attention: false
+  store_per_head: false
+attention_bending_settings:
+  enabled: false
+output_settings:
+  save_individual: true
+videos_per_variation: 5
+output_dir: "outputs"
+batch_name: "older"
+use_timestamp: true
+"""
+
+
+def the_error(text: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "my.yaml", overrides)
+    return str(caught.value)
+
+
+def test_an_unknown_key_is_named_with_line_and_the_nearest_valid_key() -> None:
+    error = the_error("model_settings:\n  seed: 1\n  step: 20\n")
+    assert error == "my.yaml:3: model_settings.step: unknown key; did you mean model_settings.steps?"
+
+
+def test_a_key_in_the_wrong_section_is_sent_to_the_right_one() -> None:
+    assert "video_settings.fps" in the_error("model_settings:\n  fps: 16\n")
+    assert the_error("steps: 20\n") == "my.yaml:1: steps: unknown key; did you mean model_settings.steps?"
+
+
+def test_an_unknown_section_is_named_with_the_nearest_valid_one() -> None:
+    assert "did you mean video_settings?" in the_error("vido_settings:\n  fps: 16\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("model_settings:\n  steps: many\n", 2, "model_settings.steps"),
+        ("model_settings:\n  steps: 0\n", 2, "model_settings.steps"),
+        ("model_settings:\n  cfg_scale: .nan\n", 2, "model_settings.cfg_scale"),
+        ("model_settings:\n  seed: -1\n", 2, "model_settings.seed"),
+        ("model_settings:\n  sampler: ddim\n", 2, "model_settings.sampler"),
+        ("model_settings:\n  device: gpu\n", 2, "model_settings.device"),
+        ("video_settings:\n\n  width: [1, 2]\n", 3, "video_settings.width"),
+        ("video_settings: 12\n", 1, "video_settings"),
+        ("latent_analysis_settings:\n  storage_dtype: float8\n", 2, "latent_analysis_settings.storage_dtype"),
+    ],
+)
+def test_a_wrong_value_is_named_with_line_and_key(text: str, line: int, key: str) -> None:
+    assert the_error(text).startswith(f"my.yaml:{line}: {key}: ")
+    assert "got " in the_error(text)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    error = the_error("model_settings:\n  step: 20\n  seed: x\nvideo_settings:\n  hight: 480\n")
+    assert sorted(": ".join(line.split(": ")[:2]) for line in error.splitlines()) == [
+        "my.yaml:2: model_settings.step",
+        "my.yaml:3: model_settings.seed",
+        "my.yaml:5: video_settings.hight",
+    ]
+
+
+@pytest.mark.parametrize("sampler", REFUSED_SAMPLERS)
+def test_samplers_that_give_wrong_videos_are_refused_with_the_reason(sampler: str) -> None:
+    error = the_error(f"model_settings:\n  seed: 1\n  sampler: {sampler}\n")
+    assert error == f"my.yaml:3: model_settings.sampler: {sampler} is not offered: {REFUSED_SAMPLERS[sampler]}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model_settings: [",
+        "a: b: c",
+        "\tmodel_settings: x",
+        "model_settings:\n  seed: 1\n seed: 2",
+        "key: !!python/x 1",
+    ],
+)
+def test_yaml_that_does_not_parse_is_an_error_and_not_a_traceback(text: str) -> None:
+    assert "not valid YAML" in the_error(text)
+
+
+def test_a_yaml_fault_names_its_line() -> None:
+    assert the_error("model_settings:\n  seed: 1\n  steps: [2\nvideo_settings: {}\n").startswith("my.yaml:4: ")
+
+
+def test_a_file_that_is_no_mapping_is_refused() -> None:
+    assert "mapping of sections" in the_error("- a\n- b\n")
+
+
+def test_an_empty_file_and_empty_sections_mean_the_defaults() -> None:
+    assert parse_config("", "my.yaml").settings == Settings()
+    assert parse_config("model_settings:\nvideo_settings:\n", "my.yaml").settings == Settings()
+
+
+def test_a_key_written_twice_is_warned_of_and_the_last_one_counts() -> None:
+    config = parse_config("model_settings:\n  seed: 1\n  seed: 2\n", "my.yaml")
+    assert config.settings.model_settings.seed == 2
+    assert "written twice" in str(config.warnings[0])
+
+
+def test_a_missing_file_is_an_error_that_lists_the_presets_and_makes_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"no such file.*Did you mean fast_test\?.*nano"):
+        load_config("fast_tst.yaml")
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_file_of_ones_own_wins_over_a_preset_of_the_same_name() -> None:
+    Path("nano.yaml").write_text("model_settings:\n  seed: 77\n")
+    assert load_config("nano.yaml").settings.model_settings.seed == 77
+    assert load_config("nano").settings.model_settings.seed == 42
+
+
+def test_a_binary_file_is_refused() -> None:
+    Path("clip.yaml").write_bytes(bytes(range(256)))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config("clip.yaml")
+
+
+def test_set_changes_one_key_and_keeps_the_rest() -> None:
+    config = load_config("nano", ["model_settings.steps=7", "video_settings.fps=12", "use_timestamp=false"])
+    assert config.settings.model_settings.steps == 7
+    assert config.settings.model_settings.cfg_scale == 4.0
+    assert config.settings.video_settings.fps == 12
+    assert config.settings.use_timestamp is False
+
+
+def test_an_error_in_set_names_set_and_not_a_line_of_the_file() -> None:
+    text = "model_settings:\n  steps: 20\n"
+    assert the_error(text, "model_settings.steps=0").startswith("--set: model_settings.steps: ")
+    assert "did you mean model_settings.steps?" in the_error(text, "model_settings.stps=1")
+    assert "write it as section.key=value" in the_error(text, "model_settings.steps")
+    assert "use_timestamp is not a section" in the_error("use_timestamp: true\n", "use_timestamp.x=1")
+
+
+def test_the_older_systems_file_loads_and_every_dead_key_is_told() -> None:
+    config = parse_config(OLDER_FILE, "older.yaml")
+    settings = config.settings
+    assert (settings.model_settings.steps, settings.model_settings.cfg_scale) == (40, 6.5)
+    assert (settings.video_settings.frames, settings.videos_per_variation) == (49, 5)
+    assert settings.latent_analysis_settings.storage_interval == 2
+    told = {problem.key: problem.line for problem in config.warnings}
+    dead = [
+        "model_settings.eta",
+        "model_settings.clip_skip",
+        "memory_settings.enable_memory_optimization",
+        "memory_settings.use_gradient_checkpointing",
+        "memory_settings_2",
+        "prompt_settings.base_weight",
+        "prompt_settings.variation_weight",
+        "prompt_settings.enable_prompt_weighting",
+        "latent_analysis_settings.latent_storage_format",
+        "attention_analysis_settings.store_per_head",
+        "output_settings",
+    ]
+    assert sorted(told) == sorted(dead)
+    for key, line in told.items():
+        assert OLDER_FILE.splitlines()[line - 1].strip().startswith(key.split(".")[-1] + ":")
+    assert config.refusals == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("cfg_schedule_settings:\n  enabled: true\n", "cfg_schedule_settings.enabled"),
+        ("prompt_schedule_settings:\n  enabled: true\n", "prompt_schedule_settings.enabled"),
+        ("attention_bending_settings:\n  enabled: true\n", "attention_bending_settings.enabled"),
+        ("prompt_settings:\n  enable_weighting: true\n", "prompt_settings.enable_weighting"),
+        ("attention_analysis_settings:\n  store_attention: true\n", "attention_analysis_settings.store_attention"),
+    ],
+)
+def test_what_this_version_cannot_do_is_refused_by_name_and_not_dropped(text: str, key: str) -> None:
+    config = parse_config(text, "older.yaml")
+    assert [(problem.key, problem.line) for problem in config.refusals] == [(key, 2)]
+    assert plan_batch(config, "a circle").refusals
+
+
+def test_a_dumped_config_loads_to_the_same_settings() -> None:
+    config = load_config("romantic_scenes", ["batch_name='schön: x'"])
+    again = parse_config(dump(config.settings), "dumped.yaml")
+    assert again.settings == config.settings
+    assert again.warnings == ()
+
+
+def test_the_presets_are_there_and_can_be_planned() -> None:
+    expected = {
+        "default",
+        "nano",
+        "wan_14b_optimized",
+        "fast_test",
+        "high_quality",
+        "latent_analysis_example",
+        "attention_example",
+        "romantic_scenes",
+    }
+    assert set(preset_names()) == expected
+    for name in expected:
+        config = load_config(name)
+        assert config.warnings == ()
+        assert plan_batch(config, "a [red|blue] (circle)").warnings == ()
+    assert [name for name in expected if load_config(name).refusals] == ["attention_example"]
+
+
+def test_every_preset_says_in_its_first_line_what_it_is_for() -> None:
+    for path in preset_directory().glob("*.yaml"):
+        assert path.read_text().startswith("# ")
+
+
+def test_every_setting_is_described() -> None:
+    def fields(model: type[Section]) -> None:
+        for name, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                fields(field.annotation)
+            else:
+                assert field.description, f"{model.__name__}.{name}"
+
+    fields(Settings)
+
+
+def test_a_config_is_named_after_its_file() -> None:
+    Path("mine.yml").write_text(yaml.safe_dump({"videos_per_variation": 1}))
+    config: Config = load_config("mine.yml")
+    assert config.name == "mine"

@@ -1,0 +1,195 @@
+"""Plans: recipes, paired seeds, Wan's rules for sizes, and the estimate of disk space."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import recipe_for
+from diffusers import WanPipeline
+from pydantic import ValidationError
+
+from wantui.config import load_config
+from wantui.errors import UserError
+from wantui.generation.denoise import prepare
+from wantui.models.catalogue import CATALOGUE, NANO, UnknownModel, WanModel, find_model
+from wantui.models.fingerprint import fingerprint
+from wantui.planning import Batch, Recipe, estimate_disk, plan_batch
+from wantui.planning.estimate import captured_steps
+
+
+def planned(template: str = "a [red|blue] circle", *overrides: str, config: str = "nano") -> Batch:
+    return plan_batch(load_config(config, overrides), template)
+
+
+def test_video_k_of_every_variation_has_the_same_seed() -> None:
+    batch = planned("a [red|blue|green] circle", "videos_per_variation=4", "model_settings.seed=100")
+    assert [v.recipe.seed for v in batch.videos] == [100, 101, 102, 103] * 3
+    assert [(v.variation, v.number) for v in batch.videos] == [(i, k) for i in range(3) for k in range(1, 5)]
+
+
+def test_a_recipe_survives_json_and_names_itself_by_its_content() -> None:
+    recipe = planned('ein "schöner" (Kreis) 圆').videos[0].recipe
+    again = Recipe.model_validate_json(recipe.to_json())
+    assert again == recipe
+    assert again.digest == recipe.digest
+    for field, value in (("seed", 1), ("prompt", "x"), ("guidance_scale", 4.5), ("sampler", "euler"), ("frames", 5)):
+        assert recipe.model_copy(update={field: value}).digest != recipe.digest
+
+
+def test_a_recipe_cannot_be_changed_or_extended() -> None:
+    recipe = planned().videos[0].recipe
+    with pytest.raises(ValidationError):
+        recipe.seed = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        Recipe.model_validate({**recipe.model_dump(), "colour": "red"})
+
+
+def test_marks_in_recipes_point_at_their_words() -> None:
+    for video in planned("a [tall|] (man) and a (woman)").videos:
+        recipe = video.recipe
+        assert [recipe.prompt[m.start : m.end] for m in recipe.marks] == ["man", "woman"]
+
+
+@pytest.mark.parametrize("asked", range(1, 40))
+def test_frames_become_what_the_pipeline_itself_would_make_of_them(asked: int, tiny: WanPipeline) -> None:
+    batch = planned("a circle", f"video_settings.frames={asked}")
+    frames = batch.videos[0].recipe.frames
+    # The stock rule, read off the latents that the stock pipeline prepares.
+    stock = asked if asked % 4 == 1 else max(1, asked // 4 * 4 + 1)
+    assert frames == stock
+    latents = prepare(tiny, recipe_for(NANO, frames=frames)).noise
+    assert (latents.shape[2] - 1) * 4 + 1 == frames
+    assert bool(batch.warnings) == (frames != asked)
+    if batch.warnings:
+        assert f"{asked} frames" in batch.warnings[0]
+        assert f"will make {frames}" in batch.warnings[0]
+
+
+def test_duration_and_fps_give_frames_and_frames_win() -> None:
+    by_duration = ("video_settings.frames=null", "video_settings.fps=16")
+    assert planned("a circle", *by_duration, "video_settings.duration=5.0625").videos[0].recipe.frames == 81
+    batch = planned("a circle", *by_duration, "video_settings.duration=5")
+    assert batch.videos[0].recipe.frames == 81
+    assert "5 s at 16 fps are 80 frames" in batch.warnings[0]
+    assert planned("a circle", "video_settings.duration=99").videos[0].recipe.frames == 17
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("video_settings.width=130", "width: 130 is not a multiple of 16; nearest are 128 or 144"),
+        ("video_settings.height=1000", "height: 1000 is not a multiple of 16; nearest are 992 or 1008"),
+        ("video_settings.width=17", "width: 17 is not a multiple of 16; nearest are 16 or 32"),
+    ],
+)
+def test_a_size_that_the_model_would_cut_is_refused_with_the_nearest_valid_ones(setting: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        planned("a circle", setting)
+
+
+def test_wan_22_5b_wants_multiples_of_32() -> None:
+    with pytest.raises(UserError, match="height: 720 is not a multiple of 32; nearest are 704 or 736"):
+        planned("a", "model_settings.model_id=wan2.2-5b", "video_settings.width=1280", "video_settings.height=720")
+
+
+def test_too_long_a_video_is_refused() -> None:
+    with pytest.raises(UserError, match="at most 4093"):
+        planned("a", "video_settings.frames=null", "video_settings.duration=3600")
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "height", "shift"),
+    [
+        ("wan2.1-1.3b", 832, 480, 3.0),
+        ("wan2.1-14b", 1280, 720, 5.0),
+        ("wan2.1-14b", 720, 1280, 5.0),
+        ("wan2.2-5b", 1280, 704, 5.0),
+        ("wan2.2-a14b", 832, 480, 12.0),
+        ("nano", 128, 128, 3.0),
+    ],
+)
+def test_the_flow_shift_follows_model_and_size_unless_given(model: str, width: int, height: int, shift: float) -> None:
+    size = (f"model_settings.model_id={model}", f"video_settings.width={width}", f"video_settings.height={height}")
+    assert planned("a", *size).videos[0].recipe.flow_shift == shift
+    assert planned("a", *size, "model_settings.flow_shift=7").videos[0].recipe.flow_shift == 7.0
+
+
+def test_weights_and_a_second_guidance_scale_are_refused_where_they_do_nothing() -> None:
+    assert "marks them only" in planned("a (circle:1.5)").refusals[0]
+    assert "nano has one" in planned("a circle", "model_settings.cfg_scale_2=3").refusals[0]
+    assert planned("a", "model_settings.model_id=wan2.2-a14b", "model_settings.cfg_scale_2=3").refusals == ()
+
+
+def test_equal_prompts_are_warned_of() -> None:
+    assert planned("a [red|red] circle").warnings == ("variations red and red-2 have the same prompt",)
+
+
+def test_a_seed_that_would_run_out_of_bits_is_refused() -> None:
+    with pytest.raises(UserError, match="63 bits"):
+        planned("a", f"model_settings.seed={2**63 - 1}", "videos_per_variation=2")
+
+
+def test_models_are_found_by_name_hub_id_and_directory(tiny_models: dict[str, WanModel]) -> None:
+    assert find_model("nano") is NANO
+    for model in CATALOGUE:
+        assert find_model(model.name) is find_model(model.location) is model
+    for form, expected in (("wan2.1", (16, 16, None)), ("a14b", (16, 16, 0.875)), ("5b", (48, 32, None))):
+        found = find_model(tiny_models[form].location)
+        assert (found.latent_channels, found.size_multiple, found.boundary_ratio) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("wan3", "known are nano, wan2.1-1.3b"),
+        ("./nowhere", "is not a directory"),
+        ("/", "model_index.json is missing"),
+        ("a/b/c", "unknown model"),
+    ],
+)
+def test_an_unknown_model_is_refused_with_what_is_known(name: str, said: str) -> None:
+    with pytest.raises(UnknownModel, match=said):
+        find_model(name)
+
+
+def test_a_directory_of_another_kind_is_refused() -> None:
+    Path("other").mkdir()
+    Path("other/model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(UnknownModel, match="StableDiffusionPipeline, not a WanPipeline"):
+        find_model("./other")
+    Path("other/model_index.json").write_text("{")
+    with pytest.raises(UnknownModel, match="cannot be read"):
+        find_model("./other")
+
+
+def test_a_fingerprint_tells_weights_apart() -> None:
+    for name, weights in (("a", np.arange(100_000.0)), ("b", np.arange(100_000.0)), ("c", np.arange(100_000.0) + 1)):
+        Path(name).mkdir()
+        np.asarray(weights).tofile(f"{name}/model.safetensors")
+    digests = [fingerprint(Path(name)) for name in "abc"]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(("interval", "stored"), [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 2, 4, 5]), (9, [0, 5])])
+def test_the_first_and_the_last_state_are_always_stored(interval: int, stored: list[int]) -> None:
+    assert captured_steps(5, interval) == stored
+
+
+def test_the_estimate_of_latents_is_their_exact_size() -> None:
+    settings: tuple[Any, ...] = ("latent_analysis_settings.store_latents=true", "videos_per_variation=3")
+    batch = planned("a [red|blue] circle", *settings)
+    states = 20 + 1
+    assert estimate_disk(batch).latents == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
+    half = planned("a [red|blue] circle", *settings, "latent_analysis_settings.storage_dtype=float16")
+    assert estimate_disk(half).latents * 2 == estimate_disk(batch).latents
+    heun = planned("a [red|blue] circle", *settings, "model_settings.sampler=heun")
+    assert estimate_disk(heun).latents == 2 * 3 * (2 * 20 - 1 + 1) * math.prod((16, 5, 16, 16)) * 4
+
+
+def test_latent_shapes_are_those_of_the_pipeline(tiny_models: dict[str, WanModel], tiny: WanPipeline) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], width=48, height=32, frames=13)
+    expected = tiny_models["wan2.1"].latent_shape(48, 32, 13)
+    assert prepare(tiny, recipe).noise.shape == torch.Size((1, *expected))
