@@ -67,7 +67,8 @@ class LatentWriter:
         """
         if len(self.states) == len(self.steps) or step != self.steps[len(self.states)]:
             return
-        stored = state.astype(self.latents.dtype)
+        with np.errstate(over="ignore"):
+            stored = state.astype(self.latents.dtype)
         if not np.isfinite(stored).all():
             raise ValueError(
                 f"latents after step {step} are too large for float16; "

@@ -1,0 +1,69 @@
+"""Who may know what, looked at in a fresh interpreter: what importing a package really loads."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "diffusers", "transformers"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules in `sys.modules` after running code in a new interpreter."""
+    report = f"{code}\nimport json, sys; print(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    ended = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
+    return set(json.loads(ended.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        "wantui",
+        "wantui.config",
+        "wantui.prompts",
+        "wantui.planning",
+        "wantui.storage.layout",
+        "wantui.storage.manifest",
+        "wantui.storage.latents",
+        "wantui.storage.mp4",
+        "wantui.storage.contact_sheet",
+        "wantui.gpu.nvml",
+        "wantui.models.catalogue",
+        "wantui.models.nano.world",
+        "wantui.cli",
+        "wantui.cli.run",
+        "wantui.cli.preview",
+        "wantui.cli.rerun",
+        "wantui.cli.config",
+        "wantui.cli.models",
+        "wantui.cli.doctor",
+    ],
+)
+def test_everything_but_generation_and_engine_is_imported_without_torch(package: str) -> None:
+    assert not loaded_by(f"import {package}") & {*HEAVY, "textual"}
+
+
+@pytest.mark.parametrize("package", ["wantui.generation.make_video", "wantui.engine.run", "wantui.engine.rerun"])
+def test_generation_knows_no_screens_and_no_database(package: str) -> None:
+    loaded = loaded_by(f"import {package}")
+    assert "torch" in loaded
+    assert "textual" not in loaded
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["preview", "-t", "a [red|blue] (circle)"],
+        ["config", "show", "nano"],
+        ["config", "validate", "nano"],
+        ["models", "ls"],
+        ["doctor"],
+        ["run", "-t", "a [broken template"],
+        ["rerun", "no-such-clip.mp4"],
+    ],
+)
+def test_commands_that_make_nothing_run_without_torch(arguments: list[str]) -> None:
+    code = f"from wantui.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
+    assert not loaded_by(code) & HEAVY

@@ -1,0 +1,204 @@
+"""What is written: whole or not at all, and readable by others."""
+
+import errno
+import json
+import math
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import zarr
+from conftest import recipe_for
+
+from wantui.config import load_config
+from wantui.models.catalogue import NANO
+from wantui.planning import Capture, plan_batch
+from wantui.storage.atomic import whole_file, write_text
+from wantui.storage.contact_sheet import ContactSheet
+from wantui.storage.latents import LatentWriter, gram_matrix
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import ManifestError, read_manifest, start_folder, write_manifest
+from wantui.storage.mp4 import ClipError, read_frames, read_tags, write_mp4
+
+
+def moving_bar(count: int, height: int = 32, width: int = 48) -> list[np.ndarray]:
+    frames = []
+    for index in range(count):
+        frame = np.zeros((height, width, 3), np.uint8)
+        frame[:, 4 * index : 4 * index + 8] = (200, 60, 30)
+        frames.append(frame)
+    return frames
+
+
+def everything_here() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+def test_a_file_that_fails_half_way_leaves_what_was_there() -> None:
+    write_text(Path("a.txt"), "before")
+
+    def write_half() -> None:
+        with whole_file(Path("a.txt")) as partial:
+            partial.write_text("half")
+            raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+    assert everything_here() == ["a.txt"]
+    assert Path("a.txt").read_text() == "before"
+
+
+def test_a_clip_has_its_frames_its_rate_and_its_recipe() -> None:
+    recipe = recipe_for(NANO, prompt='a "red" star; 圆 = \\ #', frames=9)
+    tags = {"title": recipe.prompt, "wantui": recipe.to_json(), "wantui_made_with": json.dumps({"torch": "1"})}
+    write_mp4(Path("clip.mp4"), iter(moving_bar(9)), 12, 9, tags)
+    frames = list(read_frames(Path("clip.mp4")))
+    assert len(frames) == 9
+    assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(frames, moving_bar(9), strict=True)) < 6
+    assert read_tags(Path("clip.mp4")) == (recipe, {"torch": "1"})
+    with av.open("clip.mp4") as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.average_rate, stream.pix_fmt) == ("h264", 12, "yuv420p")
+        assert container.metadata["title"] == recipe.prompt
+    # +faststart: the index comes before the pictures, so that a clip plays while it is copied.
+    raw = Path("clip.mp4").read_bytes()
+    assert raw.index(b"moov") < raw.index(b"mdat")
+
+
+@pytest.mark.parametrize("given", [0, 8, 10])
+def test_a_clip_of_another_number_of_frames_never_gets_its_name(given: int) -> None:
+    with pytest.raises(RuntimeError, match=f"{given} frames encoded"):
+        write_mp4(Path("clip.mp4"), iter(moving_bar(given)), 8, 9, {})
+    assert everything_here() == []
+
+
+def test_a_clip_whose_frames_fail_leaves_nothing() -> None:
+    def failing():  # type: ignore[no-untyped-def]
+        yield from moving_bar(3)
+        raise RuntimeError("the decoder failed")
+
+    with pytest.raises(RuntimeError, match="the decoder failed"):
+        write_mp4(Path("clip.mp4"), failing(), 8, 9, {})
+    assert everything_here() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "cannot? be read|not a clip"), (b"no clip at all" * 100, "not a clip that can be read")],
+)
+def test_a_file_that_is_no_clip_is_refused(content: bytes, said: str) -> None:
+    Path("clip.mp4").write_bytes(content)
+    with pytest.raises(ClipError, match=said):
+        read_tags(Path("clip.mp4"))
+
+
+def test_a_clip_without_a_recipe_or_with_a_broken_one_is_refused() -> None:
+    write_mp4(Path("foreign.mp4"), iter(moving_bar(5)), 8, 5, {"title": "holiday"})
+    with pytest.raises(ClipError, match="carries no recipe"):
+        read_tags(Path("foreign.mp4"))
+    write_mp4(Path("broken.mp4"), iter(moving_bar(5)), 8, 5, {"wantui": '{"format": 1}'})
+    with pytest.raises(ClipError, match="damaged or of another version"):
+        read_tags(Path("broken.mp4"))
+
+
+def test_a_contact_sheet_shows_five_frames_from_first_to_last() -> None:
+    from PIL import Image
+
+    sheet = ContactSheet(17)
+    frames = [np.full((32, 48, 3), 15 * index, np.uint8) for index in range(17)]
+    assert list(map(id, sheet.watch(frames))) == list(map(id, frames))
+    sheet.write(Path("sheet.jpg"))
+    picture = np.asarray(Image.open("sheet.jpg").convert("L"))
+    assert picture.shape == (32, 5 * 48)
+    centres = picture[16, 24::48].astype(int)
+    assert np.abs(centres - [0, 60, 120, 180, 240]).max() <= 2
+
+
+def states(count: int, shape: tuple[int, ...] = (4, 3, 2, 2)) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(shape).astype(np.float32) for _ in range(count)]
+
+
+def latent_writer(capture: Capture, steps: int = 5) -> LatentWriter:
+    sigmas = np.linspace(1, 0, steps + 1)
+    return LatentWriter(Path("vid.zarr"), (4, 3, 2, 2), sigmas, 1000 * sigmas[:-1], recipe_for(NANO, capture=capture))
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("interval", [1, 2])
+def test_stored_latents_are_the_states_to_the_bit(interval: int, compress: bool) -> None:
+    writer = latent_writer(Capture(latents=True, interval=interval, compress=compress))
+    written = states(6)
+    for step, state in enumerate(written):
+        writer.write(step, state)
+    assert not Path("vid.zarr").exists()
+    writer.finish()
+    group = zarr.open_group("vid.zarr", mode="r")
+    chosen = [0, 1, 2, 3, 4, 5] if interval == 1 else [0, 2, 4, 5]
+    assert group["latents"].dtype == np.float32
+    assert np.array_equal(group["latents"][:], np.stack([written[step] for step in chosen]))
+    assert group["steps"][:].tolist() == chosen
+    assert np.array_equal(group["sigmas"][:], np.linspace(1, 0, 6)[chosen])
+    assert group["timesteps"].shape == (5,)
+    assert group.attrs["recipe"]["prompt"] == "a red star moving left"
+    assert not Path("vid.zarr.partial").exists()
+
+
+def test_the_gram_matrix_is_that_of_float64_arithmetic() -> None:
+    written = [1e3 + state for state in states(4, (16, 5, 90, 90))]
+    exact = [[math.fsum((a.astype(np.float64) * b).ravel().tolist()) for b in written] for a in written]
+    assert np.allclose(gram_matrix(written), exact, rtol=1e-13, atol=0)
+
+
+def test_latents_that_are_not_complete_never_get_their_name() -> None:
+    writer = latent_writer(Capture(latents=True))
+    for step, state in enumerate(states(4)):
+        writer.write(step, state)
+    with pytest.raises(RuntimeError, match="4 of 6 states"):
+        writer.finish()
+    writer.discard()
+    assert everything_here() == []
+
+
+def test_float16_that_would_overflow_is_refused() -> None:
+    writer = latent_writer(Capture(latents=True, dtype="float16"))
+    with pytest.raises(ValueError, match="too large for float16"):
+        writer.write(0, np.full((4, 3, 2, 2), 1e6, np.float32))
+
+
+def test_a_manifest_is_read_as_it_was_written() -> None:
+    batch = plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] (circle)")
+    folder = BatchFolder(Path("batch"))
+    manifest = start_folder(folder, batch)
+    manifest.videos[1].state = "failed"
+    manifest.videos[1].error = "RuntimeError: x"
+    write_manifest(folder, manifest)
+    assert read_manifest(folder) == manifest
+    assert everything_here() == [
+        "batch/batch.json",
+        "batch/configs/generation_config.yaml",
+        "batch/configs/prompt_template.txt",
+        "batch/configs/prompt_variations.json",
+    ]
+    stored = json.loads(Path("batch/batch.json").read_text())
+    assert [v["prompt"] for v in stored["variations"]] == ["a red circle", "a blue circle"]
+    assert [v["seed"] for v in stored["videos"]] == [42, 43, 42, 43]
+    assert load_config("batch/configs/generation_config.yaml").settings == batch.config.settings
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "has no batch.json"),
+        ("", "is damaged"),
+        ("[1]", "is damaged"),
+        ('{"format": 99}', "has format 99; this version reads format 1"),
+        ('{"format": 1, "name": "x"}', "is damaged"),
+    ],
+)
+def test_a_folder_that_is_no_batch_is_refused(content: str | None, said: str) -> None:
+    if content is not None:
+        Path("batch.json").write_text(content)
+    with pytest.raises(ManifestError, match=said):
+        read_manifest(BatchFolder(Path()))
