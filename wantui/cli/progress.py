@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from wantui.storage.manifest import VideoEntry
 
 SECONDS_BETWEEN_LINES = 10.0
+WIDTH_OF_NUMBERS = 50
+"""What bar, steps, pace and time left need on a line; the title gets the rest."""
 
 
 class Reporter(Protocol):
@@ -71,14 +73,17 @@ class Bars:
     def __init__(self, names: list[str]) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
         self.names, self.eta = names, Eta()
+        console = Console(stderr=True, highlight=False)
+        title_width = max(16, console.width - WIDTH_OF_NUMBERS)
         self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=title_width)),
             BarColumn(bar_width=None),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[pace]}"),
-            console=Console(stderr=True, highlight=False),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[pace]}", table_column=Column(no_wrap=True)),
+            console=console,
             refresh_per_second=4,
             transient=True,
         )
@@ -162,8 +167,4 @@ def summary(names: list[str], video: "VideoEntry") -> str:
     """What came of a video, on one line."""
     if video.state == "failed":
         return f"failed: {_title(names, video)}: {video.error}"
-    seconds = video.seconds
-    return (
-        f"done: {_title(names, video)}, {seconds['denoise']:.1f} s denoising + {seconds['decode']:.1f} s decoding, "
-        f"{video.files['clip']}"
-    )
+    return f"done: {_title(names, video)}, {sum(video.seconds.values()):.1f} s, {video.files['clip']}"

@@ -138,6 +138,9 @@ def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
 
 def _make(folder: "BatchFolder", manifest: "Manifest", as_json: bool) -> None:
     from wantui.cli.progress import reporter, summary
+
+    # torch takes seconds to import: say something first.
+    click.echo(f"{len(manifest.videos)} videos in {folder.root}", err=True)
     from wantui.engine.run import run_batch
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)

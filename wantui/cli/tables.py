@@ -1,19 +1,25 @@
 """Tables and numbers for people."""
 
-import shutil
 import sys
 from typing import TYPE_CHECKING
+
+import click
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def print_table(table: "Table") -> None:
-    """Print to stdout; a pipe gets the full width of the text."""
+    """Print to stdout; a pipe gets the full width of the text, and no spaces at the ends of lines."""
     from rich.console import Console
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
-    Console(width=width, highlight=False).print(table)
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
+    console = Console(width=10_000, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def plain_table(*columns: str) -> "Table":
