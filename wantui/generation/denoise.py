@@ -26,7 +26,10 @@ class NotFinite(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """One model evaluation and the sampler step after it. Latents are [1, channels, frames, height, width], float32."""
+    """One model evaluation and the sampler step after it.
+
+    Latents are [1, channels, frames, height, width], float32; of a bfloat16 transformer, euler and heun make bfloat16.
+    """
 
     index: int
     """From 0."""
@@ -143,7 +146,8 @@ def _advance(
     model_input = latents.to(pipeline.transformer.dtype)
     if pipeline.config.expand_timesteps:
         # Wan 2.2 5B: a timestep for each token.
-        per_token = (torch.ones_like(latents)[0][0][:, ::2, ::2] * timestep).flatten()
+        every_token = torch.ones(latents.shape[2:], dtype=torch.float32, device=latents.device)[:, ::2, ::2]
+        per_token = (every_token * timestep).flatten()
         timesteps = per_token.unsqueeze(0).expand(latents.shape[0], -1)
     else:
         timesteps = timestep.expand(latents.shape[0])

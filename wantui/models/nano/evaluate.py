@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from diffusers import WanPipeline
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from wantui.models.nano import WEIGHTS
@@ -159,12 +160,38 @@ def shapes_unasked(pipeline: WanPipeline, n: int, steps: int, guidance: float) -
     return {f"{shape} (trained on {SHAPE_FREQUENCIES[shape]:.0%})": seen.count(shape) / n for shape in SHAPES}
 
 
+def load(weights: Path) -> WanPipeline:
+    """The stock pipeline, in float32."""
+    pipeline = WanPipeline.from_pretrained(weights, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def draw_sheet(weights: Path, path: Path, steps: int, guidance: float) -> None:
+    """Ten held-out captions, one of each shape first, with five frames of the first clip that each one gives."""
+    rng = np.random.default_rng(3)
+    one = evenly_shaped(sample_scenes(6, rng, two_objects=0.0, evaluation=True))
+    two = sample_scenes(4, rng, two_objects=1.0, evaluation=True)
+    captions = [caption.text for caption in (*describe(one), *describe(two))]
+    clips, _ = generate(load(weights), captions, FIRST_SEED, steps, guidance)
+    columns = np.linspace(0, CLIP_FRAMES - 1, 5).round().astype(int)
+    label, gap = 18, 6
+    sheet = Image.new("RGB", (len(columns) * (CLIP_SIZE + gap), len(captions) * (CLIP_SIZE + label + gap)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (caption, clip) in enumerate(zip(captions, clips, strict=True)):
+        top = row * (CLIP_SIZE + label + gap)
+        draw.text((2, top + 2), caption, fill="black", font=ImageFont.load_default(12))
+        for column, frame in enumerate(columns):
+            pixels = (clip[:, frame].permute(1, 2, 0) * 255).round().byte().numpy()
+            sheet.paste(Image.fromarray(pixels), (column * (CLIP_SIZE + gap), top + label))
+    sheet.save(path, quality=90)
+
+
 @torch.no_grad()
 def evaluate(weights: Path, n: int, steps: int, guidance: float) -> dict[str, dict[str, float]]:
     """All figures, by section."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipeline = WanPipeline.from_pretrained(weights).to(device)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = load(weights)
     rng = np.random.default_rng(2)
     one = evenly_shaped(sample_scenes(n, rng, two_objects=0.0, evaluation=True))
     two = sample_scenes(n // 2, rng, two_objects=1.0, evaluation=True)
@@ -173,7 +200,7 @@ def evaluate(weights: Path, n: int, steps: int, guidance: float) -> dict[str, di
     made_one, _ = generate(pipeline, [c.text for c in describe(one)], FIRST_SEED, steps, guidance)
     seconds = time.perf_counter() - started
     made_two, _ = generate(pipeline, [c.text for c in describe(two)], 2 * FIRST_SEED, steps, guidance)
-    real = render(sample_scenes(min(n, 128), rng, evaluation=True))[0].to(device)
+    real = render(sample_scenes(min(n, 128), rng, evaluation=True))[0].to(pipeline.device)
     return {
         f"one object (n = {len(one)})": judged(made_one, one),
         f"two objects, both right (n = {len(two)})": judged(made_two, two),
@@ -182,7 +209,7 @@ def evaluate(weights: Path, n: int, steps: int, guidance: float) -> dict[str, di
         "attention": {"IoU of the shape word": attention_overlap(pipeline, one[: n // 2], steps, guidance)},
         "autoencoder": autoencoder_figures(pipeline, real),
         "shape unasked": shapes_unasked(pipeline, n // 2, steps, guidance),
-        "speed": {f"seconds a clip, batches of {BATCH}, {device}": seconds / len(one)},
+        "speed": {f"seconds a clip, batches of {BATCH}, {pipeline.device.type}": seconds / len(one)},
     }
 
 
@@ -192,8 +219,12 @@ def evaluate(weights: Path, n: int, steps: int, guidance: float) -> dict[str, di
 @click.option("--steps", default=20, show_default=True)
 @click.option("--guidance", default=4.0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(weights: Path, n: int, steps: int, guidance: float, as_json: bool) -> None:
+@click.option("--sheet", type=click.Path(path_type=Path), help="Draw ten held-out captions into this jpg; no figures.")
+def main(weights: Path, n: int, steps: int, guidance: float, as_json: bool, sheet: Path | None) -> None:
     """Print nano's figures, from held-out captions and seeds."""
+    if sheet is not None:
+        draw_sheet(weights, sheet, steps, guidance)
+        return
     figures = evaluate(weights, n, steps, guidance)
     if as_json:
         click.echo(json.dumps(figures, indent=1))

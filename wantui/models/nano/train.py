@@ -18,14 +18,15 @@ from wantui.models.nano.transformer import TransformerTraining, encode_clips, ne
 
 VIDEO_BANK = 12288
 """Clips drawn for the autoencoder, at most."""
-BATCH_SIZE = {"cuda": 256, "cpu": 16}
+BATCH_SIZE, PEAK_RATE = {"cuda": 256, "cpu": 16}, {"cuda": 7e-3, "cpu": 2.5e-3}
+"""Of the transformer."""
 
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for weights and checkpoints.")
 @click.option("--stage", type=click.Choice(["all", "autoencoder", "transformer"]), default="all")
-@click.option("--image-steps", default=800, show_default=True, help="Steps of the autoencoder on single frames.")
-@click.option("--clip-steps", default=3500, show_default=True, help="Steps of the autoencoder on whole clips.")
+@click.option("--image-steps", default=400, show_default=True, help="Steps of the autoencoder on single frames.")
+@click.option("--clip-steps", default=2000, show_default=True, help="Steps of the autoencoder on whole clips.")
 @click.option("--clips", "n_clips", default=65536, show_default=True, help="Clips encoded for the transformer.")
 @click.option("--transformer-steps", default=9000, show_default=True)
 @click.option("--minutes", type=float, help="Stop the transformer after this time; the next call goes on.")
@@ -62,7 +63,9 @@ def main(
             log(f"going on from step {training.step}")
         while training.step < transformer_steps and (minutes is None or time.monotonic() - started < 60 * minutes):
             until = min(transformer_steps, training.step + 250)
-            train_transformer(training, clips, until, transformer_steps, device, log, BATCH_SIZE[device])
+            train_transformer(
+                training, clips, until, transformer_steps, device, log, BATCH_SIZE[device], PEAK_RATE[device]
+            )
         torch.save(training.state(), checkpoint)
         training.take_average()
         save_pipeline(output, tokenizer, training)

@@ -186,8 +186,9 @@ def encode_clips(
     mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1, 1)
     std = torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
     latents, coverage = [], []
-    for start in range(0, n, 64):
-        video, masks = render(scenes[start : start + 64], device)
+    batch_size = 64 if device == "cuda" else 4
+    for start in range(0, n, batch_size):
+        video, masks = render(scenes[start : start + batch_size], device)
         latents.append(((encode_clip(vae, to_signed(video))[0] - mean) / std).bfloat16())
         coverage.append(cell_coverage(masks).half())
     log(f"{n} clips encoded")

@@ -1,0 +1,192 @@
+"""Nano: its world, tokenizer, pictures and judge, and that training computes what the stock modules compute."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, WanPipeline
+
+from wantui.models.nano import WEIGHTS
+from wantui.models.nano.autoencoder import decode_clip, encode_clip, new_autoencoder, whole_clip
+from wantui.models.nano.judge import judge, motion_of, object_pixels, shape_of
+from wantui.models.nano.muon import orthogonalise
+from wantui.models.nano.render import (
+    cell_coverage,
+    object_masks,
+    pool_to_latent_frames,
+    render,
+    signed_distance,
+    to_signed,
+)
+from wantui.models.nano.tokenizer import build_tokenizer
+from wantui.models.nano.transformer import TEXT_LENGTH, new_text_encoder, new_transformer, predict, text_embeddings
+from wantui.models.nano.world import (
+    BACKGROUNDS,
+    COLOURS,
+    MOTIONS,
+    SHAPE_FREQUENCIES,
+    SHAPES,
+    describe,
+    held_out,
+    sample_scenes,
+)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_shapes_occur_as_often_as_published_and_colours_equally(rng: np.random.Generator) -> None:
+    scenes = sample_scenes(40_000, rng)
+    n = len(scenes)
+    for index, share in enumerate(SHAPE_FREQUENCIES.values()):
+        # The second object is free of the held-out rule; four standard errors.
+        assert abs((scenes.shape[:, 1] == index).mean() - share) < 4 * math.sqrt(share * (1 - share) / n)
+    for index in range(len(COLOURS)):
+        assert abs((scenes.colour[:, 0] == index).mean() - 1 / 6) < 4 * math.sqrt(1 / 6 * 5 / 6 / n)
+    assert sum(SHAPE_FREQUENCIES.values()) == pytest.approx(1)
+    assert (scenes.colour[:, 0] != scenes.colour[:, 1]).all()
+
+
+def test_held_out_scenes_never_occur_in_training(rng: np.random.Generator) -> None:
+    assert not held_out(sample_scenes(5000, rng)).any()
+    assert held_out(sample_scenes(500, rng, evaluation=True)).all()
+
+
+def test_captions_name_everything_or_leave_out_what_they_may(rng: np.random.Generator) -> None:
+    scenes = sample_scenes(300, rng)
+    for i, caption in enumerate(describe(scenes)):
+        for k in range(scenes.count[i]):
+            start, end = caption.shape_words[k]
+            assert caption.text[start:end] == SHAPES[scenes.shape[i, k]]
+            assert list(COLOURS)[scenes.colour[i, k]] in caption.text
+        assert caption.text.endswith(f"over a {list(BACKGROUNDS)[scenes.background[i]]} background")
+    partial = describe(scenes, rng)
+    assert any("background" not in caption.text for caption in partial)
+    assert all(
+        caption.text[start:end] in (*SHAPES, "shape") for caption in partial for start, end in caption.shape_words
+    )
+
+
+@pytest.mark.parametrize("text", ["", "a red circle", "Schöne Grüße, 圆形 🎈\n\t", "x" * 3000, "</s><pad>", "▁"])
+def test_the_tokenizer_takes_any_text(text: str) -> None:
+    ids = build_tokenizer()(text, truncation=True, max_length=512)["input_ids"]
+    assert ids[-1] == 1
+    assert 1 <= len(ids) <= 512
+    assert max(ids) < 256
+
+
+def test_world_words_come_back_and_several_are_split(rng: np.random.Generator) -> None:
+    tokenizer = build_tokenizer()
+    for caption in describe(sample_scenes(200, rng), rng):
+        ids = tokenizer(caption.text)["input_ids"]
+        assert len(ids) <= TEXT_LENGTH
+        assert 2 not in ids
+        assert tokenizer.decode(ids, skip_special_tokens=True) == caption.text
+    words = [*SHAPES, *COLOURS, *MOTIONS, *BACKGROUNDS]
+    split = [word for word in words if len(tokenizer.tokenize(word)) > 1]
+    assert {"circle", "square", "triangle", "yellow", "purple", "sandy"} <= set(split)
+
+
+@pytest.mark.parametrize(
+    ("shape", "area"),
+    [
+        ("circle", math.pi),
+        ("square", 1.7**2),
+        ("ring", math.pi * (1 - 0.25)),
+        ("cross", 2 * 2 * 0.6 - 0.6**2),
+        ("triangle", 3 * math.sqrt(3) * 0.55**2),
+        ("star", 10 * 0.5 * 1.05 * 0.45 * math.sin(math.pi / 5)),
+    ],
+)
+def test_shapes_have_the_areas_of_their_closed_forms(shape: str, area: float) -> None:
+    axis = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000 * 3 - 1.5
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    measured = float((signed_distance(shape, x, y) < 0).double().mean()) * 9
+    assert measured == pytest.approx(area, rel=2e-3)
+
+
+def test_objects_move_as_their_scene_says(rng: np.random.Generator) -> None:
+    scenes = sample_scenes(60, rng, two_objects=0.0)
+    masks = object_masks(scenes, "cpu")
+    assert [motion_of(mask) for mask in masks[:, 0]] == [list(MOTIONS)[m] for m in scenes.motion[:, 0]]
+
+
+def test_the_front_object_hides_the_other_and_no_pixel_counts_twice(rng: np.random.Generator) -> None:
+    _, visible = render(sample_scenes(30, rng, two_objects=1.0))
+    assert float(visible.sum(1).max()) <= 1 + 1e-5
+
+
+def test_coverage_of_cells_sums_to_the_area(rng: np.random.Generator) -> None:
+    _, masks = render(sample_scenes(4, rng))
+    coverage = cell_coverage(masks).unflatten(-1, (5, 8, 8))
+    assert torch.allclose(coverage.mean((-2, -1)), pool_to_latent_frames(masks).mean((-2, -1)), atol=1e-5)
+
+
+def test_the_judge_is_right_about_drawn_clips_and_not_about_others(rng: np.random.Generator) -> None:
+    scenes = sample_scenes(48, rng, evaluation=True)
+    clips = render(scenes)[0].float() / 255
+    assert all(all(vars(judge(clip, scenes, i)).values()) for i, clip in enumerate(clips))
+    shifted = [vars(judge(clips[i - 1], scenes, i)) for i in range(len(clips))]
+    right = {name: float(np.mean([verdict[name] for verdict in shifted])) for name in shifted[0]}
+    assert max(right.values()) < 0.7
+
+
+def test_the_judge_tells_every_shape_at_every_size(rng: np.random.Generator) -> None:
+    scenes = sample_scenes(60, rng, two_objects=0.0, evaluation=True)
+    scenes.shape[:, 0] = np.arange(60) % len(SHAPES)
+    clips = render(scenes)[0].float() / 255
+    assert [shape_of(object_pixels(clip)[8]) for clip in clips] == [SHAPES[s] for s in scenes.shape[:, 0]]
+
+
+def test_the_whole_clip_form_of_the_autoencoder_equals_the_stock_one(rng: np.random.Generator) -> None:
+    torch.manual_seed(0)
+    vae = new_autoencoder().eval()
+    with torch.no_grad():
+        for parameter in vae.parameters():  # away from the identity in time that it starts as
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        video = to_signed(render(sample_scenes(1, rng))[0])[..., :64, :64]
+        stock_latents = vae.encode(video).latent_dist.mode()
+        stock_video = vae.decode(stock_latents).sample
+        whole = whole_clip(vae)
+        latents, _ = encode_clip(whole, video)
+        assert torch.allclose(latents, stock_latents, atol=1e-4 * float(stock_latents.abs().max()))
+        decoded = decode_clip(whole, stock_latents).clamp(-1, 1)
+        assert torch.allclose(decoded, stock_video, atol=1e-4)
+
+
+def test_training_sees_512_text_positions_as_the_stock_transformer_does() -> None:
+    torch.manual_seed(0)
+    tokenizer, text_encoder, transformer = build_tokenizer(), new_text_encoder(141).eval(), new_transformer().eval()
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        ids = tokenizer(
+            ["a small red circle", "a star"], padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
+        )
+        latents, timestep = torch.randn(2, 16, 5, 16, 16), torch.tensor([900.0, 300.0])
+        text, bias = text_embeddings(text_encoder, ids["input_ids"])
+        words = torch.zeros(2, 2, TEXT_LENGTH)
+        collapsed, _ = predict(transformer, latents, timestep, text, bias, words)
+        all_positions = torch.cat([text, torch.zeros(2, 512 - TEXT_LENGTH, text.shape[-1])], dim=1)
+        stock = transformer(latents, timestep, all_positions, return_dict=False)[0]
+    assert torch.allclose(collapsed, stock, atol=1e-4)
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 16, 48)))
+    assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+
+
+def test_the_weights_are_complete_small_and_of_the_world_that_is_described(nano: WanPipeline) -> None:
+    size = sum(path.stat().st_size for path in Path(WEIGHTS).rglob("*") if path.is_file())
+    assert size <= 16 * 1024 * 1024
+    assert isinstance(nano.vae, AutoencoderKLWan)
+    assert nano.tokenizer.get_vocab() == build_tokenizer().get_vocab()
+    assert nano.transformer.config.num_layers == new_transformer().config.num_layers
+    shapes = {name: p.shape for name, p in new_transformer().named_parameters()}
+    assert {name: p.shape for name, p in nano.transformer.named_parameters()} == shapes
