@@ -18,7 +18,7 @@ from wantui.models.nano.transformer import TransformerTraining, encode_clips, ne
 
 VIDEO_BANK = 12288
 """Clips drawn for the autoencoder, at most."""
-BATCH_SIZE, PEAK_RATE = {"cuda": 256, "cpu": 16}, {"cuda": 7e-3, "cpu": 2.5e-3}
+BATCH_SIZE, PEAK_RATE = {"cuda": 256, "cpu": 16}, {"cuda": 7e-3, "cpu": 4e-3}
 """Of the transformer."""
 
 
