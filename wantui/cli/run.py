@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import sys
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,13 +144,25 @@ def _make(folder: "BatchFolder", manifest: "Manifest", as_json: bool) -> None:
     click.echo(f"{len(manifest.videos)} videos in {folder.root}", err=True)
     from wantui.engine.run import run_batch
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     names = [variation.id for variation in manifest.variations]
     resume = f"wantui run --resume {folder.root}"
     try:
-        with reporter(as_json, names) as shown:
-            for event in run_batch(folder, manifest, str(manifest.config["model_settings"]["device"])):
+        device = str(manifest.config["model_settings"]["device"])
+        with reporter(as_json, names) as shown, closing(run_batch(folder, manifest, device)) as events:
+            for event in events:
                 shown.show(event)
+                if interrupted:
+                    # Python drops an exception that a signal raises inside a destructor.
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         done = manifest.counts().get("done", 0)
         click.echo(f"interrupted: {done} of {len(manifest.videos)} videos are done; go on with\n  {resume}", err=True)

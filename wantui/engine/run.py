@@ -2,7 +2,7 @@
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def missing_videos(folder: BatchFolder, manifest: Manifest) -> list[VideoEntry]:
     ]
 
 
-def run_batch(folder: BatchFolder, manifest: Manifest, device: str = "auto") -> Iterator[Event]:
+def run_batch(folder: BatchFolder, manifest: Manifest, device: str = "auto") -> Generator[Event]:
     """Make what is missing of a batch and keep its manifest true; yields what happens.
 
     Raises:
