@@ -32,8 +32,10 @@ COMMANDS = (
 
 
 def ours(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
-    *_, last = denoise(pipeline, recipe)
-    return last.latents
+    latents = torch.empty(0)
+    for step in denoise(pipeline, recipe):  # as the program does: no step is kept
+        latents = step.latents
+    return latents
 
 
 def stock(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
