@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -171,6 +172,22 @@ def test_a_fingerprint_tells_weights_apart() -> None:
         np.asarray(weights).tofile(f"{name}/model.safetensors")
     digests = [fingerprint(Path(name)) for name in "abc"]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_recipe_holds_the_commit_of_a_hub_model_that_is_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    asked = ("video_settings.frames=5", "model_settings.revision=stable")
+    assert planned("a", *asked, config="default").videos[0].recipe.revision == "stable"
+    copy = tmp_path / "models--Wan-AI--Wan2.1-T2V-1.3B-Diffusers"
+    for branch, commit in (("main", "a" * 40), ("stable", "b" * 40)):
+        (copy / "refs").mkdir(parents=True, exist_ok=True)
+        (copy / "refs" / branch).write_text(commit)
+        (copy / "snapshots" / commit).mkdir(parents=True)
+        (copy / "snapshots" / commit / "model_index.json").write_text("{}")
+    assert planned("a", *asked, config="default").videos[0].recipe.revision == "b" * 40
+    assert planned("a", config="default").videos[0].recipe.revision == "a" * 40
 
 
 @pytest.mark.parametrize(("interval", "stored"), [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 2, 4, 5]), (9, [0, 5])])

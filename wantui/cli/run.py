@@ -123,9 +123,16 @@ def _open_batch(
 
 
 def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
+    from wantui.planning import pinned_revision
+
     _refuse(batch)
     planned = [video.recipe for video in batch.videos]
-    recorded = [video.recipe for video in manifest.videos]
+    # A branch that was named before its commit was on this machine stands for that commit now.
+    pinned = pinned_revision(batch.model, manifest.videos[0].recipe.revision)
+    recorded = [
+        video.recipe if batch.model.is_local else video.recipe.model_copy(update={"revision": pinned})
+        for video in manifest.videos
+    ]
     if len(planned) != len(recorded):
         raise UserError(f"{root} is a batch of {len(recorded)} videos, and these options make {len(planned)}")
     for mine, theirs in zip(planned, recorded, strict=True):

@@ -39,7 +39,7 @@ class ModelSettings(Section):
     model_id: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
     """Model: a short name from `wantui models ls`, a hub id, or a local diffusers directory."""
     revision: str | None = None
-    """Revision of a hub model: a branch, tag or commit. Pinned in every recipe."""
+    """Revision of a hub model: branch, tag or commit. A recipe holds the commit of a model that is on this machine."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 42
     """Seed of the first video of every variation; video k uses seed + k."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 50

@@ -37,7 +37,7 @@ class Comparison:
 def remake(clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, device: str) -> Iterator[Step | Comparison]:
     """Make a recipe's video as `target`; yields the steps, and at last the comparison with `clip`."""
     pipeline = load_for(recipe, device)
-    now = made_with(pipeline)
+    now = made_with(pipeline, recipe)
     files = VideoFiles(target, target.with_suffix(".jpg"), target.with_suffix(".zarr"))
     latents_sha256 = None
     # Captures do not change a video, and are not asked for here.

@@ -101,7 +101,7 @@ def make_video(pipeline: WanPipeline, recipe: Recipe, files: VideoFiles) -> Iter
             "title": recipe.prompt,
             "comment": f"{recipe.model}, seed {recipe.seed}, {recipe.steps} steps of {recipe.sampler}, wantui",
             "wantui": recipe.to_json(),
-            "wantui_made_with": json.dumps({**made_with(pipeline), "latents_sha256": digest}),
+            "wantui_made_with": json.dumps({**made_with(pipeline, recipe), "latents_sha256": digest}),
         }
         pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decode_frames(pipeline, latents))
         write_mp4(files.clip, sheet.watch(pixels), recipe.fps, recipe.frames, tags)

@@ -9,14 +9,19 @@ import transformers
 from diffusers import WanPipeline
 
 from wantui import __version__
+from wantui.models.catalogue import find_model
+from wantui.models.fingerprint import commit_in_cache
+from wantui.planning import Recipe
 
 
-def made_with(pipeline: WanPipeline) -> dict[str, Any]:
-    """Versions, device and number of threads."""
+def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
+    """Versions, device and number of threads, and the commit of a hub model, which a recipe may only name by branch."""
+    model = find_model(recipe.model)
     device = pipeline._execution_device
     on_gpu = device.type == "cuda"
     return {
         "wantui": __version__,
+        "commit": None if model.is_local else commit_in_cache(model.location, recipe.revision),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "transformers": transformers.__version__,

@@ -1,4 +1,4 @@
-"""A digest that tells one set of weights from another without reading all of it."""
+"""What tells one set of weights from another: a digest of local files, the commit of a model from the hub."""
 
 import hashlib
 from pathlib import Path
@@ -23,3 +23,11 @@ def fingerprint(directory: Path) -> str:
                 file.seek(max(SAMPLE, size - SAMPLE))
                 digest.update(file.read())
     return digest.hexdigest()
+
+
+def commit_in_cache(hub_id: str, revision: str | None) -> str | None:
+    """The commit that a branch or tag (None: main) of a hub model stands for on this machine, if it is here."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(hub_id, "model_index.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None

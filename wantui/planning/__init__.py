@@ -1,6 +1,6 @@
 """Recipe (everything that determines one video), Batch, and the estimate of what a batch will take. No torch here."""
 
-from wantui.planning.batch import Batch, PlanError, plan_batch
+from wantui.planning.batch import Batch, PlanError, pinned_revision, plan_batch
 from wantui.planning.estimate import DiskEstimate, estimate_disk
 from wantui.planning.recipe import Capture, PromptMark, Recipe
 
@@ -12,5 +12,6 @@ __all__ = [
     "PromptMark",
     "Recipe",
     "estimate_disk",
+    "pinned_revision",
     "plan_batch",
 ]

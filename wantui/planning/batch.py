@@ -7,7 +7,7 @@ from typing import Any
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel, find_model
-from wantui.models.fingerprint import fingerprint
+from wantui.models.fingerprint import commit_in_cache, fingerprint
 from wantui.planning.recipe import Capture, PromptMark, Recipe
 from wantui.planning.sizes import check_size, resolve_frames
 from wantui.prompts import Variation, expand, parse
@@ -63,7 +63,7 @@ def plan_batch(config: Config, template: str) -> Batch:
     latents = settings.latent_analysis_settings
     shared: dict[str, Any] = {
         "model": model.name if not model.is_local or model.name == "nano" else model.location,
-        "revision": fingerprint(Path(model.location)) if model.is_local else model_settings.revision,
+        "revision": pinned_revision(model, model_settings.revision),
         "negative_prompt": clean_prompt(settings.prompt_settings.negative_prompt),
         "sampler": model_settings.sampler,
         "steps": model_settings.steps,
@@ -108,6 +108,13 @@ def plan_batch(config: Config, template: str) -> Batch:
     if model_settings.cfg_scale_2 is not None and model.boundary_ratio is None:
         refusals.append(f"model_settings.cfg_scale_2 is for models with two transformers; {model.name} has one")
     return Batch(template, config, model, variations, videos, tuple(warnings), tuple(refusals))
+
+
+def pinned_revision(model: WanModel, asked: str | None) -> str | None:
+    """What the recipe says of the weights: the fingerprint of local ones, the commit of cached ones, else `asked`."""
+    if model.is_local:
+        return fingerprint(Path(model.location))
+    return commit_in_cache(model.location, asked) or asked
 
 
 def _duplicate_warnings(variations: tuple[Variation, ...]) -> list[str]:
