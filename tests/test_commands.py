@@ -1,11 +1,13 @@
 """The command line as its users see it: output, exit codes, and what lies on disk afterwards."""
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -15,9 +17,10 @@ from wantui.cli import main
 from wantui.engine import run as engine_run
 from wantui.generation import make_video
 from wantui.models.catalogue import WanModel
+from wantui.storage.atomic import one_writer
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
-from wantui.storage.mp4 import read_frames, read_tags
+from wantui.storage.mp4 import ClipError, read_frames, read_tags
 
 
 @dataclass(frozen=True)
@@ -167,14 +170,24 @@ def test_resume_refuses_weights_that_have_changed(
     assert "have changed since this batch was planned" in result.err
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("the encoder failed"),
+        TypeError("the encoder failed"),
+        ClipError("the encoder failed"),
+        av.error.ExternalError(1, "the encoder failed", "libx264"),
+    ],
+    ids=repr,
+)
 def test_a_failed_video_does_not_stop_the_batch(
-    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     real = make_video.write_mp4
 
     def failing(path: Path, *rest: Any) -> None:
         if path.parent.name == "prompt_000":
-            raise RuntimeError("the encoder failed")
+            raise error
         real(path, *rest)
 
     with monkeypatch.context() as patch:
@@ -183,7 +196,8 @@ def test_a_failed_video_does_not_stop_the_batch(
     folder = batch(result)
     assert result.code == 1
     assert "1 of 2 videos done, 1 failed" in result.err
-    assert "failed: red seed 42: RuntimeError: the encoder failed" in result.err
+    assert f"failed: red seed 42: {type(error).__name__}: " in result.err
+    assert "the encoder failed" in result.err
     assert [video.state for video in read_manifest(folder).videos] == ["failed", "done"]
     assert not folder.clip(0, 1).exists()
     assert not folder.latents(0, 1).exists()
@@ -232,6 +246,10 @@ def test_json_lines_tell_every_event(wantui: Wantui, small: list[str]) -> None:
     one_video = ["started", "step", "step", "step", "done"]
     assert [event["event"] for event in events] == ["loading", *one_video, *one_video, "end"]
     assert events[-1]["done"] == 2
+
+
+def test_preview_shows_brackets_and_colons_as_they_are(wantui: Wantui) -> None:
+    assert r"a [bold] cat :cat: [/b]" in wantui("preview", "-t", r"a \[bold\] cat :cat: \[/b\]").out
 
 
 def test_preview_shows_variations_and_cost_and_makes_nothing(wantui: Wantui) -> None:
@@ -307,12 +325,55 @@ def test_missing_weights_without_a_network_say_what_to_do(wantui: Wantui) -> Non
     assert result.code == 2
     assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers are not on this machine" in result.err
     assert "model_id: nano" in result.err
+    assert files() == []
+
+
+def test_two_programs_do_not_write_one_batch(wantui: Wantui, small: list[str]) -> None:
+    folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
+    with one_writer(folder.root):
+        result = wantui("run", "--resume", folder.root)
+    assert result.code == 2
+    assert "another wantui is at work in" in result.err
+    assert wantui("run", "--resume", folder.root).code == 0
+
+
+def test_a_disk_that_fills_up_under_the_manifest_is_a_sentence_and_keeps_the_clips(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written = engine_run.write_manifest, 0
+
+    def full(*arguments: Any) -> None:
+        nonlocal written
+        written += 1
+        if written > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_run, "write_manifest", full)
+        result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
+    assert result.code == 1
+    assert "no room is left in outputs/" in result.err
+    folder = BatchFolder(next(Path("outputs").iterdir()))
+    assert folder.clip(0, 1).exists()
+    assert wantui("run", "--resume", folder.root).code == 0
+
+
+def test_resume_takes_the_device_that_is_given_now(wantui: Wantui, small: list[str]) -> None:
+    folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
+    folder.clip(0, 1).unlink()
+    result = wantui("run", "--resume", folder.root, "--set", "model_settings.device=cuda:7")
+    assert result.code == 3
+    assert folder.manifest.exists()
+    assert wantui("run", "--resume", folder.root, "--seed", 42).code == 0
+    assert folder.clip(0, 1).exists()
 
 
 def test_a_gpu_that_is_not_here_is_exit_code_3(wantui: Wantui, small: list[str]) -> None:
     result = wantui("run", "-t", "a star", *small, "--set", "model_settings.device=cuda:7")
     assert result.code == 3
     assert "cuda:7 is not here" in result.err
+    assert files() == []
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_made(
@@ -333,7 +394,8 @@ def test_rerun_makes_the_same_clip_again(wantui: Wantui, small: list[str]) -> No
     clip = folder.clip(0, 1)
     before = clip.read_bytes()
     result = wantui("rerun", clip, "-o", "again.mp4", "--device", "cpu")
-    assert (result.code, result.out) == (0, f"bit-identical: latents and frames of {clip}\n")
+    assert result.out == f"bit-identical: latents and frames of {clip}\n"
+    assert result.code == 0
     assert clip.read_bytes() == before
     assert read_tags(Path("again.mp4"))[0] == read_tags(clip)[0]
     assert wantui("rerun", clip, "-o", "again.mp4").code == 2
@@ -368,6 +430,17 @@ def test_rerun_refuses_a_clip_that_was_cut_short(wantui: Wantui, small: list[str
     result = wantui("rerun", clip, "--device", "cpu")
     assert result.code == 2
     assert "not a clip that can be read" in result.err
+
+
+def test_rerun_writes_over_nothing(wantui: Wantui, small: list[str]) -> None:
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
+    Path("again.jpg").write_text("a picture")
+    for output, said in (("again.mp4", "again.jpg exists already"), ("nowhere/again.mp4", "cannot be written")):
+        result = wantui("rerun", clip, "-o", output, "--device", "cpu")
+        assert result.code == 2
+        assert said in result.err
+    assert Path("again.jpg").read_text() == "a picture"
+    assert wantui("rerun", clip, "--device", "gpu").code == 2
 
 
 def test_config_validate_judges_every_file(wantui: Wantui) -> None:

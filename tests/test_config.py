@@ -7,6 +7,7 @@ import yaml
 
 from wantui.config import Config, ConfigError, dump, load_config, parse_config, preset_directory, preset_names
 from wantui.config.settings import REFUSED_SAMPLERS, Section, Settings
+from wantui.errors import UserError
 from wantui.planning import plan_batch
 
 # As the older system's users have them: dead keys, a misspelt section, sections that nothing read.
@@ -84,6 +85,7 @@ def test_an_unknown_section_is_named_with_the_nearest_valid_one() -> None:
         ("model_settings:\n  steps: 0\n", 2, "model_settings.steps"),
         ("model_settings:\n  cfg_scale: .nan\n", 2, "model_settings.cfg_scale"),
         ("model_settings:\n  seed: -1\n", 2, "model_settings.seed"),
+        ("model_settings:\n  steps: true\n", 2, "model_settings.steps"),
         ("model_settings:\n  sampler: ddim\n", 2, "model_settings.sampler"),
         ("model_settings:\n  device: gpu\n", 2, "model_settings.device"),
         ("video_settings:\n\n  width: [1, 2]\n", 3, "video_settings.width"),
@@ -119,6 +121,10 @@ def test_samplers_that_give_wrong_videos_are_refused_with_the_reason(sampler: st
         "\tmodel_settings: x",
         "model_settings:\n  seed: 1\n seed: 2",
         "key: !!python/x 1",
+        "batch_name: 2026-02-30",
+        "videos_per_variation: !!int many",
+        "model_settings: &a\n  seed: *a",
+        "[" * 5000,
     ],
 )
 def test_yaml_that_does_not_parse_is_an_error_and_not_a_traceback(text: str) -> None:
@@ -148,6 +154,18 @@ def test_a_missing_file_is_an_error_that_lists_the_presets_and_makes_nothing() -
     with pytest.raises(ConfigError, match=r"no such file.*Did you mean fast_test\?.*nano"):
         load_config("fast_tst.yaml")
     assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["nowhere/default.yaml", "/nowhere/configs/default.yaml", "nano.yaml", "x" * 5000])
+def test_a_missing_file_is_never_replaced_by_a_preset(name: str) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(name)
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x.yaml", "a\0b"])
+def test_a_name_that_is_no_path_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="is not a path"):
+        load_config(name)
 
 
 def test_a_file_of_ones_own_wins_over_a_preset_of_the_same_name() -> None:

@@ -49,6 +49,7 @@ def test_generation_knows_no_screens_and_no_database(package: str) -> None:
     loaded = loaded_by(f"import {package}")
     assert "torch" in loaded
     assert "textual" not in loaded
+    assert not package.startswith("wantui.generation") or "sqlite3" not in loaded
 
 
 @pytest.mark.parametrize(

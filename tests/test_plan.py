@@ -1,6 +1,7 @@
 """Plans: recipes, paired seeds, Wan's rules for sizes, and the estimate of disk space."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from conftest import recipe_for
 from diffusers import WanPipeline
 from pydantic import ValidationError
 
+import wantui.models.fingerprint
 from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.generation.denoise import prepare
@@ -58,11 +60,9 @@ def test_marks_in_recipes_point_at_their_words() -> None:
 def test_frames_become_what_the_pipeline_itself_would_make_of_them(asked: int, tiny: WanPipeline) -> None:
     batch = planned("a circle", f"video_settings.frames={asked}")
     frames = batch.videos[0].recipe.frames
-    # The stock rule, read off the latents that the stock pipeline prepares.
-    stock = asked if asked % 4 == 1 else max(1, asked // 4 * 4 + 1)
-    assert frames == stock
-    latents = prepare(tiny, recipe_for(NANO, frames=frames)).noise
-    assert (latents.shape[2] - 1) * 4 + 1 == frames
+    size = {"height": 16, "width": 16, "num_frames": asked}
+    stock = tiny("a", **size, num_inference_steps=1, guidance_scale=1.0, output_type="latent").frames
+    assert frames == (stock.shape[2] - 1) * 4 + 1
     assert bool(batch.warnings) == (frames != asked)
     if batch.warnings:
         assert f"{asked} frames" in batch.warnings[0]
@@ -125,7 +125,7 @@ def test_weights_and_a_second_guidance_scale_are_refused_where_they_do_nothing()
 
 
 def test_equal_prompts_are_warned_of() -> None:
-    assert planned("a [red|red] circle").warnings == ("variations red and red-2 have the same prompt",)
+    assert planned("a [red|red] circle").warnings == ("variations red and red.2 have the same prompt",)
 
 
 def test_a_seed_that_would_run_out_of_bits_is_refused() -> None:
@@ -172,6 +172,27 @@ def test_a_fingerprint_tells_weights_apart() -> None:
         np.asarray(weights).tofile(f"{name}/model.safetensors")
     digests = [fingerprint(Path(name)) for name in "abc"]
     assert digests[0] == digests[1] != digests[2]
+    weights = np.arange(100_000.0)
+    weights[50_000] += 1
+    weights.tofile("b/model.safetensors")
+    assert fingerprint(Path("b")) != digests[0]
+
+
+def test_a_large_file_of_weights_is_sampled_all_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wantui.models.fingerprint, "SAMPLE", 64)
+    Path("a").mkdir()
+    seen = set()
+    for start in (0, 250_000, 500_000, 900_000, 999_000):
+        weights = np.zeros(1_000_000, dtype=np.uint8)
+        weights[start : start + 10_000] = 1
+        weights.tofile("a/model.safetensors")
+        seen.add(fingerprint(Path("a")))
+    assert len(seen) == 5
+
+
+def test_a_copy_of_nano_elsewhere_is_not_taken_for_the_one_that_is_shipped() -> None:
+    shutil.copytree(NANO.location, "nano")
+    assert planned("a", "model_settings.model_id=./nano").videos[0].recipe.model == str(Path("nano").resolve())
 
 
 def test_a_recipe_holds_the_commit_of_a_hub_model_that_is_on_this_machine(

@@ -92,6 +92,7 @@ def test_ids_are_made_of_the_choices_and_do_not_depend_on_the_rest() -> None:
 
 
 def test_ids_are_always_different_and_never_long() -> None:
+    assert [v.id for v in variations("[red|red|red 2]")] == ["red", "red.2", "red-2"]
     long = "word " * 30
     ids = [v.id for v in variations(f"[{long}a|{long}b|x!|x?|x_|y|y]")]
     assert len(set(ids)) == len(ids) == 7

@@ -65,6 +65,10 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(130)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
+    except UnicodeEncodeError as error:
+        # A word of the command line that is not UTF-8 reaches us as characters that cannot be written.
+        click.echo(f"wantui: text that is not UTF-8: {error.object!r}", err=True)
+        sys.exit(2)
     except BrokenPipeError:
         # The reader of our output went away (as in `wantui preview ... | head`).
         sys.stderr.close()

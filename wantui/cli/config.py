@@ -55,7 +55,7 @@ def validate(configs: tuple[str, ...], as_json: bool) -> None:
 def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print a config with every setting in effect; without a name, list the presets."""
     from wantui.cli.options import show_warnings
-    from wantui.cli.tables import plain_table, print_table
+    from wantui.cli.tables import add_row, plain_table, print_table
     from wantui.config import as_dict, dump, load_config, preset_directory, preset_names
 
     if config is None:
@@ -68,7 +68,7 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
             return
         table = plain_table("preset", "what for")
         for name, summary in presets.items():
-            table.add_row(name, summary)
+            add_row(table, name, summary)
         print_table(table)
         return
     loaded = load_config(config, overrides)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import click
 
-from wantui.cli.tables import bytes_in_words
+from wantui.cli.tables import bytes_in_words, print_line
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 LITTLE_SPACE = 5_000_000_000
@@ -39,7 +39,7 @@ def command(full: bool, as_json: bool) -> None:
         findings.append(finding)
         if not as_json:
             advice = f"  -> {finding.advice}" if finding.advice else ""
-            click.echo(f"{finding.state:<8} {finding.about:<14} {finding.found}{advice}")
+            print_line(f"{finding.state:<8} {finding.about:<14} {finding.found}{advice}", indent=24)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     sys.exit(1 if any(finding.state == "problem" for finding in findings) else 0)

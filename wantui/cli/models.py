@@ -19,7 +19,7 @@ def ls(as_json: bool) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from huggingface_hub import try_to_load_from_cache
 
-    from wantui.cli.tables import plain_table, print_table
+    from wantui.cli.tables import add_row, plain_table, print_table
     from wantui.models.catalogue import CATALOGUE
 
     rows = []
@@ -35,6 +35,6 @@ def ls(as_json: bool) -> None:
     table = plain_table("name", "weights", "what", "location")
     for row in rows:
         location = "" if row["name"] == "nano" else row["location"]
-        table.add_row(row["name"], row["weights"], row["description"], location)
+        add_row(table, row["name"], row["weights"], row["description"], location)
     print_table(table)
     click.echo("Any other hub id (owner/name) or local diffusers directory of a Wan pipeline works as well.", err=True)

@@ -71,7 +71,7 @@ def plan(config: str | None, template: str, overrides: tuple[str, ...], **option
 def _as_yaml(value: Any) -> str:
     import json
 
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def show_warnings(warnings: tuple[str, ...]) -> None:

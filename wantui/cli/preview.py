@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from wantui.cli.options import batch_options, plan, read_template, show_warnings
-from wantui.cli.tables import bytes_in_words, plain_table, print_table
+from wantui.cli.tables import add_row, bytes_in_words, plain_table, print_line, print_table
 
 SHOWN = 50
 
@@ -50,25 +50,25 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     shown = batch.variations if show_all else batch.variations[:SHOWN]
     for number, variation in enumerate(shown):
         marks = ", ".join(m.text if m.weight == 1 else f"{m.text} x{m.weight:g}" for m in variation.marks)
-        table.add_row(str(number), variation.id, variation.prompt, marks)
+        add_row(table, str(number), variation.id, variation.prompt, marks)
     print_table(table)
     if len(shown) < len(batch.variations):
         click.echo(f"... and {len(batch.variations) - len(shown):,} more (--all shows them)")
     seeds = batch.config.settings.videos_per_variation
     last_seed = recipe.seed + seeds - 1
     click.echo()
-    click.echo(
+    print_line(
         f"{len(batch.variations):,} variations x {seeds} seeds ({recipe.seed} to {last_seed}) "
         f"= {len(batch.videos):,} videos"
     )
-    click.echo(
+    print_line(
         f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames at {recipe.fps} fps, "
         f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
     )
-    click.echo(
+    print_line(
         f"disk: clips {bytes_in_words(disk.videos)} ({disk.videos_basis}), "
         f"latents {bytes_in_words(disk.latents)} ({disk.latents_basis})"
     )
     for refusal in batch.refusals:
-        click.echo(f"not run by this version: {refusal}")
+        print_line(f"not run by this version: {refusal}")

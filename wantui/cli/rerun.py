@@ -1,6 +1,7 @@
 """wantui rerun: make a clip again from the recipe in it, and say whether it is the same."""
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -17,23 +18,33 @@ from wantui.errors import UserError
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(clip: Path, output: Path | None, device: str, as_json: bool) -> None:
     """Make CLIP again from the recipe in its tags, and compare. Exit code 0: bit-identical, 1: it differs."""
-    from wantui.storage.mp4 import read_tags
+    from wantui.storage.mp4 import read_frames, read_tags
 
     if not clip.is_file():
         raise UserError(f"{clip} is not a file")
-    if output is not None and output.exists():
-        raise UserError(f"{output} exists already; choose another name")
+    for path in (output, output.with_suffix(".jpg")) if output is not None else ():
+        if path.exists():
+            raise UserError(f"{path} exists already; choose another name")
     recipe, then = read_tags(clip)
+    # The tags of a truncated clip can still be read: see that the frames are there before hours are spent on them.
+    frames = sum(1 for _ in read_frames(clip))
+    if frames != recipe.frames:
+        raise UserError(f"{clip} is damaged: it holds {frames} frames, and its recipe makes {recipe.frames}")
+    if output is not None and not os.access(output.absolute().parent, os.W_OK):
+        raise UserError(f"{output} cannot be written: {output.absolute().parent} is no folder that can be written to")
 
     from wantui.engine.rerun import Comparison, remake
 
     comparison = None
     with tempfile.TemporaryDirectory() as temporary:
-        for event in remake(clip, recipe, then, output or Path(temporary) / "again.mp4", device):
-            if isinstance(event, Comparison):
-                comparison = event
-            elif sys.stderr.isatty():
-                click.echo(f"\rstep {event.index + 1}/{event.count}", nl=False, err=True)
+        try:
+            for event in remake(clip, recipe, then, output or Path(temporary) / "again.mp4", device):
+                if isinstance(event, Comparison):
+                    comparison = event
+                elif sys.stderr.isatty():
+                    click.echo(f"\rstep {event.index + 1}/{event.count}", nl=False, err=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{clip} could not be made again: {error}") from error
         if sys.stderr.isatty():
             click.echo(err=True)
     assert comparison is not None

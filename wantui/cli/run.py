@@ -7,13 +7,13 @@ import sys
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from wantui.cli.options import DEFAULT_CONFIG, batch_options, plan, read_template, show_warnings
 from wantui.cli.tables import bytes_in_words
-from wantui.errors import UserError
+from wantui.errors import UserError, user_path
 
 if TYPE_CHECKING:
     from wantui.planning import Batch
@@ -46,41 +46,68 @@ def command(
     Prints the batch folder on stdout; progress goes to stderr. Exit code 0: all done, 1: some videos failed, 2: wrong
     usage or config, 3: no such GPU, 130: interrupted.
     """
+    from wantui.storage.atomic import one_writer
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
+
     text = read_template(template, template_file)
     given = config is not None or any(value not in (None, ()) for value in options.values())
     if resume is not None:
-        folder, manifest = _open_batch(resume, text, config, given, options)
-    else:
-        if text is None:
-            raise click.UsageError('give a template: -t "a [red|blue] circle"')
-        folder, manifest = _new_batch(plan(config, text, **options), announce_default=config is None)
-    _make(folder, manifest, as_json)
+        read_manifest(BatchFolder(resume))  # says what is wrong with it before it is held
+        with one_writer(resume):
+            _make(*_open_batch(resume, text, config, given, options), as_json, new=False)
+    if text is None:
+        raise click.UsageError('give a template: -t "a [red|blue] circle"')
+    batch = plan(config, text, **options)
+    folder, manifest = _new_batch(batch, announce_default=config is None)
+    with one_writer(folder.root):
+        _make(folder, manifest, batch.config.settings.model_settings.device, as_json, new=True)
 
 
 def _new_batch(batch: "Batch", announce_default: bool) -> tuple["BatchFolder", "Manifest"]:
-    from wantui.storage.layout import batch_folder
     from wantui.storage.manifest import start_folder
 
-    settings = batch.config.settings
     show_warnings(batch.warnings)
     _refuse(batch)
     if announce_default:
         click.echo(f"config: {DEFAULT_CONFIG} (the default; -c chooses another)", err=True)
-    output_dir = Path(settings.output_dir).expanduser()
-    now = datetime.now() if settings.use_timestamp else None
-    folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
-    if folder.manifest.exists():
-        raise UserError(f"{folder.root} holds a batch already; go on with it by --resume, or choose another name")
+    folder = _make_folder(batch)
     try:
-        folder.root.mkdir(parents=True, exist_ok=True)
         _check_room(folder.root, batch)
         return folder, start_folder(folder, batch)
     except OSError as error:
-        _remove_empty(folder.root)
-        raise UserError(f"the output folder {folder.root} cannot be written: {error.strerror or error}") from None
+        shutil.rmtree(folder.root)
+        raise _cannot_write(folder, error) from None
     except UserError:
-        _remove_empty(folder.root)
+        shutil.rmtree(folder.root)
         raise
+
+
+def _make_folder(batch: "Batch") -> "BatchFolder":
+    """A folder that was not there before, for this batch alone."""
+    from wantui.storage.layout import batch_folder
+
+    settings = batch.config.settings
+    output_dir = user_path(settings.output_dir)
+    now = datetime.now() if settings.use_timestamp else None
+    while True:
+        folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
+        try:
+            folder.root.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if now is not None:  # another run of the same second took the name in between
+                continue
+            if folder.root.is_dir() and not any(folder.root.iterdir()):
+                return folder
+            what = "holds a batch already; go on with it by --resume" if folder.manifest.exists() else "exists already"
+            raise UserError(f"{folder.root} {what}, or choose another name") from None
+        except OSError as error:
+            raise _cannot_write(folder, error) from None
+
+
+def _cannot_write(folder: "BatchFolder", error: OSError) -> UserError:
+    return UserError(f"the output folder {folder.root} cannot be written: {error.strerror or error}")
 
 
 def _check_room(root: Path, batch: "Batch") -> None:
@@ -94,13 +121,6 @@ def _check_room(root: Path, batch: "Batch") -> None:
         )
 
 
-def _remove_empty(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:
-        pass
-
-
 def _refuse(batch: "Batch") -> None:
     if batch.refusals:
         raise UserError("this batch cannot be made:\n  " + "\n  ".join(batch.refusals))
@@ -108,8 +128,8 @@ def _refuse(batch: "Batch") -> None:
 
 def _open_batch(
     root: Path, template: str | None, config: str | None, given: bool, options: dict[str, Any]
-) -> tuple["BatchFolder", "Manifest"]:
-    """The batch in a folder, held against whatever was given beside it."""
+) -> tuple["BatchFolder", "Manifest", str]:
+    """The batch in a folder, held against whatever was given beside it, and the device to make it on."""
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
 
@@ -117,9 +137,12 @@ def _open_batch(
     manifest = read_manifest(folder)
     if template is not None and template != manifest.template:
         raise UserError(f"{root} is the batch of another template:\n  {manifest.template}\nnot of\n  {template}")
-    if given:
-        _compare_recipes(root, manifest, plan(config, manifest.template, **options))
-    return folder, manifest
+    if not given:
+        return folder, manifest, str(manifest.config["model_settings"]["device"])
+    # Without a config the options are changes to the settings that the batch was begun with.
+    batch = plan(config or str(folder.config), manifest.template, **options)
+    _compare_recipes(root, manifest, batch)
+    return folder, manifest, batch.config.settings.model_settings.device
 
 
 def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
@@ -144,12 +167,8 @@ def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
                 )
 
 
-def _make(folder: "BatchFolder", manifest: "Manifest", as_json: bool) -> None:
+def _make(folder: "BatchFolder", manifest: "Manifest", device: str, as_json: bool, new: bool) -> NoReturn:
     from wantui.cli.progress import reporter, summary
-
-    # torch takes seconds to import: say something first.
-    click.echo(f"{len(manifest.videos)} videos in {folder.root}", err=True)
-    from wantui.engine.run import run_batch
 
     interrupted = False
 
@@ -163,7 +182,11 @@ def _make(folder: "BatchFolder", manifest: "Manifest", as_json: bool) -> None:
     names = [variation.id for variation in manifest.variations]
     resume = f"wantui run --resume {folder.root}"
     try:
-        device = str(manifest.config["model_settings"]["device"])
+        # torch takes seconds to import: say something first.
+        click.echo(f"{len(manifest.videos)} videos in {folder.root}", err=True)
+        from wantui.engine.run import run_batch
+        from wantui.generation.load import NotLoaded
+
         with reporter(as_json, names) as shown, closing(run_batch(folder, manifest, device)) as events:
             for event in events:
                 shown.show(event)
@@ -174,6 +197,10 @@ def _make(folder: "BatchFolder", manifest: "Manifest", as_json: bool) -> None:
         done = manifest.counts().get("done", 0)
         click.echo(f"interrupted: {done} of {len(manifest.videos)} videos are done; go on with\n  {resume}", err=True)
         sys.exit(130)
+    except NotLoaded:
+        if new:
+            shutil.rmtree(folder.root)
+        raise
     except UserError as error:
         click.echo(f"wantui: {error}\nwhat is missing is made by\n  {resume}", err=True)
         sys.exit(error.exit_code)

@@ -1,5 +1,6 @@
 """Tables and numbers for people."""
 
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,20 @@ def plain_table(*columns: str) -> "Table":
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def print_line(text: str, indent: int = 0) -> None:
+    """Print to stdout; on a terminal, long lines break between words and go on under their `indent`-th column."""
+    if sys.stdout.isatty():
+        text = click.wrap_text(text, shutil.get_terminal_size().columns, subsequent_indent=" " * indent)
+    click.echo(text)
+
+
+def add_row(table: "Table", *cells: str) -> None:
+    """Add a row of plain text: brackets and colons in it are what they are, and no markup."""
+    from rich.text import Text
+
+    table.add_row(*map(Text, cells))
 
 
 def bytes_in_words(number: float) -> str:

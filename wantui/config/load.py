@@ -20,6 +20,8 @@ UNSUPPORTED_SECTIONS = {
     "attention_bending_variations": "sweeps of attention bending",
 }
 IGNORED_SECTIONS = {"output_settings": "nothing ever read this section"}
+NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
+"""What PyYAML raises for values of a tagged or date-like form that hold something else, and for endless nesting."""
 Key = tuple[str, ...]
 
 
@@ -95,7 +97,7 @@ class _Reader:
     def read(self, text: str) -> dict[str, Any]:
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             reason = getattr(error, "problem", None) or str(error)
             line = mark.line + 1 if mark else None
@@ -106,10 +108,10 @@ class _Reader:
             raise ConfigError(
                 [Problem(self.source, 1, "", "a config is a mapping of sections, such as model_settings:")]
             )
-        self.note_lines(node, ())
         try:
+            self.note_lines(node, ())
             values: dict[str, Any] = yaml.constructor.SafeConstructor().construct_document(node)
-        except yaml.YAMLError as error:
+        except NOT_YAML as error:
             raise ConfigError([Problem(self.source, None, "", f"not valid YAML: {error}")]) from None
         return {
             name: {} if content is None and _section_model(str(name)) else content for name, content in values.items()
@@ -134,7 +136,7 @@ class _Reader:
             raise ConfigError([problem])
         try:
             value = yaml.safe_load(written)
-        except yaml.YAMLError:
+        except NOT_YAML:
             value = written
         *sections, last = key
         for section in sections:

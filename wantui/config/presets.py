@@ -1,9 +1,11 @@
 """The configs that come with wantui, and the search for a config by name."""
 
 import difflib
+import os
 from pathlib import Path
 
 from wantui.config.problems import ConfigError, Problem
+from wantui.errors import user_path
 
 _IN_PACKAGE = Path(__file__).parent / "presets"
 _IN_CHECKOUT = Path(__file__).parents[2] / "configs"
@@ -19,16 +21,16 @@ def preset_names() -> list[str]:
 
 
 def find_config(name: Path | str) -> Path:
-    """The path of a config: a file as it is named, else the preset of that name.
+    """The path of a config: a file as it is named, else the preset of that bare name.
 
     Raises:
         ConfigError: neither exists. A missing file is never created.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = user_path(str(name))
+    if os.path.isfile(path):  # noqa: PTH113 -- says no, where Path.is_file raises for a name that is too long
         return path
-    preset = preset_directory() / f"{path.stem}.yaml"
-    if path.suffix in ("", ".yaml", ".yml") and path.parent.name in ("", "configs") and preset.is_file():
+    preset = preset_directory() / f"{name}.yaml"
+    if str(name) in preset_names():
         return preset
     close = difflib.get_close_matches(path.stem, preset_names(), n=1)
     hint = f" Did you mean {close[0]}?" if close else ""

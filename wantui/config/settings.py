@@ -4,13 +4,16 @@ Every field has its meaning (and unit) as description and its range as constrain
 schema and `wantui config schema` are made from them.
 """
 
+import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
 DtypeName = Literal["auto", "bfloat16", "float32"]
 
+DEVICE = re.compile(r"^(auto|cpu|cuda|cuda:\d+)$")
 LARGEST_FRAME_COUNT = 4093
 """1024 latent frames, which is what the transformer's rotary embedding holds."""
 
@@ -29,6 +32,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
     DEAD: ClassVar[dict[str, str]] = {}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def refuse_yes_and_no_for_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """True is 1 to Python, and nobody means that."""
+        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
+            raise PydanticCustomError("boolean", "Input should not be true or false")
+        return value
 
 
 class ModelSettings(Section):
@@ -54,7 +65,7 @@ class ModelSettings(Section):
     """Shift of the noise schedule; empty: by the model and the size (3 at 480p, 5 at 720p)."""
     dtype: DtypeName = "auto"
     """Precision of transformer and text encoder; auto: as published (bfloat16; nano float32). The VAE is float32."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICE.pattern)] = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
 
     @model_validator(mode="before")
@@ -81,7 +92,7 @@ class MemorySettings(Section):
             "offload_vae_to_cpu",
             "secondary_gpu_device",
         ),
-        "the model is kept in memory as it is loaded",
+        "this version keeps the whole model in memory, as it is loaded",
     )
 
 
@@ -106,8 +117,8 @@ class PromptSettings(Section):
     DEAD = {
         "base_weight": "weights are written in the template: (word:1.5)",
         "variation_weight": "weights are written in the template: (word:1.5)",
-        "enable_prompt_weighting": "weights in the template always count",
-        "use_weighted_embeddings": "weights in the template always count",
+        "enable_prompt_weighting": "weights are written in the template, and refused until they can be applied",
+        "use_weighted_embeddings": "weights are written in the template, and refused until they can be applied",
         "embedding_method": "weighting methods come with attention capture",
     }
 
@@ -122,7 +133,7 @@ class LatentAnalysisSettings(Section):
 
     DEAD = {
         "latent_storage_format": "latents are stored as zarr",
-        "auto_decode": "stored latents are decoded on demand",
+        "auto_decode": "stored latents are not decoded by this version",
     }
 
     store_latents: bool = False

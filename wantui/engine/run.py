@@ -5,8 +5,7 @@ import shutil
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-
-from diffusers import WanPipeline
+from typing import TYPE_CHECKING
 
 from wantui.errors import UserError
 from wantui.generation.denoise import Step
@@ -16,7 +15,10 @@ from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import Manifest, VideoEntry, relative_files, write_manifest
+from wantui.storage.manifest import Manifest, State, VideoEntry, relative_files, write_manifest
+
+if TYPE_CHECKING:
+    from diffusers import WanPipeline
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,17 @@ class VideoFailed:
 Event = Loading | VideoStarted | StepDone | VideoDone | VideoFailed
 
 
-class DiskFull(UserError):
-    """No room is left where the batch is written; nothing more can be made there."""
+class CannotWrite(UserError):
+    """The batch folder cannot be written any more; what is done stays done."""
 
     exit_code = 1
 
 
-def load_for(recipe: Recipe, device: str = "auto") -> WanPipeline:
+class DiskFull(CannotWrite):
+    """No room is left where the batch is written."""
+
+
+def load_for(recipe: Recipe, device: str = "auto") -> "WanPipeline":
     """The pipeline that makes this recipe's video."""
     return load_pipeline(find_model(recipe.model), recipe.revision, recipe.dtype, resolve_device(device))
 
@@ -101,8 +107,8 @@ def run_batch(folder: BatchFolder, manifest: Manifest, device: str = "auto") -> 
     """Make what is missing of a batch and keep its manifest true; yields what happens.
 
     Raises:
-        LoadError: the pipeline cannot be loaded. Nothing was made.
-        DiskFull: there is no room to go on. What is done stays done.
+        NotLoaded: the pipeline cannot be loaded. Nothing was made.
+        CannotWrite: the folder cannot be written any more, as when the disk is full. What is done stays done.
     """
     missing = missing_videos(folder, manifest)
     if not missing:
@@ -120,13 +126,13 @@ def run_batch(folder: BatchFolder, manifest: Manifest, device: str = "auto") -> 
                 else:
                     _record_done(folder, video, event)
         except (KeyboardInterrupt, GeneratorExit):
-            _record(folder, manifest, video, "interrupted")
+            _record_if_possible(folder, manifest, video, "interrupted")
             raise
-        except (RuntimeError, ValueError, OSError, MemoryError) as error:
+        except Exception as error:  # whatever it is, it is this video's, and the others may be well
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                _record_if_possible(folder, manifest, video)
-                free = shutil.disk_usage(folder.root).free
-                raise DiskFull(f"no room is left in {folder.root} ({free / 1e6:.0f} MB free)") from error
+                video.error = "the disk was full"
+                _record_if_possible(folder, manifest, video, "interrupted")
+                raise _disk_full(folder) from error
             video.error = f"{type(error).__name__}: {error}"
             _record(folder, manifest, video, "failed")
             yield VideoFailed(video)
@@ -140,18 +146,26 @@ def _files(folder: BatchFolder, video: VideoEntry) -> VideoFiles:
     return VideoFiles(folder.clip(*place), folder.sheet(*place), folder.latents(*place))
 
 
-def _record(folder: BatchFolder, manifest: Manifest, video: VideoEntry, state: str) -> None:
-    video.state = state  # type: ignore[assignment]
-    write_manifest(folder, manifest)
-
-
-def _record_if_possible(folder: BatchFolder, manifest: Manifest, video: VideoEntry) -> None:
-    """On a full disk the last manifest may have to stay as it is: it calls the video running, which is not done."""
-    video.state, video.error = "interrupted", "the disk was full"
+def _record(folder: BatchFolder, manifest: Manifest, video: VideoEntry, state: State) -> None:
+    video.state = state
     try:
         write_manifest(folder, manifest)
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(folder) from error
+        raise CannotWrite(f"{folder.manifest} cannot be written: {error.strerror or error}") from error
+
+
+def _record_if_possible(folder: BatchFolder, manifest: Manifest, video: VideoEntry, state: State) -> None:
+    """On a full disk the last manifest may have to stay as it is: it calls the video running, which is not done."""
+    try:
+        _record(folder, manifest, video, state)
+    except CannotWrite:
         pass
+
+
+def _disk_full(folder: BatchFolder) -> DiskFull:
+    return DiskFull(f"no room is left in {folder.root} ({shutil.disk_usage(folder.root).free / 1e6:.0f} MB free)")
 
 
 def _record_done(folder: BatchFolder, video: VideoEntry, made: MadeVideo) -> None:

@@ -7,17 +7,23 @@ import torch
 from diffusers import WanPipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
+from wantui.config.settings import DEVICE
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel
 
 
-class LoadError(UserError):
+class NotLoaded(UserError):
+    """There is no pipeline, and nothing was made."""
+
+
+class LoadError(NotLoaded):
     """Weights that cannot be loaded or do not work; the text says what to do."""
 
 
-class NoSuchDevice(UserError):
+class NoSuchDevice(NotLoaded):
     """A device that is not in this machine."""
 
     exit_code = 3
@@ -27,10 +33,13 @@ def resolve_device(device: str) -> torch.device:
     """The device for `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
+        LoadError: no device has such a name.
         NoSuchDevice: a GPU was asked for and there is none of that number.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not DEVICE.fullmatch(device):
+        raise LoadError(f"device {device!r} is none of auto, cpu, cuda, cuda:N")
     resolved = torch.device(device)
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise NoSuchDevice(f"model_settings.device: {device} is not here; torch sees {torch.cuda.device_count()} GPUs")
@@ -45,7 +54,7 @@ def load_pipeline(model: WanModel, revision: str | None, dtype: str, device: tor
         dtype: "float32" or "bfloat16", of transformer and text encoder. diffusers keeps norm layers in float32.
 
     Raises:
-        LoadError: weights missing without a network, files broken, or a failed self-check.
+        LoadError: weights missing without a network, files broken, too little memory, or a failed self-check.
     """
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
@@ -61,14 +70,32 @@ def load_pipeline(model: WanModel, revision: str | None, dtype: str, device: tor
             pipeline = _from_cache_or_hub(model, arguments)
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
         raise LoadError(_not_here(model, error)) from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # the libraries raise errors of many kinds for broken files
         if not model.is_local and _is_network_error(error):
             raise LoadError(_not_here(model, error)) from error
         raise LoadError(f"{model.location} cannot be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(device)
-    self_check(pipeline)
+    try:
+        pipeline.to(device)
+        self_check(pipeline)
+    except torch.OutOfMemoryError as error:
+        size = sum(
+            p.nbytes for part in pipeline.components.values() if isinstance(part, nn.Module) for p in part.parameters()
+        )
+        raise LoadError(
+            f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and {_free(device)}. "
+            "Choose a smaller model, or end what else holds memory there"
+        ) from error
+    except RuntimeError as error:
+        raise LoadError(f"{model.location} was loaded and does not work on {device}: {error}") from error
     return pipeline
+
+
+def _free(device: torch.device) -> str:
+    if device.type != "cuda":
+        return f"{device} has too little memory"
+    free, total = torch.cuda.mem_get_info(device)
+    return f"{device} has {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
 
 
 def _from_cache_or_hub(model: WanModel, arguments: dict[str, Any]) -> WanPipeline:

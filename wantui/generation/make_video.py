@@ -81,8 +81,10 @@ def make_video(pipeline: WanPipeline, recipe: Recipe, files: VideoFiles) -> Iter
     Whatever ends it early (an error, Ctrl-C, the consumer closing the generator) removes what was begun.
     """
     taps: list[Tap] = [LatentTap(files.latents, recipe)] if recipe.capture.latents else []
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    device = pipeline._execution_device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    published: list[Path] = []
     began = time.perf_counter()
     try:
         start = prepare(pipeline, recipe)
@@ -105,10 +107,14 @@ def make_video(pipeline: WanPipeline, recipe: Recipe, files: VideoFiles) -> Iter
         }
         pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decode_frames(pipeline, latents))
         write_mp4(files.clip, sheet.watch(pixels), recipe.fps, recipe.frames, tags)
+        published.append(files.clip)
         sheet.write(files.sheet)
+        published.append(files.sheet)
         for tap in taps:
             tap.on_end()
     except BaseException:
+        for path in published:
+            path.unlink(missing_ok=True)
         for tap in taps:
             tap.on_failure()
         raise
@@ -116,7 +122,7 @@ def make_video(pipeline: WanPipeline, recipe: Recipe, files: VideoFiles) -> Iter
         digest,
         denoised - began,
         time.perf_counter() - denoised,
-        torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )
 
 

@@ -1,14 +1,17 @@
 """The Wan text-to-video models that wantui knows: what they are called, and what is known before they are loaded."""
 
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wantui.errors import UserError
+from wantui.errors import UserError, user_path
 from wantui.models import nano
 
 SHORTER_SIDE_OF_720P = 720
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class UnknownModel(UserError):
@@ -95,12 +98,12 @@ def find_model(name: str) -> WanModel:
     for model in CATALOGUE:
         if name in (model.name, model.location):
             return model
-    directory = Path(name).expanduser()
-    if directory.is_dir():
+    directory = user_path(name)
+    if os.path.isdir(directory):  # noqa: PTH112 -- says no, where Path.is_dir raises for a name that is too long
         return read_directory(directory.resolve())
-    if directory.exists() or name.startswith((".", "/", "~")):
+    if os.path.exists(directory) or name.startswith((".", "/", "~")):  # noqa: PTH110
         raise UnknownModel(f"{name} is not a directory; a local model is a diffusers directory with model_index.json")
-    if name.count("/") == 1:
+    if _HUB_ID.fullmatch(name):
         return WanModel(name, name, "from the hub; its sizes are taken to be Wan 2.1's")
     known = ", ".join(model.name for model in CATALOGUE)
     raise UnknownModel(f"unknown model {name!r}; known are {known}, any hub id (owner/name) and any local directory")
@@ -118,17 +121,19 @@ def read_directory(directory: Path) -> WanModel:
             f"{directory} holds a {index.get('_class_name', 'model of another kind')}, not a WanPipeline"
         )
     vae, transformer = _read_json(directory / "vae/config.json"), _read_json(directory / "transformer/config.json")
+    spatial_compression, boundary_ratio = vae.get("scale_factor_spatial", 8), index.get("boundary_ratio")
     return WanModel(
         directory.name,
         str(directory),
         "local directory",
         is_local=True,
         latent_channels=vae.get("z_dim", 16),
-        spatial_compression=vae.get("scale_factor_spatial", 8),
+        spatial_compression=spatial_compression,
         temporal_compression=vae.get("scale_factor_temporal", 4),
         patch=transformer.get("patch_size", [1, 2, 2])[1],
-        flow_shift=_read_json(directory / "scheduler/scheduler_config.json").get("flow_shift"),
-        boundary_ratio=index.get("boundary_ratio"),
+        # As for the published models of the same form: what a scheduler's file says does not know the size.
+        flow_shift=12.0 if boundary_ratio is not None else 5.0 if spatial_compression == 16 else None,
+        boundary_ratio=boundary_ratio,
     )
 
 

@@ -4,12 +4,14 @@ import hashlib
 from pathlib import Path
 
 SAMPLE = 64 * 1024
+SAMPLES = 256
 
 
 def fingerprint(directory: Path) -> str:
-    """SHA-256 over name, size, first and last 64 KiB of every JSON and weight file below a model directory.
+    """SHA-256 over name, size and content of every JSON and weight file below a model directory.
 
-    Safetensors files begin with the names, shapes and places of their tensors, so that another model differs here.
+    Files over 16 MiB are sampled: 256 stretches of 64 KiB, evenly spread, the first and the last bytes among them. A
+    fine-tune or merge changes all of a tensor and is seen; a single flipped bit in a large file may not be.
     """
     digest = hashlib.sha256()
     for path in sorted(directory.rglob("*")):
@@ -18,10 +20,12 @@ def fingerprint(directory: Path) -> str:
         size = path.stat().st_size
         digest.update(f"{path.relative_to(directory).as_posix()}\0{size}\0".encode())
         with path.open("rb") as file:
-            digest.update(file.read(SAMPLE))
-            if size > SAMPLE:
-                file.seek(max(SAMPLE, size - SAMPLE))
+            if size <= SAMPLES * SAMPLE:
                 digest.update(file.read())
+                continue
+            for index in range(SAMPLES):
+                file.seek(index * (size - SAMPLE) // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE))
     return digest.hexdigest()
 
 

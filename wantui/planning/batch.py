@@ -6,7 +6,7 @@ from typing import Any
 
 from wantui.config import Config
 from wantui.errors import UserError
-from wantui.models.catalogue import WanModel, find_model
+from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import commit_in_cache, fingerprint
 from wantui.planning.recipe import Capture, PromptMark, Recipe
 from wantui.planning.sizes import check_size, resolve_frames
@@ -62,7 +62,7 @@ def plan_batch(config: Config, template: str) -> Batch:
         raise PlanError("model_settings.seed: the last seed would not fit into 63 bits")
     latents = settings.latent_analysis_settings
     shared: dict[str, Any] = {
-        "model": model.name if not model.is_local or model.name == "nano" else model.location,
+        "model": model.location if model.is_local and model is not NANO else model.name,
         "revision": pinned_revision(model, model_settings.revision),
         "negative_prompt": clean_prompt(settings.prompt_settings.negative_prompt),
         "sampler": model_settings.sampler,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from wantui.planning.batch import Batch
 
 BYTES_PER_PIXEL = 0.1
-"""H.264 at crf 18: plain scenes take a tenth of this, noisy ones up to all of it."""
+"""H.264 at crf 18, a rule of thumb: plain scenes take a tenth of this, very noisy ones several times as much."""
 ITEM_SIZES = {"float32": 4, "float16": 2}
 
 
@@ -40,13 +40,13 @@ def estimate_disk(batch: Batch) -> DiskEstimate:
     pixels = recipe.width * recipe.height * recipe.frames
     videos = int(n * pixels * BYTES_PER_PIXEL)
     if not recipe.capture.latents:
-        return DiskEstimate(videos, f"{BYTES_PER_PIXEL} bytes a pixel, at most", 0, "latents are not stored")
+        return DiskEstimate(videos, f"{BYTES_PER_PIXEL} bytes a pixel, a rule of thumb", 0, "latents are not stored")
     shape = batch.model.latent_shape(recipe.width, recipe.height, recipe.frames)
     stored = len(captured_steps(model_evaluations(recipe.sampler, recipe.steps), recipe.capture.interval))
     item = ITEM_SIZES[recipe.capture.dtype]
     return DiskEstimate(
         videos,
-        f"{BYTES_PER_PIXEL} bytes a pixel, at most",
+        f"{BYTES_PER_PIXEL} bytes a pixel, a rule of thumb",
         n * stored * math.prod(shape) * item,
         f"{n} videos x {stored} steps x {' x '.join(map(str, shape))} x {item} bytes"
         + (", before compression" if recipe.capture.compress else ""),

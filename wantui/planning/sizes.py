@@ -19,7 +19,7 @@ def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | No
     if video.frames is not None:
         asked, origin = video.frames, f"{video.frames} frames"
     elif video.duration is not None:
-        asked = int(video.fps * video.duration)
+        asked = int(min(video.fps * video.duration, 1e9))
         origin = f"{video.duration:g} s at {video.fps} fps are {asked} frames"
     else:
         asked, origin = DEFAULT_FRAMES, f"{DEFAULT_FRAMES} frames"

@@ -1,6 +1,7 @@
 """From a parsed template to its variations, in the order of an odometer: the last bracket turns fastest."""
 
 import hashlib
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -22,9 +23,13 @@ class TooManyVariations(UserError):
     def __init__(self, number: int, limit: int) -> None:
         self.number, self.limit = number, limit
         super().__init__(
-            f"the template expands to {number:,} variations, more than the limit of {limit:,}; "
+            f"the template expands to {_in_words(number)} variations, more than the limit of {limit:,}; "
             "use fewer options, or raise prompt_settings.max_variations"
         )
+
+
+def _in_words(number: int) -> str:
+    return f"{number:,}" if number < 10**15 else f"about 10^{int(math.log10(number))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +174,10 @@ def _finish(template: Template, piece: _Piece, name: str, plain: bool) -> Variat
 
 
 def _ids(labels: list[tuple[str, ...]]) -> list[str]:
-    """A readable id for each variation's choices, the same wherever the same choices occur.
+    """A readable id for each variation's choices, and never one id for two variations.
 
-    Ids that would be too long or equal for different choices end in a digest; repeated choices are numbered.
+    Ids that would be too long or equal for different choices end in a digest of the choices; repeated choices are
+    numbered, after a full stop, which no name holds.
     """
     names = ["_".join(map(_slug, of_one)) or "single" for of_one in labels]
     if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST_ID:
@@ -184,7 +190,7 @@ def _ids(labels: list[tuple[str, ...]]) -> list[str]:
             digest = hashlib.sha256("\x1f".join(of_one).encode()).hexdigest()[:8]
             name = f"{name[: LONGEST_ID - 9]}-{digest}"
         seen[name] += 1
-        ids.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+        ids.append(name if seen[name] == 1 else f"{name}.{seen[name]}")
     return ids
 
 

@@ -16,7 +16,7 @@ from wantui.errors import UserError
 SPECIAL = frozenset("[]|():\\")
 MINIMUM_WEIGHT, MAXIMUM_WEIGHT = 0.0, 10.0
 MAXIMUM_DEPTH = 100
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*")
+_NUMBER = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+) *")
 _TIME_OR_RATIO = re.compile(r"(.*\s)?\d+:\d+(\s.*)?", re.DOTALL)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wantui.planning import Recipe
 from wantui.planning.estimate import captured_steps
-from wantui.storage.atomic import partial_path
+from wantui.storage.atomic import partial_path, sync
 
 CHUNK = 1 << 18
 """Values of each state that are multiplied at a time for the Gram matrix."""
@@ -82,8 +82,11 @@ class LatentWriter:
         if len(self.states) != len(self.steps):
             raise RuntimeError(f"{len(self.states)} of {len(self.steps)} states were written to {self.path}")
         self.group.create_array("gram", data=gram_matrix(self.states))
+        for path in (*self.partial.rglob("*"), self.partial):
+            sync(path)
         _remove(self.path)
         self.partial.rename(self.path)
+        sync(self.path.parent)
 
     def discard(self) -> None:
         """Remove what was written."""

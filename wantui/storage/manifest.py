@@ -3,9 +3,9 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wantui.config import as_dict, dump
 from wantui.errors import UserError
@@ -67,7 +67,7 @@ class Manifest(_Entry):
     template: str
     config: dict[str, Any]
     variations: list[VariationEntry]
-    videos: list[VideoEntry]
+    videos: Annotated[list[VideoEntry], Field(min_length=1)]
 
     def counts(self) -> dict[str, int]:
         """Number of videos in each state that occurs."""

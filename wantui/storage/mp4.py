@@ -15,6 +15,8 @@ from wantui.storage.atomic import whole_file
 
 CRF = "18"
 """Quality of H.264; 18 is visually lossless for most pictures."""
+X264_PARAMETERS = "mbtree=0"
+"""With macroblock trees, x264's vector code makes other bits from run to run where a picture is small."""
 Frame = NDArray[np.uint8]
 
 
@@ -34,7 +36,7 @@ def write_mp4(path: Path, frames: Iterable[Frame], fps: int, count: int, tags: d
         options = {"movflags": "+faststart+use_metadata_tags"}
         with av.open(str(partial), "w", format="mp4", options=options) as container:
             container.metadata.update(tags)
-            stream = container.add_stream("libx264", rate=fps, options={"crf": CRF})
+            stream = container.add_stream("libx264", rate=fps, options={"crf": CRF, "x264-params": X264_PARAMETERS})
             stream.pix_fmt = "yuv420p"
             given = 0
             for given, frame in enumerate(frames, start=1):
@@ -79,7 +81,7 @@ def read_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
     if "wantui" not in tags:
         raise ClipError(f"{path} carries no recipe: it was not made by wantui, or another program rewrote it")
     try:
-        return Recipe.model_validate_json(tags["wantui"]), json.loads(tags.get("wantui_made_with", "{}"))
-    except (ValidationError, json.JSONDecodeError) as error:
+        return Recipe.model_validate_json(tags["wantui"]), dict(json.loads(tags.get("wantui_made_with", "{}")))
+    except (ValidationError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ClipError(f"the recipe in {path} is damaged or of another version: {reason}") from None
