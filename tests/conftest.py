@@ -1,10 +1,12 @@
-"""Tiny Wan pipelines of random weights, one for each form of the model, and nano's own weights."""
+"""Tiny Wan pipelines of random weights, one for each form of the model, nano's own, and the program to be run."""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_HOME", "/nonexistent/hub")  # no test may find, or need, what a machine has cached
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
+from wantui.cli import main
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO, WanModel, read_directory
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Recipe
+from wantui.storage.layout import BatchFolder
 
 FORMS = ("wan2.1", "a14b", "5b")
 
@@ -124,6 +128,58 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Every test starts in a folder of its own, so that whatever it leaves behind is seen there."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Wantui = Callable[..., Result]
+
+
+@pytest.fixture
+def wantui(capsys: pytest.CaptureFixture[str]) -> Wantui:
+    """Run the program with arguments."""
+
+    def call(*arguments: object) -> Result:
+        capsys.readouterr()
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def small(tiny_models: dict[str, WanModel]) -> list[str]:
+    """Options for a video in a fraction of a second."""
+    settings = {
+        "model_settings.model_id": tiny_models["wan2.1"].location,
+        "model_settings.steps": 3,
+        "video_settings.width": 32,
+        "video_settings.height": 32,
+        "video_settings.frames": 9,
+        "model_settings.device": "cpu",
+    }
+    return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+
+def files(root: Path | str = ".") -> list[str]:
+    return sorted(str(path) for path in Path(root).rglob("*") if path.is_file())
+
+
+def batch(result: Result) -> BatchFolder:
+    return BatchFolder(Path(result.out.strip()))
+
+
+TEMPLATE = "a [red|blue] (circle)"
 
 
 def recipe_for(model: WanModel, **changes: object) -> Recipe:

@@ -1,0 +1,269 @@
+"""`wantui run` as its users see it: what is made, what fails, what goes on; output, exit codes, files on disk."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+import zarr
+from conftest import TEMPLATE, Wantui, batch, files
+
+from wantui.engine import run as engine_run
+from wantui.generation import make_video
+from wantui.models.catalogue import WanModel
+from wantui.storage.atomic import one_writer
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+from wantui.storage.mp4 import ClipError, read_frames, read_tags
+
+
+def test_run_makes_every_video_and_prints_the_folder(wantui: Wantui, small: list[str]) -> None:
+    result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--batch-name", "my batch", *small)
+    assert result.code == 0
+    folder = batch(result)
+    assert folder.root.parent == Path("outputs")
+    assert folder.root.name.startswith("my_batch_2")
+    made = [file.removeprefix(f"{folder.root}/") for file in files(folder.root)]
+    assert made == [
+        "batch.json",
+        "configs/generation_config.yaml",
+        "configs/prompt_template.txt",
+        "configs/prompt_variations.json",
+        *(f"videos/prompt_00{v}/video_00{k}.{end}" for v in (0, 1) for k in (1, 2) for end in ("jpg", "mp4")),
+    ]
+    manifest = read_manifest(folder)
+    assert {video.state for video in manifest.videos} == {"done"}
+    for video in manifest.videos:
+        clip = folder.root / video.files["clip"]
+        recipe, made_with = read_tags(clip)
+        assert recipe == video.recipe
+        assert made_with["latents_sha256"] == video.latents_sha256
+        assert len(list(read_frames(clip))) == 9
+        assert video.bytes == sum((folder.root / path).stat().st_size for path in video.files.values())
+    assert "4 of 4 videos done" in result.err
+
+
+def test_the_same_command_makes_the_same_latents(wantui: Wantui, small: list[str]) -> None:
+    first, second = (
+        read_manifest(batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))) for _ in range(2)
+    )
+    assert [v.latents_sha256 for v in first.videos] == [v.latents_sha256 for v in second.videos]
+    assert len({v.latents_sha256 for v in first.videos}) == 2
+
+
+def test_store_latents_writes_every_state_and_changes_nothing(wantui: Wantui, small: list[str]) -> None:
+    plain = read_manifest(batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)))
+    folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, "--store-latents", *small))
+    video = read_manifest(folder).videos[0]
+    assert video.latents_sha256 == plain.videos[0].latents_sha256
+    group: Any = zarr.open_group(folder.root / video.files["latents"], mode="r")
+    assert group["latents"].shape == (4, 16, 3, 4, 4)
+    noise = torch.randn((1, 16, 3, 4, 4), generator=torch.Generator().manual_seed(video.seed))
+    assert np.array_equal(group["latents"][0], noise[0].numpy())
+    flat = group["latents"][:].reshape(4, -1).astype(np.float64)
+    assert np.allclose(group["gram"][:], flat @ flat.T, rtol=1e-12)
+
+
+def test_resume_makes_only_what_is_missing(wantui: Wantui, small: list[str]) -> None:
+    folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, *small))
+    before = {video.id: video.latents_sha256 for video in read_manifest(folder).videos}
+    kept = {path: path.stat().st_mtime_ns for path in folder.root.rglob("*.mp4")}
+    lost = folder.clip(1, 1)
+    lost.unlink()
+    del kept[lost]
+    result = wantui("run", "--resume", folder.root)
+    assert result.code == 0
+    assert "1/1 blue seed 42" in result.err
+    assert lost.exists()
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert {video.id: video.latents_sha256 for video in read_manifest(folder).videos} == before
+    again = wantui("run", "--resume", folder.root)
+    assert (again.code, "4 of 4 videos done" in again.err, "1/" in again.err) == (0, True, False)
+
+
+def test_resume_takes_the_same_template_and_options_and_refuses_others(wantui: Wantui, small: list[str]) -> None:
+    options = ["--videos-per-variation", 1, *small]
+    folder = batch(wantui("run", "-t", TEMPLATE, *options))
+    before = {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()}
+    assert wantui("run", "-t", TEMPLATE, *options, "--resume", folder.root).code == 0
+    other = wantui("run", "-t", "a [green|blue] (circle)", *options, "--resume", folder.root)
+    assert (other.code, TEMPLATE in other.err, "another template" in other.err) == (2, True, True)
+    steps = wantui("run", "-t", TEMPLATE, *options, "--set", "model_settings.steps=4", "--resume", folder.root)
+    assert (steps.code, "steps: 3, and these options say 4" in steps.err) == (2, True)
+    more = wantui("run", "-t", TEMPLATE, *small, "--videos-per-variation", 2, "--resume", folder.root)
+    assert (more.code, "a batch of 2 videos" in more.err) == (2, True)
+    assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()} == before
+
+
+def test_resume_refuses_weights_that_have_changed(
+    wantui: Wantui, small: list[str], tiny_models: dict[str, WanModel], tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_models["wan2.1"].location, copy)
+    options = [*small, "--set", f"model_settings.model_id={copy}", "--videos-per-variation", 1]
+    folder = batch(wantui("run", "-t", "a star", *options))
+    folder.clip(0, 1).unlink()
+    weights = copy / "transformer/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    result = wantui("run", "--resume", folder.root)
+    assert result.code == 2
+    assert "have changed since this batch was planned" in result.err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("the encoder failed"),
+        TypeError("the encoder failed"),
+        ClipError("the encoder failed"),
+        av.error.ExternalError(1, "the encoder failed", "libx264"),
+    ],
+    ids=repr,
+)
+def test_a_failed_video_does_not_stop_the_batch(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    real = make_video.write_mp4
+
+    def failing(path: Path, *rest: Any) -> None:
+        if path.parent.name == "prompt_000":
+            raise error
+        real(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(make_video, "write_mp4", failing)
+        result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", *small)
+    folder = batch(result)
+    assert result.code == 1
+    assert "1 of 2 videos done, 1 failed" in result.err
+    assert f"failed: red seed 42: {type(error).__name__}: " in result.err
+    assert "the encoder failed" in result.err
+    assert [video.state for video in read_manifest(folder).videos] == ["failed", "done"]
+    assert not folder.clip(0, 1).exists()
+    assert not folder.latents(0, 1).exists()
+    assert not list(folder.root.rglob("*.partial"))
+    assert wantui("run", "--resume", folder.root).code == 0
+
+
+def test_nan_in_the_latents_fails_the_video_by_step(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = engine_run.load_for
+
+    def spoilt(*arguments: Any) -> Any:
+        pipeline = real(*arguments)
+        pipeline.transformer.register_forward_hook(lambda module, inputs, output: (output[0] * float("nan"),))
+        return pipeline
+
+    monkeypatch.setattr(engine_run, "load_for", spoilt)
+    result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
+    assert result.code == 1
+    assert "NaN or infinity after step 1 of 3" in result.err
+
+
+def test_ctrl_c_leaves_nothing_half_written_and_says_how_to_go_on(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = make_video.decode_frames
+
+    def interrupted(*arguments: Any) -> Any:
+        frames = real(*arguments)
+        yield next(frames)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(make_video, "decode_frames", interrupted)
+        result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", *small)
+    assert result.code == 130
+    assert "interrupted: 0 of 2 videos are done; go on with\n  wantui run --resume outputs/" in result.err
+    assert [Path(file).name for file in files("outputs") if "configs" not in file] == ["batch.json"]
+    assert wantui("run", "--resume", next(Path("outputs").iterdir())).code == 0
+
+
+def test_json_lines_tell_every_event(wantui: Wantui, small: list[str]) -> None:
+    result = wantui("run", "--json", "-t", TEMPLATE, "--videos-per-variation", 1, *small)
+    events = [json.loads(line) for line in result.out.splitlines()]
+    one_video = ["started", "step", "step", "step", "done"]
+    assert [event["event"] for event in events] == ["loading", *one_video, *one_video, "end"]
+    assert events[-1]["done"] == 2
+
+
+def test_without_a_template_run_says_what_to_give(wantui: Wantui) -> None:
+    result = wantui("run")
+    assert result.code == 2
+    assert "give a template" in result.err
+
+
+def test_missing_weights_without_a_network_say_what_to_do(wantui: Wantui) -> None:
+    result = wantui("run", "-c", "default", "-t", "a cat", "--videos-per-variation", 1)
+    assert result.code == 2
+    assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers are not on this machine" in result.err
+    assert "model_id: nano" in result.err
+    assert files() == []
+
+
+def test_two_programs_do_not_write_one_batch(wantui: Wantui, small: list[str]) -> None:
+    folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
+    with one_writer(folder.root):
+        result = wantui("run", "--resume", folder.root)
+    assert result.code == 2
+    assert "another wantui is at work in" in result.err
+    assert wantui("run", "--resume", folder.root).code == 0
+
+
+def test_a_disk_that_fills_up_under_the_manifest_is_a_sentence_and_keeps_the_clips(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written = engine_run.write_manifest, 0
+
+    def full(*arguments: Any) -> None:
+        nonlocal written
+        written += 1
+        if written > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_run, "write_manifest", full)
+        result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
+    assert result.code == 1
+    assert "no room is left in outputs/" in result.err
+    folder = BatchFolder(next(Path("outputs").iterdir()))
+    assert folder.clip(0, 1).exists()
+    assert wantui("run", "--resume", folder.root).code == 0
+
+
+def test_resume_takes_the_device_that_is_given_now(wantui: Wantui, small: list[str]) -> None:
+    folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
+    folder.clip(0, 1).unlink()
+    result = wantui("run", "--resume", folder.root, "--set", "model_settings.device=cuda:7")
+    assert result.code == 3
+    assert folder.manifest.exists()
+    assert wantui("run", "--resume", folder.root, "--seed", 42).code == 0
+    assert folder.clip(0, 1).exists()
+
+
+def test_a_gpu_that_is_not_here_is_exit_code_3(wantui: Wantui, small: list[str]) -> None:
+    result = wantui("run", "-t", "a star", *small, "--set", "model_settings.device=cuda:7")
+    assert result.code == 3
+    assert "cuda:7 is not here" in result.err
+    assert files() == []
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_made(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    usage = type(shutil.disk_usage("."))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    result = wantui("run", "-t", "a star", *small)
+    assert result.code == 2
+    assert "has 1.0 kB free" in result.err
+    assert files() == []
