@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
+from scipy.stats import norm
 
 from wantui.models.nano import WEIGHTS
 from wantui.models.nano.autoencoder import decode_clip, encode_clip, new_autoencoder, whole_clip
@@ -21,7 +22,15 @@ from wantui.models.nano.render import (
     to_signed,
 )
 from wantui.models.nano.tokenizer import build_tokenizer
-from wantui.models.nano.transformer import TEXT_LENGTH, new_text_encoder, new_transformer, predict, text_embeddings
+from wantui.models.nano.transformer import (
+    TEXT_LENGTH,
+    attention_loss,
+    draw_sigmas,
+    new_text_encoder,
+    new_transformer,
+    predict,
+    text_embeddings,
+)
 from wantui.models.nano.world import (
     BACKGROUNDS,
     COLOURS,
@@ -62,7 +71,14 @@ def test_captions_name_everything_or_leave_out_what_they_may(rng: np.random.Gene
         for k in range(scenes.count[i]):
             start, end = caption.shape_words[k]
             assert caption.text[start:end] == SHAPES[scenes.shape[i, k]]
-            assert list(COLOURS)[scenes.colour[i, k]] in caption.text
+            start, end = caption.phrases[k]
+            phrase, motion = caption.text[start:end], list(MOTIONS)[scenes.motion[i, k]]
+            assert phrase.split()[1:] == [
+                list(COLOURS)[scenes.colour[i, k]],
+                SHAPES[scenes.shape[i, k]],
+                "staying" if motion == "still" else "moving",
+                motion,
+            ]
         assert caption.text.endswith(f"over a {list(BACKGROUNDS)[scenes.background[i]]} background")
     partial = describe(scenes, rng)
     assert any("background" not in caption.text for caption in partial)
@@ -174,6 +190,25 @@ def test_training_sees_512_text_positions_as_the_stock_transformer_does() -> Non
         all_positions = torch.cat([text, torch.zeros(2, 512 - TEXT_LENGTH, text.shape[-1])], dim=1)
         stock = transformer(latents, timestep, all_positions, return_dict=False)[0]
     assert torch.allclose(collapsed, stock, atol=1e-4)
+
+
+def test_noise_levels_follow_their_published_distribution() -> None:
+    torch.manual_seed(0)
+    sigma = draw_sigmas(20_000, "cpu").double().numpy()
+    for level in (0.1, 0.3, 0.5, 0.7, 0.9):
+        expected = 0.9 * norm.cdf((math.log(level / (1 - level)) - 0.4) / 1.2) + 0.1 * level
+        assert (sigma < level).mean() == pytest.approx(expected, abs=0.005)
+
+
+def test_the_attention_loss_is_least_where_attention_lies_on_the_object() -> None:
+    coverage = torch.zeros(1, 2, 8)
+    coverage[0, 0, 2:4] = 1.0
+    on_object, beside = torch.zeros(1, 4, 8), torch.zeros(1, 4, 8)
+    on_object[0, ::2, 2:4], beside[0, ::2, 4:6] = 0.5, 0.5
+    weight = torch.ones(1)
+    assert float(attention_loss(on_object, coverage, weight)) == pytest.approx(math.log(2), abs=1e-4)
+    assert float(attention_loss(beside, coverage, weight)) > 10
+    assert float(attention_loss(on_object, coverage, 0 * weight)) == 0
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:

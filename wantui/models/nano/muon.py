@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Five Newton-Schulz steps toward the nearest semi-orthogonal matrices; [n, rows, columns], rows <= columns."""
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = (matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(5):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x

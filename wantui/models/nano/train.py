@@ -1,7 +1,7 @@
 """Train nano from scratch and write its diffusers directory: python -m wantui.models.nano.train --output DIR.
 
-The defaults are for one GPU; the model card gives the numbers that the shipped weights were trained with. `--stage` and
-`--minutes` split the work for machines that are lent for shorter times.
+The defaults are what the shipped weights were trained with. A call that was interrupted is typed again and goes on from
+what it finds in DIR: the autoencoder, the encoded clips, and the last state of the transformer.
 """
 
 import time
@@ -16,28 +16,23 @@ from wantui.models.nano.autoencoder import train_autoencoder
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.models.nano.transformer import TransformerTraining, encode_clips, new_training, train_transformer
 
-VIDEO_BANK = 12288
-"""Clips drawn for the autoencoder, at most."""
-BATCH_SIZE, PEAK_RATE = {"cuda": 256, "cpu": 16}, {"cuda": 7e-3, "cpu": 4e-3}
-"""Of the transformer."""
+STEPS_BETWEEN_STATES = 125
 
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for weights and checkpoints.")
-@click.option("--stage", type=click.Choice(["all", "autoencoder", "transformer"]), default="all")
-@click.option("--image-steps", default=400, show_default=True, help="Steps of the autoencoder on single frames.")
-@click.option("--clip-steps", default=2000, show_default=True, help="Steps of the autoencoder on whole clips.")
-@click.option("--clips", "n_clips", default=65536, show_default=True, help="Clips encoded for the transformer.")
-@click.option("--transformer-steps", default=9000, show_default=True)
-@click.option("--minutes", type=float, help="Stop the transformer after this time; the next call goes on.")
+@click.option("--image-steps", default=300, show_default=True, help="Steps of the autoencoder on single frames.")
+@click.option("--clip-steps", default=2200, show_default=True, help="Steps of the autoencoder on clips.")
+@click.option("--autoencoder-clips", default=2048, show_default=True, help="Clips drawn for the autoencoder.")
+@click.option("--clips", "n_clips", default=12288, show_default=True, help="Clips encoded for the transformer.")
+@click.option("--transformer-steps", default=5200, show_default=True)
 def main(
     output: Path,
-    stage: str,
     image_steps: int,
     clip_steps: int,
+    autoencoder_clips: int,
     n_clips: int,
     transformer_steps: int,
-    minutes: float | None,
 ) -> None:
     """Train nano."""
     started = time.monotonic()
@@ -49,27 +44,26 @@ def main(
     def log(line: str) -> None:
         click.echo(f"[{time.monotonic() - started:6.1f} s] {line}")
 
-    if stage in ("all", "autoencoder"):
-        vae = train_autoencoder(image_steps, clip_steps, min(VIDEO_BANK, 2 * n_clips), device, log)
+    if not (output / "vae").exists():
+        vae = train_autoencoder(image_steps, clip_steps, autoencoder_clips, device, log)
         vae.to(torch.bfloat16).save_pretrained(output / "vae")
-    if stage in ("all", "transformer"):
-        vae = AutoencoderKLWan.from_pretrained(output / "vae").to(device).eval()
-        tokenizer = build_tokenizer()
-        clips = encode_clips(vae, tokenizer, n_clips, output / "clips.pt", device, log)
-        training = new_training(len(tokenizer), device)
-        checkpoint = output / "training.pt"
-        if checkpoint.exists():
-            training.load(torch.load(checkpoint, weights_only=True))
-            log(f"going on from step {training.step}")
-        while training.step < transformer_steps and (minutes is None or time.monotonic() - started < 60 * minutes):
-            until = min(transformer_steps, training.step + 250)
-            train_transformer(
-                training, clips, until, transformer_steps, device, log, BATCH_SIZE[device], PEAK_RATE[device]
-            )
-        torch.save(training.state(), checkpoint)
-        training.take_average()
-        save_pipeline(output, tokenizer, training)
-        log(f"saved at step {training.step} of {transformer_steps}")
+    vae = AutoencoderKLWan.from_pretrained(output / "vae").to(device).eval()
+    tokenizer = build_tokenizer()
+    clips = encode_clips(vae, tokenizer, n_clips, output / "clips.pt", device, log)
+    training = new_training(len(tokenizer), device)
+    state = output / "training.pt"
+    if state.exists():
+        training.load(torch.load(state, weights_only=True))
+        log(f"going on from step {training.step}")
+    while training.step < transformer_steps:
+        until = min(transformer_steps, training.step + STEPS_BETWEEN_STATES)
+        train_transformer(training, clips, until, transformer_steps, device, log)
+        written = state.with_suffix(".partial")
+        torch.save(training.state(), written)
+        written.replace(state)
+    training.take_average()
+    save_pipeline(output, tokenizer, training)
+    log(f"saved {output}")
 
 
 def save_pipeline(output: Path, tokenizer: PreTrainedTokenizerBase, training: TransformerTraining) -> None:

@@ -23,15 +23,15 @@ from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 from wantui.models.nano.autoencoder import LATENT_CHANNELS, encode_clip, whole_clip
 from wantui.models.nano.muon import Muon
 from wantui.models.nano.render import cell_coverage, render, to_signed
-from wantui.models.nano.world import describe, sample_scenes
+from wantui.models.nano.world import Caption, describe, sample_scenes
 
 PIPELINE_TEXT_LENGTH = 512
 TEXT_LENGTH = 32
 CAPTIONS_PER_CLIP = 4
+BATCH_SIZE = 16
+PEAK_RATE, WARM_UP_STEPS = 4e-3, 300
 DROPPED_CAPTIONS = 0.1
 ATTENTION_LOSS_WEIGHT = 0.02
-ATTENTION_LOSS_FROM = 0.4
-"""Share of the training after which the shape word's attention is supervised, every other step."""
 NOT_MATRICES = ("condition_embedder", "proj_out", "patch_embedding", "shared", "relative")
 
 
@@ -55,17 +55,17 @@ def new_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
 
 
 def new_transformer() -> WanTransformer3DModel:
-    """A WanTransformer3DModel of 4 blocks and width 128; Xavier initialisation, output layer at zero."""
+    """A WanTransformer3DModel of 6 blocks and width 192; Xavier initialisation, output layer at zero."""
     transformer = WanTransformer3DModel(
         patch_size=(1, 2, 2),
-        num_attention_heads=4,
+        num_attention_heads=6,
         attention_head_dim=32,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         text_dim=128,
         freq_dim=128,
-        ffn_dim=512,
-        num_layers=4,
+        ffn_dim=768,
+        num_layers=6,
         cross_attn_norm=True,
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=256,
@@ -164,7 +164,7 @@ class LatentClips:
     latents: Tensor  # bfloat16 [n, 16, 5, 16, 16], normalised
     coverage: Tensor  # float16 [n, 2, cells]
     ids: Tensor  # uint8 [n, captions, TEXT_LENGTH]
-    words: Tensor  # bool [n, captions, 2, TEXT_LENGTH], tokens of each object's shape word
+    words: Tensor  # bool [n, captions, 4, TEXT_LENGTH], tokens of each object's shape word, and of its phrase
 
 
 @torch.no_grad()
@@ -186,14 +186,18 @@ def encode_clips(
     mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1, 1)
     std = torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
     latents, coverage = [], []
-    batch_size = 64 if device == "cuda" else 4
+    encode = torch.compile(encode_clip)
+    batch_size = 64 if device == "cuda" else 8
     for start in range(0, n, batch_size):
         video, masks = render(scenes[start : start + batch_size], device)
-        latents.append(((encode_clip(vae, to_signed(video))[0] - mean) / std).bfloat16())
+        with torch.autocast(device, torch.bfloat16):
+            clip_mean, _ = encode(vae, to_signed(video).to(memory_format=torch.channels_last_3d))
+        latents.append(((clip_mean.float() - mean) / std).bfloat16())
         coverage.append(cell_coverage(masks).half())
-    log(f"{n} clips encoded")
+        if start % 2048 == 0 or start + batch_size >= n:
+            log(f"{start + len(video)} of {n} clips encoded")
     ids = torch.zeros(n, CAPTIONS_PER_CLIP, TEXT_LENGTH, dtype=torch.uint8)
-    words = torch.zeros(n, CAPTIONS_PER_CLIP, 2, TEXT_LENGTH, dtype=torch.bool)
+    words = torch.zeros(n, CAPTIONS_PER_CLIP, 4, TEXT_LENGTH, dtype=torch.bool)
     for j in range(CAPTIONS_PER_CLIP):
         captions = describe(scenes, rng)
         encoded = tokenizer(
@@ -201,8 +205,7 @@ def encode_clips(
         )
         ids[:, j] = torch.tensor(encoded["input_ids"], dtype=torch.uint8)
         offsets = torch.tensor(encoded["offset_mapping"])  # [n, positions, start and end]
-        for k in range(2):
-            spans = torch.tensor([c.shape_words[k] if k < len(c.shape_words) else (0, 0) for c in captions])
+        for k, spans in enumerate(torch.tensor([_spans(c) for c in captions]).unbind(1)):
             words[:, j, k] = (offsets[..., 0] < spans[:, 1:]) & (offsets[..., 1] > spans[:, :1])
     log("captions tokenised")
     clips = LatentClips(torch.cat(latents), torch.cat(coverage), ids.to(device), words.to(device))
@@ -210,11 +213,19 @@ def encode_clips(
     return clips
 
 
+def _spans(caption: Caption) -> list[tuple[int, int]]:
+    """Of two shape words, then of two phrases; empty ones for an object that is not there."""
+    missing = [(0, 0)] * (2 - len(caption.shape_words))
+    return [*caption.shape_words, *missing, *caption.phrases, *missing]
+
+
 def attention_loss(maps: Tensor, coverage: Tensor, weight: Tensor) -> Tensor:
     """Cross-entropy between where a word's attention lies and the cells of its object, for visible objects.
 
-    maps and coverage: [n, 2, cells]. weight: [n], how much each clip counts.
+    maps: [n, 4, cells], of each object's shape word, then of its phrase. coverage: [n, 2, cells]. weight: [n], how
+    much each clip counts.
     """
+    coverage = torch.cat([coverage, coverage], dim=1)
     attention = maps / maps.sum(-1, keepdim=True).clamp_min(1e-8)
     total = coverage.sum(-1)
     entropy = -(coverage / total.clamp_min(1e-3)[..., None] * (attention + 1e-6).log()).sum(-1)
@@ -274,6 +285,14 @@ def new_training(vocabulary_size: int, device: str) -> TransformerTraining:
     return TransformerTraining(text_encoder, transformer, [p.detach().clone() for _, p in named], optimizer)
 
 
+def draw_sigmas(n: int, device: str) -> Tensor:
+    """n noise levels: sigmoid(0.4 + 1.2 N(0, 1)), a tenth uniform; one from each n-th of the distribution, shuffled."""
+    share = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
+    sigma = torch.sigmoid(0.4 + 1.2 * torch.special.ndtri(share))
+    anywhere = torch.rand(n, device=device) < 0.1
+    return torch.where(anywhere, share, sigma)
+
+
 def train_transformer(
     training: TransformerTraining,
     clips: LatentClips,
@@ -281,26 +300,22 @@ def train_transformer(
     total_steps: int,
     device: str,
     log: Callable[[str], None],
-    batch_size: int = 256,
-    peak_rate: float = 7e-3,
 ) -> None:
     """Go on training to `until_step` of a schedule of `total_steps`: warm-up, then cosine to zero."""
     torch.manual_seed(1000 + training.step)
     block_forward = torch.compile(block_with_attention_map)
-    autocast = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
+    autocast = torch.autocast(device, torch.bfloat16)
     empty = torch.zeros(TEXT_LENGTH, dtype=torch.long, device=device)
     empty[0] = 1
     losses = []
     while training.step < until_step:
         done = training.step / total_steps
-        chosen = torch.randint(len(clips.latents), (batch_size,), device=device)
-        caption = torch.randint(CAPTIONS_PER_CLIP, (batch_size,), device=device)
-        dropped = torch.rand(batch_size, device=device) < DROPPED_CAPTIONS
+        chosen = torch.randint(len(clips.latents), (BATCH_SIZE,), device=device)
+        caption = torch.randint(CAPTIONS_PER_CLIP, (BATCH_SIZE,), device=device)
+        dropped = torch.rand(BATCH_SIZE, device=device) < DROPPED_CAPTIONS
         ids = torch.where(dropped[:, None], empty, clips.ids[chosen, caption].long())
         latents = clips.latents[chosen].float()
-        sigma = torch.sigmoid(0.4 + 1.2 * torch.randn(batch_size, device=device))
-        anywhere = torch.rand(batch_size, device=device) < 0.1
-        sigma = torch.where(anywhere, torch.rand(batch_size, device=device), sigma)
+        sigma = draw_sigmas(BATCH_SIZE, device)
         noise = torch.randn_like(latents)
         noisy = torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1, 1))
         with autocast:
@@ -311,18 +326,14 @@ def train_transformer(
             )
         loss = F.mse_loss(velocity.float(), noise - latents)
         losses.append(loss.detach())
-        if done >= ATTENTION_LOSS_FROM and training.step % 2 == 0:
-            supervised = attention_loss(maps, clips.coverage[chosen].float(), (1 - sigma) * ~dropped)
-            loss = loss + ATTENTION_LOSS_WEIGHT * supervised
-        loss.backward()
+        supervised = attention_loss(maps, clips.coverage[chosen].float(), (1 - sigma) * ~dropped)
+        (loss + ATTENTION_LOSS_WEIGHT * supervised).backward()
         nn.utils.clip_grad_norm_(training.parameters(), 1.0)
         decay = 0.5 * (1 + math.cos(math.pi * done))
-        training.optimizer.step(peak_rate * min(1.0, (training.step + 1) / 300) * (decay + 0.002))
+        training.optimizer.step(PEAK_RATE * min(1.0, (training.step + 1) / WARM_UP_STEPS) * (decay + 0.002))
         training.step += 1
         if training.step % 10 == 0:
             # About the last 300 steps; at the start the average follows at once.
             horizon = 0.03 if training.step > 500 else 0.5
             torch._foreach_lerp_(training.averaged, [p.detach() for p in training.parameters()], horizon)
-        if training.step % 250 == 0 or training.step == until_step:
-            log(f"transformer, step {training.step}: flow loss {torch.stack(losses).mean().item():.4f}")
-            losses.clear()
+    log(f"transformer, step {training.step}: flow loss {torch.stack(losses).mean().item():.4f}")

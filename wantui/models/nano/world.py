@@ -61,10 +61,11 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, with the character span of each object's shape word."""
+    """A caption, with the character span of each object's shape word and of all that is said of the object."""
 
     text: str
     shape_words: tuple[tuple[int, int], ...]
+    phrases: tuple[tuple[int, int], ...]
 
 
 def held_out(scenes: Scenes) -> NDArray[np.bool_]:
@@ -130,9 +131,10 @@ def describe(scenes: Scenes, rng: np.random.Generator | None = None) -> list[Cap
 
     captions = []
     for i in range(len(scenes)):
-        text, shape_words = "", []
+        text, shape_words, phrases = "", [], []
         for k in range(scenes.count[i]):
             text += " and a" if k else "a"
+            phrase_start = len(text) + 1
             if told("size"):
                 text += " " + list(SIZES)[scenes.size[i, k]]
             if told("colour"):
@@ -143,9 +145,10 @@ def describe(scenes: Scenes, rng: np.random.Generator | None = None) -> list[Cap
             if told("motion"):
                 motion = list(MOTIONS)[scenes.motion[i, k]]
                 text += " staying still" if motion == "still" else f" moving {motion}"
+            phrases.append((phrase_start, len(text)))
         if told("background"):
             text += f" over a {list(BACKGROUNDS)[scenes.background[i]]} background"
         if rng is not None and rng.random() < WRITTEN_AS_SENTENCE:
             text = text[0].upper() + text[1:] + "."
-        captions.append(Caption(text, tuple(shape_words)))
+        captions.append(Caption(text, tuple(shape_words), tuple(phrases)))
     return captions
