@@ -68,10 +68,12 @@ def main(
 
 def save_pipeline(output: Path, tokenizer: PreTrainedTokenizerBase, training: TransformerTraining) -> None:
     """Write the diffusers directory, weights in bfloat16."""
+    vae = AutoencoderKLWan.from_pretrained(output / "vae")
+    vae.register_to_config(_name_or_path="nano")  # and not where it lay when it was trained
     WanPipeline(
         tokenizer=tokenizer,
         text_encoder=training.text_encoder.eval().to(torch.bfloat16),
-        vae=AutoencoderKLWan.from_pretrained(output / "vae").to(torch.bfloat16),
+        vae=vae.to(torch.bfloat16),
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
         transformer=training.transformer.eval().to(torch.bfloat16),
     ).save_pretrained(output)
