@@ -1,7 +1,8 @@
 """Train nano from scratch and write its diffusers directory: python -m wantui.models.nano.train --output DIR.
 
-The defaults are what the shipped weights were trained with. A call that was interrupted is typed again and goes on from
-what it finds in DIR: the autoencoder, the encoded clips, and the last state of the transformer.
+The defaults are what the shipped weights were trained with, but for what the model card says. A call that was
+interrupted is typed again and goes on from what it finds in DIR: the autoencoder, the encoded clips, and the last state
+of the transformer.
 """
 
 import time
@@ -16,7 +17,7 @@ from wantui.models.nano.autoencoder import train_autoencoder
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.models.nano.transformer import TransformerTraining, encode_clips, new_training, train_transformer
 
-STEPS_BETWEEN_STATES = 125
+STEPS_BETWEEN_STATES = 250
 
 
 @click.command()
@@ -24,8 +25,9 @@ STEPS_BETWEEN_STATES = 125
 @click.option("--image-steps", default=300, show_default=True, help="Steps of the autoencoder on single frames.")
 @click.option("--clip-steps", default=2200, show_default=True, help="Steps of the autoencoder on clips.")
 @click.option("--autoencoder-clips", default=2048, show_default=True, help="Clips drawn for the autoencoder.")
-@click.option("--clips", "n_clips", default=12288, show_default=True, help="Clips encoded for the transformer.")
-@click.option("--transformer-steps", default=5200, show_default=True)
+@click.option("--clips", "n_clips", default=49152, show_default=True, help="Clips encoded for the transformer.")
+@click.option("--transformer-steps", default=6250, show_default=True)
+@click.option("--batch-size", default=256, show_default=True, help="Clips in one step of the transformer.")
 def main(
     output: Path,
     image_steps: int,
@@ -33,6 +35,7 @@ def main(
     autoencoder_clips: int,
     n_clips: int,
     transformer_steps: int,
+    batch_size: int,
 ) -> None:
     """Train nano."""
     started = time.monotonic()
@@ -57,7 +60,7 @@ def main(
         log(f"going on from step {training.step}")
     while training.step < transformer_steps:
         until = min(transformer_steps, training.step + STEPS_BETWEEN_STATES)
-        train_transformer(training, clips, until, transformer_steps, device, log)
+        train_transformer(training, clips, until, transformer_steps, batch_size, device, log)
         written = state.with_suffix(".partial")
         torch.save(training.state(), written)
         written.replace(state)

@@ -28,8 +28,7 @@ from wantui.models.nano.world import Caption, describe, sample_scenes
 PIPELINE_TEXT_LENGTH = 512
 TEXT_LENGTH = 32
 CAPTIONS_PER_CLIP = 4
-BATCH_SIZE = 16
-PEAK_RATE, WARM_UP_STEPS = 4e-3, 300
+PEAK_RATE, WARM_UP_STEPS = 7e-3, 300
 DROPPED_CAPTIONS = 0.1
 ATTENTION_LOSS_WEIGHT = 0.02
 NOT_MATRICES = ("condition_embedder", "proj_out", "patch_embedding", "shared", "relative")
@@ -55,7 +54,7 @@ def new_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
 
 
 def new_transformer() -> WanTransformer3DModel:
-    """A WanTransformer3DModel of 6 blocks and width 192; Xavier initialisation, output layer at zero."""
+    """A WanTransformer3DModel of 8 blocks and width 192; Xavier initialisation, output layer at zero."""
     transformer = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=6,
@@ -65,7 +64,7 @@ def new_transformer() -> WanTransformer3DModel:
         text_dim=128,
         freq_dim=128,
         ffn_dim=768,
-        num_layers=6,
+        num_layers=8,
         cross_attn_norm=True,
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=256,
@@ -298,6 +297,7 @@ def train_transformer(
     clips: LatentClips,
     until_step: int,
     total_steps: int,
+    batch_size: int,
     device: str,
     log: Callable[[str], None],
 ) -> None:
@@ -310,12 +310,12 @@ def train_transformer(
     losses = []
     while training.step < until_step:
         done = training.step / total_steps
-        chosen = torch.randint(len(clips.latents), (BATCH_SIZE,), device=device)
-        caption = torch.randint(CAPTIONS_PER_CLIP, (BATCH_SIZE,), device=device)
-        dropped = torch.rand(BATCH_SIZE, device=device) < DROPPED_CAPTIONS
+        chosen = torch.randint(len(clips.latents), (batch_size,), device=device)
+        caption = torch.randint(CAPTIONS_PER_CLIP, (batch_size,), device=device)
+        dropped = torch.rand(batch_size, device=device) < DROPPED_CAPTIONS
         ids = torch.where(dropped[:, None], empty, clips.ids[chosen, caption].long())
         latents = clips.latents[chosen].float()
-        sigma = draw_sigmas(BATCH_SIZE, device)
+        sigma = draw_sigmas(batch_size, device)
         noise = torch.randn_like(latents)
         noisy = torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1, 1))
         with autocast:
