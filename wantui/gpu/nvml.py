@@ -8,6 +8,7 @@ class Gpu:
     """One GPU as the driver sees it; memory in bytes."""
 
     index: int
+    uuid: str
     name: str
     memory_total: int
     memory_used: int
@@ -39,8 +40,28 @@ def look() -> GpuReport:
         pynvml.nvmlShutdown()
 
 
+def visible(gpus: tuple[Gpu, ...], setting: str | None) -> list[Gpu]:
+    """The GPUs that CUDA_VISIBLE_DEVICES (None: not set) leaves, in its order; numbers and UUIDs are understood.
+
+    As CUDA does it, the first word that names no GPU ends the list.
+    """
+    if setting is None:
+        return list(gpus)
+    chosen: list[Gpu] = []
+    for word in setting.split(","):
+        word = word.strip()
+        found = [
+            gpu for gpu in gpus if str(gpu.index) == word or (word.startswith("GPU-") and gpu.uuid.startswith(word))
+        ]
+        if len(found) != 1:
+            break
+        chosen += found
+    return chosen
+
+
 def _read(pynvml: object, index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # type: ignore[attr-defined]
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]
     name = str(pynvml.nvmlDeviceGetName(handle))  # type: ignore[attr-defined]
-    return Gpu(index, name, int(memory.total), int(memory.used))
+    uuid = str(pynvml.nvmlDeviceGetUUID(handle))  # type: ignore[attr-defined]
+    return Gpu(index, uuid, name, int(memory.total), int(memory.used))

@@ -1,0 +1,414 @@
+"""What can be done with the queue. Every change is one transaction, and is told to those who follow as an event.
+
+A command compares the state that it expects in its WHERE, so that it does no harm when it is given twice.
+"""
+
+import difflib
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from wantui.errors import UserError
+from wantui.queue.database import NAME, open_database
+from wantui.queue.rows import BatchRow, Claim, Event, Hold, NewVideo, VideoRow
+
+WAITING = "('queued', 'interrupted')"
+LETHAL_DEATHS = 2
+"""A video over which so many workers died is not tried again."""
+STEPS_KEPT = 20_000
+"""Events back from the newest, beyond which steps are forgotten; whoever follows has seen them long since."""
+Wish = Literal["go on", "cancel", "pause"]
+Move = Literal["up", "down", "top", "bottom"]
+
+
+class UnknownBatch(UserError):
+    """No batch has such a number or name."""
+
+
+class LostClaim(Exception):
+    """The video is not this worker's any more."""
+
+
+class Queue:
+    """The queue in a directory, for one thread of one process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / NAME
+        self.db = open_database(self.path)
+
+    def close(self) -> None:
+        self.db.close()
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self.db
+            self.db.execute("COMMIT")
+        except BaseException:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+            raise
+
+    def _tell(self, kind: str, batch: int | None = None, video: int | None = None, **data: Any) -> None:
+        self.db.execute(
+            "INSERT INTO event (time, batch, video, kind, data) VALUES (?, ?, ?, ?, ?)",
+            (time.time(), batch, video, kind, json.dumps(data)),
+        )
+
+    def tell(self, kind: str, batch: int | None = None, video: int | None = None, **data: Any) -> None:
+        """Append an event that changes nothing by itself."""
+        with self._change():
+            self._tell(kind, batch, video, **data)
+
+    # What users ask for
+
+    def add(self, folder: Path, device: str, videos: Sequence[NewVideo], new: bool = True) -> int:
+        """Put a batch at the end; or (`new` false) have those videos of a batch made that may be here already."""
+        with self._change() as db:
+            if new:  # what was in a folder of this name is not there any more
+                db.execute("DELETE FROM batch WHERE folder = ?", (str(folder),))
+            row = db.execute("SELECT id FROM batch WHERE folder = ?", (str(folder),)).fetchone()
+            if row is None:
+                row = db.execute(
+                    "INSERT INTO batch (folder, device, place, created) "
+                    "VALUES (?, ?, (SELECT coalesce(max(place), 0) + 1 FROM batch), ?) RETURNING id",
+                    (str(folder), device, time.time()),
+                ).fetchone()
+            batch: int = row["id"]
+            db.execute("UPDATE batch SET device = ?, paused = 0 WHERE id = ?", (device, batch))
+            db.executemany(
+                "INSERT INTO video (batch, number, title, recipe, steps) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (batch, number) DO UPDATE SET state = 'queued', deaths = 0, cancel = 0, rung = 0, "
+                "error = NULL "
+                "WHERE state <> 'running'",
+                [(batch, video.number, video.title, video.recipe, video.steps) for video in videos],
+            )
+            self._tell("added", batch, videos=len(videos))
+        return batch
+
+    def move(self, batch: int, to: Move | int) -> None:
+        """Change the order: one up or down, to an end, or before another batch (its number)."""
+        with self._change() as db:
+            order = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
+            place = order.index(batch)
+            order.remove(batch)
+            match to:
+                case "top":
+                    place = 0
+                case "bottom":
+                    place = len(order)
+                case "up":
+                    place = max(0, place - 1)
+                case "down":
+                    place = place + 1
+                case _:
+                    place = order.index(to) if to != batch else place
+            order.insert(place, batch)
+            db.executemany("UPDATE batch SET place = ? WHERE id = ?", [(n, id_) for n, id_ in enumerate(order, 1)])
+            self._tell("moved", batch)
+
+    def hold(self, kind: str, reason: str, folder: Path | None = None, needed: int | None = None) -> None:
+        """Let no video start. A hold of another kind that is there already stays."""
+        with self._change() as db:
+            added = db.execute(
+                "INSERT OR IGNORE INTO hold VALUES (1, ?, ?, ?, ?)",
+                (kind, reason, None if folder is None else str(folder), needed),
+            )
+            if added.rowcount:
+                self._tell("held", reason=reason)
+
+    def resume(self) -> None:
+        """End whatever holds the queue."""
+        with self._change() as db:
+            if db.execute("DELETE FROM hold").rowcount:
+                self._tell("resumed")
+
+    def pause_batch(self, batch: int, paused: bool) -> None:
+        """Let no video of a batch start (and stop the one that runs at its next step), or let them again."""
+        with self._change() as db:
+            changed = db.execute("UPDATE batch SET paused = ? WHERE id = ? AND paused <> ?", (paused, batch, paused))
+            if changed.rowcount:
+                self._tell("batch paused" if paused else "batch resumed", batch)
+
+    def cancel(self, batch: int, number: int | None = None) -> list[int]:
+        """Give up a batch's videos, or one; those that run stop at their next step. Returns which are given up now."""
+        with self._change() as db:
+            which, arguments = _which(batch, number)
+            db.execute(f"UPDATE video SET cancel = 1 WHERE {which} AND state = 'running'", arguments)
+            rows = db.execute(
+                f"UPDATE video SET state = 'cancelled', finished = ? WHERE {which} AND state IN {WAITING} "
+                "RETURNING id, number",
+                (time.time(), *arguments),
+            ).fetchall()
+            for row in rows:
+                self._tell("cancelled", batch, row["id"])
+        return [row["number"] for row in rows]
+
+    def retry(self, batch: int, number: int | None = None) -> int:
+        """Queue again what failed or was cancelled; returns how many."""
+        with self._change() as db:
+            which, arguments = _which(batch, number)
+            rows = db.execute(
+                "UPDATE video SET state = 'queued', deaths = 0, cancel = 0, error = NULL, rung = 0 "
+                f"WHERE {which} AND state IN ('failed', 'cancelled') RETURNING id",
+                arguments,
+            ).fetchall()
+            if rows:
+                self._tell("retried", batch, videos=len(rows))
+        return len(rows)
+
+    def remove(self, batch: int) -> None:
+        """Forget a batch; its folder stays.
+
+        Raises:
+            UserError: a video of it runs.
+        """
+        with self._change() as db:
+            if db.execute("SELECT 1 FROM video WHERE batch = ? AND state = 'running'", (batch,)).fetchone():
+                raise UserError(f"a video of batch {batch} is being made; cancel it first: wantui queue cancel {batch}")
+            db.execute("DELETE FROM batch WHERE id = ?", (batch,))
+            db.execute("DELETE FROM event WHERE batch = ?", (batch,))
+            self._tell("removed", None)
+
+    # What workers do
+
+    def claim(self, worker: str, devices: Iterable[str]) -> Claim | None:
+        """The next video that this worker is to make; no other worker gets it.
+
+        Args:
+            devices: the values of a batch's device that this worker serves.
+        """
+        names = list(devices)
+        marks = ", ".join("?" * len(names))
+        with self._change() as db:
+            row = db.execute(
+                "UPDATE video SET state = 'running', worker = ?, attempt = attempt + 1, step = 0, started = ?, "
+                "finished = NULL, error = NULL WHERE id = ("
+                "  SELECT video.id FROM batch CROSS JOIN video ON video.batch = batch.id"
+                f"  WHERE video.state IN {WAITING} AND NOT batch.paused AND batch.device IN ({marks})"
+                "  AND NOT EXISTS (SELECT 1 FROM hold)"
+                "  ORDER BY batch.place, video.number LIMIT 1"
+                ") RETURNING *",
+                (worker, time.time(), *names),
+            ).fetchone()
+            if row is None:
+                return None
+            db.execute(
+                "DELETE FROM event WHERE kind = 'step' AND seq < (SELECT max(seq) FROM event) - ?", (STEPS_KEPT,)
+            )
+            batch = db.execute("SELECT folder, device FROM batch WHERE id = ?", (row["batch"],)).fetchone()
+            self._tell("started", row["batch"], row["id"], title=row["title"], number=row["number"], worker=worker)
+        return Claim(
+            row["id"],
+            row["batch"],
+            row["attempt"],
+            Path(batch["folder"]),
+            batch["device"],
+            row["number"],
+            row["title"],
+            row["recipe"],
+            row["rung"],
+        )
+
+    def step(self, claim: Claim, index: int, count: int, seconds: float, sigma: float) -> Wish:
+        """Say that a step (from 0) is done; returns what users want to happen now."""
+        with self._change() as db:
+            self._set(claim, "step = ?, steps = ?", (index + 1, count))
+            self._tell(
+                "step", claim.batch, claim.video, step=index + 1, steps=count, seconds=round(seconds, 4), sigma=sigma
+            )
+            row = db.execute(
+                "SELECT video.cancel, batch.paused OR EXISTS (SELECT 1 FROM hold WHERE kind = 'paused') AS paused "
+                "FROM video JOIN batch ON batch.id = video.batch WHERE video.id = ?",
+                (claim.video,),
+            ).fetchone()
+        return "cancel" if row["cancel"] else "pause" if row["paused"] else "go on"
+
+    def done(self, claim: Claim, **data: Any) -> None:
+        """The video and its manifest entry are on disk."""
+        self._end(claim, "done", None, data)
+
+    def failed(self, claim: Claim, error: str, **data: Any) -> None:
+        """The video cannot be made."""
+        self._end(claim, "failed", error, {"error": error, **data})
+
+    def cancelled(self, claim: Claim) -> None:
+        """The video was stopped because a user gave it up."""
+        self._end(claim, "cancelled", None, {})
+
+    def release(self, claim: Claim, reason: str, rung: int | None = None) -> None:
+        """Give a video back; whoever claims it next goes on from its checkpoint."""
+        with self._change():
+            self._set(claim, "state = 'queued', worker = NULL, rung = ?", (claim.rung if rung is None else rung,))
+            self._tell("released", claim.batch, claim.video, reason=reason)
+
+    def fail_batch(self, claim: Claim, error: str, exit_code: int) -> None:
+        """Nothing of this claim's batch can be made, as when there are no weights."""
+        with self._change() as db:
+            self._set(claim, "state = 'failed', worker = NULL, finished = ?, error = ?", (time.time(), error))
+            db.execute(
+                f"UPDATE video SET state = 'failed', finished = ?, error = ? WHERE batch = ? AND state IN {WAITING}",
+                (time.time(), error, claim.batch),
+            )
+            self._tell("refused", claim.batch, error=error, exit_code=exit_code)
+
+    def _end(self, claim: Claim, state: str, error: str | None, data: dict[str, Any]) -> None:
+        with self._change():
+            self._set(claim, f"state = '{state}', worker = NULL, finished = ?, error = ?", (time.time(), error))
+            self._tell(state, claim.batch, claim.video, title=claim.title, number=claim.number, **data)
+
+    def _set(self, claim: Claim, assignments: str, values: tuple[Any, ...]) -> None:
+        changed = self.db.execute(
+            f"UPDATE video SET {assignments} WHERE id = ? AND attempt = ? AND state = 'running'",
+            (*values, claim.video, claim.attempt),
+        )
+        if not changed.rowcount:
+            raise LostClaim(f"{claim.title} is not made here any more")
+
+    # What the engine does
+
+    def worker_died(self, worker: str, why: str, blame: bool) -> list[VideoRow]:
+        """Take back what a dead worker was making; returns those videos as they stand now.
+
+        Args:
+            blame: whether the video may have been the cause, which it may be once and no more.
+        """
+        lethal = f"NOT cancel AND deaths + :blame >= {LETHAL_DEATHS}"
+        with self._change() as db:
+            rows = db.execute("SELECT id FROM video WHERE worker = ? AND state = 'running'", (worker,)).fetchall()
+            for row in rows:
+                db.execute(
+                    "UPDATE video SET deaths = deaths + :blame, worker = NULL, finished = :now, state = CASE "
+                    f"WHEN cancel THEN 'cancelled' WHEN {lethal} THEN 'failed' ELSE 'interrupted' END, "
+                    f"error = CASE WHEN {lethal} THEN :error END WHERE id = :id",
+                    {
+                        "now": time.time(),
+                        "blame": blame,
+                        "error": f"{LETHAL_DEATHS} workers died while they made it, the last: {why}",
+                        "id": row["id"],
+                    },
+                )
+                video = self.video(row["id"])
+                self._tell(
+                    video.state, video.batch, video.id, title=video.title, number=video.number, error=video.error or why
+                )
+        return [self.video(row["id"]) for row in rows]
+
+    def recover(self) -> int:
+        """What no engine watches over any more is interrupted; the queue is held until a user has seen that.
+
+        Returns how many videos are interrupted.
+        """
+        with self._change() as db:
+            rows = db.execute(
+                "UPDATE video SET state = 'interrupted', worker = NULL WHERE state = 'running' "
+                "RETURNING id, batch, title"
+            ).fetchall()
+            for row in rows:
+                self._tell("interrupted", row["batch"], row["id"], title=row["title"], error="the engine ended")
+            (count,) = db.execute("SELECT count(*) FROM video WHERE state = 'interrupted'").fetchone()
+        if count:
+            many = "1 video was" if count == 1 else f"{count} videos were"
+            self.hold("interrupted", f"{many} interrupted when the engine ended")
+        return int(count)
+
+    def waiting(self, devices: Iterable[str]) -> bool:
+        """Whether a worker that serves these devices would find something to do."""
+        names = list(devices)
+        row = self.db.execute(
+            "SELECT EXISTS (SELECT 1 FROM batch CROSS JOIN video ON video.batch = batch.id "
+            f"WHERE video.state IN {WAITING} AND NOT batch.paused AND batch.device IN ({', '.join('?' * len(names))}) "
+            "AND NOT EXISTS (SELECT 1 FROM hold))",
+            names,
+        ).fetchone()
+        return bool(row[0])
+
+    def cancelling(self) -> set[str]:
+        """Workers that make a video that was given up."""
+        return {row["worker"] for row in self.db.execute("SELECT worker FROM video WHERE state = 'running' AND cancel")}
+
+    # What is shown
+
+    def held(self) -> Hold | None:
+        row = self.db.execute("SELECT * FROM hold").fetchone()
+        if row is None:
+            return None
+        return Hold(row["kind"], row["reason"], Path(row["folder"]) if row["folder"] else None, row["needed"])
+
+    def batches(self, limit: int = 1000, offset: int = 0) -> list[BatchRow]:
+        """Batches in their order, with counts of their videos' states."""
+        rows = self.db.execute("SELECT * FROM batch ORDER BY place, id LIMIT ? OFFSET ?", (limit, offset)).fetchall()
+        return [self._batch(row) for row in rows]
+
+    def batch(self, id_: int) -> BatchRow | None:
+        row = self.db.execute("SELECT * FROM batch WHERE id = ?", (id_,)).fetchone()
+        return None if row is None else self._batch(row)
+
+    def _batch(self, row: sqlite3.Row) -> BatchRow:
+        counts = self.db.execute("SELECT state, count(*) FROM video WHERE batch = ? GROUP BY state", (row["id"],))
+        return BatchRow(
+            row["id"], Path(row["folder"]), row["device"], bool(row["paused"]), row["created"], dict(map(tuple, counts))
+        )
+
+    def find_batch(self, word: str) -> BatchRow:
+        """The batch with a number, a folder's name or a path.
+
+        Raises:
+            UnknownBatch: names the nearest.
+        """
+        known = self.batches(limit=-1)
+        for batch in known:
+            if word in (str(batch.id), batch.name) or Path(word).absolute() == batch.folder:
+                return batch
+        if not known:
+            raise UnknownBatch(f"no batch {word!r}: the queue is empty")
+        names = [name for batch in known for name in (str(batch.id), batch.name)]
+        near = difflib.get_close_matches(word, names, 1, 0.5) or [str(known[-1].id)]
+        raise UnknownBatch(f"no batch {word!r} is on the queue; did you mean {near[0]}? wantui queue ls shows all")
+
+    def videos(self, batch: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
+        """Videos of a batch in their order."""
+        rows = self.db.execute(
+            "SELECT * FROM video WHERE batch = ? ORDER BY number LIMIT ? OFFSET ?", (batch, limit, offset)
+        )
+        return [_video(row) for row in rows]
+
+    def running(self) -> list[VideoRow]:
+        return [_video(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
+
+    def video(self, id_: int) -> VideoRow:
+        return _video(self.db.execute("SELECT * FROM video WHERE id = ?", (id_,)).fetchone())
+
+    def last_seq(self) -> int:
+        """Number of the latest event."""
+        (seq,) = self.db.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
+        return int(seq)
+
+    def events(self, after: int, batch: int | None = None) -> list[Event]:
+        """What happened after the event numbered `after`; of one batch, or of all."""
+        which = "" if batch is None else "AND (batch = ? OR batch IS NULL)"
+        rows = self.db.execute(
+            f"SELECT * FROM event WHERE seq > ? {which} ORDER BY seq", (after, *([] if batch is None else [batch]))
+        )
+        return [
+            Event(row["seq"], row["time"], row["batch"], row["video"], row["kind"], json.loads(row["data"]))
+            for row in rows
+        ]
+
+    def version(self) -> int:
+        """A number that changes when another connection has changed something; microseconds to ask for."""
+        (version,) = self.db.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+
+def _which(batch: int, number: int | None) -> tuple[str, tuple[int, ...]]:
+    return ("batch = ?", (batch,)) if number is None else ("batch = ? AND number = ?", (batch, number))
+
+
+def _video(row: sqlite3.Row) -> VideoRow:
+    return VideoRow(**{name: row[name] for name in VideoRow.__dataclass_fields__})
