@@ -18,28 +18,34 @@ def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np
 
     Args:
         latents: normalised latents [1, channels, frames, height, width], as `denoise` gives them.
-
-    Raises:
-        ValueError: a tiled VAE, whose tiles cannot be walked in time.
     """
-    vae = pipeline.vae
-    if vae.use_tiling:
-        raise ValueError("frames of a tiled VAE cannot be decoded one by one")
-    for chunk in _decode_chunks(pipeline, latents):
+    chunks = _decode_tiles(pipeline, latents) if pipeline.vae.use_tiling else _decode_chunks(pipeline, latents)
+    for chunk in chunks:
         yield from pipeline.video_processor.postprocess(chunk[0].permute(1, 0, 2, 3), output_type="np")
+
+
+@torch.no_grad()
+def _decode_tiles(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
+    """The whole video at once, put together from tiles: less memory for the VAE, more for the frames."""
+    yield pipeline.vae.decode(_denormalised(pipeline, latents), return_dict=False)[0]
+
+
+def _denormalised(pipeline: WanPipeline, latents: Tensor) -> Tensor:
+    vae = pipeline.vae
+    latents = latents.to(pipeline._execution_device, dtype=vae.dtype)
+    mean = torch.tensor(vae.config.latents_mean).view(1, vae.config.z_dim, 1, 1, 1).to(latents.device, latents.dtype)
+    # As in the pipeline: divided by the reciprocal, which is not the same to the bit as multiplied.
+    reciprocal_std = 1.0 / torch.tensor(vae.config.latents_std).view(1, vae.config.z_dim, 1, 1, 1).to(
+        latents.device, latents.dtype
+    )
+    return latents / reciprocal_std + mean
 
 
 @torch.no_grad()
 def _decode_chunks(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
     """The video [1, rgb, frames, height, width] in -1 to 1: the first frame alone, then four at a time."""
     vae = pipeline.vae
-    latents = latents.to(vae.device, dtype=vae.dtype)
-    mean = torch.tensor(vae.config.latents_mean).view(1, vae.config.z_dim, 1, 1, 1).to(latents.device, latents.dtype)
-    # As in the pipeline: divided by the reciprocal, which is not the same to the bit as multiplied.
-    reciprocal_std = 1.0 / torch.tensor(vae.config.latents_std).view(1, vae.config.z_dim, 1, 1, 1).to(
-        latents.device, latents.dtype
-    )
-    hidden = vae.post_quant_conv(latents / reciprocal_std + mean)
+    hidden = vae.post_quant_conv(_denormalised(pipeline, latents))
     vae.clear_cache()
     try:
         for index in range(hidden.shape[2]):

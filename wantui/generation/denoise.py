@@ -7,7 +7,7 @@ bit. Tests hold it against the stock pipeline for every sampler.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import WanPipeline
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from wantui.generation.samplers import build_scheduler
 from wantui.planning import Recipe
+
+if TYPE_CHECKING:
+    from wantui.generation.checkpoint import Checkpoint
 
 TEXT_LENGTH = 512
 """Text positions that the transformer sees, pads included; `encode_prompt` alone would default to 226."""
@@ -75,9 +78,7 @@ def prepare(pipeline: WanPipeline, recipe: Recipe) -> Start:
         recipe.prompt, recipe.negative_prompt, guided, max_sequence_length=TEXT_LENGTH, device=device
     )
     dtype = pipeline.transformer.dtype
-    scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
-    scheduler.set_timesteps(recipe.steps, device=device)
-    scheduler.set_begin_index(0)
+    scheduler = new_scheduler(recipe, device)
     noise = pipeline.prepare_latents(
         1,
         pipeline.transformer.config.in_channels,
@@ -98,19 +99,35 @@ def prepare(pipeline: WanPipeline, recipe: Recipe) -> Start:
     )
 
 
-def denoise(pipeline: WanPipeline, recipe: Recipe, start: Start | None = None) -> Iterator[Step]:
-    """Yield every step of making the latents of one video.
+def new_scheduler(recipe: Recipe, device: torch.device) -> Any:
+    """The recipe's sampler, set up for its first step."""
+    scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
+    scheduler.set_timesteps(recipe.steps, device=device)
+    scheduler.set_begin_index(0)
+    return scheduler
+
+
+def denoise(
+    pipeline: WanPipeline, recipe: Recipe, start: Start | None = None, resume_from: "Checkpoint | None" = None
+) -> Iterator[Step]:
+    """Yield every step of making the latents of one video, or those that are missing after a checkpoint.
 
     Args:
         start: what `prepare` returned for this recipe; made here when not given. It serves one run only.
+        resume_from: a checkpoint of the same recipe on the same software; the steps it holds are not yielded again.
 
     Raises:
         NotFinite: the latents hold NaN or infinity after a step.
     """
     start = start or prepare(pipeline, recipe)
-    latents = start.noise
+    latents, steps_done = start.noise, 0
+    if resume_from is not None:
+        resume_from.restore(start)
+        latents, steps_done = resume_from.latents, resume_from.steps_done
     count = len(start.timesteps)
     for index, timestep in enumerate(start.scheduler.timesteps):
+        if index < steps_done:
+            continue
         began = time.perf_counter()
         velocity, after = _advance(pipeline, recipe, start, latents, timestep, index)
         if not bool(after.isfinite().all()):

@@ -1,9 +1,13 @@
-"""One video from its recipe: denoise, capture, decode and encode, with nothing half-written under a final name."""
+"""One video from its recipe: denoise, capture, decode and encode, with nothing half-written under a final name.
+
+With a place for a checkpoint, what ends a video early leaves what is needed to go on: the checkpoint and the captures
+so far, under names that are not final.
+"""
 
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,31 +17,43 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
+from wantui.generation.checkpoint import (
+    Checkpoint,
+    CheckpointRefused,
+    CheckpointTap,
+    read_checkpoint,
+)
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import Start, Step, denoise, prepare
 from wantui.generation.versions import made_with
 from wantui.planning import Recipe
 from wantui.storage.contact_sheet import ContactSheet
-from wantui.storage.latents import LatentWriter
+from wantui.storage.files import VideoFiles
+from wantui.storage.latents import LatentWriter, NotWhole
 from wantui.storage.mp4 import write_mp4
 
 
 class Tap(Protocol):
     """Something that listens to the denoising of one video. It never changes what it is shown."""
 
-    def on_start(self, start: Start) -> None: ...
+    def on_start(self, start: Start, steps_done: int) -> None: ...
     def on_step(self, step: Step) -> None: ...
     def on_end(self) -> None: ...
     def on_failure(self) -> None: ...
 
 
 @dataclass(frozen=True)
-class VideoFiles:
-    """Where the parts of one video go."""
+class Resumed:
+    """An earlier process made the first steps."""
 
-    clip: Path
-    sheet: Path
-    latents: Path
+    steps_done: int
+
+
+@dataclass(frozen=True)
+class StartedAgain:
+    """There is a checkpoint, and it does not serve."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -54,13 +70,15 @@ class MadeVideo:
 class LatentTap:
     """Stores the initial noise and the latents of the chosen steps."""
 
-    def __init__(self, path: Path, recipe: Recipe) -> None:
-        self.path, self.recipe = path, recipe
+    def __init__(self, path: Path, recipe: Recipe, checksums: Sequence[int] = ()) -> None:
+        self.path, self.recipe, self.earlier = path, recipe, checksums
         self.writer: LatentWriter | None = None
 
-    def on_start(self, start: Start) -> None:
-        self.writer = LatentWriter(self.path, tuple(start.noise.shape[1:]), start.sigmas, start.timesteps, self.recipe)
-        self.writer.write(0, _array(start.noise))
+    def on_start(self, start: Start, steps_done: int) -> None:
+        shape = tuple(start.noise.shape[1:])
+        self.writer = LatentWriter(self.path, shape, start.sigmas, start.timesteps, self.recipe, self.earlier)
+        if steps_done == 0:
+            self.writer.write(0, _array(start.noise))
 
     def on_step(self, step: Step) -> None:
         if self.writer is not None:
@@ -74,24 +92,40 @@ class LatentTap:
         if self.writer is not None:
             self.writer.discard()
 
+    def checksums(self) -> Sequence[int]:
+        """CRC-32 of each state stored so far."""
+        return self.writer.checksums if self.writer is not None else ()
 
-def make_video(pipeline: WanPipeline, recipe: Recipe, files: VideoFiles) -> Iterator[Step | MadeVideo]:
+
+def make_video(
+    pipeline: WanPipeline, recipe: Recipe, files: VideoFiles
+) -> Generator[Resumed | StartedAgain | Step | MadeVideo, None, None]:
     """Make one video; yields each denoising step, and at last what was made.
 
-    Whatever ends it early (an error, Ctrl-C, the consumer closing the generator) removes what was begun.
+    Whatever ends it early (an error, Ctrl-C, the consumer closing the generator) removes what was begun, but for the
+    checkpoint and the captures that belong to it: `storage.files.discard` removes those.
     """
-    taps: list[Tap] = [LatentTap(files.latents, recipe)] if recipe.capture.latents else []
     device = pipeline._execution_device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     published: list[Path] = []
+    taps: list[Tap] = []
     began = time.perf_counter()
     try:
         start = prepare(pipeline, recipe)
-        latents = start.noise
-        for tap in taps:
-            tap.on_start(start)
-        for step in denoise(pipeline, recipe, start):
+        checkpoint = None
+        try:
+            if files.checkpoint is not None:
+                checkpoint = read_checkpoint(files.checkpoint, pipeline, recipe)
+            taps = _begin(pipeline, recipe, files, start, checkpoint)
+        except (CheckpointRefused, NotWhole) as refused:
+            yield StartedAgain(str(refused))
+            checkpoint = None
+            taps = _begin(pipeline, recipe, files, start, None)
+        if checkpoint is not None:
+            yield Resumed(checkpoint.steps_done)
+        latents = start.noise if checkpoint is None else checkpoint.latents
+        for step in denoise(pipeline, recipe, start, checkpoint):
             for tap in taps:
                 tap.on_step(step)
             latents = step.latents
@@ -115,8 +149,9 @@ def make_video(pipeline: WanPipeline, recipe: Recipe, files: VideoFiles) -> Iter
     except BaseException:
         for path in published:
             path.unlink(missing_ok=True)
-        for tap in taps:
-            tap.on_failure()
+        if files.checkpoint is None:
+            for tap in taps:
+                tap.on_failure()
         raise
     yield MadeVideo(
         digest,
@@ -124,6 +159,23 @@ def make_video(pipeline: WanPipeline, recipe: Recipe, files: VideoFiles) -> Iter
         time.perf_counter() - denoised,
         torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     )
+
+
+def _begin(
+    pipeline: WanPipeline, recipe: Recipe, files: VideoFiles, start: Start, checkpoint: Checkpoint | None
+) -> list[Tap]:
+    """The taps, told where the video starts; captures come before the checkpoint that counts on them."""
+    taps: list[Tap] = []
+    earlier = () if checkpoint is None else checkpoint.capture_checksums
+    latents = LatentTap(files.latents, recipe, earlier) if recipe.capture.latents else None
+    if latents is not None:
+        taps.append(latents)
+    if files.checkpoint is not None:
+        checksums = latents.checksums if latents is not None else tuple
+        taps.append(CheckpointTap(pipeline, recipe, files.checkpoint, checksums))
+    for tap in taps:
+        tap.on_start(start, 0 if checkpoint is None else checkpoint.steps_done)
+    return taps
 
 
 def latents_digest(latents: Tensor) -> str:

@@ -3,7 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from wantui.models.catalogue import WanModel
 from wantui.planning.batch import Batch
+from wantui.planning.recipe import Recipe
 
 BYTES_PER_PIXEL = 0.1
 """H.264 at crf 18, a rule of thumb: plain scenes take a tenth of this, very noisy ones several times as much."""
@@ -36,12 +38,16 @@ def model_evaluations(sampler: str, steps: int) -> int:
 
 def estimate_disk(batch: Batch) -> DiskEstimate:
     """Bytes for the videos and captures of a whole batch."""
-    recipe, n = batch.videos[0].recipe, len(batch.videos)
+    return disk_for(batch.videos[0].recipe, batch.model, len(batch.videos))
+
+
+def disk_for(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:
+    """Bytes for n videos of a recipe and their captures."""
     pixels = recipe.width * recipe.height * recipe.frames
     videos = int(n * pixels * BYTES_PER_PIXEL)
     if not recipe.capture.latents:
         return DiskEstimate(videos, f"{BYTES_PER_PIXEL} bytes a pixel, a rule of thumb", 0, "latents are not stored")
-    shape = batch.model.latent_shape(recipe.width, recipe.height, recipe.frames)
+    shape = model.latent_shape(recipe.width, recipe.height, recipe.frames)
     stored = len(captured_steps(model_evaluations(recipe.sampler, recipe.steps), recipe.capture.interval))
     item = ITEM_SIZES[recipe.capture.dtype]
     return DiskEstimate(

@@ -1,12 +1,9 @@
 """Nothing exists until it is whole: files are written to a `.partial` neighbour, synced, and renamed."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from wantui.errors import UserError
 
 
 def partial_path(path: Path) -> Path:
@@ -42,23 +39,3 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole text file, or leave what was there."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
-    """Keep any other program that asks for the same out of a folder, for as long as the block lasts or this one lives.
-
-    Raises:
-        UserError: another one is at work there.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another wantui is at work in {folder}; wait until it has ended, or stop it") from None
-        except OSError:
-            pass  # a network file system without locks: there is nothing to hold
-        yield
-    finally:
-        os.close(descriptor)

@@ -8,6 +8,7 @@ gram       [n, n] float64, inner products of the stored states, from their float
 """
 
 import shutil
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,26 @@ from wantui.planning import Recipe
 from wantui.planning.estimate import captured_steps
 from wantui.storage.atomic import partial_path, sync
 
+EXACT = "exact"
+"""Array of the float32 states beside float16 ones, until the group is finished."""
 CHUNK = 1 << 18
 """Values of each state that are multiplied at a time for the Gram matrix."""
 
 
+class NotWhole(Exception):
+    """The states of a capture that was begun are not those that were written."""
+
+
 class LatentWriter:
-    """Writes the states of one video in order; `finish` makes the group appear, `discard` removes it."""
+    """Writes the states of one video in order; `finish` makes the group appear, `discard` removes it.
+
+    Args:
+        shape: of one state, [channels, frames, height, width].
+        checksums: of the states that an earlier process stored, to go on after them; none to begin.
+
+    Raises:
+        NotWhole: those states are not there.
+    """
 
     def __init__(
         self,
@@ -33,6 +48,7 @@ class LatentWriter:
         sigmas: Sequence[float],
         timesteps: Sequence[float],
         recipe: Recipe,
+        checksums: Sequence[int] = (),
     ) -> None:
         import zarr
         from zarr.codecs import ZstdCodec
@@ -41,6 +57,10 @@ class LatentWriter:
         capture = recipe.capture
         self.steps = captured_steps(len(timesteps), capture.interval)
         self.states: list[NDArray[np.float32]] = []
+        self.checksums: list[int] = []
+        if checksums:
+            self._reopen(checksums)
+            return
         _remove(self.partial)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.group = zarr.open_group(self.partial, mode="w")
@@ -52,6 +72,12 @@ class LatentWriter:
             dtype=capture.dtype,
             compressors=[ZstdCodec(level=3)] if capture.compress else None,
         )
+        # Float16 has lost what the Gram matrix is made of; whoever goes on after a crash needs it still.
+        self.exact: Any = self.latents
+        if capture.dtype != "float32":
+            self.exact = self.group.create_array(
+                EXACT, shape=self.latents.shape, chunks=(1, *shape), dtype="float32", compressors=None
+            )
         for name, values in (
             ("sigmas", np.array([sigmas[step] for step in self.steps], dtype=np.float64)),
             ("timesteps", np.array(timesteps, dtype=np.float64)),
@@ -74,14 +100,19 @@ class LatentWriter:
                 f"latents after step {step} are too large for float16; "
                 "use latent_analysis_settings.storage_dtype: float32"
             )
-        self.latents[len(self.states)] = stored
+        place = len(self.states)
+        self.latents[place] = stored
+        if self.exact is not self.latents:
+            self.exact[place] = state
         self.states.append(state)
+        self.checksums.append(_checksum(state))
 
     def finish(self) -> None:
         """Store the Gram matrix and put the group under its final name."""
         if len(self.states) != len(self.steps):
             raise RuntimeError(f"{len(self.states)} of {len(self.steps)} states were written to {self.path}")
-        self.group.create_array("gram", data=gram_matrix(self.states))
+        self.group.create_array("gram", data=gram_matrix(self.states), overwrite=True)
+        _remove(self.partial / EXACT)
         for path in (*self.partial.rglob("*"), self.partial):
             sync(path)
         _remove(self.path)
@@ -92,6 +123,22 @@ class LatentWriter:
         """Remove what was written."""
         _remove(self.partial)
 
+    def _reopen(self, checksums: Sequence[int]) -> None:
+        import zarr
+
+        try:
+            self.group = zarr.open_group(self.partial, mode="r+")
+            self.latents = self.group["latents"]
+            self.exact = self.group.get(EXACT, self.latents)
+            for place, checksum in enumerate(checksums):
+                state = np.ascontiguousarray(self.exact[place], dtype=np.float32)
+                if _checksum(state) != checksum:
+                    raise NotWhole(f"the state after step {self.steps[place]} is not the one that was stored")
+                self.states.append(state)
+        except (OSError, KeyError, IndexError, ValueError) as error:
+            raise NotWhole(f"the stored states cannot be read: {error}") from None
+        self.checksums = list(checksums)
+
 
 def gram_matrix(states: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
     """Inner products [n, n] of n states, accumulated in float64: in float32 they would fake 0.7 rad of turning."""
@@ -101,6 +148,10 @@ def gram_matrix(states: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         part = np.stack([state[start : start + CHUNK] for state in flat]).astype(np.float64)
         gram += part @ part.T
     return gram
+
+
+def _checksum(state: NDArray[np.float32]) -> int:
+    return zlib.crc32(np.ascontiguousarray(state).data)
 
 
 def _remove(path: Path) -> None:

@@ -37,6 +37,14 @@ class BatchFolder:
     def sheet(self, variation: int, number: int) -> Path:
         return self.clip(variation, number).with_suffix(".jpg")
 
+    def checkpoint(self, variation: int, number: int) -> Path:
+        """Where the denoising of a video that is being made can be gone on from."""
+        return self.clip(variation, number).with_suffix(".checkpoint")
+
+    @property
+    def log(self) -> Path:
+        return self.root / "logs" / "batch.log"
+
     def latents(self, variation: int, number: int) -> Path:
         return self.root / "latents" / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
 

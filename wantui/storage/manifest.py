@@ -51,6 +51,8 @@ class VideoEntry(_Entry):
     seconds: dict[str, float] = {}
     peak_memory: int | None = None
     """Bytes on the GPU."""
+    memory_plan: str | None = None
+    """What was given up for it to fit into memory."""
     bytes: int | None = None
     """On disk, all files together."""
     predicted: dict[str, int] = {}

@@ -1,0 +1,37 @@
+"""The files of one video, and what of them is removed when it is given up."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.storage.atomic import partial_path
+from wantui.storage.layout import BatchFolder
+
+
+@dataclass(frozen=True)
+class VideoFiles:
+    """Where the parts of one video go."""
+
+    clip: Path
+    sheet: Path
+    latents: Path
+    checkpoint: Path | None = None
+    """Nothing: a video that is ended early leaves nothing."""
+
+
+def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
+    """Of the `number`-th video (from 1) of a variation (from 0) of a batch."""
+    place = variation, number
+    return VideoFiles(folder.clip(*place), folder.sheet(*place), folder.latents(*place), folder.checkpoint(*place))
+
+
+def discard(files: VideoFiles) -> None:
+    """Remove what a video that will not be gone on with has left, under whatever name that is not final."""
+    parts = [partial_path(files.clip), partial_path(files.sheet), partial_path(files.latents)]
+    if files.checkpoint is not None:
+        parts += [files.checkpoint, partial_path(files.checkpoint)]
+    for part in parts:
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
