@@ -1,5 +1,6 @@
 """Tiny Wan pipelines of random weights, one for each form of the model, nano's own, and the program to be run."""
 
+import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,10 +16,14 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, Wa
 from transformers import UMT5Config, UMT5EncoderModel
 
 from wantui.cli import main
+from wantui.engine import control
+from wantui.engine.worker import Worker
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO, WanModel, read_directory
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Recipe
+from wantui.queue.place import Place
+from wantui.queue.queue import Queue
 from wantui.storage.layout import BatchFolder
 
 FORMS = ("wan2.1", "a14b", "5b")
@@ -125,9 +130,15 @@ def nano() -> WanPipeline:
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test starts in a folder of its own, so that whatever it leaves behind is seen there."""
+    """Every test starts in a folder and with a queue of its own, so that whatever it leaves behind is seen there."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def work(place: Place) -> None:
+    """Make in this process all that is on the queue, as a worker does in its own."""
+    Worker(Queue(place.directory), "worker-0:test", ("auto", "cpu"), "cpu", logging.getLogger("worker")).run(True)
 
 
 @dataclass(frozen=True)
@@ -141,8 +152,14 @@ Wantui = Callable[..., Result]
 
 
 @pytest.fixture
-def wantui(capsys: pytest.CaptureFixture[str]) -> Wantui:
-    """Run the program with arguments."""
+def wantui(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Wantui:
+    """Run the program with arguments; in the place of an engine, this process works the queue off."""
+
+    def engine_of_this_process(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
+        work(place)
+        return control.Engine(os.getpid(), 0.0, logs, "test"), False
+
+    monkeypatch.setattr(control, "ensure_engine", engine_of_this_process)
 
     def call(*arguments: object) -> Result:
         capsys.readouterr()

@@ -29,6 +29,11 @@ def loaded_by(code: str) -> set[str]:
         "wantui.storage.mp4",
         "wantui.storage.contact_sheet",
         "wantui.gpu.nvml",
+        "wantui.queue.queue",
+        "wantui.queue.place",
+        "wantui.engine.control",
+        "wantui.engine.supervisor",
+        "wantui.engine.record",
         "wantui.models.catalogue",
         "wantui.models.nano.world",
         "wantui.cli",
@@ -38,13 +43,17 @@ def loaded_by(code: str) -> set[str]:
         "wantui.cli.config",
         "wantui.cli.models",
         "wantui.cli.doctor",
+        "wantui.cli.watch",
+        "wantui.cli.queue",
+        "wantui.cli.engine",
+        "wantui.cli.logs",
     ],
 )
 def test_everything_but_generation_and_engine_is_imported_without_torch(package: str) -> None:
     assert not loaded_by(f"import {package}") & {*HEAVY, "textual"}
 
 
-@pytest.mark.parametrize("package", ["wantui.generation.make_video", "wantui.engine.run", "wantui.engine.rerun"])
+@pytest.mark.parametrize("package", ["wantui.generation.make_video", "wantui.engine.worker", "wantui.engine.rerun"])
 def test_generation_knows_no_screens_and_no_database(package: str) -> None:
     loaded = loaded_by(f"import {package}")
     assert "torch" in loaded
@@ -61,6 +70,9 @@ def test_generation_knows_no_screens_and_no_database(package: str) -> None:
         ["config", "validate", "nano"],
         ["models", "ls"],
         ["doctor"],
+        ["queue", "ls"],
+        ["engine", "status"],
+        ["watch"],
         ["run", "-t", "a [broken template"],
         ["rerun", "no-such-clip.mp4"],
     ],

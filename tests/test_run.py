@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 import zarr
 from conftest import TEMPLATE, Wantui, batch, files
 
-from wantui.engine import run as engine_run
+from wantui.engine import control, record
+from wantui.engine import worker as engine_worker
 from wantui.generation import make_video
 from wantui.models.catalogue import WanModel
-from wantui.storage.atomic import one_writer
+from wantui.queue.place import Place
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import ClipError, read_frames, read_tags
@@ -33,6 +35,7 @@ def test_run_makes_every_video_and_prints_the_folder(wantui: Wantui, small: list
         "configs/generation_config.yaml",
         "configs/prompt_template.txt",
         "configs/prompt_variations.json",
+        "logs/batch.log",
         *(f"videos/prompt_00{v}/video_00{k}.{end}" for v in (0, 1) for k in (1, 2) for end in ("jpg", "mp4")),
     ]
     manifest = read_manifest(folder)
@@ -77,12 +80,13 @@ def test_resume_makes_only_what_is_missing(wantui: Wantui, small: list[str]) -> 
     del kept[lost]
     result = wantui("run", "--resume", folder.root)
     assert result.code == 0
-    assert "1/1 blue seed 42" in result.err
+    assert "1 videos in " in result.err
+    assert "started: blue seed 42" in result.err
     assert lost.exists()
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
     assert {video.id: video.latents_sha256 for video in read_manifest(folder).videos} == before
     again = wantui("run", "--resume", folder.root)
-    assert (again.code, "4 of 4 videos done" in again.err, "1/" in again.err) == (0, True, False)
+    assert (again.code, "4 of 4 videos done" in again.err, "started" in again.err) == (0, True, False)
 
 
 def test_resume_takes_the_same_template_and_options_and_refuses_others(wantui: Wantui, small: list[str]) -> None:
@@ -102,8 +106,6 @@ def test_resume_takes_the_same_template_and_options_and_refuses_others(wantui: W
 def test_resume_refuses_weights_that_have_changed(
     wantui: Wantui, small: list[str], tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(tiny_models["wan2.1"].location, copy)
     options = [*small, "--set", f"model_settings.model_id={copy}", "--videos-per-variation", 1]
@@ -154,20 +156,20 @@ def test_a_failed_video_does_not_stop_the_batch(
 def test_nan_in_the_latents_fails_the_video_by_step(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = engine_run.load_for
+    real = engine_worker.load_for
 
     def spoilt(*arguments: Any) -> Any:
         pipeline = real(*arguments)
         pipeline.transformer.register_forward_hook(lambda module, inputs, output: (output[0] * float("nan"),))
         return pipeline
 
-    monkeypatch.setattr(engine_run, "load_for", spoilt)
+    monkeypatch.setattr(engine_worker, "load_for", spoilt)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
     assert result.code == 1
     assert "NaN or infinity after step 1 of 3" in result.err
 
 
-def test_ctrl_c_leaves_nothing_half_written_and_says_how_to_go_on(
+def test_an_interrupted_video_leaves_no_file_under_a_final_name(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = make_video.decode_frames
@@ -180,17 +182,17 @@ def test_ctrl_c_leaves_nothing_half_written_and_says_how_to_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(make_video, "decode_frames", interrupted)
         result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", *small)
-    assert result.code == 130
-    assert "interrupted: 0 of 2 videos are done; go on with\n  wantui run --resume outputs/" in result.err
-    assert [Path(file).name for file in files("outputs") if "configs" not in file] == ["batch.json"]
+    assert "0 of 2 videos done, 2 cancelled" in result.err
+    names = [Path(file).name for file in files("outputs") if "configs" not in file]
+    assert names == ["batch.json", "batch.log"]
     assert wantui("run", "--resume", next(Path("outputs").iterdir())).code == 0
 
 
 def test_json_lines_tell_every_event(wantui: Wantui, small: list[str]) -> None:
     result = wantui("run", "--json", "-t", TEMPLATE, "--videos-per-variation", 1, *small)
     events = [json.loads(line) for line in result.out.splitlines()]
-    one_video = ["started", "step", "step", "step", "done"]
-    assert [event["event"] for event in events] == ["loading", *one_video, *one_video, "end"]
+    steps = ["step", "step", "step", "done"]
+    assert [event["event"] for event in events] == ["added", "started", "loading", *steps, "started", *steps, "end"]
     assert events[-1]["done"] == 2
 
 
@@ -208,35 +210,93 @@ def test_missing_weights_without_a_network_say_what_to_do(wantui: Wantui) -> Non
     assert files() == []
 
 
-def test_two_programs_do_not_write_one_batch(wantui: Wantui, small: list[str]) -> None:
-    folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
-    with one_writer(folder.root):
-        result = wantui("run", "--resume", folder.root)
-    assert result.code == 2
-    assert "another wantui is at work in" in result.err
-    assert wantui("run", "--resume", folder.root).code == 0
-
-
 def test_a_disk_that_fills_up_under_the_manifest_is_a_sentence_and_keeps_the_clips(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, written = engine_run.write_manifest, 0
-
     def full(*arguments: Any) -> None:
-        nonlocal written
-        written += 1
-        if written > 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(*arguments)
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine_run, "write_manifest", full)
+        patch.setattr(record, "write_manifest", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
-    assert result.code == 1
-    assert "no room is left in outputs/" in result.err
+    assert result.code == 3  # the queue is held, and here is no engine that would wait for room
+    assert "the queue is held: no room is left in " in result.err
     folder = BatchFolder(next(Path("outputs").iterdir()))
     assert folder.clip(0, 1).exists()
+    assert wantui("queue", "resume").code == 0
     assert wantui("run", "--resume", folder.root).code == 0
+    assert {video.state for video in read_manifest(folder).videos} == {"done"}
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_video_holds_the_queue_and_the_video_goes_on_later(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(make_video, "write_mp4", full)
+        result = wantui("run", "-t", "a star", "--videos-per-variation", 1, "--store-latents", *small)
+    assert "the queue is held: no room is left in " in result.err
+    folder = BatchFolder(next(Path("outputs").iterdir()))
+    assert not list(folder.root.rglob("*.mp4"))
+    assert folder.checkpoint(0, 1).exists()
+    wantui("queue", "resume")
+    result = wantui("run", "--json", "--resume", folder.root)
+    assert [json.loads(line) for line in result.out.splitlines()][-1]["done"] == 1
+    assert not folder.checkpoint(0, 1).exists()
+    assert not list(folder.root.rglob("*.partial"))
+
+
+def test_a_video_that_does_not_fit_is_made_on_the_next_rung_which_is_recorded(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = make_video.decode_frames, 0
+
+    def too_large(pipeline: Any, latents: Any) -> Any:
+        nonlocal failures
+        if not pipeline.vae.use_tiling:
+            failures += 1
+            raise torch.OutOfMemoryError("tried to allocate 40 GiB, 3 GiB are free")
+        return real(pipeline, latents)
+
+    plain = read_manifest(batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)))
+    monkeypatch.setattr(make_video, "decode_frames", too_large)
+    result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
+    assert (result.code, failures) == (0, 1)
+    assert "out of memory: single seed 42; trying tiled decode" in result.err
+    video = read_manifest(batch(result)).videos[0]
+    assert video.memory_plan == "tiled decode"
+    assert video.latents_sha256 == plain.videos[0].latents_sha256
+
+
+def test_a_video_that_fits_on_no_rung_fails_with_the_numbers(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("tried to allocate 40 GiB, 3 GiB are free")
+
+    monkeypatch.setattr(make_video, "decode_frames", too_large)
+    result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small)
+    assert result.code == 1
+    assert "out of memory, with tiled decode: tried to allocate 40 GiB, 3 GiB are free" in result.err
+    assert not list(batch(result).root.rglob("*.checkpoint"))
+
+
+def test_an_output_folder_that_vanished_fails_its_videos_and_the_queue_goes_on(
+    wantui: Wantui, small: list[str]
+) -> None:
+    def nothing(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
+        return control.Engine(0, 0.0, logs, "test"), False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "ensure_engine", nothing)
+        lost = batch(wantui("run", "-t", "a star", "--batch-name", "lost", "--detach", *small))
+    shutil.rmtree(lost.root)
+    result = wantui("run", "-t", "a ring", "--videos-per-variation", 1, *small)
+    assert result.code == 0
+    shown = wantui("queue", "show", 1)
+    assert "is not there any more" in shown.out
 
 
 def test_resume_takes_the_device_that_is_given_now(wantui: Wantui, small: list[str]) -> None:
@@ -259,8 +319,6 @@ def test_a_gpu_that_is_not_here_is_exit_code_3(wantui: Wantui, small: list[str])
 def test_a_disk_without_room_is_refused_before_anything_is_made(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     usage = type(shutil.disk_usage("."))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
     result = wantui("run", "-t", "a star", *small)

@@ -14,6 +14,10 @@ from wantui.errors import UserError
 
 COMMANDS = {
     "run": ("wantui.cli.run", "Make the videos of a template."),
+    "watch": ("wantui.cli.watch", "Follow a batch that is on the queue."),
+    "queue": ("wantui.cli.queue", "List, pause, order, cancel and retry what is on the queue."),
+    "engine": ("wantui.cli.engine", "The process in the background that makes what is on the queue."),
+    "logs": ("wantui.cli.logs", "Show the logs of the engine, its workers, or a batch."),
     "preview": ("wantui.cli.preview", "Show the variations of a template and what they need; makes nothing."),
     "rerun": ("wantui.cli.rerun", "Make a clip again from the recipe in it, and compare."),
     "config": ("wantui.cli.config", "Validate, show and describe configs."),

@@ -32,8 +32,15 @@ class Finding:
 @click.command("doctor")
 @click.option("--full", is_flag=True, help="Load nano and make one pass through it (takes seconds, needs torch).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(full: bool, as_json: bool) -> None:
+@click.option("--systemd-unit", is_flag=True, help="Print a systemd user unit for the engine, and nothing else.")
+def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
     """Check this machine; each line says what to do. Exit code 1 when there is a problem."""
+    if systemd_unit:
+        from wantui.engine import logout
+
+        click.echo(logout.systemd_unit(), nl=False)
+        click.echo("save it as ~/.config/systemd/user/wantui.service; systemctl --user enable --now wantui", err=True)
+        return
     findings = []
     for finding in examine(full):
         findings.append(finding)
@@ -62,6 +69,7 @@ def examine(full: bool) -> Iterator[Finding]:
     yield from _gpus()
     yield _nano()
     yield _space()
+    yield from _engine()
     cache = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     if cache.is_dir():
         yield Finding("ok", "hub cache", str(cache))
@@ -94,6 +102,32 @@ def _nano() -> Finding:
     except UserError as error:
         return Finding("problem", "nano", str(error), "install wantui again with pip")
     return Finding("ok", "nano", f"weights {fingerprint(WEIGHTS)[:12]}")
+
+
+def _engine() -> Iterator[Finding]:
+    from wantui.engine import logout
+    from wantui.engine.control import find_engine
+    from wantui.errors import UserError
+    from wantui.queue.place import state_place
+
+    try:
+        place = state_place()
+    except UserError as error:
+        yield Finding("problem", "queue", str(error))
+        return
+    yield Finding("note" if place.note else "ok", "queue", place.note or f"in {place.directory}")
+    engine = find_engine(place.directory)
+    yield Finding("ok", "engine", f"process {engine.process}, logs in {engine.logs}" if engine else "none runs")
+    left = logout.look()
+    if left.survives:
+        yield Finding("ok", "logout", f"the engine outlives it ({left.why})")
+    else:
+        yield Finding(
+            "problem",
+            "logout",
+            f"it ends the engine ({left.why})",
+            "loginctl enable-linger, and run the engine as a unit: wantui doctor --systemd-unit",
+        )
 
 
 def _space() -> Finding:

@@ -1,4 +1,4 @@
-"""Progress of a batch: a bar on a terminal, plain lines elsewhere, or one JSON object a line."""
+"""Progress of a batch: bars on a terminal, plain lines elsewhere, or one JSON object a line."""
 
 import json
 import sys
@@ -14,157 +14,163 @@ from wantui.cli.tables import duration_in_words
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from wantui.engine.run import Event
-    from wantui.storage.manifest import VideoEntry
+    from wantui.queue.rows import Event
 
 SECONDS_BETWEEN_LINES = 10.0
 WIDTH_OF_NUMBERS = 50
 """What bar, steps, pace and time left need on a line; the title gets the rest."""
+NEWS = {
+    "interrupted": "interrupted: {title}: {error}",
+    "cancelled": "cancelled: {title}",
+    "started again": "starts again: {title}: {reason}",
+    "out of memory": "out of memory: {title}; trying {rung}",
+    "held": "the queue is held: {reason}; go on with: wantui queue resume",
+    "resumed": "the queue goes on",
+    "batch paused": "the batch is paused",
+    "batch resumed": "the batch goes on",
+    "loading": "loading {model}",
+    "failed": "failed: {title}: {error}",
+}
+"""What is said of an event, beside progress."""
 
 
 class Reporter(Protocol):
     """Is told of every event of a batch."""
 
     def show(self, event: "Event") -> None: ...
+    def say(self, text: str) -> None: ...
 
 
 @contextmanager
-def reporter(as_json: bool, names: list[str]) -> Iterator[Reporter]:
-    """The reporter that fits where the output goes; `names` are the ids of the variations."""
+def reporter(as_json: bool, videos: int) -> Iterator[Reporter]:
+    """The reporter that fits where the output goes; `videos` are to be made."""
     if as_json:
-        yield JsonLines(names)
+        yield JsonLines()
     elif sys.stderr.isatty():
-        bars = Bars(names)
+        bars = Bars(videos)
         with bars.progress:
             yield bars
     else:
-        yield PlainLines(names)
+        yield PlainLines(videos)
 
 
-def _title(names: list[str], video: "VideoEntry") -> str:
-    return f"{names[video.variation]} seed {video.seed}"
+def news(event: "Event") -> str | None:
+    """What happened, on one line, if it is worth one."""
+    if event.kind == "done":
+        seconds = sum(event.data.get("seconds", {}).values())
+        return f"done: {event.data['title']}, {seconds:.1f} s, {event.data.get('files', {}).get('clip', '')}"
+    template = NEWS.get(event.kind)
+    if template is None:
+        return None
+    words = {"title": "", "error": "", "reason": "", "rung": "", "model": "", **event.data}
+    return template.format_map(words)
 
 
 class Eta:
-    """Time to the end of the batch, from the seconds of the videos done and of the steps of this one."""
+    """Time to the end of the batch, from the time between ends so far and the steps of the videos that run."""
 
-    def __init__(self) -> None:
-        self.videos: list[float] = []
-        self.started = 0.0
-        self.left = 0
+    def __init__(self, videos: int) -> None:
+        self.left, self.ended = videos, 0
+        self.began: float | None = None
+        self.shares: dict[int, float] = {}
 
-    def video_started(self, position: int, total: int) -> None:
-        self.started = time.monotonic()
-        self.left = total - position
+    def step(self, event: "Event") -> None:
+        if self.began is None:
+            # What came before the first step is loading, and happens once.
+            self.began = time.monotonic() - event.data["seconds"]
+        self.shares[event.video or 0] = event.data["step"] / event.data["steps"]
 
-    def video_ended(self) -> None:
-        self.videos.append(time.monotonic() - self.started)
+    def video_ended(self, video: int) -> None:
+        self.shares.pop(video, None)
+        self.ended += 1
+        self.left = max(self.left - 1, 0)
 
-    def seconds(self, done: float) -> float:
-        """`done` is the share of this video's steps."""
-        spent = time.monotonic() - self.started
-        mean = sum(self.videos) / len(self.videos) if self.videos else spent / max(done, 1e-6)
-        return max(mean - spent, 0.0) + self.left * mean
+    def seconds(self) -> float:
+        done = self.ended + sum(self.shares.values())
+        if self.began is None or not done:
+            return 0.0
+        return (time.monotonic() - self.began) / done * max(self.left - sum(self.shares.values()), 0.0)
 
 
 class Bars:
-    """A Rich progress bar for the video at hand, on stderr; finished videos become lines."""
+    """A Rich progress bar for each video that runs, on stderr; finished videos become lines."""
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, videos: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column
 
-        self.names, self.eta = names, Eta()
         console = Console(stderr=True, highlight=False)
-        title_width = max(16, console.width - WIDTH_OF_NUMBERS)
+        width = max(console.width - WIDTH_OF_NUMBERS, 12)
+        title = Column(no_wrap=True, overflow="ellipsis", max_width=width)
         self.progress = Progress(
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=title_width)),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=Column(no_wrap=True)),
-            TextColumn("{task.fields[pace]}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=title),
+            BarColumn(bar_width=12),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[pace]}"),
             console=console,
-            refresh_per_second=4,
             transient=True,
         )
-        self.task: TaskID | None = None
+        self.tasks: dict[int, TaskID] = {}
+        self.eta = Eta(videos)
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(text, markup=False, soft_wrap=True)
 
     def show(self, event: "Event") -> None:
-        from wantui.engine.run import Loading, StepDone, VideoDone, VideoFailed, VideoStarted
+        video = event.video or 0
+        if event.kind == "started":
+            self._remove(video)
+            self.tasks[video] = self.progress.add_task(event.data["title"], total=None, pace="starting")
+        elif event.kind == "step" and video in self.tasks:
+            self.eta.step(event)
+            pace = f"{event.data['seconds']:.2f} s/step, all in {duration_in_words(self.eta.seconds())}"
+            self.progress.update(self.tasks[video], completed=event.data["step"], total=event.data["steps"], pace=pace)
+        elif event.kind in ("done", "failed", "cancelled"):
+            self.eta.video_ended(video)
+            self._remove(video)
+        elif event.kind in ("released", "interrupted"):
+            self._remove(video)
+        if (text := news(event)) is not None:
+            self.say(text)
 
-        match event:
-            case Loading(model):
-                self.progress.console.print(f"loading {model}", markup=False)
-            case VideoStarted(video, position, total):
-                self.eta.video_started(position, total)
-                title = f"{position}/{total}  {_title(self.names, video)}"
-                self.task = self.progress.add_task(title, total=video.recipe.steps, pace="")
-            case StepDone(_, index, count, seconds, _) if self.task is not None:
-                left = duration_in_words(self.eta.seconds((index + 1) / count))
-                pace = f"{seconds:.2f} s/step, all in {left}"
-                self.progress.update(self.task, completed=index + 1, total=count, pace=pace)
-            case VideoDone(video) | VideoFailed(video) if self.task is not None:
-                self.eta.video_ended()
-                self.progress.remove_task(self.task)
-                self.progress.console.print(summary(self.names, video), markup=False, soft_wrap=True)
+    def _remove(self, video: int) -> None:
+        task = self.tasks.pop(video, None)
+        if task is not None:
+            self.progress.remove_task(task)
 
 
 class PlainLines:
     """Lines on stderr: each video's start and end, and its progress every ten seconds."""
 
-    def __init__(self, names: list[str]) -> None:
-        self.names, self.eta, self.last = names, Eta(), 0.0
+    def __init__(self, videos: int) -> None:
+        self.eta, self.last = Eta(videos), time.monotonic()
+
+    def say(self, text: str) -> None:
+        click.echo(text, err=True)
 
     def show(self, event: "Event") -> None:
-        from wantui.engine.run import Loading, StepDone, VideoDone, VideoFailed, VideoStarted
-
-        match event:
-            case Loading(model):
-                click.echo(f"loading {model}", err=True)
-            case VideoStarted(video, position, total):
-                self.eta.video_started(position, total)
+        data = event.data
+        if event.kind == "started":
+            self.say(f"started: {data['title']}")
+        elif event.kind == "step":
+            self.eta.step(event)
+            if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
                 self.last = time.monotonic()
-                click.echo(f"{position}/{total} {_title(self.names, video)}", err=True)
-            case StepDone(_, index, count, seconds, _):
-                if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
-                    self.last = time.monotonic()
-                    left = duration_in_words(self.eta.seconds((index + 1) / count))
-                    click.echo(f"  step {index + 1}/{count}, {seconds:.2f} s/step, all in {left}", err=True)
-            case VideoDone(video) | VideoFailed(video):
-                self.eta.video_ended()
-                click.echo(f"  {summary(self.names, video)}", err=True)
+                left = duration_in_words(self.eta.seconds())
+                self.say(f"  step {data['step']}/{data['steps']}, {data['seconds']:.2f} s/step, all in {left}")
+        elif event.kind in ("done", "failed", "cancelled"):
+            self.eta.video_ended(event.video or 0)
+        if (text := news(event)) is not None:
+            self.say(f"  {text}" if event.kind in ("done", "failed", "cancelled") else text)
 
 
 class JsonLines:
     """One JSON object a line on stdout."""
 
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
+    def say(self, text: str) -> None:
+        click.echo(text, err=True)
 
     def show(self, event: "Event") -> None:
-        from wantui.engine.run import Loading, StepDone, VideoDone, VideoFailed, VideoStarted
-
-        line: dict[str, object]
-        match event:
-            case Loading(model):
-                line = {"event": "loading", "model": model}
-            case VideoStarted(video, position, total):
-                line = {"event": "started", **self._video(video), "position": position, "total": total}
-            case StepDone(video, index, count, seconds, sigma):
-                line = {"event": "step", "id": video.id, "step": index + 1, "of": count, "sigma": sigma}
-                line["seconds"] = round(seconds, 4)
-            case VideoDone(video):
-                line = {"event": "done", **self._video(video), "files": video.files, "seconds": video.seconds}
-            case VideoFailed(video):
-                line = {"event": "failed", **self._video(video), "error": video.error}
+        line = {"event": event.kind, "seq": event.seq, "batch": event.batch, "video": event.video, **event.data}
         click.echo(json.dumps(line))
-
-    def _video(self, video: "VideoEntry") -> dict[str, object]:
-        return {"id": video.id, "variation": self.names[video.variation], "seed": video.seed, "number": video.number}
-
-
-def summary(names: list[str], video: "VideoEntry") -> str:
-    """What came of a video, on one line."""
-    if video.state == "failed":
-        return f"failed: {_title(names, video)}: {video.error}"
-    return f"done: {_title(names, video)}, {sum(video.seconds.values()):.1f} s, {video.files['clip']}"

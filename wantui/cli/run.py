@@ -1,10 +1,7 @@
-"""wantui run: make the videos of a template, or what is missing of a batch."""
+"""wantui run: put the batch of a template on the queue, or what is missing of one, and follow it to its end."""
 
-import json
 import shutil
-import signal
 import sys
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,11 +14,15 @@ from wantui.errors import UserError, user_path
 
 if TYPE_CHECKING:
     from wantui.planning import Batch
+    from wantui.queue.queue import Queue
     from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import Manifest
+    from wantui.storage.manifest import Manifest, VideoEntry
 
-SPARE_BYTES = 20_000_000
-"""Room to leave on the disk beyond the estimate."""
+
+class NoSuchDevice(UserError):
+    """A device that no worker on this machine has."""
+
+    exit_code = 3
 
 
 @click.command("run")
@@ -32,36 +33,59 @@ SPARE_BYTES = 20_000_000
     metavar="BATCH_DIR",
     help="Make only what is missing in this batch folder; template and config are optional then, and must agree.",
 )
+@click.option("--detach", is_flag=True, help="Put it on the queue and return at once.")
+@click.option(
+    "--logs", type=click.Path(path_type=Path), default="logs", show_default=True, help="Logs of a new engine."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
 def command(
     config: str | None,
     template: str | None,
     template_file: Path | None,
     resume: Path | None,
+    detach: bool,
+    logs: Path,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Make the videos of a template.
 
-    Prints the batch folder on stdout; progress goes to stderr. Exit code 0: all done, 1: some videos failed, 2: wrong
-    usage or config, 3: no such GPU, 130: interrupted.
+    The batch goes on the queue, and an engine in the background makes it; Ctrl-C leaves it to that. Prints the batch
+    folder on stdout; progress goes to stderr. Exit code 0: all done, 1: some videos failed, 2: wrong usage or config,
+    3: no such GPU or no engine, 130: detached.
     """
-    from wantui.storage.atomic import one_writer
-    from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import read_manifest
+    from wantui.engine.control import open_queue
+    from wantui.queue.place import state_place
 
     text = read_template(template, template_file)
-    given = config is not None or any(value not in (None, ()) for value in options.values())
-    if resume is not None:
-        read_manifest(BatchFolder(resume))  # says what is wrong with it before it is held
-        with one_writer(resume):
-            _make(*_open_batch(resume, text, config, given, options), as_json, new=False)
-    if text is None:
+    if text is None and resume is None:
         raise click.UsageError('give a template: -t "a [red|blue] circle"')
-    batch = plan(config, text, **options)
-    folder, manifest = _new_batch(batch, announce_default=config is None)
-    with one_writer(folder.root):
-        _make(folder, manifest, batch.config.settings.model_settings.device, as_json, new=True)
+    queue, notes = open_queue(state_place())
+    show_warnings(tuple(notes))
+    if resume is not None:
+        given = config is not None or any(value not in (None, ()) for value in options.values())
+        folder, manifest, device = _open_batch(resume, text, config, given, options)
+        _check_device(device)
+    else:
+        assert text is not None
+        batch = plan(config, text, **options)
+        device = batch.config.settings.model_settings.device
+        _check_device(device)
+        folder, manifest = _new_batch(batch, announce_default=config is None)
+    _make(queue, folder, manifest, device, logs, detach, as_json, new=resume is None)
+
+
+def _check_device(device: str) -> None:
+    import os
+
+    from wantui.engine.supervisor import slots_for
+    from wantui.gpu.nvml import look, visible
+
+    report = look()
+    gpus = visible(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not any(device in slot.devices for slot in slots_for(gpus, None)):
+        why = report.reason or f"{len(gpus)} GPUs are visible"
+        raise NoSuchDevice(f"model_settings.device: {device} is not here ({why})")
 
 
 def _new_batch(batch: "Batch", announce_default: bool) -> tuple["BatchFolder", "Manifest"]:
@@ -111,6 +135,7 @@ def _cannot_write(folder: "BatchFolder", error: OSError) -> UserError:
 
 
 def _check_room(root: Path, batch: "Batch") -> None:
+    from wantui.engine.room import SPARE_BYTES
     from wantui.planning import estimate_disk
 
     needed, free = estimate_disk(batch).total + SPARE_BYTES, shutil.disk_usage(root).free
@@ -167,53 +192,78 @@ def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
                 )
 
 
-def _make(folder: "BatchFolder", manifest: "Manifest", device: str, as_json: bool, new: bool) -> NoReturn:
-    from wantui.cli.progress import reporter, summary
+def missing_videos(folder: "BatchFolder", manifest: "Manifest") -> list[tuple[int, "VideoEntry"]]:
+    """The videos that are not done or whose files are gone, with their index in the manifest."""
+    return [
+        (index, video)
+        for index, video in enumerate(manifest.videos)
+        if video.state != "done" or not all((folder.root / path).exists() for path in video.files.values())
+    ]
 
-    interrupted = False
 
-    def interrupt(*_: object) -> None:
-        nonlocal interrupted
-        interrupted = True
-        raise KeyboardInterrupt
+def _make(
+    queue: "Queue",
+    folder: "BatchFolder",
+    manifest: "Manifest",
+    device: str,
+    logs: Path,
+    detach: bool,
+    as_json: bool,
+    new: bool,
+) -> NoReturn:
+    from wantui.cli.follow import follow, report_end, shown_path
+    from wantui.engine.control import ensure_engine
+    from wantui.planning.estimate import model_evaluations
+    from wantui.queue.place import Place
+    from wantui.queue.rows import NewVideo
 
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
     names = [variation.id for variation in manifest.variations]
-    resume = f"wantui run --resume {folder.root}"
-    try:
-        # torch takes seconds to import: say something first.
-        click.echo(f"{len(manifest.videos)} videos in {folder.root}", err=True)
-        from wantui.engine.run import run_batch
-        from wantui.generation.load import NotLoaded
-
-        with reporter(as_json, names) as shown, closing(run_batch(folder, manifest, device)) as events:
-            for event in events:
-                shown.show(event)
-                if interrupted:
-                    # Python drops an exception that a signal raises inside a destructor.
-                    raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        done = manifest.counts().get("done", 0)
-        click.echo(f"interrupted: {done} of {len(manifest.videos)} videos are done; go on with\n  {resume}", err=True)
-        sys.exit(130)
-    except NotLoaded:
-        if new:
-            shutil.rmtree(folder.root)
-        raise
-    except UserError as error:
-        click.echo(f"wantui: {error}\nwhat is missing is made by\n  {resume}", err=True)
-        sys.exit(error.exit_code)
-    failed = [video for video in manifest.videos if video.state == "failed"]
-    done = manifest.counts().get("done", 0)
-    if failed:
-        click.echo(f"{done} of {len(manifest.videos)} videos done, {len(failed)} failed:", err=True)
-        for video in failed:
-            click.echo(f"  {summary(names, video)}", err=True)
-        click.echo(f"try those again with\n  {resume}", err=True)
-    else:
-        click.echo(f"{done} of {len(manifest.videos)} videos done", err=True)
-    click.echo(
-        json.dumps({"event": "end", "folder": str(folder.root), **manifest.counts()}) if as_json else folder.root
+    missing = missing_videos(folder, manifest)
+    seq = queue.last_seq()
+    root = folder.root.absolute()
+    id_ = queue.add(
+        root,
+        device,
+        [
+            NewVideo(
+                index,
+                f"{names[video.variation]} seed {video.seed}",
+                video.recipe.to_json(),
+                model_evaluations(video.recipe.sampler, video.recipe.steps),
+            )
+            for index, video in missing
+        ],
+        new,
     )
-    sys.exit(1 if failed else 0)
+    batch = queue.find_batch(str(id_))
+    click.echo(f"batch {id_}: {len(missing)} videos in {shown_path(root)}", err=True)
+    if missing:
+        engine, started = ensure_engine(Place(queue.path.parent), logs.absolute())
+        if started:
+            click.echo(f"an engine was started (process {engine.process}, logs in {shown_path(engine.logs)})", err=True)
+    if detach:
+        click.echo(f"follow it with\n  wantui watch {id_}", err=True)
+        click.echo(shown_path(root))
+        sys.exit(0)
+    try:
+        report_end(queue, follow(queue, batch, seq, as_json), as_json)
+    except KeyboardInterrupt:
+        leave(queue, id_)
+    except UserError:
+        # Nothing could be made at all: there are no weights, say.
+        if new and not any(root.rglob("*.mp4")) and (found := queue.batch(id_)) and not found.unfinished:
+            queue.remove(id_)
+            shutil.rmtree(root)
+        raise
+
+
+def leave(queue: "Queue", batch: int) -> NoReturn:
+    """Say what goes on without us, and how to come back."""
+    found = queue.find_batch(str(batch))
+    click.echo(
+        f"detached: {found.counts.get('done', 0)} of {found.total} videos are done, and the engine goes on.\n"
+        f"  wantui watch {batch}           comes back\n"
+        f"  wantui queue cancel {batch}    gives the batch up",
+        err=True,
+    )
+    sys.exit(130)

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from wantui.engine.run import load_for
+from wantui.engine.pipelines import load_for
 from wantui.generation.denoise import Step
-from wantui.generation.make_video import MadeVideo, VideoFiles, make_video
+from wantui.generation.make_video import MadeVideo, make_video
 from wantui.generation.versions import made_with
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.planning import Capture, Recipe
+from wantui.storage.files import VideoFiles
 from wantui.storage.mp4 import read_frames
 
 
@@ -44,7 +45,7 @@ def remake(clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, devic
     for event in make_video(pipeline, recipe.model_copy(update={"capture": Capture()}), files):
         if isinstance(event, MadeVideo):
             latents_sha256 = event.latents_sha256
-        else:
+        elif isinstance(event, Step):
             yield event
     changed = {key: (then.get(key), value) for key, value in now.items() if then and then.get(key) != value}
     model = find_model(recipe.model)

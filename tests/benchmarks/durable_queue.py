@@ -1,0 +1,145 @@
+"""The queue with 10,000 videos, and what checkpoints cost: python tests/benchmarks/durable_queue.py.
+
+The peer of every figure of the queue is a bare SQLite transaction of one row on the same disk, in the same run.
+"""
+
+import os
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+
+from wantui.config import load_config
+from wantui.generation.checkpoint import CheckpointTap
+from wantui.generation.denoise import denoise, prepare
+from wantui.generation.load import load_pipeline, resolve_device
+from wantui.models.catalogue import find_model
+from wantui.planning import plan_batch
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import NewVideo
+
+BATCHES, VIDEOS = 10, 1000
+
+
+def median_ms(rounds: int, action: Callable[[], object]) -> float:
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times)
+
+
+def queue_figures(state: Path) -> None:
+    """Claims, listing and following."""
+    queue = Queue(state)
+    recipe = plan_batch(load_config("nano", []), "a large red circle moving left").videos[0].recipe.to_json()
+    for batch in range(BATCHES):
+        queue.add(Path(f"/outputs/{batch}"), "auto", [NewVideo(i, f"red seed {i}", recipe, 20) for i in range(VIDEOS)])
+    bare = sqlite3.connect(state / "bare.db", isolation_level=None)
+    bare.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; CREATE TABLE t (x)")
+    transaction = median_ms(500, lambda: bare.execute("INSERT INTO t VALUES (1)"))
+
+    def claim_and_finish() -> None:
+        claim = queue.claim("w", ("auto", "cpu"))
+        assert claim is not None
+        queue.done(claim)
+
+    click.echo(f"{BATCHES * VIDEOS:,} videos queued; a bare transaction of one row takes {transaction:.3f} ms")
+    claim = median_ms(500, lambda: queue.claim("w", ("auto", "cpu")))
+    queue.recover()
+    queue.resume()
+    click.echo(f"  claim                     {claim:8.3f} ms, {claim / transaction:.1f} bare transactions")
+    both = median_ms(500, claim_and_finish)
+    click.echo(f"  claim and done            {both:8.3f} ms, {both / transaction:.1f} bare transactions")
+    click.echo(f"  all batches with counts   {median_ms(50, lambda: queue.batches(-1)):8.3f} ms")
+    click.echo(f"  first page of a batch     {median_ms(50, lambda: queue.videos(5, 50)):8.3f} ms")
+
+
+def follower_figures(state: Path, seconds: float) -> None:
+    """Latency and processor time of one that follows as `wantui watch` does, beside a writer of ten steps a second."""
+    writer, follower = Queue(state), Queue(state)
+    claim = writer.claim("w", ("auto", "cpu"))
+    assert claim is not None
+    latencies, after, version, index = [], writer.last_seq(), -1, 0
+    written, next_write = 0.0, time.monotonic()
+    began, cpu = time.monotonic(), 0.0
+    while time.monotonic() - began < seconds:
+        if time.monotonic() >= next_write:
+            writer.step(claim, index, 10_000, 0.1, 0.5)
+            written, next_write, index = time.monotonic(), next_write + 0.97, index + 1
+        busy = time.process_time()
+        if (now := follower.version()) != version:
+            version = now
+            for event in follower.events(after, claim.batch):
+                after = event.seq
+                latencies.append(time.monotonic() - written)
+        cpu += time.process_time() - busy
+        time.sleep(0.1)
+    click.echo(f"follower, polling every 100 ms for {seconds:.0f} s")
+    click.echo(f"  notices a change after    {1000 * max(latencies):8.1f} ms at most")
+    click.echo(f"  takes                     {100 * cpu / seconds:8.3f} % of a core")
+
+
+def listing_figure() -> None:
+    """`wantui queue ls` as a process, beside an interpreter that does nothing."""
+    bare = median_ms(7, lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
+    program = str(Path(sys.executable).parent / "wantui")
+    listed = median_ms(7, lambda: subprocess.run([program, "queue", "ls"], capture_output=True, check=True))
+    click.echo(f"wantui queue ls             {listed:8.1f} ms as a process, the bare interpreter {bare:.1f} ms")
+
+
+def checkpoint_figures(folder: Path, rounds: int) -> None:
+    """Denoising nano with and without checkpoints, in turns."""
+    recipe = plan_batch(load_config("nano", []), "a large red circle moving left").videos[0].recipe
+    pipeline = load_pipeline(find_model("nano"), None, recipe.dtype, resolve_device("auto"))
+    spent: list[float] = []
+    count = 0
+
+    def run(with_checkpoints: bool) -> float:
+        nonlocal count
+        tap = CheckpointTap(pipeline, recipe, folder / "v.checkpoint", tuple)
+        start = prepare(pipeline, recipe)
+        tap.on_start(start, 0)
+        began = time.perf_counter()
+        for step in denoise(pipeline, recipe, start):
+            if with_checkpoints:
+                before, earliest = time.perf_counter(), tap.earliest
+                tap.on_step(step)
+                spent.append(time.perf_counter() - before)
+                count += tap.earliest != earliest
+        return time.perf_counter() - began
+
+    run(True)
+    spent, count = [], 0
+    seconds = [run(True) for _ in range(rounds)]
+    click.echo(f"checkpoints of nano on {pipeline.device}, {recipe.steps} steps, {rounds} videos")
+    click.echo(f"  written                   {count / rounds:8.1f} a video")
+    click.echo(f"  take                      {100 * sum(spent) / sum(seconds):8.3f} % of the time")
+
+
+@click.command()
+@click.option("--rounds", default=7, show_default=True, help="Videos for the cost of checkpoints.")
+@click.option("--seconds", default=20.0, show_default=True, help="How long to follow.")
+def main(rounds: int, seconds: float) -> None:
+    """Print all figures."""
+    torch.set_grad_enabled(False)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_STATE_HOME"] = folder
+        state = state_place().directory
+        queue_figures(state)
+        listing_figure()
+        follower_figures(state, seconds)
+        checkpoint_figures(Path(folder), rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What `wantui doctor` says about a logout, from files as systemd has them."""
+
+import getpass
+from pathlib import Path
+
+import pytest
+from conftest import Wantui
+
+from wantui.engine.logout import look
+
+
+def machine(root: Path, settings: dict[str, str], lingers: bool = False) -> Path:
+    (root / "run/systemd/system").mkdir(parents=True)
+    for name, text in settings.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    if lingers:
+        (root / "var/lib/systemd/linger").mkdir(parents=True)
+        (root / "var/lib/systemd/linger" / getpass.getuser()).touch()
+    return root
+
+
+KILLS = "[Login]\n#NAutoVTs=6\nKillUserProcesses=yes\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "lingers", "survives"),
+    [
+        ({}, False, True),
+        ({"etc/systemd/logind.conf": KILLS}, False, False),
+        ({"etc/systemd/logind.conf": KILLS}, True, True),
+        ({"etc/systemd/logind.conf": "[Login]\n#KillUserProcesses=yes\n"}, False, True),
+        (
+            {
+                "usr/lib/systemd/logind.conf": KILLS,
+                "etc/systemd/logind.conf.d/keep.conf": "[Login]\nKillUserProcesses=no",
+            },
+            False,
+            True,
+        ),
+        ({"etc/systemd/logind.conf": "not a config"}, False, True),
+    ],
+)
+def test_a_logout_ends_the_engine_only_where_processes_are_killed_and_do_not_linger(
+    tmp_path: Path, settings: dict[str, str], lingers: bool, survives: bool
+) -> None:
+    assert look(machine(tmp_path, settings, lingers)).survives == survives
+
+
+def test_without_systemd_nothing_is_killed(tmp_path: Path) -> None:
+    assert look(tmp_path).survives
+
+
+def test_doctor_prints_a_unit_and_speaks_of_queue_engine_and_logout(wantui: Wantui) -> None:
+    unit = wantui("doctor", "--systemd-unit")
+    assert "ExecStart=" in unit.out
+    assert f"WorkingDirectory={Path.cwd()}" in unit.out
+    report = wantui("doctor").out
+    assert all(f" {about} " in report for about in ("queue", "engine", "logout"))

@@ -1,0 +1,301 @@
+"""The durable queue: order, claims, states, events, and what is done about a database that is old, new or damaged."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from wantui.engine.control import open_queue
+from wantui.queue import place as places
+from wantui.queue.database import NAME, NewerDatabase, migrations, open_database
+from wantui.queue.place import Place, file_system, state_place
+from wantui.queue.queue import LostClaim, Queue, UnknownBatch
+from wantui.queue.rows import Claim, NewVideo
+
+CPU = ("auto", "cpu")
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    return Queue(tmp_path)
+
+
+def videos(n: int) -> list[NewVideo]:
+    return [NewVideo(i, f"red seed {i}", "{}", 20) for i in range(n)]
+
+
+def add(queue: Queue, name: str, n: int = 1, device: str = "auto") -> int:
+    return queue.add(Path("/outputs") / name, device, videos(n))
+
+
+def claim(queue: Queue, worker: str = "w", devices: tuple[str, ...] = CPU) -> Claim:
+    found = queue.claim(worker, devices)
+    assert found is not None
+    return found
+
+
+def claimed_order(queue: Queue) -> list[str]:
+    names = []
+    while (found := queue.claim("w", CPU)) is not None:
+        names.append(f"{found.folder.name}{found.number}")
+        queue.done(found)
+    return names
+
+
+def test_videos_are_claimed_in_the_order_of_batches_and_then_of_numbers(queue: Queue) -> None:
+    add(queue, "a", 2)
+    add(queue, "b", 1)
+    assert claimed_order(queue) == ["a0", "a1", "b0"]
+    assert queue.claim("w", CPU) is None
+
+
+@pytest.mark.parametrize(
+    ("moves", "order"),
+    [
+        ([(3, "top")], "cabd"),
+        ([(1, "bottom")], "bcda"),
+        ([(3, "up")], "acbd"),
+        ([(2, "down")], "acbd"),
+        ([(1, "up"), (4, "down")], "abcd"),
+        ([(4, 2)], "adbc"),
+        ([(1, 4)], "bcad"),
+        ([(2, 2)], "abcd"),
+    ],
+)
+def test_batches_can_be_moved(queue: Queue, moves: list[tuple[int, int | str]], order: str) -> None:
+    for name in "abcd":
+        add(queue, name)
+    for batch, to in moves:
+        queue.move(batch, to)  # type: ignore[arg-type]
+    assert claimed_order(queue) == [f"{name}0" for name in order]
+
+
+def test_many_workers_at_once_claim_every_video_exactly_once(tmp_path: Path) -> None:
+    add(Queue(tmp_path), "a", 200)
+    claimed: list[int] = []
+
+    def work(name: str) -> None:
+        mine = Queue(tmp_path)
+        while (found := mine.claim(name, CPU)) is not None:
+            claimed.append(found.number)
+            mine.done(found)
+
+    workers = [threading.Thread(target=work, args=(f"w{i}",)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(claimed) == list(range(200))
+
+
+def test_a_worker_claims_only_what_its_device_serves(queue: Queue) -> None:
+    add(queue, "a", device="cuda:1")
+    add(queue, "b", device="auto")
+    assert claim(queue, devices=("auto", "cuda", "cuda:0")).folder.name == "b"
+    assert claim(queue, devices=("auto", "cuda", "cuda:1")).folder.name == "a"
+
+
+def test_a_paused_batch_is_passed_over_and_a_held_queue_gives_nothing(queue: Queue) -> None:
+    first, _ = add(queue, "a"), add(queue, "b")
+    queue.pause_batch(first, True)
+    assert claim(queue).folder.name == "b"
+    queue.pause_batch(first, False)
+    queue.hold("paused", "it was paused")
+    assert queue.claim("w", CPU) is None
+    assert not queue.waiting(CPU)
+    queue.resume()
+    assert queue.waiting(CPU)
+    assert claim(queue).folder.name == "a"
+
+
+def test_a_running_video_hears_at_its_next_step_what_users_want(queue: Queue) -> None:
+    batch = add(queue, "a", 3)
+    running = claim(queue)
+    assert queue.step(running, 0, 20, 0.1, 1.0) == "go on"
+    queue.pause_batch(batch, True)
+    assert queue.step(running, 1, 20, 0.1, 0.9) == "pause"
+    queue.pause_batch(batch, False)
+    queue.hold("disk", "no room")  # what runs may go on: its own writes will tell
+    assert queue.step(running, 2, 20, 0.1, 0.8) == "go on"
+    assert queue.cancel(batch) == [1, 2]
+    assert queue.step(running, 3, 20, 0.1, 0.7) == "cancel"
+    queue.cancelled(running)
+    assert {video.state for video in queue.videos(batch)} == {"cancelled"}
+
+
+def test_commands_given_twice_do_no_harm(queue: Queue) -> None:
+    batch = add(queue, "a", 2)
+    queue.done(claim(queue))
+    assert queue.cancel(batch) == [1]
+    assert queue.cancel(batch) == []
+    assert queue.retry(batch) == 1
+    assert queue.retry(batch) == 0
+    assert [video.state for video in queue.videos(batch)] == ["done", "queued"]
+
+
+def test_what_a_lost_claim_says_is_not_heard(queue: Queue) -> None:
+    add(queue, "a")
+    old = claim(queue, "w1")
+    queue.worker_died("w1", "signal SIGKILL", blame=True)
+    new = claim(queue, "w2")
+    assert (new.video, new.attempt) == (old.video, 2)
+    for say in (queue.done, queue.cancelled, lambda c: queue.failed(c, "no"), lambda c: queue.step(c, 0, 1, 0.1, 0.5)):
+        with pytest.raises(LostClaim):
+            say(old)
+    queue.done(new)
+    assert queue.video(new.video).state == "done"
+
+
+def test_a_video_that_killed_two_workers_fails_and_the_next_is_made(queue: Queue) -> None:
+    batch = add(queue, "a", 2)
+    for expected in ("interrupted", "failed"):
+        assert claim(queue).number == 0
+        assert [video.state for video in queue.worker_died("w", "signal SIGSEGV", blame=True)] == [expected]
+    poison = queue.videos(batch)[0]
+    assert poison.error == "2 workers died while they made it, the last: signal SIGSEGV"
+    assert claim(queue).number == 1
+
+
+def test_a_worker_that_was_killed_on_purpose_is_not_held_against_its_video(queue: Queue) -> None:
+    batch = add(queue, "a")
+    for _ in range(3):
+        claim(queue)
+        queue.worker_died("w", "signal SIGKILL", blame=False)
+    assert (queue.videos(batch)[0].state, queue.videos(batch)[0].deaths) == ("interrupted", 0)
+
+
+def test_after_a_crash_the_queue_is_held_until_a_user_resumes_it(queue: Queue) -> None:
+    batch = add(queue, "a", 2)
+    claim(queue)
+    assert queue.recover() == 1
+    held = queue.held()
+    assert held is not None
+    assert held.reason == "1 video was interrupted when the engine ended"
+    assert queue.claim("w", CPU) is None
+    queue.resume()
+    assert claim(queue).number == 0
+    assert [video.state for video in queue.videos(batch)] == ["running", "queued"]
+
+
+def test_followers_get_every_event_once_and_in_order_from_where_they_left_off(tmp_path: Path) -> None:
+    queue, follower = Queue(tmp_path), Queue(tmp_path)
+    batch, _ = add(queue, "a"), add(queue, "b")
+    before = follower.version()
+    running = claim(queue)
+    for index in range(3):
+        queue.step(running, index, 3, 0.1, 1 - index / 3)
+    assert follower.version() != before
+    first = follower.events(0, batch)
+    assert [event.kind for event in first] == ["added", "started", "step", "step", "step"]
+    queue.done(running, files={})
+    rest = follower.events(first[-1].seq, batch)
+    assert [event.kind for event in rest] == ["done"]
+    assert follower.events(rest[-1].seq, batch) == []
+
+
+def test_a_batch_whose_video_runs_cannot_be_removed(queue: Queue) -> None:
+    batch = add(queue, "a")
+    running = claim(queue)
+    with pytest.raises(Exception, match="cancel it first"):
+        queue.remove(batch)
+    queue.done(running)
+    queue.remove(batch)
+    assert queue.batches() == []
+
+
+def test_a_batch_is_found_by_number_name_and_path_and_the_nearest_is_named(queue: Queue, tmp_path: Path) -> None:
+    with pytest.raises(UnknownBatch, match="the queue is empty"):
+        queue.find_batch("1")
+    batch = queue.add(tmp_path / "kiss_20261124", "auto", videos(1))
+    for word in (str(batch), "kiss_20261124", str(tmp_path / "kiss_20261124")):
+        assert queue.find_batch(word).id == batch
+    with pytest.raises(UnknownBatch, match="did you mean kiss_20261124"):
+        queue.find_batch("kiss_2026124")
+
+
+def test_a_database_of_every_older_schema_is_brought_up_to_date_with_what_is_in_it(tmp_path: Path) -> None:
+    for version in range(1, len(migrations())):
+        path = tmp_path / str(version) / NAME
+        path.parent.mkdir()
+        stored = Path(__file__).parent / "data" / f"queue-{version}.sql"
+        with sqlite3.connect(path) as old:
+            old.executescript(stored.read_text())
+        queue = Queue(path.parent)
+        assert [(video.state, video.rung) for video in queue.videos(1)] == [("done", 0), ("failed", 0), ("queued", 0)]
+        fresh = open_database(tmp_path / f"fresh-{version}.db")
+        schema = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
+        assert [tuple(row) for row in queue.db.execute(schema)] == [tuple(row) for row in fresh.execute(schema)]
+        assert claim(queue).number == 2
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    Queue(tmp_path).close()
+    with sqlite3.connect(tmp_path / NAME) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    with pytest.raises(NewerDatabase, match="schema 99, this one knows 2"):
+        open_queue(Place(tmp_path))
+    with sqlite3.connect(tmp_path / NAME) as newer:
+        assert newer.execute("PRAGMA user_version").fetchone() == (99,)
+
+
+def test_a_damaged_database_is_kept_aside_and_said(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b"this was a queue once, and is not any more" * 100)
+    queue, notes = open_queue(Place(tmp_path))
+    assert queue.batches() == []
+    assert len(notes) == 1
+    assert "was damaged" in notes[0]
+    aside = list(tmp_path.glob("queue.db.damaged-*"))
+    assert len(aside) == 1
+    assert aside[0].read_bytes().startswith(b"this was a queue once")
+
+
+def test_the_state_directory_is_the_users_alone_and_named_after_the_machine(tmp_path: Path) -> None:
+    found = state_place()
+    assert found.directory.parent == tmp_path / "state" / "wantui"
+    assert found.directory.stat().st_mode & 0o777 == 0o700
+    assert found.note is None
+    Queue(found.directory).close()
+    assert (found.directory / NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_on_a_network_file_system_the_queue_goes_to_a_local_disk_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(places, "file_system", lambda path: "nfs4")
+    monkeypatch.setattr(places, "LOCAL", tmp_path / "local")
+    found = state_place()
+    assert found.directory.is_relative_to(tmp_path / "local" / f"wantui-{os.getuid()}")
+    assert found.note is not None
+    assert "network file system (nfs4)" in found.note
+
+
+def test_the_file_system_of_a_path_is_that_of_its_nearest_mount() -> None:
+    assert file_system(Path("/proc/self/fd/not-there")) == "proc"
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_state_directory_that_cannot_be_written_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "closed"))
+    with pytest.raises(Exception, match="set XDG_STATE_HOME"):
+        state_place()
+
+
+def test_a_state_directory_that_is_no_directory_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ended = subprocess.run(
+        [sys.executable, "-m", "wantui", "queue", "ls"],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "file")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "set XDG_STATE_HOME to a folder that you can write" in ended.stderr
+    assert "Traceback" not in ended.stderr

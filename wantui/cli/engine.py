@@ -1,0 +1,106 @@
+"""wantui engine: start, stop and look at the process that makes what is on the queue."""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from wantui.cli.options import show_warnings
+from wantui.cli.tables import duration_in_words
+
+LOGS = click.option(
+    "--logs", type=click.Path(path_type=Path), default="logs", show_default=True, help="Folder for its log files."
+)
+WORKERS = click.option(
+    "--workers", type=click.IntRange(1, 64), help="So many workers on the CPU, instead of one for each GPU."
+)
+
+
+@click.group("engine")
+def command() -> None:
+    """The process in the background that makes what is on the queue."""
+
+
+@command.command("start")
+@LOGS
+@WORKERS
+def start(logs: Path, workers: int | None) -> None:
+    """Start it, unless one runs."""
+    from wantui.engine.control import ensure_engine, open_queue
+    from wantui.queue.place import state_place
+
+    place = state_place()
+    queue, notes = open_queue(place)
+    show_warnings(tuple(notes))
+    engine, started = ensure_engine(place, logs.absolute(), workers)
+    said = "started" if started else "an engine runs already"
+    click.echo(f"{said}: process {engine.process}, logs in {engine.logs}", err=True)
+    held = queue.held()
+    if held is not None:
+        click.echo(f"the queue is held: {held.reason}; go on with: wantui queue resume", err=True)
+
+
+@command.command("stop")
+@click.option("--now", is_flag=True, help="In the middle of a step, which is then made again.")
+def stop(now: bool) -> None:
+    """Stop at the next step of what is being made; it goes on from there when an engine is started again."""
+    from wantui.engine.control import stop_engine
+    from wantui.queue.place import state_place
+
+    engine = stop_engine(state_place().directory, now)
+    click.echo("no engine runs" if engine is None else f"the engine (process {engine.process}) has ended", err=True)
+
+
+@command.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(as_json: bool) -> None:
+    """What runs. Exit code 0: an engine does, 3: none does."""
+    from wantui.engine.control import find_engine, open_queue
+    from wantui.queue.place import state_place
+
+    place = state_place()
+    queue, notes = open_queue(place)
+    show_warnings(tuple(notes))
+    engine, held, running = find_engine(place.directory), queue.held(), queue.running()
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "process": engine.process if engine else None,
+                    "logs": str(engine.logs) if engine else None,
+                    "held": held.reason if held else None,
+                    "running": [asdict(video) for video in running],
+                },
+                indent=1,
+            )
+        )
+    else:
+        if engine is None:
+            click.echo("no engine runs; wantui engine start, or wantui run, starts one")
+        else:
+            age = duration_in_words(time.time() - engine.started)
+            click.echo(f"engine: process {engine.process}, up {age}, wantui {engine.version}, logs in {engine.logs}")
+        if held is not None:
+            click.echo(f"held: {held.reason}; go on with: wantui queue resume")
+        for video in running:
+            click.echo(f"running: batch {video.batch}, {video.title}, step {video.step}/{video.steps}, {video.worker}")
+    sys.exit(0 if engine else 3)
+
+
+@command.command("run")
+@LOGS
+@WORKERS
+@click.option("--drain", is_flag=True, help="End when nothing is left that could be made.")
+def run(logs: Path, workers: int | None, drain: bool) -> None:
+    """Be the engine, in the foreground: for systemd, containers, cron and batch schedulers."""
+    from wantui.engine.control import NoEngine, find_engine
+    from wantui.engine.supervisor import run_engine
+    from wantui.queue.place import state_place
+
+    place = state_place()
+    if not run_engine(place, logs.absolute(), workers, drain):
+        engine = find_engine(place.directory)
+        raise NoEngine(f"an engine runs already (process {engine.process if engine else 'unknown'})")

@@ -1,0 +1,100 @@
+"""Following a batch to its end, from wherever and as often as one likes."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from wantui.queue.queue import Queue
+    from wantui.queue.rows import BatchRow, Event
+
+POLL_SECONDS = 0.1
+ENGINE_SECONDS = 1.0
+"""Between two looks at whether an engine runs."""
+
+
+def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "BatchRow":
+    """Show what happens to a batch until no video of it is left to make; returns how it stands then.
+
+    Raises:
+        NoEngine: nothing is being made, and nothing will be.
+        KeyboardInterrupt: the user has seen enough.
+    """
+    from wantui.cli.progress import reporter
+    from wantui.engine.control import NoEngine, find_engine
+    from wantui.queue.rows import Event
+
+    looked, directory = time.monotonic(), queue.path.parent
+    version, found = -1, batch
+    with reporter(as_json, batch.unfinished) as shown:
+        held = queue.held()
+        if held is not None:
+            shown.say(f"the queue is held: {held.reason}; go on with: wantui queue resume")
+        for video in queue.running():
+            if video.batch == batch.id:
+                shown.show(Event(after, time.time(), batch.id, video.id, "started", {"title": video.title}))
+        if batch.paused:
+            shown.say(f"the batch is paused; go on with: wantui queue resume {batch.id}")
+        while True:
+            if (now := queue.version()) != version:
+                version = now
+                for event in queue.events(after, batch.id):
+                    after = event.seq
+                    shown.show(event)
+                    _raise_refusal(event)
+                row = queue.batch(batch.id)
+                if row is None:
+                    raise NoEngine(f"batch {batch.id} was removed from the queue")
+                found = row
+                if not found.unfinished:
+                    return found
+            if time.monotonic() - looked > ENGINE_SECONDS:
+                looked = time.monotonic()
+                if find_engine(directory) is None:
+                    raise NoEngine(
+                        f"no engine runs any more, and {found.unfinished} videos of {batch.folder} are missing; "
+                        "go on with: wantui engine start, and wantui queue resume if the queue is held"
+                    )
+            time.sleep(POLL_SECONDS)
+
+
+def _raise_refusal(event: "Event") -> None:
+    from wantui.errors import UserError
+
+    if event.kind == "refused":
+        refusal = UserError(event.data["error"])
+        refusal.exit_code = event.data["exit_code"]
+        raise refusal
+
+
+def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
+    """Say how a batch ended: its folder on stdout; exit code 1 when videos failed."""
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
+
+    # The folder may hold videos that this queue never knew.
+    counts = read_manifest(BatchFolder(batch.folder)).counts()
+    failed = [video for video in queue.videos(batch.id) if video.state == "failed"]
+    said = f"{counts.get('done', 0)} of {sum(counts.values())} videos done"
+    if batch.counts.get("cancelled"):
+        said += f", {batch.counts['cancelled']} cancelled"
+    folder = shown_path(batch.folder)
+    if failed:
+        click.echo(f"{said}, {len(failed)} failed:", err=True)
+        for video in failed:
+            click.echo(f"  failed: {video.title}: {video.error}", err=True)
+        click.echo(f"try those again with\n  wantui run --resume {folder}", err=True)
+    else:
+        click.echo(said, err=True)
+    click.echo(json.dumps({"event": "end", "folder": str(folder), **counts}) if as_json else folder)
+    sys.exit(1 if failed else 0)
+
+
+def shown_path(path: Path) -> Path:
+    """Relative to the working folder where it lies below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,186 @@
+"""wantui queue: what is on it, in which order, and what is done about it."""
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from wantui.cli.options import show_warnings
+from wantui.cli.tables import add_row, plain_table, print_table
+from wantui.errors import UserError
+
+if TYPE_CHECKING:
+    from wantui.queue.queue import Queue
+    from wantui.queue.rows import BatchRow
+
+PAGE = 50
+
+
+def _open() -> "Queue":
+    from wantui.engine.control import open_queue
+    from wantui.queue.place import state_place
+
+    queue, notes = open_queue(state_place())
+    show_warnings(tuple(notes))
+    return queue
+
+
+@click.group("queue")
+def command() -> None:
+    """What is on the queue. BATCH is a number from `ls`, or a folder."""
+
+
+@command.command("ls")
+@click.option("--all", "everything", is_flag=True, help="Finished batches too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls(everything: bool, as_json: bool) -> None:
+    """Batches in their order."""
+    queue = _open()
+    batches = [batch for batch in queue.batches(-1) if everything or batch.unfinished]
+    held = queue.held()
+    if as_json:
+        rows = [asdict(batch) | {"folder": str(batch.folder)} for batch in batches]
+        click.echo(json.dumps({"held": held.reason if held else None, "batches": rows}, indent=1))
+        return
+    if held is not None:
+        click.echo(f"held: {held.reason}; go on with: wantui queue resume", err=True)
+    if not batches:
+        click.echo("nothing is left to make" + ("" if everything else "; --all shows finished batches"), err=True)
+        return
+    table = plain_table("batch", "state", "done", "videos", "failed", "name")
+    for batch in batches:
+        done, failed = batch.counts.get("done", 0), batch.counts.get("failed", 0)
+        add_row(table, str(batch.id), _state(batch), str(done), str(batch.total), str(failed), batch.name)
+    print_table(table)
+
+
+def _state(batch: "BatchRow") -> str:
+    if not batch.unfinished:
+        return "ended"
+    if batch.paused:
+        return "paused"
+    return "running" if batch.counts.get("running") else "waiting"
+
+
+@command.command("show")
+@click.argument("batch")
+@click.option("--page", default=1, show_default=True, type=click.IntRange(min=1), help=f"Of {PAGE} videos each.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; all videos.")
+def show(batch: str, page: int, as_json: bool) -> None:
+    """The videos of a batch."""
+    queue = _open()
+    row = queue.find_batch(batch)
+    if as_json:
+        videos = [asdict(video) for video in queue.videos(row.id)]
+        click.echo(json.dumps(asdict(row) | {"folder": str(row.folder), "videos": videos}, indent=1))
+        return
+    click.echo(f"batch {row.id} in {row.folder}, device {row.device}", err=True)
+    table = plain_table("video", "state", "step", "seconds", "what", "error")
+    for video in queue.videos(row.id, PAGE, (page - 1) * PAGE):
+        ended = video.finished if video.finished is not None else time.time()
+        seconds = f"{ended - video.started:.1f}" if video.started and video.state in ("running", "done") else ""
+        step = f"{video.step}/{video.steps}" if video.state == "running" else ""
+        add_row(table, str(video.number + 1), video.state, step, seconds, video.title, video.error or "")
+    print_table(table)
+    pages = -(-row.total // PAGE)
+    if pages > 1:
+        click.echo(f"page {page} of {pages}", err=True)
+
+
+@command.command("pause")
+@click.argument("batch", required=False)
+def pause(batch: str | None) -> None:
+    """Stop what runs at its next step and start nothing: of the whole queue, or of one batch."""
+    queue = _open()
+    if batch is None:
+        queue.hold("paused", "it was paused")
+        click.echo("the queue is paused", err=True)
+    else:
+        row = queue.find_batch(batch)
+        queue.pause_batch(row.id, True)
+        click.echo(f"batch {row.id} is paused", err=True)
+
+
+@command.command("resume")
+@click.argument("batch", required=False)
+def resume(batch: str | None) -> None:
+    """Go on after a pause, or after a crash: with the whole queue, or with one batch."""
+    from wantui.engine.control import find_engine
+
+    queue = _open()
+    if batch is None:
+        queue.resume()
+        click.echo("the queue goes on", err=True)
+    else:
+        row = queue.find_batch(batch)
+        queue.pause_batch(row.id, False)
+        click.echo(f"batch {row.id} goes on", err=True)
+    if find_engine(queue.path.parent) is None:
+        click.echo("no engine runs: wantui engine start", err=True)
+
+
+@command.command("move")
+@click.argument("batch")
+@click.argument("to", metavar="up|down|top|bottom|before")
+@click.argument("other", required=False)
+def move(batch: str, to: str, other: str | None) -> None:
+    """Change the order: one place, to an end, or before OTHER."""
+    queue = _open()
+    row = queue.find_batch(batch)
+    if to == "before" and other is not None:
+        queue.move(row.id, queue.find_batch(other).id)
+    elif to in ("up", "down", "top", "bottom") and other is None:
+        queue.move(row.id, to)  # type: ignore[arg-type]
+    else:
+        raise click.UsageError("move BATCH up, down, top, bottom, or before OTHER")
+    order = ", ".join(str(found.id) for found in queue.batches(-1) if found.unfinished)
+    click.echo(f"order: {order}", err=True)
+
+
+@command.command("cancel")
+@click.argument("batch")
+@click.argument("video", required=False, type=int)
+def cancel(batch: str, video: int | None) -> None:
+    """Give up a batch, or one VIDEO of it (its number in `show`). What is done stays."""
+    from wantui.engine.record import Record
+
+    queue = _open()
+    row = queue.find_batch(batch)
+    _check_number(row, video)
+    numbers = queue.cancel(row.id, None if video is None else video - 1)
+    try:
+        Record.of(row.folder).cancel(numbers)
+    except (OSError, UserError) as error:
+        click.echo(f"warning: the batch folder does not say so: {error}", err=True)
+    running = queue.batch(row.id)
+    more = ", and what runs stops at its next step" if running and running.counts.get("running") else ""
+    click.echo(f"{len(numbers)} videos cancelled{more}", err=True)
+
+
+@command.command("retry")
+@click.argument("batch")
+@click.argument("video", required=False, type=int)
+def retry(batch: str, video: int | None) -> None:
+    """Queue again what failed or was cancelled."""
+    queue = _open()
+    row = queue.find_batch(batch)
+    _check_number(row, video)
+    count = queue.retry(row.id, None if video is None else video - 1)
+    click.echo(f"{count} videos are queued again", err=True)
+
+
+@command.command("remove")
+@click.argument("batch")
+def remove(batch: str) -> None:
+    """Forget a batch; its folder and what was made stay."""
+    queue = _open()
+    row = queue.find_batch(batch)
+    queue.remove(row.id)
+    click.echo(f"batch {row.id} is off the queue; {row.folder} stays", err=True)
+
+
+def _check_number(row: "BatchRow", video: int | None) -> None:
+    if video is not None and not 1 <= video <= row.total:
+        raise UserError(f"batch {row.id} has videos 1 to {row.total}, and no {video}")

@@ -1,0 +1,33 @@
+"""wantui watch: follow a batch from anywhere; any number may at once."""
+
+import click
+
+
+@click.command("watch")
+@click.argument("batch", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
+def command(batch: str | None, as_json: bool) -> None:
+    """Follow BATCH (number or folder; the first unfinished one when not given) to its end.
+
+    Ctrl-C ends the watching and nothing else.
+    """
+    from wantui.cli.follow import follow, report_end
+    from wantui.cli.options import show_warnings
+    from wantui.cli.run import leave
+    from wantui.engine.control import open_queue
+    from wantui.errors import UserError
+    from wantui.queue.place import state_place
+
+    queue, notes = open_queue(state_place())
+    show_warnings(tuple(notes))
+    if batch is None:
+        unfinished = [row for row in queue.batches(-1) if row.unfinished]
+        if not unfinished:
+            raise UserError("nothing on the queue is left to make; wantui queue ls shows what was")
+        row = unfinished[0]
+    else:
+        row = queue.find_batch(batch)
+    try:
+        report_end(queue, follow(queue, row, queue.last_seq(), as_json), as_json)
+    except KeyboardInterrupt:
+        leave(queue, row.id)

@@ -1,0 +1,33 @@
+"""Log files: one of the engine, one of each worker, one in each batch folder; rotated at ten megabytes."""
+
+import logging
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+MEGABYTES, KEPT = 10, 3
+FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+def open_log(name: str, path: Path) -> logging.Logger:
+    """A logger that writes to one file and nowhere else. A file that cannot be written is done without."""
+    logger = logging.getLogger(f"wantui.{name}")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    close_log(logger)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler: logging.Handler = RotatingFileHandler(
+            path, maxBytes=MEGABYTES * 1_000_000, backupCount=KEPT, encoding="utf-8"
+        )
+    except OSError:
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk must not stop a video
+    logger.addHandler(handler)
+    return logger
+
+
+def close_log(logger: logging.Logger) -> None:
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()

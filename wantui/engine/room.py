@@ -1,0 +1,26 @@
+"""Whether there is room on the disk for what is to be made."""
+
+import shutil
+from pathlib import Path
+
+from wantui.models.catalogue import find_model
+from wantui.planning import Recipe
+from wantui.planning.estimate import disk_for
+
+SPARE_BYTES = 20_000_000
+"""Room to leave beyond the estimate."""
+
+
+def bytes_needed(recipe: Recipe) -> int:
+    """For one video and its captures, with some to spare."""
+    model = find_model(recipe.model)
+    needed = disk_for(recipe, model).total
+    if recipe.capture.dtype == "float16":  # exact states lie beside them until the video is done
+        exact = recipe.capture.model_copy(update={"dtype": "float32"})
+        needed += disk_for(recipe.model_copy(update={"capture": exact}), model).latents
+    return needed + SPARE_BYTES
+
+
+def free_bytes(folder: Path) -> int:
+    """Free on the file system of a folder, for this user."""
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,257 @@
+"""A worker: claims videos from the queue, makes them on its device, and records them. The only process with torch.
+
+It keeps the pipeline from one video to the next of the same model, ends when there has been nothing to do for a while,
+and dies with the engine that started it. SIGTERM: stop at the next step; the video goes on from there later.
+"""
+
+import argparse
+import ctypes
+import errno
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wantui.engine.logs import close_log, open_log
+from wantui.engine.pipelines import check_weights, load_for
+from wantui.engine.record import Record, close_entry
+from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
+from wantui.errors import UserError
+from wantui.generation.denoise import Step
+from wantui.generation.load import NotLoaded
+from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, make_video
+from wantui.generation.memory import RUNGS, OutOfMemory, apply_rungs, free_memory, next_rung
+from wantui.planning import Recipe
+from wantui.queue.queue import LostClaim, Queue
+from wantui.queue.rows import Claim
+from wantui.storage.files import VideoFiles, video_files
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import ManifestError, VideoEntry, relative_files
+
+if TYPE_CHECKING:
+    from diffusers import WanPipeline
+
+IDLE_SECONDS = 120.0
+"""After so long with nothing to do a worker ends, and the GPU's memory is free."""
+POLL_SECONDS = 0.2
+PR_SET_PDEATHSIG = 1
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Stopped(Exception):
+    """The video was closed between two steps, for the reason that the text says."""
+
+
+class Worker:
+    """Makes videos on one device until it is told to stop.
+
+    Args:
+        devices: what a batch may call this worker's device.
+        device: what torch calls it.
+    """
+
+    def __init__(self, queue: Queue, name: str, devices: Sequence[str], device: str, log: logging.Logger) -> None:
+        self.queue, self.name, self.devices, self.device, self.log = queue, name, devices, device, log
+        self.pipeline: WanPipeline | None = None
+        self.loaded: tuple[Any, ...] = ()
+        self.records: dict[Path, Record] = {}
+        self.stopping = False
+
+    def run(self, until_empty: bool = False) -> None:
+        """Work until told to stop, or until there has been nothing to do for a while (`until_empty`: at all)."""
+        idle_since = time.monotonic()
+        while not self.stopping:
+            claim = self.queue.claim(self.name, self.devices)
+            if claim is not None:
+                self.work_on(claim)
+                idle_since = time.monotonic()
+                continue
+            if until_empty or time.monotonic() - idle_since > IDLE_SECONDS:
+                return
+            time.sleep(POLL_SECONDS)
+
+    def work_on(self, claim: Claim) -> None:
+        """Make one video, or leave it in the state that says why not."""
+        folder = BatchFolder(claim.folder)
+        batch_log = open_log(f"batch.{claim.batch}", folder.log) if folder.root.is_dir() else self.log
+        self.log.info("%s of %s, attempt %d", claim.title, folder.root.name, claim.attempt)
+        try:
+            self._make(claim, folder, batch_log)
+        except LostClaim as error:
+            self.log.warning("%s", error)
+        except NotLoaded as error:
+            batch_log.error("%s", error)
+            self.queue.fail_batch(claim, str(error), error.exit_code)
+        except Stopped as stopped:
+            batch_log.info("%s: %s", claim.title, stopped)
+        except OutOfMemory as error:
+            self._degrade(claim, folder, str(error), batch_log)
+        except KeyboardInterrupt:
+            self._give_up(claim, folder)
+        except OSError as error:
+            if error.errno not in FULL:
+                self._fail(claim, folder, f"{type(error).__name__}: {error}", batch_log)
+                return
+            # More than there is now, whatever was estimated: with less, this would happen again.
+            needed = bytes_needed(Recipe.model_validate_json(claim.recipe))
+            needed = max(needed, free_bytes(folder.root) + SPARE_BYTES)
+            self._wait_for_room(claim, folder.root, needed, batch_log)
+        except ManifestError as error:
+            self._fail(claim, folder, str(error), batch_log)
+        except Exception as error:  # whatever it is, it is this video's, and the others may be well
+            self.log.exception("%s failed", claim.title)
+            self._fail(claim, folder, f"{type(error).__name__}: {error}", batch_log)
+        finally:
+            if batch_log is not self.log:
+                close_log(batch_log)
+
+    def _make(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
+        if not folder.root.is_dir():
+            raise ManifestError(f"the output folder {folder.root} is not there any more")
+        record = self.records.setdefault(folder.root, Record(folder))
+        entry = record.read().videos[claim.number]
+        if entry.state == "done" and all((folder.root / path).exists() for path in entry.files.values()):
+            # Only the queue had not heard of it.
+            self.queue.done(claim, files=entry.files, seconds=entry.seconds, made_before=True)
+            return
+        recipe = Recipe.model_validate_json(claim.recipe)
+        if free_bytes(folder.root) < (needed := bytes_needed(recipe)):
+            self._wait_for_room(claim, folder.root, needed, log)
+            return
+        pipeline = self._pipeline_for(claim, recipe, log)
+        files = video_files(folder, entry.variation, entry.number)
+        plan, began = RUNGS[claim.rung].name, time.monotonic()
+        with closing(make_video(pipeline, recipe, files)) as events:
+            for event in events:
+                match event:
+                    case Step():
+                        self._step(claim, folder, event)
+                    case Resumed(steps_done):
+                        log.info("%s goes on after step %d", claim.title, steps_done)
+                        self.queue.tell("resumed video", claim.batch, claim.video, steps_done=steps_done)
+                    case StartedAgain(reason):
+                        log.warning("%s starts again: its checkpoint does not serve: %s", claim.title, reason)
+                        self.queue.tell("started again", claim.batch, claim.video, reason=reason, title=claim.title)
+                    case MadeVideo() as made:
+                        record.change(claim.number, partial(_enter, folder=folder, files=files, made=made, plan=plan))
+                        entry = record.read().videos[claim.number]
+        self.queue.done(claim, files=entry.files, seconds=entry.seconds, memory_plan=plan)
+        log.info("%s done in %.1f s", claim.title, time.monotonic() - began)
+
+    def _step(self, claim: Claim, folder: BatchFolder, step: Step) -> None:
+        wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma)
+        if wish == "cancel":
+            self._give_up(claim, folder)
+            raise Stopped("cancelled")
+        if wish == "pause" or self.stopping:
+            reason = "paused" if wish == "pause" else "the engine stops"
+            self.queue.release(claim, reason)
+            raise Stopped(f"{reason} after step {step.index + 1} of {step.count}")
+
+    def _pipeline_for(self, claim: Claim, recipe: Recipe, log: logging.Logger) -> "WanPipeline":
+        device = "cpu" if claim.device == "cpu" else self.device
+        wanted = (recipe.model, recipe.revision, recipe.dtype, device, claim.rung)
+        if self.pipeline is None or wanted != self.loaded:
+            self._unload()
+            self.queue.tell("loading", claim.batch, claim.video, model=recipe.model)
+            log.info("loading %s on %s, %s", recipe.model, device, RUNGS[claim.rung].name)
+            check_weights(recipe)
+            self.pipeline = load_for(recipe, device)
+            apply_rungs(self.pipeline, claim.rung)
+            self.loaded = wanted
+        return self.pipeline
+
+    def _unload(self) -> None:
+        self.pipeline, self.loaded = None, ()
+        free_memory()
+
+    def _degrade(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
+        """Free memory and try the next rung, from the checkpoint; fail where there is none."""
+        self._unload()
+        rung = next_rung(claim.rung, self.device != "cpu")
+        if rung is None:
+            self._fail(claim, folder, f"out of memory, with {RUNGS[claim.rung].name}: {error}", log)
+            return
+        log.warning("%s: out of memory (%s); trying %s", claim.title, error, RUNGS[rung].name)
+        self.queue.tell(
+            "out of memory", claim.batch, claim.video, title=claim.title, rung=RUNGS[rung].name, error=error
+        )
+        self.queue.release(claim, "out of memory", rung)
+
+    def _wait_for_room(self, claim: Claim, root: Path, needed: int, log: logging.Logger) -> None:
+        reason = f"no room is left in {root} ({free_bytes(root) / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed)"
+        log.warning("%s: %s", claim.title, reason)
+        self.queue.hold("disk", reason, root, needed)
+        self.queue.release(claim, "no room on the disk")
+
+    def _give_up(self, claim: Claim, folder: BatchFolder) -> None:
+        close_entry(folder, claim.number, "cancelled")
+        self.queue.cancelled(claim)
+
+    def _fail(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
+        log.error("%s failed: %s", claim.title, error)
+        try:
+            close_entry(folder, claim.number, "failed", error)
+        except (OSError, UserError) as also:
+            self.log.warning("and its manifest does not say so: %s", also)
+        self.queue.failed(claim, error)
+
+
+def _enter(entry: VideoEntry, folder: BatchFolder, files: VideoFiles, made: MadeVideo, plan: str) -> None:
+    paths = {"clip": files.clip, "sheet": files.sheet}
+    if entry.recipe.capture.latents:
+        paths["latents"] = files.latents
+    entry.state, entry.error = "done", None
+    entry.files = relative_files(folder, paths)
+    entry.seconds = {"denoise": round(made.denoise_seconds, 3), "decode": round(made.decode_seconds, 3)}
+    entry.peak_memory = made.peak_memory
+    entry.memory_plan = plan
+    entry.bytes = sum(_size(path) for path in paths.values())
+    entry.latents_sha256 = made.latents_sha256
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+    return path.stat().st_size
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, however that ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it had ended before
+
+
+def main() -> None:
+    """python -m wantui.engine.worker, as the engine calls it."""
+    parser = argparse.ArgumentParser()
+    for name in ("--state", "--logs"):
+        parser.add_argument(name, type=Path, required=True)
+    for name in ("--name", "--device", "--devices"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args()
+    die_with(options.parent)
+    log = open_log(options.name, options.logs / f"{options.name}.log")
+    # No two processes claim under one name.
+    name = f"{options.name}:{os.getpid()}"
+    worker = Worker(Queue(options.state), name, options.devices.split(","), options.device, log)
+
+    def stop(*_: object) -> None:
+        worker.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    log.info("%s on %s", name, options.device)
+    worker.run()
+    log.info("%s ends", name)
+
+
+if __name__ == "__main__":
+    main()
