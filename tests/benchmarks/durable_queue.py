@@ -4,11 +4,13 @@ The peer of every figure of the queue is a bare SQLite transaction of one row on
 """
 
 import os
+import random
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,24 +68,33 @@ def queue_figures(state: Path) -> None:
 
 def follower_figures(state: Path, seconds: float) -> None:
     """Latency and processor time of one that follows as `wantui watch` does, beside a writer of ten steps a second."""
-    writer, follower = Queue(state), Queue(state)
-    claim = writer.claim("w", ("auto", "cpu"))
+    follower = Queue(state)
+    claim = Queue(state).claim("w", ("auto", "cpu"))
     assert claim is not None
-    latencies, after, version, index = [], writer.last_seq(), -1, 0
-    written, next_write = 0.0, time.monotonic()
-    began, cpu = time.monotonic(), 0.0
+    written: list[float] = []
+    over = threading.Event()
+
+    def write() -> None:
+        chance, mine = random.Random(0), Queue(state)
+        while not over.wait(chance.uniform(0, 0.2)):
+            written.append(time.monotonic())
+            mine.step(claim, len(written), 10_000, 0.1, 0.5)
+
+    latencies, after, version, cpu = [], follower.last_seq(), -1, 0.0
+    thread = threading.Thread(target=write)
+    thread.start()
+    began = time.monotonic()
     while time.monotonic() - began < seconds:
-        if time.monotonic() >= next_write:
-            writer.step(claim, index, 10_000, 0.1, 0.5)
-            written, next_write, index = time.monotonic(), next_write + 0.97, index + 1
-        busy = time.process_time()
+        busy = time.thread_time()
         if (now := follower.version()) != version:
             version = now
             for event in follower.events(after, claim.batch):
                 after = event.seq
-                latencies.append(time.monotonic() - written)
-        cpu += time.process_time() - busy
+                latencies.append(time.monotonic() - written[event.data["step"] - 2])
+        cpu += time.thread_time() - busy
         time.sleep(0.1)
+    over.set()
+    thread.join()
     click.echo(f"follower, polling every 100 ms for {seconds:.0f} s")
     click.echo(f"  notices a change after    {1000 * max(latencies):8.1f} ms at most")
     click.echo(f"  takes                     {100 * cpu / seconds:8.3f} % of a core")

@@ -36,7 +36,8 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
             shown.say(f"the queue is held: {held.reason}; go on with: wantui queue resume")
         for video in queue.running():
             if video.batch == batch.id:
-                shown.show(Event(after, time.time(), batch.id, video.id, "started", {"title": video.title}))
+                data = {"title": video.title, "number": video.number, "steps": video.steps, "worker": video.worker}
+                shown.show(Event(after, time.time(), batch.id, video.id, "started", data))
         if batch.paused:
             shown.say(f"the batch is paused; go on with: wantui queue resume {batch.id}")
         while True:

@@ -106,8 +106,8 @@ class Bars:
         self.progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=title),
             BarColumn(bar_width=12),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[pace]}"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[pace]}", table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
         )
@@ -121,7 +121,7 @@ class Bars:
         video = event.video or 0
         if event.kind == "started":
             self._remove(video)
-            self.tasks[video] = self.progress.add_task(event.data["title"], total=None, pace="starting")
+            self.tasks[video] = self.progress.add_task(event.data["title"], total=event.data["steps"], pace="starts")
         elif event.kind == "step" and video in self.tasks:
             self.eta.step(event)
             pace = f"{event.data['seconds']:.2f} s/step, all in {duration_in_words(self.eta.seconds())}"

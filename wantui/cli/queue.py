@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.options import show_warnings
-from wantui.cli.tables import add_row, plain_table, print_table
+from wantui.cli.tables import print_columns
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def ls(everything: bool, as_json: bool) -> None:
     if not batches:
         click.echo("nothing is left to make" + ("" if everything else "; --all shows finished batches"), err=True)
         return
-    table = plain_table("batch", "state", "done", "videos", "failed", "name")
+    lines = [("batch", "state", "done", "videos", "failed", "name")]
     for batch in batches:
         done, failed = batch.counts.get("done", 0), batch.counts.get("failed", 0)
-        add_row(table, str(batch.id), _state(batch), str(done), str(batch.total), str(failed), batch.name)
-    print_table(table)
+        lines.append((str(batch.id), _state(batch), str(done), str(batch.total), str(failed), batch.name))
+    print_columns(*lines)
 
 
 def _state(batch: "BatchRow") -> str:
@@ -77,13 +77,13 @@ def show(batch: str, page: int, as_json: bool) -> None:
         click.echo(json.dumps(asdict(row) | {"folder": str(row.folder), "videos": videos}, indent=1))
         return
     click.echo(f"batch {row.id} in {row.folder}, device {row.device}", err=True)
-    table = plain_table("video", "state", "step", "seconds", "what", "error")
+    lines = [("video", "state", "step", "seconds", "what", "error")]
     for video in queue.videos(row.id, PAGE, (page - 1) * PAGE):
         ended = video.finished if video.finished is not None else time.time()
         seconds = f"{ended - video.started:.1f}" if video.started and video.state in ("running", "done") else ""
         step = f"{video.step}/{video.steps}" if video.state == "running" else ""
-        add_row(table, str(video.number + 1), video.state, step, seconds, video.title, video.error or "")
-    print_table(table)
+        lines.append((str(video.number + 1), video.state, step, seconds, video.title, video.error or ""))
+    print_columns(*lines)
     pages = -(-row.total // PAGE)
     if pages > 1:
         click.echo(f"page {page} of {pages}", err=True)

@@ -33,6 +33,17 @@ def plain_table(*columns: str) -> "Table":
     return table
 
 
+def print_columns(*rows: tuple[str, ...]) -> None:
+    """Print rows to stdout in columns as wide as they need; the first is the header.
+
+    Without Rich, whose import would take most of the time that listing a queue takes.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, row in enumerate(rows):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        click.echo(click.style(line, bold=True) if number == 0 else line)
+
+
 def print_line(text: str, indent: int = 0) -> None:
     """Print to stdout; on a terminal, long lines break between words and go on under their `indent`-th column."""
     if sys.stdout.isatty():

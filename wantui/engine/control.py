@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -85,6 +84,8 @@ def ensure_engine(place: Place, logs: Path, workers: int | None = None) -> tuple
     Raises:
         NoEngine: it ended at once; the text says where to look.
     """
+    import subprocess
+
     found = find_engine(place.directory)
     if found is not None:
         return found, False

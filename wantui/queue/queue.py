@@ -202,7 +202,8 @@ class Queue:
                 "DELETE FROM event WHERE kind = 'step' AND seq < (SELECT max(seq) FROM event) - ?", (STEPS_KEPT,)
             )
             batch = db.execute("SELECT folder, device FROM batch WHERE id = ?", (row["batch"],)).fetchone()
-            self._tell("started", row["batch"], row["id"], title=row["title"], number=row["number"], worker=worker)
+            said = {"title": row["title"], "number": row["number"], "steps": row["steps"], "worker": worker}
+            self._tell("started", row["batch"], row["id"], **said)
         return Claim(
             row["id"],
             row["batch"],

@@ -1,0 +1,64 @@
+"""What a follower shows of the queue's events: on a terminal, as plain lines, and what a line says."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from wantui.cli.progress import Bars, PlainLines, news
+from wantui.queue.rows import Event
+
+
+def event(kind: str, video: int = 1, **data: Any) -> Event:
+    return Event(1, 0.0, 1, video, kind, data)
+
+
+LIFE = [
+    event("started", title="[red] seed 42", number=0, steps=20, worker="worker-0:7"),
+    event("loading", model="nano"),
+    event("step", step=1, steps=20, seconds=0.1, sigma=1.0),
+    event("step", step=2, steps=20, seconds=0.1, sigma=0.9),
+    event("interrupted", title="[red] seed 42", error="signal SIGKILL"),
+    event("started", title="[red] seed 42", number=0, steps=20, worker="worker-0:8"),
+    event("step", step=3, steps=20, seconds=0.1, sigma=0.8),
+    event("done", title="[red] seed 42", number=0, seconds={"denoise": 2.0, "decode": 0.5}, files={"clip": "v.mp4"}),
+]
+
+
+def test_bars_show_every_video_that_runs_and_lines_what_came_of_it() -> None:
+    bars = Bars(2)
+    screen = io.StringIO()
+    bars.progress.live.console = Console(file=screen, force_terminal=True, width=80, highlight=False)
+    with bars.progress:
+        for happened in LIFE[:4]:
+            bars.show(happened)
+        bars.show(event("started", 2, title="blue seed 42", number=1, steps=20, worker="worker-1:9"))
+        shown = [(task.description, task.completed, task.total) for task in bars.progress.tasks]
+        assert shown == [("[red] seed 42", 2, 20), ("blue seed 42", 0, 20)]
+        assert "all in" in bars.progress.tasks[0].fields["pace"]
+        bars.progress.refresh()
+        for happened in LIFE[4:]:
+            bars.show(happened)
+        assert [task.description for task in bars.progress.tasks] == ["blue seed 42"]
+    said = screen.getvalue()
+    assert "interrupted: [red] seed 42: signal SIGKILL" in said
+    assert "done: [red] seed 42, 2.5 s, v.mp4" in said
+
+
+def test_plain_lines_tell_starts_ends_and_trouble(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = PlainLines(1)
+    for happened in LIFE:
+        lines.show(happened)
+    assert capsys.readouterr().err.splitlines() == [
+        "started: [red] seed 42",
+        "loading nano",
+        "interrupted: [red] seed 42: signal SIGKILL",
+        "started: [red] seed 42",
+        "  done: [red] seed 42, 2.5 s, v.mp4",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["added", "moved", "released", "removed", "something that a later version tells"])
+def test_what_is_no_news_is_not_told(kind: str) -> None:
+    assert news(event(kind)) is None
