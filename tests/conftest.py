@@ -157,7 +157,7 @@ def wantui(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
     def engine_of_this_process(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
         work(place)
-        return control.Engine(os.getpid(), 0.0, logs, "test"), False
+        return control.Engine(os.getpid(), 0.0, logs, "test", ("auto", "cpu")), False
 
     monkeypatch.setattr(control, "ensure_engine", engine_of_this_process)
 

@@ -15,9 +15,10 @@ from wantui.generation import checkpoint as checkpoints
 from wantui.generation.checkpoint import CheckpointTap, read_checkpoint
 from wantui.generation.denoise import Step, denoise, prepare
 from wantui.generation.load import load_pipeline
-from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, VideoFiles, make_video
+from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, make_video
 from wantui.models.catalogue import WanModel
 from wantui.planning import Capture, Recipe
+from wantui.storage.files import VideoFiles, discard
 
 CPU = torch.device("cpu")
 
@@ -101,7 +102,31 @@ def test_a_stopped_video_ends_as_an_undisturbed_one_with_whole_captures(
     assert set(one) == set(other) == {"latents", "sigmas", "timesteps", "steps", "gram"}
     for name in one:
         assert np.array_equal(one[name][:], other[name][:])  # type: ignore[index]
+    discard(stopped)
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["v.jpg", "v.mp4", "v.zarr"]
+
+
+@pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
+def test_a_video_that_was_made_and_not_recorded_is_only_decoded_again(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: Capture
+) -> None:
+    recipe, files = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5), video_files(tmp_path)
+    reference, _ = made(make_video(tiny, recipe, files))
+    before = {path: path.stat().st_mtime_ns for path in files.latents.rglob("*")}
+    again, said = made(make_video(tiny, recipe, files))
+    assert said == [Resumed(5)]
+    assert again.latents_sha256 == reference.latents_sha256
+    assert {path: path.stat().st_mtime_ns for path in files.latents.rglob("*")} == before
+
+
+def test_a_video_that_is_stopped_between_two_checkpoints_goes_on_from_its_last_step(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "MOST_OF_THE_TIME", 1e-9)
+    recipe, files = recipe_for(tiny_models["wan2.1"], steps=5), video_files(tmp_path)
+    stop_after(make_video(tiny, recipe, files), 4)
+    _, said = made(make_video(tiny, recipe, files))
+    assert said == [Resumed(4)]
 
 
 def test_a_checkpoint_of_other_software_or_another_recipe_is_refused_by_name(

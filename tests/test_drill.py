@@ -48,12 +48,11 @@ def test_whatever_is_killed_every_video_is_made_exactly_once_and_to_the_same_bit
             time.sleep(0.2)
         assert killed == KILLS
         assert batch.total == VIDEOS
-        made = [
-            event.video
-            for event in machine.queue.events(0, batch.id)
-            if event.kind == "done" and not event.data.get("made_before")
-        ]
-        assert Counter(made) == {video.id: 1 for video in machine.queue.videos(batch.id)}
+        done = [event for event in machine.queue.events(0, batch.id) if event.kind == "done"]
+        made = Counter(event.video for event in done if not event.data.get("made_before"))
+        # Killed between its record and the queue's, a video is done without the queue having seen it made.
+        assert {event.video for event in done} == {video.id for video in machine.queue.videos(batch.id)}
+        assert set(made.values()) == {1}
         assert_equal_to_the_bit(machine.root / "batch", machine.root / "undisturbed")
         assert [tuple(row) for row in machine.queue.db.execute("PRAGMA integrity_check")] == [("ok",)]
     finally:

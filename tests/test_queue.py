@@ -121,7 +121,7 @@ def test_a_running_video_hears_at_its_next_step_what_users_want(queue: Queue) ->
     queue.pause_batch(batch, False)
     queue.hold("disk", "no room")  # what runs may go on: its own writes will tell
     assert queue.step(running, 2, 20, 0.1, 0.8) == "go on"
-    assert queue.cancel(batch) == [1, 2]
+    assert queue.cancel(batch) == ([1, 2], 1)
     assert queue.step(running, 3, 20, 0.1, 0.7) == "cancel"
     queue.cancelled(running)
     assert {video.state for video in queue.videos(batch)} == {"cancelled"}
@@ -130,8 +130,8 @@ def test_a_running_video_hears_at_its_next_step_what_users_want(queue: Queue) ->
 def test_commands_given_twice_do_no_harm(queue: Queue) -> None:
     batch = add(queue, "a", 2)
     queue.done(claim(queue))
-    assert queue.cancel(batch) == [1]
-    assert queue.cancel(batch) == []
+    assert queue.cancel(batch) == ([1], 0)
+    assert queue.cancel(batch) == ([], 0)
     assert queue.retry(batch) == 1
     assert queue.retry(batch) == 0
     assert [video.state for video in queue.videos(batch)] == ["done", "queued"]
@@ -251,6 +251,43 @@ def test_a_damaged_database_is_kept_aside_and_said(tmp_path: Path) -> None:
     aside = list(tmp_path.glob("queue.db.damaged-*"))
     assert len(aside) == 1
     assert aside[0].read_bytes().startswith(b"this was a queue once")
+
+
+def test_damage_inside_is_found_when_an_engine_starts(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    add(queue, "a", 2000)
+    queue.close()
+    path = tmp_path / NAME
+    data = bytearray(path.read_bytes())
+    data[8 * 4096 : 40 * 4096] = b"\xff" * (32 * 4096)
+    path.write_bytes(data)
+    mended, notes = open_queue(Place(tmp_path), is_engine=True)
+    assert mended.batches() == []
+    assert "was damaged" in notes[0]
+    assert list(tmp_path.glob("queue.db.damaged-*"))
+
+
+def test_many_processes_may_open_a_new_queue_at_once(tmp_path: Path) -> None:
+    code = "import sys, pathlib, wantui.queue.queue as q; q.Queue(pathlib.Path(sys.argv[1])).last_seq()"
+    openers = [subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.PIPE) for _ in range(8)]
+    errors = [opener.communicate()[1].decode() for opener in openers]
+    assert errors == [""] * 8
+
+
+def test_a_pause_takes_the_place_of_a_full_disk_and_room_does_not_end_it(queue: Queue) -> None:
+    queue.hold("disk", "no room", Path("/outputs"), 10)
+    queue.hold("paused", "it was paused")
+    queue.resume("disk")
+    held = queue.held()
+    assert held is not None
+    assert held.kind == "paused"
+
+
+def test_a_batch_that_is_put_back_takes_the_recipes_given_now(queue: Queue) -> None:
+    queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "old", 20)])
+    queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "blue", "new", 30)], new=False)
+    found = claim(queue)
+    assert (found.recipe, found.title) == ("new", "blue")
 
 
 def test_the_state_directory_is_the_users_alone_and_named_after_the_machine(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import TEMPLATE, Wantui, batch, files
+from conftest import TEMPLATE, Wantui, batch, files, work
 
 from wantui.engine import control, record
 from wantui.engine import worker as engine_worker
 from wantui.generation import make_video
 from wantui.models.catalogue import WanModel
-from wantui.queue.place import Place
+from wantui.queue.place import Place, state_place
+from wantui.queue.queue import Queue
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import ClipError, read_frames, read_tags
@@ -169,23 +170,49 @@ def test_nan_in_the_latents_fails_the_video_by_step(
     assert "NaN or infinity after step 1 of 3" in result.err
 
 
-def test_an_interrupted_video_leaves_no_file_under_a_final_name(
+def test_a_video_that_is_interrupted_while_it_is_decoded_leaves_nothing_half_written_and_is_made_after_all(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = make_video.decode_frames
+    real, interruptions = make_video.decode_frames, 0
 
     def interrupted(*arguments: Any) -> Any:
+        nonlocal interruptions
         frames = real(*arguments)
         yield next(frames)
-        raise KeyboardInterrupt
+        if interruptions == 0:
+            interruptions += 1
+            assert not list(Path("outputs").rglob("*.mp4"))
+            raise KeyboardInterrupt
+        yield from frames
 
-    with monkeypatch.context() as patch:
-        patch.setattr(make_video, "decode_frames", interrupted)
-        result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", *small)
-    assert "0 of 2 videos done, 2 cancelled" in result.err
-    names = [Path(file).name for file in files("outputs") if "configs" not in file]
-    assert names == ["batch.json", "batch.log"]
-    assert wantui("run", "--resume", next(Path("outputs").iterdir())).code == 0
+    monkeypatch.setattr(make_video, "decode_frames", interrupted)
+    result = wantui("run", "--json", "-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", *small)
+    events = [json.loads(line) for line in result.out.splitlines()]
+    assert [event["steps_done"] for event in events if event["event"] == "resumed video"] == [3]
+    assert events[-1]["done"] == 2
+    assert not list(Path("outputs").rglob("*.partial"))
+    assert not list(Path("outputs").rglob("*.checkpoint"))
+
+
+def test_a_folder_of_another_batch_is_not_written_into(wantui: Wantui, small: list[str]) -> None:
+    def nothing(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
+        return control.Engine(0, 0.0, logs, "test", ("auto", "cpu")), False
+
+    options = ["--videos-per-variation", 1, "--set", "use_timestamp=false", *small]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "ensure_engine", nothing)
+        wantui("run", "-t", "a star", "--batch-name", "one", "--detach", *options)
+    wantui("run", "-t", "a ring", "--batch-name", "other", "--detach", *options)
+    wantui("queue", "retry", 1)
+    shutil.rmtree("outputs/one")
+    shutil.copytree("outputs/other", "outputs/one")
+    before = Path("outputs/one/videos/prompt_000/video_001.mp4").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "ensure_engine", nothing)
+        Queue(state_place().directory).db.execute("UPDATE video SET state = 'queued' WHERE batch = 1")
+    work(state_place())
+    assert "is that of another batch" in wantui("queue", "show", 1).out
+    assert Path("outputs/one/videos/prompt_000/video_001.mp4").read_bytes() == before
 
 
 def test_json_lines_tell_every_event(wantui: Wantui, small: list[str]) -> None:
@@ -283,11 +310,29 @@ def test_a_video_that_fits_on_no_rung_fails_with_the_numbers(
     assert not list(batch(result).root.rglob("*.checkpoint"))
 
 
+def test_a_config_that_is_changed_while_its_batch_is_queued_changes_nothing(wantui: Wantui, small: list[str]) -> None:
+    Path("mine.yaml").write_text("model_settings: {steps: 2}\nvideos_per_variation: 1\n")
+
+    def nothing(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
+        return control.Engine(0, 0.0, logs, "test", ("auto", "cpu")), False
+
+    options = [word for word in small if word != "model_settings.steps=3"]
+    options = ["--set", "model_settings.seed=1", *options[:2], *options[3:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "ensure_engine", nothing)
+        folder = batch(wantui("run", "-c", "mine.yaml", "-t", "a star", "--detach", *options))
+    Path("mine.yaml").write_text("model_settings: {steps: 9}\n")
+    folder.config.write_text("model_settings: {steps: 9}\n")
+    work(state_place())
+    recipe, _ = read_tags(folder.clip(0, 1))
+    assert recipe.steps == 2
+
+
 def test_an_output_folder_that_vanished_fails_its_videos_and_the_queue_goes_on(
     wantui: Wantui, small: list[str]
 ) -> None:
     def nothing(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
-        return control.Engine(0, 0.0, logs, "test"), False
+        return control.Engine(0, 0.0, logs, "test", ("auto", "cpu")), False
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "ensure_engine", nothing)

@@ -77,3 +77,10 @@ def main(arguments: list[str] | None = None) -> Any:
         # The reader of our output went away (as in `wantui preview ... | head`).
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        if type(error).__module__ != "sqlite3":  # not imported for its name: most commands have no use for it
+            raise
+        click.echo(
+            f"wantui: the queue cannot be used: {error}; if it is damaged, wantui engine start mends it", err=True
+        )
+        sys.exit(3)

@@ -96,7 +96,7 @@ def status(as_json: bool) -> None:
 @click.option("--drain", is_flag=True, help="End when nothing is left that could be made.")
 def run(logs: Path, workers: int | None, drain: bool) -> None:
     """Be the engine, in the foreground: for systemd, containers, cron and batch schedulers."""
-    from wantui.engine.control import NoEngine, find_engine
+    from wantui.engine.control import NoEngine, find_engine, open_queue
     from wantui.engine.supervisor import run_engine
     from wantui.queue.place import state_place
 
@@ -104,3 +104,10 @@ def run(logs: Path, workers: int | None, drain: bool) -> None:
     if not run_engine(place, logs.absolute(), workers, drain):
         engine = find_engine(place.directory)
         raise NoEngine(f"an engine runs already (process {engine.process if engine else 'unknown'})")
+    queue, _ = open_queue(place)
+    held = queue.held()
+    unfinished = sum(batch.unfinished for batch in queue.batches(-1))
+    if drain and unfinished:
+        why = f": the queue is held: {held.reason}" if held is not None else ""
+        click.echo(f"{unfinished} videos are left to make{why}", err=True)
+        sys.exit(1)

@@ -43,11 +43,12 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
         while True:
             if (now := queue.version()) != version:
                 version = now
+                # In this order: what ended the batch is then among the events.
+                row = queue.batch(batch.id)
                 for event in queue.events(after, batch.id):
                     after = event.seq
                     shown.show(event)
                     _raise_refusal(event)
-                row = queue.batch(batch.id)
                 if row is None:
                     raise NoEngine(f"batch {batch.id} was removed from the queue")
                 found = row

@@ -28,6 +28,7 @@ NEWS = {
     "resumed": "the queue goes on",
     "batch paused": "the batch is paused",
     "batch resumed": "the batch goes on",
+    "worker died": "a worker died: {error}",
     "loading": "loading {model}",
     "failed": "failed: {title}: {error}",
 }

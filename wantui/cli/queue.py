@@ -149,13 +149,12 @@ def cancel(batch: str, video: int | None) -> None:
     queue = _open()
     row = queue.find_batch(batch)
     _check_number(row, video)
-    numbers = queue.cancel(row.id, None if video is None else video - 1)
+    numbers, running = queue.cancel(row.id, None if video is None else video - 1)
     try:
         Record.of(row.folder).cancel(numbers)
     except (OSError, UserError) as error:
         click.echo(f"warning: the batch folder does not say so: {error}", err=True)
-    running = queue.batch(row.id)
-    more = ", and what runs stops at its next step" if running and running.counts.get("running") else ""
+    more = f", and {running} that run stop at their next step" if running else ""
     click.echo(f"{len(numbers)} videos cancelled{more}", err=True)
 
 

@@ -78,9 +78,19 @@ def command(
 def _check_device(device: str) -> None:
     import os
 
+    from wantui.engine.control import find_engine
     from wantui.engine.supervisor import slots_for
     from wantui.gpu.nvml import look, visible
+    from wantui.queue.place import state_place
 
+    engine = find_engine(state_place().directory)
+    if engine is not None:
+        if device not in engine.devices:
+            raise NoSuchDevice(
+                f"model_settings.device: {device} is none of those that the engine has: {', '.join(engine.devices)}; "
+                "if it is here, wantui engine stop, and the next one will find it"
+            )
+        return
     report = look()
     gpus = visible(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not any(device in slot.devices for slot in slots_for(gpus, None)):
@@ -220,7 +230,7 @@ def _make(
     names = [variation.id for variation in manifest.variations]
     missing = missing_videos(folder, manifest)
     seq = queue.last_seq()
-    root = folder.root.absolute()
+    root = folder.root.resolve()
     id_ = queue.add(
         root,
         device,
@@ -235,7 +245,8 @@ def _make(
         ],
         new,
     )
-    batch = queue.find_batch(str(id_))
+    batch = queue.batch(id_)
+    assert batch is not None
     click.echo(f"batch {id_}: {len(missing)} videos in {shown_path(root)}", err=True)
     if missing:
         engine, started = ensure_engine(Place(queue.path.parent), logs.absolute())
@@ -259,9 +270,10 @@ def _make(
 
 def leave(queue: "Queue", batch: int) -> NoReturn:
     """Say what goes on without us, and how to come back."""
-    found = queue.find_batch(str(batch))
+    found = queue.batch(batch)
+    counts = found.counts if found is not None else {}
     click.echo(
-        f"detached: {found.counts.get('done', 0)} of {found.total} videos are done, and the engine goes on.\n"
+        f"detached: {counts.get('done', 0)} of {sum(counts.values())} videos are done, and the engine goes on.\n"
         f"  wantui watch {batch}           comes back\n"
         f"  wantui queue cancel {batch}    gives the batch up",
         err=True,

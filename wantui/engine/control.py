@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +35,11 @@ class Engine:
     """Seconds since 1970."""
     logs: Path
     version: str
+    devices: tuple[str, ...]
+    """What a batch may call the devices of its workers."""
 
 
-def hold_lock(directory: Path, logs: Path, version: str) -> int | None:
+def hold_lock(directory: Path, logs: Path, version: str, devices: Sequence[str]) -> int | None:
     """Become the engine of a state directory for as long as this process lives; None where there is one already.
 
     The kernel gives the lock back whatever happens to the process. Returns the descriptor that holds it.
@@ -52,7 +55,7 @@ def hold_lock(directory: Path, logs: Path, version: str) -> int | None:
     else:
         os.close(descriptor)
         return None
-    said = {"process": os.getpid(), "started": time.time(), "logs": str(logs), "version": version}
+    said = {"process": os.getpid(), "started": time.time(), "logs": str(logs), "version": version, "devices": devices}
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(said).encode(), 0)
     return descriptor
@@ -73,7 +76,8 @@ def find_engine(directory: Path) -> Engine | None:
         os.close(descriptor)
     try:
         values = json.loads(said)
-        return Engine(values["process"], values["started"], Path(values["logs"]), values["version"])
+        devices = tuple(values["devices"])
+        return Engine(values["process"], values["started"], Path(values["logs"]), values["version"], devices)
     except (ValueError, KeyError):
         return None  # it took the lock just now and has not said anything yet
 
@@ -142,20 +146,34 @@ def open_queue(place: Place, is_engine: bool = False) -> tuple[Queue, list[str]]
     notes = [place.note] if place.note else []
     path = place.directory / NAME
     try:
-        return Queue(place.directory), notes
+        return _checked(place, is_engine), notes
     except sqlite3.OperationalError as error:
         raise UserError(f"the queue {path} cannot be opened: {error}") from None
     except sqlite3.DatabaseError as error:
         if not is_engine and find_engine(place.directory) is not None:
-            raise UserError(
-                f"the queue {path} is damaged ({error}); stop the engine first: wantui engine stop"
-            ) from None
-        aside = put_aside(path)
-        notes.append(
-            f"the queue {path} was damaged ({error}) and is kept as {aside.name}; a new one is begun. "
-            "Finished videos are in their folders; wantui run --resume FOLDER puts back what is missing of a batch"
-        )
+            raise UserError(f"the queue {path} is damaged ({error}); first: wantui engine stop") from None
+    # One at a time: the next one finds it mended.
+    with (place.directory / "mending.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return _checked(place, is_engine), notes
+        except sqlite3.DatabaseError as error:
+            aside = put_aside(path)
+            notes.append(
+                f"the queue {path} was damaged ({error}) and is kept as {aside.name}; a new one is begun. "
+                "Finished videos are in their folders; wantui run --resume FOLDER puts back what is missing of a batch"
+            )
         return Queue(place.directory), notes
+
+
+def _checked(place: Place, thoroughly: bool) -> Queue:
+    queue = Queue(place.directory)
+    if thoroughly:
+        (found,) = queue.db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            queue.close()
+            raise sqlite3.DatabaseError(found)
+    return queue
 
 
 def _last_line(path: Path) -> str:

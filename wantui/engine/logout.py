@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from platformdirs import user_state_path
+
 LOGIND = ("/usr/lib/systemd/logind.conf", "/etc/systemd/logind.conf")
 LINGER = Path("/var/lib/systemd/linger")
 UNIT = """\
@@ -13,8 +15,9 @@ UNIT = """\
 Description=wantui engine: makes what is on the queue
 
 [Service]
-ExecStart={python} -m wantui engine run --logs {logs}
+ExecStart="{python}" -m wantui engine run --logs "{logs}"
 WorkingDirectory={folder}
+Environment="XDG_STATE_HOME={state}"
 Restart=on-failure
 KillSignal=SIGTERM
 TimeoutStopSec=120
@@ -64,4 +67,4 @@ def _setting(path: Path, before: bool) -> bool:
 def systemd_unit() -> str:
     """A unit for `systemctl --user` that runs the engine from this environment and working folder."""
     folder = Path.cwd()
-    return UNIT.format(python=sys.executable, folder=folder, logs=folder / "logs")
+    return UNIT.format(python=sys.executable, folder=folder, logs=folder / "logs", state=user_state_path())

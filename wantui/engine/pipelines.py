@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from diffusers import WanPipeline
 
 
-def load_for(recipe: Recipe, device: str = "auto") -> "WanPipeline":
-    """The pipeline that makes this recipe's video."""
-    return load_pipeline(find_model(recipe.model), recipe.revision, recipe.dtype, resolve_device(device))
+def load_for(recipe: Recipe, device: str = "auto", rung: int = 0) -> "WanPipeline":
+    """The pipeline that makes this recipe's video; `rung` says how much memory is to be saved."""
+    return load_pipeline(find_model(recipe.model), recipe.revision, recipe.dtype, resolve_device(device), rung)
 
 
 def check_weights(recipe: Recipe) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wantui.storage.files import discard, video_files
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import Manifest, State, VideoEntry, read_manifest, write_manifest
+from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry, read_manifest, write_manifest
 
 
 @dataclass
@@ -40,32 +40,54 @@ class Record:
         """Record that videos were given up, and remove what was begun of them."""
         if not numbers:
             return
-        with _locked(self.folder.root):
-            manifest = self.read()
+        with self._writing() as manifest:
             for number in numbers:
-                entry = manifest.videos[number]
-                entry.state = "cancelled"
-                discard(video_files(self.folder, entry.variation, entry.number))
-            write_manifest(self.folder, manifest)
-            self._seen = _version(self.folder.manifest)
+                _close(self.folder, entry_of(manifest, number, self.folder), "cancelled", None)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Manifest]:
+        with _locked(self.folder.root):
+            try:
+                manifest = self.read()
+                yield manifest
+                write_manifest(self.folder, manifest)
+                self._seen = _version(self.folder.manifest)
+            except BaseException:
+                self._manifest = None  # what we hold may not be what is on disk
+                raise
 
     def change(self, number: int, edit: Callable[[VideoEntry], None]) -> None:
         """Change the entry of one video, while nobody else changes any."""
-        with _locked(self.folder.root):
-            manifest = self.read()
-            edit(manifest.videos[number])
-            write_manifest(self.folder, manifest)
-            self._seen = _version(self.folder.manifest)
+        with self._writing() as manifest:
+            edit(entry_of(manifest, number, self.folder))
 
 
 def close_entry(folder: BatchFolder, number: int, state: State, error: str | None = None) -> None:
     """Record that a video will not be made, and remove what was begun of it."""
 
-    def edit(entry: VideoEntry) -> None:
-        entry.state, entry.error = state, error
-        discard(video_files(folder, entry.variation, entry.number))
+    Record(folder).change(number, lambda entry: _close(folder, entry, state, error))
 
-    Record(folder).change(number, edit)
+
+def _close(folder: BatchFolder, entry: VideoEntry, state: State, error: str | None) -> None:
+    discard(video_files(folder, entry.variation, entry.number))
+    if not is_made(folder, entry):  # it may have been finished just before
+        entry.state, entry.error = state, error
+
+
+def is_made(folder: BatchFolder, entry: VideoEntry) -> bool:
+    """Whether the manifest calls a video done and its files are there."""
+    return entry.state == "done" and all((folder.root / path).exists() for path in entry.files.values())
+
+
+def entry_of(manifest: Manifest, number: int, folder: BatchFolder) -> VideoEntry:
+    """The entry with an index.
+
+    Raises:
+        ManifestError: there is none: another batch lies there now.
+    """
+    if number >= len(manifest.videos):
+        raise ManifestError(f"{folder.manifest} has {len(manifest.videos)} videos, and was to have number {number + 1}")
+    return manifest.videos[number]
 
 
 def _version(path: Path) -> tuple[int, int]:

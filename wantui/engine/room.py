@@ -1,5 +1,6 @@
 """Whether there is room on the disk for what is to be made."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,10 @@ SPARE_BYTES = 20_000_000
 """Room to leave beyond the estimate."""
 
 
+CHECKPOINTS, LATENTS_IN_CHECKPOINT = 2, 5
+"""The old one lies there while the new one is written; multistep samplers keep up to four states beside the latents."""
+
+
 def bytes_needed(recipe: Recipe) -> int:
     """For one video and its captures, with some to spare."""
     model = find_model(recipe.model)
@@ -18,7 +23,8 @@ def bytes_needed(recipe: Recipe) -> int:
     if recipe.capture.dtype == "float16":  # exact states lie beside them until the video is done
         exact = recipe.capture.model_copy(update={"dtype": "float32"})
         needed += disk_for(recipe.model_copy(update={"capture": exact}), model).latents
-    return needed + SPARE_BYTES
+    latents = 4 * math.prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
+    return needed + CHECKPOINTS * LATENTS_IN_CHECKPOINT * latents + SPARE_BYTES
 
 
 def free_bytes(folder: Path) -> int:

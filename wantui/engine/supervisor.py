@@ -23,6 +23,7 @@ from wantui.engine.logs import open_log
 from wantui.engine.record import close_entry
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, look, visible
+from wantui.queue.database import QueueError, Unavailable
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import VideoRow
@@ -85,20 +86,28 @@ class Supervisor:
         if interrupted:
             self.log.warning("%d videos were interrupted when an engine ended; the queue is held", interrupted)
         while True:
-            for slot in self.slots:
-                self._reap(slot)
-            busy = [slot for slot in self.slots if slot.process is not None]
-            if self.stops:
-                self._end(busy)
-                if not busy:
-                    break
-            else:
-                self._look_at_disk()
-                self._escalate()
-                self._start_workers()
-                if self.drain and not self._anything_to_do():
-                    self.stop()
+            try:
+                if not self._tick():
+                    return
+            except Unavailable as error:  # a full disk, or somebody who holds the database for too long
+                self.log.warning("the queue cannot be used now: %s", error)
+                time.sleep(1.0)
             time.sleep(TICK_SECONDS)
+
+    def _tick(self) -> bool:
+        """Look at everything once; whether there is a reason to go on."""
+        for slot in self.slots:
+            self._reap(slot)
+        busy = [slot for slot in self.slots if slot.process is not None]
+        if self.stops:
+            self._end(busy)
+            return bool(busy)
+        self._look_at_disk()
+        self._escalate()
+        self._start_workers()
+        if self.drain and not self._anything_to_do():
+            self.stop()
+        return True
 
     def stop(self, *_: object) -> None:
         self.stops += 1
@@ -115,16 +124,22 @@ class Supervisor:
             command = [sys.executable, "-m", "wantui.engine.worker", "--state", str(self.queue.path.parent)]
             command += ["--logs", str(self.logs), "--name", slot.name, "--device", slot.device]
             command += ["--devices", ",".join(slot.devices), "--parent", str(os.getpid())]
-            with (self.logs / f"{slot.name}.out").open("ab") as out:
-                slot.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=out,
-                    cwd="/",
-                    env=os.environ | slot.environment,
-                    process_group=0,
-                )
+            try:
+                self.logs.mkdir(parents=True, exist_ok=True)
+                with (self.logs / f"{slot.name}.out").open("ab") as out:
+                    slot.process = subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=out,
+                        stderr=out,
+                        cwd="/",
+                        env=os.environ | slot.environment,
+                        process_group=0,
+                    )
+            except OSError as error:
+                self._wait(slot)
+                self.log.error("%s cannot be started: %s", slot.name, error)
+                continue
             slot.started, slot.signalled = time.monotonic(), set()
             self.log.info("%s started on %s", slot.worker, slot.device)
 
@@ -135,9 +150,10 @@ class Supervisor:
         if code == -signal.SIGKILL and not slot.signalled:
             why += " (from outside: perhaps the system ran out of memory)"
         worker = slot.worker
-        slot.process = None
         # Also after a good end: whatever the worker did not give back is taken back.
-        for video in self.queue.worker_died(worker, why, blame=signal.SIGKILL not in slot.signalled):
+        videos = self.queue.worker_died(worker, why, blame=signal.SIGKILL not in slot.signalled)
+        slot.process = None
+        for video in videos:
             self._close(video)
             self.log.error("%s died (%s) over %s, which is now %s", worker, why, video.title, video.state)
         if code == 0:
@@ -145,9 +161,14 @@ class Supervisor:
             self.log.info("%s ended", worker)
             return
         self.log.error("%s ended by %s", worker, why)
+        if not videos and not slot.signalled:
+            self.queue.tell("worker died", error=f"{why}; see {self.logs / slot.name}.out", worker=worker)
         if time.monotonic() - slot.started < QUICK_DEATH_SECONDS:
-            slot.not_before = time.monotonic() + slot.wait
-            slot.wait = min(2 * slot.wait, LONGEST_WAIT_SECONDS)
+            self._wait(slot)
+
+    def _wait(self, slot: Slot) -> None:
+        slot.not_before = time.monotonic() + slot.wait
+        slot.wait = min(2 * slot.wait, LONGEST_WAIT_SECONDS)
 
     def _close(self, video: VideoRow) -> None:
         batch = self.queue.batch(video.batch)
@@ -164,6 +185,7 @@ class Supervisor:
         for slot in self.slots:
             if slot.process is None or slot.worker not in cancelling:
                 slot.cancel_seen = 0.0
+                slot.signalled.discard(signal.SIGINT)
             elif not slot.cancel_seen:
                 slot.cancel_seen = time.monotonic()
             else:
@@ -196,26 +218,31 @@ class Supervisor:
             free = None  # the folder is gone: its videos will fail and say so
         if free is None or free >= (held.needed or 0):
             self.log.info("there is room in %s again", held.folder)
-            self.queue.resume()
+            self.queue.resume("disk")
 
 
 def run_engine(place: Place, logs: Path, workers: int | None, drain: bool) -> bool:
     """Be the engine of a state directory; False where there is one already."""
     logs.mkdir(parents=True, exist_ok=True)
-    lock = hold_lock(place.directory, logs, __version__)
+    gpus = visible(look().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    slots = slots_for(gpus, workers)
+    lock = hold_lock(place.directory, logs, __version__, sorted({name for slot in slots for name in slot.devices}))
     if lock is None:
         return False
     log = open_log("engine", logs / "engine.log")
     queue, notes = open_queue(place, is_engine=True)
     for note in notes:
         log.warning("%s", note)
-    gpus = visible(look().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    supervisor = Supervisor(queue, slots_for(gpus, workers), logs, log, drain)
+    supervisor = Supervisor(queue, slots, logs, log, drain)
     signal.signal(signal.SIGTERM, supervisor.stop)
     signal.signal(signal.SIGINT, supervisor.stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     log.info("engine of wantui %s, process %d, %d workers", __version__, os.getpid(), len(supervisor.slots))
-    supervisor.run()
+    try:
+        supervisor.run()
+    except QueueError as error:
+        log.exception("the queue is damaged: %s", error)  # workers die with us; the next engine puts it aside
+        raise
     log.info("engine ends")
     os.close(lock)
     return True

@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 from wantui.engine.logs import close_log, open_log
 from wantui.engine.pipelines import check_weights, load_for
-from wantui.engine.record import Record, close_entry
+from wantui.engine.record import Record, close_entry, entry_of, is_made
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
 from wantui.errors import UserError
 from wantui.generation.denoise import Step
 from wantui.generation.load import NotLoaded
 from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, make_video
-from wantui.generation.memory import RUNGS, OutOfMemory, apply_rungs, free_memory, next_rung
+from wantui.generation.memory import RUNGS, OutOfMemory, free_memory, gpu_is_lost, next_rung
 from wantui.planning import Recipe
+from wantui.queue.database import QueueError, Unavailable
 from wantui.queue.queue import LostClaim, Queue
 from wantui.queue.rows import Claim
-from wantui.storage.files import VideoFiles, video_files
+from wantui.storage.files import VideoFiles, discard, video_files
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, VideoEntry, relative_files
 
@@ -39,12 +40,18 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 120.0
 """After so long with nothing to do a worker ends, and the GPU's memory is free."""
 POLL_SECONDS = 0.2
+QUEUE_SECONDS = 2.0
+"""Between two tries to write a queue that could not be written."""
 PR_SET_PDEATHSIG = 1
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stopped(Exception):
-    """The video was closed between two steps, for the reason that the text says."""
+    """The video was closed between two steps, for the reason that the text says; it goes on later."""
+
+
+class Cancelled(Exception):
+    """A user gave the video up."""
 
 
 class Worker:
@@ -66,71 +73,102 @@ class Worker:
         """Work until told to stop, or until there has been nothing to do for a while (`until_empty`: at all)."""
         idle_since = time.monotonic()
         while not self.stopping:
-            claim = self.queue.claim(self.name, self.devices)
-            if claim is not None:
-                self.work_on(claim)
-                idle_since = time.monotonic()
+            try:
+                claim = self.queue.claim(self.name, self.devices)
+                if claim is not None:
+                    self.work_on(claim)
+                    idle_since = time.monotonic()
+                    continue
+            except Unavailable as error:
+                self._wait_for_queue(error)
                 continue
             if until_empty or time.monotonic() - idle_since > IDLE_SECONDS:
                 return
             time.sleep(POLL_SECONDS)
 
     def work_on(self, claim: Claim) -> None:
-        """Make one video, or leave it in the state that says why not."""
+        """Make one video, or leave it in the state that says why not.
+
+        Raises:
+            Unavailable: the queue cannot be written now; what was made of the video stays.
+            Exception: the GPU is lost to this process.
+        """
         folder = BatchFolder(claim.folder)
         batch_log = open_log(f"batch.{claim.batch}", folder.log) if folder.root.is_dir() else self.log
         self.log.info("%s of %s, attempt %d", claim.title, folder.root.name, claim.attempt)
         try:
-            self._make(claim, folder, batch_log)
+            self._work_on(claim, folder, batch_log)
         except LostClaim as error:
             self.log.warning("%s", error)
-        except NotLoaded as error:
-            batch_log.error("%s", error)
-            self.queue.fail_batch(claim, str(error), error.exit_code)
-        except Stopped as stopped:
-            batch_log.info("%s: %s", claim.title, stopped)
-        except OutOfMemory as error:
-            self._degrade(claim, folder, str(error), batch_log)
-        except KeyboardInterrupt:
-            self._give_up(claim, folder)
-        except OSError as error:
-            if error.errno not in FULL:
-                self._fail(claim, folder, f"{type(error).__name__}: {error}", batch_log)
-                return
-            # More than there is now, whatever was estimated: with less, this would happen again.
-            needed = bytes_needed(Recipe.model_validate_json(claim.recipe))
-            needed = max(needed, free_bytes(folder.root) + SPARE_BYTES)
-            self._wait_for_room(claim, folder.root, needed, batch_log)
-        except ManifestError as error:
-            self._fail(claim, folder, str(error), batch_log)
-        except Exception as error:  # whatever it is, it is this video's, and the others may be well
-            self.log.exception("%s failed", claim.title)
-            self._fail(claim, folder, f"{type(error).__name__}: {error}", batch_log)
         finally:
             if batch_log is not self.log:
                 close_log(batch_log)
+
+    def _work_on(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
+        try:
+            self._make(claim, folder, log)
+        except (LostClaim, QueueError):
+            raise
+        except Cancelled:
+            self._give_up(claim, folder)
+        except Stopped as stopped:
+            log.info("%s: %s", claim.title, stopped)
+            self.queue.release(claim, str(stopped))
+        except KeyboardInterrupt:
+            if self.queue.is_given_up(claim):
+                self._give_up(claim, folder)
+            else:  # it was meant for the video before
+                self.queue.release(claim, "interrupted")
+        except OutOfMemory as error:
+            self._degrade(claim, folder, str(error), log)
+        except NotLoaded as error:
+            if isinstance(error.__cause__, OutOfMemory) and self._next_rung(claim) is not None:
+                self._degrade(claim, folder, str(error), log)
+                return
+            if gpu_is_lost(error):
+                raise
+            log.error("%s", error)
+            self.queue.fail_batch(claim, str(error), error.exit_code)
+        except OSError as error:
+            if error.errno not in FULL:
+                self._fail(claim, folder, f"{type(error).__name__}: {error}", log)
+                return
+            # More than there is now, whatever was estimated: with less, this would happen again.
+            needed = bytes_needed(Recipe.model_validate_json(claim.recipe))
+            self._wait_for_room(claim, folder.root, max(needed, free_bytes(folder.root) + SPARE_BYTES), log)
+        except ManifestError as error:
+            self._fail(claim, folder, str(error), log)
+        except Exception as error:
+            if gpu_is_lost(error):
+                raise
+            # Whatever it is, it is this video's, and the others may be well.
+            self.log.exception("%s failed", claim.title)
+            self._fail(claim, folder, f"{type(error).__name__}: {error}", log)
 
     def _make(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
         if not folder.root.is_dir():
             raise ManifestError(f"the output folder {folder.root} is not there any more")
         record = self.records.setdefault(folder.root, Record(folder))
-        entry = record.read().videos[claim.number]
-        if entry.state == "done" and all((folder.root / path).exists() for path in entry.files.values()):
+        entry = entry_of(record.read(), claim.number, folder)
+        recipe = Recipe.model_validate_json(claim.recipe)
+        if entry.recipe.digest != recipe.digest:
+            raise ManifestError(f"{folder.manifest} is that of another batch, and not of the one that was queued")
+        files = video_files(folder, entry.variation, entry.number)
+        if is_made(folder, entry):
             # Only the queue had not heard of it.
+            discard(files)
             self.queue.done(claim, files=entry.files, seconds=entry.seconds, made_before=True)
             return
-        recipe = Recipe.model_validate_json(claim.recipe)
         if free_bytes(folder.root) < (needed := bytes_needed(recipe)):
             self._wait_for_room(claim, folder.root, needed, log)
             return
         pipeline = self._pipeline_for(claim, recipe, log)
-        files = video_files(folder, entry.variation, entry.number)
         plan, began = RUNGS[claim.rung].name, time.monotonic()
         with closing(make_video(pipeline, recipe, files)) as events:
             for event in events:
                 match event:
                     case Step():
-                        self._step(claim, folder, event)
+                        self._step(claim, event)
                     case Resumed(steps_done):
                         log.info("%s goes on after step %d", claim.title, steps_done)
                         self.queue.tell("resumed video", claim.batch, claim.video, steps_done=steps_done)
@@ -138,31 +176,41 @@ class Worker:
                         log.warning("%s starts again: its checkpoint does not serve: %s", claim.title, reason)
                         self.queue.tell("started again", claim.batch, claim.video, reason=reason, title=claim.title)
                     case MadeVideo() as made:
+                        self.queue.check(claim)
                         record.change(claim.number, partial(_enter, folder=folder, files=files, made=made, plan=plan))
+                        discard(files)
                         entry = record.read().videos[claim.number]
         self.queue.done(claim, files=entry.files, seconds=entry.seconds, memory_plan=plan)
         log.info("%s done in %.1f s", claim.title, time.monotonic() - began)
 
-    def _step(self, claim: Claim, folder: BatchFolder, step: Step) -> None:
+    def _step(self, claim: Claim, step: Step) -> None:
         wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma)
         if wish == "cancel":
-            self._give_up(claim, folder)
-            raise Stopped("cancelled")
+            raise Cancelled
         if wish == "pause" or self.stopping:
             reason = "paused" if wish == "pause" else "the engine stops"
-            self.queue.release(claim, reason)
             raise Stopped(f"{reason} after step {step.index + 1} of {step.count}")
 
+    def _wait_for_queue(self, error: Exception) -> None:
+        """Until the queue can be written again; then give back what we were making, to go on from where it is."""
+        while not self.stopping:
+            self.log.warning("the queue cannot be used now: %s", error)
+            time.sleep(QUEUE_SECONDS)
+            try:
+                self.queue.worker_died(self.name, str(error), blame=False)
+                return
+            except Unavailable as again:
+                error = again
+
     def _pipeline_for(self, claim: Claim, recipe: Recipe, log: logging.Logger) -> "WanPipeline":
-        device = "cpu" if claim.device == "cpu" else self.device
+        device = claim.device if claim.device in ("cpu", "auto") else self.device
         wanted = (recipe.model, recipe.revision, recipe.dtype, device, claim.rung)
         if self.pipeline is None or wanted != self.loaded:
             self._unload()
             self.queue.tell("loading", claim.batch, claim.video, model=recipe.model)
             log.info("loading %s on %s, %s", recipe.model, device, RUNGS[claim.rung].name)
             check_weights(recipe)
-            self.pipeline = load_for(recipe, device)
-            apply_rungs(self.pipeline, claim.rung)
+            self.pipeline = load_for(recipe, device, claim.rung)
             self.loaded = wanted
         return self.pipeline
 
@@ -173,7 +221,7 @@ class Worker:
     def _degrade(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
         """Free memory and try the next rung, from the checkpoint; fail where there is none."""
         self._unload()
-        rung = next_rung(claim.rung, self.device != "cpu")
+        rung = self._next_rung(claim)
         if rung is None:
             self._fail(claim, folder, f"out of memory, with {RUNGS[claim.rung].name}: {error}", log)
             return
@@ -182,6 +230,9 @@ class Worker:
             "out of memory", claim.batch, claim.video, title=claim.title, rung=RUNGS[rung].name, error=error
         )
         self.queue.release(claim, "out of memory", rung)
+
+    def _next_rung(self, claim: Claim) -> int | None:
+        return next_rung(claim.rung, on_gpu=claim.device != "cpu" and self.device != "cpu")
 
     def _wait_for_room(self, claim: Claim, root: Path, needed: int, log: logging.Logger) -> None:
         reason = f"no room is left in {root} ({free_bytes(root) / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed)"

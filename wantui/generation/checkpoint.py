@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from diffusers import WanPipeline
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from wantui.generation.denoise import Start, Step, new_scheduler
@@ -60,15 +60,24 @@ class CheckpointTap:
         self.identity = identity(pipeline, recipe)
         self.fresh = vars(new_scheduler(recipe, pipeline._execution_device))
         self.scheduler: Any = None
+        self.latest: Step | None = None
+        """The last step, where it is not written yet."""
         self.earliest = 0.0
 
     def on_start(self, start: Start, steps_done: int) -> None:
         self.scheduler = start.scheduler
 
     def on_step(self, step: Step) -> None:
-        began = time.monotonic()
-        if began < self.earliest:
+        self.latest = step
+        if time.monotonic() >= self.earliest or step.index + 1 == step.count:
+            self.write_latest()
+
+    def write_latest(self) -> None:
+        """Write where the denoising stands, unless that was done."""
+        step, self.latest = self.latest, None
+        if step is None:
             return
+        began = time.monotonic()
         write_checkpoint(
             self.path,
             Checkpoint(
@@ -83,7 +92,7 @@ class CheckpointTap:
         self.earliest = ended + (ended - began) / MOST_OF_THE_TIME
 
     def on_end(self) -> None:
-        remove_checkpoint(self.path)
+        """It stays until the video is recorded."""
 
     def on_failure(self) -> None:
         """The checkpoint is what a failure is survived by."""
@@ -111,7 +120,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
-        save_file(tensors, partial, {"wantui": json.dumps(header)})
+        # Not by save_file, whose errors do not tell a full disk from anything else.
+        partial.write_bytes(save(tensors, {"wantui": json.dumps(header)}))
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -144,12 +154,6 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
         {name: _unpack(value, tensors, device) for name, value in header["scheduler"].items()},
         tuple(header["capture_checksums"]),
     )
-
-
-def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint, and one that was being written."""
-    path.unlink(missing_ok=True)
-    partial_path(path).unlink(missing_ok=True)
 
 
 def _differs(value: Any, fresh: Any) -> bool:

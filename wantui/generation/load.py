@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from wantui.config.settings import DEVICE
 from wantui.errors import UserError
+from wantui.generation.memory import place
 from wantui.models.catalogue import WanModel
 
 
@@ -46,12 +47,15 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def load_pipeline(model: WanModel, revision: str | None, dtype: str, device: torch.device) -> WanPipeline:
+def load_pipeline(
+    model: WanModel, revision: str | None, dtype: str, device: torch.device, rung: int = 0
+) -> WanPipeline:
     """Load a pipeline onto a device and check that it works.
 
     Args:
         revision: branch, tag or commit of a hub model; not used for a local directory.
         dtype: "float32" or "bfloat16", of transformer and text encoder. diffusers keeps norm layers in float32.
+        rung: how much memory is to be saved, an index into `memory.RUNGS`.
 
     Raises:
         LoadError: weights missing without a network, files broken, too little memory, or a failed self-check.
@@ -76,7 +80,7 @@ def load_pipeline(model: WanModel, revision: str | None, dtype: str, device: tor
         raise LoadError(f"{model.location} cannot be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
     try:
-        pipeline.to(device)
+        place(pipeline, device, rung)
         self_check(pipeline)
     except torch.OutOfMemoryError as error:
         size = sum(

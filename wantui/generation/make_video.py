@@ -146,12 +146,14 @@ def make_video(
         published.append(files.sheet)
         for tap in taps:
             tap.on_end()
-    except BaseException:
+    except BaseException as ended:
         for path in published:
             path.unlink(missing_ok=True)
-        if files.checkpoint is None:
-            for tap in taps:
+        for tap in taps:
+            if files.checkpoint is None:
                 tap.on_failure()
+            elif isinstance(tap, CheckpointTap) and isinstance(ended, GeneratorExit):
+                tap.write_latest()
         raise
     yield MadeVideo(
         digest,

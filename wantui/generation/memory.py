@@ -8,6 +8,7 @@ import torch
 from diffusers import WanPipeline
 
 OutOfMemory = torch.OutOfMemoryError
+SIGNS_OF_LOSS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Rung:
 RUNGS = (
     Rung("everything resident", lambda pipeline: None, False),
     Rung("tiled decode", lambda pipeline: pipeline.vae.enable_tiling(), False),
-    Rung("model offload", lambda pipeline: pipeline.enable_model_cpu_offload(), True),
-    Rung("sequential offload", lambda pipeline: pipeline.enable_sequential_cpu_offload(), True),
+    Rung("model offload", lambda pipeline: pipeline.enable_model_cpu_offload(device="cuda"), True),
+    Rung("sequential offload", lambda pipeline: pipeline.enable_sequential_cpu_offload(device="cuda"), True),
 )
 """Tiles change pixels where they meet; offload changes nothing but the time."""
 
@@ -35,6 +36,16 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def gpu_is_lost(error: BaseException | None) -> bool:
+    """Whether nothing can be done on the GPU any more in this process, as after an illegal access to its memory."""
+    while error is not None:
+        is_other = isinstance(error, RuntimeError) and not isinstance(error, OutOfMemory)
+        if is_other and any(word in str(error) for word in SIGNS_OF_LOSS):
+            return True
+        error = error.__cause__
+    return False
+
+
 def next_rung(rung: int, on_gpu: bool) -> int | None:
     """The rung after this one, if there is one for the device."""
     after = rung + 1
@@ -43,9 +54,11 @@ def next_rung(rung: int, on_gpu: bool) -> int | None:
     return after
 
 
-def apply_rungs(pipeline: WanPipeline, rung: int) -> None:
-    """Put a pipeline that was just loaded on a rung. The last kind of offload replaces the one before it."""
+def place(pipeline: WanPipeline, device: torch.device, rung: int) -> None:
+    """Put a pipeline that was just loaded where a rung has it. Offload replaces residence, and the offload before."""
+    if not RUNGS[rung].needs_gpu:
+        pipeline.to(device)
     if rung >= 1:
         RUNGS[1].apply(pipeline)
-    if rung >= 2:
+    if RUNGS[rung].needs_gpu:
         RUNGS[rung].apply(pipeline)

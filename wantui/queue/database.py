@@ -11,6 +11,11 @@ NAME = "queue.db"
 BUSY_SECONDS = 10.0
 
 
+QueueError = sqlite3.DatabaseError
+Unavailable = sqlite3.OperationalError
+"""The database is locked for too long, or its disk is full: things that pass."""
+
+
 class NewerDatabase(UserError):
     """The database was written by a later version."""
 
@@ -31,7 +36,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         path.chmod(0o600)
@@ -40,6 +45,19 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait for others here as it does elsewhere, and several may open a new file at once."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -77,7 +95,10 @@ def _statements(script: str) -> list[str]:
 
 def put_aside(path: Path) -> Path:
     """Rename a damaged database and what belongs to it, and return its new name."""
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    stamp, number = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}", 2
+    aside = path.with_name(stamp)
+    while aside.exists():
+        aside, number = path.with_name(f"{stamp}-{number}"), number + 1
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
         if part.exists():

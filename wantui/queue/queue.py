@@ -84,7 +84,8 @@ class Queue:
             db.executemany(
                 "INSERT INTO video (batch, number, title, recipe, steps) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (batch, number) DO UPDATE SET state = 'queued', deaths = 0, cancel = 0, rung = 0, "
-                "error = NULL "
+                "error = NULL, "
+                "recipe = excluded.recipe, title = excluded.title, steps = excluded.steps "
                 "WHERE state <> 'running'",
                 [(batch, video.number, video.title, video.recipe, video.steps) for video in videos],
             )
@@ -113,19 +114,20 @@ class Queue:
             self._tell("moved", batch)
 
     def hold(self, kind: str, reason: str, folder: Path | None = None, needed: int | None = None) -> None:
-        """Let no video start. A hold of another kind that is there already stays."""
+        """Let no video start. A hold that is there already stays, but for a user's pause, which takes its place."""
+        or_else = "REPLACE" if kind == "paused" else "IGNORE"
         with self._change() as db:
             added = db.execute(
-                "INSERT OR IGNORE INTO hold VALUES (1, ?, ?, ?, ?)",
+                f"INSERT OR {or_else} INTO hold VALUES (1, ?, ?, ?, ?)",
                 (kind, reason, None if folder is None else str(folder), needed),
             )
             if added.rowcount:
                 self._tell("held", reason=reason)
 
-    def resume(self) -> None:
-        """End whatever holds the queue."""
+    def resume(self, kind: str | None = None) -> None:
+        """End whatever holds the queue, or only a hold of one kind."""
         with self._change() as db:
-            if db.execute("DELETE FROM hold").rowcount:
+            if db.execute("DELETE FROM hold WHERE kind = coalesce(?, kind)", (kind,)).rowcount:
                 self._tell("resumed")
 
     def pause_batch(self, batch: int, paused: bool) -> None:
@@ -135,11 +137,14 @@ class Queue:
             if changed.rowcount:
                 self._tell("batch paused" if paused else "batch resumed", batch)
 
-    def cancel(self, batch: int, number: int | None = None) -> list[int]:
-        """Give up a batch's videos, or one; those that run stop at their next step. Returns which are given up now."""
+    def cancel(self, batch: int, number: int | None = None) -> tuple[list[int], int]:
+        """Give up a batch's videos, or one; those that run stop at their next step.
+
+        Returns the numbers of those that are given up now, and how many will stop.
+        """
         with self._change() as db:
             which, arguments = _which(batch, number)
-            db.execute(f"UPDATE video SET cancel = 1 WHERE {which} AND state = 'running'", arguments)
+            running = db.execute(f"UPDATE video SET cancel = 1 WHERE {which} AND state = 'running'", arguments).rowcount
             rows = db.execute(
                 f"UPDATE video SET state = 'cancelled', finished = ? WHERE {which} AND state IN {WAITING} "
                 "RETURNING id, number",
@@ -147,7 +152,7 @@ class Queue:
             ).fetchall()
             for row in rows:
                 self._tell("cancelled", batch, row["id"])
-        return [row["number"] for row in rows]
+        return [row["number"] for row in rows], running
 
     def retry(self, batch: int, number: int | None = None) -> int:
         """Queue again what failed or was cancelled; returns how many."""
@@ -230,6 +235,20 @@ class Queue:
             ).fetchone()
         return "cancel" if row["cancel"] else "pause" if row["paused"] else "go on"
 
+    def check(self, claim: Claim) -> None:
+        """Make sure that a video is still this claim's.
+
+        Raises:
+            LostClaim: it is not.
+        """
+        with self._change():
+            self._set(claim, "worker = worker", ())
+
+    def is_given_up(self, claim: Claim) -> bool:
+        """Whether a user wants this video no more."""
+        row = self.db.execute("SELECT cancel FROM video WHERE id = ? AND attempt = ?", (claim.video, claim.attempt))
+        return bool((row.fetchone() or (True,))[0])
+
     def done(self, claim: Claim, **data: Any) -> None:
         """The video and its manifest entry are on disk."""
         self._end(claim, "done", None, data)
@@ -294,11 +313,11 @@ class Queue:
                         "id": row["id"],
                     },
                 )
-                video = self.video(row["id"])
-                self._tell(
-                    video.state, video.batch, video.id, title=video.title, number=video.number, error=video.error or why
-                )
-        return [self.video(row["id"]) for row in rows]
+            videos = [self.video(row["id"]) for row in rows]
+            for video in videos:
+                said = {"title": video.title, "number": video.number, "error": video.error or why}
+                self._tell(video.state, video.batch, video.id, **said)
+        return videos
 
     def recover(self) -> int:
         """What no engine watches over any more is interrupted; the queue is held until a user has seen that.
@@ -307,11 +326,11 @@ class Queue:
         """
         with self._change() as db:
             rows = db.execute(
-                "UPDATE video SET state = 'interrupted', worker = NULL WHERE state = 'running' "
-                "RETURNING id, batch, title"
+                "UPDATE video SET state = CASE WHEN cancel THEN 'cancelled' ELSE 'interrupted' END, worker = NULL "
+                "WHERE state = 'running' RETURNING id, batch, title, state"
             ).fetchall()
             for row in rows:
-                self._tell("interrupted", row["batch"], row["id"], title=row["title"], error="the engine ended")
+                self._tell(row["state"], row["batch"], row["id"], title=row["title"], error="the engine ended")
             (count,) = db.execute("SELECT count(*) FROM video WHERE state = 'interrupted'").fetchone()
         if count:
             many = "1 video was" if count == 1 else f"{count} videos were"
@@ -362,10 +381,16 @@ class Queue:
         Raises:
             UnknownBatch: names the nearest.
         """
+        if word.isdecimal() and (numbered := self.batch(int(word))) is not None:
+            return numbered
         known = self.batches(limit=-1)
-        for batch in known:
-            if word in (str(batch.id), batch.name) or Path(word).absolute() == batch.folder:
-                return batch
+        path = Path(word).resolve()
+        found = [batch for batch in known if batch.folder == path] or [batch for batch in known if batch.name == word]
+        if len(found) > 1:
+            numbers = ", ".join(str(batch.id) for batch in found)
+            raise UnknownBatch(f"several batches are named {word!r}; give the number of one: {numbers}")
+        if found:
+            return found[0]
         if not known:
             raise UnknownBatch(f"no batch {word!r}: the queue is empty")
         names = [name for batch in known for name in (str(batch.id), batch.name)]

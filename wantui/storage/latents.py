@@ -58,8 +58,9 @@ class LatentWriter:
         self.steps = captured_steps(len(timesteps), capture.interval)
         self.states: list[NDArray[np.float32]] = []
         self.checksums: list[int] = []
+        self.is_finished = False
         if checksums:
-            self._reopen(checksums)
+            self._reopen(checksums, recipe)
             return
         _remove(self.partial)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ class LatentWriter:
         Raises:
             ValueError: float16 was asked for and cannot hold the values.
         """
-        if len(self.states) == len(self.steps) or step != self.steps[len(self.states)]:
+        if self.is_finished or len(self.states) == len(self.steps) or step != self.steps[len(self.states)]:
             return
         with np.errstate(over="ignore"):
             stored = state.astype(self.latents.dtype)
@@ -109,8 +110,10 @@ class LatentWriter:
 
     def finish(self) -> None:
         """Store the Gram matrix and put the group under its final name."""
-        if len(self.states) != len(self.steps):
+        if not self.is_finished and len(self.states) != len(self.steps):
             raise RuntimeError(f"{len(self.states)} of {len(self.steps)} states were written to {self.path}")
+        if self.is_finished:
+            return
         self.group.create_array("gram", data=gram_matrix(self.states), overwrite=True)
         _remove(self.partial / EXACT)
         for path in (*self.partial.rglob("*"), self.partial):
@@ -123,10 +126,17 @@ class LatentWriter:
         """Remove what was written."""
         _remove(self.partial)
 
-    def _reopen(self, checksums: Sequence[int]) -> None:
+    def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
         import zarr
 
         try:
+            if not self.partial.exists() and self.path.exists():
+                # The process before us ended between the last capture and the record of the video.
+                stored = zarr.open_group(self.path, mode="r").attrs["recipe"]
+                if stored == recipe.model_dump(mode="json"):
+                    self.is_finished = True
+                    self.checksums = list(checksums)
+                    return
             self.group = zarr.open_group(self.partial, mode="r+")
             self.latents = self.group["latents"]
             self.exact = self.group.get(EXACT, self.latents)
@@ -135,7 +145,7 @@ class LatentWriter:
                 if _checksum(state) != checksum:
                     raise NotWhole(f"the state after step {self.steps[place]} is not the one that was stored")
                 self.states.append(state)
-        except (OSError, KeyError, IndexError, ValueError) as error:
+        except (OSError, KeyError, IndexError, ValueError, RuntimeError) as error:
             raise NotWhole(f"the stored states cannot be read: {error}") from None
         self.checksums = list(checksums)
 
