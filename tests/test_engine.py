@@ -185,6 +185,33 @@ def test_a_video_that_kills_its_worker_twice_fails_and_the_others_are_made(start
     assert not [p for p in (machine.root / "batch").rglob("*") if p.suffix in (".partial", ".checkpoint")]
 
 
+TOO_LARGE = """
+import sys
+if "wantui.engine.worker" in " ".join(sys.orig_argv):
+    import torch
+    import wantui.generation.make_video as m
+    real = m.decode_frames
+    def too_large(pipeline, latents):
+        if not pipeline.vae.use_tiling:
+            raise torch.OutOfMemoryError("tried to allocate 40 GiB, 3 GiB are free")
+        return real(pipeline, latents)
+    m.decode_frames = too_large
+"""
+
+
+def test_running_out_of_memory_is_told_and_the_same_latents_are_decoded_in_tiles(
+    start: Start, tiny_batch: list[str]
+) -> None:
+    machine = start(TOO_LARGE)
+    code, _, err = machine.call(*batch(tiny_batch, 2))
+    assert code == 0, err
+    assert err.count("trying tiled decode") == 2
+    videos = manifest_of(machine.root / "batch").videos
+    assert [video.memory_plan for video in videos] == ["tiled decode"] * 2
+    resumed = [event.data["steps_done"] for event in machine.queue.events(0) if event.kind == "resumed video"]
+    assert resumed == [60, 60]
+
+
 JUMPING_CLOCK = """
 import random, time
 real = time.time

@@ -39,47 +39,54 @@ class Engine:
     """What a batch may call the devices of its workers."""
 
 
-def hold_lock(directory: Path, logs: Path, version: str, devices: Sequence[str]) -> int | None:
+def hold_lock(directory: Path) -> int | None:
     """Become the engine of a state directory for as long as this process lives; None where there is one already.
 
-    The kernel gives the lock back whatever happens to the process. Returns the descriptor that holds it.
+    The kernel gives the lock back whatever happens to the process. Returns the descriptor that holds it; nobody sees
+    an engine before it is given to `announce`.
     """
     descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     # A client that looks holds the lock for an instant.
     for _ in range(20):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
+            os.ftruncate(descriptor, 0)
+            return descriptor
         except BlockingIOError:
             time.sleep(0.05)
-    else:
-        os.close(descriptor)
-        return None
+    os.close(descriptor)
+    return None
+
+
+def announce(lock: int, logs: Path, version: str, devices: Sequence[str]) -> None:
+    """Say that the engine that holds the lock is ready: it has taken stock of what was interrupted."""
     said = {"process": os.getpid(), "started": time.time(), "logs": str(logs), "version": version, "devices": devices}
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(said).encode(), 0)
-    return descriptor
+    os.pwrite(lock, json.dumps(said).encode(), 0)
 
 
 def find_engine(directory: Path) -> Engine | None:
-    """The engine of a state directory, if one runs."""
-    try:
-        descriptor = os.open(directory / LOCK, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        said = os.pread(descriptor, 4096, 0)
-    finally:
-        os.close(descriptor)
-    try:
-        values = json.loads(said)
-        devices = tuple(values["devices"])
-        return Engine(values["process"], values["started"], Path(values["logs"]), values["version"], devices)
-    except (ValueError, KeyError):
-        return None  # it took the lock just now and has not said anything yet
+    """The engine of a state directory, if one runs; one that starts is waited for."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            descriptor = os.open(directory / LOCK, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            said = os.pread(descriptor, 4096, 0)
+        finally:
+            os.close(descriptor)
+        try:
+            values = json.loads(said)
+            devices = tuple(values["devices"])
+            return Engine(values["process"], values["started"], Path(values["logs"]), values["version"], devices)
+        except (ValueError, KeyError):
+            if time.monotonic() > until:
+                return None
+            time.sleep(0.02)
 
 
 def ensure_engine(place: Place, logs: Path, workers: int | None = None) -> tuple[Engine, bool]:

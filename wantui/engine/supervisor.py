@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wantui import __version__
-from wantui.engine.control import hold_lock, open_queue
+from wantui.engine.control import announce, hold_lock, open_queue
 from wantui.engine.logs import open_log
 from wantui.engine.record import close_entry
 from wantui.errors import UserError
@@ -82,9 +82,6 @@ class Supervisor:
 
     def run(self) -> None:
         """Until told to stop, or (`drain`) until nothing is left that could be made."""
-        interrupted = self.queue.recover()
-        if interrupted:
-            self.log.warning("%d videos were interrupted when an engine ended; the queue is held", interrupted)
         while True:
             try:
                 if not self._tick():
@@ -93,6 +90,18 @@ class Supervisor:
                 self.log.warning("the queue cannot be used now: %s", error)
                 time.sleep(1.0)
             time.sleep(TICK_SECONDS)
+
+    def take_stock(self) -> None:
+        """Hold the queue where an engine ended over something."""
+        while True:
+            try:
+                interrupted = self.queue.recover()
+                break
+            except Unavailable as error:
+                self.log.warning("the queue cannot be used now: %s", error)
+                time.sleep(1.0)
+        if interrupted:
+            self.log.warning("%d videos were interrupted when an engine ended; the queue is held", interrupted)
 
     def _tick(self) -> bool:
         """Look at everything once; whether there is a reason to go on."""
@@ -224,21 +233,23 @@ class Supervisor:
 def run_engine(place: Place, logs: Path, workers: int | None, drain: bool) -> bool:
     """Be the engine of a state directory; False where there is one already."""
     logs.mkdir(parents=True, exist_ok=True)
-    gpus = visible(look().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    slots = slots_for(gpus, workers)
-    lock = hold_lock(place.directory, logs, __version__, sorted({name for slot in slots for name in slot.devices}))
+    lock = hold_lock(place.directory)
     if lock is None:
         return False
     log = open_log("engine", logs / "engine.log")
     queue, notes = open_queue(place, is_engine=True)
     for note in notes:
         log.warning("%s", note)
+    gpus = visible(look().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    slots = slots_for(gpus, workers)
     supervisor = Supervisor(queue, slots, logs, log, drain)
     signal.signal(signal.SIGTERM, supervisor.stop)
     signal.signal(signal.SIGINT, supervisor.stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     log.info("engine of wantui %s, process %d, %d workers", __version__, os.getpid(), len(supervisor.slots))
     try:
+        supervisor.take_stock()
+        announce(lock, logs, __version__, sorted({name for slot in slots for name in slot.devices}))
         supervisor.run()
     except QueueError as error:
         log.exception("the queue is damaged: %s", error)  # workers die with us; the next engine puts it aside
