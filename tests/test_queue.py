@@ -13,8 +13,9 @@ from wantui.engine.control import open_queue
 from wantui.queue import place as places
 from wantui.queue.database import NAME, NewerDatabase, migrations, open_database
 from wantui.queue.place import Place, file_system, state_place
-from wantui.queue.queue import LostClaim, Queue, UnknownBatch
+from wantui.queue.queue import LostClaim, Queue
 from wantui.queue.rows import Claim, NewVideo
+from wantui.queue.view import UnknownBatch
 
 CPU = ("auto", "cpu")
 

@@ -130,7 +130,7 @@ class Bars:
         elif event.kind in ("done", "failed", "cancelled"):
             self.eta.video_ended(video)
             self._remove(video)
-        elif event.kind in ("released", "interrupted"):
+        elif event.kind in ("released", "interrupted", "out of memory"):
             self._remove(video)
         if (text := news(event)) is not None:
             self.say(text)

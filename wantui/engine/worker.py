@@ -226,10 +226,7 @@ class Worker:
             self._fail(claim, folder, f"out of memory, with {RUNGS[claim.rung].name}: {error}", log)
             return
         log.warning("%s: out of memory (%s); trying %s", claim.title, error, RUNGS[rung].name)
-        self.queue.tell(
-            "out of memory", claim.batch, claim.video, title=claim.title, rung=RUNGS[rung].name, error=error
-        )
-        self.queue.release(claim, "out of memory", rung)
+        self.queue.degrade(claim, rung, RUNGS[rung].name, error)
 
     def _next_rung(self, claim: Claim) -> int | None:
         return next_rung(claim.rung, on_gpu=claim.device != "cpu" and self.device != "cpu")

@@ -3,7 +3,6 @@
 A command compares the state that it expects in its WHERE, so that it does no harm when it is given twice.
 """
 
-import difflib
 import json
 import sqlite3
 import time
@@ -13,10 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wantui.errors import UserError
-from wantui.queue.database import NAME, open_database
-from wantui.queue.rows import BatchRow, Claim, Event, Hold, NewVideo, VideoRow
+from wantui.queue.rows import Claim, NewVideo, VideoRow
+from wantui.queue.view import WAITING, QueueView
 
-WAITING = "('queued', 'interrupted')"
 LETHAL_DEATHS = 2
 """A video over which so many workers died is not tried again."""
 STEPS_KEPT = 20_000
@@ -25,23 +23,12 @@ Wish = Literal["go on", "cancel", "pause"]
 Move = Literal["up", "down", "top", "bottom"]
 
 
-class UnknownBatch(UserError):
-    """No batch has such a number or name."""
-
-
 class LostClaim(Exception):
     """The video is not this worker's any more."""
 
 
-class Queue:
-    """The queue in a directory, for one thread of one process."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / NAME
-        self.db = open_database(self.path)
-
-    def close(self) -> None:
-        self.db.close()
+class Queue(QueueView):
+    """The queue in a directory, for one thread of one process, with all that changes it."""
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -244,11 +231,6 @@ class Queue:
         with self._change():
             self._set(claim, "worker = worker", ())
 
-    def is_given_up(self, claim: Claim) -> bool:
-        """Whether a user wants this video no more."""
-        row = self.db.execute("SELECT cancel FROM video WHERE id = ? AND attempt = ?", (claim.video, claim.attempt))
-        return bool((row.fetchone() or (True,))[0])
-
     def done(self, claim: Claim, **data: Any) -> None:
         """The video and its manifest entry are on disk."""
         self._end(claim, "done", None, data)
@@ -261,11 +243,20 @@ class Queue:
         """The video was stopped because a user gave it up."""
         self._end(claim, "cancelled", None, {})
 
-    def release(self, claim: Claim, reason: str, rung: int | None = None) -> None:
+    def release(self, claim: Claim, reason: str) -> None:
         """Give a video back; whoever claims it next goes on from its checkpoint."""
         with self._change():
-            self._set(claim, "state = 'queued', worker = NULL, rung = ?", (claim.rung if rung is None else rung,))
+            self._set(claim, "state = 'queued', worker = NULL", ())
             self._tell("released", claim.batch, claim.video, reason=reason)
+
+    def degrade(self, claim: Claim, rung: int, name: str, error: str) -> None:
+        """Give a video back that did not fit into memory; it and what waits of its batch are made on another rung."""
+        with self._change() as db:
+            self._set(claim, "state = 'queued', worker = NULL", ())
+            db.execute(
+                f"UPDATE video SET rung = max(rung, ?) WHERE batch = ? AND state IN {WAITING}", (rung, claim.batch)
+            )
+            self._tell("out of memory", claim.batch, claim.video, title=claim.title, rung=name, error=error)
 
     def fail_batch(self, claim: Claim, error: str, exit_code: int) -> None:
         """Nothing of this claim's batch can be made, as when there are no weights."""
@@ -337,104 +328,6 @@ class Queue:
             self.hold("interrupted", f"{many} interrupted when the engine ended")
         return int(count)
 
-    def waiting(self, devices: Iterable[str]) -> bool:
-        """Whether a worker that serves these devices would find something to do."""
-        names = list(devices)
-        row = self.db.execute(
-            "SELECT EXISTS (SELECT 1 FROM batch CROSS JOIN video ON video.batch = batch.id "
-            f"WHERE video.state IN {WAITING} AND NOT batch.paused AND batch.device IN ({', '.join('?' * len(names))}) "
-            "AND NOT EXISTS (SELECT 1 FROM hold))",
-            names,
-        ).fetchone()
-        return bool(row[0])
-
-    def cancelling(self) -> set[str]:
-        """Workers that make a video that was given up."""
-        return {row["worker"] for row in self.db.execute("SELECT worker FROM video WHERE state = 'running' AND cancel")}
-
-    # What is shown
-
-    def held(self) -> Hold | None:
-        row = self.db.execute("SELECT * FROM hold").fetchone()
-        if row is None:
-            return None
-        return Hold(row["kind"], row["reason"], Path(row["folder"]) if row["folder"] else None, row["needed"])
-
-    def batches(self, limit: int = 1000, offset: int = 0) -> list[BatchRow]:
-        """Batches in their order, with counts of their videos' states."""
-        rows = self.db.execute("SELECT * FROM batch ORDER BY place, id LIMIT ? OFFSET ?", (limit, offset)).fetchall()
-        return [self._batch(row) for row in rows]
-
-    def batch(self, id_: int) -> BatchRow | None:
-        row = self.db.execute("SELECT * FROM batch WHERE id = ?", (id_,)).fetchone()
-        return None if row is None else self._batch(row)
-
-    def _batch(self, row: sqlite3.Row) -> BatchRow:
-        counts = self.db.execute("SELECT state, count(*) FROM video WHERE batch = ? GROUP BY state", (row["id"],))
-        return BatchRow(
-            row["id"], Path(row["folder"]), row["device"], bool(row["paused"]), row["created"], dict(map(tuple, counts))
-        )
-
-    def find_batch(self, word: str) -> BatchRow:
-        """The batch with a number, a folder's name or a path.
-
-        Raises:
-            UnknownBatch: names the nearest.
-        """
-        if word.isdecimal() and (numbered := self.batch(int(word))) is not None:
-            return numbered
-        known = self.batches(limit=-1)
-        path = Path(word).resolve()
-        found = [batch for batch in known if batch.folder == path] or [batch for batch in known if batch.name == word]
-        if len(found) > 1:
-            numbers = ", ".join(str(batch.id) for batch in found)
-            raise UnknownBatch(f"several batches are named {word!r}; give the number of one: {numbers}")
-        if found:
-            return found[0]
-        if not known:
-            raise UnknownBatch(f"no batch {word!r}: the queue is empty")
-        names = [name for batch in known for name in (str(batch.id), batch.name)]
-        near = difflib.get_close_matches(word, names, 1, 0.5) or [str(known[-1].id)]
-        raise UnknownBatch(f"no batch {word!r} is on the queue; did you mean {near[0]}? wantui queue ls shows all")
-
-    def videos(self, batch: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
-        """Videos of a batch in their order."""
-        rows = self.db.execute(
-            "SELECT * FROM video WHERE batch = ? ORDER BY number LIMIT ? OFFSET ?", (batch, limit, offset)
-        )
-        return [_video(row) for row in rows]
-
-    def running(self) -> list[VideoRow]:
-        return [_video(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
-
-    def video(self, id_: int) -> VideoRow:
-        return _video(self.db.execute("SELECT * FROM video WHERE id = ?", (id_,)).fetchone())
-
-    def last_seq(self) -> int:
-        """Number of the latest event."""
-        (seq,) = self.db.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
-        return int(seq)
-
-    def events(self, after: int, batch: int | None = None) -> list[Event]:
-        """What happened after the event numbered `after`; of one batch, or of all."""
-        which = "" if batch is None else "AND (batch = ? OR batch IS NULL)"
-        rows = self.db.execute(
-            f"SELECT * FROM event WHERE seq > ? {which} ORDER BY seq", (after, *([] if batch is None else [batch]))
-        )
-        return [
-            Event(row["seq"], row["time"], row["batch"], row["video"], row["kind"], json.loads(row["data"]))
-            for row in rows
-        ]
-
-    def version(self) -> int:
-        """A number that changes when another connection has changed something; microseconds to ask for."""
-        (version,) = self.db.execute("PRAGMA data_version").fetchone()
-        return int(version)
-
 
 def _which(batch: int, number: int | None) -> tuple[str, tuple[int, ...]]:
     return ("batch = ?", (batch,)) if number is None else ("batch = ? AND number = ?", (batch, number))
-
-
-def _video(row: sqlite3.Row) -> VideoRow:
-    return VideoRow(**{name: row[name] for name in VideoRow.__dataclass_fields__})

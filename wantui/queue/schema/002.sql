@@ -1,2 +1,2 @@
--- How much memory had to be saved to make a video, for those that ran out of it (a rung of generation.memory).
+-- How much memory is to be saved for a video, where one of its batch ran out of it: a rung of generation.memory.
 ALTER TABLE video ADD COLUMN rung INTEGER NOT NULL DEFAULT 0;
