@@ -306,7 +306,7 @@ def test_a_video_that_fits_on_no_rung_fails_with_the_numbers(
     monkeypatch.setattr(make_video, "decode_frames", too_large)
     result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small)
     assert result.code == 1
-    assert "out of memory, with tiled decode: tried to allocate 40 GiB, 3 GiB are free" in result.err
+    assert "out of memory, with small tiles: tried to allocate 40 GiB, 3 GiB are free" in result.err
     assert not list(batch(result).root.rglob("*.checkpoint"))
 
 

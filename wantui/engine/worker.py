@@ -32,7 +32,7 @@ from wantui.queue.queue import LostClaim, Queue
 from wantui.queue.rows import Claim
 from wantui.storage.files import VideoFiles, discard, video_files
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import ManifestError, VideoEntry, relative_files
+from wantui.storage.manifest import ManifestError, State, VideoEntry, relative_files
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
@@ -105,6 +105,7 @@ class Worker:
                 close_log(batch_log)
 
     def _work_on(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
+        did_not_fit: str | None = None
         try:
             self._make(claim, folder, log)
         except (LostClaim, QueueError):
@@ -120,15 +121,15 @@ class Worker:
             else:  # it was meant for the video before
                 self.queue.release(claim, "interrupted")
         except OutOfMemory as error:
-            self._degrade(claim, folder, str(error), log)
+            did_not_fit = str(error)
         except NotLoaded as error:
-            if isinstance(error.__cause__, OutOfMemory) and self._next_rung(claim) is not None:
-                self._degrade(claim, folder, str(error), log)
-                return
             if gpu_is_lost(error):
                 raise
-            log.error("%s", error)
-            self.queue.fail_batch(claim, str(error), error.exit_code)
+            if isinstance(error.__cause__, OutOfMemory) and self._next_rung(claim) is not None:
+                did_not_fit = str(error)
+            else:
+                log.error("%s", error)
+                self.queue.fail_batch(claim, str(error), error.exit_code)
         except OSError as error:
             if error.errno not in FULL:
                 self._fail(claim, folder, f"{type(error).__name__}: {error}", log)
@@ -144,6 +145,8 @@ class Worker:
             # Whatever it is, it is this video's, and the others may be well.
             self.log.exception("%s failed", claim.title)
             self._fail(claim, folder, f"{type(error).__name__}: {error}", log)
+        if did_not_fit is not None:  # only now, when the error holds no tensors any more
+            self._degrade(claim, folder, did_not_fit, log)
 
     def _make(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
         if not folder.root.is_dir():
@@ -238,16 +241,19 @@ class Worker:
         self.queue.release(claim, "no room on the disk")
 
     def _give_up(self, claim: Claim, folder: BatchFolder) -> None:
-        close_entry(folder, claim.number, "cancelled")
+        self._close(claim, folder, "cancelled")
         self.queue.cancelled(claim)
 
     def _fail(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
         log.error("%s failed: %s", claim.title, error)
-        try:
-            close_entry(folder, claim.number, "failed", error)
-        except (OSError, UserError) as also:
-            self.log.warning("and its manifest does not say so: %s", also)
+        self._close(claim, folder, "failed", error)
         self.queue.failed(claim, error)
+
+    def _close(self, claim: Claim, folder: BatchFolder, state: State, error: str | None = None) -> None:
+        try:
+            close_entry(folder, claim.number, state, error)
+        except (OSError, UserError) as also:
+            self.log.warning("the manifest of %s does not say that it is %s: %s", claim.title, state, also)
 
 
 def _enter(entry: VideoEntry, folder: BatchFolder, files: VideoFiles, made: MadeVideo, plan: str) -> None:

@@ -17,14 +17,16 @@ class Rung:
 
     name: str
     apply: Callable[[WanPipeline], None]
-    needs_gpu: bool
+    offloads: bool = False
+    """Keeps parts of the pipeline in the machine's memory, which is no help on a CPU; takes the place of residence."""
 
 
 RUNGS = (
-    Rung("everything resident", lambda pipeline: None, False),
-    Rung("tiled decode", lambda pipeline: pipeline.vae.enable_tiling(), False),
-    Rung("model offload", lambda pipeline: pipeline.enable_model_cpu_offload(device="cuda"), True),
-    Rung("sequential offload", lambda pipeline: pipeline.enable_sequential_cpu_offload(device="cuda"), True),
+    Rung("everything resident", lambda pipeline: None),
+    Rung("tiled decode", lambda pipeline: pipeline.vae.enable_tiling()),
+    Rung("model offload", lambda pipeline: pipeline.enable_model_cpu_offload(device="cuda"), offloads=True),
+    Rung("sequential offload", lambda pipeline: pipeline.enable_sequential_cpu_offload(device="cuda"), offloads=True),
+    Rung("small tiles", lambda pipeline: pipeline.vae.enable_tiling(128, 128, 96, 96)),
 )
 """Tiles change pixels where they meet; offload changes nothing but the time."""
 
@@ -47,18 +49,15 @@ def gpu_is_lost(error: BaseException | None) -> bool:
 
 
 def next_rung(rung: int, on_gpu: bool) -> int | None:
-    """The rung after this one, if there is one for the device."""
-    after = rung + 1
-    if after >= len(RUNGS) or (RUNGS[after].needs_gpu and not on_gpu):
-        return None
-    return after
+    """The rung after this one that is one on the device, if there is any."""
+    return next((after for after in range(rung + 1, len(RUNGS)) if on_gpu or not RUNGS[after].offloads), None)
 
 
 def place(pipeline: WanPipeline, device: torch.device, rung: int) -> None:
-    """Put a pipeline that was just loaded where a rung has it. Offload replaces residence, and the offload before."""
-    if not RUNGS[rung].needs_gpu:
+    """Put a pipeline that was just loaded where a rung has it. One kind of offload takes the place of another."""
+    taken = [step for step in RUNGS[: rung + 1] if device.type == "cuda" or not step.offloads]
+    offloads = [step for step in taken if step.offloads]
+    if not offloads:
         pipeline.to(device)
-    if rung >= 1:
-        RUNGS[1].apply(pipeline)
-    if RUNGS[rung].needs_gpu:
-        RUNGS[rung].apply(pipeline)
+    for step in (*(step for step in taken if not step.offloads), *offloads[-1:]):
+        step.apply(pipeline)
