@@ -8,7 +8,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from wantui.generation.denoise import Start, Step, new_scheduler
+from wantui.generation.denoise import Checkpoint, Start, Step, new_scheduler
 from wantui.generation.versions import made_with
 from wantui.planning import Recipe
 from wantui.storage.atomic import partial_path
@@ -30,24 +29,6 @@ MOST_OF_THE_TIME = 0.01
 
 class CheckpointRefused(Exception):
     """A checkpoint that cannot be gone on from; the text says what does not match."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a loop holds between two steps."""
-
-    steps_done: int
-    latents: Tensor
-    """[1, channels, frames, height, width], in the dtype that the sampler gave."""
-    scheduler: dict[str, Any]
-    """Attributes of the sampler that differ from those of a fresh one."""
-    capture_checksums: tuple[int, ...]
-    """CRC-32 of each stored state, as float32."""
-
-    def restore(self, start: Start) -> None:
-        """Put the sampler of `start`, which must be fresh, into the state it was in."""
-        for name, value in self.scheduler.items():
-            setattr(start.scheduler, name, value)
 
 
 class CheckpointTap:

@@ -7,7 +7,7 @@ bit. Tests hold it against the stock pipeline for every sampler.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers import WanPipeline
@@ -15,9 +15,6 @@ from torch import Tensor
 
 from wantui.generation.samplers import build_scheduler
 from wantui.planning import Recipe
-
-if TYPE_CHECKING:
-    from wantui.generation.checkpoint import Checkpoint
 
 TEXT_LENGTH = 512
 """Text positions that the transformer sees, pads included; `encode_prompt` alone would default to 226."""
@@ -69,6 +66,24 @@ class Start:
     negative_prompt_embeds: Tensor | None
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a loop holds between two steps."""
+
+    steps_done: int
+    latents: Tensor
+    """[1, channels, frames, height, width], in the dtype that the sampler gave."""
+    scheduler: dict[str, Any]
+    """Attributes of the sampler that differ from those of a fresh one."""
+    capture_checksums: tuple[int, ...]
+    """CRC-32 of each stored state, as float32."""
+
+    def restore(self, start: Start) -> None:
+        """Put the sampler of `start`, which must be fresh, into the state it was in."""
+        for name, value in self.scheduler.items():
+            setattr(start.scheduler, name, value)
+
+
 @torch.no_grad()
 def prepare(pipeline: WanPipeline, recipe: Recipe) -> Start:
     """Encode the prompt, set up the sampler and draw the noise from a CPU generator of the recipe's seed."""
@@ -108,7 +123,7 @@ def new_scheduler(recipe: Recipe, device: torch.device) -> Any:
 
 
 def denoise(
-    pipeline: WanPipeline, recipe: Recipe, start: Start | None = None, resume_from: "Checkpoint | None" = None
+    pipeline: WanPipeline, recipe: Recipe, start: Start | None = None, resume_from: Checkpoint | None = None
 ) -> Iterator[Step]:
     """Yield every step of making the latents of one video, or those that are missing after a checkpoint.
 

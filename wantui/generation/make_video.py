@@ -18,13 +18,12 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.generation.checkpoint import (
-    Checkpoint,
     CheckpointRefused,
     CheckpointTap,
     read_checkpoint,
 )
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import Start, Step, denoise, prepare
+from wantui.generation.denoise import Checkpoint, Start, Step, denoise, prepare
 from wantui.generation.versions import made_with
 from wantui.planning import Recipe
 from wantui.storage.contact_sheet import ContactSheet
