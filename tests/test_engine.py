@@ -185,6 +185,32 @@ def test_a_video_that_kills_its_worker_twice_fails_and_the_others_are_made(start
     assert not [p for p in (machine.root / "batch").rglob("*") if p.suffix in (".partial", ".checkpoint")]
 
 
+BROKEN = """
+import os, sys
+if "wantui.engine.worker" in " ".join(sys.orig_argv):
+    os._exit(7)
+"""
+
+
+def test_a_worker_that_cannot_begin_is_told_and_tried_again_ever_more_seldom(
+    start: Start, tiny_batch: list[str]
+) -> None:
+    machine = start(BROKEN)
+    client = machine.client(*batch(tiny_batch, 1))
+
+    def deaths() -> list[str]:
+        return [event.data["error"] for event in machine.queue.events(0) if event.kind == "worker died"]
+
+    machine.until(lambda: len(deaths()) >= 2)
+    time.sleep(1)  # the third comes two seconds after the second
+    assert len(deaths()) == 2
+    assert deaths()[0].startswith("exit code 7; see ")
+    machine.call("queue", "cancel", "1")
+    _, err = client.communicate(timeout=30)
+    assert "a worker died: exit code 7" in err
+    assert "0 of 1 videos done, 1 cancelled" in err
+
+
 TOO_LARGE = """
 import sys
 if "wantui.engine.worker" in " ".join(sys.orig_argv):

@@ -28,14 +28,15 @@ from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import VideoRow
 from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import State
 
 TICK_SECONDS = 0.1
 DISK_SECONDS = 2.0
 """Between two looks at a disk that was full."""
 INTERRUPT_SECONDS, KILL_SECONDS = 30.0, 60.0
 """After so long a cancelled video is interrupted in the middle of its step, and its worker killed."""
-QUICK_DEATH_SECONDS, LONGEST_WAIT_SECONDS = 5.0, 60.0
-"""A worker that died before it was so old is started again only after a wait, which doubles each time."""
+SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
+"""A worker that died before it had a video is started again only after a wait, which doubles each time."""
 
 
 @dataclass
@@ -49,9 +50,8 @@ class Slot:
     """What torch calls it in the worker."""
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
     not_before: float = 0.0
-    wait: float = 1.0
+    wait: float = SHORTEST_WAIT_SECONDS
     signalled: set[int] = field(default_factory=set)
     cancel_seen: float = 0.0
     """Since when the video that it makes is given up."""
@@ -149,7 +149,7 @@ class Supervisor:
                 self._wait(slot)
                 self.log.error("%s cannot be started: %s", slot.name, error)
                 continue
-            slot.started, slot.signalled = time.monotonic(), set()
+            slot.signalled = set()
             self.log.info("%s started on %s", slot.worker, slot.device)
 
     def _reap(self, slot: Slot) -> None:
@@ -166,14 +166,17 @@ class Supervisor:
             self._close(video)
             self.log.error("%s died (%s) over %s, which is now %s", worker, why, video.title, video.state)
         if code == 0:
-            slot.wait = 1.0
+            slot.wait = SHORTEST_WAIT_SECONDS
             self.log.info("%s ended", worker)
             return
         self.log.error("%s ended by %s", worker, why)
-        if not videos and not slot.signalled:
+        if videos:
+            slot.wait = SHORTEST_WAIT_SECONDS
+            return
+        # Without a video it is the worker itself that does not work.
+        if not slot.signalled:
             self.queue.tell("worker died", error=f"{why}; see {self.logs / slot.name}.out", worker=worker)
-        if time.monotonic() - slot.started < QUICK_DEATH_SECONDS:
-            self._wait(slot)
+        self._wait(slot)
 
     def _wait(self, slot: Slot) -> None:
         slot.not_before = time.monotonic() + slot.wait
@@ -184,8 +187,8 @@ class Supervisor:
         if batch is None or video.state not in ("failed", "cancelled"):
             return
         try:
-            state = "failed" if video.state == "failed" else "cancelled"
-            close_entry(BatchFolder(batch.folder), video.number, state, video.error)  # type: ignore[arg-type]
+            state: State = "failed" if video.state == "failed" else "cancelled"
+            close_entry(BatchFolder(batch.folder), video.number, state, video.error)
         except (OSError, UserError) as error:
             self.log.warning("the manifest of %s does not say so: %s", batch.name, error)
 
