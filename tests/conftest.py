@@ -6,7 +6,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_HOME", "/nonexistent/hub")  # no test may find, or need, what a machine has cached
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +139,19 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def work(place: Place) -> None:
     """Make in this process all that is on the queue, as a worker does in its own."""
-    Worker(Queue(place.directory), "worker-0:test", ("auto", "cpu"), "cpu", logging.getLogger("worker")).run(True)
+    queue, devices = Queue(place.directory), ("auto", "cpu")
+    worker = Worker(queue, "worker-0:test", devices, "cpu", logging.getLogger("worker"))
+    while (claim := queue.claim(worker.name, devices)) is not None:
+        worker.work_on(claim)
+
+
+@contextmanager
+def only_queued() -> Iterator[None]:
+    """What is put on the queue stays there: no engine is started."""
+    engine = control.Engine(os.getpid(), 0.0, Path("logs"), "test", ("auto", "cpu"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "ensure_engine", lambda *_: (engine, False))
+        yield
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,12 @@ def batch(tiny_batch: list[str], videos: int, name: str = "batch") -> list[str]:
     return ["run", "--videos-per-variation", str(videos), "--batch-name", name, *tiny_batch]
 
 
+def begin(machine: Machine, command: list[str], step: int = 5) -> None:
+    """Put a batch on the queue, and wait until a video of it is past a step."""
+    machine.call(*command, "--detach")
+    machine.until(lambda: any(video.step > step for video in machine.queue.running()))
+
+
 def test_a_batch_outlives_its_client_and_can_be_watched_from_elsewhere(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
     client = machine.client(*batch(tiny_batch, 4))
@@ -78,8 +84,7 @@ def test_a_dead_worker_is_noticed_within_a_second_and_its_video_goes_on_from_its
     start: Start, tiny_batch: list[str]
 ) -> None:
     machine = start()
-    machine.call(*batch(tiny_batch, 2), "--detach")
-    machine.until(lambda: any(video.step > 20 for video in machine.queue.running()))
+    begin(machine, batch(tiny_batch, 2), step=20)
     (worker,) = machine.workers()
     kill(worker)
     killed = time.monotonic()
@@ -97,8 +102,7 @@ def test_workers_die_with_the_engine_and_the_queue_is_held_until_it_is_resumed(
     start: Start, tiny_batch: list[str]
 ) -> None:
     machine = start()
-    machine.call(*batch(tiny_batch, 2), "--detach")
-    machine.until(lambda: any(video.step > 5 for video in machine.queue.running()))
+    begin(machine, batch(tiny_batch, 2))
     kill(machine.engine() or 0)
     machine.until(lambda: not machine.workers())
     code, _, err = machine.call("watch")
@@ -117,8 +121,7 @@ def test_workers_die_with_the_engine_and_the_queue_is_held_until_it_is_resumed(
 
 def test_stopping_drains_at_the_next_step_and_loses_nothing(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
-    machine.call(*batch(tiny_batch, 1), "--detach")
-    machine.until(lambda: any(video.step > 5 for video in machine.queue.running()))
+    begin(machine, batch(tiny_batch, 1))
     code, _, err = machine.call("engine", "stop")
     assert code == 0, err
     assert machine.engine() is None
@@ -145,8 +148,7 @@ def test_of_engines_started_at_once_one_lives(start: Start) -> None:
 
 def test_cancel_pause_and_retry_reach_a_running_video(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
-    machine.call(*batch(tiny_batch, 2), "--detach")
-    machine.until(lambda: any(video.step > 5 for video in machine.queue.running()))
+    begin(machine, batch(tiny_batch, 2))
     machine.call("queue", "pause")
     machine.until(lambda: not machine.queue.running())
     machine.call("queue", "cancel", "1", "1")
@@ -247,8 +249,7 @@ time.time = lambda: real() + random.choice([-86400.0, -60.0, 0.0, 60.0, 86400.0]
 
 def test_a_clock_that_jumps_changes_nothing(start: Start, tiny_batch: list[str]) -> None:
     machine = start(JUMPING_CLOCK)
-    machine.call(*batch(tiny_batch, 2), "--detach")
-    machine.until(lambda: any(video.step > 20 for video in machine.queue.running()))
+    begin(machine, batch(tiny_batch, 2), step=20)
     kill(machine.workers()[0])
     code, _, err = machine.call("watch")
     assert code == 0, err
@@ -286,8 +287,7 @@ def test_a_full_disk_holds_the_queue_and_it_goes_on_by_itself_when_there_is_room
     if disk is None:
         pytest.skip("no file system can be mounted here")
     try:
-        machine.call(*batch(tiny_batch, 2), "--detach", "--set", f"output_dir={disk}")
-        machine.until(lambda: any(video.step > 5 for video in machine.queue.running()))
+        begin(machine, [*batch(tiny_batch, 2), "--set", f"output_dir={disk}"])
         ballast = disk / "ballast"
         try:
             with ballast.open("wb") as file:
@@ -309,8 +309,13 @@ def test_a_full_disk_holds_the_queue_and_it_goes_on_by_itself_when_there_is_room
 
 def test_logs_are_shown_and_followed(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
-    follower = machine.client("run", "--json", "--videos-per-variation", "1", "--batch-name", "batch", *tiny_batch)
-    follower.communicate(timeout=60)
+    machine.call("engine", "start")
+    follower = machine.client("logs", "-f")
+    machine.call(*batch(tiny_batch, 1))
+    time.sleep(1)
+    follower.send_signal(signal.SIGINT)
+    followed, _ = follower.communicate(timeout=30)
+    assert "single seed 42 of batch, attempt 1" in followed  # of a worker whose log was not there at first
     code, out, _ = machine.call("logs")
     assert code == 0
     assert "engine: " in out

@@ -141,7 +141,7 @@ def test_commands_given_twice_do_no_harm(queue: Queue) -> None:
 def test_what_a_lost_claim_says_is_not_heard(queue: Queue) -> None:
     add(queue, "a")
     old = claim(queue, "w1")
-    queue.worker_died("w1", "signal SIGKILL", blame=True)
+    queue.take_back("w1", "signal SIGKILL", blame=True)
     new = claim(queue, "w2")
     assert (new.video, new.attempt) == (old.video, 2)
     for say in (queue.done, queue.cancelled, lambda c: queue.failed(c, "no"), lambda c: queue.step(c, 0, 1, 0.1, 0.5)):
@@ -155,7 +155,7 @@ def test_a_video_that_killed_two_workers_fails_and_the_next_is_made(queue: Queue
     batch = add(queue, "a", 2)
     for expected in ("interrupted", "failed"):
         assert claim(queue).number == 0
-        assert [video.state for video in queue.worker_died("w", "signal SIGSEGV", blame=True)] == [expected]
+        assert [video.state for video in queue.take_back("w", "signal SIGSEGV", blame=True)] == [expected]
     poison = queue.videos(batch)[0]
     assert poison.error == "2 workers died while they made it, the last: signal SIGSEGV"
     assert claim(queue).number == 1
@@ -165,7 +165,7 @@ def test_a_worker_that_was_killed_on_purpose_is_not_held_against_its_video(queue
     batch = add(queue, "a")
     for _ in range(3):
         claim(queue)
-        queue.worker_died("w", "signal SIGKILL", blame=False)
+        queue.take_back("w", "signal SIGKILL", blame=False)
     assert (queue.videos(batch)[0].state, queue.videos(batch)[0].deaths) == ("interrupted", 0)
 
 

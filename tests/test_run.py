@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import TEMPLATE, Wantui, batch, files, work
+from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
 
-from wantui.engine import control, record
+from wantui.engine import record
 from wantui.engine import worker as engine_worker
 from wantui.generation import make_video
 from wantui.models.catalogue import WanModel
-from wantui.queue.place import Place, state_place
-from wantui.queue.queue import Queue
+from wantui.queue.place import state_place
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import ClipError, read_frames, read_tags
@@ -195,24 +194,16 @@ def test_a_video_that_is_interrupted_while_it_is_decoded_leaves_nothing_half_wri
 
 
 def test_a_folder_of_another_batch_is_not_written_into(wantui: Wantui, small: list[str]) -> None:
-    def nothing(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
-        return control.Engine(0, 0.0, logs, "test", ("auto", "cpu")), False
-
     options = ["--videos-per-variation", 1, "--set", "use_timestamp=false", *small]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control, "ensure_engine", nothing)
-        wantui("run", "-t", "a star", "--batch-name", "one", "--detach", *options)
-    wantui("run", "-t", "a ring", "--batch-name", "other", "--detach", *options)
-    wantui("queue", "retry", 1)
-    shutil.rmtree("outputs/one")
-    shutil.copytree("outputs/other", "outputs/one")
-    before = Path("outputs/one/videos/prompt_000/video_001.mp4").read_bytes()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control, "ensure_engine", nothing)
-        Queue(state_place().directory).db.execute("UPDATE video SET state = 'queued' WHERE batch = 1")
+    other = batch(wantui("run", "-t", "a ring", "--batch-name", "other", *options))
+    with only_queued():
+        queued = batch(wantui("run", "-t", "a star", "--batch-name", "queued", "--detach", *options))
+    shutil.rmtree(queued.root)
+    shutil.copytree(other.root, queued.root)
+    before = queued.clip(0, 1).read_bytes()
     work(state_place())
-    assert "is that of another batch" in wantui("queue", "show", 1).out
-    assert Path("outputs/one/videos/prompt_000/video_001.mp4").read_bytes() == before
+    assert "is that of another batch" in wantui("queue", "show", "queued").out
+    assert queued.clip(0, 1).read_bytes() == before
 
 
 def test_json_lines_tell_every_event(wantui: Wantui, small: list[str]) -> None:
@@ -237,12 +228,13 @@ def test_missing_weights_without_a_network_say_what_to_do(wantui: Wantui) -> Non
     assert files() == []
 
 
+def full(*arguments: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_a_disk_that_fills_up_under_the_manifest_is_a_sentence_and_keeps_the_clips(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     with monkeypatch.context() as patch:
         patch.setattr(record, "write_manifest", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
@@ -258,9 +250,6 @@ def test_a_disk_that_fills_up_under_the_manifest_is_a_sentence_and_keeps_the_cli
 def test_a_disk_that_is_full_in_the_middle_of_a_video_holds_the_queue_and_the_video_goes_on_later(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     with monkeypatch.context() as patch:
         patch.setattr(make_video, "write_mp4", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 1, "--store-latents", *small)
@@ -313,13 +302,9 @@ def test_a_video_that_fits_on_no_rung_fails_with_the_numbers(
 def test_a_config_that_is_changed_while_its_batch_is_queued_changes_nothing(wantui: Wantui, small: list[str]) -> None:
     Path("mine.yaml").write_text("model_settings: {steps: 2}\nvideos_per_variation: 1\n")
 
-    def nothing(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
-        return control.Engine(0, 0.0, logs, "test", ("auto", "cpu")), False
-
     options = [word for word in small if word != "model_settings.steps=3"]
     options = ["--set", "model_settings.seed=1", *options[:2], *options[3:]]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control, "ensure_engine", nothing)
+    with only_queued():
         folder = batch(wantui("run", "-c", "mine.yaml", "-t", "a star", "--detach", *options))
     Path("mine.yaml").write_text("model_settings: {steps: 9}\n")
     folder.config.write_text("model_settings: {steps: 9}\n")
@@ -331,11 +316,7 @@ def test_a_config_that_is_changed_while_its_batch_is_queued_changes_nothing(want
 def test_an_output_folder_that_vanished_fails_its_videos_and_the_queue_goes_on(
     wantui: Wantui, small: list[str]
 ) -> None:
-    def nothing(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
-        return control.Engine(0, 0.0, logs, "test", ("auto", "cpu")), False
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control, "ensure_engine", nothing)
+    with only_queued():
         lost = batch(wantui("run", "-t", "a star", "--batch-name", "lost", "--detach", *small))
     shutil.rmtree(lost.root)
     result = wantui("run", "-t", "a ring", "--videos-per-variation", 1, *small)

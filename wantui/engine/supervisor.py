@@ -160,7 +160,7 @@ class Supervisor:
             why += " (from outside: perhaps the system ran out of memory)"
         worker = slot.worker
         # Also after a good end: whatever the worker did not give back is taken back.
-        videos = self.queue.worker_died(worker, why, blame=signal.SIGKILL not in slot.signalled)
+        videos = self.queue.take_back(worker, why, blame=signal.SIGKILL not in slot.signalled)
         slot.process = None
         for video in videos:
             self._close(video)

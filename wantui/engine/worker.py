@@ -69,8 +69,8 @@ class Worker:
         self.records: dict[Path, Record] = {}
         self.stopping = False
 
-    def run(self, until_empty: bool = False) -> None:
-        """Work until told to stop, or until there has been nothing to do for a while (`until_empty`: at all)."""
+    def run(self) -> None:
+        """Work until told to stop, or until there has been nothing to do for a while."""
         idle_since = time.monotonic()
         while not self.stopping:
             try:
@@ -82,7 +82,7 @@ class Worker:
             except Unavailable as error:
                 self._wait_for_queue(error)
                 continue
-            if until_empty or time.monotonic() - idle_since > IDLE_SECONDS:
+            if time.monotonic() - idle_since > IDLE_SECONDS:
                 return
             time.sleep(POLL_SECONDS)
 
@@ -200,7 +200,7 @@ class Worker:
             self.log.warning("the queue cannot be used now: %s", error)
             time.sleep(QUEUE_SECONDS)
             try:
-                self.queue.worker_died(self.name, str(error), blame=False)
+                self.queue.take_back(self.name, str(error), blame=False)
                 return
             except Unavailable as again:
                 error = again

@@ -75,9 +75,6 @@ class CheckpointTap:
     def on_end(self) -> None:
         """It stays until the video is recorded."""
 
-    def on_failure(self) -> None:
-        """The checkpoint is what a failure is survived by."""
-
 
 def identity(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     """What must be equal for the bits to be equal: recipe (with the model's digest), versions, device, threads."""

@@ -27,7 +27,7 @@ from wantui.generation.denoise import Checkpoint, Start, Step, denoise, prepare
 from wantui.generation.versions import made_with
 from wantui.planning import Recipe
 from wantui.storage.contact_sheet import ContactSheet
-from wantui.storage.files import VideoFiles
+from wantui.storage.files import VideoFiles, discard
 from wantui.storage.latents import LatentWriter, NotWhole
 from wantui.storage.mp4 import write_mp4
 
@@ -38,7 +38,6 @@ class Tap(Protocol):
     def on_start(self, start: Start, steps_done: int) -> None: ...
     def on_step(self, step: Step) -> None: ...
     def on_end(self) -> None: ...
-    def on_failure(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,6 @@ class LatentTap:
     def on_end(self) -> None:
         if self.writer is not None:
             self.writer.finish()
-
-    def on_failure(self) -> None:
-        if self.writer is not None:
-            self.writer.discard()
 
     def checksums(self) -> Sequence[int]:
         """CRC-32 of each state stored so far."""
@@ -148,11 +143,12 @@ def make_video(
     except BaseException as ended:
         for path in published:
             path.unlink(missing_ok=True)
-        for tap in taps:
-            if files.checkpoint is None:
-                tap.on_failure()
-            elif isinstance(tap, CheckpointTap) and isinstance(ended, GeneratorExit):
-                tap.write_latest()
+        if files.checkpoint is None:
+            discard(files)
+        elif isinstance(ended, GeneratorExit):
+            for tap in taps:
+                if isinstance(tap, CheckpointTap):
+                    tap.write_latest()
         raise
     yield MadeVideo(
         digest,

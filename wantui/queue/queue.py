@@ -283,8 +283,8 @@ class Queue(QueueView):
 
     # What the engine does
 
-    def worker_died(self, worker: str, why: str, blame: bool) -> list[VideoRow]:
-        """Take back what a dead worker was making; returns those videos as they stand now.
+    def take_back(self, worker: str, why: str, blame: bool) -> list[VideoRow]:
+        """Take back what a worker that is dead, or lost the queue, was making; returns those videos as they stand now.
 
         Args:
             blame: whether the video may have been the cause, which it may be once and no more.

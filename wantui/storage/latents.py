@@ -31,7 +31,7 @@ class NotWhole(Exception):
 
 
 class LatentWriter:
-    """Writes the states of one video in order; `finish` makes the group appear, `discard` removes it.
+    """Writes the states of one video in order; `finish` makes the group appear.
 
     Args:
         shape: of one state, [channels, frames, height, width].
@@ -121,10 +121,6 @@ class LatentWriter:
         _remove(self.path)
         self.partial.rename(self.path)
         sync(self.path.parent)
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        _remove(self.partial)
 
     def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
         import zarr
