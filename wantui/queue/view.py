@@ -67,7 +67,8 @@ class QueueView:
         if not known:
             raise UnknownBatch(f"no batch {word!r}: the queue is empty")
         names = [name for batch in known for name in (str(batch.id), batch.name)]
-        near = difflib.get_close_matches(word, names, 1, 0.5) or [str(known[-1].id)]
+        begun = [name for name in names if name.startswith(word)]
+        near = begun or difflib.get_close_matches(word, names, 1, 0.5) or [str(known[-1].id)]
         raise UnknownBatch(f"no batch {word!r} is on the queue; did you mean {near[0]}? wantui queue ls shows all")
 
     def videos(self, batch: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
