@@ -96,6 +96,19 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
     sys.exit(1 if failed else 0)
 
 
+def leave(queue: "Queue", batch: int) -> NoReturn:
+    """Say what goes on without us, and how to come back."""
+    found = queue.batch(batch)
+    counts = found.counts if found is not None else {}
+    click.echo(
+        f"detached: {counts.get('done', 0)} of {sum(counts.values())} videos are done, and the engine goes on.\n"
+        f"  wantui watch {batch}           comes back\n"
+        f"  wantui queue cancel {batch}    gives the batch up",
+        err=True,
+    )
+    sys.exit(130)
+
+
 def shown_path(path: Path) -> Path:
     """Relative to the working folder where it lies below it."""
     here = Path.cwd()

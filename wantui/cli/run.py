@@ -221,7 +221,7 @@ def _make(
     as_json: bool,
     new: bool,
 ) -> NoReturn:
-    from wantui.cli.follow import follow, report_end, shown_path
+    from wantui.cli.follow import follow, leave, report_end, shown_path
     from wantui.engine.control import ensure_engine
     from wantui.planning.estimate import model_evaluations
     from wantui.queue.place import Place
@@ -266,16 +266,3 @@ def _make(
             queue.remove(id_)
             shutil.rmtree(root)
         raise
-
-
-def leave(queue: "Queue", batch: int) -> NoReturn:
-    """Say what goes on without us, and how to come back."""
-    found = queue.batch(batch)
-    counts = found.counts if found is not None else {}
-    click.echo(
-        f"detached: {counts.get('done', 0)} of {sum(counts.values())} videos are done, and the engine goes on.\n"
-        f"  wantui watch {batch}           comes back\n"
-        f"  wantui queue cancel {batch}    gives the batch up",
-        err=True,
-    )
-    sys.exit(130)

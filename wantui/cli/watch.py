@@ -11,9 +11,8 @@ def command(batch: str | None, as_json: bool) -> None:
 
     Ctrl-C ends the watching and nothing else.
     """
-    from wantui.cli.follow import follow, report_end
+    from wantui.cli.follow import follow, leave, report_end
     from wantui.cli.options import show_warnings
-    from wantui.cli.run import leave
     from wantui.engine.control import open_queue
     from wantui.errors import UserError
     from wantui.queue.place import state_place

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from wantui.errors import UserError
 from wantui.queue.rows import Claim, NewVideo, VideoRow
-from wantui.queue.view import WAITING, QueueView
+from wantui.queue.view import WAITING, QueueView, claimable
 
 LETHAL_DEATHS = 2
 """A video over which so many workers died is not tried again."""
@@ -176,15 +176,11 @@ class Queue(QueueView):
             devices: the values of a batch's device that this worker serves.
         """
         names = list(devices)
-        marks = ", ".join("?" * len(names))
         with self._change() as db:
             row = db.execute(
                 "UPDATE video SET state = 'running', worker = ?, attempt = attempt + 1, step = 0, started = ?, "
                 "finished = NULL, error = NULL WHERE id = ("
-                "  SELECT video.id FROM batch CROSS JOIN video ON video.batch = batch.id"
-                f"  WHERE video.state IN {WAITING} AND NOT batch.paused AND batch.device IN ({marks})"
-                "  AND NOT EXISTS (SELECT 1 FROM hold)"
-                "  ORDER BY batch.place, video.number LIMIT 1"
+                f"SELECT video.id {claimable(len(names))} ORDER BY batch.place, video.number LIMIT 1"
                 ") RETURNING *",
                 (worker, time.time(), *names),
             ).fetchone()

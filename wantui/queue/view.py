@@ -13,6 +13,15 @@ from wantui.queue.rows import BatchRow, Claim, Event, Hold, VideoRow
 WAITING = "('queued', 'interrupted')"
 
 
+def claimable(devices: int) -> str:
+    """FROM and WHERE of the videos that a worker may take; its parameters are the names of so many devices."""
+    return (
+        "FROM batch CROSS JOIN video ON video.batch = batch.id "
+        f"WHERE video.state IN {WAITING} AND NOT batch.paused AND batch.device IN ({', '.join('?' * devices)}) "
+        "AND NOT EXISTS (SELECT 1 FROM hold)"
+    )
+
+
 class UnknownBatch(UserError):
     """No batch has such a number or name."""
 
@@ -108,13 +117,8 @@ class QueueView:
     def waiting(self, devices: Iterable[str]) -> bool:
         """Whether a worker that serves these devices would find something to do."""
         names = list(devices)
-        row = self.db.execute(
-            "SELECT EXISTS (SELECT 1 FROM batch CROSS JOIN video ON video.batch = batch.id "
-            f"WHERE video.state IN {WAITING} AND NOT batch.paused AND batch.device IN ({', '.join('?' * len(names))}) "
-            "AND NOT EXISTS (SELECT 1 FROM hold))",
-            names,
-        ).fetchone()
-        return bool(row[0])
+        (found,) = self.db.execute(f"SELECT EXISTS (SELECT 1 {claimable(len(names))})", names).fetchone()
+        return bool(found)
 
     def cancelling(self) -> set[str]:
         """Workers that make a video that was given up."""
