@@ -238,7 +238,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Pa
     Queue(tmp_path).close()
     with sqlite3.connect(tmp_path / NAME) as newer:
         newer.execute("PRAGMA user_version = 99")
-    with pytest.raises(NewerDatabase, match="schema 99, this one knows 2"):
+    with pytest.raises(NewerDatabase, match="schema 99, this one knows 3"):
         open_queue(Place(tmp_path))
     with sqlite3.connect(tmp_path / NAME) as newer:
         assert newer.execute("PRAGMA user_version").fetchone() == (99,)

@@ -13,7 +13,8 @@ from typing import Literal
 
 import click
 
-from wantui.cli.tables import bytes_in_words, print_line
+from wantui.cli.tables import print_line
+from wantui.words import bytes_in_words
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 LITTLE_SPACE = 5_000_000_000

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from wantui.cli.options import show_warnings
-from wantui.cli.tables import duration_in_words
+from wantui.words import duration_in_words
 
 LOGS = click.option(
     "--logs", type=click.Path(path_type=Path), default="logs", show_default=True, help="Folder for its log files."

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from wantui.cli.options import batch_options, plan, read_template, show_warnings
-from wantui.cli.tables import add_row, bytes_in_words, plain_table, print_line, print_table
+from wantui.cli.tables import add_row, plain_table, print_line, print_table
+from wantui.words import bytes_in_words
 
 SHOWN = 50
 

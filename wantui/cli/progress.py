@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from wantui.cli.tables import duration_in_words
+from wantui.words import duration_in_words
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -58,7 +58,7 @@ def reporter(as_json: bool, videos: int) -> Iterator[Reporter]:
 def news(event: "Event") -> str | None:
     """What happened, on one line, if it is worth one."""
     if event.kind == "done":
-        seconds = sum(event.data.get("seconds", {}).values())
+        seconds = sum(event.data.get("seconds", {}).get(part, 0.0) for part in ("denoise", "decode"))
         return f"done: {event.data['title']}, {seconds:.1f} s, {event.data.get('files', {}).get('clip', '')}"
     template = NEWS.get(event.kind)
     if template is None:

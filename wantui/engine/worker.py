@@ -23,9 +23,11 @@ from wantui.engine.record import Record, close_entry, entry_of, is_made
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
 from wantui.errors import UserError
 from wantui.generation.denoise import Step
+from wantui.generation.live import LiveGeometry, median, memory_figures
 from wantui.generation.load import NotLoaded
 from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, make_video
 from wantui.generation.memory import RUNGS, OutOfMemory, free_memory, gpu_is_lost, next_rung
+from wantui.generation.preview import LatentToRgb, PreviewTap, fit_latents_to_rgb
 from wantui.planning import Recipe
 from wantui.queue.database import QueueError, Unavailable
 from wantui.queue.queue import LostClaim, Queue
@@ -65,6 +67,7 @@ class Worker:
     def __init__(self, queue: Queue, name: str, devices: Sequence[str], device: str, log: logging.Logger) -> None:
         self.queue, self.name, self.devices, self.device, self.log = queue, name, devices, device, log
         self.pipeline: WanPipeline | None = None
+        self.colours: LatentToRgb | None = None
         self.loaded: tuple[Any, ...] = ()
         self.records: dict[Path, Record] = {}
         self.stopping = False
@@ -167,11 +170,18 @@ class Worker:
             return
         pipeline = self._pipeline_for(claim, recipe, log)
         plan, began = RUNGS[claim.rung].name, time.monotonic()
-        with closing(make_video(pipeline, recipe, files)) as events:
+        assert self.colours is not None
+        geometry, preview = LiveGeometry(), PreviewTap(self.colours, files.preview)
+        step_seconds: list[float] = []
+        with closing(make_video(pipeline, recipe, files, (geometry, preview))) as events:
             for event in events:
                 match event:
                     case Step():
-                        self._step(claim, event)
+                        step_seconds.append(event.seconds)
+                        figures: dict[str, Any] = {name: round(value, 6) for name, value in geometry.figures.items()}
+                        if preview.is_new:
+                            figures["preview"] = str(files.preview)
+                        self._step(claim, event, figures | memory_figures(pipeline._execution_device))
                     case Resumed(steps_done):
                         log.info("%s goes on after step %d", claim.title, steps_done)
                         self.queue.tell("resumed video", claim.batch, claim.video, steps_done=steps_done)
@@ -180,14 +190,16 @@ class Worker:
                         self.queue.tell("started again", claim.batch, claim.video, reason=reason, title=claim.title)
                     case MadeVideo() as made:
                         self.queue.check(claim)
-                        record.change(claim.number, partial(_enter, folder=folder, files=files, made=made, plan=plan))
+                        enter = partial(_enter, folder=folder, files=files, made=made, plan=plan)
+                        record.change(claim.number, partial(enter, step_seconds=median(step_seconds)))
                         discard(files)
                         entry = record.read().videos[claim.number]
-        self.queue.done(claim, files=entry.files, seconds=entry.seconds, memory_plan=plan)
+        said = {"files": entry.files, "seconds": entry.seconds, "memory_plan": plan, "peak_memory": entry.peak_memory}
+        self.queue.done(claim, device=str(pipeline._execution_device.type), **said)
         log.info("%s done in %.1f s", claim.title, time.monotonic() - began)
 
-    def _step(self, claim: Claim, step: Step) -> None:
-        wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma)
+    def _step(self, claim: Claim, step: Step, figures: dict[str, Any]) -> None:
+        wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma, **figures)
         if wish == "cancel":
             raise Cancelled
         if wish == "pause" or self.stopping:
@@ -214,6 +226,8 @@ class Worker:
             log.info("loading %s on %s, %s", recipe.model, device, RUNGS[claim.rung].name)
             check_weights(recipe)
             self.pipeline = load_for(recipe, device, claim.rung)
+            self.colours = fit_latents_to_rgb(self.pipeline)
+            log.info("previews show %.1f %% of the variance of colours", 100 * self.colours.r2)
             self.loaded = wanted
         return self.pipeline
 
@@ -256,13 +270,22 @@ class Worker:
             self.log.warning("the manifest of %s does not say that it is %s: %s", claim.title, state, also)
 
 
-def _enter(entry: VideoEntry, folder: BatchFolder, files: VideoFiles, made: MadeVideo, plan: str) -> None:
+def _enter(
+    entry: VideoEntry,
+    folder: BatchFolder,
+    files: VideoFiles,
+    made: MadeVideo,
+    plan: str,
+    step_seconds: float | None,
+) -> None:
     paths = {"clip": files.clip, "sheet": files.sheet}
     if entry.recipe.capture.latents:
         paths["latents"] = files.latents
     entry.state, entry.error = "done", None
     entry.files = relative_files(folder, paths)
     entry.seconds = {"denoise": round(made.denoise_seconds, 3), "decode": round(made.decode_seconds, 3)}
+    if step_seconds is not None:
+        entry.seconds["step"] = round(step_seconds, 4)
     entry.peak_memory = made.peak_memory
     entry.memory_plan = plan
     entry.bytes = sum(_size(path) for path in paths.values())

@@ -92,9 +92,12 @@ class LatentTap:
 
 
 def make_video(
-    pipeline: WanPipeline, recipe: Recipe, files: VideoFiles
+    pipeline: WanPipeline, recipe: Recipe, files: VideoFiles, listeners: Sequence[Tap] = ()
 ) -> Generator[Resumed | StartedAgain | Step | MadeVideo, None, None]:
     """Make one video; yields each denoising step, and at last what was made.
+
+    Args:
+        listeners: are told of every step before it is yielded.
 
     Whatever ends it early (an error, Ctrl-C, the consumer closing the generator) removes what was begun, but for the
     checkpoint and the captures that belong to it: `storage.files.discard` removes those.
@@ -111,11 +114,11 @@ def make_video(
         try:
             if files.checkpoint is not None:
                 checkpoint = read_checkpoint(files.checkpoint, pipeline, recipe)
-            taps = _begin(pipeline, recipe, files, start, checkpoint)
+            taps = _begin(pipeline, recipe, files, start, checkpoint, listeners)
         except (CheckpointRefused, NotWhole) as refused:
             yield StartedAgain(str(refused))
             checkpoint = None
-            taps = _begin(pipeline, recipe, files, start, None)
+            taps = _begin(pipeline, recipe, files, start, None, listeners)
         if checkpoint is not None:
             yield Resumed(checkpoint.steps_done)
         latents = start.noise if checkpoint is None else checkpoint.latents
@@ -159,10 +162,15 @@ def make_video(
 
 
 def _begin(
-    pipeline: WanPipeline, recipe: Recipe, files: VideoFiles, start: Start, checkpoint: Checkpoint | None
+    pipeline: WanPipeline,
+    recipe: Recipe,
+    files: VideoFiles,
+    start: Start,
+    checkpoint: Checkpoint | None,
+    listeners: Sequence[Tap],
 ) -> list[Tap]:
     """The taps, told where the video starts; captures come before the checkpoint that counts on them."""
-    taps: list[Tap] = []
+    taps: list[Tap] = [*listeners]
     earlier = () if checkpoint is None else checkpoint.capture_checksums
     latents = LatentTap(files.latents, recipe, earlier) if recipe.capture.latents else None
     if latents is not None:

@@ -37,6 +37,8 @@ class WanModel:
     """Precision of transformer and text encoder where none is chosen."""
     boundary_ratio: float | None = None
     """For two transformers: share of the timesteps above which the first one works."""
+    weights: int | None = None
+    """Bytes of all parts as they are loaded: transformers and text encoder in `dtype`, VAE in float32."""
 
     @property
     def size_multiple(self) -> int:
@@ -66,11 +68,14 @@ NANO = WanModel(
     is_local=True,
     flow_shift=3.0,
     dtype="float32",
+    weights=24_000_000,
 )
+# Transformers of 1.42, 14.3 and 5.0 billion parameters (from their configs), the encoder of UMT5-XXL of 5.68 billion,
+# VAEs of 0.13 and 0.70 billion.
 CATALOGUE = (
     NANO,
-    WanModel("wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan 2.1, 480p"),
-    WanModel("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", "Wan 2.1, 480p and 720p"),
+    WanModel("wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan 2.1, 480p", weights=14_700_000_000),
+    WanModel("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", "Wan 2.1, 480p and 720p", weights=40_500_000_000),
     WanModel(
         "wan2.2-5b",
         "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
@@ -78,6 +83,7 @@ CATALOGUE = (
         latent_channels=48,
         spatial_compression=16,
         flow_shift=5.0,
+        weights=24_200_000_000,
     ),
     WanModel(
         "wan2.2-a14b",
@@ -85,6 +91,7 @@ CATALOGUE = (
         "Wan 2.2, two transformers, 480p and 720p",
         flow_shift=12.0,
         boundary_ratio=0.875,
+        weights=69_100_000_000,
     ),
 )
 

@@ -2,16 +2,22 @@
 
 from wantui.planning.batch import Batch, PlanError, pinned_revision, plan_batch
 from wantui.planning.estimate import DiskEstimate, estimate_disk
+from wantui.planning.past import Figure, PastVideo, estimate_memory, estimate_seconds, past_videos
 from wantui.planning.recipe import Capture, PromptMark, Recipe
 
 __all__ = [
     "Batch",
     "Capture",
     "DiskEstimate",
+    "Figure",
+    "PastVideo",
     "PlanError",
     "PromptMark",
     "Recipe",
     "estimate_disk",
+    "estimate_memory",
+    "estimate_seconds",
+    "past_videos",
     "pinned_revision",
     "plan_batch",
 ]

@@ -204,13 +204,16 @@ class Queue(QueueView):
             row["rung"],
         )
 
-    def step(self, claim: Claim, index: int, count: int, seconds: float, sigma: float) -> Wish:
-        """Say that a step (from 0) is done; returns what users want to happen now."""
+    def step(self, claim: Claim, index: int, count: int, seconds: float, sigma: float, **figures: Any) -> Wish:
+        """Say that a step (from 0) is done; returns what users want to happen now.
+
+        Args:
+            figures: what else is to be told of it, as plain values.
+        """
         with self._change() as db:
             self._set(claim, "step = ?, steps = ?", (index + 1, count))
-            self._tell(
-                "step", claim.batch, claim.video, step=index + 1, steps=count, seconds=round(seconds, 4), sigma=sigma
-            )
+            said = {"step": index + 1, "steps": count, "seconds": round(seconds, 4), "sigma": sigma, **figures}
+            self._tell("step", claim.batch, claim.video, **said)
             row = db.execute(
                 "SELECT video.cancel, batch.paused OR EXISTS (SELECT 1 FROM hold WHERE kind = 'paused') AS paused "
                 "FROM video JOIN batch ON batch.id = video.batch WHERE video.id = ?",

@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from wantui.errors import UserError
 from wantui.queue.database import NAME, open_database
@@ -108,6 +109,20 @@ class QueueView:
             Event(row["seq"], row["time"], row["batch"], row["video"], row["kind"], json.loads(row["data"]))
             for row in rows
         ]
+
+    def finished(self, limit: int = 200) -> list[tuple[str, dict[str, Any]]]:
+        """Recipe (JSON) of each of the latest videos that were made, newest first, and what was told of it."""
+        rows = self.db.execute(
+            "SELECT video.recipe, event.data FROM event JOIN video ON video.id = event.video "
+            "WHERE event.kind = 'done' ORDER BY event.seq DESC LIMIT ?",
+            (limit,),
+        )
+        return [(row["recipe"], json.loads(row["data"])) for row in rows]
+
+    def recipe(self, video: int) -> str:
+        """The recipe of a video, as JSON."""
+        (recipe,) = self.db.execute("SELECT recipe FROM video WHERE id = ?", (video,)).fetchone()
+        return str(recipe)
 
     def version(self) -> int:
         """A number that changes when another connection has changed something; microseconds to ask for."""

@@ -18,6 +18,11 @@ class VideoFiles:
     checkpoint: Path | None = None
     """Nothing: a video that is ended early leaves nothing."""
 
+    @property
+    def preview(self) -> Path:
+        """Pictures of what the video will be, while it is made."""
+        return self.clip.with_suffix(".preview.png")
+
 
 def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
     """Of the `number`-th video (from 1) of a variation (from 0) of a batch."""
@@ -28,6 +33,7 @@ def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
 def discard(files: VideoFiles) -> None:
     """Remove what a video that will not be gone on with has left, under whatever name that is not final."""
     parts = [partial_path(files.clip), partial_path(files.sheet), partial_path(files.latents)]
+    parts += [files.preview, partial_path(files.preview)]
     if files.checkpoint is not None:
         parts += [files.checkpoint, partial_path(files.checkpoint)]
     for part in parts:

@@ -2,7 +2,8 @@
 
 The defaults are what the shipped weights were trained with, but for what the model card says. A call that was
 interrupted is typed again and goes on from what it finds in DIR: the autoencoder, the encoded clips, and the last state
-of the transformer.
+of the transformer. The transformer is trained in rounds: each begins with the average of the one before, at a rate that
+rises and falls anew, on clips of its own.
 """
 
 import time
@@ -15,7 +16,13 @@ from transformers import PreTrainedTokenizerBase
 
 from wantui.models.nano.autoencoder import train_autoencoder
 from wantui.models.nano.tokenizer import build_tokenizer
-from wantui.models.nano.transformer import TransformerTraining, encode_clips, new_training, train_transformer
+from wantui.models.nano.transformer import (
+    TransformerTraining,
+    encode_clips,
+    new_training,
+    round_of,
+    train_transformer,
+)
 
 STEPS_BETWEEN_STATES = 250
 
@@ -25,8 +32,10 @@ STEPS_BETWEEN_STATES = 250
 @click.option("--image-steps", default=300, show_default=True, help="Steps of the autoencoder on single frames.")
 @click.option("--clip-steps", default=2200, show_default=True, help="Steps of the autoencoder on clips.")
 @click.option("--autoencoder-clips", default=2048, show_default=True, help="Clips drawn for the autoencoder.")
-@click.option("--clips", "n_clips", default=49152, show_default=True, help="Clips encoded for the transformer.")
-@click.option("--transformer-steps", default=6250, show_default=True)
+@click.option("--clips", "n_clips", default=49152, show_default=True, help="Clips encoded for each round.")
+@click.option(
+    "--transformer-steps", "rounds", default=(6250, 5500), multiple=True, show_default=True, help="One for each round."
+)
 @click.option("--batch-size", default=256, show_default=True, help="Clips in one step of the transformer.")
 def main(
     output: Path,
@@ -34,7 +43,7 @@ def main(
     clip_steps: int,
     autoencoder_clips: int,
     n_clips: int,
-    transformer_steps: int,
+    rounds: tuple[int, ...],
     batch_size: int,
 ) -> None:
     """Train nano."""
@@ -52,18 +61,23 @@ def main(
         vae.to(torch.bfloat16).save_pretrained(output / "vae")
     vae = AutoencoderKLWan.from_pretrained(output / "vae").to(device).eval()
     tokenizer = build_tokenizer()
-    clips = encode_clips(vae, tokenizer, n_clips, output / "clips.pt", device, log)
     training = new_training(len(tokenizer), device)
     state = output / "training.pt"
     if state.exists():
         training.load(torch.load(state, weights_only=True))
         log(f"going on from step {training.step}")
-    while training.step < transformer_steps:
-        until = min(transformer_steps, training.step + STEPS_BETWEEN_STATES)
-        train_transformer(training, clips, until, transformer_steps, batch_size, device, log)
-        written = state.with_suffix(".partial")
-        torch.save(training.state(), written)
-        written.replace(state)
+    while training.step < sum(rounds):
+        number, first = round_of(training.step, rounds)
+        stored = output / f"clips_{number}.pt"
+        clips = encode_clips(vae, tokenizer, n_clips, number + 1, stored, device, log)
+        if number > 0 and training.step == first:
+            training.next_round()
+        while training.step < first + rounds[number]:
+            until = min(first + rounds[number], training.step + STEPS_BETWEEN_STATES)
+            train_transformer(training, clips, until, rounds, batch_size, device, log)
+            written = state.with_suffix(".partial")
+            torch.save(training.state(), written)
+            written.replace(state)
     training.take_average()
     save_pipeline(output, tokenizer, training)
     log(f"saved {output}")

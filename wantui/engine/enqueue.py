@@ -1,0 +1,140 @@
+"""From a planned batch to its folder and its place on the queue; or, of a batch that exists, what is missing."""
+
+import os
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from wantui.engine.control import find_engine
+from wantui.engine.room import SPARE_BYTES
+from wantui.engine.supervisor import slots_for
+from wantui.errors import UserError, user_path
+from wantui.gpu.nvml import look, visible
+from wantui.planning import Batch, estimate_disk
+from wantui.planning.estimate import model_evaluations
+from wantui.queue.place import Place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import NewVideo
+from wantui.storage.layout import BatchFolder, batch_folder
+from wantui.storage.manifest import Manifest, VideoEntry, start_folder
+from wantui.words import bytes_in_words
+
+
+class NoSuchDevice(UserError):
+    """A device that no worker on this machine has."""
+
+    exit_code = 3
+
+
+def check_device(place: Place, device: str) -> None:
+    """Refuse a batch that no worker would ever take.
+
+    Raises:
+        NoSuchDevice: names the devices that there are.
+    """
+    engine = find_engine(place.directory)
+    if engine is not None:
+        if device not in engine.devices:
+            raise NoSuchDevice(
+                f"model_settings.device: {device} is none of those that the engine has: {', '.join(engine.devices)}; "
+                "if it is here, wantui engine stop, and the next one will find it"
+            )
+        return
+    report = look()
+    gpus = visible(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not any(device in slot.devices for slot in slots_for(gpus, None)):
+        why = report.reason or f"{len(gpus)} GPUs are visible"
+        raise NoSuchDevice(f"model_settings.device: {device} is not here ({why})")
+
+
+def refuse(batch: Batch) -> None:
+    """Stop at what this version cannot do.
+
+    Raises:
+        UserError: names all of it.
+    """
+    if batch.refusals:
+        raise UserError("this batch cannot be made:\n  " + "\n  ".join(batch.refusals))
+
+
+def new_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
+    """Make the folder of a batch, with its manifest.
+
+    Raises:
+        UserError: it cannot be made by this version, has no room, or its folder cannot be written; nothing is left.
+    """
+    refuse(batch)
+    folder = _make_folder(batch)
+    try:
+        check_room(folder.root, batch)
+        return folder, start_folder(folder, batch)
+    except OSError as error:
+        shutil.rmtree(folder.root)
+        raise _cannot_write(folder, error) from None
+    except UserError:
+        shutil.rmtree(folder.root)
+        raise
+
+
+def missing_videos(folder: BatchFolder, manifest: Manifest) -> list[tuple[int, VideoEntry]]:
+    """The videos that are not done or whose files are gone, with their index in the manifest."""
+    return [
+        (index, video)
+        for index, video in enumerate(manifest.videos)
+        if video.state != "done" or not all((folder.root / path).exists() for path in video.files.values())
+    ]
+
+
+def enqueue(queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, new: bool) -> tuple[int, int]:
+    """Put what is missing of a batch on the queue; returns the batch's number, and how many videos that is."""
+    names = [variation.id for variation in manifest.variations]
+    missing = missing_videos(folder, manifest)
+    videos = [
+        NewVideo(
+            index,
+            f"{names[video.variation]} seed {video.seed}",
+            video.recipe.to_json(),
+            model_evaluations(video.recipe.sampler, video.recipe.steps),
+        )
+        for index, video in missing
+    ]
+    return queue.add(folder.root.resolve(), device, videos, new), len(missing)
+
+
+def check_room(root: Path, batch: Batch) -> None:
+    """Refuse a batch that would fill the disk.
+
+    Raises:
+        UserError: says how much is missing, and what would make it fit.
+    """
+    needed, free = estimate_disk(batch).total + SPARE_BYTES, shutil.disk_usage(root).free
+    if needed > free:
+        raise UserError(
+            f"the batch may need {bytes_in_words(needed)}, and {root.parent} has {bytes_in_words(free)} free; "
+            "choose another --output-dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
+        )
+
+
+def _make_folder(batch: Batch) -> BatchFolder:
+    """A folder that was not there before, for this batch alone."""
+    settings = batch.config.settings
+    output_dir = user_path(settings.output_dir)
+    now = datetime.now() if settings.use_timestamp else None
+    while True:
+        folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
+        try:
+            folder.root.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if now is not None:  # another run of the same second took the name in between
+                continue
+            if folder.root.is_dir() and not any(folder.root.iterdir()):
+                return folder
+            what = "holds a batch already; go on with it by --resume" if folder.manifest.exists() else "exists already"
+            raise UserError(f"{folder.root} {what}, or choose another name") from None
+        except OSError as error:
+            raise _cannot_write(folder, error) from None
+
+
+def _cannot_write(folder: BatchFolder, error: OSError) -> UserError:
+    return UserError(f"the output folder {folder.root} cannot be written: {error.strerror or error}")

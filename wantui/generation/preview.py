@@ -1,0 +1,112 @@
+"""What a video will look like, from its predicted clean latents, without the VAE: a linear fit from latents to RGB.
+
+The fit belongs to the VAE. It is made when a pipeline is loaded, from fields of colour that the VAE encodes: least
+squares in float64 from normalised latents (and a constant) to the mean colour of the pixels under each cell.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import WanPipeline
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wantui.generation.denoise import Start, Step
+from wantui.storage.atomic import partial_path
+
+FIELD = 128
+"""Width and height of a field of colour, in pixels."""
+FIELDS, PATCHES = 4, 8
+LARGEST_FRAMES = 5
+SECONDS_BETWEEN_PREVIEWS = 2.0
+
+
+class LatentToRgb:
+    """The linear map of one VAE.
+
+    Attributes:
+        weights: float32 [channels + 1, rgb]; the last row is the constant.
+        r2: share of the colours' variance that the map explains on the fields it was made from.
+    """
+
+    def __init__(self, weights: Tensor, r2: float) -> None:
+        self.weights, self.r2 = weights, r2
+
+    def pictures(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Up to five evenly spaced latent frames of [1, channels, frames, height, width] as [n, height, width, rgb]."""
+        frames = latents.shape[2]
+        chosen = torch.linspace(0, frames - 1, min(LARGEST_FRAMES, frames)).round().long().to(latents.device)
+        cells = latents[0].index_select(1, chosen).movedim(0, -1).float()
+        weights = self.weights.to(cells.device)
+        rgb = cells @ weights[:-1] + weights[-1]
+        return (rgb.clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+@torch.no_grad()
+def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
+    """Make the map of a pipeline's VAE; takes one encoding of four small pictures."""
+    vae = pipeline.vae
+    device = pipeline._execution_device
+    generator = torch.Generator("cpu").manual_seed(0)
+    coarse = torch.rand(FIELDS, 3, PATCHES, PATCHES, generator=generator)
+    # Two of flat patches, two that change smoothly.
+    fields = torch.cat(
+        [
+            F.interpolate(coarse[: FIELDS // 2], size=(FIELD, FIELD), mode="nearest"),
+            F.interpolate(coarse[FIELDS // 2 :], size=(FIELD, FIELD), mode="bilinear"),
+        ]
+    )
+    moments = [
+        vae.encode((2 * field - 1)[None, :, None].to(device, vae.dtype)).latent_dist.mode()[0, :, 0].double().cpu()
+        for field in fields
+    ]
+    mean = torch.tensor(vae.config.latents_mean).double().view(-1, 1, 1)
+    std = torch.tensor(vae.config.latents_std).double().view(-1, 1, 1)
+    cells = torch.stack([(latents - mean) / std for latents in moments])
+    colours = F.interpolate(fields.double(), size=cells.shape[-2:], mode="area")
+    inputs = cells.movedim(1, -1).flatten(0, 2)
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1, dtype=torch.double)], 1)
+    targets = colours.movedim(1, -1).flatten(0, 2)
+    weights = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
+    unexplained = (targets - inputs @ weights).square().sum() / (targets - targets.mean(0)).square().sum()
+    return LatentToRgb(weights.float(), 1 - float(unexplained))
+
+
+class PreviewTap:
+    """Writes a strip of pictures of the predicted clean video now and then.
+
+    Args:
+        path: a PNG, one picture for each cell of the latents; it is gone when the video is finished or given up.
+    """
+
+    def __init__(self, fit: LatentToRgb, path: Path) -> None:
+        self.fit, self.path = fit, path
+        self.written_at = float("-inf")
+        self.is_new = False
+        """Whether the latest step wrote one."""
+
+    def on_start(self, start: Start, steps_done: int) -> None:
+        pass
+
+    def on_step(self, step: Step) -> None:
+        now = time.monotonic()
+        self.is_new = now - self.written_at >= SECONDS_BETWEEN_PREVIEWS or step.index + 1 == step.count
+        if not self.is_new:
+            return
+        from PIL import Image
+
+        self.written_at = now
+        pictures = self.fit.pictures(step.predicted_clean)
+        partial = partial_path(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.concatenate(list(pictures), axis=1)).save(partial, format="PNG")
+            partial.replace(self.path)
+        except OSError:
+            self.is_new = False  # a full disk: the video itself will say so
+
+    def on_end(self) -> None:
+        self.path.unlink(missing_ok=True)
