@@ -43,15 +43,24 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="wantui")
-def cli() -> None:
+@click.option("--low-bandwidth", is_flag=True, help="Terminal application: update less, draw pictures on a key.")
+@click.option("--no-mouse", is_flag=True, help="Terminal application: leave the mouse to the terminal.")
+@click.pass_context
+def cli(context: click.Context, low_bandwidth: bool, no_mouse: bool) -> None:
     """Wan text-to-video from one template: variations, paired seeds, latents for analysis.
+
+    Without a command it is a terminal application.
 
     \b
     A first video, on any machine, without a network:
       wantui run -t "a [red|blue] circle moving [left|up] over a dark background"
     """
+    if context.invoked_subcommand is None:
+        from wantui.cli.terminal import start
+
+        start(low_bandwidth, mouse=not no_mouse)
 
 
 def main(arguments: list[str] | None = None) -> Any:

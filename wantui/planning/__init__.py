@@ -1,6 +1,6 @@
 """Recipe (everything that determines one video), Batch, and the estimate of what a batch will take. No torch here."""
 
-from wantui.planning.batch import Batch, PlanError, pinned_revision, plan_batch
+from wantui.planning.batch import Batch, Outline, PlanError, outline_batch, pinned_revision, plan_batch
 from wantui.planning.estimate import DiskEstimate, estimate_disk
 from wantui.planning.past import Figure, PastVideo, estimate_memory, estimate_seconds, past_videos
 from wantui.planning.recipe import Capture, PromptMark, Recipe
@@ -10,6 +10,7 @@ __all__ = [
     "Capture",
     "DiskEstimate",
     "Figure",
+    "Outline",
     "PastVideo",
     "PlanError",
     "PromptMark",
@@ -17,6 +18,7 @@ __all__ = [
     "estimate_disk",
     "estimate_memory",
     "estimate_seconds",
+    "outline_batch",
     "past_videos",
     "pinned_revision",
     "plan_batch",

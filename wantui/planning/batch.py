@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wantui.config import Config
 from wantui.errors import UserError
@@ -43,10 +42,26 @@ class Batch:
     """What this version cannot do for this batch: it can be previewed, and is not run."""
 
 
-def plan_batch(config: Config, template: str) -> Batch:
-    """Expand a template under a config: variations in order, and for each the seeds seed, seed + 1, ...
+@dataclass(frozen=True)
+class Outline:
+    """What can be said of a batch without writing down every video: enough to show what it is and what it costs."""
 
-    Video k of every variation has the same seed, hence the same initial noise.
+    template: str
+    config: Config
+    model: WanModel
+    variations: tuple[Variation, ...]
+    first: Recipe
+    """Of the first video. The others differ in prompt, marks and seed."""
+    warnings: tuple[str, ...]
+    refusals: tuple[str, ...]
+
+    @property
+    def videos(self) -> int:
+        return len(self.variations) * self.config.settings.videos_per_variation
+
+
+def outline_batch(config: Config, template: str) -> Outline:
+    """Expand a template under a config.
 
     Raises:
         UserError: the template cannot be read or has too many variations; unknown model; impossible size or seed.
@@ -61,42 +76,29 @@ def plan_batch(config: Config, template: str) -> Batch:
     if model_settings.seed + settings.videos_per_variation - 1 > LARGEST_SEED:
         raise PlanError("model_settings.seed: the last seed would not fit into 63 bits")
     latents = settings.latent_analysis_settings
-    shared: dict[str, Any] = {
-        "model": model.location if model.is_local and model is not NANO else model.name,
-        "revision": pinned_revision(model, model_settings.revision),
-        "negative_prompt": clean_prompt(settings.prompt_settings.negative_prompt),
-        "sampler": model_settings.sampler,
-        "steps": model_settings.steps,
-        "flow_shift": model_settings.flow_shift or model.shift_for(video.width, video.height),
-        "guidance_scale": model_settings.cfg_scale,
-        "guidance_scale_2": model_settings.cfg_scale_2,
-        "width": video.width,
-        "height": video.height,
-        "frames": frames,
-        "fps": video.fps,
-        "dtype": model.dtype if model_settings.dtype == "auto" else model_settings.dtype,
-        "capture": Capture(
+    first = Recipe(
+        model=model.location if model.is_local and model is not NANO else model.name,
+        revision=pinned_revision(model, model_settings.revision),
+        prompt=variations[0].prompt,
+        negative_prompt=clean_prompt(settings.prompt_settings.negative_prompt),
+        marks=_marks(variations[0]),
+        seed=model_settings.seed,
+        sampler=model_settings.sampler,
+        steps=model_settings.steps,
+        flow_shift=model_settings.flow_shift or model.shift_for(video.width, video.height),
+        guidance_scale=model_settings.cfg_scale,
+        guidance_scale_2=model_settings.cfg_scale_2,
+        width=video.width,
+        height=video.height,
+        frames=frames,
+        fps=video.fps,
+        dtype=model.dtype if model_settings.dtype == "auto" else model_settings.dtype,
+        capture=Capture(
             latents=latents.store_latents,
             interval=latents.storage_interval,
             dtype=latents.storage_dtype,
             compress=latents.compress_latents,
         ),
-    }
-    videos = tuple(
-        PlannedVideo(
-            index,
-            number,
-            Recipe(
-                prompt=variation.prompt,
-                marks=tuple(
-                    PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks
-                ),
-                seed=model_settings.seed + number - 1,
-                **shared,
-            ),
-        )
-        for index, variation in enumerate(variations)
-        for number in range(1, settings.videos_per_variation + 1)
     )
     warnings = [*map(str, config.warnings), *parsed.warnings]
     if frames_warning:
@@ -107,7 +109,40 @@ def plan_batch(config: Config, template: str) -> Batch:
         refusals.append("the template weights words, as in (word:1.5); this version marks them only: write (word)")
     if model_settings.cfg_scale_2 is not None and model.boundary_ratio is None:
         refusals.append(f"model_settings.cfg_scale_2 is for models with two transformers; {model.name} has one")
-    return Batch(template, config, model, variations, videos, tuple(warnings), tuple(refusals))
+    return Outline(template, config, model, variations, first, tuple(warnings), tuple(refusals))
+
+
+def plan_batch(config: Config, template: str) -> Batch:
+    """All videos of a template under a config: variations in order, and for each the seeds seed, seed + 1, ...
+
+    Video k of every variation has the same seed, hence the same initial noise.
+
+    Raises:
+        UserError: as `outline_batch`.
+    """
+    found = outline_batch(config, template)
+    shared = dict(found.first)
+    videos = tuple(
+        PlannedVideo(
+            index,
+            number,
+            Recipe(
+                **shared
+                | {
+                    "prompt": variation.prompt,
+                    "marks": _marks(variation),
+                    "seed": found.first.seed + number - 1,
+                }
+            ),
+        )
+        for index, variation in enumerate(found.variations)
+        for number in range(1, config.settings.videos_per_variation + 1)
+    )
+    return Batch(template, config, found.model, found.variations, videos, found.warnings, found.refusals)
+
+
+def _marks(variation: Variation) -> tuple[PromptMark, ...]:
+    return tuple(PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks)
 
 
 def pinned_revision(model: WanModel, asked: str | None) -> str | None:

@@ -1,0 +1,95 @@
+"""Every setting as a form shows it: its name, what it means, and what it may be. Made from the models themselves."""
+
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+
+from wantui.config.load import Config
+from wantui.config.settings import Section, Settings
+
+
+@dataclass(frozen=True)
+class FormField:
+    """One setting."""
+
+    key: str
+    """Dotted: section.key."""
+    help: str
+    """Meaning and unit."""
+    kind: Literal["flag", "choice", "number", "text"]
+    choices: tuple[str, ...]
+    range: str
+    """What is valid, in words."""
+    optional: bool
+    """May be left empty."""
+
+    @property
+    def section(self) -> str:
+        return self.key.rpartition(".")[0]
+
+    @property
+    def name(self) -> str:
+        return self.key.rpartition(".")[2]
+
+
+def form_fields() -> list[FormField]:
+    """All settings, in the order of the file."""
+    found = []
+    for name, field in Settings.model_fields.items():
+        model = field.annotation
+        if isinstance(model, type) and issubclass(model, Section):
+            found += [_field(f"{name}.{key}", info) for key, info in model.model_fields.items()]
+        else:
+            found.append(_field(name, field))
+    return found
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a setting by its dotted key."""
+    value: Any = config.settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _field(key: str, info: Any) -> FormField:
+    annotation, metadata = info.annotation, list(info.metadata)
+    optional = False
+    if get_origin(annotation) in (Union, UnionType):
+        parts = [part for part in get_args(annotation) if part is not NoneType]
+        optional, annotation = True, parts[0]
+    if get_origin(annotation) is Annotated:
+        annotation, *more = get_args(annotation)
+        for constraint in more:
+            metadata += getattr(constraint, "metadata", [constraint])
+    choices = tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ()
+    kind: Literal["flag", "choice", "number", "text"] = (
+        "choice" if choices else "flag" if annotation is bool else "number" if annotation in (int, float) else "text"
+    )
+    valid = ", ".join(choices) if choices else "yes or no" if kind == "flag" else _range(annotation, metadata)
+    return FormField(key, info.description or "", kind, choices, valid + (", or empty" if optional else ""), optional)
+
+
+def _range(annotation: Any, metadata: list[Any]) -> str:
+    words = ["a whole number" if annotation is int else "a number" if annotation is float else "text"]
+    for constraint in metadata:
+        match constraint:
+            case Ge(ge=bound):
+                words.append(f"at least {bound:,}")
+            case Gt(gt=bound):
+                words.append(f"more than {bound:,}")
+            case Le(le=bound):
+                words.append(f"at most {bound:,}")
+            case Lt(lt=bound):
+                words.append(f"less than {bound:,}")
+            case MinLen(min_length=bound):
+                words.append(f"at least {bound} characters")
+            case MaxLen(max_length=bound):
+                words.append(f"at most {bound} characters")
+            case _:
+                pattern = getattr(constraint, "pattern", None)
+                if pattern:
+                    words.append(f"of the form {pattern}")
+    return ", ".join(words)

@@ -1,0 +1,54 @@
+"""When what is on the queue will be made: from what past videos took, and how far the running ones are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wantui.planning import PastVideo, Recipe, estimate_seconds, past_videos
+from wantui.queue.rows import BatchRow, VideoRow
+from wantui.queue.view import QueueView
+
+
+@dataclass(frozen=True)
+class Left:
+    """Seconds until a batch is made, when nothing else is before it; None where nothing like it was made yet."""
+
+    seconds: float | None
+    per_video: float | None
+
+
+class Forecast:
+    """Keeps what it has read of the queue; `look` again after a video is done."""
+
+    def __init__(self, queue: QueueView) -> None:
+        self.queue = queue
+        self.past: list[PastVideo] = []
+        self._recipes: dict[int, Recipe] = {}
+
+    def look(self) -> None:
+        """Read what past videos took."""
+        self.past = past_videos(self.queue.finished())
+
+    def left(self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str]) -> Left:
+        """Of one batch, on an engine with these devices."""
+        recipe = self._recipe(batch)
+        if recipe is None:
+            return Left(None, None)
+        on_gpu = any(name.startswith("cuda") for name in devices) and batch.device != "cpu"
+        per_video = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", self.past).value
+        if per_video is None:
+            return Left(None, None)
+        workers = max(1, len(running), sum(1 for name in devices if name.startswith("cuda:")))
+        done = sum(video.step / max(1, video.steps) for video in running if video.batch == batch.id)
+        return Left((batch.unfinished - done) * per_video / workers, per_video)
+
+    def _recipe(self, batch: BatchRow) -> Recipe | None:
+        """Of one of its videos: all of a batch take the same time."""
+        if batch.id not in self._recipes:
+            first = self.queue.videos(batch.id, limit=1)
+            if not first:
+                return None
+            try:
+                self._recipes[batch.id] = Recipe.model_validate_json(self.queue.recipe(first[0].id))
+            except ValueError:
+                return None
+        return self._recipes[batch.id]

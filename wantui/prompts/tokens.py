@@ -1,0 +1,39 @@
+"""The template grammar as colours: brackets, marks, weights and escapes, also of a template that is broken."""
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from wantui.prompts.parse import SPECIAL
+
+Kind = Literal["bracket", "bar", "mark", "weight", "escape"]
+_WEIGHT = re.compile(r":[^()\[\]|:]*(?=\))")
+
+
+def template_tokens(source: str) -> Iterator[tuple[int, int, Kind]]:
+    """(start, end, kind) of each stretch that is more than plain text, in order."""
+    marked_from: int | None = None
+    position = 0
+    while position < len(source):
+        character = source[position]
+        if character == "\\" and source[position + 1 : position + 2] in SPECIAL and position + 1 < len(source):
+            yield position, position + 2, "escape"
+            position += 2
+            continue
+        if character in "[]":
+            yield position, position + 1, "bracket"
+        elif character == "|":
+            yield position, position + 1, "bar"
+        elif character == "(":
+            marked_from = position
+            yield position, position + 1, "mark"
+        elif character == ")":
+            marked_from = None
+            yield position, position + 1, "mark"
+        elif character == ":" and marked_from is not None and (weight := _WEIGHT.match(source, position)):
+            yield position, weight.end(), "weight"
+            position = weight.end()
+            continue
+        elif marked_from is not None:
+            yield position, position + 1, "mark"
+        position += 1

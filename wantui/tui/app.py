@@ -1,0 +1,324 @@
+"""The application: what all screens share, which is the queue's news, the GPUs, what was typed, and how to leave.
+
+It is a client like any other: closing it, or losing its terminal, changes nothing for the engine.
+"""
+
+import importlib
+import os
+import platform
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from textual.app import App, SystemCommand
+from textual.message import Message
+from textual.screen import Screen
+from textual.signal import Signal
+
+from wantui.engine.control import ensure_engine, open_queue
+from wantui.errors import UserError
+from wantui.gpu.sampler import Sample, Sampler
+from wantui.queue.place import Place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import Event
+from wantui.tui.actions import SCREENS, TABLE, bindings
+from wantui.tui.drafts import Drafts, load_drafts, save_drafts
+from wantui.tui.feed import Feed, QueueNews
+from wantui.tui.settings import TuiSettings
+from wantui.tui.trails import Trails
+from wantui.tui.widgets.gpu_panel import GpuHistory, worker_figures, worker_process
+
+LOCK_MILLISECONDS = 300
+"""How long a key may wait for a database that another program holds."""
+FAST_SECONDS, SLOW_SECONDS = 0.25, 2.0
+"""Between two looks at the queue; with --low-bandwidth."""
+LEAVING_SECONDS = 2.0
+SMALLEST = (60, 20)
+
+
+@dataclass
+class NewsCame(Message):
+    """The queue is other than before."""
+
+    news: QueueNews
+
+
+@dataclass
+class SampleCame(Message):
+    """The GPUs were looked at."""
+
+    sample: Sample
+
+
+def _new_screen(name: str) -> Screen[Any]:
+    """The screen of a name; its module is imported when it is first shown."""
+    module = importlib.import_module(f"wantui.tui.screens.{name}")
+    screen: Screen[Any] = getattr(module, f"{name.capitalize()}Screen")()
+    return screen
+
+
+class WantuiApp(App[None]):
+    """Five screens over one queue; each is a mode, made once, and keeps its state and its dialogs."""
+
+    TITLE = "wantui"
+    CSS_PATH = ["app.tcss", *(f"screens/{name}.tcss" for name in SCREENS)]
+    BINDINGS = [*bindings("app")]
+    MODES = {name: partial(_new_screen, name) for name in SCREENS}
+    DEFAULT_MODE = "compose"
+    COMMAND_PALETTE_BINDING = "ctrl+backslash"  # ours is in the table
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (110, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (20, "-low"), (32, "-high")]
+
+    def __init__(
+        self,
+        place: Place,
+        settings: TuiSettings,
+        notes: tuple[str, ...] = (),
+        low_bandwidth: bool = False,
+        host: str | None = None,
+        nvml: Any = None,
+    ) -> None:
+        super().__init__()
+        self.place, self.settings, self.notes = place, settings, notes
+        self.low_bandwidth = low_bandwidth or settings.low_bandwidth
+        self.host = host or platform.node()
+        self.drafts: Drafts = load_drafts(place.directory)
+        self.queue: Queue = open_queue(place)[0]
+        self.queue.db.execute(f"PRAGMA busy_timeout = {LOCK_MILLISECONDS}")
+        self.news = QueueNews()
+        self.gpus, self.trails = GpuHistory(), Trails()
+        self.gpu_panel = settings.gpu_panel
+        self.news_signal: Signal[QueueNews] = Signal(self, "news")
+        self.sample_signal: Signal[Sample] = Signal(self, "sample")
+        interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
+        first = max(0, self.queue.last_seq() - 500)  # enough to draw the curves of what runs
+        self.since = self.queue.last_seq()
+        """Events up to this one happened before we came."""
+        self.feed = Feed(place, lambda news: self._post(NewsCame(news)), interval, first)
+        rate = SLOW_SECONDS if self.low_bandwidth else 1.0
+        self.sampler = Sampler(lambda sample: self._post(SampleCame(sample)), rate, nvml)
+        self.animation_level = "none"
+
+    def _post(self, message: Message) -> None:
+        if self.is_running:
+            self.post_message(message)
+
+    # Coming and going
+
+    def on_mount(self) -> None:
+        theme = self.settings.theme or self.drafts.theme
+        if theme is not None and theme in self.available_themes:
+            self.theme = theme
+        elif theme is not None:
+            self.notify(f"no theme {theme!r}; the palette lists them", severity="warning")
+        self.set_keymap(self.settings.keys)
+        self.theme_changed_signal.subscribe(self, self._keep_theme)
+        for note in self.notes:
+            self.notify(note, severity="warning", timeout=15)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGHUP, signal.SIGTERM):
+                signal.signal(number, self._terminal_is_gone)
+        self.feed.start()
+        self.sampler.start()
+        if not self.drafts.welcomed:
+            from wantui.tui.screens.welcome import Welcome
+
+            self.call_after_refresh(self.push_screen, Welcome())
+
+    def _terminal_is_gone(self, *_: object) -> None:
+        """Leave at once; nothing can be drawn any more, and what was typed is kept already."""
+        timer = threading.Timer(LEAVING_SECONDS, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+        self.exit()
+
+    def on_unmount(self) -> None:
+        self.feed.stop()
+        self.sampler.stop()
+
+    def _keep_theme(self, theme: object) -> None:
+        self.drafts.theme = self.theme
+        self.keep_drafts()
+
+    def keep_drafts(self) -> None:
+        """Write what was typed; a full disk is said once and stops nothing."""
+        try:
+            save_drafts(self.place.directory, self.drafts)
+        except OSError as error:
+            self.notify(f"drafts cannot be kept: {error}", severity="warning")
+
+    # News
+
+    def on_news_came(self, message: NewsCame) -> None:
+        self.news = message.news
+        self.trails.tell(message.news.events)
+        self._tell_of_workers()
+        for event in message.news.events:
+            if event.seq > self.since:
+                self._announce(event)
+        self.news_signal.publish(message.news)
+
+    def on_sample_came(self, message: SampleCame) -> None:
+        self.gpus.add(message.sample)
+        self.sample_signal.publish(message.sample)
+
+    def _tell_of_workers(self) -> None:
+        self.gpus.workers.clear()
+        for video in self.news.running:
+            trail = self.trails.of.get(video.id)
+            if trail is None or video.worker is None:
+                continue
+            figures = worker_figures(worker_process(video.worker), trail.memory, self.predicted_peak(video.id))
+            if figures is not None:
+                self.gpus.workers[figures.process] = figures
+
+    def predicted_peak(self, video: int) -> float | None:
+        """Bytes, from past videos like it."""
+        from wantui.models.catalogue import find_model
+        from wantui.planning import Recipe, estimate_memory, past_videos
+
+        if video not in self._predicted:
+            try:
+                recipe = Recipe.model_validate_json(self.queue.recipe(video))
+                past = past_videos(self.queue.finished())
+                self._predicted = {video: estimate_memory(recipe, find_model(recipe.model), past).value}
+            except (sqlite3.Error, ValueError, UserError, TypeError):
+                return None
+        return self._predicted[video]
+
+    _predicted: dict[int, float | None] = {}
+
+    def _announce(self, event: Event) -> None:
+        """What a user wants to hear of wherever he is."""
+        if event.kind == "failed":
+            self.notify(
+                f"{event.data.get('title', '')}: {event.data.get('error', '')}", severity="error", title="failed"
+            )
+        elif event.kind == "refused":
+            self.notify(
+                str(event.data.get("error", "")), severity="error", title="the batch cannot be made", timeout=20
+            )
+        elif event.kind == "held":
+            self.notify(f"{event.data.get('reason', '')}; F7 lets it go on", severity="warning", title="queue held")
+        elif event.kind == "worker died":
+            self.notify(str(event.data.get("error", "")), severity="error", title="a worker died")
+        elif event.kind == "out of memory":
+            self.notify(
+                f"{event.data.get('title', '')}: tries {event.data.get('rung', '')}",
+                severity="warning",
+                title="out of memory",
+            )
+        if event.kind in ("done", "failed", "cancelled") and event.batch is not None:
+            batch = next((row for row in self.news.batches if row.id == event.batch), None)
+            if batch is not None and not batch.unfinished:
+                done = batch.counts.get("done", 0)
+                self.notify(f"{batch.name}: {done} of {batch.total} done", title="batch ended")
+                if self.settings.bell:
+                    self.bell()
+        self._entitle()
+
+    def _entitle(self) -> None:
+        """The terminal's title says how much is left, for those who look at another window."""
+        left = sum(batch.unfinished for batch in self.news.batches)
+        title = f"wantui: {left} left" if left else "wantui: all made"
+        if self._driver is not None and not self.is_headless:
+            self._driver.write(f"\x1b]0;{title}\x07")
+
+    # What all screens can do
+
+    @contextmanager
+    def changing_queue(self) -> Iterator[Queue]:
+        """Change the queue; what is wrong is said, and nothing is changed then."""
+        try:
+            yield self.queue
+        except sqlite3.OperationalError as error:
+            self.notify(f"{error}: another program holds the queue; nothing was changed, try again", severity="error")
+        except UserError as error:
+            self.notify(str(error), severity="error", timeout=12)
+        finally:
+            self.feed.hurry()
+
+    def action_go(self, name: str) -> None:
+        """Switch to a screen, unless a dialog asks something."""
+        if len(self.screen_stack) == 1:
+            self.show_screen(name)
+
+    def show_screen(self, name: str) -> Screen[Any]:
+        """Bring a screen up and return it."""
+        self.switch_mode(name)
+        return self.screen_stack[0]
+
+    def action_leave_field(self) -> None:
+        self.screen.set_focus(None)
+        restful = getattr(self.screen, "rest", None)
+        if callable(restful):
+            restful()
+
+    async def action_help(self) -> None:
+        from wantui.tui.screens.help import Help
+
+        self.push_screen(Help(self.screen.name or "", self.focused))
+
+    def action_gpu_hide(self) -> None:
+        self.gpu_panel = "line" if self.gpu_panel == "hidden" else "hidden"
+        self._panel_changed()
+
+    def action_gpu_enlarge(self) -> None:
+        self.gpu_panel = "line" if self.gpu_panel == "large" else "large"
+        self._panel_changed()
+
+    def _panel_changed(self) -> None:
+        self.sampler.processes_wanted = self.gpu_panel == "large"
+        if self.gpus.sample is not None:
+            self.sample_signal.publish(self.gpus.sample)
+
+    def action_pause_queue(self) -> None:
+        with self.changing_queue() as queue:
+            if queue.held() is None:
+                queue.hold("paused", "it was paused")
+                self.notify("the queue is paused: what runs stops at its next step")
+            else:
+                queue.resume()
+                self.notify("the queue goes on")
+
+    def action_start_engine(self) -> None:
+        if self.news.engine is not None:
+            self.notify(f"an engine runs already (process {self.news.engine.process})")
+        else:
+            self.run_worker(self.start_engine, thread=True, group="engine", exit_on_error=False)
+
+    def start_engine(self, logs: Path | None = None) -> None:
+        """Make sure that an engine runs; waits for it, and is therefore for a thread."""
+        try:
+            ensure_engine(self.place, (logs or Path("logs")).absolute())
+        except UserError as error:
+            self.call_later(self.notify, str(error), severity="error", timeout=20)
+        self.feed.hurry()
+
+    def action_command_palette(self) -> None:
+        from wantui.tui.palette import open_palette
+
+        open_palette(self)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterator[SystemCommand]:
+        """Actions of the application and of the screen that is shown, then the themes."""
+        name = screen.name or ""
+        for where in (name, "app"):
+            for action in TABLE.get(where, ()):
+                group = SCREENS.get(where, "wantui")
+                target = screen if where == name else self
+                yield SystemCommand(f"{group}: {action.label}", action.help, self._caller(action.action, target))
+        for theme in self.available_themes:
+            yield SystemCommand(f"theme: {theme}", "Change the colours.", lambda theme=theme: self._use_theme(theme))
+
+    def _caller(self, action: str, target: Any) -> Callable[[], Any]:
+        return lambda: self.call_later(self.run_action, action, target)
+
+    def _use_theme(self, theme: str) -> None:
+        self.theme = theme

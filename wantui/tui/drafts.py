@@ -1,0 +1,57 @@
+"""What a user has typed and not sent yet, and the templates of before: kept in the state directory, on every change."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from wantui.storage.atomic import whole_file
+
+NAME = "tui.json"
+HISTORY = 200
+LARGEST_TEMPLATE_KEPT = 100_000
+
+
+class Drafts(BaseModel):
+    """The whole of tui.json."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    welcomed: bool = False
+    config: str = "nano"
+    """Name of a preset, or path of a file."""
+    text: str | None = None
+    """YAML that takes the place of the config's, where it was edited as text."""
+    changes: dict[str, str] = {}
+    """Settings that were changed in the form: section.key to a value as YAML."""
+    template: str = ""
+    history: list[str] = []
+    """Templates that were queued, the latest first."""
+    theme: str | None = None
+
+    def remember(self, template: str) -> None:
+        """Put a template first in the history."""
+        if len(template) <= LARGEST_TEMPLATE_KEPT:
+            self.history = [template, *(old for old in self.history if old != template)][:HISTORY]
+
+
+def load_drafts(directory: Path) -> Drafts:
+    """Read what was kept; what cannot be read is put aside, and nothing is lost of it."""
+    path = directory / NAME
+    try:
+        return Drafts.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Drafts()
+    except (OSError, ValueError, ValidationError):
+        path.replace(path.with_suffix(".damaged.json"))
+        return Drafts()
+
+
+def save_drafts(directory: Path, drafts: Drafts) -> None:
+    """Write all of it, or leave what was there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with whole_file(directory / NAME) as partial:
+        partial.write_text(drafts.model_dump_json(indent=1), encoding="utf-8")
+        partial.chmod(0o600)

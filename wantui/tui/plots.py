@@ -1,0 +1,81 @@
+"""Curves in braille with bounds that do not jump, and pictures in half blocks."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+def braille(values: Sequence[float | None], width: int, height: int, low: float, high: float) -> list[str]:
+    """A curve in `height` lines of `width` characters; what is None, NaN or infinite leaves a gap.
+
+    Two dots across and four down for each character. The last values are shown where there are more than fit.
+    """
+    cells = [[0] * width for _ in range(height)]
+    shown = list(values)[-2 * width :]
+    span = (high - low) or 1.0
+    before: int | None = None
+    for x, value in enumerate(shown):
+        if value is None or not math.isfinite(value):
+            before = None
+            continue
+        share = min(1.0, max(0.0, (value - low) / span))
+        y = round((1 - share) * (4 * height - 1))
+        # A line down or up to the value before, so that steep parts hold together.
+        rows = range(min(y, before), max(y, before) + 1) if before is not None else (y,)
+        for row in rows:
+            cells[row // 4][x // 2] |= _DOTS[row % 4][x % 2]
+        before = y
+    return ["".join(chr(0x2800 + cell) if cell else " " for cell in line) for line in cells]
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """One line of bars from the least to the greatest value; gaps stay empty."""
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    if not finite or width < 1:
+        return " " * max(width, 0)
+    low, high = min(finite), max(finite)
+    span = (high - low) or 1.0
+    chosen = [values[min(len(values) - 1, i * len(values) // width)] for i in range(min(width, len(values)))]
+    return "".join(
+        _BARS[1 + round((value - low) / span * 7)] if value is not None and math.isfinite(value) else " "
+        for value in chosen
+    ).ljust(width)
+
+
+def bar(share: float, width: int) -> str:
+    """A bar that is full at 1, in eighths of a character."""
+    share = min(1.0, max(0.0, share if math.isfinite(share) else 0.0))
+    eighths = round(share * width * 8)
+    whole, rest = divmod(eighths, 8)
+    return ("█" * whole + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")).ljust(width, "─")
+
+
+def half_blocks(picture: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:
+    """A picture [rows, columns, rgb] in at most `height` lines of `width` characters; two pixels in each character."""
+    import numpy as np
+
+    rows, columns = picture.shape[:2]
+    scale = min(width / columns, 2 * height / rows)
+    size = max(1, round(rows * scale)), max(1, round(columns * scale))
+    y = (np.arange(size[0]) * rows // size[0]).astype(int)
+    x = (np.arange(size[1]) * columns // size[1]).astype(int)
+    pixels = picture[y][:, x]
+    if len(pixels) % 2:
+        pixels = np.concatenate([pixels, pixels[-1:]])
+    lines = []
+    for upper, lower in zip(pixels[::2].tolist(), pixels[1::2].tolist(), strict=True):
+        line = Text(no_wrap=True, end="")
+        for (r, g, b), (s, h, c) in zip(upper, lower, strict=True):
+            line.append("▀", Style(color=f"#{r:02x}{g:02x}{b:02x}", bgcolor=f"#{s:02x}{h:02x}{c:02x}"))
+        lines.append(line)
+    return lines

@@ -1,0 +1,33 @@
+"""The templates that were queued before."""
+
+from collections.abc import Sequence
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import OptionList
+
+
+class History(ModalScreen[str | None]):
+    """Gives the chosen template back, or nothing."""
+
+    BINDINGS = [Binding("escape,q", "dismiss(None)", "Leave")]
+    DEFAULT_CSS = """
+    History .dialog { width: 90%; max-height: 80%; padding: 0; }
+    """
+
+    def __init__(self, templates: Sequence[str]) -> None:
+        super().__init__()
+        self.templates = list(templates)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Templates of before"
+            yield OptionList(*(Content(template[:500]) for template in self.templates))
+
+    @on(OptionList.OptionSelected)
+    def _chosen(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(self.templates[event.option_index])

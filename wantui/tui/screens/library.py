@@ -1,0 +1,469 @@
+"""The library: all batch folders, newest first; one of them as a matrix of variations by seeds; one cell in detail."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.style import Style
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.widgets import Input
+from textual.worker import get_current_worker
+
+from wantui.engine.enqueue import check_device, enqueue, missing_videos
+from wantui.errors import UserError, user_path
+from wantui.queue.queue import Queue
+from wantui.storage.layout import BatchFolder
+from wantui.storage.library import FoundBatch, find_batches, move_to_trash
+from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.tui.actions import bindings
+from wantui.tui.feed import ENDS, QueueNews
+from wantui.tui.plots import half_blocks
+from wantui.tui.screens.dialogs import Confirm, Reader
+from wantui.tui.screens.place import Place
+from wantui.tui.screens.player import Player
+from wantui.tui.screens.queue import edit_copy
+from wantui.tui.widgets.cells import Cells
+from wantui.tui.widgets.matrix import Matrix
+from wantui.tui.widgets.rows import Rows
+from wantui.words import bytes_in_words
+
+FILTERS = ("all", "failures", "unfinished")
+
+
+@dataclass
+class BatchesFound(Message):
+    """The folders were looked through."""
+
+    batches: list[FoundBatch]
+
+
+@dataclass
+class Opened(Message):
+    """A batch was read, or could not be."""
+
+    folder: Path
+    manifest: Manifest | None
+    fault: str
+    pick: int | None
+    """Index of the video to put the cursor on."""
+
+
+@dataclass
+class Said(Message):
+    """The outcome of something that took a while."""
+
+    text: str
+    is_fault: bool
+    reload: bool = False
+    title: str = ""
+
+
+class LibraryScreen(Place):
+    """Folders on the left, matrix and cell on the right."""
+
+    NAME = "library"
+    BINDINGS = [*bindings("library")]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[FoundBatch] = []
+        self.shown: list[FoundBatch] = []
+        self.filter = "all"
+        self.folder: Path | None = None
+        self.manifest: Manifest | None = None
+        self.by_place: dict[tuple[int, int], int] = {}
+        self.marked: tuple[Path, str] | None = None
+        """Clip to compare with, and its name."""
+        self.sheets = True
+        self._wanted: tuple[Path, int | None] | None = None
+
+    def body(self) -> ComposeResult:
+        with Horizontal():
+            with Vertical(id="left"):
+                search = Input(placeholder="name, prompt or model", id="search")
+                yield search
+                batches = Rows(id="batches", classes="pane", empty="no batch is here yet; 1 composes one")
+                batches.border_title = "Batches"
+                yield batches
+            with Vertical(id="right"):
+                matrix = Matrix(id="matrix", classes="pane")
+                matrix.border_title = "Variations by seeds"
+                yield matrix
+                with Vertical(id="cell", classes="pane") as cell:
+                    cell.border_title = "Video"
+                    yield Cells(id="about")
+                    yield Cells(id="sheet")
+
+    @property
+    def rows(self) -> Rows:
+        return self.query_one("#batches", Rows)
+
+    @property
+    def matrix(self) -> Matrix:
+        return self.query_one(Matrix)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one("#search", Input).cursor_blink = False
+        self.query_one("#search").display = False
+        self.sheets = not self.wantui.low_bandwidth
+        self.rows.focus()
+
+    def rest(self) -> None:
+        search = self.query_one("#search", Input)
+        if search.display:
+            search.value = ""
+            search.display = False
+        self.rows.focus()
+
+    def come_back(self) -> None:
+        self.look()
+
+    def tell(self, news: QueueNews) -> None:
+        if any(event.kind in ENDS or event.kind == "added" for event in news.events):
+            self.look()
+
+    # Folders
+
+    def roots(self) -> list[Path]:
+        """Where batches may be: the settings' folders, and wherever the queue has made some."""
+        named = [user_path(text) for text in self.wantui.settings.output_dirs]
+        queued = [batch.folder.parent for batch in self.wantui.news.batches]
+        return list(dict.fromkeys([*named, *queued]))
+
+    @work(thread=True, exclusive=True, group="look", exit_on_error=False)
+    def look(self) -> None:
+        """Look through the folders, off the thread that draws."""
+        worker, found = get_current_worker(), find_batches(self.roots())
+        if not worker.is_cancelled:
+            self.post_message(BatchesFound(found))
+
+    @on(BatchesFound)
+    def _batches_found(self, message: BatchesFound) -> None:
+        if message.batches == self.found and self.folder is not None:
+            return
+        self.found = message.batches
+        self._sift()
+
+    def _sift(self) -> None:
+        """Show what search and filter leave, with the cursor where it was."""
+        words = self.query_one("#search", Input).value
+        self.shown = [
+            batch
+            for batch in self.found
+            if batch.holds(words)
+            and (self.filter != "failures" or batch.count("failed") or batch.fault)
+            and (self.filter != "unfinished" or batch.count("done") < batch.total)
+        ]
+        folders = [batch.folder for batch in self.shown]
+        self.rows.fill(len(self.shown), self._draw_batch)
+        more = f", {self.filter}" if self.filter != "all" else ""
+        self.rows.border_title = f"Batches: {len(self.shown)} of {len(self.found)}{more}"
+        wanted, pick = self._wanted or (self.folder, None)
+        if wanted in folders:
+            self.rows.set_reactive(Rows.cursor, folders.index(wanted))
+            self.rows.refresh()
+        if self.shown:
+            self._wanted = None
+            self.read(self.shown[self.rows.cursor].folder, pick)
+
+    def open_batch(self, folder: Path, video: int | None) -> None:
+        """Put the cursor on a batch, and on one of its videos."""
+        self._wanted = (folder.resolve(), video)
+        self.filter = "all"
+        self.look()
+        self.found = []
+
+    def _draw_batch(self, index: int, width: int) -> Text:
+        batch, rows = self.shown[index], self.rows
+        if batch.fault:
+            return Text.assemble(("✗ ", rows.colour("error")), batch.folder.name, "  ", (batch.fault, "dim"))
+        done, failed = batch.count("done"), batch.count("failed")
+        whole = done == batch.total
+        colour = "error" if failed else "success" if whole else "warning"
+        line = Text.assemble((f"{'✗' if failed else '✓' if whole else '·'} {done}/{batch.total} ", rows.colour(colour)))
+        line.append(batch.folder.name, Style(bold=True))
+        line.append(f"  {batch.template}", Style(dim=True))
+        return line
+
+    @on(Rows.Highlighted, "#batches")
+    def _moved(self) -> None:
+        if self.rows.cursor < len(self.shown):
+            self.read(self.shown[self.rows.cursor].folder, None)
+
+    @on(Rows.Chosen, "#batches")
+    def _chosen(self) -> None:
+        self.matrix.focus()
+
+    @on(Input.Changed, "#search")
+    def _searching(self) -> None:
+        self._sift()
+
+    @on(Input.Submitted, "#search")
+    def _searched(self) -> None:
+        self.rows.focus()
+
+    # One batch
+
+    @work(thread=True, exclusive=True, group="read", exit_on_error=False)
+    def read(self, folder: Path, pick: int | None) -> None:
+        """Read a manifest, off the thread that draws."""
+        worker = get_current_worker()
+        try:
+            message = Opened(folder, read_manifest(BatchFolder(folder)), "", pick)
+        except UserError as error:
+            message = Opened(folder, None, str(error), pick)
+        if not worker.is_cancelled:
+            self.post_message(message)
+
+    @on(Opened)
+    def _opened(self, message: Opened) -> None:
+        same = message.folder == self.folder
+        self.folder, self.manifest = message.folder, message.manifest
+        manifest = message.manifest
+        if manifest is None:
+            self.matrix.show([], 0, lambda row, column: None, same=False)
+            self._show_about([Text(f"✗ {message.fault}")])
+            return
+        numbers = sorted({video.number for video in manifest.videos})
+        self.by_place = {
+            (video.variation, numbers.index(video.number)): index for index, video in enumerate(manifest.videos)
+        }
+        names = [variation.id for variation in manifest.variations]
+        self.matrix.show(names, len(numbers), self._state_of, same)
+        seeds = sorted({video.seed for video in manifest.videos})
+        self.matrix.border_title = f"{message.folder.name}: {len(names)} variations by seeds {seeds[0]} to {seeds[-1]}"
+        if message.pick is not None and message.pick < len(manifest.videos):
+            video = manifest.videos[message.pick]
+            self.matrix.cursor = video.variation
+            self.matrix.column = numbers.index(video.number)
+        self._show_cell()
+
+    def _state_of(self, row: int, column: int) -> str | None:
+        index = self.by_place.get((row, column))
+        return None if index is None or self.manifest is None else self.manifest.videos[index].state
+
+    def entry(self) -> VideoEntry | None:
+        """The video under the cursor."""
+        index = self.by_place.get((self.matrix.cursor, self.matrix.column))
+        return None if index is None or self.manifest is None else self.manifest.videos[index]
+
+    def clip(self) -> tuple[VideoEntry, Path] | None:
+        """The video under the cursor and its clip; says so where there is none."""
+        entry = self.entry()
+        if entry is None or self.folder is None:
+            self.notify("there is no video here")
+            return None
+        path = self.folder / entry.files.get("clip", "?")
+        if "clip" not in entry.files or not path.exists():
+            self.notify(f"it has no clip: {entry.state}{f', {entry.error}' if entry.error else ''}", severity="warning")
+            return None
+        return entry, path
+
+    @on(Matrix.Moved)
+    def _cell_moved(self) -> None:
+        self._show_cell()
+
+    @on(Rows.Chosen, "#matrix")
+    def _cell_chosen(self) -> None:
+        self.action_play()
+
+    def _show_cell(self) -> None:
+        entry, folder = self.entry(), self.folder
+        if entry is None or folder is None or self.manifest is None:
+            self._show_about([Text("")])
+            return
+        recipe = entry.recipe
+        seconds = ", ".join(f"{name} {value:g} s" for name, value in entry.seconds.items())
+        memory = bytes_in_words(entry.peak_memory) if entry.peak_memory else "on the CPU"
+        predicted = ", ".join(f"{name} {bytes_in_words(value)}" for name, value in entry.predicted.items())
+        lines = [
+            Text.assemble((f"{self.manifest.variations[entry.variation].id}, seed {entry.seed}", "bold")),
+            Text(recipe.prompt),
+            Text(f"{entry.state}{f': {entry.error}' if entry.error else ''}"),
+            Text(
+                f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames, {recipe.steps} steps of "
+                f"{recipe.sampler}, guidance {recipe.guidance_scale:g}"
+            ),
+        ]
+        if entry.state == "done":
+            size = bytes_in_words(entry.bytes) if entry.bytes is not None else "?"
+            lines.append(Text(f"{seconds}; memory {memory}, {entry.memory_plan or ''}; {size}, predicted {predicted}"))
+            lines.append(Text("  ".join(entry.files.values()), "dim"))
+        self._show_about(lines)
+        self.query_one("#cell").border_title = f"Video {entry.id}"
+        if self.sheets and "sheet" in entry.files:
+            self.call_after_refresh(self._show_sheet, folder / entry.files["sheet"])
+
+    def _show_about(self, lines: list[Text]) -> None:
+        self.query_one("#about", Cells).show(lines)
+        self.query_one("#sheet", Cells).show([Text("")])
+
+    def _show_sheet(self, path: Path) -> None:
+        """The contact sheet in half blocks."""
+        import numpy as np
+        from PIL import Image
+
+        cells = self.query_one("#sheet", Cells)
+        room = cells.size
+        if room.height < 2:
+            return
+        try:
+            with Image.open(path) as image:
+                image.thumbnail((room.width, 2 * room.height))
+                picture = np.asarray(image.convert("RGB"))
+        except (OSError, ValueError):
+            cells.show([Text(f"{path.name} cannot be shown", "dim")])
+            return
+        cells.show(half_blocks(picture, room.width, room.height))
+
+    # Actions
+
+    def action_search(self) -> None:
+        search = self.query_one("#search", Input)
+        search.display = True
+        search.focus()
+
+    def action_filter(self) -> None:
+        self.filter = FILTERS[(FILTERS.index(self.filter) + 1) % len(FILTERS)]
+        self._sift()
+
+    def action_reload(self) -> None:
+        self.found = []
+        self.look()
+
+    def action_play(self) -> None:
+        if (found := self.clip()) is not None:
+            entry, path = found
+            self.app.push_screen(Player([(path, self._title_of(entry))], entry.recipe.fps))
+
+    def action_mark(self) -> None:
+        if (found := self.clip()) is not None:
+            entry, path = found
+            self.marked = (path, self._title_of(entry))
+            self.matrix.marked = (self.matrix.cursor, self.matrix.column)
+            self.matrix.refresh()
+            self.notify(f"marked: {self._title_of(entry)}; c on another video compares")
+
+    def action_compare(self) -> None:
+        if self.marked is None:
+            self.notify("mark a video first: m", severity="warning")
+        elif (found := self.clip()) is not None:
+            entry, path = found
+            self.app.push_screen(Player([self.marked, (path, self._title_of(entry))], entry.recipe.fps))
+
+    def _title_of(self, entry: VideoEntry) -> str:
+        assert self.manifest is not None
+        return f"{self.manifest.variations[entry.variation].id} seed {entry.seed}"
+
+    def action_recipe(self) -> None:
+        entry = self.entry()
+        if entry is not None:
+            text = json.dumps(entry.model_dump(mode="json"), indent=2, ensure_ascii=False)
+            self.app.push_screen(Reader(f"Recipe of {self._title_of(entry)}", text))
+
+    def action_copy_path(self) -> None:
+        entry = self.entry()
+        if entry is None or self.folder is None:
+            self.notify("there is no video here")
+            return
+        path = self.folder / entry.files.get("clip", "")
+        self.app.copy_to_clipboard(str(path))
+        self.notify(f"{path}\n(in tmux: set -g set-clipboard on)", title="copied")
+
+    def action_edit_copy(self) -> None:
+        if self.folder is not None:
+            edit_copy(self, self.folder)
+
+    def action_rerun(self) -> None:
+        if (found := self.clip()) is not None:
+            self.notify("made again in a process of its own; what it says comes here")
+            self.rerun(found[1])
+
+    @work(group="rerun", exit_on_error=False)
+    async def rerun(self, clip: Path) -> None:
+        """`wantui rerun`, whose word is final."""
+        import asyncio
+
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "wantui", "rerun", str(clip)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            out, err = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+        text = (out or err).decode(errors="replace").strip()
+        self.post_message(Said(text, process.returncode != 0, title="rerun"))
+
+    def action_resume(self) -> None:
+        if self.folder is not None and self.manifest is not None:
+            self.queue_missing(self.folder, self.manifest)
+
+    @work(thread=True, group="missing", exit_on_error=False)
+    def queue_missing(self, folder: Path, manifest: Manifest) -> None:
+        """`wantui run --resume`, without waiting for its end."""
+        place, batch = self.wantui.place, BatchFolder(folder)
+        if not missing_videos(batch, manifest):
+            self.post_message(Said(f"nothing of {folder.name} is missing", False))
+            return
+        device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
+        try:
+            check_device(place, device)
+            queue = Queue(place.directory)
+            try:
+                number, videos = enqueue(queue, batch, manifest, device, new=False)
+            finally:
+                queue.close()
+            self.post_message(Said(f"batch {number}: {videos} videos", False, title="queued"))
+            self.wantui.start_engine()
+        except UserError as error:
+            self.post_message(Said(str(error), True))
+        except Exception as error:
+            self.post_message(Said(f"the queue cannot be used: {error}", True))
+
+    def action_trash(self) -> None:
+        folder = self.shown[self.rows.cursor].folder if self.rows.cursor < len(self.shown) else None
+        if folder is None:
+            self.notify("there is no batch here")
+            return
+        queued = next((batch for batch in self.wantui.news.batches if batch.folder == folder), None)
+        if queued is not None and queued.unfinished:
+            self.notify(f"{folder.name} is on the queue; cancel it there first", severity="error")
+            return
+
+        def trash(sure: bool | None) -> None:
+            if not sure:
+                return
+            if queued is not None:
+                with self.wantui.changing_queue() as queue:
+                    queue.remove(queued.id)
+            self.trash(folder)
+
+        self.app.push_screen(Confirm(f"Move {folder.name} with all its videos to the trash?", "Move"), trash)
+
+    @work(thread=True, group="trash", exit_on_error=False)
+    def trash(self, folder: Path) -> None:
+        """Move a folder; across file systems that takes a while."""
+        try:
+            move_to_trash(folder)
+            self.post_message(Said(f"{folder.name} is in the trash", False, reload=True))
+        except UserError as error:
+            self.post_message(Said(str(error), True))
+
+    @on(Said)
+    def _said(self, message: Said) -> None:
+        severity: Literal["error", "information"] = "error" if message.is_fault else "information"
+        self.notify(message.text, severity=severity, title=message.title, timeout=12)
+        if message.reload:
+            self.folder = None
+            self.action_reload()

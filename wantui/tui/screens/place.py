@@ -1,0 +1,79 @@
+"""What every screen has around its body: the header, the GPU panel and the footer, fed while the screen is shown."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer, Static
+
+from wantui.gpu.sampler import Sample
+from wantui.tui.feed import QueueNews
+from wantui.tui.widgets.gpu_panel import GpuPanel
+from wantui.tui.widgets.header import Header
+
+if TYPE_CHECKING:
+    from wantui.tui.app import WantuiApp
+
+TOO_SMALL = "wantui needs 60 columns and 20 lines.\nMake the window larger, or use the command line: wantui --help"
+
+
+class Place(Screen[None]):
+    """A screen of the application. Subclasses say what is in its body, and what they do with news."""
+
+    NAME = ""
+    BINDING_GROUP_TITLE = ""
+
+    def __init__(self) -> None:
+        super().__init__(name=self.NAME)
+
+    @property
+    def wantui(self) -> "WantuiApp":
+        return cast("WantuiApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield Header(self.NAME, self.wantui.host)
+        yield Static(TOO_SMALL, classes="too-small")
+        with Container(id="body"):
+            yield from self.body()
+        yield GpuPanel(self.wantui.gpus)
+        yield Footer(show_command_palette=False)
+
+    def body(self) -> Iterable[Widget]:
+        """The widgets between header and GPU panel."""
+        raise NotImplementedError
+
+    def on_mount(self) -> None:
+        self.wantui.news_signal.subscribe(self, self._news_came)
+        self.wantui.sample_signal.subscribe(self, self._sample_came)
+
+    def on_screen_resume(self) -> None:
+        self._show_news(self.wantui.news)
+        if self.wantui.gpus.sample is not None:
+            self._sample_came(self.wantui.gpus.sample)
+        self.come_back()
+
+    def come_back(self) -> None:
+        """The screen is shown again."""
+
+    def tell(self, news: QueueNews) -> None:
+        """The queue is other than before, or the screen is shown again."""
+
+    def _news_came(self, news: QueueNews) -> None:
+        if self.is_current:
+            self._show_news(news)
+
+    def _show_news(self, news: QueueNews) -> None:
+        self.query_one(Header).tell(news)
+        self.query_one(GpuPanel).news = news
+        self.tell(news)
+
+    def _sample_came(self, sample: Sample) -> None:
+        if not self.is_current:
+            return
+        panel = self.query_one(GpuPanel)
+        panel.display = self.wantui.gpu_panel != "hidden"
+        panel.large = self.wantui.gpu_panel == "large"
+        panel.draw()

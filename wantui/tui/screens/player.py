@@ -1,0 +1,140 @@
+"""Clips played in half blocks: one, or two side by side and in step."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.screen import ModalScreen
+from textual.widgets import Footer
+from textual.worker import get_current_worker
+
+from wantui.tui.plots import half_blocks
+from wantui.tui.widgets.cells import Cells
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LONGEST = 1200
+"""Frames that are kept of a clip."""
+LARGEST_SIDE = 256
+"""Pixels kept of each frame, each way: more than a terminal shows."""
+SLOW_FPS = 2.0
+
+
+@dataclass
+class Loaded(Message):
+    """The frames of all clips, or why there are none."""
+
+    clips: "list[list[NDArray[np.uint8]]]"
+    fault: str
+
+
+class Player(ModalScreen[None]):
+    """Plays from the start until it is paused or left.
+
+    Args:
+        clips: one or two, with what is written below each.
+        fps: of the first clip; fewer are shown on a slow link.
+    """
+
+    BINDINGS = [
+        Binding("space", "pause", "Pause"),
+        Binding("left", "step(-1)", "Back"),
+        Binding("right", "step(1)", "On"),
+        Binding("home,r", "restart", "Start"),
+        Binding("escape,q,p", "dismiss", "Close"),
+    ]
+    DEFAULT_CSS = """
+    Player { background: $background; }
+    Player #stage { height: 1fr; }
+    Player #stage Vertical { width: 1fr; padding: 0 1; }
+    Player Cells { height: 1fr; }
+    """
+
+    def __init__(self, clips: list[tuple[Path, str]], fps: float) -> None:
+        super().__init__()
+        self.clips, self.fps = clips, fps
+        self.frames: list[list[Any]] = []
+        self.place, self.playing = 0, True
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="stage"):
+            for number in range(len(self.clips)):
+                with Vertical():
+                    yield Cells(id=f"picture-{number}")
+        yield Cells(id="about")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self.query_one("#about", Cells).styles.height = 1
+        self.load()
+
+    @work(thread=True, exclusive=True, exit_on_error=False)
+    def load(self) -> None:
+        """Decode, off the thread that draws."""
+        from wantui.errors import UserError
+        from wantui.storage.mp4 import read_frames
+
+        worker, clips, fault = get_current_worker(), [], ""
+        try:
+            for path, _ in self.clips:
+                kept = []
+                for frame in itertools.islice(read_frames(path), LONGEST):
+                    every = max(1, -(-max(frame.shape[:2]) // LARGEST_SIDE))
+                    kept.append(frame[::every, ::every].copy())
+                    if worker.is_cancelled:
+                        return
+                clips.append(kept)
+        except (OSError, UserError) as error:
+            fault = str(error)
+        self.post_message(Loaded(clips, fault))
+
+    def on_loaded(self, message: Loaded) -> None:
+        if message.fault or not all(message.clips):
+            self.notify(message.fault or "the clip holds no frames", severity="error")
+            self.dismiss()
+            return
+        self.frames = message.clips
+        slow = getattr(self.app, "low_bandwidth", False)
+        self.set_interval(1 / min(self.fps, SLOW_FPS if slow else self.fps), self._tick)
+        self._draw()
+
+    @property
+    def count(self) -> int:
+        return max((len(clip) for clip in self.frames), default=0)
+
+    def _tick(self) -> None:
+        if self.playing and self.count:
+            self.place = (self.place + 1) % self.count
+            self._draw()
+
+    def _draw(self) -> None:
+        for number, clip in enumerate(self.frames):
+            cells = self.query_one(f"#picture-{number}", Cells)
+            frame = clip[min(self.place, len(clip) - 1)]
+            cells.show(half_blocks(frame, cells.size.width, max(1, cells.size.height)))
+        names = "   |   ".join(name for _, name in self.clips)
+        state = "▶" if self.playing else "‖"
+        self.query_one("#about", Cells).show([Text(f"{state} {self.place + 1}/{self.count}  {names}")])
+
+    def action_pause(self) -> None:
+        self.playing = not self.playing
+        self._draw()
+
+    def action_step(self, by: int) -> None:
+        self.playing = False
+        if self.count:
+            self.place = (self.place + by) % self.count
+            self._draw()
+
+    def action_restart(self) -> None:
+        self.place = 0
+        self._draw()

@@ -1,0 +1,66 @@
+"""The first start: what this is, and a demo that runs in one key."""
+
+from typing import TYPE_CHECKING, cast
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Button, Label
+
+if TYPE_CHECKING:
+    from wantui.tui.app import WantuiApp
+
+DEMO = "a large [red|blue] (circle) moving left over a dark background"
+TEXT = f"""\
+wantui makes videos from a prompt template, and studies how they come about.
+
+A demo runs on any machine, without a network, in half a minute:
+nano, a very small video model that is part of wantui, makes
+
+  {DEMO}
+
+with two seeds each: four videos. The engine makes them in the background;
+you may close this terminal at any time.
+"""
+
+
+class Welcome(ModalScreen[None]):
+    """Enter makes the demo."""
+
+    BINDINGS = [Binding("enter,y", "demo", "Run the demo"), Binding("escape,n,q", "later", "Not now")]
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Label(TEXT, markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Not now (n)", id="later")
+                yield Button("Run the demo (enter)", id="demo", variant="primary")
+
+    def on_mount(self) -> None:
+        self.query_one("#demo").focus()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "demo":
+            self.action_demo()
+        else:
+            self.action_later()
+
+    def action_demo(self) -> None:
+        from wantui.tui.screens.compose import ComposeScreen
+
+        app = cast("WantuiApp", self.app)
+        self._seen(app)
+        app.drafts.config, app.drafts.text, app.drafts.changes, app.drafts.template = "nano", None, {}, DEMO
+        self.dismiss()
+        screen = app.show_screen("compose")
+        assert isinstance(screen, ComposeScreen)
+        app.call_later(screen.take_draft, True)
+
+    def action_later(self) -> None:
+        self._seen(cast("WantuiApp", self.app))
+        self.dismiss()
+
+    def _seen(self, app: "WantuiApp") -> None:
+        app.drafts.welcomed = True
+        app.keep_drafts()

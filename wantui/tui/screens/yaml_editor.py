@@ -1,0 +1,57 @@
+"""The config as text, checked while one types."""
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Static, TextArea
+
+from wantui.config import ConfigError, parse_config
+
+
+class YamlEditor(ModalScreen[str | None]):
+    """Gives the edited text back, or nothing."""
+
+    BINDINGS = [
+        Binding("ctrl+s,f5", "take", "Use it", priority=True),
+        Binding("escape", "dismiss(None)", "Leave it as it was", priority=True),
+    ]
+    DEFAULT_CSS = """
+    YamlEditor .dialog { width: 90%; height: 90%; padding: 0 1; }
+    YamlEditor TextArea { height: 1fr; border: none; }
+    YamlEditor Static { height: auto; max-height: 6; }
+    """
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__()
+        self.text, self.source = text, name
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = self.source
+            yield TextArea(self.text, show_line_numbers=True, tab_behavior="indent")
+            yield Static("", markup=False, classes="fault")
+        yield Footer(show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self.query_one(TextArea).cursor_blink = False
+        self.check()
+
+    @on(TextArea.Changed)
+    def check(self) -> None:
+        """Say what is wrong, with its line."""
+        self.query_one(Static).update(self.fault() or "")
+
+    def fault(self) -> str | None:
+        try:
+            parse_config(self.query_one(TextArea).text, self.source)
+        except ConfigError as error:
+            return "\n".join(f"✗ {problem}" for problem in error.problems)
+        return None
+
+    def action_take(self) -> None:
+        if self.fault() is None:
+            self.dismiss(self.query_one(TextArea).text)
+        else:
+            self.notify("mend what is named below first, or leave with escape", severity="error")

@@ -1,0 +1,75 @@
+"""How the application looks and which keys it has, from a YAML file of the user's, which is never made by itself."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from platformdirs import user_config_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wantui.errors import UserError
+from wantui.tui.actions import all_actions
+
+LOCATION = "WANTUI_TUI_CONFIG"
+"""Environment variable that names another file."""
+
+
+class TuiSettings(BaseModel):
+    """The whole of tui.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    theme: str | None = None
+    """Name of a theme; `ansi-dark` and `ansi-light` use the terminal's own 16 colours."""
+    keys: dict[str, str] = {}
+    """Other keys for actions, by the action's name: `queue.cancel: x`. Several keys are separated by commas."""
+    gpu_panel: Literal["line", "large", "hidden"] = "line"
+    """How the GPU panel starts."""
+    output_dirs: list[str] = ["outputs"]
+    """Folders in which the library looks for batches, beside those of the queue."""
+    bell: bool = True
+    """Ring the terminal's bell when a batch ends."""
+    low_bandwidth: bool = False
+    """As --low-bandwidth: slower updates, no pictures unless asked for."""
+    preview_seconds: Annotated[float, Field(ge=0)] = 15.0
+    """Seconds between two previews in the monitor; 0: only when asked for."""
+
+
+def settings_path() -> Path:
+    """Where the file is looked for."""
+    named = os.environ.get(LOCATION)
+    return Path(named).expanduser() if named else user_config_path("wantui") / "tui.yaml"
+
+
+def load_settings() -> TuiSettings:
+    """Read the file; the defaults where there is none.
+
+    Raises:
+        UserError: names file, key and the nearest valid key.
+    """
+    path = settings_path()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return TuiSettings()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    try:
+        settings = TuiSettings.model_validate(yaml.safe_load(text) or {})
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        near = difflib.get_close_matches(key, TuiSettings.model_fields, n=1)
+        hint = f"; did you mean {near[0]}?" if near and first["type"] == "extra_forbidden" else ""
+        raise UserError(f"{path}: {key or 'the file'}: {first['msg'].lower()}{hint}") from None
+    names = [action.id for action in all_actions()]
+    for name in settings.keys:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"{path}: keys.{name}: no such action{hint}")
+    return settings

@@ -1,0 +1,172 @@
+"""Memory of each GPU, who holds it, and how hard it works; on a machine without one, the machine's own memory."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.text import Text
+from textual.events import Resize
+
+from wantui.gpu.sampler import GpuState, Sample
+from wantui.tui.feed import QueueNews
+from wantui.tui.plots import bar, braille
+from wantui.tui.widgets.cells import Cells
+from wantui.words import bytes_in_words
+
+HISTORY = 600
+"""Samples kept for the graph."""
+
+
+@dataclass(frozen=True)
+class WorkerMemory:
+    """What torch said of a worker's memory after its latest step, in bytes."""
+
+    process: int
+    allocated: int
+    reserved: int
+    peak: int
+    predicted: float | None
+
+
+class GpuHistory:
+    """The latest samples, and of each GPU its memory over time, with a bound on what is kept."""
+
+    def __init__(self) -> None:
+        self.sample: Sample | None = None
+        self.used: dict[int, deque[float | None]] = {}
+        self.machine: deque[float | None] = deque(maxlen=HISTORY)
+        self.workers: dict[int, WorkerMemory] = {}
+
+    def add(self, sample: Sample) -> None:
+        self.sample = sample
+        self.machine.append(sample.memory_used)
+        for gpu in sample.gpus:
+            self.used.setdefault(gpu.index, deque(maxlen=HISTORY)).append(gpu.memory_used)
+
+
+class GpuPanel(Cells):
+    """One line for each GPU, or (large) a graph and the processes too."""
+
+    DEFAULT_CSS = """
+    GpuPanel { background: $panel; height: auto; max-height: 50%; padding: 0 1; }
+    """
+
+    def __init__(self, history: GpuHistory, large: bool = False) -> None:
+        super().__init__()
+        self.history, self.large = history, large
+        self.news = QueueNews()
+
+    def on_resize(self, event: Resize) -> None:
+        self.draw()
+
+    def draw(self) -> None:
+        width = self.content_size.width
+        if width:
+            self.show(self.compose_lines(width))
+
+    def compose_lines(self, width: int) -> list[Text]:
+        sample = self.history.sample
+        if sample is None:
+            return [Text("GPU: starting ...", "dim")]
+        if not sample.gpus:
+            return self.machine_lines(sample, width)
+        lines: list[Text] = []
+        for gpu in sample.gpus:
+            lines += self.gpu_lines(gpu, width)
+        return lines
+
+    def machine_lines(self, sample: Sample, width: int) -> list[Text]:
+        """Without a GPU: this machine's memory, and that of our workers."""
+        line = Text.assemble(("RAM ", "bold"))
+        self._memory(line, sample.memory_used, sample.memory_total, width)
+        line.append(f"  CPU {sample.cpu:3.0f} %")
+        held = worker_memory(self.news)
+        if held is not None:
+            line.append(f"  workers {bytes_in_words(held)}")
+        line.append(f"  no GPU: {sample.why_none}", "dim")
+        if not self.large:
+            return [line]
+        return [line, *self.graph(list(self.history.machine), sample.memory_total, width)]
+
+    def gpu_lines(self, gpu: GpuState, width: int) -> list[Text]:
+        line = Text.assemble((f"GPU{gpu.index} ", "bold"))
+        if gpu.state != "ok":
+            word = "lost" if gpu.state == "lost" else "cannot be read"
+            return [line.append(f"✗ {word}: {gpu.why}; wantui doctor says more", self.colour("error"))]
+        if width >= 100:
+            line.append(f"{gpu.name}  ")
+        self._memory(line, gpu.memory_used, gpu.memory_total, width)
+        line.append(f"  {_or_na(gpu.utilisation, '3.0f')} %")
+        line.append(f"  {_or_na(gpu.power, '.0f')}/{_or_na(gpu.power_limit, '.0f')} W")
+        line.append(f"  {_or_na(gpu.temperature, '.0f')} °C")
+        if gpu.mig:
+            line.append("  MIG on: of the whole card", self.colour("warning"))
+        ours = [self.history.workers[p.process] for p in gpu.processes if p.process in self.history.workers]
+        # Without the list of processes it can only be ours when there is one card.
+        if not ours and self.history.sample is not None and len(self.history.sample.gpus) == 1:
+            ours = list(self.history.workers.values())
+        for worker in ours:
+            line.append(f"  ours {bytes_in_words(worker.allocated)} of {bytes_in_words(worker.reserved)} reserved")
+        if not self.large:
+            return [line]
+        total = gpu.memory_total or 1
+        lines = [line, *self.graph(list(self.history.used.get(gpu.index, ())), total, width)]
+        for worker in ours:
+            foretold = bytes_in_words(worker.predicted) if worker.predicted else "not known"
+            lines.append(Text(f"  peak {bytes_in_words(worker.peak)}, predicted {foretold}"))
+        for process in gpu.processes:
+            whose = "our worker" if process.process in self.history.workers else process.name
+            held = bytes_in_words(process.memory) if process.memory is not None else "N/A"
+            lines.append(Text(f"  {process.process:>8}  {held:>8}  {whose}"))
+        return lines
+
+    def graph(self, values: list[float | None], total: int, width: int) -> list[Text]:
+        """Memory over time between 0 and all there is: what is constant looks constant."""
+        label = f"{bytes_in_words(total)} ┤"
+        room = max(10, min(width - len(label) - 2, 120))
+        drawn = braille(values, room, 4, 0, total)
+        left = [label, *[" " * (len(label) - 1) + "│"] * 2, "0 ┤".rjust(len(label))]
+        return [Text.assemble(a, (b, self.colour("accent"))) for a, b in zip(left, drawn, strict=True)]
+
+    def _memory(self, line: Text, used: int | None, total: int | None, width: int) -> None:
+        if used is None or not total:
+            line.append("memory N/A")
+            return
+        share = used / total
+        # A word beside the colour, for those who do not see it.
+        level = "error" if share >= 0.95 else "warning" if share >= 0.8 else "success"
+        line.append(bar(share, 16 if width >= 100 else 8), self.colour(level))
+        line.append(f" {used / 1e9:.1f}/{total / 1e9:.1f} GB {100 * share:.0f} %")
+        if share >= 0.95:
+            line.append(" full", self.colour(level))
+
+
+def _or_na(value: float | None, form: str) -> str:
+    return "N/A" if value is None else format(value, form)
+
+
+def worker_memory(news: QueueNews) -> int | None:
+    """Resident bytes of all our workers on this machine."""
+    import psutil
+
+    total = None
+    for video in news.running:
+        if video.worker is None:
+            continue
+        try:
+            total = (total or 0) + int(psutil.Process(worker_process(video.worker)).memory_info().rss)
+        except (psutil.Error, ValueError):
+            continue
+    return total
+
+
+def worker_process(worker: str) -> int:
+    """The process of a worker, from the name that its claims bear."""
+    return int(worker.rpartition(":")[2])
+
+
+def worker_figures(video: int, events: Mapping[str, int], predicted: float | None) -> WorkerMemory | None:
+    """From what a step told; nothing on a CPU."""
+    if "allocated" not in events:
+        return None
+    return WorkerMemory(video, events["allocated"], events["reserved"], events["peak"], predicted)

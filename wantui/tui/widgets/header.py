@@ -1,0 +1,79 @@
+"""The first line of every screen: where we are, which machine this is, what the engine does, and when all is made."""
+
+from rich.style import Style
+from rich.text import Text
+from textual.events import Click, Resize
+
+from wantui.tui.actions import SCREENS
+from wantui.tui.feed import QueueNews
+from wantui.tui.widgets.cells import Cells
+from wantui.words import duration_in_words
+
+
+class Header(Cells):
+    """Tabs on the left, state on the right; the state is cut before the tabs are."""
+
+    DEFAULT_CSS = """
+    Header { height: 1; background: $panel; }
+    """
+
+    def __init__(self, screen: str, host: str) -> None:
+        super().__init__()
+        self.current, self.host = screen, host
+        self.news = QueueNews()
+        self._tabs: list[tuple[int, int, str]] = []
+
+    def tell(self, news: QueueNews) -> None:
+        self.news = news
+        self.draw()
+
+    def on_resize(self, event: Resize) -> None:
+        self.draw()
+
+    def draw(self) -> None:
+        width = self.size.width
+        if not width:
+            return
+        state = self.state(wide=width >= 100)
+        short = width < 100
+        line, self._tabs = Text(no_wrap=True), []
+        for number, (name, title) in enumerate(SCREENS.items(), start=1):
+            tab = f" {number} {title} " if not short or name == self.current else f" {number} {title[:3]} "
+            self._tabs.append((len(line), len(line) + len(tab), name))
+            line.append(tab, Style(reverse=True, bold=True) if name == self.current else Style.null())
+        room = width - len(line) - 1
+        state.truncate(max(0, room), overflow="ellipsis")
+        line.append(" " * max(0, width - len(line) - state.cell_len - 1))
+        line.append_text(state)
+        self.show([line])
+
+    def state(self, wide: bool) -> Text:
+        """Host, engine, what is left."""
+        news, text = self.news, Text(no_wrap=True)
+        if wide:
+            text.append(f"{self.host}  ", Style(bold=True))
+        if news.fault:
+            return text.append(f"! queue: {news.fault}", self.colour("error"))
+        if news.engine is None:
+            text.append("■ no engine", self.colour("warning"))
+        elif news.held is not None:
+            text.append("‖ held", self.colour("warning"))
+        elif news.running:
+            text.append(f"▶ {len(news.running)} running", self.colour("accent"))
+        else:
+            text.append("● idle", self.colour("success"))
+        waiting = [batch for batch in news.batches if batch.unfinished]
+        if waiting:
+            videos = sum(batch.unfinished for batch in waiting)
+            if wide:
+                place = next((n for n, batch in enumerate(waiting, 1) if batch.counts.get("running")), 1)
+                text.append(f"  batch {place}/{len(waiting)}")
+            text.append(f"  {videos:,} left")
+            seconds = news.seconds_left
+            text.append(f"  ETA {duration_in_words(seconds)}" if seconds is not None else "  ETA ?")
+        return text
+
+    async def on_click(self, event: Click) -> None:
+        for start, end, name in self._tabs:
+            if start <= event.x < end:
+                await self.app.run_action(f"app.go('{name}')")

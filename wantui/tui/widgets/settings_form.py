@@ -1,0 +1,208 @@
+"""The settings of a config as a form: one line for each, and below them what the one under the cursor means."""
+
+from dataclasses import dataclass
+
+import yaml
+from rich.style import Style
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from wantui.config import Config
+from wantui.config.fields import FormField, form_fields, value_of
+from wantui.tui.widgets.rows import Rows
+
+
+@dataclass(frozen=True)
+class _Heading:
+    """The name of a section, between its settings."""
+
+    title: str
+
+
+class SettingsForm(Vertical):
+    """Shows a config; asks for a change by `Changed`, and is told the outcome by `show` or `refuse`."""
+
+    DEFAULT_CSS = """
+    SettingsForm { height: 1fr; }
+    SettingsForm Input { display: none; height: 1; border: none; padding: 0; background: $boost; }
+    SettingsForm Input.-open { display: block; }
+    SettingsForm Static { height: auto; max-height: 5; color: $text-muted; }
+    SettingsForm Static.-fault { color: $text-error; }
+    """
+
+    @dataclass
+    class Changed(Message):
+        """A user wants another value."""
+
+        key: str
+        value: str
+        """As YAML."""
+        final: bool
+        """Enter was pressed; otherwise it is still being typed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config: Config | None = None
+        self.changed: set[str] = set()
+        self.fault: str | None = None
+        self.entries: list[FormField | _Heading] = []
+        section = "?"
+        for field in form_fields():
+            if field.section != section:
+                section = field.section
+                self.entries.append(_Heading(section.removesuffix("_settings").replace("_", " ") or "batch"))
+            self.entries.append(field)
+
+    def compose(self) -> ComposeResult:
+        yield Rows(id="fields")
+        yield Input(id="value")
+        yield Static("", markup=False, id="about")
+
+    @property
+    def rows(self) -> Rows:
+        return self.query_one("#fields", Rows)
+
+    @property
+    def input(self) -> Input:
+        return self.query_one("#value", Input)
+
+    @property
+    def is_editing(self) -> bool:
+        return self.input.has_class("-open")
+
+    def on_mount(self) -> None:
+        self.input.cursor_blink = False
+
+    def show(self, config: Config, changed: set[str]) -> None:
+        """Show a config; keys in `changed` differ from the file."""
+        self.config, self.changed = config, changed
+        self.rows.fill(len(self.entries), self._draw)
+        self._explain()
+
+    def refuse(self, fault: str | None) -> None:
+        """Say why the value that is typed cannot be taken."""
+        self.fault = fault
+        self._explain()
+
+    def accept(self) -> None:
+        """The value was taken: back to the list."""
+        self._close()
+
+    def _draw(self, index: int, width: int) -> Text:
+        entry = self.entries[index]
+        if isinstance(entry, _Heading):
+            return Text(f"{entry.title}", self.rows.colour("primary") + Style(bold=True))
+        assert self.config is not None
+        room = 20 if width >= 40 else 14
+        name = entry.name if len(entry.name) <= room else entry.name[: room - 1] + "…"
+        line = Text(f"{'*' if entry.key in self.changed else ' '} {name:<{room}} ")
+        line.append(_shown(value_of(self.config, entry.key)), Style(bold=entry.key in self.changed))
+        return line
+
+    def _current(self) -> FormField | None:
+        entry = self.entries[self.rows.cursor]
+        return entry if isinstance(entry, FormField) else None
+
+    def _explain(self) -> None:
+        field, about = self._current(), self.query_one("#about", Static)
+        about.set_class(self.fault is not None, "-fault")
+        if self.fault is not None:
+            about.update(f"✗ {self.fault}")
+        elif field is None:
+            about.update("")
+        else:
+            how = {"flag": "space changes it", "choice": "space or arrows change it"}.get(field.kind, "enter edits it")
+            about.update(f"{field.help}\n{field.range}; {how}")
+
+    @on(Rows.Highlighted, "#fields")
+    def _moved(self) -> None:
+        self.fault = None
+        self._explain()
+
+    @on(Rows.Chosen, "#fields")
+    def _edit(self) -> None:
+        field = self._current()
+        if field is None or self.config is None:
+            return
+        if field.kind in ("flag", "choice"):
+            self._turn(1)
+            return
+        value = value_of(self.config, field.key)
+        self.input.add_class("-open")
+        self.input.value = "" if value is None else _plain(value)
+        self.input.focus()
+
+    def key_space(self) -> None:
+        if self.rows.has_focus:
+            self._turn(1)
+
+    def key_right(self) -> None:
+        if self.rows.has_focus:
+            self._turn(1)
+
+    def key_left(self) -> None:
+        if self.rows.has_focus:
+            self._turn(-1)
+
+    def _turn(self, by: int) -> None:
+        """The next choice, or the other of yes and no."""
+        field = self._current()
+        if field is None or self.config is None:
+            return
+        value = value_of(self.config, field.key)
+        if field.kind == "flag":
+            self.post_message(self.Changed(field.key, "false" if value else "true", final=True))
+        elif field.kind == "choice":
+            place = field.choices.index(str(value)) if str(value) in field.choices else 0
+            self.post_message(self.Changed(field.key, field.choices[(place + by) % len(field.choices)], final=True))
+
+    @on(Input.Changed, "#value")
+    def _typing(self, event: Input.Changed) -> None:
+        field = self._current()
+        if self.is_editing and field is not None:
+            self.post_message(self.Changed(field.key, as_yaml(field, event.value), final=False))
+
+    @on(Input.Submitted, "#value")
+    def _submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        field = self._current()
+        if field is not None:
+            self.post_message(self.Changed(field.key, as_yaml(field, event.value), final=True))
+
+    def leave(self) -> None:
+        """Give up what is being typed."""
+        if self.is_editing:
+            self._close()
+
+    def _close(self) -> None:
+        had_focus = self.input.has_focus
+        self.input.remove_class("-open")
+        self.fault = None
+        self._explain()
+        if had_focus:
+            self.rows.focus()
+
+
+def as_yaml(field: FormField, typed: str) -> str:
+    """What was typed as the YAML of a value: text stays text, whatever it looks like, and nothing is null."""
+    if field.optional and not typed.strip():
+        return "null"
+    if field.kind == "text":
+        return yaml.safe_dump(typed, allow_unicode=True, width=10**9, default_style='"').strip()
+    return typed.strip() or '""'
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "(empty)"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _plain(value) or '""'

@@ -1,0 +1,99 @@
+"""The editor of a template: its syntax in colours, and a mark under the fault while one types."""
+
+from rich.style import Style
+from textual.message import Message
+from textual.widgets import TextArea
+from textual.widgets.text_area import TextAreaTheme
+
+from wantui.prompts.tokens import template_tokens
+from wantui.tui.widgets.cells import colour
+
+COLOURED = 20_000
+"""Characters up to which a template is coloured; longer ones are edited plainly, so that typing stays quick."""
+
+
+class TemplateEditor(TextArea):
+    """A text area that knows the grammar.
+
+    [|] separate variants, ( ) mark words for attention, (word:1.5) weights them, \\ before a character makes it plain.
+    """
+
+    HELP = """\
+    ## The template
+
+    `[a|b]` one variation for each option, `(word)` a marked word, `(word:1.5)` marked and weighted,
+    `\\[` the character itself.
+    """
+    DEFAULT_CSS = """
+    TemplateEditor { height: 1fr; border: none; padding: 0; background: $background; }
+    TemplateEditor:focus { border: none; }
+    """
+
+    fault: int | None = None
+    """Index of the character that is wrong."""
+
+    class Typed(Message):
+        """The template is another one."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text, soft_wrap=True, tab_behavior="focus", show_line_numbers=False)
+        self.cursor_blink = False
+        self.move_cursor(self.document.end)
+
+    def on_mount(self) -> None:
+        self._take_theme()
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._take_theme())
+
+    def _take_theme(self) -> None:
+        plain = Style()
+        self.register_theme(
+            TextAreaTheme(
+                "template",
+                syntax_styles={
+                    "bracket": plain + colour(self.app, "accent") + Style(bold=True),
+                    "bar": plain + colour(self.app, "accent") + Style(bold=True),
+                    "mark": plain + colour(self.app, "success") + Style(bold=True),
+                    "weight": plain + colour(self.app, "warning"),
+                    "escape": Style(dim=True),
+                    "fault": colour(self.app, "error") + Style(reverse=True),
+                },
+            )
+        )
+        self.theme = "template"
+        self._build_highlight_map()
+        self.refresh()
+
+    def show_fault(self, position: int | None) -> None:
+        """Mark the character that is wrong, or none."""
+        if position != self.fault:
+            self.fault = position
+            self._build_highlight_map()
+            self.refresh()
+
+    def _build_highlight_map(self) -> None:
+        """Called by the text area whenever its text changed; columns are of UTF-8 bytes."""
+        self._line_cache.clear()
+        self._highlights.clear()
+        text = self.text
+        if len(text) > COLOURED:
+            return
+        stretches: list[tuple[int, int, str]] = list(template_tokens(text))
+        if self.fault is not None and text:
+            place = min(self.fault, len(text) - 1)
+            stretches.append((place, place + 1, "fault"))
+        lines = text.split("\n")
+        starts = [0]
+        for line in lines:
+            starts.append(starts[-1] + len(line) + 1)
+        row = 0
+        for start, end, kind in sorted(stretches, key=lambda stretch: stretch[0]):
+            while start >= starts[row + 1]:
+                row += 1
+            line = lines[row]
+            first = len(line[: start - starts[row]].encode())
+            last = len(line[: end - starts[row]].encode())
+            self._highlights[row].append((first, last, kind))
+
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        event.stop()
+        self.post_message(self.Typed())
