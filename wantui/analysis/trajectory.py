@@ -1,8 +1,8 @@
 """The geometry of one trajectory, from its Gram matrix: lengths and angles need inner products and nothing else.
 
 With stored states x_0 (the initial noise) to x_N and differences d_i = x_{i+1} - x_i,
-<d_i, d_j> = G_{i+1,j+1} - G_{i+1,j} - G_{i,j+1} + G_{i,j}. All in float64. Lengths are divided by sqrt(D), where D is the
-number of values of a state, so that sizes can be compared.
+<d_i, d_j> = G_{i+1,j+1} - G_{i+1,j} - G_{i,j+1} + G_{i,j}. All in float64. Lengths are divided by sqrt(D),
+where D is the number of values of a state, so that sizes can be compared.
 """
 
 from dataclasses import dataclass

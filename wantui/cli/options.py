@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from wantui.planning import Batch
+    from wantui.config import Config
+    from wantui.planning import Batch, Outline
 
 DEFAULT_CONFIG = "nano"
 
@@ -57,15 +58,27 @@ def read_template(template: str | None, template_file: Path | None) -> str | Non
 
 def plan(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "Batch":
     """The batch that the options describe."""
-    from wantui.config import load_config
     from wantui.planning import plan_batch
+
+    return plan_batch(_config(config, overrides, options), template)
+
+
+def outline(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "Outline":
+    """As `plan`, without writing down every video."""
+    from wantui.planning import outline_batch
+
+    return outline_batch(_config(config, overrides, options), template)
+
+
+def _config(config: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> "Config":
+    from wantui.config import load_config
 
     given = [
         f"{setting}={_as_yaml(options[name])}"
         for name, setting in SETTINGS_OF_OPTIONS.items()
         if options.get(name) is not None
     ]
-    return plan_batch(load_config(config or DEFAULT_CONFIG, [*given, *overrides]), template)
+    return load_config(config or DEFAULT_CONFIG, [*given, *overrides])
 
 
 def _as_yaml(value: Any) -> str:

@@ -1,14 +1,18 @@
 """wantui preview: what a template expands to, and what the batch will need."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from wantui.cli.options import batch_options, plan, read_template, show_warnings
+from wantui.cli.options import batch_options, outline, read_template, show_warnings
 from wantui.cli.tables import add_row, plain_table, print_line, print_table
-from wantui.words import bytes_in_words
+
+if TYPE_CHECKING:
+    from wantui.engine.costs import Cost
+    from wantui.planning import Outline
 
 SHOWN = 50
 
@@ -19,15 +23,16 @@ SHOWN = 50
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(template: str | None, template_file: Path | None, show_all: bool, as_json: bool, **options: Any) -> None:
     """Show the variations of a template, its marked words, and what the batch will need. Makes nothing."""
-    from wantui.planning import estimate_disk
-
     text = read_template(template, template_file)
     if text is None:
         raise click.UsageError('give a template: -t "a [red|blue] circle"')
-    batch = plan(template=text, **options)
-    disk = estimate_disk(batch)
-    recipe = batch.videos[0].recipe
+    from wantui.planning.estimate import disk_for
+
+    batch = outline(template=text, **options)
+    recipe = batch.first
+    found = _costs(batch)
     if as_json:
+        disk = disk_for(recipe, batch.model, batch.videos)
         report = {
             "variations": [
                 {
@@ -38,8 +43,9 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
                 }
                 for v in batch.variations
             ],
-            "videos": len(batch.videos),
+            "videos": batch.videos,
             "recipe": recipe.model_dump(mode="json"),
+            "costs": [asdict(cost) for cost in found],
             "disk": {"videos": disk.videos, "latents": disk.latents, "total": disk.total},
             "warnings": batch.warnings,
             "refusals": batch.refusals,
@@ -59,17 +65,32 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     last_seed = recipe.seed + seeds - 1
     click.echo()
     print_line(
-        f"{len(batch.variations):,} variations x {seeds} seeds ({recipe.seed} to {last_seed}) "
-        f"= {len(batch.videos):,} videos"
+        f"{len(batch.variations):,} variations x {seeds} seeds ({recipe.seed} to {last_seed}) = {batch.videos:,} videos"
     )
     print_line(
         f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames at {recipe.fps} fps, "
         f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
     )
-    print_line(
-        f"disk: clips {bytes_in_words(disk.videos)} ({disk.videos_basis}), "
-        f"latents {bytes_in_words(disk.latents)} ({disk.latents_basis})"
-    )
+    for cost in found[1:]:
+        print_line(f"{cost.about}: {cost.text} ({cost.basis})")
     for refusal in batch.refusals:
         print_line(f"not run by this version: {refusal}")
+
+
+def _costs(batch: "Outline") -> "list[Cost]":
+    """Judged by the videos that the queue remembers; without a queue, by none."""
+    from wantui.engine.control import open_queue
+    from wantui.engine.costs import costs
+    from wantui.errors import UserError
+    from wantui.gpu.sampler import Sampler
+    from wantui.planning import past_videos
+    from wantui.queue.place import state_place
+
+    try:
+        queue, _ = open_queue(state_place())
+        past = past_videos(queue.finished())
+        queue.close()
+    except UserError:
+        past = []
+    return costs(batch, past, Sampler(lambda _: None).sample())

@@ -17,7 +17,8 @@ def start(low_bandwidth: bool, mouse: bool) -> None:
     Raises:
         UserError: there is no terminal, or queue or settings cannot be used.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    in_browser = "TEXTUAL_DRIVER" in os.environ
+    if not in_browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("this is no terminal; `wantui --help` lists the commands that need none")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     os.environ.setdefault("ESCDELAY", "50")

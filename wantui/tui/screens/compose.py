@@ -15,6 +15,7 @@ from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from wantui.config import Config, ConfigError, dump
+from wantui.engine.costs import Cost, costs
 from wantui.engine.enqueue import check_device, enqueue, new_batch
 from wantui.errors import UserError
 from wantui.models.pieces import pieces, tokenizer_file
@@ -23,10 +24,8 @@ from wantui.prompts import TemplateError
 from wantui.queue.queue import Queue
 from wantui.tui.actions import bindings
 from wantui.tui.compose_draft import (
-    Cost,
     Source,
     config_of,
-    costs,
     faults_of,
     find_sources,
     path_for,

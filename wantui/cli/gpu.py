@@ -1,0 +1,51 @@
+"""wantui gpu: what the GPU panel shows, once."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+import click
+
+from wantui.cli.tables import print_columns
+from wantui.words import bytes_in_words
+
+
+@click.command("gpu")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> None:
+    """Memory, load and processes of each GPU; on a machine without one, the machine's memory."""
+    from wantui.gpu.sampler import Sampler
+
+    sampler = Sampler(lambda _: None)
+    sampler.processes_wanted = True
+    sample = sampler.sample()
+    if as_json:
+        click.echo(json.dumps(asdict(sample), indent=1))
+        return
+    if not sample.gpus:
+        click.echo(f"no GPU: {sample.why_none}", err=True)
+        click.echo(f"memory {bytes_in_words(sample.memory_used)} of {bytes_in_words(sample.memory_total)}")
+        return
+    rows = [("gpu", "name", "state", "used", "total", "load", "power", "heat")]
+    for gpu in sample.gpus:
+        rows.append(
+            (
+                str(gpu.index),
+                gpu.name,
+                gpu.state + (", MIG" if gpu.mig else ""),
+                _said(gpu.memory_used, bytes_in_words),
+                _said(gpu.memory_total, bytes_in_words),
+                _said(gpu.utilisation, lambda value: f"{value:.0f} %"),
+                _said(gpu.power, lambda value: f"{value:.0f} W"),
+                _said(gpu.temperature, lambda value: f"{value:.0f} °C"),
+            )
+        )
+    print_columns(*rows)
+    for gpu in sample.gpus:
+        for process in gpu.processes:
+            held = _said(process.memory, bytes_in_words)
+            click.echo(f"gpu {gpu.index}: process {process.process} ({process.name}) holds {held}")
+
+
+def _said(value: float | None, words: Callable[[float], str]) -> str:
+    return "N/A" if value is None else words(value)

@@ -1,0 +1,77 @@
+"""wantui library: the batch folders on this machine."""
+
+import json
+from pathlib import Path
+
+import click
+
+from wantui.cli.tables import print_columns
+from wantui.errors import UserError
+
+
+@click.group("library")
+def command() -> None:
+    """The batches that were made; FOLDER is a batch folder."""
+
+
+@command.command("ls")
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--search", default="", help="Only those with these words in name, template or model.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
+    """Batches in FOLDERS (outputs, when none is given), newest first."""
+    from wantui.storage.library import find_batches
+
+    found = [batch for batch in find_batches(folders or (Path("outputs"),)) if batch.holds(search)]
+    if as_json:
+        rows = [vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts)} for batch in found]
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    if not found:
+        click.echo("no batch is there", err=True)
+        return
+    lines = [("created", "done", "failed", "model", "folder", "template")]
+    for batch in found:
+        done = batch.fault or f"{batch.count('done')}/{batch.total}"
+        template = batch.template.replace("\n", " ")
+        lines.append((batch.created[:16], done, str(batch.count("failed")), batch.model, str(batch.folder), template))
+    print_columns(*lines)
+
+
+@command.command("show")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(folder: Path, as_json: bool) -> None:
+    """The videos of a batch: variations, seeds, states, times, files."""
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
+
+    manifest = read_manifest(BatchFolder(folder))
+    if as_json:
+        click.echo(manifest.model_dump_json(indent=1))
+        return
+    click.echo(manifest.template, err=True)
+    lines = [("variation", "seed", "state", "seconds", "clip")]
+    for video in manifest.videos:
+        seconds = f"{video.seconds.get('denoise', 0) + video.seconds.get('decode', 0):.1f}" if video.seconds else ""
+        said = video.files.get("clip", video.error or "")
+        lines.append((manifest.variations[video.variation].id, str(video.seed), video.state, seconds, said))
+    print_columns(*lines)
+
+
+@command.command("trash")
+@click.argument("folder", type=click.Path(path_type=Path))
+def trash(folder: Path) -> None:
+    """Move a batch folder to the trash, unless videos of it are still to be made."""
+    from wantui.engine.control import open_queue
+    from wantui.queue.place import state_place
+    from wantui.storage.library import move_to_trash
+
+    queue, _ = open_queue(state_place())
+    queued = next((batch for batch in queue.batches(-1) if batch.folder == folder.resolve()), None)
+    if queued is not None and queued.unfinished:
+        raise UserError(f"{folder} is on the queue; first: wantui queue cancel {queued.id}")
+    move_to_trash(folder)
+    if queued is not None:
+        queue.remove(queued.id)
+    click.echo(f"{folder} is in the trash", err=True)

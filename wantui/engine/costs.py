@@ -1,0 +1,93 @@
+"""What a batch takes in videos, time, memory and disk, each figure with what it rests on, and whether it fits."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.engine.room import SPARE_BYTES
+from wantui.errors import user_path
+from wantui.gpu.sampler import Sample
+from wantui.planning import Outline, PastVideo, estimate_memory, estimate_seconds
+from wantui.planning.estimate import disk_for
+from wantui.words import bytes_in_words, duration_in_words
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One line of what a batch takes."""
+
+    about: str
+    text: str
+    basis: str
+    fits: bool = True
+
+
+def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None) -> list[Cost]:
+    """What a batch takes, each figure with what it rests on, and whether it fits."""
+    recipe, videos = outline.first, outline.videos
+    settings = outline.config.settings
+    seeds = settings.videos_per_variation
+    many = f"{len(outline.variations):,} variation{'s' * (len(outline.variations) != 1)}"
+    last = recipe.seed + seeds - 1
+    size = f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames, {recipe.steps} steps"
+    lines = [Cost("videos", f"{videos:,} = {many} x {seeds} seeds", f"{recipe.seed} to {last}; {size}")]
+    gpus = sample.gpus if sample is not None else ()
+    on_gpu = bool(gpus) and settings.model_settings.device != "cpu"
+    seconds = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", past)
+    shown = "?" if seconds.value is None else f"{duration_in_words(seconds.value * videos)} on one worker"
+    lines.append(Cost("time", shown, seconds.basis))
+    lines.append(_memory(outline, past, sample, on_gpu))
+    disk = disk_for(recipe, outline.model, videos)
+    place = _existing(user_path(settings.output_dir))
+    free = shutil.disk_usage(place).free
+    fits = disk.total + SPARE_BYTES <= free
+    basis = f"clips {bytes_in_words(disk.videos)} ({disk.videos_basis})"
+    if disk.latents:
+        basis += f", latents {bytes_in_words(disk.latents)} ({disk.latents_basis})"
+    if not fits:
+        basis = f"{_what_fits(outline, free, disk.latents)} would fit; " + basis
+    lines.append(Cost("disk", f"{bytes_in_words(disk.total)} of {bytes_in_words(free)} free", basis, fits))
+    return lines
+
+
+def _memory(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, on_gpu: bool) -> Cost:
+    needed = estimate_memory(outline.first, outline.model, past)
+    text = "?" if needed.value is None else bytes_in_words(needed.value)
+    if sample is None:
+        return Cost("memory", text, needed.basis)
+    if not on_gpu:
+        free = sample.memory_total - sample.memory_used
+        weights = outline.model.weights
+        fits = weights is None or weights <= sample.memory_total
+        basis = "no GPU is used: the weights lie in the machine's memory"
+        if not fits:
+            basis = f"the weights alone take {bytes_in_words(weights or 0)}: choose a smaller model, or another machine"
+        return Cost("memory", f"{bytes_in_words(weights or 0)} of {bytes_in_words(free)} free", basis, fits)
+    known = [gpu for gpu in sample.gpus if gpu.memory_total is not None and gpu.memory_used is not None]
+    if not known:
+        return Cost("memory", text, f"{needed.basis}; what is free is not known")
+    total, free = max(((gpu.memory_total or 0), (gpu.memory_total or 0) - (gpu.memory_used or 0)) for gpu in known)
+    fits = needed.value is None or needed.value <= total
+    basis = needed.basis
+    if not fits:
+        basis = f"more than the GPU's {bytes_in_words(total)}: parts will be kept in the machine's memory; {basis}"
+    elif needed.value is not None and needed.value > free:
+        basis = f"more than is free now; {basis}"
+    return Cost("memory", f"{text} of {bytes_in_words(free)} free on the GPU", basis, fits)
+
+
+def _what_fits(outline: Outline, free: int, latents: int) -> str:
+    """Of the same batch, what there is room for."""
+    one = disk_for(outline.first, outline.model, 1).total
+    videos = max(0, (free - SPARE_BYTES) // max(1, one))
+    words = f"{videos:,} videos"
+    return f"{words}, or no stored latents," if latents else words
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above that is there."""
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return path
