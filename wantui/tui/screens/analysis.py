@@ -56,7 +56,7 @@ class AnalysisScreen(Place):
 
     def body(self) -> ComposeResult:
         with Vertical():
-            yield Input(placeholder="part of a variation's name", id="search")
+            yield Input(placeholder="part of a variation's name", id="search", compact=True)
             with Vertical(id="table", classes="pane") as table:
                 table.border_title = "Trajectories"
                 yield Cells(id="head")

@@ -86,7 +86,7 @@ class LibraryScreen(Place):
     def body(self) -> ComposeResult:
         with Horizontal():
             with Vertical(id="left"):
-                search = Input(placeholder="name, prompt or model", id="search")
+                search = Input(placeholder="name, prompt or model", id="search", compact=True)
                 yield search
                 batches = Rows(id="batches", classes="pane", empty="no batch is here yet; 1 composes one")
                 batches.border_title = "Batches"

@@ -28,7 +28,7 @@ class SettingsForm(Vertical):
 
     DEFAULT_CSS = """
     SettingsForm { height: 1fr; }
-    SettingsForm Input { display: none; height: 1; border: none; padding: 0; background: $boost; }
+    SettingsForm Input { display: none; background: $boost; }
     SettingsForm Input.-open { display: block; }
     SettingsForm Static { height: auto; max-height: 5; color: $text-muted; }
     SettingsForm Static.-fault { color: $text-error; }
@@ -59,7 +59,7 @@ class SettingsForm(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Rows(id="fields")
-        yield Input(id="value")
+        yield Input(id="value", compact=True)
         yield Static("", markup=False, id="about")
 
     @property

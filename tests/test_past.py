@@ -1,0 +1,112 @@
+"""What a batch is foretold to take: as videos of the same work took before, or nothing."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import recipe_for
+
+from wantui.config import load_config
+from wantui.engine.costs import costs
+from wantui.engine.forecast import Forecast
+from wantui.gpu.sampler import GpuState, Sample
+from wantui.models.catalogue import NANO, find_model
+from wantui.planning import estimate_memory, estimate_seconds, outline_batch, past_videos
+from wantui.queue.queue import Queue
+from wantui.queue.rows import NewVideo
+
+RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"})
+TOLD = {"seconds": {"denoise": 3.0, "decode": 0.5, "step": 0.1}, "device": "cpu", "memory_plan": "everything resident"}
+
+
+def past(*told: dict[str, Any], recipe: Any = RECIPE) -> Any:
+    return past_videos([(recipe.to_json(), {**TOLD, **one}) for one in told])
+
+
+def test_time_is_that_of_the_steps_of_like_videos_and_their_decoding() -> None:
+    found = estimate_seconds(RECIPE, "cpu", past({}, {}, {}))
+    assert found.value == pytest.approx(20 * 0.1 + 0.5)
+    assert "3 made here" in found.basis
+
+
+def test_more_steps_take_longer_and_heun_evaluates_nearly_twice() -> None:
+    more = RECIPE.model_copy(update={"steps": 40, "sampler": "heun"})
+    assert estimate_seconds(more, "cpu", past({})).value == pytest.approx((2 * 40 - 1) * 0.1 + 0.5)
+
+
+@pytest.mark.parametrize("change", [{"width": 256}, {"frames": 33}, {"guidance_scale": 1.0}, {"model": "wan2.1-14b"}])
+def test_nothing_is_foretold_from_videos_of_other_work(change: dict[str, Any]) -> None:
+    found = estimate_seconds(RECIPE.model_copy(update=change), "cpu", past({}))
+    assert found.value is None
+    assert "not known" in found.basis
+    assert estimate_seconds(RECIPE, "cuda", past({})).value is None
+
+
+def test_memory_is_that_of_the_latest_like_video_or_else_of_the_weights() -> None:
+    assert estimate_memory(RECIPE, NANO, past({"peak_memory": 5_000}, {"peak_memory": 9_000})).value == 5_000
+    large = find_model("wan2.1-14b")
+    found = estimate_memory(RECIPE.model_copy(update={"model": large.name}), large, [])
+    assert found.value == large.weights
+    assert "the weights alone" in found.basis
+
+
+def test_what_an_older_version_told_without_times_is_left_out() -> None:
+    assert past_videos([(RECIPE.to_json(), {"seconds": {"denoise": 1.0}}), ("not a recipe", TOLD)]) == []
+
+
+def sample(*gpus: GpuState) -> Sample:
+    return Sample(0.0, gpus, "" if gpus else "none", "", 32_000_000_000, 2_000_000_000, 1.0)
+
+
+def card(total: int, used: int) -> GpuState:
+    return GpuState(0, "GPU-0", "H100", memory_total=total, memory_used=used)
+
+
+def test_a_model_that_is_larger_than_the_gpu_is_said_with_what_happens_then() -> None:
+    outline = outline_batch(load_config("wan_14b_optimized"), "a [red|blue] circle")
+    memory = {c.about: c for c in costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
+    assert not memory.fits
+    assert "24.0 GB" in memory.basis
+    assert "machine's memory" in memory.basis
+    assert {c.about: c for c in costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
+
+
+def test_a_model_that_fits_but_not_now_is_told_so() -> None:
+    outline = outline_batch(load_config("default"), "a circle")
+    memory = costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]
+    assert memory.fits
+    assert "more than is free now" in memory.basis
+
+
+def test_a_batch_that_would_fill_the_disk_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    overrides = ["latent_analysis_settings.store_latents=true", "videos_per_variation=100"]
+    disk = costs(outline_batch(load_config("default", overrides), "a circle"), [], sample())[3]
+    assert not disk.fits
+    assert "would fit" in disk.basis
+    assert "no stored latents" in disk.basis
+
+
+def test_a_queue_tells_when_it_will_be_empty(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    batch = queue.add(Path("/outputs/a"), "auto", [NewVideo(i, f"v{i}", RECIPE.to_json(), 20) for i in range(4)])
+    forecast = Forecast(queue)
+    forecast.look()
+    row = queue.batch(batch)
+    assert row is not None
+    assert forecast.left(row, queue.running(), ("auto", "cpu")).seconds is None
+    claim = queue.claim("w:1", ("auto",))
+    assert claim is not None
+    queue.done(claim, **TOLD)
+    claim = queue.claim("w:1", ("auto",))
+    assert claim is not None
+    queue.step(claim, 9, 20, 0.1, 0.5)
+    forecast.look()
+    row = queue.batch(batch)
+    assert row is not None
+    left = forecast.left(row, queue.running(), ("auto", "cpu"))
+    assert left.per_video == pytest.approx(2.5)
+    assert left.seconds == pytest.approx(2.5 * (3 - 0.5))

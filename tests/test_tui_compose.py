@@ -1,0 +1,348 @@
+"""Composing a batch on the screen: config, settings, template, variations, cost, and putting it on the queue."""
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import only_queued
+from screens import application, run
+
+from wantui.prompts.tokens import template_tokens
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+from wantui.tui import app as app_module
+from wantui.tui.drafts import NAME, Drafts, load_drafts, save_drafts
+from wantui.tui.screens.compose import ComposeScreen
+from wantui.tui.screens.dialogs import Ask, Confirm
+from wantui.tui.screens.history import History
+from wantui.tui.screens.monitor import MonitorScreen
+from wantui.tui.screens.welcome import Welcome
+from wantui.tui.screens.yaml_editor import YamlEditor
+from wantui.tui.widgets.rows import Rows
+
+
+@pytest.fixture(autouse=True)
+def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put on the queue stays there."""
+    with only_queued():
+        from wantui.engine import control
+
+        monkeypatch.setattr(app_module, "ensure_engine", control.ensure_engine)
+
+
+def test_a_template_is_expanded_while_it_is_typed_with_its_marks_pieces_and_cost() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a [red|blue] (circle)")
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.outline and len(screen.outline.variations) == 2 and screen.tokenizer)
+            await it.until(lambda: "4 = 2 variations x 2 seeds" in it.cells("#cost Cells"))
+            shown = it.text()
+            assert "a red circle" in shown
+            assert "circle = ▁cir·cle" in shown
+            assert "not known before a first video" in it.cells("#cost Cells")
+            assert "disk" in it.cells("#cost Cells")
+
+    run(test)
+
+
+def test_a_fault_is_named_and_marked_where_it_is() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a [red|blue circle")
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.editor.fault == 2)
+            assert "'[' is never closed" in it.text()
+            await it.press("f5")
+            assert "write a template first" in it.said()
+            assert not Path("outputs").exists()
+            await it.paste("]")
+            await it.until(lambda: screen.outline is not None)
+            assert screen.editor.fault is None
+
+    run(test)
+
+
+def test_equal_variations_are_flagged() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a [red|red] circle")
+            await it.until(lambda: "= red a red circle" in it.text())
+
+    run(test)
+
+
+def test_one_key_puts_the_batch_on_the_queue() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a [red|blue] circle")
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.outline)
+            await it.press("f5")
+            await it.until(lambda: "4 videos in outputs/nano_" in it.said())
+            queue = Queue(state_place().directory)
+            (batch,) = queue.batches()
+            assert batch.total == 4
+            manifest = read_manifest(BatchFolder(batch.folder))
+            assert manifest.template == "a [red|blue] circle"
+            await it.until(lambda: "4 left" in it.text())
+            await it.press("ctrl+r")
+            await it.until(lambda: isinstance(it.app.screen, History))
+
+    run(test)
+
+
+def test_a_batch_that_this_version_cannot_make_says_why_and_leaves_nothing() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a (circle:2.5)")
+            await it.until(lambda: "weights words" in it.cells("#cost Cells"))
+            await it.press("f5")
+            await it.until(lambda: "this batch cannot be made" in it.said())
+            assert not Queue(state_place().directory).batches()
+            assert not list(Path("outputs").glob("*"))
+
+    run(test)
+
+
+async def go_to(it, key: str) -> None:  # type: ignore[no-untyped-def]
+    """Put the cursor of the form on a setting."""
+    screen = it.screen(ComposeScreen)
+    await it.until(lambda: screen.config)
+    await it.press("escape", "s")
+    keys = [getattr(entry, "key", None) for entry in screen.form.entries]
+    screen.form.rows.cursor = keys.index(key)
+    await it.pilot.pause()
+
+
+def test_a_setting_is_checked_while_it_is_typed_and_taken_only_when_valid() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await go_to(it, "model_settings.steps")
+            screen = it.screen(ComposeScreen)
+            assert "Denoising steps" in it.text()
+            assert "at most 1,000" in it.text()
+            await it.press("enter")
+            screen.form.input.value = "0"
+            await it.until(lambda: screen.form.fault and "greater than or equal to 1" in screen.form.fault)
+            await it.press("enter")
+            assert screen.config is not None
+            assert screen.config.settings.model_settings.steps == 20
+            screen.form.input.value = "33"
+            await it.pilot.pause()
+            await it.press("enter")
+            await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 33)
+            assert "(1 changed)" in it.text()
+            assert it.app.drafts.changes == {"model_settings.steps": "33"}
+
+    run(test)
+
+
+def test_flags_and_choices_change_with_the_space_bar_and_text_may_look_like_anything() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await go_to(it, "latent_analysis_settings.store_latents")
+            await it.press("space")
+            screen = it.screen(ComposeScreen)
+            assert screen.config is not None
+            assert screen.config.settings.latent_analysis_settings.store_latents
+            await go_to(it, "model_settings.sampler")
+            await it.press("space")
+            assert screen.config.settings.model_settings.sampler == "unipc-3"
+            await go_to(it, "prompt_settings.negative_prompt")
+            await it.press("enter")
+            screen.form.input.value = 'yes: [no] "1.5'
+            await it.pilot.pause()
+            await it.press("enter")
+            assert screen.config.settings.prompt_settings.negative_prompt == 'yes: [no] "1.5'
+
+    run(test)
+
+
+def test_what_was_typed_is_there_at_the_next_start() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a [big|small] star")
+            await go_to(it, "model_settings.seed")
+            await it.press("enter")
+            it.screen(ComposeScreen).form.input.value = "7"
+            await it.pilot.pause()
+            await it.press("enter")
+            await it.until(lambda: load_drafts(state_place().directory).changes)
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config and screen.outline)
+            assert screen.editor.text == "a [big|small] star"
+            assert screen.config is not None
+            assert screen.config.settings.model_settings.seed == 7
+
+    run(test)
+
+
+def test_drafts_that_cannot_be_read_are_put_aside(tmp_path: Path) -> None:
+    save_drafts(tmp_path, Drafts(template="a star"))
+    assert load_drafts(tmp_path).template == "a star"
+    (tmp_path / NAME).write_text("{ half a fi")
+    assert load_drafts(tmp_path).template == ""
+    assert (tmp_path / "tui.damaged.json").read_text() == "{ half a fi"
+
+
+def test_a_config_is_saved_under_a_name_and_not_over_another_unasked() -> None:
+    async def test() -> None:
+        Path("configs").mkdir()
+        async with application() as it:
+            await go_to(it, "videos_per_variation")
+            await it.press("enter")
+            screen = it.screen(ComposeScreen)
+            screen.form.input.value = "9"
+            await it.pilot.pause()
+            await it.press("enter", "ctrl+s")
+            await it.until(lambda: isinstance(it.app.screen, Ask))
+            await it.paste("mine")
+            await it.press("enter")
+            await it.until(lambda: Path("configs/mine.yaml").exists())
+            assert yaml.safe_load(Path("configs/mine.yaml").read_text())["videos_per_variation"] == 9
+            await it.until(lambda: it.app.drafts.config == "configs/mine.yaml")
+            assert it.app.drafts.changes == {}
+            await it.press("ctrl+s")
+            await it.paste("mine")
+            await it.press("enter")
+            await it.until(lambda: isinstance(it.app.screen, Confirm))
+            await it.press("n")
+            await it.until(lambda: isinstance(it.app.screen, ComposeScreen))
+
+    run(test)
+
+
+def test_a_config_that_was_edited_on_disk_is_read_again() -> None:
+    async def test() -> None:
+        Path("configs").mkdir()
+        mine = Path("configs/mine.yaml")
+        mine.write_text("model_settings:\n  model_id: nano\n  steps: 5\n")
+        save_drafts(state_place().directory, Drafts(welcomed=True, config=str(mine)))
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 5)
+            time.sleep(0.02)
+            mine.write_text("model_settings:\n  model_id: nano\n  steps: 6\n")
+            await it.press("escape", "2", "1")
+            await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 6)
+            assert "changed on disk" in it.said()
+            mine.unlink()
+            await it.press("escape", "2", "1")
+            await it.until(lambda: "is gone" in it.said())
+            assert it.app.drafts.text is not None
+            assert "steps: 6" in it.app.drafts.text
+
+    run(test)
+
+
+def test_a_config_that_is_gone_or_broken_is_said_and_the_application_goes_on() -> None:
+    async def test() -> None:
+        save_drafts(state_place().directory, Drafts(welcomed=True, config="configs/gone.yaml"))
+        Path("configs").mkdir()
+        Path("configs/broken.yaml").write_text("model_settings:\n  stepps: 5\n")
+        async with application() as it:
+            await it.until(lambda: "is not there any more" in it.said())
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.sources)
+            place = [source.name for source in screen.sources].index("configs/broken.yaml")
+            assert not screen.sources[place].is_valid
+            it.app.screen.query_one("#configs", Rows).focus()
+            it.app.screen.query_one("#configs", Rows).cursor = place
+            await it.pilot.pause()
+            await it.press("enter")
+            await it.until(lambda: "did you mean model_settings.steps" in it.said())
+
+    run(test)
+
+
+def test_the_config_can_be_edited_as_text_and_is_taken_only_when_valid() -> None:
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("y")
+            editor = await it.until(lambda: isinstance(it.app.screen, YamlEditor) and it.app.screen)
+            from textual.widgets import TextArea
+
+            editor.query_one(TextArea).text = "model_settings:\n  model_id: nano\n  step: 5\n"
+            await it.until(lambda: "line 3" in it.text() or ":3: " in it.text())
+            await it.press("ctrl+s")
+            assert isinstance(it.app.screen, YamlEditor)
+            editor.query_one(TextArea).text = "model_settings:\n  model_id: nano\n  steps: 5\n"
+            await it.pilot.pause()
+            await it.press("ctrl+s")
+            await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 5)
+
+    run(test)
+
+
+def test_a_large_paste_is_taken_and_more_variations_than_allowed_are_refused() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            began = time.monotonic()
+            await it.paste("a circle and " * 8000)
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.outline)
+            assert time.monotonic() - began < 30
+            assert len(screen.editor.text) == 13 * 8000
+            screen.editor.text = "[a|b]" * 20
+            await it.until(lambda: "1,048,576 variations" in it.text())
+            assert screen.outline is None
+
+    run(test)
+
+
+def test_ten_thousand_variations_are_listed_and_only_those_in_sight_are_drawn() -> None:
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.press("t")
+            await it.paste("[" + "|".join(f"v{i}" for i in range(100)) + "] and [" + "|".join("abcdefghij" * 10) + "]")
+            await it.until(lambda: screen.outline and len(screen.outline.variations) == 10_000)
+            await it.until(lambda: "Variations: 10,000" in it.text())
+            rows = it.app.screen.query_one("#variations", Rows)
+            rows.focus()
+            await it.press("end")
+            assert rows.cursor == 9999
+            await it.until(lambda: "v99 and j" in it.text())
+
+    run(test)
+
+
+def test_the_first_start_offers_a_demo_that_one_key_runs() -> None:
+    async def test() -> None:
+        async with application(welcomed=False) as it:
+            await it.until(lambda: isinstance(it.app.screen, Welcome))
+            await it.press("enter")
+            await it.until(lambda: isinstance(it.app.screen, MonitorScreen))
+            (batch,) = Queue(state_place().directory).batches()
+            assert batch.total == 4
+            await it.until(lambda: load_drafts(state_place().directory).welcomed)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("template", "tokens"),
+    [
+        ("a [b|c]", ["[:bracket", "|:bar", "]:bracket"]),
+        (r"\[a\]", [r"\[:escape", r"\]:escape"]),
+        ("(ab:1.5)", ["(:mark", "a:mark", "b:mark", ":1.5:weight", "):mark"]),
+        ("a [b", ["[:bracket"]),
+        ("1:2", []),
+    ],
+)
+def test_the_editor_knows_brackets_marks_weights_and_escapes(template: str, tokens: list[str]) -> None:
+    assert [f"{template[a:b]}:{kind}" for a, b, kind in template_tokens(template)] == tokens
