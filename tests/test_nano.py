@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLWan, WanPipeline
 from scipy.stats import norm
 
 from wantui.models.nano import WEIGHTS
-from wantui.models.nano.autoencoder import decode_clip, encode_clip, new_autoencoder, whole_clip
+from wantui.models.nano.autoencoder import decode_clip, encode_clip, new_autoencoder, train_decoder, whole_clip
 from wantui.models.nano.judge import judge, motion_of, object_pixels, shape_of
 from wantui.models.nano.muon import orthogonalise
 from wantui.models.nano.render import (
@@ -172,6 +172,16 @@ def test_the_whole_clip_form_of_the_autoencoder_equals_the_stock_one(rng: np.ran
         assert torch.allclose(latents, stock_latents, atol=1e-4 * float(stock_latents.abs().max()))
         decoded = decode_clip(whole, stock_latents).clamp(-1, 1)
         assert torch.allclose(decoded, stock_video, atol=1e-4)
+
+
+def test_training_the_decoder_alone_leaves_the_latents_as_they_are() -> None:
+    torch.manual_seed(0)
+    vae = new_autoencoder()
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    with torch.compiler.set_stance("force_eager"):
+        train_decoder(vae, steps=2, bank_size=8, device="cpu", log=lambda _: None)
+    changed = {name.split(".")[0] for name, value in vae.state_dict().items() if not value.equal(before[name])}
+    assert changed == {"decoder", "post_quant_conv"}
 
 
 def test_training_sees_512_text_positions_as_the_stock_transformer_does() -> None:

@@ -32,7 +32,9 @@ from wantui.models.nano.world import CLIP_FRAMES, CLIP_SIZE, Scenes, sample_scen
 LATENT_CHANNELS = 16
 INITIAL_LOG_VARIANCE = -4.0
 PATCH = 2
-PEAK_RATE = 6e-3
+PEAK_RATE, PEAK_RATE_OF_DECODER = 6e-3, 2e-3
+LATENT_NOISE = 0.15
+"""Standard deviation of what is added to latents while the decoder is trained alone, in units of theirs."""
 WINDOW = 64
 """Pixels, each way, of the windows that it is trained on: a quarter of the picture."""
 
@@ -165,6 +167,54 @@ def train_autoencoder(
     vae = model.vae.eval().requires_grad_(False)
     measure_latents(vae, videos[:512])
     return vae
+
+
+class DecodingLoss(nn.Module):
+    """L1 + 4 MSE of clips decoded from latents of the frozen encoder that are a little off, as a model's are."""
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        super().__init__()
+        self.vae = whole_clip(vae)
+
+    def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss and the mean squared error; `noise` has the latents' shape and their scale."""
+        with torch.no_grad():
+            latents = encode_clip(self.vae, video)[0].float()
+        error = decode_clip(self.vae, latents + noise).float() - video
+        mse = error.square().mean()
+        return error.abs().mean() + 4 * mse, mse.detach()
+
+
+def train_decoder(vae: AutoencoderKLWan, steps: int, bank_size: int, device: str, log: Callable[[str], None]) -> None:
+    """Train the decoder alone, so that edges stay clean where latents are not exactly the encoder's.
+
+    The encoder, and with it the latents that a transformer learns, stay as they are.
+    """
+    torch.manual_seed(1)
+    rng = np.random.default_rng(2)
+    model = DecodingLoss(vae.to(device))
+    named = [*vae.decoder.named_parameters(), *vae.post_quant_conv.named_parameters()]
+    trained = [(name, parameter) for name, parameter in named if parameter.any()]  # without the attention, at zero
+    for _, parameter in trained:
+        parameter.requires_grad_(True)
+    videos = torch.cat([render(scenes, device)[0] for scenes in _chunks(sample_scenes(bank_size, rng), 64)])
+    std = LATENT_NOISE * torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
+    loss_of = torch.compile(model, dynamic=False)
+    optimizer = Muon(trained, weight_decay=1e-3)
+    batch_size = 64 if device == "cuda" else 8
+    for step in range(steps):
+        batch = to_signed(_windows(videos, batch_size, CLIP_FRAMES)).to(memory_format=torch.channels_last_3d)
+        shape = (batch_size, LATENT_CHANNELS, (CLIP_FRAMES - 1) // 4 + 1, WINDOW // 8, WINDOW // 8)
+        noise = std * torch.rand(batch_size, 1, 1, 1, 1, device=device) * torch.randn(shape, device=device)
+        with torch.autocast(device, torch.bfloat16):
+            loss, mse = loss_of(batch, noise)
+        loss.backward()
+        nn.utils.clip_grad_norm_([parameter for _, parameter in trained], 1.0)
+        decay = 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimizer.step(PEAK_RATE_OF_DECODER * min(1.0, (step + 1) / 100) * (decay + 0.005))
+        if step % 100 == 0 or step == steps - 1:
+            log(f"decoder, step {step}: {10 * math.log10(4 / mse.item()):.1f} dB")
+    vae.eval().requires_grad_(False)
 
 
 def _windows(videos: Tensor, n: int, frames: int) -> Tensor:

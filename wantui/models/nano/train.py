@@ -1,9 +1,8 @@
 """Train nano from scratch and write its diffusers directory: python -m wantui.models.nano.train --output DIR.
 
 The defaults are what the shipped weights were trained with, but for what the model card says. A call that was
-interrupted is typed again and goes on from what it finds in DIR: the autoencoder, the encoded clips, and the last state
-of the transformer. The transformer is trained in rounds: each begins with the average of the one before, at a rate that
-rises and falls anew, on clips of its own.
+interrupted is typed again and goes on from what it finds in DIR: autoencoder, decoder, the encoded clips, and the last state
+of the transformer.
 """
 
 import time
@@ -14,15 +13,9 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 from transformers import PreTrainedTokenizerBase
 
-from wantui.models.nano.autoencoder import train_autoencoder
+from wantui.models.nano.autoencoder import train_autoencoder, train_decoder
 from wantui.models.nano.tokenizer import build_tokenizer
-from wantui.models.nano.transformer import (
-    TransformerTraining,
-    encode_clips,
-    new_training,
-    round_of,
-    train_transformer,
-)
+from wantui.models.nano.transformer import TransformerTraining, encode_clips, new_training, train_transformer
 
 STEPS_BETWEEN_STATES = 250
 
@@ -31,19 +24,19 @@ STEPS_BETWEEN_STATES = 250
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for weights and checkpoints.")
 @click.option("--image-steps", default=300, show_default=True, help="Steps of the autoencoder on single frames.")
 @click.option("--clip-steps", default=2200, show_default=True, help="Steps of the autoencoder on clips.")
+@click.option("--decoder-steps", default=1500, show_default=True, help="Steps of the decoder alone.")
 @click.option("--autoencoder-clips", default=2048, show_default=True, help="Clips drawn for the autoencoder.")
-@click.option("--clips", "n_clips", default=49152, show_default=True, help="Clips encoded for each round.")
-@click.option(
-    "--transformer-steps", "rounds", default=(6250, 5500), multiple=True, show_default=True, help="One for each round."
-)
+@click.option("--clips", "n_clips", default=49152, show_default=True, help="Clips encoded for the transformer.")
+@click.option("--transformer-steps", default=6250, show_default=True)
 @click.option("--batch-size", default=256, show_default=True, help="Clips in one step of the transformer.")
 def main(
     output: Path,
     image_steps: int,
     clip_steps: int,
+    decoder_steps: int,
     autoencoder_clips: int,
     n_clips: int,
-    rounds: tuple[int, ...],
+    transformer_steps: int,
     batch_size: int,
 ) -> None:
     """Train nano."""
@@ -56,28 +49,27 @@ def main(
     def log(line: str) -> None:
         click.echo(f"[{time.monotonic() - started:6.1f} s] {line}")
 
-    if not (output / "vae").exists():
+    if not (output / "autoencoder").exists():
         vae = train_autoencoder(image_steps, clip_steps, autoencoder_clips, device, log)
+        vae.to(torch.bfloat16).save_pretrained(output / "autoencoder")
+    if not (output / "vae").exists():
+        vae = AutoencoderKLWan.from_pretrained(output / "autoencoder").float()
+        train_decoder(vae, decoder_steps, autoencoder_clips, device, log)
         vae.to(torch.bfloat16).save_pretrained(output / "vae")
     vae = AutoencoderKLWan.from_pretrained(output / "vae").to(device).eval()
     tokenizer = build_tokenizer()
+    clips = encode_clips(vae, tokenizer, n_clips, output / "clips.pt", device, log)
     training = new_training(len(tokenizer), device)
     state = output / "training.pt"
     if state.exists():
         training.load(torch.load(state, weights_only=True))
         log(f"going on from step {training.step}")
-    while training.step < sum(rounds):
-        number, first = round_of(training.step, rounds)
-        stored = output / f"clips_{number}.pt"
-        clips = encode_clips(vae, tokenizer, n_clips, number + 1, stored, device, log)
-        if number > 0 and training.step == first:
-            training.next_round()
-        while training.step < first + rounds[number]:
-            until = min(first + rounds[number], training.step + STEPS_BETWEEN_STATES)
-            train_transformer(training, clips, until, rounds, batch_size, device, log)
-            written = state.with_suffix(".partial")
-            torch.save(training.state(), written)
-            written.replace(state)
+    while training.step < transformer_steps:
+        until = min(transformer_steps, training.step + STEPS_BETWEEN_STATES)
+        train_transformer(training, clips, until, transformer_steps, batch_size, device, log)
+        written = state.with_suffix(".partial")
+        torch.save(training.state(), written)
+        written.replace(state)
     training.take_average()
     save_pipeline(output, tokenizer, training)
     log(f"saved {output}")

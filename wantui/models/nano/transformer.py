@@ -28,7 +28,7 @@ from wantui.models.nano.world import Caption, describe, sample_scenes
 PIPELINE_TEXT_LENGTH = 512
 TEXT_LENGTH = 32
 CAPTIONS_PER_CLIP = 4
-PEAK_RATE, PEAK_RATE_AGAIN, WARM_UP_STEPS = 7e-3, 3.5e-3, 300  # of the first round, of those after it
+PEAK_RATE, WARM_UP_STEPS = 7e-3, 300
 DROPPED_CAPTIONS = 0.1
 ATTENTION_LOSS_WEIGHT = 0.02
 NOT_MATRICES = ("condition_embedder", "proj_out", "patch_embedding", "shared", "relative")
@@ -171,7 +171,6 @@ def encode_clips(
     vae: AutoencoderKLWan,
     tokenizer: PreTrainedTokenizerBase,
     n: int,
-    seed: int,
     stored: Path,
     device: str,
     log: Callable[[str], None],
@@ -180,7 +179,7 @@ def encode_clips(
     if stored.exists():
         log("clips read")
         return LatentClips(**torch.load(stored, map_location=device, weights_only=True))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1)
     scenes = sample_scenes(n, rng)
     vae = whole_clip(vae)
     mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1, 1)
@@ -272,27 +271,17 @@ class TransformerTraining:
 
     @torch.no_grad()
     def take_average(self) -> None:
-        """Replace the weights by their running average, as the last act of a round."""
+        """Replace the weights by their running average, as the last act."""
         for parameter, average in zip(self.parameters(), self.averaged, strict=True):
             parameter.copy_(average)
-
-    def next_round(self) -> None:
-        """Go on from the average, with an optimiser that remembers nothing."""
-        self.take_average()
-        self.optimizer = new_optimizer(self.transformer, self.text_encoder)
-
-
-def new_optimizer(transformer: WanTransformer3DModel, text_encoder: UMT5EncoderModel) -> Muon:
-    named = [*transformer.named_parameters(), *text_encoder.named_parameters()]
-    return Muon(named, weight_decay=0.01, adam=NOT_MATRICES)
 
 
 def new_training(vocabulary_size: int, device: str) -> TransformerTraining:
     torch.manual_seed(1)
     text_encoder, transformer = new_text_encoder(vocabulary_size).to(device), new_transformer().to(device)
-    training = TransformerTraining(text_encoder, transformer, [], new_optimizer(transformer, text_encoder))
-    training.averaged = [p.detach().clone() for p in training.parameters()]
-    return training
+    named = [*transformer.named_parameters(), *text_encoder.named_parameters()]
+    optimizer = Muon(named, weight_decay=0.01, adam=NOT_MATRICES)
+    return TransformerTraining(text_encoder, transformer, [p.detach().clone() for _, p in named], optimizer)
 
 
 def draw_sigmas(n: int, device: str) -> Tensor:
@@ -303,35 +292,24 @@ def draw_sigmas(n: int, device: str) -> Tensor:
     return torch.where(anywhere, share, sigma)
 
 
-def round_of(step: int, rounds: tuple[int, ...]) -> tuple[int, int]:
-    """The round that a step belongs to, counted from 0, and the step that this round begins with."""
-    first = 0
-    for number, steps in enumerate(rounds):
-        if step < first + steps:
-            return number, first
-        first += steps
-    raise ValueError(f"step {step} is beyond the last of {sum(rounds)}")
-
-
 def train_transformer(
     training: TransformerTraining,
     clips: LatentClips,
     until_step: int,
-    rounds: tuple[int, ...],
+    total_steps: int,
     batch_size: int,
     device: str,
     log: Callable[[str], None],
 ) -> None:
-    """Go on training to `until_step`, within one of several rounds of so many steps: warm-up, then cosine to zero."""
+    """Go on training to `until_step` of a schedule of `total_steps`: warm-up, then cosine to zero."""
     torch.manual_seed(1000 + training.step)
     block_forward = torch.compile(block_with_attention_map)
     autocast = torch.autocast(device, torch.bfloat16)
     empty = torch.zeros(TEXT_LENGTH, dtype=torch.long, device=device)
     empty[0] = 1
     losses = []
-    number, first = round_of(training.step, rounds)
-    peak = PEAK_RATE_AGAIN if number else PEAK_RATE
     while training.step < until_step:
+        done = training.step / total_steps
         chosen = torch.randint(len(clips.latents), (batch_size,), device=device)
         caption = torch.randint(CAPTIONS_PER_CLIP, (batch_size,), device=device)
         dropped = torch.rand(batch_size, device=device) < DROPPED_CAPTIONS
@@ -351,9 +329,8 @@ def train_transformer(
         supervised = attention_loss(maps, clips.coverage[chosen].float(), (1 - sigma) * ~dropped)
         (loss + ATTENTION_LOSS_WEIGHT * supervised).backward()
         nn.utils.clip_grad_norm_(training.parameters(), 1.0)
-        done = training.step - first
-        decay = 0.5 * (1 + math.cos(math.pi * done / rounds[number]))
-        training.optimizer.step(peak * min(1.0, (done + 1) / WARM_UP_STEPS) * (decay + 0.002))
+        decay = 0.5 * (1 + math.cos(math.pi * done))
+        training.optimizer.step(PEAK_RATE * min(1.0, (training.step + 1) / WARM_UP_STEPS) * (decay + 0.002))
         training.step += 1
         if training.step % 10 == 0:
             # About the last 300 steps; at the start the average follows at once.
