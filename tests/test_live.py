@@ -59,9 +59,9 @@ def test_listeners_change_nothing_of_a_video(
     tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
-    alone = [event for event in make_video(tiny, recipe, files_in(tmp_path / "a"))][-1]
+    alone = list(make_video(tiny, recipe, files_in(tmp_path / "a")))[-1]
     listeners = (LiveGeometry(), PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "p.png"))
-    heard = [event for event in make_video(tiny, recipe, files_in(tmp_path / "b"), listeners)][-1]
+    heard = list(make_video(tiny, recipe, files_in(tmp_path / "b"), listeners))[-1]
     assert isinstance(alone, MadeVideo)
     assert isinstance(heard, MadeVideo)
     assert heard.latents_sha256 == alone.latents_sha256

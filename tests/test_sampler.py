@@ -11,7 +11,7 @@ class FakeNvml:
 
     NVML_ERROR_LIBRARY_NOT_FOUND, NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_LIB_RM_VERSION_MISMATCH = 12, 9, 18
     NVML_ERROR_NO_PERMISSION, NVML_ERROR_NOT_SUPPORTED, NVML_ERROR_GPU_IS_LOST = 4, 3, 15
-    nvmlMemory_v2 = 2
+    nvmlMemory_v2 = 2  # noqa: N815 -- its name there
 
     class NVMLError(Exception):
         def __init__(self, value: int) -> None:

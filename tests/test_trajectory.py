@@ -1,5 +1,6 @@
 """The geometry of a trajectory, held against closed forms and against sums written out."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_a_batch_is_analysed_from_its_stored_latents_and_what_is_damaged_is_name
     assert [(video.variation, video.seed) for video in videos] == [("red", 42), ("red", 43), ("blue", 42), ("blue", 43)]
     states = zarr.open_group(folder.latents(0, 1), mode="r")["latents"][:].astype(np.float64)  # type: ignore[index]
     flat = states.reshape(len(states), -1)
-    length = sum(np.linalg.norm(after - before) for before, after in zip(flat, flat[1:], strict=False))
+    length = sum(np.linalg.norm(after - before) for before, after in itertools.pairwise(flat))
     assert videos[0].value("length") == pytest.approx(length / math.sqrt(flat.shape[1]), rel=1e-9)
     red, blue = groups(videos)
     assert (red.n, blue.n) == (2, 2)

@@ -21,6 +21,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.signal import Signal
 
+from wantui import __version__
 from wantui.engine.control import ensure_engine, open_queue
 from wantui.errors import UserError
 from wantui.gpu.sampler import Sample, Sampler
@@ -156,7 +157,16 @@ class WantuiApp(App[None]):
     # News
 
     def on_news_came(self, message: NewsCame) -> None:
-        self.news = message.news
+        before, self.news = self.news.engine, message.news
+        engine = message.news.engine
+        if engine is not None and engine != before and engine.version != __version__:
+            self.notify(
+                f"the engine is wantui {engine.version}, and this is {__version__}; to bring them together: "
+                "wantui engine stop, then F6",
+                title="another version",
+                severity="warning",
+                timeout=15,
+            )
         self.trails.tell(message.news.events)
         self._tell_of_workers()
         for event in message.news.events:

@@ -1,0 +1,276 @@
+"""The application as a whole: its actions, keys, themes, sizes, settings; and each screen as it looks."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import only_queued
+from screens import Under, application, run
+from test_sampler import FakeNvml
+from test_tui_screens import RECIPE, claim
+from textual.widgets import Footer
+
+from wantui.errors import UserError
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import NewVideo
+from wantui.tui.actions import SCREENS, TABLE, all_actions
+from wantui.tui.drafts import load_drafts
+from wantui.tui.screens.help import Help
+from wantui.tui.settings import LOCATION, load_settings
+
+LOOKS = Path(__file__).parent / "data" / "screens"
+
+
+def test_every_action_has_a_name_of_its_own_and_a_method_that_does_it() -> None:
+    names = [action.id for action in all_actions()]
+    assert len(names) == len(set(names))
+
+    async def test() -> None:
+        async with application() as it:
+            for number, name in enumerate(SCREENS, start=1):
+                await it.press("escape", str(number))
+                await it.until(lambda name=name: it.app.screen.name == name)
+                for where, target in (("app", it.app), (name, it.app.screen)):
+                    for action in TABLE[where]:
+                        method = action.action.partition("(")[0]
+                        assert callable(getattr(target, f"action_{method}", None)), action.id
+
+    run(test)
+
+
+def test_keys_of_one_screen_do_not_take_each_others_place() -> None:
+    for where in SCREENS:
+        keys = [key for action in (*TABLE[where], *TABLE["app"]) for key in action.keys.split(",")]
+        assert len(keys) == len(set(keys)), where
+
+
+def test_number_keys_switch_and_a_screen_keeps_its_state() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a star")
+            await it.press("escape", "3", "1")
+            assert "a star" in it.text()
+            await it.press("t", "2")
+            assert it.app.screen.name == "compose", "a digit is text where text is typed"
+            await it.press("alt+2")
+            assert it.app.screen.name == "queue"
+
+    run(test)
+
+
+def test_help_shows_the_keys_of_the_screen_as_the_user_has_set_them() -> None:
+    async def test() -> None:
+        async with application(size=(120, 60), keys={"queue.cancel": "z"}) as it:
+            await it.press("2", "question_mark")
+            await it.until(lambda: isinstance(it.app.screen, Help))
+            line = next(line for line in it.text().splitlines() if "queue.cancel" in line)
+            assert "│  z " in line
+
+    run(test)
+
+
+def test_a_key_of_the_users_own_does_what_it_is_set_to() -> None:
+    async def test() -> None:
+        async with application(keys={"app.pause": "z"}) as it:
+            await it.press("2", "z")
+            assert Queue(state_place().directory).held() is not None
+
+    run(test)
+
+
+def test_the_palette_finds_actions_of_the_screen() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("2", "ctrl+p")
+            await it.until(lambda: "Find an action" in it.text())
+            commands = [command.title for command in it.app.get_system_commands(it.app.screen_stack[0])]
+            assert "Queue: Retry" in commands
+            assert "wantui: Pause all" in commands
+            assert "theme: ansi-dark" in commands
+            await it.paste("pause all")
+            await it.until(lambda: "Pause the whole queue" in it.text())
+            await it.press("enter")
+            await it.press("enter")
+            await it.until(lambda: Queue(state_place().directory).held() is not None)
+
+    run(test)
+
+
+@pytest.mark.parametrize("theme", ["ansi-dark", "ansi-light", "textual-light", "nord"])
+def test_every_screen_is_drawn_in_every_kind_of_theme_and_the_choice_is_kept(theme: str) -> None:
+    async def test() -> None:
+        async with application() as it:
+            it.app._use_theme(theme)
+            for number in "12345":
+                await it.press(number)
+            await it.until(lambda: load_drafts(state_place().directory).theme == theme)
+
+    run(test)
+
+
+def test_without_colours_words_and_glyphs_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    queue = Queue(state_place().directory)
+    queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
+    queue.failed(claim(queue), "it broke")
+
+    async def test() -> None:
+        async with application() as it:
+            await it.press("2")
+            await it.until(lambda: "✗ failed" in it.text())
+
+    run(test)
+
+
+@pytest.mark.parametrize("size", [(59, 24), (80, 19)])
+def test_a_terminal_that_is_too_small_is_told_what_is_needed(size: tuple[int, int]) -> None:
+    async def test() -> None:
+        async with application(size=size) as it:
+            await it.until(lambda: "60 columns and 20 lines" in it.text())
+            await it.pilot.resize_terminal(80, 24)
+            await it.until(lambda: "60 columns" not in it.text() and "Config" in it.text())
+
+    run(test)
+
+
+def test_a_resize_during_work_draws_everything_anew() -> None:
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            for number in "12345":
+                await it.press(number)
+                for size in ((80, 24), (60, 20), (140, 40)):
+                    await it.pilot.resize_terminal(*size)
+                    await it.pilot.pause()
+                    assert len(it.text().splitlines()) == size[1]
+
+    run(test)
+
+
+def test_an_engine_of_another_version_is_no_hindrance() -> None:
+    from wantui.engine.control import announce, hold_lock
+
+    lock = hold_lock(state_place().directory)
+    assert lock is not None
+    announce(lock, Path("logs"), "0.0.1-old", ["auto", "cpu"])
+
+    async def test() -> None:
+        async with application() as it:
+            await it.until(lambda: "another version" in it.said() or "0.0.1-old" in it.said())
+            assert "● idle" in it.text()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("theem: nord", "did you mean theme"),
+        ("keys: {queue.cancle: x}", "did you mean queue.cancel"),
+        ("gpu_panel: huge", "gpu_panel"),
+        ("theme: [", "not valid YAML"),
+        ("- a", "valid dictionary"),
+    ],
+)
+def test_settings_that_cannot_be_used_name_file_key_and_the_nearest(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tui.yaml"
+    path.write_text(text)
+    monkeypatch.setenv(LOCATION, str(path))
+    with pytest.raises(UserError, match=str(path)) as error:
+        load_settings()
+    assert said in str(error.value)
+
+
+def test_without_a_file_there_are_defaults_and_no_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOCATION, str(tmp_path / "none.yaml"))
+    assert load_settings().gpu_panel == "line"
+    assert not list(tmp_path.glob("*.yaml"))
+
+
+# How each screen looks
+
+
+def _something_of_everything() -> None:
+    """Two batches, one that runs, one with a failure."""
+    queue = Queue(state_place().directory)
+    videos = [NewVideo(i, f"romantic seed {42 + i}", RECIPE, 20) for i in range(3)]
+    for name in ("kiss", "flowers"):
+        queue.add(Path("/outputs") / name, "auto", videos)
+    queue.failed(claim(queue), "RuntimeError: the encoder failed")
+    taken = claim(queue)
+    for index in range(8):
+        figures = {"norm": 1.0, "velocity": 1.5 - index / 20, "turning": 0.3, "linearity": 0.97}
+        queue.step(taken, index, 20, 0.25, 1 - index / 20, **figures)
+    queue.db.execute("UPDATE video SET started = 0, finished = 2.5 WHERE state = 'failed'")
+    queue.close()
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+@pytest.mark.parametrize("screen", list(SCREENS))
+def test_each_screen_looks_as_it_did(screen: str, size: tuple[int, int]) -> None:
+    """WANTUI_NEW_LOOKS=1 writes the looks anew, to be looked at before they are kept."""
+    _something_of_everything()
+    kept = LOOKS / f"{screen}_{size[0]}x{size[1]}.txt"
+
+    async def test() -> None:
+        async with application(size=size, nvml=FakeNvml()) as it:
+            if screen == "compose":
+                await it.press("t")
+                await it.paste("a [romantic|platonic] (kiss)")
+                await it.until(lambda: "platonic kiss" in it.text())
+                await it.press("escape")
+            else:
+                await it.press(str(list(SCREENS).index(screen) + 1))
+                await it.until(lambda: it.app.screen.name == screen and ready(it, screen))
+            await it.pilot.pause(0.3)
+            look = "\n".join(_steady(line) for line in it.text().splitlines()) + "\n"
+            if os.environ.get("WANTUI_NEW_LOOKS"):
+                LOOKS.mkdir(parents=True, exist_ok=True)
+                kept.write_text(look)
+            assert look == kept.read_text()
+
+    with only_queued():
+        run(test)
+
+
+def ready(it: Under, screen: str) -> bool:
+    signs: dict[str, Callable[[], bool]] = {
+        "queue": lambda: "romantic seed 44" in it.text(),
+        "monitor": lambda: "8/20" in it.text() and "0.97" in it.text(),
+        "library": lambda: "no batch" in it.text(),
+        "analysis": lambda: "no batch here" in it.text(),
+    }
+    return signs[screen]()
+
+
+def _steady(line: str) -> str:
+    """Without what differs from machine to machine: how much of the disk is free."""
+    return re.sub(r" of +[\d.]+ [kMGT]B free.*", " of the disk", line).rstrip()
+
+
+def test_the_footer_shows_the_keys_of_the_screen() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("2")
+            await it.until(lambda: "Retry" in it.text().splitlines()[-1])
+            assert it.app.screen.query_one(Footer).display
+
+    run(test)
+
+
+def test_the_application_is_a_client_and_leaves_the_queue_as_it_is() -> None:
+    queue = Queue(state_place().directory)
+    queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
+
+    async def test() -> None:
+        async with application() as it:
+            await it.press("q")
+            await it.until(lambda: not it.app.is_running)
+
+    run(test)
+    assert [video.state for video in queue.videos(1)] == ["queued"]

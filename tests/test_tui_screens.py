@@ -1,0 +1,503 @@
+"""Queue, monitor, library and analysis on the screen, with a made-up engine: what is shown, and what keys do."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TEMPLATE, Wantui, batch, only_queued, recipe_for
+from PIL import Image
+from screens import Under, application, run
+from test_sampler import FakeNvml
+
+from wantui.analysis.batch import analyse
+from wantui.engine.control import announce, hold_lock
+from wantui.models.catalogue import NANO
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import Claim, NewVideo
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+from wantui.tui.screens.analysis import AnalysisScreen
+from wantui.tui.screens.compose import ComposeScreen
+from wantui.tui.screens.dialogs import Confirm, Reader
+from wantui.tui.screens.library import LibraryScreen
+from wantui.tui.screens.monitor import MonitorScreen
+from wantui.tui.screens.player import Player
+from wantui.tui.screens.queue import PAGE, QueueScreen
+from wantui.tui.widgets.gpu_panel import GpuPanel
+
+RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"}).to_json()
+
+
+@pytest.fixture
+def queue() -> Iterator[Queue]:
+    found = Queue(state_place().directory)
+    yield found
+    found.close()
+
+
+def add(queue: Queue, name: str, videos: int = 3) -> int:
+    folder = Path(name).absolute()
+    folder.mkdir(exist_ok=True)
+    return queue.add(folder, "auto", [NewVideo(i, f"red seed {42 + i}", RECIPE, 20) for i in range(videos)])
+
+
+def claim(queue: Queue, worker: str = "worker-0:1") -> Claim:
+    found = queue.claim(worker, ("auto", "cpu"))
+    assert found is not None
+    return found
+
+
+def on(screen: str, test: Any, **options: Any) -> None:
+    """Run a test on one of the screens."""
+    number = str(["compose", "queue", "monitor", "library", "analysis"].index(screen) + 1)
+
+    async def go() -> None:
+        async with application(**options) as it:
+            await it.press(number)
+            await it.until(lambda: it.app.screen.name == screen)
+            await test(it)
+
+    run(go)
+
+
+# The queue
+
+
+def test_batches_and_videos_are_shown_with_state_words_and_follow_what_happens(queue: Queue) -> None:
+    add(queue, "kiss")
+    add(queue, "flowers", 1)
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "kiss" in it.text() and "flowers" in it.text())
+        assert "· waiting" in it.text()
+        taken = claim(queue)
+        await it.until(lambda: "▶ running" in it.text())
+        queue.step(taken, 9, 20, 0.1, 0.5)
+        await it.until(lambda: "10/20" in it.text())
+        queue.failed(taken, "RuntimeError: it broke")
+        await it.until(lambda: "✗ failed" in it.text())
+        assert "RuntimeError: it broke" in it.said()
+        queue.done(claim(queue), seconds={"denoise": 1.0})
+        await it.until(lambda: "✓ done" in it.text())
+
+    on("queue", test)
+
+
+def test_a_batch_is_moved_paused_and_let_go_on(queue: Queue) -> None:
+    first, second = add(queue, "one"), add(queue, "two")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "two" in it.text())
+        await it.press("J")
+        assert [row.id for row in queue.batches()] == [second, first]
+        await it.until(lambda: it.text().index("two") < it.text().index("one", it.text().index("Batches")))
+        await it.press("p")
+        paused = queue.batch(first)
+        assert paused is not None
+        assert paused.paused, "the cursor stays on the batch that was moved"
+        await it.until(lambda: "‖ paused" in it.text())
+        await it.press("p")
+        resumed = queue.batch(first)
+        assert resumed is not None
+        assert not resumed.paused
+
+    on("queue", test)
+
+
+def test_giving_up_asks_first_and_acts_on_the_video_under_the_cursor(queue: Queue) -> None:
+    number = add(queue, "one")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "red seed 44" in it.text())
+        await it.press("enter", "down", "c")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        assert "red seed 43" in it.text()
+        await it.press("n")
+        assert [video.state for video in queue.videos(number)] == ["queued"] * 3
+        await it.press("c")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        await it.press("y")
+        await it.until(lambda: [video.state for video in queue.videos(number)] == ["queued", "cancelled", "queued"])
+        await it.until(lambda: isinstance(it.app.screen, QueueScreen))
+        await it.press("r")
+        await it.until(lambda: [video.state for video in queue.videos(number)] == ["queued"] * 3)
+
+    with only_queued():
+        on("queue", test)
+
+
+def test_a_batch_is_forgotten_only_after_a_question_and_its_folder_stays(queue: Queue) -> None:
+    add(queue, "one")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "one" in it.text())
+        await it.press("x")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        assert "3 of its videos are not made yet" in it.text().replace("\n", " ")
+        await it.press("y")
+        await it.until(lambda: not queue.batches())
+        await it.until(lambda: "nothing is on the queue" in it.text())
+        assert Path("one").is_dir()
+
+    on("queue", test)
+
+
+def test_ten_thousand_videos_are_read_by_pages(queue: Queue) -> None:
+    add(queue, "many", 10_000)
+
+    async def test(it: Under) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: "red seed 42" in it.text())
+        assert set(screen._pages) == {0}
+        await it.press("enter", "end")
+        await it.until(lambda: "red seed 10041" in it.text())
+        assert set(screen._pages) <= {0, 10_000 // PAGE - 1}
+        drawn = []
+        screen.video_rows.update_row = drawn.append  # type: ignore[method-assign]
+        queue.step(claim(queue), 0, 20, 0.1, 1.0)
+        await it.until(lambda: drawn)
+        assert drawn == [0], "only the row that changed is drawn anew"
+
+    on("queue", test)
+
+
+def test_a_queue_that_another_program_holds_is_said_and_nothing_is_changed(queue: Queue) -> None:
+    number = add(queue, "one")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "one" in it.text())
+        other = sqlite3.connect(state_place().directory / "queue.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        await it.press("p")
+        assert "another program holds the queue" in it.said()
+        other.execute("ROLLBACK")
+        row = queue.batch(number)
+        assert row is not None
+        assert not row.paused
+
+    on("queue", test)
+
+
+def test_the_header_tells_engine_position_and_time_left_and_a_hold(queue: Queue) -> None:
+    add(queue, "one")
+    lock = hold_lock(state_place().directory)
+    assert lock is not None
+    announce(lock, Path("logs"), "test", ["auto", "cpu"])
+    told = {"seconds": {"denoise": 2.0, "decode": 0.5, "step": 0.1}, "device": "cpu", "memory_plan": ""}
+    queue.done(claim(queue), **told)
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "● idle" in it.text())
+        assert "gpu1" in it.text()
+        await it.until(lambda: "batch 1/1  2 left  ETA 0:05" in it.text())
+        await it.press("f7")
+        await it.until(lambda: "‖ held" in it.text())
+        assert queue.held() is not None
+        await it.press("f7")
+        await it.until(lambda: queue.held() is None)
+
+    on("queue", test)
+
+
+def test_a_batch_is_edited_as_a_copy(wantui: Wantui, small: list[str]) -> None:
+    batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--seed", 5, *small))
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "✓ ended" in it.text())
+        await it.press("e")
+        await it.until(lambda: it.app.screen.name == "compose")
+        screen = it.screen(ComposeScreen)
+        await it.until(lambda: screen.editor.text == TEMPLATE and screen.config)
+        assert screen.config is not None
+        assert screen.config.settings.model_settings.seed == 5
+
+    on("queue", test)
+
+
+# The monitor
+
+
+def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue: Queue, tmp_path: Path) -> None:
+    add(queue, "one")
+    strip = tmp_path / "strip.png"
+    Image.new("RGB", (80, 16), (255, 0, 0)).save(strip)
+
+    async def test(it: Under) -> None:
+        assert "nothing runs" in it.text()
+        taken = claim(queue)
+        await it.until(lambda: "red seed 42" in it.text())
+        for index in range(8):
+            figures = {"norm": 1.0, "velocity": 1.5, "turning": 0.3, "linearity": 0.97, "preview": str(strip)}
+            queue.step(taken, index, 20, 0.25, 1 - index / 20, **figures)
+        screen = it.screen(MonitorScreen)
+        await it.until(lambda: screen.current() and screen.current().step == 8)  # type: ignore[union-attr]
+        screen._draw_all()
+        await it.pilot.pause()
+        shown = it.text()
+        assert "8/20" in shown
+        assert "σ 0.650" in shown
+        assert "0.25 s/step  ETA 0:03" in shown
+        assert "linearity" in shown
+        assert "0.97" in shown
+        assert "after step 8" in shown
+        assert "▀" in it.cells("#preview Cells")
+        queue.done(taken, seconds={})
+        await it.until(lambda: "nothing runs" in it.text())
+
+    on("monitor", test)
+
+
+def test_several_workers_have_a_row_each_and_a_video_can_be_given_up(queue: Queue) -> None:
+    number = add(queue, "one")
+    claim(queue, "worker-0:1")
+    claim(queue, "worker-1:2")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "worker-0" in it.text() and "worker-1" in it.text())
+        await it.press("down", "c")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        await it.press("y")
+        await it.until(lambda: queue.cancelling() == {"worker-1:2"})
+        assert number
+
+    on("monitor", test)
+
+
+def test_the_log_of_the_batch_is_shown(queue: Queue) -> None:
+    add(queue, "one")
+    log = BatchFolder(Path("one").absolute()).log
+    log.parent.mkdir(parents=True)
+    log.write_text("2026-11-24 INFO loading nano\n")
+    claim(queue)
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "loading nano" in it.text())
+
+    on("monitor", test)
+
+
+# The library
+
+
+@pytest.fixture
+def made(wantui: Wantui, small: list[str]) -> BatchFolder:
+    """A batch of two variations by two seeds with stored latents."""
+    return batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--store-latents", *small))
+
+
+def test_a_batch_is_a_matrix_of_variations_by_seeds_and_a_cell_tells_its_video(made: BatchFolder) -> None:
+    async def test(it: Under) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: screen.manifest)
+        assert "2 variations by seeds 42 to 43" in it.text()
+        await it.press("enter", "down", "right")
+        entry = screen.entry()
+        assert entry is not None
+        assert (entry.variation, entry.number) == (1, 2)
+        await it.until(lambda: "blue, seed 43" in it.cells("#about"))
+        assert "a blue circle" in it.cells("#about")
+        assert "videos/prompt_001/video_002.mp4" in it.cells("#about")
+        await it.until(lambda: "▀" in it.cells("#sheet"))
+        await it.press("i")
+        await it.until(lambda: isinstance(it.app.screen, Reader))
+        assert '"seed": 43' in it.text()
+
+    on("library", test)
+
+
+def test_clips_are_played_and_two_are_compared_in_step(made: BatchFolder) -> None:
+    async def test(it: Under) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: screen.manifest)
+        await it.press("enter", "p")
+        player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
+        await it.until(lambda: player.count == 9)
+        assert "▀" in it.cells("#picture-0")
+        await it.press("space", "home", "right", "right")
+        assert player.place == 2
+        await it.press("left", "escape")
+        await it.press("c")
+        assert "mark a video first" in it.said()
+        await it.press("m", "down", "c")
+        player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
+        await it.until(lambda: len(player.frames) == 2)
+        assert "red seed 42   |   blue seed 42" in it.cells("#about")
+        await it.press("escape")
+
+    on("library", test)
+
+
+def test_a_clip_that_is_gone_or_damaged_is_said(made: BatchFolder) -> None:
+    made.clip(0, 1).write_bytes(b"not a clip")
+    made.clip(0, 2).unlink()
+
+    async def test(it: Under) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: screen.manifest)
+        await it.press("enter", "p")
+        await it.until(lambda: "is not a clip that can be read" in it.said())
+        await it.until(lambda: isinstance(it.app.screen, LibraryScreen))
+        await it.press("right", "p")
+        assert "it has no clip" in it.said()
+
+    on("library", test)
+
+
+def test_batches_are_searched_filtered_and_damaged_ones_named(made: BatchFolder, wantui: Wantui) -> None:
+    broken = made.root.parent / "broken"
+    broken.mkdir()
+    (broken / "batch.json").write_text("{")
+
+    async def test(it: Under) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: len(screen.shown) == 2)
+        assert "batch.json cannot be read" in it.text()
+        await it.press("slash")
+        await it.paste("circle red")
+        await it.until(lambda: [found.folder for found in screen.shown] == [made.root.resolve()])
+        await it.press("escape", "f")
+        await it.until(lambda: [found.folder.name for found in screen.shown] == ["broken"])
+
+    on("library", test)
+
+
+def test_the_path_is_copied_for_the_terminal_that_shows_us(made: BatchFolder) -> None:
+    async def test(it: Under) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: screen.manifest)
+        await it.press("y")
+        assert it.app.clipboard == str(made.clip(0, 1).resolve())
+
+    on("library", test)
+
+
+def test_a_batch_goes_to_the_trash_after_a_question(made: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    import send2trash
+
+    gone = []
+    monkeypatch.setattr(send2trash, "send2trash", lambda path: (gone.append(path), Path(path).rename(path + "-trash")))
+
+    async def test(it: Under) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: screen.manifest)
+        await it.press("delete")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        await it.press("y")
+        await it.until(lambda: "is in the trash" in it.said())
+        assert gone == [str(made.root.resolve())]
+
+    on("library", test)
+
+
+def test_what_is_missing_of_a_batch_is_queued_again(made: BatchFolder, queue: Queue) -> None:
+    made.clip(1, 1).unlink()
+
+    async def test(it: Under) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: screen.manifest)
+        await it.press("n")
+        await it.until(lambda: "1 videos" in it.said())
+        assert [video.state for video in queue.videos(1)] == ["done", "done", "queued", "done"]
+
+    with only_queued():
+        on("library", test)
+
+
+# The analysis
+
+
+def test_trajectories_are_a_table_that_is_sorted_filtered_and_grouped(made: BatchFolder) -> None:
+    videos = list(analyse(made.root))
+
+    async def test(it: Under) -> None:
+        screen = it.screen(AnalysisScreen)
+        await it.until(lambda: len(screen.shown) == 4)
+        await it.until(lambda: f"{videos[0].value('length'):.5g}" in it.text())
+        assert "straightness" in it.text()
+        assert "norm" in it.cells("#curve-cells")
+        await it.press("s")
+        lengths = [row.value("length") for row in screen.shown]  # type: ignore[union-attr]
+        assert lengths == sorted(video.value("length") for video in videos)
+        await it.press("S")
+        assert [row.value("length") for row in screen.shown] == lengths[::-1]  # type: ignore[union-attr]
+        await it.press("g")
+        await it.until(lambda: "red (n = 2)" in it.text())
+        await it.press("g", "slash")
+        await it.paste("blue")
+        await it.until(lambda: len(screen.shown) == 2)
+
+    on("analysis", test)
+
+
+def test_without_stored_latents_it_says_how_to_get_some() -> None:
+    async def test(it: Under) -> None:
+        await it.until(lambda: "no batch here has stored latents" in it.text())
+
+    on("analysis", test)
+
+
+# The GPU panel
+
+
+@pytest.mark.parametrize(
+    ("nvml", "shown"),
+    [
+        (FakeNvml(nvmlInit=12), "no GPU: no NVIDIA driver is installed"),
+        (FakeNvml(), "20.0/80.0 GB 25 %"),
+        (FakeNvml(gpus=2), "GPU1"),
+        (FakeNvml(nvmlDeviceGetMemoryInfo=15), "✗ lost"),
+        (FakeNvml(nvmlDeviceGetUtilizationRates=3), "N/A %"),
+    ],
+)
+def test_the_panel_tells_each_state_of_the_gpus(nvml: FakeNvml, shown: str) -> None:
+    async def test(it: Under) -> None:
+        await it.until(lambda: shown in it.cells("GpuPanel"))
+
+    on("queue", test, nvml=nvml)
+
+
+def test_the_panel_tells_who_holds_memory_and_what_was_foretold(queue: Queue) -> None:
+    add(queue, "one")
+    taken = claim(queue, "worker-0:4711")
+
+    async def test(it: Under) -> None:
+        memory = {"allocated": 9_000_000_000, "reserved": 11_000_000_000, "peak": 10_000_000_000}
+        queue.step(taken, 0, 20, 0.1, 1.0, **memory)
+        await it.press("f9")
+        await it.until(lambda: "ours 9.0 GB of 11.0 GB reserved" in it.cells("GpuPanel"))
+        assert "peak 10.0 GB" in it.cells("GpuPanel")
+        assert "of another container or user" in it.cells("GpuPanel")
+        assert "80.0 GB ┤" in it.cells("GpuPanel")
+        await it.press("f8")
+        assert not it.app.screen.query_one(GpuPanel).display
+
+    on("queue", test, nvml=FakeNvml())
+
+
+def test_a_manifest_is_not_needed_to_see_what_failed(queue: Queue) -> None:
+    """A batch whose folder is gone is listed, and opening it says so."""
+    add(queue, "gone", 1)
+    Path("gone").rmdir()
+    queue.failed(claim(queue), "the output folder is not there any more")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "✗ failed" in it.text())
+        await it.press("e")
+        assert "does not hold its config any more" in it.said()
+
+    on("queue", test)
+
+
+def test_manifest_and_screen_agree_on_what_is_done(made: BatchFolder) -> None:
+    manifest = read_manifest(made)
+
+    async def test(it: Under) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: screen.manifest)
+        states = [screen._state_of(row, column) for row in range(2) for column in range(2)]
+        assert states == [video.state for video in manifest.videos]
+
+    on("library", test)
