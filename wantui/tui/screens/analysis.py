@@ -73,12 +73,12 @@ class AnalysisScreen(Place):
         super().on_mount()
         search = self.query_one("#search", Input)
         search.cursor_blink, search.display = False, False
-        self.rows.focus()
+        self.set_focus(self.rows)
 
     def rest(self) -> None:
         search = self.query_one("#search", Input)
         search.value, search.display = "", False
-        self.rows.focus()
+        self.set_focus(self.rows)
 
     def come_back(self) -> None:
         self.read(self.folder)
@@ -204,7 +204,7 @@ class AnalysisScreen(Place):
 
     @on(Input.Submitted, "#search")
     def _searched(self) -> None:
-        self.rows.focus()
+        self.set_focus(self.rows)
 
     def action_sort(self) -> None:
         """The next column, and after the last one the order of the batch."""
@@ -219,7 +219,7 @@ class AnalysisScreen(Place):
     def action_search(self) -> None:
         search = self.query_one("#search", Input)
         search.display = True
-        search.focus()
+        self.set_focus(search)
 
     def action_groups(self) -> None:
         self.by_group = not self.by_group

@@ -127,7 +127,7 @@ class ComposeScreen(Place):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.query_one("#configs").focus()
+        self.set_focus(self.query_one("#configs"))
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
@@ -137,7 +137,7 @@ class ComposeScreen(Place):
     def rest(self) -> None:
         """Escape: out of whatever is typed in."""
         self.form.leave()
-        self.query_one("#configs").focus()
+        self.set_focus(self.query_one("#configs"))
 
     # The config
 
@@ -445,7 +445,7 @@ class ComposeScreen(Place):
     def action_enqueue(self) -> None:
         if self.outline is None or self.config is None:
             self.notify("there is nothing to queue: write a template first", severity="warning")
-            self.editor.focus()
+            self.set_focus(self.editor)
             return
         if self.outline.template != self.editor.text:
             self.set_timer(2 * DELAY_SECONDS, self.action_enqueue)
@@ -512,13 +512,13 @@ class ComposeScreen(Place):
         self._look_at_file()
 
     def action_focus_template(self) -> None:
-        self.editor.focus()
+        self.set_focus(self.editor)
 
     def action_focus_configs(self) -> None:
-        self.query_one("#configs", Widget).focus()
+        self.set_focus(self.query_one("#configs", Widget))
 
     def action_focus_settings(self) -> None:
-        self.form.rows.focus()
+        self.set_focus(self.form.rows)
 
     def action_focus_variations(self) -> None:
-        self.query_one("#variations", Widget).focus()
+        self.set_focus(self.query_one("#variations", Widget))

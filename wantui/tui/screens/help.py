@@ -29,7 +29,7 @@ class Help(ModalScreen[None]):
             yield Static(self.table())
 
     def on_mount(self) -> None:
-        self.query_one(VerticalScroll).focus()
+        self.set_focus(self.query_one(VerticalScroll))
 
     def about(self, widget: Widget) -> Table:
         """The keys of what has the focus."""

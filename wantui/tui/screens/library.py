@@ -113,14 +113,14 @@ class LibraryScreen(Place):
         self.query_one("#search", Input).cursor_blink = False
         self.query_one("#search").display = False
         self.sheets = not self.wantui.low_bandwidth
-        self.rows.focus()
+        self.set_focus(self.rows)
 
     def rest(self) -> None:
         search = self.query_one("#search", Input)
         if search.display:
             search.value = ""
             search.display = False
-        self.rows.focus()
+        self.set_focus(self.rows)
 
     def come_back(self) -> None:
         self.look()
@@ -199,7 +199,7 @@ class LibraryScreen(Place):
 
     @on(Rows.Chosen, "#batches")
     def _chosen(self) -> None:
-        self.matrix.focus()
+        self.set_focus(self.matrix)
 
     @on(Input.Changed, "#search")
     def _searching(self) -> None:
@@ -207,7 +207,7 @@ class LibraryScreen(Place):
 
     @on(Input.Submitted, "#search")
     def _searched(self) -> None:
-        self.rows.focus()
+        self.set_focus(self.rows)
 
     # One batch
 
@@ -328,7 +328,7 @@ class LibraryScreen(Place):
     def action_search(self) -> None:
         search = self.query_one("#search", Input)
         search.display = True
-        search.focus()
+        self.set_focus(search)
 
     def action_filter(self) -> None:
         self.filter = FILTERS[(FILTERS.index(self.filter) + 1) % len(FILTERS)]

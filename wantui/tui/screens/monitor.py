@@ -69,12 +69,12 @@ class MonitorScreen(Place):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.rows.focus()
+        self.set_focus(self.rows)
         self.auto = self.wantui.settings.preview_seconds > 0 and not self.wantui.low_bandwidth
         self.set_interval(SLOW_REDRAW_SECONDS if self.wantui.low_bandwidth else REDRAW_SECONDS, self._tick)
 
     def rest(self) -> None:
-        self.rows.focus()
+        self.set_focus(self.rows)
 
     def _tick(self) -> None:
         if self.is_current and self.running:

@@ -61,10 +61,10 @@ class QueueScreen(Place):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.batch_rows.focus()
+        self.set_focus(self.batch_rows)
 
     def rest(self) -> None:
-        self.batch_rows.focus()
+        self.set_focus(self.batch_rows)
 
     # Showing
 
@@ -192,7 +192,7 @@ class QueueScreen(Place):
 
     @on(Rows.Chosen, "#batches")
     def _opened(self) -> None:
-        self.video_rows.focus()
+        self.set_focus(self.video_rows)
         self._explain()
 
     @on(Rows.Chosen, "#videos")

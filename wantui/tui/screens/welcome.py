@@ -38,7 +38,7 @@ class Welcome(ModalScreen[None]):
                 yield Button("Run the demo (enter)", id="demo", variant="primary")
 
     def on_mount(self) -> None:
-        self.query_one("#demo").focus()
+        self.set_focus(self.query_one("#demo"))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "demo":

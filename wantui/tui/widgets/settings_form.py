@@ -134,7 +134,7 @@ class SettingsForm(Vertical):
         value = value_of(self.config, field.key)
         self.input.add_class("-open")
         self.input.value = "" if value is None else _plain(value)
-        self.input.focus()
+        self.screen.set_focus(self.input)
 
     def key_space(self) -> None:
         if self.rows.has_focus:
@@ -184,7 +184,7 @@ class SettingsForm(Vertical):
         self.fault = None
         self._explain()
         if had_focus:
-            self.rows.focus()
+            self.screen.set_focus(self.rows)
 
 
 def as_yaml(field: FormField, typed: str) -> str:

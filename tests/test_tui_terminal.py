@@ -1,0 +1,247 @@
+"""The application in real terminals: losing one, being killed, tmux from first key to finished videos, a browser."""
+
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Machine, manifest_of
+
+from wantui.tui.browser import COOKIE, LOOPBACK, BrowserServer
+from wantui.tui.drafts import Drafts, load_drafts, save_drafts
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    found = Machine(tmp_path)
+    save_drafts(found.place.directory, Drafts(welcomed=True))
+    yield found
+    found.shut_down()
+
+
+class Terminal:
+    """The application on a pseudo-terminal."""
+
+    def __init__(self, machine: Machine, *arguments: str, **env: str) -> None:
+        self.master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "wantui", *arguments],
+            cwd=machine.root,
+            env={**machine.env, "TERM": "xterm-256color", **env},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=_own_terminal,
+        )
+        os.close(slave)
+        self.shown, self.is_lost = b"", False
+        threading.Thread(target=self._show, daemon=True).start()
+
+    def _show(self) -> None:
+        """As a terminal does: what nobody takes would hold the application up."""
+        while not self.is_lost:
+            try:
+                if select.select([self.master], [], [], 0.05)[0]:
+                    self.shown += os.read(self.master, 65536)
+            except OSError:
+                return
+
+    def read(self) -> bytes:
+        """All that it has written so far."""
+        return self.shown
+
+    def until(self, what: Callable[[], Any], seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < deadline, self.read()[-2000:]
+            time.sleep(0.05)
+
+    def lose(self) -> None:
+        """The terminal goes away, as when an SSH connection drops."""
+        self.is_lost = True
+        time.sleep(0.1)
+        os.close(self.master)
+
+
+def _own_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_losing_the_terminal_ends_the_application_at_once_and_keeps_what_was_typed(machine: Machine) -> None:
+    terminal = Terminal(machine)
+    terminal.until(lambda: b"Compose" in terminal.read())
+    time.sleep(0.5)
+    os.write(terminal.master, b"t")
+    time.sleep(0.5)
+    os.write(terminal.master, b"a red (star)")
+    terminal.until(lambda: load_drafts(machine.place.directory).template == "a red (star)")
+    terminal.lose()
+    assert terminal.process.wait(timeout=5) is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_to_leave_is_obeyed_and_the_terminal_is_given_back(machine: Machine, number: int) -> None:
+    terminal = Terminal(machine)
+    terminal.until(lambda: b"Compose" in terminal.read())
+    time.sleep(0.5)
+    terminal.process.send_signal(number)
+    terminal.until(lambda: terminal.process.poll() is not None, 5)
+    assert b"\x1b[?1049l" in terminal.read(), "the alternate screen is left"
+
+
+def test_nothing_is_written_while_nothing_changes(machine: Machine) -> None:
+    terminal = Terminal(machine, "--low-bandwidth")
+    terminal.until(lambda: b"Compose" in terminal.read())
+    os.write(terminal.master, b"\x1b[19~")  # F8: what the machine's memory does is a change
+    time.sleep(3)
+    before = len(terminal.read())
+    time.sleep(3)
+    assert len(terminal.read()) == before
+    terminal.process.kill()
+    terminal.process.wait()
+
+
+def test_it_refuses_what_is_no_terminal_with_a_sentence(machine: Machine) -> None:
+    code, out, err = machine.call()
+    assert code == 2
+    assert "this is no terminal" in err
+    assert not out
+
+
+def test_it_never_loads_torch(machine: Machine) -> None:
+    terminal = Terminal(machine)
+    terminal.until(lambda: b"Compose" in terminal.read())
+    for key in b"2345":
+        os.write(terminal.master, bytes([key]))
+        time.sleep(0.3)
+    maps = Path(f"/proc/{terminal.process.pid}/maps").read_text()
+    assert "libtorch" not in maps
+    terminal.process.kill()
+    terminal.process.wait()
+
+
+class Tmux:
+    """A tmux server of its own."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.socket = machine, str(machine.root / "tmux")
+
+    def __call__(self, *arguments: str) -> str:
+        command = ["tmux", "-S", self.socket, *arguments]
+        return subprocess.run(command, env=self.machine.env, capture_output=True, text=True, check=True).stdout
+
+    def start(self) -> None:
+        self(*("new-session", "-d", "-s", "w", "-x", "80", "-y", "24", "-c", str(self.machine.root)))
+        self("send-keys", "-t", "w", f"{sys.executable} -m wantui", "Enter")
+
+    def keys(self, *keys: str) -> None:
+        self("send-keys", "-t", "w", *keys)
+
+    def shows(self, text: str) -> bool:
+        return text in self("capture-pane", "-p", "-t", "w")
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+def test_in_tmux_a_batch_is_composed_queued_left_by_a_killed_terminal_and_found_made(machine: Machine) -> None:
+    tmux = Tmux(machine)
+    try:
+        tmux.start()
+        machine.until(lambda: tmux.shows("Template"))
+        machine.until(lambda: tmux.shows("128x128") or tmux.shows("nano"))
+        tmux.keys("t")
+        tmux("send-keys", "-t", "w", "-l", "a large [red|blue] (circle)")
+        machine.until(lambda: tmux.shows("a large blue circle"))
+        tmux.keys("F5")
+        machine.until(lambda: machine.queue.batches())
+        machine.until(lambda: machine.queue.running())
+        tmux("kill-server")
+        machine.until(machine.ended)
+        (batch,) = machine.queue.batches()
+        assert {video.state for video in manifest_of(batch.folder).videos} == {"done"}
+        tmux.start()
+        machine.until(lambda: tmux.shows("Template"))
+        machine.until(lambda: tmux.shows("a large [red|blue] (circle)"))
+        tmux.keys("Escape")
+        time.sleep(0.3)
+        tmux.keys("2")
+        machine.until(lambda: tmux.shows("4/4"))
+        tmux.keys("q")
+        machine.until(lambda: not tmux.shows("4/4"))
+    finally:
+        subprocess.run(["tmux", "-S", tmux.socket, "kill-server"], capture_output=True, check=False)
+
+
+# In a browser
+
+
+def ask(server: BrowserServer, *requests: dict[str, Any]) -> list[tuple[int, str]]:
+    """Status and text of each request to a server, in one conversation."""
+    import asyncio
+
+    from aiohttp import CookieJar
+    from aiohttp.test_utils import TestClient, TestServer
+
+    async def talk() -> list[tuple[int, str]]:
+        answers = []
+        served = TestServer(await server._make_app())
+        jar = CookieJar(unsafe=True)
+        async with TestClient(served, cookie_jar=jar) as client:
+            for request in requests:
+                headers = {"Host": f"localhost:{served.port}", **request.get("headers", {})}
+                reply = await client.get(request["path"], headers=headers, allow_redirects=False)
+                answers.append((reply.status, await reply.text()))
+                if request.get("forget"):
+                    jar.clear()
+                for cookie in reply.cookies.values():
+                    jar.update_cookies({cookie.key: cookie.value})
+        return answers
+
+    return asyncio.run(talk())
+
+
+def test_the_token_opens_once_and_a_cookie_after_that() -> None:
+    server = BrowserServer(8000)
+    address = f"/?token={server.token}"
+    answers = ask(server, {"path": "/"}, {"path": address}, {"path": "/"}, {"path": address, "forget": True})
+    assert [status for status, _ in answers] == [403, 302, 200, 200]
+    assert "opens once" in answers[0][1]
+    assert [status for status, _ in ask(server, {"path": address})] == [403], "somebody else with the same address"
+
+
+def test_a_page_of_another_site_is_refused_even_with_the_token() -> None:
+    server = BrowserServer(8000)
+    address = f"/?token={server.token}"
+    foreign = [{"path": address, "headers": {"Host": "evil.example"}}]
+    foreign += [{"path": address, "headers": {"Origin": "http://evil.example"}}]
+    assert [status for status, _ in ask(server, *foreign)] == [403, 403]
+
+
+def test_it_listens_on_the_loopback_address_only_and_names_no_command_of_a_shell() -> None:
+    server = BrowserServer(8000)
+    assert server.host == LOOPBACK == "127.0.0.1"
+    assert "-m wantui" in server.command
+    assert COOKIE not in server.address
+
+
+def test_a_port_that_is_taken_is_said(machine: Machine) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, _, err = machine.call("serve", "--port", taken.getsockname()[1])
+    assert code == 2
+    assert "--port chooses another" in err
