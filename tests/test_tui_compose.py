@@ -1,6 +1,7 @@
 """Composing a batch on the screen: config, settings, template, variations, cost, and putting it on the queue."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
-from wantui.tui import app as app_module
 from wantui.tui.drafts import NAME, Drafts, load_drafts, save_drafts
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Ask, Confirm
@@ -25,12 +25,10 @@ from wantui.tui.widgets.rows import Rows
 
 
 @pytest.fixture(autouse=True)
-def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_engine() -> Iterator[None]:
     """What is put on the queue stays there."""
     with only_queued():
-        from wantui.engine import control
-
-        monkeypatch.setattr(app_module, "ensure_engine", control.ensure_engine)
+        yield
 
 
 def test_a_template_is_expanded_while_it_is_typed_with_its_marks_pieces_and_cost() -> None:

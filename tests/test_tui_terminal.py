@@ -29,19 +29,19 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 class Terminal:
-    """The application on a pseudo-terminal."""
+    """The application on a pseudo-terminal, which tells it by a signal when it goes away, or not."""
 
-    def __init__(self, machine: Machine, *arguments: str, **env: str) -> None:
+    def __init__(self, machine: Machine, *arguments: str, signals: bool = True) -> None:
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "wantui", *arguments],
             cwd=machine.root,
-            env={**machine.env, "TERM": "xterm-256color", **env},
+            env={**machine.env, "TERM": "xterm-256color"},
             stdin=slave,
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=_own_terminal,
+            preexec_fn=_own_terminal if signals else None,
         )
         os.close(slave)
         self.shown, self.is_lost = b"", False
@@ -80,8 +80,11 @@ def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def test_losing_the_terminal_ends_the_application_at_once_and_keeps_what_was_typed(machine: Machine) -> None:
-    terminal = Terminal(machine)
+@pytest.mark.parametrize("signals", [True, False])
+def test_losing_the_terminal_ends_the_application_at_once_and_keeps_what_was_typed(
+    machine: Machine, signals: bool
+) -> None:
+    terminal = Terminal(machine, signals=signals)
     terminal.until(lambda: b"Compose" in terminal.read())
     time.sleep(0.5)
     os.write(terminal.master, b"t")

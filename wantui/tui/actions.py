@@ -23,6 +23,8 @@ class Action:
     """In the footer."""
     priority: bool = False
     """Also where something is typed."""
+    opens_field: bool = False
+    """Leads to where something is typed: done before the next key is looked at, which would go astray otherwise."""
 
 
 SCREENS = {
@@ -51,7 +53,7 @@ APP = (
 
 COMPOSE = (
     Action("compose.queue", "f5,ctrl+g", "enqueue", "Queue it", "Put the batch on the queue.", priority=True),
-    Action("compose.template", "t", "focus_template", "Template", "Write the template."),
+    Action("compose.template", "t", "focus_template", "Template", "Write the template.", opens_field=True),
     Action("compose.configs", "c", "focus_configs", "Configs", "Choose a config."),
     Action("compose.settings", "s", "focus_settings", "Settings", "Change settings of the config."),
     Action("compose.list", "v", "focus_variations", "Variations", "Look through the variations.", show=False),
@@ -86,7 +88,7 @@ MONITOR = (
 )
 
 LIBRARY = (
-    Action("library.search", "slash", "search", "Search", "Find batches by name, prompt or model."),
+    Action("library.search", "slash", "search", "Search", "Find batches by name, prompt or model.", opens_field=True),
     Action("library.state", "f", "filter", "Filter", "Show all batches, those with failures, or unfinished ones."),
     Action("library.play", "p,space", "play", "Play", "Play the video in the terminal."),
     Action("library.mark", "m", "mark", "Mark", "Mark the video, to compare another with it."),
@@ -103,7 +105,7 @@ LIBRARY = (
 ANALYSIS = (
     Action("analysis.sort", "s", "sort", "Sort", "Sort by the next column."),
     Action("analysis.reverse", "S", "reverse", "Reverse", "Turn the order round.", show=False),
-    Action("analysis.filter", "slash", "search", "Filter", "Show the videos whose name holds a word."),
+    Action("analysis.filter", "slash", "search", "Filter", "Videos whose name holds a word.", opens_field=True),
     Action("analysis.groups", "g", "groups", "Groups", "Means of the variations, or single videos."),
     Action("analysis.batch", "b", "next_batch", "Batch", "Take the next batch with stored latents."),
 )
@@ -126,6 +128,9 @@ def all_actions() -> Iterator[Action]:
 def bindings(where: str) -> list[Binding]:
     """Textual's bindings of the application or of one screen."""
     return [
-        Binding(a.keys, a.action, a.label, show=a.show, priority=a.priority, tooltip=a.help, id=a.id)
+        Binding(a.keys, a.action, a.label, show=a.show, priority=a.priority or a.opens_field, tooltip=a.help, id=a.id)
         for a in TABLE[where]
     ]
+
+
+OPENS_FIELD = frozenset(action.action for action in all_actions() if action.opens_field)

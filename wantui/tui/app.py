@@ -3,12 +3,15 @@
 It is a client like any other: closing it, or losing its terminal, changes nothing for the engine.
 """
 
+import gc
 import importlib
 import os
 import platform
+import select
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +25,8 @@ from textual.screen import Screen
 from textual.signal import Signal
 
 from wantui import __version__
-from wantui.engine.control import ensure_engine, open_queue
+from wantui.engine import control
+from wantui.engine.control import open_queue
 from wantui.errors import UserError
 from wantui.gpu.sampler import Sample, Sampler
 from wantui.queue.place import Place
@@ -62,6 +66,12 @@ def _new_screen(name: str) -> Screen[Any]:
     module = importlib.import_module(f"wantui.tui.screens.{name}")
     screen: Screen[Any] = getattr(module, f"{name.capitalize()}Screen")()
     return screen
+
+
+def _collect_again() -> None:
+    """What is there after the start stays, and need not be looked through again."""
+    gc.freeze()
+    gc.enable()
 
 
 class WantuiApp(App[None]):
@@ -125,8 +135,11 @@ class WantuiApp(App[None]):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGHUP, signal.SIGTERM):
                 signal.signal(number, self._terminal_is_gone)
+            if not self.is_headless and os.isatty(0):
+                threading.Thread(target=self._watch_terminal, name="terminal", daemon=True).start()
         self.feed.start()
         self.sampler.start()
+        self.call_after_refresh(_collect_again)
         if not self.drafts.welcomed:
             from wantui.tui.screens.welcome import Welcome
 
@@ -138,6 +151,15 @@ class WantuiApp(App[None]):
         timer.daemon = True
         timer.start()
         self.exit()
+
+    def _watch_terminal(self) -> None:
+        """Not every terminal that goes away sends a signal; without one, reading from it would spin for ever."""
+        poll = select.poll()
+        poll.register(0, 0)  # of no interest but the end, which is always told
+        poll.poll()
+        self.call_later(self._terminal_is_gone)
+        time.sleep(LEAVING_SECONDS)
+        os._exit(1)
 
     def on_unmount(self) -> None:
         self.feed.stop()
@@ -306,7 +328,7 @@ class WantuiApp(App[None]):
     def start_engine(self, logs: Path | None = None) -> None:
         """Make sure that an engine runs; waits for it, and is therefore for a thread."""
         try:
-            ensure_engine(self.place, (logs or Path("logs")).absolute())
+            control.ensure_engine(self.place, (logs or Path("logs")).absolute())
         except UserError as error:
             self.call_later(self.notify, str(error), severity="error", timeout=20)
         self.feed.hurry()

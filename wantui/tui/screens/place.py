@@ -7,9 +7,10 @@ from textual.app import ComposeResult
 from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Static
+from textual.widgets import Footer, Input, Static, TextArea
 
 from wantui.gpu.sampler import Sample
+from wantui.tui.actions import OPENS_FIELD
 from wantui.tui.feed import QueueNews
 from wantui.tui.widgets.gpu_panel import GpuPanel
 from wantui.tui.widgets.header import Header
@@ -32,6 +33,10 @@ class Place(Screen[None]):
     @property
     def wantui(self) -> "WantuiApp":
         return cast("WantuiApp", self.app)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys that lead to a field are letters there."""
+        return not (action in OPENS_FIELD and isinstance(self.focused, Input | TextArea))
 
     def compose(self) -> ComposeResult:
         yield Header(self.NAME, self.wantui.host)

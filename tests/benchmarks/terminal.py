@@ -1,0 +1,283 @@
+"""What the terminal application costs on the wire, in time and in memory: python tests/benchmarks/terminal.py.
+
+Peers, in the same run on the same pseudo-terminal: a bare Textual application for the first paint, and a Textual
+ProgressBar and Sparkline that change once a second for the bytes of something that moves.
+"""
+
+import asyncio
+import json
+import os
+import pty
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Callable
+from fcntl import ioctl
+from pathlib import Path
+from struct import pack
+
+import click
+
+from wantui.models.catalogue import NANO
+from wantui.planning import Recipe
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import NewVideo
+from wantui.tui.drafts import Drafts, save_drafts
+
+SIZE = (140, 40)
+BARE = """
+from textual.app import App
+from textual.widgets import Static
+class Bare(App):
+    def compose(self):
+        yield Static("READY")
+Bare().run()
+"""
+MOVING = """
+from textual.app import App
+from textual.widgets import ProgressBar, Sparkline, Static
+class Moving(App):
+    def compose(self):
+        yield Static("READY")
+        yield ProgressBar(total=1000, show_eta=False)
+        yield Sparkline([1.0, 2.0] * 70, id="s")
+    def on_mount(self):
+        self.n = 0
+        self.set_interval(1, self.tick)
+    def tick(self):
+        self.n += 1
+        self.query_one(ProgressBar).advance(1)
+        self.query_one("#s", Sparkline).data = [float((i * self.n) % 7) for i in range(140)]
+Moving().run()
+"""
+
+
+class Terminal:
+    """A program on a pseudo-terminal of 140 x 40, whose output is counted as it comes."""
+
+    def __init__(self, *command: str) -> None:
+        self.master, slave = pty.openpty()
+        ioctl(slave, termios.TIOCSWINSZ, pack("HHHH", SIZE[1], SIZE[0], 0, 0))
+        self.began = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "TEXTUAL_ANIMATIONS": "none"},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.output, self.latest = bytearray(), 0.0
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                if select.select([self.master], [], [], 1.0)[0]:
+                    self.output += os.read(self.master, 65536)
+                    self.latest = time.perf_counter()
+            except OSError:
+                return
+
+    def until(self, sign: bytes, after: int = 0, seconds: float = 30.0) -> float:
+        """Seconds since the start until it has written something."""
+        while sign not in self.output[after:]:
+            if time.perf_counter() - self.began > seconds:
+                raise TimeoutError(f"{sign!r} never came: {bytes(self.output[-500:])!r}")
+            time.sleep(0.001)
+        return time.perf_counter() - self.began
+
+    def rate(self, seconds: float) -> float:
+        """Bytes a second."""
+        before = len(self.output)
+        time.sleep(seconds)
+        return (len(self.output) - before) / seconds
+
+    def keys(self, text: bytes) -> None:
+        os.write(self.master, text)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+def wantui(*options: str) -> Terminal:
+    return Terminal("-m", "wantui", *options)
+
+
+def first_paint(rounds: int) -> None:
+    """Until what is drawn is whole: all panes of Compose, with the configs and the settings in them."""
+    ours, bare = [], []
+    for _ in range(rounds):
+        for command, sign, times in ((("-m", "wantui"), b"store_latents", ours), (("-c", BARE), b"READY", bare)):
+            terminal = Terminal(*command)
+            times.append(terminal.until(sign))
+            terminal.close()
+    a, b = statistics.median(ours), statistics.median(bare)
+    click.echo(f"first full paint: {a:.2f} s; a bare Textual application {b:.2f} s; ratio {a / b:.1f}")
+
+
+def a_queue_that_runs(stop: threading.Event) -> None:
+    """Two workers' events, two steps a second each, as an engine would write them."""
+    queue = Queue(state_place().directory)
+    recipe = Recipe(
+        model=NANO.name, revision=None, prompt="a circle", negative_prompt="", seed=1, sampler="unipc", steps=1000,
+        flow_shift=3.0, guidance_scale=4.0, width=128, height=128, frames=17, fps=8, dtype="float32",
+    )  # fmt: skip
+    folder = Path(tempfile.mkdtemp())
+    queue.add(folder, "auto", [NewVideo(i, f"red seed {i}", recipe.to_json(), 1000) for i in range(6)])
+    claims = [queue.claim(f"worker-{i}:{os.getpid()}", ("auto",)) for i in range(2)]
+    index = 0
+    while not stop.is_set():
+        for claim in claims:
+            assert claim is not None
+            figures = {"norm": 1.0, "velocity": 1.5 + index % 7 / 10, "turning": 0.3, "linearity": 0.97}
+            queue.step(claim, index % 1000, 1000, 0.5, 1 - index % 1000 / 1000, **figures)
+        index += 1
+        stop.wait(0.5)
+    for claim in claims:
+        assert claim is not None
+        queue.cancelled(claim)
+    queue.close()
+
+
+def bytes_on_the_wire(seconds: float) -> None:
+    terminal = wantui()
+    terminal.until(b"store_latents")
+    terminal.keys(b"\x1b[19~")  # F8 hides the panel, whose figures change
+    time.sleep(3)
+    click.echo(f"nothing changes: {terminal.rate(seconds):.0f} B/s")
+    terminal.close()
+    peer = Terminal("-c", MOVING)
+    peer.until(b"READY")
+    time.sleep(1)
+    moving = peer.rate(seconds)
+    peer.close()
+    stop = threading.Event()
+    engine = threading.Thread(target=a_queue_that_runs, args=(stop,))
+    engine.start()
+    try:
+        for options in ((), ("--low-bandwidth",)):
+            terminal = wantui(*options)
+            terminal.until(b"store_latents")
+            terminal.keys(b"3")
+            terminal.until(b"Path so far")
+            time.sleep(3)
+            rate = terminal.rate(max(seconds, 20.0) if options else seconds)
+            name = " ".join(options) or "as it is"
+            click.echo(
+                f"monitor of two workers and panel, {name}: {rate:,.0f} B/s; "
+                f"a ProgressBar and a Sparkline at 1 Hz {moving:,.0f} B/s; ratio {rate / moving:.2f}"
+            )
+            terminal.close()
+    finally:
+        stop.set()
+        engine.join()
+
+
+def key_to_paint(presses: int) -> None:
+    """While two processes keep the processors busy."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    terminal = wantui()
+    try:
+        terminal.until(b"store_latents")
+        time.sleep(2)
+        times = []
+        for press in range(presses):
+            before, began = len(terminal.output), time.perf_counter()
+            terminal.keys(b"\x1b[B" if press % 8 < 4 else b"\x1b[A")
+            while len(terminal.output) == before and time.perf_counter() - began < 1:
+                time.sleep(0.0005)
+            times.append(1000 * (time.perf_counter() - began))
+            time.sleep(0.05)
+        times.sort()
+        click.echo(
+            f"key to paint beside two busy processes: median {statistics.median(times):.0f} ms, "
+            f"95th percentile {times[int(0.95 * len(times))]:.0f} ms"
+        )
+    finally:
+        terminal.close()
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def soak(ticks: int) -> None:
+    """Two days at one news and one look at the GPUs a second, without the waiting."""
+    import psutil
+    from textual.pilot import Pilot
+
+    from wantui.queue.rows import BatchRow, Event, VideoRow
+    from wantui.tui.app import NewsCame, SampleCame, WantuiApp
+    from wantui.tui.feed import QueueNews
+    from wantui.tui.settings import TuiSettings
+
+    process = psutil.Process()
+
+    async def run() -> None:
+        app = WantuiApp(state_place(), TuiSettings(bell=False), host="soak")
+        app.drafts.welcomed = True
+        async with app.run_test(size=SIZE) as pilot:
+            await wait(pilot)
+            app.feed.stop()
+            app.sampler.stop()
+            await pilot.press("3")
+            sizes = []
+            for tick in range(ticks):
+                video, step = tick // 50 + 1, tick % 50
+                batch = BatchRow(1, Path("/outputs/b"), "auto", False, 0.0, {"running": 1, "queued": 5})
+                row = VideoRow(video, 1, video, "red", "running", 0, "worker-0:1", step, 50, 0, 0.0, None, None)
+                data = {"step": step + 1, "steps": 50, "seconds": 0.5, "sigma": 1 - step / 50, "norm": 1.0,
+                        "velocity": 1.0 + step / 50, "turning": 0.2, "linearity": 0.9}  # fmt: skip
+                events = [Event(10**6 + tick, 0.0, 1, video, "step", data)]
+                if step == 0:
+                    events.insert(0, Event(10**6 + tick, 0.0, 1, video, "started", {"title": "red", "steps": 50}))
+                    events.insert(0, Event(10**6 + tick, 0.0, 1, video - 1, "done", {"title": "red"}))
+                app.post_message(NewsCame(QueueNews((batch,), (row,), None, None, {}, tuple(events))))
+                if app.gpus.sample is not None:
+                    app.post_message(SampleCame(app.gpus.sample))
+                if tick % 100 == 99:
+                    await pilot.pause()
+                    app.screen._draw_all()  # type: ignore[attr-defined]
+                if tick % (ticks // 8) == ticks // 8 - 1:
+                    sizes.append(process.memory_info().rss)
+            grown = (sizes[-1] - sizes[2]) / 1e6
+            shown = ", ".join(f"{size / 1e6:.0f}" for size in sizes)
+            click.echo(f"soak of {ticks:,} ticks: {shown} MB; the last five eighths added {grown:.1f} MB")
+
+    async def wait(pilot: Pilot[None]) -> None:
+        await pilot.pause(1.0)
+
+    asyncio.run(run())
+
+
+@click.command()
+@click.option("--rounds", default=7, show_default=True, help="Starts for the first paint.")
+@click.option("--seconds", default=10.0, show_default=True, help="For which bytes are counted.")
+@click.option("--ticks", default=2 * 86_400, show_default=True, help="Of the soak.")
+def main(rounds: int, seconds: float, ticks: int) -> None:
+    """Print all figures."""
+    with tempfile.TemporaryDirectory() as state:
+        os.environ["XDG_STATE_HOME"] = state
+        save_drafts(state_place().directory, Drafts(welcomed=True))
+        parts: list[Callable[[], None]] = [
+            lambda: first_paint(rounds),
+            lambda: bytes_on_the_wire(seconds),
+            lambda: key_to_paint(200),
+            lambda: soak(ticks),
+        ]
+        for part in parts:
+            part()
+        assert json.loads((state_place().directory / "tui.json").read_text())["welcomed"]
+
+
+if __name__ == "__main__":
+    main()
