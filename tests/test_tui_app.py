@@ -10,7 +10,6 @@ from conftest import only_queued
 from screens import Under, application, run
 from test_sampler import FakeNvml
 from test_tui_screens import RECIPE, claim
-from textual.widgets import Footer
 
 from wantui.errors import UserError
 from wantui.queue.place import state_place
@@ -258,7 +257,7 @@ def test_the_footer_shows_the_keys_of_the_screen() -> None:
         async with application() as it:
             await it.press("2")
             await it.until(lambda: "Retry" in it.text().splitlines()[-1])
-            assert it.app.screen.query_one(Footer).display
+            assert "? Help" in it.text().splitlines()[-1]
 
     run(test)
 

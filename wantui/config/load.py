@@ -22,6 +22,8 @@ UNSUPPORTED_SECTIONS = {
 IGNORED_SECTIONS = {"output_settings": "nothing ever read this section"}
 NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 """What PyYAML raises for values of a tagged or date-like form that hold something else, and for endless nesting."""
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""In C where PyYAML was built with it, as its wheels are: eight configs are summarised while a screen is drawn."""
 Key = tuple[str, ...]
 
 
@@ -96,7 +98,7 @@ class _Reader:
 
     def read(self, text: str) -> dict[str, Any]:
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            node = yaml.compose(text, Loader=LOADER)
         except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             reason = getattr(error, "problem", None) or str(error)

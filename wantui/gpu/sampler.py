@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import psutil
-
 POWER_SECONDS, TEMPERATURE_SECONDS, PROCESS_SECONDS, RETRY_SECONDS = 2.0, 5.0, 5.0, 10.0
 
 
@@ -90,6 +88,8 @@ class Sampler(threading.Thread):
         self._ended.set()
 
     def run(self) -> None:
+        import psutil
+
         psutil.cpu_percent()
         while not self._ended.is_set():
             self.tell(self.sample())
@@ -97,6 +97,8 @@ class Sampler(threading.Thread):
 
     def sample(self) -> Sample:
         """Look once."""
+        import psutil
+
         memory = psutil.virtual_memory()
         gpus = self._gpus()
         why = "" if gpus else self._why
@@ -190,6 +192,8 @@ class Sampler(threading.Thread):
         return found if found and found[0] else None
 
     def _processes(self, handle: Any) -> tuple[GpuProcess, ...]:
+        import psutil
+
         found = []
         for entry in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle):
             try:

@@ -1,6 +1,7 @@
 """What tells one set of weights from another: a digest of local files, the commit of a model from the hub."""
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 SAMPLE = 64 * 1024
@@ -13,11 +14,19 @@ def fingerprint(directory: Path) -> str:
     Files over 16 MiB are sampled: 256 stretches of 64 KiB, evenly spread, the first and the last bytes among them. A
     fine-tune or merge changes all of a tensor and is seen; a single flipped bit in a large file may not be.
     """
-    digest = hashlib.sha256()
+    found = []
     for path in sorted(directory.rglob("*")):
-        if path.suffix not in (".json", ".safetensors", ".model", ".bin", ".gguf") or not path.is_file():
-            continue
-        size = path.stat().st_size
+        if path.suffix in (".json", ".safetensors", ".model", ".bin", ".gguf") and path.is_file():
+            stat = path.stat()
+            found.append((path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+    return _fingerprint(directory, tuple(found))
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(directory: Path, files: tuple[tuple[Path, int, int, int], ...]) -> str:
+    """Files are read again only when their size or time has changed: a template is planned at every key."""
+    digest = hashlib.sha256()
+    for path, size, _, _ in files:
         digest.update(f"{path.relative_to(directory).as_posix()}\0{size}\0".encode())
         with path.open("rb") as file:
             if size <= SAMPLES * SAMPLE:

@@ -16,7 +16,6 @@ from textual.worker import get_current_worker
 
 from wantui.config import Config, ConfigError, dump
 from wantui.engine.costs import Cost, costs
-from wantui.engine.enqueue import check_device, enqueue, new_batch
 from wantui.errors import UserError
 from wantui.models.pieces import pieces, tokenizer_file
 from wantui.planning import Outline, PastVideo, outline_batch, past_videos, plan_batch
@@ -32,7 +31,6 @@ from wantui.tui.compose_draft import (
     save_config,
 )
 from wantui.tui.feed import ENDS, QueueNews
-from wantui.tui.screens.dialogs import Ask, Confirm
 from wantui.tui.screens.place import Place
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.rows import Rows
@@ -128,11 +126,8 @@ class ComposeScreen(Place):
     def on_mount(self) -> None:
         super().on_mount()
         self.set_focus(self.query_one("#configs"))
-        self.call_after_refresh(self._begin)
-
-    def _begin(self) -> None:
-        self.find_sources()
         self._load()
+        self.call_after_refresh(self.find_sources)
 
     def rest(self) -> None:
         """Escape: out of whatever is typed in."""
@@ -169,6 +164,8 @@ class ComposeScreen(Place):
     def _choose(self, message: Rows.Chosen) -> None:
         source, drafts = self.sources[message.index], self.wantui.drafts
 
+        from wantui.tui.screens.dialogs import Confirm
+
         def take(sure: bool | None = True) -> None:
             if sure:
                 drafts.config, drafts.text, drafts.changes = source.name, None, {}
@@ -200,7 +197,7 @@ class ComposeScreen(Place):
         self.form.show(self.config, set(drafts.changes))
         self.query_one("#configs").refresh()
         self._settings_title()
-        self._expand_soon()
+        self.call_after_refresh(self._expand_soon)
 
     def _settings_title(self) -> None:
         drafts = self.wantui.drafts
@@ -256,6 +253,8 @@ class ComposeScreen(Place):
         if self.config is None:
             self.notify("this config cannot be used, and is not saved", severity="error")
             return
+        from wantui.tui.screens.dialogs import Ask, Confirm
+
         text = dump(self.config.settings)
 
         def save(path: Path) -> None:
@@ -462,6 +461,8 @@ class ComposeScreen(Place):
     @work(thread=True, group="enqueue", exit_on_error=False)
     def put_on_queue(self, config: Config, template: str, is_demo: bool) -> None:
         """Make the folder, queue the videos, and see that an engine runs."""
+        from wantui.engine.enqueue import check_device, enqueue, new_batch  # with what workers are started by
+
         app, place = self.wantui, self.wantui.place
         try:
             batch = plan_batch(config, template)

@@ -7,13 +7,14 @@ from textual.app import ComposeResult
 from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Input, Static, TextArea
+from textual.widgets import Input, Static, TextArea
 
 from wantui.gpu.sampler import Sample
 from wantui.tui.actions import OPENS_FIELD
 from wantui.tui.feed import QueueNews
 from wantui.tui.widgets.gpu_panel import GpuPanel
 from wantui.tui.widgets.header import Header
+from wantui.tui.widgets.keys import Keys
 
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
@@ -44,7 +45,7 @@ class Place(Screen[None]):
         with Container(id="body"):
             yield from self.body()
         yield GpuPanel(self.wantui.gpus)
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     def body(self) -> Iterable[Widget]:
         """The widgets between header and GPU panel."""

@@ -12,11 +12,11 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.screen import ModalScreen
-from textual.widgets import Footer
 from textual.worker import get_current_worker
 
 from wantui.tui.plots import half_blocks
 from wantui.tui.widgets.cells import Cells
+from wantui.tui.widgets.keys import Keys
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +71,7 @@ class Player(ModalScreen[None]):
                 with Vertical():
                     yield Cells(id=f"picture-{number}")
         yield Cells(id="about")
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     def on_mount(self) -> None:
         self.query_one("#about", Cells).styles.height = 1

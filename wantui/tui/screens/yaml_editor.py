@@ -5,9 +5,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Static, TextArea
+from textual.widgets import Static, TextArea
 
 from wantui.config import ConfigError, parse_config
+from wantui.tui.widgets.keys import Keys
 
 
 class YamlEditor(ModalScreen[str | None]):
@@ -32,7 +33,7 @@ class YamlEditor(ModalScreen[str | None]):
             dialog.border_title = self.source
             yield TextArea(self.text, show_line_numbers=True, tab_behavior="indent")
             yield Static("", markup=False, classes="fault")
-        yield Footer(show_command_palette=False)
+        yield Keys()
 
     def on_mount(self) -> None:
         self.query_one(TextArea).cursor_blink = False

@@ -1,0 +1,61 @@
+"""The last line of every screen: the keys that do something here.
+
+Textual's own footer makes a widget for each key, three dozen of them, and makes all of them anew whenever the focus
+moves. That was a quarter of the start, and most of the bytes of a step from pane to pane.
+"""
+
+from rich.style import Style
+from rich.text import Text
+from textual.events import Click, Resize
+from textual.screen import Screen
+
+from wantui.tui.widgets.cells import Cells
+
+
+class Keys(Cells):
+    """As many keys as there is room for, help and palette always among them."""
+
+    DEFAULT_CSS = """
+    Keys { height: 1; background: $panel; padding: 0 1; }
+    """
+    ALWAYS = ("help", "command_palette")
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, self._changed)
+
+    def _changed(self, screen: Screen[object]) -> None:
+        if self.screen.is_current:
+            self.draw()
+
+    def on_resize(self, event: Resize) -> None:
+        self.draw()
+
+    def draw(self) -> None:
+        width = self.content_size.width
+        if not width:
+            return
+        found = {}
+        for active in self.screen.active_bindings.values():
+            if active.binding.show and active.enabled and active.binding.action not in found:
+                found[active.binding.action] = active.binding
+        always = [found.pop(name) for name in self.ALWAYS if name in found]
+        room = width - sum(len(self.app.get_key_display(b)) + len(b.description) + 3 for b in always)
+        line, self._places = Text(no_wrap=True), []
+        for binding in [*found.values(), *always]:
+            key = self.app.get_key_display(binding)
+            needed = len(key) + len(binding.description) + 3
+            if binding not in always:
+                if needed > room:
+                    continue
+                room -= needed
+            self._places.append((len(line), len(line) + needed, binding.key))
+            line.append(key, self.colour("accent") + Style(bold=True))
+            line.append(f" {binding.description}  ")
+        self.show([line])
+
+    _places: list[tuple[int, int, str]] = []
+
+    def on_click(self, event: Click) -> None:
+        for start, end, key in self._places:
+            if start <= event.x - self.gutter.left < end:
+                self.app.simulate_key(key)
