@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Wantui, batch
 from processes import Machine, manifest_of
 
 from wantui.tui.browser import COOKIE, LOOPBACK, BrowserServer
@@ -31,12 +32,12 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 class Terminal:
     """The application on a pseudo-terminal, which tells it by a signal when it goes away, or not."""
 
-    def __init__(self, machine: Machine, *arguments: str, signals: bool = True) -> None:
+    def __init__(self, machine: Machine, *arguments: str, signals: bool = True, **env: str) -> None:
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "wantui", *arguments],
             cwd=machine.root,
-            env={**machine.env, "TERM": "xterm-256color"},
+            env={**machine.env, "TERM": "xterm-256color", **env},
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -115,6 +116,28 @@ def test_nothing_is_written_while_nothing_changes(machine: Machine) -> None:
     assert len(terminal.read()) == before
     terminal.process.kill()
     terminal.process.wait()
+
+
+def test_a_clip_is_played_in_pixels_where_the_terminal_shows_them(wantui: Wantui, small: list[str]) -> None:
+    batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, *small))
+    machine = Machine(Path.cwd())
+    save_drafts(machine.place.directory, Drafts(welcomed=True))
+    terminal = Terminal(machine, TERM="xterm-kitty")
+    try:
+        terminal.until(lambda: b"Compose" in terminal.read())
+        time.sleep(0.5)
+        os.write(terminal.master, b"4")
+        terminal.until(lambda: b"single" in terminal.read())
+        os.write(terminal.master, b"P")
+        terminal.until(lambda: b"any key ends" in terminal.read())
+        assert b"\x1b_Ga=T,f=100" in terminal.read()
+        drawn = len(terminal.read())
+        os.write(terminal.master, b"x")
+        terminal.until(lambda: b"Batches" in terminal.read()[drawn:])
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+        machine.shut_down()
 
 
 def test_it_refuses_what_is_no_terminal_with_a_sentence(machine: Machine) -> None:

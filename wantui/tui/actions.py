@@ -91,6 +91,7 @@ LIBRARY = (
     Action("library.search", "slash", "search", "Search", "Find batches by name, prompt or model.", opens_field=True),
     Action("library.state", "f", "filter", "Filter", "Show all batches, those with failures, or unfinished ones."),
     Action("library.play", "p,space", "play", "Play", "Play the video in the terminal."),
+    Action("library.pixels", "P", "play_pixels", "Pixels", "Play in pixels: Kitty's protocol, or Sixel.", show=False),
     Action("library.mark", "m", "mark", "Mark", "Mark the video, to compare another with it."),
     Action("library.compare", "c", "compare", "Compare", "Play the marked video and this one side by side."),
     Action("library.recipe", "i", "recipe", "Recipe", "Show all that determines the video."),

@@ -1,5 +1,6 @@
 """The library: all batch folders, newest first; one of them as a matrix of variations by seeds; one cell in detail."""
 
+import itertools
 import json
 import sys
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Literal
 from rich.style import Style
 from rich.text import Text
 from textual import on, work
-from textual.app import ComposeResult
+from textual.app import ComposeResult, SuspendNotSupported
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input
@@ -26,7 +27,7 @@ from wantui.tui.feed import ENDS, QueueNews
 from wantui.tui.plots import half_blocks
 from wantui.tui.screens.dialogs import Confirm, Reader
 from wantui.tui.screens.place import Place
-from wantui.tui.screens.player import Player
+from wantui.tui.screens.player import LONGEST, Player
 from wantui.tui.screens.queue import edit_copy
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.matrix import Matrix
@@ -342,6 +343,22 @@ class LibraryScreen(Place):
         if (found := self.clip()) is not None:
             entry, path = found
             self.app.push_screen(Player([(path, self._title_of(entry))], entry.recipe.fps))
+
+    def action_play_pixels(self) -> None:
+        from wantui.storage.mp4 import read_frames
+        from wantui.tui.graphics import play_on_terminal
+
+        if (found := self.clip()) is None:
+            return
+        entry, path = found
+        try:
+            frames = list(itertools.islice(read_frames(path), LONGEST))
+            with self.app.suspend():
+                play_on_terminal(frames, entry.recipe.fps, self._title_of(entry))
+        except UserError as error:
+            self.notify(str(error), severity="error", timeout=12)
+        except SuspendNotSupported:
+            self.notify("this needs a terminal; p plays in half blocks", severity="warning")
 
     def action_mark(self) -> None:
         if (found := self.clip()) is not None:

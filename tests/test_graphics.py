@@ -1,0 +1,140 @@
+"""Pictures in pixels: what is sent to a terminal, read back as a terminal reads it; and curves and half blocks."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from wantui.tui.graphics import fitting, kitty, play, protocol_of, sixel
+from wantui.tui.plots import bar, braille, half_blocks, sparkline
+
+Picture = NDArray[np.uint8]
+
+
+def picture(height: int = 13, width: int = 20) -> Picture:
+    """Four flat colours, whose values Sixel's percents hold exactly."""
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 51, 255], [255, 255, 102]], dtype=np.uint8)
+    return colours[np.random.default_rng(0).integers(4, size=(height, width))]
+
+
+def read_sixel(data: bytes) -> Picture:
+    """As a terminal does: registers of colour, runs, carriage returns and bands."""
+    text = data.decode()
+    assert text.startswith('\x1bPq"1;1;')
+    assert text.endswith("\x1b\\")
+    width, height = map(int, re.match(r'\x1bPq"1;1;(\d+);(\d+)', text).groups())  # type: ignore[union-attr]
+    shown = np.zeros((height + 6, width, 3), dtype=np.uint8)
+    colours: dict[int, list[int]] = {}
+    top = x = current = 0
+    body = text[text.index(";", 8) :]
+    body = re.sub(r"^[\d;]+", "", body)
+    for define, r, g, b, pick, count, char in re.findall(
+        r"#(\d+);2;(\d+);(\d+);(\d+)|#(\d+)|(?:!(\d+))?([?-~$-])", body[:-2]
+    ):
+        if define:
+            colours[int(define)] = [round(int(v) * 255 / 100) for v in (r, g, b)]
+        elif pick:
+            current = int(pick)
+        elif char == "$":
+            x = 0
+        elif char == "-":
+            x, top = 0, top + 6
+        else:
+            run = slice(x, x + int(count or 1))
+            for row in range(6):
+                if (ord(char) - 63) >> row & 1:
+                    shown[top + row, run] = colours[current]
+            x = run.stop
+    return shown[:height]
+
+
+def test_sixel_is_read_back_as_the_picture_it_was() -> None:
+    assert (read_sixel(sixel(picture())) == picture()).all()
+
+
+def test_kittys_commands_hold_the_picture_and_its_place() -> None:
+    large = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    commands = re.findall(rb"\x1b_G([^;]*);([^\x1b]*)\x1b\\", kitty(large, 30, 12))
+    assert len(commands) > 1
+    assert b"c=30,r=12" in commands[0][0]
+    assert [b"m=1" in keys for keys, _ in commands] == [True] * (len(commands) - 1) + [False]
+    assert all(len(part) <= 4096 for _, part in commands)
+    data = base64.standard_b64decode(b"".join(part for _, part in commands))
+    assert (np.asarray(Image.open(io.BytesIO(data))) == large).all()
+
+
+@pytest.mark.parametrize(
+    ("environ", "protocol"),
+    [
+        ({"TERM": "xterm-kitty"}, "kitty"),
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": "WezTerm"}, "kitty"),
+        ({"TERM": "foot"}, "sixel"),
+        ({"TERM": "xterm-256color"}, None),
+        ({"TERM": "tmux-256color", "KITTY_WINDOW_ID": "1"}, None),
+        ({"TERM": "foot", "TMUX": "/tmp/tmux"}, None),
+    ],
+)
+def test_a_terminal_is_known_by_its_environment(environ: dict[str, str], protocol: str | None) -> None:
+    assert protocol_of(environ) == protocol
+
+
+def test_a_picture_keeps_its_proportions() -> None:
+    columns, rows = fitting((832, 480), 80, 23)
+    assert columns == 80
+    assert 80 * 8 / (rows * 16) == pytest.approx(832 / 480, rel=0.03)
+    assert fitting((128, 128), 80, 23) == (46, 23)
+
+
+@pytest.mark.parametrize("protocol", ["kitty", "sixel"])
+def test_frames_are_played_in_order_and_over_again_until_a_key(protocol: str) -> None:
+    written: list[bytes] = []
+    ends = iter([False] * 4 + [True])
+    play(
+        [picture(), picture()[::-1]],
+        1000.0,
+        protocol,  # type: ignore[arg-type]
+        "red",
+        written.append,
+        lambda seconds: next(ends),
+        (40, 10),
+    )
+    assert [re.search(rb"(\d)/2  red", part).group(1) for part in written[1:-1]] == [b"1", b"2", b"1", b"2", b"1"]  # type: ignore[union-attr]
+    assert written[-1].endswith(b"\x1b[2J\x1b[H")
+
+
+def test_a_curve_between_fixed_bounds_lies_where_its_values_are() -> None:
+    assert braille([0.0] * 8, 4, 2, 0, 1) == ["    ", "⣀⣀⣀⣀"]
+    assert braille([1.0] * 8, 4, 2, 0, 1) == ["⠉⠉⠉⠉", "    "]
+    assert braille([0.0, None, float("nan"), float("inf")], 2, 1, 0, 1) == ["⡀ "]
+    assert braille([5.0, -5.0], 1, 1, 0, 1) == ["⢹"], "what is beyond the bounds is drawn at them"
+
+
+@pytest.mark.parametrize("values", [[], [None], [float("nan")], [float("inf"), None]])
+def test_what_is_not_finite_breaks_no_curve(values: list[float | None]) -> None:
+    assert sparkline(values, 5) == "     "
+    assert braille(values, 3, 1, 0, 1) == ["   "]
+
+
+def test_a_sparkline_goes_from_the_least_to_the_greatest() -> None:
+    assert sparkline([0.0, 1.0, 2.0], 3) == "▁▅█"
+    assert sparkline([3.0, 3.0], 4) == "▁▁  "
+
+
+@pytest.mark.parametrize(
+    ("share", "drawn"), [(0, "────"), (0.5, "██──"), (1, "████"), (2, "████"), (float("nan"), "────")]
+)
+def test_a_bar_is_full_at_one(share: float, drawn: str) -> None:
+    assert bar(share, 4) == drawn
+
+
+def test_half_blocks_hold_two_pixels_each() -> None:
+    shown = half_blocks(picture(4, 6), 6, 2)
+    assert len(shown) == 2
+    assert [len(line.plain) for line in shown] == [6, 6]
+    upper = shown[0].spans[0].style
+    r, g, b = picture(4, 6)[0, 0].tolist()
+    assert upper.color.triplet == (r, g, b)  # type: ignore[union-attr]

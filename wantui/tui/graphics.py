@@ -1,0 +1,163 @@
+"""Pictures in pixels, for terminals that can: the Kitty graphics protocol and Sixel.
+
+A terminal is known by its environment; asking it would take an answer that may never come. Inside tmux or screen
+nothing is assumed, because they pass pictures on only when they are told to.
+"""
+
+import base64
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Literal
+
+from wantui.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Protocol = Literal["kitty", "sixel"]
+KITTY_PROGRAMS = {"WezTerm", "ghostty"}
+SIXEL_TERMS = {"foot", "foot-extra", "mlterm", "yaft-256color", "xterm-sixel", "contour"}
+CHUNK = 4096
+"""Characters of base64 in one command, as the protocol allows."""
+CELL = (8, 16)
+"""Width and height of a character in pixels, where the terminal does not tell."""
+
+
+def protocol_of(environ: Mapping[str, str]) -> Protocol | None:
+    """What a terminal understands, as far as its environment tells."""
+    if "TMUX" in environ or environ.get("TERM", "").startswith(("screen", "tmux")):
+        return None
+    if "KITTY_WINDOW_ID" in environ or environ.get("TERM") in ("xterm-kitty", "xterm-ghostty"):
+        return "kitty"
+    if environ.get("TERM_PROGRAM") in KITTY_PROGRAMS or "KONSOLE_VERSION" in environ:
+        return "kitty"
+    return "sixel" if environ.get("TERM") in SIXEL_TERMS else None
+
+
+def kitty(picture: "NDArray[np.uint8]", columns: int, rows: int) -> bytes:
+    """A picture [height, width, rgb] as Kitty's commands, scaled by the terminal to so many characters."""
+    from PIL import Image
+
+    file = BytesIO()
+    Image.fromarray(picture).save(file, format="PNG")
+    data = base64.standard_b64encode(file.getvalue())
+    parts = [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
+    commands = []
+    for number, part in enumerate(parts):
+        # The same image and placement each time: a new frame takes the place of the one before.
+        first = f"a=T,f=100,i=1,p=1,q=2,C=1,c={columns},r={rows}," if number == 0 else ""
+        commands.append(f"\x1b_G{first}m={int(number + 1 < len(parts))};".encode() + part + b"\x1b\\")
+    return b"".join(commands)
+
+
+def sixel(picture: "NDArray[np.uint8]") -> bytes:
+    """A picture [height, width, rgb] as Sixel: up to 256 colours, in bands of six rows."""
+    import numpy as np
+    from PIL import Image
+
+    image = Image.fromarray(picture).quantize(256)
+    palette, pixels = image.getpalette() or [], np.asarray(image)
+    height, width = pixels.shape
+    out = [f'\x1bPq"1;1;{width};{height}']
+    for colour in np.unique(pixels).tolist():
+        red, green, blue = (round(value * 100 / 255) for value in palette[3 * colour : 3 * colour + 3])
+        out.append(f"#{colour};2;{red};{green};{blue}")
+    for top in range(0, height, 6):
+        band = pixels[top : top + 6]
+        rows = np.arange(len(band))[:, None]
+        for colour in np.unique(band).tolist():
+            bits = ((band == colour) << rows).sum(0)
+            out.append(f"#{colour}{_runs(bits.tolist())}$")
+        out.append("-")
+    return ("".join(out) + "\x1b\\").encode()
+
+
+def _runs(bits: Sequence[int]) -> str:
+    """Characters of a row of six-pixel columns; more than three of one kind are counted."""
+    text, start = [], 0
+    for place in range(1, len(bits) + 1):
+        if place == len(bits) or bits[place] != bits[start]:
+            length, character = place - start, chr(63 + bits[start])
+            text.append(f"!{length}{character}" if length > 3 else character * length)
+            start = place
+    return "".join(text)
+
+
+def fitting(size: tuple[int, int], columns: int, rows: int, cell: tuple[int, int] = CELL) -> tuple[int, int]:
+    """Columns and rows that a picture of (width, height) pixels takes in a window, in its own proportions."""
+    scale = min(columns * cell[0] / size[0], rows * cell[1] / size[1])
+    return max(1, round(size[0] * scale / cell[0])), max(1, round(size[1] * scale / cell[1]))
+
+
+def play(
+    frames: Sequence["NDArray[np.uint8]"],
+    fps: float,
+    protocol: Protocol,
+    title: str,
+    write: Callable[[bytes], object],
+    wants_end: Callable[[float], bool],
+    window: tuple[int, int],
+) -> None:
+    """Show frames over and over on a terminal that is ours, until `wants_end` (given seconds to wait) says so."""
+    import numpy as np
+    from PIL import Image
+
+    size = (frames[0].shape[1], frames[0].shape[0])
+    columns, rows = fitting(size, window[0], window[1] - 1)
+    write(b"\x1b[2J\x1b[H")
+    shown: dict[int, bytes] = {}
+    while True:
+        for number, frame in enumerate(frames):
+            began = time.monotonic()
+            if number not in shown:
+                if protocol == "kitty":
+                    shown[number] = kitty(frame, columns, rows)
+                else:
+                    scaled = Image.fromarray(frame).resize((columns * CELL[0], rows * CELL[1]))
+                    shown[number] = sixel(np.asarray(scaled))
+            line = f"\x1b[{window[1]};1H{number + 1}/{len(frames)}  {title}  any key ends"
+            write(b"\x1b[H" + shown[number] + line[: window[0] + 12].encode())
+            if wants_end(max(0.0, 1 / fps - (time.monotonic() - began))):
+                write(b"\x1b_Ga=d\x1b\\\x1b[2J\x1b[H" if protocol == "kitty" else b"\x1b[2J\x1b[H")
+                return
+
+
+def play_on_terminal(frames: Sequence["NDArray[np.uint8]"], fps: float, title: str) -> None:
+    """Play on this process's terminal, which must be suspended by whoever draws on it.
+
+    Raises:
+        UserError: it is not known to show pictures.
+    """
+    protocol = protocol_of(os.environ)
+    if protocol is None:
+        raise UserError(
+            "this terminal is not known to show pictures in pixels (Kitty, WezTerm, Ghostty, Konsole, foot, mlterm do; "
+            "tmux does not pass them on): p plays in half blocks"
+        )
+    out, before = sys.__stdout__, termios.tcgetattr(0)
+    assert out is not None
+
+    def write(data: bytes) -> None:
+        out.buffer.write(data)
+        out.flush()
+
+    def key_pressed(seconds: float) -> bool:
+        if select.select([0], [], [], seconds)[0]:
+            os.read(0, 1024)
+            return True
+        return False
+
+    window = os.get_terminal_size(out.fileno())
+    try:
+        tty.setcbreak(0)
+        size = window.columns or 80, window.lines or 24  # some terminals do not say
+        play(frames, fps, protocol, title, write, key_pressed, size)
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
