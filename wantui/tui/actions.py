@@ -36,10 +36,13 @@ SCREENS = {
 }
 """In the order of their number keys."""
 
+SCREEN_KEYS = {"compose": "1", "queue": "2,f2", "monitor": "3,f3", "library": "4,f4", "analysis": "5"}
+"""F keys where digits are text; alt and a digit is another letter in many terminals."""
+
 APP = (
     *(
-        Action(f"app.{name}", f"{number},alt+{number}", f"go('{name}')", title, f"Go to {title}.", show=False)
-        for number, (name, title) in enumerate(SCREENS.items(), start=1)
+        Action(f"app.{name}", keys, f"go('{name}')", SCREENS[name], f"Go to {SCREENS[name]}.", show=False)
+        for name, keys in SCREEN_KEYS.items()
     ),
     Action("app.help", "question_mark,f1", "help", "Help", "What can be done here.", priority=False),
     Action("app.palette", "ctrl+p", "command_palette", "Commands", "Find any action by its name.", priority=True),
