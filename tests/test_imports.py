@@ -28,12 +28,19 @@ def loaded_by(code: str) -> set[str]:
         "wantui.storage.latents",
         "wantui.storage.mp4",
         "wantui.storage.contact_sheet",
+        "wantui.storage.library",
+        "wantui.analysis.batch",
         "wantui.gpu.nvml",
+        "wantui.gpu.sampler",
         "wantui.queue.queue",
         "wantui.queue.place",
         "wantui.engine.control",
         "wantui.engine.supervisor",
         "wantui.engine.record",
+        "wantui.engine.enqueue",
+        "wantui.engine.costs",
+        "wantui.engine.forecast",
+        "wantui.models.pieces",
         "wantui.models.catalogue",
         "wantui.models.nano.world",
         "wantui.cli",
@@ -47,10 +54,20 @@ def loaded_by(code: str) -> set[str]:
         "wantui.cli.queue",
         "wantui.cli.engine",
         "wantui.cli.logs",
+        "wantui.cli.library",
+        "wantui.cli.analyze",
+        "wantui.cli.gpu",
+        "wantui.cli.serve",
+        "wantui.cli.terminal",
     ],
 )
 def test_everything_but_generation_and_engine_is_imported_without_torch(package: str) -> None:
     assert not loaded_by(f"import {package}") & {*HEAVY, "textual"}
+
+
+@pytest.mark.parametrize("screen", ["compose", "queue", "monitor", "library", "analysis"])
+def test_screens_are_imported_without_torch(screen: str) -> None:
+    assert not loaded_by(f"import wantui.tui.screens.{screen}, wantui.tui.app") & HEAVY
 
 
 @pytest.mark.parametrize("package", ["wantui.generation.make_video", "wantui.engine.worker", "wantui.engine.rerun"])
@@ -75,6 +92,9 @@ def test_generation_knows_no_screens_and_no_database(package: str) -> None:
         ["watch"],
         ["run", "-t", "a [broken template"],
         ["rerun", "no-such-clip.mp4"],
+        ["library", "ls"],
+        ["analyze", "no-such-folder"],
+        ["gpu"],
     ],
 )
 def test_commands_that_make_nothing_run_without_torch(arguments: list[str]) -> None:

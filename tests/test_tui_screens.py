@@ -202,6 +202,22 @@ def test_the_header_tells_engine_position_and_time_left_and_a_hold(queue: Queue)
     on("queue", test)
 
 
+def test_the_end_of_a_batch_is_announced_with_a_bell_wherever_one_is(queue: Queue) -> None:
+    add(queue, "kiss [x]", 1)
+
+    async def test(it: Under) -> None:
+        rung = []
+        it.app.bell = lambda: rung.append(1)  # type: ignore[method-assign]
+        await it.until(lambda: it.app.news.batches)
+        queue.failed(claim(queue), "ValueError: bad [/markup] in it")
+        await it.until(lambda: rung)
+        assert "kiss [x]: 0 of 1 done" in it.said()
+        assert "ValueError: bad [/markup] in it" in it.said()
+        await it.until(lambda: "bad [/markup]" in it.text())
+
+    on("monitor", test)
+
+
 def test_a_batch_is_edited_as_a_copy(wantui: Wantui, small: list[str]) -> None:
     batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--seed", 5, *small))
 

@@ -1,0 +1,85 @@
+"""The archive from the command line: listed, shown, moved to the trash; and the GPUs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import TEMPLATE, Wantui, batch, only_queued
+
+from wantui.errors import UserError
+from wantui.storage.layout import BatchFolder
+from wantui.storage.library import find_batches, move_to_trash
+
+
+@pytest.fixture
+def made(wantui: Wantui, small: list[str]) -> BatchFolder:
+    return batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
+
+
+def test_batches_are_listed_with_what_is_done_and_found_by_words(wantui: Wantui, made: BatchFolder) -> None:
+    listed = wantui("library", "ls")
+    assert listed.code == 0
+    assert "2/2" in listed.out
+    assert TEMPLATE in listed.out
+    assert made.root.name not in wantui("library", "ls", "--search", "square").out
+    (found,) = json.loads(wantui("library", "ls", "--search", "CIRCLE red", "--json").out)
+    assert found["counts"] == {"done": 2}
+
+
+def test_a_batch_is_shown_with_its_videos(wantui: Wantui, made: BatchFolder) -> None:
+    lines = wantui("library", "show", made.root).out.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [["red", "42", "done"], ["blue", "42", "done"]]
+    assert wantui("library", "show", "nowhere").code == 2
+
+
+def test_newest_batches_come_first_and_a_folder_may_be_a_batch_itself(made: BatchFolder, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    manifest = json.loads(made.manifest.read_text())
+    (older / "batch.json").write_text(json.dumps(manifest | {"created": "2020-01-01T00:00:00+00:00"}))
+    found = find_batches([older, made.root.parent, tmp_path / "not there"])
+    assert [one.folder for one in found] == [made.root.resolve(), older]
+
+
+def test_a_manifest_that_is_rewritten_is_read_again(made: BatchFolder) -> None:
+    assert find_batches([made.root])[0].count("done") == 2
+    manifest = json.loads(made.manifest.read_text())
+    manifest["videos"][0]["state"] = "failed"
+    made.manifest.write_text(json.dumps(manifest))
+    assert find_batches([made.root])[0].count("failed") == 1
+
+
+def test_the_trash_takes_whole_batches_and_nothing_else(
+    wantui: Wantui, made: BatchFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    with pytest.raises(UserError, match="not a batch folder"):
+        move_to_trash(tmp_path)
+    assert wantui("library", "trash", made.root).code == 0
+    assert not made.root.exists()
+    assert "nothing is left to make" in wantui("queue", "ls", "--all").err
+
+
+def test_a_batch_that_is_still_to_be_made_is_not_moved(wantui: Wantui, small: list[str]) -> None:
+    with only_queued():
+        waiting = batch(wantui("run", "--detach", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
+    refused = wantui("library", "trash", waiting.root)
+    assert refused.code == 2
+    assert "wantui queue cancel 1" in refused.err
+    assert waiting.root.is_dir()
+
+
+def test_the_gpus_are_told_or_why_there_are_none(wantui: Wantui) -> None:
+    told = json.loads(wantui("gpu", "--json").out)
+    assert told["memory_total"] > 0
+    assert told["gpus"] or told["why_none"]
+
+
+def test_preview_tells_time_and_memory_with_what_they_rest_on(
+    wantui: Wantui, made: BatchFolder, small: list[str]
+) -> None:
+    shown = wantui("preview", "-t", TEMPLATE, *small)
+    assert "time: 0:0" in shown.out
+    assert "2 made here" in shown.out
+    other = wantui("preview", "-t", TEMPLATE, *small, "--set", "video_settings.width=64")
+    assert "not known before a first video" in other.out
