@@ -21,6 +21,7 @@ from typing import Any
 
 from textual.app import App, SystemCommand
 from textual.message import Message
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.signal import Signal
 
@@ -175,6 +176,18 @@ class WantuiApp(App[None]):
             save_drafts(self.place.directory, self.drafts)
         except OSError as error:
             self.notify(f"drafts cannot be kept: {error}", severity="warning")
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """Say something; brackets in paths, prompts and errors are what they are, and no markup."""
+        super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
 
     # News
 

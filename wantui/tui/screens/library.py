@@ -12,6 +12,7 @@ from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.containers import Horizontal, Vertical
+from textual.markup import escape
 from textual.message import Message
 from textual.widgets import Input
 from textual.worker import get_current_worker
@@ -239,7 +240,8 @@ class LibraryScreen(Place):
         names = [variation.id for variation in manifest.variations]
         self.matrix.show(names, len(numbers), self._state_of, same)
         seeds = sorted({video.seed for video in manifest.videos})
-        self.matrix.border_title = f"{message.folder.name}: {len(names)} variations by seeds {seeds[0]} to {seeds[-1]}"
+        title = f"{message.folder.name}: {len(names)} variations by seeds {seeds[0]} to {seeds[-1]}"
+        self.matrix.border_title = escape(title)
         if message.pick is not None and message.pick < len(manifest.videos):
             video = manifest.videos[message.pick]
             self.matrix.cursor = video.variation

@@ -8,6 +8,7 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.markup import escape
 
 from wantui.engine.record import Record
 from wantui.errors import UserError
@@ -80,7 +81,7 @@ class QueueScreen(Place):
             self._redraw_batches(before, news)
         held = news.held
         title = f"Batches: {len(self.batches)}"
-        self.batch_rows.border_title = f"{title}, held: {held.reason}" if held else title
+        self.batch_rows.border_title = escape(f"{title}, held: {held.reason}") if held else title
         self._choose()
         self._videos_told(news)
         self._explain()
@@ -103,7 +104,7 @@ class QueueScreen(Place):
             self.chosen = chosen
             self._pages.clear()
             self.video_rows.fill(batch.total if batch else 0, self._draw_video, keep_cursor=same)
-            self.video_rows.border_title = f"Videos of {batch.name}" if batch else "Videos"
+            self.video_rows.border_title = escape(f"Videos of {batch.name}") if batch else "Videos"
 
     def _videos_told(self, news: QueueNews) -> None:
         """Read again the pages in which something changed, and draw only those rows."""
