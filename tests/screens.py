@@ -27,13 +27,17 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 @asynccontextmanager
 async def application(
-    size: tuple[int, int] = (120, 40), nvml: Any = None, welcomed: bool = True, **settings: Any
+    size: tuple[int, int] = (120, 40),
+    nvml: Any = None,
+    welcomed: bool = True,
+    toasts: bool = False,
+    **settings: Any,
 ) -> AsyncIterator["Under"]:
     """The application on a made-up terminal; `nvml` are its GPUs (none)."""
     nvml = nvml or FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
     app = WantuiApp(state_place(), TuiSettings(**settings), host="gpu1", nvml=nvml)
     app.drafts.welcomed = welcomed
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=size, notifications=toasts) as pilot:
         under = Under(app, pilot)
         await under.until(lambda: app.gpus.sample is not None)
         await pilot.pause()

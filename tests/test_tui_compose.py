@@ -165,6 +165,59 @@ def test_flags_and_choices_change_with_the_space_bar_and_text_may_look_like_anyt
     run(test)
 
 
+def test_a_value_that_is_typed_is_for_the_setting_that_it_was_begun_for() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await go_to(it, "model_settings.seed")
+            await it.press("enter")
+            screen = it.screen(ComposeScreen)
+            screen.form.input.value = "7"
+            screen.form.rows.cursor += 1
+            await it.pilot.pause()
+            assert not screen.form.is_editing
+            assert it.app.drafts.changes == {}
+
+    run(test)
+
+
+def test_a_key_that_repeats_queues_once_and_the_template_of_before_is_not_lost() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a red circle")
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.outline)
+            await it.press("f5", "f5", "f5")
+            await it.until(lambda: "2 videos in outputs" in it.said())
+            await it.pilot.pause(0.3)
+            assert len(Queue(state_place().directory).batches()) == 1
+            screen.editor.text = "a template that was not queued"
+            await it.press("ctrl+r")
+            await it.until(lambda: isinstance(it.app.screen, History))
+            await it.press("enter")
+            await it.until(lambda: screen.editor.text == "a red circle")
+            assert "a template that was not queued" in it.app.drafts.history
+
+    run(test)
+
+
+def test_the_editor_of_yaml_says_so_when_the_file_is_gone() -> None:
+    async def test() -> None:
+        Path("configs").mkdir()
+        mine = Path("configs/mine.yaml")
+        mine.write_text("model_settings:\n  model_id: nano\n")
+        save_drafts(state_place().directory, Drafts(welcomed=True, config=str(mine)))
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            mine.unlink()
+            await it.press("y")
+            await it.until(lambda: isinstance(it.app.screen, YamlEditor))
+            assert "is gone" in it.said()
+
+    run(test)
+
+
 def test_what_was_typed_is_there_at_the_next_start() -> None:
     async def test() -> None:
         async with application() as it:

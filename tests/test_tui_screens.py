@@ -213,9 +213,71 @@ def test_the_end_of_a_batch_is_announced_with_a_bell_wherever_one_is(queue: Queu
         await it.until(lambda: rung)
         assert "kiss [x]: 0 of 1 done" in it.said()
         assert "ValueError: bad [/markup] in it" in it.said()
-        await it.until(lambda: "bad [/markup]" in it.text())
+        await it.until(lambda: "[/markup]" in it.text())
+
+    on("monitor", test, toasts=True)
+
+
+def test_a_batch_that_is_given_up_is_announced_once_however_many_videos_it_has(queue: Queue) -> None:
+    number = add(queue, "many", 300)
+
+    async def test(it: Under) -> None:
+        rung = []
+        it.app.bell = lambda: rung.append(1)  # type: ignore[method-assign]
+        await it.until(lambda: it.app.news.batches)
+        queue.cancel(number)
+        await it.until(lambda: rung)
+        await it.pilot.pause(0.5)
+        assert len(rung) == 1
+        assert it.said().count("batch ended") == 1
 
     on("monitor", test)
+
+
+def test_an_error_of_several_lines_is_drawn_on_one(queue: Queue) -> None:
+    add(queue, "one", 1)
+    queue.failed(claim(queue), "RuntimeError: CUDA error\nCUDA kernel errors\tmight\x1b[31m be late")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "CUDA error CUDA kernel errors might [31m be late" in it.text())
+
+    on("queue", test)
+
+
+def test_what_happened_while_another_screen_was_in_front_is_seen_on_return(queue: Queue) -> None:
+    add(queue, "one")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "red seed 42" in it.text())
+        await it.press("3")
+        taken = claim(queue)
+        queue.step(taken, 0, 20, 0.1, 1.0)
+        queue.done(taken, seconds={})
+        await it.until(lambda: it.app.news.batches[0].counts.get("done") == 1)
+        claim(queue)  # other news after it
+        await it.until(lambda: it.app.news.running)
+        await it.press("2")
+        await it.until(lambda: "✓ done" in it.text())
+
+    on("queue", test)
+
+
+def test_opening_a_batch_in_the_library_does_not_heed_an_old_search(made: BatchFolder) -> None:
+    async def test(it: Under) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: screen.manifest)
+        await it.press("slash")
+        await it.paste("nothing like it")
+        await it.until(lambda: not screen.shown)
+        await it.press("escape", "2")
+        await it.until(lambda: "✓ ended" in it.text())
+        await it.press("enter", "down", "down", "o")
+        await it.until(lambda: it.app.screen.name == "library" and screen.entry())
+        entry = screen.entry()
+        assert entry is not None
+        assert (entry.variation, entry.number) == (1, 1)
+
+    on("library", test)
 
 
 def test_a_batch_is_edited_as_a_copy(wantui: Wantui, small: list[str]) -> None:

@@ -38,6 +38,7 @@ class Forecast:
         if per_video is None:
             return Left(None, None)
         workers = max(1, len(running), sum(1 for name in devices if name.startswith("cuda:")))
+        workers = 1 if batch.device.startswith("cuda:") else max(1, min(workers, batch.unfinished))
         done = sum(video.step / max(1, video.steps) for video in running if video.batch == batch.id)
         return Left((batch.unfinished - done) * per_video / workers, per_video)
 

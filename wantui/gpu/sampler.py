@@ -92,7 +92,10 @@ class Sampler(threading.Thread):
 
         psutil.cpu_percent()
         while not self._ended.is_set():
-            self.tell(self.sample())
+            try:
+                self.tell(self.sample())
+            except (OSError, psutil.Error):  # of the machine, not of a GPU; the next look may find it
+                pass
             self._ended.wait(self.interval)
 
     def sample(self) -> Sample:

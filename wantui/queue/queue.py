@@ -83,6 +83,8 @@ class Queue(QueueView):
         """Change the order: one up or down, to an end, or before another batch (its number)."""
         with self._change() as db:
             order = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
+            if batch not in order:
+                raise UserError(f"batch {batch} is not on the queue any more")
             place = order.index(batch)
             order.remove(batch)
             match to:

@@ -53,14 +53,14 @@ def find_batches(roots: Iterable[Path]) -> list[FoundBatch]:
 
 
 def _batch_folders(root: Path) -> list[Path]:
-    if (root / "batch.json").is_file():
+    if os.access(root / "batch.json", os.F_OK):
         return [root]
     try:
         with os.scandir(root) as entries:
             folders = [Path(entry.path) for entry in entries if entry.is_dir()]
     except OSError:
         return []
-    return [folder for folder in folders if (folder / "batch.json").exists()]
+    return [folder for folder in folders if os.access(folder / "batch.json", os.F_OK)]
 
 
 @lru_cache(maxsize=4096)

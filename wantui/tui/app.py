@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -106,6 +106,7 @@ class WantuiApp(App[None]):
         self.news = QueueNews()
         self.gpus, self.trails = GpuHistory(), Trails()
         self.gpu_panel = settings.gpu_panel
+        self._predicted: dict[int, float | None] = {}
         self.news_signal: Signal[QueueNews] = Signal(self, "news")
         self.sample_signal: Signal[Sample] = Signal(self, "sample")
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
@@ -115,6 +116,7 @@ class WantuiApp(App[None]):
         self.feed = Feed(place, lambda news: self._post(NewsCame(news)), interval, first)
         rate = SLOW_SECONDS if self.low_bandwidth else 1.0
         self.sampler = Sampler(lambda sample: self._post(SampleCame(sample)), rate, nvml)
+        self.sampler.processes_wanted = self.gpu_panel == "large"
         self.animation_level = "none"
 
     def _post(self, message: Message) -> None:
@@ -151,6 +153,7 @@ class WantuiApp(App[None]):
         timer = threading.Timer(LEAVING_SECONDS, os._exit, (1,))
         timer.daemon = True
         timer.start()
+        self.keep_drafts()
         self.exit()
 
     def _watch_terminal(self) -> None:
@@ -163,6 +166,7 @@ class WantuiApp(App[None]):
         os._exit(1)
 
     def on_unmount(self) -> None:
+        self.keep_drafts()
         self.feed.stop()
         self.sampler.stop()
 
@@ -204,9 +208,10 @@ class WantuiApp(App[None]):
             )
         self.trails.tell(message.news.events)
         self._tell_of_workers()
-        for event in message.news.events:
-            if event.seq > self.since:
-                self._announce(event)
+        fresh = [event for event in message.news.events if event.seq > self.since]
+        for event in fresh:
+            self._announce(event)
+        self._announce_ends(fresh)
         self.news_signal.publish(message.news)
 
     def on_sample_came(self, message: SampleCame) -> None:
@@ -224,49 +229,51 @@ class WantuiApp(App[None]):
                 self.gpus.workers[figures.process] = figures
 
     def predicted_peak(self, video: int) -> float | None:
-        """Bytes, from past videos like it."""
+        """Bytes, from past videos like it; looked up once for each video."""
         from wantui.models.catalogue import find_model
         from wantui.planning import Recipe, estimate_memory, past_videos
 
+        running = {row.id for row in self.news.running}
+        self._predicted = {id_: value for id_, value in self._predicted.items() if id_ in running}
         if video not in self._predicted:
             try:
                 recipe = Recipe.model_validate_json(self.queue.recipe(video))
                 past = past_videos(self.queue.finished())
-                self._predicted = {video: estimate_memory(recipe, find_model(recipe.model), past).value}
+                self._predicted[video] = estimate_memory(recipe, find_model(recipe.model), past).value
             except (sqlite3.Error, ValueError, UserError, TypeError):
-                return None
+                self._predicted[video] = None
         return self._predicted[video]
-
-    _predicted: dict[int, float | None] = {}
 
     def _announce(self, event: Event) -> None:
         """What a user wants to hear of wherever he is."""
-        if event.kind == "failed":
-            self.notify(
-                f"{event.data.get('title', '')}: {event.data.get('error', '')}", severity="error", title="failed"
-            )
-        elif event.kind == "refused":
-            self.notify(
-                str(event.data.get("error", "")), severity="error", title="the batch cannot be made", timeout=20
-            )
+        title, error = event.data.get("title", ""), str(event.data.get("error", ""))
+        if event.kind == "refused":
+            self.notify(error, severity="error", title="the batch cannot be made", timeout=20)
         elif event.kind == "held":
             self.notify(f"{event.data.get('reason', '')}; F7 lets it go on", severity="warning", title="queue held")
         elif event.kind == "worker died":
-            self.notify(str(event.data.get("error", "")), severity="error", title="a worker died")
+            self.notify(error, severity="error", title="a worker died")
         elif event.kind == "out of memory":
-            self.notify(
-                f"{event.data.get('title', '')}: tries {event.data.get('rung', '')}",
-                severity="warning",
-                title="out of memory",
-            )
-        if event.kind in ("done", "failed", "cancelled") and event.batch is not None:
-            batch = next((row for row in self.news.batches if row.id == event.batch), None)
-            if batch is not None and not batch.unfinished:
+            text = f"{title}: tries {event.data.get('rung', '')}"
+            self.notify(text, severity="warning", title="out of memory")
+
+    def _announce_ends(self, events: Sequence[Event]) -> None:
+        """Failures, and batches of which nothing is left to make: once for each batch, however many videos."""
+        failed = [event for event in events if event.kind == "failed"]
+        for batch_id in dict.fromkeys(event.batch for event in failed):
+            own = [event for event in failed if event.batch == batch_id]
+            more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
+            text = f"{own[0].data.get('title', '')}: {own[0].data.get('error', '')}{more}"
+            self.notify(text, severity="error", title="failed")
+        ended = {event.batch for event in events if event.kind in ("done", "failed", "cancelled")}
+        for batch in self.news.batches:
+            if batch.id in ended and not batch.unfinished:
                 done = batch.counts.get("done", 0)
                 self.notify(f"{batch.name}: {done} of {batch.total} done", title="batch ended")
                 if self.settings.bell:
                     self.bell()
-        self._entitle()
+        if events:
+            self._entitle()
 
     def _entitle(self) -> None:
         """The terminal's title says how much is left, for those who look at another window."""
@@ -274,6 +281,16 @@ class WantuiApp(App[None]):
         title = f"wantui: {left} left" if left else "wantui: all made"
         if self._driver is not None and not self.is_headless:
             self._driver.write(f"\x1b]0;{title}\x07")
+
+    @contextmanager
+    def lending_terminal(self) -> Iterator[None]:
+        """Leave the terminal to another program for a while; its Ctrl-C is not ours."""
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            with self.suspend():
+                yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     # What all screens can do
 
@@ -342,8 +359,8 @@ class WantuiApp(App[None]):
         """Make sure that an engine runs; waits for it, and is therefore for a thread."""
         try:
             control.ensure_engine(self.place, (logs or Path("logs")).absolute())
-        except UserError as error:
-            self.call_later(self.notify, str(error), severity="error", timeout=20)
+        except (UserError, OSError) as error:
+            self.call_later(self.notify, f"no engine: {error}", severity="error", timeout=20)
         self.feed.hurry()
 
     def action_command_palette(self) -> None:

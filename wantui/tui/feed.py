@@ -1,6 +1,5 @@
 """Watches the queue from a thread of its own, and tells the application only when something is other than before."""
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -73,7 +72,7 @@ class Feed(threading.Thread):
                     version = current
                     news = self._read(forecast, engine)
                     self.tell(news)
-            except sqlite3.Error as error:
+            except Exception as error:  # whatever it is, the screens must not stand still without a word
                 if news.fault is None:
                     news = QueueNews(news.batches, news.running, news.held, news.engine, news.left, (), str(error))
                     self.tell(news)
@@ -88,7 +87,7 @@ class Feed(threading.Thread):
             self.after = events[-1].seq
         if any(event.kind in ENDS for event in events):
             forecast.look()
-        batches, running = tuple(queue.batches()), tuple(queue.running())
+        batches, running = tuple(queue.batches(-1)), tuple(queue.running())
         devices = engine.devices if engine is not None else ()
         left = {batch.id: forecast.left(batch, running, devices) for batch in batches if batch.unfinished}
         return QueueNews(batches, running, queue.held(), engine, left, events)

@@ -157,6 +157,9 @@ def play_on_terminal(frames: Sequence["NDArray[np.uint8]"], fps: float, title: s
     window = os.get_terminal_size(out.fileno())
     try:
         tty.setcbreak(0)
+        quiet = termios.tcgetattr(0)
+        quiet[3] &= ~termios.ISIG  # Ctrl-C is a key like any other
+        termios.tcsetattr(0, termios.TCSADRAIN, quiet)
         size = window.columns or 80, window.lines or 24  # some terminals do not say
         play(frames, fps, protocol, title, write, key_pressed, size)
     finally:

@@ -9,7 +9,7 @@ from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.markup import escape
+from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 from textual.worker import get_current_worker
@@ -81,6 +81,10 @@ class AnalysisScreen(Place):
         search.value, search.display = "", False
         self.set_focus(self.rows)
 
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._draw_head)
+        self.call_after_refresh(self._draw_curves)
+
     def come_back(self) -> None:
         self.read(self.folder)
 
@@ -125,7 +129,7 @@ class AnalysisScreen(Place):
         table = self.query_one("#table")
         what = "variations, mean ± standard deviation" if self.by_group else "videos"
         name = self.folder.name if self.folder else "Trajectories"
-        table.border_title = escape(f"{name}: {len(rows)} {what}")
+        table.border_title = Content(f"{name}: {len(rows)} {what}")
         if len(self.folders) > 1 and self.folder is not None:
             table.border_subtitle = f"batch {self.folders.index(self.folder) + 1} of {len(self.folders)}: b"
         self.rows.fill(len(rows), self._draw_row)

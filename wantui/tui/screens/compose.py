@@ -1,5 +1,6 @@
 """Compose: a config, its settings, a template, what it expands to and what that costs; one key puts it on the queue."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,8 @@ EMPTY = """t: write a template
 a [red|blue] circle      one variation for each option
 a (circle)               a marked word: attention
 a [big|small|] circle    an option may be empty"""
+REPEAT_SECONDS = 1.0
+"""After a batch is queued, before another one is: a key that is held down queues once."""
 DELAY_SECONDS = 0.05
 """After the last key, before the template is expanded."""
 
@@ -68,6 +71,7 @@ class SourcesFound(Message):
 class Queued(Message):
     """The batch is on the queue, or `fault` says why it is not."""
 
+    template: str
     batch: int
     videos: int
     folder: str
@@ -290,15 +294,20 @@ class ComposeScreen(Place):
     def action_edit_yaml(self) -> None:
         from wantui.tui.screens.yaml_editor import YamlEditor
 
+        self._look_at_file()
         drafts = self.wantui.drafts
-        if drafts.text is not None and not drafts.changes:
-            text = drafts.text
-        elif self.config is not None and drafts.changes:
-            text = dump(self.config.settings)
-        elif self.config is not None:
-            text = Path(self.config.source).read_text(encoding="utf-8")
-        else:
-            text = drafts.text or Path(drafts.config).read_text(encoding="utf-8", errors="replace")
+        try:
+            if drafts.text is not None and not drafts.changes:
+                text = drafts.text
+            elif self.config is not None and drafts.changes:
+                text = dump(self.config.settings)
+            elif self.config is not None:
+                text = Path(self.config.source).read_text(encoding="utf-8")
+            else:
+                text = drafts.text or Path(drafts.config).read_text(encoding="utf-8", errors="replace")
+        except (OSError, UnicodeDecodeError) as error:
+            self.notify(f"{drafts.config} cannot be read: {error}", severity="error")
+            return
 
         def edited(new: str | None) -> None:
             if new is not None and new != text:
@@ -342,6 +351,8 @@ class ComposeScreen(Place):
             fault, position = error.message, error.position
         except UserError as error:
             fault = str(error)
+        except Exception as error:  # a thread that ends over something must still say so
+            fault = f"{type(error).__name__}: {error}"
         if not worker.is_cancelled:
             self.post_message(Outlined(outline, found, fault, position, tokenizer))
 
@@ -367,6 +378,7 @@ class ComposeScreen(Place):
         rows.fill(len(outline.variations), self._draw_variation)
         self._show_costs(message.costs)
 
+    _queueing, _queued_at = False, -REPEAT_SECONDS
     _first_with_prompt: dict[int, int]
     _name_width = 20
     _id_width = 20
@@ -420,6 +432,8 @@ class ComposeScreen(Place):
 
         def chosen(template: str | None) -> None:
             if template is not None:
+                if self.editor.text.strip():
+                    self.wantui.drafts.remember(self.editor.text)
                 self.editor.text = template
 
         self.app.push_screen(History(self.wantui.drafts.history), chosen)
@@ -428,13 +442,13 @@ class ComposeScreen(Place):
         import click
 
         try:
-            with self.app.suspend():
+            with self.wantui.lending_terminal():
                 edited = click.edit(self.editor.text, extension=".txt")
         except SuspendNotSupported:
             self.notify("there is no editor here: in a browser, type into the template", severity="warning")
             return
-        except click.ClickException as error:
-            self.notify(f"{error.message}; set EDITOR to an editor", severity="error")
+        except (click.ClickException, UnicodeDecodeError, OSError) as error:
+            self.notify(f"nothing was taken from the editor: {error}; EDITOR names another", severity="error")
             return
         if edited is not None:
             self.editor.text = edited.rstrip("\n")
@@ -446,10 +460,11 @@ class ComposeScreen(Place):
             self.notify("there is nothing to queue: write a template first", severity="warning")
             self.set_focus(self.editor)
             return
-        if self.outline.template != self.editor.text:
-            self.set_timer(2 * DELAY_SECONDS, self.action_enqueue)
+        if self._queueing or time.monotonic() - self._queued_at < REPEAT_SECONDS:
             return
-        self.put_on_queue(self.config, self.outline.template, is_demo=False)
+        self._queueing = True
+        # As it stands: what is on the screen may be a key behind.
+        self.put_on_queue(self.config, self.editor.text, is_demo=False)
 
     def take_draft(self, and_queue: bool) -> None:
         """Show what is in the drafts; the welcome's demo goes on the queue at once."""
@@ -474,19 +489,22 @@ class ComposeScreen(Place):
                 number, videos = enqueue(queue, folder, manifest, device, new=True)
             finally:
                 queue.close()
-            self.post_message(Queued(number, videos, str(folder.root), "", is_demo))
-            app.start_engine()
+            self.post_message(Queued(template, number, videos, str(folder.root), "", is_demo))
         except UserError as error:
-            self.post_message(Queued(0, 0, "", str(error), is_demo))
+            self.post_message(Queued(template, 0, 0, "", str(error), is_demo))
         except Exception as error:
-            self.post_message(Queued(0, 0, "", f"the queue cannot be used: {error}", is_demo))
+            self.post_message(Queued(template, 0, 0, "", f"the queue cannot be used: {error}", is_demo))
+        else:
+            app.start_engine()
 
     @on(Queued)
     def _queued(self, message: Queued) -> None:
+        self._queueing = False
         if message.fault:
             self.notify(message.fault, severity="error", title="not queued", timeout=20)
             return
-        self.wantui.drafts.remember(self.editor.text)
+        self._queued_at = time.monotonic()
+        self.wantui.drafts.remember(message.template)
         self.wantui.keep_drafts()
         self.wantui.feed.hurry()
         self.notify(f"batch {message.batch}: {message.videos} videos in {message.folder}", title="queued")
@@ -511,6 +529,9 @@ class ComposeScreen(Place):
 
     def come_back(self) -> None:
         self._look_at_file()
+        if self.is_mounted and self.past is not None:
+            self.past = None  # videos may have been made since
+            self._expand_soon()
 
     def action_focus_template(self) -> None:
         self.set_focus(self.editor)

@@ -3,7 +3,7 @@
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.markup import escape
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
@@ -70,7 +70,7 @@ class Reader(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog reader") as scroll:
-            scroll.border_title = escape(self.heading)
+            scroll.border_title = Content(self.heading)
             yield Static(self.text, markup=False)
 
     def on_mount(self) -> None:

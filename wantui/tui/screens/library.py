@@ -12,7 +12,7 @@ from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.containers import Horizontal, Vertical
-from textual.markup import escape
+from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 from textual.worker import get_current_worker
@@ -171,14 +171,18 @@ class LibraryScreen(Place):
         if wanted in folders:
             self.rows.set_reactive(Rows.cursor, folders.index(wanted))
             self.rows.refresh()
-        if self.shown:
             self._wanted = None
+        else:
+            pick = None
+        if self.shown:
             self.read(self.shown[self.rows.cursor].folder, pick)
 
     def open_batch(self, folder: Path, video: int | None) -> None:
         """Put the cursor on a batch, and on one of its videos."""
         self._wanted = (folder.resolve(), video)
         self.filter = "all"
+        search = self.query_one("#search", Input)
+        search.value, search.display = "", False
         self.look()
         self.found = []
 
@@ -241,7 +245,7 @@ class LibraryScreen(Place):
         self.matrix.show(names, len(numbers), self._state_of, same)
         seeds = sorted({video.seed for video in manifest.videos})
         title = f"{message.folder.name}: {len(names)} variations by seeds {seeds[0]} to {seeds[-1]}"
-        self.matrix.border_title = escape(title)
+        self.matrix.border_title = Content(title)
         if message.pick is not None and message.pick < len(manifest.videos):
             video = manifest.videos[message.pick]
             self.matrix.cursor = video.variation
@@ -355,7 +359,7 @@ class LibraryScreen(Place):
         entry, path = found
         try:
             frames = list(itertools.islice(read_frames(path), LONGEST))
-            with self.app.suspend():
+            with self.wantui.lending_terminal():
                 play_on_terminal(frames, entry.recipe.fps, self._title_of(entry))
         except UserError as error:
             self.notify(str(error), severity="error", timeout=12)
@@ -463,10 +467,14 @@ class LibraryScreen(Place):
         def trash(sure: bool | None) -> None:
             if not sure:
                 return
-            if queued is not None:
-                with self.wantui.changing_queue() as queue:
-                    queue.remove(queued.id)
-            self.trash(folder)
+            with self.wantui.changing_queue() as queue:
+                # As it stands now: the question may have been there for long.
+                now = next((batch for batch in queue.batches(-1) if batch.folder == folder), None)
+                if now is not None and now.unfinished:
+                    raise UserError(f"{folder.name} is on the queue again; cancel it there first")
+                if now is not None:
+                    queue.remove(now.id)
+                self.trash(folder)
 
         self.app.push_screen(Confirm(f"Move {folder.name} with all its videos to the trash?", "Move"), trash)
 

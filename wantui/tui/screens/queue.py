@@ -8,7 +8,7 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.markup import escape
+from textual.content import Content
 
 from wantui.engine.record import Record
 from wantui.errors import UserError
@@ -69,6 +69,11 @@ class QueueScreen(Place):
 
     # Showing
 
+    def come_back(self) -> None:
+        """What happened while another screen was in front was not heard here."""
+        self._pages.clear()
+        self.video_rows.refresh()
+
     def tell(self, news: QueueNews) -> None:
         before = self.batches
         self.batches = [batch for batch in news.batches if self.with_ended or batch.unfinished]
@@ -81,7 +86,7 @@ class QueueScreen(Place):
             self._redraw_batches(before, news)
         held = news.held
         title = f"Batches: {len(self.batches)}"
-        self.batch_rows.border_title = escape(f"{title}, held: {held.reason}") if held else title
+        self.batch_rows.border_title = Content(f"{title}, held: {held.reason}") if held else title
         self._choose()
         self._videos_told(news)
         self._explain()
@@ -104,7 +109,7 @@ class QueueScreen(Place):
             self.chosen = chosen
             self._pages.clear()
             self.video_rows.fill(batch.total if batch else 0, self._draw_video, keep_cursor=same)
-            self.video_rows.border_title = escape(f"Videos of {batch.name}") if batch else "Videos"
+            self.video_rows.border_title = Content(f"Videos of {batch.name}") if batch else "Videos"
 
     def _videos_told(self, news: QueueNews) -> None:
         """Read again the pages in which something changed, and draw only those rows."""

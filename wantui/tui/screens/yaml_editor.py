@@ -4,7 +4,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.markup import escape
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
@@ -31,7 +31,7 @@ class YamlEditor(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = escape(self.source)
+            dialog.border_title = Content(self.source)
             yield TextArea(self.text, show_line_numbers=True, tab_behavior="indent")
             yield Static("", markup=False, classes="fault")
         yield Keys()

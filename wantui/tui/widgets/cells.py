@@ -4,6 +4,7 @@ Textual sends a refreshed region as a whole. What is drawn once a second over a 
 which of its cells are other than before.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,12 @@ from rich.style import Style
 from rich.text import Text
 from textual.app import App
 from textual.color import Color, ColorParseError
+from textual.events import Resize
 from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def colour(app: "App[object]", name: str) -> Style:
@@ -37,9 +41,16 @@ class Cells(Widget):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.lines: list[Strip] = []
+        self.texts: list[Text] = []
+
+    def on_resize(self, event: Resize) -> None:
+        """What was cut for one width may have room in another."""
+        if self.texts:
+            self.show(self.texts)
 
     def show(self, lines: Sequence[Text]) -> None:
         """Replace what is shown; a line that is too long is cut with an ellipsis."""
+        self.texts = list(lines)
         width = self.content_size.width or 1
         strips = [strip_of(line, width) for line in lines]
         before, self.lines = self.lines, strips
@@ -74,6 +85,8 @@ class Cells(Widget):
 
 def strip_of(line: Text, width: int) -> Strip:
     line = line.copy()
+    # One for one, so that styles stay where they are: a newline in an error would move the terminal's cursor.
+    line.plain = _CONTROL.sub(" ", line.plain)
     line.no_wrap, line.end = True, ""
     line.truncate(width, overflow="ellipsis")
     segments = [Segment(text, style) for text, style in _runs(line)]

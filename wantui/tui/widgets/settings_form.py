@@ -120,6 +120,8 @@ class SettingsForm(Vertical):
 
     @on(Rows.Highlighted, "#fields")
     def _moved(self) -> None:
+        if self.is_editing:
+            self._close()
         self.fault = None
         self._explain()
 
@@ -197,7 +199,7 @@ def as_yaml(field: FormField, typed: str) -> str:
 
 
 def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _shown(value: object) -> str:
