@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 from test_sampler import FakeNvml
@@ -87,7 +86,3 @@ class Under:
     def said(self) -> str:
         """All notifications that are shown."""
         return "\n".join(f"{note.title} {note.message}" for note in self.app._notifications)
-
-
-def lines_of(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines()

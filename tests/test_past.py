@@ -110,3 +110,16 @@ def test_a_queue_tells_when_it_will_be_empty(tmp_path: Path) -> None:
     left = forecast.left(row, queue.running(), ("auto", "cpu"))
     assert left.per_video == pytest.approx(2.5)
     assert left.seconds == pytest.approx(2.5 * (3 - 0.5))
+
+
+def test_one_last_video_takes_its_own_time_however_many_gpus_there_are(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    batch = queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "v", RECIPE.to_json(), 20)])
+    pinned = queue.add(Path("/outputs/b"), "cuda:1", [NewVideo(i, "v", RECIPE.to_json(), 20) for i in range(4)])
+    forecast = Forecast(queue)
+    forecast.past = past({"device": "cuda"})
+    devices = ("auto", "cuda", *(f"cuda:{i}" for i in range(8)))
+    for number, videos in ((batch, 1), (pinned, 4)):
+        row = queue.batch(number)
+        assert row is not None
+        assert forecast.left(row, [], devices).seconds == pytest.approx(videos * 2.5)

@@ -37,7 +37,7 @@ def test_a_template_is_expanded_while_it_is_typed_with_its_marks_pieces_and_cost
             await it.press("t")
             await it.paste("a [red|blue] (circle)")
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.outline and len(screen.outline.variations) == 2 and screen.tokenizer)
+            await it.until(lambda: screen.outline and len(screen.outline.variations) == 2)
             await it.until(lambda: "4 = 2 variations x 2 seeds" in it.cells("#cost Cells"))
             shown = it.text()
             assert "a red circle" in shown
@@ -116,8 +116,8 @@ async def go_to(it, key: str) -> None:  # type: ignore[no-untyped-def]
     screen = it.screen(ComposeScreen)
     await it.until(lambda: screen.config)
     await it.press("escape", "s")
-    keys = [getattr(entry, "key", None) for entry in screen.form.entries]
-    screen.form.rows.cursor = keys.index(key)
+    keys = [getattr(entry, "key", None) for entry in screen.pane.form.entries]
+    screen.pane.form.rows.cursor = keys.index(key)
     await it.pilot.pause()
 
 
@@ -129,12 +129,12 @@ def test_a_setting_is_checked_while_it_is_typed_and_taken_only_when_valid() -> N
             assert "Denoising steps" in it.text()
             assert "at most 1,000" in it.text()
             await it.press("enter")
-            screen.form.input.value = "0"
-            await it.until(lambda: screen.form.fault and "greater than or equal to 1" in screen.form.fault)
+            screen.pane.form.input.value = "0"
+            await it.until(lambda: screen.pane.form.fault and "greater than or equal to 1" in screen.pane.form.fault)
             await it.press("enter")
             assert screen.config is not None
             assert screen.config.settings.model_settings.steps == 20
-            screen.form.input.value = "33"
+            screen.pane.form.input.value = "33"
             await it.pilot.pause()
             await it.press("enter")
             await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 33)
@@ -157,7 +157,7 @@ def test_flags_and_choices_change_with_the_space_bar_and_text_may_look_like_anyt
             assert screen.config.settings.model_settings.sampler == "unipc-3"
             await go_to(it, "prompt_settings.negative_prompt")
             await it.press("enter")
-            screen.form.input.value = 'yes: [no] "1.5'
+            screen.pane.form.input.value = 'yes: [no] "1.5'
             await it.pilot.pause()
             await it.press("enter")
             assert screen.config.settings.prompt_settings.negative_prompt == 'yes: [no] "1.5'
@@ -171,10 +171,10 @@ def test_a_value_that_is_typed_is_for_the_setting_that_it_was_begun_for() -> Non
             await go_to(it, "model_settings.seed")
             await it.press("enter")
             screen = it.screen(ComposeScreen)
-            screen.form.input.value = "7"
-            screen.form.rows.cursor += 1
+            screen.pane.form.input.value = "7"
+            screen.pane.form.rows.cursor += 1
             await it.pilot.pause()
-            assert not screen.form.is_editing
+            assert not screen.pane.form.is_editing
             assert it.app.drafts.changes == {}
 
     run(test)
@@ -225,7 +225,7 @@ def test_what_was_typed_is_there_at_the_next_start() -> None:
             await it.paste("a [big|small] star")
             await go_to(it, "model_settings.seed")
             await it.press("enter")
-            it.screen(ComposeScreen).form.input.value = "7"
+            it.screen(ComposeScreen).pane.form.input.value = "7"
             await it.pilot.pause()
             await it.press("enter")
             await it.until(lambda: load_drafts(state_place().directory).changes)
@@ -254,7 +254,7 @@ def test_a_config_is_saved_under_a_name_and_not_over_another_unasked() -> None:
             await go_to(it, "videos_per_variation")
             await it.press("enter")
             screen = it.screen(ComposeScreen)
-            screen.form.input.value = "9"
+            screen.pane.form.input.value = "9"
             await it.pilot.pause()
             await it.press("enter", "ctrl+s")
             await it.until(lambda: isinstance(it.app.screen, Ask))
@@ -305,9 +305,9 @@ def test_a_config_that_is_gone_or_broken_is_said_and_the_application_goes_on() -
         async with application() as it:
             await it.until(lambda: "is not there any more" in it.said())
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.sources)
-            place = [source.name for source in screen.sources].index("configs/broken.yaml")
-            assert not screen.sources[place].is_valid
+            await it.until(lambda: screen.pane.sources)
+            place = [source.name for source in screen.pane.sources].index("configs/broken.yaml")
+            assert not screen.pane.sources[place].is_valid
             it.app.screen.query_one("#configs", Rows).focus()
             it.app.screen.query_one("#configs", Rows).cursor = place
             await it.pilot.pause()

@@ -11,38 +11,24 @@ from textual.app import ComposeResult, SuspendNotSupported
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.timer import Timer
-from textual.widget import Widget
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
-from wantui.config import Config, ConfigError, dump
+from wantui.config import Config
 from wantui.engine.costs import Cost, costs
 from wantui.errors import UserError
-from wantui.models.pieces import pieces, tokenizer_file
+from wantui.models.pieces import tokenizer_file
 from wantui.planning import Outline, PastVideo, outline_batch, past_videos, plan_batch
 from wantui.prompts import TemplateError
 from wantui.queue.queue import Queue
 from wantui.tui.actions import bindings
-from wantui.tui.compose_draft import (
-    Source,
-    config_of,
-    faults_of,
-    find_sources,
-    path_for,
-    save_config,
-)
 from wantui.tui.feed import ENDS, QueueNews
 from wantui.tui.screens.place import Place
 from wantui.tui.widgets.cells import Cells
-from wantui.tui.widgets.rows import Rows
-from wantui.tui.widgets.settings_form import SettingsForm
+from wantui.tui.widgets.config_pane import ConfigPane
 from wantui.tui.widgets.template_editor import TemplateEditor
+from wantui.tui.widgets.variations import EMPTY, Variations
 
-EMPTY = """t: write a template
-
-a [red|blue] circle      one variation for each option
-a (circle)               a marked word: attention
-a [big|small|] circle    an option may be empty"""
 REPEAT_SECONDS = 1.0
 """After a batch is queued, before another one is: a key that is held down queues once."""
 DELAY_SECONDS = 0.05
@@ -58,13 +44,6 @@ class Outlined(Message):
     fault: str
     position: int | None
     tokenizer: Path | None
-
-
-@dataclass
-class SourcesFound(Message):
-    """The configs that can be chosen."""
-
-    sources: list[Source]
 
 
 @dataclass
@@ -87,34 +66,22 @@ class ComposeScreen(Place):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sources: list[Source] = []
-        self.config: Config | None = None
         self.outline: Outline | None = None
-        self.tokenizer: Path | None = None
         self.past: list[PastVideo] | None = None
-        self.seen: tuple[Path, float] | None = None
-        """File of the config and when it was changed, as it was read."""
         self._timer: Timer | None = None
         self._keeping: Timer | None = None
+        self._queueing, self._queued_at = False, -REPEAT_SECONDS
 
     def body(self) -> ComposeResult:
         drafts = self.wantui.drafts
         with Horizontal():
-            with Vertical(id="left"):
-                configs = Rows(id="configs", classes="pane")
-                configs.border_title = "Config"
-                yield configs
-                with Vertical(id="settings", classes="pane") as settings:
-                    settings.border_title = "Settings"
-                    yield SettingsForm()
+            yield ConfigPane(drafts)
             with Vertical(id="right"):
                 with Vertical(id="template", classes="pane") as template:
                     template.border_title = "Template"
                     yield TemplateEditor(drafts.template)
                     yield Static("", id="fault", markup=False)
-                variations = Rows(id="variations", classes="pane", empty=EMPTY)
-                variations.border_title = "Variations"
-                yield variations
+                yield Variations()
                 with Vertical(id="cost", classes="pane") as cost:
                     cost.border_title = "Cost"
                     yield Cells()
@@ -124,198 +91,43 @@ class ComposeScreen(Place):
         return self.query_one(TemplateEditor)
 
     @property
-    def form(self) -> SettingsForm:
-        return self.query_one(SettingsForm)
+    def pane(self) -> ConfigPane:
+        return self.query_one(ConfigPane)
+
+    @property
+    def config(self) -> Config | None:
+        """Nothing while what is drafted cannot be used."""
+        return self.pane.config
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.set_focus(self.query_one("#configs"))
-        self._load()
-        self.call_after_refresh(self.find_sources)
+        self.set_focus(self.pane.rows)
+        self.pane.load()
+        self.call_after_refresh(self.pane.find_sources)
 
     def rest(self) -> None:
         """Escape: out of whatever is typed in."""
-        self.form.leave()
-        self.set_focus(self.query_one("#configs"))
+        self.pane.form.leave()
+        self.set_focus(self.pane.rows)
 
     # The config
 
-    @work(thread=True, exclusive=True, group="sources", exit_on_error=False)
-    def find_sources(self) -> None:
-        """Look for configs, off the thread that draws."""
-        self.post_message(SourcesFound(find_sources()))
-
-    @on(SourcesFound)
-    def _sources_found(self, message: SourcesFound) -> None:
-        self.sources = message.sources
-        rows = self.query_one("#configs", Rows)
-        rows.fill(len(self.sources), self._draw_source)
-        names = [source.name for source in self.sources]
-        self._name_width = min(24, max((len(Path(name).stem) for name in names), default=0))
-        if self.wantui.drafts.config in names:
-            rows.cursor = names.index(self.wantui.drafts.config)
-
-    def _draw_source(self, index: int, width: int) -> Text:
-        source, rows = self.sources[index], self.query_one("#configs", Rows)
-        chosen = source.name == self.wantui.drafts.config
-        line = Text.assemble(("● " if chosen else "  ", rows.colour("accent")))
-        name = Path(source.name).stem if "/" in source.name else source.name
-        line.append(f"{name:<{self._name_width}} ", Style(bold=chosen))
-        line.append(source.summary, Style(dim=True) if source.is_valid else rows.colour("error"))
-        return line
-
-    @on(Rows.Chosen, "#configs")
-    def _choose(self, message: Rows.Chosen) -> None:
-        source, drafts = self.sources[message.index], self.wantui.drafts
-
-        from wantui.tui.screens.dialogs import Confirm
-
-        def take(sure: bool | None = True) -> None:
-            if sure:
-                drafts.config, drafts.text, drafts.changes = source.name, None, {}
-                self._load()
-                self._keep()
-
-        if (drafts.changes or drafts.text is not None) and source.name != drafts.config:
-            self.app.push_screen(Confirm(f"Drop the changes to {drafts.config}?", "Drop"), take)
+    @on(ConfigPane.Changed)
+    def _config_changed(self, message: ConfigPane.Changed) -> None:
+        self._keep()
+        if message.fault:
+            self._say_fault(message.fault, None)
         else:
-            take()
-
-    def _load(self) -> None:
-        """Read the draft's config anew, and say what is wrong with it."""
-        drafts = self.wantui.drafts
-        try:
-            self.config = config_of(drafts)
-        except ConfigError as error:
-            self.config = None
-            if drafts.config != "nano" and any("no such file" in problem.message for problem in error.problems):
-                self.notify(f"{drafts.config} is not there any more; nano takes its place", severity="warning")
-                drafts.config, drafts.text, drafts.changes = "nano", None, {}
-                self.config = config_of(drafts)
-            else:
-                self._say_fault(str(error), None)
-                self.notify(f"{error}\nchoose another config, or mend the text: y", severity="error", timeout=15)
-                return
-        source = Path(self.config.source)
-        self.seen = (source, source.stat().st_mtime) if drafts.text is None and source.is_file() else None
-        self.form.show(self.config, set(drafts.changes))
-        self.query_one("#configs").refresh()
-        self._settings_title()
-        self.call_after_refresh(self._expand_soon)
-
-    def _settings_title(self) -> None:
-        drafts = self.wantui.drafts
-        changes = len(drafts.changes) + (drafts.text is not None)
-        self.query_one("#settings").border_title = f"Settings{f' ({changes} changed)' if changes else ''}"
-
-    @on(SettingsForm.Changed)
-    def _setting_changed(self, message: SettingsForm.Changed) -> None:
-        drafts = self.wantui.drafts
-        try:
-            config = config_of(drafts, {message.key: message.value})
-        except ConfigError as error:
-            self.form.refuse(faults_of(error, message.key))
-            return
-        self.form.refuse(None)
-        if message.final:
-            drafts.changes[message.key] = message.value
-            self.config = config
-            self.form.accept()
-            self.form.show(config, set(drafts.changes))
-            self._settings_title()
-            self._keep()
             self._expand_soon()
 
-    def _look_at_file(self) -> None:
-        """A config file that was edited on disk is read again, unless that would lose something."""
-        if self.seen is None:
-            return
-        path, then = self.seen
-        try:
-            now = path.stat().st_mtime
-        except OSError:
-            now = None
-        if now == then:
-            return
-        if now is None:
-            self.notify(f"{path} is gone; its settings are kept here: ctrl+s saves them", severity="warning")
-            if self.config is not None:
-                self.wantui.drafts.text, self.wantui.drafts.changes = dump(self.config.settings), {}
-            self.seen = None
-            return
-        self.seen = (path, now)
-        self.notify(f"{path.name} was changed on disk and is read again")
-        self._load()
-
     def action_drop_changes(self) -> None:
-        drafts = self.wantui.drafts
-        drafts.text, drafts.changes = None, {}
-        self._load()
-        self._keep()
+        self.pane.drop_changes()
 
     def action_save_as(self) -> None:
-        if self.config is None:
-            self.notify("this config cannot be used, and is not saved", severity="error")
-            return
-        from wantui.tui.screens.dialogs import Ask, Confirm
-
-        text = dump(self.config.settings)
-
-        def save(path: Path) -> None:
-            try:
-                save_config(path, text)
-            except UserError as error:
-                self.notify(str(error), severity="error")
-                return
-            drafts = self.wantui.drafts
-            drafts.config, drafts.text, drafts.changes = str(path), None, {}
-            self.notify(f"saved as {path}")
-            self._keep()
-            self.find_sources()
-            self._load()
-
-        def named(name: str | None) -> None:
-            if not name or not name.strip():
-                return
-            try:
-                path = path_for(name.strip())
-            except UserError as error:
-                self.notify(str(error), severity="error")
-                return
-            if path.exists():
-                self.app.push_screen(
-                    Confirm(f"{path} exists. Replace it?", "Replace"), lambda sure: save(path) if sure else None
-                )
-            else:
-                save(path)
-
-        self.app.push_screen(Ask("Save the config as (a name, or a path):"), named)
+        self.pane.save_as()
 
     def action_edit_yaml(self) -> None:
-        from wantui.tui.screens.yaml_editor import YamlEditor
-
-        self._look_at_file()
-        drafts = self.wantui.drafts
-        try:
-            if drafts.text is not None and not drafts.changes:
-                text = drafts.text
-            elif self.config is not None and drafts.changes:
-                text = dump(self.config.settings)
-            elif self.config is not None:
-                text = Path(self.config.source).read_text(encoding="utf-8")
-            else:
-                text = drafts.text or Path(drafts.config).read_text(encoding="utf-8", errors="replace")
-        except (OSError, UnicodeDecodeError) as error:
-            self.notify(f"{drafts.config} cannot be read: {error}", severity="error")
-            return
-
-        def edited(new: str | None) -> None:
-            if new is not None and new != text:
-                drafts.text, drafts.changes = new, {}
-                self._keep()
-                self._load()
-
-        self.app.push_screen(YamlEditor(text, drafts.config), edited)
+        self.pane.edit_yaml()
 
     # The template
 
@@ -358,30 +170,16 @@ class ComposeScreen(Place):
 
     @on(Outlined)
     def _outlined(self, message: Outlined) -> None:
-        self.outline, self.tokenizer = message.outline, message.tokenizer
+        self.outline = message.outline
         empty = not self.editor.text.strip()
         self._say_fault("" if empty else message.fault, None if empty else message.position)
-        rows = self.query_one("#variations", Rows)
-        outline = self.outline
-        if outline is None:
-            rows.empty = EMPTY if empty else "none, until the template is mended" if message.fault else ""
-            rows.fill(0, self._draw_variation)
-            rows.border_title = "Variations"
+        variations = self.query_one(Variations)
+        if self.outline is None:
+            variations.show(None, None, EMPTY if empty else "none, until the template is mended")
             self.query_one("#cost Cells", Cells).show([Text("")])
             return
-        seen: dict[str, int] = {}
-        self._first_with_prompt = {}
-        for index, variation in enumerate(outline.variations):
-            self._first_with_prompt[index] = seen.setdefault(variation.prompt, index)
-        rows.border_title = f"Variations: {len(outline.variations):,}"
-        self._id_width = min(28, max(len(variation.id) for variation in outline.variations[:500]) + 1)
-        rows.fill(len(outline.variations), self._draw_variation)
+        variations.show(self.outline, message.tokenizer)
         self._show_costs(message.costs)
-
-    _queueing, _queued_at = False, -REPEAT_SECONDS
-    _first_with_prompt: dict[int, int]
-    _name_width = 20
-    _id_width = 20
 
     def _say_fault(self, fault: str, position: int | None) -> None:
         said = self.query_one("#fault", Static)
@@ -389,26 +187,6 @@ class ComposeScreen(Place):
         if fault:
             said.update(f"✗ {fault}")
         self.editor.show_fault(position)
-
-    def _draw_variation(self, index: int, width: int) -> Text:
-        assert self.outline is not None
-        variation, rows = self.outline.variations[index], self.query_one("#variations", Rows)
-        line = Text.assemble((f"{variation.id:<{self._id_width}.{self._id_width - 1}}", rows.colour("primary")))
-        first = self._first_with_prompt[index]
-        if first != index:
-            line.append(f"= {self.outline.variations[first].id} ", rows.colour("warning"))
-        start = len(line)
-        line.append(variation.prompt)
-        for mark in variation.marks:
-            line.stylize(rows.colour("success") + Style(bold=True), start + mark.start, start + mark.end)
-        for mark in variation.marks:
-            line.append(f"  {mark.text}", rows.colour("success"))
-            if mark.weight != 1:
-                line.append(f" x{mark.weight:g}", rows.colour("warning"))
-            if self.tokenizer is not None:
-                cut = pieces(self.tokenizer, variation.prompt, mark.start, mark.end)
-                line.append(f" = {'·'.join(cut)}", Style(dim=True))
-        return line
 
     def _show_costs(self, found: list[Cost]) -> None:
         cells = self.query_one("#cost Cells", Cells)
@@ -469,7 +247,7 @@ class ComposeScreen(Place):
     def take_draft(self, and_queue: bool) -> None:
         """Show what is in the drafts; the welcome's demo goes on the queue at once."""
         self.editor.text = self.wantui.drafts.template
-        self._load()
+        self.pane.load()
         if and_queue and self.config is not None:
             self.put_on_queue(self.config, self.wantui.drafts.template, is_demo=True)
 
@@ -522,13 +300,13 @@ class ComposeScreen(Place):
         self.wantui.keep_drafts()
 
     def tell(self, news: QueueNews) -> None:
-        self._look_at_file()
+        self.pane.look_at_file()
         if any(event.kind in ENDS for event in news.events):
             self.past = None
             self._expand_soon()
 
     def come_back(self) -> None:
-        self._look_at_file()
+        self.pane.look_at_file()
         if self.is_mounted and self.past is not None:
             self.past = None  # videos may have been made since
             self._expand_soon()
@@ -537,10 +315,10 @@ class ComposeScreen(Place):
         self.set_focus(self.editor)
 
     def action_focus_configs(self) -> None:
-        self.set_focus(self.query_one("#configs", Widget))
+        self.set_focus(self.pane.rows)
 
     def action_focus_settings(self) -> None:
-        self.set_focus(self.form.rows)
+        self.set_focus(self.pane.form.rows)
 
     def action_focus_variations(self) -> None:
-        self.set_focus(self.query_one("#variations", Widget))
+        self.set_focus(self.query_one(Variations))

@@ -25,15 +25,13 @@ from wantui.storage.library import FoundBatch, find_batches, move_to_trash
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
-from wantui.tui.plots import half_blocks
 from wantui.tui.screens.dialogs import Confirm, Reader
 from wantui.tui.screens.place import Place
 from wantui.tui.screens.player import LONGEST, Player
 from wantui.tui.screens.queue import edit_copy
-from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.rows import Rows
-from wantui.words import bytes_in_words
+from wantui.tui.widgets.video_details import VideoDetails
 
 FILTERS = ("all", "failures", "unfinished")
 
@@ -82,7 +80,6 @@ class LibraryScreen(Place):
         self.by_place: dict[tuple[int, int], int] = {}
         self.marked: tuple[Path, str] | None = None
         """Clip to compare with, and its name."""
-        self.sheets = True
         self._wanted: tuple[Path, int | None] | None = None
 
     def body(self) -> ComposeResult:
@@ -97,10 +94,7 @@ class LibraryScreen(Place):
                 matrix = Matrix(id="matrix", classes="pane")
                 matrix.border_title = "Variations by seeds"
                 yield matrix
-                with Vertical(id="cell", classes="pane") as cell:
-                    cell.border_title = "Video"
-                    yield Cells(id="about")
-                    yield Cells(id="sheet")
+                yield VideoDetails(with_sheets=not self.wantui.low_bandwidth)
 
     @property
     def rows(self) -> Rows:
@@ -114,7 +108,6 @@ class LibraryScreen(Place):
         super().on_mount()
         self.query_one("#search", Input).cursor_blink = False
         self.query_one("#search").display = False
-        self.sheets = not self.wantui.low_bandwidth
         self.set_focus(self.rows)
 
     def rest(self) -> None:
@@ -235,7 +228,7 @@ class LibraryScreen(Place):
         manifest = message.manifest
         if manifest is None:
             self.matrix.show([], 0, lambda row, column: None, same=False)
-            self._show_about([Text(f"✗ {message.fault}")])
+            self.query_one(VideoDetails).say(f"✗ {message.fault}")
             return
         numbers = sorted({video.number for video in manifest.videos})
         self.by_place = {
@@ -282,53 +275,11 @@ class LibraryScreen(Place):
         self.action_play()
 
     def _show_cell(self) -> None:
-        entry, folder = self.entry(), self.folder
-        if entry is None or folder is None or self.manifest is None:
-            self._show_about([Text("")])
-            return
-        recipe = entry.recipe
-        seconds = ", ".join(f"{name} {value:g} s" for name, value in entry.seconds.items())
-        memory = bytes_in_words(entry.peak_memory) if entry.peak_memory else "on the CPU"
-        predicted = ", ".join(f"{name} {bytes_in_words(value)}" for name, value in entry.predicted.items())
-        lines = [
-            Text.assemble((f"{self.manifest.variations[entry.variation].id}, seed {entry.seed}", "bold")),
-            Text(recipe.prompt),
-            Text(f"{entry.state}{f': {entry.error}' if entry.error else ''}"),
-            Text(
-                f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames, {recipe.steps} steps of "
-                f"{recipe.sampler}, guidance {recipe.guidance_scale:g}"
-            ),
-        ]
-        if entry.state == "done":
-            size = bytes_in_words(entry.bytes) if entry.bytes is not None else "?"
-            lines.append(Text(f"{seconds}; memory {memory}, {entry.memory_plan or ''}; {size}, predicted {predicted}"))
-            lines.append(Text("  ".join(entry.files.values()), "dim"))
-        self._show_about(lines)
-        self.query_one("#cell").border_title = f"Video {entry.id}"
-        if self.sheets and "sheet" in entry.files:
-            self.call_after_refresh(self._show_sheet, folder / entry.files["sheet"])
-
-    def _show_about(self, lines: list[Text]) -> None:
-        self.query_one("#about", Cells).show(lines)
-        self.query_one("#sheet", Cells).show([Text("")])
-
-    def _show_sheet(self, path: Path) -> None:
-        """The contact sheet in half blocks."""
-        import numpy as np
-        from PIL import Image
-
-        cells = self.query_one("#sheet", Cells)
-        room = cells.size
-        if room.height < 2:
-            return
-        try:
-            with Image.open(path) as image:
-                image.thumbnail((room.width, 2 * room.height))
-                picture = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError):
-            cells.show([Text(f"{path.name} cannot be shown", "dim")])
-            return
-        cells.show(half_blocks(picture, room.width, room.height))
+        details, entry = self.query_one(VideoDetails), self.entry()
+        if entry is None or self.folder is None or self.manifest is None:
+            details.say("")
+        else:
+            details.show(self.manifest.variations[entry.variation].id, entry, self.folder)
 
     # Actions
 

@@ -1,0 +1,63 @@
+"""The variations of a template: ids, prompts with the marked words and their token pieces, and which are equal."""
+
+from pathlib import Path
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.models.pieces import pieces
+from wantui.planning import Outline
+from wantui.tui.widgets.rows import Rows
+
+EMPTY = """t: write a template
+
+a [red|blue] circle      one variation for each option
+a (circle)               a marked word: attention
+a [big|small|] circle    an option may be empty"""
+LOOKED_AT = 500
+"""Variations by whose ids the width of the column is chosen."""
+
+
+class Variations(Rows):
+    """Any number of them; only those in sight are cut into pieces."""
+
+    def __init__(self) -> None:
+        super().__init__(id="variations", classes="pane", empty=EMPTY)
+        self.border_title = "Variations"
+        self.outline: Outline | None = None
+        self.tokenizer: Path | None = None
+        self._first_with_prompt: list[int] = []
+        self._id_width = 20
+
+    def show(self, outline: Outline | None, tokenizer: Path | None, instead: str = EMPTY) -> None:
+        """Show the variations of an outline, or without one what is said instead."""
+        self.outline, self.tokenizer = outline, tokenizer
+        if outline is None:
+            self.empty, self.border_title = instead, "Variations"
+            self.fill(0, self._draw_variation)
+            return
+        seen: dict[str, int] = {}
+        self._first_with_prompt = [seen.setdefault(v.prompt, index) for index, v in enumerate(outline.variations)]
+        self._id_width = min(28, max(len(variation.id) for variation in outline.variations[:LOOKED_AT]) + 1)
+        self.border_title = f"Variations: {len(outline.variations):,}"
+        self.fill(len(outline.variations), self._draw_variation)
+
+    def _draw_variation(self, index: int, width: int) -> Text:
+        assert self.outline is not None
+        variation = self.outline.variations[index]
+        line = Text.assemble((f"{variation.id:<{self._id_width}.{self._id_width - 1}}", self.colour("primary")))
+        first = self._first_with_prompt[index]
+        if first != index:
+            line.append(f"= {self.outline.variations[first].id} ", self.colour("warning"))
+        start = len(line)
+        line.append(variation.prompt)
+        for mark in variation.marks:
+            line.stylize(self.colour("success") + Style(bold=True), start + mark.start, start + mark.end)
+        for mark in variation.marks:
+            line.append(f"  {mark.text}", self.colour("success"))
+            if mark.weight != 1:
+                line.append(f" x{mark.weight:g}", self.colour("warning"))
+            if self.tokenizer is not None:
+                cut = pieces(self.tokenizer, variation.prompt, mark.start, mark.end)
+                line.append(f" = {'·'.join(cut)}", Style(dim=True))
+        return line
