@@ -28,7 +28,7 @@ from textual.signal import Signal
 from wantui import __version__
 from wantui.engine import control
 from wantui.engine.control import open_queue
-from wantui.errors import UserError
+from wantui.errors import UserError, user_path
 from wantui.gpu.sampler import Sample, Sampler
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
@@ -339,6 +339,11 @@ class WantuiApp(App[None]):
         self.sampler.processes_wanted = self.gpu_panel == "large"
         if self.gpus.sample is not None:
             self.sample_signal.publish(self.gpus.sample)
+
+    def library_roots(self) -> list[Path]:
+        """Where batches may be: the settings' folders, and wherever the queue has made some."""
+        named = [user_path(text) for text in self.settings.output_dirs]
+        return list(dict.fromkeys([*named, *(batch.folder.parent for batch in self.news.batches)]))
 
     def action_pause_queue(self) -> None:
         with self.changing_queue() as queue:

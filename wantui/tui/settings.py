@@ -9,7 +9,7 @@ import yaml
 from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wantui.errors import UserError
+from wantui.errors import UserError, user_path
 from wantui.tui.actions import all_actions
 
 LOCATION = "WANTUI_TUI_CONFIG"
@@ -72,4 +72,9 @@ def load_settings() -> TuiSettings:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UserError(f"{path}: keys.{name}: no such action{hint}")
+    for folder in settings.output_dirs:
+        try:
+            user_path(folder)
+        except UserError as error:
+            raise UserError(f"{path}: output_dirs: {error}") from None
     return settings

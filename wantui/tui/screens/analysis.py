@@ -15,7 +15,7 @@ from textual.widgets import Input
 from textual.worker import get_current_worker
 
 from wantui.analysis.batch import METRICS, Analysed, Group, analyse, groups
-from wantui.errors import UserError, user_path
+from wantui.errors import UserError
 from wantui.storage.library import find_batches
 from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
@@ -95,9 +95,8 @@ class AnalysisScreen(Place):
     @work(thread=True, exclusive=True, group="read", exit_on_error=False)
     def read(self, folder: Path | None) -> None:
         """Find batches with latents and read one, off the thread that draws."""
-        worker, app = get_current_worker(), self.wantui
-        roots = [user_path(text) for text in app.settings.output_dirs]
-        roots += [batch.folder.parent for batch in app.news.batches]
+        worker = get_current_worker()
+        roots = self.wantui.library_roots()
         found = [batch.folder for batch in find_batches(roots) if not batch.fault][:HEAVY_FOLDERS]
         folders = [path for path in found if any((path / "latents").glob("*/*.zarr"))]
         folder = folder if folder in folders else folders[0] if folders else None

@@ -18,7 +18,7 @@ from textual.widgets import Input
 from textual.worker import get_current_worker
 
 from wantui.engine.enqueue import check_device, enqueue, missing_videos
-from wantui.errors import UserError, user_path
+from wantui.errors import UserError
 from wantui.queue.queue import Queue
 from wantui.storage.layout import BatchFolder
 from wantui.storage.library import FoundBatch, find_batches, move_to_trash
@@ -126,16 +126,10 @@ class LibraryScreen(Place):
 
     # Folders
 
-    def roots(self) -> list[Path]:
-        """Where batches may be: the settings' folders, and wherever the queue has made some."""
-        named = [user_path(text) for text in self.wantui.settings.output_dirs]
-        queued = [batch.folder.parent for batch in self.wantui.news.batches]
-        return list(dict.fromkeys([*named, *queued]))
-
     @work(thread=True, exclusive=True, group="look", exit_on_error=False)
     def look(self) -> None:
         """Look through the folders, off the thread that draws."""
-        worker, found = get_current_worker(), find_batches(self.roots())
+        worker, found = get_current_worker(), find_batches(self.wantui.library_roots())
         if not worker.is_cancelled:
             self.post_message(BatchesFound(found))
 
