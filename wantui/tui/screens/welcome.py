@@ -12,17 +12,12 @@ if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
 DEMO = "a large [red|blue] (circle) moving left over a dark background"
-TEXT = f"""\
-wantui makes videos from a prompt template, and studies how they come about.
-
-A demo runs on any machine, without a network, in half a minute:
-nano, a very small video model that is part of wantui, makes
-
-  {DEMO}
-
-with two seeds each: four videos. The engine makes them in the background;
-you may close this terminal at any time.
-"""
+TEXT = (
+    "wantui makes videos from a prompt template, and studies how they come about.\n\n"
+    "A demo runs on any machine, without a network, in half a minute: nano, a very small video model that is part of "
+    f"wantui, makes\n\n  {DEMO}\n\n"
+    "with two seeds each: four videos. They are made in the background; you may close this terminal at any time."
+)
 
 
 class Welcome(ModalScreen[None]):
