@@ -13,7 +13,7 @@ from PIL import Image
 from wantui.analysis.trajectory import trajectory
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
-from wantui.generation.live import LiveGeometry, median
+from wantui.generation.live import LiveGeometry
 from wantui.generation.make_video import MadeVideo, Step, make_video
 from wantui.generation.preview import PreviewTap, fit_latents_to_rgb
 from wantui.models.catalogue import NANO, WanModel
@@ -122,8 +122,3 @@ def test_a_preview_that_cannot_be_written_stops_nothing(
     tap = PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "file" / "p.png")
     tap.on_step(next(denoise(tiny, recipe_for(tiny_models["wan2.1"]))))
     assert not tap.is_new
-
-
-@pytest.mark.parametrize(("values", "middle"), [([], None), ([3.0], 3.0), ([3.0, 1.0, 2.0], 2.0)])
-def test_the_median_is_the_middle_value(values: list[float], middle: float | None) -> None:
-    assert median(values) == middle

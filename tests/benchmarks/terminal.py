@@ -5,7 +5,6 @@ ProgressBar and Sparkline that change once a second for the bytes of something t
 """
 
 import asyncio
-import json
 import os
 import pty
 import select
@@ -219,7 +218,6 @@ def key_to_paint(presses: int) -> None:
 def soak(ticks: int) -> None:
     """Two days at one news and one look at the GPUs a second, without the waiting."""
     import psutil
-    from textual.pilot import Pilot
 
     from wantui.queue.rows import BatchRow, Event, VideoRow
     from wantui.tui.app import NewsCame, SampleCame, WantuiApp
@@ -232,7 +230,7 @@ def soak(ticks: int) -> None:
         app = WantuiApp(state_place(), TuiSettings(bell=False), host="soak")
         app.drafts.welcomed = True
         async with app.run_test(size=SIZE) as pilot:
-            await wait(pilot)
+            await pilot.pause(1.0)
             app.feed.stop()
             app.sampler.stop()
             await pilot.press("3")
@@ -259,9 +257,6 @@ def soak(ticks: int) -> None:
             shown = ", ".join(f"{size / 1e6:.0f}" for size in sizes)
             click.echo(f"soak of {ticks:,} ticks: {shown} MB; the last five eighths added {grown:.1f} MB")
 
-    async def wait(pilot: Pilot[None]) -> None:
-        await pilot.pause(1.0)
-
     asyncio.run(run())
 
 
@@ -282,7 +277,6 @@ def main(rounds: int, seconds: float, ticks: int) -> None:
         ]
         for part in parts:
             part()
-        assert json.loads((state_place().directory / "tui.json").read_text())["welcomed"]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -99,6 +101,46 @@ def enqueue(queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, 
         for index, video in missing
     ]
     return queue.add(folder.root.resolve(), device, videos, new), len(missing)
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    """A batch that is on the queue."""
+
+    number: int
+    videos: int
+    folder: Path
+
+
+def queue_new(place: Place, batch: Batch) -> Enqueued:
+    """Make a batch's folder and put all of it on the queue, over a connection of this thread's own.
+
+    Raises:
+        UserError: no such device, or as `new_batch`.
+    """
+    device = batch.config.settings.model_settings.device
+    check_device(place, device)
+    folder, manifest = new_batch(batch)
+    return _queue(place, folder, manifest, device, new=True)
+
+
+def queue_missing(place: Place, folder: BatchFolder, manifest: Manifest) -> Enqueued | None:
+    """Put on the queue what is missing of a batch that exists; None where nothing is.
+
+    Raises:
+        UserError: no such device.
+    """
+    if not missing_videos(folder, manifest):
+        return None
+    device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
+    check_device(place, device)
+    return _queue(place, folder, manifest, device, new=False)
+
+
+def _queue(place: Place, folder: BatchFolder, manifest: Manifest, device: str, new: bool) -> Enqueued:
+    with closing(Queue(place.directory)) as queue:
+        number, videos = enqueue(queue, folder, manifest, device, new)
+    return Enqueued(number, videos, folder.root)
 
 
 def check_room(root: Path, batch: Batch) -> None:

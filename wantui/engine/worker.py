@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from wantui.engine.logs import close_log, open_log
@@ -23,7 +24,7 @@ from wantui.engine.record import Record, close_entry, entry_of, is_made
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
 from wantui.errors import UserError
 from wantui.generation.denoise import Step
-from wantui.generation.live import LiveGeometry, median, memory_figures
+from wantui.generation.live import LiveGeometry, memory_figures
 from wantui.generation.load import NotLoaded
 from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, make_video
 from wantui.generation.memory import RUNGS, OutOfMemory, free_memory, gpu_is_lost, next_rung
@@ -191,7 +192,9 @@ class Worker:
                     case MadeVideo() as made:
                         self.queue.check(claim)
                         enter = partial(_enter, folder=folder, files=files, made=made, plan=plan)
-                        record.change(claim.number, partial(enter, step_seconds=median(step_seconds)))
+                        record.change(
+                            claim.number, partial(enter, step_seconds=median(step_seconds) if step_seconds else None)
+                        )
                         discard(files)
                         entry = record.read().videos[claim.number]
         said = {"files": entry.files, "seconds": entry.seconds, "memory_plan": plan, "peak_memory": entry.peak_memory}

@@ -9,7 +9,6 @@ linearity    |x_i - x_0| / sum of |d_j| for j <= i; 1 is a straight line
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -71,8 +70,3 @@ def memory_figures(device: torch.device) -> dict[str, int]:
         "reserved": torch.cuda.memory_reserved(device),
         "peak": torch.cuda.max_memory_allocated(device),
     }
-
-
-def median(values: Sequence[float]) -> float | None:
-    """The middle value; the upper one of two."""
-    return sorted(values)[len(values) // 2] if values else None

@@ -317,10 +317,10 @@ class WantuiApp(App[None]):
         return self.screen_stack[0]
 
     def action_leave_field(self) -> None:
-        self.screen.set_focus(None)
-        restful = getattr(self.screen, "rest", None)
-        if callable(restful):
-            restful()
+        from wantui.tui.screens.place import Place as ScreenPlace
+
+        if isinstance(self.screen, ScreenPlace):
+            self.screen.rest()
 
     async def action_help(self) -> None:
         from wantui.tui.screens.help import Help

@@ -1,7 +1,8 @@
 """Pictures in pixels, for terminals that can: the Kitty graphics protocol and Sixel.
 
 A terminal is known by its environment; asking it would take an answer that may never come. Inside tmux or screen
-nothing is assumed, because they pass pictures on only when they are told to.
+nothing is assumed, because they pass pictures on only when they are told to. (textual-image would do much of this, but
+asks the terminal while it is imported, draws no motion, and needs a later Python than we do.)
 """
 
 import base64

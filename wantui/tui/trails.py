@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
 
 from wantui.queue.rows import Event
 
@@ -31,21 +33,20 @@ class Trail:
     @property
     def pace(self) -> float | None:
         """Median of the last steps, in seconds."""
-        latest = sorted(self.seconds[-15:])
-        return latest[len(latest) // 2] if latest else None
+        return median(self.seconds[-15:]) if self.seconds else None
 
-    def add(self, data: dict[str, object]) -> None:
+    def add(self, data: dict[str, Any]) -> None:
         """Take in what was told of a step."""
         self.loading = False
-        step = int(data["step"])  # type: ignore[call-overload]
-        self.steps, self.sigma = int(data["steps"]), float(data["sigma"])  # type: ignore[call-overload,arg-type]
+        step = int(data["step"])
+        self.steps, self.sigma = int(data["steps"]), float(data["sigma"])
         if step <= self.step:  # begun again
             again = self.step - step + 1
             del self.seconds[max(0, len(self.seconds) - again) :]
             for curve in self.curves.values():
                 del curve[max(0, len(curve) - again) :]
         self.step = step
-        self.seconds.append(float(data["seconds"]))  # type: ignore[arg-type]
+        self.seconds.append(float(data["seconds"]))
         for name, curve in self.curves.items():
             value = data.get(name)
             curve.append(float(value) if isinstance(value, (int, float)) else None)
@@ -54,7 +55,7 @@ class Trail:
         if isinstance(data.get("preview"), str):
             self.preview, self.preview_step = str(data["preview"]), step
         if "allocated" in data:
-            self.memory = {name: int(data[name]) for name in ("allocated", "reserved", "peak")}  # type: ignore[call-overload]
+            self.memory = {name: int(data[name]) for name in ("allocated", "reserved", "peak")}
 
 
 class Trails:

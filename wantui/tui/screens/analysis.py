@@ -23,6 +23,7 @@ from wantui.tui.plots import braille, sparkline
 from wantui.tui.screens.place import Place
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.rows import Rows
+from wantui.tui.widgets.search import Search
 
 NONE = """no batch here has stored latents
 
@@ -57,7 +58,7 @@ class AnalysisScreen(Place):
 
     def body(self) -> ComposeResult:
         with Vertical():
-            yield Input(placeholder="part of a variation's name", id="search", compact=True)
+            yield Search("part of a variation's name")
             with Vertical(id="table", classes="pane") as table:
                 table.border_title = "Trajectories"
                 yield Cells(id="head")
@@ -72,13 +73,10 @@ class AnalysisScreen(Place):
 
     def on_mount(self) -> None:
         super().on_mount()
-        search = self.query_one("#search", Input)
-        search.cursor_blink, search.display = False, False
         self.set_focus(self.rows)
 
     def rest(self) -> None:
-        search = self.query_one("#search", Input)
-        search.value, search.display = "", False
+        self.query_one(Search).close()
         self.set_focus(self.rows)
 
     def on_resize(self) -> None:
@@ -119,7 +117,7 @@ class AnalysisScreen(Place):
         self._sift()
 
     def _sift(self) -> None:
-        word = self.query_one("#search", Input).value.lower()
+        word = self.query_one(Search).value.lower()
         chosen = [video for video in self.videos if word in f"{video.variation} seed {video.seed}".lower()]
         rows: list[Analysed] | list[Group] = groups(chosen) if self.by_group else chosen
         if self.sorted_by:
@@ -221,9 +219,7 @@ class AnalysisScreen(Place):
         self._sift()
 
     def action_search(self) -> None:
-        search = self.query_one("#search", Input)
-        search.display = True
-        self.set_focus(search)
+        self.query_one(Search).open()
 
     def action_groups(self) -> None:
         self.by_group = not self.by_group

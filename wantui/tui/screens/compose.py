@@ -254,20 +254,12 @@ class ComposeScreen(Place):
     @work(thread=True, group="enqueue", exit_on_error=False)
     def put_on_queue(self, config: Config, template: str, is_demo: bool) -> None:
         """Make the folder, queue the videos, and see that an engine runs."""
-        from wantui.engine.enqueue import check_device, enqueue, new_batch  # with what workers are started by
+        from wantui.engine.enqueue import queue_new  # with what workers are started by
 
-        app, place = self.wantui, self.wantui.place
+        app = self.wantui
         try:
-            batch = plan_batch(config, template)
-            device = config.settings.model_settings.device
-            check_device(place, device)
-            folder, manifest = new_batch(batch)
-            queue = Queue(place.directory)
-            try:
-                number, videos = enqueue(queue, folder, manifest, device, new=True)
-            finally:
-                queue.close()
-            self.post_message(Queued(template, number, videos, str(folder.root), "", is_demo))
+            made = queue_new(app.place, plan_batch(config, template))
+            self.post_message(Queued(template, made.number, made.videos, str(made.folder), "", is_demo))
         except UserError as error:
             self.post_message(Queued(template, 0, 0, "", str(error), is_demo))
         except Exception as error:

@@ -17,9 +17,8 @@ from textual.message import Message
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
-from wantui.engine.enqueue import check_device, enqueue, missing_videos
+from wantui.engine.enqueue import queue_missing
 from wantui.errors import UserError
-from wantui.queue.queue import Queue
 from wantui.storage.layout import BatchFolder
 from wantui.storage.library import FoundBatch, find_batches, move_to_trash
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
@@ -31,6 +30,7 @@ from wantui.tui.screens.player import LONGEST, Player
 from wantui.tui.screens.queue import edit_copy
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.rows import Rows
+from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.video_details import VideoDetails
 
 FILTERS = ("all", "failures", "unfinished")
@@ -85,8 +85,7 @@ class LibraryScreen(Place):
     def body(self) -> ComposeResult:
         with Horizontal():
             with Vertical(id="left"):
-                search = Input(placeholder="name, prompt or model", id="search", compact=True)
-                yield search
+                yield Search("name, prompt or model")
                 batches = Rows(id="batches", classes="pane", empty="no batch is here yet; 1 composes one")
                 batches.border_title = "Batches"
                 yield batches
@@ -106,15 +105,10 @@ class LibraryScreen(Place):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.query_one("#search", Input).cursor_blink = False
-        self.query_one("#search").display = False
         self.set_focus(self.rows)
 
     def rest(self) -> None:
-        search = self.query_one("#search", Input)
-        if search.display:
-            search.value = ""
-            search.display = False
+        self.query_one(Search).close()
         self.set_focus(self.rows)
 
     def come_back(self) -> None:
@@ -142,7 +136,7 @@ class LibraryScreen(Place):
 
     def _sift(self) -> None:
         """Show what search and filter leave, with the cursor where it was."""
-        words = self.query_one("#search", Input).value
+        words = self.query_one(Search).value
         self.shown = [
             batch
             for batch in self.found
@@ -168,8 +162,7 @@ class LibraryScreen(Place):
         """Put the cursor on a batch, and on one of its videos."""
         self._wanted = (folder.resolve(), video)
         self.filter = "all"
-        search = self.query_one("#search", Input)
-        search.value, search.display = "", False
+        self.query_one(Search).close()
         self.look()
         self.found = []
 
@@ -278,9 +271,7 @@ class LibraryScreen(Place):
     # Actions
 
     def action_search(self) -> None:
-        search = self.query_one("#search", Input)
-        search.display = True
-        self.set_focus(search)
+        self.query_one(Search).open()
 
     def action_filter(self) -> None:
         self.filter = FILTERS[(FILTERS.index(self.filter) + 1) % len(FILTERS)]
@@ -380,19 +371,12 @@ class LibraryScreen(Place):
     @work(thread=True, group="missing", exit_on_error=False)
     def queue_missing(self, folder: Path, manifest: Manifest) -> None:
         """`wantui run --resume`, without waiting for its end."""
-        place, batch = self.wantui.place, BatchFolder(folder)
-        if not missing_videos(batch, manifest):
-            self.post_message(Said(f"nothing of {folder.name} is missing", False))
-            return
-        device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
         try:
-            check_device(place, device)
-            queue = Queue(place.directory)
-            try:
-                number, videos = enqueue(queue, batch, manifest, device, new=False)
-            finally:
-                queue.close()
-            self.post_message(Said(f"batch {number}: {videos} videos", False, title="queued"))
+            made = queue_missing(self.wantui.place, BatchFolder(folder), manifest)
+            if made is None:
+                self.post_message(Said(f"nothing of {folder.name} is missing", False))
+                return
+            self.post_message(Said(f"batch {made.number}: {made.videos} videos", False, title="queued"))
             self.wantui.start_engine()
         except UserError as error:
             self.post_message(Said(str(error), True))

@@ -61,6 +61,9 @@ class Place(Screen[None]):
             self._sample_came(self.wantui.gpus.sample)
         self.come_back()
 
+    def rest(self) -> None:
+        """Escape: the focus leaves what is typed in, for where the screen is moved through."""
+
     def come_back(self) -> None:
         """The screen is shown again."""
 

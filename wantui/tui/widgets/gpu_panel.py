@@ -165,8 +165,8 @@ def worker_process(worker: str) -> int:
     return int(worker.rpartition(":")[2])
 
 
-def worker_figures(video: int, events: Mapping[str, int], predicted: float | None) -> WorkerMemory | None:
-    """From what a step told; nothing on a CPU."""
-    if "allocated" not in events:
+def worker_figures(process: int, memory: Mapping[str, int], predicted: float | None) -> WorkerMemory | None:
+    """From what a step told of memory; nothing on a CPU."""
+    if "allocated" not in memory:
         return None
-    return WorkerMemory(video, events["allocated"], events["reserved"], events["peak"], predicted)
+    return WorkerMemory(process, memory["allocated"], memory["reserved"], memory["peak"], predicted)

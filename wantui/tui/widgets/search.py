@@ -1,0 +1,26 @@
+"""A line to search by, which is there only while it is used."""
+
+from textual.widgets import Input
+
+
+class Search(Input):
+    """Hidden and empty until `open`; `close` makes it so again."""
+
+    DEFAULT_CSS = """
+    Search { display: none; margin: 0 1; }
+    Search.-open { display: block; }
+    """
+
+    def __init__(self, placeholder: str) -> None:
+        super().__init__(placeholder=placeholder, id="search", compact=True)
+        self.cursor_blink = False
+
+    def open(self) -> None:
+        """Show it and type into it."""
+        self.add_class("-open")
+        self.screen.set_focus(self)
+
+    def close(self) -> None:
+        """Search for nothing any more."""
+        self.value = ""
+        self.remove_class("-open")
