@@ -280,6 +280,21 @@ def test_opening_a_batch_in_the_library_does_not_heed_an_old_search(made: BatchF
     on("library", test)
 
 
+def test_a_video_that_waits_is_foretold_after_all_that_is_before_it(queue: Queue) -> None:
+    add(queue, "one")
+    add(queue, "two")
+    told = {"seconds": {"denoise": 20.0, "decode": 10.0, "step": 1.0}, "device": "cpu", "memory_plan": ""}
+    queue.done(claim(queue), **told)
+
+    async def test(it: Under) -> None:
+        # Two of the first batch and three of the second are left, of half a minute each.
+        await it.until(lambda: "ETA 0:30" in it.text() and "ETA 1:00" in it.text())
+        await it.press("down")
+        await it.until(lambda: all(f"ETA {eta}" in it.text() for eta in ("1:30", "2:00", "2:30")))
+
+    on("queue", test)
+
+
 def test_a_batch_is_edited_as_a_copy(wantui: Wantui, small: list[str]) -> None:
     batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--seed", 5, *small))
 

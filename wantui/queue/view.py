@@ -88,6 +88,14 @@ class QueueView:
         )
         return [_video(row) for row in rows]
 
+    def unfinished_before(self, batch: int, number: int) -> int:
+        """How many videos of a batch are to be made before one of it."""
+        (count,) = self.db.execute(
+            f"SELECT count(*) FROM video WHERE batch = ? AND number < ? AND (state IN {WAITING} OR state = 'running')",
+            (batch, number),
+        ).fetchone()
+        return int(count)
+
     def running(self) -> list[VideoRow]:
         return [_video(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
 

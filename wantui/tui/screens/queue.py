@@ -167,12 +167,29 @@ class QueueScreen(Place):
             if left is not None and left.per_video is not None:
                 seconds = left.per_video * (1 - video.step / max(1, video.steps))
                 line.append(f"ETA {duration_in_words(seconds)} ")
+        elif video.state in ("queued", "interrupted") and (wait := self._seconds_until(video)) is not None:
+            line.append(f"ETA {duration_in_words(wait):<8} ")
         elif video.state == "done" and video.started and video.finished:
             line.append(f"{video.finished - video.started:>8.1f} s ")
         line.append(video.title, Style(bold=True))
         if video.error:
             line.append(f"  {video.error}", rows.colour("error"))
         return line
+
+    def _seconds_until(self, video: VideoRow) -> float | None:
+        """Until a video that waits is made: after the batches before its own, and the videos before it."""
+        total = 0.0
+        for batch in self.wantui.news.batches:
+            left = self.wantui.news.left.get(batch.id)
+            if left is None or (batch.paused and batch.id != video.batch):
+                continue
+            if left.seconds is None:
+                return None
+            if batch.id == video.batch:
+                before = self.wantui.queue.unfinished_before(batch.id, video.number)
+                return total + (before + 1) * left.seconds / max(1, batch.unfinished)
+            total += left.seconds
+        return None
 
     def _explain(self) -> None:
         """Below: all of what the row under the cursor had no room for."""
