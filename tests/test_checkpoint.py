@@ -13,11 +13,11 @@ from diffusers import WanPipeline
 
 from wantui.generation import checkpoint as checkpoints
 from wantui.generation.checkpoint import CheckpointTap, read_checkpoint
-from wantui.generation.denoise import Step, denoise, prepare
+from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
-from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, make_video
+from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, Stepped, make_video
 from wantui.models.catalogue import WanModel
-from wantui.planning import Capture, Recipe
+from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
 from wantui.storage.files import VideoFiles, discard
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def test_denoising_goes_on_after_any_step_to_the_same_bits(
     loaded: tuple[WanPipeline, Recipe], sampler: str, tmp_path: Path
 ) -> None:
     pipeline, recipe = loaded[0], loaded[1].model_copy(update={"sampler": sampler})
-    tap = CheckpointTap(pipeline, recipe, tmp_path / "last", tuple)
+    tap = CheckpointTap(pipeline, recipe, tmp_path / "last", {})
     start = prepare(pipeline, recipe)
     tap.on_start(start, 0)
     whole = []
@@ -58,13 +58,13 @@ def test_denoising_goes_on_after_any_step_to_the_same_bits(
 
 
 def video_files(root: Path) -> VideoFiles:
-    return VideoFiles(root / "v.mp4", root / "v.jpg", root / "v.zarr", root / "v.checkpoint")
+    return VideoFiles(root / "v.mp4", root / "v.jpg", root / "v.zarr", root / "a.zarr", root / "v.checkpoint")
 
 
 def stop_after(events: Iterator[object], steps: int) -> None:
     """Close a video's generator after its `steps`-th step, as a worker that is told to stop does."""
     for event in events:
-        if isinstance(event, Step) and event.index + 1 == steps:
+        if isinstance(event, Stepped) and event.step.index + 1 == steps:
             events.close()  # type: ignore[attr-defined]
             return
 
@@ -75,10 +75,14 @@ def made(events: Iterator[object]) -> tuple[MadeVideo, list[object]]:
     return found[-1], [event for event in found if isinstance(event, Resumed | StartedAgain)]
 
 
+MARK = PromptMark(text="star", start=6, end=10)
 CAPTURES = {
     "float32": Capture(latents=True),
     "float16": Capture(latents=True, dtype="float16"),
-    "every third, compressed": Capture(latents=True, interval=3, compress=True),
+    "every third, compressed, with what was predicted": Capture(
+        latents=True, interval=3, compress=True, predicted_clean=True
+    ),
+    "attention, no latents": Capture(attention=AttentionCapture(interval=2)),
 }
 
 
@@ -87,7 +91,7 @@ CAPTURES = {
 def test_a_stopped_video_ends_as_an_undisturbed_one_with_whole_captures(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: Capture, stops: tuple[int, ...]
 ) -> None:
-    recipe = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5)
+    recipe = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5, marks=[MARK])
     undisturbed, stopped = video_files(tmp_path / "a"), video_files(tmp_path / "b")
     reference, _ = made(make_video(tiny, recipe, undisturbed))
     for steps in stops:
@@ -98,12 +102,21 @@ def test_a_stopped_video_ends_as_an_undisturbed_one_with_whole_captures(
     assert said == [Resumed(stops[-1])]
     assert result.latents_sha256 == reference.latents_sha256
     assert stopped.clip.read_bytes() == undisturbed.clip.read_bytes()
-    one, other = (zarr.open_group(files.latents, mode="r") for files in (undisturbed, stopped))
-    assert set(one) == set(other) == {"latents", "sigmas", "timesteps", "steps", "gram"}
-    for name in one:
-        assert np.array_equal(one[name][:], other[name][:])  # type: ignore[index]
+    for kind in ("latents", "attention"):
+        if not getattr(undisturbed, kind).exists():
+            continue
+        one, other = (zarr.open_group(getattr(files, kind), mode="r") for files in (undisturbed, stopped))
+        assert set(one) == set(other)
+        assert "exact" not in one
+        for name in one:
+            assert np.array_equal(one[name][:], other[name][:])  # type: ignore[index]
     discard(stopped)
-    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["v.jpg", "v.mp4", "v.zarr"]
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
+        *(["a.zarr"] if capture.attention else []),
+        "v.jpg",
+        "v.mp4",
+        "v.zarr",
+    ]
 
 
 @pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)

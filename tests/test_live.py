@@ -11,12 +11,13 @@ from diffusers import WanPipeline
 from PIL import Image
 
 from wantui.analysis.trajectory import trajectory
+from wantui.generation.capture import TrajectoryTap
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
-from wantui.generation.live import LiveGeometry
-from wantui.generation.make_video import MadeVideo, Step, make_video
+from wantui.generation.make_video import MadeVideo, Stepped, make_video
 from wantui.generation.preview import PreviewTap, fit_latents_to_rgb
 from wantui.models.catalogue import NANO, WanModel
+from wantui.storage.background import BackgroundWriter
 from wantui.storage.files import VideoFiles, discard
 
 
@@ -24,15 +25,17 @@ def files_in(folder: Path) -> VideoFiles:
     return VideoFiles(folder / "v.mp4", folder / "v.jpg", folder / "v.zarr")
 
 
-def test_live_figures_are_those_of_the_whole_trajectory(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+def test_live_figures_are_those_of_the_whole_trajectory(
+    tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], steps=6)
     start = prepare(tiny, recipe)
-    live = LiveGeometry()
-    live.on_start(start, 0)
+    tap = TrajectoryTap(tmp_path / "v.zarr", recipe, BackgroundWriter(), (), resumable=False)
+    tap.on_start(start, 0)
     states, told = [start.noise.double().flatten()], []
     for step in denoise(tiny, recipe, start):
-        live.on_step(step)
-        told.append(live.figures)
+        tap.on_step(step)
+        told.append(tap.figures)
         states.append(step.latents.double().flatten())
     stacked = torch.stack(states).numpy()
     whole = trajectory(stacked @ stacked.T, np.array(start.sigmas), stacked.shape[1])
@@ -43,24 +46,12 @@ def test_live_figures_are_those_of_the_whole_trajectory(tiny: WanPipeline, tiny_
     assert told[-1]["linearity"] == pytest.approx(whole.straightness)
 
 
-def test_a_path_whose_beginning_another_process_made_has_no_length(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel]
-) -> None:
-    recipe = recipe_for(tiny_models["wan2.1"])
-    start = prepare(tiny, recipe)
-    live = LiveGeometry()
-    live.on_start(start, steps_done=2)
-    live.on_step(next(denoise(tiny, recipe, start)))
-    assert "linearity" not in live.figures
-    assert "norm" in live.figures
-
-
 def test_listeners_change_nothing_of_a_video(
     tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
     alone = list(make_video(tiny, recipe, files_in(tmp_path / "a")))[-1]
-    listeners = (LiveGeometry(), PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "p.png"))
+    listeners = (PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "p.png"),)
     heard = list(make_video(tiny, recipe, files_in(tmp_path / "b"), listeners))[-1]
     assert isinstance(alone, MadeVideo)
     assert isinstance(heard, MadeVideo)
@@ -108,10 +99,10 @@ def test_a_preview_goes_with_the_video_that_it_was_of(
     assert not files.preview.exists()
 
 
-def making(pipeline: WanPipeline, files: VideoFiles, recipe_steps: object) -> Iterator[Step]:
+def making(pipeline: WanPipeline, files: VideoFiles, recipe_steps: object) -> Iterator[Stepped]:
     tap = PreviewTap(fit_latents_to_rgb(pipeline), files.preview)
     for event in make_video(pipeline, recipe_steps, files, (tap,)):  # type: ignore[arg-type]
-        if isinstance(event, Step):
+        if isinstance(event, Stepped):
             yield event
 
 

@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import json
-import math
+import threading
 from pathlib import Path
 
 import av
@@ -16,8 +16,9 @@ from wantui.config import load_config
 from wantui.models.catalogue import NANO
 from wantui.planning import Capture, plan_batch
 from wantui.storage.atomic import whole_file, write_text
+from wantui.storage.background import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
-from wantui.storage.latents import LatentWriter, gram_matrix
+from wantui.storage.latents import TrajectoryWriter
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, read_manifest, start_folder, write_manifest
 from wantui.storage.mp4 import ClipError, read_frames, read_tags, write_mp4
@@ -121,9 +122,14 @@ def states(count: int, shape: tuple[int, ...] = (4, 3, 2, 2)) -> list[np.ndarray
     return [rng.standard_normal(shape).astype(np.float32) for _ in range(count)]
 
 
-def latent_writer(capture: Capture, steps: int = 5) -> LatentWriter:
-    sigmas = np.linspace(1, 0, steps + 1)
-    return LatentWriter(Path("vid.zarr"), (4, 3, 2, 2), sigmas, 1000 * sigmas[:-1], recipe_for(NANO, capture=capture))
+def latent_writer(capture: Capture, steps: int = 5) -> TrajectoryWriter:
+    sigmas, recipe = np.linspace(1, 0, steps + 1), recipe_for(NANO, capture=capture)
+    return TrajectoryWriter(Path("vid.zarr"), (4, 3, 2, 2), sigmas, 1000 * sigmas[:-1], recipe)
+
+
+def gram_of(written: list[np.ndarray]) -> dict[str, np.ndarray]:
+    flat = np.stack([state.ravel() for state in written]).astype(np.float64)
+    return {"gram": flat @ flat.T}
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -134,22 +140,58 @@ def test_stored_latents_are_the_states_to_the_bit(interval: int, compress: bool)
     for step, state in enumerate(written):
         writer.write(step, state)
     assert not Path("vid.zarr").exists()
-    writer.finish()
+    writer.finish(gram_of(written), {"projection": "identity"})
     group = zarr.open_group("vid.zarr", mode="r")
     chosen = [0, 1, 2, 3, 4, 5] if interval == 1 else [0, 2, 4, 5]
     assert group["latents"].dtype == np.float32
     assert np.array_equal(group["latents"][:], np.stack([written[step] for step in chosen]))
     assert group["steps"][:].tolist() == chosen
-    assert np.array_equal(group["sigmas"][:], np.linspace(1, 0, 6)[chosen])
+    assert np.array_equal(group["sigmas"][:], np.linspace(1, 0, 6))
+    assert np.array_equal(group["gram"][:], gram_of(written)["gram"])
+    assert "exact" not in group
     assert group["timesteps"].shape == (5,)
     assert group.attrs["recipe"]["prompt"] == "a red star moving left"
     assert not Path("vid.zarr.partial").exists()
 
 
-def test_the_gram_matrix_is_that_of_float64_arithmetic() -> None:
-    written = [1e3 + state for state in states(4, (16, 5, 90, 90))]
-    exact = [[math.fsum((a.astype(np.float64) * b).ravel().tolist()) for b in written] for a in written]
-    assert np.allclose(gram_matrix(written), exact, rtol=1e-13, atol=0)
+def test_what_float16_adds_to_the_turning_of_a_straight_path_is_told_beside_it() -> None:
+    start, end = states(2, (16, 5, 16, 16))
+    sigmas = np.linspace(1, 0, 21)
+    straight = [(sigma * start + (1 - sigma) * end).astype(np.float32) for sigma in sigmas]
+    recipe = recipe_for(NANO, capture=Capture(latents=True, dtype="float16"))
+    writer = TrajectoryWriter(Path("vid.zarr"), (16, 5, 16, 16), sigmas, sigmas[:-1], recipe)
+    for step, state in enumerate(straight):
+        writer.write(step, state)
+    writer.finish(gram_of(straight), {})
+    group = zarr.open_group("vid.zarr", mode="r")
+    stored = group["latents"][:].reshape(21, -1).astype(np.float64)
+    steps = np.diff(stored, axis=0)
+    unit = steps / np.linalg.norm(steps, axis=1, keepdims=True)
+    turning = np.arccos((unit[1:] * unit[:-1]).sum(1)).sum()
+    assert 0.1 < group.attrs["float16_turning_added"] == pytest.approx(turning, abs=1e-3)
+
+
+def test_a_write_that_fails_in_the_background_is_heard_of_and_little_waits() -> None:
+    background, written = BackgroundWriter(waiting=2), []
+    gate = threading.Event()
+    background.submit(gate.wait)  # type: ignore[arg-type]
+    background.submit(lambda: written.append(1))
+    third = threading.Thread(target=background.submit, args=(lambda: written.append(2),))
+    third.start()
+    third.join(0.05)
+    assert third.is_alive()  # it waits for the first to be written
+    gate.set()
+    third.join()
+    background.flush()
+    assert written == [1, 2]
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    background.submit(full)
+    with pytest.raises(OSError, match="full"):
+        background.flush()
+    background.close()
 
 
 def test_latents_that_are_not_complete_never_get_their_name() -> None:
@@ -157,7 +199,7 @@ def test_latents_that_are_not_complete_never_get_their_name() -> None:
     for step, state in enumerate(states(4)):
         writer.write(step, state)
     with pytest.raises(RuntimeError, match="4 of 6 states"):
-        writer.finish()
+        writer.finish({}, {})
     assert writer.partial.exists()
     assert not writer.path.exists()
 

@@ -69,10 +69,6 @@ def parse_config(text: str, source: Path | str, overrides: Sequence[str] = ()) -
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigError([reader.explain(details) for details in error.errors()]) from None
-    if settings.attention_analysis_settings.store_attention:
-        reader.refuse(
-            ("attention_analysis_settings", "store_attention"), "attention maps are not captured by this version"
-        )
     return Config(settings, source, tuple(reader.warnings), tuple(reader.refusals))
 
 
@@ -166,6 +162,10 @@ class _Reader:
                 for word in [word for word in content if word in dead]:
                     self.warnings.append(self.problem((*key, word), f"has no effect: {dead[word]}"))
                     del content[word]
+                if name == "prompt_settings" and content.get("embedding_method") == "norm_preserving":
+                    del content["embedding_method"]
+                    said = "norm_preserving never changed anything; weights are applied by attention instead"
+                    self.warnings.append(self.problem((*key, "embedding_method"), said))
                 if name == "prompt_settings" and content.pop("enable_weighting", False):
                     self.refuse((*key, "enable_weighting"), "automatic weighting is not done; write (word:1.5)")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from wantui.engine.pipelines import load_for
 from wantui.generation.denoise import Step
-from wantui.generation.make_video import MadeVideo, make_video
+from wantui.generation.make_video import MadeVideo, Stepped, make_video
 from wantui.generation.versions import made_with
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint
@@ -39,14 +39,14 @@ def remake(clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, devic
     """Make a recipe's video as `target`; yields the steps, and at last the comparison with `clip`."""
     pipeline = load_for(recipe, device)
     now = made_with(pipeline, recipe)
-    files = VideoFiles(target, target.with_suffix(".jpg"), target.with_suffix(".zarr"))
+    files = VideoFiles(target, target.with_suffix(".jpg"))
     latents_sha256 = None
     # Captures do not change a video, and are not asked for here.
     for event in make_video(pipeline, recipe.model_copy(update={"capture": Capture()}), files):
         if isinstance(event, MadeVideo):
             latents_sha256 = event.latents_sha256
-        elif isinstance(event, Step):
-            yield event
+        elif isinstance(event, Stepped):
+            yield event.step
     changed = {key: (then.get(key), value) for key, value in now.items() if then and then.get(key) != value}
     model = find_model(recipe.model)
     if model.is_local and (weights := fingerprint(Path(model.location))) != recipe.revision:

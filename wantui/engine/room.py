@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe
-from wantui.planning.estimate import disk_for
+from wantui.planning.estimate import disk_for, model_evaluations
 
 SPARE_BYTES = 20_000_000
 """Room to leave beyond the estimate."""
@@ -19,12 +19,11 @@ CHECKPOINTS, LATENTS_IN_CHECKPOINT = 2, 5
 def bytes_needed(recipe: Recipe) -> int:
     """For one video and its captures, with some to spare."""
     model = find_model(recipe.model)
-    needed = disk_for(recipe, model).total
-    if recipe.capture.dtype == "float16":  # exact states lie beside them until the video is done
-        exact = recipe.capture.model_copy(update={"dtype": "float32"})
-        needed += disk_for(recipe.model_copy(update={"capture": exact}), model).latents
     latents = 4 * math.prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
-    return needed + CHECKPOINTS * LATENTS_IN_CHECKPOINT * latents + SPARE_BYTES
+    states = model_evaluations(recipe.sampler, recipe.steps) + 1  # all of them lie there until the video is done
+    return (
+        disk_for(recipe, model).total + states * latents + CHECKPOINTS * LATENTS_IN_CHECKPOINT * latents + SPARE_BYTES
+    )
 
 
 def free_bytes(folder: Path) -> int:

@@ -24,10 +24,9 @@ from wantui.engine.record import Record, close_entry, entry_of, is_made
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
 from wantui.errors import UserError
 from wantui.generation.denoise import Step
-from wantui.generation.live import LiveGeometry, memory_figures
 from wantui.generation.load import NotLoaded
-from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, make_video
-from wantui.generation.memory import RUNGS, OutOfMemory, free_memory, gpu_is_lost, next_rung
+from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, Stepped, make_video
+from wantui.generation.memory import RUNGS, OutOfMemory, free_memory, gpu_is_lost, memory_figures, next_rung
 from wantui.generation.preview import LatentToRgb, PreviewTap, fit_latents_to_rgb
 from wantui.planning import Recipe
 from wantui.queue.database import QueueError, Unavailable
@@ -172,17 +171,17 @@ class Worker:
         pipeline = self._pipeline_for(claim, recipe, log)
         plan, began = RUNGS[claim.rung].name, time.monotonic()
         assert self.colours is not None
-        geometry, preview = LiveGeometry(), PreviewTap(self.colours, files.preview)
+        preview = PreviewTap(self.colours, files.preview)
         step_seconds: list[float] = []
-        with closing(make_video(pipeline, recipe, files, (geometry, preview))) as events:
+        with closing(make_video(pipeline, recipe, files, (preview,))) as events:
             for event in events:
                 match event:
-                    case Step():
-                        step_seconds.append(event.seconds)
-                        figures: dict[str, Any] = {name: round(value, 6) for name, value in geometry.figures.items()}
+                    case Stepped(step, found):
+                        step_seconds.append(step.seconds)
+                        figures: dict[str, Any] = {name: round(value, 6) for name, value in found.items()}
                         if preview.is_new:
                             figures["preview"] = str(files.preview)
-                        self._step(claim, event, figures | memory_figures(pipeline._execution_device))
+                        self._step(claim, step, figures | memory_figures(pipeline._execution_device))
                     case Resumed(steps_done):
                         log.info("%s goes on after step %d", claim.title, steps_done)
                         self.queue.tell("resumed video", claim.batch, claim.video, steps_done=steps_done)
@@ -282,8 +281,10 @@ def _enter(
     step_seconds: float | None,
 ) -> None:
     paths = {"clip": files.clip, "sheet": files.sheet}
-    if entry.recipe.capture.latents:
+    if files.latents is not None:
         paths["latents"] = files.latents
+    if files.attention is not None and entry.recipe.capture.attention:
+        paths["attention"] = files.attention
     entry.state, entry.error = "done", None
     entry.files = relative_files(folder, paths)
     entry.seconds = {"denoise": round(made.denoise_seconds, 3), "decode": round(made.decode_seconds, 3)}

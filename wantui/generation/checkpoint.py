@@ -7,7 +7,7 @@ outputs, UniPC's last sample, Heun's derivative, the counters of each. Nothing a
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from wantui.generation.versions import made_with
 from wantui.planning import Recipe
 from wantui.storage.atomic import partial_path
 
-FORMAT = 1
+FORMAT = 2
 MOST_OF_THE_TIME = 0.01
 """Checkpoints may take this share of the time."""
 
@@ -35,9 +35,9 @@ class CheckpointTap:
     """Writes a checkpoint after every step, or less often where that would take more than 1 % of the time."""
 
     def __init__(
-        self, pipeline: WanPipeline, recipe: Recipe, path: Path, capture_checksums: Callable[[], Sequence[int]]
+        self, pipeline: WanPipeline, recipe: Recipe, path: Path, captured: Mapping[str, Callable[[], tuple[int, ...]]]
     ) -> None:
-        self.recipe, self.path, self.capture_checksums = recipe, path, capture_checksums
+        self.recipe, self.path, self.captured = recipe, path, captured
         self.identity = identity(pipeline, recipe)
         self.fresh = vars(new_scheduler(recipe, pipeline._execution_device))
         self.scheduler: Any = None
@@ -65,7 +65,7 @@ class CheckpointTap:
                 step.index + 1,
                 step.latents,
                 {name: value for name, value in vars(self.scheduler).items() if _differs(value, self.fresh.get(name))},
-                tuple(self.capture_checksums()),
+                {name: checksums() for name, checksums in self.captured.items()},
             ),
             self.identity,
         )
@@ -92,7 +92,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]
         **made_by,
         "steps_done": checkpoint.steps_done,
         "scheduler": scheduler,
-        "capture_checksums": checkpoint.capture_checksums,
+        "captured": checkpoint.captured,
         "sha256": _digest(tensors),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
         header["steps_done"],
         tensors["latents"].to(device),
         {name: _unpack(value, tensors, device) for name, value in header["scheduler"].items()},
-        tuple(header["capture_checksums"]),
+        {name: tuple(checksums) for name, checksums in header["captured"].items()},
     )
 
 

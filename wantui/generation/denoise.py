@@ -6,6 +6,7 @@ bit. Tests hold it against the stock pipeline for every sampler.
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,10 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
+from wantui.generation.attention import CrossAttention, StepMaps, weigh_embeddings
 from wantui.generation.samplers import build_scheduler
+from wantui.generation.words import TEXT_LENGTH, tokenize
 from wantui.planning import Recipe
-
-TEXT_LENGTH = 512
-"""Text positions that the transformer sees, pads included; `encode_prompt` alone would default to 226."""
 
 
 class NotFinite(RuntimeError):
@@ -45,6 +45,8 @@ class Step:
     """The model's output, guided: an estimate of noise minus data."""
     latents: Tensor
     seconds: float
+    attention: StepMaps | None = None
+    """Maps of the marked words, where the recipe asks for them at this step."""
 
     @property
     def predicted_clean(self) -> Tensor:
@@ -64,6 +66,8 @@ class Start:
     scheduler: Any
     prompt_embeds: Tensor
     negative_prompt_embeds: Tensor | None
+    attention: CrossAttention | None
+    """Where maps are stored or words are weighted in the attention itself."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,8 @@ class Checkpoint:
     """[1, channels, frames, height, width], in the dtype that the sampler gave."""
     scheduler: dict[str, Any]
     """Attributes of the sampler that differ from those of a fresh one."""
-    capture_checksums: tuple[int, ...]
-    """CRC-32 of each stored state, as float32."""
+    captured: dict[str, tuple[int, ...]]
+    """Of each file of captures, the CRC-32 of each part that was stored."""
 
     def restore(self, start: Start) -> None:
         """Put the sampler of `start`, which must be fresh, into the state it was in."""
@@ -86,12 +90,19 @@ class Checkpoint:
 
 @torch.no_grad()
 def prepare(pipeline: WanPipeline, recipe: Recipe) -> Start:
-    """Encode the prompt, set up the sampler and draw the noise from a CPU generator of the recipe's seed."""
+    """Encode the prompt, set up the sampler and draw the noise from a CPU generator of the recipe's seed.
+
+    Raises:
+        WordNotRead: a marked word lies beyond what the model reads.
+    """
     device = pipeline._execution_device
     guided = recipe.guidance_scale > 1.0
     prompt_embeds, negative_prompt_embeds = pipeline.encode_prompt(
         recipe.prompt, recipe.negative_prompt, guided, max_sequence_length=TEXT_LENGTH, device=device
     )
+    if recipe.weighting in ("multiply", "interpolation"):
+        prompt = tokenize(pipeline.tokenizer, recipe.prompt, recipe.marks)
+        prompt_embeds = weigh_embeddings(prompt_embeds, prompt, recipe.weighting)
     dtype = pipeline.transformer.dtype
     scheduler = new_scheduler(recipe, device)
     noise = pipeline.prepare_latents(
@@ -104,6 +115,7 @@ def prepare(pipeline: WanPipeline, recipe: Recipe) -> Start:
         device,
         torch.Generator("cpu").manual_seed(recipe.seed),
     )
+    observes = recipe.capture.attention is not None or recipe.weighting == "attention"
     return Start(
         noise,
         tuple(scheduler.sigmas.tolist()),
@@ -111,6 +123,7 @@ def prepare(pipeline: WanPipeline, recipe: Recipe) -> Start:
         scheduler,
         prompt_embeds.to(dtype),
         negative_prompt_embeds.to(dtype) if negative_prompt_embeds is not None else None,
+        CrossAttention(pipeline, recipe, len(scheduler.timesteps)) if observes else None,
     )
 
 
@@ -133,6 +146,7 @@ def denoise(
 
     Raises:
         NotFinite: the latents hold NaN or infinity after a step.
+        CaptureWrong: attention that was to be stored or weighted is not the one that the model computes.
     """
     start = start or prepare(pipeline, recipe)
     latents, steps_done = start.noise, 0
@@ -140,28 +154,30 @@ def denoise(
         resume_from.restore(start)
         latents, steps_done = resume_from.latents, resume_from.steps_done
     count = len(start.timesteps)
-    for index, timestep in enumerate(start.scheduler.timesteps):
-        if index < steps_done:
-            continue
-        began = time.perf_counter()
-        velocity, after = _advance(pipeline, recipe, start, latents, timestep, index)
-        if not bool(after.isfinite().all()):
-            raise NotFinite(
-                f"the latents hold NaN or infinity after step {index + 1} of {count} "
-                f"(timestep {float(timestep):g}, sigma {start.sigmas[index]:.4f})"
+    with start.attention.attached() if start.attention is not None else nullcontext():
+        for index, timestep in enumerate(start.scheduler.timesteps):
+            if index < steps_done:
+                continue
+            began = time.perf_counter()
+            velocity, after = _advance(pipeline, recipe, start, latents, timestep, index)
+            if not bool(after.isfinite().all()):
+                raise NotFinite(
+                    f"the latents hold NaN or infinity after step {index + 1} of {count} "
+                    f"(timestep {float(timestep):g}, sigma {start.sigmas[index]:.4f})"
+                )
+            yield Step(
+                index,
+                count,
+                start.sigmas[index],
+                start.sigmas[index + 1],
+                start.timesteps[index],
+                latents,
+                velocity,
+                after,
+                time.perf_counter() - began,
+                start.attention.take() if start.attention is not None else None,
             )
-        yield Step(
-            index,
-            count,
-            start.sigmas[index],
-            start.sigmas[index + 1],
-            start.timesteps[index],
-            latents,
-            velocity,
-            after,
-            time.perf_counter() - began,
-        )
-        latents = after
+            latents = after
 
 
 @torch.no_grad()
@@ -185,9 +201,12 @@ def _advance(
         timesteps = timestep.expand(latents.shape[0])
 
     def evaluate(context: str, prompt_embeds: Tensor) -> Tensor:
-        with transformer.cache_context(
+        cache = transformer.cache_context(
             context, step_index=index, sigma=start.sigmas[index], num_inference_steps=len(start.timesteps)
-        ):
+        )
+        attention = start.attention
+        observed = attention.evaluation(context, index, transformer) if attention is not None else nullcontext()
+        with cache, observed:
             output: Tensor = transformer(
                 hidden_states=model_input, timestep=timesteps, encoder_hidden_states=prompt_embeds, return_dict=False
             )[0]

@@ -17,18 +17,16 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
-from wantui.generation.checkpoint import (
-    CheckpointRefused,
-    CheckpointTap,
-    read_checkpoint,
-)
+from wantui.generation.capture import AttentionTap, TrajectoryTap, array
+from wantui.generation.checkpoint import CheckpointRefused, CheckpointTap, read_checkpoint
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import Checkpoint, Start, Step, denoise, prepare
 from wantui.generation.versions import made_with
 from wantui.planning import Recipe
+from wantui.storage.background import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.files import VideoFiles, discard
-from wantui.storage.latents import LatentWriter, NotWhole
+from wantui.storage.latents import NotWhole
 from wantui.storage.mp4 import write_mp4
 
 
@@ -65,35 +63,18 @@ class MadeVideo:
     """Bytes that torch held on the GPU at most; nothing on a CPU."""
 
 
-class LatentTap:
-    """Stores the initial noise and the latents of the chosen steps."""
+@dataclass(frozen=True)
+class Stepped:
+    """A denoising step was made."""
 
-    def __init__(self, path: Path, recipe: Recipe, checksums: Sequence[int] = ()) -> None:
-        self.path, self.recipe, self.earlier = path, recipe, checksums
-        self.writer: LatentWriter | None = None
-
-    def on_start(self, start: Start, steps_done: int) -> None:
-        shape = tuple(start.noise.shape[1:])
-        self.writer = LatentWriter(self.path, shape, start.sigmas, start.timesteps, self.recipe, self.earlier)
-        if steps_done == 0:
-            self.writer.write(0, _array(start.noise))
-
-    def on_step(self, step: Step) -> None:
-        if self.writer is not None:
-            self.writer.write(step.index + 1, _array(step.latents))
-
-    def on_end(self) -> None:
-        if self.writer is not None:
-            self.writer.finish()
-
-    def checksums(self) -> Sequence[int]:
-        """CRC-32 of each state stored so far."""
-        return self.writer.checksums if self.writer is not None else ()
+    step: Step
+    figures: dict[str, float]
+    """norm, velocity, turning and linearity of the trajectory so far; lengths are divided by sqrt(D)."""
 
 
 def make_video(
     pipeline: WanPipeline, recipe: Recipe, files: VideoFiles, listeners: Sequence[Tap] = ()
-) -> Generator[Resumed | StartedAgain | Step | MadeVideo, None, None]:
+) -> Generator[Resumed | StartedAgain | Stepped | MadeVideo, None, None]:
     """Make one video; yields each denoising step, and at last what was made.
 
     Args:
@@ -107,6 +88,7 @@ def make_video(
         torch.cuda.reset_peak_memory_stats(device)
     published: list[Path] = []
     taps: list[Tap] = []
+    background = BackgroundWriter()
     began = time.perf_counter()
     try:
         start = prepare(pipeline, recipe)
@@ -114,11 +96,11 @@ def make_video(
         try:
             if files.checkpoint is not None:
                 checkpoint = read_checkpoint(files.checkpoint, pipeline, recipe)
-            taps = _begin(pipeline, recipe, files, start, checkpoint, listeners)
+            taps = _begin(pipeline, recipe, files, start, checkpoint, background, listeners)
         except (CheckpointRefused, NotWhole) as refused:
             yield StartedAgain(str(refused))
             checkpoint = None
-            taps = _begin(pipeline, recipe, files, start, None, listeners)
+            taps = _begin(pipeline, recipe, files, start, None, background, listeners)
         if checkpoint is not None:
             yield Resumed(checkpoint.steps_done)
         latents = start.noise if checkpoint is None else checkpoint.latents
@@ -126,7 +108,7 @@ def make_video(
             for tap in taps:
                 tap.on_step(step)
             latents = step.latents
-            yield step
+            yield Stepped(step, next((tap.figures for tap in taps if isinstance(tap, TrajectoryTap)), {}))
         denoised = time.perf_counter()
         digest = latents_digest(latents)
         sheet = ContactSheet(recipe.frames)
@@ -153,6 +135,8 @@ def make_video(
                 if isinstance(tap, CheckpointTap):
                     tap.write_latest()
         raise
+    finally:
+        background.close()
     yield MadeVideo(
         digest,
         denoised - began,
@@ -167,17 +151,22 @@ def _begin(
     files: VideoFiles,
     start: Start,
     checkpoint: Checkpoint | None,
+    background: BackgroundWriter,
     listeners: Sequence[Tap],
 ) -> list[Tap]:
     """The taps, told where the video starts; captures come before the checkpoint that counts on them."""
-    taps: list[Tap] = [*listeners]
-    earlier = () if checkpoint is None else checkpoint.capture_checksums
-    latents = LatentTap(files.latents, recipe, earlier) if recipe.capture.latents else None
-    if latents is not None:
-        taps.append(latents)
+    earlier = {} if checkpoint is None else checkpoint.captured
+    resumable = files.checkpoint is not None
+    captures: dict[str, TrajectoryTap | AttentionTap] = {}
+    if files.latents is not None:
+        already = earlier.get("trajectory", ())
+        captures["trajectory"] = TrajectoryTap(files.latents, recipe, background, already, resumable)
+    if recipe.capture.attention is not None and files.attention is not None:
+        captures["attention"] = AttentionTap(files.attention, recipe, background, earlier.get("attention", ()))
+    taps: list[Tap] = [*listeners, *captures.values()]
     if files.checkpoint is not None:
-        checksums = latents.checksums if latents is not None else tuple
-        taps.append(CheckpointTap(pipeline, recipe, files.checkpoint, checksums))
+        stored = {name: capture.checksums for name, capture in captures.items()}
+        taps.append(CheckpointTap(pipeline, recipe, files.checkpoint, stored))
     for tap in taps:
         tap.on_start(start, 0 if checkpoint is None else checkpoint.steps_done)
     return taps
@@ -185,8 +174,4 @@ def _begin(
 
 def latents_digest(latents: Tensor) -> str:
     """SHA-256 of the final latents' float32 bytes; equal digests are equal videos."""
-    return hashlib.sha256(_array(latents).tobytes()).hexdigest()
-
-
-def _array(latents: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return np.ascontiguousarray(latents[0].float().cpu().numpy())
+    return hashlib.sha256(array(latents).tobytes()).hexdigest()

@@ -61,3 +61,14 @@ def place(pipeline: WanPipeline, device: torch.device, rung: int) -> None:
         pipeline.to(device)
     for step in (*(step for step in taken if not step.offloads), *offloads[-1:]):
         step.apply(pipeline)
+
+
+def memory_figures(device: torch.device) -> dict[str, int]:
+    """Bytes that torch holds on a GPU: allocated now, reserved now, allocated at most since the video began."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "allocated": torch.cuda.memory_allocated(device),
+        "reserved": torch.cuda.memory_reserved(device),
+        "peak": torch.cuda.max_memory_allocated(device),
+    }

@@ -31,6 +31,9 @@ class WanModel:
     spatial_compression: int = 8
     temporal_compression: int = 4
     patch: int = 2
+    blocks: int = 30
+    """Of a transformer, and heads of each of them: those of Wan 2.1 1.3B."""
+    heads: int = 12
     flow_shift: float | None = None
     """The published flow shift; None where it goes by size: 3.0 at 480p, 5.0 at 720p."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -66,6 +69,8 @@ NANO = WanModel(
     str(nano.WEIGHTS),
     "moving shapes on a laptop, 128x128, 17 frames; part of wantui",
     is_local=True,
+    blocks=8,
+    heads=6,
     flow_shift=3.0,
     dtype="float32",
     weights=24_000_000,
@@ -75,13 +80,21 @@ NANO = WanModel(
 CATALOGUE = (
     NANO,
     WanModel("wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan 2.1, 480p", weights=14_700_000_000),
-    WanModel("wan2.1-14b", "Wan-AI/Wan2.1-T2V-14B-Diffusers", "Wan 2.1, 480p and 720p", weights=40_500_000_000),
+    WanModel(
+        "wan2.1-14b",
+        "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        "Wan 2.1, 480p and 720p",
+        blocks=40,
+        heads=40,
+        weights=40_500_000_000,
+    ),
     WanModel(
         "wan2.2-5b",
         "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
         "Wan 2.2, 704p, 24 frames a second",
         latent_channels=48,
         spatial_compression=16,
+        heads=24,
         flow_shift=5.0,
         weights=24_200_000_000,
     ),
@@ -89,6 +102,8 @@ CATALOGUE = (
         "wan2.2-a14b",
         "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
         "Wan 2.2, two transformers, 480p and 720p",
+        blocks=40,
+        heads=40,
         flow_shift=12.0,
         boundary_ratio=0.875,
         weights=69_100_000_000,
@@ -138,6 +153,8 @@ def read_directory(directory: Path) -> WanModel:
         spatial_compression=spatial_compression,
         temporal_compression=vae.get("scale_factor_temporal", 4),
         patch=transformer.get("patch_size", [1, 2, 2])[1],
+        blocks=transformer.get("num_layers", 40),
+        heads=transformer.get("num_attention_heads", 40),
         # As for the published models of the same form: what a scheduler's file says does not know the size.
         flow_shift=12.0 if boundary_ratio is not None else 5.0 if spatial_compression == 16 else None,
         boundary_ratio=boundary_ratio,

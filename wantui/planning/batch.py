@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.config import Config
+from wantui.config.settings import Settings
 from wantui.errors import UserError
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import commit_in_cache, fingerprint
-from wantui.planning.recipe import Capture, PromptMark, Recipe
+from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe, Weighting
 from wantui.planning.sizes import check_size, resolve_frames
 from wantui.prompts import Variation, expand, parse
 from wantui.prompts.clean import clean_prompt
@@ -76,12 +77,14 @@ def outline_batch(config: Config, template: str) -> Outline:
     if model_settings.seed + settings.videos_per_variation - 1 > LARGEST_SEED:
         raise PlanError("model_settings.seed: the last seed would not fit into 63 bits")
     latents = settings.latent_analysis_settings
+    marked = any(variation.marks for variation in variations)
     first = Recipe(
         model=model.location if model.is_local and model is not NANO else model.name,
         revision=pinned_revision(model, model_settings.revision),
         prompt=variations[0].prompt,
         negative_prompt=clean_prompt(settings.prompt_settings.negative_prompt),
         marks=_marks(variations[0]),
+        weighting=_weighting(variations[0], settings),
         seed=model_settings.seed,
         sampler=model_settings.sampler,
         steps=model_settings.steps,
@@ -98,6 +101,8 @@ def outline_batch(config: Config, template: str) -> Outline:
             interval=latents.storage_interval,
             dtype=latents.storage_dtype,
             compress=latents.compress_latents,
+            predicted_clean=latents.store_latents and latents.store_predicted_clean,
+            attention=_attention(settings) if marked else None,
         ),
     )
     warnings = [*map(str, config.warnings), *parsed.warnings]
@@ -105,8 +110,10 @@ def outline_batch(config: Config, template: str) -> Outline:
         warnings.append(frames_warning)
     warnings += _duplicate_warnings(variations)
     refusals = list(map(str, config.refusals))
-    if any(mark.weight != 1 for variation in variations for mark in variation.marks):
-        refusals.append("the template weights words, as in (word:1.5); this version marks them only: write (word)")
+    if settings.attention_analysis_settings.store_attention and not marked:
+        refusals.append("store_attention is on and the template marks no word: write (word) for each to be stored")
+    if latents.store_predicted_clean and not latents.store_latents:
+        refusals.append("latent_analysis_settings.store_predicted_clean needs store_latents")
     if model_settings.cfg_scale_2 is not None and model.boundary_ratio is None:
         refusals.append(f"model_settings.cfg_scale_2 is for models with two transformers; {model.name} has one")
     return Outline(template, config, model, variations, first, tuple(warnings), tuple(refusals))
@@ -131,6 +138,7 @@ def plan_batch(config: Config, template: str) -> Batch:
                 | {
                     "prompt": variation.prompt,
                     "marks": _marks(variation),
+                    "weighting": _weighting(variation, config.settings),
                     "seed": found.first.seed + number - 1,
                 }
             ),
@@ -143,6 +151,27 @@ def plan_batch(config: Config, template: str) -> Batch:
 
 def _marks(variation: Variation) -> tuple[PromptMark, ...]:
     return tuple(PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks)
+
+
+def _weighting(variation: Variation, settings: Settings) -> Weighting | None:
+    weighted = any(mark.weight != 1 for mark in variation.marks)
+    return settings.prompt_settings.embedding_method if weighted else None
+
+
+def _attention(settings: Settings) -> AttentionCapture | None:
+    asked = settings.attention_analysis_settings
+    if not asked.store_attention:
+        return None
+    return AttentionCapture(
+        interval=asked.storage_interval,
+        dtype=asked.storage_dtype,
+        compress=asked.compress_attention,
+        per_block=asked.store_per_block,
+        per_head=asked.store_per_head,
+        pieces=asked.store_individual_tokens,
+        downsample=asked.spatial_downsample_factor,
+        unconditional=asked.store_unconditional,
+    )
 
 
 def pinned_revision(model: WanModel, asked: str | None) -> str | None:

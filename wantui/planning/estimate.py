@@ -9,6 +9,9 @@ from wantui.planning.recipe import Recipe
 
 BYTES_PER_PIXEL = 0.1
 """H.264 at crf 18, a rule of thumb: plain scenes take a tenth of this, very noisy ones several times as much."""
+PROJECTED = 4096
+"""Dimensions of the projection of each state; smaller states are kept as they are."""
+MASSES = 3
 ITEM_SIZES = {"float32": 4, "float16": 2}
 
 
@@ -20,15 +23,24 @@ class DiskEstimate:
     videos_basis: str
     latents: int
     latents_basis: str
+    geometry: int
+    """Inner products and projections of the states of every step, stored in any case."""
+    attention: int = 0
+    attention_basis: str = "attention maps are not stored"
 
     @property
     def total(self) -> int:
-        return self.videos + self.latents
+        return self.videos + self.latents + self.geometry + self.attention
 
 
 def captured_steps(steps: int, interval: int) -> list[int]:
     """Which latents are stored: 0 is the initial noise, i the state after step i; the last always."""
     return sorted({*range(0, steps + 1, interval), steps})
+
+
+def attention_steps(evaluations: int, interval: int) -> list[int]:
+    """Evaluations, from 0, whose attention maps are stored: the first, every `interval`-th after it, and the last."""
+    return sorted({*range(0, evaluations, interval), evaluations - 1})
 
 
 def model_evaluations(sampler: str, steps: int) -> int:
@@ -44,16 +56,37 @@ def estimate_disk(batch: Batch) -> DiskEstimate:
 def disk_for(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:
     """Bytes for n videos of a recipe and their captures."""
     pixels = recipe.width * recipe.height * recipe.frames
-    videos = int(n * pixels * BYTES_PER_PIXEL)
-    if not recipe.capture.latents:
-        return DiskEstimate(videos, f"{BYTES_PER_PIXEL} bytes a pixel, a rule of thumb", 0, "latents are not stored")
+    videos, videos_basis = int(n * pixels * BYTES_PER_PIXEL), f"{BYTES_PER_PIXEL} bytes a pixel, a rule of thumb"
+    evaluations = model_evaluations(recipe.sampler, recipe.steps)
+    states = evaluations + 1
     shape = model.latent_shape(recipe.width, recipe.height, recipe.frames)
-    stored = len(captured_steps(model_evaluations(recipe.sampler, recipe.steps), recipe.capture.interval))
+    geometry = n * states * (8 * states + 4 * min(PROJECTED, math.prod(shape)) + 8 * shape[0])
+    attention, attention_basis = _attention(recipe, model, n, shape)
+    if not recipe.capture.latents:
+        return DiskEstimate(videos, videos_basis, 0, "latents are not stored", geometry, attention, attention_basis)
+    stored = len(captured_steps(evaluations, recipe.capture.interval))
     item = ITEM_SIZES[recipe.capture.dtype]
-    return DiskEstimate(
-        videos,
-        f"{BYTES_PER_PIXEL} bytes a pixel, a rule of thumb",
-        n * stored * math.prod(shape) * item,
-        f"{n} videos x {stored} steps x {' x '.join(map(str, shape))} x {item} bytes"
-        + (", before compression" if recipe.capture.compress else ""),
-    )
+    basis = f"{n} videos x {stored} steps x {' x '.join(map(str, shape))} x {item} bytes"
+    if recipe.capture.predicted_clean:
+        basis += ", twice for the predicted clean latents"
+        stored = 2 * stored - 1
+    if recipe.capture.compress:
+        basis += ", before compression"
+    size = n * stored * math.prod(shape) * item
+    return DiskEstimate(videos, videos_basis, size, basis, geometry, attention, attention_basis)
+
+
+def _attention(recipe: Recipe, model: WanModel, n: int, shape: tuple[int, ...]) -> tuple[int, str]:
+    capture = recipe.capture.attention
+    if capture is None:
+        return 0, "attention maps are not stored"
+    steps = len(attention_steps(model_evaluations(recipe.sampler, recipe.steps), capture.interval))
+    _, frames, height, width = shape
+    places = math.prod((frames, *(-(-side // model.patch // capture.downsample) for side in (height, width))))
+    maps, words = len(recipe.marks) + MASSES, f"{len(recipe.marks)} words and {MASSES} masses"
+    if capture.unconditional and recipe.guidance_scale > 1:
+        maps, words = maps + MASSES, f"{words}, the masses twice"
+    each = (model.blocks if capture.per_block else 1) * (model.heads if capture.per_head else 1)
+    size = n * steps * maps * each * places * ITEM_SIZES[capture.dtype]
+    basis = f"{n} videos x {steps} steps x {words} x {each * places:,} places x {ITEM_SIZES[capture.dtype]} bytes"
+    return size, basis + (", before compression" if capture.compress else "")

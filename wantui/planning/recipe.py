@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from wantui.config.settings import SamplerName
 
 RECIPE_FORMAT = 1
+Weighting = Literal["attention", "multiply", "interpolation"]
 
 
 class _Frozen(BaseModel):
@@ -24,13 +25,28 @@ class PromptMark(_Frozen):
     weight: float = 1.0
 
 
+class AttentionCapture(_Frozen):
+    """Which attention maps of the marked words are stored, and how."""
+
+    interval: int = 1
+    dtype: Literal["float32", "float16"] = "float32"
+    compress: bool = True
+    per_block: bool = False
+    per_head: bool = False
+    pieces: bool = False
+    downsample: int = 1
+    unconditional: bool = False
+
+
 class Capture(_Frozen):
-    """What is stored while a video is made."""
+    """What is stored while a video is made, beside the inner products of its states."""
 
     latents: bool = False
     interval: int = 1
     dtype: Literal["float32", "float16"] = "float32"
     compress: bool = False
+    predicted_clean: bool = False
+    attention: AttentionCapture | None = None
 
 
 class Recipe(_Frozen):
@@ -45,6 +61,8 @@ class Recipe(_Frozen):
     """As the pipeline will tokenise it: marks removed, cleaned."""
     negative_prompt: str
     marks: tuple[PromptMark, ...] = ()
+    weighting: Weighting | None = None
+    """How the weights of marks are applied; nothing where all are 1."""
     seed: int
     sampler: SamplerName
     steps: int

@@ -14,7 +14,9 @@ class VideoFiles:
 
     clip: Path
     sheet: Path
-    latents: Path
+    latents: Path | None = None
+    """The trajectory: with latents, or only what was derived from them. Nothing: it is not stored."""
+    attention: Path | None = None
     checkpoint: Path | None = None
     """Nothing: a video that is ended early leaves nothing."""
 
@@ -27,13 +29,20 @@ class VideoFiles:
 def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
     """Of the `number`-th video (from 1) of a variation (from 0) of a batch."""
     place = variation, number
-    return VideoFiles(folder.clip(*place), folder.sheet(*place), folder.latents(*place), folder.checkpoint(*place))
+    return VideoFiles(
+        folder.clip(*place),
+        folder.sheet(*place),
+        folder.latents(*place),
+        folder.attention(*place),
+        folder.checkpoint(*place),
+    )
 
 
 def discard(files: VideoFiles) -> None:
     """Remove what a video that will not be gone on with has left, under whatever name that is not final."""
-    parts = [partial_path(files.clip), partial_path(files.sheet), partial_path(files.latents)]
-    parts += [files.preview, partial_path(files.preview)]
+    captures = [path for path in (files.latents, files.attention) if path is not None]
+    parts = [partial_path(path) for path in (files.clip, files.sheet, files.preview, *captures)]
+    parts.append(files.preview)
     if files.checkpoint is not None:
         parts += [files.checkpoint, partial_path(files.checkpoint)]
     for part in parts:

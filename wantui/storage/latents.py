@@ -1,15 +1,18 @@
-"""The latents of one video, as a zarr group that appears only when it is whole.
+"""The trajectory of one video, as a zarr group that appears only when it is whole.
 
-latents    [n, channels, frames, height, width], float32 or float16; index 0 is the initial noise
-sigmas     [n] float64, noise level of each stored state
-timesteps  [steps] float64, what the model was told at each evaluation
-steps      [n] int64, after how many evaluations each state was stored; 0, ..., the last always
-gram       [n, n] float64, inner products of the stored states, from their float32 values
+sigmas            [S + 1] float64, noise level of each state; state 0 is the initial noise
+timesteps         [S] float64, what the model was told at each evaluation
+gram              [S + 1, S + 1] float64, inner products of the states: all of their geometry
+projection        [S + 1, k] float32, each state in k dimensions, the same ones for every video of a size
+channel_power     [S + 1, channels] float64, mean square of each latent channel
+steps             [n] int64, after how many evaluations each stored state was; 0, ..., the last always
+latents           [n, channels, frames, height, width], float32 or float16; only where latents are stored
+predicted_clean   [n - 1, ...], what the model predicted at the evaluation that led to latents[i + 1]; only on request
 """
 
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +24,20 @@ from wantui.planning.estimate import captured_steps
 from wantui.storage.atomic import partial_path, sync
 
 EXACT = "exact"
-"""Array of the float32 states beside float16 ones, until the group is finished."""
-CHUNK = 1 << 18
-"""Values of each state that are multiplied at a time for the Gram matrix."""
+"""Array of all states in float32, until the group is finished: who goes on after a crash needs them."""
 
 
 class NotWhole(Exception):
-    """The states of a capture that was begun are not those that were written."""
+    """The captures that were begun are not those that were written."""
 
 
-class LatentWriter:
+class TrajectoryWriter:
     """Writes the states of one video in order; `finish` makes the group appear.
 
     Args:
         shape: of one state, [channels, frames, height, width].
         checksums: of the states that an earlier process stored, to go on after them; none to begin.
+        resumable: whether another process may have to go on from here.
 
     Raises:
         NotWhole: those states are not there.
@@ -49,51 +51,77 @@ class LatentWriter:
         timesteps: Sequence[float],
         recipe: Recipe,
         checksums: Sequence[int] = (),
+        resumable: bool = True,
+    ) -> None:
+        self.path, self.partial = path, partial_path(path)
+        self.capture = recipe.capture
+        self.count = len(sigmas)
+        self.steps = captured_steps(len(timesteps), self.capture.interval) if self.capture.latents else []
+        self.place_of = {step: place for place, step in enumerate(self.steps)}
+        self.checksums: list[int] = []
+        self.earlier: list[NDArray[np.float32]] = []
+        """States that an earlier process stored."""
+        self.is_finished = False
+        self.predicted: Any = None
+        if checksums:
+            self._reopen(checksums, recipe)
+            return
+        self._begin(shape, sigmas, timesteps, recipe, resumable)
+
+    def _begin(
+        self,
+        shape: tuple[int, ...],
+        sigmas: Sequence[float],
+        timesteps: Sequence[float],
+        recipe: Recipe,
+        resumable: bool,
     ) -> None:
         import zarr
         from zarr.codecs import ZstdCodec
 
-        self.path, self.partial = path, partial_path(path)
-        capture = recipe.capture
-        self.steps = captured_steps(len(timesteps), capture.interval)
-        self.states: list[NDArray[np.float32]] = []
-        self.checksums: list[int] = []
-        self.is_finished = False
-        if checksums:
-            self._reopen(checksums, recipe)
-            return
-        _remove(self.partial)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(self.partial)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.group = zarr.open_group(self.partial, mode="w")
         self.group.attrs["recipe"] = recipe.model_dump(mode="json")
-        self.latents: Any = self.group.create_array(
-            "latents",
-            shape=(len(self.steps), *shape),
-            chunks=(1, *shape),
-            dtype=capture.dtype,
-            compressors=[ZstdCodec(level=3)] if capture.compress else None,
-        )
-        # Float16 has lost what the Gram matrix is made of; whoever goes on after a crash needs it still.
-        self.exact: Any = self.latents
-        if capture.dtype != "float32":
-            self.exact = self.group.create_array(
-                EXACT, shape=self.latents.shape, chunks=(1, *shape), dtype="float32", compressors=None
-            )
+        self.group.attrs["shape"] = list(shape)
+        compressors = [ZstdCodec(level=3)] if self.capture.compress else None
+        chunks, stored = (1, *shape), len(self.steps)
+
+        def states(name: str, n: int, dtype: str, compressors: Any) -> Any:
+            return self.group.create_array(name, shape=(n, *shape), chunks=chunks, dtype=dtype, compressors=compressors)
+
+        self.latents: Any = states("latents", stored, self.capture.dtype, compressors) if stored else None
+        if self.capture.predicted_clean:
+            self.predicted = states("predicted_clean", stored - 1, self.capture.dtype, compressors)
+        serves_as_exact = stored == self.count and self.capture.dtype == "float32"
+        self.exact: Any = None
+        if resumable and not serves_as_exact:
+            self.exact = states(EXACT, self.count, "float32", None)
         for name, values in (
-            ("sigmas", np.array([sigmas[step] for step in self.steps], dtype=np.float64)),
+            ("sigmas", np.array(sigmas, dtype=np.float64)),
             ("timesteps", np.array(timesteps, dtype=np.float64)),
             ("steps", np.array(self.steps, dtype=np.int64)),
         ):
             self.group.create_array(name, data=values)
 
-    def write(self, step: int, state: NDArray[np.float32]) -> None:
-        """Store the state after `step` evaluations, if it is one of those chosen.
+    def write(self, step: int, state: NDArray[np.float32], predicted_clean: NDArray[np.float32] | None = None) -> None:
+        """Store the state after `step` evaluations.
 
         Raises:
             ValueError: float16 was asked for and cannot hold the values.
         """
-        if self.is_finished or len(self.states) == len(self.steps) or step != self.steps[len(self.states)]:
+        if self.is_finished or step != len(self.checksums):
             return
+        if self.exact is not None:
+            self.exact[step] = state
+        place = self.place_of.get(step)
+        if place is not None:
+            self.latents[place] = self._narrowed(state, step)
+            if self.predicted is not None and place > 0 and predicted_clean is not None:
+                self.predicted[place - 1] = self._narrowed(predicted_clean, step)
+        self.checksums.append(checksum(state))
+
+    def _narrowed(self, state: NDArray[np.float32], step: int) -> NDArray[Any]:
         with np.errstate(over="ignore"):
             stored = state.astype(self.latents.dtype)
         if not np.isfinite(stored).all():
@@ -101,26 +129,48 @@ class LatentWriter:
                 f"latents after step {step} are too large for float16; "
                 "use latent_analysis_settings.storage_dtype: float32"
             )
-        place = len(self.states)
-        self.latents[place] = stored
-        if self.exact is not self.latents:
-            self.exact[place] = state
-        self.states.append(state)
-        self.checksums.append(_checksum(state))
+        return stored
 
-    def finish(self) -> None:
-        """Store the Gram matrix and put the group under its final name."""
-        if not self.is_finished and len(self.states) != len(self.steps):
-            raise RuntimeError(f"{len(self.states)} of {len(self.steps)} states were written to {self.path}")
+    def finish(self, derived: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
+        """Store what was derived from the states, and put the group under its final name.
+
+        Args:
+            derived: gram, projection and channel_power.
+        """
         if self.is_finished:
             return
-        self.group.create_array("gram", data=gram_matrix(self.states), overwrite=True)
-        _remove(self.partial / EXACT)
-        for path in (*self.partial.rglob("*"), self.partial):
-            sync(path)
-        _remove(self.path)
-        self.partial.rename(self.path)
-        sync(self.path.parent)
+        if len(self.checksums) != self.count:
+            raise RuntimeError(f"{len(self.checksums)} of {self.count} states were written to {self.path}")
+        for name, values in derived.items():
+            self.group.create_array(name, data=values, overwrite=True)
+        self.group.attrs.update(dict(attributes))
+        if self.capture.latents and self.capture.dtype == "float16":
+            stored, exact = self.path_turning(self.latents), self.path_turning_of_gram(derived["gram"])
+            self.group.attrs["float16_turning_added"] = stored - exact
+        remove(self.partial / EXACT)
+        publish(self.partial, self.path)
+
+    def path_turning(self, states: Any) -> float:
+        """Sum of the angles between successive differences of stored states, radians."""
+        total, before, step = 0.0, None, None
+        for place in range(len(self.steps)):
+            state = np.asarray(states[place], dtype=np.float64).ravel()
+            if before is not None:
+                new = state - before
+                if step is not None:
+                    total += _angle(float(step @ new), float(step @ step), float(new @ new))
+                step = new
+            before = state
+        return total
+
+    def path_turning_of_gram(self, gram: NDArray[np.float64]) -> float:
+        """The same of the exact states, from their inner products."""
+        chosen = gram[np.ix_(self.steps, self.steps)]
+        steps = chosen[1:, 1:] - chosen[1:, :-1] - chosen[:-1, 1:] + chosen[:-1, :-1]
+        squares, along = np.diagonal(steps).tolist(), np.diagonal(steps, 1).tolist()
+        return sum(
+            _angle(float(a), float(p), float(q)) for a, p, q in zip(along, squares[:-1], squares[1:], strict=True)
+        )
 
     def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
         import zarr
@@ -134,32 +184,41 @@ class LatentWriter:
                     self.checksums = list(checksums)
                     return
             self.group = zarr.open_group(self.partial, mode="r+")
-            self.latents = self.group["latents"]
-            self.exact = self.group.get(EXACT, self.latents)
-            for place, checksum in enumerate(checksums):
-                state = np.ascontiguousarray(self.exact[place], dtype=np.float32)
-                if _checksum(state) != checksum:
-                    raise NotWhole(f"the state after step {self.steps[place]} is not the one that was stored")
-                self.states.append(state)
+            self.latents = self.group.get("latents")
+            self.exact = self.group.get(EXACT)
+            self.predicted = self.group.get("predicted_clean")
+            source = self.exact if self.exact is not None else self.group["latents"]
+            for place, known in enumerate(checksums):
+                state = np.ascontiguousarray(source[place], dtype=np.float32)
+                if checksum(state) != known:
+                    raise NotWhole(f"the state after step {place} is not the one that was stored")
+                self.earlier.append(state)
         except (OSError, KeyError, IndexError, ValueError, RuntimeError) as error:
             raise NotWhole(f"the stored states cannot be read: {error}") from None
         self.checksums = list(checksums)
 
 
-def gram_matrix(states: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """Inner products [n, n] of n states, accumulated in float64: in float32 they would fake 0.7 rad of turning."""
-    flat = [state.reshape(-1) for state in states]
-    gram = np.zeros((len(flat), len(flat)))
-    for start in range(0, flat[0].size, CHUNK):
-        part = np.stack([state[start : start + CHUNK] for state in flat]).astype(np.float64)
-        gram += part @ part.T
-    return gram
+def checksum(values: NDArray[Any]) -> int:
+    """CRC-32 of an array's bytes."""
+    return zlib.crc32(np.ascontiguousarray(values).data)
 
 
-def _checksum(state: NDArray[np.float32]) -> int:
-    return zlib.crc32(np.ascontiguousarray(state).data)
+def publish(partial: Path, path: Path) -> None:
+    """Put a group that is whole under its final name."""
+    for part in (*partial.rglob("*"), partial):
+        sync(part)
+    remove(path)
+    partial.rename(path)
+    sync(path.parent)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a group, if it is there."""
     if path.exists():
         shutil.rmtree(path)
+
+
+def _angle(along: float, square: float, other_square: float) -> float:
+    if square <= 0 or other_square <= 0:
+        return 0.0
+    return float(np.arccos(np.clip(along / np.sqrt(square * other_square), -1, 1)))

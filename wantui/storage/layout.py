@@ -48,6 +48,9 @@ class BatchFolder:
     def latents(self, variation: int, number: int) -> Path:
         return self.root / "latents" / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
 
+    def attention(self, variation: int, number: int) -> Path:
+        return self.root / "attention_maps" / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
+
 
 def batch_folder(output_dir: Path, name: str, now: datetime | None) -> BatchFolder:
     """The folder of a new batch; `now` is added to its name unless it is None."""

@@ -1,0 +1,194 @@
+"""What each capture costs, in percent of a guided step: python tests/benchmarks/capture.py [--model wan2.1-1.3b].
+
+Nano runs with its own weights; the published sizes are built with random ones, in which time and memory are the same.
+Steps of all ways to capture are made in turns in one process; the peer is the same loop without any.
+"""
+
+import gc
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+
+from wantui.generation.attention import CrossAttention
+from wantui.generation.capture import AttentionTap, TrajectoryTap
+from wantui.generation.denoise import Start, denoise, new_scheduler, prepare
+from wantui.generation.load import load_pipeline
+from wantui.models.catalogue import NANO, find_model
+from wantui.models.nano.tokenizer import build_tokenizer
+from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
+from wantui.storage.background import BackgroundWriter
+
+PROMPT = "a large red circle moving left and a small blue star moving right over a dark background"
+SIZES = {"wan2.1-1.3b": (1536, 12, 30, 8960), "wan2.1-14b": (5120, 40, 40, 13824)}
+"""Width, heads, blocks and feed-forward width, as published."""
+EARLIER = 25
+"""States before the step that is timed: the middle of 50, for the row of the Gram matrix."""
+MARKS = tuple(
+    PromptMark(text=word, start=PROMPT.index(word), end=PROMPT.index(word) + len(word))
+    for word in ("circle", "star", "background")
+)
+CAPTURES = {
+    "trajectory (Gram matrix, projection)": Capture(),
+    "and latents, float32": Capture(latents=True),
+    "and attention of three words": Capture(attention=AttentionCapture()),
+    "and attention, each block": Capture(attention=AttentionCapture(per_block=True)),
+    "and attention, each block and head": Capture(attention=AttentionCapture(per_block=True, per_head=True)),
+}
+
+
+def random_pipeline(name: str, device: torch.device) -> WanPipeline:
+    """A pipeline of a published size with random weights; without a text encoder."""
+    width, heads, blocks, feed_forward = SIZES[name]
+    with torch.device("meta"):
+        transformer = WanTransformer3DModel(
+            num_attention_heads=heads,
+            attention_head_dim=width // heads,
+            num_layers=blocks,
+            ffn_dim=feed_forward,
+            qk_norm="rms_norm_across_heads",
+            cross_attn_norm=True,
+        )
+    transformer = transformer.to(torch.bfloat16).to_empty(device=device).eval()
+    for parameter in transformer.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    rope = WanTransformer3DModel(num_layers=0, num_attention_heads=heads, attention_head_dim=width // heads).rope
+    transformer.rope = rope.to(device)
+    vae = AutoencoderKLWan(base_dim=3, num_res_blocks=1)
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    return WanPipeline(build_tokenizer(), None, vae, scheduler, transformer).to(device)
+
+
+def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
+    """As `prepare`, with random embeddings where there is no text encoder."""
+    if pipeline.text_encoder is not None:
+        return prepare(pipeline, recipe)
+    device = pipeline._execution_device
+    generator = torch.Generator("cpu").manual_seed(0)
+    embeds = torch.zeros(1, 512, pipeline.transformer.config.text_dim)
+    embeds[:, :24] = torch.randn(1, 24, embeds.shape[2], generator=generator)
+    embeds = embeds.to(device, pipeline.transformer.dtype)
+    scheduler = new_scheduler(recipe, device)
+    frames, height, width = (recipe.frames - 1) // 4 + 1, recipe.height // 8, recipe.width // 8
+    noise = torch.randn(1, 16, frames, height, width, generator=generator).to(device)
+    return Start(
+        noise,
+        tuple(scheduler.sigmas.tolist()),
+        tuple(scheduler.timesteps.tolist()),
+        scheduler,
+        embeds,
+        embeds.roll(1, 1) if recipe.guidance_scale > 1 else None,
+        CrossAttention(pipeline, recipe, len(scheduler.timesteps)) if recipe.capture.attention else None,
+    )
+
+
+class Way:
+    """A denoising loop with one way to capture, of which one step is made at a time."""
+
+    def __init__(self, pipeline: WanPipeline, recipe: Recipe, capture: Capture | None, folder: Path) -> None:
+        self.device = pipeline._execution_device
+        recipe = recipe.model_copy(update={"capture": capture or Capture()})
+        self.make: Callable[[], Start] = lambda: start_of(pipeline, recipe)
+        start = self.make()
+        self.background, self.taps = BackgroundWriter(), []
+        if capture is not None:
+            tap = TrajectoryTap(folder / "v.zarr", recipe, self.background, (), resumable=False)
+            self.taps.append(tap)
+            if capture.attention is not None:
+                self.taps.append(AttentionTap(folder / "a.zarr", recipe, self.background, ()))
+            for tap in self.taps:
+                tap.on_start(start, 0)
+            for _ in range(EARLIER - 1):
+                self.taps[0].gram.add(torch.randn_like(start.noise))
+        self.steps = denoise(pipeline, recipe, start)
+        self.peak = 0
+        self.one()
+
+    def one(self) -> float:
+        """Seconds of the next step, with all that is done about it before the step after it can begin."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        step = next(self.steps)
+        for tap in self.taps:
+            tap.on_step(step)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated())
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        """End it, and free what it holds."""
+        self.steps.close()
+        self.background.close()
+
+
+@click.command()
+@click.option("--model", type=click.Choice(["nano", *SIZES]), default="nano", show_default=True)
+@click.option("--rounds", default=12, show_default=True)
+@click.option("--threads", type=int, help="Of torch on a CPU.")
+def main(model: str, rounds: int, threads: int | None) -> None:
+    """Print the cost of each way to capture in percent of a guided step, in time and in peak memory."""
+    if threads:
+        torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() and model != "nano" else "cpu")
+    real = model != "nano"
+    pipeline = random_pipeline(model, device) if real else load_pipeline(NANO, None, "float32", device)
+    recipe = Recipe(
+        model=find_model(model).name,
+        revision=None,
+        prompt=PROMPT,
+        negative_prompt="",
+        marks=MARKS,
+        seed=1,
+        sampler="unipc",
+        steps=50,
+        flow_shift=3.0,
+        guidance_scale=5.0,
+        width=832 if real else 128,
+        height=480 if real else 128,
+        frames=81 if real else 17,
+        fps=16,
+        dtype="bfloat16" if real else "float32",
+    )
+    folder = Path(tempfile.mkdtemp())
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    click.echo(f"{model}, {recipe.width}x{recipe.height}x{recipe.frames}, guided, on {name}, torch {torch.__version__}")
+    click.echo(f"medians of {rounds} pairs of steps, the {EARLIER}th of 50; peak of one step, both over the plain loop")
+    for number, (label, capture) in enumerate(CAPTURES.items()):
+        plain = Way(pipeline, recipe, None, folder)
+        captured = Way(pipeline, recipe, capture, folder / str(number))
+        pairs = []
+        for turn in range(min(rounds, 45)):
+            first, second = (plain, captured) if turn % 2 else (captured, plain)
+            times = {first: first.one(), second: second.one()}
+            pairs.append((times[plain], times[captured]))
+        added = sorted(100 * (with_it / without - 1) for without, with_it in pairs)
+        quarter = len(added) // 4
+        line = f"{label:<40} {statistics.median(added):+6.2f} %"
+        line += f" (middle half {added[quarter]:+.2f} to {added[-1 - quarter]:+.2f})"
+        line += f"  step {statistics.median(without for without, _ in pairs):.3f} s"
+        if device.type == "cuda":
+            more = 100 * (captured.peak / plain.peak - 1)
+            line += f"  peak {captured.peak / 2**30:.2f} GiB, {more:+.2f} %"
+        if "attention" in label:
+            check = captured.taps[1].attention.check
+            line += f"  check {check.output_error:.1e}, maps {check.map_error:.1e}, collapsed {check.collapsed}"
+        click.echo(line)
+        plain.close()
+        captured.close()
+        del plain, captured
+        shutil.rmtree(folder / str(number), ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,407 @@
+"""Attention maps and weights of marked words, against a softmax over all 512 positions in float64."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from conftest import FORMS, recipe_for
+from diffusers import WanPipeline
+from diffusers.hooks import FirstBlockCacheConfig, apply_group_offloading
+from test_denoise import stock
+
+from wantui.generation import attention as module
+from wantui.generation.attention import CaptureWrong
+from wantui.generation.denoise import denoise, prepare
+from wantui.generation.load import load_pipeline
+from wantui.generation.make_video import make_video
+from wantui.generation.words import WordNotRead, tokenize
+from wantui.models.catalogue import NANO, WanModel
+from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
+from wantui.storage.attention import NoMaps, open_maps
+from wantui.storage.files import VideoFiles
+
+CPU = torch.device("cpu")
+PROMPT = "a red star and a blue star moving left"
+
+
+def marks(prompt: str, *words: tuple[str, float]) -> tuple[PromptMark, ...]:
+    found, start = [], 0
+    for word, weight in words:
+        start = prompt.index(word, start)
+        found.append(PromptMark(text=word, start=start, end=start + len(word), weight=weight))
+        start += len(word)
+    return tuple(found)
+
+
+def marked(model: WanModel, attention: AttentionCapture | None = None, **changes: object) -> Recipe:
+    values: dict[str, object] = {
+        "prompt": PROMPT,
+        "marks": marks(PROMPT, ("red", 1.0), ("star", 1.0), ("star", 1.0)),
+        "capture": Capture(attention=attention or AttentionCapture()),
+    }
+    return recipe_for(model, **values | changes)
+
+
+@contextmanager
+def projections_of(pipeline: WanPipeline) -> Iterator[list[tuple[str, torch.Tensor, torch.Tensor]]]:
+    """Queries and keys [places, heads, dim] in float64 of every cross-attention, as the blocks make them."""
+    seen: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+    handles, latest = [], {}
+    for transformer in (pipeline.transformer, pipeline.transformer_2):
+        for block in transformer.blocks if transformer is not None else ():
+
+            def keep_query(m: Any, i: Any, out: torch.Tensor) -> None:
+                latest["q"] = out.double()
+
+            def keep_key(m: Any, i: Any, out: torch.Tensor, heads: int = block.attn2.heads) -> None:
+                q, k = latest["q"][0].unflatten(1, (heads, -1)), out.double()[0].unflatten(1, (heads, -1))
+                seen.append(("", q, k))
+
+            handles += [
+                block.attn2.norm_q.register_forward_hook(keep_query),
+                block.attn2.norm_k.register_forward_hook(keep_key),
+            ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def exact(q: torch.Tensor, k: torch.Tensor, weights: dict[int, float] | None = None) -> torch.Tensor:
+    """[heads, places, 512] in float64, of logits + ln w."""
+    logits = torch.einsum("nhd,thd->hnt", q, k) / math.sqrt(q.shape[2])
+    for token, weight in (weights or {}).items():
+        logits[:, :, token] += math.log(weight)
+    return logits.softmax(2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("form", FORMS)
+def test_maps_are_those_of_a_full_softmax_in_float64_and_latents_keep_their_bits(
+    tiny_models: dict[str, WanModel], form: str, dtype: str
+) -> None:
+    pipeline = load_pipeline(tiny_models[form], None, dtype, CPU)
+    changes = {"dtype": dtype, "steps": 3, "flow_shift": 12.0 if form == "a14b" else 3.0}
+    recipe = marked(tiny_models[form], AttentionCapture(pieces=True, unconditional=True), **changes)
+    start = prepare(pipeline, recipe)
+    assert start.attention is not None
+    grid = start.attention.grid
+    words = {word.name: word.tokens for word in start.attention.prompts["cond"].words}
+    assert set(words) == {"red", "star", "star_2"}
+    length = start.attention.prompts["cond"].length
+    with projections_of(pipeline) as seen:
+        for step in denoise(pipeline, recipe, start):
+            latents = step.latents
+            blocks, calls = len(pipeline.transformer.blocks), list(seen)
+            seen.clear()
+            assert step.attention is not None
+            p = torch.stack([exact(q, k) for _, q, k in calls[:blocks]]).mean((0, 1))
+            expected = {name: p[:, list(tokens)].sum(1) for name, tokens in words.items()}
+            expected |= {
+                "prompt_mass": p[:, : length - 1].sum(1),
+                "end_mass": p[:, length - 1],
+                "pad_mass": p[:, length:].sum(1),
+            }
+            for name, values in expected.items():
+                found = step.attention.maps["cond"][name]
+                assert found.shape == (1, 1, *grid)
+                assert (found.flatten().double() / values - 1).abs().max() < 1e-4
+            uncond = step.attention.maps["uncond"]
+            assert set(uncond) == {"prompt_mass", "end_mass", "pad_mass"}
+            q = torch.stack([exact(q, k) for _, q, k in calls[blocks:]]).mean((0, 1))
+            assert (uncond["pad_mass"].flatten().double() / q[:, 1:].sum(1) - 1).abs().max() < 1e-4
+            pieces = [values for name, values in step.attention.maps["cond"].items() if name.startswith("red.")]
+            if pieces:
+                assert torch.allclose(sum(pieces), step.attention.maps["cond"]["red"])
+    assert start.attention.check.map_error < 1e-4
+    assert start.attention.check.output_error < (1e-5 if dtype == "float32" else 1e-2)
+    assert torch.equal(latents, stock(pipeline, recipe, "latent"))
+
+
+def stored(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFiles:
+    files = VideoFiles(folder / "v.mp4", folder / "v.jpg", folder / "v.zarr", folder / "a.zarr")
+    for _ in make_video(pipeline, recipe, files):
+        pass
+    return files
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-7), ("float16", 1e-3)])
+def test_stored_maps_are_those_of_the_steps(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, dtype: str, tolerance: float
+) -> None:
+    recipe = marked(tiny_models["wan2.1"], AttentionCapture(dtype=dtype, interval=2), steps=6)  # type: ignore[arg-type]
+    files = stored(tiny, recipe, tmp_path)
+    steps = [step for step in denoise(tiny, recipe) if step.attention is not None]
+    maps = open_maps(files.attention)  # type: ignore[arg-type]
+    assert maps.steps.tolist() == [step.index for step in steps] == [0, 2, 4, 5]
+    assert maps.sigmas == pytest.approx([step.sigma for step in steps])
+    for name in ("red", "star", "star_2", "prompt_mass", "end_mass", "pad_mass"):
+        of_steps = np.stack([step.attention.maps["cond"][name].numpy() for step in steps])  # type: ignore[union-attr]
+        assert maps.map(name).shape == of_steps.shape
+        assert np.abs(maps.map(name) / of_steps - 1).max() <= tolerance
+    total = sum(maps.map(name).astype(np.float64) for name in ("prompt_mass", "end_mass", "pad_mass"))
+    assert np.abs(total - 1).max() < 1e-3 if dtype == "float16" else 1e-6
+    assert maps.words["star_2"] | {"tokens": 0, "pieces": 0} == {
+        "text": "star", "start": 22, "end": 26, "weight": 1.0, "tokens": 0, "pieces": 0
+    }  # fmt: skip
+    assert maps.group["blocks"][:].all()
+    assert maps.group.attrs["self_check"]["output_error"] < 1e-5
+    assert maps.group.attrs["self_check"]["pads_taken_together"]
+
+
+def test_blocks_heads_and_squares_average_to_the_plain_map(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+    def first(**options: object) -> torch.Tensor:
+        capture = AttentionCapture.model_validate(options)
+        step = next(denoise(tiny, marked(tiny_models["wan2.1"], capture, width=80, height=64)))
+        assert step.attention is not None
+        return step.attention.maps["cond"]["red"]
+
+    plain = first()
+    assert plain.shape == (1, 1, 3, 4, 5)
+    blocks, heads, both = first(per_block=True), first(per_head=True), first(per_block=True, per_head=True)
+    assert blocks.shape == (2, 1, 3, 4, 5)
+    assert heads.shape == (1, 2, 3, 4, 5)
+    assert both.shape == (2, 2, 3, 4, 5)
+    for found in (blocks.mean(0), heads.mean(1)[0], both.mean((0, 1))[None]):
+        assert torch.allclose(found, plain[0], rtol=1e-5)
+    assert not torch.allclose(blocks[0], blocks[1], rtol=1e-2)
+    small = first(downsample=2)
+    assert small.shape == (1, 1, 3, 2, 3)
+    assert torch.allclose(small[..., 0, 0], plain[..., :2, :2].mean((-2, -1)))
+    assert torch.allclose(small[..., 1, 2], plain[..., 2:, 4:].mean((-2, -1)))
+
+
+def test_compiled_blocks_stay_one_graph_and_give_the_same_maps(tiny_models: dict[str, WanModel]) -> None:
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
+    recipe = marked(tiny_models["wan2.1"], steps=2)
+    plain = [step.attention.maps["cond"]["red"] for step in denoise(pipeline, recipe)]  # type: ignore[union-attr]
+    graphs = 0
+
+    def count(graph: torch.fx.GraphModule, _: Any) -> Any:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    torch._dynamo.reset()
+    for block in pipeline.transformer.blocks:
+        block.compile(fullgraph=True, backend=count)
+    compiled = [step.attention.maps["cond"]["red"] for step in denoise(pipeline, recipe)]  # type: ignore[union-attr]
+    assert graphs == 1
+    assert all(torch.allclose(one, other, rtol=1e-4) for one, other in zip(plain, compiled, strict=True))
+
+
+@pytest.mark.parametrize("way", ["fused projections", "layerwise casting", "group offload", "tiled decode"])
+def test_maps_are_right_with_every_way_to_save_memory(tiny_models: dict[str, WanModel], way: str) -> None:
+    model = tiny_models["wan2.1"]
+    pipeline = load_pipeline(model, None, "float32", CPU)
+    if way == "fused projections":
+        pipeline.transformer.fuse_qkv_projections()
+    elif way == "layerwise casting":
+        pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    elif way == "group offload":
+        apply_group_offloading(
+            pipeline.transformer,
+            onload_device=CPU,
+            offload_device=CPU,
+            offload_type="block_level",
+            num_blocks_per_group=1,
+        )
+    else:
+        pipeline.vae.enable_tiling()
+    recipe = marked(model, steps=2)
+    with projections_of(pipeline) as seen:
+        step = next(denoise(pipeline, recipe))
+    assert step.attention is not None
+    p = torch.stack([exact(q, k) for _, q, k in seen[:2]]).mean((0, 1))
+    tokens = tokenize(pipeline.tokenizer, PROMPT, recipe.marks).words[0].tokens
+    found = step.attention.maps["cond"]["red"].flatten().double()
+    assert (found / p[:, list(tokens)].sum(1) - 1).abs().max() < 1e-4
+
+
+def test_a_block_that_a_cache_skips_is_recorded_and_leaves_no_map(
+    tiny_models: dict[str, WanModel], tmp_path: Path
+) -> None:
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
+    pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=1e9))
+    recipe = marked(tiny_models["wan2.1"], AttentionCapture(per_block=True), steps=3)
+    maps = open_maps(stored(pipeline, recipe, tmp_path).attention)  # type: ignore[arg-type]
+    blocks = maps.group["blocks"][:]
+    assert blocks.tolist() == [[True, True], [True, False], [True, False]]
+    assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
+    assert np.isnan(maps.map("red")[1, 1]).all()
+
+
+def test_pads_that_differ_are_not_taken_together(tiny_models: dict[str, WanModel]) -> None:
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
+    recipe = marked(tiny_models["wan2.1"], steps=1)
+
+    def drift(m: Any, i: Any, out: torch.Tensor) -> torch.Tensor:
+        return out + torch.linspace(0, 1, out.shape[1])[None, :, None]
+
+    for block in pipeline.transformer.blocks:
+        block.attn2.norm_k.register_forward_hook(drift)
+    start = prepare(pipeline, recipe)
+    with projections_of(pipeline) as seen:
+        step = next(denoise(pipeline, recipe, start))
+    assert not start.attention.check.collapsed  # type: ignore[union-attr]
+    p = torch.stack([exact(q, k) for _, q, k in seen[:2]]).mean((0, 1))
+    length = start.attention.prompts["cond"].length  # type: ignore[union-attr]
+    found = step.attention.maps["cond"]["pad_mass"].flatten().double()  # type: ignore[union-attr]
+    assert (found / p[:, length:].sum(1) - 1).abs().max() < 1e-4
+
+
+def test_attention_that_is_not_the_kernels_is_refused(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = module.dispatch_attention_fn
+    monkeypatch.setattr(module, "dispatch_attention_fn", lambda *a, **k: kernel(*a, **k) * 1.01)
+    with pytest.raises(CaptureWrong, match=r"differs from what the model's kernel gave by 0\.0099"):
+        next(denoise(tiny, marked(tiny_models["wan2.1"])))
+
+
+def test_the_pipeline_is_as_before_after_a_capture_that_was_ended_early(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    before = [block.attn2.processor for block in tiny.transformer.blocks]
+    steps = denoise(tiny, marked(tiny_models["wan2.1"]))
+    next(steps)
+    steps.close()
+    assert [block.attn2.processor for block in tiny.transformer.blocks] == before
+    assert not hasattr(tiny.transformer.blocks[0].attn2, "wantui_block")
+
+
+def test_a_word_beyond_what_the_model_reads_is_refused_by_name(tiny: WanPipeline) -> None:
+    prompt = "a star and " * 300 + "one ring"
+    with pytest.raises(WordNotRead, match="the model does not read the marked 'ring' at character 3304"):
+        tokenize(tiny.tokenizer, prompt, marks(prompt, ("ring", 1.0)))
+
+
+def test_a_prompt_without_room_for_pads_has_exact_maps_too(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+    prompt = "a red star and " * 200
+    recipe = marked(tiny_models["wan2.1"], prompt=prompt.strip(), marks=marks(prompt, ("red", 1.0)), steps=1)
+    start = prepare(tiny, recipe)
+    step = next(denoise(tiny, recipe, start))
+    assert start.attention is not None
+    assert start.attention.prompts["cond"].length == 512
+    assert start.attention.check.map_error < 1e-4
+    assert step.attention is not None
+    assert not step.attention.maps["cond"]["pad_mass"].any()
+
+
+# Weights.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_by_attention_multiply_the_odds_of_a_word_exactly(tiny_models: dict[str, WanModel], dtype: str) -> None:
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, dtype, CPU)
+    weighted = marks(PROMPT, ("red", 2.5), ("star", 1.0), ("star", 0.5))
+    recipe = marked(tiny_models["wan2.1"], marks=weighted, weighting="attention", dtype=dtype, steps=1)
+    start = prepare(pipeline, recipe)
+    assert start.attention is not None
+    outputs, values = [], []
+    for block in pipeline.transformer.blocks:
+        block.attn2.to_out[0].register_forward_pre_hook(lambda m, i: outputs.append(i[0].double()))
+        block.attn2.to_v.register_forward_hook(lambda m, i, out: values.append(out.double()))
+    with projections_of(pipeline) as seen:
+        step = next(denoise(pipeline, recipe, start))
+    by_token = {t: w.weight for w in start.attention.prompts["cond"].words for t in w.tokens}
+    maps = []
+    for (_, q, k), output, value in list(zip(seen, outputs, values, strict=True))[:2]:
+        p = exact(q, k, by_token)
+        maps.append(p)
+        expected = torch.einsum("hnt,thd->nhd", p, value[0].unflatten(1, (q.shape[1], -1))).flatten(1)
+        assert (output[0] - expected).norm() / expected.norm() < (1e-5 if dtype == "float32" else 5e-3)
+    red = torch.stack(maps).mean((0, 1))[:, list(start.attention.prompts["cond"].words[0].tokens)].sum(1)
+    assert step.attention is not None
+    assert (step.attention.maps["cond"]["red"].flatten().double() / red - 1).abs().max() < 1e-4
+
+
+def test_the_unconditional_pass_is_not_weighted(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+    recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 4.0)), weighting="attention", capture=Capture())
+    start = prepare(tiny, recipe)
+    outputs: list[torch.Tensor] = []
+    handle = tiny.transformer.register_forward_hook(lambda m, i, out: outputs.append(out[0]))
+    next(denoise(tiny, recipe, start))
+    plain = prepare(tiny, recipe.model_copy(update={"weighting": None}))
+    next(denoise(tiny, recipe.model_copy(update={"weighting": None}), plain))
+    handle.remove()
+    assert not torch.equal(outputs[0], outputs[2])
+    assert torch.equal(outputs[1], outputs[3])
+
+
+@pytest.mark.parametrize("weighting", ["attention", "multiply", "interpolation"])
+def test_weights_change_the_video_and_only_those_of_one_leave_it(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], weighting: str
+) -> None:
+    def latents(weight: float, method: str | None) -> torch.Tensor:
+        changes = {"marks": marks(PROMPT, ("red", weight)), "weighting": method, "capture": Capture()}
+        *_, last = denoise(tiny, marked(tiny_models["wan2.1"], **changes))
+        return last.latents
+
+    assert torch.equal(latents(1.0, weighting), latents(1.0, None))
+    assert not torch.equal(latents(2.0, weighting), latents(1.0, None))
+
+
+def test_weights_on_embeddings_change_the_words_tokens_only(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    changes = {"marks": marks(PROMPT, ("red", 2.5)), "capture": Capture()}
+    recipe = marked(tiny_models["wan2.1"], **changes)
+    plain = prepare(tiny, recipe).prompt_embeds[0]
+    prompt = tokenize(tiny.tokenizer, PROMPT, recipe.marks)
+    tokens = list(prompt.words[0].tokens)
+    others = [token for token in range(512) if token not in tokens]
+    times = prepare(tiny, recipe.model_copy(update={"weighting": "multiply"})).prompt_embeds[0]
+    assert torch.equal(times[others], plain[others])
+    assert torch.equal(times[tokens], 2.5 * plain[tokens])
+    between = prepare(tiny, recipe.model_copy(update={"weighting": "interpolation"})).prompt_embeds[0]
+    end = plain[prompt.length - 1]
+    assert end.any()
+    assert torch.equal(between[others], plain[others])
+    assert torch.allclose(between[tokens], end + 2.5 * (plain[tokens] - end))
+
+
+def test_the_mass_on_a_word_grows_with_its_weight(nano: WanPipeline) -> None:
+    prompt = "a large red circle moving left over a dark background"
+    masses = []
+    for weight in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0):
+        recipe = marked(
+            NANO,
+            prompt=prompt,
+            marks=marks(prompt, ("red", weight)),
+            weighting=None if weight == 1 else "attention",
+            width=128,
+            height=128,
+            frames=17,
+            steps=4,
+        )
+        maps = [step.attention.maps["cond"]["red"] for step in denoise(nano, recipe)]  # type: ignore[union-attr]
+        masses.append(float(torch.stack(maps).mean()))
+    assert masses == sorted(masses)
+    assert masses[-1] > 4 * masses[0]
+
+
+def test_weighted_blocks_can_be_compiled(tiny_models: dict[str, WanModel]) -> None:
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
+    recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 3.0)), weighting="attention", steps=2)
+    *_, plain = denoise(pipeline, recipe)
+    torch._dynamo.reset()
+    for block in pipeline.transformer.blocks:
+        block.compile(fullgraph=True, backend="aot_eager")
+    *_, compiled = denoise(pipeline, recipe)
+    assert torch.allclose(plain.latents, compiled.latents, rtol=1e-4, atol=1e-5)
+
+
+def test_maps_that_are_not_there_are_said_so(tmp_path: Path) -> None:
+    with pytest.raises(NoMaps, match="no attention maps can be read there"):
+        open_maps(tmp_path / "a.zarr")
+    zarr.open_group(tmp_path / "b.zarr", mode="w")
+    with pytest.raises(NoMaps, match="no attention maps can be read there"):
+        open_maps(tmp_path / "b.zarr")

@@ -1,0 +1,456 @@
+"""What cross-attention does to marked words: their exact maps, and their weights.
+
+A Wan block attends from every place of the video to 512 text positions: the n real tokens, and pads that all have the
+same key. The map of a word is the sum of its tokens' columns of the softmax over all 512. Its numerators need one
+column for each real token and one for all pads together, with the logit of a pad plus ln(512 - n): exact while the keys
+of the pads are equal to the bit, which is looked at; where they are not, all 512 columns are computed. Products of
+bfloat16 are exact in float32, and are summed there.
+
+Weights by `attention` multiply the odds of a word: logits + ln w, which turns the attention's output `out` into
+(out + sum_j (w_j - 1) p_j v_j) / (1 + sum_j (w_j - 1) p_j).
+
+The model's own kernel runs as ever, on the same inputs: what is observed beside it changes no bit.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import WanPipeline
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor, _get_qkv_projections
+from torch import Tensor
+
+from wantui.generation.words import TEXT_LENGTH, TokenizedPrompt, marks_in, tokenize
+from wantui.planning import AttentionCapture, Recipe
+from wantui.planning.estimate import attention_steps
+
+CHUNK_BYTES = 1 << 25
+"""Of logits in float32 at a time."""
+CHECKED_ROWS = 256
+"""Places of the video, evenly spaced, at which each block is checked once for a video."""
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
+"""Largest relative error of the recomputed attention output against the kernel's, by the model's dtype."""
+MASSES = ("prompt_mass", "end_mass", "pad_mass")
+"""Of all words of the prompt, of the end token and of the pads; they sum to 1."""
+
+
+class CaptureWrong(RuntimeError):
+    """The attention that was recomputed is not the one that the model used; nothing is stored that may be wrong."""
+
+
+@dataclass(frozen=True)
+class StepMaps:
+    """The maps of one step."""
+
+    maps: dict[str, dict[str, Tensor]]
+    """By context (cond, uncond), then by name: [blocks | 1, heads | 1, frames, height, width] float32, on the device.
+    NaN where no block computed attention."""
+    blocks: dict[str, tuple[bool, ...]]
+    """By context: which blocks computed their attention; a cache may have skipped some."""
+
+
+@dataclass
+class SelfCheck:
+    """What comparing with the model's kernel and with a softmax over all 512 positions found at the first step."""
+
+    output_error: float = 0.0
+    """Largest over blocks of |recomputed - kernel's| / |kernel's| of the attention output."""
+    map_error: float = 0.0
+    """Largest relative error of a column against the softmax over all positions."""
+    collapsed: bool = True
+    """Whether the pads could be taken together in every block."""
+
+
+@dataclass
+class _Evaluation:
+    """One pass through the transformer that is being observed."""
+
+    context: str
+    prompt: TokenizedPrompt
+    stored: bool
+    """Whether its maps are stored, or only weights applied."""
+    blocks: list[bool]
+    total: Tensor | None = None
+    """[heads | 1, places, columns], summed over blocks."""
+    each: list[Tensor | None] = field(default_factory=list)
+    """[heads | 1, names, places] of every block."""
+
+
+class CrossAttention:
+    """Observes and weights the cross-attention of one video.
+
+    Args:
+        capture: what is stored; nothing where only weights are applied.
+    """
+
+    def __init__(self, pipeline: WanPipeline, recipe: Recipe, evaluations: int) -> None:
+        self.pipeline, self.capture = pipeline, recipe.capture.attention
+        cond = tokenize(pipeline.tokenizer, recipe.prompt, recipe.marks)
+        self.prompts = {"cond": cond}
+        if self.capture is not None and self.capture.unconditional and recipe.guidance_scale > 1:
+            marks = marks_in(recipe.negative_prompt, tuple(mark.text for mark in recipe.marks))
+            self.prompts["uncond"] = tokenize(pipeline.tokenizer, recipe.negative_prompt, marks)
+        self.weights: dict[int, float] = {}
+        if recipe.weighting == "attention":
+            for word in cond.words:
+                for token in word.tokens:
+                    self.weights[token] = self.weights.get(token, 1.0) * word.weight
+            self.weights = {token: weight for token, weight in self.weights.items() if weight != 1.0}
+        self.steps = frozenset(attention_steps(evaluations, self.capture.interval)) if self.capture else frozenset()
+        patch_frames, patch_height, patch_width = pipeline.transformer.config.patch_size
+        frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
+        self.grid = (
+            frames // patch_frames,
+            recipe.height // pipeline.vae_scale_factor_spatial // patch_height,
+            recipe.width // pipeline.vae_scale_factor_spatial // patch_width,
+        )
+        self.check = SelfCheck()
+        self.modes: dict[tuple[str, str, int], int] = {}
+        """Columns for each block of each transformer and context, settled at its first evaluation."""
+        self.now: _Evaluation | None = None
+        self.transformer = ""
+        self.done: dict[str, _Evaluation] = {}
+
+    @contextmanager
+    def attached(self) -> Iterator["CrossAttention"]:
+        """Put the processors into the pipeline's cross-attention, and the old ones back at the end."""
+        before: list[tuple[Any, Any]] = []
+        processor = _Observed(weighted=bool(self.weights))
+        try:
+            for transformer in (self.pipeline.transformer, self.pipeline.transformer_2):
+                for index, block in enumerate(transformer.blocks if transformer is not None else ()):
+                    attention = block.attn2
+                    before.append((attention, attention.processor))
+                    processor._attention_backend = attention.processor._attention_backend
+                    processor._parallel_config = attention.processor._parallel_config
+                    attention.set_processor(processor)
+                    attention.wantui_block = torch.tensor([index])
+            yield self
+        finally:
+            for attention, old in before:
+                attention.set_processor(old)
+                del attention.wantui_block
+
+    @contextmanager
+    def evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
+        """Around one pass through a transformer.
+
+        Args:
+            context: cond or uncond, as diffusers' cache context is called.
+            index: of the evaluation, from 0.
+        """
+        global _observing
+        stored = index in self.steps and context in self.prompts
+        if not stored and not (self.weights and context == "cond"):
+            yield
+            return
+        self.transformer = "transformer" if transformer is self.pipeline.transformer else "transformer_2"
+        count = len(transformer.blocks)
+        self.now = _Evaluation(context, self.prompts[context], stored, [False] * count, each=[None] * count)
+        _observing, before = self, _observing
+        try:
+            yield
+        finally:
+            _observing = before
+            finished, self.now = self.now, None
+        if stored:
+            self.done[context] = finished
+
+    def take(self) -> StepMaps | None:
+        """The maps of the step that was just made, where it is one of those chosen."""
+        if not self.done:
+            return None
+        done, self.done = self.done, {}
+        maps = {context: self._maps(evaluation) for context, evaluation in done.items()}
+        return StepMaps(maps, {context: tuple(evaluation.blocks) for context, evaluation in done.items()})
+
+    def names(self, context: str = "cond") -> tuple[str, ...]:
+        """Of the maps: words, their pieces where asked for, and the masses."""
+        return tuple(name for name, _ in _columns(self.prompts[context], self.capture))
+
+    @property
+    def map_shape(self) -> tuple[int, ...]:
+        """[blocks | 1, heads | 1, frames, height, width] of each map."""
+        assert self.capture is not None
+        transformer, factor = self.pipeline.transformer, self.capture.downsample
+        frames, height, width = self.grid
+        return (
+            len(transformer.blocks) if self.capture.per_block else 1,
+            transformer.config.num_attention_heads if self.capture.per_head else 1,
+            frames,
+            -(-height // factor),
+            -(-width // factor),
+        )
+
+    # What a block hands over.
+
+    def observe(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
+        """Add one block's attention to the maps of this evaluation.
+
+        Args:
+            query: [1, places, heads, dim]. key, value: [1, 512, heads, dim], as the kernel gets them.
+            output: the kernel's, [1, places, heads x dim].
+        """
+        now = self.now
+        if now is None or not now.stored:
+            return
+        columns = self._columns_for(now, block, query, key, value, output)
+        self._add(now, block, self._summed(now, query, key, columns))
+
+    def weigh(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+        """The attention output with the weights of the words, a new tensor; the maps are those with weights too."""
+        now = self.now
+        if now is None or now.context != "cond":
+            if now is not None:
+                self.observe(block, query, key, value, output)
+            return output.clone()
+        columns = self._columns_for(now, block, query, key, value, output)
+        tokens = torch.tensor(list(self.weights), device=query.device)
+        less_one = torch.tensor([weight - 1 for weight in self.weights.values()], device=query.device)
+        values = value[0].index_select(0, tokens).float().movedim(0, 1)  # [heads, weighted, dim]
+        weighted = torch.empty_like(output)
+        kept: list[Tensor] = []
+        for rows, p in _softmax(query, key, now.prompt.length, columns):
+            added = p.index_select(2, tokens) * less_one  # [heads, places, weighted]
+            divisor = 1 + added.sum(2, keepdim=True)
+            out = output[0, rows].float().unflatten(1, (p.shape[0], -1)).movedim(1, 0)
+            out = (out + torch.bmm(added, values)) / divisor
+            weighted[0, rows] = out.movedim(0, 1).flatten(1).to(output.dtype)
+            if now.stored:
+                p[:, :, tokens] += added
+                kept.append(self._over_heads(p / divisor))
+        if now.stored:
+            self._add(now, block, torch.cat(kept, 1))
+        return weighted
+
+    def _summed(self, now: _Evaluation, query: Tensor, key: Tensor, columns: int) -> Tensor:
+        return torch.cat([self._over_heads(p) for _, p in _softmax(query, key, now.prompt.length, columns)], 1)
+
+    def _over_heads(self, p: Tensor) -> Tensor:
+        assert self.capture is not None
+        return p if self.capture.per_head else p.mean(0, keepdim=True)
+
+    def _add(self, now: _Evaluation, block: int, p: Tensor) -> None:
+        """p: [heads | 1, places, columns] of one block."""
+        assert self.capture is not None
+        now.blocks[block] = True
+        if self.capture.per_block:
+            now.each[block] = self._grouped(now, p)
+        elif now.total is None:
+            now.total = p
+        elif now.total.shape[2] == p.shape[2]:
+            now.total += p
+        else:  # the pads of one block could be taken together and those of another could not
+            width = now.prompt.length
+            pads = [each[:, :, width:].sum(2, keepdim=True) for each in (now.total, p)]
+            now.total = torch.cat([now.total[:, :, :width] + p[:, :, :width], pads[0] + pads[1]], 2)
+
+    def _grouped(self, now: _Evaluation, p: Tensor) -> Tensor:
+        """[heads | 1, names, places] from columns."""
+        grouped = []
+        for _, tokens in _columns(now.prompt, self.capture):
+            last = p.shape[2] if tokens.stop is None else tokens.stop
+            chosen = p[:, :, tokens.start : last] if isinstance(tokens, slice) else p
+            grouped.append(chosen.sum(2))
+        return torch.stack(grouped, 1)
+
+    def _maps(self, evaluation: _Evaluation) -> dict[str, Tensor]:
+        assert self.capture is not None
+        count = sum(evaluation.blocks)
+        blocks, heads, *_ = self.map_shape
+        names = [name for name, _ in _columns(evaluation.prompt, self.capture)]
+        device = self.pipeline._execution_device
+        missing = torch.full((heads, len(names), math.prod(self.grid)), math.nan, device=device)
+        if self.capture.per_block:
+            stacked = torch.stack([missing if each is None else each for each in evaluation.each])
+        elif evaluation.total is None:
+            stacked = missing[None]
+        else:
+            stacked = (self._grouped(evaluation, evaluation.total) / count)[None]
+        maps = stacked.unflatten(3, self.grid)
+        factor = self.capture.downsample
+        if factor > 1:
+            flat = maps.reshape(-1, 1, *self.grid[1:])
+            pooled = F.avg_pool2d(flat, factor, ceil_mode=True, count_include_pad=False)
+            maps = pooled.reshape(*maps.shape[:4], *pooled.shape[2:])
+        assert maps.shape[0] == blocks
+        return {name: maps[:, :, index] for index, name in enumerate(names)}
+
+    # Whether it is right.
+
+    def _columns_for(
+        self, now: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
+    ) -> int:
+        """How many columns a block needs; at its first evaluation it is checked against the kernel."""
+        place = self.transformer, now.context, block
+        if place not in self.modes:
+            if query.shape[0] != 1 or key.shape[1] != TEXT_LENGTH:
+                raise CaptureWrong(f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not known here")
+            self.modes[place] = self._checked(now, query, key, value, output)
+        return self.modes[place]
+
+    def _checked(self, now: _Evaluation, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> int:
+        length = now.prompt.length
+        pads = key[0, length:]
+        columns = min(TEXT_LENGTH, -(-(length + 1) // 8) * 8)
+        if not bool((pads == pads[:1]).all()):
+            columns, self.check.collapsed = TEXT_LENGTH, False
+        rows = torch.linspace(0, query.shape[1] - 1, min(CHECKED_ROWS, query.shape[1])).round().long()
+        few = query[:, rows.to(query.device)]
+        logits = torch.einsum("nhd,thd->hnt", few[0].double(), key[0].double()) / math.sqrt(query.shape[3])
+        full = logits.softmax(2)
+        recomputed = torch.einsum("hnt,thd->nhd", full, value[0].double()).flatten(1)
+        kernels = output[0, rows.to(output.device)].double()
+        error = float((recomputed - kernels).norm() / kernels.norm().clamp_min(1e-30))
+        self.check.output_error = max(self.check.output_error, error)
+        tolerance = TOLERANCE.get(output.dtype, TOLERANCE[torch.bfloat16])
+        if not error <= tolerance:
+            raise CaptureWrong(
+                f"the attention that was recomputed differs from what the model's kernel gave by {error:.2g} of its "
+                f"norm, more than the {tolerance:g} that {output.dtype} explains: no maps are stored, nor weights "
+                "applied. Another attention backend may be in use; take the default one"
+            )
+        p = torch.cat([part for _, part in _softmax(few, key, length, columns)], 1).double()
+        exact = torch.cat([full[:, :, :length], full[:, :, length:].sum(2, keepdim=True)], 2)
+        ours = torch.cat([p[:, :, :length], p[:, :, length:].sum(2, keepdim=True)], 2)
+        if length == TEXT_LENGTH:
+            exact, ours = exact[:, :, :length], ours[:, :, :length]
+        of_columns = (ours - exact).abs() / exact.clamp_min(1e-30)
+        self.check.map_error = max(self.check.map_error, float(of_columns.max()))
+        return columns
+
+
+def _columns(prompt: TokenizedPrompt, capture: AttentionCapture | None) -> Sequence[tuple[str, slice]]:
+    """Name and text positions of each map; the last positions are the pads, however many columns they take."""
+    assert capture is not None
+    named = []
+    for word in prompt.words:
+        named.append((word.name, slice(word.tokens[0], word.tokens[-1] + 1)))
+        if capture.pieces and len(word.tokens) > 1:
+            named += [(f"{word.name}.{i}", slice(token, token + 1)) for i, token in enumerate(word.tokens)]
+    end = prompt.length - 1
+    spans = (slice(0, end), slice(end, end + 1), slice(end + 1, None))
+    return [*named, *zip(MASSES, spans, strict=True)]
+
+
+def _softmax(query: Tensor, key: Tensor, length: int, columns: int) -> Iterator[tuple[slice, Tensor]]:
+    """Softmax over all text positions at some places after others: [heads, places, columns] float32.
+
+    Args:
+        length: real tokens. columns: the first text positions; the last of them stands for all pads after it too.
+    """
+    keys = key[0, :columns].permute(1, 2, 0)
+    heads, dim = query.shape[2:]
+    scale, rest = 1 / math.sqrt(dim), math.log(TEXT_LENGTH - columns + 1)
+    several = max(1, CHUNK_BYTES // (4 * heads * columns))
+    for first in range(0, query.shape[1], several):
+        rows = slice(first, min(first + several, query.shape[1]))
+        logits = _products(query[0, rows].movedim(1, 0), keys).mul_(scale)
+        if rest:
+            logits[:, :, -1] += rest
+        yield rows, torch.softmax(logits, 2)
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Batched matrix product in float32 of what may be narrower."""
+    if left.dtype == torch.float32:
+        return torch.bmm(left, right)
+    if left.is_cuda and _bmm_widens():
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return torch.bmm(left.float(), right.float())
+
+
+def _bmm_widens() -> bool:
+    """Whether torch.bmm sums bfloat16 into float32 by itself; since torch 2.8, on a GPU."""
+    return tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (2, 8)
+
+
+_observing: CrossAttention | None = None
+"""Who observes the pass that runs now. An operator of torch can be given tensors and numbers only."""
+
+
+@torch.library.custom_op("wantui::observe_attention", mutates_args=("block",))
+def _observe(query: Tensor, key: Tensor, value: Tensor, output: Tensor, block: Tensor) -> None:
+    """Looks on, and says that it changes `block`, or a compiler would leave it out."""
+    if _observing is not None:
+        _observing.observe(int(block), query, key, value, output)
+
+
+@_observe.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, output: Tensor, block: Tensor) -> None:
+    return None
+
+
+@torch.library.custom_op("wantui::weigh_attention", mutates_args=("block",))
+def _weigh(query: Tensor, key: Tensor, value: Tensor, output: Tensor, block: Tensor) -> Tensor:
+    if _observing is None:
+        return output.clone()
+    return _observing.weigh(int(block), query, key, value, output)
+
+
+@_weigh.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, output: Tensor, block: Tensor) -> Tensor:
+    return torch.empty_like(output)
+
+
+class _Observed(WanAttnProcessor):
+    """Wan's cross-attention as diffusers 0.42 computes it, with an observer between kernel and output projection.
+
+    One instance serves all blocks, so that compiled blocks stay one graph; which block it is stands in a tensor.
+    """
+
+    def __init__(self, weighted: bool) -> None:
+        super().__init__()
+        self.weighted = weighted
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: Any = None,
+    ) -> Tensor:
+        query, key, value = _get_qkv_projections(attn, hidden_states, encoder_hidden_states)
+        query = attn.norm_q(query).unflatten(2, (attn.heads, -1))
+        key = attn.norm_k(key).unflatten(2, (attn.heads, -1))
+        value = value.unflatten(2, (attn.heads, -1))
+        output = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            dropout_p=0.0,
+            is_causal=False,
+            backend=self._attention_backend,
+            parallel_config=None,
+        )
+        output = output.flatten(2, 3).type_as(query)
+        if self.weighted:
+            output = _weigh(query, key, value, output, attn.wantui_block)
+        else:
+            _observe(query, key, value, output, attn.wantui_block)
+        output = attn.to_out[0](output)
+        return attn.to_out[1](output)
+
+
+def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, weighting: str) -> Tensor:
+    """Weights on the text encoder's output [1, 512, channels], as the older system named them.
+
+    multiply: w e. interpolation: p + w (e - p), with p the embedding of the end token.
+    """
+    weighted = prompt_embeds.clone()
+    methods: dict[str, Callable[[Tensor, float], Tensor]] = {
+        "multiply": lambda e, w: w * e,
+        "interpolation": lambda e, w: end + w * (e - end),
+    }
+    end = prompt_embeds[0, prompt.length - 1]
+    for word in prompt.words:
+        for token in word.tokens if word.weight != 1 else ():
+            weighted[0, token] = methods[weighting](weighted[0, token], word.weight)
+    return weighted

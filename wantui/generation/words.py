@@ -1,0 +1,88 @@
+"""Which text positions the marked words of a prompt take, as the model's own tokenizer cuts them."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from wantui.errors import UserError
+from wantui.planning import PromptMark
+
+TEXT_LENGTH = 512
+"""Text positions that the transformer sees, pads included; `encode_prompt` alone would default to 226."""
+_NOT_IN_NAME = re.compile(r"\W+")
+
+
+class WordNotRead(UserError):
+    """A marked word that the model does not see."""
+
+
+@dataclass(frozen=True)
+class MarkedWord:
+    """One occurrence of a marked stretch of the prompt."""
+
+    name: str
+    """Of its array: the text, with _2, _3 for further occurrences."""
+    text: str
+    start: int
+    end: int
+    weight: float
+    tokens: tuple[int, ...]
+    """Text positions, of 512."""
+    pieces: tuple[str, ...]
+    """What the tokenizer cut it into."""
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """A prompt as the transformer sees it."""
+
+    words: tuple[MarkedWord, ...]
+    length: int
+    """Real tokens with the end token; the other positions of 512 are pads."""
+
+
+def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> TokenizedPrompt:
+    """Where the marks of a prompt lie among its tokens.
+
+    A word takes every token that shares a character with it.
+
+    Args:
+        prompt: as the pipeline tokenises it, cleaned.
+
+    Raises:
+        WordNotRead: a mark lies beyond the 512 tokens that the model reads, or on nothing but white space.
+    """
+    encoded = tokenizer(
+        prompt, max_length=TEXT_LENGTH, truncation=True, add_special_tokens=True, return_offsets_mapping=True
+    )
+    offsets, special = encoded["offset_mapping"], set(tokenizer.all_special_ids)
+    texts = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    seen: Counter[str] = Counter()
+    words = []
+    for mark in marks:
+        tokens = tuple(
+            position
+            for position, (token, (first, last)) in enumerate(zip(encoded["input_ids"], offsets, strict=True))
+            if first < mark.end and last > mark.start and last > first and token not in special
+        )
+        if not tokens:
+            raise WordNotRead(
+                f"the model does not read the marked {mark.text!r} at character {mark.start} of the prompt: "
+                f"it takes {TEXT_LENGTH} tokens at most. Shorten the prompt, or take away the mark"
+            )
+        base = _NOT_IN_NAME.sub("_", mark.text).strip("_") or "word"
+        seen[base] += 1
+        name = base if seen[base] == 1 else f"{base}_{seen[base]}"
+        pieces = tuple(texts[position] for position in tokens)
+        words.append(MarkedWord(name, mark.text, mark.start, mark.end, mark.weight, tokens, pieces))
+    return TokenizedPrompt(tuple(words), len(encoded["input_ids"]))
+
+
+def marks_in(text: str, words: tuple[str, ...]) -> tuple[PromptMark, ...]:
+    """Where these words stand in another text, as whole words; for the maps of a negative prompt."""
+    found = []
+    for word in dict.fromkeys(words):
+        for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text):
+            found.append(PromptMark(text=word, start=match.start(), end=match.end()))
+    return tuple(sorted(found, key=lambda mark: mark.start))
