@@ -24,7 +24,6 @@ def test_preview_shows_variations_and_cost_and_makes_nothing(wantui: Wantui) -> 
     ]
     assert "3 variations x 2 seeds (42 to 43) = 6 videos" in result.out
     assert "6 videos x 21 steps x 16 x 5 x 16 x 16 x 4 bytes" in result.out
-    assert "not run by this version: the template weights words" in result.out
     assert files() == []
     report = json.loads(wantui("preview", "--json", "-t", "a [red|blue|] (circle:1.5)").out)
     assert [v["prompt"] for v in report["variations"]] == ["a red circle", "a blue circle", "a circle"]
@@ -46,13 +45,12 @@ MISTAKES = {
     "empty template": (["-t", " "], "the template is empty"),
     "unmatched bracket": (["-t", "a [red|blue"], "never closed; write \\[ for the character itself (column 3)\n"),
     "weight out of range": (["-t", "a (red:99)"], "the weight 99 is outside of 0 to 10"),
-    "weight": (["-t", "a (red:2)"], "marks them only"),
     "odd width": (["--set", "video_settings.width=100"], "nearest are 96 or 112"),
     "unknown sampler": (["--set", "model_settings.sampler=ddim"], "model_settings.sampler: input should be"),
     "refused sampler": (["--set", "model_settings.sampler=lcm"], "lcm is not offered"),
     "unknown model": (["--set", "model_settings.model_id=wan9"], "unknown model 'wan9'"),
     "too many variations": (["-t", "[1|2|3|4|5|6|7|8|9|0]" * 5], "expands to 100,000 variations"),
-    "attention": (["--store-attention"], "attention maps are not captured by this version"),
+    "attention": (["--store-attention"], "the template marks no word"),
     "output is a file": (["--output-dir", "broken.yaml"], "cannot be written"),
     "output in a file": (["--output-dir", "broken.yaml/x"], "cannot be written"),
     "output not writable": (["--output-dir", "/proc/outputs"], "cannot be written"),

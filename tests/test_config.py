@@ -213,7 +213,6 @@ def test_the_older_systems_file_loads_and_every_dead_key_is_told() -> None:
         "prompt_settings.variation_weight",
         "prompt_settings.enable_prompt_weighting",
         "latent_analysis_settings.latent_storage_format",
-        "attention_analysis_settings.store_per_head",
         "output_settings",
     ]
     assert sorted(told) == sorted(dead)
@@ -229,13 +228,24 @@ def test_the_older_systems_file_loads_and_every_dead_key_is_told() -> None:
         ("prompt_schedule_settings:\n  enabled: true\n", "prompt_schedule_settings.enabled"),
         ("attention_bending_settings:\n  enabled: true\n", "attention_bending_settings.enabled"),
         ("prompt_settings:\n  enable_weighting: true\n", "prompt_settings.enable_weighting"),
-        ("attention_analysis_settings:\n  store_attention: true\n", "attention_analysis_settings.store_attention"),
     ],
 )
 def test_what_this_version_cannot_do_is_refused_by_name_and_not_dropped(text: str, key: str) -> None:
     config = parse_config(text, "older.yaml")
     assert [(problem.key, problem.line) for problem in config.refusals] == [(key, 2)]
     assert plan_batch(config, "a circle").refusals
+
+
+def test_the_older_method_that_changed_nothing_is_told_and_another_taken() -> None:
+    config = parse_config("prompt_settings:\n  embedding_method: norm_preserving\n", "older.yaml")
+    assert config.settings.prompt_settings.embedding_method == "attention"
+    assert [str(problem) for problem in config.warnings] == [
+        "older.yaml:2: prompt_settings.embedding_method: norm_preserving never changed anything; "
+        "weights are applied by attention instead"
+    ]
+    older = parse_config("prompt_settings:\n  embedding_method: multiply\n", "older.yaml")
+    assert older.settings.prompt_settings.embedding_method == "multiply"
+    assert older.warnings == ()
 
 
 def test_a_dumped_config_loads_to_the_same_settings() -> None:
@@ -261,7 +271,7 @@ def test_the_presets_are_there_and_can_be_planned() -> None:
         config = load_config(name)
         assert config.warnings == ()
         assert plan_batch(config, "a [red|blue] (circle)").warnings == ()
-    assert [name for name in expected if load_config(name).refusals] == ["attention_example"]
+        assert config.refusals == ()
 
 
 def test_every_preset_says_in_its_first_line_what_it_is_for() -> None:

@@ -118,8 +118,18 @@ def test_the_flow_shift_follows_model_and_size_unless_given(model: str, width: i
     assert planned("a", *size, "model_settings.flow_shift=7").videos[0].recipe.flow_shift == 7.0
 
 
-def test_weights_and_a_second_guidance_scale_are_refused_where_they_do_nothing() -> None:
-    assert "marks them only" in planned("a (circle:1.5)").refusals[0]
+def test_weights_have_a_method_and_only_where_there_are_some() -> None:
+    assert planned("a (circle:1.5)").videos[0].recipe.weighting == "attention"
+    assert planned("a (circle)").videos[0].recipe.weighting is None
+    multiply = planned("a [(circle:1.5)|star]", "prompt_settings.embedding_method=multiply")
+    assert [video.recipe.weighting for video in multiply.videos] == ["multiply", "multiply", None, None]
+
+
+def test_what_would_do_nothing_is_refused() -> None:
+    asked = "attention_analysis_settings.store_attention=true"
+    assert "marks no word" in planned("a circle", asked).refusals[0]
+    assert planned("a [(circle)|star]", asked).refusals == ()
+    assert "needs store_latents" in planned("a", "latent_analysis_settings.store_predicted_clean=true").refusals[0]
     assert "nano has one" in planned("a circle", "model_settings.cfg_scale_2=3").refusals[0]
     assert planned("a", "model_settings.model_id=wan2.2-a14b", "model_settings.cfg_scale_2=3").refusals == ()
 
@@ -223,6 +233,8 @@ def test_the_estimate_of_latents_is_their_exact_size() -> None:
     assert estimate_disk(batch).latents == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
     half = planned("a [red|blue] circle", *settings, "latent_analysis_settings.storage_dtype=float16")
     assert estimate_disk(half).latents * 2 == estimate_disk(batch).latents
+    clean = planned("a [red|blue] circle", *settings, "latent_analysis_settings.store_predicted_clean=true")
+    assert estimate_disk(clean).latents == 2 * 3 * (states + states - 1) * math.prod((16, 5, 16, 16)) * 4
     heun = planned("a [red|blue] circle", *settings, "model_settings.sampler=heun")
     assert estimate_disk(heun).latents == 2 * 3 * (2 * 20 - 1 + 1) * math.prod((16, 5, 16, 16)) * 4
 

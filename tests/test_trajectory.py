@@ -1,53 +1,75 @@
-"""The geometry of a trajectory, held against closed forms and against sums written out."""
+"""Geometry of trajectories, against shapes whose geometry is known: the oracles C1 to C8 of the analysis."""
 
 import itertools
 import math
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-import zarr
-from conftest import TEMPLATE, Wantui, batch
+import torch
+from conftest import recipe_for
+from diffusers import WanPipeline
 from numpy.typing import NDArray
 
-from wantui.analysis.batch import METRICS, analyse, groups
-from wantui.analysis.trajectory import TooShort, trajectory
+from wantui.analysis.nulls import gaussian_flow, random_walk
+from wantui.analysis.trajectory import METRICS, NoGeometry, Trajectory, trajectory, value
+from wantui.generation.denoise import prepare
+from wantui.models.catalogue import WanModel
+
+Floats = NDArray[np.float64]
 
 
-def of(states: NDArray[np.float64], sigmas: NDArray[np.float64] | None = None):  # type: ignore[no-untyped-def]
-    flat = states.reshape(len(states), -1)
-    return trajectory(flat @ flat.T, np.linspace(1, 0, len(states)) if sigmas is None else sigmas, flat.shape[1])
+def of(states: Floats, sigmas: Floats | None = None) -> Trajectory:
+    return trajectory(states @ states.T, np.linspace(1, 0, len(states)) if sigmas is None else sigmas, states.shape[1])
 
 
-def test_a_straight_line_is_as_long_as_its_chord_and_does_not_turn() -> None:
-    start, end = np.random.default_rng(0).normal(size=(2, 1000))
-    shares = np.array([0, 0.1, 0.5, 0.7, 1.0])[:, None]
-    found = of(start + shares * (end - start), 1 - shares[:, 0])
-    assert found.length == pytest.approx(np.linalg.norm(end - start) / math.sqrt(1000))
-    assert found.straightness == pytest.approx(1)
-    assert found.total_turning < 1e-5
-    assert found.velocity == pytest.approx(np.full(4, found.length))
+def grid(steps: int, shift: float) -> Floats:
+    u = np.linspace(1, 0, steps + 1)
+    return shift * u / (1 + (shift - 1) * u)
 
 
-def test_a_path_round_a_square_turns_by_a_right_angle_at_each_corner() -> None:
+def euler(variance: float, steps: int, shift: float) -> float:
+    """Final over initial value of Euler's method on the Gaussian flow."""
+    x = 1.0
+    sigmas = grid(steps, shift)
+    for sigma, after in itertools.pairwise(sigmas):
+        x += (after - sigma) * (sigma - (1 - sigma) * variance) / ((1 - sigma) ** 2 * variance + sigma**2) * x
+    return x
+
+
+def test_a_straight_line_of_even_steps_is_straight_and_of_even_velocity() -> None:
+    start, direction = np.array([3.0, 0, 4]), np.array([0.0, 2, 0])
+    found = of(np.stack([start + i / 4 * direction for i in range(5)]))
+    assert (found.length, found.chord) == pytest.approx((2 / math.sqrt(3), 2 / math.sqrt(3)))
+    assert (found.straightness, found.line_share, found.effective_dimension) == pytest.approx((1, 1, 1))
+    assert found.turning == pytest.approx([0, 0, 0], abs=1e-6)
+    assert found.velocity == pytest.approx([2 / math.sqrt(3)] * 4)
+    assert found.norm[0] == pytest.approx(5 / math.sqrt(3))
+    assert (found.largest_deviation, found.flow_straightness) == pytest.approx((0, 0), abs=1e-7)
+    assert found.acceleration == pytest.approx([0, 0, 0], abs=1e-6)
+    assert found.chord_alignment == pytest.approx(1)
+    assert found.log_volume == float("-inf")
+
+
+def test_a_path_around_a_square_turns_by_a_right_angle_at_each_corner() -> None:
     found = of(np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], dtype=float))
     assert found.turning == pytest.approx([math.pi / 2] * 3)
     assert found.length == pytest.approx(4 / math.sqrt(2))
     assert found.chord == 0
     assert found.straightness == 0
+    assert math.isnan(found.largest_deviation)
 
 
-def test_points_on_an_arc_turn_by_the_angle_between_them() -> None:
-    angles = np.linspace(0, 2, 11)
-    found = of(np.stack([np.cos(angles), np.sin(angles)], axis=1))
-    assert found.total_turning == pytest.approx(9 * 0.2)
-    assert found.chord == pytest.approx(2 * math.sin(1) / math.sqrt(2))
-    assert found.norm == pytest.approx(np.full(11, 1 / math.sqrt(2)))
-
-
-def test_a_random_walk_in_many_dimensions_turns_by_a_right_angle_at_each_step() -> None:
-    walk = np.random.default_rng(1).normal(size=(21, 50_000)).cumsum(0)
-    assert of(walk).total_turning / 19 == pytest.approx(math.pi / 2, abs=0.01)
+def test_an_arc_has_the_turning_and_the_curvature_of_its_circle() -> None:
+    angles = np.linspace(0, 2, 101)
+    radius = 3.0
+    found = of(radius * np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    assert found.total_turning == pytest.approx(99 * 0.02)
+    assert found.chord == pytest.approx(2 * radius * math.sin(1) / math.sqrt(2))
+    # Lengths are divided by sqrt(2), hence curvature 1 / r times sqrt(2).
+    assert found.curvature == pytest.approx(np.full(99, math.sqrt(2) / radius), rel=1e-3)
+    assert found.acceleration == pytest.approx(np.full(99, radius * 2**2 / math.sqrt(2)), rel=1e-3)
+    assert found.largest_deviation == pytest.approx((1 - math.cos(1)) / (2 * math.sin(1)), rel=1e-3)
 
 
 def test_a_scaled_trajectory_is_longer_and_as_straight() -> None:
@@ -55,54 +77,171 @@ def test_a_scaled_trajectory_is_longer_and_as_straight() -> None:
     one, twice = of(states), of(2 * states)
     assert twice.length == pytest.approx(2 * one.length)
     assert twice.turning == pytest.approx(one.turning)
+    assert twice.log_volume == pytest.approx(one.log_volume + 3 * math.log(2))
+    assert twice.curvature == pytest.approx(one.curvature / 2)
+
+
+def test_every_metric_is_that_of_the_states_themselves() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(9, 400)).cumsum(0)
+    sigmas = grid(8, 3)
+    found, d = of(x, sigmas), np.diff(x, axis=0)
+    spans, chord, scale = np.diff(sigmas)[:, None], x[-1] - x[0], math.sqrt(400)
+    v = d / spans
+    a = np.diff(v, axis=0) / ((sigmas[2:] - sigmas[:-2])[:, None] / 2)
+    middle = (v[1:] + v[:-1]) / 2
+    along = (middle * a).sum(1)
+    speed = np.linalg.norm(middle, axis=1)
+    bend = np.sqrt(speed**2 * (a**2).sum(1) - along**2) / speed**3 * scale
+    assert found.acceleration == pytest.approx(np.linalg.norm(a, axis=1) / scale)
+    assert found.curvature == pytest.approx(bend)
+    unit = chord / np.linalg.norm(chord)
+    off = (x - x[0]) - np.outer((x - x[0]) @ unit, unit)
+    assert found.largest_deviation == pytest.approx(np.linalg.norm(off, axis=1).max() / np.linalg.norm(chord))
+    weights = np.abs(np.diff(sigmas)) / np.abs(np.diff(sigmas)).sum()
+    straight = (weights * ((chord / (sigmas[-1] - sigmas[0]) - v) ** 2).sum(1)).sum() / 400
+    assert found.flow_straightness == pytest.approx(straight)
+    assert found.chord_alignment == pytest.approx(np.mean(d @ unit / np.linalg.norm(d, axis=1)))
+    variances = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2 / 9 / 400
+    assert found.spectrum[:8] == pytest.approx(variances[:8])
+    assert found.effective_dimension == pytest.approx(variances.sum() ** 2 / (variances**2).sum())
+    assert found.log_volume == pytest.approx(0.5 * np.log(variances[:3]).sum())
+    clean = x[:-1] - sigmas[:-1, None] * v
+    distance = np.linalg.norm(clean - x[-1], axis=1) / scale
+    assert found.clean_distance == pytest.approx(distance, abs=1e-9)
+    settled = [i for i in range(8) if (distance[i:] <= distance[0] / 2).all()]
+    assert found.commitment == sigmas[settled[0]]
+
+
+def test_c1_the_initial_noise_of_two_seeds_has_the_norm_and_distance_of_gaussian_noise() -> None:
+    shape = (1, 16, 21, 60, 104)
+    noise = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).double() for seed in (0, 1)]
+    assert float(noise[0].norm()) == pytest.approx(1447.98, abs=4 * 0.71)
+    assert float((noise[0] - noise[1]).norm()) == pytest.approx(2047.7, abs=4)
+    cosine = float((noise[0] * noise[1]).sum() / noise[0].norm() / noise[1].norm())
+    assert abs(cosine) < 4 * 0.00069
+
+
+def test_c2_the_same_seed_has_the_same_noise_under_every_prompt(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    one, other = (prepare(tiny, recipe_for(tiny_models["wan2.1"], prompt=prompt)) for prompt in ("a star", "two rings"))
+    assert torch.equal(one.noise, other.noise)
 
 
 @pytest.mark.parametrize(
-    ("gram", "sigmas", "why"),
+    ("variance", "steps", "expected"),
+    [(1, 10, 0.83302), (1, 20, 0.91332), (1, 50, 0.96445), (1, 200, 0.99100), (0.25, 50, 0.47159), (2, 50, 1.37191)],
+)
+def test_c3_eulers_method_on_the_gaussian_flow_ends_where_it_is_known_to(
+    variance: float, steps: int, expected: float
+) -> None:
+    assert euler(variance, steps, 3) == pytest.approx(expected, abs=1e-5)
+
+
+def test_c4_the_flow_of_unit_variance_is_a_line_that_comes_back() -> None:
+    found = gaussian_flow(grid(50, 3), np.array([1.0]))
+    assert found.line_share == pytest.approx(1)
+    assert found.straightness == pytest.approx(0, abs=1e-12)
+    assert found.total_turning == pytest.approx(math.pi, abs=1e-4)
+    symmetric = gaussian_flow(np.linspace(1, 0, 51), np.array([1.0]))
+    assert symmetric.least_norm == pytest.approx(math.sqrt(0.5))
+
+
+def test_c5_the_flow_of_a_quarter_of_the_variance() -> None:
+    found = gaussian_flow(grid(50, 3), np.array([0.25]))
+    assert found.length == pytest.approx(0.60544, abs=1e-5)
+    assert (found.chord, found.straightness) == pytest.approx((0.5, 0.825846), abs=1e-6)
+    assert found.least_norm == pytest.approx(0.447, abs=5e-4)
+    assert found.total_turning == pytest.approx(math.pi, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
     [
-        (np.eye(2), np.array([1.0, 0.0]), "2 states are stored, and an angle needs three"),
-        (np.full((3, 3), np.nan), np.array([1.0, 0.5, 0.0]), "NaN or infinity"),
-        (np.eye(3), np.array([1.0, 0.5, 0.5]), "the same noise level"),
+        (50, (0.788231, 0.488439, 0.267614, 0.619665, 2.618897, 0.760144, 1.573937)),
+        (20, (0.787090, 0.488439, 0.267586, 0.620563, 2.548557, 0.744659, 1.613641)),
     ],
 )
-def test_what_has_no_geometry_is_refused_by_name(
-    gram: NDArray[np.float64], sigmas: NDArray[np.float64], why: str
+def test_c6_the_flow_of_two_variances(steps: int, expected: tuple[float, ...]) -> None:
+    found = gaussian_flow(grid(steps, 3), np.array([2.0, 0.2]))
+    said = (
+        found.length,
+        found.chord,
+        found.largest_deviation * found.chord,
+        found.straightness,
+        found.total_turning,
+        found.line_share,
+        found.effective_dimension,
+    )
+    assert said == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shift", "turning", "within"),
+    [
+        (np.float32, 3, 0.0, 1e-3),
+        (np.float32, 8, 0.0, 1e-3),
+        (np.float16, 3, 1.10, 0.03),
+        (np.float16, 5, 1.64, 0.03),
+        (np.float16, 8, 2.49, 0.04),
+    ],
+)
+def test_c7_what_rounding_adds_to_the_turning_of_a_straight_line(
+    dtype: type, shift: float, turning: float, within: float
 ) -> None:
-    with pytest.raises(TooShort, match=why):
-        trajectory(gram, sigmas, 10)
+    rng = np.random.default_rng(0)
+    noise, data = rng.standard_normal((2, 200_000))
+    sigmas = grid(50, shift)[:, None]
+    states = (sigmas * noise + (1 - sigmas) * data).astype(dtype).astype(np.float64)
+    found = of(states, sigmas[:, 0])
+    assert found.total_turning == pytest.approx(turning, abs=within)
+    assert found.straightness == pytest.approx(1, abs=1e-3)
 
 
-def test_a_batch_is_analysed_from_its_stored_latents_and_what_is_damaged_is_named(
-    wantui: Wantui, small: list[str]
-) -> None:
-    made = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--store-latents", *small)
-    folder = batch(made)
-    videos = list(analyse(folder.root))
-    assert [(video.variation, video.seed) for video in videos] == [("red", 42), ("red", 43), ("blue", 42), ("blue", 43)]
-    states = zarr.open_group(folder.latents(0, 1), mode="r")["latents"][:].astype(np.float64)  # type: ignore[index]
-    flat = states.reshape(len(states), -1)
-    length = sum(np.linalg.norm(after - before) for before, after in itertools.pairwise(flat))
-    assert videos[0].value("length") == pytest.approx(length / math.sqrt(flat.shape[1]), rel=1e-9)
-    red, blue = groups(videos)
-    assert (red.n, blue.n) == (2, 2)
-    lengths = [video.value("length") for video in videos[:2]]
-    assert red.mean["length"] == pytest.approx(np.mean(lengths))
-    assert red.deviation["length"] == pytest.approx(np.std(lengths, ddof=1))
-
-    shown = wantui("analyze", folder.root, "--groups")
-    assert shown.code == 0
-    assert shown.out.splitlines()[0].split() == ["variation", "n", *METRICS]
-    for part in Path(folder.latents(1, 1) / "gram").rglob("*"):
-        if part.is_file():
-            part.unlink()
-    damaged = list(analyse(folder.root))
-    assert damaged[2].trajectory is None
-    assert "cannot be read" in damaged[2].why_not
-    assert damaged[3].trajectory is not None
+def test_c8_a_random_walk_has_its_known_spectrum_straightness_and_turning() -> None:
+    found = random_walk(of(np.eye(51) * np.sqrt(np.arange(51))[:, None]))
+    even = Trajectory(np.linspace(1, 0, 2001), np.minimum.outer(np.arange(2001.0), np.arange(2001.0)))
+    shares = even.spectrum[:3] / even.spectrum.sum()
+    assert shares == pytest.approx([0.608, 0.152, 0.068], abs=1e-3)
+    walk = random_walk(Trajectory(np.linspace(1, 0, 51), np.minimum.outer(np.arange(51.0), np.arange(51.0))))
+    assert walk.straightness == pytest.approx(1 / math.sqrt(50))
+    assert walk.total_turning == pytest.approx(49 * math.pi / 2)
+    assert found.total_turning == pytest.approx(49 * math.pi / 2)
+    drawn = of(np.random.default_rng(1).normal(size=(51, 50_000)).cumsum(0))
+    for metric in ("straightness", "turning", "line_share", "effective_dimension", "length"):
+        assert value(random_walk(drawn), metric) == pytest.approx(value(drawn, metric), rel=0.02)
 
 
-def test_a_batch_without_stored_latents_is_said_so(wantui: Wantui, small: list[str]) -> None:
-    folder = batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, *small))
-    shown = wantui("analyze", folder.root)
-    assert shown.code == 2
-    assert "--store-latents" in shown.err
+def test_a_null_walk_keeps_the_lengths_of_the_steps() -> None:
+    found = of(np.random.default_rng(4).normal(size=(12, 100)).cumsum(0))
+    assert random_walk(found).lengths == pytest.approx(found.lengths)
+    assert random_walk(found).norm[0] == pytest.approx(found.norm[0])
+
+
+def test_of_heuns_two_states_at_a_noise_level_the_second_counts() -> None:
+    states = np.random.default_rng(5).normal(size=(4, 50))
+    with_predictors = np.concatenate([states[:1], 9 + states[1:2], states[1:2], 9 + states[2:3], states[2:]])
+    sigmas = np.array([1, 0.6, 0.6, 0.3, 0.3, 0.0])
+    assert of(with_predictors, sigmas).gram == pytest.approx(of(states, np.array([1, 0.6, 0.3, 0.0])).gram)
+
+
+REFUSED: dict[str, tuple[Callable[[], tuple[Floats, Floats]], str]] = {
+    "two states": (lambda: (np.eye(2), np.array([1.0, 0.0])), "2 states are stored, and an angle needs three"),
+    "NaN": (lambda: (np.full((3, 3), np.nan), np.array([1.0, 0.5, 0.0])), "NaN or infinity"),
+    "one level": (lambda: (np.eye(3), np.array([0.5, 0.5, 0.5])), "1 states are stored"),
+    "shapes": (lambda: (np.eye(4), np.array([1.0, 0.5, 0.0])), r"shape \(4, 4\) do not fit 3 noise levels"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_what_has_no_geometry_is_refused_by_name(fault: str) -> None:
+    make, why = REFUSED[fault]
+    with pytest.raises(NoGeometry, match=why):
+        trajectory(*make(), 10)
+
+
+def test_a_metric_that_needs_more_states_than_there_are_has_no_value() -> None:
+    found = of(np.random.default_rng(6).normal(size=(4, 30)))
+    assert math.isnan(value(found, "log_volume"))
+    assert all(math.isfinite(value(found, metric)) for metric in METRICS if metric != "log_volume")

@@ -1,11 +1,13 @@
 """The geometry of one trajectory, from its Gram matrix: lengths and angles need inner products and nothing else.
 
-With stored states x_0 (the initial noise) to x_N and differences d_i = x_{i+1} - x_i,
+With stored states x_0 (the initial noise) to x_N, differences d_i = x_{i+1} - x_i and the noise levels sigma_i,
 <d_i, d_j> = G_{i+1,j+1} - G_{i+1,j} - G_{i,j+1} + G_{i,j}. All in float64. Lengths are divided by sqrt(D),
 where D is the number of values of a state, so that sizes can be compared.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,42 +15,251 @@ from numpy.typing import NDArray
 from wantui.errors import UserError
 
 Floats = NDArray[np.float64]
+VOLUME_DIMENSIONS = 3
+"""Of the log-volume; the same for every trajectory, or it would grow with the number of steps."""
 
 
-class TooShort(UserError):
+class NoGeometry(UserError):
     """A trajectory with fewer states than its geometry needs, or with values that are not finite."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Curves and sums of one trajectory of N + 1 states."""
+    """One trajectory of N + 1 states. Curves are computed when they are asked for."""
 
     sigmas: Floats
-    """[N + 1], noise level of each state."""
-    norm: Floats
-    """[N + 1], |x_i| / sqrt(D)."""
-    velocity: Floats
-    """[N], |d_i| / (sqrt(D) |sigma_{i+1} - sigma_i|)."""
-    turning: Floats
-    """[N - 1], angle between d_i and d_{i+1}, radians."""
-    length: float
-    """Sum of |d_i| / sqrt(D)."""
-    chord: float
-    """|x_N - x_0| / sqrt(D)."""
+    """[N + 1], noise level of each state; no two neighbours are equal."""
+    gram: Floats
+    """[N + 1, N + 1], inner products of the states divided by D."""
+
+    @cached_property
+    def norm(self) -> Floats:
+        """[N + 1], |x_i| / sqrt(D)."""
+        return np.sqrt(np.maximum(np.diagonal(self.gram), 0))
+
+    @cached_property
+    def spans(self) -> Floats:
+        """[N], sigma_{i+1} - sigma_i; negative."""
+        return np.diff(self.sigmas)
+
+    @cached_property
+    def steps(self) -> Floats:
+        """[N, N], inner products of the differences."""
+        gram = self.gram
+        return gram[1:, 1:] - gram[1:, :-1] - gram[:-1, 1:] + gram[:-1, :-1]
+
+    @cached_property
+    def lengths(self) -> Floats:
+        """[N], |d_i| / sqrt(D)."""
+        return np.sqrt(np.maximum(np.diagonal(self.steps), 0))
+
+    @cached_property
+    def velocity(self) -> Floats:
+        """[N], |d_i| / (sqrt(D) |sigma_{i+1} - sigma_i|). Equal to the model's output only for the Euler sampler."""
+        return self.lengths / np.abs(self.spans)
+
+    @cached_property
+    def turning(self) -> Floats:
+        """[N - 1], angle between d_i and d_{i+1}, radians."""
+        both = self.lengths[:-1] * self.lengths[1:]
+        along = np.diagonal(self.steps, 1)
+        cosine = np.divide(along, both, out=np.ones_like(along), where=both > 0)
+        return np.arccos(np.clip(cosine, -1, 1))
+
+    @cached_property
+    def _velocities(self) -> Floats:
+        """[N, N], inner products of v_i = d_i / (sigma_{i+1} - sigma_i)."""
+        return self.steps / np.outer(self.spans, self.spans)
+
+    def _derivatives(self) -> tuple[Floats, Floats, Floats]:
+        """|v|^2, |a|^2 and <v, a> in the middle of each pair of steps, [N - 1] each, with the velocity in the middle
+        (v_i + v_{i+1}) / 2 and the acceleration a_i = (v_{i+1} - v_i) / ((sigma_{i+2} - sigma_i) / 2)."""
+        vv = self._velocities
+        one, other, cross = np.diagonal(vv)[:-1], np.diagonal(vv)[1:], np.diagonal(vv, 1)
+        half = (self.sigmas[2:] - self.sigmas[:-2]) / 2
+        speed = (one + other + 2 * cross) / 4
+        acceleration = np.maximum(one + other - 2 * cross, 0) / half**2
+        return speed, acceleration, (other - one) / 2 / half
+
+    @cached_property
+    def acceleration(self) -> Floats:
+        """[N - 1], change of velocity for each unit of noise level, / sqrt(D)."""
+        return np.sqrt(self._derivatives()[1])
+
+    @cached_property
+    def curvature(self) -> Floats:
+        """[N - 1], sqrt(|v|^2 |a|^2 - <v, a>^2) / |v|^3 with derivatives in sigma; times sqrt(D)."""
+        speed, acceleration, along = self._derivatives()
+        area = np.sqrt(np.maximum(speed * acceleration - along**2, 0))
+        return np.divide(area, speed**1.5, out=np.zeros_like(area), where=speed > 0)
+
+    @cached_property
+    def length(self) -> float:
+        """Sum of |d_i| / sqrt(D)."""
+        return float(self.lengths.sum())
+
+    @cached_property
+    def chord(self) -> float:
+        """|x_N - x_0| / sqrt(D)."""
+        gram = self.gram
+        return float(np.sqrt(max(gram[0, 0] + gram[-1, -1] - 2 * gram[0, -1], 0.0)))
 
     @property
     def straightness(self) -> float:
-        """Chord over length: 1 is a straight line (arXiv 2209.03003 measures the same by its square)."""
+        """Chord over length; 1 is a straight line. The Gaussian flow of unit variance has 0, though it is one."""
         return self.chord / self.length if self.length > 0 else float("nan")
+
+    @property
+    def detour(self) -> float:
+        """1 - chord / length; flow models are near 0, where a logarithmic scale tells them apart."""
+        return 1 - self.straightness
+
+    @property
+    def largest_deviation(self) -> float:
+        """Largest distance of a state from the line through first and last, over the chord."""
+        gram, chord = self.gram, self.chord
+        if chord == 0:
+            return float("nan")
+        from_start = np.diagonal(gram) + gram[0, 0] - 2 * gram[0]
+        along = (gram[:, -1] - gram[:, 0] - gram[0, -1] + gram[0, 0]) / chord
+        return float(np.sqrt(np.maximum(from_start - along**2, 0)).max() / chord)
+
+    @property
+    def flow_straightness(self) -> float:
+        """Sum of w_i |(x_N - x_0) / (sigma_N - sigma_0) - v_i|^2 / D with w_i the share of the noise levels that step
+        i takes: 0 for constant velocity (Liu et al. 2022, arXiv 2209.03003)."""
+        total = self.sigmas[-1] - self.sigmas[0]
+        weights = np.abs(self.spans) / np.abs(self.spans).sum()
+        against = self.steps.sum(0) / total / self.spans  # <x_N - x_0, v_i> / total
+        squared = self.chord**2 / total**2 - 2 * against + np.diagonal(self._velocities)
+        return float((weights * np.maximum(squared, 0)).sum())
+
+    @property
+    def chord_alignment(self) -> float:
+        """Mean cosine of the angle between a step and the chord."""
+        both = self.lengths * self.chord
+        return float(np.divide(self.steps.sum(0), both, out=np.zeros_like(both), where=both > 0).mean())
 
     @property
     def total_turning(self) -> float:
         """Radians, over all steps; a random walk in many dimensions turns by pi / 2 at each."""
         return float(self.turning.sum())
 
+    @property
+    def mean_curvature(self) -> float:
+        """Of the curvature, weighted by the length of the path."""
+        weights = (self.lengths[:-1] + self.lengths[1:]) / 2
+        return float((weights * self.curvature).sum() / weights.sum())
+
+    @cached_property
+    def spectrum(self) -> Floats:
+        """[N + 1] eigenvalues of the centred states' Gram matrix / (N + 1), the largest first: their variances."""
+        n = len(self.gram)
+        centre = np.eye(n) - 1 / n
+        return np.maximum(np.linalg.eigvalsh(centre @ self.gram @ centre)[::-1], 0) / n
+
+    @property
+    def line_share(self) -> float:
+        """Share of the variance on the first principal axis. A random walk already has 6 / pi^2 = 0.608."""
+        total = self.spectrum.sum()
+        return float(self.spectrum[0] / total) if total > 0 else float("nan")
+
+    @property
+    def effective_dimension(self) -> float:
+        """Participation ratio (sum of variances)^2 / sum of squared variances; at most N."""
+        squares = (self.spectrum**2).sum()
+        return float(self.spectrum.sum() ** 2 / squares) if squares > 0 else float("nan")
+
+    @property
+    def log_volume(self) -> float:
+        """Half the sum of the logarithms of the three largest variances; minus infinity for a path in a plane."""
+        largest = self.spectrum[:VOLUME_DIMENSIONS]
+        floor = 1e-14 * self.spectrum[0] if len(self.spectrum) else 0.0  # below it there is only rounding
+        return float(0.5 * np.log(largest).sum()) if (largest > floor).all() else float("-inf")
+
+    @cached_property
+    def clean_distance(self) -> Floats:
+        """[N], |c_i - x_N| / sqrt(D) with c_i = x_i - sigma_i v_i, where step i would end if it were gone on with."""
+        # c_i = (1 - r) x_i + r x_{i+1} with r = sigma_i / (sigma_i - sigma_{i+1})
+        ratio, gram = -self.sigmas[:-1] / self.spans, self.gram
+        here, there, cross = np.diagonal(gram)[:-1], np.diagonal(gram)[1:], np.diagonal(gram, 1)
+        squared = (1 - ratio) ** 2 * here + ratio**2 * there + 2 * ratio * (1 - ratio) * cross
+        with_end = (1 - ratio) * gram[:-1, -1] + ratio * gram[1:, -1]
+        return np.sqrt(np.maximum(squared + gram[-1, -1] - 2 * with_end, 0))
+
+    @property
+    def commitment(self) -> float:
+        """Largest noise level from which on the clean latents that the path heads for stay within half of their first
+        distance from the final ones. The grid of steps limits its resolution."""
+        distance = self.clean_distance
+        beyond = np.flatnonzero(distance > distance[0] / 2)
+        return float(self.sigmas[beyond[-1] + 1])
+
+    @property
+    def final_norm(self) -> float:
+        """|x_N| / sqrt(D)."""
+        return float(self.norm[-1])
+
+    @property
+    def least_norm(self) -> float:
+        """Smallest |x_i| / sqrt(D) on the way."""
+        return float(self.norm.min())
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is said of a trajectory by one number."""
+
+    of: Callable[[Trajectory], float]
+    needs: int
+    """States."""
+    unit: str = ""
+
+
+METRICS: dict[str, Metric] = {
+    "length": Metric(lambda t: t.length, 3),
+    "chord": Metric(lambda t: t.chord, 3),
+    "straightness": Metric(lambda t: t.straightness, 3),
+    "turning": Metric(lambda t: t.total_turning, 3, "rad"),
+    "detour": Metric(lambda t: t.detour, 3),
+    "largest_deviation": Metric(lambda t: t.largest_deviation, 3),
+    "flow_straightness": Metric(lambda t: t.flow_straightness, 3),
+    "chord_alignment": Metric(lambda t: t.chord_alignment, 3),
+    "curvature": Metric(lambda t: t.mean_curvature, 3),
+    "velocity": Metric(lambda t: float(t.velocity.mean()), 3),
+    "acceleration": Metric(lambda t: float(t.acceleration.mean()), 3),
+    "line_share": Metric(lambda t: t.line_share, 3),
+    "effective_dimension": Metric(lambda t: t.effective_dimension, 3),
+    "log_volume": Metric(lambda t: t.log_volume, 5, "nats"),
+    "commitment": Metric(lambda t: t.commitment, 3, "sigma"),
+    "final_norm": Metric(lambda t: t.final_norm, 3),
+    "least_norm": Metric(lambda t: t.least_norm, 3),
+}
+CURVES: dict[str, Callable[[Trajectory], tuple[Floats, Floats]]] = {
+    "norm": lambda t: (t.sigmas, t.norm),
+    "velocity": lambda t: (_middles(t.sigmas), t.velocity),
+    "turning": lambda t: (t.sigmas[1:-1], t.turning),
+    "acceleration": lambda t: (t.sigmas[1:-1], t.acceleration),
+    "curvature": lambda t: (t.sigmas[1:-1], t.curvature),
+    "clean_distance": lambda t: (t.sigmas[:-1], t.clean_distance),
+}
+"""Noise levels and values of each curve."""
+
+
+def _middles(sigmas: Floats) -> Floats:
+    return (sigmas[1:] + sigmas[:-1]) / 2
+
+
+def value(found: Trajectory, metric: str) -> float:
+    """One metric of a trajectory; NaN where it has too few states for it, or where the metric has no value."""
+    said = METRICS[metric]
+    return said.of(found) if len(found.sigmas) >= said.needs else float("nan")
+
 
 def trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory:
     """The geometry of one trajectory.
+
+    Of states with the same noise level, as Heun's method has them, the last of each run counts.
 
     Args:
         gram: [N + 1, N + 1] float64, inner products of the states.
@@ -56,29 +267,14 @@ def trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory:
         dimension: number of values of a state.
 
     Raises:
-        TooShort: fewer than three states, values that are not finite, or noise levels that do not change.
+        NoGeometry: fewer than three states, values that are not finite, or shapes that do not fit.
     """
     gram, sigmas = np.asarray(gram, dtype=np.float64), np.asarray(sigmas, dtype=np.float64)
-    n = len(gram)
-    if n < 3:
-        raise TooShort(f"{n} states are stored, and an angle needs three: store more steps")
+    if gram.shape != (len(sigmas), len(sigmas)):
+        raise NoGeometry(f"inner products of shape {gram.shape} do not fit {len(sigmas)} noise levels")
     if not (np.isfinite(gram).all() and np.isfinite(sigmas).all()):
-        raise TooShort("the stored inner products hold NaN or infinity")
-    spans = np.abs(np.diff(sigmas))
-    if not spans.all():
-        raise TooShort("two stored states have the same noise level")
-    steps = gram[1:, 1:] - gram[1:, :-1] - gram[:-1, 1:] + gram[:-1, :-1]
-    lengths = np.sqrt(np.maximum(np.diagonal(steps), 0))
-    along = np.diagonal(steps, 1)
-    both = lengths[:-1] * lengths[1:]
-    cosine = np.divide(along, both, out=np.ones_like(along), where=both > 0)
-    scale = np.sqrt(dimension)
-    chord = np.sqrt(max(gram[0, 0] + gram[-1, -1] - 2 * gram[0, -1], 0.0))
-    return Trajectory(
-        sigmas,
-        np.sqrt(np.diagonal(gram)) / scale,
-        lengths / scale / spans,
-        np.arccos(np.clip(cosine, -1, 1)),
-        float(lengths.sum() / scale),
-        float(chord / scale),
-    )
+        raise NoGeometry("the stored inner products hold NaN or infinity")
+    kept = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
+    if len(kept) < 3:
+        raise NoGeometry(f"{len(kept)} states are stored, and an angle needs three: store more steps")
+    return Trajectory(sigmas[kept], gram[np.ix_(kept, kept)] / dimension)

@@ -46,7 +46,13 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
             "videos": batch.videos,
             "recipe": recipe.model_dump(mode="json"),
             "costs": [asdict(cost) for cost in found],
-            "disk": {"videos": disk.videos, "latents": disk.latents, "total": disk.total},
+            "disk": {
+                "videos": disk.videos,
+                "latents": disk.latents,
+                "attention": disk.attention,
+                "geometry": disk.geometry,
+                "total": disk.total,
+            },
             "warnings": batch.warnings,
             "refusals": batch.refusals,
         }

@@ -45,6 +45,9 @@ def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None) ->
     basis = f"clips {bytes_in_words(disk.videos)} ({disk.videos_basis})"
     if disk.latents:
         basis += f", latents {bytes_in_words(disk.latents)} ({disk.latents_basis})"
+    if disk.attention:
+        basis += f", attention {bytes_in_words(disk.attention)} ({disk.attention_basis})"
+    basis += f", geometry {bytes_in_words(disk.geometry)}"
     if not fits:
         basis = f"{_what_fits(outline, free, disk.latents)} would fit; " + basis
     lines.append(Cost("disk", f"{bytes_in_words(disk.total)} of {bytes_in_words(free)} free", basis, fits))
