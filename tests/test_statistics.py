@@ -129,6 +129,11 @@ def states(seed: int, n: int, k: int, scale: float = 1.0, shift: float = 0.0) ->
     return shift + scale * np.random.default_rng(seed).normal(size=(n, k))
 
 
+def cells(blocks: int, groups: int, wordings: int = 1) -> np.ndarray:
+    """Places of videos that lie group after group, and in a group seed after seed."""
+    return np.arange(blocks * groups * wordings).reshape(groups, blocks, wordings).transpose(1, 0, 2)
+
+
 def test_distances_centroids_and_dispersion_are_those_of_the_states() -> None:
     x = states(0, 9, 30)
     distances = squared_distances(x)
@@ -146,34 +151,34 @@ def test_distances_to_the_own_centroid_do_not_grow_with_the_group() -> None:
 
 def test_permanova_is_the_anova_of_one_dimension() -> None:
     x = np.concatenate([states(1, 8, 1), states(2, 8, 1, shift=1.5), states(3, 8, 1)])
-    groups = [0] * 8 + [1] * 8 + [2] * 8
-    found = permanova(squared_distances(x), groups, [*range(8)] * 3)
+    found = permanova(squared_distances(x), cells(8, 3))
     assert found.f == pytest.approx(stats.f_oneway(x[:8, 0], x[8:16, 0], x[16:, 0]).statistic)
 
 
 def test_permdisp_is_the_anova_of_the_distances_to_the_centroid() -> None:
     x = np.concatenate([states(1, 8, 20), states(2, 8, 20, scale=2)])
     z = [to_centroid(squared_distances(part)) for part in (x[:8], x[8:])]
-    found = permdisp(squared_distances(x), [0] * 8 + [1] * 8, [*range(8)] * 2)
+    found = permdisp(squared_distances(x), cells(8, 2))
     assert found.f == pytest.approx(stats.f_oneway(*z).statistic)
     assert found.p < 0.02
 
 
 def test_a_shift_is_one_of_location_and_not_of_spread_and_the_other_way_round() -> None:
-    groups, blocks = [0] * 10 + [1] * 10, [*range(10)] * 2
     rng, called_spread = np.random.default_rng(0), 0
     for _ in range(200):
         x = np.concatenate([rng.normal(size=(10, 50)), rng.normal(size=(10, 50)) + 0.6])
-        called_spread += permdisp(squared_distances(x), groups, blocks, count=99).p <= 0.05
+        called_spread += permdisp(squared_distances(x), cells(10, 2), count=99).p <= 0.05
     assert called_spread / 200 == pytest.approx(0.05, abs=2.5 * math.sqrt(0.05 * 0.95 / 200))
-    assert permanova(squared_distances(x), groups, blocks).p < 0.01
+    assert permanova(squared_distances(x), cells(10, 2)).p < 0.01
     wider = squared_distances(np.concatenate([states(1, 10, 50), states(2, 10, 50, scale=1.5)]))
-    assert permdisp(wider, groups, blocks).p < 0.01
+    assert permdisp(wider, cells(10, 2)).p < 0.01
 
 
-def test_blocks_of_different_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="different sizes"):
-        permanova(squared_distances(states(0, 5, 3)), [0, 0, 0, 1, 1], [0, 1, 2, 0, 1])
+def test_wordings_of_one_seed_are_exchanged_together_and_are_no_replicates() -> None:
+    # Two seeds, eight wordings that only repeat them: there are two exchanges, and p cannot fall below a half.
+    base = np.concatenate([states(1, 2, 30), states(2, 2, 30, shift=5)])
+    x = np.repeat(base, 8, axis=0)
+    assert permanova(squared_distances(x), cells(2, 2, 8)).p > 0.4
 
 
 def test_the_divergence_of_groups_that_are_alike_is_zero_on_average_and_can_be_negative() -> None:

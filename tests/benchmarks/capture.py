@@ -20,6 +20,7 @@ from wantui.generation.attention import CrossAttention
 from wantui.generation.capture import AttentionTap, TrajectoryTap
 from wantui.generation.denoise import Start, denoise, new_scheduler, prepare
 from wantui.generation.load import load_pipeline
+from wantui.generation.words import tokenize
 from wantui.models.catalogue import NANO, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
@@ -71,8 +72,9 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
         return prepare(pipeline, recipe)
     device = pipeline._execution_device
     generator = torch.Generator("cpu").manual_seed(0)
+    length = tokenize(pipeline.tokenizer, recipe.prompt, ()).length
     embeds = torch.zeros(1, 512, pipeline.transformer.config.text_dim)
-    embeds[:, :24] = torch.randn(1, 24, embeds.shape[2], generator=generator)
+    embeds[:, :length] = torch.randn(1, length, embeds.shape[2], generator=generator)
     embeds = embeds.to(device, pipeline.transformer.dtype)
     scheduler = new_scheduler(recipe, device)
     frames, height, width = (recipe.frames - 1) // 4 + 1, recipe.height // 8, recipe.width // 8
@@ -83,7 +85,7 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
         tuple(scheduler.timesteps.tolist()),
         scheduler,
         embeds,
-        embeds.roll(1, 1) if recipe.guidance_scale > 1 else None,
+        embeds.flip(2) if recipe.guidance_scale > 1 else None,
         CrossAttention(pipeline, recipe, len(scheduler.timesteps)) if recipe.capture.attention else None,
     )
 
@@ -135,7 +137,8 @@ class Way:
 @click.option("--model", type=click.Choice(["nano", *SIZES]), default="nano", show_default=True)
 @click.option("--rounds", default=12, show_default=True)
 @click.option("--threads", type=int, help="Of torch on a CPU.")
-def main(model: str, rounds: int, threads: int | None) -> None:
+@click.option("--only", default="", help="Ways to capture whose name holds this.")
+def main(model: str, rounds: int, threads: int | None, only: str) -> None:
     """Print the cost of each way to capture in percent of a guided step, in time and in peak memory."""
     if threads:
         torch.set_num_threads(threads)
@@ -164,6 +167,8 @@ def main(model: str, rounds: int, threads: int | None) -> None:
     click.echo(f"{model}, {recipe.width}x{recipe.height}x{recipe.frames}, guided, on {name}, torch {torch.__version__}")
     click.echo(f"medians of {rounds} pairs of steps, the {EARLIER}th of 50; peak of one step, both over the plain loop")
     for number, (label, capture) in enumerate(CAPTURES.items()):
+        if only not in label:
+            continue
         plain = Way(pipeline, recipe, None, folder)
         captured = Way(pipeline, recipe, capture, folder / str(number))
         pairs = []

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wantui.analysis.nulls import gaussian_flow, random_walk
 from wantui.analysis.read import Video, comparable
@@ -73,7 +74,7 @@ class Difference:
     other: str
     effect: Effect
     share: float
-    """Of the other group's mean: 0.1 is 10 % more."""
+    """Of the other group's mean: 0.1 is 10 % more. NaN for a logarithm, of which a share says nothing."""
     low: float
     high: float
     """95 % interval of the share."""
@@ -256,7 +257,7 @@ def compare(
             next(d for d in differences if (d.metric, d.one, d.other) == (primary, groups[i].name, groups[j].name)),
             own[:, i] - own[:, j],
             float(p),
-            float(margin * abs(own[:, j].mean())),
+            margin * float(abs(own[:, j].mean())) if _is_ratio(primary) else margin,
             margin,
             len(pairs),
         )
@@ -344,6 +345,12 @@ class _Matched:
         ]
         return cls(tuple(kept), tuple(seeds), left)
 
+    @property
+    def cells(self) -> NDArray[np.int64]:
+        """[seeds, groups, wordings] place of each video, groups one after the other."""
+        places = np.arange(sum(len(group.videos) for group in self.groups))
+        return places.reshape(len(self.groups), len(self.seeds), -1).transpose(1, 0, 2)
+
     def by_seed(self, values: Sequence[float]) -> Floats:
         """[seeds], mean over the wordings of each, from values in the order of a group's videos."""
         return np.asarray(values, dtype=np.float64).reshape(len(self.seeds), -1).mean(1)
@@ -397,16 +404,11 @@ class _Room:
         }
         return cls(distances, own, curves)
 
-    def _labels(self, matched: _Matched) -> tuple[list[int], list[int]]:
-        groups = [g for g, group in enumerate(matched.groups) for _ in group.videos]
-        cells = [place for group in matched.groups for place in range(len(group.videos))]
-        return groups, cells
-
     def location(self, matched: _Matched) -> Permuted:
-        return permanova(self.final, *self._labels(matched))
+        return permanova(self.final, matched.cells)
 
     def spread(self, matched: _Matched) -> Permuted:
-        return permdisp(self.final, *self._labels(matched))
+        return permdisp(self.final, matched.cells)
 
 
 def _family(values: Floats, pairs: Sequence[tuple[int, int]], count: int = 1999) -> Floats:
@@ -441,6 +443,8 @@ def _differences(
     for k, (i, j) in enumerate(pairs):
         for m, name in enumerate(names):
             own, mean = effects[k][m], abs(values[:, j, m].mean()) or float("nan")
+            if not _is_ratio(name):
+                mean = float("nan")
             found.append(
                 Difference(
                     name,
@@ -458,9 +462,22 @@ def _differences(
     return found
 
 
+def _is_ratio(metric: str) -> bool:
+    return metric == SPREAD or METRICS[metric].is_ratio
+
+
+def interval_in_words(found: Difference) -> str:
+    """The difference with its interval: in percent, or in the metric's unit where a share says nothing."""
+    if np.isfinite(found.share):
+        return f"{found.share:+.1%} (95 % interval {found.low:+.1%} to {found.high:+.1%})"
+    unit = "" if found.metric == SPREAD else f" {METRICS[found.metric].unit}".rstrip()
+    e = found.effect
+    return f"{e.mean:+.3g}{unit} (95 % interval {e.low:+.3g} to {e.high:+.3g})"
+
+
 def _verdict(found: Difference, differences: Floats, p: float, margin: float, share: float, pairs: int) -> Verdict:
     n = found.effect.n
-    said = f"{found.share:+.1%} (95 % interval {found.low:+.1%} to {found.high:+.1%}), d_z {found.effect.size:.2f}, "
+    said = f"{interval_in_words(found)}, d_z {found.effect.size:.2f}, "
     said += f"p {p:.3g}{f' over {pairs} pairs of groups' if pairs > 1 else ''}, {n} seeds"
     names = f"{found.one} against {found.other}"
     if p <= ALPHA:
@@ -470,7 +487,8 @@ def _verdict(found: Difference, differences: Floats, p: float, margin: float, sh
         text = f"{names}: cannot tell: {n} seeds can never give p below {least_p(n):.3g}; make 6 at least. {said}"
         return Verdict(found.one, found.other, "cannot tell", p, text)
     if is_within(differences, margin):
-        text = f"{names}: alike in {found.metric}, within {share:.0%}: {said}"
+        within = f"{share:.0%}" if _is_ratio(found.metric) else f"{share:g}"
+        text = f"{names}: alike in {found.metric}, within {within}: {said}"
         return Verdict(found.one, found.other, "alike", p, text)
     needed = found.needed
     more = "" if needed is None else f"; an effect of this size would need about {needed:,} seeds"

@@ -4,7 +4,7 @@ The states are compared at one noise level, from their squared distances; square
 ones within about 2 % each. This, PERMDISP, is the test for "A takes more room than B".
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,57 +52,55 @@ class Permuted:
     p: float
 
 
-def permanova(distances: Floats, groups: Sequence[int], blocks: Sequence[int], count: int = 999) -> Permuted:
-    """Whether groups lie in different places (Anderson 2001), with labels permuted within blocks.
+def permanova(distances: Floats, cells: NDArray[np.int64], count: int = 999) -> Permuted:
+    """Whether groups lie in different places (Anderson 2001), with the groups exchanged within blocks.
 
     F = ((SS_T - SS_W) / (a - 1)) / (SS_W / (N - a)) with SS_T = sum of squared distances over pairs / N and SS_W the
     same within groups. It also reacts to spread: beside it stands `permdisp`.
+
+    Args:
+        distances: [n, n], squared.
+        cells: [blocks, groups, wordings] which of the n each is. All wordings of a block are exchanged together: they
+            share their noise, and are no replicates.
     """
-    labels = np.asarray(groups)
-    a, n = int(labels.max()) + 1, len(labels)
+    groups, n = cells.shape[1], cells.size
     total = distances.sum() / (2 * n)
 
-    def f(given: NDArray[np.int64]) -> float:
-        member = np.eye(a)[given]
+    def f(labels: NDArray[np.int64]) -> float:
+        member = np.eye(groups)[labels]
         within = (np.einsum("ig,ij,jg->g", member, distances, member) / member.sum(0)).sum() / 2
-        return float(((total - within) / (a - 1)) / max(within / (n - a), 1e-300))
+        return float(((total - within) / (groups - 1)) / max(within / (n - groups), 1e-300))
 
-    return _permuted(f, labels, blocks, count)
+    return _permuted(f, cells, count)
 
 
-def permdisp(distances: Floats, groups: Sequence[int], blocks: Sequence[int], count: int = 999) -> Permuted:
+def permdisp(distances: Floats, cells: NDArray[np.int64], count: int = 999) -> Permuted:
     """Whether groups are differently spread (Anderson 2006): a one-way F on the distances to the own centroid, which
-    are then permuted within blocks."""
-    labels = np.asarray(groups)
-    a, n = int(labels.max()) + 1, len(labels)
+    are then exchanged within blocks. Arguments as of `permanova`."""
+    groups, n = cells.shape[1], cells.size
     z = np.empty(n)
-    for group in range(a):
-        own = np.flatnonzero(labels == group)
+    for group in range(groups):
+        own = cells[:, group].ravel()
         z[own] = to_centroid(distances[np.ix_(own, own)])
 
-    def f(given: NDArray[np.int64]) -> float:
-        means = np.array([z[given == group].mean() for group in range(a)])
-        counts = np.bincount(given, minlength=a)
-        between = (counts * (means - z.mean()) ** 2).sum() / (a - 1)
-        within = ((z - means[given]) ** 2).sum() / (n - a)
+    def f(labels: NDArray[np.int64]) -> float:
+        means = np.array([z[labels == group].mean() for group in range(groups)])
+        between = n / groups * ((means - z.mean()) ** 2).sum() / (groups - 1)
+        within = ((z - means[labels]) ** 2).sum() / (n - groups)
         return float(between / max(within, 1e-300))
 
-    return _permuted(f, labels, blocks, count)
+    return _permuted(f, cells, count)
 
 
-def _permuted(
-    f: Callable[[NDArray[np.int64]], float], labels: NDArray[np.int64], blocks: Sequence[int], count: int
-) -> Permuted:
-    observed, members = f(labels), [np.flatnonzero(np.asarray(blocks) == block) for block in sorted(set(blocks))]
-    sizes = {len(own) for own in members}
-    if len(sizes) != 1:
-        raise ValueError("blocks of different sizes: take only what all groups have")
-    hits = 1
-    for order in within_seed_permutations(len(members), sizes.pop(), count)[1:]:
-        given = labels.copy()
-        for own, places in zip(members, order, strict=True):
-            given[own] = labels[own[places]]
-        hits += f(given) >= observed * (1 - 1e-12)
+def _permuted(f: Callable[[NDArray[np.int64]], float], cells: NDArray[np.int64], count: int) -> Permuted:
+    blocks, groups, _ = cells.shape
+    hits, observed = 0, 0.0
+    for turn, order in enumerate(within_seed_permutations(blocks, groups, count)):
+        labels = np.empty(cells.size, dtype=np.int64)
+        labels[cells] = order[:, :, None]
+        found = f(labels)
+        observed = found if turn == 0 else observed
+        hits += found >= observed * (1 - 1e-12)
     return Permuted(observed, hits / (count + 1))
 
 

@@ -214,6 +214,8 @@ class Metric:
     needs: int
     """States."""
     unit: str = ""
+    is_ratio: bool = True
+    """Whether "so many percent more" says something: not of a logarithm."""
 
 
 METRICS: dict[str, Metric] = {
@@ -230,7 +232,7 @@ METRICS: dict[str, Metric] = {
     "acceleration": Metric(lambda t: float(t.acceleration.mean()), 3),
     "line_share": Metric(lambda t: t.line_share, 3),
     "effective_dimension": Metric(lambda t: t.effective_dimension, 3),
-    "log_volume": Metric(lambda t: t.log_volume, 5, "nats"),
+    "log_volume": Metric(lambda t: t.log_volume, 5, "nats", is_ratio=False),
     "commitment": Metric(lambda t: t.commitment, 3, "sigma"),
     "final_norm": Metric(lambda t: t.final_norm, 3),
     "least_norm": Metric(lambda t: t.least_norm, 3),

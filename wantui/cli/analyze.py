@@ -1,53 +1,312 @@
-"""wantui analyze: the geometry of the stored trajectories of batches."""
+"""wantui analyze: the geometry of stored trajectories, comparisons of groups, attention of words."""
 
+import csv
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.tables import print_columns
+from wantui.cli.tables import add_row, plain_table, print_columns, print_line, print_table
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
-    from wantui.analysis.batch import Analysed
+    from wantui.analysis.compare import Comparison
+    from wantui.analysis.read import Video
+
+SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension", "log_volume", "commitment")
+"""Of the metrics, where none are chosen and a table has to fit on a screen."""
 
 
 @click.command("analyze")
 @click.argument("batches", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--groups", "by_group", is_flag=True, help="Means of the variations instead of single videos.")
+@click.option("--list-videos", is_flag=True, help="List the videos, and what is stored of each.")
+@click.option("--video-id", "ids", multiple=True, help="These videos only; repeatable. A beginning of an id is enough.")
+@click.option("--metrics", help="These metrics only, separated by commas; `all` for all.")
+@click.option("--groups", "by_group", is_flag=True, help="Means of the groups, with their nulls.")
+@click.option("--compare", "compared", is_flag=True, help="Compare the groups: effects, tests, and a verdict.")
+@click.option("--by", default="variation", show_default=True, help="variation, prompt, batch, or brackets: 1 or 1,3.")
+@click.option("--primary", default="spread", show_default=True, help="The metric that is declared beforehand.")
+@click.option("--margin", default=0.05, show_default=True, help="A share below which a difference is called none.")
+@click.option("--attention", is_flag=True, help="The stored attention maps of marked words.")
+@click.option("--overlay", metavar="WORD", help="Write the attention to a word over the clip of one --video-id.")
+@click.option("--from-latents", is_flag=True, help="Compute from stored latents, not from stored inner products.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the curves.")
-def command(batches: tuple[Path, ...], by_group: bool, as_json: bool) -> None:
-    """Length, chord, straightness and turning of each video of BATCHES that has stored latents.
+@click.option(
+    "--csv", "csv_path", type=click.Path(path_type=Path, allow_dash=True), help="Write a table; - for stdout."
+)
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write the comparison as one HTML page.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where --overlay goes.")
+def command(
+    batches: tuple[Path, ...],
+    list_videos: bool,
+    ids: tuple[str, ...],
+    metrics: str | None,
+    by_group: bool,
+    compared: bool,
+    by: str,
+    primary: str,
+    margin: float,
+    attention: bool,
+    overlay: str | None,
+    from_latents: bool,
+    as_json: bool,
+    csv_path: Path | None,
+    html_path: Path | None,
+    output: Path | None,
+) -> None:
+    """Geometry of each video of BATCHES, and of groups of them. docs/analysis.md explains every metric.
 
-    Lengths are divided by the square root of the number of latent values; turning is in radians.
+    Lengths are divided by the square root of the number of latent values; angles are in radians.
     """
-    from wantui.analysis.batch import METRICS, analyse, groups
+    from wantui.analysis.compare import read_all
+    from wantui.analysis.trajectory import METRICS
 
-    videos = [(folder, video) for folder in batches for video in analyse(folder)]
-    if not videos:
-        raise UserError("no finished video here has stored latents; make some with --store-latents")
-    if as_json:
-        click.echo(json.dumps([_report(folder, video) for folder, video in videos], indent=1))
-        return
-    if by_group:
-        lines = [("variation", "n", *METRICS)]
-        for group in groups([video for _, video in videos]):
-            values = [f"{group.mean[name]:.5g} ± {group.deviation[name]:.2g}" for name in METRICS]
-            lines.append((group.variation, str(group.n), *values))
+    chosen = _chosen(metrics, list(METRICS))
+    videos = _with_ids(read_all(batches, from_latents), ids)
+    if list_videos:
+        _list(videos, as_json)
+    elif overlay is not None:
+        _overlay(videos, overlay, output)
+    elif attention:
+        _attention(videos, as_json)
+    elif compared or html_path is not None:
+        _compare(videos, by, primary, chosen, margin, as_json, csv_path, html_path)
+    elif by_group:
+        _groups(videos, by, chosen, as_json)
     else:
-        lines = [("variation", "seed", *METRICS)]
-        for _, video in videos:
-            values = [f"{video.value(name):.5g}" if video.trajectory else video.why_not for name in METRICS]
-            lines.append((video.variation, str(video.seed), *values))
-    print_columns(*lines)
+        _videos(videos, chosen or (list(METRICS) if as_json or csv_path else list(SHOWN)), as_json, csv_path)
 
 
-def _report(folder: Path, video: "Analysed") -> dict[str, Any]:
-    from wantui.analysis.batch import METRICS
+def _chosen(metrics: str | None, known: list[str]) -> list[str] | None:
+    if metrics is None:
+        return None
+    if metrics == "all":
+        return known
+    words = [word.strip() for word in metrics.split(",") if word.strip()]
+    for word in words:
+        if word not in known:
+            raise UserError(f"--metrics: unknown metric {word!r}; known are {', '.join(known)}")
+    return words
 
-    said: dict[str, Any] = {"batch": str(folder), "variation": video.variation, "seed": video.seed}
-    if video.trajectory is None:
-        return said | {"why_not": video.why_not}
-    curves = {name: getattr(video.trajectory, name).tolist() for name in ("sigmas", "norm", "velocity", "turning")}
-    return said | {name: video.value(name) for name in METRICS} | {"curves": curves}
+
+def _with_ids(videos: "list[Video]", ids: Sequence[str]) -> "list[Video]":
+    for wanted in ids:
+        if not any(video.id.startswith(wanted) for video in videos):
+            raise UserError(f"--video-id: no finished video {wanted!r} here; --list-videos shows them")
+    return [video for video in videos if not ids or any(video.id.startswith(wanted) for wanted in ids)]
+
+
+def _list(videos: "list[Video]", as_json: bool) -> None:
+    listed = [
+        {
+            "id": video.id,
+            "batch": str(video.folder),
+            "variation": video.variation,
+            "seed": video.seed,
+            "trajectory": video.trajectory is not None,
+            "attention": video.attention is not None,
+            "why_not": video.why_not,
+        }
+        for video in videos
+    ]
+    if as_json:
+        click.echo(json.dumps(listed, indent=1))
+        return
+    rows = [
+        (
+            video.id,
+            video.folder.name,
+            video.variation,
+            str(video.seed),
+            video.why_not or "trajectory" + (", attention" if video.attention is not None else ""),
+        )
+        for video in videos
+    ]
+    print_columns(("id", "batch", "variation", "seed", "stored"), *rows)
+
+
+def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: Path | None) -> None:
+    from wantui.analysis.records import video_record, video_rows
+
+    if as_json:
+        click.echo(json.dumps([video_record(video, metrics, curves=True) for video in videos], indent=1))
+        return
+    if csv_path is not None:
+        _write_csv(csv_path, video_rows(videos, metrics))
+        return
+    if not any(video.trajectory for video in videos):
+        reasons = "; ".join(dict.fromkeys(f"{video.name}: {video.why_not}" for video in videos)) or "no finished video"
+        raise UserError(f"nothing can be said of any video: {reasons}")
+    from wantui.tui.plots import sparkline
+
+    table = plain_table("variation", "seed", *metrics, "velocity")
+    for video in videos:
+        if video.trajectory is None:
+            add_row(table, video.variation, str(video.seed), video.why_not)
+            continue
+        values = [f"{video.value(name):.5g}" for name in metrics]
+        add_row(
+            table, video.variation, str(video.seed), *values, sparkline(video.trajectory.velocity.tolist(), 10).rstrip()
+        )
+    print_table(table)
+
+
+def _groups(videos: "list[Video]", by: str, chosen: list[str] | None, as_json: bool) -> None:
+    from wantui.analysis.compare import describe, group_videos
+    from wantui.analysis.records import group_record
+
+    groups = group_videos([video for video in videos if video.trajectory is not None], by)
+    metrics = chosen or list(SHOWN)
+    if as_json:
+        click.echo(json.dumps([group_record(group, metrics) for group in groups], indent=1))
+        return
+    rows = []
+    for group in groups:
+        for name in metrics:
+            d = describe(group, name)
+            flow = f"{d.flow:.5g}" if d.flow == d.flow else ""
+            rows.append((group.name, str(d.n), name, f"{d.mean:.5g} ± {d.deviation:.2g}", f"{d.walk:.5g}", flow))
+    print_columns(("group", "n", "metric", "mean ± deviation", "random walk", "Gaussian flow"), *rows)
+
+
+def _compare(
+    videos: "list[Video]",
+    by: str,
+    primary: str,
+    chosen: list[str] | None,
+    margin: float,
+    as_json: bool,
+    csv_path: Path | None,
+    html_path: Path | None,
+) -> None:
+    from wantui.analysis.compare import compare
+    from wantui.analysis.records import comparison_record, difference_rows
+
+    if not 0 < margin < 1:
+        raise UserError(f"--margin: {margin} is not between 0 and 1")
+    found = compare(videos, by, primary, chosen, margin)
+    if html_path is not None:
+        from wantui.analysis.report import write_report
+
+        write_report(html_path, found)
+        click.echo(f"written: {html_path}", err=True)
+    if csv_path is not None:
+        _write_csv(csv_path, difference_rows(found))
+    if as_json:
+        click.echo(json.dumps(comparison_record(found), indent=1))
+    elif csv_path is None or str(csv_path) != "-":
+        _tell(found)
+
+
+def _tell(found: "Comparison") -> None:
+    from wantui.analysis.trajectory import METRICS
+
+    for warning in found.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    for name, why in found.left_out:
+        click.echo(f"left out: {name}: {why}", err=True)
+    print_line(f"{len(found.seeds)} seeds in each of {len(found.groups)} groups; declared metric: {found.primary}")
+    for verdict in found.verdicts:
+        print_line(f"  {verdict.text}", indent=4)
+    print_line(f"any group differs in {found.primary}: p {found.omnibus_p:.3g}")
+    if found.spread is not None and found.location is not None:
+        print_line(
+            f"spread of the final states (PERMDISP): F {found.spread.f:.3g}, p {found.spread.p:.3g}; "
+            f"their place (PERMANOVA, which also answers to spread): F {found.location.f:.3g}, "
+            f"p {found.location.p:.3g}",
+            indent=2,
+        )
+    low, high = found.null_band
+    if low == low:
+        print_line(
+            f"random halves of one group differ in {found.primary} by {low:+.3g} to {high:+.3g} in 95 of 100 splits; "
+            f"{found.null_rate:.1%} of 500 are called different at 5 %",
+            indent=2,
+        )
+    click.echo()
+    rows = []
+    for d in found.differences:
+        e = d.effect
+        is_share = d.share == d.share
+        interval = f"{d.low:+.1%} to {d.high:+.1%}" if is_share else f"{e.low:+.3g} to {e.high:+.3g}"
+        interval += f" ({e.method})"
+        share = f"{d.share:+.1%}" if is_share else f"{e.mean:+.3g} {METRICS[d.metric].unit}"
+        p = (f"{d.effect.p:.3g}", f"{d.family_p:.3g}", f"{d.discovery_p:.3g}")
+        pair = f"{d.one} - {d.other}"
+        rows.append((pair, d.metric, share, interval, f"{d.effect.size:.2f}", *p, f"{d.needed or '-'}"))
+    print_columns(("groups", "metric", "difference", "95 %", "d_z", "p", "max-T", "BH", "seeds needed"), *rows)
+
+
+def _attention(videos: "list[Video]", as_json: bool) -> None:
+    import numpy as np
+
+    from wantui.analysis.attention import overlap, word_curves
+    from wantui.analysis.records import plain
+    from wantui.storage.attention import NoMaps, open_maps
+    from wantui.tui.plots import sparkline
+
+    records, rows = [], []
+    for video in videos:
+        if video.attention is None:
+            continue
+        try:
+            maps = open_maps(video.attention)
+        except NoMaps as error:
+            click.echo(f"left out: {video.name}: {error}", err=True)
+            continue
+        words = [word_curves(maps, name) for name in maps.words]
+        for word in words:
+            centre = np.nanmean(word.centre[-1], axis=0)
+            shared = {other.name: overlap(maps, word.name, other.name) for other in words if other is not word}
+            near = max(((float(np.nanmean(curve)), name) for name, curve in shared.items()), default=None)
+            about = (video.variation, str(video.seed), word.name, " ".join(word.pieces))
+            figures = (f"{np.nanmean(word.mass):.3%}", f"{np.nanmean(word.entropy):.3f}")
+            where = (f"{centre[0]:.2f}, {centre[1]:.2f}", f"{np.nanmean(word.spread[-1]):.2f}")
+            over_steps = sparkline(word.mass.tolist(), 12).rstrip()
+            rows.append((*about, *figures, *where, f"{near[0]:.2f} {near[1]}" if near else "", over_steps))
+            said = {"id": video.id, "variation": video.variation, "seed": video.seed}
+            records.append(said | vars(word) | {"overlap": shared})
+    if not records:
+        raise UserError("no video here has attention maps of marked words; make some with --store-attention and (word)")
+    if as_json:
+        click.echo(json.dumps(plain(records), indent=1))
+        return
+    head = ("variation", "seed", "word", "pieces", "mass", "entropy", "centre", "spread", "overlap", "mass over steps")
+    print_columns(head, *rows)
+
+
+def _overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
+    from wantui.analysis.overlay import write_overlay
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
+
+    with_maps = [video for video in videos if video.attention is not None]
+    if len(with_maps) != 1:
+        raise UserError(
+            f"--overlay is for one video, and {len(with_maps)} here have attention maps: choose by --video-id"
+        )
+    video = with_maps[0]
+    assert video.attention is not None
+    entry = read_manifest(BatchFolder(video.folder)).videos[video.number]
+    target = output or video.folder / "analysis" / f"{video.id}_{word}.mp4"
+    if output is not None and output.exists():
+        raise UserError(f"{output} exists already; choose another name")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scale = write_overlay(video.folder / entry.files["clip"], video.attention, word, target, entry.recipe.fps)
+    click.echo(f"colours from 0 to {scale:.3g} of the attention, for all words of this video", err=True)
+    click.echo(target)
+
+
+def _write_csv(path: Path, rows: list[list[str]]) -> None:
+    if str(path) == "-":
+        csv.writer(sys.stdout).writerows(rows)
+        return
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+    except OSError as error:
+        raise UserError(f"--csv: {path} cannot be written: {error.strerror}") from None
+    click.echo(f"written: {path}", err=True)

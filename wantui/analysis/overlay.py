@@ -1,0 +1,68 @@
+"""Attention drawn over the frames of a video, on one scale for all words that are compared."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.analysis.attention import over_steps
+from wantui.storage.attention import NoMaps, StoredMaps, open_maps
+from wantui.storage.mp4 import read_frames, write_mp4
+
+STRENGTH = 0.65
+"""Of the colours, where attention is at the upper end of the scale."""
+SHOWN = 5
+"""Frames of a strip."""
+
+
+def latent_frame(frame: int) -> int:
+    """The latent frame that a frame of the video belongs to: the first one alone, then four each."""
+    return (frame + 3) // 4
+
+
+def scale_of(maps: StoredMaps, words: Sequence[str]) -> float:
+    """The upper end of a scale from 0 that the maps of all these words share: their 99.5th percentile."""
+    return float(np.quantile(np.stack([over_steps(maps, word) for word in words]), 0.995)) or 1.0
+
+
+def overlaid(
+    frames: Sequence[NDArray[np.uint8]], attention: NDArray[np.float64], scale: float
+) -> Iterator[NDArray[np.uint8]]:
+    """Each frame [height, width, rgb] with the map [latent frames, height, width] of its time over it."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    colours = colormaps["inferno"]
+    for index, frame in enumerate(frames):
+        height, width = frame.shape[:2]
+        share = np.clip(attention[min(latent_frame(index), len(attention) - 1)] / scale, 0, 1).astype(np.float32)
+        large = np.asarray(Image.fromarray(share).resize((width, height), Image.Resampling.BILINEAR))
+        heat = colours(large)[..., :3] * 255
+        weight = STRENGTH * np.sqrt(large)[..., None]
+        yield np.rint(frame * (1 - weight) + heat * weight).astype(np.uint8)
+
+
+def write_overlay(clip: Path, attention: Path, word: str, target: Path, fps: int) -> float:
+    """Write the attention to a word over a clip, as another clip; returns the upper end of the scale.
+
+    Raises:
+        NoMaps: no such word.
+    """
+    maps = open_maps(attention)
+    if word not in maps.words:
+        raise NoMaps(f"no map of {word!r} is stored; there are {', '.join(maps.words) or 'none of any word'}")
+    scale = scale_of(maps, list(maps.words))
+    frames = list(read_frames(clip))
+    drawn = overlaid(frames, over_steps(maps, word), scale)
+    tags = {"title": f"attention to {word}", "comment": f"mean over steps, blocks and heads; 0 to {scale:.3g}"}
+    write_mp4(target, drawn, fps, len(frames), tags)
+    return scale
+
+
+def strip(clip: Path, maps: StoredMaps, word: str, scale: float) -> NDArray[np.uint8]:
+    """Five frames side by side [height, n width, rgb], with the attention to a word over them."""
+    frames = list(read_frames(clip))
+    chosen = np.linspace(0, len(frames) - 1, min(SHOWN, len(frames))).round().astype(int)
+    drawn = list(overlaid(frames, over_steps(maps, word), scale))
+    return np.concatenate([drawn[index] for index in chosen], axis=1)

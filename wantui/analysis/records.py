@@ -1,0 +1,109 @@
+"""What the analysis found, as plain values for JSON and CSV. What has no value is null, and empty in a table."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from wantui.analysis.compare import Comparison, Group, describe
+from wantui.analysis.nulls import gaussian_flow, random_walk
+from wantui.analysis.read import Video
+from wantui.analysis.trajectory import CURVES, value
+
+
+def video_record(video: Video, metrics: Sequence[str], curves: bool = False) -> dict[str, Any]:
+    """One video: what it is, its metrics, each beside its nulls, and its curves."""
+    said: dict[str, Any] = {
+        "batch": str(video.folder),
+        "id": video.id,
+        "variation": video.variation,
+        "prompt": video.prompt,
+        "seed": video.seed,
+    }
+    found = video.trajectory
+    if found is None:
+        return said | {"why_not": video.why_not}
+    walk = random_walk(found)
+    flow = None if video.channel_power is None else gaussian_flow(found.sigmas, video.channel_power)
+    said["metrics"] = {
+        name: {
+            "value": value(found, name),
+            "random_walk": value(walk, name),
+            "gaussian_flow": None if flow is None else value(flow, name),
+        }
+        for name in metrics
+    }
+    if curves:
+        drawn = {name: curve(found) for name, curve in CURVES.items()}
+        said["curves"] = {name: {"sigma": sigma, "value": values} for name, (sigma, values) in drawn.items()}
+        said["spectrum"] = found.spectrum
+    return plain(said)
+
+
+def group_record(group: Group, metrics: Sequence[str]) -> dict[str, Any]:
+    """Means of one group."""
+    return plain({"group": group.name, "metrics": {name: asdict(describe(group, name)) for name in metrics}})
+
+
+def comparison_record(found: Comparison) -> dict[str, Any]:
+    """A whole comparison."""
+    said = {
+        "by": found.by,
+        "primary": found.primary,
+        "seeds": found.seeds,
+        "groups": [
+            {"name": group.name, "videos": len(group.videos), "wordings": group.wordings} for group in found.groups
+        ],
+        "verdicts": [asdict(verdict) for verdict in found.verdicts],
+        "omnibus_p": found.omnibus_p,
+        "permanova": None if found.location is None else asdict(found.location),
+        "permdisp": None if found.spread is None else asdict(found.spread),
+        "null_band": found.null_band,
+        "null_rate": found.null_rate,
+        "metrics": {name: {group: asdict(d) for group, d in own.items()} for name, own in found.described.items()},
+        "differences": [asdict(difference) for difference in found.differences],
+        "dispersion": {"sigma": found.sigmas, **found.dispersion},
+        "warnings": found.warnings,
+        "left_out": [{"video": name, "why": why} for name, why in found.left_out],
+    }
+    return plain(said)
+
+
+def video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str]]:
+    """Header and rows of a table of videos."""
+    rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "why_not"]]
+    for video in videos:
+        values = [_cell(video.value(name)) for name in metrics]
+        rows.append(
+            [str(video.folder), video.id, video.variation, video.prompt, str(video.seed), *values, video.why_not]
+        )
+    return rows
+
+
+def difference_rows(found: Comparison) -> list[list[str]]:
+    """Header and rows of a table of differences."""
+    rows = [["metric", "one", "other", "n", "mean", "low", "high", "method", "d_z", "p", "family_p", "discovery_p"]]
+    for d in found.differences:
+        e = d.effect
+        interval, numbers = map(_cell, (e.mean, e.low, e.high)), (e.size, e.p, d.family_p, d.discovery_p)
+        rows.append([d.metric, d.one, d.other, str(e.n), *interval, e.method, *map(_cell, numbers)])
+    return rows
+
+
+def _cell(value: float) -> str:
+    return repr(float(value)) if math.isfinite(value) else ""
+
+
+def plain(value: Any) -> Any:
+    """Lists, numbers and None, as JSON has them."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value

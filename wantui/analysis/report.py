@@ -1,0 +1,249 @@
+"""The comparison of groups as one HTML page that needs nothing else: plots are in it."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from wantui import __version__
+from wantui.analysis.attention import word_curves
+from wantui.analysis.compare import SPREAD, Comparison, Difference
+from wantui.analysis.nulls import random_walk
+from wantui.analysis.overlay import scale_of, strip
+from wantui.analysis.read import Video
+from wantui.analysis.trajectory import CURVES
+from wantui.errors import UserError
+from wantui.storage.atomic import write_text
+from wantui.storage.attention import open_maps
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+
+COLOURS = ("#2a6f97", "#c1551f", "#4f7942", "#7b4b94", "#a8802c", "#9c3848", "#4a8c8c", "#5c5c5c")
+SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
+MOST_OVERLAYS = 6
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; font-size: .85rem; } th, td { padding: .2rem .7rem .2rem 0; text-align: right; }
+th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 1px solid #999; }
+.verdict { padding: .5rem .8rem; border-left: 4px solid #999; background: #f5f5f3; margin: .4rem 0; }
+.differs { border-color: #c1551f; } .alike { border-color: #4f7942; }
+.note { color: #666; font-size: .85rem; } svg, img { max-width: 100%; height: auto; }
+"""
+
+
+def write_report(path: Path, found: Comparison) -> None:
+    """Write the page of a comparison."""
+    parts = [
+        f"<h1>{html.escape(_title(found))}</h1>",
+        _note(f"{len(found.seeds)} seeds, the same in each group; {_groups(found)}. wantui {__version__}."),
+        "<h2>Verdicts</h2>",
+        f"<p>Declared metric: <b>{found.primary}</b>. Tests permute within seeds.</p>",
+        *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.text)}</p>' for v in found.verdicts),
+        f"<p>{html.escape(_omnibus(found))}</p>",
+        *(_note(f"Note: {warning}") for warning in found.warnings),
+        *(_note(f"Left out: {name}: {why}") for name, why in found.left_out),
+        "<h2>Effects</h2>",
+        _svg(_forest(found.differences, found.primary)),
+        _note(
+            "Differences as shares of the second group's mean, with 95 % intervals. Filled: p below 0.05 over all "
+            "metrics and pairs (max-T)."
+        ),
+        "<h2>Metrics and their nulls</h2>",
+        _metrics(found),
+        _note(
+            "Mean ± standard deviation over videos; in brackets the same metric of a random walk with the same step "
+            "lengths, and of the Gaussian flow to data with the same channel variances."
+        ),
+        "<h2>Curves</h2>",
+        _svg(_curves(found)),
+        _note(
+            "Mean and range of the middle 90 % of the videos of each group over the noise level; dashed: a random walk "
+            "with the same step lengths."
+        ),
+    ]
+    if found.dispersion:
+        parts += ["<h2>Room that each group takes</h2>", _svg(_room(found))]
+        parts += ["<h2>Paths</h2>", _svg(_paths(found))]
+        parts.append(_note("All states of all videos in the plane of their first two principal axes; a dot is an end."))
+    parts += _attention([video for group in found.groups for video in group.videos])
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(_title(found))}</title>"
+    write_text(path, page + f"<style>{STYLE}</style>" + "\n".join(parts) + "</html>\n")
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def _title(found: Comparison) -> str:
+    names = sorted({video.folder.name for group in found.groups for video in group.videos})
+    return f"{', '.join(names)}: {' / '.join(group.name for group in found.groups)}"
+
+
+def _groups(found: Comparison) -> str:
+    return ", ".join(f"{group.name}: {len(group.videos)} videos of {group.wordings} wordings" for group in found.groups)
+
+
+def _omnibus(found: Comparison) -> str:
+    low, high = found.null_band
+    said = f"Any group differs in {found.primary}: p {found.omnibus_p:.3g}. "
+    if found.spread is not None and found.location is not None:
+        said += f"Spread of the final states (PERMDISP): F {found.spread.f:.3g}, p {found.spread.p:.3g}. "
+        said += f"Their place (PERMANOVA): F {found.location.f:.3g}, p {found.location.p:.3g}"
+        said += "; it also answers to spread. " if found.spread.p <= 0.05 else ". "
+    if not np.isfinite(low):
+        return said
+    said += f"Random halves of one group differ by {low:+.3g} to {high:+.3g} in 95 of 100 splits, "
+    return said + f"and {found.null_rate:.1%} of 500 splits are called different at 5 %."
+
+
+def _svg(figure: Figure) -> str:
+    written = io.StringIO()
+    figure.savefig(written, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = written.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _bare(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def _forest(differences: Sequence[Difference], primary: str) -> Figure:
+    shown = [d for d in differences if np.isfinite([d.share, d.low, d.high]).all()]
+    figure = Figure(figsize=(8, 0.6 + 0.22 * max(1, len(shown))))
+    axes = figure.subplots()
+    several = len({(d.one, d.other) for d in shown}) > 1
+    for place, d in enumerate(reversed(shown)):
+        colour = COLOURS[1] if d.metric == primary else COLOURS[0]
+        axes.plot([100 * d.low, 100 * d.high], [place, place], color=colour, lw=1.5)
+        filled = d.family_p <= 0.05
+        axes.plot(100 * d.share, place, "o", ms=5, color=colour, mfc=colour if filled else "white")
+    names = [f"{d.metric}, {d.one} against {d.other}" if several else d.metric for d in reversed(shown)]
+    axes.set_yticks(range(len(shown)), names)
+    axes.axvline(0, color="#999", lw=0.8)
+    axes.set_xlabel(
+        "difference, %" if several or not shown else f"{shown[0].one} against {shown[0].other}, %", fontsize=9
+    )
+    axes.margins(y=0.02)
+    _bare(axes)
+    return figure
+
+
+def _curves(found: Comparison) -> Figure:
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    for axes, name in zip(figure.subplots(2, 2).ravel(), SHOWN_CURVES, strict=True):
+        for colour, group in zip(_colours(found), found.groups, strict=True):
+            drawn = [CURVES[name](v.trajectory) for v in group.videos if v.trajectory is not None]
+            values = np.stack([values for _, values in drawn])
+            sigmas = drawn[0][0]
+            axes.plot(sigmas, values.mean(0), color=colour, lw=1.4, label=group.name)
+            axes.fill_between(sigmas, *np.quantile(values, [0.05, 0.95], axis=0), color=colour, alpha=0.15, lw=0)
+        first = found.groups[0].videos[0].trajectory
+        assert first is not None
+        sigmas, walk = CURVES[name](random_walk(first))
+        axes.plot(sigmas, walk, color="#999", lw=1, ls="--")
+        axes.invert_xaxis()
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("noise level", fontsize=8)
+        _bare(axes)
+    figure.axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _room(found: Comparison) -> Figure:
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for colour, (name, curve) in zip(_colours(found), found.dispersion.items(), strict=True):
+        axes.plot(
+            found.sigmas if len(curve) == len(found.sigmas) else range(len(curve)), curve, color=colour, label=name
+        )
+    axes.invert_xaxis()
+    axes.set_xlabel("noise level", fontsize=8)
+    axes.set_ylabel("sqrt(W² / D)", fontsize=8)
+    axes.legend(fontsize=8, frameon=False)
+    _bare(axes)
+    return figure
+
+
+def _paths(found: Comparison) -> Figure:
+    from sklearn.decomposition import PCA
+
+    states = [[video.projection() for video in group.videos] for group in found.groups]
+    pooled = np.concatenate([one for group in states for one in group]).astype(np.float64)
+    pca = PCA(2, svd_solver="randomized", random_state=0).fit(pooled)
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    for colour, group, own in zip(_colours(found), found.groups, states, strict=True):
+        for index, one in enumerate(own):
+            path = pca.transform(one)
+            axes.plot(*path.T, color=colour, lw=0.7, alpha=0.6, label=group.name if index == 0 else None)
+            axes.plot(*path[-1], "o", color=colour, ms=3)
+    shares = 100 * pca.explained_variance_ratio_
+    axes.set_xlabel(f"first axis, {shares[0]:.0f} % of the variance", fontsize=8)
+    axes.set_ylabel(f"second axis, {shares[1]:.0f} %", fontsize=8)
+    axes.legend(fontsize=8, frameon=False)
+    _bare(axes)
+    return figure
+
+
+def _colours(found: Comparison) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(len(found.groups))]
+
+
+def _metrics(found: Comparison) -> str:
+    names = [group.name for group in found.groups]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    rows = []
+    for metric, own in found.described.items():
+        cells = []
+        for name in names:
+            d = own[name]
+            nulls = "" if metric == SPREAD else f" <span class=note>({_number(d.walk)}; {_number(d.flow)})</span>"
+            cells.append(f"<td>{d.mean:.4g} ± {d.deviation:.2g}{nulls}</td>")
+        rows.append(f"<tr><td>{metric}</td>{''.join(cells)}</tr>")
+    return f"<table><thead><tr><th>metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if np.isfinite(value) else "–"
+
+
+def _attention(videos: Sequence[Video]) -> list[str]:
+    with_maps = [video for video in videos if video.attention is not None][:MOST_OVERLAYS]
+    if not with_maps:
+        return []
+    parts = ["<h2>Attention</h2>"]
+    for video in with_maps:
+        assert video.attention is not None
+        try:
+            maps = open_maps(video.attention)
+            words = list(maps.words)
+            scale = scale_of(maps, words)
+            clip = video.folder / _files(video)["clip"]
+            for word in words:
+                mean = float(np.nanmean(word_curves(maps, word).mass))
+                said = f"{video.name}, {maps.words[word]['text']}: {mean:.2%} of the attention"
+                parts.append(_note(f"{said}; colours from 0 to {scale:.2g}"))
+                parts.append(_png(strip(clip, maps, word, scale)))
+        except UserError as error:
+            parts.append(_note(f"{video.name}: {error}"))
+    return parts
+
+
+def _files(video: Video) -> Mapping[str, str]:
+    return read_manifest(BatchFolder(video.folder)).videos[video.number].files
+
+
+def _png(picture: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.fromarray(picture).save(written, format="PNG")
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}">'
