@@ -29,7 +29,7 @@ def loaded_by(code: str) -> set[str]:
         "wantui.storage.mp4",
         "wantui.storage.contact_sheet",
         "wantui.storage.library",
-        "wantui.analysis.batch",
+        "wantui.analysis.read",
         "wantui.gpu.nvml",
         "wantui.gpu.sampler",
         "wantui.queue.queue",

@@ -11,7 +11,7 @@ from PIL import Image
 from screens import Under, application, run
 from test_sampler import FakeNvml
 
-from wantui.analysis.batch import analyse
+from wantui.analysis.read import read_batch
 from wantui.engine.control import announce, hold_lock
 from wantui.models.catalogue import NANO
 from wantui.queue.place import state_place
@@ -502,7 +502,7 @@ def test_what_is_missing_of_a_batch_is_queued_again(made: BatchFolder, queue: Qu
 
 
 def test_trajectories_are_a_table_that_is_sorted_filtered_and_grouped(made: BatchFolder) -> None:
-    videos = list(analyse(made.root))
+    videos = list(read_batch(made.root))
 
     async def test(it: Under) -> None:
         screen = it.screen(AnalysisScreen)
@@ -515,18 +515,65 @@ def test_trajectories_are_a_table_that_is_sorted_filtered_and_grouped(made: Batc
         assert lengths == sorted(video.value("length") for video in videos)
         await it.press("S")
         assert [row.value("length") for row in screen.shown] == lengths[::-1]  # type: ignore[union-attr]
-        await it.press("g")
-        await it.until(lambda: "red (n = 2)" in it.text())
-        await it.press("g", "slash")
+        await it.press("right")
+        await it.until(lambda: "straightness" not in it.cells("#head"))
+        await it.press("slash")
         await it.paste("blue")
         await it.until(lambda: len(screen.shown) == 2)
 
     on("analysis", test)
 
 
-def test_without_stored_latents_it_says_how_to_get_some() -> None:
+def test_groups_have_a_verdict_and_open_to_their_videos(made: BatchFolder) -> None:
     async def test(it: Under) -> None:
-        await it.until(lambda: "no batch here has stored latents" in it.text())
+        screen = it.screen(AnalysisScreen)
+        await it.until(lambda: len(screen.shown) == 4)
+        await it.press("g")
+        await it.until(lambda: "red (n = 2)" in it.text())
+        await it.until(lambda: "cannot tell: 2 seeds can never give p below 0.5" in it.cells("#curve-cells"))
+        await it.press("enter")
+        await it.until(lambda: "2 videos of red" in it.text() or "2 videos of blue" in it.text())
+        assert len(screen.shown) == 2
+        await it.press("escape")
+        await it.until(lambda: "red (n = 2)" in it.text())
+        await it.press("x")
+        await it.until(lambda: any((made.root / "reports").glob("comparison_*.html")))
+        assert list((made.root / "reports").glob("trajectories_*.csv"))
+        await it.press("g")
+        await it.until(lambda: len(screen.shown) == 4)
+
+    on("analysis", test)
+
+
+def test_attention_is_shown_or_said_to_be_missing(made: BatchFolder, wantui: Wantui, small: list[str]) -> None:
+    async def missing(it: Under) -> None:
+        await it.until(lambda: len(it.screen(AnalysisScreen).shown) == 4)
+        await it.press("a")
+        await it.until(lambda: "no attention maps are stored of this video" in it.cells("#curve-cells"))
+
+    on("analysis", missing)
+    wantui(
+        "run", "-t", "a red (circle)", "--videos-per-variation", 1, "--store-attention", "--batch-name", "maps", *small
+    )
+
+    async def there(it: Under) -> None:
+        screen = it.screen(AnalysisScreen)
+        await it.until(lambda: len(screen.folders) == 2)
+        await it.press("b")
+        await it.until(lambda: "enter takes the marked ones" in it.text())
+        await it.press("home", "space" if "maps" not in screen.chosen[0].name else "end", "enter")
+        await it.until(lambda: any("maps" in path.name for path in screen.chosen))
+        place = next(i for i, row in enumerate(screen.shown) if getattr(row, "attention", None) is not None)
+        screen.rows.cursor = place
+        await it.press("a")
+        await it.until(lambda: "of the attention, entropy" in it.cells("#curve-cells"))
+
+    on("analysis", there)
+
+
+def test_without_stored_trajectories_it_says_how_to_get_some() -> None:
+    async def test(it: Under) -> None:
+        await it.until(lambda: "no batch here has stored trajectories" in it.text())
 
     on("analysis", test)
 

@@ -1,15 +1,14 @@
 """Groups of videos compared: paired by seed, one declared metric first, and a verdict that can be "cannot tell"."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from wantui.analysis.nulls import gaussian_flow, random_walk
-from wantui.analysis.read import Video, comparable
+from wantui.analysis.groups import CannotCompare, Described, Group, Matched, describe
+from wantui.analysis.read import Video, comparable, read_batch
 from wantui.analysis.spread import Permuted, dispersion, permanova, permdisp, squared_distances, to_centroid
 from wantui.analysis.statistics import (
     Effect,
@@ -24,45 +23,13 @@ from wantui.analysis.statistics import (
     pairs_needed,
     within_seed_permutations,
 )
-from wantui.analysis.trajectory import METRICS, NoGeometry, value
-from wantui.errors import UserError
+from wantui.analysis.trajectory import METRICS, NoGeometry
 
 SPREAD = "spread"
 """Distance of the final latents to the centroid of their group, / sqrt(D): what "takes more room" means."""
 ALPHA = 0.05
 MARGIN = 0.05
 """A difference that is shown to be smaller than this share of the mean is called none."""
-
-
-class CannotCompare(UserError):
-    """Groups between which nothing can be said; the text says why."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Videos of one option (or variation)."""
-
-    name: str
-    videos: tuple[Video, ...]
-
-    @property
-    def wordings(self) -> int:
-        """Different prompts."""
-        return len({video.prompt for video in self.videos})
-
-
-@dataclass(frozen=True)
-class Described:
-    """One metric of one group: a description, no test."""
-
-    n: int
-    mean: float
-    deviation: float
-    """n - 1."""
-    walk: float
-    """Mean of the metric on random walks with the same step lengths."""
-    flow: float
-    """Mean of the metric on the Gaussian flow to data with the channels' variances; NaN where these are not known."""
 
 
 @dataclass(frozen=True)
@@ -130,68 +97,6 @@ class Comparison:
     """Videos that could not be taken, and why."""
 
 
-def group_videos(videos: Sequence[Video], by: str = "variation") -> list[Group]:
-    """Groups of videos, in the order in which they come.
-
-    Args:
-        by: "variation", "prompt", "batch", or brackets of the template by number from 1, as in "1" or "1,3".
-
-    Raises:
-        CannotCompare: the template has no such bracket.
-    """
-    key = _key(videos, by)
-    found: dict[str, list[Video]] = {}
-    for video in videos:
-        found.setdefault(key(video), []).append(video)
-    return [Group(name, tuple(own)) for name, own in found.items()]
-
-
-def _brackets(videos: Sequence[Video]) -> list[int]:
-    return sorted({bracket for video in videos for bracket in video.choices})
-
-
-def _key(videos: Sequence[Video], by: str) -> Callable[[Video], str]:
-    plain: dict[str, Callable[[Video], str]] = {
-        "variation": lambda video: video.variation,
-        "prompt": lambda video: video.prompt,
-        "batch": lambda video: video.folder.name,
-    }
-    if by in plain:
-        return plain[by]
-    brackets = _brackets(videos)
-    try:
-        chosen = [brackets[int(word) - 1] for word in by.split(",") if int(word) > 0]
-    except (ValueError, IndexError):
-        many = f"brackets 1 to {len(brackets)}" if brackets else "no brackets"
-        raise CannotCompare(
-            f"cannot group by {by!r}: write variation, prompt, batch, or the number of a bracket; the template has "
-            f"{many}"
-        ) from None
-    return lambda video: ", ".join(video.choices.get(bracket, "") or "(nothing)" for bracket in chosen)
-
-
-def describe(group: Group, metric: str) -> Described:
-    """Mean and standard deviation of a metric, and the same of its nulls."""
-    usable = [video for video in group.videos if video.trajectory is not None]
-    values = np.array([video.value(metric) for video in usable])
-    if not len(usable):
-        return Described(0, *[float("nan")] * 4)
-    walks = [value(random_walk(video.trajectory), metric) for video in usable if video.trajectory is not None]
-    flows = [
-        value(gaussian_flow(video.trajectory.sigmas, video.channel_power), metric)
-        for video in usable
-        if video.trajectory is not None and video.channel_power is not None
-    ]
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-    return Described(
-        len(values),
-        float(values.mean()),
-        deviation,
-        float(np.mean(walks)),
-        float(np.mean(flows)) if flows else float("nan"),
-    )
-
-
 def compare(
     videos: Sequence[Video],
     by: str = "variation",
@@ -217,7 +122,7 @@ def compare(
         if name != SPREAD and name not in METRICS:
             raise CannotCompare(f"unknown metric {name!r}; known are {SPREAD}, {', '.join(METRICS)}")
     usable, left = comparable(videos)
-    matched = _Matched.of(usable, by)
+    matched = Matched.of(usable, by)
     left_out = [(video.name, video.why_not) for video in left] + matched.left_out
     groups, seeds = matched.groups, matched.seeds
     warnings = [
@@ -239,7 +144,7 @@ def compare(
         room = None
     if room is not None:
         names.insert(0 if primary == SPREAD else 1, SPREAD)
-    values = np.stack([matched.values(room, name) for name in names], axis=2)  # [seeds, groups, metrics]
+    values = np.stack([_values(matched, room, name) for name in names], axis=2)  # [seeds, groups, metrics]
     finite = [bool(np.isfinite(values[:, :, m]).all()) for m in range(len(names))]
     for name, known in zip(names, finite, strict=True):
         if not known:
@@ -296,82 +201,18 @@ def compare(
     )
 
 
+def _values(matched: Matched, room: "_Room | None", metric: str) -> Floats:
+    """[seeds, groups] of one metric."""
+    if metric == SPREAD:
+        assert room is not None
+        return np.stack([matched.by_seed(room.to_centroid[group.name].tolist()) for group in matched.groups], axis=1)
+    columns = [matched.by_seed([video.value(metric) for video in group.videos]) for group in matched.groups]
+    return np.stack(columns, axis=1)
+
+
 def _described(values: Floats) -> Described:
     nan = float("nan")
     return Described(len(values), float(values.mean()), float(values.std(ddof=1)), nan, nan)
-
-
-@dataclass(frozen=True)
-class _Matched:
-    """Groups with the same seeds and the same wordings (but for what they are grouped by) in each."""
-
-    groups: tuple[Group, ...]
-    seeds: tuple[int, ...]
-    left_out: list[tuple[str, str]]
-
-    @classmethod
-    def of(cls, videos: Sequence[Video], by: str) -> "_Matched":
-        groups = group_videos(videos, by)
-        if len(groups) < 2:
-            raise CannotCompare(f"grouped by {by} there is {len(groups)} group, and a comparison needs two")
-        cells: list[dict[tuple[str, int], Video]] = []
-        for group in groups:
-            own: dict[tuple[str, int], Video] = {}
-            for video in group.videos:
-                own.setdefault((_rest(video, by, videos), video.seed), video)
-            cells.append(own)
-        rests = set.intersection(*({rest for rest, _ in own} for own in cells))
-        seeds = [
-            seed
-            for seed in sorted({seed for own in cells for _, seed in own})
-            if rests and all((rest, seed) in own for own in cells for rest in rests)
-        ]
-        if len(seeds) < 2:
-            raise CannotCompare(
-                f"the {len(groups)} groups have {len(seeds)} seeds in common, and a comparison needs two at least: "
-                "make every variation with the same seeds (videos_per_variation)"
-            )
-        taken = {(rest, seed) for rest in rests for seed in seeds}
-        left = [
-            (video.name, "not in every group with this seed")
-            for group, own in zip(groups, cells, strict=True)
-            for video in group.videos
-            if own.get((_rest(video, by, videos), video.seed)) is not video
-            or (_rest(video, by, videos), video.seed) not in taken
-        ]
-        ordered = sorted(taken, key=lambda cell: (cell[1], cell[0]))
-        kept = [
-            Group(group.name, tuple(own[cell] for cell in ordered)) for group, own in zip(groups, cells, strict=True)
-        ]
-        return cls(tuple(kept), tuple(seeds), left)
-
-    @property
-    def cells(self) -> NDArray[np.int64]:
-        """[seeds, groups, wordings] place of each video, groups one after the other."""
-        places = np.arange(sum(len(group.videos) for group in self.groups))
-        return places.reshape(len(self.groups), len(self.seeds), -1).transpose(1, 0, 2)
-
-    def by_seed(self, values: Sequence[float]) -> Floats:
-        """[seeds], mean over the wordings of each, from values in the order of a group's videos."""
-        return np.asarray(values, dtype=np.float64).reshape(len(self.seeds), -1).mean(1)
-
-    def values(self, room: "_Room | None", metric: str) -> Floats:
-        """[seeds, groups]."""
-        if metric == SPREAD:
-            assert room is not None
-            return np.stack([self.by_seed(room.to_centroid[group.name].tolist()) for group in self.groups], axis=1)
-        columns = [self.by_seed([video.value(metric) for video in group.videos]) for group in self.groups]
-        return np.stack(columns, axis=1)
-
-
-def _rest(video: Video, by: str, videos: Sequence[Video]) -> str:
-    """What of the wording is not what is grouped by."""
-    if by in ("variation", "prompt"):
-        return ""
-    if by == "batch":
-        return video.variation
-    grouped = {_brackets(videos)[int(word) - 1] for word in by.split(",")}
-    return "|".join(f"{b}={text}" for b, text in sorted(video.choices.items()) if b not in grouped)
 
 
 @dataclass(frozen=True)
@@ -404,10 +245,10 @@ class _Room:
         }
         return cls(distances, own, curves)
 
-    def location(self, matched: _Matched) -> Permuted:
+    def location(self, matched: Matched) -> Permuted:
         return permanova(self.final, matched.cells)
 
-    def spread(self, matched: _Matched) -> Permuted:
+    def spread(self, matched: Matched) -> Permuted:
         return permdisp(self.final, matched.cells)
 
 
@@ -497,6 +338,4 @@ def _verdict(found: Difference, differences: Floats, p: float, margin: float, sh
 
 def read_all(folders: Sequence[Path], from_latents: bool = False) -> list[Video]:
     """The videos of several batches."""
-    from wantui.analysis.read import read_batch
-
     return [video for folder in folders for video in read_batch(folder, from_latents)]

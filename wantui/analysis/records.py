@@ -1,13 +1,16 @@
 """What the analysis found, as plain values for JSON and CSV. What has no value is null, and empty in a table."""
 
+import csv
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wantui.analysis.compare import Comparison, Group, describe
+from wantui.analysis.compare import Comparison
+from wantui.analysis.groups import Group, describe
 from wantui.analysis.nulls import gaussian_flow, random_walk
 from wantui.analysis.read import Video
 from wantui.analysis.trajectory import CURVES, value
@@ -90,6 +93,16 @@ def difference_rows(found: Comparison) -> list[list[str]]:
         interval, numbers = map(_cell, (e.mean, e.low, e.high)), (e.size, e.p, d.family_p, d.discovery_p)
         rows.append([d.metric, d.one, d.other, str(e.n), *interval, e.method, *map(_cell, numbers)])
     return rows
+
+
+def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write a table.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 def _cell(value: float) -> str:

@@ -17,6 +17,7 @@ from wantui.analysis.compare import SPREAD, Comparison, Difference
 from wantui.analysis.nulls import random_walk
 from wantui.analysis.overlay import scale_of, strip
 from wantui.analysis.read import Video
+from wantui.analysis.statistics import SEED
 from wantui.analysis.trajectory import CURVES
 from wantui.errors import UserError
 from wantui.storage.atomic import write_text
@@ -64,14 +65,15 @@ def write_report(path: Path, found: Comparison) -> None:
         "<h2>Curves</h2>",
         _svg(_curves(found)),
         _note(
-            "Mean and range of the middle 90 % of the videos of each group over the noise level; dashed: a random walk "
+            "Mean and range of the middle 90 % of the videos of each group over the noise level. Grey: where two "
+            "halves of one group come to lie around the mean of all, in 95 of 100 random splits. Dashed: a random walk "
             "with the same step lengths."
         ),
     ]
     if found.dispersion:
         parts += ["<h2>Room that each group takes</h2>", _svg(_room(found))]
         parts += ["<h2>Paths</h2>", _svg(_paths(found))]
-        parts.append(_note("All states of all videos in the plane of their first two principal axes; a dot is an end."))
+        parts.append(_note("All states in the plane of the first two principal axes of their ends; a dot is an end."))
     parts += _attention([video for group in found.groups for video in group.videos])
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(_title(found))}</title>"
     write_text(path, page + f"<style>{STYLE}</style>" + "\n".join(parts) + "</html>\n")
@@ -139,12 +141,16 @@ def _forest(differences: Sequence[Difference], primary: str) -> Figure:
 def _curves(found: Comparison) -> Figure:
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     for axes, name in zip(figure.subplots(2, 2).ravel(), SHOWN_CURVES, strict=True):
+        every: list[NDArray[np.float64]] = []
         for colour, group in zip(_colours(found), found.groups, strict=True):
             drawn = [CURVES[name](v.trajectory) for v in group.videos if v.trajectory is not None]
             values = np.stack([values for _, values in drawn])
             sigmas = drawn[0][0]
             axes.plot(sigmas, values.mean(0), color=colour, lw=1.4, label=group.name)
             axes.fill_between(sigmas, *np.quantile(values, [0.05, 0.95], axis=0), color=colour, alpha=0.15, lw=0)
+            every.append(values)
+        low, high = _halves(every)
+        axes.fill_between(sigmas, low, high, color="#000", alpha=0.12, lw=0, label="halves of one group")
         first = found.groups[0].videos[0].trajectory
         assert first is not None
         sigmas, walk = CURVES[name](random_walk(first))
@@ -155,6 +161,18 @@ def _curves(found: Comparison) -> Figure:
         _bare(axes)
     figure.axes[0].legend(fontsize=8, frameon=False)
     return figure
+
+
+def _halves(groups: Sequence[NDArray[np.float64]], splits: int = 500) -> tuple[Any, Any]:
+    """Around the mean of all videos, the central 95 % of the differences between random halves of a group."""
+    random, differences = np.random.default_rng(SEED), []
+    for split in range(splits):
+        values = groups[split % len(groups)]
+        order, half = random.permutation(len(values)), len(values) // 2
+        differences.append(values[order[:half]].mean(0) - values[order[half : 2 * half]].mean(0))
+    mean = np.concatenate(groups).mean(0)
+    low, high = np.quantile(differences, [0.025, 0.975], axis=0)
+    return mean + low, mean + high
 
 
 def _room(found: Comparison) -> Figure:
@@ -176,7 +194,8 @@ def _paths(found: Comparison) -> Figure:
     from sklearn.decomposition import PCA
 
     states = [[video.projection() for video in group.videos] for group in found.groups]
-    pooled = np.concatenate([one for group in states for one in group]).astype(np.float64)
+    pooled = np.stack([one[-1] for group in states for one in group]).astype(np.float64)
+    # The plane in which the ends differ most; that of all states would show the seeds' noise.
     pca = PCA(2, svd_solver="randomized", random_state=0).fit(pooled)
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()

@@ -155,7 +155,7 @@ def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: 
 
 
 def _groups(videos: "list[Video]", by: str, chosen: list[str] | None, as_json: bool) -> None:
-    from wantui.analysis.compare import describe, group_videos
+    from wantui.analysis.groups import describe, group_videos
     from wantui.analysis.records import group_record
 
     groups = group_videos([video for video in videos if video.trajectory is not None], by)
@@ -304,9 +304,10 @@ def _write_csv(path: Path, rows: list[list[str]]) -> None:
     if str(path) == "-":
         csv.writer(sys.stdout).writerows(rows)
         return
+    from wantui.analysis.records import write_csv
+
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
+        write_csv(path, rows)
     except OSError as error:
         raise UserError(f"--csv: {path} cannot be written: {error.strerror}") from None
     click.echo(f"written: {path}", err=True)

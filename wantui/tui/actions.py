@@ -110,8 +110,12 @@ ANALYSIS = (
     Action("analysis.sort", "s", "sort", "Sort", "Sort by the next column."),
     Action("analysis.reverse", "S", "reverse", "Reverse", "Turn the order round.", show=False),
     Action("analysis.filter", "slash", "search", "Filter", "Videos whose name holds a word.", opens_field=True),
-    Action("analysis.groups", "g", "groups", "Groups", "Means of the variations, or single videos."),
-    Action("analysis.batch", "b", "next_batch", "Batch", "Take the next batch with stored latents."),
+    Action("analysis.groups", "g", "groups", "Groups", "Group by variation or a bracket, with a verdict."),
+    Action("analysis.attention", "a", "attention", "Attention", "Show the attention of the video's marked words."),
+    Action("analysis.batches", "b", "choose_batches", "Batches", "Choose the batches that are analysed together."),
+    Action("analysis.export", "x", "export", "Export", "Write a CSV, and a report on the groups, beside the batch."),
+    Action("analysis.left", "left", "columns(-1)", "Columns", "Show the columns before these.", show=False),
+    Action("analysis.right", "right", "columns(1)", "Columns", "Show the columns after these.", show=False),
 )
 
 TABLE: dict[str, tuple[Action, ...]] = {

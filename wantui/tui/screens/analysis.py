@@ -1,8 +1,14 @@
-"""The analysis: the trajectories of a batch as a table with their curves, by video or as means of the variations."""
+"""The analysis: trajectories of batches as a table, by video or by a choice of the template, and what is said of them.
+
+Above is the table; below are the curves or the attention of the video under the cursor, or the verdict on the groups.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
@@ -14,36 +20,61 @@ from textual.message import Message
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
-from wantui.analysis.batch import METRICS, Analysed, Group, analyse, groups
+from wantui.analysis.groups import Group, group_videos, groupings
+from wantui.analysis.read import Video, read_batch
+from wantui.analysis.trajectory import METRICS
 from wantui.errors import UserError
 from wantui.storage.library import find_batches
 from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
-from wantui.tui.plots import braille, sparkline
+from wantui.tui.plots import sparkline
+from wantui.tui.screens.choose_batches import ChooseBatches
 from wantui.tui.screens.place import Place
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.rows import Rows
 from wantui.tui.widgets.search import Search
+from wantui.tui.widgets.trajectory_details import DrawnWord, TrajectoryDetails, drawn_words
 
-NONE = """no batch here has stored latents
+if TYPE_CHECKING:
+    from wantui.analysis.compare import Comparison
 
-Compose one with latent_analysis_settings.store_latents: yes (s, then space on store_latents)"""
-HEAVY_FOLDERS = 50
-"""Newest batches that are looked into for stored latents."""
+NONE = """no batch here has stored trajectories
+
+Every video that is made from now on has one: queue a batch, and come back"""
+MOST_FOLDERS = 50
+"""Newest batches that are looked into for trajectories."""
 
 
 @dataclass
 class Read(Message):
-    """A batch's trajectories; `folders` are all that have some."""
+    """The trajectories of the chosen batches; `folders` are all that have some."""
 
     folders: list[Path]
-    folder: Path | None
-    videos: list[Analysed]
+    chosen: list[Path]
+    videos: list[Video]
     fault: str
 
 
+@dataclass
+class Compared(Message):
+    """What was found between groups, or why nothing can be."""
+
+    by: str
+    found: "Comparison | None"
+    why_not: str
+
+
+@dataclass
+class Attended(Message):
+    """The attention of one video, or why it cannot be shown."""
+
+    video: Video
+    words: list[DrawnWord]
+    why_not: str
+
+
 class AnalysisScreen(Place):
-    """A table above, the curves of the row under the cursor below."""
+    """A table of videos or groups, and what is said of the row under the cursor."""
 
     NAME = "analysis"
     BINDINGS = [*bindings("analysis")]
@@ -51,10 +82,16 @@ class AnalysisScreen(Place):
     def __init__(self) -> None:
         super().__init__()
         self.folders: list[Path] = []
-        self.folder: Path | None = None
-        self.videos: list[Analysed] = []
-        self.shown: list[Analysed] | list[Group] = []
-        self.by_group, self.sorted_by, self.descending = False, "", False
+        self.chosen: list[Path] = []
+        self.videos: list[Video] = []
+        self.shown: Sequence[Video] | Sequence[Group] = []
+        self.by = ""
+        """How videos are grouped; empty: not at all."""
+        self.inside: str | None = None
+        """The group whose videos are shown."""
+        self.comparison: Compared | None = None
+        self.sorted_by, self.descending, self.first_column = "", False, 0
+        self.attention = False
 
     def body(self) -> ComposeResult:
         with Vertical():
@@ -63,95 +100,162 @@ class AnalysisScreen(Place):
                 table.border_title = "Trajectories"
                 yield Cells(id="head")
                 yield Rows(id="rows", empty="reading ...")
-            with Vertical(id="curves", classes="pane") as curves:
-                curves.border_title = "Curves"
-                yield Cells(id="curve-cells")
+            with TrajectoryDetails(id="curves", classes="pane") as details:
+                details.border_title = "Curves"
 
     @property
     def rows(self) -> Rows:
         return self.query_one("#rows", Rows)
+
+    @property
+    def details(self) -> TrajectoryDetails:
+        return self.query_one(TrajectoryDetails)
+
+    @property
+    def is_grouped(self) -> bool:
+        return bool(self.by) and self.inside is None
 
     def on_mount(self) -> None:
         super().on_mount()
         self.set_focus(self.rows)
 
     def rest(self) -> None:
+        if self.inside is not None:
+            self.inside = None
+            self._sift()
         self.query_one(Search).close()
         self.set_focus(self.rows)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._draw_head)
-        self.call_after_refresh(self._draw_curves)
+        self.call_after_refresh(self._draw_details)
 
     def come_back(self) -> None:
-        self.read(self.folder)
+        self.read(self.chosen)
 
     def tell(self, news: QueueNews) -> None:
         if any(event.kind in ENDS for event in news.events):
-            self.read(self.folder)
+            self.read(self.chosen)
+
+    # Reading and comparing, off the thread that draws.
 
     @work(thread=True, exclusive=True, group="read", exit_on_error=False)
-    def read(self, folder: Path | None) -> None:
-        """Find batches with latents and read one, off the thread that draws."""
+    def read(self, chosen: list[Path]) -> None:
+        """Find batches with trajectories and read those that were chosen, or the newest."""
         worker = get_current_worker()
-        roots = self.wantui.library_roots()
-        found = [batch.folder for batch in find_batches(roots) if not batch.fault][:HEAVY_FOLDERS]
+        found = [batch.folder for batch in find_batches(self.wantui.library_roots()) if not batch.fault][:MOST_FOLDERS]
         folders = [path for path in found if any((path / "latents").glob("*/*.zarr"))]
-        folder = folder if folder in folders else folders[0] if folders else None
-        videos: list[Analysed] = []
+        chosen = [path for path in chosen if path in folders] or folders[:1]
+        videos: list[Video] = []
         fault = ""
-        if folder is not None:
+        for folder in chosen:
             try:
-                for video in analyse(folder):
+                for video in read_batch(folder):
                     videos.append(video)
                     if worker.is_cancelled:
                         return
             except UserError as error:
                 fault = str(error)
-        self.post_message(Read(folders, folder, videos, fault))
+        self.post_message(Read(folders, chosen, videos, fault))
+
+    @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
+    def compare_groups(self, videos: list[Video], by: str) -> None:
+        """Compare the groups, which takes a second or some."""
+        from wantui.analysis.compare import compare
+
+        try:
+            self.post_message(Compared(by, compare(videos, by), ""))
+        except UserError as error:
+            self.post_message(Compared(by, None, str(error)))
+
+    @work(thread=True, exclusive=True, group="attention", exit_on_error=False)
+    def read_attention(self, video: Video, with_strips: bool) -> None:
+        """Read the maps of one video."""
+        try:
+            if video.attention is None:
+                raise UserError("no attention maps are stored of this video: mark a (word) and set store_attention")
+            self.post_message(Attended(video, drawn_words(video, with_strips), ""))
+        except UserError as error:
+            self.post_message(Attended(video, [], str(error)))
 
     @on(Read)
     def _read(self, message: Read) -> None:
-        self.folders, self.folder, self.videos = message.folders, message.folder, message.videos
+        unchanged = self.chosen == message.chosen and len(self.videos) == len(message.videos)
+        self.folders, self.chosen, self.videos = message.folders, message.chosen, message.videos
         self.rows.empty = message.fault or NONE if not self.videos else ""
+        if self.by not in ("", *groupings(self.videos)):
+            self.by, self.inside = "", None
+        if not unchanged:
+            self.comparison = None
         self._sift()
+
+    @on(Compared)
+    def _compared(self, message: Compared) -> None:
+        if message.by == self.by:
+            self.comparison = message
+            self._draw_details()
+
+    @on(Attended)
+    def _attended(self, message: Attended) -> None:
+        if not self.attention or self._row() is not message.video:
+            return
+        if message.why_not:
+            self.details.say(message.why_not, "Attention")
+        else:
+            self.details.show_attention(message.video, message.words)
+
+    # What is shown.
 
     def _sift(self) -> None:
         word = self.query_one(Search).value.lower()
-        chosen = [video for video in self.videos if word in f"{video.variation} seed {video.seed}".lower()]
-        rows: list[Analysed] | list[Group] = groups(chosen) if self.by_group else chosen
+        videos = [video for video in self.videos if word in f"{video.name} {video.prompt}".lower()]
+        rows: Sequence[Video] | Sequence[Group] = videos
+        if self.by:
+            groups = group_videos(videos, self.by)
+            own = next((group for group in groups if group.name == self.inside), None)
+            rows = list(own.videos) if own is not None else groups
         if self.sorted_by:
             rows = sorted(rows, key=self._key, reverse=self.descending)
         self.shown = rows
+        names = " + ".join(path.name for path in self.chosen) or "Trajectories"
+        what = f"groups by {self._words()}" if self.is_grouped else "videos"
+        within = f" of {self.inside}" if self.inside is not None else ""
         table = self.query_one("#table")
-        what = "variations, mean ± standard deviation" if self.by_group else "videos"
-        name = self.folder.name if self.folder else "Trajectories"
-        table.border_title = Content(f"{name}: {len(rows)} {what}")
-        if len(self.folders) > 1 and self.folder is not None:
-            table.border_subtitle = f"batch {self.folders.index(self.folder) + 1} of {len(self.folders)}: b"
+        table.border_title = Content(f"{names}: {len(rows)} {what}{within}")
+        table.border_subtitle = "escape: back to the groups" if within else "enter: videos" if self.is_grouped else ""
         self.rows.fill(len(rows), self._draw_row)
+        if self.is_grouped and (self.comparison is None or self.comparison.by != self.by):
+            self.compare_groups(list(self.videos), self.by)
         self.call_after_refresh(self._draw_head)
-        self.call_after_refresh(self._draw_curves)
+        self.call_after_refresh(self._draw_details)
 
-    def _key(self, row: Analysed | Group) -> tuple[bool, float]:
+    def _words(self) -> str:
+        return self.by if not self.by[:1].isdigit() else f"bracket {self.by}"
+
+    def _row(self) -> Video | Group | None:
+        return self.shown[self.rows.cursor] if self.rows.cursor < len(self.shown) else None
+
+    def _key(self, row: Video | Group) -> tuple[bool, float]:
         """What cannot be said comes last."""
-        value = row.value(self.sorted_by) if isinstance(row, Analysed) else row.mean[self.sorted_by]
+        value = row.value(self.sorted_by) if isinstance(row, Video) else row.mean(self.sorted_by)
         return (math.isnan(value) != self.descending, 0.0 if math.isnan(value) else value)
 
     def _columns(self, width: int) -> tuple[int, int, list[str]]:
         """Widths of the name and of a column, and the metrics that there is room for."""
-        each = 19 if self.by_group else 13
+        each = 22 if self.is_grouped else 13
         name = 24 if width < 110 else 34
-        return name, each, list(METRICS)[: max(1, (width - name - (0 if self.by_group else 12)) // each)]
+        room = max(1, (width - name - (0 if self.is_grouped else 12)) // each)
+        first = min(self.first_column, max(0, len(METRICS) - room))
+        return name, each, list(METRICS)[first : first + room]
 
     def _draw_head(self) -> None:
         head = self.query_one("#head", Cells)
         name, each, metrics = self._columns(self.rows.size.width)
-        line = Text(f"{'variation' if self.by_group else 'video':<{name}}")
+        line = Text(f"{'group' if self.is_grouped else 'video':<{name}}")
         for metric in metrics:
             mark = ("▼" if self.descending else "▲") if metric == self.sorted_by else ""
-            line.append(f"{metric + mark:>{each - 1}} ", Style(bold=bool(mark)))
-        if not self.by_group:
+            line.append(f"{(metric + mark)[: each - 1]:>{each - 1}} ", Style(bold=bool(mark)))
+        if not self.is_grouped:
             line.append("velocity")
         head.show([line])
 
@@ -159,11 +263,11 @@ class AnalysisScreen(Place):
         row = self.shown[index]
         name, each, metrics = self._columns(width)
         if isinstance(row, Group):
-            line = Text(f"{f'{row.variation} (n = {row.n})':<{name}.{name - 1}}")
+            line = Text(f"{f'{row.name} (n = {len(row.videos)})':<{name}.{name - 1}}")
             for metric in metrics:
-                line.append(f"{f'{row.mean[metric]:.4g} ± {row.deviation[metric]:.2g}':>{each - 1}} ")
+                line.append(f"{f'{row.mean(metric):.4g} ± {row.deviation(metric):.2g}':>{each - 1}} ")
             return line
-        line = Text(f"{f'{row.variation} seed {row.seed}':<{name}.{name - 1}}")
+        line = Text(f"{row.name:<{name}.{name - 1}}")
         if row.trajectory is None:
             return line.append(f"  {row.why_not}", self.rows.colour("warning"))
         for metric in metrics:
@@ -171,34 +275,33 @@ class AnalysisScreen(Place):
         line.append(sparkline(row.trajectory.velocity.tolist(), 11), self.rows.colour("accent"))
         return line
 
-    def _draw_curves(self) -> None:
-        cells = self.query_one("#curve-cells", Cells)
-        width, height = cells.size.width, self.query_one("#curves").size.height
-        row = self.shown[self.rows.cursor] if self.rows.cursor < len(self.shown) else None
-        if row is None or not width:
-            cells.show([Text("")])
-            return
-        if isinstance(row, Group):
-            cells.show([Text("g shows single videos with their curves", "dim")])
-            return
-        if row.trajectory is None:
-            cells.show([Text(row.why_not)])
-            return
-        found = row.trajectory
-        curves = {"norm": found.norm, "velocity": found.velocity, "turning, rad": found.turning}
-        each = max(1, height // len(curves) - 1)
-        lines: list[Text] = []
-        for name, values in curves.items():
-            low, high = 0.0, float(values.max()) or 1.0
-            said = f"  {values[0]:.4g} at σ {found.sigmas[0]:.2f} to {values[-1]:.4g} at the end; 0 to {high:.4g}"
-            lines.append(Text.assemble((name, "bold"), (said, "dim")))
-            points = [float(values[min(len(values) - 1, i * len(values) // (2 * width))]) for i in range(2 * width)]
-            lines += [Text(line, cells.colour("accent")) for line in braille(points, width, each, low, high)]
-        cells.show(lines[:height])
+    def _draw_details(self) -> None:
+        row = self._row()
+        if row is None:
+            self.details.say("")
+        elif isinstance(row, Video):
+            if self.attention:
+                self.read_attention(row, with_strips=not self.wantui.settings.low_bandwidth)
+            else:
+                self.details.show_video(row)
+        elif self.comparison is None:
+            self.details.say("comparing ...", "Groups")
+        elif self.comparison.found is None:
+            self.details.say(self.comparison.why_not, "Groups")
+        else:
+            self.details.show_comparison(self.comparison.found)
 
     @on(Rows.Highlighted, "#rows")
     def _moved(self) -> None:
-        self._draw_curves()
+        if not self.is_grouped:
+            self._draw_details()
+
+    @on(Rows.Chosen, "#rows")
+    def _opened(self) -> None:
+        row = self._row()
+        if isinstance(row, Group):
+            self.inside = row.name
+            self._sift()
 
     @on(Input.Changed, "#search")
     def _searching(self) -> None:
@@ -208,25 +311,70 @@ class AnalysisScreen(Place):
     def _searched(self) -> None:
         self.set_focus(self.rows)
 
+    # What keys do.
+
     def action_sort(self) -> None:
         """The next column, and after the last one the order of the batch."""
         order = ["", *METRICS]
         self.sorted_by = order[(order.index(self.sorted_by) + 1) % len(order)]
+        if self.sorted_by and self.sorted_by not in self._columns(self.rows.size.width)[2]:
+            self.first_column = list(METRICS).index(self.sorted_by)
         self._sift()
 
     def action_reverse(self) -> None:
         self.descending = not self.descending
         self._sift()
 
+    def action_columns(self, by: int) -> None:
+        """Other columns, where not all fit."""
+        room = len(self._columns(self.rows.size.width)[2])
+        self.first_column = max(0, min(len(METRICS) - room, self.first_column + by * room))
+        self._sift()
+
     def action_search(self) -> None:
         self.query_one(Search).open()
 
     def action_groups(self) -> None:
-        self.by_group = not self.by_group
+        """The next way to group, and after the last one single videos."""
+        ways = ["", *groupings(self.videos)]
+        self.by = ways[(ways.index(self.by) + 1) % len(ways)]
+        self.inside, self.comparison = None, None
         self._sift()
 
-    def action_next_batch(self) -> None:
-        if self.folder is None or len(self.folders) < 2:
-            self.notify("no other batch has stored latents")
+    def action_attention(self) -> None:
+        self.attention = not self.attention
+        self._draw_details()
+
+    @work
+    async def action_choose_batches(self) -> None:
+        if not self.folders:
+            self.notify("no batch here has stored trajectories")
             return
-        self.read(self.folders[(self.folders.index(self.folder) + 1) % len(self.folders)])
+        chosen = await self.app.push_screen_wait(ChooseBatches(self.folders, self.chosen))
+        if chosen:
+            self.inside, self.comparison = None, None
+            self.read(chosen)
+
+    @work(thread=True, exclusive=True, group="export", exit_on_error=False)
+    def action_export(self) -> None:
+        """Table of the videos as CSV, and of the groups as a page of HTML, beside the batch."""
+        from wantui.analysis.records import video_rows, write_csv
+
+        if not self.videos:
+            return
+        stamp = f"{datetime.now():%Y%m%d_%H%M%S}"
+        folder, written = self.chosen[0] / "reports", []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_csv(folder / f"trajectories_{stamp}.csv", video_rows(self.videos, list(METRICS)))
+            written.append(f"trajectories_{stamp}.csv")
+            if self.comparison is not None and self.comparison.found is not None:
+                from wantui.analysis.report import write_report
+
+                write_report(folder / f"comparison_{stamp}.html", self.comparison.found)
+                written.append(f"comparison_{stamp}.html")
+        except (OSError, UserError) as error:
+            self.app.call_from_thread(self.notify, f"not written: {error}", severity="error", markup=False)
+            return
+        more = "" if len(written) > 1 else "; group the videos (g) for a report on groups"
+        self.app.call_from_thread(self.notify, f"{folder}: {' and '.join(written)}{more}", markup=False, timeout=10)

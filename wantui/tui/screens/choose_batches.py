@@ -1,0 +1,44 @@
+"""Which batches are analysed together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Label, SelectionList
+from textual.widgets.selection_list import Selection
+
+
+class ChooseBatches(ModalScreen[list[Path] | None]):
+    """Gives the chosen folders back, or nothing."""
+
+    BINDINGS = [
+        Binding("enter", "take", "Take", priority=True),
+        Binding("escape,q", "dismiss(None)", "Leave"),
+    ]
+    DEFAULT_CSS = """
+    ChooseBatches .dialog { width: 90%; max-height: 80%; padding: 0; }
+    ChooseBatches Label { padding: 0 1; }
+    """
+
+    def __init__(self, folders: Sequence[Path], chosen: Sequence[Path]) -> None:
+        super().__init__()
+        self.folders, self.chosen = list(folders), set(chosen)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Batches with stored trajectories"
+            yield SelectionList[int](
+                *(Selection(Content(path.name), i, path in self.chosen) for i, path in enumerate(self.folders))
+            )
+            yield Label("space marks, enter takes the marked ones, escape leaves", markup=False)
+
+    def on_mount(self) -> None:
+        self.set_focus(self.query_one(SelectionList))
+
+    def action_take(self) -> None:
+        marked: list[int] = self.query_one(SelectionList).selected
+        self.dismiss([self.folders[index] for index in sorted(marked)] or None)

@@ -1,0 +1,137 @@
+"""Below the table of trajectories: the curves of one video, its attention, or the verdict on the groups."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+
+from wantui.analysis.read import Video
+from wantui.analysis.trajectory import CURVES
+from wantui.tui.plots import braille, half_blocks, sparkline
+from wantui.tui.widgets.cells import Cells
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from wantui.analysis.compare import Comparison
+
+SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
+STRIP_LINES = 7
+
+
+@dataclass(frozen=True)
+class DrawnWord:
+    """Attention to one word, as it is shown."""
+
+    line: str
+    mass: list[float]
+    strip: "NDArray[np.uint8] | None"
+
+
+class TrajectoryDetails(VerticalScroll):
+    """Shows one thing at a time."""
+
+    def compose(self) -> ComposeResult:
+        yield Cells(id="curve-cells")
+
+    @property
+    def cells(self) -> Cells:
+        return self.query_one("#curve-cells", Cells)
+
+    def say(self, text: str, title: str = "Curves") -> None:
+        """Say something in the place of curves."""
+        self.border_title = title
+        self.cells.show([Text(line) for line in text.splitlines()] or [Text("")])
+
+    def show_video(self, video: Video) -> None:
+        """The curves of a trajectory over the noise level."""
+        found, width, height = video.trajectory, self.cells.size.width, self.size.height
+        if found is None:
+            self.say(video.why_not)
+            return
+        if not width or not height:
+            return
+        self.border_title = "Curves"
+        names = SHOWN_CURVES[: max(1, min(len(SHOWN_CURVES), height // 3))]
+        each = max(1, height // len(names) - 1)
+        lines: list[Text] = []
+        for name in names:
+            sigmas, values = CURVES[name](found)
+            high = float(values.max()) or 1.0
+            said = f"  {values[0]:.4g} at σ {sigmas[0]:.2f} to {values[-1]:.4g} at σ {sigmas[-1]:.2f}; 0 to {high:.4g}"
+            lines.append(Text.assemble((name, "bold"), (said, "dim")))
+            points = [float(values[min(len(values) - 1, i * len(values) // (2 * width))]) for i in range(2 * width)]
+            lines += [Text(line, self.cells.colour("accent")) for line in braille(points, width, each, 0.0, high)]
+        self.cells.show(lines[:height])
+
+    def show_comparison(self, found: "Comparison") -> None:
+        """Verdicts first, then what goes with them."""
+        self.border_title = f"Groups by {found.by}: {found.primary}, {len(found.seeds)} seeds"
+        width = max(20, self.cells.size.width)
+        lines: list[Text] = []
+        for verdict in found.verdicts:
+            style = {"differs": "warning", "alike": "success"}.get(verdict.kind, "")
+            lines += _wrapped(verdict.text, width, self.cells.colour(style) if style else None)
+        said = f"any group differs: p {found.omnibus_p:.3g}"
+        if found.spread is not None and found.location is not None:
+            said += f"; spread (PERMDISP) p {found.spread.p:.3g}, place (PERMANOVA) p {found.location.p:.3g}"
+        lines += _wrapped(said, width)
+        for name, curve in found.dispersion.items():
+            about = f"  room from {curve[0]:.3f} to {curve[-1]:.3f}, sqrt(W²/D) over the noise level"
+            lines.append(Text.assemble((f"{name:<20.20} ", "bold"), sparkline(curve.tolist(), 24), (about, "dim")))
+        for warning in found.warnings:
+            lines += _wrapped(f"note: {warning}", width, self.cells.colour("text-muted"))
+        for name, why in found.left_out[:5]:
+            lines += _wrapped(f"left out: {name}: {why}", width, self.cells.colour("text-muted"))
+        self.cells.show(lines)
+
+    def show_attention(self, video: Video, words: list[DrawnWord]) -> None:
+        """Each marked word with its attention over the frames of the video."""
+        self.border_title = f"Attention, {video.name}"
+        lines: list[Text] = []
+        for word in words:
+            lines.append(
+                Text.assemble(word.line, "  ", (sparkline(word.mass, 12).rstrip(), self.cells.colour("accent")))
+            )
+            if word.strip is not None:
+                lines += half_blocks(word.strip, max(20, self.cells.size.width), STRIP_LINES)
+        self.cells.show(lines or [Text("no word was marked in its prompt")])
+
+
+def _wrapped(text: str, width: int, style: Any = None) -> list[Text]:
+    from textwrap import wrap
+
+    return [Text(line, style or "") for line in wrap(text, width, subsequent_indent="  ")]
+
+
+def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
+    """The attention of a video's marked words.
+
+    Raises:
+        UserError: no maps or no clip can be read.
+    """
+    import numpy as np
+
+    from wantui.analysis.attention import word_curves
+    from wantui.analysis.overlay import scale_of, strip
+    from wantui.storage.attention import open_maps
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
+
+    assert video.attention is not None
+    maps = open_maps(video.attention)
+    if not maps.words:
+        return []
+    scale = scale_of(maps, list(maps.words))
+    files = read_manifest(BatchFolder(video.folder)).videos[video.number].files
+    drawn = []
+    for name in maps.words:
+        found = word_curves(maps, name)
+        mass, entropy = float(np.nanmean(found.mass)), float(np.nanmean(found.entropy))
+        line = f"{found.text} ({' '.join(found.pieces)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
+        picture = strip(video.folder / files["clip"], maps, name, scale) if with_strips else None
+        drawn.append(DrawnWord(line, found.mass.tolist(), picture))
+    return drawn
