@@ -149,8 +149,8 @@ def _stored(path: Path, from_latents: bool) -> tuple[Trajectory, int, Floats | N
         if "latents" not in group:
             raise NoGeometry("its latents are not stored, only what was derived from them")
         latents = group["latents"]
-        gram = gram_of(latents, len(latents), dimension)
-        chosen = np.asarray(group["steps"][:]) if len(sigmas) != len(latents) else slice(None)
+        gram = gram_of(latents, latents.shape[0], dimension)
+        chosen = np.asarray(group["steps"][:]) if len(sigmas) != latents.shape[0] else slice(None)
         return trajectory(gram, sigmas[chosen], dimension), dimension, None
     power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
     return trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, power

@@ -1,0 +1,97 @@
+"""Stored latents in other formats, and folders of the older system, read back."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from conftest import TEMPLATE, Wantui, batch
+from safetensors.numpy import load_file
+
+from wantui.analysis.read import read_batch
+from wantui.errors import UserError
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+
+
+@pytest.fixture
+def made(wantui: Wantui, small: list[str]) -> BatchFolder:
+    return batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", *small))
+
+
+def latents(folder: BatchFolder, variation: int = 0) -> np.ndarray:
+    group: Any = zarr.open_group(folder.latents(variation, 1), mode="r")
+    return np.asarray(group["latents"][:])
+
+
+def test_npy_safetensors_and_pt_hold_the_stored_bits(made: BatchFolder, wantui: Wantui) -> None:
+    for kind in ("npy", "safetensors", "pt"):
+        result = wantui("export", made.root, "--format", kind, "-o", kind)
+        assert result.code == 0, result.err
+        assert result.out.split() == [f"{kind}/prompt_00{v}/vid_001.{kind}" for v in (0, 1)]
+    assert np.array_equal(np.load("npy/prompt_000/vid_001.npy"), latents(made))
+    about = json.loads(Path("npy/prompt_001/vid_001.json").read_text())
+    assert about["recipe"] == read_manifest(made).videos[1].recipe.model_dump(mode="json")
+    assert len(about["sigmas"]) == 4
+    arrays = load_file("safetensors/prompt_001/vid_001.safetensors")
+    assert np.array_equal(arrays["latents"], latents(made, 1))
+    assert arrays["gram"].dtype == np.float64
+    loaded = torch.load("pt/prompt_000/vid_001.pt")
+    assert np.array_equal(loaded["latents"].numpy(), latents(made))
+    assert json.loads(loaded["recipe"])["seed"] == 42
+    assert not list(Path("pt").rglob("*.safetensors"))
+
+
+def test_the_older_systems_folder_is_written_as_it_was_and_can_be_analysed(made: BatchFolder, wantui: Wantui) -> None:
+    assert wantui("export", made.root, "--format", "older", "-o", "old/latents").code == 0
+    directory = Path("old/latents/prompt_000/vid_001")
+    assert sorted(path.name for path in directory.glob("*.gz")) == [f"step_00{i}.npy.gz" for i in range(3)]
+    with gzip.open(directory / "step_001.npy.gz") as file:
+        state = np.load(file)  # type: ignore[arg-type]
+    assert np.array_equal(state[0], latents(made)[2])
+    ours, older = list(read_batch(made.root)), list(read_batch(Path("old")))
+    assert [video.seed for video in older] == [42, 42]
+    assert older[0].prompt == "a red circle"
+    assert older[0].trajectory is not None
+    assert ours[0].trajectory is not None
+    assert older[0].trajectory.gram == pytest.approx(ours[0].trajectory.gram[1:, 1:], rel=1e-12)
+    assert older[0].trajectory.sigmas == pytest.approx(ours[0].trajectory.sigmas[1:])
+    shown = wantui("analyze", "old")
+    assert shown.code == 0
+    assert f"{older[0].value('length'):.5g}" in shown.out
+
+
+def test_what_of_an_older_folder_is_damaged_is_named_and_the_others_go_on(made: BatchFolder, wantui: Wantui) -> None:
+    wantui("export", made.root, "--format", "older", "-o", "old/latents")
+    broken = Path("old/latents/prompt_000/vid_001/step_001.npy.gz")
+    broken.write_bytes(broken.read_bytes()[:100])
+    first, second = read_batch(Path("old"))
+    assert first.trajectory is None
+    assert "ended before" in first.why_not
+    assert second.trajectory is not None
+    np.save(Path("old/latents/prompt_001/vid_001/step_003.npy"), np.zeros((1, 2, 2, 2, 2)))
+    assert "different shapes" in list(read_batch(Path("old")))[1].why_not
+
+
+def test_latents_that_are_not_stored_cannot_be_exported(wantui: Wantui, small: list[str]) -> None:
+    folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
+    result = wantui("export", folder.root)
+    assert result.code == 2
+    assert "no latents are stored" in result.err
+    assert "store_latents" in result.err
+
+
+def test_an_export_goes_nowhere_where_nothing_can_be_written(made: BatchFolder, wantui: Wantui) -> None:
+    result = wantui("export", made.root, "-o", "/proc/exports")
+    assert result.code == 2
+    assert "cannot be written" in result.err
+    assert wantui("export", "nowhere").code == 2
+
+
+def test_a_batch_is_no_batch_of_either_kind() -> None:
+    with pytest.raises(UserError, match="is not a batch folder"):
+        list(read_batch(Path()))

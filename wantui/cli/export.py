@@ -1,0 +1,25 @@
+"""wantui export: stored latents in other formats."""
+
+from pathlib import Path
+
+import click
+
+from wantui.errors import UserError
+from wantui.storage.export import FORMATS
+
+
+@click.command("export")
+@click.argument("batch", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(FORMATS), default="npy", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; FORMAT_latents in the batch by default.")
+@click.option("--video-id", "ids", multiple=True, help="These videos only; repeatable. A beginning of an id is enough.")
+def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -> None:
+    """Write the stored latents of BATCH as .npy, .pt, safetensors, or in the older system's folders."""
+    from wantui.storage.export import export_batch
+
+    target = output or batch / "exports" / (f"{kind}_latents" if kind != "older" else "older/latents")
+    try:
+        for path in export_batch(batch, target, kind, ids):
+            click.echo(path)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
