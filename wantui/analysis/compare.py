@@ -323,7 +323,8 @@ def _verdict(found: Difference, differences: Floats, p: float, margin: float, sh
     names = f"{found.one} against {found.other}"
     if p <= ALPHA:
         word = "more" if found.effect.mean > 0 else "less"
-        return Verdict(found.one, found.other, "differs", p, f"{names}: {word} {found.metric}: {said}")
+        little = "; so little that it may not matter" if is_within(differences, margin) else ""
+        return Verdict(found.one, found.other, "differs", p, f"{names}: {word} {found.metric}: {said}{little}")
     if least_p(n) > ALPHA:
         text = f"{names}: cannot tell: {n} seeds can never give p below {least_p(n):.3g}; make 6 at least. {said}"
         return Verdict(found.one, found.other, "cannot tell", p, text)

@@ -191,7 +191,10 @@ def _compare(
     if html_path is not None:
         from wantui.analysis.report import write_report
 
-        write_report(html_path, found)
+        try:
+            write_report(html_path, found)
+        except OSError as error:
+            raise UserError(f"--html: {html_path} cannot be written: {error.strerror}") from None
         click.echo(f"written: {html_path}", err=True)
     if csv_path is not None:
         _write_csv(csv_path, difference_rows(found))
