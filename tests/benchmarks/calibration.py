@@ -97,8 +97,8 @@ def make_batch(root: Path, template: str, seeds: int, attention: bool, processes
     write_manifest(folder, manifest)
 
 
-def by_frequency(found: Comparison, metric: str, values: NDArray[np.float64]) -> str:
-    """A row: mean for each shape, and the slope over ln frequency, for each seed one."""
+def by_frequency(found: Comparison, metric: str, values: NDArray[np.float64], controls: Sequence[Comparison]) -> str:
+    """A row: mean for each shape, the slope over ln frequency (one for each seed), and what the controls show."""
     frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in found.groups])
     centred = frequencies - frequencies.mean()
     slopes = values @ centred / (centred @ centred)
@@ -110,7 +110,16 @@ def by_frequency(found: Comparison, metric: str, values: NDArray[np.float64]) ->
     else:
         mean = abs(float(values.mean()))
         slope = f"{said.mean / mean:+.1%} ({said.low / mean:+.1%} to {said.high / mean:+.1%})"
-    return f"| {metric} | {shown} | {slope} | {said.size:.2f} | {said.p:.2g} | {ranks:+.2f} |"
+    beside = []
+    for control in controls:
+        same = next((d for d in control.differences if d.metric == metric), None)
+        if same is None:
+            beside.append("")
+        elif math.isfinite(same.share):
+            beside.append(f"{same.share:+.1%} ({same.low:+.1%} to {same.high:+.1%})")
+        else:
+            beside.append(f"{same.effect.mean:+.3f} ({same.effect.low:+.3f} to {same.effect.high:+.3f})")
+    return f"| {metric} | {shown} | {slope} | {said.size:.2f} | {said.p:.2g} | {ranks:+.2f} | {' | '.join(beside)} |"
 
 
 def of_seeds(found: Comparison, metric: str) -> NDArray[np.float64]:
@@ -190,22 +199,21 @@ def report(shapes: Path, one: Path) -> None:
     found = compare(videos, by="2")
     names = " | ".join(f"{group.name} {SHAPE_FREQUENCIES[group.name]:.0%}" for group in found.groups)
     click.echo(f"{len(videos)} videos, {len(found.seeds)} seeds, {found.groups[0].wordings} wordings for each shape\n")
-    click.echo(f"| metric | {names} | for e times the frequency | d_z | p | rank correlation |")
-    click.echo("|---|" + "---|" * (len(found.groups) + 4))
-    click.echo(by_frequency(found, "spread", spread_of_seeds(found)))
-    click.echo(by_frequency(found, "spread within a sentence", within_wording(found)))
+    controls = (compare(videos, by="1"), compare(videos, by="3"))
+    heads = ("for e times the frequency", "d_z", "p", "rank correlation", "red - blue", "left - right")
+    click.echo(f"| metric | {names} | {' | '.join(heads)} |")
+    click.echo("|---|" + "---|" * (len(found.groups) + len(heads)))
+    click.echo(by_frequency(found, "spread", spread_of_seeds(found), controls))
+    click.echo(by_frequency(found, "spread within a sentence", within_wording(found), controls))
     for metric in METRICS:
-        click.echo(by_frequency(found, metric, of_seeds(found, metric)))
+        click.echo(by_frequency(found, metric, of_seeds(found, metric), controls))
     click.echo("\nVerdicts on spread, circle against the others:\n")
     for verdict in found.verdicts:
         if verdict.one == "circle":
             click.echo(f"- {verdict.text}")
-    for title, comparison in (
-        ("The control, colours, equally frequent:", compare(videos, by="1")),
-        ("Directions, equally frequent:", compare(videos, by="3")),
-    ):
-        click.echo(f"\n{title}\n")
-        click.echo(f"- {comparison.verdicts[0].text}")
+    click.echo("\nThe same of colours and of directions, which were equally frequent:\n")
+    for control in controls:
+        click.echo(f"- {control.verdicts[0].text}")
     click.echo(
         "\n| word | area under ROC of its attention | attention on the object | area of the object |\n|---|---|---|---|"
     )

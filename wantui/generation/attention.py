@@ -13,7 +13,7 @@ The model's own kernel runs as ever, on the same inputs: what is observed beside
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,16 +25,17 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor, _get_qkv_projections
 from torch import Tensor
 
+from wantui.generation.text_softmax import mean_over_heads, softmax_rows
 from wantui.generation.words import TEXT_LENGTH, TokenizedPrompt, marks_in, tokenize
 from wantui.planning import AttentionCapture, Recipe
 from wantui.planning.estimate import attention_steps
 
-CHUNK_BYTES = 1 << 25
-"""Of logits in float32 at a time."""
 CHECKED_ROWS = 256
 """Places of the video, evenly spaced, at which each block is checked once for a video."""
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
 """Largest relative error of the recomputed attention output against the kernel's, by the model's dtype."""
+MAP_TOLERANCE = 1e-4
+"""Largest relative error of what is stored against a softmax in float64."""
 MASSES = ("prompt_mass", "end_mass", "pad_mass")
 """Of all words of the prompt, of the end token and of the pads; they sum to 1."""
 
@@ -200,7 +201,7 @@ class CrossAttention:
         if now is None or not now.stored:
             return
         columns = self._columns_for(now, block, query, key, value, output)
-        self._add(now, block, self._summed(now, query, key, columns))
+        self._add(now, block, self._attended(query, key, columns))
 
     def weigh(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
         """The attention output with the weights of the words, a new tensor; the maps are those with weights too."""
@@ -215,7 +216,7 @@ class CrossAttention:
         values = value[0].index_select(0, tokens).float().movedim(0, 1)  # [heads, weighted, dim]
         weighted = torch.empty_like(output)
         kept: list[Tensor] = []
-        for rows, p in _softmax(query, key, now.prompt.length, columns):
+        for rows, p in softmax_rows(query, key, columns):
             added = p.index_select(2, tokens) * less_one  # [heads, places, weighted]
             divisor = 1 + added.sum(2, keepdim=True)
             out = output[0, rows].float().unflatten(1, (p.shape[0], -1)).movedim(1, 0)
@@ -228,8 +229,11 @@ class CrossAttention:
             self._add(now, block, torch.cat(kept, 1))
         return weighted
 
-    def _summed(self, now: _Evaluation, query: Tensor, key: Tensor, columns: int) -> Tensor:
-        return torch.cat([self._over_heads(p) for _, p in _softmax(query, key, now.prompt.length, columns)], 1)
+    def _attended(self, query: Tensor, key: Tensor, columns: int) -> Tensor:
+        """[heads | 1, places, columns] of one block."""
+        if self.capture is not None and self.capture.per_head:
+            return torch.cat([p for _, p in softmax_rows(query, key, columns)], 1)
+        return mean_over_heads(query, key, columns)
 
     def _over_heads(self, p: Tensor) -> Tensor:
         assert self.capture is not None
@@ -252,11 +256,7 @@ class CrossAttention:
 
     def _grouped(self, now: _Evaluation, p: Tensor) -> Tensor:
         """[heads | 1, names, places] from columns."""
-        grouped = []
-        for _, tokens in _columns(now.prompt, self.capture):
-            last = p.shape[2] if tokens.stop is None else tokens.stop
-            chosen = p[:, :, tokens.start : last] if isinstance(tokens, slice) else p
-            grouped.append(chosen.sum(2))
+        grouped = [p[:, :, tokens].sum(2) for _, tokens in _columns(now.prompt, self.capture)]
         return torch.stack(grouped, 1)
 
     def _maps(self, evaluation: _Evaluation) -> dict[str, Tensor]:
@@ -315,13 +315,19 @@ class CrossAttention:
                 f"norm, more than the {tolerance:g} that {output.dtype} explains: no maps are stored, nor weights "
                 "applied. Another attention backend may be in use; take the default one"
             )
-        p = torch.cat([part for _, part in _softmax(few, key, length, columns)], 1).double()
-        exact = torch.cat([full[:, :, :length], full[:, :, length:].sum(2, keepdim=True)], 2)
-        ours = torch.cat([p[:, :, :length], p[:, :, length:].sum(2, keepdim=True)], 2)
+        # What is stored of these places, by the way that it goes.
+        ours = self._attended(few, key, columns).double()
+        exact = full if len(ours) > 1 else full.mean(0, keepdim=True)
+        gathered = [torch.cat([p[:, :, :length], p[:, :, length:].sum(2, keepdim=True)], 2) for p in (ours, exact)]
         if length == TEXT_LENGTH:
-            exact, ours = exact[:, :, :length], ours[:, :, :length]
-        of_columns = (ours - exact).abs() / exact.clamp_min(1e-30)
+            gathered = [p[:, :, :length] for p in gathered]
+        of_columns = (gathered[0] - gathered[1]).abs() / gathered[1].clamp_min(1e-30)
         self.check.map_error = max(self.check.map_error, float(of_columns.max()))
+        if not self.check.map_error <= MAP_TOLERANCE:
+            raise CaptureWrong(
+                f"the maps differ from a softmax over all text positions in float64 by {self.check.map_error:.2g}, "
+                f"more than {MAP_TOLERANCE:g}: none are stored"
+            )
         return columns
 
 
@@ -336,38 +342,6 @@ def _columns(prompt: TokenizedPrompt, capture: AttentionCapture | None) -> Seque
     end = prompt.length - 1
     spans = (slice(0, end), slice(end, end + 1), slice(end + 1, None))
     return [*named, *zip(MASSES, spans, strict=True)]
-
-
-def _softmax(query: Tensor, key: Tensor, length: int, columns: int) -> Iterator[tuple[slice, Tensor]]:
-    """Softmax over all text positions at some places after others: [heads, places, columns] float32.
-
-    Args:
-        length: real tokens. columns: the first text positions; the last of them stands for all pads after it too.
-    """
-    keys = key[0, :columns].permute(1, 2, 0)
-    heads, dim = query.shape[2:]
-    scale, rest = 1 / math.sqrt(dim), math.log(TEXT_LENGTH - columns + 1)
-    several = max(1, CHUNK_BYTES // (4 * heads * columns))
-    for first in range(0, query.shape[1], several):
-        rows = slice(first, min(first + several, query.shape[1]))
-        logits = _products(query[0, rows].movedim(1, 0), keys).mul_(scale)
-        if rest:
-            logits[:, :, -1] += rest
-        yield rows, torch.softmax(logits, 2)
-
-
-def _products(left: Tensor, right: Tensor) -> Tensor:
-    """Batched matrix product in float32 of what may be narrower."""
-    if left.dtype == torch.float32:
-        return torch.bmm(left, right)
-    if left.is_cuda and _bmm_widens():
-        return torch.bmm(left, right, out_dtype=torch.float32)
-    return torch.bmm(left.float(), right.float())
-
-
-def _bmm_widens() -> bool:
-    """Whether torch.bmm sums bfloat16 into float32 by itself; since torch 2.8, on a GPU."""
-    return tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (2, 8)
 
 
 _observing: CrossAttention | None = None
@@ -437,20 +411,3 @@ class _Observed(WanAttnProcessor):
             _observe(query, key, value, output, attn.wantui_block)
         output = attn.to_out[0](output)
         return attn.to_out[1](output)
-
-
-def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, weighting: str) -> Tensor:
-    """Weights on the text encoder's output [1, 512, channels], as the older system named them.
-
-    multiply: w e. interpolation: p + w (e - p), with p the embedding of the end token.
-    """
-    weighted = prompt_embeds.clone()
-    methods: dict[str, Callable[[Tensor, float], Tensor]] = {
-        "multiply": lambda e, w: w * e,
-        "interpolation": lambda e, w: end + w * (e - end),
-    }
-    end = prompt_embeds[0, prompt.length - 1]
-    for word in prompt.words:
-        for token in word.tokens if word.weight != 1 else ():
-            weighted[0, token] = methods[weighting](weighted[0, token], word.weight)
-    return weighted

@@ -14,9 +14,9 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
-from wantui.generation.attention import CrossAttention, StepMaps, weigh_embeddings
+from wantui.generation.attention import CrossAttention, StepMaps
 from wantui.generation.samplers import build_scheduler
-from wantui.generation.words import TEXT_LENGTH, tokenize
+from wantui.generation.words import TEXT_LENGTH, tokenize, weigh_embeddings
 from wantui.planning import Recipe
 
 

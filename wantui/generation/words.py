@@ -2,8 +2,11 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from wantui.errors import UserError
 from wantui.planning import PromptMark
@@ -86,3 +89,20 @@ def marks_in(text: str, words: tuple[str, ...]) -> tuple[PromptMark, ...]:
         for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text):
             found.append(PromptMark(text=word, start=match.start(), end=match.end()))
     return tuple(sorted(found, key=lambda mark: mark.start))
+
+
+def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, weighting: str) -> Tensor:
+    """Weights on the text encoder's output [1, 512, channels], as the older system named them.
+
+    multiply: w e. interpolation: p + w (e - p), with p the embedding of the end token.
+    """
+    weighted = prompt_embeds.clone()
+    methods: dict[str, Callable[[Tensor, float], Tensor]] = {
+        "multiply": lambda e, w: w * e,
+        "interpolation": lambda e, w: end + w * (e - end),
+    }
+    end = prompt_embeds[0, prompt.length - 1]
+    for word in prompt.words:
+        for token in word.tokens if word.weight != 1 else ():
+            weighted[0, token] = methods[weighting](weighted[0, token], word.weight)
+    return weighted
