@@ -12,13 +12,15 @@ import zarr
 from conftest import TEMPLATE, Wantui, batch
 from numpy.typing import NDArray
 
-from wantui.analysis import read
+from wantui.analysis import products
 from wantui.analysis.attention import over_steps, overlap, word_curves
 from wantui.analysis.compare import compare
 from wantui.analysis.groups import CannotCompare, describe, group_videos, groupings
 from wantui.analysis.overlay import latent_frame, overlaid
-from wantui.analysis.read import Video, comparable, gram_of, read_batch
+from wantui.analysis.products import gram_of
+from wantui.analysis.read import comparable, read_batch
 from wantui.analysis.trajectory import trajectory
+from wantui.analysis.video import Video
 from wantui.storage.attention import NoMaps, StoredMaps, open_maps
 from wantui.storage.layout import BatchFolder
 
@@ -200,10 +202,12 @@ def test_videos_are_grouped_by_variation_bracket_or_batch(tmp_path: Path) -> Non
 def test_a_gram_matrix_made_in_blocks_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
     states = np.random.default_rng(0).normal(size=(7, 5, 40)).astype(np.float32)
     flat = states.reshape(7, -1).astype(np.float64)
-    for held in (1, 3, 7):
-        monkeypatch.setattr(read, "BLOCK_BYTES", 4 * 200 * held)
-        monkeypatch.setattr(read, "CHUNK", 64)
-        assert gram_of(states, 7, 200) == pytest.approx(flat @ flat.T, rel=1e-12)
+    monkeypatch.setattr(products, "CHUNK", 64)
+    for part in (1, 2, 3, 8):
+        monkeypatch.setattr(products, "PART", part)
+        for held in (1, 2, 3, 5, 7):
+            monkeypatch.setattr(products, "BLOCK_BYTES", 4 * 200 * (held + 2 * part))
+            assert gram_of(states, 7, 200) == pytest.approx(flat @ flat.T, rel=1e-12)
 
 
 # Attention.

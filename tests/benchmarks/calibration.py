@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from wantui.analysis.compare import SPREAD, Comparison, compare
-from wantui.analysis.read import Video, read_batch
+from wantui.analysis.read import read_batch
 from wantui.analysis.statistics import effect, null_splits
 from wantui.analysis.trajectory import METRICS
+from wantui.analysis.video import Video
 from wantui.config import load_config
 from wantui.generation.capture import AttentionTap, TrajectoryTap
 from wantui.generation.decode import decode_frames

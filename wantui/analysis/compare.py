@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wantui.analysis.groups import CannotCompare, Described, Group, Matched, describe
-from wantui.analysis.read import Video, comparable, read_batch
+from wantui.analysis.read import comparable, read_batch
 from wantui.analysis.spread import Permuted, dispersion, permanova, permdisp, squared_distances, to_centroid
 from wantui.analysis.statistics import (
     Effect,
@@ -24,6 +24,7 @@ from wantui.analysis.statistics import (
     within_seed_permutations,
 )
 from wantui.analysis.trajectory import METRICS, NoGeometry
+from wantui.analysis.video import Video
 
 SPREAD = "spread"
 """Distance of the final latents to the centroid of their group, / sqrt(D): what "takes more room" means."""

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.nulls import gaussian_flow, random_walk
-from wantui.analysis.read import Video
 from wantui.analysis.trajectory import Floats, value
+from wantui.analysis.video import Video
 from wantui.errors import UserError
 
 

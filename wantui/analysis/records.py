@@ -12,8 +12,8 @@ import numpy as np
 from wantui.analysis.compare import Comparison
 from wantui.analysis.groups import Group, describe
 from wantui.analysis.nulls import gaussian_flow, random_walk
-from wantui.analysis.read import Video
 from wantui.analysis.trajectory import CURVES, value
+from wantui.analysis.video import Video
 
 
 def video_record(video: Video, metrics: Sequence[str], curves: bool = False) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from wantui.analysis.attention import word_curves
 from wantui.analysis.compare import SPREAD, Comparison, Difference
 from wantui.analysis.nulls import random_walk
 from wantui.analysis.overlay import scale_of, strip
-from wantui.analysis.read import Video
 from wantui.analysis.statistics import SEED
 from wantui.analysis.trajectory import CURVES
+from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.atomic import write_text
 from wantui.storage.attention import open_maps

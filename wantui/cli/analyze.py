@@ -14,7 +14,7 @@ from wantui.errors import UserError
 
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
-    from wantui.analysis.read import Video
+    from wantui.analysis.video import Video
 
 SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension", "log_volume", "commitment")
 """Of the metrics, where none are chosen and a table has to fit on a screen."""

@@ -21,8 +21,9 @@ from textual.widgets import Input
 from textual.worker import get_current_worker
 
 from wantui.analysis.groups import Group, group_videos, groupings
-from wantui.analysis.read import Video, read_batch
+from wantui.analysis.read import read_batch
 from wantui.analysis.trajectory import METRICS
+from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.library import find_batches
 from wantui.tui.actions import bindings

@@ -7,8 +7,8 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
-from wantui.analysis.read import Video
 from wantui.analysis.trajectory import CURVES
+from wantui.analysis.video import Video
 from wantui.tui.plots import braille, half_blocks, sparkline
 from wantui.tui.widgets.cells import Cells
 

@@ -1,0 +1,62 @@
+"""One video of an analysis, whatever system made it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.analysis.trajectory import Floats, NoGeometry, Trajectory, value
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of an analysis; `why_not` where it has no trajectory."""
+
+    folder: Path
+    number: int
+    """From 0, in its batch."""
+    id: str
+    variation: str
+    prompt: str
+    choices: Mapping[int, str]
+    """Text of the option taken in each bracket."""
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What of the recipe must be equal for a comparison."""
+    trajectory: Trajectory | None = None
+    why_not: str = ""
+    dimension: int = 0
+    """Values of a state."""
+    channel_power: Floats | None = None
+    """[channels], mean square of each channel of the final state."""
+    path: Path | None = None
+    """The zarr group."""
+    attention: Path | None = None
+    tokens: int = 0
+    """Words of the prompt, a confounder of any comparison of prompts."""
+
+    def value(self, metric: str) -> float:
+        """NaN where there is no trajectory, or no such value."""
+        return value(self.trajectory, metric) if self.trajectory is not None else float("nan")
+
+    @property
+    def name(self) -> str:
+        return f"{self.variation} seed {self.seed}"
+
+    def projection(self) -> NDArray[np.float32]:
+        """[S + 1, k], the states in few dimensions.
+
+        Raises:
+            NoGeometry: it was not stored.
+        """
+        import zarr
+
+        if self.path is None:
+            raise NoGeometry(f"{self.name}: no projection of its states is stored")
+        try:
+            return np.asarray(zarr.open_group(self.path, mode="r")["projection"][:])
+        except (OSError, KeyError, ValueError, RuntimeError):
+            raise NoGeometry(f"{self.name}: no projection of its states can be read") from None
