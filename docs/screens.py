@@ -27,7 +27,7 @@ async def draw(into: Path) -> None:
     from wantui.tui.settings import TuiSettings
 
     place = state_place()
-    changes = {"latent_analysis_settings.store_latents": "true"}
+    changes = {"attention_analysis_settings.store_attention": "true"}
     save_drafts(place.directory, Drafts(welcomed=True, changes=changes))
     app = WantuiApp(place, TuiSettings(preview_seconds=1), host="gpu1")
     async with app.run_test(size=SIZE) as pilot:
@@ -69,6 +69,8 @@ async def draw(into: Path) -> None:
         keep("library")
         await pilot.press("5")
         await until(lambda: getattr(app.screen, "shown", None))
+        await pilot.press("a")
+        await pilot.pause(3.0)
         keep("analysis")
     stop_engine(place.directory, now=True)
 

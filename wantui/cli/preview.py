@@ -77,11 +77,17 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
         f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames at {recipe.fps} fps, "
         f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
+        + (f", weights by {method}" if (method := _weighting(batch)) else "")
     )
     for cost in found[1:]:
         print_line(f"{cost.about}: {cost.text} ({cost.basis})")
     for refusal in batch.refusals:
         print_line(f"not run by this version: {refusal}")
+
+
+def _weighting(batch: "Outline") -> str | None:
+    weighted = any(mark.weight != 1 for variation in batch.variations for mark in variation.marks)
+    return batch.config.settings.prompt_settings.embedding_method if weighted else None
 
 
 def _costs(batch: "Outline") -> "list[Cost]":

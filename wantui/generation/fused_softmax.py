@@ -1,7 +1,6 @@
 """`mean_over_heads` as one kernel, which keeps a block's map at under one per cent of the block's time."""
 
 import math
-from typing import Any
 
 import torch
 import triton
@@ -43,23 +42,23 @@ def fused_mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
 
 @triton.jit
 def _kernel(
-    query: Any,
-    key: Any,
-    found: Any,
-    places: Any,
-    heads: Any,
-    columns: Any,
-    dim: Any,
-    query_of_place: Any,
-    query_of_head: Any,
-    key_of_column: Any,
-    key_of_head: Any,
-    scale: Any,
-    rest: Any,
+    query,
+    key,
+    found,
+    places,
+    heads,
+    columns,
+    dim,
+    query_of_place,
+    query_of_head,
+    key_of_column,
+    key_of_head,
+    scale,
+    rest,
     ROWS_: tl.constexpr,  # noqa: N803
     COLUMNS: tl.constexpr,  # noqa: N803
     DIM: tl.constexpr,  # noqa: N803
-) -> None:
+):
     rows = (tl.program_id(0) * ROWS_ + tl.arange(0, ROWS_))[:, None]
     cols = tl.arange(0, COLUMNS)[None, :]
     along, down = tl.arange(0, DIM)[None, :], tl.arange(0, DIM)[:, None]

@@ -46,7 +46,8 @@ class Welcome(ModalScreen[None]):
 
         app = cast("WantuiApp", self.app)
         self._seen(app)
-        app.drafts.config, app.drafts.text, app.drafts.changes, app.drafts.template = "nano", None, {}, DEMO
+        app.drafts.config, app.drafts.text, app.drafts.template = "nano", None, DEMO
+        app.drafts.changes = {"attention_analysis_settings.store_attention": "true"}
         self.dismiss()
         screen = app.show_screen("compose")
         assert isinstance(screen, ComposeScreen)
