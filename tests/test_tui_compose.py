@@ -100,9 +100,10 @@ def test_one_key_puts_the_batch_on_the_queue() -> None:
 def test_a_batch_that_this_version_cannot_make_says_why_and_leaves_nothing() -> None:
     async def test() -> None:
         async with application() as it:
-            await it.press("t")
-            await it.paste("a (circle:2.5)")
-            await it.until(lambda: "weights words" in it.cells("#cost Cells"))
+            await go_to(it, "attention_analysis_settings.store_attention")
+            await it.press("space", "t")
+            await it.paste("a circle")
+            await it.until(lambda: "marks no word" in it.cells("#cost Cells"))
             await it.press("f5")
             await it.until(lambda: "this batch cannot be made" in it.said())
             assert not Queue(state_place().directory).batches()
