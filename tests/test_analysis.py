@@ -76,6 +76,8 @@ def test_a_group_that_takes_more_room_is_found_with_its_effect(tmp_path: Path) -
     assert found.spread is not None
     assert found.spread.p < 0.01
     assert "more spread" in verdict.text
+    assert set(found.apart) == {("wide", "narrow")}
+    assert found.apart["wide", "narrow"] < 0.5  # both lie around the same place
 
 
 def test_groups_that_are_alike_are_called_different_as_often_as_they_should_be(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_batch_outlives_its_client_and_can_be_watched_from_elsewhere(start: St
     machine.until(lambda: machine.queue.running())
     os.killpg(client.pid, signal.SIGHUP)  # the terminal goes away
     client.communicate()
-    code, out, err = machine.call("watch", "--json")
+    code, out, err = machine.call("watch", "1", "--json")
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["done"] == 4
     assert [video.state for video in manifest_of(machine.root / "batch").videos] == ["done"] * 4

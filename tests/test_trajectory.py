@@ -213,6 +213,17 @@ def test_c8_a_random_walk_has_its_known_spectrum_straightness_and_turning() -> N
         assert value(random_walk(drawn), metric) == pytest.approx(value(drawn, metric), rel=0.02)
 
 
+def test_c10_a_path_that_its_spectrum_alone_has_made_is_no_different_from_its_null() -> None:
+    variances = np.random.default_rng(8).lognormal(size=16)
+    axes = np.repeat(variances, 2000)
+    noise = np.random.default_rng(9).standard_normal(axes.size)
+    sigmas = grid(20, 3)[:, None]
+    found = of(np.sqrt((1 - sigmas) ** 2 * axes + sigmas**2) * noise, sigmas[:, 0])
+    null = gaussian_flow(sigmas[:, 0], variances)
+    for metric in METRICS:
+        assert value(found, metric) == pytest.approx(value(null, metric), rel=0.05, abs=0.02), metric
+
+
 def test_a_null_walk_keeps_the_lengths_of_the_steps() -> None:
     found = of(np.random.default_rng(4).normal(size=(12, 100)).cumsum(0))
     assert random_walk(found).lengths == pytest.approx(found.lengths)

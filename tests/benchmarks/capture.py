@@ -135,7 +135,7 @@ class Way:
 
 @click.command()
 @click.option("--model", type=click.Choice(["nano", *SIZES]), default="nano", show_default=True)
-@click.option("--rounds", default=12, show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 50 - EARLIER - 1), default=12, show_default=True)
 @click.option("--threads", type=int, help="Of torch on a CPU.")
 @click.option("--only", default="", help="Ways to capture whose name holds this.")
 def main(model: str, rounds: int, threads: int | None, only: str) -> None:
@@ -172,7 +172,7 @@ def main(model: str, rounds: int, threads: int | None, only: str) -> None:
         plain = Way(pipeline, recipe, None, folder)
         captured = Way(pipeline, recipe, capture, folder / str(number))
         pairs = []
-        for turn in range(min(rounds, 45)):
+        for turn in range(rounds):
             first, second = (plain, captured) if turn % 2 else (captured, plain)
             times = {first: first.one(), second: second.one()}
             pairs.append((times[plain], times[captured]))

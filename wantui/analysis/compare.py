@@ -9,7 +9,7 @@ import numpy as np
 
 from wantui.analysis.groups import CannotCompare, Described, Group, Matched, describe
 from wantui.analysis.read import comparable, read_batch
-from wantui.analysis.spread import Permuted, dispersion, permanova, permdisp, squared_distances, to_centroid
+from wantui.analysis.spread import Permuted, dispersion, divergence, permanova, permdisp, squared_distances, to_centroid
 from wantui.analysis.statistics import (
     Effect,
     Floats,
@@ -86,6 +86,8 @@ class Comparison:
     """PERMANOVA of the final states."""
     spread: Permuted | None
     """PERMDISP of the final states."""
+    apart: Mapping[tuple[str, str], float]
+    """By pair of groups: |mean paired difference of the final states|^2 / D, without bias; below 0 by chance."""
     dispersion: Mapping[str, Floats]
     """By group: [S + 1] sqrt(W^2 / D) at each noise level."""
     sigmas: Floats
@@ -193,6 +195,7 @@ def compare(
         omnibus(own),
         room.location(matched) if room is not None else None,
         room.spread(matched) if room is not None else None,
+        room.apart(matched, pairs) if room is not None else {},
         room.curves if room is not None else {},
         first.sigmas,
         (float(np.quantile(band, 0.025)), float(np.quantile(band, 0.975))),
@@ -222,6 +225,8 @@ class _Room:
 
     final: Floats
     """[videos, videos] squared distances of the final states / D, groups one after the other."""
+    ends: Floats
+    """[groups, videos, k] final states."""
     to_centroid: Mapping[str, Floats]
     curves: Mapping[str, Floats]
 
@@ -244,7 +249,13 @@ class _Room:
             group.name: to_centroid(distances[g * n : (g + 1) * n, g * n : (g + 1) * n])
             for g, group in enumerate(groups)
         }
-        return cls(distances, own, curves)
+        ends = np.stack([projected[group.name][:, -1] for group in groups]).astype(np.float64) / np.sqrt(dimension)
+        return cls(distances, ends, own, curves)
+
+    def apart(self, matched: Matched, pairs: Sequence[tuple[int, int]]) -> dict[tuple[str, str], float]:
+        seeds, names = len(matched.seeds), [group.name for group in matched.groups]
+        by_seed = self.ends.reshape(len(names), seeds, -1, self.ends.shape[2]).mean(2)
+        return {(names[i], names[j]): divergence(by_seed[i] - by_seed[j]) for i, j in pairs}
 
     def location(self, matched: Matched) -> Permuted:
         return permanova(self.final, matched.cells)

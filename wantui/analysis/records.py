@@ -63,6 +63,7 @@ def comparison_record(found: Comparison) -> dict[str, Any]:
         "omnibus_p": found.omnibus_p,
         "permanova": None if found.location is None else asdict(found.location),
         "permdisp": None if found.spread is None else asdict(found.spread),
+        "apart": [{"one": one, "other": other, "squared": value} for (one, other), value in found.apart.items()],
         "null_band": found.null_band,
         "null_rate": found.null_rate,
         "metrics": {name: {group: asdict(d) for group, d in own.items()} for name, own in found.described.items()},

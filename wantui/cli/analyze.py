@@ -222,6 +222,8 @@ def _tell(found: "Comparison") -> None:
             f"p {found.location.p:.3g}",
             indent=2,
         )
+    for (one, other), squared in found.apart.items():
+        print_line(f"  means of {one} and {other}: {max(squared, 0) ** 0.5:.3g} sqrt(D) apart at the end")
     low, high = found.null_band
     if low == low:
         print_line(
