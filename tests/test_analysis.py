@@ -59,7 +59,7 @@ def made_up(
                         trajectory(path @ path.T, SIGMAS, DIMENSION),
                         dimension=DIMENSION,
                         path=place,
-                        tokens=4,
+                        words=4,
                     )
                 )
     return videos
@@ -180,7 +180,7 @@ def test_prompts_of_different_length_are_warned_of(tmp_path: Path) -> None:
     from dataclasses import replace
 
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
-    videos = [replace(video, tokens=9) if video.choices[3] == "one" else video for video in videos]
+    videos = [replace(video, words=9) if video.choices[3] == "one" else video for video in videos]
     assert any("different lengths in words" in warning for warning in compare(videos, by="1").warnings)
 
 

@@ -133,7 +133,7 @@ def compare(
         for group in groups
         if group.wordings == 1 and by != "prompt"
     ]
-    lengths = {group.name: np.mean([video.tokens for video in group.videos]) for group in groups}
+    lengths = {group.name: np.mean([video.words for video in group.videos]) for group in groups}
     if max(lengths.values()) - min(lengths.values()) >= 2:
         said = ", ".join(f"{name} {length:.1f}" for name, length in lengths.items())
         warnings.append(f"the prompts have different lengths in words ({said}): what differs may be the length")

@@ -35,7 +35,7 @@ def read_older(folder: Path) -> Iterator[Video]:
             "prompt": prompt,
             "choices": {},
             "seed": int(metadata.get("seed") or int(directory.name.removeprefix("vid_"))),
-            "tokens": len(prompt.split()),
+            "words": len(prompt.split()),
         }
         try:
             found, shape = _older_trajectory(directory)

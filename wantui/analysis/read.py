@@ -74,7 +74,7 @@ def _video(
         "seed": entry.seed,
         "settings": {name: getattr(recipe, name) for name in SAME_FOR_ALL},
         "attention": folder / entry.files["attention"] if "attention" in entry.files else None,
-        "tokens": len(recipe.prompt.split()),
+        "words": len(recipe.prompt.split()),
     }
     if "latents" not in entry.files:
         return Video(**known, why_not="it has no stored trajectory")

@@ -35,8 +35,8 @@ class Video:
     path: Path | None = None
     """The zarr group."""
     attention: Path | None = None
-    tokens: int = 0
-    """Words of the prompt, a confounder of any comparison of prompts."""
+    words: int = 0
+    """Of the prompt; a confounder of any comparison of prompts."""
 
     def value(self, metric: str) -> float:
         """NaN where there is no trajectory, or no such value."""

@@ -3,7 +3,6 @@
 Each tap takes from the device what it needs and hands it to one writing thread.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -43,9 +42,9 @@ class TrajectoryTap:
         self.writer = TrajectoryWriter(
             self.path, shape, start.sigmas, start.timesteps, self.recipe, self.earlier, self.resumable
         )
-        self.sigmas, self.scale = start.sigmas, math.sqrt(start.noise.numel())
+        self.sigmas, self.dimension = start.sigmas, start.noise.numel()
         self.gram = GramMatrix(len(start.sigmas), device)
-        self.projection = Projection(start.noise.numel(), device)
+        self.projection = Projection(self.dimension, device)
         self.projected: list[NDArray[np.float32]] = []
         self.power: list[NDArray[np.float64]] = []
         if steps_done == 0:
@@ -60,10 +59,7 @@ class TrajectoryTap:
             return
         self._take(step.latents)
         self._write(step.index + 1, step.latents, step.predicted_clean if self.writer.predicted is not None else None)
-        found = self.gram.figures(self.sigmas)
-        self.figures = {
-            name: value / self.scale if name in ("norm", "velocity") else value for name, value in found.items()
-        }
+        self.figures = self.gram.figures(self.sigmas, self.dimension)
 
     def _take(self, state: Tensor) -> None:
         self.gram.add(state)

@@ -56,15 +56,15 @@ class GramMatrix:
         fits = 4 * dimension * len(self.values) <= SHARE_OF_FREE_MEMORY * free
         return self.device if fits else torch.device("cpu")
 
-    def figures(self, sigmas: tuple[float, ...]) -> dict[str, float]:
-        """What is shown of the latest state x_i, with D values and d_i = x_i - x_{i-1}.
+    def figures(self, sigmas: tuple[float, ...], dimension: int) -> dict[str, float]:
+        """What is shown of the latest state x_i, with D = `dimension` values and d_i = x_i - x_{i-1}.
 
-        norm        |x_i| / sqrt(D), if `sigmas` were for states of D = 1; the caller divides
-        velocity    |d_i| / |sigma_i - sigma_{i-1}|
+        norm        |x_i| / sqrt(D)
+        velocity    |d_i| / (sqrt(D) |sigma_i - sigma_{i-1}|), per unit of noise level
         turning     angle between d_{i-1} and d_i, radians
         linearity   |x_i - x_0| / sum of |d_j| for j <= i; 1 is a straight line
         """
-        i, gram = self.size - 1, self.values
+        i, gram = self.size - 1, self.values / dimension
         found = {"norm": float(np.sqrt(gram[i, i]))}
         if i == 0:
             return found
