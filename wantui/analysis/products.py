@@ -10,9 +10,9 @@ from wantui.analysis.trajectory import Floats
 
 BLOCK_BYTES = 1 << 29
 """Of states in float32 that are held at a time while a Gram matrix is made from stored latents."""
-CHUNK = 1 << 14
+CHUNK = 1 << 13
 """Values of each state that are multiplied at a time; so many stay in a processor's caches."""
-PART = 8
+PART = 17
 """States that are read at a time."""
 
 
