@@ -144,7 +144,8 @@ def test_what_a_lost_claim_says_is_not_heard(queue: Queue) -> None:
     queue.take_back("w1", "signal SIGKILL", blame=True)
     new = claim(queue, "w2")
     assert (new.video, new.attempt) == (old.video, 2)
-    for say in (queue.done, queue.cancelled, lambda c: queue.failed(c, "no"), lambda c: queue.step(c, 0, 1, 0.1, 0.5)):
+    told = (lambda c: queue.failed(c, "no"), lambda c: queue.step(c, 0, 1, 0.1, 0.5), lambda c: queue.decoded(c, 1, 9))
+    for say in (queue.done, queue.cancelled, *told):
         with pytest.raises(LostClaim):
             say(old)
     queue.done(new)

@@ -18,6 +18,7 @@ from wantui.engine import worker as engine_worker
 from wantui.generation import make_video
 from wantui.models.catalogue import WanModel
 from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import ClipError, read_frames, read_tags
@@ -135,15 +136,14 @@ def test_resume_refuses_weights_that_have_changed(
 def test_a_failed_video_does_not_stop_the_batch(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    real = make_video.write_mp4
-
-    def failing(path: Path, *rest: Any) -> None:
-        if path.parent.name == "prompt_000":
-            raise error
-        real(path, *rest)
+    class Failing(make_video.ClipWriter):
+        def _encode(self, frame: Any) -> None:
+            if self.path.parent.name == "prompt_000":
+                raise error
+            super()._encode(frame)
 
     with monkeypatch.context() as patch:
-        patch.setattr(make_video, "write_mp4", failing)
+        patch.setattr(make_video, "ClipWriter", Failing)
         result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", *small)
     folder = batch(result)
     assert result.code == 1
@@ -255,7 +255,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_video_holds_the_queue_and_the_vi
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(make_video, "write_mp4", full)
+        patch.setattr(make_video.ClipWriter, "_encode", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 1, "--store-latents", *small)
     assert "the queue is held: no room is left in " in result.err
     folder = BatchFolder(next(Path("outputs").iterdir()))
@@ -266,6 +266,29 @@ def test_a_disk_that_is_full_in_the_middle_of_a_video_holds_the_queue_and_the_vi
     assert [json.loads(line) for line in result.out.splitlines()][-1]["done"] == 1
     assert not folder.checkpoint(0, 1).exists()
     assert not list(folder.root.rglob("*.partial"))
+
+
+def test_decoding_is_told_of_and_can_be_cancelled(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_worker, "DECODE_SECONDS", 0.0)
+    told = wantui("run", "--json", "-t", "a star", "--videos-per-variation", 1, *small)
+    events = [json.loads(line) for line in told.out.splitlines()]
+    assert [(e["frames"], e["count"]) for e in events if e["event"] == "decoded"] == [(i, 9) for i in range(1, 10)]
+    real = make_video.decode_frames
+
+    def cancelled(*arguments: Any) -> Any:
+        frames = real(*arguments)
+        yield next(frames)
+        queue = Queue(state_place().directory)
+        queue.cancel(max(row.id for row in queue.batches()))
+        yield from frames
+
+    monkeypatch.setattr(make_video, "decode_frames", cancelled)
+    result = wantui("run", "-t", "a ring", "--videos-per-variation", 1, "--batch-name", "given_up", *small)
+    folder = batch(result)
+    assert read_manifest(folder).videos[0].state == "cancelled"
+    assert not [name for name in files(folder.root) if ".mp4" in name or ".zarr" in name or "checkpoint" in name]
 
 
 def test_a_video_that_does_not_fit_is_made_on_the_next_rung_which_is_recorded(

@@ -21,7 +21,7 @@ from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.latents import TrajectoryWriter
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, read_manifest, start_folder, write_manifest
-from wantui.storage.mp4 import ClipError, read_frames, read_tags, write_mp4
+from wantui.storage.mp4 import FRAMES_WAITING, ClipError, ClipWriter, read_frames, read_tags, write_mp4
 
 
 def moving_bar(count: int, height: int = 32, width: int = 48) -> list[np.ndarray]:
@@ -66,6 +66,42 @@ def test_a_clip_has_its_frames_its_rate_and_its_recipe() -> None:
     # +faststart: the index comes before the pictures, so that a clip plays while it is copied.
     raw = Path("clip.mp4").read_bytes()
     assert raw.index(b"moov") < raw.index(b"mdat")
+
+
+def test_frames_are_encoded_while_the_next_come_and_few_of_them_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, encode = threading.Event(), ClipWriter._encode
+
+    def slowly(self: ClipWriter, frame: np.ndarray) -> None:
+        gate.wait()
+        encode(self, frame)
+
+    monkeypatch.setattr(ClipWriter, "_encode", slowly)
+    with ClipWriter(Path("clip.mp4"), 8, 20, {}) as clip:
+
+        def give() -> None:
+            for frame in moving_bar(20, width=96):
+                clip.write(frame)
+
+        giver = threading.Thread(target=give)
+        giver.start()
+        giver.join(0.2)
+        assert giver.is_alive()
+        assert clip.given == FRAMES_WAITING + 1  # the last of them waits to be taken
+        gate.set()
+        giver.join()
+        clip.finish()
+    assert len(list(read_frames(Path("clip.mp4")))) == 20
+    assert everything_here() == ["clip.mp4"]
+
+
+def test_an_encoder_that_fails_is_heard_of_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: ClipWriter, frame: np.ndarray) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(ClipWriter, "_encode", full)
+    with pytest.raises(OSError, match="full"):
+        write_mp4(Path("clip.mp4"), iter(moving_bar(9)), 8, 9, {})
+    assert everything_here() == []
 
 
 @pytest.mark.parametrize("given", [0, 8, 10])

@@ -371,6 +371,21 @@ def test_the_log_of_the_batch_is_shown(queue: Queue) -> None:
     on("monitor", test)
 
 
+def test_the_monitor_follows_the_decoding_of_a_video(queue: Queue) -> None:
+    add(queue, "kiss", 1)
+
+    async def test(it: Under) -> None:
+        taken = claim(queue)
+        queue.step(taken, 19, 20, 0.1, 0.02)
+        await it.until(lambda: "20/20  decodes" in it.text())
+        queue.decoded(taken, 4, 17)
+        await it.until(lambda: "decodes frame 4/17" in it.text())
+        queue.done(taken, seconds={"denoise": 1.0})
+        await it.until(lambda: "nothing runs" in it.text())
+
+    on("monitor", test)
+
+
 # The library
 
 

@@ -127,6 +127,9 @@ class Bars:
             self.eta.step(event)
             pace = f"{event.data['seconds']:.2f} s/step, all in {duration_in_words(self.eta.seconds())}"
             self.progress.update(self.tasks[video], completed=event.data["step"], total=event.data["steps"], pace=pace)
+        elif event.kind == "decoded" and video in self.tasks:
+            frames, count = event.data["frames"], event.data["count"]
+            self.progress.update(self.tasks[video], completed=frames, total=count, pace="frames decoded")
         elif event.kind in ("done", "failed", "cancelled"):
             self.eta.video_ended(video)
             self._remove(video)

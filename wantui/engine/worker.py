@@ -23,14 +23,13 @@ from wantui.engine.pipelines import check_weights, load_for
 from wantui.engine.record import Record, close_entry, entry_of, is_made
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
 from wantui.errors import UserError
-from wantui.generation.denoise import Step
 from wantui.generation.load import NotLoaded
-from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, Stepped, make_video
+from wantui.generation.make_video import Decoded, MadeVideo, Resumed, StartedAgain, Stepped, make_video
 from wantui.generation.memory import RUNGS, OutOfMemory, free_memory, gpu_is_lost, memory_figures, next_rung
 from wantui.generation.preview import LatentToRgb, PreviewTap, fit_latents_to_rgb
 from wantui.planning import Recipe
 from wantui.queue.database import QueueError, Unavailable
-from wantui.queue.queue import LostClaim, Queue
+from wantui.queue.queue import LostClaim, Queue, Wish
 from wantui.queue.rows import Claim
 from wantui.storage.files import VideoFiles, discard, video_files
 from wantui.storage.layout import BatchFolder
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 120.0
 """After so long with nothing to do a worker ends, and the GPU's memory is free."""
 POLL_SECONDS = 0.2
+DECODE_SECONDS = 0.5
+"""Between two times that decoding is told of, and wishes are asked for."""
 QUEUE_SECONDS = 2.0
 """Between two tries to write a queue that could not be written."""
 PR_SET_PDEATHSIG = 1
@@ -49,7 +50,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stopped(Exception):
-    """The video was closed between two steps, for the reason that the text says; it goes on later."""
+    """The video was closed between two steps or frames, for the reason that the text says; it goes on later."""
 
 
 class Cancelled(Exception):
@@ -173,6 +174,7 @@ class Worker:
         assert self.colours is not None
         preview = PreviewTap(self.colours, files.preview)
         step_seconds: list[float] = []
+        told = time.monotonic()
         with closing(make_video(pipeline, recipe, files, (preview,))) as events:
             for event in events:
                 match event:
@@ -181,7 +183,13 @@ class Worker:
                         figures: dict[str, Any] = {name: round(value, 6) for name, value in found.items()}
                         if preview.is_new:
                             figures["preview"] = str(files.preview)
-                        self._step(claim, step, figures | memory_figures(pipeline._execution_device))
+                        figures |= memory_figures(pipeline._execution_device)
+                        wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma, **figures)
+                        self._heed(wish, f"after step {step.index + 1} of {step.count}")
+                    case Decoded(frames, count):
+                        if time.monotonic() - told >= DECODE_SECONDS:
+                            told = time.monotonic()
+                            self._heed(self.queue.decoded(claim, frames, count), f"after frame {frames} of {count}")
                     case Resumed(steps_done):
                         log.info("%s goes on after step %d", claim.title, steps_done)
                         self.queue.tell("resumed video", claim.batch, claim.video, steps_done=steps_done)
@@ -200,13 +208,12 @@ class Worker:
         self.queue.done(claim, device=str(pipeline._execution_device.type), **said)
         log.info("%s done in %.1f s", claim.title, time.monotonic() - began)
 
-    def _step(self, claim: Claim, step: Step, figures: dict[str, Any]) -> None:
-        wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma, **figures)
+    def _heed(self, wish: Wish, place: str) -> None:
+        """Leave the video where users, or the engine, want it left."""
         if wish == "cancel":
             raise Cancelled
         if wish == "pause" or self.stopping:
-            reason = "paused" if wish == "pause" else "the engine stops"
-            raise Stopped(f"{reason} after step {step.index + 1} of {step.count}")
+            raise Stopped(f"{'paused' if wish == 'pause' else 'the engine stops'} {place}")
 
     def _wait_for_queue(self, error: Exception) -> None:
         """Until the queue can be written again; then give back what we were making, to go on from where it is."""

@@ -27,7 +27,7 @@ from wantui.storage.background import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.files import VideoFiles, discard
 from wantui.storage.latents import NotWhole
-from wantui.storage.mp4 import write_mp4
+from wantui.storage.mp4 import ClipWriter
 
 
 class Tap(Protocol):
@@ -53,6 +53,15 @@ class StartedAgain:
 
 
 @dataclass(frozen=True)
+class Decoded:
+    """A frame was decoded, and is being encoded."""
+
+    frames: int
+    """So far."""
+    count: int
+
+
+@dataclass(frozen=True)
 class MadeVideo:
     """What is known of a finished video."""
 
@@ -74,8 +83,8 @@ class Stepped:
 
 def make_video(
     pipeline: WanPipeline, recipe: Recipe, files: VideoFiles, listeners: Sequence[Tap] = ()
-) -> Generator[Resumed | StartedAgain | Stepped | MadeVideo, None, None]:
-    """Make one video; yields each denoising step, and at last what was made.
+) -> Generator[Resumed | StartedAgain | Stepped | Decoded | MadeVideo, None, None]:
+    """Make one video; yields each denoising step and each decoded frame, and at last what was made.
 
     Args:
         listeners: are told of every step before it is yielded.
@@ -118,8 +127,12 @@ def make_video(
             "wantui": recipe.to_json(),
             "wantui_made_with": json.dumps({**made_with(pipeline, recipe), "latents_sha256": digest}),
         }
-        pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decode_frames(pipeline, latents))
-        write_mp4(files.clip, sheet.watch(pixels), recipe.fps, recipe.frames, tags)
+        with ClipWriter(files.clip, recipe.fps, recipe.frames, tags) as clip:
+            pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decode_frames(pipeline, latents))
+            for count, frame in enumerate(sheet.watch(pixels), start=1):
+                clip.write(frame)
+                yield Decoded(count, recipe.frames)
+            clip.finish()
         published.append(files.clip)
         sheet.write(files.sheet)
         published.append(files.sheet)

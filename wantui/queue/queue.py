@@ -216,12 +216,14 @@ class Queue(QueueView):
             self._set(claim, "step = ?, steps = ?", (index + 1, count))
             said = {"step": index + 1, "steps": count, "seconds": round(seconds, 4), "sigma": sigma, **figures}
             self._tell("step", claim.batch, claim.video, **said)
-            row = db.execute(
-                "SELECT video.cancel, batch.paused OR EXISTS (SELECT 1 FROM hold WHERE kind = 'paused') AS paused "
-                "FROM video JOIN batch ON batch.id = video.batch WHERE video.id = ?",
-                (claim.video,),
-            ).fetchone()
-        return "cancel" if row["cancel"] else "pause" if row["paused"] else "go on"
+            return _wish(db, claim)
+
+    def decoded(self, claim: Claim, frames: int, count: int) -> Wish:
+        """Say that so many frames are decoded; returns what users want to happen now."""
+        with self._change() as db:
+            self._set(claim, "worker = worker", ())
+            self._tell("decoded", claim.batch, claim.video, frames=frames, count=count)
+            return _wish(db, claim)
 
     def check(self, claim: Claim) -> None:
         """Make sure that a video is still this claim's.
@@ -328,6 +330,15 @@ class Queue(QueueView):
             many = "1 video was" if count == 1 else f"{count} videos were"
             self.hold("interrupted", f"{many} interrupted when the engine ended")
         return int(count)
+
+
+def _wish(db: sqlite3.Connection, claim: Claim) -> Wish:
+    row = db.execute(
+        "SELECT video.cancel, batch.paused OR EXISTS (SELECT 1 FROM hold WHERE kind = 'paused') AS paused "
+        "FROM video JOIN batch ON batch.id = video.batch WHERE video.id = ?",
+        (claim.video,),
+    ).fetchone()
+    return "cancel" if row["cancel"] else "pause" if row["paused"] else "go on"
 
 
 def _which(batch: int, number: int | None) -> tuple[str, tuple[int, ...]]:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,15 @@ from pydantic import ValidationError
 
 from wantui.errors import UserError
 from wantui.planning import Recipe
-from wantui.storage.atomic import whole_file
+from wantui.storage.atomic import partial_path, sync
+from wantui.storage.background import BackgroundWriter
 
 CRF = "18"
 """Quality of H.264; 18 is visually lossless for most pictures."""
 X264_PARAMETERS = "mbtree=0"
 """With macroblock trees, x264's vector code makes other bits from run to run where a picture is small."""
+FRAMES_WAITING = 8
+"""Frames that are decoded and not encoded yet."""
 Frame = NDArray[np.uint8]
 
 
@@ -24,29 +29,91 @@ class ClipError(UserError):
     """A clip that cannot be read, or was not made by wantui."""
 
 
+class ClipWriter:
+    """Encodes frames, uint8 [height, width, rgb], on a thread of its own while the next ones are decoded.
+
+    A context: what ends it before `finish` leaves nothing behind.
+
+    Args:
+        count: frames that there will be.
+    """
+
+    def __init__(self, path: Path, fps: int, count: int, tags: dict[str, str]) -> None:
+        self.path, self.partial, self.fps, self.count, self.tags = path, partial_path(path), fps, count, tags
+        self.thread = BackgroundWriter(FRAMES_WAITING)
+        self.given = 0
+        self.container: Any = None
+        self.stream: Any = None
+
+    def __enter__(self) -> "ClipWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thread.close()
+        if self.container is not None:
+            with suppress(Exception):  # it had no whole clip in it
+                self.container.close()
+        self.partial.unlink(missing_ok=True)
+
+    def write(self, frame: Frame) -> None:
+        """Hand over the next frame; waits where too many have not been encoded yet.
+
+        Raises:
+            Exception: an earlier frame could not be encoded or written.
+        """
+        self.given += 1
+        self.thread.submit(partial(self._encode, frame))
+
+    def finish(self) -> None:
+        """Write the end of the clip, read it back, and give it its name.
+
+        Raises:
+            RuntimeError: another number of frames came, or can be read back.
+        """
+        self.thread.submit(self._end)
+        self.thread.flush()
+        read_back = sum(1 for _ in read_frames(self.partial)) if self.given else 0
+        if not self.given == read_back == self.count:
+            raise RuntimeError(
+                f"{self.path.name}: {self.given} frames encoded and {read_back} read back, {self.count} expected"
+            )
+        sync(self.partial)
+        self.partial.replace(self.path)
+        sync(self.path.parent)
+
+    def _encode(self, frame: Frame) -> None:
+        import av
+
+        if self.container is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            options = {"movflags": "+faststart+use_metadata_tags"}
+            self.container = av.open(str(self.partial), "w", format="mp4", options=options)
+            self.container.metadata.update(self.tags)
+            parameters = {"crf": CRF, "x264-params": X264_PARAMETERS}
+            self.stream = self.container.add_stream("libx264", rate=self.fps, options=parameters)
+            self.stream.pix_fmt = "yuv420p"
+            self.stream.height, self.stream.width = frame.shape[:2]
+        self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+
+    def _end(self) -> None:
+        if self.container is not None:
+            container, self.container = self.container, None
+            try:
+                container.mux(self.stream.encode())
+            finally:
+                container.close()
+
+
 def write_mp4(path: Path, frames: Iterable[Frame], fps: int, count: int, tags: dict[str, str]) -> None:
-    """Encode `count` frames, uint8 [height, width, rgb], as they come.
+    """Encode `count` frames as they come.
 
     Raises:
         RuntimeError: another number of frames came, or can be read back.
     """
-    import av
-
-    with whole_file(path) as partial:
-        options = {"movflags": "+faststart+use_metadata_tags"}
-        with av.open(str(partial), "w", format="mp4", options=options) as container:
-            container.metadata.update(tags)
-            stream = container.add_stream("libx264", rate=fps, options={"crf": CRF, "x264-params": X264_PARAMETERS})
-            stream.pix_fmt = "yuv420p"
-            given = 0
-            for given, frame in enumerate(frames, start=1):
-                if given == 1:
-                    stream.height, stream.width = frame.shape[:2]
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
-        read_back = sum(1 for _ in read_frames(partial)) if given else 0
-        if not given == read_back == count:
-            raise RuntimeError(f"{path.name}: {given} frames encoded and {read_back} read back, {count} expected")
+    with ClipWriter(path, fps, count, tags) as clip:
+        for frame in frames:
+            clip.write(frame)
+        clip.finish()
 
 
 def read_frames(path: Path) -> Iterator[Frame]:

@@ -29,6 +29,9 @@ class Trail:
     preview_step: int = 0
     memory: dict[str, int] = field(default_factory=dict)
     loading: bool = False
+    decoded: int = 0
+    """Frames."""
+    frames: int = 0
 
     @property
     def pace(self) -> float | None:
@@ -75,5 +78,8 @@ class Trails:
                 self.of[event.video].loading = True
             elif event.kind == "step":
                 self.of.setdefault(event.video, Trail(event.batch, event.video)).add(event.data)
+            elif event.kind == "decoded" and event.video in self.of:
+                trail = self.of[event.video]
+                trail.decoded, trail.frames = int(event.data["frames"]), int(event.data["count"])
             elif event.kind in FINISHED:
                 self.of.pop(event.video, None)
