@@ -13,6 +13,7 @@ from wantui.engine.forecast import Forecast
 from wantui.gpu.sampler import GpuState, Sample
 from wantui.models.catalogue import NANO, find_model
 from wantui.planning import estimate_memory, estimate_seconds, outline_batch, past_videos
+from wantui.planning.arithmetic import forward_flops
 from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo
 
@@ -35,12 +36,32 @@ def test_more_steps_take_longer_and_heun_evaluates_nearly_twice() -> None:
     assert estimate_seconds(more, "cpu", past({})).value == pytest.approx((2 * 40 - 1) * 0.1 + 0.5)
 
 
-@pytest.mark.parametrize("change", [{"width": 256}, {"frames": 33}, {"guidance_scale": 1.0}, {"model": "wan2.1-14b"}])
-def test_nothing_is_foretold_from_videos_of_other_work(change: dict[str, Any]) -> None:
+@pytest.mark.parametrize("change", [{"model": "wan2.1-14b"}, {"dtype": "bfloat16"}])
+def test_nothing_is_foretold_from_videos_of_another_model(change: dict[str, Any]) -> None:
     found = estimate_seconds(RECIPE.model_copy(update=change), "cpu", past({}))
     assert found.value is None
     assert "not known" in found.basis
     assert estimate_seconds(RECIPE, "cuda", past({})).value is None
+
+
+def test_another_size_of_the_same_model_is_scaled_by_what_it_computes_and_says_so() -> None:
+    unguided = estimate_seconds(RECIPE.model_copy(update={"guidance_scale": 1.0}), "cpu", past({}))
+    assert unguided.value == pytest.approx(20 * 0.05 + 0.5)
+    larger = RECIPE.model_copy(update={"width": 128, "height": 128, "frames": 17})
+    work = forward_flops(NANO, 128, 128, 17) / forward_flops(NANO, 32, 32, 9)
+    found = estimate_seconds(larger, "cpu", past({}))
+    assert found.value == pytest.approx(20 * 0.1 * work + 0.5 * (128 * 128 * 17) / (32 * 32 * 9))
+    assert "scaled by arithmetic" in found.basis
+    assert "from 1 of 32x32, 9 frames made here" in found.basis
+
+
+def test_the_size_that_is_nearest_in_work_is_scaled_from() -> None:
+    near, far = RECIPE.model_copy(update={"width": 128, "height": 112}), RECIPE
+    known = past({}, recipe=far) + past({"seconds": {"step": 1.0, "decode": 0.5}}, recipe=near)
+    found = estimate_seconds(RECIPE.model_copy(update={"width": 128, "height": 128}), "cpu", known)
+    assert "of 128x112" in found.basis
+    assert found.value is not None
+    assert found.value > 20
 
 
 def test_memory_is_that_of_the_latest_like_video_or_else_of_the_weights() -> None:

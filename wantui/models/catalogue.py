@@ -34,6 +34,12 @@ class WanModel:
     blocks: int = 30
     """Of a transformer, and heads of each of them: those of Wan 2.1 1.3B."""
     heads: int = 12
+    dim: int = 1536
+    """Width of the transformer, and of its feed-forward layers."""
+    feed_forward: int = 8960
+    text_dim: int = 4096
+    """Width of a text embedding, and of a timestep's."""
+    time_dim: int = 256
     flow_shift: float | None = None
     """The published flow shift; None where it goes by size: 3.0 at 480p, 5.0 at 720p."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -71,6 +77,10 @@ NANO = WanModel(
     is_local=True,
     blocks=8,
     heads=6,
+    dim=192,
+    feed_forward=768,
+    text_dim=128,
+    time_dim=128,
     flow_shift=3.0,
     dtype="float32",
     weights=24_000_000,
@@ -86,6 +96,8 @@ CATALOGUE = (
         "Wan 2.1, 480p and 720p",
         blocks=40,
         heads=40,
+        dim=5120,
+        feed_forward=13824,
         weights=40_500_000_000,
     ),
     WanModel(
@@ -95,6 +107,8 @@ CATALOGUE = (
         latent_channels=48,
         spatial_compression=16,
         heads=24,
+        dim=3072,
+        feed_forward=14336,
         flow_shift=5.0,
         weights=24_200_000_000,
     ),
@@ -104,6 +118,8 @@ CATALOGUE = (
         "Wan 2.2, two transformers, 480p and 720p",
         blocks=40,
         heads=40,
+        dim=5120,
+        feed_forward=13824,
         flow_shift=12.0,
         boundary_ratio=0.875,
         weights=69_100_000_000,
@@ -155,6 +171,10 @@ def read_directory(directory: Path) -> WanModel:
         patch=transformer.get("patch_size", [1, 2, 2])[1],
         blocks=transformer.get("num_layers", 40),
         heads=transformer.get("num_attention_heads", 40),
+        dim=transformer.get("num_attention_heads", 40) * transformer.get("attention_head_dim", 128),
+        feed_forward=transformer.get("ffn_dim", 13824),
+        text_dim=transformer.get("text_dim", 4096),
+        time_dim=transformer.get("freq_dim", 256),
         # As for the published models of the same form: what a scheduler's file says does not know the size.
         flow_shift=12.0 if boundary_ratio is not None else 5.0 if spatial_compression == 16 else None,
         boundary_ratio=boundary_ratio,

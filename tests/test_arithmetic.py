@@ -1,0 +1,45 @@
+"""What a pass through a transformer computes, against torch's own counter and the published sizes."""
+
+import pytest
+import torch
+from conftest import FORMS
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from wantui.generation.load import load_pipeline
+from wantui.models.catalogue import NANO, WanModel, find_model
+from wantui.planning.arithmetic import forward_flops
+
+
+def counted(model: WanModel, width: int, height: int, frames: int) -> int:
+    pipeline = load_pipeline(model, None, "float32", torch.device("cpu"))
+    transformer = pipeline.transformer
+    shape = model.latent_shape(width, height, frames)
+    tokens = shape[1] * (shape[2] // model.patch) * (shape[3] // model.patch)
+    timestep = torch.full((1, tokens) if pipeline.config.expand_timesteps else (1,), 500.0)
+    # The fused kernels of a CPU are not counted.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        transformer(torch.randn(1, *shape), timestep, torch.randn(1, 512, model.text_dim), return_dict=False)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_count_is_torchs_for_every_form(tiny_models: dict[str, WanModel], form: str) -> None:
+    model = tiny_models[form]
+    side = 2 * model.size_multiple
+    assert forward_flops(model, 2 * side, side, 9) == counted(model, 2 * side, side, 9)
+
+
+def test_the_count_is_torchs_for_nano() -> None:
+    assert forward_flops(NANO, 128, 128, 17) == counted(NANO, 128, 128, 17)
+
+
+def test_the_published_sizes_take_what_is_known_of_them() -> None:
+    # 283 and 1,676 TFLOP for one pass at 480x832x81.
+    assert forward_flops(find_model("wan2.1-1.3b"), 832, 480, 81) == pytest.approx(283e12, rel=0.005)
+    assert forward_flops(find_model("wan2.1-14b"), 832, 480, 81) == pytest.approx(1676e12, rel=0.005)
+
+
+def test_sizes_of_a_directory_are_those_of_its_transformer(tiny_models: dict[str, WanModel]) -> None:
+    model = tiny_models["wan2.1"]
+    assert (model.dim, model.feed_forward, model.text_dim, model.blocks, model.heads) == (24, 32, 32, 2, 2)
