@@ -1,7 +1,7 @@
 """What a batch will take in time and memory, judged by the videos that were made on this machine before.
 
-There is no model of the hardware here: a figure comes from a video of the same work, is scaled by arithmetic from one of
-the same model in another size (and says so), or is not given.
+A figure comes from a video of the same work, or is scaled by arithmetic from one of the same model in another size (and
+says so), or is not given: there is no model of the hardware here.
 """
 
 import math
