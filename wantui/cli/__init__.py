@@ -26,7 +26,7 @@ COMMANDS = {
     "serve": ("wantui.cli.serve", "The terminal application in a browser."),
     "rerun": ("wantui.cli.rerun", "Make a clip again from the recipe in it, and compare."),
     "config": ("wantui.cli.config", "Validate, show and describe configs."),
-    "models": ("wantui.cli.models", "The models that wantui knows."),
+    "models": ("wantui.cli.models", "The models that wantui knows, and fetching their weights."),
     "doctor": ("wantui.cli.doctor", "Check this machine; each line says what to do."),
 }
 

@@ -1,4 +1,4 @@
-"""wantui models: which models there are, and which of them are on this machine."""
+"""wantui models: which models there are, which of them are on this machine, and fetching them."""
 
 import json
 import os
@@ -38,3 +38,24 @@ def ls(as_json: bool) -> None:
         add_row(table, row["name"], row["weights"], row["description"], location)
     print_table(table)
     click.echo("Any other hub id (owner/name) or local diffusers directory of a Wan pipeline works as well.", err=True)
+
+
+@command.command("fetch")
+@click.argument("name")
+@click.option("--revision", help="Branch, tag or commit.")
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched.")
+def fetch(name: str, revision: str | None, dry_run: bool) -> None:
+    """Fetch the weights of NAME from the hub; a broken download is gone on with."""
+    from wantui.models import fetch as fetching
+    from wantui.models.catalogue import find_model
+    from wantui.words import bytes_in_words
+
+    model = find_model(name)
+    if model.is_local:
+        click.echo(f"{model.name} is on this machine: {model.location}", err=True)
+        return
+    if dry_run:
+        missing = fetching.look(model, revision)
+        click.echo(f"{missing.files} files, {bytes_in_words(missing.bytes)}")
+        return
+    click.echo(fetching.fetch(model, revision))

@@ -1,0 +1,94 @@
+"""Fetching weights, with a hub that is made up: what is asked of it, and what is said when it refuses."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+from conftest import Wantui
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+from wantui.models.fetch import PARTS
+
+
+class Hub:
+    """Stands in for `snapshot_download`."""
+
+    def __init__(self, error: Exception | None = None, *sizes: int) -> None:
+        self.error, self.sizes = error, sizes
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, repo: str, **options: Any) -> Any:
+        self.asked.append((repo, options))
+        if self.error is not None:
+            raise self.error
+        if options.get("dry_run"):
+            return [SimpleNamespace(will_download=size > 0, file_size=abs(size)) for size in self.sizes]
+        return "/cache/snapshots/abc"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    found = Hub(None, 3_000_000_000, -5_000_000_000, 200)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", found)
+    return found
+
+
+def test_what_is_missing_is_fetched_at_the_revision_that_is_asked_for(wantui: Wantui, hub: Hub) -> None:
+    result = wantui("models", "fetch", "wan2.1-1.3b", "--revision", "v1")
+    assert (result.code, result.out) == (0, "/cache/snapshots/abc\n")
+    repo, options = hub.asked[-1]
+    assert repo == "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    assert options == {"revision": "v1", "allow_patterns": PARTS}
+
+
+def test_a_dry_run_says_what_is_missing_and_fetches_nothing(wantui: Wantui, hub: Hub) -> None:
+    assert wantui("models", "fetch", "wan2.1-14b", "--dry-run").out == "2 files, 3.0 GB\n"
+    assert all(options["dry_run"] for _, options in hub.asked)
+
+
+def test_without_room_nothing_is_fetched(wantui: Wantui, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_000_000_000))
+    result = wantui("models", "fetch", "wan2.1-1.3b")
+    assert result.code == 2
+    assert "needs 3.0 GB more, and 2.0 GB are free" in result.err
+    assert "HF_HOME" in result.err
+    assert len(hub.asked) == 1
+
+
+RESPONSE: Any = SimpleNamespace(headers={}, request=None)
+REFUSALS = {
+    "gated": (GatedRepoError("gated", response=RESPONSE), "must grant access first"),
+    "unknown": (RepositoryNotFoundError("none", response=RESPONSE), "the hub has no such model"),
+    "revision": (RevisionNotFoundError("none", response=RESPONSE), "it has no revision 'v9'"),
+    "network": (ConnectionError("Name or service not known"), "Name or service not known. What was fetched stays"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_what_cannot_be_fetched_is_said_with_its_reason(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    error, said = REFUSALS[refusal]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", Hub(error))
+    result = wantui("models", "fetch", "Wan-AI/Some-Model", "--revision", "v9")
+    assert result.code == 2
+    assert said in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_reason_that_the_client_has_wrapped_is_found(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapped = RuntimeError("dry run cannot be performed")
+    wrapped.__cause__ = REFUSALS["gated"][0]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", Hub(wrapped))
+    assert "must grant access first" in wantui("models", "fetch", "Wan-AI/Some-Model").err
+
+
+def test_what_is_on_this_machine_is_not_fetched(wantui: Wantui, hub: Hub) -> None:
+    result = wantui("models", "fetch", "nano")
+    assert result.code == 0
+    assert "nano is on this machine" in result.err
+    assert hub.asked == []
+    assert Path("outputs").exists() is False
