@@ -125,9 +125,8 @@ def _not_here(model: WanModel, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"the weights of {model.location} are not on this machine and cannot be fetched ({reason}). "
-        "Connect to the network (`wantui models fetch` brings them), copy a diffusers directory here and give its path as "
-        "model_settings.model_id, "
-        "or use the model that comes with wantui: model_id: nano"
+        "Connect to the network (`wantui models fetch` brings them), copy a diffusers directory here and give its path "
+        "as model_settings.model_id, or use the model that comes with wantui: model_id: nano"
     )
 
 
