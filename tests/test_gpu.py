@@ -1,7 +1,13 @@
 """Which GPUs the engine gives workers to."""
 
-import pytest
+import sys
+from typing import Any
 
+import pytest
+from test_sampler import FakeNvml
+
+from wantui.cli import doctor
+from wantui.cli.doctor import torch_and_driver
 from wantui.engine.supervisor import slots_for
 from wantui.gpu.nvml import Gpu, visible
 
@@ -37,3 +43,30 @@ def test_each_gpu_gets_a_worker_that_sees_it_alone_and_answers_to_its_place() ->
 def test_without_a_gpu_there_is_one_worker_on_the_cpu_and_more_when_asked_for() -> None:
     assert [slot.devices for slot in slots_for((), None)] == [("auto", "cpu")]
     assert [slot.device for slot in slots_for(GPUS, 3)] == ["cpu"] * 3
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "driver", "state", "said"),
+    [
+        ("2.13.0+cpu", "580.1", "problem", "is a build for CPUs"),
+        ("2.11.0+cu130", "550.54", "problem", "needs driver 580 or newer, and 550.54 is installed"),
+        ("2.11.0+cu130", "580.95.05", "ok", "new enough"),
+        ("2.6.0+cu124", "525.60", "ok", "new enough"),
+        ("2.6.0+cu118", "440.33", "problem", "needs driver 450"),
+        ("2.13.0", "580.1", "ok", "torch 2.13.0"),
+    ],
+)
+def test_a_torch_that_cannot_use_the_gpus_is_a_problem(torch_version: str, driver: str, state: str, said: str) -> None:
+    found = torch_and_driver(torch_version, driver)
+    assert found.state == state
+    assert said in found.found
+    assert bool(found.advice) == (state == "problem")
+
+
+def test_doctor_names_who_holds_a_gpus_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml: Any = FakeNvml()
+    nvml.nvmlShutdown = lambda: None
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    found = list(doctor._gpus())
+    assert found[0].found.startswith("NVIDIA H100, 60.0 GB of 80.0 GB free, driver 580.1")
+    assert any("process 4194309" in one.found for one in found)

@@ -1,9 +1,11 @@
 """wantui doctor: what of this machine matters, and what to do about it."""
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from wantui.cli.tables import print_line
 from wantui.words import bytes_in_words
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
+DRIVERS = {11: 450, 12: 525, 13: 580}
+"""The oldest driver for each CUDA, by NVIDIA's table of minor version compatibility."""
 LITTLE_SPACE = 5_000_000_000
 
 
@@ -87,9 +91,62 @@ def _gpus() -> Iterator[Finding]:
     if not report.gpus:
         advice = "nano runs on the CPU; the large models need an NVIDIA GPU"
         yield Finding("note", "gpu", report.reason or "none", advice)
+        return
     for gpu in report.gpus:
         memory = f"{bytes_in_words(gpu.memory_total - gpu.memory_used)} of {bytes_in_words(gpu.memory_total)} free"
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory}, driver {report.driver}")
+    yield torch_and_driver(_torch_version(), report.driver or "")
+    yield from _who_holds_memory()
+    triton = importlib.util.find_spec("triton") is not None
+    yield Finding(
+        "ok" if triton else "note",
+        "triton",
+        "attention maps are made in one kernel" if triton else "not installed",
+        "" if triton else "attention maps cost some more time; torch's builds for CUDA bring it",
+    )
+
+
+def _torch_version() -> str:
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def torch_and_driver(torch_version: str, driver: str) -> Finding:
+    """Whether this build of torch can use the GPUs through this driver."""
+    if torch_version.endswith("+cpu"):
+        return Finding(
+            "problem",
+            "cuda",
+            f"torch {torch_version} is a build for CPUs, and here are GPUs",
+            "pip install --force-reinstall torch, from an index with builds for CUDA",
+        )
+    built = re.search(r"\+cu(\d+)\d$", torch_version)
+    if built is None:
+        return Finding("ok", "cuda", f"torch {torch_version}")
+    cuda, least = int(built[1]), DRIVERS.get(int(built[1]))
+    major = int(driver.partition(".")[0]) if driver.partition(".")[0].isdigit() else None
+    if least is not None and major is not None and major < least:
+        return Finding(
+            "problem",
+            "cuda",
+            f"torch {torch_version} needs driver {least} or newer, and {driver} is installed",
+            f"update the driver, or install a torch that is built for an older CUDA than {cuda}",
+        )
+    return Finding("ok", "cuda", f"torch is built for CUDA {cuda}, driver {driver} is new enough")
+
+
+def _who_holds_memory() -> Iterator[Finding]:
+    from wantui.gpu.sampler import Sampler
+
+    sampler = Sampler(lambda _: None)
+    sampler.processes_wanted = True
+    for gpu in sampler.sample().gpus:
+        for process in gpu.processes:
+            held = bytes_in_words(process.memory) if process.memory is not None else "some memory"
+            found = f"process {process.process} ({process.name}) holds {held}"
+            yield Finding("note", f"gpu {gpu.index}", found, "videos have what is left")
 
 
 def _nano() -> Finding:
