@@ -176,6 +176,16 @@ def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
         compare(videos, by="1")
 
 
+def test_groups_of_two_videos_are_not_compared_in_their_spread(tmp_path: Path) -> None:
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
+    with pytest.raises(CannotCompare, match="spread needs 3 videos in each group, and there are 2: make more seeds"):
+        compare(videos, by="1")
+    found = compare(videos, by="1", primary="length")
+    assert found.verdicts[0].kind == "cannot tell"
+    assert "spread" not in {difference.metric for difference in found.differences}
+    assert any("nothing is said of spread" in warning for warning in found.warnings)
+
+
 def test_prompts_of_different_length_are_warned_of(tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -279,7 +289,7 @@ def test_frames_belong_to_latent_frames_as_the_vae_makes_them() -> None:
 
 @pytest.fixture
 def with_maps(wantui: Wantui, small: list[str]) -> BatchFolder:
-    return batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--store-attention", *small))
+    return batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 3, "--store-attention", *small))
 
 
 def test_analyze_prints_tables_json_csv_and_a_page(with_maps: BatchFolder, wantui: Wantui) -> None:
@@ -304,7 +314,7 @@ def test_analyze_prints_tables_json_csv_and_a_page(with_maps: BatchFolder, wantu
     assert videos[0].id in listed
     assert "trajectory, attention" in listed
     compared = wantui("analyze", root, "--compare", "--html", "page.html", "--csv", "d.csv")
-    assert "cannot tell: 2 seeds" in compared.out
+    assert "cannot tell: 3 seeds" in compared.out
     page = Path("page.html").read_text()
     assert page.count("<svg") == 4
     assert "data:image/png;base64" in page
@@ -323,7 +333,7 @@ def test_analyze_shows_attention_and_draws_it_over_the_clip(with_maps: BatchFold
     assert records[0]["mass"] == pytest.approx(maps.mean("circle").mean((1, 2, 3)))
     several = wantui("analyze", with_maps.root, "--overlay", "circle")
     assert several.code == 2
-    assert "4 here have attention maps" in several.err
+    assert "6 here have attention maps" in several.err
     ids = [video.id for video in read_batch(with_maps.root)]
     drawn = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", ids[0])
     assert drawn.code == 0
@@ -357,8 +367,8 @@ def test_a_batch_with_damage_is_analysed_but_for_what_is_damaged(with_maps: Batc
             part.unlink()
     (with_maps.attention(0, 1) / "zarr.json").write_text("{")
     videos = list(read_batch(with_maps.root))
-    assert videos[2].trajectory is None
-    assert "cannot be read" in videos[2].why_not
+    assert videos[3].trajectory is None
+    assert "cannot be read" in videos[3].why_not
     assert wantui("analyze", with_maps.root).code == 0
     attention = wantui("analyze", with_maps.root, "--attention")
     assert attention.code == 0

@@ -59,6 +59,7 @@ def test_an_effect_of_one_pair_or_with_nan_is_refused() -> None:
         effect(np.array([1.0]))
     with pytest.raises(ValueError, match="has 2"):
         effect(np.array([1.0, np.nan, 2.0]))
+    assert math.isnan(effect(np.array([0.5, 1.0])).size)
     same = effect(np.full(6, 0.5))
     assert (same.low, same.high, same.size, same.p) == (0.5, 0.5, math.inf, 0.03125)
 
@@ -141,6 +142,11 @@ def test_distances_centroids_and_dispersion_are_those_of_the_states() -> None:
     centred = np.linalg.norm(x - x.mean(0), axis=1)
     assert to_centroid(distances) == pytest.approx(centred * math.sqrt(9 / 8))
     assert dispersion(distances) == pytest.approx((centred**2).sum() / 8)
+
+
+def test_two_videos_have_no_spread_that_could_be_compared() -> None:
+    assert np.isnan(to_centroid(squared_distances(states(0, 2, 30)))).all()
+    assert np.isfinite(to_centroid(squared_distances(states(0, 3, 30)))).all()
 
 
 def test_distances_to_the_own_centroid_do_not_grow_with_the_group() -> None:

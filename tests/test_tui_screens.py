@@ -539,23 +539,25 @@ def test_trajectories_are_a_table_that_is_sorted_filtered_and_grouped(made: Batc
     on("analysis", test)
 
 
-def test_groups_have_a_verdict_and_open_to_their_videos(made: BatchFolder) -> None:
+def test_groups_have_a_verdict_and_open_to_their_videos(wantui: Wantui, small: list[str]) -> None:
+    made = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 3, *small))
+
     async def test(it: Under) -> None:
         screen = it.screen(AnalysisScreen)
-        await it.until(lambda: len(screen.shown) == 4)
+        await it.until(lambda: len(screen.shown) == 6)
         await it.press("g")
-        await it.until(lambda: "red (n = 2)" in it.text())
-        await it.until(lambda: "cannot tell: 2 seeds can never give p below 0.5" in it.cells("#curve-cells"))
+        await it.until(lambda: "red (n = 3)" in it.text())
+        await it.until(lambda: "cannot tell: 3 seeds can never give p below 0.25" in it.cells("#curve-cells"))
         await it.press("enter")
-        await it.until(lambda: "2 videos of red" in it.text() or "2 videos of blue" in it.text())
-        assert len(screen.shown) == 2
+        await it.until(lambda: "3 videos of red" in it.text() or "3 videos of blue" in it.text())
+        assert len(screen.shown) == 3
         await it.press("escape")
-        await it.until(lambda: "red (n = 2)" in it.text())
+        await it.until(lambda: "red (n = 3)" in it.text())
         await it.press("x")
         await it.until(lambda: any((made.root / "reports").glob("comparison_*.html")))
         assert list((made.root / "reports").glob("trajectories_*.csv"))
         await it.press("g")
-        await it.until(lambda: len(screen.shown) == 4)
+        await it.until(lambda: len(screen.shown) == 6)
 
     on("analysis", test)
 

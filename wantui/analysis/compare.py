@@ -9,7 +9,16 @@ import numpy as np
 
 from wantui.analysis.groups import CannotCompare, Described, Group, Matched, describe
 from wantui.analysis.read import comparable, read_batch
-from wantui.analysis.spread import Permuted, dispersion, divergence, permanova, permdisp, squared_distances, to_centroid
+from wantui.analysis.spread import (
+    LEAST_VIDEOS,
+    Permuted,
+    dispersion,
+    divergence,
+    permanova,
+    permdisp,
+    squared_distances,
+    to_centroid,
+)
 from wantui.analysis.statistics import (
     Effect,
     Floats,
@@ -142,7 +151,7 @@ def compare(
         room = _Room.of(groups)
     except NoGeometry as error:
         if primary == SPREAD:
-            raise CannotCompare(f"{error}; declare another metric than {SPREAD}") from None
+            raise CannotCompare(f"cannot tell: {error}, or declare another metric than {SPREAD}") from None
         warnings.append(f"nothing is said of {SPREAD}: {error}")
         room = None
     if room is not None:
@@ -232,6 +241,10 @@ class _Room:
 
     @classmethod
     def of(cls, groups: Sequence[Group]) -> "_Room":
+        if (videos := len(groups[0].videos)) < LEAST_VIDEOS:
+            raise NoGeometry(
+                f"{SPREAD} needs {LEAST_VIDEOS} videos in each group, and there are {videos}: make more seeds"
+            )
         projected = {group.name: np.stack([video.projection() for video in group.videos]) for group in groups}
         shapes = {states.shape[1:] for states in projected.values()}
         if len(shapes) > 1:
@@ -330,6 +343,7 @@ def interval_in_words(found: Difference) -> str:
 
 def _verdict(found: Difference, differences: Floats, p: float, margin: float, share: float, pairs: int) -> Verdict:
     n = found.effect.n
+    p = p if np.isfinite(p) else found.effect.p  # where all differences are equal there is no t
     said = f"{interval_in_words(found)}, d_z {found.effect.size:.2f}, "
     said += f"p {p:.3g}{f' over {pairs} pairs of groups' if pairs > 1 else ''}, {n} seeds"
     names = f"{found.one} against {found.other}"

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from wantui.analysis.statistics import within_seed_permutations
 
 Floats = NDArray[np.float64]
+LEAST_VIDEOS = 3
+"""Two are equally far from their middle, whatever they are: differences between such groups seem to have no error."""
 
 
 def squared_distances(states: NDArray[np.floating]) -> Floats:
@@ -32,7 +34,7 @@ def to_centroid(distances: Floats) -> Floats:
     size can be compared.
     """
     n = len(distances)
-    if n < 2:
+    if n < LEAST_VIDEOS:
         return np.full(n, np.nan)
     squared = distances.mean(1) - distances.sum() / (2 * n * n)
     return np.sqrt(np.maximum(squared, 0) * n / (n - 1))

@@ -34,7 +34,8 @@ class Effect:
     method: str
     """t or BCa."""
     size: float
-    """d_z with Hedges' correction: mean over standard deviation of the differences, times 1 - 3 / (4 (n - 1) - 1)."""
+    """d_z with Hedges' correction: mean over standard deviation of the differences, times 1 - 3 / (4 (n - 1) - 1).
+    NaN for two differences, for which that is no correction."""
     p: float
     """Two-sided, of a sign-flip test of the mean."""
 
@@ -58,7 +59,7 @@ def effect(differences: Floats) -> Effect:
     else:
         half = float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
         low, high, method = mean - half, mean + half, "t"
-    correction = 1 - 3 / (4 * (n - 1) - 1)
+    correction = 1 - 3 / (4 * (n - 1) - 1) if n > 2 else math.nan  # with two it would be 0
     return Effect(n, mean, low, high, method, correction * mean / deviation, sign_flip(differences))
 
 

@@ -26,7 +26,6 @@ from wantui.storage.atomic import partial_path
 from wantui.storage.latents import NotWhole, checksum, publish, remove
 
 FLOAT16_SCALE = 32768.0
-CONTEXTS = ("cond", "uncond")
 Maps = Mapping[str, Mapping[str, NDArray[np.float32]]]
 """By context, then by name: [blocks | 1, heads | 1, frames, height, width]."""
 
