@@ -15,7 +15,7 @@ from diffusers import WanPipeline
 from diffusers.hooks import FirstBlockCacheConfig, apply_group_offloading
 from test_denoise import stock
 
-from wantui.generation import attention as module
+from wantui.generation import observed
 from wantui.generation.attention import CaptureWrong
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
@@ -260,8 +260,8 @@ def test_pads_that_differ_are_not_taken_together(tiny_models: dict[str, WanModel
 def test_attention_that_is_not_the_kernels_is_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel = module.dispatch_attention_fn
-    monkeypatch.setattr(module, "dispatch_attention_fn", lambda *a, **k: kernel(*a, **k) * 1.01)
+    kernel = observed.dispatch_attention_fn
+    monkeypatch.setattr(observed, "dispatch_attention_fn", lambda *a, **k: kernel(*a, **k) * 1.01)
     with pytest.raises(CaptureWrong, match=r"differs from what the model's kernel gave by 0\.0099"):
         next(denoise(tiny, marked(tiny_models["wan2.1"])))
 

@@ -21,10 +21,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import WanPipeline
-from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor, _get_qkv_projections
 from torch import Tensor
 
+from wantui.generation.observed import ObservedProcessor, observed_by
 from wantui.generation.text_softmax import mean_over_heads, softmax_rows
 from wantui.generation.words import TEXT_LENGTH, TokenizedPrompt, marks_in, tokenize
 from wantui.planning import AttentionCapture, Recipe
@@ -121,7 +120,7 @@ class CrossAttention:
     def attached(self) -> Iterator["CrossAttention"]:
         """Put the processors into the pipeline's cross-attention, and the old ones back at the end."""
         before: list[tuple[Any, Any]] = []
-        processor = _Observed(weighted=bool(self.weights))
+        processor = ObservedProcessor(weighted=bool(self.weights))
         try:
             for transformer in (self.pipeline.transformer, self.pipeline.transformer_2):
                 for index, block in enumerate(transformer.blocks if transformer is not None else ()):
@@ -145,7 +144,6 @@ class CrossAttention:
             context: cond or uncond, as diffusers' cache context is called.
             index: of the evaluation, from 0.
         """
-        global _observing
         stored = index in self.steps and context in self.prompts
         if not stored and not (self.weights and context == "cond"):
             yield
@@ -153,11 +151,10 @@ class CrossAttention:
         self.transformer = "transformer" if transformer is self.pipeline.transformer else "transformer_2"
         count = len(transformer.blocks)
         self.now = _Evaluation(context, self.prompts[context], stored, [False] * count, each=[None] * count)
-        _observing, before = self, _observing
         try:
-            yield
+            with observed_by(self):
+                yield
         finally:
-            _observing = before
             finished, self.now = self.now, None
         if stored:
             self.done[context] = finished
@@ -342,72 +339,3 @@ def _columns(prompt: TokenizedPrompt, capture: AttentionCapture | None) -> Seque
     end = prompt.length - 1
     spans = (slice(0, end), slice(end, end + 1), slice(end + 1, None))
     return [*named, *zip(MASSES, spans, strict=True)]
-
-
-_observing: CrossAttention | None = None
-"""Who observes the pass that runs now. An operator of torch can be given tensors and numbers only."""
-
-
-@torch.library.custom_op("wantui::observe_attention", mutates_args=("block",))
-def _observe(query: Tensor, key: Tensor, value: Tensor, output: Tensor, block: Tensor) -> None:
-    """Looks on, and says that it changes `block`, or a compiler would leave it out."""
-    if _observing is not None:
-        _observing.observe(int(block), query, key, value, output)
-
-
-@_observe.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, output: Tensor, block: Tensor) -> None:
-    return None
-
-
-@torch.library.custom_op("wantui::weigh_attention", mutates_args=("block",))
-def _weigh(query: Tensor, key: Tensor, value: Tensor, output: Tensor, block: Tensor) -> Tensor:
-    if _observing is None:
-        return output.clone()
-    return _observing.weigh(int(block), query, key, value, output)
-
-
-@_weigh.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, output: Tensor, block: Tensor) -> Tensor:
-    return torch.empty_like(output)
-
-
-class _Observed(WanAttnProcessor):
-    """Wan's cross-attention as diffusers 0.42 computes it, with an observer between kernel and output projection.
-
-    One instance serves all blocks, so that compiled blocks stay one graph; which block it is stands in a tensor.
-    """
-
-    def __init__(self, weighted: bool) -> None:
-        super().__init__()
-        self.weighted = weighted
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        rotary_emb: Any = None,
-    ) -> Tensor:
-        query, key, value = _get_qkv_projections(attn, hidden_states, encoder_hidden_states)
-        query = attn.norm_q(query).unflatten(2, (attn.heads, -1))
-        key = attn.norm_k(key).unflatten(2, (attn.heads, -1))
-        value = value.unflatten(2, (attn.heads, -1))
-        output = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            attn_mask=attention_mask,
-            dropout_p=0.0,
-            is_causal=False,
-            backend=self._attention_backend,
-            parallel_config=None,
-        )
-        output = output.flatten(2, 3).type_as(query)
-        if self.weighted:
-            output = _weigh(query, key, value, output, attn.wantui_block)
-        else:
-            _observe(query, key, value, output, attn.wantui_block)
-        output = attn.to_out[0](output)
-        return attn.to_out[1](output)

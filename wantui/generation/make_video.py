@@ -26,7 +26,7 @@ from wantui.planning import Recipe
 from wantui.storage.background import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.files import VideoFiles, discard
-from wantui.storage.latents import NotWhole
+from wantui.storage.group import NotWhole
 from wantui.storage.mp4 import ClipWriter
 
 

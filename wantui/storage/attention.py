@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from wantui.errors import UserError
 from wantui.planning import Recipe
 from wantui.storage.atomic import partial_path
-from wantui.storage.latents import NotWhole, checksum, publish, remove
+from wantui.storage.group import NotWhole, checksum, is_published, publish, remove
 
 FLOAT16_SCALE = 32768.0
 Maps = Mapping[str, Mapping[str, NDArray[np.float32]]]
@@ -126,12 +126,10 @@ class AttentionWriter:
         import zarr
 
         try:
-            if not self.partial.exists() and self.path.exists():
-                stored = zarr.open_group(self.path, mode="r").attrs["recipe"]
-                if stored == recipe.model_dump(mode="json"):
-                    self.is_finished = True
-                    self.checksums = list(checksums)
-                    return
+            if is_published(self.partial, self.path, recipe):
+                self.is_finished = True
+                self.checksums = list(checksums)
+                return
             self.group = zarr.open_group(self.partial, mode="r+")
             for place, known in enumerate(checksums):
                 sums = [checksum(self._of(context)[name][place]) for context, own in self.names.items() for name in own]

@@ -10,8 +10,6 @@ latents           [n, channels, frames, height, width], float32 or float16; only
 predicted_clean   [n - 1, ...], what the model predicted at the evaluation that led to latents[i + 1]; only on request
 """
 
-import shutil
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +19,11 @@ from numpy.typing import NDArray
 
 from wantui.planning import Recipe
 from wantui.planning.estimate import captured_steps
-from wantui.storage.atomic import partial_path, sync
+from wantui.storage.atomic import partial_path
+from wantui.storage.group import NotWhole, checksum, is_published, publish, remove
 
 EXACT = "exact"
 """Array of all states in float32, until the group is finished: who goes on after a crash needs them."""
-
-
-class NotWhole(Exception):
-    """The captures that were begun are not those that were written."""
 
 
 class TrajectoryWriter:
@@ -176,13 +171,10 @@ class TrajectoryWriter:
         import zarr
 
         try:
-            if not self.partial.exists() and self.path.exists():
-                # The process before us ended between the last capture and the record of the video.
-                stored = zarr.open_group(self.path, mode="r").attrs["recipe"]
-                if stored == recipe.model_dump(mode="json"):
-                    self.is_finished = True
-                    self.checksums = list(checksums)
-                    return
+            if is_published(self.partial, self.path, recipe):
+                self.is_finished = True
+                self.checksums = list(checksums)
+                return
             self.group = zarr.open_group(self.partial, mode="r+")
             self.latents = self.group.get("latents")
             self.exact = self.group.get(EXACT)
@@ -196,26 +188,6 @@ class TrajectoryWriter:
         except (OSError, KeyError, IndexError, ValueError, RuntimeError) as error:
             raise NotWhole(f"the stored states cannot be read: {error}") from None
         self.checksums = list(checksums)
-
-
-def checksum(values: NDArray[Any]) -> int:
-    """CRC-32 of an array's bytes."""
-    return zlib.crc32(np.ascontiguousarray(values).data)
-
-
-def publish(partial: Path, path: Path) -> None:
-    """Put a group that is whole under its final name."""
-    for part in (*partial.rglob("*"), partial):
-        sync(part)
-    remove(path)
-    partial.rename(path)
-    sync(path.parent)
-
-
-def remove(path: Path) -> None:
-    """Remove a group, if it is there."""
-    if path.exists():
-        shutil.rmtree(path)
 
 
 def _angle(along: float, square: float, other_square: float) -> float:
