@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from wantui.analysis.attention import over_steps, overlap, word_curves
 from wantui.analysis.compare import compare
 from wantui.analysis.groups import CannotCompare, describe, group_videos, groupings
 from wantui.analysis.overlay import latent_frame, overlaid
-from wantui.analysis.products import gram_of
+from wantui.analysis.products import HeldStates, gram_of
 from wantui.analysis.read import comparable, read_batch
 from wantui.analysis.trajectory import trajectory
 from wantui.analysis.video import Video
@@ -217,9 +218,23 @@ def test_a_gram_matrix_made_in_blocks_is_the_whole_one(monkeypatch: pytest.Monke
     monkeypatch.setattr(products, "CHUNK", 64)
     for part in (1, 2, 3, 8):
         monkeypatch.setattr(products, "PART", part)
-        for held in (1, 2, 3, 5, 7):
-            monkeypatch.setattr(products, "BLOCK_BYTES", 4 * 200 * (held + 2 * part))
-            assert gram_of(states, 7, 200) == pytest.approx(flat @ flat.T, rel=1e-12)
+        for rows in (1, 2, 3, 5, 6, 7, 9):
+            monkeypatch.setattr(products, "HELD_BYTES", 4 * 200 * rows)
+            held = HeldStates()
+            with ThreadPoolExecutor(3) as threads:
+                found = threads.map(lambda _, held=held: gram_of(states, 7, 200, held), range(6))
+                assert all(gram == pytest.approx(flat @ flat.T, rel=1e-12) for gram in found)
+            assert len(held.free) == len(held.values)
+
+
+def test_a_state_that_cannot_be_read_keeps_no_memory_from_the_videos_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = list(np.random.default_rng(0).normal(size=(5, 20)).astype(np.float32))
+    monkeypatch.setattr(products, "HELD_BYTES", 4 * 20 * 6)
+    held = HeldStates()
+    with pytest.raises(ValueError, match="broadcast"):
+        gram_of([*states[:4], states[0][:3]], 5, 20, held)
+    flat = np.stack(states).astype(np.float64)
+    assert gram_of(states, 5, 20, held) == pytest.approx(flat @ flat.T, rel=1e-12)
 
 
 # Attention.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.products import gram_of
+from wantui.analysis.products import HeldStates, gram_of
 from wantui.analysis.trajectory import NoGeometry, Trajectory, trajectory
 from wantui.analysis.video import Video
 
@@ -59,7 +59,8 @@ def _older_trajectory(directory: Path) -> tuple[Trajectory, tuple[int, ...]]:
         sigmas = list(np.linspace(1 - 1 / len(files), 0, len(files)))
     shape = loaded[0].shape
     dimension = int(np.prod(shape))
-    return trajectory(gram_of(loaded, len(loaded), dimension), np.array(sigmas, dtype=np.float64), dimension), shape
+    gram = gram_of(loaded, len(loaded), dimension, HeldStates())
+    return trajectory(gram, np.array(sigmas, dtype=np.float64), dimension), shape
 
 
 def _level_after(levels: Sequence[Mapping[str, Any]], i: int) -> float | None:

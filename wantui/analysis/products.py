@@ -1,6 +1,7 @@
 """Inner products of stored states, in float64, with a bounded part of them in memory."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from threading import Condition, Lock
 from typing import Any
 
 import numpy as np
@@ -8,71 +9,106 @@ from numpy.typing import NDArray
 
 from wantui.analysis.trajectory import Floats
 
-BLOCK_BYTES = 1 << 29
-"""Of states in float32 that are held at a time while a Gram matrix is made from stored latents."""
+HELD_BYTES = 9 << 26
+"""Of states in float32 that are held at a time, of all videos together."""
 CHUNK = 1 << 13
 """Values of each state that are multiplied at a time; so many stay in a processor's caches."""
-PART = 17
-"""States that are read at a time."""
+AT_ONCE = 4
+"""States that are asked for together: zarr reads them at the same time, which hides how long a disk takes to answer."""
+PART = 8
+"""States of a video that does not fit which are read at a time beside those that are held."""
 
 
-class StateBuffer:
-    """Memory for states, taken once and used for one video after the other."""
+class HeldStates:
+    """Memory for states, shared by videos: while one is multiplied, the next one is read.
+
+    Only one video is read at a time, and gets its memory before any after it: none waits for ever.
+    """
 
     def __init__(self) -> None:
-        self.values = np.empty(0, dtype=np.float32)
+        self.values = np.empty((0, 0), dtype=np.float32)
+        self.free: list[int] = []
+        self.reading, self.changed = Lock(), Condition()
 
-    def rows(self, n: int, dimension: int) -> NDArray[np.float32]:
-        """[n, dimension], holding whatever was there before."""
-        if self.values.size < n * dimension:
-            self.values = np.empty(n * dimension, dtype=np.float32)
-        return self.values[: n * dimension].reshape(n, dimension)
+    def begin(self, dimension: int) -> None:
+        """Before a video is read: have rows of this size, when those of another size are free again."""
+        with self.changed:
+            if self.values.shape[1] != dimension:
+                self.changed.wait_for(lambda: len(self.free) == len(self.values))
+                self.values = np.empty((max(2, HELD_BYTES // (4 * dimension)), dimension), dtype=np.float32)
+                self.free = list(range(len(self.values)))
+
+    def take(self) -> int:
+        """The number of a row that nobody uses; waits for one."""
+        with self.changed:
+            self.changed.wait_for(lambda: bool(self.free))
+            return self.free.pop()
+
+    def give_back(self, rows: Sequence[int]) -> None:
+        """Of `take`."""
+        with self.changed:
+            self.free.extend(rows)
+            self.changed.notify_all()
 
 
-def gram_of(states: Any, n: int, dimension: int, buffer: StateBuffer | None = None) -> Floats:
-    """Inner products of n stored states, in float64; some are held in memory, and the others go by.
+def gram_of(states: Any, n: int, dimension: int, held: HeldStates) -> Floats:
+    """Inner products of n stored states, [n, n] float64; several threads may call it with the same `held`.
 
-    The next states are read while those before are multiplied.
+    A video with more states than fit is read more than once.
 
     Args:
-        states: states[i] is the i-th one, an array of any shape.
+        states: states[i:j] are some of them, [j - i, ...], with `dimension` values each.
     """
     gram = np.zeros((n, n))
-    fit = BLOCK_BYTES // (4 * dimension)
-    several = n if fit >= n else max(1, fit - 2 * PART)
-    rows = (buffer or StateBuffer()).rows(n if several == n else several + 2 * PART, dimension)
-    held, passing = rows[:several], (rows[several : several + PART], rows[several + PART :])
-    with ThreadPoolExecutor(1) as reader:
-        for first in range(0, n, several):
-            parts = [range(start, min(start + PART, n)) for start in range(first, n, PART)]
-            places = [
-                held[part.start - first : part.stop - first]
-                if part.stop - first <= several
-                else passing[turn % 2][: len(part)]
-                for turn, part in enumerate(parts)
-            ]
-            coming = reader.submit(_fill, places[0], states, parts[0])
-            for turn, part in enumerate(parts):
-                coming.result()
-                if turn + 1 < len(parts):
-                    coming = reader.submit(_fill, places[turn + 1], states, parts[turn + 1])
-                if part.start - first < several < part.stop - first:  # part of it is held, part goes by
-                    held[part.start - first :] = places[turn][: several - (part.start - first)]
-                known = min(several, part.stop - first)
-                products = _products(held[:known], places[turn])
-                gram[first : first + known, part.start : part.stop] = products
-                gram[part.start : part.stop, first : first + known] = products.T
+    rows: list[int] = []
+    try:
+        with held.reading:
+            held.begin(dimension)
+            fit = len(held.values)
+            several = n if n <= fit else max(1, fit - PART)
+            for first in range(0, n, several):
+                _read(states, range(first, min(first + several, n)), held, rows)
+                if several == n:
+                    break
+                stop = first + len(rows)
+                gram[first:stop, first:stop] = _products(held.values, rows, rows)
+                for start in range(stop, n, fit - several):
+                    passing: list[int] = []
+                    try:
+                        _read(states, range(start, min(start + fit - several, n)), held, passing)
+                        products = _products(held.values, rows, passing)
+                    finally:
+                        held.give_back(passing)
+                    gram[first:stop, start : start + len(passing)] = products
+                    gram[start : start + len(passing), first:stop] = products.T
+                held.give_back(rows)
+                rows = []
+        if several == n:
+            gram = _products(held.values, rows, rows)
+    finally:
+        held.give_back(rows)
     return gram
 
 
-def _fill(into: NDArray[np.float32], states: Any, which: range) -> None:
-    for place, index in enumerate(which):
-        into[place] = np.asarray(states[index]).ravel()
+def _read(states: Any, which: range, held: HeldStates, rows: list[int]) -> None:
+    """Read states, and say in `rows` where each of them is."""
+    for start in range(which.start, which.stop, AT_ONCE):
+        for state in np.asarray(states[start : min(start + AT_ONCE, which.stop)]):
+            rows.append(held.take())
+            held.values[rows[-1]] = state.ravel()
 
 
-def _products(left: NDArray[np.float32], right: NDArray[np.float32]) -> Floats:
+def _products(values: NDArray[np.float32], left: Sequence[int], right: Sequence[int]) -> Floats:
     found = np.zeros((len(left), len(right)))
-    for start in range(0, left.shape[1], CHUNK):
-        one, other = (part[:, start : start + CHUNK].astype(np.float64) for part in (left, right))
-        found += one @ other.T
+    for start in range(0, values.shape[1], CHUNK):
+        one = _part(values, left, start)
+        found += one @ (one if right is left else _part(values, right, start)).T
     return found
+
+
+def _part(values: NDArray[np.float32], rows: Sequence[int], start: int) -> Floats:
+    part = values[:, start : start + CHUNK]
+    wide = np.empty((len(rows), part.shape[1]))
+    for place, row in enumerate(rows):
+        wide[place] = part[row]
+    return wide

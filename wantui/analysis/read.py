@@ -5,7 +5,8 @@ What cannot be analysed is named with its reason, and the others go on.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from wantui.analysis.older import read_older
-from wantui.analysis.products import StateBuffer, gram_of
+from wantui.analysis.products import HeldStates, gram_of
 from wantui.analysis.trajectory import Floats, NoGeometry, Trajectory, trajectory
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import VideoEntry, read_manifest
+from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 
 SAME_FOR_ALL = ("model", "revision", "negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale",
                 "guidance_scale_2", "width", "height", "frames", "dtype")  # fmt: skip
@@ -46,31 +47,40 @@ def read_batch(folder: Path, from_latents: bool = False) -> Iterator[Video]:
 
 
 def _read(folder: Path, from_latents: bool) -> Iterator[Video]:
-    manifest, buffer = read_manifest(BatchFolder(folder)), StateBuffer()
-    for number, entry in enumerate(manifest.videos):
-        if entry.state != "done":
-            continue
-        variation = manifest.variations[entry.variation]
-        choices = {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices}
-        yield _video(folder, number, entry, variation.id, choices, buffer if from_latents else None)
+    manifest = read_manifest(BatchFolder(folder))
+    done = [(number, entry) for number, entry in enumerate(manifest.videos) if entry.state == "done"]
+    if not from_latents:
+        for number, entry in done:
+            yield _video(folder, number, entry, manifest, None)
+        return
+    from threadpoolctl import threadpool_limits
+
+    held = HeldStates()
+    # One reads while the other multiplies, on one core each: more for products of matrices are taken from the reading.
+    with threadpool_limits(1), ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(_video, folder, number, entry, manifest, held) for number, entry in done]
+        try:
+            for video in waiting:
+                yield video.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def _video(
     folder: Path,
     number: int,
     entry: VideoEntry,
-    variation: str,
-    choices: Mapping[int, str],
-    from_latents: StateBuffer | None,
+    manifest: Manifest,
+    held: HeldStates | None,
 ) -> Video:
-    recipe = entry.recipe
+    recipe, variation = entry.recipe, manifest.variations[entry.variation]
     known: dict[str, Any] = {
         "folder": folder,
         "number": number,
         "id": entry.id,
-        "variation": variation,
+        "variation": variation.id,
         "prompt": recipe.prompt,
-        "choices": choices,
+        "choices": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
         "settings": {name: getattr(recipe, name) for name in SAME_FOR_ALL},
         "attention": folder / entry.files["attention"] if "attention" in entry.files else None,
@@ -80,7 +90,7 @@ def _video(
         return Video(**known, why_not="it has no stored trajectory")
     path = folder / entry.files["latents"]
     try:
-        found, dimension, power = _stored(path, from_latents)
+        found, dimension, power = _stored(path, held)
         return Video(**known, trajectory=found, dimension=dimension, channel_power=power, path=path)
     except NoGeometry as error:
         return Video(**known, path=path, why_not=str(error))
@@ -88,18 +98,18 @@ def _video(
         return Video(**known, path=path, why_not=f"its stored trajectory cannot be read: {error}")
 
 
-def _stored(path: Path, from_latents: StateBuffer | None) -> tuple[Trajectory, int, Floats | None]:
+def _stored(path: Path, held: HeldStates | None) -> tuple[Trajectory, int, Floats | None]:
     import zarr
 
     group = zarr.open_group(path, mode="r")
     sigmas = np.asarray(group["sigmas"][:])
     shape = group.attrs.get("shape") or group["latents"].shape[1:]
     dimension = int(np.prod(shape))
-    if from_latents is not None:
+    if held is not None:
         if "latents" not in group:
             raise NoGeometry("its latents are not stored, only what was derived from them")
         latents = group["latents"]
-        gram = gram_of(latents, latents.shape[0], dimension, from_latents)
+        gram = gram_of(latents, latents.shape[0], dimension, held)
         chosen = np.asarray(group["steps"][:]) if len(sigmas) != latents.shape[0] else slice(None)
         return trajectory(gram, sigmas[chosen], dimension), dimension, None
     power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
