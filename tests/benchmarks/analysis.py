@@ -23,8 +23,8 @@ from wantui.analysis.compare import compare
 from wantui.analysis.read import read_batch
 from wantui.analysis.trajectory import METRICS
 from wantui.config import load_config
-from wantui.planning.estimate import PROJECTED
 from wantui.planning import plan_batch
+from wantui.planning.estimate import PROJECTED
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import start_folder, write_manifest
 
