@@ -1,6 +1,7 @@
 """The Wan text-to-video models that wantui knows: what they are called, and what is known before they are loaded."""
 
 import json
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -46,13 +47,22 @@ class WanModel:
     """Precision of transformer and text encoder where none is chosen."""
     boundary_ratio: float | None = None
     """For two transformers: share of the timesteps above which the first one works."""
-    weights: int | None = None
-    """Bytes of all parts as they are loaded: transformers and text encoder in `dtype`, VAE in float32."""
+    text_encoder: int | None = None
+    """Parameters of the text encoder, and of the VAE; None where the files are not known yet."""
+    vae: int | None = None
+    decode_bytes: float = 22_660.0
+    """What the VAE needs on a GPU for each pixel of a frame to decode a video, beside its weights: measured on an H100
+    at 480x832 and 720x1280, equal to 0.1 %."""
 
     @property
     def size_multiple(self) -> int:
         """What width and height must be a multiple of, in pixels."""
         return self.spatial_compression * self.patch
+
+    @property
+    def has_timestep_per_token(self) -> bool:
+        """As Wan 2.2 5B, which is known by how much its VAE compresses."""
+        return self.spatial_compression == 16
 
     def shift_for(self, width: int, height: int) -> float:
         """The flow shift to use where none is given (Wan's advice, as in diffusers' documentation)."""
@@ -83,13 +93,14 @@ NANO = WanModel(
     time_dim=128,
     flow_shift=3.0,
     dtype="float32",
-    weights=24_000_000,
+    text_encoder=345_728,
+    vae=650_372,
+    decode_bytes=22_660.0 * 8 / 96,
 )
-# Transformers of 1.42, 14.3 and 5.0 billion parameters (from their configs), the encoder of UMT5-XXL of 5.68 billion,
-# VAEs of 0.13 and 0.70 billion.
+UMT5_XXL, VAE_2_1, VAE_2_2 = 5_680_910_336, 126_892_531, 704_688_668
 CATALOGUE = (
     NANO,
-    WanModel("wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan 2.1, 480p", weights=14_700_000_000),
+    WanModel("wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan 2.1, 480p", text_encoder=UMT5_XXL, vae=VAE_2_1),
     WanModel(
         "wan2.1-14b",
         "Wan-AI/Wan2.1-T2V-14B-Diffusers",
@@ -98,7 +109,8 @@ CATALOGUE = (
         heads=40,
         dim=5120,
         feed_forward=13824,
-        weights=40_500_000_000,
+        text_encoder=UMT5_XXL,
+        vae=VAE_2_1,
     ),
     WanModel(
         "wan2.2-5b",
@@ -110,7 +122,8 @@ CATALOGUE = (
         dim=3072,
         feed_forward=14336,
         flow_shift=5.0,
-        weights=24_200_000_000,
+        text_encoder=UMT5_XXL,
+        vae=VAE_2_2,
     ),
     WanModel(
         "wan2.2-a14b",
@@ -122,7 +135,8 @@ CATALOGUE = (
         feed_forward=13824,
         flow_shift=12.0,
         boundary_ratio=0.875,
-        weights=69_100_000_000,
+        text_encoder=UMT5_XXL,
+        vae=VAE_2_1,
     ),
 )
 
@@ -178,7 +192,23 @@ def read_directory(directory: Path) -> WanModel:
         # As for the published models of the same form: what a scheduler's file says does not know the size.
         flow_shift=12.0 if boundary_ratio is not None else 5.0 if spatial_compression == 16 else None,
         boundary_ratio=boundary_ratio,
+        text_encoder=_parameters(directory / "text_encoder"),
+        vae=_parameters(directory / "vae"),
+        decode_bytes=22_660.0 * vae.get("base_dim", 96) / 96,
     )
+
+
+def _parameters(directory: Path) -> int | None:
+    """Of the weights in safetensors files, from their headers; None where there are none that can be read."""
+    total = 0
+    for path in directory.glob("*.safetensors"):
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        except (OSError, ValueError, KeyError, TypeError, MemoryError):
+            return None
+    return total or None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,8 +4,12 @@ from wantui.models.catalogue import WanModel
 from wantui.planning.recipe import Recipe
 
 TEXT_LENGTH = 512
-PER_TOKEN = 16
-"""Spatial compression of Wan 2.2 5B, which has a timestep for each token."""
+
+
+def tokens_of(model: WanModel, width: int, height: int, frames: int) -> int:
+    """Places of the video that a transformer attends to."""
+    _, latent_frames, latent_height, latent_width = model.latent_shape(width, height, frames)
+    return latent_frames * (latent_height // model.patch) * (latent_width // model.patch)
 
 
 def forward_flops(model: WanModel, width: int, height: int, frames: int) -> int:
@@ -13,10 +17,9 @@ def forward_flops(model: WanModel, width: int, height: int, frames: int) -> int:
 
     Products of matrices only, as torch's FlopCounterMode counts them; the rest is under one per cent.
     """
-    channels, latent_frames, latent_height, latent_width = model.latent_shape(width, height, frames)
-    tokens = latent_frames * (latent_height // model.patch) * (latent_width // model.patch)
+    channels, tokens = model.latent_channels, tokens_of(model, width, height, frames)
     d, f = model.dim, model.feed_forward
-    times = tokens if model.spatial_compression == PER_TOKEN else 1
+    times = tokens if model.has_timestep_per_token else 1
     block = (
         6 * tokens * d * d  # query, key, value and output of self-attention, query and output of cross-attention
         + 2 * TEXT_LENGTH * d * d  # key and value of cross-attention
@@ -27,6 +30,20 @@ def forward_flops(model: WanModel, width: int, height: int, frames: int) -> int:
     text = TEXT_LENGTH * (model.text_dim * d + d * d)
     time = times * (model.time_dim * d + d * d + 6 * d * d)
     return 2 * (model.blocks * block + patches + text + time)
+
+
+def transformer_parameters(model: WanModel) -> int:
+    """Parameters of one transformer."""
+    d, f, channels = model.dim, model.feed_forward, model.latent_channels * model.patch**2
+    block = 8 * d * d + 12 * d + 2 * d * f + f + d + 8 * d  # two attentions with their norms, feed-forward, modulation
+    embeddings = channels * d + d + model.time_dim * d + d * d + 2 * d + 6 * d * d + 6 * d + model.text_dim * d + d * d
+    return model.blocks * block + embeddings + 2 * d + d * channels + channels + 2 * d
+
+
+def full_precision_parameters(model: WanModel) -> int:
+    """Those that stay in float32 whatever the precision of the others: time embedding, modulation, norms."""
+    d = model.dim
+    return model.blocks * 8 * d + model.time_dim * d + d * d + 2 * d + 2 * d
 
 
 def step_flops(model: WanModel, recipe: Recipe) -> int:

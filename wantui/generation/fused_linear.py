@@ -1,0 +1,61 @@
+"""Products with a weight, with bias and GELU inside the product's own kernel, as operators that a compiler leaves whole.
+
+A compiler of blocks writes a product with a bias as two steps, of which the second reads and writes all of the result
+again. cuBLASLt adds a bias, and applies GELU, to the float32 sums before they are rounded.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.library.custom_op("wantui::linear", mutates_args=())
+def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """hidden [..., k] times weight [n, k] transposed, plus bias [n]."""
+    return torch.addmm(bias, hidden.flatten(0, -2), weight.t()).unflatten(0, hidden.shape[:-1])
+
+
+@torch.library.custom_op("wantui::linear_gelu", mutates_args=())
+def linear_gelu(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same through GELU in its tanh form."""
+    product = torch.ops.aten._addmm_activation(bias, hidden.flatten(0, -2), weight.t(), use_gelu=True)
+    return product.unflatten(0, hidden.shape[:-1])
+
+
+@linear.register_fake
+@linear_gelu.register_fake
+def _(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return hidden.new_empty(*hidden.shape[:-1], weight.shape[0])
+
+
+class FusedLinear(nn.Linear):
+    """A linear layer whose bias is added inside the product; takes the place of one that is given."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 -- torch's name
+        return linear(input, self.weight, self.bias)
+
+
+class FusedGelu(nn.Module):
+    """A linear layer and GELU in its tanh form, in one product."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.proj = layer
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return linear_gelu(hidden, self.proj.weight, self.proj.bias)
+
+
+def fuse(module: nn.Module) -> None:
+    """Put these layers in the place of all linear layers with a bias inside a module."""
+    for name, child in list(module.named_children()):
+        if type(child) is nn.Linear and child.bias is not None:
+            setattr(module, name, FusedLinear(child))
+        elif type(child).__name__ == "GELU" and getattr(child, "approximate", None) == "tanh":
+            setattr(module, name, FusedGelu(child.proj))
+        else:
+            fuse(child)

@@ -1,0 +1,214 @@
+"""Memory plans: where the parts of a model are while a video is made, and what a GPU must hold at most with each.
+
+What is counted: the weights of the parts that are on the GPU, and the tensors that live at the worst moment of a pass
+through the transformer, of decoding, and of encoding the prompt. The sizes of the moments are counted from diffusers'
+code, those of the VAE and the text encoder were measured; `tests/benchmarks/gpu.py` shows how far they are off.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from wantui.models.catalogue import WanModel
+from wantui.planning.arithmetic import TEXT_LENGTH, full_precision_parameters, tokens_of, transformer_parameters
+from wantui.planning.recipe import Recipe
+from wantui.words import bytes_in_words
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """One way to need less memory on a GPU."""
+
+    name: str
+    means: str
+    encodes_first: bool = False
+    """All prompts of a batch are encoded before anything else is loaded, and the text encoder is freed."""
+    transformer: Literal["resident", "parked", "streamed", "sequential"] = "resident"
+    """Stays on the GPU; is there only while it works; comes block by block while the one before works; layer by layer.
+    Only the first is of any use on a CPU."""
+    tile: int | None = None
+    """Side in pixels of the tiles that are decoded one after the other."""
+
+
+SMALL_TILE, TILE = 128, 256
+RESIDENT = MemoryPlan("everything resident", "all parts stay on the GPU")
+PLANS = (
+    RESIDENT,
+    MemoryPlan("text encoder first", "all prompts are encoded first, then the encoder is freed", True),
+    MemoryPlan("one part at a time", "the transformer leaves the GPU while the VAE decodes", True, "parked"),
+    MemoryPlan("streamed blocks", "the transformer's blocks come from the machine's memory", True, "streamed"),
+    MemoryPlan("tiled decode", "prompts first; decoded in tiles, which changes pixels where they meet", True, tile=TILE),
+    MemoryPlan(
+        "one part at a time, tiled decode", "both; the tiles change pixels where they meet", True, "parked", TILE
+    ),
+    MemoryPlan(
+        "streamed blocks, tiled decode", "both; the tiles change pixels where they meet", True, "streamed", TILE
+    ),
+    MemoryPlan(
+        "sequential offload, small tiles",
+        "layer by layer from the machine's memory: the least memory, and slow",
+        True,
+        "sequential",
+        SMALL_TILE,
+    ),
+    MemoryPlan("small tiles", "prompts first; decoded in small tiles", True, tile=SMALL_TILE),
+)
+"""From the best to the last resort: those that change no pixel first, faster before slower."""
+PLAN_NAMES = tuple(plan.name for plan in PLANS)
+LATENTS_HELD = 10
+"""States, velocities and a sampler's earlier outputs, in float32."""
+WORKSPACE = 70_000_000
+"""Of cuBLAS, and what is lost between tensors."""
+ENCODING = 240_000_000
+"""Of the text encoder's activations at 512 tokens, for UMT5-XXL; measured."""
+STREAMED_ENCODER = 2_500_000_000
+"""Of the text encoder where it comes layer by layer: its embedding, and what it computes; measured."""
+CONTEXT_BYTES = 600_000_000
+"""Of CUDA and its libraries in a process, beside what torch allocates."""
+SLACK = 1.04
+"""Memory that the allocator holds and cannot use, over what is allocated."""
+
+
+def plan_named(name: str) -> MemoryPlan:
+    """The plan of this name; KeyError where there is none."""
+    return {plan.name: plan for plan in PLANS}[name]
+
+
+def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
+    """Weights of one transformer, as loaded."""
+    item = 4 if recipe.dtype == "float32" else 2
+    kept = full_precision_parameters(model)
+    return item * (transformer_parameters(model) - kept) + 4 * kept
+
+
+def activation_bytes(model: WanModel, recipe: Recipe) -> int:
+    """What lives at the worst moment of a block, beside the weights.
+
+    Either in the feed-forward layer: its input and output twice as wide each (before and after GELU), beside the
+    block's input, the residual, its norm and the attention's output. Or at its end, in float32: residual, output and
+    their gated product, beside the five in the model's precision.
+    """
+    item = 4 if recipe.dtype == "float32" else 2
+    tokens = tokens_of(model, recipe.width, recipe.height, recipe.frames)
+    narrow, wide = tokens * model.dim * item, tokens * model.feed_forward * item
+    gated = 3 * tokens * model.dim * (0 if item == 4 else 4) + 5 * narrow
+    rotary = 2 * tokens * (model.dim // model.heads) * 4
+    modulation = 0
+    if model.has_timestep_per_token:
+        modulation = tokens * 6 * model.dim * (item + 4)
+    return max(2 * wide + 4 * narrow, gated) + rotary + modulation
+
+
+def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
+    """What decoding needs beside the VAE's weights."""
+    pixels = recipe.width * recipe.height
+    if tile is None or (recipe.width <= tile and recipe.height <= tile):
+        return int(model.decode_bytes * pixels)
+    video = 3 * 4 * pixels * recipe.frames
+    return int(max(4.75 * video, model.decode_bytes * tile * tile + 1.35 * video))
+
+
+def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encoder: bool = False) -> int | None:
+    """Bytes that torch has allocated on the GPU at most; None where the model's parts are not known.
+
+    Args:
+        streams_encoder: the text encoder comes layer by layer, because it does not fit.
+    """
+    if model.text_encoder is None or model.vae is None:
+        return None
+    item = 4 if recipe.dtype == "float32" else 2
+    one = transformer_bytes(model, recipe)
+    transformers = one * (1 if model.boundary_ratio is None else 2)
+    encoder, vae = item * model.text_encoder, 4 * model.vae
+    latents = 4 * prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
+    beside = LATENTS_HELD * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE
+    computing, decoding = activation_bytes(model, recipe), decode_bytes(model, recipe, plan.tile)
+    block = (one - 4 * full_precision_parameters(model)) // model.blocks
+    match plan.transformer:
+        case "resident":
+            working = max(transformers + vae + computing, transformers + vae + decoding)
+        case "parked":
+            working = max(one + computing, vae + decoding)
+        case "streamed":
+            working = max(one - block * model.blocks + 2 * block + computing, vae + decoding)
+        case "sequential":
+            working = max(2 * model.dim * model.feed_forward * item + computing, vae + decoding)
+    working += beside
+    if not plan.encodes_first:
+        return working + encoder
+    encoding = encoder + ENCODING * model.text_encoder // 5_680_910_336
+    if streams_encoder:
+        encoding = min(encoding, STREAMED_ENCODER)
+    return max(working, encoding)
+
+
+def _peak(plan: MemoryPlan, model: WanModel, recipe: Recipe, free: int) -> int | None:
+    encoder = peak_bytes(plan, model, recipe)
+    fits = encoder is not None and int(encoder * SLACK) + CONTEXT_BYTES <= free
+    return encoder if fits else peak_bytes(plan, model, recipe, streams_encoder=True)
+
+
+def _words(size: int | None) -> str:
+    return "?" if size is None else bytes_in_words(size)
+
+
+def needs(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
+    """Bytes of a GPU that must be free for a plan: the least that its text encoder needs, the process's own, slack."""
+    peak = peak_bytes(plan, model, recipe, streams_encoder=True)
+    return None if peak is None else int(peak * SLACK) + CONTEXT_BYTES
+
+
+@dataclass(frozen=True)
+class ChosenPlan:
+    """A plan, what it needs, and why it was chosen."""
+
+    plan: MemoryPlan
+    peak: int | None
+    reason: str
+    fits: bool
+
+
+def choose_plan(model: WanModel, recipe: Recipe, free: int, forced: MemoryPlan | None = None) -> ChosenPlan:
+    """The first plan that fits into what is free on a GPU, or the one that was asked for.
+
+    Args:
+        free: bytes, before the process that will make the videos has taken any.
+    """
+    known = [(plan, needs(plan, model, recipe)) for plan in PLANS]
+    if forced is not None:
+        needed = needs(forced, model, recipe)
+        fits = needed is None or needed <= free
+        reason = "asked for" if fits else f"asked for; it needs {_words(needed)} and {_words(free)} are free"
+        return ChosenPlan(forced, _peak(forced, model, recipe, free), reason, fits)
+    larger = ""
+    for plan, needed in known:
+        if needed is None:
+            return ChosenPlan(plan, None, "the sizes of the model's parts are not known before it is here", True)
+        if needed <= free:
+            why = f"{_words(free)} are free"
+            if larger:
+                why = f"{larger}, and {why}"
+            return ChosenPlan(plan, _peak(plan, model, recipe, free), why, True)
+        larger = larger or f"{plan.name} needs {_words(needed)}"
+    plan, needed = min(known, key=lambda one: one[1] or 0)
+    reason = f"none fits: the least that is needed are {_words(needed)}, and {_words(free)} are free"
+    return ChosenPlan(plan, _peak(plan, model, recipe, free), reason, False)
+
+
+def next_plan(plan: MemoryPlan, on_gpu: bool, model: WanModel | None = None, recipe: Recipe | None = None) -> int | None:
+    """What to try where a plan did not fit: the place in `PLANS` of the next that holds less on the device.
+
+    Args:
+        model, recipe: what is made, where it is known; else the order of the plans decides alone.
+    """
+    known = None if model is None or recipe is None else peak_bytes(plan, model, recipe, streams_encoder=True)
+    for place in range(PLANS.index(plan) + 1, len(PLANS)):
+        after = PLANS[place]
+        if not on_gpu and after.transformer != "resident":
+            continue
+        if on_gpu and known is not None and model is not None and recipe is not None:
+            peak = peak_bytes(after, model, recipe, streams_encoder=True)
+            if peak is not None and peak >= known:
+                continue
+        return place
+    return None
