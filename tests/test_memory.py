@@ -1,48 +1,209 @@
-"""The ladder of what is given up for a video that does not fit into memory."""
+"""Memory plans: what each needs, which is chosen, what comes after it, and where the parts of a pipeline are."""
 
-from typing import Any
-from unittest.mock import Mock
+from pathlib import Path
+from typing import Any, get_args
+from unittest.mock import MagicMock, Mock, patch
 
 import pytest
 import torch
-from diffusers import WanPipeline
+from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 
+from wantui.config.settings import PlanName
+from wantui.engine.pipelines import load_for, plan_for
+from wantui.generation import encoding
 from wantui.generation.decode import decode_frames
-from wantui.generation.memory import RUNGS, gpu_is_lost, next_rung, place
+from wantui.generation.denoise import prepare
+from wantui.generation.encoding import Embeddings, prompts_of
+from wantui.generation.load import LoadError, load_pipeline
+from wantui.generation.memory import Placement, gpu_is_lost
+from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
+from wantui.models.fingerprint import fingerprint
+from wantui.planning import Recipe
+from wantui.planning.arithmetic import full_precision_parameters, transformer_parameters
+from wantui.planning.memory import (
+    PLAN_NAMES,
+    PLANS,
+    RESIDENT,
+    SMALL_TILE,
+    TILE,
+    choose_plan,
+    needs,
+    next_plan,
+    peak_bytes,
+    plan_named,
+)
+from wantui.storage.embeddings import EmbeddingStore
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
+GB = 1_000_000_000
 
 
-def ladder(on_gpu: bool) -> list[str]:
-    found, rung = [], next_rung(0, on_gpu)
-    while rung is not None:
-        found.append(RUNGS[rung].name)
-        rung = next_rung(rung, on_gpu)
-    return found
+def recipe_of(model: WanModel, **changes: Any) -> Recipe:
+    known: dict[str, Any] = {
+        "model": model.name,
+        "revision": None,
+        "prompt": "a large red circle moving left",
+        "negative_prompt": "",
+        "seed": 1,
+        "sampler": "unipc",
+        "steps": 4,
+        "flow_shift": 3.0,
+        "guidance_scale": 5.0,
+        "width": 832,
+        "height": 480,
+        "frames": 81,
+        "fps": 16,
+        "dtype": model.dtype,
+    }
+    return Recipe(**known | changes)
 
 
-def test_the_ladder_leaves_out_on_a_cpu_what_is_no_help_there() -> None:
-    assert ladder(on_gpu=True) == ["tiled decode", "model offload", "sequential offload", "small tiles"]
-    assert ladder(on_gpu=False) == ["tiled decode", "small tiles"]
+SMALL, LARGE = find_model("wan2.1-1.3b"), find_model("wan2.1-14b")
+
+
+def test_settings_offer_the_plans_that_there_are() -> None:
+    assert get_args(PlanName) == ("auto", *PLAN_NAMES)
+
+
+@pytest.mark.parametrize("model", CATALOGUE[1:], ids=lambda model: model.name)
+def test_parameters_are_those_of_the_published_architecture(model: WanModel) -> None:
+    with torch.device("meta"):
+        built = WanTransformer3DModel(
+            num_attention_heads=model.heads,
+            attention_head_dim=model.dim // model.heads,
+            in_channels=model.latent_channels,
+            out_channels=model.latent_channels,
+            ffn_dim=model.feed_forward,
+            num_layers=model.blocks,
+            text_dim=model.text_dim,
+            freq_dim=model.time_dim,
+            cross_attn_norm=True,
+        )
+    assert sum(p.numel() for p in built.parameters()) == transformer_parameters(model)
+    kept = WanTransformer3DModel._keep_in_fp32_modules
+    in_full = sum(p.numel() for name, p in built.named_parameters() if any(part in name for part in kept))
+    assert in_full == full_precision_parameters(model)
+
+
+def test_the_vae_of_wan_2_1_has_the_parameters_that_are_counted() -> None:
+    with torch.device("meta"):
+        assert sum(p.numel() for p in AutoencoderKLWan().parameters()) == SMALL.vae
+
+
+def test_what_is_known_of_nano_is_what_its_files_say() -> None:
+    found = find_model(str(Path(NANO.location)))
+    assert (found.text_encoder, found.vae) == (NANO.text_encoder, NANO.vae)
 
 
 @pytest.mark.parametrize(
-    ("device", "rung", "calls"),
+    ("model", "free", "plan"),
     [
-        (GPU, 0, ["to"]),
-        (GPU, 1, ["to", "vae.enable_tiling"]),
-        (GPU, 2, ["vae.enable_tiling", "enable_model_cpu_offload"]),
-        (GPU, 3, ["vae.enable_tiling", "enable_sequential_cpu_offload"]),
-        (GPU, 4, ["vae.enable_tiling", "vae.enable_tiling", "enable_sequential_cpu_offload"]),
-        (CPU, 4, ["to", "vae.enable_tiling", "vae.enable_tiling"]),
+        (SMALL, 80, "everything resident"),
+        (SMALL, 24, "text encoder first"),
+        (SMALL, 12, "one part at a time"),
+        (SMALL, 8, "tiled decode"),
+        (LARGE, 80, "everything resident"),
+        (LARGE, 48, "text encoder first"),
+        (LARGE, 24, "streamed blocks"),
+        (LARGE, 8, "streamed blocks, tiled decode"),
     ],
 )
-def test_a_pipeline_that_is_offloaded_never_goes_to_the_gpu_as_a_whole(
-    device: torch.device, rung: int, calls: list[str]
+def test_the_first_plan_that_fits_is_chosen_and_says_why(model: WanModel, free: int, plan: str) -> None:
+    recipe = recipe_of(model)
+    chosen = choose_plan(model, recipe, free * GB)
+    assert chosen.plan.name == plan
+    assert chosen.fits
+    assert chosen.peak is not None
+    assert chosen.peak <= free * GB
+    assert f"{free}.0 GB are free" in chosen.reason
+    if chosen.plan is not RESIDENT:
+        assert chosen.reason.startswith("everything resident needs")
+
+
+def test_where_nothing_fits_the_plan_that_needs_least_is_tried_and_said_not_to_fit() -> None:
+    recipe = recipe_of(LARGE)
+    chosen = choose_plan(LARGE, recipe, 2 * GB)
+    assert not chosen.fits
+    assert needs(chosen.plan, LARGE, recipe) == min(needs(plan, LARGE, recipe) or 0 for plan in PLANS)
+
+
+def test_a_plan_that_is_asked_for_is_taken_whatever_is_free() -> None:
+    chosen = choose_plan(LARGE, recipe_of(LARGE), 8 * GB, RESIDENT)
+    assert (chosen.plan, chosen.fits) == (RESIDENT, False)
+    assert "asked for; it needs" in chosen.reason
+
+
+def test_a_model_whose_parts_are_not_known_is_tried_as_a_whole() -> None:
+    unknown = find_model("someone/some-wan")
+    assert choose_plan(unknown, recipe_of(unknown), 8 * GB).plan is RESIDENT
+
+
+def ladder(model: WanModel | None, on_gpu: bool) -> list[str]:
+    recipe = None if model is None else recipe_of(model)
+    found, place = [], next_plan(RESIDENT, on_gpu, model, recipe)
+    while place is not None:
+        found.append(PLANS[place].name)
+        place = next_plan(PLANS[place], on_gpu, model, recipe)
+    return found
+
+
+def test_each_plan_that_is_tried_after_another_needs_less() -> None:
+    for model in (SMALL, LARGE):
+        peaks = [
+            peak_bytes(plan_named(name), model, recipe_of(model), streams_encoder=True) for name in ladder(model, True)
+        ]
+        assert peaks == sorted(peaks, reverse=True)
+        assert len(set(peaks)) == len(peaks) >= 4
+
+
+def test_the_ladder_leaves_out_on_a_cpu_what_is_no_help_there() -> None:
+    assert ladder(SMALL, on_gpu=False) == ["text encoder first", "tiled decode", "small tiles"]
+
+
+@pytest.mark.parametrize(
+    ("device", "plan", "calls"),
+    [
+        (GPU, "everything resident", ["to"]),
+        (GPU, "text encoder first", ["to"]),
+        (GPU, "tiled decode", ["vae.enable_tiling", "to"]),
+        (GPU, "one part at a time", []),
+        (GPU, "streamed blocks", ["transformer.enable_group_offload"]),
+        (GPU, "sequential offload, small tiles", ["vae.enable_tiling", "transformer.enable_group_offload"]),
+        (CPU, "small tiles", ["vae.enable_tiling", "to"]),
+    ],
+)
+def test_a_pipeline_that_takes_turns_never_goes_to_the_gpu_as_a_whole(
+    device: torch.device, plan: str, calls: list[str]
 ) -> None:
-    pipeline = Mock()
-    place(pipeline, device, rung)
+    pipeline = Mock(transformer_2=None, text_encoder=None)
+    Placement(pipeline, device, plan_named(plan))
     assert [call[0] for call in pipeline.mock_calls] == calls
+
+
+class Part(torch.nn.Module):
+    """Tells where it was put, and believes it."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        super().__init__()
+        self.name, self.log, self.where = name, log, "cpu"
+
+    def parameters(self, recurse: bool = True) -> Any:
+        yield MagicMock(device=torch.device(self.where))
+
+    def to(self, device: Any) -> "Part":  # type: ignore[override]
+        self.where = torch.device(device).type
+        self.log.append(f"{self.name} to {self.where}")
+        return self
+
+
+def test_one_part_at_a_time_is_on_the_gpu() -> None:
+    log: list[str] = []
+    parts = {name: Part(name, log) for name in ("vae", "transformer", "transformer_2")}
+    placement = Placement(Mock(text_encoder=None, **parts), GPU, plan_named("one part at a time"))
+    for name in ("transformer", "transformer", "transformer_2", "vae", "transformer"):
+        placement.bring(parts[name])
+        assert [part.name for part in parts.values() if part.where == "cuda"] == [name]
+    assert log[:3] == ["transformer to cuda", "transformer to cpu", "transformer_2 to cuda"]
 
 
 def test_tiles_larger_than_the_picture_give_the_same_frames(tiny: WanPipeline) -> None:
@@ -55,6 +216,100 @@ def test_tiles_larger_than_the_picture_give_the_same_frames(tiny: WanPipeline) -
         tiny.vae.disable_tiling()
     assert len(whole) == len(tiled) == 9
     assert all((one == other).all() for one, other in zip(whole, tiled, strict=True))
+
+
+def test_tiles_overlap_by_a_quarter() -> None:
+    pipeline = Mock(transformer_2=None)
+    Placement(pipeline, CPU, plan_named("tiled decode"))
+    Placement(pipeline, CPU, plan_named("small tiles"))
+    sides = [call.args for call in pipeline.vae.enable_tiling.call_args_list]
+    assert sides == [(TILE, TILE, 192, 192), (SMALL_TILE, SMALL_TILE, 96, 96)]
+
+
+# Prompts that are encoded first.
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "wantui" / "embeddings"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_embeddings_that_were_kept_are_those_of_the_pipeline_to_the_bit(kept: Path, dtype: str) -> None:
+    recipe = recipe_of(NANO, dtype=dtype, negative_prompt="blurred", width=128, height=128, frames=17)
+    embeddings = Embeddings(NANO, None, dtype, CPU)
+    assert embeddings.encode(prompts_of([recipe])) == 2
+    assert embeddings.encode(prompts_of([recipe])) == 0
+    assert len(list(kept.iterdir())) == 2
+    whole = load_pipeline(NANO, None, dtype, CPU)
+    without = load_pipeline(NANO, None, dtype, CPU, plan_named("text encoder first"))
+    assert without.text_encoder is None
+    ours, stock = prepare(without, recipe, embeddings), prepare(whole, recipe)
+    assert torch.equal(ours.prompt_embeds, stock.prompt_embeds)
+    assert ours.negative_prompt_embeds is not None
+    assert stock.negative_prompt_embeds is not None
+    assert torch.equal(ours.negative_prompt_embeds, stock.negative_prompt_embeds)
+
+
+def test_without_guidance_the_negative_prompt_is_not_encoded() -> None:
+    assert prompts_of([recipe_of(NANO, guidance_scale=1.0, negative_prompt="blurred")] * 2) == [recipe_of(NANO).prompt]
+
+
+def test_an_encoder_that_does_not_fit_comes_layer_by_layer(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    real = Embeddings._encode
+
+    def encode(self: Embeddings, pipeline: WanPipeline, prompts: Any) -> None:
+        tried.append("encode")
+        if len(tried) == 1:
+            raise encoding.OutOfMemory("no room")
+        real(self, pipeline, prompts)
+
+    monkeypatch.setattr(Embeddings, "_encode", encode)
+    with patch.object(Embeddings, "_stream", lambda self, pipeline: tried.append("stream")):
+        Embeddings(NANO, None, "float32", CPU).encode(["a", "b"])
+    assert tried == ["encode", "stream", "encode"]
+
+
+def test_a_file_that_is_damaged_is_made_again(kept: Path) -> None:
+    embeddings = Embeddings(NANO, None, "float32", CPU)
+    embeddings.encode(["a"])
+    embeddings.store.path("a").write_bytes(b"\x93NUMPY nonsense")
+    assert embeddings.encode(["a"]) == 1
+    with pytest.raises(KeyError, match="b"):
+        embeddings("b")
+
+
+def test_the_oldest_embeddings_go_first_and_never_those_that_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    import numpy as np
+
+    store = EmbeddingStore({}, tmp_path)
+    for age, prompt in enumerate(("new", "old", "needed")):
+        store.write(prompt, np.zeros(100, np.float32))
+        os.utime(store.path(prompt), (1000 - age, 1000 - age))
+    monkeypatch.setattr("wantui.storage.embeddings.KEPT_BYTES", 1100)
+    store.tidy({"needed"})
+    assert [store.path(prompt).exists() for prompt in ("new", "old", "needed")] == [True, False, True]
+
+
+def test_other_weights_or_another_device_have_other_embeddings(kept: Path) -> None:
+    one = EmbeddingStore({"model": "a", "revision": "1"}).path("a circle")
+    assert one != EmbeddingStore({"model": "a", "revision": "2"}).path("a circle")
+
+
+def test_a_plan_for_gpus_is_refused_on_a_cpu(kept: Path) -> None:
+    recipe = recipe_of(NANO, revision=fingerprint(Path(NANO.location)))
+    with pytest.raises(LoadError, match="is for GPUs"):
+        plan_for(recipe, "cpu", asked="streamed blocks")
+    assert plan_for(recipe, "cpu").plan is RESIDENT
+    loaded = load_for(recipe_of(NANO), "cpu", plan_for(recipe, "cpu", rung=1).plan)
+    assert loaded.pipeline.text_encoder is None
+    assert loaded.embeddings is not None
 
 
 @pytest.mark.parametrize(

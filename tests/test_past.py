@@ -11,9 +11,10 @@ from wantui.config import load_config
 from wantui.engine.costs import costs
 from wantui.engine.forecast import Forecast
 from wantui.gpu.sampler import GpuState, Sample
-from wantui.models.catalogue import NANO, find_model
-from wantui.planning import estimate_memory, estimate_seconds, outline_batch, past_videos
+from wantui.models.catalogue import NANO
+from wantui.planning import estimate_seconds, outline_batch, past_videos
 from wantui.planning.arithmetic import forward_flops
+from wantui.planning.past import measured_peak
 from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo
 
@@ -64,12 +65,10 @@ def test_the_size_that_is_nearest_in_work_is_scaled_from() -> None:
     assert found.value > 20
 
 
-def test_memory_is_that_of_the_latest_like_video_or_else_of_the_weights() -> None:
-    assert estimate_memory(RECIPE, NANO, past({"peak_memory": 5_000}, {"peak_memory": 9_000})).value == 5_000
-    large = find_model("wan2.1-14b")
-    found = estimate_memory(RECIPE.model_copy(update={"model": large.name}), large, [])
-    assert found.value == large.weights
-    assert "the weights alone" in found.basis
+def test_memory_is_that_of_the_latest_video_like_it_by_the_same_plan() -> None:
+    known = past({"peak_memory": 5_000}, {"peak_memory": 9_000})
+    assert measured_peak(RECIPE, "everything resident", known).value == 5_000
+    assert measured_peak(RECIPE, "streamed blocks", known).value is None
 
 
 def test_what_an_older_version_told_without_times_is_left_out() -> None:
@@ -84,20 +83,21 @@ def card(total: int, used: int) -> GpuState:
     return GpuState(0, "GPU-0", "H100", memory_total=total, memory_used=used)
 
 
-def test_a_model_that_is_larger_than_the_gpu_is_said_with_what_happens_then() -> None:
+def test_a_model_that_is_larger_than_the_gpu_is_told_with_the_plan_that_fits() -> None:
     outline = outline_batch(load_config("wan_14b_optimized"), "a [red|blue] circle")
     memory = {c.about: c for c in costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
-    assert not memory.fits
-    assert "24.0 GB" in memory.basis
-    assert "machine's memory" in memory.basis
+    assert memory.fits
+    assert "streamed blocks" in memory.text
+    assert "and 24.0 GB are free" in memory.basis
+    assert not {c.about: c for c in costs(outline, [], sample(card(4_000_000_000, 0)))}["memory"].fits
     assert {c.about: c for c in costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
 
 
-def test_a_model_that_fits_but_not_now_is_told_so() -> None:
-    outline = outline_batch(load_config("default"), "a circle")
+def test_a_plan_that_is_asked_for_and_does_not_fit_is_told_so() -> None:
+    outline = outline_batch(load_config("default", ["memory_settings.plan=everything resident"]), "a circle")
     memory = costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]
-    assert memory.fits
-    assert "more than is free now" in memory.basis
+    assert not memory.fits
+    assert "asked for; it needs" in memory.basis
 
 
 def test_a_batch_that_would_fill_the_disk_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ NEWS = {
     "batch paused": "the batch is paused",
     "batch resumed": "the batch goes on",
     "worker died": "a worker died: {error}",
-    "loading": "loading {model}",
+    "loading": "loading {model}: {plan} ({reason})",
     "failed": "failed: {title}: {error}",
 }
 """What is said of an event, beside progress."""
@@ -63,7 +63,7 @@ def news(event: "Event") -> str | None:
     template = NEWS.get(event.kind)
     if template is None:
         return None
-    words = {"title": "", "error": "", "reason": "", "rung": "", "model": "", **event.data}
+    words = {"title": "", "error": "", "reason": "", "rung": "", "model": "", "plan": "", **event.data}
     return template.format_map(words)
 
 

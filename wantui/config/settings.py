@@ -77,8 +77,22 @@ class ModelSettings(Section):
         return values
 
 
+PlanName = Literal[
+    "auto",
+    "everything resident",
+    "text encoder first",
+    "one part at a time",
+    "streamed blocks",
+    "tiled decode",
+    "one part at a time, tiled decode",
+    "streamed blocks, tiled decode",
+    "sequential offload, small tiles",
+    "small tiles",
+]
+
+
 class MemorySettings(Section):
-    """Memory settings of the older system; wantui decides these itself."""
+    """Where the parts of the model are while a video is made."""
 
     DEAD = dict.fromkeys(
         (
@@ -92,8 +106,11 @@ class MemorySettings(Section):
             "offload_vae_to_cpu",
             "secondary_gpu_device",
         ),
-        "this version keeps the whole model in memory, as it is loaded",
+        "memory_settings.plan says where the model's parts are",
     )
+
+    plan: PlanName = "auto"
+    """Memory plan; auto: the first that fits into what is free on the GPU, those first that change no pixel."""
 
 
 class VideoSettings(Section):

@@ -8,8 +8,10 @@ from pathlib import Path
 from wantui.engine.room import SPARE_BYTES
 from wantui.errors import user_path
 from wantui.gpu.sampler import Sample
-from wantui.planning import Outline, PastVideo, estimate_memory, estimate_seconds
+from wantui.planning import Outline, PastVideo, estimate_seconds
 from wantui.planning.estimate import disk_for
+from wantui.planning.memory import choose_plan, plan_named, weight_bytes
+from wantui.planning.past import measured_peak
 from wantui.words import bytes_in_words, duration_in_words
 
 
@@ -55,29 +57,31 @@ def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None) ->
 
 
 def _memory(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, on_gpu: bool) -> Cost:
-    needed = estimate_memory(outline.first, outline.model, past)
-    text = "?" if needed.value is None else bytes_in_words(needed.value)
+    recipe, model = outline.first, outline.model
+    weights = weight_bytes(model, recipe)
+    text = "?" if weights is None else bytes_in_words(weights)
     if sample is None:
-        return Cost("memory", text, needed.basis)
+        return Cost("memory", text, "the weights alone; what is free is not known")
     if not on_gpu:
         free = sample.memory_total - sample.memory_used
-        weights = outline.model.weights
         fits = weights is None or weights <= sample.memory_total
         basis = "no GPU is used: the weights lie in the machine's memory"
         if not fits:
-            basis = f"the weights alone take {bytes_in_words(weights or 0)}: choose a smaller model, or another machine"
-        return Cost("memory", f"{bytes_in_words(weights or 0)} of {bytes_in_words(free)} free", basis, fits)
+            basis = f"the weights alone take {text}: choose a smaller model, or another machine"
+        return Cost("memory", f"{text} of {bytes_in_words(free)} free", basis, fits)
     known = [gpu for gpu in sample.gpus if gpu.memory_total is not None and gpu.memory_used is not None]
     if not known:
-        return Cost("memory", text, f"{needed.basis}; what is free is not known")
-    total, free = max(((gpu.memory_total or 0), (gpu.memory_total or 0) - (gpu.memory_used or 0)) for gpu in known)
-    fits = needed.value is None or needed.value <= total
-    basis = needed.basis
-    if not fits:
-        basis = f"more than the GPU's {bytes_in_words(total)}: parts will be kept in the machine's memory; {basis}"
-    elif needed.value is not None and needed.value > free:
-        basis = f"more than is free now; {basis}"
-    return Cost("memory", f"{text} of {bytes_in_words(free)} free on the GPU", basis, fits)
+        return Cost("memory", text, "the weights alone; what is free on the GPU is not known")
+    free = max((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in known)
+    asked = outline.config.settings.memory_settings.plan
+    chosen = choose_plan(model, recipe, free, None if asked == "auto" else plan_named(asked))
+    peak, basis = chosen.peak, "counted from its sizes"
+    measured = measured_peak(recipe, chosen.plan.name, past)
+    if measured.value is not None:
+        peak, basis = int(measured.value), measured.basis
+    text = "?" if peak is None else bytes_in_words(peak)
+    text = f"{text} of {bytes_in_words(free)} free on the GPU: {chosen.plan.name}"
+    return Cost("memory", text, f"{chosen.reason}; {basis}", chosen.fits)
 
 
 def _what_fits(outline: Outline, free: int, latents: int) -> str:

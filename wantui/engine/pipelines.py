@@ -1,20 +1,62 @@
 """The pipeline that a recipe asks for, from the weights that it names."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wantui.generation.encoding import Embeddings, prompts_of
 from wantui.generation.load import LoadError, load_pipeline, resolve_device
+from wantui.generation.memory import free_bytes
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.planning import Recipe
+from wantui.planning.memory import PLANS, RESIDENT, ChosenPlan, MemoryPlan, choose_plan, plan_named
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
 
 
-def load_for(recipe: Recipe, device: str = "auto", rung: int = 0) -> "WanPipeline":
-    """The pipeline that makes this recipe's video; `rung` says how much memory is to be saved."""
-    return load_pipeline(find_model(recipe.model), recipe.revision, recipe.dtype, resolve_device(device), rung)
+@dataclass(frozen=True)
+class Loaded:
+    """A pipeline by a memory plan."""
+
+    pipeline: "WanPipeline"
+    plan: MemoryPlan
+    embeddings: Embeddings | None
+    """Of the prompts, where the plan encodes them first."""
+
+
+def plan_for(recipe: Recipe, device: str, rung: int = 0, asked: str = "auto") -> ChosenPlan:
+    """The memory plan for a recipe: what was asked for, or the first that fits into what is free now.
+
+    Args:
+        rung: place of a plan in `PLANS`, where what stood before it did not fit.
+        asked: the name of a plan, or auto.
+    """
+    if rung:
+        return ChosenPlan(PLANS[rung], None, f"{PLANS[rung - 1].name} did not fit", True)
+    model, where = find_model(recipe.model), resolve_device(device)
+    forced = None if asked == "auto" else plan_named(asked)
+    if where.type != "cuda":
+        if forced is not None and forced.transformer != "resident":
+            raise LoadError(f"memory_settings.plan: {forced.name!r} is for GPUs, and {where} is none")
+        return ChosenPlan(forced or RESIDENT, None, "asked for" if forced else "no GPU is used", True)
+    return choose_plan(model, recipe, free_bytes(where), forced)
+
+
+def load_for(recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Recipe] = ()) -> Loaded:
+    """The pipeline that makes this recipe's video.
+
+    Args:
+        recipes: others that it will make, whose prompts are encoded together with this one's.
+    """
+    model, where = find_model(recipe.model), resolve_device(device)
+    embeddings = None
+    if plan.encodes_first:
+        embeddings = Embeddings(model, recipe.revision, recipe.dtype, where)
+        embeddings.encode(prompts_of([recipe, *recipes]))
+    return Loaded(load_pipeline(model, recipe.revision, recipe.dtype, where, plan), plan, embeddings)
 
 
 def check_weights(recipe: Recipe) -> None:

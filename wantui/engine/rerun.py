@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wantui.engine.pipelines import load_for
+from wantui.engine.pipelines import load_for, plan_for
 from wantui.generation.denoise import Step
 from wantui.generation.make_video import MadeVideo, Stepped, make_video
 from wantui.generation.versions import made_with
@@ -37,12 +37,14 @@ class Comparison:
 
 def remake(clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, device: str) -> Iterator[Step | Comparison]:
     """Make a recipe's video as `target`; yields the steps, and at last the comparison with `clip`."""
-    pipeline = load_for(recipe, device)
+    loaded = load_for(recipe, device, plan_for(recipe, device).plan)
+    pipeline = loaded.pipeline
     now = made_with(pipeline, recipe)
     files = VideoFiles(target, target.with_suffix(".jpg"))
     latents_sha256 = None
     # Captures do not change a video, and are not asked for here.
-    for event in make_video(pipeline, recipe.model_copy(update={"capture": Capture()}), files):
+    plain = recipe.model_copy(update={"capture": Capture()})
+    for event in make_video(pipeline, plain, files, embeddings=loaded.embeddings):
         if isinstance(event, MadeVideo):
             latents_sha256 = event.latents_sha256
         elif isinstance(event, Stepped):

@@ -16,27 +16,27 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wantui.engine.logs import close_log, open_log
-from wantui.engine.pipelines import check_weights, load_for
+from wantui.engine.pipelines import Loaded, check_weights, load_for, plan_for
 from wantui.engine.record import Record, close_entry, entry_of, is_made
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
 from wantui.errors import UserError
+from wantui.generation.encoding import prompts_of
 from wantui.generation.load import NotLoaded
 from wantui.generation.make_video import Decoded, MadeVideo, Resumed, StartedAgain, Stepped, make_video
-from wantui.generation.memory import RUNGS, OutOfMemory, free_memory, gpu_is_lost, memory_figures, next_rung
+from wantui.generation.memory import OutOfMemory, device_of, free_memory, gpu_is_lost, memory_figures
 from wantui.generation.preview import LatentToRgb, PreviewTap, fit_latents_to_rgb
+from wantui.models.catalogue import find_model
 from wantui.planning import Recipe
+from wantui.planning.memory import PLANS, MemoryPlan, next_plan
 from wantui.queue.database import QueueError, Unavailable
 from wantui.queue.queue import LostClaim, Queue, Wish
 from wantui.queue.rows import Claim
 from wantui.storage.files import VideoFiles, discard, video_files
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import ManifestError, State, VideoEntry, relative_files
-
-if TYPE_CHECKING:
-    from diffusers import WanPipeline
+from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry, relative_files
 
 IDLE_SECONDS = 120.0
 """After so long with nothing to do a worker ends, and the GPU's memory is free."""
@@ -67,9 +67,11 @@ class Worker:
 
     def __init__(self, queue: Queue, name: str, devices: Sequence[str], device: str, log: logging.Logger) -> None:
         self.queue, self.name, self.devices, self.device, self.log = queue, name, devices, device, log
-        self.pipeline: WanPipeline | None = None
+        self.loaded: Loaded | None = None
+        self.loaded_for: tuple[Any, ...] = ()
+        self.planned: tuple[MemoryPlan, int | None] | None = None
+        """For the video that is being made: its plan, and the peak that is foretold."""
         self.colours: LatentToRgb | None = None
-        self.loaded: tuple[Any, ...] = ()
         self.records: dict[Path, Record] = {}
         self.stopping = False
 
@@ -129,7 +131,7 @@ class Worker:
         except NotLoaded as error:
             if gpu_is_lost(error):
                 raise
-            if isinstance(error.__cause__, OutOfMemory) and self._next_rung(claim) is not None:
+            if isinstance(error.__cause__, OutOfMemory) and self._next_plan(claim) is not None:
                 did_not_fit = str(error)
             else:
                 log.error("%s", error)
@@ -169,13 +171,14 @@ class Worker:
         if free_bytes(folder.root) < (needed := bytes_needed(recipe)):
             self._wait_for_room(claim, folder.root, needed, log)
             return
-        pipeline = self._pipeline_for(claim, recipe, log)
-        plan, began = RUNGS[claim.rung].name, time.monotonic()
+        loaded = self._loaded_for(claim, recipe, record.read(), log)
+        pipeline, began = loaded.pipeline, time.monotonic()
         assert self.colours is not None
+        assert self.planned is not None
         preview = PreviewTap(self.colours, files.preview)
         step_seconds: list[float] = []
         told = time.monotonic()
-        with closing(make_video(pipeline, recipe, files, (preview,))) as events:
+        with closing(make_video(pipeline, recipe, files, (preview,), loaded.embeddings)) as events:
             for event in events:
                 match event:
                     case Stepped(step, found):
@@ -183,7 +186,9 @@ class Worker:
                         figures: dict[str, Any] = {name: round(value, 6) for name, value in found.items()}
                         if preview.is_new:
                             figures["preview"] = str(files.preview)
-                        figures |= memory_figures(pipeline._execution_device)
+                        figures |= memory_figures(device_of(pipeline))
+                        if self.planned[1] is not None:
+                            figures["foretold"] = self.planned[1]
                         wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma, **figures)
                         self._heed(wish, f"after step {step.index + 1} of {step.count}")
                     case Decoded(frames, count):
@@ -198,14 +203,19 @@ class Worker:
                         self.queue.tell("started again", claim.batch, claim.video, reason=reason, title=claim.title)
                     case MadeVideo() as made:
                         self.queue.check(claim)
-                        enter = partial(_enter, folder=folder, files=files, made=made, plan=plan)
+                        enter = partial(_enter, folder=folder, files=files, made=made, planned=self.planned)
                         record.change(
                             claim.number, partial(enter, step_seconds=median(step_seconds) if step_seconds else None)
                         )
                         discard(files)
                         entry = record.read().videos[claim.number]
-        said = {"files": entry.files, "seconds": entry.seconds, "memory_plan": plan, "peak_memory": entry.peak_memory}
-        self.queue.done(claim, device=str(pipeline._execution_device.type), **said)
+        said = {
+            "files": entry.files,
+            "seconds": entry.seconds,
+            "memory_plan": loaded.plan.name,
+            "peak_memory": entry.peak_memory,
+        }
+        self.queue.done(claim, device=device_of(pipeline).type, **said)
         log.info("%s done in %.1f s", claim.title, time.monotonic() - began)
 
     def _heed(self, wish: Wish, place: str) -> None:
@@ -226,36 +236,58 @@ class Worker:
             except Unavailable as again:
                 error = again
 
-    def _pipeline_for(self, claim: Claim, recipe: Recipe, log: logging.Logger) -> "WanPipeline":
+    def _loaded_for(self, claim: Claim, recipe: Recipe, manifest: Manifest, log: logging.Logger) -> Loaded:
+        """The pipeline for a video. Between videos of one model and plan nothing is loaded again."""
         device = claim.device if claim.device in ("cpu", "auto") else self.device
-        wanted = (recipe.model, recipe.revision, recipe.dtype, device, claim.rung)
-        if self.pipeline is None or wanted != self.loaded:
+        asked = manifest.memory_plan
+        model = (recipe.model, recipe.revision, recipe.dtype, device)
+        wanted = (*model, claim.batch, claim.rung, recipe.width, recipe.height, recipe.frames, asked)
+        if self.loaded is not None and wanted == self.loaded_for:
+            return self.loaded
+        if self.loaded is not None and self.loaded_for[: len(model)] != model:
             self._unload()
-            self.queue.tell("loading", claim.batch, claim.video, model=recipe.model)
-            log.info("loading %s on %s, %s", recipe.model, device, RUNGS[claim.rung].name)
-            check_weights(recipe)
-            self.pipeline = load_for(recipe, device, claim.rung)
-            self.colours = fit_latents_to_rgb(self.pipeline)
+        check_weights(recipe)
+        chosen = plan_for(recipe, device, claim.rung, asked)
+        log.log(logging.INFO if chosen.fits else logging.WARNING, "%s: %s", chosen.plan.name, chosen.reason)
+        self.planned = chosen.plan, chosen.peak
+        others = [video.recipe for video in manifest.videos if video.state != "done"]
+        if self.loaded is not None and self.loaded.plan is chosen.plan:
+            if self.loaded.embeddings is not None:
+                self.loaded.embeddings.encode(prompts_of([recipe, *others]))
+        else:
+            self._unload()
+            told = {"model": recipe.model, "plan": chosen.plan.name, "reason": chosen.reason}
+            self.queue.tell("loading", claim.batch, claim.video, **told)
+            log.info("loading %s on %s", recipe.model, device)
+            self.loaded = load_for(recipe, device, chosen.plan, others)
+            self.colours = fit_latents_to_rgb(self.loaded.pipeline)
             log.info("previews show %.1f %% of the variance of colours", 100 * self.colours.r2)
-            self.loaded = wanted
-        return self.pipeline
+        self.loaded_for = wanted
+        return self.loaded
 
     def _unload(self) -> None:
-        self.pipeline, self.loaded = None, ()
+        self.loaded, self.loaded_for = None, ()
         free_memory()
 
     def _degrade(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
-        """Free memory and try the next rung, from the checkpoint; fail where there is none."""
+        """Free memory and try the next plan, from the checkpoint; fail where there is none."""
+        rung = self._next_plan(claim)
+        plan = self._plan(claim)
         self._unload()
-        rung = self._next_rung(claim)
         if rung is None:
-            self._fail(claim, folder, f"out of memory, with {RUNGS[claim.rung].name}: {error}", log)
+            self._fail(claim, folder, f"out of memory, with {plan.name}: {error}", log)
             return
-        log.warning("%s: out of memory (%s); trying %s", claim.title, error, RUNGS[rung].name)
-        self.queue.degrade(claim, rung, RUNGS[rung].name, error)
+        log.warning("%s: out of memory (%s); trying %s", claim.title, error, PLANS[rung].name)
+        self.queue.degrade(claim, rung, PLANS[rung].name, error)
 
-    def _next_rung(self, claim: Claim) -> int | None:
-        return next_rung(claim.rung, on_gpu=claim.device != "cpu" and self.device != "cpu")
+    def _plan(self, claim: Claim) -> MemoryPlan:
+        """The one that a video is made by, or was tried by last."""
+        return self.planned[0] if self.planned is not None else PLANS[claim.rung]
+
+    def _next_plan(self, claim: Claim) -> int | None:
+        recipe = Recipe.model_validate_json(claim.recipe)
+        on_gpu = claim.device != "cpu" and self.device != "cpu"
+        return next_plan(self._plan(claim), on_gpu, find_model(recipe.model), recipe)
 
     def _wait_for_room(self, claim: Claim, root: Path, needed: int, log: logging.Logger) -> None:
         reason = f"no room is left in {root} ({free_bytes(root) / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed)"
@@ -284,7 +316,7 @@ def _enter(
     folder: BatchFolder,
     files: VideoFiles,
     made: MadeVideo,
-    plan: str,
+    planned: tuple[MemoryPlan, int | None],
     step_seconds: float | None,
 ) -> None:
     paths = {"clip": files.clip, "sheet": files.sheet}
@@ -298,7 +330,10 @@ def _enter(
     if step_seconds is not None:
         entry.seconds["step"] = round(step_seconds, 4)
     entry.peak_memory = made.peak_memory
-    entry.memory_plan = plan
+    plan, peak = planned
+    entry.memory_plan = plan.name
+    if peak is not None:
+        entry.predicted["peak_memory"] = peak
     entry.bytes = sum(_size(path) for path in paths.values())
     entry.latents_sha256 = made.latents_sha256
 

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from diffusers import WanPipeline
 from torch import Tensor
 
+from wantui.generation.memory import device_of
 from wantui.generation.observed import ObservedProcessor, observed_by
 from wantui.generation.text_softmax import mean_over_heads, softmax_rows
 from wantui.generation.words import TEXT_LENGTH, TokenizedPrompt, marks_in, tokenize
@@ -261,7 +262,7 @@ class CrossAttention:
         count = sum(evaluation.blocks)
         blocks, heads, *_ = self.map_shape
         names = [name for name, _ in _columns(evaluation.prompt, self.capture)]
-        device = self.pipeline._execution_device
+        device = device_of(self.pipeline)
         missing = torch.full((heads, len(names), math.prod(self.grid)), math.nan, device=device)
         if self.capture.per_block:
             stacked = torch.stack([missing if each is None else each for each in evaluation.each])

@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from wantui.generation.denoise import Checkpoint, Start, Step, new_scheduler
+from wantui.generation.memory import device_of
 from wantui.generation.versions import made_with
 from wantui.planning import Recipe
 from wantui.storage.atomic import partial_path
@@ -39,7 +40,7 @@ class CheckpointTap:
     ) -> None:
         self.recipe, self.path, self.captured = recipe, path, captured
         self.identity = identity(pipeline, recipe)
-        self.fresh = vars(new_scheduler(recipe, pipeline._execution_device))
+        self.fresh = vars(new_scheduler(recipe, device_of(pipeline)))
         self.scheduler: Any = None
         self.latest: Step | None = None
         """The last step, where it is not written yet."""
@@ -127,7 +128,7 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
             raise CheckpointRefused(f"{name} was {header.get(name)} and is {here}")
     if header["sha256"] != _digest(tensors):
         raise CheckpointRefused("its bytes are not those that were written")
-    device = pipeline._execution_device
+    device = device_of(pipeline)
     return Checkpoint(
         header["steps_done"],
         tensors["latents"].to(device),

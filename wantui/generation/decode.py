@@ -9,6 +9,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wantui.generation.memory import device_of
+
 
 def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np.float32]]:
     """Yield the frames of one video, float32 [height, width, rgb] in 0 to 1.
@@ -32,7 +34,7 @@ def _decode_tiles(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
 
 def _denormalised(pipeline: WanPipeline, latents: Tensor) -> Tensor:
     vae = pipeline.vae
-    latents = latents.to(pipeline._execution_device, dtype=vae.dtype)
+    latents = latents.to(device_of(pipeline), dtype=vae.dtype)
     mean = torch.tensor(vae.config.latents_mean).view(1, vae.config.z_dim, 1, 1, 1).to(latents.device, latents.dtype)
     # As in the pipeline: divided by the reciprocal, which is not the same to the bit as multiplied.
     reciprocal_std = 1.0 / torch.tensor(vae.config.latents_std).view(1, vae.config.z_dim, 1, 1, 1).to(

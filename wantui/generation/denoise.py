@@ -5,7 +5,7 @@ bit. Tests hold it against the stock pipeline for every sampler.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.generation.attention import CrossAttention, StepMaps
+from wantui.generation.memory import bring, device_of
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.words import TEXT_LENGTH, tokenize, weigh_embeddings
 from wantui.planning import Recipe
@@ -89,17 +90,24 @@ class Checkpoint:
 
 
 @torch.no_grad()
-def prepare(pipeline: WanPipeline, recipe: Recipe) -> Start:
+def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], Tensor] | None = None) -> Start:
     """Encode the prompt, set up the sampler and draw the noise from a CPU generator of the recipe's seed.
+
+    Args:
+        embeddings: of prompts that were encoded before, [1, 512, dim]; in the place of the text encoder.
 
     Raises:
         WordNotRead: a marked word lies beyond what the model reads.
     """
-    device = pipeline._execution_device
+    device = device_of(pipeline)
     guided = recipe.guidance_scale > 1.0
-    prompt_embeds, negative_prompt_embeds = pipeline.encode_prompt(
-        recipe.prompt, recipe.negative_prompt, guided, max_sequence_length=TEXT_LENGTH, device=device
-    )
+    if embeddings is not None:
+        prompt_embeds = embeddings(recipe.prompt)
+        negative_prompt_embeds = embeddings(recipe.negative_prompt) if guided else None
+    else:
+        prompt_embeds, negative_prompt_embeds = pipeline.encode_prompt(
+            recipe.prompt, recipe.negative_prompt, guided, max_sequence_length=TEXT_LENGTH, device=device
+        )
     if recipe.weighting in ("multiply", "interpolation"):
         prompt = tokenize(pipeline.tokenizer, recipe.prompt, recipe.marks)
         prompt_embeds = weigh_embeddings(prompt_embeds, prompt, recipe.weighting)
@@ -191,6 +199,7 @@ def _advance(
         # Wan 2.2 A14B: a second transformer, with a guidance scale of its own, for the low noise levels.
         transformer = pipeline.transformer_2
         guidance_scale = recipe.guidance_scale if recipe.guidance_scale_2 is None else recipe.guidance_scale_2
+    bring(pipeline, transformer)
     model_input = latents.to(pipeline.transformer.dtype)
     if pipeline.config.expand_timesteps:
         # Wan 2.2 5B: a timestep for each token.

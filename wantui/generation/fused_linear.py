@@ -1,8 +1,10 @@
-"""Products with a weight, with bias and GELU inside the product's own kernel, as operators that a compiler leaves whole.
+"""Products with a weight, with bias and GELU inside the product's kernel, as operators that a compiler leaves whole.
 
 A compiler of blocks writes a product with a bias as two steps, of which the second reads and writes all of the result
 again. cuBLASLt adds a bias, and applies GELU, to the float32 sums before they are rounded.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +44,7 @@ class FusedLinear(nn.Linear):
 class FusedGelu(nn.Module):
     """A linear layer and GELU in its tanh form, in one product."""
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         self.proj = layer
 

@@ -1,6 +1,8 @@
 """Load a Wan pipeline as published: transformer and text encoder in the chosen dtype, the VAE in float32."""
 
 import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,8 +14,9 @@ from transformers.utils import logging as transformers_logging
 
 from wantui.config.settings import DEVICE
 from wantui.errors import UserError
-from wantui.generation.memory import place
+from wantui.generation.memory import bring, device_of, place
 from wantui.models.catalogue import WanModel
+from wantui.planning.memory import RESIDENT, MemoryPlan
 
 
 class NotLoaded(UserError):
@@ -47,25 +50,25 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def load_pipeline(
-    model: WanModel, revision: str | None, dtype: str, device: torch.device, rung: int = 0
+def load_parts(
+    model: WanModel, revision: str | None, dtype: str, without: Mapping[str, None] = MappingProxyType({})
 ) -> WanPipeline:
-    """Load a pipeline onto a device and check that it works.
+    """A pipeline in the machine's memory, or some of its parts.
 
     Args:
         revision: branch, tag or commit of a hub model; not used for a local directory.
         dtype: "float32" or "bfloat16", of transformer and text encoder. diffusers keeps norm layers in float32.
-        rung: how much memory is to be saved, an index into `memory.RUNGS`.
+        without: the names of parts that are not loaded.
 
     Raises:
-        LoadError: weights missing without a network, files broken, too little memory, or a failed self-check.
+        LoadError: weights missing without a network, or files broken.
     """
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     if model.is_local:
         diffusers_logging.disable_progress_bar()
-    arguments: dict[str, Any] = {"dtype": {"default": getattr(torch, dtype), "vae": torch.float32}}
+    arguments: dict[str, Any] = {"dtype": {"default": getattr(torch, dtype), "vae": torch.float32}, **without}
     if not model.is_local:
         arguments["revision"] = revision
     try:
@@ -79,8 +82,20 @@ def load_pipeline(
             raise LoadError(_not_here(model, error)) from error
         raise LoadError(f"{model.location} cannot be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_pipeline(
+    model: WanModel, revision: str | None, dtype: str, device: torch.device, plan: MemoryPlan = RESIDENT
+) -> WanPipeline:
+    """Load a pipeline, put it where a memory plan has it, and check that it works; arguments as of `load_parts`.
+
+    Raises:
+        LoadError: as `load_parts`; also too little memory, or a failed self-check.
+    """
+    pipeline = load_parts(model, revision, dtype, {"text_encoder": None} if plan.encodes_first else {})
     try:
-        place(pipeline, device, rung)
+        place(pipeline, device, plan)
         self_check(pipeline)
     except torch.OutOfMemoryError as error:
         size = sum(
@@ -132,28 +147,43 @@ def _not_here(model: WanModel, error: Exception) -> str:
 
 @torch.no_grad()
 def self_check(pipeline: WanPipeline) -> None:
-    """One pass through text encoder and transformer at the smallest size.
+    """One pass through what is there of text encoder and transformers, at the smallest size.
 
-    It finds text embeddings that are all zero (as transformers once loaded them, issue 41580 there) and weights that
-    give NaN, before hours are spent on them.
+    It finds weights that give NaN, before hours are spent on them.
 
     Raises:
         LoadError: names what is wrong.
     """
-    embeddings, _ = pipeline.encode_prompt(["a", "two red stars"], None, False, max_sequence_length=16)
-    if not embeddings.isfinite().all() or torch.equal(embeddings[0], embeddings[1]):
-        raise LoadError(
-            "the text encoder gives the same (or no finite) embedding for different prompts: its token embeddings "
-            "were not loaded. Update transformers, or check the files of the text encoder"
-        )
+    device = device_of(pipeline)
+    if pipeline.text_encoder is not None:
+        check_text_encoder(pipeline, device)
     transformers = {"transformer": pipeline.transformer, "transformer_2": pipeline.transformer_2}
     for name, transformer in transformers.items():
         if transformer is None:
             continue
         _, patch_height, patch_width = transformer.config.patch_size
         shape = (1, transformer.config.in_channels, 1, patch_height, patch_width)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(transformer.device, transformer.dtype)
-        timestep = torch.full((1, 1) if pipeline.config.expand_timesteps else (1,), 500.0, device=transformer.device)
-        output = transformer(noise, timestep, embeddings[:1].to(transformer.dtype), return_dict=False)[0]
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(shape, generator=generator).to(device, transformer.dtype)
+        text = torch.randn(1, 16, transformer.config.text_dim, generator=generator).to(device, transformer.dtype)
+        timestep = torch.full((1, 1) if pipeline.config.expand_timesteps else (1,), 500.0, device=device)
+        bring(pipeline, transformer)
+        output = transformer(noise, timestep, text, return_dict=False)[0]
         if not output.isfinite().all() or not output.any():
             raise LoadError(f"{name} gives NaN, infinity or only zeros: its weights are broken or not loaded")
+
+
+@torch.no_grad()
+def check_text_encoder(pipeline: WanPipeline, device: torch.device) -> None:
+    """Find text embeddings that are all zero, as transformers once loaded them (issue 41580 there).
+
+    Raises:
+        LoadError: names what is wrong.
+    """
+    prompts = ["a", "two red stars"]
+    embeddings, _ = pipeline.encode_prompt(prompts, None, False, max_sequence_length=16, device=device)
+    if not embeddings.isfinite().all() or torch.equal(embeddings[0], embeddings[1]):
+        raise LoadError(
+            "the text encoder gives the same (or no finite) embedding for different prompts: its token embeddings "
+            "were not loaded. Update transformers, or check the files of the text encoder"
+        )

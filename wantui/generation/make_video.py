@@ -7,7 +7,7 @@ so far, under names that are not final.
 import hashlib
 import json
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from wantui.generation.capture import AttentionTap, TrajectoryTap, array
 from wantui.generation.checkpoint import CheckpointRefused, CheckpointTap, read_checkpoint
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import Checkpoint, Start, Step, denoise, prepare
+from wantui.generation.memory import bring, device_of
 from wantui.generation.versions import made_with
 from wantui.planning import Recipe
 from wantui.storage.background import BackgroundWriter
@@ -82,17 +83,22 @@ class Stepped:
 
 
 def make_video(
-    pipeline: WanPipeline, recipe: Recipe, files: VideoFiles, listeners: Sequence[Tap] = ()
+    pipeline: WanPipeline,
+    recipe: Recipe,
+    files: VideoFiles,
+    listeners: Sequence[Tap] = (),
+    embeddings: Callable[[str], Tensor] | None = None,
 ) -> Generator[Resumed | StartedAgain | Stepped | Decoded | MadeVideo, None, None]:
     """Make one video; yields each denoising step and each decoded frame, and at last what was made.
 
     Args:
         listeners: are told of every step before it is yielded.
+        embeddings: of prompts that were encoded before, for a pipeline without a text encoder.
 
     Whatever ends it early (an error, Ctrl-C, the consumer closing the generator) removes what was begun, but for the
     checkpoint and the captures that belong to it: `storage.files.discard` removes those.
     """
-    device = pipeline._execution_device
+    device = device_of(pipeline)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     published: list[Path] = []
@@ -100,7 +106,7 @@ def make_video(
     background = BackgroundWriter()
     began = time.perf_counter()
     try:
-        start = prepare(pipeline, recipe)
+        start = prepare(pipeline, recipe, embeddings)
         checkpoint = None
         try:
             if files.checkpoint is not None:
@@ -118,6 +124,7 @@ def make_video(
                 tap.on_step(step)
             latents = step.latents
             yield Stepped(step, next((tap.figures for tap in taps if isinstance(tap, TrajectoryTap)), {}))
+        bring(pipeline, pipeline.vae)
         denoised = time.perf_counter()
         digest = latents_digest(latents)
         sheet = ContactSheet(recipe.frames)

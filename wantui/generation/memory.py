@@ -1,34 +1,86 @@
-"""What is given up, rung by rung, to make a video that does not fit into memory."""
+"""Parts of a pipeline on and off the GPU, as a memory plan says; what is left of its memory, and when it is lost."""
 
 import gc
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from diffusers import WanPipeline
+from torch import nn
+
+from wantui.planning.memory import MemoryPlan
 
 OutOfMemory = torch.OutOfMemoryError
 SIGNS_OF_LOSS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
 
 
-@dataclass(frozen=True)
-class Rung:
-    """One way to need less memory, on top of the rungs before it."""
+class Placement:
+    """Where a pipeline's parts are, by a memory plan, and who brings them when they work.
 
-    name: str
-    apply: Callable[[WanPipeline], None]
-    offloads: bool = False
-    """Keeps parts of the pipeline in the machine's memory, which is no help on a CPU; takes the place of residence."""
+    Args:
+        pipeline: as it was loaded, all of it in the machine's memory.
+    """
+
+    def __init__(self, pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) -> None:
+        self.device, self.plan = device, plan
+        self.transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
+        self.moving: list[nn.Module] = []
+        """Parts of which one at a time is on the GPU."""
+        if plan.tile is not None:
+            pipeline.vae.enable_tiling(plan.tile, plan.tile, plan.tile * 3 // 4, plan.tile * 3 // 4)
+        if device.type != "cuda" or plan.transformer == "resident":
+            pipeline.to(device)
+            return
+        if pipeline.text_encoder is not None:
+            pipeline.text_encoder.to(device)
+        self.moving = [pipeline.vae]
+        for transformer in self.transformers:
+            match plan.transformer:
+                case "parked":
+                    self.moving.append(transformer)
+                case "streamed":
+                    transformer.enable_group_offload(
+                        onload_device=device,
+                        offload_device=torch.device("cpu"),
+                        offload_type="block_level",
+                        num_blocks_per_group=1,
+                        use_stream=True,
+                    )
+                case "sequential":
+                    transformer.enable_group_offload(
+                        onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level"
+                    )
+
+    def bring(self, part: nn.Module) -> None:
+        """Before a part works: the others that take turns leave the GPU."""
+        if not self.moving or (_is_on(part, self.device) and part in self.moving):
+            return
+        for other in self.moving:
+            if other is not part and _is_on(other, self.device):
+                other.to("cpu")
+        free_memory()
+        if part in self.moving:
+            part.to(self.device)
 
 
-RUNGS = (
-    Rung("everything resident", lambda pipeline: None),
-    Rung("tiled decode", lambda pipeline: pipeline.vae.enable_tiling()),
-    Rung("model offload", lambda pipeline: pipeline.enable_model_cpu_offload(device="cuda"), offloads=True),
-    Rung("sequential offload", lambda pipeline: pipeline.enable_sequential_cpu_offload(device="cuda"), offloads=True),
-    Rung("small tiles", lambda pipeline: pipeline.vae.enable_tiling(128, 128, 96, 96)),
-)
-"""Tiles change pixels where they meet; offload changes nothing but the time."""
+def _is_on(part: nn.Module, device: torch.device) -> bool:
+    return next(part.parameters()).device.type == device.type
+
+
+def place(pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) -> None:
+    """Put a pipeline that was just loaded where a plan has it."""
+    pipeline.wantui_placement = Placement(pipeline, device, plan)
+
+
+def device_of(pipeline: WanPipeline) -> torch.device:
+    """Where a pipeline computes, wherever its parts are at the moment."""
+    placement: Placement | None = getattr(pipeline, "wantui_placement", None)
+    return pipeline._execution_device if placement is None else placement.device
+
+
+def bring(pipeline: WanPipeline, part: nn.Module) -> None:
+    """Have a part of the pipeline where it computes."""
+    placement: Placement | None = getattr(pipeline, "wantui_placement", None)
+    if placement is not None:
+        placement.bring(part)
 
 
 def free_memory() -> None:
@@ -48,19 +100,10 @@ def gpu_is_lost(error: BaseException | None) -> bool:
     return False
 
 
-def next_rung(rung: int, on_gpu: bool) -> int | None:
-    """The rung after this one that is one on the device, if there is any."""
-    return next((after for after in range(rung + 1, len(RUNGS)) if on_gpu or not RUNGS[after].offloads), None)
-
-
-def place(pipeline: WanPipeline, device: torch.device, rung: int) -> None:
-    """Put a pipeline that was just loaded where a rung has it. One kind of offload takes the place of another."""
-    taken = [step for step in RUNGS[: rung + 1] if device.type == "cuda" or not step.offloads]
-    offloads = [step for step in taken if step.offloads]
-    if not offloads:
-        pipeline.to(device)
-    for step in (*(step for step in taken if not step.offloads), *offloads[-1:]):
-        step.apply(pipeline)
+def free_bytes(device: torch.device) -> int:
+    """Of a GPU's memory, what this process could have: free now, or held by torch and used by no tensor."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def memory_figures(device: torch.device) -> dict[str, int]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wantui.generation.denoise import Start, Step
+from wantui.generation.memory import bring, device_of
 from wantui.storage.atomic import partial_path
 
 FIELD = 128
@@ -49,7 +50,8 @@ class LatentToRgb:
 def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
     """Make the map of a pipeline's VAE; takes one encoding of four small pictures."""
     vae = pipeline.vae
-    device = pipeline._execution_device
+    device = device_of(pipeline)
+    bring(pipeline, pipeline.vae)
     generator = torch.Generator("cpu").manual_seed(0)
     coarse = torch.rand(FIELDS, 3, PATCHES, PATCHES, generator=generator)
     # Two of flat patches, two that change smoothly.

@@ -9,6 +9,7 @@ import transformers
 from diffusers import WanPipeline
 
 from wantui import __version__
+from wantui.generation.memory import device_of
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import commit_in_cache
 from wantui.planning import Recipe
@@ -17,7 +18,7 @@ from wantui.planning import Recipe
 def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     """Versions, device and number of threads, and the commit of a hub model, which a recipe may only name by branch."""
     model = find_model(recipe.model)
-    device = pipeline._execution_device
+    device = device_of(pipeline)
     on_gpu = device.type == "cuda"
     return {
         "wantui": __version__,

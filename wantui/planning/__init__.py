@@ -2,7 +2,7 @@
 
 from wantui.planning.batch import Batch, Outline, PlanError, outline_batch, pinned_revision, plan_batch
 from wantui.planning.estimate import DiskEstimate, estimate_disk
-from wantui.planning.past import Figure, PastVideo, estimate_memory, estimate_seconds, past_videos
+from wantui.planning.past import Figure, PastVideo, estimate_seconds, past_videos
 from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "PromptMark",
     "Recipe",
     "estimate_disk",
-    "estimate_memory",
     "estimate_seconds",
     "outline_batch",
     "past_videos",

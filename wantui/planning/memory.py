@@ -37,7 +37,9 @@ PLANS = (
     MemoryPlan("text encoder first", "all prompts are encoded first, then the encoder is freed", True),
     MemoryPlan("one part at a time", "the transformer leaves the GPU while the VAE decodes", True, "parked"),
     MemoryPlan("streamed blocks", "the transformer's blocks come from the machine's memory", True, "streamed"),
-    MemoryPlan("tiled decode", "prompts first; decoded in tiles, which changes pixels where they meet", True, tile=TILE),
+    MemoryPlan(
+        "tiled decode", "prompts first; decoded in tiles, which changes pixels where they meet", True, tile=TILE
+    ),
     MemoryPlan(
         "one part at a time, tiled decode", "both; the tiles change pixels where they meet", True, "parked", TILE
     ),
@@ -79,6 +81,15 @@ def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
     item = 4 if recipe.dtype == "float32" else 2
     kept = full_precision_parameters(model)
     return item * (transformer_parameters(model) - kept) + 4 * kept
+
+
+def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
+    """All parts, as loaded; None where their sizes are not known."""
+    if model.text_encoder is None or model.vae is None:
+        return None
+    item = 4 if recipe.dtype == "float32" else 2
+    transformers = transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
+    return transformers + item * model.text_encoder + 4 * model.vae
 
 
 def activation_bytes(model: WanModel, recipe: Recipe) -> int:
@@ -195,7 +206,9 @@ def choose_plan(model: WanModel, recipe: Recipe, free: int, forced: MemoryPlan |
     return ChosenPlan(plan, _peak(plan, model, recipe, free), reason, False)
 
 
-def next_plan(plan: MemoryPlan, on_gpu: bool, model: WanModel | None = None, recipe: Recipe | None = None) -> int | None:
+def next_plan(
+    plan: MemoryPlan, on_gpu: bool, model: WanModel | None = None, recipe: Recipe | None = None
+) -> int | None:
     """What to try where a plan did not fit: the place in `PLANS` of the next that holds less on the device.
 
     Args:

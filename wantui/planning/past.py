@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from wantui.errors import UserError
-from wantui.models.catalogue import WanModel, find_model
+from wantui.models.catalogue import find_model
 from wantui.planning.arithmetic import step_flops
 from wantui.planning.estimate import model_evaluations
 from wantui.planning.recipe import Recipe
@@ -103,20 +103,19 @@ def _pixels(recipe: Recipe) -> int:
     return recipe.width * recipe.height * recipe.frames
 
 
-def estimate_memory(recipe: Recipe, model: WanModel, past: Sequence[PastVideo]) -> Figure:
-    """Bytes that a GPU must hold at most."""
+def measured_peak(recipe: Recipe, plan: str, past: Sequence[PastVideo]) -> Figure:
+    """Bytes that a GPU held at most for the latest video of this size, made by the same memory plan."""
     alike = [
         video
         for video in past
-        if video.peak_memory and _size(video.recipe) == _size(recipe) and video.recipe.dtype == recipe.dtype
+        if video.peak_memory
+        and video.memory_plan == plan
+        and _size(video.recipe) == _size(recipe)
+        and video.recipe.dtype == recipe.dtype
     ]
-    if alike:
-        latest = alike[0]
-        assert latest.peak_memory is not None
-        return Figure(latest.peak_memory, f"as the latest of {len(alike)} made here, {latest.memory_plan}")
-    if model.weights is None:
-        return Figure(None, "not known before a first video of this model and size was made here")
-    return Figure(model.weights, "the weights alone, all of them on the GPU; what the size adds is not known yet")
+    if not alike:
+        return Figure(None, "none was made here yet")
+    return Figure(alike[0].peak_memory, f"as the latest of {len(alike)} made here")
 
 
 def _size(recipe: Recipe) -> tuple[Any, ...]:

@@ -55,7 +55,8 @@ class VideoEntry(_Entry):
     """What was given up for it to fit into memory."""
     bytes: int | None = None
     """On disk, all files together."""
-    predicted: dict[str, int] = {}
+    predicted: dict[str, float] = {}
+    """Before it was made: bytes on disk, peak_memory, seconds."""
     latents_sha256: str | None = None
     error: str | None = None
 
@@ -71,6 +72,11 @@ class Manifest(_Entry):
     variations: list[VariationEntry]
     videos: Annotated[list[VideoEntry], Field(min_length=1)]
 
+    @property
+    def memory_plan(self) -> str:
+        """The name of the memory plan that was asked for, or auto."""
+        return str(self.config.get("memory_settings", {}).get("plan", "auto"))
+
     def counts(self) -> dict[str, int]:
         """Number of videos in each state that occurs."""
         states = [video.state for video in self.videos]
@@ -80,7 +86,7 @@ class Manifest(_Entry):
 def new_manifest(batch: Batch, name: str) -> Manifest:
     """The manifest of a batch of which nothing exists yet."""
     disk = estimate_disk(batch)
-    predicted = {"bytes": disk.total // len(batch.videos)}
+    predicted: dict[str, float] = {"bytes": disk.total // len(batch.videos)}
     return Manifest(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

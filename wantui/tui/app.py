@@ -224,25 +224,9 @@ class WantuiApp(App[None]):
             trail = self.trails.of.get(video.id)
             if trail is None or video.worker is None:
                 continue
-            figures = worker_figures(worker_process(video.worker), trail.memory, self.predicted_peak(video.id))
+            figures = worker_figures(worker_process(video.worker), trail.memory)
             if figures is not None:
                 self.gpus.workers[figures.process] = figures
-
-    def predicted_peak(self, video: int) -> float | None:
-        """Bytes, from past videos like it; looked up once for each video."""
-        from wantui.models.catalogue import find_model
-        from wantui.planning import Recipe, estimate_memory, past_videos
-
-        running = {row.id for row in self.news.running}
-        self._predicted = {id_: value for id_, value in self._predicted.items() if id_ in running}
-        if video not in self._predicted:
-            try:
-                recipe = Recipe.model_validate_json(self.queue.recipe(video))
-                past = past_videos(self.queue.finished())
-                self._predicted[video] = estimate_memory(recipe, find_model(recipe.model), past).value
-            except (sqlite3.Error, ValueError, UserError, TypeError):
-                self._predicted[video] = None
-        return self._predicted[video]
 
     def _announce(self, event: Event) -> None:
         """What a user wants to hear of wherever he is."""

@@ -58,7 +58,8 @@ class Trail:
         if isinstance(data.get("preview"), str):
             self.preview, self.preview_step = str(data["preview"]), step
         if "allocated" in data:
-            self.memory = {name: int(data[name]) for name in ("allocated", "reserved", "peak")}
+            names = ("allocated", "reserved", "peak", "foretold")
+            self.memory = {name: int(data[name]) for name in names if name in data}
 
 
 class Trails:

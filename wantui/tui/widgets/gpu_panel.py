@@ -165,8 +165,8 @@ def worker_process(worker: str) -> int:
     return int(worker.rpartition(":")[2])
 
 
-def worker_figures(process: int, memory: Mapping[str, int], predicted: float | None) -> WorkerMemory | None:
+def worker_figures(process: int, memory: Mapping[str, int]) -> WorkerMemory | None:
     """From what a step told of memory; nothing on a CPU."""
     if "allocated" not in memory:
         return None
-    return WorkerMemory(process, memory["allocated"], memory["reserved"], memory["peak"], predicted)
+    return WorkerMemory(process, memory["allocated"], memory["reserved"], memory["peak"], memory.get("foretold"))

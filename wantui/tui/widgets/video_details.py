@@ -47,7 +47,7 @@ class VideoDetails(Vertical):
         if entry.state == "done":
             seconds = ", ".join(f"{name} {value:g} s" for name, value in entry.seconds.items())
             memory = bytes_in_words(entry.peak_memory) if entry.peak_memory else "on the CPU"
-            predicted = ", ".join(f"{name} {bytes_in_words(value)}" for name, value in entry.predicted.items())
+            predicted = ", ".join(f"{name} {bytes_in_words(int(value))}" for name, value in entry.predicted.items())
             size = bytes_in_words(entry.bytes) if entry.bytes is not None else "?"
             lines.append(Text(f"{seconds}; memory {memory}, {entry.memory_plan or ''}; {size}, predicted {predicted}"))
             lines.append(Text("  ".join(entry.files.values()), "dim"))

@@ -1,0 +1,114 @@
+"""All prompts of a batch through the text encoder before the rest is loaded, so that it need not stay in memory."""
+
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transformers
+from diffusers import WanPipeline
+from torch import Tensor
+
+from wantui.generation.load import check_text_encoder, load_parts
+from wantui.generation.memory import OutOfMemory, free_memory
+from wantui.generation.words import TEXT_LENGTH
+from wantui.models.catalogue import WanModel
+from wantui.storage.embeddings import EmbeddingStore
+
+
+class Embeddings:
+    """Embeddings of prompts that were encoded before.
+
+    Args:
+        device: that the encoder ran on, or would run on; its arithmetic is part of what is kept.
+    """
+
+    def __init__(self, model: WanModel, revision: str | None, dtype: str, device: torch.device) -> None:
+        self.model, self.revision, self.dtype, self.device = model, revision, dtype, device
+        on_gpu = device.type == "cuda"
+        self.store = EmbeddingStore(
+            {
+                "model": model.location,
+                "revision": revision,
+                "dtype": dtype,
+                "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "length": TEXT_LENGTH,
+            }
+        )
+
+    def __call__(self, prompt: str) -> Tensor:
+        """[1, 512, dim] on the device, padded with zeros as the pipeline does; KeyError where it was not encoded."""
+        kept = self.store.read(prompt)
+        if kept is None:
+            raise KeyError(prompt)
+        values = torch.from_numpy(kept)
+        if self.dtype == "bfloat16":
+            values = values.view(torch.bfloat16)
+        padded = torch.zeros(1, TEXT_LENGTH, values.shape[1], dtype=values.dtype)
+        padded[0, : len(values)] = values
+        return padded.to(self.device)
+
+    def encode(self, prompts: Sequence[str]) -> int:
+        """Encode those that are not kept yet; the encoder is loaded for them alone, and freed. Returns how many.
+
+        Raises:
+            LoadError: the encoder cannot be loaded or does not work.
+        """
+        wanted = dict.fromkeys(prompts)
+        missing = [prompt for prompt in wanted if self.store.read(prompt) is None]
+        if missing:
+            pipeline = load_parts(self.model, self.revision, self.dtype, {"transformer": None, "vae": None})
+            try:
+                try:
+                    pipeline.text_encoder.to(self.device)
+                    self._encode(pipeline, missing)
+                except OutOfMemory:
+                    self._stream(pipeline)
+                    self._encode(pipeline, missing)
+            finally:
+                del pipeline
+                free_memory()
+        self.store.tidy(set(wanted))
+        return len(missing)
+
+    def _stream(self, pipeline: WanPipeline) -> None:
+        """Have the encoder come to the GPU layer by layer: slower, and the same bits."""
+        from diffusers.hooks import apply_group_offloading
+
+        pipeline.text_encoder.to("cpu")
+        free_memory()
+        apply_group_offloading(
+            pipeline.text_encoder,
+            onload_device=self.device,
+            offload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+        )
+
+    @torch.no_grad()
+    def _encode(self, pipeline: WanPipeline, prompts: Sequence[str]) -> None:
+        check_text_encoder(pipeline, self.device)
+        for prompt in prompts:
+            embedding, _ = pipeline.encode_prompt(
+                prompt, None, False, max_sequence_length=TEXT_LENGTH, device=self.device
+            )
+            self.store.write(prompt, _bits(_real(embedding[0])))
+
+
+def _real(embedding: Tensor) -> Tensor:
+    """Without the zeros at the end."""
+    rows = embedding.any(1).nonzero()
+    return embedding[: int(rows.max()) + 1] if len(rows) else embedding[:1]
+
+
+def _bits(embedding: Tensor) -> Any:
+    embedding = embedding.cpu().contiguous()
+    return embedding.view(torch.int16).numpy() if embedding.dtype == torch.bfloat16 else embedding.float().numpy()
+
+
+def prompts_of(recipes: Sequence[Any]) -> list[str]:
+    """What must be encoded to make the videos of these recipes."""
+    prompts = [recipe.prompt for recipe in recipes]
+    prompts += [recipe.negative_prompt for recipe in recipes if recipe.guidance_scale > 1]
+    return list(dict.fromkeys(prompts))

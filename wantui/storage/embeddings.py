@@ -1,0 +1,64 @@
+"""Text embeddings of prompts, kept between runs by what made them: a file for each prompt, of its real tokens only."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+
+from wantui.storage.atomic import partial_path
+
+KEPT_BYTES = 2 << 30
+"""Of all files; the ones that were not used for longest go first."""
+
+
+class EmbeddingStore:
+    """Embeddings by prompt, [tokens, dim], as bits of 2 or 4 bytes.
+
+    Args:
+        made_with: whatever beside the prompt decides the bits.
+    """
+
+    def __init__(self, made_with: Mapping[str, object], directory: Path | None = None) -> None:
+        self.made_with = dict(made_with)
+        self.directory = directory or user_cache_path("wantui") / "embeddings"
+
+    def path(self, prompt: str) -> Path:
+        """Where a prompt's embedding is, or would be."""
+        key = json.dumps({**self.made_with, "prompt": prompt}, sort_keys=True)
+        return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+
+    def read(self, prompt: str) -> NDArray[np.generic] | None:
+        """The embedding, or None where it is not there or cannot be read."""
+        path = self.path(prompt)
+        try:
+            found: NDArray[np.generic] = np.load(path, allow_pickle=False)
+            os.utime(path)
+        except (OSError, ValueError, EOFError):
+            return None
+        return found
+
+    def write(self, prompt: str, embedding: NDArray[np.generic]) -> None:
+        """Keep one."""
+        path = self.path(prompt)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = partial_path(path)
+        with partial.open("wb") as file:
+            np.save(file, embedding, allow_pickle=False)
+        partial.replace(path)
+
+    def tidy(self, needed: set[str]) -> None:
+        """Remove the oldest files beyond `KEPT_BYTES`, but none of the prompts that are needed now."""
+        kept = {self.path(prompt) for prompt in needed}
+        files = [(path, path.stat()) for path in self.directory.glob("*.npy")]
+        total = sum(stat.st_size for _, stat in files)
+        for path, stat in sorted(files, key=lambda one: one[1].st_mtime):
+            if total <= KEPT_BYTES:
+                return
+            if path not in kept:
+                path.unlink(missing_ok=True)
+                total -= stat.st_size
