@@ -89,7 +89,7 @@ def test_a_model_that_is_larger_than_the_gpu_is_told_with_the_plan_that_fits() -
     assert memory.fits
     assert "streamed blocks" in memory.text
     assert "and 24.0 GB are free" in memory.basis
-    assert not {c.about: c for c in costs(outline, [], sample(card(4_000_000_000, 0)))}["memory"].fits
+    assert not {c.about: c for c in costs(outline, [], sample(card(3_000_000_000, 0)))}["memory"].fits
     assert {c.about: c for c in costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "rerun": ("wantui.cli.rerun", "Make a clip again from the recipe in it, and compare."),
     "config": ("wantui.cli.config", "Validate, show and describe configs."),
     "models": ("wantui.cli.models", "The models that wantui knows, and fetching their weights."),
+    "bench": ("wantui.cli.bench", "Measure how fast this machine is, for estimates."),
     "doctor": ("wantui.cli.doctor", "Check this machine; each line says what to do."),
 }
 

@@ -99,10 +99,13 @@ def _costs(batch: "Outline") -> "list[Cost]":
     from wantui.planning import past_videos
     from wantui.queue.place import state_place
 
+    state = None
     try:
-        queue, _ = open_queue(state_place())
+        place = state_place()
+        state = place.directory
+        queue, _ = open_queue(place)
         past = past_videos(queue.finished())
         queue.close()
     except UserError:
         past = []
-    return costs(batch, past, Sampler(lambda _: None).sample())
+    return costs(batch, past, Sampler(lambda _: None).sample(), state)

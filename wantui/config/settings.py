@@ -65,6 +65,11 @@ class ModelSettings(Section):
     """Shift of the noise schedule; empty: by the model and the size (3 at 480p, 5 at 720p)."""
     dtype: DtypeName = "auto"
     """Precision of transformer and text encoder; auto: as published (bfloat16; nano float32). The VAE is float32."""
+    speed: Literal["plain", "exact", "fast"] = "exact"
+    """plain: to the bit what diffusers computes. exact: the same up to rounding, compiled on a GPU, and to the bit on a
+    CPU. fast: leaves out blocks where little changes; another video, which is not compared with others."""
+    force_capture: bool = False
+    """Store trajectories and attention of fast videos too, although their paths are not the model's own."""
     device: Annotated[str, Field(pattern=DEVICE.pattern)] = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wantui.engine.measured import known
 from wantui.engine.room import SPARE_BYTES
 from wantui.errors import user_path
 from wantui.gpu.sampler import Sample
@@ -25,8 +26,12 @@ class Cost:
     fits: bool = True
 
 
-def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None) -> list[Cost]:
-    """What a batch takes, each figure with what it rests on, and whether it fits."""
+def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, state: Path | None = None) -> list[Cost]:
+    """What a batch takes, each figure with what it rests on, and whether it fits.
+
+    Args:
+        state: the directory of the queue, where measured throughputs lie.
+    """
     recipe, videos = outline.first, outline.videos
     settings = outline.config.settings
     seeds = settings.videos_per_variation
@@ -36,7 +41,8 @@ def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None) ->
     lines = [Cost("videos", f"{videos:,} = {many} x {seeds} seeds", f"{recipe.seed} to {last}; {size}")]
     gpus = sample.gpus if sample is not None else ()
     on_gpu = bool(gpus) and settings.model_settings.device != "cpu"
-    seconds = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", past)
+    throughput = known(state, gpus[0].name, recipe.speed) if state is not None and on_gpu else None
+    seconds = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", past, throughput)
     shown = "?" if seconds.value is None else f"{duration_in_words(seconds.value * videos)} on one worker"
     lines.append(Cost("time", shown, seconds.basis))
     lines.append(_memory(outline, past, sample, on_gpu))
@@ -69,10 +75,10 @@ def _memory(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, 
         if not fits:
             basis = f"the weights alone take {text}: choose a smaller model, or another machine"
         return Cost("memory", f"{text} of {bytes_in_words(free)} free", basis, fits)
-    known = [gpu for gpu in sample.gpus if gpu.memory_total is not None and gpu.memory_used is not None]
-    if not known:
+    readable = [gpu for gpu in sample.gpus if gpu.memory_total is not None and gpu.memory_used is not None]
+    if not readable:
         return Cost("memory", text, "the weights alone; what is free on the GPU is not known")
-    free = max((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in known)
+    free = max((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable)
     asked = outline.config.settings.memory_settings.plan
     chosen = choose_plan(model, recipe, free, None if asked == "auto" else plan_named(asked))
     peak, basis = chosen.peak, "counted from its sizes"

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -163,6 +164,8 @@ class Worker:
         if entry.recipe.digest != recipe.digest:
             raise ManifestError(f"{folder.manifest} is that of another batch, and not of the one that was queued")
         files = video_files(folder, entry.variation, entry.number)
+        if recipe.speed == "fast":  # what its cache holds between two steps is not in a checkpoint
+            files = replace(files, checkpoint=None)
         if is_made(folder, entry):
             # Only the queue had not heard of it.
             discard(files)
@@ -240,7 +243,7 @@ class Worker:
         """The pipeline for a video. Between videos of one model and plan nothing is loaded again."""
         device = claim.device if claim.device in ("cpu", "auto") else self.device
         asked = manifest.memory_plan
-        model = (recipe.model, recipe.revision, recipe.dtype, device)
+        model = (recipe.model, recipe.revision, recipe.dtype, recipe.speed, device)
         wanted = (*model, claim.batch, claim.rung, recipe.width, recipe.height, recipe.frames, asked)
         if self.loaded is not None and wanted == self.loaded_for:
             return self.loaded
@@ -320,7 +323,7 @@ def _enter(
     step_seconds: float | None,
 ) -> None:
     paths = {"clip": files.clip, "sheet": files.sheet}
-    if files.latents is not None:
+    if files.latents is not None and entry.recipe.capture.geometry:
         paths["latents"] = files.latents
     if files.attention is not None and entry.recipe.capture.attention:
         paths["attention"] = files.attention

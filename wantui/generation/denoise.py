@@ -162,6 +162,9 @@ def denoise(
         resume_from.restore(start)
         latents, steps_done = resume_from.latents, resume_from.steps_done
     count = len(start.timesteps)
+    for transformer in (pipeline.transformer, pipeline.transformer_2):
+        if transformer is not None and transformer.is_cache_enabled:
+            transformer._reset_stateful_cache()  # or the first step would be compared with the last video's last one
     with start.attention.attached() if start.attention is not None else nullcontext():
         for index, timestep in enumerate(start.scheduler.timesteps):
             if index < steps_done:

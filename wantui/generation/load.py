@@ -15,8 +15,10 @@ from transformers.utils import logging as transformers_logging
 from wantui.config.settings import DEVICE
 from wantui.errors import UserError
 from wantui.generation.memory import bring, device_of, place
+from wantui.generation.speed import speed_up
 from wantui.models.catalogue import WanModel
 from wantui.planning.memory import RESIDENT, MemoryPlan
+from wantui.planning.recipe import Speed
 
 
 class NotLoaded(UserError):
@@ -86,7 +88,12 @@ def load_parts(
 
 
 def load_pipeline(
-    model: WanModel, revision: str | None, dtype: str, device: torch.device, plan: MemoryPlan = RESIDENT
+    model: WanModel,
+    revision: str | None,
+    dtype: str,
+    device: torch.device,
+    plan: MemoryPlan = RESIDENT,
+    speed: Speed = "plain",
 ) -> WanPipeline:
     """Load a pipeline, put it where a memory plan has it, and check that it works; arguments as of `load_parts`.
 
@@ -97,6 +104,7 @@ def load_pipeline(
     try:
         place(pipeline, device, plan)
         self_check(pipeline)
+        speed_up(pipeline, speed, device, plan)
     except torch.OutOfMemoryError as error:
         size = sum(
             p.nbytes for part in pipeline.components.values() if isinstance(part, nn.Module) for p in part.parameters()

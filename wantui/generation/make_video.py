@@ -178,7 +178,7 @@ def _begin(
     earlier = {} if checkpoint is None else checkpoint.captured
     resumable = files.checkpoint is not None
     captures: dict[str, TrajectoryTap | AttentionTap] = {}
-    if files.latents is not None:
+    if files.latents is not None and recipe.capture.geometry:
         already = earlier.get("trajectory", ())
         captures["trajectory"] = TrajectoryTap(files.latents, recipe, background, already, resumable)
     if recipe.capture.attention is not None and files.attention is not None:

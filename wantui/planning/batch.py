@@ -96,7 +96,9 @@ def outline_batch(config: Config, template: str) -> Outline:
         frames=frames,
         fps=video.fps,
         dtype=model.dtype if model_settings.dtype == "auto" else model_settings.dtype,
+        speed=model_settings.speed,
         capture=Capture(
+            geometry=model_settings.speed != "fast" or model_settings.force_capture,
             latents=latents.store_latents,
             interval=latents.storage_interval,
             dtype=latents.storage_dtype,
@@ -117,6 +119,12 @@ def outline_batch(config: Config, template: str) -> Outline:
     refusals = list(map(str, config.refusals))
     if settings.attention_analysis_settings.store_attention and not marked:
         refusals.append("store_attention is on and the template marks no word: write (word) for each to be stored")
+    stored = latents.store_latents or settings.attention_analysis_settings.store_attention
+    if model_settings.speed == "fast" and stored and not model_settings.force_capture:
+        refusals.append(
+            "model_settings.speed: fast leaves out blocks, so that latents and attention maps are not the model's own; "
+            "take exact, store neither, or set model_settings.force_capture"
+        )
     if latents.store_predicted_clean and not latents.store_latents:
         refusals.append("latent_analysis_settings.store_predicted_clean needs store_latents")
     if model_settings.cfg_scale_2 is not None and model.boundary_ratio is None:

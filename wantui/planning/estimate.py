@@ -62,6 +62,8 @@ def disk_for(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:
     shape = model.latent_shape(recipe.width, recipe.height, recipe.frames)
     geometry = n * states * (8 * states + 4 * min(PROJECTED, math.prod(shape)) + 8 * shape[0])
     attention, attention_basis = _attention(recipe, model, n, shape)
+    if not recipe.capture.geometry:
+        geometry = 0
     if not recipe.capture.latents:
         return DiskEstimate(videos, videos_basis, 0, "latents are not stored", geometry, attention, attention_basis)
     stored = len(captured_steps(evaluations, recipe.capture.interval))

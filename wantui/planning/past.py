@@ -1,7 +1,7 @@
 """What a batch will take in time and memory, judged by the videos that were made on this machine before.
 
 A figure comes from a video of the same work, or is scaled by arithmetic from one of the same model in another size (and
-says so), or is not given: there is no model of the hardware here.
+says so), or from what `wantui bench` measured, or is not given.
 """
 
 import math
@@ -17,6 +17,7 @@ from wantui.models.catalogue import find_model
 from wantui.planning.arithmetic import step_flops
 from wantui.planning.estimate import model_evaluations
 from wantui.planning.recipe import Recipe
+from wantui.planning.throughput import Throughput
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,18 @@ def past_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[PastVide
     return found
 
 
-def estimate_seconds(recipe: Recipe, device: str, past: Sequence[PastVideo]) -> Figure:
-    """Seconds for one video of a recipe on a kind of device (cpu or cuda), its model being loaded."""
+def estimate_seconds(
+    recipe: Recipe, device: str, past: Sequence[PastVideo], throughput: Throughput | None = None
+) -> Figure:
+    """Seconds for one video of a recipe on a kind of device (cpu or cuda), its model being loaded.
+
+    Args:
+        throughput: of the device, where it was measured; for what was not made here yet.
+    """
     alike = [video for video in past if video.device == device and _work(video.recipe) == _work(recipe)]
     if not alike:
+        if throughput is not None and device == "cuda":
+            return _by_throughput(recipe, throughput)
         return _scaled(recipe, [video for video in past if video.device == device])
     step = median(video.step_seconds for video in alike)
     decode = median(video.decode_seconds for video in alike)
@@ -74,10 +83,20 @@ def estimate_seconds(recipe: Recipe, device: str, past: Sequence[PastVideo]) -> 
     return Figure(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
 
 
+def _by_throughput(recipe: Recipe, throughput: Throughput) -> Figure:
+    try:
+        model = find_model(recipe.model)
+    except UserError:
+        return Figure(None, "its model is not known")
+    step = throughput.step_seconds(model, recipe)
+    basis = f"{step:.2g} s a step, from `wantui bench` on {throughput.device}"
+    return Figure(throughput.video_seconds(model, recipe), basis)
+
+
 def _scaled(recipe: Recipe, past: Sequence[PastVideo]) -> Figure:
     """By arithmetic, from the videos of the same model whose size is nearest in what it computes."""
-    nothing = Figure(None, "not known before a first video of this model was made here")
-    kin = [video for video in past if (video.recipe.model, video.recipe.dtype) == (recipe.model, recipe.dtype)]
+    nothing = Figure(None, "not known before a first video of this model was made here, or `wantui bench` was run")
+    kin = [video for video in past if _kind(video.recipe) == _kind(recipe)]
     if not kin:
         return nothing
     try:
@@ -122,6 +141,11 @@ def _size(recipe: Recipe) -> tuple[Any, ...]:
     return recipe.model, recipe.width, recipe.height, recipe.frames
 
 
+def _kind(recipe: Recipe) -> tuple[Any, ...]:
+    """What decides how long so many operations take."""
+    return recipe.model, recipe.dtype, recipe.speed
+
+
 def _work(recipe: Recipe) -> tuple[Any, ...]:
     """What decides how long one step takes."""
-    return *_size(recipe), recipe.guidance_scale > 1, recipe.dtype
+    return *_size(recipe), recipe.guidance_scale > 1, recipe.dtype, recipe.speed

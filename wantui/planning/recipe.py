@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from wantui.config.settings import SamplerName
 
 RECIPE_FORMAT = 1
+Speed = Literal["plain", "exact", "fast"]
 Weighting = Literal["attention", "multiply", "interpolation"]
 
 
@@ -41,6 +42,8 @@ class AttentionCapture(_Frozen):
 class Capture(_Frozen):
     """What is stored while a video is made, beside the inner products of its states."""
 
+    geometry: bool = True
+    """The inner products themselves; not of a fast video, whose path is not the model's own."""
     latents: bool = False
     interval: int = 1
     dtype: Literal["float32", "float16"] = "float32"
@@ -75,6 +78,8 @@ class Recipe(_Frozen):
     fps: int
     dtype: Literal["bfloat16", "float32"]
     """Of transformer and text encoder; the VAE and norm layers are float32."""
+    speed: Speed = "plain"
+    """plain: to the bit what diffusers computes; exact: up to rounding; fast: with a cache, another video."""
     capture: Capture = Capture()
 
     def to_json(self) -> str:

@@ -158,7 +158,7 @@ class ComposeScreen(Place):
                 queue = Queue(self.wantui.place.directory)
                 self.past = past_videos(queue.finished())
                 queue.close()
-            found = costs(outline, self.past, self.wantui.gpus.sample)
+            found = costs(outline, self.past, self.wantui.gpus.sample, self.wantui.place.directory)
         except TemplateError as error:
             fault, position = error.message, error.position
         except UserError as error:

@@ -1,0 +1,220 @@
+"""What the published sizes take on a GPU, with random weights: python tests/benchmarks/gpu.py.
+
+Time and memory of a random transformer are those of the published one. Its peers are plain diffusers and, for memory
+and time, what wantui foretells. A hard cap on what torch may allocate stands for a smaller GPU.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+
+import click
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
+
+from wantui.generation import memory
+from wantui.generation.bench import measure, random_transformer
+from wantui.generation.decode import decode_frames
+from wantui.generation.denoise import denoise, prepare
+from wantui.generation.memory import Placement, bring
+from wantui.generation.speed import speed_up
+from wantui.models.catalogue import WanModel, find_model
+from wantui.models.nano.tokenizer import build_tokenizer
+from wantui.planning import Recipe
+from wantui.planning.memory import CONTEXT_BYTES, MemoryPlan, choose_plan, peak_bytes, plan_named
+from wantui.planning.throughput import Throughput
+
+GB = 1e9
+DEVICE = torch.device("cuda")
+SPEEDS = ("wan2.1-1.3b", "wan2.1-14b")
+CELLS = (
+    ("wan2.1-1.3b", 832, 480, 81, "text encoder first", None),
+    ("wan2.1-1.3b", 832, 480, 81, "one part at a time", None),
+    ("wan2.1-1.3b", 832, 480, 81, "streamed blocks", None),
+    ("wan2.1-1.3b", 832, 480, 81, None, 8),
+    ("wan2.1-1.3b", 1280, 720, 49, "text encoder first", None),
+    ("wan2.1-1.3b", 480, 480, 33, "text encoder first", None),
+    ("wan2.1-14b", 832, 480, 81, None, 48),
+    ("wan2.1-14b", 832, 480, 81, None, 24),
+)
+"""Model, size, frames, plan (None: chosen by what is free), and a cap on the GPU's memory in GB."""
+
+
+def recipe_of(model: WanModel, width: int, height: int, frames: int, speed: str = "plain", steps: int = 2) -> Recipe:
+    return Recipe(
+        model=model.name,
+        revision=None,
+        prompt="a large red circle moving left",
+        negative_prompt="",
+        seed=1,
+        sampler="unipc",
+        steps=steps,
+        flow_shift=3.0,
+        guidance_scale=5.0,
+        width=width,
+        height=height,
+        frames=frames,
+        fps=16,
+        dtype="bfloat16",
+        speed=speed,
+    )
+
+
+def pipeline_of(model: WanModel, device: torch.device) -> WanPipeline:
+    """Transformer and VAE of the published sizes on a device; prompts were encoded before."""
+    transformer = random_transformer(
+        model.heads, model.feed_forward, model.blocks, device, torch.bfloat16, model.latent_channels
+    )
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    return WanPipeline(build_tokenizer(), None, AutoencoderKLWan().to(device).eval(), scheduler, transformer)
+
+
+def embedding(_: str) -> torch.Tensor:
+    """Of any prompt: 20 tokens, and zeros."""
+    values = torch.zeros(1, 512, 4096)
+    values[:, :20] = torch.randn(1, 20, 4096, generator=torch.Generator().manual_seed(0))
+    return values.to(DEVICE, torch.bfloat16)
+
+
+def clear() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    torch.compiler.reset()
+
+
+def seconds_of(run: Callable[[], object], rounds: int) -> float:
+    found = []
+    for _ in range(rounds):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        found.append(time.perf_counter() - began)
+    return statistics.median(found)
+
+
+@torch.no_grad()
+def speeds(model: WanModel, rounds: int) -> None:
+    """One guided step of exact against one of plain diffusers, on the same weights."""
+    clear()
+    transformer = random_transformer(model.heads, model.feed_forward, model.blocks, DEVICE, torch.bfloat16)
+    latents = torch.randn(1, 16, 21, 60, 104, device=DEVICE, dtype=torch.bfloat16)
+    timestep, texts = torch.tensor([500.0], device=DEVICE), (embedding(""), embedding("").flip(1))
+
+    def step() -> torch.Tensor:
+        return torch.stack([transformer(latents, timestep, text, return_dict=False)[0] for text in texts])
+
+    step()
+    reference = step().float()
+    plain, plain_peak = seconds_of(step, rounds), torch.cuda.max_memory_allocated()
+    holder = type("Holder", (), {"transformer": transformer, "transformer_2": None})
+    speed_up(holder, "exact", DEVICE, plan_named("text encoder first"))  # type: ignore[arg-type]
+    torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    step()
+    torch.cuda.synchronize()
+    compiling = time.perf_counter() - began
+    step()
+    exact, exact_peak = seconds_of(step, rounds), torch.cuda.max_memory_allocated()
+    differs = float((step().float() - reference).norm() / reference.norm())
+    click.echo(
+        f"{model.name:<12} step plain {plain:.3f} s, exact {exact:.3f} s: {plain / exact:.3f} times; differs {differs:.1e} "
+        f"of the norm; first step {compiling:.0f} s; peak {plain_peak / GB:.2f} and {exact_peak / GB:.2f} GB"
+    )
+
+
+def cell(
+    name: str, width: int, height: int, frames: int, plan: str | None, cap: int | None, known: Throughput | None
+) -> tuple[float, float]:
+    """Two guided steps and decoding by a plan, under a cap; prints foretold and measured, returns both errors."""
+    clear()
+    model = find_model(name)
+    recipe = recipe_of(model, width, height, frames)
+    total = torch.cuda.get_device_properties(0).total_memory
+    free = int((cap or 75) * GB)
+    chosen = choose_plan(model, recipe, free, None if plan is None else plan_named(plan))
+    allowed = free - CONTEXT_BYTES
+    torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total))
+    try:
+        made = _make(model, recipe, chosen.plan)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    denoised, step, decoded, peak, reserved = made
+    # The encoder is not here: what the plan needs for the rest.
+    foretold = _without_encoder(chosen.plan, model, recipe)
+    memory_error = foretold / peak - 1
+    line = f"{name} {width}x{height}x{frames}, {chosen.plan.name}" + (f", capped at {cap} GB" if cap else "")
+    line += (
+        f": peak {peak / GB:.2f} GB ({denoised / GB:.2f} denoising), foretold {foretold / GB:.2f} ({memory_error:+.1%})"
+    )
+    line += f", reserved {reserved / GB:.2f}; step {step:.2f} s"
+    time_error = float("nan")
+    if known is not None:
+        expected = known.step_seconds(model, recipe)
+        time_error = expected / step - 1
+        line += f", foretold {expected:.2f} ({time_error:+.1%})"
+        expected = known.decode_seconds(model, recipe)
+        line += f"; decode {decoded:.1f} s, foretold {expected:.1f}"
+    click.echo(line)
+    return memory_error, time_error if chosen.plan.transformer in ("resident", "parked") else float("nan")
+
+
+def _without_encoder(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
+    whole = peak_bytes(plan, model.__class__(**{**vars(model), "text_encoder": 1}), recipe, streams_encoder=True)
+    assert whole is not None
+    return whole
+
+
+def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan) -> tuple[int, float, float, int, int]:
+    in_turns = plan.transformer != "resident"
+    pipeline = pipeline_of(model, DEVICE if model.dim < 2000 or not in_turns else torch.device("cpu"))
+    if in_turns:
+        for part in (pipeline.vae, pipeline.transformer):
+            part.to("cpu")
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    pipeline.wantui_placement = Placement(pipeline, DEVICE, plan)
+    seconds = []
+    for step in denoise(pipeline, recipe, prepare(pipeline, recipe, embedding)):
+        seconds.append(step.seconds)
+        latents = step.latents
+    torch.cuda.synchronize()
+    denoised = torch.cuda.max_memory_allocated()
+    bring(pipeline, pipeline.vae)
+    began = time.perf_counter()
+    frames = sum(1 for _ in decode_frames(pipeline, latents))
+    assert frames == recipe.frames
+    decoded = time.perf_counter() - began
+    return denoised, seconds[-1], decoded, torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+
+@click.command()
+@click.option("--only", default="", help="speeds, cells, or a part of a model's name.")
+@click.option("--rounds", default=5, show_default=True)
+def main(only: str, rounds: int) -> None:
+    """Print all figures."""
+    if not torch.cuda.is_available():
+        raise click.ClickException("this benchmark needs a GPU")
+    click.echo(
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {memory.free_bytes(DEVICE) / GB:.1f} GB free"
+    )
+    for name in SPEEDS:
+        if only in ("", "speeds") or only in name:
+            speeds(find_model(name), rounds)
+    if only == "speeds":
+        return
+    clear()
+    began = time.perf_counter()
+    known = measure(DEVICE, "plain", lambda _: None)
+    click.echo(f"throughput measured in {time.perf_counter() - began:.0f} s, fits its blocks within {known.error:.1%}")
+    errors = [cell(*one, known) for one in CELLS if only in ("", "cells") or only in one[0]]
+    for about, found in zip(("memory", "time of a step"), zip(*errors, strict=True), strict=True):
+        known_errors = [abs(error) for error in found if error == error]
+        click.echo(f"{about}: largest error {max(known_errors):.1%}, median {statistics.median(known_errors):.1%}")
+
+
+if __name__ == "__main__":
+    main()

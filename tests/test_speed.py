@@ -1,0 +1,138 @@
+"""Speeds: exact is diffusers' own to the bit on a CPU, fast is told apart everywhere, fused products are products."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from conftest import Wantui, batch
+from diffusers import WanPipeline, WanTransformer3DModel
+from torch import nn
+
+from wantui.config import load_config
+from wantui.generation.denoise import denoise
+from wantui.generation.fused_linear import fuse, linear, linear_gelu
+from wantui.generation.load import load_pipeline
+from wantui.generation.samplers import build_scheduler
+from wantui.generation.speed import OPTIONS, _forget_parts, is_compiled
+from wantui.models.catalogue import NANO
+from wantui.planning import Recipe, outline_batch, plan_batch
+from wantui.planning.memory import PLANS
+from wantui.storage.manifest import read_manifest
+
+CPU = torch.device("cpu")
+
+
+def recipe_of(speed: str, **changes: object) -> Recipe:
+    settings = [f"model_settings.speed={speed}", "model_settings.steps=12"]
+    recipe = plan_batch(load_config("nano", settings), "a large red circle moving left").videos[0].recipe
+    return recipe.model_copy(update=changes)
+
+
+def latents_of(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
+    *_, last = denoise(pipeline, recipe)
+    return last.latents
+
+
+def test_exact_is_the_stock_pipeline_to_the_bit_on_a_cpu() -> None:
+    recipe = recipe_of("exact")
+    pipeline = load_pipeline(NANO, None, "float32", CPU, speed=recipe.speed)
+    ours = latents_of(pipeline, recipe)
+    pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
+    stock = pipeline(
+        recipe.prompt,
+        recipe.negative_prompt,
+        height=recipe.height,
+        width=recipe.width,
+        num_frames=recipe.frames,
+        num_inference_steps=recipe.steps,
+        guidance_scale=recipe.guidance_scale,
+        generator=torch.Generator("cpu").manual_seed(recipe.seed),
+        output_type="latent",
+    ).frames
+    assert torch.equal(ours, stock)
+
+
+def test_exact_is_the_speed_where_none_is_chosen() -> None:
+    assert outline_batch(load_config("nano"), "a circle").first.speed == "exact"
+
+
+def test_blocks_are_compiled_on_a_gpu_where_they_stay_there() -> None:
+    compiled = [plan.name for plan in PLANS if is_compiled(torch.device("cuda"), plan)]
+    assert compiled == [plan.name for plan in PLANS if plan.transformer in ("resident", "parked")]
+    assert not any(is_compiled(CPU, plan) for plan in PLANS)
+
+
+def test_a_video_that_leaves_blocks_out_is_near_the_exact_one_and_the_same_after_another() -> None:
+    exact, fast = recipe_of("exact", steps=30), recipe_of("fast", steps=30)
+    whole = latents_of(load_pipeline(NANO, None, "float32", CPU), exact)
+    pipeline = load_pipeline(NANO, None, "float32", CPU, speed="fast")
+    ran = 0
+
+    def count(*_: object) -> None:
+        nonlocal ran
+        ran += 1
+
+    pipeline.transformer.blocks[4].ffn.register_forward_hook(count)
+    first = latents_of(pipeline, fast)
+    assert ran < 2 * 30  # of two passes a step
+    error = float((first - whole).norm() / whole.norm())
+    assert 0 < error < 0.2
+    latents_of(pipeline, fast.model_copy(update={"prompt": "a small blue star moving up", "seed": 7}))
+    assert torch.equal(latents_of(pipeline, fast), first)
+
+
+def test_fast_is_refused_with_captures_unless_that_is_forced() -> None:
+    asked = ["model_settings.speed=fast", "latent_analysis_settings.store_latents=true"]
+    outline = outline_batch(load_config("nano", asked), "a circle")
+    assert any("fast leaves out blocks" in refusal for refusal in outline.refusals)
+    forced = outline_batch(load_config("nano", [*asked, "model_settings.force_capture=true"]), "a circle")
+    assert not forced.refusals
+    assert forced.first.capture.geometry
+
+
+def test_a_fast_video_says_so_and_has_no_trajectory(wantui: Wantui, small: list[str]) -> None:
+    result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small, "--set", "model_settings.speed=fast")
+    assert result.code == 0, result.err
+    folder = batch(result)
+    video = read_manifest(folder).videos[0]
+    assert video.recipe.speed == "fast"
+    assert "latents" not in video.files
+    assert not folder.latents(0, 1).exists()
+    assert not list(Path(folder.root).rglob("*.checkpoint"))
+
+
+# Fused products.
+
+
+def test_a_fused_product_is_the_linear_layer() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight, bias = (torch.randn(*s, generator=generator).double() for s in ((2, 5, 8), (7, 8), (7,)))
+    expected = F.linear(hidden, weight, bias)
+    assert torch.allclose(linear(hidden, weight, bias), expected, rtol=1e-12)
+    # A CPU's kernel has GELU's other form, which is within 5e-4 of the tanh form.
+    assert torch.allclose(linear_gelu(hidden, weight, bias), F.gelu(expected, approximate="tanh"), atol=5e-4)
+
+
+def test_a_transformer_with_fused_products_gives_the_same_and_compiles_into_one_graph() -> None:
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=24, num_layers=2, ffn_dim=64, text_dim=16
+    ).eval()
+    inputs = (torch.randn(1, 16, 3, 8, 8), torch.tensor([500.0]), torch.randn(1, 512, 16))
+    with torch.no_grad():
+        plain = transformer(*inputs, return_dict=False)[0]
+        parameters = sum(p.numel() for p in transformer.parameters())
+        transformer.fuse_qkv_projections()
+        for block in transformer.blocks:
+            _forget_parts(block.attn1, ("to_q", "to_k", "to_v"))
+            _forget_parts(block.attn2, ("to_k", "to_v"))
+            fuse(block)
+        assert sum(p.numel() for p in transformer.parameters()) == parameters
+        assert not any(type(layer) is nn.Linear for layer in transformer.blocks[0].attn1.modules())
+        fused = transformer(*inputs, return_dict=False)[0]
+        torch.compiler.reset()
+        transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, options=OPTIONS)
+        compiled = transformer(*inputs, return_dict=False)[0]
+    assert np.allclose(plain, fused, atol=2e-4)
+    assert np.allclose(plain, compiled, atol=2e-4)

@@ -1,0 +1,93 @@
+"""The throughput model: fitted to blocks whose times are known, kept on disk, and used where nothing was made yet."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from wantui.engine.measured import keep, known
+from wantui.generation.bench import measure, random_transformer
+from wantui.models.catalogue import NANO, find_model
+from wantui.planning.arithmetic import forward_flops
+from wantui.planning.past import estimate_seconds
+from wantui.planning.throughput import Block, Throughput, _terms, fit
+
+from conftest import recipe_for  # isort: skip
+
+ATTENTION, PRODUCT, VALUE = 1.7e-15, 1.5e-15, 2.0e-11
+CARD = "a card"
+
+
+def block(dim: int, feed_forward: int, tokens: int) -> Block:
+    attention, products, values = _terms(dim, feed_forward, tokens)
+    return Block(dim, feed_forward, tokens, ATTENTION * attention + PRODUCT * products + VALUE * values)
+
+
+BLOCKS = [block(dim, wide, tokens) for dim, wide in ((1536, 8960), (5120, 13824)) for tokens in (4_680, 14_040, 32_760)]
+
+
+def fitted() -> Throughput:
+    return fit(BLOCKS, 1e-7, CARD, "plain", "2.11")
+
+
+def test_a_fit_finds_what_made_the_times() -> None:
+    found = fitted()
+    assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
+    assert found.product_operation == pytest.approx(PRODUCT, rel=1e-6)
+    assert found.value == pytest.approx(VALUE, rel=1e-6)
+    assert found.error < 1e-6
+
+
+def test_no_part_takes_less_than_nothing() -> None:
+    blocks = [
+        Block(b.dim, b.feed_forward, b.tokens, _terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15) for b in BLOCKS
+    ]
+    found = fit(blocks, 1e-7, CARD, "plain", "2.11")
+    assert min(found.attention_operation, found.product_operation, found.value) >= 0
+
+
+def test_the_operations_of_blocks_are_those_of_a_whole_pass() -> None:
+    model = find_model("wan2.1-14b")
+    attention, products, _ = _terms(model.dim, model.feed_forward, 32_760)
+    assert model.blocks * (attention + products) == pytest.approx(forward_flops(model, 832, 480, 81), rel=1e-3)
+
+
+def test_a_video_of_a_size_that_was_not_measured_takes_what_its_parts_take() -> None:
+    model = find_model("wan2.1-14b")
+    recipe = recipe_for(NANO, steps=30).model_copy(
+        update={"model": model.name, "width": 1280, "height": 720, "frames": 81, "dtype": "bfloat16"}
+    )
+    found = estimate_seconds(recipe, "cuda", [], fitted())
+    step = 2 * model.blocks * block(model.dim, model.feed_forward, 75_600).seconds
+    assert found.value == pytest.approx(30 * step + 1e-7 * 1280 * 720 * 81, rel=1e-6)
+    assert "wantui bench" in found.basis
+    assert estimate_seconds(recipe, "cpu", [], fitted()).value is None
+
+
+def test_what_was_measured_is_kept_for_each_device_and_speed(tmp_path: Path) -> None:
+    assert known(tmp_path, CARD, "plain") is None
+    keep(tmp_path, fitted())
+    keep(tmp_path, fit(BLOCKS, 2e-7, CARD, "exact", "2.11"))
+    keep(tmp_path, fit(BLOCKS, 3e-7, CARD, "plain", "2.11"))
+    plain, exact = known(tmp_path, CARD, "plain"), known(tmp_path, CARD, "exact")
+    assert plain is not None
+    assert exact is not None
+    assert (plain.decoded_value, exact.decoded_value) == (3e-7, 2e-7)
+    (tmp_path / "throughput.json").write_text("[{]")
+    assert known(tmp_path, CARD, "plain") is None
+
+
+def test_a_random_transformer_has_the_precisions_of_a_loaded_one() -> None:
+    transformer = random_transformer(1, 256, 1, torch.device("cpu"), torch.bfloat16)
+    dtypes = {name: parameter.dtype for name, parameter in transformer.named_parameters()}
+    assert dtypes["blocks.0.attn1.to_q.weight"] == torch.bfloat16
+    assert dtypes["blocks.0.scale_shift_table"] == dtypes["blocks.0.norm2.weight"] == torch.float32
+
+
+def test_this_machine_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wantui.generation.bench.CPU_GRIDS", ((1, 8, 8), (2, 8, 8)))
+    told: list[str] = []
+    found = measure(torch.device("cpu"), "plain", told.append)
+    assert len(told) == 5
+    assert found.attention_operation + found.product_operation + found.value > 0
+    assert found.decoded_value > 0

@@ -1,0 +1,36 @@
+"""wantui bench: how fast this machine is, for estimates of videos that were not made here yet."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+
+@click.command("bench")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--speed",
+    type=click.Choice(["plain", "exact"]),
+    default="exact",
+    show_default=True,
+    help="As model_settings.speed; exact compiles first, once on a machine.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(device: str, speed: str, as_json: bool) -> None:
+    """Measure blocks of the published models with random weights; keep what follows for preview, Compose and queue."""
+    from wantui.engine.measured import keep
+    from wantui.generation.bench import measure
+    from wantui.generation.load import resolve_device
+    from wantui.queue.place import state_place
+
+    place = state_place()
+    found = measure(resolve_device(device), speed, lambda line: click.echo(line, err=True))  # type: ignore[arg-type]
+    path = keep(place.directory, found)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=1))
+        return
+    click.echo(f"{found.device}, {found.speed}, torch {found.torch}:")
+    click.echo(f"  self-attention  {1e-12 / found.attention_operation:8.2f} TFLOP/s")
+    click.echo(f"  other products  {1e-12 / found.product_operation:8.2f} TFLOP/s")
+    click.echo(f"  decoding        {1e-6 / found.decoded_value:8.2f} million pixels/s")
+    click.echo(f"the measured blocks follow from these within {100 * found.error:.1f} %; kept in {path}")

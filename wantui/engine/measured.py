@@ -1,0 +1,34 @@
+"""What `wantui bench` measured on this machine, kept beside the queue: one file, an entry for each device and speed."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from wantui.planning.recipe import Speed
+from wantui.planning.throughput import Throughput
+from wantui.storage.atomic import write_text
+
+NAME = "throughput.json"
+
+
+def keep(directory: Path, measured: Throughput) -> Path:
+    """Write it beside what was measured of other devices; returns the file."""
+    kept = [one for one in _read(directory) if (one.device, one.speed) != (measured.device, measured.speed)]
+    path = directory / NAME
+    write_text(path, json.dumps([asdict(one) for one in (*kept, measured)], indent=1) + "\n")
+    return path
+
+
+def known(directory: Path, device: str, speed: Speed) -> Throughput | None:
+    """Of this device (as torch or the driver calls it); None where it was not measured."""
+    for one in _read(directory):
+        if one.device == device and one.speed == speed:
+            return one
+    return None
+
+
+def _read(directory: Path) -> list[Throughput]:
+    try:
+        return [Throughput(**one) for one in json.loads((directory / NAME).read_text())]
+    except (OSError, ValueError, TypeError):
+        return []

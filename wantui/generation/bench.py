@@ -1,0 +1,93 @@
+"""Measures how fast a device is: blocks of published widths with random weights, and the VAE, in under a minute."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import nn
+
+from wantui.generation.memory import free_memory
+from wantui.generation.speed import compile_blocks
+from wantui.planning.recipe import Speed
+from wantui.planning.throughput import Block, Throughput, fit
+
+WIDTHS = ((12, 8960, 4), (40, 13824, 2))
+"""Heads of 128 and feed-forward widths of Wan 2.1 1.3B and 14B, and of how many blocks."""
+GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104), (9, 90, 160))
+"""Latent frames, height and width."""
+CPU_WIDTHS, CPU_GRIDS = ((1, 512, 2), (3, 1536, 2)), ((3, 16, 16), (5, 16, 16), (5, 32, 32))
+ROUNDS = 3
+
+
+def random_transformer(
+    heads: int, feed_forward: int, blocks: int, device: torch.device, dtype: torch.dtype, channels: int = 16
+) -> WanTransformer3DModel:
+    """A Wan transformer with heads of 128 and random weights; what diffusers keeps in float32 is in float32."""
+    sizes = {"num_attention_heads": heads, "attention_head_dim": 128, "in_channels": channels, "out_channels": channels}
+    with torch.device("meta"):
+        transformer = WanTransformer3DModel(**sizes, ffn_dim=feed_forward, num_layers=blocks, cross_attn_norm=True)
+    for name, parameter in list(transformer.named_parameters()):
+        full = any(part in name for part in transformer._keep_in_fp32_modules)
+        values = torch.empty(parameter.shape, dtype=torch.float32 if full else dtype, device=device).normal_(std=0.02)
+        owner = transformer.get_submodule(name.rpartition(".")[0])
+        setattr(owner, name.rpartition(".")[2], nn.Parameter(values, requires_grad=False))
+    transformer.rope = WanTransformer3DModel(**sizes, num_layers=0).rope.to(device)
+    return transformer.eval()
+
+
+@torch.no_grad()
+def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> Throughput:
+    """The throughput of a device.
+
+    Args:
+        tell: is told of each block as it is measured.
+    """
+    on_gpu = device.type == "cuda"
+    widths, grids = (WIDTHS, GRIDS) if on_gpu else (CPU_WIDTHS, CPU_GRIDS)
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    blocks = []
+    for heads, feed_forward, count in widths:
+        transformer = random_transformer(heads, feed_forward, count, device, dtype)
+        if on_gpu and speed != "plain":
+            compile_blocks(transformer)
+        text = torch.randn(1, 512, 4096, device=device, dtype=dtype)
+        for frames, height, width in grids:
+            latents = torch.randn(1, 16, frames, height, width, device=device, dtype=dtype)
+            timestep = torch.tensor([500.0], device=device)
+            seconds = _seconds(partial(transformer, latents, timestep, text), device) / count
+            tokens = frames * (height // 2) * (width // 2)
+            blocks.append(Block(128 * heads, feed_forward, tokens, seconds))
+            tell(f"block of width {128 * heads}, {tokens:,} places: {1000 * seconds:.2f} ms")
+        del transformer
+        gc.collect()
+        free_memory()
+    height, width = (480, 832) if on_gpu else (64, 64)
+    vae = AutoencoderKLWan().to(device).eval()
+    latents = torch.randn(1, 16, 4, height // 8, width // 8, device=device)
+    values = height * width * 13
+    decoded = _seconds(partial(vae.decode, latents, return_dict=False), device, rounds=1) / values
+    tell(f"decoding: {1e9 * decoded:.1f} ns for each pixel of a frame")
+    del vae
+    free_memory()
+    name = torch.cuda.get_device_name(device) if on_gpu else "cpu"
+    return fit(blocks, decoded, name, speed, torch.__version__)
+
+
+def _seconds(run: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    run()
+    wait()
+    found = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        run()
+        wait()
+        found.append(time.perf_counter() - began)
+    return statistics.median(found)

@@ -1,0 +1,91 @@
+"""How fast a device is at what a video is made of, and the time of a video of any model and size that follows.
+
+The time of a block is a sum: operations of self-attention, operations of the other products, and values that are read
+and written between them, each times what one of them takes on this device. `wantui bench` measures blocks of several
+sizes, and these three follow by least squares.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wantui.models.catalogue import WanModel
+from wantui.planning.arithmetic import TEXT_LENGTH, tokens_of
+from wantui.planning.estimate import model_evaluations
+from wantui.planning.recipe import Recipe, Speed
+
+FAST_SHARE = 0.5
+"""Of the blocks that a fast video computes; by how much a prompt's path bends, it is more or less."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One measured block: heads and widths of its transformer, how many places it attends to, and its seconds."""
+
+    dim: int
+    feed_forward: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Seconds that one of each takes on a device."""
+
+    device: str
+    speed: Speed
+    attention_operation: float
+    product_operation: float
+    value: float
+    decoded_value: float
+    """Per pixel and frame that the VAE of Wan 2.1 decodes."""
+    torch: str
+    error: float
+    """Largest relative error of the fit over the measured blocks."""
+
+    def block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
+        """Of one block."""
+        return float(np.dot(_terms(dim, feed_forward, tokens), self._coefficients))
+
+    @property
+    def _coefficients(self) -> tuple[float, float, float]:
+        return self.attention_operation, self.product_operation, self.value
+
+    def step_seconds(self, model: WanModel, recipe: Recipe) -> float:
+        """Of one step: with guidance two passes."""
+        tokens = tokens_of(model, recipe.width, recipe.height, recipe.frames)
+        passes = 2 if recipe.guidance_scale > 1 else 1
+        share = FAST_SHARE if recipe.speed == "fast" else 1.0
+        return passes * share * model.blocks * self.block_seconds(model.dim, model.feed_forward, tokens)
+
+    def decode_seconds(self, model: WanModel, recipe: Recipe) -> float:
+        """Of the whole video."""
+        weight = model.decode_bytes / 22_660.0
+        return self.decoded_value * weight * recipe.width * recipe.height * recipe.frames
+
+    def video_seconds(self, model: WanModel, recipe: Recipe) -> float:
+        """Of denoising and decoding, the model being loaded and compiled."""
+        steps = model_evaluations(recipe.sampler, recipe.steps)
+        return steps * self.step_seconds(model, recipe) + self.decode_seconds(model, recipe)
+
+
+def _terms(dim: int, feed_forward: int, tokens: int) -> tuple[float, float, float]:
+    """Operations of self-attention, of the other products of a block, and values that go to memory and back."""
+    attention = 4.0 * tokens * tokens * dim
+    products = 6 * tokens * dim * dim + 2 * TEXT_LENGTH * dim * (dim + tokens) + 2 * tokens * dim * feed_forward
+    return attention, 2.0 * products, float(tokens * dim)
+
+
+def fit(blocks: Sequence[Block], decoded_value: float, device: str, speed: Speed, torch_version: str) -> Throughput:
+    """Least squares on relative errors; no coefficient is negative."""
+    from scipy.optimize import nnls
+
+    terms = np.array([_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])
+    seconds = np.array([block.seconds for block in blocks])
+    scale = terms.max(0)
+    found, _ = nnls(terms / scale / seconds[:, None], np.ones(len(blocks)))
+    found = found / scale
+    error = float(np.abs(terms @ found / seconds - 1).max())
+    attention, product, value = map(float, found)
+    return Throughput(device, speed, attention, product, value, decoded_value, torch_version, error)
