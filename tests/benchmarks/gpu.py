@@ -120,8 +120,8 @@ def speeds(model: WanModel, rounds: int) -> None:
     exact, exact_peak = seconds_of(step, rounds), torch.cuda.max_memory_allocated()
     differs = float((step().float() - reference).norm() / reference.norm())
     click.echo(
-        f"{model.name:<12} step plain {plain:.3f} s, exact {exact:.3f} s: {plain / exact:.3f} times; differs {differs:.1e} "
-        f"of the norm; first step {compiling:.0f} s; peak {plain_peak / GB:.2f} and {exact_peak / GB:.2f} GB"
+        f"{model.name:<12} step plain {plain:.3f} s, exact {exact:.3f} s: {plain / exact:.3f} times; "
+        f"differs {differs:.1e} of the norm; first step {compiling:.0f} s; peak {plain_peak / GB:.2f} and {exact_peak / GB:.2f} GB"
     )
 
 
@@ -135,13 +135,7 @@ def cell(
     total = torch.cuda.get_device_properties(0).total_memory
     free = int((cap or 75) * GB)
     chosen = choose_plan(model, recipe, free, None if plan is None else plan_named(plan))
-    allowed = free - CONTEXT_BYTES
-    torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total))
-    try:
-        made = _make(model, recipe, chosen.plan)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    denoised, step, decoded, peak, reserved = made
+    denoised, step, decoded, peak, reserved = _make(model, recipe, chosen.plan, (free - CONTEXT_BYTES) / total)
     # The encoder is not here: what the plan needs for the rest.
     foretold = _without_encoder(chosen.plan, model, recipe)
     memory_error = foretold / peak - 1
@@ -167,15 +161,21 @@ def _without_encoder(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
     return whole
 
 
-def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan) -> tuple[int, float, float, int, int]:
-    in_turns = plan.transformer != "resident"
-    pipeline = pipeline_of(model, DEVICE if model.dim < 2000 or not in_turns else torch.device("cpu"))
-    if in_turns:
+def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float) -> tuple[int, float, float, int, int]:
+    """Bytes while denoising, seconds of a step and of decoding, bytes in all, and bytes that torch had reserved."""
+    pipeline = pipeline_of(model, DEVICE)
+    if plan.transformer != "resident":
         for part in (pipeline.vae, pipeline.transformer):
             part.to("cpu")
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    clear()
+    torch.cuda.set_per_process_memory_fraction(min(1.0, share))
+    try:
+        return _denoise_and_decode(pipeline, recipe, plan)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def _denoise_and_decode(pipeline: WanPipeline, recipe: Recipe, plan: MemoryPlan) -> tuple[int, float, float, int, int]:
     pipeline.wantui_placement = Placement(pipeline, DEVICE, plan)
     seconds = []
     for step in denoise(pipeline, recipe, prepare(pipeline, recipe, embedding)):
