@@ -121,7 +121,8 @@ def speeds(model: WanModel, rounds: int) -> None:
     differs = float((step().float() - reference).norm() / reference.norm())
     click.echo(
         f"{model.name:<12} step plain {plain:.3f} s, exact {exact:.3f} s: {plain / exact:.3f} times; "
-        f"differs {differs:.1e} of the norm; first step {compiling:.0f} s; peak {plain_peak / GB:.2f} and {exact_peak / GB:.2f} GB"
+        f"differs {differs:.1e} of the norm; first step {compiling:.0f} s; "
+        f"peak {plain_peak / GB:.2f} and {exact_peak / GB:.2f} GB"
     )
 
 
