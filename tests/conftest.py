@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ from transformers import UMT5Config, UMT5EncoderModel
 from wantui.cli import main
 from wantui.engine import control
 from wantui.engine.worker import Worker
+from wantui.generation.denoise import denoise
 from wantui.generation.load import load_pipeline
+from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import NANO, WanModel, read_directory
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Recipe
@@ -211,6 +214,29 @@ def batch(result: Result) -> BatchFolder:
 
 
 TEMPLATE = "a [red|blue] (circle)"
+
+
+def stock(pipeline: WanPipeline, recipe: Recipe, output_type: str) -> Any:
+    """What `WanPipeline.__call__` makes of a recipe."""
+    pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
+    return pipeline(
+        recipe.prompt,
+        recipe.negative_prompt,
+        height=recipe.height,
+        width=recipe.width,
+        num_frames=recipe.frames,
+        num_inference_steps=recipe.steps,
+        guidance_scale=recipe.guidance_scale,
+        guidance_scale_2=recipe.guidance_scale_2,
+        generator=torch.Generator("cpu").manual_seed(recipe.seed),
+        output_type=output_type,
+    ).frames
+
+
+def latents_of(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
+    """The last ones of our loop."""
+    *_, last = denoise(pipeline, recipe)
+    return last.latents
 
 
 def recipe_for(model: WanModel, **changes: object) -> Recipe:

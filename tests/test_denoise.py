@@ -6,7 +6,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from conftest import FORMS, recipe_for
+from conftest import FORMS, latents_of, recipe_for, stock
 from diffusers import WanPipeline
 
 from wantui.config.settings import SamplerName
@@ -15,31 +15,8 @@ from wantui.generation.denoise import NotFinite, Start, Step, denoise, prepare
 from wantui.generation.load import load_pipeline
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
-from wantui.planning import Recipe
 
 SAMPLERS = get_args(SamplerName)
-
-
-def stock(pipeline: WanPipeline, recipe: Recipe, output_type: str) -> Any:
-    """What `WanPipeline.__call__` makes of a recipe."""
-    pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
-    return pipeline(
-        recipe.prompt,
-        recipe.negative_prompt,
-        height=recipe.height,
-        width=recipe.width,
-        num_frames=recipe.frames,
-        num_inference_steps=recipe.steps,
-        guidance_scale=recipe.guidance_scale,
-        guidance_scale_2=recipe.guidance_scale_2,
-        generator=torch.Generator("cpu").manual_seed(recipe.seed),
-        output_type=output_type,
-    ).frames
-
-
-def latents_of(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
-    *_, last = denoise(pipeline, recipe)
-    return last.latents
 
 
 @pytest.fixture(

@@ -16,7 +16,7 @@ def event(kind: str, video: int = 1, **data: Any) -> Event:
 
 LIFE = [
     event("started", title="[red] seed 42", number=0, steps=20, worker="worker-0:7"),
-    event("loading", model="nano"),
+    event("loading", model="nano", plan="everything on the GPU", reason="it fits"),
     event("step", step=1, steps=20, seconds=0.1, sigma=1.0),
     event("step", step=2, steps=20, seconds=0.1, sigma=0.9),
     event("interrupted", title="[red] seed 42", error="signal SIGKILL"),
@@ -52,7 +52,7 @@ def test_plain_lines_tell_starts_ends_and_trouble(capsys: pytest.CaptureFixture[
         lines.show(happened)
     assert capsys.readouterr().err.splitlines() == [
         "started: [red] seed 42",
-        "loading nano",
+        "loading nano: everything on the GPU (it fits)",
         "interrupted: [red] seed 42: signal SIGKILL",
         "started: [red] seed 42",
         "  done: [red] seed 42, 2.5 s, v.mp4",

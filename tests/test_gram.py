@@ -20,7 +20,7 @@ def test_the_gram_matrix_is_that_of_exact_arithmetic() -> None:
     flat = [state.double().flatten().tolist() for state in states]
     exact = [[math.fsum(a * b for a, b in zip(one, other, strict=True)) for other in flat] for one in flat]
     assert np.abs(gram.values / exact - 1).max() < 1e-12
-    assert gram.states == []  # nothing is held when the last one has come
+    assert gram.states is None  # nothing is held when the last one has come
 
 
 def test_bfloat16_states_count_as_what_they_are() -> None:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 from typing import Any, get_args
-from unittest.mock import MagicMock, Mock, patch
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
+from conftest import recipe_for
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 
 from wantui.config.settings import PlanName
@@ -39,23 +40,8 @@ GB = 1_000_000_000
 
 
 def recipe_of(model: WanModel, **changes: Any) -> Recipe:
-    known: dict[str, Any] = {
-        "model": model.name,
-        "revision": None,
-        "prompt": "a large red circle moving left",
-        "negative_prompt": "",
-        "seed": 1,
-        "sampler": "unipc",
-        "steps": 4,
-        "flow_shift": 3.0,
-        "guidance_scale": 5.0,
-        "width": 832,
-        "height": 480,
-        "frames": 81,
-        "fps": 16,
-        "dtype": model.dtype,
-    }
-    return Recipe(**known | changes)
+    size = {"width": 832, "height": 480, "frames": 81, "dtype": model.dtype}
+    return recipe_for(model, **size | changes)
 
 
 SMALL, LARGE = find_model("wan2.1-1.3b"), find_model("wan2.1-14b")
@@ -187,9 +173,6 @@ class Part(torch.nn.Module):
         super().__init__()
         self.name, self.log, self.where = name, log, "cpu"
 
-    def parameters(self, recurse: bool = True) -> Any:
-        yield MagicMock(device=torch.device(self.where))
-
     def to(self, device: Any) -> "Part":  # type: ignore[override]
         self.where = torch.device(device).type
         self.log.append(f"{self.name} to {self.where}")
@@ -277,8 +260,21 @@ def test_a_file_that_is_damaged_is_made_again(kept: Path) -> None:
     embeddings.encode(["a"])
     embeddings.store.path("a").write_bytes(b"\x93NUMPY nonsense")
     assert embeddings.encode(["a"]) == 1
-    with pytest.raises(KeyError, match="b"):
-        embeddings("b")
+
+
+def test_what_is_gone_from_where_embeddings_are_kept_is_encoded_when_it_is_needed(kept: Path) -> None:
+    embeddings = Embeddings(NANO, None, "float32", CPU)
+    embeddings.encode(["a"])
+    first = embeddings("a")
+    embeddings.store.path("a").unlink()
+    assert torch.equal(embeddings("a"), first)
+
+
+def test_a_place_that_cannot_be_written_is_named_with_what_to_do(kept: Path) -> None:
+    kept.parent.mkdir(parents=True)
+    kept.write_text("not a folder")
+    with pytest.raises(LoadError, match=r"cannot be kept in .*embeddings.*set XDG_CACHE_HOME"):
+        Embeddings(NANO, None, "float32", CPU).encode(["a"])
 
 
 def test_the_oldest_embeddings_go_first_and_never_those_that_are_needed(

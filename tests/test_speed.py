@@ -5,15 +5,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from conftest import Wantui, batch
-from diffusers import WanPipeline, WanTransformer3DModel
+from conftest import Wantui, batch, latents_of, stock
+from diffusers import WanTransformer3DModel
 from torch import nn
 
 from wantui.config import load_config
-from wantui.generation.denoise import denoise
 from wantui.generation.fused_linear import fuse, linear, linear_gelu
 from wantui.generation.load import load_pipeline
-from wantui.generation.samplers import build_scheduler
 from wantui.generation.speed import OPTIONS, _forget_parts, is_compiled
 from wantui.models.catalogue import NANO
 from wantui.planning import Recipe, outline_batch, plan_batch
@@ -29,28 +27,10 @@ def recipe_of(speed: str, **changes: object) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def latents_of(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
-    *_, last = denoise(pipeline, recipe)
-    return last.latents
-
-
 def test_exact_is_the_stock_pipeline_to_the_bit_on_a_cpu() -> None:
     recipe = recipe_of("exact")
     pipeline = load_pipeline(NANO, None, "float32", CPU, speed=recipe.speed)
-    ours = latents_of(pipeline, recipe)
-    pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
-    stock = pipeline(
-        recipe.prompt,
-        recipe.negative_prompt,
-        height=recipe.height,
-        width=recipe.width,
-        num_frames=recipe.frames,
-        num_inference_steps=recipe.steps,
-        guidance_scale=recipe.guidance_scale,
-        generator=torch.Generator("cpu").manual_seed(recipe.seed),
-        output_type="latent",
-    ).frames
-    assert torch.equal(ours, stock)
+    assert torch.equal(latents_of(pipeline, recipe), stock(pipeline, recipe, "latent"))
 
 
 def test_exact_is_the_speed_where_none_is_chosen() -> None:

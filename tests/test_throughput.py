@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import Wantui, recipe_for
 
 from wantui.engine.measured import keep, known
-from wantui.generation.bench import measure, random_transformer
+from wantui.generation import bench
+from wantui.generation.bench import random_transformer
 from wantui.models.catalogue import NANO, find_model
 from wantui.planning.arithmetic import forward_flops
 from wantui.planning.past import estimate_seconds
 from wantui.planning.throughput import Block, Throughput, _terms, fit
-
-from conftest import recipe_for  # isort: skip
 
 ATTENTION, PRODUCT, VALUE = 1.7e-15, 1.5e-15, 2.0e-11
 CARD = "a card"
@@ -84,10 +84,27 @@ def test_a_random_transformer_has_the_precisions_of_a_loaded_one() -> None:
     assert dtypes["blocks.0.scale_shift_table"] == dtypes["blocks.0.norm2.weight"] == torch.float32
 
 
-def test_this_machine_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wantui.generation.bench.CPU_GRIDS", ((1, 8, 8), (2, 8, 8)))
+def test_blocks_of_each_width_and_size_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
+    monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
+    monkeypatch.setattr(bench, "DECODED", (64, 64))
     told: list[str] = []
-    found = measure(torch.device("cpu"), "plain", told.append)
+    found = bench.measure(torch.device("cpu"), "plain", told.append)
     assert len(told) == 5
     assert found.attention_operation + found.product_operation + found.value > 0
     assert found.decoded_value > 0
+
+
+def test_a_machine_without_a_gpu_is_not_measured(wantui: Wantui) -> None:
+    result = wantui("bench", "--device", "cpu")
+    assert (result.code, "bench measures a GPU" in result.err) == (3, True)
+
+
+def test_a_fast_video_is_judged_by_what_was_measured_of_exact_ones(tmp_path: Path) -> None:
+    keep(tmp_path, fit(BLOCKS, 2e-7, CARD, "exact", "2.11"))
+    found = known(tmp_path, CARD, "fast")
+    assert found is not None
+    model = find_model("wan2.1-1.3b")
+    recipe = recipe_for(NANO).model_copy(update={"model": model.name, "width": 832, "height": 480, "frames": 81})
+    fast = found.step_seconds(model, recipe.model_copy(update={"speed": "fast"}))
+    assert fast < found.step_seconds(model, recipe)

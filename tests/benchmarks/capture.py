@@ -14,9 +14,10 @@ from pathlib import Path
 
 import click
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from wantui.generation.attention import CrossAttention
+from wantui.generation.bench import random_transformer
 from wantui.generation.capture import AttentionTap, TrajectoryTap
 from wantui.generation.denoise import Start, denoise, new_scheduler, prepare
 from wantui.generation.load import load_pipeline
@@ -27,8 +28,7 @@ from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
 from wantui.storage.background import BackgroundWriter
 
 PROMPT = "a large red circle moving left and a small blue star moving right over a dark background"
-SIZES = {"wan2.1-1.3b": (1536, 12, 30, 8960), "wan2.1-14b": (5120, 40, 40, 13824)}
-"""Width, heads, blocks and feed-forward width, as published."""
+SIZES = ("wan2.1-1.3b", "wan2.1-14b")
 EARLIER = 25
 """States before the step that is timed: the middle of 50, for the row of the Gram matrix."""
 MARKS = tuple(
@@ -46,21 +46,8 @@ CAPTURES = {
 
 def random_pipeline(name: str, device: torch.device) -> WanPipeline:
     """A pipeline of a published size with random weights; without a text encoder."""
-    width, heads, blocks, feed_forward = SIZES[name]
-    with torch.device("meta"):
-        transformer = WanTransformer3DModel(
-            num_attention_heads=heads,
-            attention_head_dim=width // heads,
-            num_layers=blocks,
-            ffn_dim=feed_forward,
-            qk_norm="rms_norm_across_heads",
-            cross_attn_norm=True,
-        )
-    transformer = transformer.to(torch.bfloat16).to_empty(device=device).eval()
-    for parameter in transformer.parameters():
-        torch.nn.init.normal_(parameter, std=0.02)
-    rope = WanTransformer3DModel(num_layers=0, num_attention_heads=heads, attention_head_dim=width // heads).rope
-    transformer.rope = rope.to(device)
+    model = find_model(name)
+    transformer = random_transformer(model.heads, model.feed_forward, model.blocks, device, torch.bfloat16)
     vae = AutoencoderKLWan(base_dim=3, num_res_blocks=1)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     return WanPipeline(build_tokenizer(), None, vae, scheduler, transformer).to(device)

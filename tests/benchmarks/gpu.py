@@ -8,6 +8,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import click
 import torch
@@ -18,7 +19,7 @@ from wantui.generation.bench import measure, random_transformer
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.memory import Placement, bring
-from wantui.generation.speed import speed_up
+from wantui.generation.speed import compile_blocks
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Recipe
@@ -109,8 +110,7 @@ def speeds(model: WanModel, rounds: int) -> None:
     step()
     reference = step().float()
     plain, plain_peak = seconds_of(step, rounds), torch.cuda.max_memory_allocated()
-    holder = type("Holder", (), {"transformer": transformer, "transformer_2": None})
-    speed_up(holder, "exact", DEVICE, plan_named("text encoder first"))  # type: ignore[arg-type]
+    compile_blocks(transformer)
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
     step()
@@ -157,7 +157,7 @@ def cell(
 
 
 def _without_encoder(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
-    whole = peak_bytes(plan, model.__class__(**{**vars(model), "text_encoder": 1}), recipe, streams_encoder=True)
+    whole = peak_bytes(plan, replace(model, text_encoder=0), recipe)
     assert whole is not None
     return whole
 

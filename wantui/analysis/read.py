@@ -22,7 +22,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 
 SAME_FOR_ALL = ("model", "revision", "negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale",
-                "guidance_scale_2", "width", "height", "frames", "dtype", "speed")  # fmt: skip
+                "guidance_scale_2", "width", "height", "frames", "dtype")  # fmt: skip
 """Of the recipe: what must be equal for two trajectories to be compared."""
 
 
@@ -82,7 +82,7 @@ def _video(
         "prompt": recipe.prompt,
         "choices": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
-        "settings": {name: getattr(recipe, name) for name in SAME_FOR_ALL},
+        "settings": {name: getattr(recipe, name) for name in SAME_FOR_ALL} | {"fast": recipe.speed == "fast"},
         "attention": folder / entry.files["attention"] if "attention" in entry.files else None,
         "words": len(recipe.prompt.split()),
     }

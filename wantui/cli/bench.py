@@ -7,7 +7,7 @@ import click
 
 
 @click.command("bench")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="cuda", show_default=True, help="cuda or cuda:N.")
 @click.option(
     "--speed",
     type=click.Choice(["plain", "exact"]),
@@ -17,14 +17,16 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(device: str, speed: str, as_json: bool) -> None:
-    """Measure blocks of the published models with random weights; keep what follows for preview, Compose and queue."""
+    """Measure a GPU with blocks of random weights; keep what follows for preview, Compose and the queue."""
     from wantui.engine.measured import keep
     from wantui.generation.bench import measure
-    from wantui.generation.load import resolve_device
+    from wantui.generation.load import NoSuchDevice, resolve_device
     from wantui.queue.place import state_place
 
-    place = state_place()
-    found = measure(resolve_device(device), speed, lambda line: click.echo(line, err=True))  # type: ignore[arg-type]
+    place, where = state_place(), resolve_device(device)
+    if where.type != "cuda":
+        raise NoSuchDevice(f"bench measures a GPU, and {where} is none: for nano, make a first video")
+    found = measure(where, speed, lambda line: click.echo(line, err=True))  # type: ignore[arg-type]
     path = keep(place.directory, found)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))

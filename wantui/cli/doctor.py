@@ -1,7 +1,6 @@
 """wantui doctor: what of this machine matters, and what to do about it."""
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -16,6 +15,7 @@ from typing import Literal
 import click
 
 from wantui.cli.tables import print_line
+from wantui.planning.compiling import what_compiling_misses
 from wantui.words import bytes_in_words
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
@@ -97,12 +97,12 @@ def _gpus() -> Iterator[Finding]:
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory}, driver {report.driver}")
     yield torch_and_driver(_torch_version(), report.driver or "")
     yield from _who_holds_memory()
-    triton = importlib.util.find_spec("triton") is not None
+    missing = what_compiling_misses()
     yield Finding(
-        "ok" if triton else "note",
-        "triton",
-        "attention maps are made in one kernel" if triton else "not installed",
-        "" if triton else "attention maps cost some more time; torch's builds for CUDA bring it",
+        "problem" if missing else "ok",
+        "compiling",
+        missing or "blocks can be compiled, and attention maps are made in one kernel",
+        "install it, or set model_settings.speed: plain" if missing else "",
     )
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wantui.engine.measured import known
+from wantui.gpu.nvml import look
 from wantui.planning import PastVideo, Recipe, estimate_seconds, past_videos
 from wantui.queue.rows import BatchRow, VideoRow
 from wantui.queue.view import QueueView
@@ -22,6 +24,8 @@ class Forecast:
     def __init__(self, queue: QueueView) -> None:
         self.queue = queue
         self.past: list[PastVideo] = []
+        gpus = look().gpus
+        self._gpu = gpus[0].name if gpus else None
         self._recipes: dict[int, Recipe] = {}
 
     def look(self) -> None:
@@ -34,7 +38,10 @@ class Forecast:
         if recipe is None:
             return Left(None, None)
         on_gpu = any(name.startswith("cuda") for name in devices) and batch.device != "cpu"
-        per_video = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", self.past).value
+        measured = None
+        if on_gpu and self._gpu is not None:
+            measured = known(self.queue.path.parent, self._gpu, recipe.speed)
+        per_video = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", self.past, measured).value
         if per_video is None:
             return Left(None, None)
         workers = max(1, len(running), sum(1 for name in devices if name.startswith("cuda:")))

@@ -1,7 +1,7 @@
 """The pipeline that a recipe asks for, from the weights that it names."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,9 @@ from wantui.planning.memory import PLANS, RESIDENT, ChosenPlan, MemoryPlan, choo
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
+
+
+TRIED = "what was tried before it did not fit"
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,19 @@ def plan_for(recipe: Recipe, device: str, rung: int = 0, asked: str = "auto") ->
     """The memory plan for a recipe: what was asked for, or the first that fits into what is free now.
 
     Args:
-        rung: place of a plan in `PLANS`, where what stood before it did not fit.
+        rung: place in `PLANS` of the plan that comes after one that did not fit.
         asked: the name of a plan, or auto.
     """
-    if rung:
-        return ChosenPlan(PLANS[rung], None, f"{PLANS[rung - 1].name} did not fit", True)
     model, where = find_model(recipe.model), resolve_device(device)
     forced = None if asked == "auto" else plan_named(asked)
     if where.type != "cuda":
         if forced is not None and forced.transformer != "resident":
             raise LoadError(f"memory_settings.plan: {forced.name!r} is for GPUs, and {where} is none")
-        return ChosenPlan(forced or RESIDENT, None, "asked for" if forced else "no GPU is used", True)
+        if rung:
+            return ChosenPlan(PLANS[rung], None, TRIED)
+        return ChosenPlan(forced or RESIDENT, None, "asked for" if forced else "no GPU is used", is_forced=bool(forced))
+    if rung:
+        return replace(choose_plan(model, recipe, free_bytes(where), PLANS[rung]), reason=TRIED, is_forced=False)
     return choose_plan(model, recipe, free_bytes(where), forced)
 
 

@@ -142,7 +142,7 @@ class Supervisor:
                         stdout=out,
                         stderr=out,
                         cwd="/",
-                        env=os.environ | slot.environment,
+                        env={"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"} | os.environ | slot.environment,
                         process_group=0,
                     )
             except OSError as error:

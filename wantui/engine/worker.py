@@ -31,7 +31,7 @@ from wantui.generation.memory import OutOfMemory, device_of, free_memory, gpu_is
 from wantui.generation.preview import LatentToRgb, PreviewTap, fit_latents_to_rgb
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe
-from wantui.planning.memory import PLANS, MemoryPlan, next_plan
+from wantui.planning.memory import PLANS, RESIDENT, ChosenPlan, next_plan
 from wantui.queue.database import QueueError, Unavailable
 from wantui.queue.queue import LostClaim, Queue, Wish
 from wantui.queue.rows import Claim
@@ -70,8 +70,8 @@ class Worker:
         self.queue, self.name, self.devices, self.device, self.log = queue, name, devices, device, log
         self.loaded: Loaded | None = None
         self.loaded_for: tuple[Any, ...] = ()
-        self.planned: tuple[MemoryPlan, int | None] | None = None
-        """For the video that is being made: its plan, and the peak that is foretold."""
+        self.chosen = ChosenPlan(RESIDENT, None, "nothing was made yet")
+        """The plan of the video that is being made, or was tried last."""
         self.colours: LatentToRgb | None = None
         self.records: dict[Path, Record] = {}
         self.stopping = False
@@ -177,7 +177,6 @@ class Worker:
         loaded = self._loaded_for(claim, recipe, record.read(), log)
         pipeline, began = loaded.pipeline, time.monotonic()
         assert self.colours is not None
-        assert self.planned is not None
         preview = PreviewTap(self.colours, files.preview)
         step_seconds: list[float] = []
         told = time.monotonic()
@@ -190,8 +189,8 @@ class Worker:
                         if preview.is_new:
                             figures["preview"] = str(files.preview)
                         figures |= memory_figures(device_of(pipeline))
-                        if self.planned[1] is not None:
-                            figures["foretold"] = self.planned[1]
+                        if self.chosen.peak is not None:
+                            figures["foretold"] = self.chosen.peak
                         wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma, **figures)
                         self._heed(wish, f"after step {step.index + 1} of {step.count}")
                     case Decoded(frames, count):
@@ -206,7 +205,7 @@ class Worker:
                         self.queue.tell("started again", claim.batch, claim.video, reason=reason, title=claim.title)
                     case MadeVideo() as made:
                         self.queue.check(claim)
-                        enter = partial(_enter, folder=folder, files=files, made=made, planned=self.planned)
+                        enter = partial(_enter, folder=folder, files=files, made=made, chosen=self.chosen)
                         record.change(
                             claim.number, partial(enter, step_seconds=median(step_seconds) if step_seconds else None)
                         )
@@ -250,9 +249,8 @@ class Worker:
         if self.loaded is not None and self.loaded_for[: len(model)] != model:
             self._unload()
         check_weights(recipe)
-        chosen = plan_for(recipe, device, claim.rung, asked)
+        self.chosen = chosen = plan_for(recipe, device, claim.rung, asked)
         log.log(logging.INFO if chosen.fits else logging.WARNING, "%s: %s", chosen.plan.name, chosen.reason)
-        self.planned = chosen.plan, chosen.peak
         others = [video.recipe for video in manifest.videos if video.state != "done"]
         if self.loaded is not None and self.loaded.plan is chosen.plan:
             if self.loaded.embeddings is not None:
@@ -275,22 +273,21 @@ class Worker:
     def _degrade(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
         """Free memory and try the next plan, from the checkpoint; fail where there is none."""
         rung = self._next_plan(claim)
-        plan = self._plan(claim)
         self._unload()
         if rung is None:
-            self._fail(claim, folder, f"out of memory, with {plan.name}: {error}", log)
+            asked = ", which was asked for (memory_settings.plan: auto tries others)" if self.chosen.is_forced else ""
+            self._fail(claim, folder, f"out of memory, with {self.chosen.plan.name}{asked}: {error}", log)
             return
         log.warning("%s: out of memory (%s); trying %s", claim.title, error, PLANS[rung].name)
         self.queue.degrade(claim, rung, PLANS[rung].name, error)
 
-    def _plan(self, claim: Claim) -> MemoryPlan:
-        """The one that a video is made by, or was tried by last."""
-        return self.planned[0] if self.planned is not None else PLANS[claim.rung]
-
     def _next_plan(self, claim: Claim) -> int | None:
+        """Place in `PLANS` of what to try now."""
+        if self.chosen.is_forced:
+            return None
         recipe = Recipe.model_validate_json(claim.recipe)
         on_gpu = claim.device != "cpu" and self.device != "cpu"
-        return next_plan(self._plan(claim), on_gpu, find_model(recipe.model), recipe)
+        return next_plan(self.chosen.plan, on_gpu, find_model(recipe.model), recipe)
 
     def _wait_for_room(self, claim: Claim, root: Path, needed: int, log: logging.Logger) -> None:
         reason = f"no room is left in {root} ({free_bytes(root) / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed)"
@@ -319,7 +316,7 @@ def _enter(
     folder: BatchFolder,
     files: VideoFiles,
     made: MadeVideo,
-    planned: tuple[MemoryPlan, int | None],
+    chosen: ChosenPlan,
     step_seconds: float | None,
 ) -> None:
     paths = {"clip": files.clip, "sheet": files.sheet}
@@ -333,10 +330,9 @@ def _enter(
     if step_seconds is not None:
         entry.seconds["step"] = round(step_seconds, 4)
     entry.peak_memory = made.peak_memory
-    plan, peak = planned
-    entry.memory_plan = plan.name
-    if peak is not None:
-        entry.predicted["peak_memory"] = peak
+    entry.memory_plan = chosen.plan.name
+    if chosen.peak is not None:
+        entry.predicted["peak_memory"] = chosen.peak
     entry.bytes = sum(_size(path) for path in paths.values())
     entry.latents_sha256 = made.latents_sha256
 

@@ -24,7 +24,7 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.generation.memory import device_of
-from wantui.generation.observed import ObservedProcessor, observed_by
+from wantui.generation.observed import observed_by, observed_processor
 from wantui.generation.text_softmax import mean_over_heads, softmax_rows
 from wantui.generation.words import TEXT_LENGTH, TokenizedPrompt, marks_in, tokenize
 from wantui.planning import AttentionCapture, Recipe
@@ -121,21 +121,20 @@ class CrossAttention:
     def attached(self) -> Iterator["CrossAttention"]:
         """Put the processors into the pipeline's cross-attention, and the old ones back at the end."""
         before: list[tuple[Any, Any]] = []
-        processor = ObservedProcessor(weighted=bool(self.weights))
         try:
             for transformer in (self.pipeline.transformer, self.pipeline.transformer_2):
                 for index, block in enumerate(transformer.blocks if transformer is not None else ()):
-                    attention = block.attn2
-                    before.append((attention, attention.processor))
-                    processor._attention_backend = attention.processor._attention_backend
-                    processor._parallel_config = attention.processor._parallel_config
-                    attention.set_processor(processor)
-                    attention.wantui_block = torch.tensor([index])
+                    attention, old = block.attn2, block.attn2.processor
+                    before.append((attention, old))
+                    attention.set_processor(
+                        observed_processor(bool(self.weights), old._attention_backend, old._parallel_config)
+                    )
+                    if not hasattr(attention, "wantui_block"):
+                        attention.wantui_block = torch.tensor([index])
             yield self
         finally:
             for attention, old in before:
                 attention.set_processor(old)
-                del attention.wantui_block
 
     @contextmanager
     def evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:

@@ -19,7 +19,8 @@ WIDTHS = ((12, 8960, 4), (40, 13824, 2))
 """Heads of 128 and feed-forward widths of Wan 2.1 1.3B and 14B, and of how many blocks."""
 GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104), (9, 90, 160))
 """Latent frames, height and width."""
-CPU_WIDTHS, CPU_GRIDS = ((1, 512, 2), (3, 1536, 2)), ((3, 16, 16), (5, 16, 16), (5, 32, 32))
+DECODED = (480, 832)
+"""Height and width of what the VAE decodes, in pixels."""
 ROUNDS = 3
 
 
@@ -41,22 +42,19 @@ def random_transformer(
 
 @torch.no_grad()
 def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> Throughput:
-    """The throughput of a device.
+    """The throughput of a GPU, or what stands for one in a test.
 
     Args:
         tell: is told of each block as it is measured.
     """
-    on_gpu = device.type == "cuda"
-    widths, grids = (WIDTHS, GRIDS) if on_gpu else (CPU_WIDTHS, CPU_GRIDS)
-    dtype = torch.bfloat16 if on_gpu else torch.float32
     blocks = []
-    for heads, feed_forward, count in widths:
-        transformer = random_transformer(heads, feed_forward, count, device, dtype)
-        if on_gpu and speed != "plain":
+    for heads, feed_forward, count in WIDTHS:
+        transformer = random_transformer(heads, feed_forward, count, device, torch.bfloat16)
+        if speed != "plain":
             compile_blocks(transformer)
-        text = torch.randn(1, 512, 4096, device=device, dtype=dtype)
-        for frames, height, width in grids:
-            latents = torch.randn(1, 16, frames, height, width, device=device, dtype=dtype)
+        text = torch.randn(1, 512, 4096, device=device, dtype=torch.bfloat16)
+        for frames, height, width in GRIDS:
+            latents = torch.randn(1, 16, frames, height, width, device=device, dtype=torch.bfloat16)
             timestep = torch.tensor([500.0], device=device)
             seconds = _seconds(partial(transformer, latents, timestep, text), device) / count
             tokens = frames * (height // 2) * (width // 2)
@@ -65,7 +63,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
         del transformer
         gc.collect()
         free_memory()
-    height, width = (480, 832) if on_gpu else (64, 64)
+    height, width = DECODED
     vae = AutoencoderKLWan().to(device).eval()
     latents = torch.randn(1, 16, 4, height // 8, width // 8, device=device)
     values = height * width * 13
@@ -73,7 +71,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     tell(f"decoding: {1e9 * decoded:.1f} ns for each pixel of a frame")
     del vae
     free_memory()
-    name = torch.cuda.get_device_name(device) if on_gpu else "cpu"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return fit(blocks, decoded, name, speed, torch.__version__)
 
 

@@ -126,7 +126,7 @@ class AttentionTap:
         if step.attention is None:
             return
         maps = {
-            context: {name: values.cpu().numpy() for name, values in own.items()}
+            context: dict(zip(own, torch.stack(list(own.values())).cpu().numpy(), strict=True))
             for context, own in step.attention.maps.items()
         }
         self.background.submit(partial(self.writer.write, maps, step.attention.blocks))

@@ -9,10 +9,13 @@ import transformers
 from diffusers import WanPipeline
 from torch import Tensor
 
-from wantui.generation.load import check_text_encoder, load_parts
+from wantui.generation.load import LoadError, check_text_encoder, load_parts
 from wantui.generation.memory import OutOfMemory, free_memory
 from wantui.generation.words import TEXT_LENGTH
 from wantui.models.catalogue import WanModel
+from wantui.models.fingerprint import commit_in_cache
+from wantui.planning import Recipe
+from wantui.planning.memory import RESIDENT
 from wantui.storage.embeddings import EmbeddingStore
 
 
@@ -26,23 +29,28 @@ class Embeddings:
     def __init__(self, model: WanModel, revision: str | None, dtype: str, device: torch.device) -> None:
         self.model, self.revision, self.dtype, self.device = model, revision, dtype, device
         on_gpu = device.type == "cuda"
-        self.store = EmbeddingStore(
-            {
-                "model": model.location,
-                "revision": revision,
-                "dtype": dtype,
-                "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "length": TEXT_LENGTH,
-            }
-        )
+        self.made_with = {
+            "model": model.location,
+            "dtype": dtype,
+            "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "length": TEXT_LENGTH,
+        }
+
+    @property
+    def store(self) -> EmbeddingStore:
+        """Of these weights; which commit a branch of the hub stands for is known when they are here."""
+        commit = None if self.model.is_local else commit_in_cache(self.model.location, self.revision)
+        return EmbeddingStore({**self.made_with, "revision": commit or self.revision})
 
     def __call__(self, prompt: str) -> Tensor:
-        """[1, 512, dim] on the device, padded with zeros as the pipeline does; KeyError where it was not encoded."""
+        """[1, 512, dim] on the device, padded with zeros as the pipeline does; encoded now where it was not before."""
         kept = self.store.read(prompt)
         if kept is None:
-            raise KeyError(prompt)
+            self.encode([prompt])
+            kept = self.store.read(prompt)
+        assert kept is not None
         values = torch.from_numpy(kept)
         if self.dtype == "bfloat16":
             values = values.view(torch.bfloat16)
@@ -54,24 +62,36 @@ class Embeddings:
         """Encode those that are not kept yet; the encoder is loaded for them alone, and freed. Returns how many.
 
         Raises:
-            LoadError: the encoder cannot be loaded or does not work.
+            LoadError: the encoder cannot be loaded or does not work, or what it gives cannot be kept.
         """
-        wanted = dict.fromkeys(prompts)
-        missing = [prompt for prompt in wanted if self.store.read(prompt) is None]
-        if missing:
-            pipeline = load_parts(self.model, self.revision, self.dtype, {"transformer": None, "vae": None})
-            try:
-                try:
-                    pipeline.text_encoder.to(self.device)
-                    self._encode(pipeline, missing)
-                except OutOfMemory:
-                    self._stream(pipeline)
-                    self._encode(pipeline, missing)
-            finally:
-                del pipeline
-                free_memory()
-        self.store.tidy(set(wanted))
+        missing = [prompt for prompt in dict.fromkeys(prompts) if self.store.read(prompt) is None]
+        if not missing:
+            return 0
+        parts = dict.fromkeys(("transformer", "transformer_2", "vae"))
+        pipeline = load_parts(self.model, self.revision, self.dtype, parts)
+        try:
+            if not self._fits(pipeline, missing):
+                self._stream(pipeline)
+                self._encode(pipeline, missing)
+        except OSError as error:
+            raise LoadError(
+                f"text embeddings cannot be kept in {self.store.directory} ({error.strerror or error}): make room "
+                f"there, set XDG_CACHE_HOME to another place, or choose memory_settings.plan: {RESIDENT.name}"
+            ) from error
+        finally:
+            del pipeline
+            free_memory()
+        self.store.tidy(set(prompts))
         return len(missing)
+
+    def _fits(self, pipeline: WanPipeline, prompts: Sequence[str]) -> bool:
+        """Encode with the whole encoder on the device; whether there was memory for it."""
+        try:
+            pipeline.text_encoder.to(self.device)
+            self._encode(pipeline, prompts)
+        except OutOfMemory:
+            return False
+        return True
 
     def _stream(self, pipeline: WanPipeline) -> None:
         """Have the encoder come to the GPU layer by layer: slower, and the same bits."""
@@ -107,7 +127,7 @@ def _bits(embedding: Tensor) -> Any:
     return embedding.view(torch.int16).numpy() if embedding.dtype == torch.bfloat16 else embedding.float().numpy()
 
 
-def prompts_of(recipes: Sequence[Any]) -> list[str]:
+def prompts_of(recipes: Sequence[Recipe]) -> list[str]:
     """What must be encoded to make the videos of these recipes."""
     prompts = [recipe.prompt for recipe in recipes]
     prompts += [recipe.negative_prompt for recipe in recipes if recipe.guidance_scale > 1]

@@ -3,6 +3,7 @@
 Sums are in float64: on a straight path of Wan's size a float32 Gram matrix would fake 0.7 rad of turning.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +15,8 @@ from wantui.planning.estimate import PROJECTED
 
 SHARE_OF_FREE_MEMORY = 1 / 16
 """States stay on the GPU where they take no more of what is free there; else they lie in pinned memory."""
+WIDENED_BYTES = 1 << 27
+"""Of earlier states in float64 at a time."""
 SEED = 0
 
 
@@ -27,34 +30,38 @@ class GramMatrix:
     def __init__(self, count: int, device: torch.device) -> None:
         self.values = np.zeros((count, count))
         self.device = device
-        self.states: list[Tensor] = []
+        self.states: Tensor | None = None
+        """[count - 1, dimension] float32: the last one meets itself only."""
         self.size = 0
-        self.home: torch.device | None = None
 
     def add(self, state: Tensor) -> None:
         """Add the next state, of any shape."""
         flat = state.detach().reshape(-1).float()
-        if self.home is None:
-            self.home = self._home(flat.numel())
+        if self.states is None:
+            self.states = self._room(flat.numel())
         wide = flat.to(self.device).double()
-        products = [torch.dot(wide, earlier.to(self.device, non_blocking=True).double()) for earlier in self.states]
-        row = torch.stack([*products, torch.dot(wide, wide)]).cpu().numpy()
+        several = max(1, WIDENED_BYTES // (8 * len(wide)))
+        products = [
+            torch.mv(some.to(self.device, non_blocking=True).double(), wide)
+            for some in self.states[: self.size].split(several)
+        ]
+        row = torch.cat([*products, torch.dot(wide, wide)[None]]).cpu().numpy()
         self.values[self.size, : self.size + 1] = row
         self.values[: self.size + 1, self.size] = row
+        if self.size < len(self.states):
+            self.states[self.size] = flat
         self.size += 1
         if self.size == len(self.values):
-            self.states.clear()
-        elif self.home == self.device:
-            self.states.append(flat.to(self.home))
-        else:
-            self.states.append(torch.empty(flat.shape, pin_memory=True).copy_(flat))
+            self.states = None
 
-    def _home(self, dimension: int) -> torch.device:
+    def _room(self, dimension: int) -> Tensor:
+        shape = (len(self.values) - 1, dimension)
         if self.device.type != "cuda":
-            return self.device
+            return torch.empty(shape)
         free, _ = torch.cuda.mem_get_info(self.device)
-        fits = 4 * dimension * len(self.values) <= SHARE_OF_FREE_MEMORY * free
-        return self.device if fits else torch.device("cpu")
+        if 4 * math.prod(shape) <= SHARE_OF_FREE_MEMORY * free:
+            return torch.empty(shape, device=self.device)
+        return torch.empty(shape, pin_memory=True)
 
     def figures(self, sigmas: tuple[float, ...], dimension: int) -> dict[str, float]:
         """What is shown of the latest state x_i, with D = `dimension` values and d_i = x_i - x_{i-1}.

@@ -15,8 +15,9 @@ from transformers.utils import logging as transformers_logging
 from wantui.config.settings import DEVICE
 from wantui.errors import UserError
 from wantui.generation.memory import bring, device_of, place
-from wantui.generation.speed import speed_up
+from wantui.generation.speed import is_compiled, speed_up
 from wantui.models.catalogue import WanModel
+from wantui.planning.compiling import what_compiling_misses
 from wantui.planning.memory import RESIDENT, MemoryPlan
 from wantui.planning.recipe import Speed
 
@@ -104,6 +105,11 @@ def load_pipeline(
     try:
         place(pipeline, device, plan)
         self_check(pipeline)
+        if speed != "plain" and is_compiled(device, plan) and (missing := what_compiling_misses()):
+            raise LoadError(
+                f"model_settings.speed: {speed} compiles the model's blocks, and {missing}. Install it, or choose "
+                "model_settings.speed: plain"
+            )
         speed_up(pipeline, speed, device, plan)
     except torch.OutOfMemoryError as error:
         size = sum(

@@ -6,7 +6,7 @@ import torch
 from diffusers import WanPipeline
 from torch import nn
 
-from wantui.planning.memory import MemoryPlan
+from wantui.planning.memory import CONTEXT_BYTES, MemoryPlan
 
 OutOfMemory = torch.OutOfMemoryError
 SIGNS_OF_LOSS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
@@ -24,13 +24,12 @@ class Placement:
         self.transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
         self.moving: list[nn.Module] = []
         """Parts of which one at a time is on the GPU."""
+        self.working: nn.Module | None = None
         if plan.tile is not None:
             pipeline.vae.enable_tiling(plan.tile, plan.tile, plan.tile * 3 // 4, plan.tile * 3 // 4)
         if device.type != "cuda" or plan.transformer == "resident":
             pipeline.to(device)
             return
-        if pipeline.text_encoder is not None:
-            pipeline.text_encoder.to(device)
         self.moving = [pipeline.vae]
         for transformer in self.transformers:
             match plan.transformer:
@@ -51,18 +50,15 @@ class Placement:
 
     def bring(self, part: nn.Module) -> None:
         """Before a part works: the others that take turns leave the GPU."""
-        if not self.moving or (_is_on(part, self.device) and part in self.moving):
+        if part is self.working or not self.moving:
             return
-        for other in self.moving:
-            if other is not part and _is_on(other, self.device):
-                other.to("cpu")
-        free_memory()
+        if self.working is not None:
+            if self.working in self.moving:
+                self.working.to("cpu")
+            free_memory()
         if part in self.moving:
             part.to(self.device)
-
-
-def _is_on(part: nn.Module, device: torch.device) -> bool:
-    return next(part.parameters()).device.type == device.type
+        self.working = part
 
 
 def place(pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) -> None:
@@ -101,9 +97,9 @@ def gpu_is_lost(error: BaseException | None) -> bool:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Of a GPU's memory, what this process could have: free now, or held by torch and used by no tensor."""
+    """Of a GPU's memory, what is free but for this process, which could give up whatever it has loaded."""
     free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + torch.cuda.memory_reserved(device) + CONTEXT_BYTES
 
 
 def memory_figures(device: torch.device) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -60,7 +61,8 @@ def _(query: Tensor, key: Tensor, value: Tensor, output: Tensor, block: Tensor) 
 class ObservedProcessor(WanAttnProcessor):
     """Wan's cross-attention as diffusers 0.42 computes it, with an observer between kernel and output projection.
 
-    One instance serves all blocks, so that compiled blocks stay one graph; which block it is stands in a tensor.
+    One instance serves all blocks, so that compiled blocks stay one graph; which block it is stands in a tensor. It
+    serves all videos too: a compiler would make a graph anew for another one.
     """
 
     def __init__(self, weighted: bool) -> None:
@@ -96,3 +98,11 @@ class ObservedProcessor(WanAttnProcessor):
             _observe(query, key, value, output, attn.wantui_block)
         output = attn.to_out[0](output)
         return attn.to_out[1](output)
+
+
+@cache
+def observed_processor(weighted: bool, backend: Any, parallel: Any) -> ObservedProcessor:
+    """Of an attention that runs with a backend and a parallel configuration of diffusers."""
+    processor = ObservedProcessor(weighted)
+    processor._attention_backend, processor._parallel_config = backend, parallel
+    return processor

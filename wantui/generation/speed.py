@@ -23,6 +23,8 @@ from wantui.planning.recipe import Speed
 
 CACHE_THRESHOLD = 0.07
 """Largest relative change of the first block's residual at which the others are left out."""
+GRAPHS = 128
+"""So many of a block are kept; torch's own 8 are soon used up, and the next one would be an error."""
 OPTIONS = {"coordinate_descent_tuning": True}
 """Of inductor: tries sizes of its elementwise kernels one after the other, 1 % of a step for some seconds once."""
 
@@ -45,6 +47,8 @@ def speed_up(pipeline: WanPipeline, speed: Speed, device: torch.device, plan: Me
 
 def compile_blocks(transformer: Any) -> None:
     """Fuse projections, biases and GELU of a transformer on a GPU; its blocks are compiled at their first run."""
+    # A block has a graph for each size of video, with and without capture, all of which are kept.
+    torch._dynamo.config.recompile_limit = GRAPHS
     # What was compiled is kept between runs, and is found again by torch from its source.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("wantui") / "compiled"))
     transformer.fuse_qkv_projections()

@@ -176,7 +176,9 @@ class ChosenPlan:
     plan: MemoryPlan
     peak: int | None
     reason: str
-    fits: bool
+    fits: bool = True
+    is_forced: bool = False
+    """No other is tried where it does not fit."""
 
 
 def choose_plan(model: WanModel, recipe: Recipe, free: int, forced: MemoryPlan | None = None) -> ChosenPlan:
@@ -185,21 +187,21 @@ def choose_plan(model: WanModel, recipe: Recipe, free: int, forced: MemoryPlan |
     Args:
         free: bytes, before the process that will make the videos has taken any.
     """
-    known = [(plan, needs(plan, model, recipe)) for plan in PLANS]
     if forced is not None:
         needed = needs(forced, model, recipe)
         fits = needed is None or needed <= free
         reason = "asked for" if fits else f"asked for; it needs {_words(needed)} and {_words(free)} are free"
-        return ChosenPlan(forced, _peak(forced, model, recipe, free), reason, fits)
+        return ChosenPlan(forced, _peak(forced, model, recipe, free), reason, fits, is_forced=True)
+    known = [(plan, needs(plan, model, recipe)) for plan in PLANS]
     larger = ""
     for plan, needed in known:
         if needed is None:
-            return ChosenPlan(plan, None, "the sizes of the model's parts are not known before it is here", True)
+            return ChosenPlan(plan, None, "the sizes of the model's parts are not known before it is here")
         if needed <= free:
             why = f"{_words(free)} are free"
             if larger:
                 why = f"{larger}, and {why}"
-            return ChosenPlan(plan, _peak(plan, model, recipe, free), why, True)
+            return ChosenPlan(plan, _peak(plan, model, recipe, free), why)
         larger = larger or f"{plan.name} needs {_words(needed)}"
     plan, needed = min(known, key=lambda one: one[1] or 0)
     reason = f"none fits: the least that is needed are {_words(needed)}, and {_words(free)} are free"

@@ -64,6 +64,8 @@ class AttentionWriter:
         self.scale = FLOAT16_SCALE if self.capture.dtype == "float16" else 1.0
         self.checksums: list[int] = []
         self.is_finished = False
+        self.arrays: dict[tuple[str, str], Any] = {}
+        """By context and name, open from step to step."""
         if checksums:
             self._reopen(checksums, recipe)
             return
@@ -98,6 +100,11 @@ class AttentionWriter:
     def _of(self, context: str) -> Any:
         return self.group if context == "cond" else self.group.require_group(context)
 
+    def _array(self, context: str, name: str) -> Any:
+        if (context, name) not in self.arrays:
+            self.arrays[context, name] = self._of(context)[name]
+        return self.arrays[context, name]
+
     def write(self, maps: Maps, blocks: Mapping[str, Sequence[bool]]) -> None:
         """Store the maps of the next step."""
         if self.is_finished:
@@ -105,12 +112,11 @@ class AttentionWriter:
         place = len(self.checksums)
         sums = []
         for context, own in self.names.items():
-            group = self._of(context)
             for name in own:
                 stored = (maps[context][name] * self.scale).astype(self.capture.dtype)
-                group[name][place] = stored
+                self._array(context, name)[place] = stored
                 sums.append(checksum(stored))
-            group["blocks"][place] = np.array(blocks[context])
+            self._array(context, "blocks")[place] = np.array(blocks[context])
         self.checksums.append(checksum(np.array(sums, dtype=np.uint32)))
 
     def finish(self, attributes: Mapping[str, Any]) -> None:

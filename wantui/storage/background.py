@@ -1,8 +1,13 @@
 """Writing on a thread of its own, in order, with a bound on what waits in memory."""
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+
+SWITCH_SECONDS = 1e-5
+"""How long a thread may keep the interpreter while another one waits for it; Python's own are 5 ms. The thread that
+launches the work of a GPU asks for it at each operation, and the GPU stands still meanwhile."""
 
 
 class BackgroundWriter:
@@ -13,6 +18,7 @@ class BackgroundWriter:
     """
 
     def __init__(self, waiting: int = 4) -> None:
+        sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
         self.waiting = waiting
         self.pending: deque[Future[None]] = deque()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
