@@ -14,6 +14,7 @@ from wantui.errors import UserError
 
 COMMANDS = {
     "run": ("wantui.cli.run", "Make the videos of a template."),
+    "slurm": ("wantui.cli.slurm", "Make the videos of a template on a Slurm cluster."),
     "watch": ("wantui.cli.watch", "Follow a batch that is on the queue."),
     "queue": ("wantui.cli.queue", "List, pause, order, cancel and retry what is on the queue."),
     "engine": ("wantui.cli.engine", "The process in the background that makes what is on the queue."),

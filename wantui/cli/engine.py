@@ -94,13 +94,24 @@ def status(as_json: bool) -> None:
 @LOGS
 @WORKERS
 @click.option("--drain", is_flag=True, help="End when nothing is left that could be made.")
-def run(logs: Path, workers: int | None, drain: bool) -> None:
+@click.option("--batch", type=click.Path(path_type=Path), help="Put what is missing of this folder on the queue first.")
+@click.option("--share", default="1/1", metavar="K/N", help="Of the batch: every N-th video, from the K-th.")
+def run(logs: Path, workers: int | None, drain: bool, batch: Path | None, share: str) -> None:
     """Be the engine, in the foreground: for systemd, containers, cron and batch schedulers."""
     from wantui.engine.control import NoEngine, find_engine, open_queue
+    from wantui.engine.enqueue import Share, queue_missing
     from wantui.engine.supervisor import run_engine
     from wantui.queue.place import state_place
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
 
-    place = state_place()
+    place, part = state_place(), Share.read(share)
+    if batch is None and share != "1/1":
+        raise click.UsageError("--share is of a batch: name its folder by --batch")
+    if batch is not None:
+        folder = BatchFolder(batch.absolute())
+        queued = queue_missing(place, folder, read_manifest(folder), part)
+        click.echo(f"missing of share {part} of {batch}: {queued.videos if queued else 0}", err=True)
     if not run_engine(place, logs.absolute(), workers, drain):
         engine = find_engine(place.directory)
         raise NoEngine(f"an engine runs already (process {engine.process if engine else 'unknown'})")

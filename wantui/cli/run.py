@@ -58,7 +58,7 @@ def command(
     show_warnings(tuple(notes))
     if resume is not None:
         given = config is not None or any(value not in (None, ()) for value in options.values())
-        folder, manifest, device = _open_batch(resume, text, config, given, options)
+        folder, manifest, device = open_batch(resume, text, config, given, options)
         check_device(place, device)
     else:
         assert text is not None
@@ -72,7 +72,7 @@ def command(
     _make(queue, folder, manifest, device, logs, detach, as_json, new=resume is None)
 
 
-def _open_batch(
+def open_batch(
     root: Path, template: str | None, config: str | None, given: bool, options: dict[str, Any]
 ) -> tuple["BatchFolder", "Manifest", str]:
     """The batch in a folder, held against whatever was given beside it, and the device to make it on."""

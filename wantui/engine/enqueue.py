@@ -22,6 +22,35 @@ from wantui.storage.manifest import Manifest, VideoEntry, start_folder
 from wantui.words import bytes_in_words
 
 
+@dataclass(frozen=True)
+class Share:
+    """A part of a batch, as written 2/8: every `count`-th video, beginning with the `number`-th."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def read(cls, text: str) -> "Share":
+        """From what a user wrote.
+
+        Raises:
+            UserError: it is no share.
+        """
+        number, slash, count = text.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise UserError(f"{text!r} is no share of a batch; the second of eight is 2/8")
+        return cls(int(number), int(count))
+
+    def has(self, index: int) -> bool:
+        return index % self.count == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+WHOLE = Share(1, 1)
+
+
 class NoSuchDevice(UserError):
     """A device that no worker on this machine has."""
 
@@ -78,19 +107,22 @@ def new_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
         raise
 
 
-def missing_videos(folder: BatchFolder, manifest: Manifest) -> list[tuple[int, VideoEntry]]:
-    """The videos that are not done or whose files are gone, with their index in the manifest."""
+def missing_videos(folder: BatchFolder, manifest: Manifest, share: Share = WHOLE) -> list[tuple[int, VideoEntry]]:
+    """The videos of a share that are not done or whose files are gone, with their index in the manifest."""
     return [
         (index, video)
         for index, video in enumerate(manifest.videos)
-        if video.state != "done" or not all((folder.root / path).exists() for path in video.files.values())
+        if share.has(index)
+        and (video.state != "done" or not all((folder.root / path).exists() for path in video.files.values()))
     ]
 
 
-def enqueue(queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, new: bool) -> tuple[int, int]:
+def enqueue(
+    queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Share = WHOLE
+) -> tuple[int, int]:
     """Put what is missing of a batch on the queue; returns the batch's number, and how many videos that is."""
     names = [variation.id for variation in manifest.variations]
-    missing = missing_videos(folder, manifest)
+    missing = missing_videos(folder, manifest, share)
     videos = [
         NewVideo(
             index,
@@ -121,25 +153,25 @@ def queue_new(place: Place, batch: Batch) -> Enqueued:
     device = batch.config.settings.model_settings.device
     check_device(place, device)
     folder, manifest = new_batch(batch)
-    return _queue(place, folder, manifest, device, new=True)
+    return _queue(place, folder, manifest, device, True, WHOLE)
 
 
-def queue_missing(place: Place, folder: BatchFolder, manifest: Manifest) -> Enqueued | None:
-    """Put on the queue what is missing of a batch that exists; None where nothing is.
+def queue_missing(place: Place, folder: BatchFolder, manifest: Manifest, share: Share = WHOLE) -> Enqueued | None:
+    """Put on the queue what is missing of a batch that exists, or of a share of it; None where nothing is.
 
     Raises:
         UserError: no such device.
     """
-    if not missing_videos(folder, manifest):
+    if not missing_videos(folder, manifest, share):
         return None
     device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
     check_device(place, device)
-    return _queue(place, folder, manifest, device, new=False)
+    return _queue(place, folder, manifest, device, False, share)
 
 
-def _queue(place: Place, folder: BatchFolder, manifest: Manifest, device: str, new: bool) -> Enqueued:
+def _queue(place: Place, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Share) -> Enqueued:
     with closing(Queue(place.directory)) as queue:
-        number, videos = enqueue(queue, folder, manifest, device, new)
+        number, videos = enqueue(queue, folder, manifest, device, new, share)
     return Enqueued(number, videos, folder.root)
 
 

@@ -92,20 +92,40 @@ def entry_of(manifest: Manifest, number: int, folder: BatchFolder) -> VideoEntry
 
 def _version(path: Path) -> tuple[int, int]:
     try:
-        stat = path.stat()
+        # Opened, because a network file system looks at the server then, and else at what it remembers.
+        with path.open("rb") as file:
+            stat = os.fstat(file.fileno())
     except OSError:
         return (0, 0)
     return stat.st_ino, stat.st_mtime_ns
 
 
+def can_lock(folder: Path) -> bool:
+    """Whether processes on several machines can keep each other out of a folder's manifest."""
+    lock = _lock(folder)
+    if lock is not None:
+        os.close(lock)
+    return lock is not None
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
+    lock = _lock(folder)  # without one, as on some network file systems, only one worker may write this batch
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
-            pass  # a network file system without locks
         yield
     finally:
-        os.close(descriptor)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds a folder's lock until it is closed; None where the file system has none."""
+    # NFS locks only what is open for writing, which no directory is.
+    for path, flags in ((folder, os.O_RDONLY), (folder / ".lock", os.O_RDWR | os.O_CREAT)):
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return descriptor
+        except OSError:
+            os.close(descriptor)
+    return None

@@ -1,0 +1,182 @@
+"""A batch on a cluster: shares that are the whole batch together, an array that asks for what users asked for."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Wantui
+from processes import Machine
+from submitit.core.utils import DelayedSubmission
+
+from wantui.config import load_config
+from wantui.engine.enqueue import Share, missing_videos, new_batch
+from wantui.engine.record import can_lock
+from wantui.engine.slurm import DrainShare, NoSlurm, Resources, jobs_for, minutes_in, submit
+from wantui.errors import UserError
+from wantui.planning import plan_batch
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+
+RESOURCES = Resources(minutes=90, gpus=1, cpus=4, memory_gb=32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> BatchFolder:
+    """A batch of six videos of two steps, of which nothing was made."""
+    settings = [f"output_dir={tmp_path / 'out'}", "videos_per_variation=3", "model_settings.steps=2"]
+    folder, _ = new_batch(plan_batch(load_config("nano", settings), "a [red|blue] circle"))
+    return folder
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of programs that answer as Slurm's; `squeue.txt` in it is what the queue holds."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, does in {
+        "sbatch": f'cp "$1" {programs}/submitted.sh; echo Submitted batch job 7',
+        "srun": "true",
+        "squeue": f"cat {programs}/squeue.txt 2>/dev/null; true",
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o700)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return programs
+
+
+def test_shares_are_the_batch_together_and_nothing_twice(folder: BatchFolder) -> None:
+    manifest = read_manifest(folder)
+    shares = [[index for index, _ in missing_videos(folder, manifest, Share(k, 4))] for k in range(1, 5)]
+    assert shares == [[0, 4], [1, 5], [2], [3]]
+
+
+@pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "a/b", "1/-2", "1/2/3"])
+def test_what_is_no_share_is_refused_by_name(text: str) -> None:
+    with pytest.raises(UserError, match="is no share"):
+        Share.read(text)
+
+
+def test_an_engine_makes_a_share_of_a_batch_and_leaves_the_others(folder: BatchFolder, tmp_path: Path) -> None:
+    code, _, err = Machine(tmp_path).call("engine", "run", "--drain", "--batch", folder.root, "--share", "2/6")
+    assert code == 0, err
+    assert f"missing of share 2/6 of {folder.root}: 1" in err
+    states = [video.state for video in read_manifest(folder).videos]
+    assert states == ["queued", "done", "queued", "queued", "queued", "queued"]
+
+
+def test_an_array_asks_for_what_was_asked_for(cluster: Path, folder: BatchFolder) -> None:
+    resources = Resources(
+        90, 2, 8, 64, "gpu", "me", at_once=2, setup=("module load cuda",), others=(("exclude", "n1"),)
+    )
+    assert submit(folder.root, 3, resources) == ["7_0", "7_1", "7_2"]
+    script = (cluster / "submitted.sh").read_text()
+    for line in (
+        "#SBATCH --array=0-2%2",
+        "#SBATCH --time=90",
+        "#SBATCH --gpus-per-node=2",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH --mem=64G",
+        "#SBATCH --partition=gpu",
+        "#SBATCH --account=me",
+        "#SBATCH --exclude=n1",
+        "#SBATCH --requeue",
+        "module load cuda",
+    ):
+        assert line in script.splitlines()
+    jobs = [DelayedSubmission.load(folder.root / "slurm" / f"7_{k}_submitted.pkl").function for k in range(3)]
+    assert [str(job.share) for job in jobs] == ["1/3", "2/3", "3/3"]
+
+
+def test_an_array_that_runs_over_a_batch_is_not_submitted_twice(cluster: Path, folder: BatchFolder) -> None:
+    submit(folder.root, 2, RESOURCES)
+    (cluster / "squeue.txt").write_text("6\n7\n")
+    with pytest.raises(NoSlurm, match="scancel 7"):
+        submit(folder.root, 2, RESOURCES)
+    (cluster / "squeue.txt").write_text("6\n")
+    submit(folder.root, 2, RESOURCES)
+
+
+def test_what_slurm_refuses_is_said_and_the_batch_stands(cluster: Path, wantui: Wantui, tmp_path: Path) -> None:
+    (cluster / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: no' >&2; exit 1\n")
+    said = wantui("slurm", "-t", "a circle", "--batch-name", "b", "--output-dir", str(tmp_path / "o"))
+    assert (said.code, said.out) == (3, "")
+    assert "invalid partition specified: no" in said.err
+    (found,) = (tmp_path / "o").glob("b_*")
+    assert "submit it by --resume" in said.err
+    assert read_manifest(BatchFolder(found)).counts() == {"queued": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--time", "soon"], "no time limit"), (["--sbatch", "x"], "KEY=VALUE"), (["--jobs", "0"], "--jobs")],
+)
+def test_wrong_options_are_named(cluster: Path, wantui: Wantui, arguments: list[str], said: str) -> None:
+    found = wantui("slurm", "-t", "a circle", *arguments)
+    assert found.code == 2
+    assert said in found.err
+
+
+def test_without_slurm_nothing_is_written(wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    said = wantui("slurm", "-t", "a circle", "--output-dir", str(tmp_path / "o"))
+    assert said.code == 3
+    assert "login node" in said.err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_job_makes_its_share_and_says_what_could_not_be_made(folder: BatchFolder) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        DrainShare(folder.root, Share(1, 6))()
+        assert read_manifest(folder).videos[0].state == "done"
+        damaged = DrainShare(folder.root, Share(2, 6))
+        damaged._start = lambda state: type("Ended", (), {"poll": lambda self: 1})()  # type: ignore[assignment,return-value]
+        with pytest.raises(RuntimeError, match="1 videos of share 2/6 were not made"):
+            damaged()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def test_a_job_near_its_limit_closes_its_video_at_a_checkpoint(folder: BatchFolder, tmp_path: Path) -> None:
+    job = DrainShare(folder.root, Share(1, 6))
+    job.engine = job._start(tmp_path)
+    log = folder.root / "slurm" / "share_1" / "engine.log"
+    while not (log.exists() and "worker-0" in log.read_text()):
+        assert job.engine.poll() is None
+        time.sleep(0.05)
+    again = job.checkpoint()
+    assert job.engine.poll() is not None
+    assert "engine ends" in log.read_text()
+    assert str(again.function.share) == "1/6"
+    assert again.function.engine is None
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ("2:30:00", 150), ("1-12:00:00", 2160), ("5:30", 6), ("0:00:01", 1), ("2-0", 2880)],
+)
+def test_time_limits_are_read_as_sbatch_reads_them(text: str, minutes: int) -> None:
+    assert minutes_in(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", "1:2:3:4", "0"])
+def test_what_is_no_time_limit_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="time limit"):
+        minutes_in(text)
+
+
+def test_an_array_has_no_more_jobs_than_videos() -> None:
+    assert [jobs_for(2, None), jobs_for(9, None), jobs_for(9, 6), jobs_for(3, 6)] == [2, 4, 6, 3]
+
+
+def test_a_folder_whose_file_system_has_no_locks_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert can_lock(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("wantui.engine.record.fcntl.flock", refuse)
+    assert not can_lock(tmp_path)

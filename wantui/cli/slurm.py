@@ -1,0 +1,98 @@
+"""wantui slurm: a batch as an array of jobs on a Slurm cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wantui.cli.options import batch_options, plan, read_template, show_warnings
+
+
+@click.command("slurm")
+@batch_options
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="BATCH_DIR",
+    help="Only what is missing in this batch folder; template and config are optional then, and must agree.",
+)
+@click.option("--jobs", type=click.IntRange(1, 1000), help="Jobs of the array, each with a share of the videos.  [4]")
+@click.option("--at-once", type=click.IntRange(1), help="So many jobs run at a time, at most.")
+@click.option(
+    "--time", "limit", default="4:00:00", show_default=True, help="Of each job: minutes, H:MM:SS, D-HH:MM:SS."
+)
+@click.option("--gpus", type=click.IntRange(0, 16), default=1, show_default=True, help="Of each job.")
+@click.option("--cpus", type=click.IntRange(1), default=4, show_default=True, help="Of each job.")
+@click.option("--mem", type=click.IntRange(1), default=32, show_default=True, metavar="GB", help="Of each job.")
+@click.option("--partition", help="Slurm's partition.")
+@click.option("--account", help="Whom Slurm charges.")
+@click.option("--qos", help="Quality of service.")
+@click.option("--constraint", help="Features of a node.")
+@click.option("--setup", multiple=True, metavar="COMMAND", help="Shell command before wantui; repeatable.")
+@click.option("--sbatch", multiple=True, metavar="KEY=VALUE", help="Any other option of sbatch; repeatable.")
+def command(
+    config: str | None,
+    template: str | None,
+    template_file: Path | None,
+    resume: Path | None,
+    jobs: int | None,
+    at_once: int | None,
+    limit: str,
+    gpus: int,
+    cpus: int,
+    mem: int,
+    partition: str | None,
+    account: str | None,
+    qos: str | None,
+    constraint: str | None,
+    setup: tuple[str, ...],
+    sbatch: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Make the videos of a template on a Slurm cluster.
+
+    Writes the batch folder, which all nodes must see, and submits an array over it; a job that is preempted or reaches
+    its time limit goes on from its last step when Slurm runs it again. Prints the batch folder on stdout.
+    """
+    from wantui.cli.follow import shown_path
+    from wantui.cli.run import open_batch
+    from wantui.engine.enqueue import missing_videos, new_batch
+    from wantui.engine.slurm import Resources, check_slurm, jobs_for, minutes_in, submit
+
+    text = read_template(template, template_file)
+    if text is None and resume is None:
+        raise click.UsageError('give a template: -t "a [red|blue] circle"')
+    try:
+        minutes = minutes_in(limit)
+    except ValueError as error:
+        raise click.UsageError(f"--time: {error}") from None
+    others = tuple(_pair(one) for one in sbatch)
+    resources = Resources(minutes, gpus, cpus, mem, partition, account, qos, constraint, at_once, setup, others)
+    check_slurm()
+    if resume is not None:
+        given = config is not None or any(value not in (None, ()) for value in options.values())
+        folder, manifest, _ = open_batch(resume, text, config, given, options)
+    else:
+        assert text is not None
+        batch = plan(config, text, **options)
+        show_warnings(batch.warnings)
+        folder, manifest = new_batch(batch)
+    missing = len(missing_videos(folder, manifest))
+    count = jobs_for(missing, jobs)
+    try:
+        submitted = submit(folder.root, count, resources)
+    except Exception:
+        if resume is None:
+            click.echo(f"the batch stands in {shown_path(folder.root)}; submit it by --resume", err=True)
+        raise
+    array = submitted[0].split("_")[0]
+    click.echo(f"{missing} videos in {count} jobs: {array}; logs in {shown_path(folder.root / 'slurm')}", err=True)
+    click.echo(f"look at it with\n  squeue -j {array}\n  wantui library show {shown_path(folder.root)}", err=True)
+    click.echo(shown_path(folder.root))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise click.UsageError(f"--sbatch: {text!r} is not KEY=VALUE")
+    return key.lstrip("-"), value
