@@ -147,6 +147,7 @@ def work(place: Place) -> None:
     worker = Worker(queue, "worker-0:test", devices, "cpu", logging.getLogger("worker"))
     while (claim := queue.claim(worker.name, devices)) is not None:
         worker.work_on(claim)
+    worker.settle()
 
 
 @contextmanager

@@ -213,9 +213,14 @@ def test_a_folder_of_another_batch_is_not_written_into(wantui: Wantui, small: li
 def test_json_lines_tell_every_event(wantui: Wantui, small: list[str]) -> None:
     result = wantui("run", "--json", "-t", TEMPLATE, "--videos-per-variation", 1, *small)
     events = [json.loads(line) for line in result.out.splitlines()]
-    steps = ["step", "step", "step", "done"]
-    assert [event["event"] for event in events] == ["added", "started", "loading", *steps, "started", *steps, "end"]
-    assert events[-1]["done"] == 2
+    assert [events[0]["event"], events[-1]["event"], events[-1]["done"]] == ["added", "end", 2]
+    first, second = (
+        [event["event"] for event in events if event.get("video") == video and event["event"] != "loading"]
+        for video in (1, 2)
+    )
+    assert first == second == ["started", "step", "step", "step", "done"]
+    told = [(event["event"], event.get("video")) for event in events]
+    assert told.index(("started", 2)) < told.index(("done", 1))  # its files are ended while the next one is made
 
 
 def test_without_a_template_run_says_what_to_give(wantui: Wantui) -> None:

@@ -11,7 +11,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from wantui.engine.ending import Ending, enter
 from wantui.engine.logs import close_log, open_log
 from wantui.engine.pipelines import Loaded, check_weights, load_for, plan_for
 from wantui.engine.record import Record, close_entry, entry_of, is_made
@@ -26,7 +28,7 @@ from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
 from wantui.errors import UserError
 from wantui.generation.encoding import prompts_of
 from wantui.generation.load import NotLoaded
-from wantui.generation.make_video import Decoded, MadeVideo, Resumed, StartedAgain, Stepped, make_video
+from wantui.generation.make_video import Decoded, Handed, Resumed, StartedAgain, Stepped, begin_video
 from wantui.generation.memory import OutOfMemory, device_of, free_memory, gpu_is_lost, memory_figures
 from wantui.generation.preview import LatentToRgb, PreviewTap, fit_latents_to_rgb
 from wantui.models.catalogue import find_model
@@ -35,9 +37,9 @@ from wantui.planning.memory import PLANS, RESIDENT, ChosenPlan, next_plan
 from wantui.queue.database import QueueError, Unavailable
 from wantui.queue.queue import LostClaim, Queue, Wish
 from wantui.queue.rows import Claim
-from wantui.storage.files import VideoFiles, discard, video_files
+from wantui.storage.files import discard, video_files
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry, relative_files
+from wantui.storage.manifest import Manifest, ManifestError, State
 
 IDLE_SECONDS = 120.0
 """After so long with nothing to do a worker ends, and the GPU's memory is free."""
@@ -73,6 +75,9 @@ class Worker:
         self.chosen = ChosenPlan(RESIDENT, None, "nothing was made yet")
         """The plan of the video that is being made, or was tried last."""
         self.colours: LatentToRgb | None = None
+        self.finisher = ThreadPoolExecutor(1, thread_name_prefix="finisher")
+        self.ending: Ending | None = None
+        """The video whose files are being ended while the next one is made."""
         self.records: dict[Path, Record] = {}
         self.stopping = False
 
@@ -86,35 +91,60 @@ class Worker:
                     self.work_on(claim)
                     idle_since = time.monotonic()
                     continue
+                self.settle()
             except Unavailable as error:
                 self._wait_for_queue(error)
                 continue
             if time.monotonic() - idle_since > IDLE_SECONDS:
                 return
             time.sleep(POLL_SECONDS)
+        try:
+            self.settle()
+        except Unavailable as error:
+            self.log.warning("the queue cannot be used now: %s", error)
 
     def work_on(self, claim: Claim) -> None:
-        """Make one video, or leave it in the state that says why not.
+        """Make one video, or leave it in the state that says why not; `settle` waits for the end of its files.
 
         Raises:
             Unavailable: the queue cannot be written now; what was made of the video stays.
             Exception: the GPU is lost to this process.
         """
+        self.log.info("%s of %s, attempt %d", claim.title, claim.folder.name, claim.attempt)
+        self._work_on(claim, self._make)
+
+    def settle(self) -> None:
+        """Wait until the files of the video that was made last are whole, and record it.
+
+        Raises:
+            Unavailable: the queue cannot be written now; the video will be decoded again.
+        """
+        if self.ending is not None:
+            ending, self.ending = self.ending, None
+            self._work_on(ending.claim, partial(self._record, ending))
+
+    def _work_on(self, claim: Claim, make: Callable[[Claim, BatchFolder, logging.Logger], None]) -> None:
+        """Do what is to be done for a video; whatever goes wrong leaves it in the state that says so."""
         folder = BatchFolder(claim.folder)
-        batch_log = open_log(f"batch.{claim.batch}", folder.log) if folder.root.is_dir() else self.log
-        self.log.info("%s of %s, attempt %d", claim.title, folder.root.name, claim.attempt)
+        log = open_log(f"batch.{claim.batch}", folder.log) if folder.root.is_dir() else self.log
         try:
-            self._work_on(claim, folder, batch_log)
+            self._guarded(claim, folder, log, make)
         except LostClaim as error:
             self.log.warning("%s", error)
         finally:
-            if batch_log is not self.log:
-                close_log(batch_log)
+            if log is not self.log:
+                close_log(log)
 
-    def _work_on(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
+    def _guarded(
+        self,
+        claim: Claim,
+        folder: BatchFolder,
+        log: logging.Logger,
+        make: Callable[[Claim, BatchFolder, logging.Logger], None],
+    ) -> None:
         did_not_fit: str | None = None
         try:
-            self._make(claim, folder, log)
+            make(claim, folder, log)
         except (LostClaim, QueueError):
             raise
         except Cancelled:
@@ -180,7 +210,7 @@ class Worker:
         preview = PreviewTap(self.colours, files.preview)
         step_seconds: list[float] = []
         told = time.monotonic()
-        with closing(make_video(pipeline, recipe, files, (preview,), loaded.embeddings)) as events:
+        with closing(begin_video(pipeline, recipe, files, (preview,), loaded.embeddings)) as events:
             for event in events:
                 match event:
                     case Stepped(step, found):
@@ -193,6 +223,8 @@ class Worker:
                             figures["foretold"] = self.chosen.peak
                         wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma, **figures)
                         self._heed(wish, f"after step {step.index + 1} of {step.count}")
+                        if self.ending is not None and self.ending.files_done.done():
+                            self.settle()
                     case Decoded(frames, count):
                         if time.monotonic() - told >= DECODE_SECONDS:
                             told = time.monotonic()
@@ -203,22 +235,33 @@ class Worker:
                     case StartedAgain(reason):
                         log.warning("%s starts again: its checkpoint does not serve: %s", claim.title, reason)
                         self.queue.tell("started again", claim.batch, claim.video, reason=reason, title=claim.title)
-                    case MadeVideo() as made:
-                        self.queue.check(claim)
-                        enter = partial(_enter, folder=folder, files=files, made=made, chosen=self.chosen)
-                        record.change(
-                            claim.number, partial(enter, step_seconds=median(step_seconds) if step_seconds else None)
+                    case Handed(finish):
+                        self.settle()
+                        self.ending = Ending(
+                            claim,
+                            files,
+                            record,
+                            self.chosen,
+                            device_of(pipeline).type,
+                            median(step_seconds) if step_seconds else None,
+                            began,
+                            self.finisher.submit(finish),
                         )
-                        discard(files)
-                        entry = record.read().videos[claim.number]
+
+    def _record(self, ending: "Ending", claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
+        made = ending.files_done.result()
+        self.queue.check(claim)
+        ending.record.change(claim.number, partial(enter, folder=folder, ending=ending, made=made))
+        discard(ending.files)
+        entry = ending.record.read().videos[claim.number]
         said = {
             "files": entry.files,
             "seconds": entry.seconds,
-            "memory_plan": loaded.plan.name,
+            "memory_plan": ending.chosen.plan.name,
             "peak_memory": entry.peak_memory,
         }
-        self.queue.done(claim, device=device_of(pipeline).type, **said)
-        log.info("%s done in %.1f s", claim.title, time.monotonic() - began)
+        self.queue.done(claim, device=ending.device, **said)
+        log.info("%s done in %.1f s", claim.title, time.monotonic() - ending.began)
 
     def _heed(self, wish: Wish, place: str) -> None:
         """Leave the video where users, or the engine, want it left."""
@@ -309,38 +352,6 @@ class Worker:
             close_entry(folder, claim.number, state, error)
         except (OSError, UserError) as also:
             self.log.warning("the manifest of %s does not say that it is %s: %s", claim.title, state, also)
-
-
-def _enter(
-    entry: VideoEntry,
-    folder: BatchFolder,
-    files: VideoFiles,
-    made: MadeVideo,
-    chosen: ChosenPlan,
-    step_seconds: float | None,
-) -> None:
-    paths = {"clip": files.clip, "sheet": files.sheet}
-    if files.latents is not None and entry.recipe.capture.geometry:
-        paths["latents"] = files.latents
-    if files.attention is not None and entry.recipe.capture.attention:
-        paths["attention"] = files.attention
-    entry.state, entry.error = "done", None
-    entry.files = relative_files(folder, paths)
-    entry.seconds = {"denoise": round(made.denoise_seconds, 3), "decode": round(made.decode_seconds, 3)}
-    if step_seconds is not None:
-        entry.seconds["step"] = round(step_seconds, 4)
-    entry.peak_memory = made.peak_memory
-    entry.memory_plan = chosen.plan.name
-    if chosen.peak is not None:
-        entry.predicted["peak_memory"] = chosen.peak
-    entry.bytes = sum(_size(path) for path in paths.values())
-    entry.latents_sha256 = made.latents_sha256
-
-
-def _size(path: Path) -> int:
-    if path.is_dir():
-        return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
-    return path.stat().st_size
 
 
 def die_with(parent: int) -> None:

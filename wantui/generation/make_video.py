@@ -8,7 +8,9 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -74,6 +76,16 @@ class MadeVideo:
 
 
 @dataclass(frozen=True)
+class Handed:
+    """The device has done its part: `finish` ends the clip and the captures, on any thread, and is to be called once.
+
+    What it raises has removed what was begun, but for the checkpoint.
+    """
+
+    finish: Callable[[], MadeVideo]
+
+
+@dataclass(frozen=True)
 class Stepped:
     """A denoising step was made."""
 
@@ -89,7 +101,19 @@ def make_video(
     listeners: Sequence[Tap] = (),
     embeddings: Callable[[str], Tensor] | None = None,
 ) -> Generator[Resumed | StartedAgain | Stepped | Decoded | MadeVideo, None, None]:
-    """Make one video; yields each denoising step and each decoded frame, and at last what was made.
+    """As `begin_video`, to the end: the last event is what was made."""
+    for event in begin_video(pipeline, recipe, files, listeners, embeddings):
+        yield event.finish() if isinstance(event, Handed) else event
+
+
+def begin_video(
+    pipeline: WanPipeline,
+    recipe: Recipe,
+    files: VideoFiles,
+    listeners: Sequence[Tap] = (),
+    embeddings: Callable[[str], Tensor] | None = None,
+) -> Generator[Resumed | StartedAgain | Stepped | Decoded | Handed, None, None]:
+    """Make one video; yields each denoising step and each decoded frame, and at last what is left to do without GPU.
 
     Args:
         listeners: are told of every step before it is yielded.
@@ -101,21 +125,23 @@ def make_video(
     device = device_of(pipeline)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    published: list[Path] = []
     taps: list[Tap] = []
+    published: list[Path] = []
     background = BackgroundWriter()
     began = time.perf_counter()
-    try:
+    with ExitStack() as stack:
+        stack.callback(background.close)
+        stack.push(partial(_ended, files, taps, published))
         start = prepare(pipeline, recipe, embeddings)
         checkpoint = None
         try:
             if files.checkpoint is not None:
                 checkpoint = read_checkpoint(files.checkpoint, pipeline, recipe)
-            taps = _begin(pipeline, recipe, files, start, checkpoint, background, listeners)
+            taps += _begin(pipeline, recipe, files, start, checkpoint, background, listeners)
         except (CheckpointRefused, NotWhole) as refused:
             yield StartedAgain(str(refused))
             checkpoint = None
-            taps = _begin(pipeline, recipe, files, start, None, background, listeners)
+            taps[:] = _begin(pipeline, recipe, files, start, None, background, listeners)
         if checkpoint is not None:
             yield Resumed(checkpoint.steps_done)
         latents = start.noise if checkpoint is None else checkpoint.latents
@@ -134,35 +160,51 @@ def make_video(
             "wantui": recipe.to_json(),
             "wantui_made_with": json.dumps({**made_with(pipeline, recipe), "latents_sha256": digest}),
         }
-        with ClipWriter(files.clip, recipe.fps, recipe.frames, tags) as clip:
-            pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decode_frames(pipeline, latents))
-            for count, frame in enumerate(sheet.watch(pixels), start=1):
-                clip.write(frame)
-                yield Decoded(count, recipe.frames)
+        clip = stack.enter_context(ClipWriter(files.clip, recipe.fps, recipe.frames, tags))
+        pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decode_frames(pipeline, latents))
+        for count, frame in enumerate(sheet.watch(pixels), start=1):
+            clip.write(frame)
+            yield Decoded(count, recipe.frames)
+        made = MadeVideo(
+            digest,
+            denoised - began,
+            time.perf_counter() - denoised,
+            torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        )
+        rest = stack.pop_all()
+
+    def finish() -> MadeVideo:
+        with rest:
             clip.finish()
-        published.append(files.clip)
-        sheet.write(files.sheet)
-        published.append(files.sheet)
-        for tap in taps:
-            tap.on_end()
-    except BaseException as ended:
-        for path in published:
-            path.unlink(missing_ok=True)
-        if files.checkpoint is None:
-            discard(files)
-        elif isinstance(ended, GeneratorExit):
+            published.append(files.clip)
+            sheet.write(files.sheet)
+            published.append(files.sheet)
             for tap in taps:
-                if isinstance(tap, CheckpointTap):
-                    tap.write_latest()
-        raise
-    finally:
-        background.close()
-    yield MadeVideo(
-        digest,
-        denoised - began,
-        time.perf_counter() - denoised,
-        torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-    )
+                tap.on_end()
+        return made
+
+    yield Handed(finish)
+
+
+def _ended(
+    files: VideoFiles,
+    taps: Sequence[Tap],
+    published: Sequence[Path],
+    _: type[BaseException] | None,
+    error: BaseException | None,
+    __: object,
+) -> None:
+    """Remove what was begun of a video that is not made, but for what another process can go on from."""
+    if error is None:
+        return
+    for path in published:
+        path.unlink(missing_ok=True)
+    if files.checkpoint is None:
+        discard(files)
+    elif isinstance(error, GeneratorExit):
+        for tap in taps:
+            if isinstance(tap, CheckpointTap):
+                tap.write_latest()
 
 
 def _begin(

@@ -290,19 +290,22 @@ class Queue(QueueView):
         """Take back what a worker that is dead, or lost the queue, was making; returns those videos as they stand now.
 
         Args:
-            blame: whether the video may have been the cause, which it may be once and no more.
+            blame: whether a video may have been the cause, which it may be once and no more. Of several it is the one
+                that was begun last: the files of those before it were only being ended.
         """
         lethal = f"NOT cancel AND deaths + :blame >= {LETHAL_DEATHS}"
         with self._change() as db:
-            rows = db.execute("SELECT id FROM video WHERE worker = ? AND state = 'running'", (worker,)).fetchall()
-            for row in rows:
+            rows = db.execute(
+                "SELECT id FROM video WHERE worker = ? AND state = 'running' ORDER BY started DESC", (worker,)
+            ).fetchall()
+            for place, row in enumerate(rows):
                 db.execute(
                     "UPDATE video SET deaths = deaths + :blame, worker = NULL, finished = :now, state = CASE "
                     f"WHEN cancel THEN 'cancelled' WHEN {lethal} THEN 'failed' ELSE 'interrupted' END, "
                     f"error = CASE WHEN {lethal} THEN :error END WHERE id = :id",
                     {
                         "now": time.time(),
-                        "blame": blame,
+                        "blame": blame and place == 0,
                         "error": f"{LETHAL_DEATHS} workers died while they made it, the last: {why}",
                         "id": row["id"],
                     },

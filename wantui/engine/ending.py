@@ -1,0 +1,56 @@
+"""The end of a video: its files become whole on a thread while the next one is made, then its entry says so."""
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.engine.record import Record
+from wantui.generation.make_video import MadeVideo
+from wantui.planning.memory import ChosenPlan
+from wantui.queue.rows import Claim
+from wantui.storage.files import VideoFiles
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import VideoEntry, relative_files
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A video that the device has done its part of."""
+
+    claim: Claim
+    files: VideoFiles
+    record: Record
+    chosen: ChosenPlan
+    device: str
+    step_seconds: float | None
+    """Median of a step."""
+    began: float
+    """By the monotonic clock."""
+    files_done: "Future[MadeVideo]"
+
+
+def enter(entry: VideoEntry, folder: BatchFolder, ending: Ending, made: MadeVideo) -> None:
+    """Write into a video's entry what was made of it."""
+    files = ending.files
+    paths = {"clip": files.clip, "sheet": files.sheet}
+    if files.latents is not None and entry.recipe.capture.geometry:
+        paths["latents"] = files.latents
+    if files.attention is not None and entry.recipe.capture.attention:
+        paths["attention"] = files.attention
+    entry.state, entry.error = "done", None
+    entry.files = relative_files(folder, paths)
+    entry.seconds = {"denoise": round(made.denoise_seconds, 3), "decode": round(made.decode_seconds, 3)}
+    if ending.step_seconds is not None:
+        entry.seconds["step"] = round(ending.step_seconds, 4)
+    entry.peak_memory = made.peak_memory
+    entry.memory_plan = ending.chosen.plan.name
+    if ending.chosen.peak is not None:
+        entry.predicted["peak_memory"] = ending.chosen.peak
+    entry.bytes = sum(_size(path) for path in paths.values())
+    entry.latents_sha256 = made.latents_sha256
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+    return path.stat().st_size
