@@ -126,8 +126,12 @@ def speeds(model: WanModel, rounds: int) -> None:
     )
 
 
+def _label(name: str, width: int, height: int, frames: int, plan: str | None, cap: int | None) -> str:
+    return f"cell {name} {width}x{height}x{frames} {plan or 'chosen'}" + (f" {cap} GB" if cap else "")
+
+
 def cell(
-    name: str, width: int, height: int, frames: int, plan: str | None, cap: int | None, known: Throughput | None
+    name: str, width: int, height: int, frames: int, plan: str | None, cap: int | None, known: Throughput
 ) -> tuple[float, float]:
     """Two guided steps and decoding by a plan, under a cap; prints foretold and measured, returns both errors."""
     clear()
@@ -145,15 +149,13 @@ def cell(
         f": peak {peak / GB:.2f} GB ({denoised / GB:.2f} denoising), foretold {foretold / GB:.2f} ({memory_error:+.1%})"
     )
     line += f", reserved {reserved / GB:.2f}; step {step:.2f} s"
-    time_error = float("nan")
-    if known is not None:
-        expected = known.step_seconds(model, recipe)
-        time_error = expected / step - 1
-        line += f", foretold {expected:.2f} ({time_error:+.1%})"
-        expected = known.decode_seconds(model, recipe)
-        line += f"; decode {decoded:.1f} s, foretold {expected:.1f}"
+    expected = known.step_seconds(model, recipe, chosen.plan)
+    time_error = expected / step - 1
+    line += f", foretold {expected:.2f} ({time_error:+.1%})"
+    expected = known.decode_seconds(model, recipe, chosen.plan)
+    line += f"; decode {decoded:.1f} s, foretold {expected:.1f}"
     click.echo(line)
-    return memory_error, time_error if chosen.plan.transformer in ("resident", "parked") else float("nan")
+    return memory_error, time_error
 
 
 def _without_encoder(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
@@ -193,28 +195,33 @@ def _denoise_and_decode(pipeline: WanPipeline, recipe: Recipe, plan: MemoryPlan)
 
 
 @click.command()
-@click.option("--only", default="", help="speeds, cells, or a part of a model's name.")
+@click.option("--only", multiple=True, help="Part of a name, as in speed, 1.3b, 'cell 14b', or '24 GB'; repeatable.")
 @click.option("--rounds", default=5, show_default=True)
-def main(only: str, rounds: int) -> None:
+def main(only: tuple[str, ...], rounds: int) -> None:
     """Print all figures."""
     if not torch.cuda.is_available():
         raise click.ClickException("this benchmark needs a GPU")
     click.echo(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {memory.free_bytes(DEVICE) / GB:.1f} GB free"
     )
+
+    def wanted(name: str) -> bool:
+        return not only or any(part in name for part in only)
+
     for name in SPEEDS:
-        if only in ("", "speeds") or only in name:
+        if wanted(f"speed {name}"):
             speeds(find_model(name), rounds)
-    if only == "speeds":
+    cells = [one for one in CELLS if wanted(_label(*one))]
+    if not cells:
         return
     clear()
     began = time.perf_counter()
     known = measure(DEVICE, "plain", lambda _: None)
     click.echo(f"throughput measured in {time.perf_counter() - began:.0f} s, fits its blocks within {known.error:.1%}")
-    errors = [cell(*one, known) for one in CELLS if only in ("", "cells") or only in one[0]]
+    errors = [cell(*one, known) for one in cells]
     for about, found in zip(("memory", "time of a step"), zip(*errors, strict=True), strict=True):
-        known_errors = [abs(error) for error in found if error == error]
-        click.echo(f"{about}: largest error {max(known_errors):.1%}, median {statistics.median(known_errors):.1%}")
+        sizes = [abs(error) for error in found]
+        click.echo(f"{about}: largest error {max(sizes):.1%}, median {statistics.median(sizes):.1%}")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from pathlib import Path
 from wantui.engine.measured import known
 from wantui.engine.room import SPARE_BYTES
 from wantui.errors import user_path
-from wantui.gpu.sampler import Sample
+from wantui.gpu.sampler import GpuState, Sample
 from wantui.planning import Outline, PastVideo, estimate_seconds
 from wantui.planning.estimate import disk_for
-from wantui.planning.memory import choose_plan, plan_named, weight_bytes
+from wantui.planning.memory import RESIDENT, ChosenPlan, choose_plan, plan_named, weight_bytes
 from wantui.planning.past import measured_peak
 from wantui.words import bytes_in_words, duration_in_words
 
@@ -42,10 +42,12 @@ def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, st
     gpus = sample.gpus if sample is not None else ()
     on_gpu = bool(gpus) and settings.model_settings.device != "cpu"
     throughput = known(state, gpus[0].name, recipe.speed) if state is not None and on_gpu else None
-    seconds = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", past, throughput)
+    chosen = _chosen(outline, gpus) if on_gpu else None
+    plan = RESIDENT if chosen is None else chosen.plan
+    seconds = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", past, throughput, plan)
     shown = "?" if seconds.value is None else f"{duration_in_words(seconds.value * videos)} on one worker"
     lines.append(Cost("time", shown, seconds.basis))
-    lines.append(_memory(outline, past, sample, on_gpu))
+    lines.append(_memory(outline, past, sample, on_gpu, chosen))
     disk = disk_for(recipe, outline.model, videos)
     place = _existing(user_path(settings.output_dir))
     free = shutil.disk_usage(place).free
@@ -62,7 +64,23 @@ def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, st
     return lines
 
 
-def _memory(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, on_gpu: bool) -> Cost:
+def _free(gpus: Sequence[GpuState]) -> int | None:
+    """Bytes of the GPU that has the most; None where that cannot be read."""
+    readable = [gpu for gpu in gpus if gpu.memory_total is not None and gpu.memory_used is not None]
+    return max(((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable), default=None)
+
+
+def _chosen(outline: Outline, gpus: Sequence[GpuState]) -> ChosenPlan | None:
+    free = _free(gpus)
+    if free is None:
+        return None
+    asked = outline.config.settings.memory_settings.plan
+    return choose_plan(outline.model, outline.first, free, None if asked == "auto" else plan_named(asked))
+
+
+def _memory(
+    outline: Outline, past: Sequence[PastVideo], sample: Sample | None, on_gpu: bool, chosen: ChosenPlan | None
+) -> Cost:
     recipe, model = outline.first, outline.model
     weights = weight_bytes(model, recipe)
     text = "?" if weights is None else bytes_in_words(weights)
@@ -75,18 +93,15 @@ def _memory(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, 
         if not fits:
             basis = f"the weights alone take {text}: choose a smaller model, or another machine"
         return Cost("memory", f"{text} of {bytes_in_words(free)} free", basis, fits)
-    readable = [gpu for gpu in sample.gpus if gpu.memory_total is not None and gpu.memory_used is not None]
-    if not readable:
+    on_device = _free(sample.gpus)
+    if on_device is None or chosen is None:
         return Cost("memory", text, "the weights alone; what is free on the GPU is not known")
-    free = max((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable)
-    asked = outline.config.settings.memory_settings.plan
-    chosen = choose_plan(model, recipe, free, None if asked == "auto" else plan_named(asked))
     peak, basis = chosen.peak, "counted from its sizes"
     measured = measured_peak(recipe, chosen.plan.name, past)
     if measured.value is not None:
         peak, basis = int(measured.value), measured.basis
     text = "?" if peak is None else bytes_in_words(peak)
-    text = f"{text} of {bytes_in_words(free)} free on the GPU: {chosen.plan.name}"
+    text = f"{text} of {bytes_in_words(on_device)} free on the GPU: {chosen.plan.name}"
     return Cost("memory", text, f"{chosen.reason}; {basis}", chosen.fits)
 
 

@@ -21,6 +21,8 @@ class Ending:
     files: VideoFiles
     record: Record
     chosen: ChosenPlan
+    foretold: float | None
+    """Seconds that it was said to take."""
     device: str
     step_seconds: float | None
     """Median of a step."""
@@ -44,6 +46,8 @@ def enter(entry: VideoEntry, folder: BatchFolder, ending: Ending, made: MadeVide
         entry.seconds["step"] = round(ending.step_seconds, 4)
     entry.peak_memory = made.peak_memory
     entry.memory_plan = ending.chosen.plan.name
+    if ending.foretold is not None:
+        entry.predicted["seconds"] = round(ending.foretold, 3)
     if ending.chosen.peak is not None:
         entry.predicted["peak_memory"] = ending.chosen.peak
     entry.bytes = sum(_size(path) for path in paths.values())

@@ -22,6 +22,7 @@ from typing import Any
 
 from wantui.engine.ending import Ending, enter
 from wantui.engine.logs import close_log, open_log
+from wantui.engine.measured import known
 from wantui.engine.pipelines import Loaded, check_weights, load_for, plan_for
 from wantui.engine.record import Record, close_entry, entry_of, is_made
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
@@ -29,10 +30,10 @@ from wantui.errors import UserError
 from wantui.generation.encoding import prompts_of
 from wantui.generation.load import NotLoaded
 from wantui.generation.make_video import Decoded, Handed, Resumed, StartedAgain, Stepped, begin_video
-from wantui.generation.memory import OutOfMemory, device_of, free_memory, gpu_is_lost, memory_figures
+from wantui.generation.memory import OutOfMemory, device_of, free_memory, gpu_is_lost, memory_figures, name_of
 from wantui.generation.preview import LatentToRgb, PreviewTap, fit_latents_to_rgb
 from wantui.models.catalogue import find_model
-from wantui.planning import Recipe
+from wantui.planning import Recipe, estimate_seconds, past_videos
 from wantui.planning.memory import PLANS, RESIDENT, ChosenPlan, next_plan
 from wantui.queue.database import QueueError, Unavailable
 from wantui.queue.queue import LostClaim, Queue, Wish
@@ -207,6 +208,7 @@ class Worker:
         loaded = self._loaded_for(claim, recipe, record.read(), log)
         pipeline, began = loaded.pipeline, time.monotonic()
         assert self.colours is not None
+        foretold = self._foretold(recipe)
         preview = PreviewTap(self.colours, files.preview)
         step_seconds: list[float] = []
         told = time.monotonic()
@@ -242,6 +244,7 @@ class Worker:
                             files,
                             record,
                             self.chosen,
+                            foretold,
                             device_of(pipeline).type,
                             median(step_seconds) if step_seconds else None,
                             began,
@@ -308,6 +311,14 @@ class Worker:
             log.info("previews show %.1f %% of the variance of colours", 100 * self.colours.r2)
         self.loaded_for = wanted
         return self.loaded
+
+    def _foretold(self, recipe: Recipe) -> float | None:
+        """Seconds that a video is said to take before it is made, the model being loaded."""
+        assert self.loaded is not None
+        device = device_of(self.loaded.pipeline)
+        measured = known(self.queue.path.parent, name_of(device), recipe.speed)
+        past = past_videos(self.queue.finished())
+        return estimate_seconds(recipe, device.type, past, measured, self.chosen.plan).value
 
     def _unload(self) -> None:
         self.loaded, self.loaded_for = None, ()

@@ -1,16 +1,17 @@
 """Measures how fast a device is: blocks of published widths with random weights, and the VAE, in under a minute."""
 
 import gc
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
-from wantui.generation.memory import free_memory
+from wantui.generation.memory import free_memory, name_of, stream_blocks
 from wantui.generation.speed import compile_blocks
 from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, fit
@@ -21,6 +22,8 @@ GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104), (9, 90, 160))
 """Latent frames, height and width."""
 DECODED = (480, 832)
 """Height and width of what the VAE decodes, in pixels."""
+STREAMED = 6
+"""So many blocks come from the machine's memory, one after the other."""
 ROUNDS = 3
 
 
@@ -71,8 +74,40 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     tell(f"decoding: {1e9 * decoded:.1f} ns for each pixel of a frame")
     del vae
     free_memory()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return fit(blocks, decoded, name, speed, torch.__version__)
+    streamed = (0.0, 0.0)
+    if device.type == "cuda":
+        streamed = _streaming(device, blocks)
+        tell(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e-9 / streamed[1]:.1f} GB/s")
+    return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed)
+
+
+@torch.no_grad()
+def _streaming(device: torch.device, blocks: Sequence[Block]) -> tuple[float, float]:
+    """Seconds that a block takes beside its work where it comes from the machine's memory, and those of a byte.
+
+    The first from blocks that work for longer than they take to come, the second from blocks that hardly work.
+    """
+    (heads, feed_forward, _), (more_heads, more_feed_forward, _) = WIDTHS
+    most = max((block for block in blocks if block.dim == 128 * heads), key=lambda block: block.tokens)
+    grid = max(GRIDS, key=math.prod)
+    beside = max(0.0, _streamed(heads, feed_forward, grid, device)[0] - most.seconds)
+    seconds, size = _streamed(more_heads, more_feed_forward, (1, 16, 16), device)
+    return beside, max(seconds - beside, 0.0) / size
+
+
+def _streamed(heads: int, feed_forward: int, grid: tuple[int, ...], device: torch.device) -> tuple[float, int]:
+    """Seconds and bytes of a block that comes from the machine's memory."""
+    transformer = random_transformer(heads, feed_forward, STREAMED, device, torch.bfloat16).to("cpu")
+    size = sum(p.numel() * p.element_size() for p in transformer.blocks[0].parameters())
+    stream_blocks(transformer, device)
+    latents = torch.randn(1, 16, *grid, device=device, dtype=torch.bfloat16)
+    text = torch.randn(1, 512, 4096, device=device, dtype=torch.bfloat16)
+    run = partial(transformer, latents, torch.tensor([500.0], device=device), text)
+    run()  # diffusers learns the order in which blocks come
+    seconds = _seconds(run, device) / STREAMED
+    del transformer, run
+    free_memory()
+    return seconds, size
 
 
 def _seconds(run: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:

@@ -1,6 +1,7 @@
 """Parts of a pipeline on and off the GPU, as a memory plan says; what is left of its memory, and when it is lost."""
 
 import gc
+from typing import Any
 
 import torch
 from diffusers import WanPipeline
@@ -36,13 +37,7 @@ class Placement:
                 case "parked":
                     self.moving.append(transformer)
                 case "streamed":
-                    transformer.enable_group_offload(
-                        onload_device=device,
-                        offload_device=torch.device("cpu"),
-                        offload_type="block_level",
-                        num_blocks_per_group=1,
-                        use_stream=True,
-                    )
+                    stream_blocks(transformer, device)
                 case "sequential":
                     transformer.enable_group_offload(
                         onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level"
@@ -59,6 +54,17 @@ class Placement:
         if part in self.moving:
             part.to(self.device)
         self.working = part
+
+
+def stream_blocks(transformer: Any, device: torch.device) -> None:
+    """Have a transformer's blocks come from pinned memory, each while the one before it works."""
+    transformer.enable_group_offload(
+        onload_device=device,
+        offload_device=torch.device("cpu"),
+        offload_type="block_level",
+        num_blocks_per_group=1,
+        use_stream=True,
+    )
 
 
 def place(pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) -> None:
@@ -100,6 +106,11 @@ def free_bytes(device: torch.device) -> int:
     """Of a GPU's memory, what is free but for this process, which could give up whatever it has loaded."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) + CONTEXT_BYTES
+
+
+def name_of(device: torch.device) -> str:
+    """A GPU's name, as its driver has it too."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def memory_figures(device: torch.device) -> dict[str, int]:

@@ -83,6 +83,11 @@ def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
     return item * (transformer_parameters(model) - kept) + 4 * kept
 
 
+def block_bytes(model: WanModel, recipe: Recipe) -> int:
+    """Weights of one block, about."""
+    return (transformer_bytes(model, recipe) - 4 * full_precision_parameters(model)) // model.blocks
+
+
 def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
     """All parts, as loaded; None where their sizes are not known."""
     if model.text_encoder is None or model.vae is None:
@@ -134,7 +139,7 @@ def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encode
     latents = 4 * prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
     beside = LATENTS_HELD * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE
     computing, decoding = activation_bytes(model, recipe), decode_bytes(model, recipe, plan.tile)
-    block = (one - 4 * full_precision_parameters(model)) // model.blocks
+    block = block_bytes(model, recipe)
     match plan.transformer:
         case "resident":
             working = max(transformers + vae + computing, transformers + vae + decoding)

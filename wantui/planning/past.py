@@ -16,6 +16,7 @@ from wantui.errors import UserError
 from wantui.models.catalogue import find_model
 from wantui.planning.arithmetic import step_flops
 from wantui.planning.estimate import model_evaluations
+from wantui.planning.memory import PLAN_NAMES, RESIDENT, MemoryPlan, plan_named
 from wantui.planning.recipe import Recipe
 from wantui.planning.throughput import Throughput
 
@@ -65,32 +66,43 @@ def past_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[PastVide
 
 
 def estimate_seconds(
-    recipe: Recipe, device: str, past: Sequence[PastVideo], throughput: Throughput | None = None
+    recipe: Recipe,
+    device: str,
+    past: Sequence[PastVideo],
+    throughput: Throughput | None = None,
+    plan: MemoryPlan = RESIDENT,
 ) -> Figure:
     """Seconds for one video of a recipe on a kind of device (cpu or cuda), its model being loaded.
 
     Args:
         throughput: of the device, where it was measured; for what was not made here yet.
+        plan: where the blocks come from decides how long they take.
     """
-    alike = [video for video in past if video.device == device and _work(video.recipe) == _work(recipe)]
+    here = [video for video in past if video.device == device and _place(video.memory_plan) == plan.transformer]
+    alike = [video for video in here if _work(video.recipe) == _work(recipe)]
     if not alike:
         if throughput is not None and device == "cuda":
-            return _by_throughput(recipe, throughput)
-        return _scaled(recipe, [video for video in past if video.device == device])
+            return _by_throughput(recipe, throughput, plan)
+        return _scaled(recipe, here)
     step = median(video.step_seconds for video in alike)
     decode = median(video.decode_seconds for video in alike)
     basis = f"{len(alike)} made here: {step:.2g} s a step, {decode:.2g} s to decode"
     return Figure(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
 
 
-def _by_throughput(recipe: Recipe, throughput: Throughput) -> Figure:
+def _place(plan: str) -> str:
+    """Where a transformer is by the plan of this name; an older version had no names."""
+    return plan_named(plan).transformer if plan in PLAN_NAMES else RESIDENT.transformer
+
+
+def _by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> Figure:
     try:
         model = find_model(recipe.model)
     except UserError:
         return Figure(None, "its model is not known")
-    step = throughput.step_seconds(model, recipe)
+    step = throughput.step_seconds(model, recipe, plan)
     basis = f"{step:.2g} s a step, from `wantui bench` on {throughput.device}"
-    return Figure(throughput.video_seconds(model, recipe), basis)
+    return Figure(throughput.video_seconds(model, recipe, plan), basis)
 
 
 def _scaled(recipe: Recipe, past: Sequence[PastVideo]) -> Figure:

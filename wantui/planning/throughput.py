@@ -13,6 +13,7 @@ import numpy as np
 from wantui.models.catalogue import WanModel
 from wantui.planning.arithmetic import TEXT_LENGTH, tokens_of
 from wantui.planning.estimate import model_evaluations
+from wantui.planning.memory import RESIDENT, MemoryPlan, block_bytes
 from wantui.planning.recipe import Recipe, Speed
 
 FAST_SHARE = 0.5
@@ -40,6 +41,10 @@ class Throughput:
     value: float
     decoded_value: float
     """Per pixel and frame that the VAE of Wan 2.1 decodes."""
+    streamed_block: float
+    """What a block takes beside its work where it comes from the machine's memory."""
+    streamed_byte: float
+    """Of a block that comes; while the one before works, unless that is quicker."""
     torch: str
     error: float
     """Largest relative error of the fit over the measured blocks."""
@@ -52,22 +57,34 @@ class Throughput:
     def _coefficients(self) -> tuple[float, float, float]:
         return self.attention_operation, self.product_operation, self.value
 
-    def step_seconds(self, model: WanModel, recipe: Recipe) -> float:
+    def step_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Of one step: with guidance two passes."""
         tokens = tokens_of(model, recipe.width, recipe.height, recipe.frames)
         passes = 2 if recipe.guidance_scale > 1 else 1
         share = FAST_SHARE if recipe.speed == "fast" else 1.0
-        return passes * share * model.blocks * self.block_seconds(model.dim, model.feed_forward, tokens)
+        block = self.block_seconds(model.dim, model.feed_forward, tokens)
+        if plan.transformer in ("streamed", "sequential"):
+            coming = self.streamed_byte * block_bytes(model, recipe)
+            block = self.streamed_block + (max(block, coming) if plan.transformer == "streamed" else block + coming)
+        return passes * share * model.blocks * block
 
-    def decode_seconds(self, model: WanModel, recipe: Recipe) -> float:
-        """Of the whole video."""
+    def decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
+        """Of the whole video; tiles overlap."""
         weight = model.decode_bytes / 22_660.0
-        return self.decoded_value * weight * recipe.width * recipe.height * recipe.frames
+        pixels = decoded_length(recipe.width, plan.tile) * decoded_length(recipe.height, plan.tile)
+        return self.decoded_value * weight * pixels * recipe.frames
 
-    def video_seconds(self, model: WanModel, recipe: Recipe) -> float:
+    def video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Of denoising and decoding, the model being loaded and compiled."""
         steps = model_evaluations(recipe.sampler, recipe.steps)
-        return steps * self.step_seconds(model, recipe) + self.decode_seconds(model, recipe)
+        return steps * self.step_seconds(model, recipe, plan) + self.decode_seconds(model, recipe, plan)
+
+
+def decoded_length(side: int, tile: int | None) -> int:
+    """Pixels along a side that are decoded, where tiles that overlap by a quarter begin all along it."""
+    if tile is None or side <= tile:
+        return side
+    return sum(min(tile, side - start) for start in range(0, side, tile * 3 // 4))
 
 
 def _terms(dim: int, feed_forward: int, tokens: int) -> tuple[float, float, float]:
@@ -77,8 +94,19 @@ def _terms(dim: int, feed_forward: int, tokens: int) -> tuple[float, float, floa
     return attention, 2.0 * products, float(tokens * dim)
 
 
-def fit(blocks: Sequence[Block], decoded_value: float, device: str, speed: Speed, torch_version: str) -> Throughput:
-    """Least squares on relative errors; no coefficient is negative."""
+def fit(
+    blocks: Sequence[Block],
+    decoded_value: float,
+    device: str,
+    speed: Speed,
+    torch_version: str,
+    streamed: tuple[float, float] = (0.0, 0.0),
+) -> Throughput:
+    """Least squares on relative errors; no coefficient is negative.
+
+    Args:
+        streamed: seconds for a block and for a byte of it, where blocks come from the machine's memory.
+    """
     from scipy.optimize import nnls
 
     terms = np.array([_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])
@@ -88,4 +116,4 @@ def fit(blocks: Sequence[Block], decoded_value: float, device: str, speed: Speed
     found = found / scale
     error = float(np.abs(terms @ found / seconds - 1).max())
     attention, product, value = map(float, found)
-    return Throughput(device, speed, attention, product, value, decoded_value, torch_version, error)
+    return Throughput(device, speed, attention, product, value, decoded_value, *streamed, torch_version, error)
