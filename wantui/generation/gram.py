@@ -40,12 +40,16 @@ class GramMatrix:
         if self.states is None:
             self.states = self._room(flat.numel())
         wide = flat.to(self.device).double()
-        several = max(1, WIDENED_BYTES // (8 * len(wide)))
+        several, rows = max(1, WIDENED_BYTES // (8 * len(wide))), self.size
+        if self.device.type == "cuda":
+            # A tensor of a new size may cost a GPU more than the sums of rows that are not there yet.
+            rows = min(len(self.states), -(-rows // several) * several)
         products = [
             torch.mv(some.to(self.device, non_blocking=True).double(), wide)
-            for some in self.states[: self.size].split(several)
+            for some in self.states[:rows].split(several)
         ]
-        row = torch.cat([*products, torch.dot(wide, wide)[None]]).cpu().numpy()
+        earlier = torch.cat(products)[: self.size] if products else wide[:0]
+        row = torch.cat([earlier, torch.dot(wide, wide)[None]]).cpu().numpy()
         self.values[self.size, : self.size + 1] = row
         self.values[: self.size + 1, self.size] = row
         if self.size < len(self.states):
@@ -57,11 +61,11 @@ class GramMatrix:
     def _room(self, dimension: int) -> Tensor:
         shape = (len(self.values) - 1, dimension)
         if self.device.type != "cuda":
-            return torch.empty(shape)
+            return torch.zeros(shape)
         free, _ = torch.cuda.mem_get_info(self.device)
         if 4 * math.prod(shape) <= SHARE_OF_FREE_MEMORY * free:
-            return torch.empty(shape, device=self.device)
-        return torch.empty(shape, pin_memory=True)
+            return torch.zeros(shape, device=self.device)
+        return torch.zeros(shape, pin_memory=True)
 
     def figures(self, sigmas: tuple[float, ...], dimension: int) -> dict[str, float]:
         """What is shown of the latest state x_i, with D = `dimension` values and d_i = x_i - x_{i-1}.
