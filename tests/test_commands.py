@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import Wantui, batch, files
 
+from wantui.cli.doctor import _libraries
 from wantui.storage.mp4 import read_frames, read_tags, write_mp4
 
 
@@ -158,6 +159,29 @@ def test_models_ls_says_which_weights_are_here(wantui: Wantui) -> None:
     rows = {row["name"]: row["weights"] for row in json.loads(wantui("models", "ls", "--json").out)}
     assert rows["nano"] == "part of wantui"
     assert rows["wan2.1-14b"] == "not here"
+
+
+def test_doctor_names_a_library_that_wantui_was_not_made_for() -> None:
+    wanted = ["numpy>=99", "click>=8", "no-such-library", "pytest>=99; extra == 'test'"]
+    found = {finding.about: finding for finding in _libraries(wanted)}
+    assert set(found) == {"numpy", "no-such-library"}
+    assert found["numpy"].state == found["no-such-library"].state == "problem"
+    assert "wantui is made for >=99" in found["numpy"].found
+    assert found["numpy"].advice == "pip install 'numpy>=99'"
+
+
+def test_doctor_knows_a_file_system_of_the_network_and_one_without_locks(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    assert "file system" not in wantui("doctor").out
+    monkeypatch.setattr("wantui.queue.place.file_system", lambda path: "lustre")
+    monkeypatch.setattr("wantui.engine.record.fcntl.flock", refuse)
+    said = " ".join(wantui("doctor").out.split())
+    assert "is on a network file system (lustre)" in said
+    assert "without locks (lustre)" in said
 
 
 def test_doctor_reports_libraries_and_nano(wantui: Wantui) -> None:

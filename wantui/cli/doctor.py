@@ -1,13 +1,14 @@
 """wantui doctor: what of this machine matters, and what to do about it."""
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,13 @@ from wantui.words import bytes_in_words
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 DRIVERS = {11: 450, 12: 525, 13: 580}
 """The oldest driver for each CUDA, by NVIDIA's table of minor version compatibility."""
+ATTENTION = (
+    ("flash_attn", "flash-attn 2"),
+    ("flash_attn_interface", "flash-attn 3"),
+    ("sageattention", "sageattention"),
+    ("xformers", "xformers"),
+)
+"""Modules with attention of their own, and what they are called."""
 LITTLE_SPACE = 5_000_000_000
 
 
@@ -66,14 +74,10 @@ def examine(full: bool) -> Iterator[Finding]:
         platform.python_version(),
         "" if python_fits else "wantui is made for Python 3.11 to 3.13",
     )
-    for library in LIBRARIES:
-        try:
-            yield Finding("ok", library, importlib.metadata.version(library))
-        except importlib.metadata.PackageNotFoundError:
-            yield Finding("problem", library, "not installed", "install wantui again with pip")
+    yield from _libraries(importlib.metadata.requires("wantui") or [])
     yield from _gpus()
     yield _nano()
-    yield _space()
+    yield from _space()
     yield from _engine()
     cache = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     if cache.is_dir():
@@ -82,6 +86,29 @@ def examine(full: bool) -> Iterator[Finding]:
         yield Finding("note", "hub cache", f"{cache} is not there", "it is made when a model is first fetched")
     if full:
         yield _self_check()
+
+
+def _libraries(requirements: Sequence[str]) -> Iterator[Finding]:
+    """What is installed, against what wantui was made for: others are known to break, or were never tried.
+
+    Args:
+        requirements: as in the metadata of a package.
+    """
+    from packaging.requirements import Requirement
+
+    for wanted in map(Requirement, requirements):
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("problem", wanted.name, "not installed", "install wantui again with pip")
+            continue
+        if not wanted.specifier.contains(found, prereleases=True):
+            advice = f"pip install '{wanted.name}{wanted.specifier}'"
+            yield Finding("problem", wanted.name, f"{found}, and wantui is made for {wanted.specifier}", advice)
+        elif wanted.name in LIBRARIES:
+            yield Finding("ok", wanted.name, found)
 
 
 def _gpus() -> Iterator[Finding]:
@@ -104,6 +131,10 @@ def _gpus() -> Iterator[Finding]:
         missing or "blocks can be compiled, and attention maps are made in one kernel",
         "install it, or set model_settings.speed: plain" if missing else "",
     )
+
+    others = [name for module, name in ATTENTION if importlib.util.find_spec(module) is not None]
+    beside = f"; {', '.join(others)} installed beside it, and not used" if others else ""
+    yield Finding("ok", "attention", f"torch's own, whose bits diffusers' default gives{beside}")
 
 
 def _torch_version() -> str:
@@ -188,12 +219,24 @@ def _engine() -> Iterator[Finding]:
         )
 
 
-def _space() -> Finding:
-    free = shutil.disk_usage(".").free
-    found = f"{bytes_in_words(free)} free in {Path.cwd()}"
+def _space() -> Iterator[Finding]:
+    from wantui.engine.record import can_lock
+    from wantui.queue.place import NETWORK_FILE_SYSTEMS, file_system
+
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    found = f"{bytes_in_words(free)} free in {here}"
     if free < LITTLE_SPACE:
-        return Finding("note", "disk", found, "stored latents take hundreds of MB for a video; choose --output-dir")
-    return Finding("ok", "disk", found)
+        yield Finding("note", "disk", found, "stored latents take hundreds of MB for a video; choose --output-dir")
+    else:
+        yield Finding("ok", "disk", found)
+    kind = file_system(here)
+    if kind in NETWORK_FILE_SYSTEMS:
+        advice = "latents go over the network; an --output-dir on a local disk is quicker"
+        yield Finding("note", "disk", f"{here} is on a network file system ({kind})", advice)
+    if os.access(here, os.W_OK) and not can_lock(here):
+        advice = "one worker at a time for a batch here; wantui slurm needs locks (Lustre: mount with -o flock)"
+        yield Finding("note", "disk", f"{here} is on a file system without locks ({kind})", advice)
 
 
 def _self_check() -> Finding:
