@@ -6,7 +6,7 @@ from unittest.mock import Mock, patch
 
 import pytest
 import torch
-from conftest import recipe_for
+from conftest import latents_of, recipe_for
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 
 from wantui.config.settings import PlanName
@@ -32,6 +32,7 @@ from wantui.planning.memory import (
     next_plan,
     peak_bytes,
     plan_named,
+    transformer_bytes,
 )
 from wantui.storage.embeddings import EmbeddingStore
 
@@ -69,6 +70,24 @@ def test_parameters_are_those_of_the_published_architecture(model: WanModel) -> 
     kept = WanTransformer3DModel._keep_in_fp32_modules
     in_full = sum(p.numel() for name, p in built.named_parameters() if any(part in name for part in kept))
     assert in_full == full_precision_parameters(model)
+
+
+def test_weights_in_8_bits_take_what_is_counted_and_make_a_video_near_the_whole_ones() -> None:
+    recipe = recipe_for(NANO, frames=5, steps=8, dtype="bfloat16", width=64, height=64)
+    whole = load_pipeline(NANO, None, "bfloat16", CPU)
+    narrow = load_pipeline(NANO, None, "bfloat16", CPU, weights="float8")
+    for pipeline, weights in ((whole, "full"), (narrow, "float8")):
+        found = sum(p.nbytes for p in pipeline.transformer.parameters())
+        assert found == transformer_bytes(NANO, recipe.model_copy(update={"weights": weights}))
+    exact, near = latents_of(whole, recipe), latents_of(narrow, recipe)
+    assert 0 < float((near - exact).norm() / exact.norm()) < 0.3
+    assert torch.equal(latents_of(narrow, recipe), near)
+
+
+def test_a_large_model_in_8_bits_fits_whole_where_its_blocks_would_have_to_come() -> None:
+    recipe = recipe_of(LARGE)
+    assert choose_plan(LARGE, recipe, 24 * GB).plan.transformer == "streamed"
+    assert choose_plan(LARGE, recipe.model_copy(update={"weights": "float8"}), 24 * GB).plan.transformer != "streamed"
 
 
 def test_the_vae_of_wan_2_1_has_the_parameters_that_are_counted() -> None:

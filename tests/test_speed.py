@@ -12,10 +12,10 @@ from torch import nn
 from wantui.config import load_config
 from wantui.generation.fused_linear import fuse, linear, linear_gelu
 from wantui.generation.load import load_pipeline
-from wantui.generation.speed import OPTIONS, _forget_parts, is_compiled
+from wantui.generation.speed import OPTIONS, _forget_parts
 from wantui.models.catalogue import NANO
 from wantui.planning import Recipe, outline_batch, plan_batch
-from wantui.planning.memory import PLANS
+from wantui.planning.memory import PLANS, is_compiled
 from wantui.storage.manifest import read_manifest
 
 CPU = torch.device("cpu")
@@ -38,9 +38,9 @@ def test_exact_is_the_speed_where_none_is_chosen() -> None:
 
 
 def test_blocks_are_compiled_on_a_gpu_where_they_stay_there() -> None:
-    compiled = [plan.name for plan in PLANS if is_compiled(torch.device("cuda"), plan)]
+    compiled = [plan.name for plan in PLANS if is_compiled(plan, "exact", "full")]
     assert compiled == [plan.name for plan in PLANS if plan.transformer in ("resident", "parked")]
-    assert not any(is_compiled(CPU, plan) for plan in PLANS)
+    assert not any(is_compiled(plan, "plain", "full") or is_compiled(plan, "exact", "float8") for plan in PLANS)
 
 
 def test_a_video_that_leaves_blocks_out_is_near_the_exact_one_and_the_same_after_another() -> None:

@@ -11,8 +11,9 @@ from wantui.generation import bench
 from wantui.generation.bench import random_transformer
 from wantui.models.catalogue import NANO, find_model
 from wantui.planning.arithmetic import forward_flops
+from wantui.planning.memory import RESIDENT, block_bytes, plan_named
 from wantui.planning.past import estimate_seconds
-from wantui.planning.throughput import Block, Throughput, _terms, fit
+from wantui.planning.throughput import Block, Throughput, _terms, decoded_length, fit
 
 ATTENTION, PRODUCT, VALUE = 1.7e-15, 1.5e-15, 2.0e-11
 CARD = "a card"
@@ -65,16 +66,20 @@ def test_a_video_of_a_size_that_was_not_measured_takes_what_its_parts_take() -> 
 
 
 def test_what_was_measured_is_kept_for_each_device_and_speed(tmp_path: Path) -> None:
-    assert known(tmp_path, CARD, "plain") is None
+    recipe = recipe_for(NANO)
+    assert known(tmp_path, CARD, recipe) is None
     keep(tmp_path, fitted())
     keep(tmp_path, fit(BLOCKS, 2e-7, CARD, "exact", "2.11"))
     keep(tmp_path, fit(BLOCKS, 3e-7, CARD, "plain", "2.11"))
-    plain, exact = known(tmp_path, CARD, "plain"), known(tmp_path, CARD, "exact")
+    plain = known(tmp_path, CARD, recipe)
+    exact = known(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}))
     assert plain is not None
     assert exact is not None
     assert (plain.decoded_value, exact.decoded_value) == (3e-7, 2e-7)
+    streamed = known(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}), plan_named("streamed blocks"))
+    assert streamed == plain  # whose blocks are not compiled
     (tmp_path / "throughput.json").write_text("[{]")
-    assert known(tmp_path, CARD, "plain") is None
+    assert known(tmp_path, CARD, recipe) is None
 
 
 def test_a_random_transformer_has_the_precisions_of_a_loaded_one() -> None:
@@ -95,6 +100,27 @@ def test_blocks_of_each_width_and_size_are_measured(monkeypatch: pytest.MonkeyPa
     assert found.decoded_value > 0
 
 
+def test_blocks_that_come_take_their_own_time_or_that_of_coming() -> None:
+    model, plan = find_model("wan2.1-14b"), plan_named("streamed blocks")
+    large = recipe_for(NANO).model_copy(update={"model": model.name, "width": 832, "height": 480, "frames": 81})
+    large = large.model_copy(update={"dtype": "bfloat16"})
+    small = large.model_copy(update={"width": 64, "height": 64, "frames": 1})
+    found = fit(BLOCKS, 1e-7, CARD, "plain", "2.11", streamed=(0.004, 2e-11))
+    more = found.step_seconds(model, large, plan) - found.step_seconds(model, large, RESIDENT)
+    assert more == pytest.approx(2 * 40 * 0.004)
+    coming = 0.004 + 2e-11 * block_bytes(model, small)
+    assert found.step_seconds(model, small, plan) == pytest.approx(2 * 40 * coming)
+
+
+def test_tiles_are_decoded_with_what_they_share() -> None:
+    assert decoded_length(832, None) == decoded_length(832, 832) == 832
+    assert decoded_length(832, 256) == 256 + 256 + 256 + 256 + 64  # they begin at 0, 192, 384, 576 and 768
+    model, tiled = find_model("wan2.1-1.3b"), plan_named("tiled decode")
+    recipe = recipe_for(NANO).model_copy(update={"width": 832, "height": 480, "frames": 81})
+    ratio = fitted().decode_seconds(model, recipe, tiled) / fitted().decode_seconds(model, recipe)
+    assert ratio == pytest.approx(1088 * 608 / (832 * 480))
+
+
 def test_a_machine_without_a_gpu_is_not_measured(wantui: Wantui) -> None:
     result = wantui("bench", "--device", "cpu")
     assert (result.code, "bench measures a GPU" in result.err) == (3, True)
@@ -102,7 +128,7 @@ def test_a_machine_without_a_gpu_is_not_measured(wantui: Wantui) -> None:
 
 def test_a_fast_video_is_judged_by_what_was_measured_of_exact_ones(tmp_path: Path) -> None:
     keep(tmp_path, fit(BLOCKS, 2e-7, CARD, "exact", "2.11"))
-    found = known(tmp_path, CARD, "fast")
+    found = known(tmp_path, CARD, recipe_for(NANO, speed="fast"))
     assert found is not None
     model = find_model("wan2.1-1.3b")
     recipe = recipe_for(NANO).model_copy(update={"model": model.name, "width": 832, "height": 480, "frames": 81})

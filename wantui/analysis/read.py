@@ -22,7 +22,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 
 SAME_FOR_ALL = ("model", "revision", "negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale",
-                "guidance_scale_2", "width", "height", "frames", "dtype")  # fmt: skip
+                "guidance_scale_2", "width", "height", "frames", "dtype", "weights")  # fmt: skip
 """Of the recipe: what must be equal for two trajectories to be compared."""
 
 

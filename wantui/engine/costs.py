@@ -41,9 +41,9 @@ def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, st
     lines = [Cost("videos", f"{videos:,} = {many} x {seeds} seeds", f"{recipe.seed} to {last}; {size}")]
     gpus = sample.gpus if sample is not None else ()
     on_gpu = bool(gpus) and settings.model_settings.device != "cpu"
-    throughput = known(state, gpus[0].name, recipe.speed) if state is not None and on_gpu else None
     chosen = _chosen(outline, gpus) if on_gpu else None
     plan = RESIDENT if chosen is None else chosen.plan
+    throughput = known(state, gpus[0].name, recipe, plan) if state is not None and on_gpu else None
     seconds = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", past, throughput, plan)
     shown = "?" if seconds.value is None else f"{duration_in_words(seconds.value * videos)} on one worker"
     lines.append(Cost("time", shown, seconds.basis))

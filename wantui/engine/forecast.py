@@ -40,7 +40,7 @@ class Forecast:
         on_gpu = any(name.startswith("cuda") for name in devices) and batch.device != "cpu"
         measured = None
         if on_gpu and self._gpu is not None:
-            measured = known(self.queue.path.parent, self._gpu, recipe.speed)
+            measured = known(self.queue.path.parent, self._gpu, recipe)
         per_video = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", self.past, measured).value
         if per_video is None:
             return Left(None, None)

@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from wantui.planning.recipe import Speed
+from wantui.planning.memory import RESIDENT, MemoryPlan, is_compiled
+from wantui.planning.recipe import Recipe, Speed
 from wantui.planning.throughput import Throughput
 from wantui.storage.atomic import write_text
 
@@ -19,16 +20,15 @@ def keep(directory: Path, measured: Throughput) -> Path:
     return path
 
 
-def known(directory: Path, device: str, speed: Speed) -> Throughput | None:
-    """Of this device (as torch or the driver calls it); None where it was not measured.
+def known(directory: Path, device: str, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> Throughput | None:
+    """Of this device (as torch or the driver calls it), for blocks as a recipe has them; None where none was measured.
 
-    A fast video's blocks are those of an exact one; how many it leaves out is not measured.
+    A fast video's blocks are those of an exact one; how many it leaves out is not measured. Where only the other of
+    plain and exact was measured, that is near.
     """
-    measured = "exact" if speed == "fast" else speed
-    for one in _read(directory):
-        if one.device == device and one.speed == measured:
-            return one
-    return None
+    wanted: Speed = "exact" if is_compiled(plan, recipe.speed, recipe.weights) else "plain"
+    here = [one for one in _read(directory) if one.device == device]
+    return min(here, key=lambda one: one.speed != wanted, default=None)
 
 
 def _read(directory: Path) -> list[Throughput]:

@@ -61,7 +61,8 @@ def load_for(recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Re
     if plan.encodes_first:
         embeddings = Embeddings(model, recipe.revision, recipe.dtype, where)
         embeddings.encode(prompts_of([recipe, *recipes]))
-    return Loaded(load_pipeline(model, recipe.revision, recipe.dtype, where, plan, recipe.speed), plan, embeddings)
+    pipeline = load_pipeline(model, recipe.revision, recipe.dtype, where, plan, recipe.speed, recipe.weights)
+    return Loaded(pipeline, plan, embeddings)
 
 
 def check_weights(recipe: Recipe) -> None:

@@ -288,7 +288,7 @@ class Worker:
         """The pipeline for a video. Between videos of one model and plan nothing is loaded again."""
         device = claim.device if claim.device in ("cpu", "auto") else self.device
         asked = manifest.memory_plan
-        model = (recipe.model, recipe.revision, recipe.dtype, recipe.speed, device)
+        model = (recipe.model, recipe.revision, recipe.dtype, recipe.weights, recipe.speed, device)
         wanted = (*model, claim.batch, claim.rung, recipe.width, recipe.height, recipe.frames, asked)
         if self.loaded is not None and wanted == self.loaded_for:
             return self.loaded
@@ -316,7 +316,7 @@ class Worker:
         """Seconds that a video is said to take before it is made, the model being loaded."""
         assert self.loaded is not None
         device = device_of(self.loaded.pipeline)
-        measured = known(self.queue.path.parent, name_of(device), recipe.speed)
+        measured = known(self.queue.path.parent, name_of(device), recipe, self.chosen.plan)
         past = past_videos(self.queue.finished())
         return estimate_seconds(recipe, device.type, past, measured, self.chosen.plan).value
 

@@ -15,11 +15,11 @@ from transformers.utils import logging as transformers_logging
 from wantui.config.settings import DEVICE
 from wantui.errors import UserError
 from wantui.generation.memory import bring, device_of, place
-from wantui.generation.speed import is_compiled, speed_up
+from wantui.generation.speed import speed_up
 from wantui.models.catalogue import WanModel
 from wantui.planning.compiling import what_compiling_misses
-from wantui.planning.memory import RESIDENT, MemoryPlan
-from wantui.planning.recipe import Speed
+from wantui.planning.memory import RESIDENT, MemoryPlan, is_compiled
+from wantui.planning.recipe import Speed, Weights
 
 
 class NotLoaded(UserError):
@@ -95,22 +95,31 @@ def load_pipeline(
     device: torch.device,
     plan: MemoryPlan = RESIDENT,
     speed: Speed = "plain",
+    weights: Weights = "full",
 ) -> WanPipeline:
     """Load a pipeline, put it where a memory plan has it, and check that it works; arguments as of `load_parts`.
+
+    Args:
+        weights: float8 holds those of the transformers' products in 8 bits (e4m3), as diffusers does.
 
     Raises:
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
     """
     pipeline = load_parts(model, revision, dtype, {"text_encoder": None} if plan.encodes_first else {})
+    compiles = device.type == "cuda" and is_compiled(plan, speed, weights)
     try:
+        if weights == "float8":
+            for transformer in (pipeline.transformer, pipeline.transformer_2):
+                if transformer is not None:
+                    transformer.enable_layerwise_casting(torch.float8_e4m3fn, getattr(torch, dtype))
         place(pipeline, device, plan)
         self_check(pipeline)
-        if speed != "plain" and is_compiled(device, plan) and (missing := what_compiling_misses()):
+        if compiles and (missing := what_compiling_misses()):
             raise LoadError(
                 f"model_settings.speed: {speed} compiles the model's blocks, and {missing}. Install it, or choose "
                 "model_settings.speed: plain"
             )
-        speed_up(pipeline, speed, device, plan)
+        speed_up(pipeline, speed, compiles)
     except torch.OutOfMemoryError as error:
         size = sum(
             p.nbytes for part in pipeline.components.values() if isinstance(part, nn.Module) for p in part.parameters()

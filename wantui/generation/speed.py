@@ -2,7 +2,8 @@
 
 plain  to the bit what diffusers computes.
 exact  the same numbers up to the rounding of bfloat16: blocks compiled, projections of one input in one product, bias
-       and GELU inside the products. On a CPU, or where blocks come from the machine's memory, it is plain.
+       and GELU inside the products. On a CPU, or where blocks come from the machine's memory or are held in 8 bits, it
+       is plain.
 fast   exact, and a step in which the first block changes little leaves out the other blocks (diffusers' first-block
        cache). Other videos come of it.
 """
@@ -18,7 +19,6 @@ from platformdirs import user_cache_path
 from torch import nn
 
 from wantui.generation.fused_linear import fuse
-from wantui.planning.memory import MemoryPlan
 from wantui.planning.recipe import Speed
 
 CACHE_THRESHOLD = 0.07
@@ -29,17 +29,16 @@ OPTIONS = {"coordinate_descent_tuning": True}
 """Of inductor: tries sizes of its elementwise kernels one after the other, 1 % of a step for some seconds once."""
 
 
-def is_compiled(device: torch.device, plan: MemoryPlan) -> bool:
-    """Whether `exact` and `fast` compile the blocks here."""
-    return device.type == "cuda" and plan.transformer in ("resident", "parked")
+def speed_up(pipeline: WanPipeline, speed: Speed, compiles: bool) -> None:
+    """Make a pipeline that was just placed as fast as asked for.
 
-
-def speed_up(pipeline: WanPipeline, speed: Speed, device: torch.device, plan: MemoryPlan) -> None:
-    """Make a pipeline that was just placed as fast as asked for."""
+    Args:
+        compiles: whether its blocks stay on a GPU as they were loaded.
+    """
     for transformer in (pipeline.transformer, pipeline.transformer_2):
         if transformer is None or speed == "plain":
             continue
-        if is_compiled(device, plan):
+        if compiles:
             compile_blocks(transformer)
         if speed == "fast":
             transformer.enable_cache(FirstBlockCacheConfig(threshold=CACHE_THRESHOLD))

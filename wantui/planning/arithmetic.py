@@ -40,6 +40,12 @@ def transformer_parameters(model: WanModel) -> int:
     return model.blocks * block + embeddings + 2 * d + d * channels + channels + 2 * d
 
 
+def narrowed_parameters(model: WanModel) -> int:
+    """Those that `weights: float8` holds in 8 bits: of the products in the blocks."""
+    d, f = model.dim, model.feed_forward
+    return model.blocks * (8 * d * d + 8 * d + 2 * d * f + f + d)
+
+
 def full_precision_parameters(model: WanModel) -> int:
     """Those that stay in float32 whatever the precision of the others: time embedding, modulation, norms."""
     d = model.dim

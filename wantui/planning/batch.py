@@ -96,6 +96,7 @@ def outline_batch(config: Config, template: str) -> Outline:
         frames=frames,
         fps=video.fps,
         dtype=model.dtype if model_settings.dtype == "auto" else model_settings.dtype,
+        weights=model_settings.weights,
         speed=model_settings.speed,
         capture=Capture(
             geometry=model_settings.speed != "fast" or model_settings.force_capture,

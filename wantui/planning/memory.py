@@ -10,8 +10,14 @@ from math import prod
 from typing import Literal
 
 from wantui.models.catalogue import WanModel
-from wantui.planning.arithmetic import TEXT_LENGTH, full_precision_parameters, tokens_of, transformer_parameters
-from wantui.planning.recipe import Recipe
+from wantui.planning.arithmetic import (
+    TEXT_LENGTH,
+    full_precision_parameters,
+    narrowed_parameters,
+    tokens_of,
+    transformer_parameters,
+)
+from wantui.planning.recipe import Recipe, Speed, Weights
 from wantui.words import bytes_in_words
 
 
@@ -80,7 +86,13 @@ def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
     """Weights of one transformer, as loaded."""
     item = 4 if recipe.dtype == "float32" else 2
     kept = full_precision_parameters(model)
-    return item * (transformer_parameters(model) - kept) + 4 * kept
+    narrowed = narrowed_parameters(model) if recipe.weights == "float8" else 0
+    return item * (transformer_parameters(model) - kept - narrowed) + narrowed + 4 * kept
+
+
+def is_compiled(plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
+    """Whether blocks are compiled on a GPU: those that stay there as they were loaded."""
+    return speed != "plain" and plan.transformer in ("resident", "parked") and weights == "full"
 
 
 def block_bytes(model: WanModel, recipe: Recipe) -> int:
@@ -112,7 +124,8 @@ def activation_bytes(model: WanModel, recipe: Recipe) -> int:
     modulation = 0
     if model.has_timestep_per_token:
         modulation = tokens * 6 * model.dim * (item + 4)
-    return max(2 * wide + 4 * narrow, gated) + rotary + modulation
+    widened = model.dim * model.feed_forward * item if recipe.weights == "float8" else 0
+    return max(2 * wide + 4 * narrow, gated) + rotary + modulation + widened
 
 
 def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:

@@ -142,7 +142,7 @@ def measured_peak(recipe: Recipe, plan: str, past: Sequence[PastVideo]) -> Figur
         if video.peak_memory
         and video.memory_plan == plan
         and _size(video.recipe) == _size(recipe)
-        and video.recipe.dtype == recipe.dtype
+        and (video.recipe.dtype, video.recipe.weights) == (recipe.dtype, recipe.weights)
     ]
     if not alike:
         return Figure(None, "none was made here yet")
@@ -155,9 +155,9 @@ def _size(recipe: Recipe) -> tuple[Any, ...]:
 
 def _kind(recipe: Recipe) -> tuple[Any, ...]:
     """What decides how long so many operations take."""
-    return recipe.model, recipe.dtype, recipe.speed
+    return recipe.model, recipe.dtype, recipe.weights, recipe.speed
 
 
 def _work(recipe: Recipe) -> tuple[Any, ...]:
     """What decides how long one step takes."""
-    return *_size(recipe), recipe.guidance_scale > 1, recipe.dtype, recipe.speed
+    return *_size(recipe), recipe.guidance_scale > 1, recipe.dtype, recipe.weights, recipe.speed

@@ -10,6 +10,7 @@ from wantui.config.settings import SamplerName
 
 RECIPE_FORMAT = 1
 Speed = Literal["plain", "exact", "fast"]
+Weights = Literal["full", "float8"]
 Weighting = Literal["attention", "multiply", "interpolation"]
 
 
@@ -78,6 +79,8 @@ class Recipe(_Frozen):
     fps: int
     dtype: Literal["bfloat16", "float32"]
     """Of transformer and text encoder; the VAE and norm layers are float32."""
+    weights: Weights = "full"
+    """How the transformer's are held: in its dtype, or in 8 bits, widened layer by layer; that makes another video."""
     speed: Speed = "plain"
     """plain: to the bit what diffusers computes; exact: up to rounding; fast: with a cache, another video."""
     capture: Capture = Capture()
