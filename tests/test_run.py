@@ -218,7 +218,7 @@ def test_json_lines_tell_every_event(wantui: Wantui, small: list[str]) -> None:
         [event["event"] for event in events if event.get("video") == video and event["event"] != "loading"]
         for video in (1, 2)
     )
-    assert first == second == ["started", "step", "step", "step", "done"]
+    assert first == second == ["started", "step", "step", "step", "decoded", "done"]
     told = [(event["event"], event.get("video")) for event in events]
     assert told.index(("started", 2)) < told.index(("done", 1))  # its files are ended while the next one is made
 

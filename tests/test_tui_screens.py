@@ -380,6 +380,8 @@ def test_the_monitor_follows_the_decoding_of_a_video(queue: Queue) -> None:
         await it.until(lambda: "20/20  decodes" in it.text())
         queue.decoded(taken, 4, 17)
         await it.until(lambda: "decodes frame 4/17" in it.text())
+        queue.decoded(taken, 17, 17)
+        await it.until(lambda: "20/20  ends its files" in it.text())
         queue.done(taken, seconds={"denoise": 1.0})
         await it.until(lambda: "nothing runs" in it.text())
 

@@ -129,7 +129,8 @@ class Bars:
             self.progress.update(self.tasks[video], completed=event.data["step"], total=event.data["steps"], pace=pace)
         elif event.kind == "decoded" and video in self.tasks:
             frames, count = event.data["frames"], event.data["count"]
-            self.progress.update(self.tasks[video], completed=frames, total=count, pace="frames decoded")
+            pace = "frames decoded" if frames < count else "ends its files"
+            self.progress.update(self.tasks[video], completed=frames, total=count, pace=pace)
         elif event.kind in ("done", "failed", "cancelled"):
             self.eta.video_ended(video)
             self._remove(video)

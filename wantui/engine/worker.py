@@ -228,7 +228,7 @@ class Worker:
                         if self.ending is not None and self.ending.files_done.done():
                             self.settle()
                     case Decoded(frames, count):
-                        if time.monotonic() - told >= DECODE_SECONDS:
+                        if time.monotonic() - told >= DECODE_SECONDS or frames == count:
                             told = time.monotonic()
                             self._heed(self.queue.decoded(claim, frames, count), f"after frame {frames} of {count}")
                     case Resumed(steps_done):

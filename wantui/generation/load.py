@@ -83,7 +83,10 @@ def load_parts(
     except Exception as error:  # the libraries raise errors of many kinds for broken files
         if not model.is_local and _is_network_error(error):
             raise LoadError(_not_here(model, error)) from error
-        raise LoadError(f"{model.location} cannot be loaded: {error}") from error
+        whole = "copy them again" if model.is_local else f"wantui models fetch {model.name}"
+        raise LoadError(
+            f"{model.location} cannot be loaded: {str(error).strip().rstrip('.')}. If its files are not whole: {whole}"
+        ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -121,8 +121,9 @@ class MonitorScreen(Place):
         line.append(f"{bar(trail.step / max(1, video.steps), 16 if width >= 100 else 8)} ", rows.colour("success"))
         line.append(f"{trail.step}/{video.steps}")
         if trail.step == video.steps:
-            said = f"  decodes frame {trail.decoded}/{trail.frames}" if trail.frames else "  decodes"
-            return line.append(said)
+            if trail.frames and trail.decoded == trail.frames:
+                return line.append("  ends its files")
+            return line.append(f"  decodes frame {trail.decoded}/{trail.frames}" if trail.frames else "  decodes")
         if trail.sigma is not None:
             line.append(f"  σ {trail.sigma:.3f}")
         if trail.pace is not None:
