@@ -51,8 +51,10 @@ class WanModel:
     """Parameters of the text encoder, and of the VAE; None where the files are not known yet."""
     vae: int | None = None
     decode_bytes: float = 22_660.0
-    """What the VAE needs on a GPU for each pixel of a frame to decode a video, beside its weights: measured on an H100
-    at 480x832 and 720x1280, equal to 0.1 %."""
+    """What the VAE needs on a GPU for each pixel of a frame to decode a video, beside its weights. Of Wan 2.1: measured
+    on an H100 at 480x832 and 720x1280, equal to 0.1 %; of others that, by what their tensors take in comparison."""
+    decode_operations: float = 8.62e6
+    """For each pixel of each frame that the VAE decodes, as torch counts them."""
 
     @property
     def size_multiple(self) -> int:
@@ -95,7 +97,8 @@ NANO = WanModel(
     dtype="float32",
     text_encoder=345_728,
     vae=650_372,
-    decode_bytes=22_660.0 * 8 / 96,
+    decode_bytes=1_365.0,
+    decode_operations=2.28e4,
 )
 UMT5_XXL, VAE_2_1, VAE_2_2 = 5_680_910_336, 126_892_531, 704_688_668
 CATALOGUE = (
@@ -124,6 +127,8 @@ CATALOGUE = (
         flow_shift=5.0,
         text_encoder=UMT5_XXL,
         vae=VAE_2_2,
+        decode_bytes=25_040.0,
+        decode_operations=1.866e7,
     ),
     WanModel(
         "wan2.2-a14b",

@@ -70,7 +70,7 @@ class Throughput:
 
     def decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Of the whole video; tiles overlap."""
-        weight = model.decode_bytes / 22_660.0
+        weight = model.decode_operations / WanModel.decode_operations
         pixels = decoded_length(recipe.width, plan.tile) * decoded_length(recipe.height, plan.tile)
         return self.decoded_value * weight * pixels * recipe.frames
 
