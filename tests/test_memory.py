@@ -146,7 +146,7 @@ def test_vaes_need_in_comparison_what_their_tensors_and_operations_are() -> None
             for _ in _decode_chunks(pipeline, latents):
                 pass
         assert model.decode_bytes * width * height == pytest.approx(22_660 / 19_510 * live.most, rel=0.05)
-        assert model.decode_operations * width * height * frames == pytest.approx(counted.get_total_flops(), rel=0.03)
+        assert model.decode_operations * width * height * frames == pytest.approx(counted.get_total_flops(), rel=0.05)
 
 
 def test_what_is_known_of_nano_is_what_its_files_say() -> None:
