@@ -33,6 +33,7 @@ def test_run_makes_every_video_and_prints_the_folder(wantui: Wantui, small: list
     made = [file.removeprefix(f"{folder.root}/") for file in files(folder.root) if ".zarr/" not in file]
     assert all(folder.latents(v, k).is_dir() for v in (0, 1) for k in (1, 2))
     assert made == [
+        ".lock",
         "batch.json",
         "configs/generation_config.yaml",
         "configs/prompt_template.txt",

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from submitit.core.utils import DelayedSubmission
 from wantui.config import load_config
 from wantui.engine.enqueue import Share, missing_videos, new_batch
 from wantui.engine.record import can_lock
-from wantui.engine.slurm import DrainShare, NoSlurm, Resources, jobs_for, minutes_in, submit
+from wantui.engine.slurm import DrainShare, NoSlurm, Resources, _local_folder, minutes_in, shares_of, submit
 from wantui.errors import UserError
 from wantui.planning import plan_batch
 from wantui.storage.layout import BatchFolder
@@ -26,7 +28,7 @@ RESOURCES = Resources(minutes=90, gpus=1, cpus=4, memory_gb=32)
 @pytest.fixture
 def folder(tmp_path: Path) -> BatchFolder:
     """A batch of six videos of two steps, of which nothing was made."""
-    settings = [f"output_dir={tmp_path / 'out'}", "videos_per_variation=3", "model_settings.steps=2"]
+    settings = [f"output_dir={tmp_path / 'out'}", "videos_per_variation=3", "model_settings.steps=8"]
     folder, _ = new_batch(plan_batch(load_config("nano", settings), "a [red|blue] circle"))
     return folder
 
@@ -69,7 +71,15 @@ def test_an_engine_makes_a_share_of_a_batch_and_leaves_the_others(folder: BatchF
 
 def test_an_array_asks_for_what_was_asked_for(cluster: Path, folder: BatchFolder) -> None:
     resources = Resources(
-        90, 2, 8, 64, "gpu", "me", at_once=2, setup=("module load cuda",), others=(("exclude", "n1"),)
+        90,
+        2,
+        8,
+        64,
+        "gpu",
+        "me",
+        at_once=2,
+        setup=("module load cuda",),
+        others=(("exclude", "n1"), ("exclusive", True)),
     )
     assert submit(folder.root, 3, resources) == ["7_0", "7_1", "7_2"]
     script = (cluster / "submitted.sh").read_text()
@@ -82,6 +92,7 @@ def test_an_array_asks_for_what_was_asked_for(cluster: Path, folder: BatchFolder
         "#SBATCH --partition=gpu",
         "#SBATCH --account=me",
         "#SBATCH --exclude=n1",
+        "#SBATCH --exclusive",
         "#SBATCH --requeue",
         "module load cuda",
     ):
@@ -111,7 +122,7 @@ def test_what_slurm_refuses_is_said_and_the_batch_stands(cluster: Path, wantui: 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--time", "soon"], "no time limit"), (["--sbatch", "x"], "KEY=VALUE"), (["--jobs", "0"], "--jobs")],
+    [(["--time", "soon"], "no time limit"), (["--sbatch", "=x"], "KEY=VALUE"), (["--jobs", "0"], "--jobs")],
 )
 def test_wrong_options_are_named(cluster: Path, wantui: Wantui, arguments: list[str], said: str) -> None:
     found = wantui("slurm", "-t", "a circle", *arguments)
@@ -133,23 +144,58 @@ def test_a_job_makes_its_share_and_says_what_could_not_be_made(folder: BatchFold
         DrainShare(folder.root, Share(1, 6))()
         assert read_manifest(folder).videos[0].state == "done"
         damaged = DrainShare(folder.root, Share(2, 6))
-        damaged._start = lambda state: type("Ended", (), {"poll": lambda self: 1})()  # type: ignore[assignment,return-value]
+        damaged._start = lambda _: subprocess.Popen(["false"])  # type: ignore[method-assign]
         with pytest.raises(RuntimeError, match="1 videos of share 2/6 were not made"):
             damaged()
     finally:
         signal.signal(signal.SIGTERM, handler)
 
 
+@pytest.mark.parametrize("state", ["RUNNING", "CANCELLED", "PENDING", ""])
+def test_a_preempted_job_is_put_back_unless_it_was_cancelled_or_is_back_already(
+    cluster: Path, folder: BatchFolder, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    (cluster / "squeue.txt").write_text(state)
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR2)}
+    put_back: list[int] = []
+    job = DrainShare(folder.root, Share(1, 6))
+
+    def preempt(_: Path) -> "subprocess.Popen[bytes]":
+        os.kill(os.getpid(), signal.SIGTERM)
+        return subprocess.Popen(["true"])
+
+    monkeypatch.setattr(job, "_start", preempt)
+    monkeypatch.setattr("wantui.engine.slurm.END_SECONDS", 0)
+    signal.signal(signal.SIGUSR2, lambda number, _: put_back.append(number))
+    try:
+        with pytest.raises(RuntimeError, match="were not made"):
+            job()
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+    assert bool(put_back) == (state == "RUNNING")
+
+
+def test_a_job_has_its_queue_on_a_local_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {"/tmp": "lustre", "/var/tmp": "ext4"}
+    monkeypatch.setattr("wantui.engine.slurm.file_system", lambda path: kinds.get(str(path), "nfs4"))
+    assert str(_local_folder()) == "/var/tmp"
+    kinds["/var/tmp"] = "nfs"
+    with pytest.raises(RuntimeError, match="set TMPDIR"):
+        _local_folder()
+
+
 def test_a_job_near_its_limit_closes_its_video_at_a_checkpoint(folder: BatchFolder, tmp_path: Path) -> None:
     job = DrainShare(folder.root, Share(1, 6))
     job.engine = job._start(tmp_path)
-    log = folder.root / "slurm" / "share_1" / "engine.log"
-    while not (log.exists() and "worker-0" in log.read_text()):
+    checkpoint = folder.checkpoint(0, 1)
+    while not checkpoint.exists():
         assert job.engine.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.02)
     again = job.checkpoint()
     assert job.engine.poll() is not None
-    assert "engine ends" in log.read_text()
+    assert checkpoint.exists()
+    assert read_manifest(folder).videos[0].state == "queued"
     assert str(again.function.share) == "1/6"
     assert again.function.engine is None
 
@@ -168,8 +214,25 @@ def test_what_is_no_time_limit_is_refused(text: str) -> None:
         minutes_in(text)
 
 
-def test_an_array_has_no_more_jobs_than_videos() -> None:
-    assert [jobs_for(2, None), jobs_for(9, None), jobs_for(9, 6), jobs_for(3, 6)] == [2, 4, 6, 3]
+@pytest.mark.parametrize(
+    ("missing", "videos", "jobs", "largest"),
+    [
+        (range(9), 9, 4, 3),
+        (range(3), 3, 6, 1),
+        ([2, 10, 18, 26], 32, 4, 1),
+        ([2, 10, 18, 26], 32, 2, 2),
+        ([5], 8, 4, 1),
+    ],
+)
+def test_what_is_missing_is_dealt_out_to_no_more_jobs_than_asked_for(
+    missing: Sequence[int], videos: int, jobs: int, largest: int
+) -> None:
+    shares = shares_of(missing, videos, jobs)
+    dealt = [[index for index in missing if share.has(index)] for share in shares]
+    assert sorted(index for one in dealt for index in one) == list(missing)
+    assert len(shares) <= jobs
+    assert {share.count for share in shares} == {shares[0].count}
+    assert [0 < len(one) <= largest for one in dealt] == [True] * len(shares)
 
 
 def test_a_folder_whose_file_system_has_no_locks_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,9 @@ from wantui.cli.options import batch_options, plan, read_template, show_warnings
     metavar="BATCH_DIR",
     help="Only what is missing in this batch folder; template and config are optional then, and must agree.",
 )
-@click.option("--jobs", type=click.IntRange(1, 1000), help="Jobs of the array, each with a share of the videos.  [4]")
+@click.option(
+    "--jobs", type=click.IntRange(1, 1000), default=4, show_default=True, help="Each has a share of the videos."
+)
 @click.option("--at-once", type=click.IntRange(1), help="So many jobs run at a time, at most.")
 @click.option(
     "--time", "limit", default="4:00:00", show_default=True, help="Of each job: minutes, H:MM:SS, D-HH:MM:SS."
@@ -29,13 +31,13 @@ from wantui.cli.options import batch_options, plan, read_template, show_warnings
 @click.option("--qos", help="Quality of service.")
 @click.option("--constraint", help="Features of a node.")
 @click.option("--setup", multiple=True, metavar="COMMAND", help="Shell command before wantui; repeatable.")
-@click.option("--sbatch", multiple=True, metavar="KEY=VALUE", help="Any other option of sbatch; repeatable.")
+@click.option("--sbatch", multiple=True, metavar="KEY[=VALUE]", help="Any other option of sbatch; repeatable.")
 def command(
     config: str | None,
     template: str | None,
     template_file: Path | None,
     resume: Path | None,
-    jobs: int | None,
+    jobs: int,
     at_once: int | None,
     limit: str,
     gpus: int,
@@ -57,7 +59,7 @@ def command(
     from wantui.cli.follow import shown_path
     from wantui.cli.run import open_batch
     from wantui.engine.enqueue import missing_videos, new_batch
-    from wantui.engine.slurm import Resources, check_slurm, jobs_for, minutes_in, submit
+    from wantui.engine.slurm import Resources, check_slurm, minutes_in, submit
 
     text = read_template(template, template_file)
     if text is None and resume is None:
@@ -78,21 +80,23 @@ def command(
         show_warnings(batch.warnings)
         folder, manifest = new_batch(batch)
     missing = len(missing_videos(folder, manifest))
-    count = jobs_for(missing, jobs)
     try:
-        submitted = submit(folder.root, count, resources)
+        submitted = submit(folder.root, jobs, resources)
     except Exception:
         if resume is None:
             click.echo(f"the batch stands in {shown_path(folder.root)}; submit it by --resume", err=True)
         raise
     array = submitted[0].split("_")[0]
-    click.echo(f"{missing} videos in {count} jobs: {array}; logs in {shown_path(folder.root / 'slurm')}", err=True)
+    click.echo(
+        f"{missing} videos in {len(submitted)} jobs: {array}; logs in {shown_path(folder.root / 'slurm')}", err=True
+    )
     click.echo(f"look at it with\n  squeue -j {array}\n  wantui library show {shown_path(folder.root)}", err=True)
     click.echo(shown_path(folder.root))
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(text: str) -> tuple[str, str | bool]:
     key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise click.UsageError(f"--sbatch: {text!r} is not KEY=VALUE")
-    return key.lstrip("-"), value
+    key = key.strip().lstrip("-")
+    if not key:
+        raise click.UsageError(f"--sbatch: {text!r} is neither KEY=VALUE nor the KEY of a flag")
+    return key, value if equals else True

@@ -1,6 +1,7 @@
 """The end of a video: its files become whole on a thread while the next one is made, then its entry says so."""
 
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,16 @@ class Ending:
     began: float
     """By the monotonic clock."""
     files_done: "Future[MadeVideo]"
+
+    def wait(self) -> MadeVideo:
+        """What was made, once its files are whole.
+
+        Raises:
+            Exception: they could not be written.
+        """
+        while True:
+            with suppress(KeyboardInterrupt):  # meant for a step, and the next one asks what is wished
+                return self.files_done.result()
 
 
 def enter(entry: VideoEntry, folder: BatchFolder, ending: Ending, made: MadeVideo) -> None:

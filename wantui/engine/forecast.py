@@ -44,7 +44,9 @@ class Forecast:
         per_video = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", self.past, measured).value
         if per_video is None:
             return Left(None, None)
-        workers = max(1, len(running), sum(1 for name in devices if name.startswith("cuda:")))
+        workers = max(
+            1, len({video.worker for video in running}), sum(1 for name in devices if name.startswith("cuda:"))
+        )
         workers = 1 if batch.device.startswith("cuda:") else max(1, min(workers, batch.unfinished))
         done = sum(video.step / max(1, video.steps) for video in running if video.batch == batch.id)
         return Left((batch.unfinished - done) * per_video / workers, per_video)

@@ -11,6 +11,8 @@ from wantui.storage.files import discard, video_files
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry, read_manifest, write_manifest
 
+LOCK = ".lock"
+
 
 @dataclass
 class Record:
@@ -120,12 +122,11 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _lock(folder: Path) -> int | None:
     """A descriptor that holds a folder's lock until it is closed; None where the file system has none."""
-    # NFS locks only what is open for writing, which no directory is.
-    for path, flags in ((folder, os.O_RDONLY), (folder / ".lock", os.O_RDWR | os.O_CREAT)):
-        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            return descriptor
-        except OSError:
-            os.close(descriptor)
-    return None
+    # A file that is open for writing: of a directory, network file systems give locks that hold on one machine only.
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
+    except OSError:
+        os.close(descriptor)
+        return None

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from wantui.engine.enqueue import Share, missing_videos
 from wantui.engine.record import can_lock
 from wantui.errors import UserError
+from wantui.queue.place import NETWORK_FILE_SYSTEMS, file_system
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 
@@ -58,7 +61,7 @@ class Resources:
     """So many jobs run at a time, at most."""
     setup: tuple[str, ...] = ()
     """Shell commands before wantui."""
-    others: tuple[tuple[str, str], ...] = ()
+    others: tuple[tuple[str, str | bool], ...] = ()
     """Any other options of sbatch."""
 
 
@@ -81,12 +84,11 @@ class DrainShare:
             RuntimeError: not all of it could be made.
         """
         signal.signal(signal.SIGTERM, self._preempt)
-        with tempfile.TemporaryDirectory(prefix="wantui-") as state:
+        with tempfile.TemporaryDirectory(prefix="wantui-", dir=_local_folder()) as state:
             self.engine = self._start(Path(state))
-            while self.engine.poll() is None:
-                time.sleep(POLL_SECONDS)
+            _wait(self.engine)
         left = [video for _, video in missing_videos(BatchFolder(self.folder), self._manifest(), self.share)]
-        if self.preempted and any(video.state != "failed" for video in left):
+        if self.preempted and any(video.state != "failed" for video in left) and _is_running():
             self._put_back()
         if left:
             raise RuntimeError(
@@ -98,11 +100,10 @@ class DrainShare:
         from submitit.helpers import DelayedSubmission
 
         engine = self.engine
-        if engine is not None and engine.poll() is None:
-            if not self.preempted:  # else it has been told already, and would take a second time for an order
-                engine.send_signal(signal.SIGTERM)
-            while engine.poll() is None:
-                time.sleep(POLL_SECONDS)
+        if engine is not None:
+            if not self.preempted and not _has_ended(engine):  # a second one would be an order to end at once
+                os.kill(engine.pid, signal.SIGTERM)
+            _wait(engine)
         return DelayedSubmission(DrainShare(self.folder, self.share))
 
     def _start(self, state: Path) -> "subprocess.Popen[bytes]":
@@ -132,6 +133,40 @@ class DrainShare:
         return self.folder / "slurm" / f"share_{self.share.number}"
 
 
+def _has_ended(engine: "subprocess.Popen[bytes]") -> bool:
+    """As `Popen.poll`, which never sees the end when a signal's handler calls it in the middle of itself."""
+    try:
+        return os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def _wait(engine: "subprocess.Popen[bytes]") -> None:
+    while not _has_ended(engine):
+        time.sleep(POLL_SECONDS)
+
+
+def _is_running() -> bool:
+    """Whether Slurm still calls this job running: not where a user has cancelled it, or Slurm has put it back."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    command = ["squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={job}"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    return found.returncode == 0 and found.stdout.strip() == "RUNNING"
+
+
+def _local_folder() -> Path:
+    """Where a queue can lie: SQLite's log does not work over a network, and jobs must not share one.
+
+    Raises:
+        RuntimeError: no folder for temporary files is on a local disk.
+    """
+    tried = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
+    for folder in tried:
+        if os.access(folder, os.W_OK) and file_system(folder) not in NETWORK_FILE_SYSTEMS:
+            return folder
+    raise RuntimeError(f"none of {', '.join(map(str, tried))} is on a local disk; set TMPDIR to a folder that is")
+
+
 def check_slurm() -> None:
     """Before anything is written.
 
@@ -147,13 +182,18 @@ def check_slurm() -> None:
 def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
     """Submit an array over what is missing of a batch; returns the ids of its jobs.
 
+    Args:
+        jobs: there will be no more; fewer, where less is missing.
+
     Raises:
         NoSlurm: Slurm is not here, refuses, or an earlier array over this batch has not ended.
         UserError: nothing is missing, or the folder's file system has no locks.
     """
     folder = folder.resolve()
     check_slurm()
-    if not missing_videos(BatchFolder(folder), read_manifest(BatchFolder(folder))):
+    manifest = read_manifest(BatchFolder(folder))
+    missing = [index for index, _ in missing_videos(BatchFolder(folder), manifest)]
+    if not missing:
         raise UserError(f"nothing is missing of {folder}")
     if alive := _alive(folder / "slurm"):
         raise NoSlurm(
@@ -170,7 +210,7 @@ def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
 
     executor = SlurmExecutor(folder / "slurm", max_num_timeout=TIMES)
     executor.update_parameters(**_parameters(folder, resources))
-    shares = [DrainShare(folder, Share(number, jobs)) for number in range(1, jobs + 1)]
+    shares = [DrainShare(folder, share) for share in shares_of(missing, len(manifest.videos), jobs)]
     try:
         with executor.batch():
             submitted = [executor.submit(share) for share in shares]
@@ -238,6 +278,19 @@ def minutes_in(text: str) -> int:
     return total
 
 
-def jobs_for(videos: int, asked: int | None) -> int:
-    """How many jobs an array has: no more than there are videos, four where nothing is asked for."""
-    return max(1, min(videos, asked or 4))
+def shares_of(missing: Sequence[int], videos: int, jobs: int) -> list[Share]:
+    """Shares of a batch that hold all that is missing: no more than there are to be jobs, the largest one small.
+
+    Args:
+        missing: places in the batch, from 0. videos: in the whole batch.
+    """
+    best: list[Share] = []
+    least = len(missing) + 1
+    for count in range(min(jobs, videos), videos + 1):
+        sizes = Counter(index % count for index in missing)
+        if len(sizes) <= jobs and max(sizes.values()) < least:
+            least = max(sizes.values())
+            best = [Share(number + 1, count) for number in sorted(sizes)]
+        if least == -(-len(missing) // jobs):
+            break
+    return best

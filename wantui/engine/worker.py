@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from wantui.engine.ending import Ending, enter
-from wantui.engine.logs import close_log, open_log
+from wantui.engine.logs import close_log, is_open, open_log
 from wantui.engine.measured import known
 from wantui.engine.pipelines import Loaded, check_weights, load_for, plan_for
 from wantui.engine.record import Record, close_entry, entry_of, is_made
@@ -120,20 +120,28 @@ class Worker:
         Raises:
             Unavailable: the queue cannot be written now; the video will be decoded again.
         """
-        if self.ending is not None:
-            ending, self.ending = self.ending, None
+        ending, self.ending = self.ending, None
+        self._settle(ending)
+
+    def _settle(self, ending: Ending | None) -> None:
+        if ending is not None:
             self._work_on(ending.claim, partial(self._record, ending))
 
     def _work_on(self, claim: Claim, make: Callable[[Claim, BatchFolder, logging.Logger], None]) -> None:
         """Do what is to be done for a video; whatever goes wrong leaves it in the state that says so."""
-        folder = BatchFolder(claim.folder)
-        log = open_log(f"batch.{claim.batch}", folder.log) if folder.root.is_dir() else self.log
+        folder, name = BatchFolder(claim.folder), f"batch.{claim.batch}"
+        held = is_open(name)  # by the video that is being made, while the one before it is settled
+        log = self.log
+        if held:
+            log = logging.getLogger(f"wantui.{name}")
+        elif folder.root.is_dir():
+            log = open_log(name, folder.log)
         try:
             self._guarded(claim, folder, log, make)
         except LostClaim as error:
             self.log.warning("%s", error)
         finally:
-            if log is not self.log:
+            if log is not self.log and not held:
                 close_log(log)
 
     def _guarded(
@@ -238,21 +246,26 @@ class Worker:
                         log.warning("%s starts again: its checkpoint does not serve: %s", claim.title, reason)
                         self.queue.tell("started again", claim.batch, claim.video, reason=reason, title=claim.title)
                     case Handed(finish):
-                        self.settle()
-                        self.ending = Ending(
-                            claim,
-                            files,
-                            record,
-                            self.chosen,
-                            foretold,
-                            device_of(pipeline).type,
-                            median(step_seconds) if step_seconds else None,
-                            began,
-                            self.finisher.submit(finish),
+                        before, self.ending = (
+                            self.ending,
+                            Ending(
+                                claim,
+                                files,
+                                record,
+                                self.chosen,
+                                foretold,
+                                device_of(pipeline).type,
+                                median(step_seconds) if step_seconds else None,
+                                began,
+                                self.finisher.submit(finish),
+                            ),
                         )
+                        self._settle(before)
+                        if claim.attempt > 1:  # had its end been what a worker died of, it would be blamed alone now
+                            self.settle()
 
     def _record(self, ending: "Ending", claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
-        made = ending.files_done.result()
+        made = ending.wait()
         self.queue.check(claim)
         ending.record.change(claim.number, partial(enter, folder=folder, ending=ending, made=made))
         discard(ending.files)
@@ -275,6 +288,10 @@ class Worker:
 
     def _wait_for_queue(self, error: Exception) -> None:
         """Until the queue can be written again; then give back what we were making, to go on from where it is."""
+        ending, self.ending = self.ending, None
+        if ending is not None:  # its files must not change under whoever makes it again
+            with suppress(Exception):
+                ending.wait()
         while not self.stopping:
             self.log.warning("the queue cannot be used now: %s", error)
             time.sleep(QUEUE_SECONDS)
@@ -292,6 +309,7 @@ class Worker:
         wanted = (*model, claim.batch, claim.rung, recipe.width, recipe.height, recipe.frames, asked)
         if self.loaded is not None and wanted == self.loaded_for:
             return self.loaded
+        self.settle()  # loading may take long, and what is being ended may hold parts of what is loaded now
         if self.loaded is not None and self.loaded_for[: len(model)] != model:
             self._unload()
         check_weights(recipe)

@@ -4,7 +4,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -76,38 +76,38 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     free_memory()
     streamed = (0.0, 0.0)
     if device.type == "cuda":
-        streamed = _streaming(device, blocks)
-        tell(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e-9 / streamed[1]:.1f} GB/s")
+        streamed = _streaming(device)
+        tell(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
     return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed)
 
 
 @torch.no_grad()
-def _streaming(device: torch.device, blocks: Sequence[Block]) -> tuple[float, float]:
+def _streaming(device: torch.device) -> tuple[float, float]:
     """Seconds that a block takes beside its work where it comes from the machine's memory, and those of a byte.
 
     The first from blocks that work for longer than they take to come, the second from blocks that hardly work.
     """
     (heads, feed_forward, _), (more_heads, more_feed_forward, _) = WIDTHS
-    most = max((block for block in blocks if block.dim == 128 * heads), key=lambda block: block.tokens)
-    grid = max(GRIDS, key=math.prod)
-    beside = max(0.0, _streamed(heads, feed_forward, grid, device)[0] - most.seconds)
-    seconds, size = _streamed(more_heads, more_feed_forward, (1, 16, 16), device)
-    return beside, max(seconds - beside, 0.0) / size
+    there, coming, _ = _streamed(heads, feed_forward, max(GRIDS, key=math.prod), device)
+    beside = max(0.0, coming - there)
+    _, coming, size = _streamed(more_heads, more_feed_forward, (1, 16, 16), device)
+    return beside, max(coming - beside, 0.0) / size
 
 
-def _streamed(heads: int, feed_forward: int, grid: tuple[int, ...], device: torch.device) -> tuple[float, int]:
-    """Seconds and bytes of a block that comes from the machine's memory."""
-    transformer = random_transformer(heads, feed_forward, STREAMED, device, torch.bfloat16).to("cpu")
+def _streamed(heads: int, feed_forward: int, grid: tuple[int, ...], device: torch.device) -> tuple[float, float, int]:
+    """Seconds of a block that is there, and of one that comes from the machine's memory, not compiled; its bytes."""
+    transformer = random_transformer(heads, feed_forward, STREAMED, device, torch.bfloat16)
     size = sum(p.numel() * p.element_size() for p in transformer.blocks[0].parameters())
-    stream_blocks(transformer, device)
     latents = torch.randn(1, 16, *grid, device=device, dtype=torch.bfloat16)
     text = torch.randn(1, 512, 4096, device=device, dtype=torch.bfloat16)
     run = partial(transformer, latents, torch.tensor([500.0], device=device), text)
+    there = _seconds(run, device) / STREAMED
+    stream_blocks(transformer.to("cpu"), device)
     run()  # diffusers learns the order in which blocks come
-    seconds = _seconds(run, device) / STREAMED
+    coming = _seconds(run, device) / STREAMED
     del transformer, run
     free_memory()
-    return seconds, size
+    return there, coming, size
 
 
 def _seconds(run: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:

@@ -108,8 +108,13 @@ def load_pipeline(
     Raises:
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
     """
-    pipeline = load_parts(model, revision, dtype, {"text_encoder": None} if plan.encodes_first else {})
     compiles = device.type == "cuda" and is_compiled(plan, speed, weights)
+    if compiles and (missing := what_compiling_misses()):
+        raise LoadError(
+            f"model_settings.speed: {speed} compiles the model's blocks, and {missing}. Install it, or choose "
+            "model_settings.speed: plain"
+        )
+    pipeline = load_parts(model, revision, dtype, {"text_encoder": None} if plan.encodes_first else {})
     try:
         if weights == "float8":
             for transformer in (pipeline.transformer, pipeline.transformer_2):
@@ -117,11 +122,6 @@ def load_pipeline(
                     transformer.enable_layerwise_casting(torch.float8_e4m3fn, getattr(torch, dtype))
         place(pipeline, device, plan)
         self_check(pipeline)
-        if compiles and (missing := what_compiling_misses()):
-            raise LoadError(
-                f"model_settings.speed: {speed} compiles the model's blocks, and {missing}. Install it, or choose "
-                "model_settings.speed: plain"
-            )
         speed_up(pipeline, speed, compiles)
     except torch.OutOfMemoryError as error:
         size = sum(

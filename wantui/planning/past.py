@@ -70,19 +70,21 @@ def estimate_seconds(
     device: str,
     past: Sequence[PastVideo],
     throughput: Throughput | None = None,
-    plan: MemoryPlan = RESIDENT,
+    plan: MemoryPlan | None = None,
 ) -> Figure:
     """Seconds for one video of a recipe on a kind of device (cpu or cuda), its model being loaded.
 
     Args:
         throughput: of the device, where it was measured; for what was not made here yet.
-        plan: where the blocks come from decides how long they take.
+        plan: where the blocks come from decides how long they take; where it is not known yet, all videos count.
     """
-    here = [video for video in past if video.device == device and _place(video.memory_plan) == plan.transformer]
+    here = [video for video in past if video.device == device]
+    if plan is not None:
+        here = [video for video in here if _comes(_plan(video.memory_plan)) == _comes(plan)]
     alike = [video for video in here if _work(video.recipe) == _work(recipe)]
     if not alike:
         if throughput is not None and device == "cuda":
-            return _by_throughput(recipe, throughput, plan)
+            return _by_throughput(recipe, throughput, plan or RESIDENT)
         return _scaled(recipe, here)
     step = median(video.step_seconds for video in alike)
     decode = median(video.decode_seconds for video in alike)
@@ -90,9 +92,14 @@ def estimate_seconds(
     return Figure(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
 
 
-def _place(plan: str) -> str:
-    """Where a transformer is by the plan of this name; an older version had no names."""
-    return plan_named(plan).transformer if plan in PLAN_NAMES else RESIDENT.transformer
+def _plan(name: str) -> MemoryPlan:
+    """The plan of a name; an older version had no names."""
+    return plan_named(name) if name in PLAN_NAMES else RESIDENT
+
+
+def _comes(plan: MemoryPlan) -> str:
+    """Where a block is when its turn comes."""
+    return "there" if plan.transformer in ("resident", "parked") else plan.transformer
 
 
 def _by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> Figure:
