@@ -14,6 +14,7 @@ from wantui.gpu.sampler import GpuState, Sample
 from wantui.models.catalogue import NANO
 from wantui.planning import estimate_seconds, outline_batch, past_videos
 from wantui.planning.arithmetic import forward_flops
+from wantui.planning.memory import RESIDENT, plan_named
 from wantui.planning.past import measured_peak
 from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo
@@ -144,3 +145,11 @@ def test_one_last_video_takes_its_own_time_however_many_gpus_there_are(tmp_path:
         row = queue.batch(number)
         assert row is not None
         assert forecast.left(row, [], devices).seconds == pytest.approx(videos * 2.5)
+
+
+def test_where_the_plan_is_not_known_yet_videos_of_all_plans_count() -> None:
+    streamed, parked = past({"memory_plan": "streamed blocks"}), past({"memory_plan": "one part at a time"})
+    assert estimate_seconds(RECIPE, "cpu", streamed).value is not None
+    assert estimate_seconds(RECIPE, "cpu", streamed, plan=RESIDENT).value is None
+    assert estimate_seconds(RECIPE, "cpu", streamed, plan=plan_named("streamed blocks")).value is not None
+    assert estimate_seconds(RECIPE, "cpu", parked, plan=RESIDENT).value is not None  # which works as fast

@@ -162,6 +162,14 @@ def test_a_video_that_killed_two_workers_fails_and_the_next_is_made(queue: Queue
     assert claim(queue).number == 1
 
 
+def test_of_two_videos_of_a_dead_worker_only_the_one_begun_last_is_blamed(queue: Queue) -> None:
+    add(queue, "kiss", 3)
+    for expected in ("interrupted", "failed"):
+        ending, made = claim(queue), claim(queue)
+        taken = {video.id: video.state for video in queue.take_back("w", "signal SIGKILL", blame=True)}
+        assert taken == {ending.video: "interrupted", made.video: expected}
+
+
 def test_a_worker_that_was_killed_on_purpose_is_not_held_against_its_video(queue: Queue) -> None:
     batch = add(queue, "a")
     for _ in range(3):

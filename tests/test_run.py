@@ -224,6 +224,12 @@ def test_json_lines_tell_every_event(wantui: Wantui, small: list[str]) -> None:
     assert told.index(("started", 2)) < told.index(("done", 1))  # its files are ended while the next one is made
 
 
+def test_the_log_of_a_batch_tells_of_every_video_to_its_end(wantui: Wantui, small: list[str]) -> None:
+    folder = batch(wantui("run", "-t", "a circle", "--videos-per-variation", 3, *small))
+    lines = folder.log.read_text().splitlines()
+    assert [sum(f"seed {seed} done in" in line for line in lines) for seed in (42, 43, 44)] == [1, 1, 1]
+
+
 def test_without_a_template_run_says_what_to_give(wantui: Wantui) -> None:
     result = wantui("run")
     assert result.code == 2

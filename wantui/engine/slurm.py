@@ -117,7 +117,7 @@ class DrainShare:
             signal.signal(ours, before)
 
     def _preempt(self, *_: object) -> None:
-        log.warning("this job is preempted; share %s goes on from its checkpoint later", self.share)
+        log.warning("told to end: the video of share %s is closed at a checkpoint", self.share)
         self.preempted = True
 
     def _put_back(self) -> None:
