@@ -18,7 +18,7 @@ from wantui.analysis.attention import over_steps, overlap, word_curves
 from wantui.analysis.compare import compare
 from wantui.analysis.groups import CannotCompare, describe, group_videos, groupings
 from wantui.analysis.overlay import latent_frame, overlaid
-from wantui.analysis.products import HeldStates, gram_of
+from wantui.analysis.products import HeldStates, gram_of, in_memory
 from wantui.analysis.read import comparable, read_batch
 from wantui.analysis.trajectory import trajectory
 from wantui.analysis.video import Video
@@ -222,7 +222,7 @@ def test_a_gram_matrix_made_in_blocks_is_the_whole_one(monkeypatch: pytest.Monke
             monkeypatch.setattr(products, "HELD_BYTES", 4 * 200 * rows)
             held = HeldStates()
             with ThreadPoolExecutor(3) as threads:
-                found = threads.map(lambda _, held=held: gram_of(states, 7, 200, held), range(6))
+                found = threads.map(lambda _, held=held: gram_of(in_memory(states), 7, 200, held), range(6))
                 assert all(gram == pytest.approx(flat @ flat.T, rel=1e-12) for gram in found)
             assert len(held.free) == len(held.values)
 
@@ -232,9 +232,9 @@ def test_a_state_that_cannot_be_read_keeps_no_memory_from_the_videos_after_it(mo
     monkeypatch.setattr(products, "HELD_BYTES", 4 * 20 * 6)
     held = HeldStates()
     with pytest.raises(ValueError, match="broadcast"):
-        gram_of([*states[:4], states[0][:3]], 5, 20, held)
+        gram_of(in_memory([*states[:4], states[0][:3]]), 5, 20, held)
     flat = np.stack(states).astype(np.float64)
-    assert gram_of(states, 5, 20, held) == pytest.approx(flat @ flat.T, rel=1e-12)
+    assert gram_of(in_memory(states), 5, 20, held) == pytest.approx(flat @ flat.T, rel=1e-12)
 
 
 # Attention.

@@ -22,6 +22,7 @@ from wantui.storage.latents import TrajectoryWriter
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, read_manifest, start_folder, write_manifest
 from wantui.storage.mp4 import FRAMES_WAITING, ClipError, ClipWriter, read_frames, read_tags, write_mp4
+from wantui.storage.states import StoredStates
 
 
 def moving_bar(count: int, height: int = 32, width: int = 48) -> list[np.ndarray]:
@@ -293,3 +294,37 @@ def test_the_same_frames_give_the_same_file() -> None:
         write_mp4(Path("again.mp4"), frames, 8, 9, {"title": "x"})
         digests.add(hashlib.sha256(Path("again.mp4").read_bytes()).hexdigest())
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "compressed", "from_files"),
+    [("float32", False, True), ("float32", True, False), ("float16", False, False)],
+)
+def test_states_are_read_from_their_files_where_these_are_plain(
+    tmp_path: Path, dtype: str, compressed: bool, from_files: bool
+) -> None:
+    wanted = np.random.default_rng(0).standard_normal((5, 2, 3, 4, 4)).astype(dtype)
+    compressors = "auto" if compressed else None
+    group = zarr.open_group(tmp_path / "v.zarr", mode="w")
+    array = group.create_array(
+        "latents", shape=wanted.shape, chunks=(1, *wanted.shape[1:]), dtype=dtype, compressors=compressors
+    )
+    array[:4] = wanted[:4]  # the last one is as if it had never been written
+    wanted[4] = 0
+    states = StoredStates(zarr.open_group(tmp_path / "v.zarr", mode="r")["latents"])
+    assert (states.folder is not None) == from_files
+    found = np.full((5, states.dimension), np.nan, dtype=np.float32)
+    states.read(range(1, 5), list(found[1:]))
+    assert np.array_equal(found[1:], wanted[1:].reshape(4, -1).astype(np.float32))
+    assert np.isnan(found[0]).all()
+
+
+def test_a_state_whose_file_was_cut_short_is_an_error(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "v.zarr", mode="w")
+    array = group.create_array("latents", shape=(2, 1, 1, 4, 4), chunks=(1, 1, 1, 4, 4), dtype="f4", compressors=None)
+    array[:] = 1
+    (file,) = (tmp_path / "v.zarr" / "latents" / "c" / "1").rglob("0/0/0/0")
+    file.write_bytes(file.read_bytes()[:-4])
+    rows = list(np.zeros((2, 16), dtype=np.float32))
+    with pytest.raises(Exception, match=r"buffer|size|shape|bytes"):
+        StoredStates(array).read(range(2), rows)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.products import HeldStates, gram_of
+from wantui.analysis.products import HeldStates, gram_of, in_memory
 from wantui.analysis.trajectory import NoGeometry, Trajectory, trajectory
 from wantui.analysis.video import Video
 
@@ -59,7 +59,7 @@ def _older_trajectory(directory: Path) -> tuple[Trajectory, tuple[int, ...]]:
         sigmas = list(np.linspace(1 - 1 / len(files), 0, len(files)))
     shape = loaded[0].shape
     dimension = int(np.prod(shape))
-    gram = gram_of(loaded, len(loaded), dimension, HeldStates())
+    gram = gram_of(in_memory(loaded), len(loaded), dimension, HeldStates())
     return trajectory(gram, np.array(sigmas, dtype=np.float64), dimension), shape
 
 

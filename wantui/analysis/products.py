@@ -1,6 +1,6 @@
 """Inner products of stored states, in float64, with a bounded part of them in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Condition, Lock
 from typing import Any
 
@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.trajectory import Floats
+from wantui.storage.states import Row
 
-HELD_BYTES = 9 << 26
+HELD_BYTES = 13 << 26
 """Of states in float32 that are held at a time, of all videos together."""
 CHUNK = 1 << 13
 """Values of each state that are multiplied at a time; so many stay in a processor's caches."""
@@ -51,13 +52,27 @@ class HeldStates:
             self.changed.notify_all()
 
 
-def gram_of(states: Any, n: int, dimension: int, held: HeldStates) -> Floats:
+Read = Callable[[range, Sequence[Row]], None]
+"""Writes some states into rows of [dimension] float32."""
+
+
+def in_memory(states: Any) -> Read:
+    """Of states that are there: states[i:j] are some of them."""
+
+    def read(which: range, rows: Sequence[Row]) -> None:
+        for row, state in zip(rows, states[which.start : which.stop], strict=True):
+            row[:] = np.asarray(state).ravel()
+
+    return read
+
+
+def gram_of(read: Read, n: int, dimension: int, held: HeldStates) -> Floats:
     """Inner products of n stored states, [n, n] float64; several threads may call it with the same `held`.
 
     A video with more states than fit is read more than once.
 
-    Args:
-        states: states[i:j] are some of them, [j - i, ...], with `dimension` values each.
+    Raises:
+        Exception: of `read`.
     """
     gram = np.zeros((n, n))
     rows: list[int] = []
@@ -67,7 +82,7 @@ def gram_of(states: Any, n: int, dimension: int, held: HeldStates) -> Floats:
             fit = len(held.values)
             several = n if n <= fit else max(1, fit - PART)
             for first in range(0, n, several):
-                _read(states, range(first, min(first + several, n)), held, rows)
+                _read(read, range(first, min(first + several, n)), held, rows)
                 if several == n:
                     break
                 stop = first + len(rows)
@@ -75,7 +90,7 @@ def gram_of(states: Any, n: int, dimension: int, held: HeldStates) -> Floats:
                 for start in range(stop, n, fit - several):
                     passing: list[int] = []
                     try:
-                        _read(states, range(start, min(start + fit - several, n)), held, passing)
+                        _read(read, range(start, min(start + fit - several, n)), held, passing)
                         products = _products(held.values, rows, passing)
                     finally:
                         held.give_back(passing)
@@ -90,12 +105,13 @@ def gram_of(states: Any, n: int, dimension: int, held: HeldStates) -> Floats:
     return gram
 
 
-def _read(states: Any, which: range, held: HeldStates, rows: list[int]) -> None:
+def _read(read: Read, which: range, held: HeldStates, rows: list[int]) -> None:
     """Read states, and say in `rows` where each of them is."""
     for start in range(which.start, which.stop, AT_ONCE):
-        for state in np.asarray(states[start : min(start + AT_ONCE, which.stop)]):
+        some = range(start, min(start + AT_ONCE, which.stop))
+        for _ in some:
             rows.append(held.take())
-            held.values[rows[-1]] = state.ravel()
+        read(some, [held.values[row] for row in rows[-len(some) :]])
 
 
 def _products(values: NDArray[np.float32], left: Sequence[int], right: Sequence[int]) -> Floats:

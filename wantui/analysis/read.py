@@ -20,6 +20,7 @@ from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.storage.states import StoredStates
 
 SAME_FOR_ALL = ("model", "revision", "negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale",
                 "guidance_scale_2", "width", "height", "frames", "dtype", "weights")  # fmt: skip
@@ -108,9 +109,9 @@ def _stored(path: Path, held: HeldStates | None) -> tuple[Trajectory, int, Float
     if held is not None:
         if "latents" not in group:
             raise NoGeometry("its latents are not stored, only what was derived from them")
-        latents = group["latents"]
-        gram = gram_of(latents, latents.shape[0], dimension, held)
-        chosen = np.asarray(group["steps"][:]) if len(sigmas) != latents.shape[0] else slice(None)
+        states = StoredStates(group["latents"])
+        gram = gram_of(states.read, len(states), states.dimension, held)
+        chosen = np.asarray(group["steps"][:]) if len(sigmas) != len(states) else slice(None)
         return trajectory(gram, sigmas[chosen], dimension), dimension, None
     power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
     return trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, power
