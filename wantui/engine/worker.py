@@ -246,25 +246,23 @@ class Worker:
                         log.warning("%s starts again: its checkpoint does not serve: %s", claim.title, reason)
                         self.queue.tell("started again", claim.batch, claim.video, reason=reason, title=claim.title)
                     case Handed(finish):
-                        before, self.ending = (
-                            self.ending,
-                            Ending(
-                                claim,
-                                files,
-                                record,
-                                self.chosen,
-                                foretold,
-                                device_of(pipeline).type,
-                                median(step_seconds) if step_seconds else None,
-                                began,
-                                self.finisher.submit(finish),
-                            ),
+                        ending = Ending(
+                            claim,
+                            files,
+                            record,
+                            self.chosen,
+                            foretold,
+                            device_of(pipeline).type,
+                            median(step_seconds) if step_seconds else None,
+                            began,
+                            self.finisher.submit(finish),
                         )
+                        before, self.ending = self.ending, ending
                         self._settle(before)
                         if claim.attempt > 1:  # had its end been what a worker died of, it would be blamed alone now
                             self.settle()
 
-    def _record(self, ending: "Ending", claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
+    def _record(self, ending: Ending, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
         made = ending.wait()
         self.queue.check(claim)
         ending.record.change(claim.number, partial(enter, folder=folder, ending=ending, made=made))
