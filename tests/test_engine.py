@@ -187,6 +187,44 @@ def test_a_video_that_kills_its_worker_twice_fails_and_the_others_are_made(start
     assert not [p for p in (machine.root / "batch").rglob("*") if p.suffix in (".partial", ".checkpoint")]
 
 
+SLOW_END = """
+import sys, time
+if "wantui.engine.worker" in " ".join(sys.orig_argv):
+    import wantui.storage.mp4 as mp4
+    real = mp4.ClipWriter.finish
+    def slow(self):
+        time.sleep(2)
+        real(self)
+    mp4.ClipWriter.finish = slow
+"""
+
+
+def test_a_video_whose_files_are_being_ended_is_recorded_when_the_engine_stops(
+    start: Start, tiny_batch: list[str]
+) -> None:
+    machine = start(SLOW_END)
+    machine.call(*batch(tiny_batch, 2), "--detach")
+    machine.until(lambda: len(machine.queue.running()) == 2)  # one is ended, and one is made
+    machine.call("engine", "stop")
+    assert [video.state for video in machine.queue.videos(1)] == ["done", "queued"]
+    machine.call("engine", "run", "--drain")
+    assert [video.state for video in manifest_of(machine.root / "batch").videos] == ["done", "done"]
+    machine.call(*batch(tiny_batch, 2, "undisturbed"))
+    assert_equal_to_the_bit(machine.root / "batch", machine.root / "undisturbed")
+
+
+def test_a_worker_killed_while_it_ends_a_video_and_makes_another_loses_neither(
+    start: Start, tiny_batch: list[str]
+) -> None:
+    machine = start(SLOW_END)
+    machine.call(*batch(tiny_batch, 2), "--detach")
+    machine.until(lambda: len(machine.queue.running()) == 2)
+    kill(machine.workers()[0])
+    machine.until(machine.ended)
+    assert [video.state for video in manifest_of(machine.root / "batch").videos] == ["done", "done"]
+    assert not [p for p in (machine.root / "batch").rglob("*") if p.suffix in (".partial", ".checkpoint")]
+
+
 BROKEN = """
 import os, sys
 if "wantui.engine.worker" in " ".join(sys.orig_argv):

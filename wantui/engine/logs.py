@@ -8,11 +8,6 @@ MEGABYTES, KEPT = 10, 3
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
-def is_open(name: str) -> bool:
-    """Whether somebody has a log of this name open."""
-    return bool(logging.getLogger(f"wantui.{name}").handlers)
-
-
 def open_log(name: str, path: Path) -> logging.Logger:
     """A logger that writes to one file and nowhere else. A file that cannot be written is done without."""
     logger = logging.getLogger(f"wantui.{name}")

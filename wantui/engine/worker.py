@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from wantui.engine.ending import Ending, enter
-from wantui.engine.logs import close_log, is_open, open_log
+from wantui.engine.logs import close_log, open_log
 from wantui.engine.measured import known
 from wantui.engine.pipelines import Loaded, check_weights, load_for, plan_for
 from wantui.engine.record import Record, close_entry, entry_of, is_made
@@ -80,6 +80,8 @@ class Worker:
         self.ending: Ending | None = None
         """The video whose files are being ended while the next one is made."""
         self.records: dict[Path, Record] = {}
+        self.open_logs: dict[str, logging.Logger] = {}
+        """Of batches, by their names."""
         self.stopping = False
 
     def run(self) -> None:
@@ -130,19 +132,17 @@ class Worker:
     def _work_on(self, claim: Claim, make: Callable[[Claim, BatchFolder, logging.Logger], None]) -> None:
         """Do what is to be done for a video; whatever goes wrong leaves it in the state that says so."""
         folder, name = BatchFolder(claim.folder), f"batch.{claim.batch}"
-        held = is_open(name)  # by the video that is being made, while the one before it is settled
-        log = self.log
-        if held:
-            log = logging.getLogger(f"wantui.{name}")
-        elif folder.root.is_dir():
-            log = open_log(name, folder.log)
+        log = self.open_logs.get(name)  # of the video that is being made, while the one before it is settled
+        opened = log is None and folder.root.is_dir()
+        if opened:
+            log = self.open_logs[name] = open_log(name, folder.log)
         try:
-            self._guarded(claim, folder, log, make)
+            self._guarded(claim, folder, log or self.log, make)
         except LostClaim as error:
             self.log.warning("%s", error)
         finally:
-            if log is not self.log and not held:
-                close_log(log)
+            if opened:
+                close_log(self.open_logs.pop(name))
 
     def _guarded(
         self,
