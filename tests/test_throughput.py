@@ -1,6 +1,8 @@
 """The throughput model: fitted to blocks whose times are known, kept on disk, and used where nothing was made yet."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,6 +121,19 @@ def test_tiles_are_decoded_with_what_they_share() -> None:
     recipe = recipe_for(NANO).model_copy(update={"width": 832, "height": 480, "frames": 81})
     ratio = fitted().decode_seconds(model, recipe, tiled) / fitted().decode_seconds(model, recipe)
     assert ratio == pytest.approx(1088 * 608 / (832 * 480))
+
+
+def test_what_streaming_adds_is_told_from_the_work_of_the_same_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(transformer: Any, _: torch.device) -> None:
+        for block in transformer.blocks:
+            block.register_forward_pre_hook(lambda *_: time.sleep(0.03))
+
+    monkeypatch.setattr(bench, "stream_blocks", slowly)
+    monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
+    monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
+    block, byte = bench._streaming(torch.device("cpu"))
+    assert block > 0.02
+    assert byte >= 0
 
 
 def test_a_machine_without_a_gpu_is_not_measured(wantui: Wantui) -> None:

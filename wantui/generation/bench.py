@@ -22,8 +22,8 @@ GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104), (9, 90, 160))
 """Latent frames, height and width."""
 DECODED = (480, 832)
 """Height and width of what the VAE decodes, in pixels."""
-STREAMED = 6
-"""So many blocks come from the machine's memory, one after the other."""
+STREAMED = (6, 3)
+"""So many blocks of each width come from the machine's memory, one after the other."""
 ROUNDS = 3
 
 
@@ -87,24 +87,26 @@ def _streaming(device: torch.device) -> tuple[float, float]:
 
     The first from blocks that work for longer than they take to come, the second from blocks that hardly work.
     """
-    (heads, feed_forward, _), (more_heads, more_feed_forward, _) = WIDTHS
-    there, coming, _ = _streamed(heads, feed_forward, max(GRIDS, key=math.prod), device)
+    (narrow, narrow_feed_forward, _), (wide, wide_feed_forward, _) = WIDTHS
+    there, coming, _ = _streamed(narrow, narrow_feed_forward, STREAMED[0], max(GRIDS, key=math.prod), device)
     beside = max(0.0, coming - there)
-    _, coming, size = _streamed(more_heads, more_feed_forward, (1, 16, 16), device)
+    _, coming, size = _streamed(wide, wide_feed_forward, STREAMED[1], (1, 16, 16), device)
     return beside, max(coming - beside, 0.0) / size
 
 
-def _streamed(heads: int, feed_forward: int, grid: tuple[int, ...], device: torch.device) -> tuple[float, float, int]:
+def _streamed(
+    heads: int, feed_forward: int, blocks: int, grid: tuple[int, ...], device: torch.device
+) -> tuple[float, float, int]:
     """Seconds of a block that is there, and of one that comes from the machine's memory, not compiled; its bytes."""
-    transformer = random_transformer(heads, feed_forward, STREAMED, device, torch.bfloat16)
+    transformer = random_transformer(heads, feed_forward, blocks, device, torch.bfloat16)
     size = sum(p.numel() * p.element_size() for p in transformer.blocks[0].parameters())
     latents = torch.randn(1, 16, *grid, device=device, dtype=torch.bfloat16)
     text = torch.randn(1, 512, 4096, device=device, dtype=torch.bfloat16)
     run = partial(transformer, latents, torch.tensor([500.0], device=device), text)
-    there = _seconds(run, device) / STREAMED
+    there = _seconds(run, device) / blocks
     stream_blocks(transformer.to("cpu"), device)
     run()  # diffusers learns the order in which blocks come
-    coming = _seconds(run, device) / STREAMED
+    coming = _seconds(run, device) / blocks
     del transformer, run
     free_memory()
     return there, coming, size
