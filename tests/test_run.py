@@ -13,7 +13,7 @@ import torch
 import zarr
 from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
 
-from wantui.engine import record
+from wantui.engine import record, warm
 from wantui.engine import worker as engine_worker
 from wantui.generation import make_video
 from wantui.models.catalogue import WanModel
@@ -161,14 +161,14 @@ def test_a_failed_video_does_not_stop_the_batch(
 def test_nan_in_the_latents_fails_the_video_by_step(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = engine_worker.load_for
+    real = warm.load_for
 
     def spoilt(*arguments: Any) -> Any:
         loaded = real(*arguments)
         loaded.pipeline.transformer.register_forward_hook(lambda module, inputs, output: (output[0] * float("nan"),))
         return loaded
 
-    monkeypatch.setattr(engine_worker, "load_for", spoilt)
+    monkeypatch.setattr(warm, "load_for", spoilt)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
     assert result.code == 1
     assert "NaN or infinity after step 1 of 3" in result.err

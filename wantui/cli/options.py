@@ -44,6 +44,16 @@ def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def resume_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option that names a batch which exists."""
+    return click.option(
+        "--resume",
+        type=click.Path(path_type=Path),
+        metavar="BATCH_DIR",
+        help="Make only what is missing in this batch folder; template and config are optional then, and must agree.",
+    )(command)
+
+
 def read_template(template: str | None, template_file: Path | None) -> str | None:
     """The template as given, from one of the two options."""
     if template is not None and template_file is not None:

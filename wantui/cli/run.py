@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from wantui.cli.options import DEFAULT_CONFIG, batch_options, plan, read_template, show_warnings
+from wantui.cli.options import DEFAULT_CONFIG, batch_options, plan, read_template, resume_option, show_warnings
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @batch_options
-@click.option(
-    "--resume",
-    type=click.Path(path_type=Path),
-    metavar="BATCH_DIR",
-    help="Make only what is missing in this batch folder; template and config are optional then, and must agree.",
-)
+@resume_option
 @click.option("--detach", is_flag=True, help="Put it on the queue and return at once.")
 @click.option(
     "--logs", type=click.Path(path_type=Path), default="logs", show_default=True, help="Logs of a new engine."
@@ -57,8 +52,7 @@ def command(
     queue, notes = open_queue(place)
     show_warnings(tuple(notes))
     if resume is not None:
-        given = config is not None or any(value not in (None, ()) for value in options.values())
-        folder, manifest, device = open_batch(resume, text, config, given, options)
+        folder, manifest, device = open_batch(resume, text, config, options)
         check_device(place, device)
     else:
         assert text is not None
@@ -73,7 +67,7 @@ def command(
 
 
 def open_batch(
-    root: Path, template: str | None, config: str | None, given: bool, options: dict[str, Any]
+    root: Path, template: str | None, config: str | None, options: dict[str, Any]
 ) -> tuple["BatchFolder", "Manifest", str]:
     """The batch in a folder, held against whatever was given beside it, and the device to make it on."""
     from wantui.storage.layout import BatchFolder
@@ -83,7 +77,7 @@ def open_batch(
     manifest = read_manifest(folder)
     if template is not None and template != manifest.template:
         raise UserError(f"{root} is the batch of another template:\n  {manifest.template}\nnot of\n  {template}")
-    if not given:
+    if config is None and all(value in (None, ()) for value in options.values()):
         return folder, manifest, str(manifest.config["model_settings"]["device"])
     # Without a config the options are changes to the settings that the batch was begun with.
     batch = plan(config or str(folder.config), manifest.template, **options)

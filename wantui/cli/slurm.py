@@ -5,17 +5,13 @@ from typing import Any
 
 import click
 
-from wantui.cli.options import batch_options, plan, read_template, show_warnings
+from wantui.cli.options import batch_options, plan, read_template, resume_option, show_warnings
+from wantui.errors import UserError
 
 
 @click.command("slurm")
 @batch_options
-@click.option(
-    "--resume",
-    type=click.Path(path_type=Path),
-    metavar="BATCH_DIR",
-    help="Only what is missing in this batch folder; template and config are optional then, and must agree.",
-)
+@resume_option
 @click.option(
     "--jobs", type=click.IntRange(1, 1000), default=4, show_default=True, help="Each has a share of the videos."
 )
@@ -72,8 +68,7 @@ def command(
     resources = Resources(minutes, gpus, cpus, mem, partition, account, qos, constraint, at_once, setup, others)
     check_slurm()
     if resume is not None:
-        given = config is not None or any(value not in (None, ()) for value in options.values())
-        folder, manifest, _ = open_batch(resume, text, config, given, options)
+        folder, manifest, _ = open_batch(resume, text, config, options)
     else:
         assert text is not None
         batch = plan(config, text, **options)
@@ -82,7 +77,7 @@ def command(
     missing = len(missing_videos(folder, manifest))
     try:
         submitted = submit(folder.root, jobs, resources)
-    except Exception:
+    except UserError:
         if resume is None:
             click.echo(f"the batch stands in {shown_path(folder.root)}; submit it by --resume", err=True)
         raise

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from wantui.generation.encoding import Embeddings, prompts_of
 from wantui.generation.load import LoadError, load_pipeline, resolve_device
 from wantui.generation.memory import free_bytes
+from wantui.generation.preview import LatentToRgb, fit_latents_to_rgb
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.planning import Recipe
@@ -28,6 +29,8 @@ class Loaded:
     plan: MemoryPlan
     embeddings: Embeddings | None
     """Of the prompts, where the plan encodes them first."""
+    colours: LatentToRgb
+    """For previews."""
 
 
 def plan_for(recipe: Recipe, device: str, rung: int = 0, asked: str = "auto") -> ChosenPlan:
@@ -62,7 +65,7 @@ def load_for(recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Re
         embeddings = Embeddings(model, recipe.revision, recipe.dtype, where)
         embeddings.encode(prompts_of([recipe, *recipes]))
     pipeline = load_pipeline(model, recipe.revision, recipe.dtype, where, plan, recipe.speed, recipe.weights)
-    return Loaded(pipeline, plan, embeddings)
+    return Loaded(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))
 
 
 def check_weights(recipe: Recipe) -> None:

@@ -87,7 +87,8 @@ class DrainShare:
         with tempfile.TemporaryDirectory(prefix="wantui-", dir=_local_folder()) as state:
             self.engine = self._start(Path(state))
             _wait(self.engine)
-        left = [video for _, video in missing_videos(BatchFolder(self.folder), self._manifest(), self.share)]
+        folder = BatchFolder(self.folder)
+        left = [video for _, video in missing_videos(folder, read_manifest(folder), self.share)]
         if self.preempted and any(video.state != "failed" for video in left) and _is_running():
             self._put_back()
         if left:
@@ -124,9 +125,6 @@ class DrainShare:
         """Slurm calls a job that ends within its time of grace done; submitit puts it back."""
         os.kill(os.getpid(), _own_signal())
         time.sleep(END_SECONDS)
-
-    def _manifest(self) -> Any:
-        return read_manifest(BatchFolder(self.folder))
 
     @property
     def _logs(self) -> Path:
@@ -168,7 +166,7 @@ def _local_folder() -> Path:
 
 
 def check_slurm() -> None:
-    """Before anything is written.
+    """Before anything is written, and before `submit`.
 
     Raises:
         NoSlurm: Slurm, or submitit, is not here.
@@ -186,11 +184,10 @@ def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
         jobs: there will be no more; fewer, where less is missing.
 
     Raises:
-        NoSlurm: Slurm is not here, refuses, or an earlier array over this batch has not ended.
+        NoSlurm: Slurm refuses, or an earlier array over this batch has not ended.
         UserError: nothing is missing, or the folder's file system has no locks.
     """
     folder = folder.resolve()
-    check_slurm()
     manifest = read_manifest(BatchFolder(folder))
     missing = [index for index, _ in missing_videos(BatchFolder(folder), manifest)]
     if not missing:

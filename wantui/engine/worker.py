@@ -22,25 +22,22 @@ from typing import Any
 
 from wantui.engine.ending import Ending, enter
 from wantui.engine.logs import close_log, open_log
-from wantui.engine.measured import known
-from wantui.engine.pipelines import Loaded, check_weights, load_for, plan_for
 from wantui.engine.record import Record, close_entry, entry_of, is_made
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
+from wantui.engine.warm import WarmPipeline
 from wantui.errors import UserError
-from wantui.generation.encoding import prompts_of
 from wantui.generation.load import NotLoaded
 from wantui.generation.make_video import Decoded, Handed, Resumed, StartedAgain, Stepped, begin_video
-from wantui.generation.memory import OutOfMemory, device_of, free_memory, gpu_is_lost, memory_figures, name_of
-from wantui.generation.preview import LatentToRgb, PreviewTap, fit_latents_to_rgb
-from wantui.models.catalogue import find_model
-from wantui.planning import Recipe, estimate_seconds, past_videos
-from wantui.planning.memory import PLANS, RESIDENT, ChosenPlan, next_plan
+from wantui.generation.memory import OutOfMemory, device_of, gpu_is_lost, memory_figures
+from wantui.generation.preview import PreviewTap
+from wantui.planning import Recipe
+from wantui.planning.memory import PLANS
 from wantui.queue.database import QueueError, Unavailable
 from wantui.queue.queue import LostClaim, Queue, Wish
 from wantui.queue.rows import Claim
 from wantui.storage.files import discard, video_files
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import Manifest, ManifestError, State
+from wantui.storage.manifest import ManifestError, State
 
 IDLE_SECONDS = 120.0
 """After so long with nothing to do a worker ends, and the GPU's memory is free."""
@@ -71,11 +68,7 @@ class Worker:
 
     def __init__(self, queue: Queue, name: str, devices: Sequence[str], device: str, log: logging.Logger) -> None:
         self.queue, self.name, self.devices, self.device, self.log = queue, name, devices, device, log
-        self.loaded: Loaded | None = None
-        self.loaded_for: tuple[Any, ...] = ()
-        self.chosen = ChosenPlan(RESIDENT, None, "nothing was made yet")
-        """The plan of the video that is being made, or was tried last."""
-        self.colours: LatentToRgb | None = None
+        self.warm = WarmPipeline(queue, device)
         self.finisher = ThreadPoolExecutor(1, thread_name_prefix="finisher")
         self.ending: Ending | None = None
         """The video whose files are being ended while the next one is made."""
@@ -171,7 +164,7 @@ class Worker:
         except NotLoaded as error:
             if gpu_is_lost(error):
                 raise
-            if isinstance(error.__cause__, OutOfMemory) and self._next_plan(claim) is not None:
+            if isinstance(error.__cause__, OutOfMemory) and self.warm.next_plan(claim) is not None:
                 did_not_fit = str(error)
             else:
                 log.error("%s", error)
@@ -213,11 +206,10 @@ class Worker:
         if free_bytes(folder.root) < (needed := bytes_needed(recipe)):
             self._wait_for_room(claim, folder.root, needed, log)
             return
-        loaded = self._loaded_for(claim, recipe, record.read(), log)
+        loaded = self.warm.get(claim, recipe, record.read(), log, self.settle)
         pipeline, began = loaded.pipeline, time.monotonic()
-        assert self.colours is not None
-        foretold = self._foretold(recipe)
-        preview = PreviewTap(self.colours, files.preview)
+        foretold = self.warm.seconds_foretold(recipe)
+        preview = PreviewTap(loaded.colours, files.preview)
         step_seconds: list[float] = []
         told = time.monotonic()
         with closing(begin_video(pipeline, recipe, files, (preview,), loaded.embeddings)) as events:
@@ -229,8 +221,8 @@ class Worker:
                         if preview.is_new:
                             figures["preview"] = str(files.preview)
                         figures |= memory_figures(device_of(pipeline))
-                        if self.chosen.peak is not None:
-                            figures["foretold"] = self.chosen.peak
+                        if self.warm.chosen.peak is not None:
+                            figures["foretold"] = self.warm.chosen.peak
                         wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma, **figures)
                         self._heed(wish, f"after step {step.index + 1} of {step.count}")
                         if self.ending is not None and self.ending.files_done.done():
@@ -250,7 +242,7 @@ class Worker:
                             claim,
                             files,
                             record,
-                            self.chosen,
+                            self.warm.chosen,
                             foretold,
                             device_of(pipeline).type,
                             median(step_seconds) if step_seconds else None,
@@ -299,65 +291,17 @@ class Worker:
             except Unavailable as again:
                 error = again
 
-    def _loaded_for(self, claim: Claim, recipe: Recipe, manifest: Manifest, log: logging.Logger) -> Loaded:
-        """The pipeline for a video. Between videos of one model and plan nothing is loaded again."""
-        device = claim.device if claim.device in ("cpu", "auto") else self.device
-        asked = manifest.memory_plan
-        model = (recipe.model, recipe.revision, recipe.dtype, recipe.weights, recipe.speed, device)
-        wanted = (*model, claim.batch, claim.rung, recipe.width, recipe.height, recipe.frames, asked)
-        if self.loaded is not None and wanted == self.loaded_for:
-            return self.loaded
-        self.settle()  # loading may take long, and what is being ended may hold parts of what is loaded now
-        if self.loaded is not None and self.loaded_for[: len(model)] != model:
-            self._unload()
-        check_weights(recipe)
-        self.chosen = chosen = plan_for(recipe, device, claim.rung, asked)
-        log.log(logging.INFO if chosen.fits else logging.WARNING, "%s: %s", chosen.plan.name, chosen.reason)
-        others = [video.recipe for video in manifest.videos if video.state != "done"]
-        if self.loaded is not None and self.loaded.plan is chosen.plan:
-            if self.loaded.embeddings is not None:
-                self.loaded.embeddings.encode(prompts_of([recipe, *others]))
-        else:
-            self._unload()
-            told = {"model": recipe.model, "plan": chosen.plan.name, "reason": chosen.reason}
-            self.queue.tell("loading", claim.batch, claim.video, **told)
-            log.info("loading %s on %s", recipe.model, device)
-            self.loaded = load_for(recipe, device, chosen.plan, others)
-            self.colours = fit_latents_to_rgb(self.loaded.pipeline)
-            log.info("previews show %.1f %% of the variance of colours", 100 * self.colours.r2)
-        self.loaded_for = wanted
-        return self.loaded
-
-    def _foretold(self, recipe: Recipe) -> float | None:
-        """Seconds that a video is said to take before it is made, the model being loaded."""
-        assert self.loaded is not None
-        device = device_of(self.loaded.pipeline)
-        measured = known(self.queue.path.parent, name_of(device), recipe, self.chosen.plan)
-        past = past_videos(self.queue.finished())
-        return estimate_seconds(recipe, device.type, past, measured, self.chosen.plan).value
-
-    def _unload(self) -> None:
-        self.loaded, self.loaded_for = None, ()
-        free_memory()
-
     def _degrade(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
         """Free memory and try the next plan, from the checkpoint; fail where there is none."""
-        rung = self._next_plan(claim)
-        self._unload()
+        rung = self.warm.next_plan(claim)
+        self.warm.free()
         if rung is None:
-            asked = ", which was asked for (memory_settings.plan: auto tries others)" if self.chosen.is_forced else ""
-            self._fail(claim, folder, f"out of memory, with {self.chosen.plan.name}{asked}: {error}", log)
+            chosen = self.warm.chosen
+            asked = ", which was asked for (memory_settings.plan: auto tries others)" if chosen.is_forced else ""
+            self._fail(claim, folder, f"out of memory, with {chosen.plan.name}{asked}: {error}", log)
             return
         log.warning("%s: out of memory (%s); trying %s", claim.title, error, PLANS[rung].name)
         self.queue.degrade(claim, rung, PLANS[rung].name, error)
-
-    def _next_plan(self, claim: Claim) -> int | None:
-        """Place in `PLANS` of what to try now."""
-        if self.chosen.is_forced:
-            return None
-        recipe = Recipe.model_validate_json(claim.recipe)
-        on_gpu = claim.device != "cpu" and self.device != "cpu"
-        return next_plan(self.chosen.plan, on_gpu, find_model(recipe.model), recipe)
 
     def _wait_for_room(self, claim: Claim, root: Path, needed: int, log: logging.Logger) -> None:
         reason = f"no room is left in {root} ({free_bytes(root) / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed)"
