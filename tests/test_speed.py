@@ -1,8 +1,10 @@
 """Speeds: exact is diffusers' own to the bit on a CPU, fast is told apart everywhere, fused products are products."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from conftest import Wantui, batch, latents_of, stock
@@ -10,9 +12,11 @@ from diffusers import WanTransformer3DModel
 from torch import nn
 
 from wantui.config import load_config
-from wantui.generation.fused_linear import fuse, linear, linear_gelu
+from wantui.generation import fused_attention
+from wantui.generation.fused_linear import linear, linear_gelu
 from wantui.generation.load import load_pipeline
-from wantui.generation.speed import OPTIONS, _forget_parts
+from wantui.generation.passes import Passes
+from wantui.generation.speed import OPTIONS, fuse_blocks
 from wantui.models.catalogue import NANO
 from wantui.planning import Recipe, outline_batch, plan_batch
 from wantui.planning.memory import PLANS, is_compiled
@@ -103,11 +107,7 @@ def test_a_transformer_with_fused_products_gives_the_same_and_compiles_into_one_
     with torch.no_grad():
         plain = transformer(*inputs, return_dict=False)[0]
         parameters = sum(p.numel() for p in transformer.parameters())
-        transformer.fuse_qkv_projections()
-        for block in transformer.blocks:
-            _forget_parts(block.attn1, ("to_q", "to_k", "to_v"))
-            _forget_parts(block.attn2, ("to_k", "to_v"))
-            fuse(block)
+        fuse_blocks(transformer)
         assert sum(p.numel() for p in transformer.parameters()) == parameters
         assert not any(type(layer) is nn.Linear for layer in transformer.blocks[0].attn1.modules())
         fused = transformer(*inputs, return_dict=False)[0]
@@ -116,3 +116,58 @@ def test_a_transformer_with_fused_products_gives_the_same_and_compiles_into_one_
         compiled = transformer(*inputs, return_dict=False)[0]
     assert np.allclose(plain, fused, atol=2e-4)
     assert np.allclose(plain, compiled, atol=2e-4)
+
+
+# What passes have in common.
+
+
+@pytest.fixture
+def fused() -> WanTransformer3DModel:
+    torch.manual_seed(0)
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 3, "ffn_dim": 64, "text_dim": 16}
+    transformer = WanTransformer3DModel(**sizes).eval()
+    fuse_blocks(transformer)
+    return transformer
+
+
+def text(words: int) -> torch.Tensor:
+    values = torch.zeros(1, 512, 16)
+    values[:, :words] = torch.randn(1, words, 16, generator=torch.Generator().manual_seed(words))
+    return values
+
+
+@pytest.mark.parametrize("words", [7, 300, 512])
+def test_passes_that_have_something_in_common_give_what_each_gives_alone(
+    fused: WanTransformer3DModel, words: int
+) -> None:
+    latents, texts = torch.randn(2, 1, 16, 3, 8, 8), {"cond": text(words), "uncond": text(1)}
+    passes = Passes()
+    with torch.no_grad():
+        for now in latents:
+            passes.next_step()
+            for context, said in texts.items():
+                inputs = now, torch.tensor([500.0]), said
+                alone = fused(*inputs, return_dict=False)[0]
+                with passes.one(fused, context):
+                    assert torch.equal(fused(*inputs, return_dict=False)[0], alone)
+
+
+def test_the_first_self_attention_is_computed_once_a_step_and_a_texts_keys_once_a_video(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = dict.fromkeys(("norm_rotary", "taken_together"), 0)
+    for name in counts:
+        original = getattr(fused_attention, name)
+
+        def count(*inputs: object, name: str = name, original: Callable[..., object] = original) -> object:
+            counts[name] += 1
+            return original(*inputs)
+
+        monkeypatch.setattr(fused_attention, name, count)
+    pipeline = load_pipeline(NANO, None, "float32", CPU)
+    fuse_blocks(pipeline.transformer)
+    recipe = recipe_of("exact", steps=3)
+    wanted = latents_of(load_pipeline(NANO, None, "float32", CPU), recipe)
+    found = latents_of(pipeline, recipe)
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-3
+    assert counts == {"norm_rotary": 3 * (2 * NANO.blocks - 1), "taken_together": 2 * NANO.blocks}

@@ -21,10 +21,13 @@ from wantui.generation.bench import random_transformer
 from wantui.generation.capture import AttentionTap, TrajectoryTap
 from wantui.generation.denoise import Start, denoise, new_scheduler, prepare
 from wantui.generation.load import load_pipeline
+from wantui.generation.memory import place
+from wantui.generation.speed import compile_blocks
 from wantui.generation.words import tokenize
 from wantui.models.catalogue import NANO, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
+from wantui.planning.memory import RESIDENT
 from wantui.storage.background import BackgroundWriter
 
 PROMPT = "a large red circle moving left and a small blue star moving right over a dark background"
@@ -50,7 +53,9 @@ def random_pipeline(name: str, device: torch.device) -> WanPipeline:
     transformer = random_transformer(model.heads, model.feed_forward, model.blocks, device, torch.bfloat16)
     vae = AutoencoderKLWan(base_dim=3, num_res_blocks=1)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
-    return WanPipeline(build_tokenizer(), None, vae, scheduler, transformer).to(device)
+    pipeline = WanPipeline(build_tokenizer(), None, vae, scheduler, transformer)
+    place(pipeline, device, RESIDENT)
+    return pipeline
 
 
 def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
@@ -124,14 +129,17 @@ class Way:
 @click.option("--model", type=click.Choice(["nano", *SIZES]), default="nano", show_default=True)
 @click.option("--rounds", type=click.IntRange(1, 50 - EARLIER - 1), default=12, show_default=True)
 @click.option("--threads", type=int, help="Of torch on a CPU.")
+@click.option("--speed", type=click.Choice(["plain", "exact"]), default="plain", show_default=True)
 @click.option("--only", default="", help="Ways to capture whose name holds this.")
-def main(model: str, rounds: int, threads: int | None, only: str) -> None:
+def main(model: str, rounds: int, threads: int | None, speed: str, only: str) -> None:
     """Print the cost of each way to capture in percent of a guided step, in time and in peak memory."""
     if threads:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() and model != "nano" else "cpu")
     real = model != "nano"
     pipeline = random_pipeline(model, device) if real else load_pipeline(NANO, None, "float32", device)
+    if speed == "exact" and device.type == "cuda":
+        compile_blocks(pipeline.transformer)
     recipe = Recipe(
         model=find_model(model).name,
         revision=None,
@@ -151,7 +159,8 @@ def main(model: str, rounds: int, threads: int | None, only: str) -> None:
     )
     folder = Path(tempfile.mkdtemp())
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    click.echo(f"{model}, {recipe.width}x{recipe.height}x{recipe.frames}, guided, on {name}, torch {torch.__version__}")
+    size = f"{recipe.width}x{recipe.height}x{recipe.frames}"
+    click.echo(f"{model}, {size}, guided, {speed}, on {name}, torch {torch.__version__}")
     click.echo(f"medians of {rounds} pairs of steps, the {EARLIER}th of 50; peak of one step, both over the plain loop")
     for number, (label, capture) in enumerate(CAPTURES.items()):
         if only not in label:

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import click
 import torch
@@ -19,30 +20,69 @@ from wantui.generation.bench import measure, random_transformer
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.memory import Placement, bring
+from wantui.generation.passes import Passes
 from wantui.generation.speed import compile_blocks
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Recipe
 from wantui.planning.memory import CONTEXT_BYTES, MemoryPlan, choose_plan, peak_bytes, plan_named
+from wantui.planning.recipe import Weights
 from wantui.planning.throughput import Throughput
 
 GB = 1e9
 DEVICE = torch.device("cuda")
 SPEEDS = ("wan2.1-1.3b", "wan2.1-14b")
+
+
+class Cell(NamedTuple):
+    """What is run once."""
+
+    model: str
+    width: int
+    height: int
+    frames: int
+    plan: str | None = None
+    """None: chosen by what is free."""
+    cap: int | None = None
+    """Of the GPU's memory, in GB."""
+    weights: Weights = "full"
+
+    @property
+    def label(self) -> str:
+        words = [self.model, f"{self.width}x{self.height}x{self.frames}", self.plan or "chosen"]
+        words += [self.weights] * (self.weights != "full")
+        return " ".join(words) + (f", capped at {self.cap} GB" if self.cap else "")
+
+
 CELLS = (
-    ("wan2.1-1.3b", 832, 480, 81, "text encoder first", None),
-    ("wan2.1-1.3b", 832, 480, 81, "one part at a time", None),
-    ("wan2.1-1.3b", 832, 480, 81, "streamed blocks", None),
-    ("wan2.1-1.3b", 832, 480, 81, None, 8),
-    ("wan2.1-1.3b", 1280, 720, 49, "text encoder first", None),
-    ("wan2.1-1.3b", 480, 480, 33, "text encoder first", None),
-    ("wan2.1-14b", 832, 480, 81, None, 48),
-    ("wan2.1-14b", 832, 480, 81, None, 24),
+    Cell("wan2.1-1.3b", 832, 480, 81, "text encoder first"),
+    Cell("wan2.1-1.3b", 832, 480, 81, "one part at a time"),
+    Cell("wan2.1-1.3b", 832, 480, 81, "streamed blocks"),
+    Cell("wan2.1-1.3b", 832, 480, 81, cap=8),
+    Cell("wan2.1-1.3b", 1280, 720, 49, "text encoder first"),
+    Cell("wan2.1-1.3b", 480, 480, 33, "text encoder first"),
+    Cell("wan2.1-14b", 832, 480, 81, cap=48),
+    Cell("wan2.1-14b", 832, 480, 81, cap=24),
+    Cell("wan2.1-14b", 832, 480, 81, cap=24, weights="float8"),
+    Cell("wan2.2-5b", 1280, 704, 49, "text encoder first"),
+    Cell("wan2.2-a14b", 832, 480, 81, "text encoder first"),
 )
-"""Model, size, frames, plan (None: chosen by what is free), and a cap on the GPU's memory in GB."""
+VAE_2_2 = {
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+}
+"""Of Wan 2.2 5B, as it was published, but for the values of its latents."""
 
 
-def recipe_of(model: WanModel, width: int, height: int, frames: int, speed: str = "plain", steps: int = 2) -> Recipe:
+def recipe_of(model: WanModel, cell: Cell) -> Recipe:
     return Recipe(
         model=model.name,
         revision=None,
@@ -50,25 +90,40 @@ def recipe_of(model: WanModel, width: int, height: int, frames: int, speed: str 
         negative_prompt="",
         seed=1,
         sampler="unipc",
-        steps=steps,
+        steps=2 if model.boundary_ratio is None else 3,  # the second one brings the second transformer
         flow_shift=3.0,
         guidance_scale=5.0,
-        width=width,
-        height=height,
-        frames=frames,
+        width=cell.width,
+        height=cell.height,
+        frames=cell.frames,
         fps=16,
         dtype="bfloat16",
-        speed=speed,
+        weights=cell.weights,
     )
 
 
-def pipeline_of(model: WanModel, device: torch.device) -> WanPipeline:
-    """Transformer and VAE of the published sizes on a device; prompts were encoded before."""
-    transformer = random_transformer(
-        model.heads, model.feed_forward, model.blocks, device, torch.bfloat16, model.latent_channels
-    )
+def pipeline_of(model: WanModel, device: torch.device, weights: Weights = "full") -> WanPipeline:
+    """Transformers and VAE of the published sizes on a device; prompts were encoded before."""
+    transformers = []
+    for _ in range(1 if model.boundary_ratio is None else 2):
+        transformers.append(
+            random_transformer(
+                model.heads, model.feed_forward, model.blocks, device, torch.bfloat16, model.latent_channels
+            )
+        )
+        if weights == "float8":
+            transformers[-1].enable_layerwise_casting(torch.float8_e4m3fn, torch.bfloat16)
+    vae = AutoencoderKLWan(**(VAE_2_2 if model.has_timestep_per_token else {})).to(device).eval()
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
-    return WanPipeline(build_tokenizer(), None, AutoencoderKLWan().to(device).eval(), scheduler, transformer)
+    return WanPipeline(
+        build_tokenizer(),
+        None,
+        vae,
+        scheduler,
+        *transformers,
+        boundary_ratio=model.boundary_ratio,
+        expand_timesteps=model.has_timestep_per_token,
+    )
 
 
 def embedding(_: str) -> torch.Tensor:
@@ -102,10 +157,16 @@ def speeds(model: WanModel, rounds: int) -> None:
     clear()
     transformer = random_transformer(model.heads, model.feed_forward, model.blocks, DEVICE, torch.bfloat16)
     latents = torch.randn(1, 16, 21, 60, 104, device=DEVICE, dtype=torch.bfloat16)
-    timestep, texts = torch.tensor([500.0], device=DEVICE), (embedding(""), embedding("").flip(1))
+    timestep, passes = torch.tensor([500.0], device=DEVICE), Passes()
+    texts = {"cond": embedding(""), "uncond": -embedding("")}
 
     def step() -> torch.Tensor:
-        return torch.stack([transformer(latents, timestep, text, return_dict=False)[0] for text in texts])
+        passes.next_step()
+        found = []
+        for context, text in texts.items():
+            with passes.one(transformer, context):
+                found.append(transformer(latents, timestep, text, return_dict=False)[0])
+        return torch.stack(found)
 
     step()
     reference = step().float()
@@ -126,27 +187,21 @@ def speeds(model: WanModel, rounds: int) -> None:
     )
 
 
-def _label(name: str, width: int, height: int, frames: int, plan: str | None, cap: int | None) -> str:
-    return f"cell {name} {width}x{height}x{frames} {plan or 'chosen'}" + (f" {cap} GB" if cap else "")
-
-
-def cell(
-    name: str, width: int, height: int, frames: int, plan: str | None, cap: int | None, known: Throughput
-) -> tuple[float, float]:
-    """Two guided steps and decoding by a plan, under a cap; prints foretold and measured, returns both errors."""
+def run(cell: Cell, known: Throughput) -> tuple[float, float]:
+    """A few guided steps and decoding by a plan, under a cap; prints foretold and measured, returns both errors."""
     clear()
-    model = find_model(name)
-    recipe = recipe_of(model, width, height, frames)
+    model = find_model(cell.model)
+    recipe = recipe_of(model, cell)
     total = torch.cuda.get_device_properties(0).total_memory
-    free = int((cap or 75) * GB)
-    chosen = choose_plan(model, recipe, free, None if plan is None else plan_named(plan))
+    free = int((cell.cap or 75) * GB)
+    chosen = choose_plan(model, recipe, free, None if cell.plan is None else plan_named(cell.plan))
     denoised, step, decoded, peak, reserved = _make(model, recipe, chosen.plan, (free - CONTEXT_BYTES) / total)
     # The encoder is not here: what the plan needs for the rest.
     foretold = _without_encoder(chosen.plan, model, recipe)
     memory_error = foretold / peak - 1
-    line = f"{name} {width}x{height}x{frames}, {chosen.plan.name}" + (f", capped at {cap} GB" if cap else "")
+    line = f"{cell.label}: " + (f"{chosen.plan.name}, " if cell.plan is None else "")
     line += (
-        f": peak {peak / GB:.2f} GB ({denoised / GB:.2f} denoising), foretold {foretold / GB:.2f} ({memory_error:+.1%})"
+        f"peak {peak / GB:.2f} GB ({denoised / GB:.2f} denoising), foretold {foretold / GB:.2f} ({memory_error:+.1%})"
     )
     line += f", reserved {reserved / GB:.2f}; step {step:.2f} s"
     expected = known.step_seconds(model, recipe, chosen.plan)
@@ -166,10 +221,9 @@ def _without_encoder(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
 
 def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float) -> tuple[int, float, float, int, int]:
     """Bytes while denoising, seconds of a step and of decoding, bytes in all, and bytes that torch had reserved."""
-    pipeline = pipeline_of(model, DEVICE)
+    pipeline = pipeline_of(model, DEVICE, recipe.weights)
     if plan.transformer != "resident":
-        for part in (pipeline.vae, pipeline.transformer):
-            part.to("cpu")
+        pipeline.to("cpu")
     clear()
     torch.cuda.set_per_process_memory_fraction(min(1.0, share))
     try:
@@ -211,14 +265,14 @@ def main(only: tuple[str, ...], rounds: int) -> None:
     for name in SPEEDS:
         if wanted(f"speed {name}"):
             speeds(find_model(name), rounds)
-    cells = [one for one in CELLS if wanted(_label(*one))]
+    cells = [cell for cell in CELLS if wanted(f"cell {cell.label}")]
     if not cells:
         return
     clear()
     began = time.perf_counter()
     known = measure(DEVICE, "plain", lambda _: None)
     click.echo(f"throughput measured in {time.perf_counter() - began:.0f} s, fits its blocks within {known.error:.1%}")
-    errors = [cell(*one, known) for one in cells]
+    errors = [run(cell, known) for cell in cells]
     for about, found in zip(("memory", "time of a step"), zip(*errors, strict=True), strict=True):
         sizes = [abs(error) for error in found]
         click.echo(f"{about}: largest error {max(sizes):.1%}, median {statistics.median(sizes):.1%}")

@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from diffusers import WanPipeline
 from torch import Tensor
 
+from wantui.generation.fused_attention import FusedTextAttention
 from wantui.generation.memory import device_of
-from wantui.generation.observed import observed_by, observed_processor
+from wantui.generation.observed import ObservedProcessor, observed_by
 from wantui.generation.text_softmax import mean_over_heads, softmax_rows
 from wantui.generation.words import TEXT_LENGTH, TokenizedPrompt, marks_in, tokenize
 from wantui.planning import AttentionCapture, Recipe
@@ -125,12 +126,10 @@ class CrossAttention:
             for transformer in (self.pipeline.transformer, self.pipeline.transformer_2):
                 for index, block in enumerate(transformer.blocks if transformer is not None else ()):
                     attention, old = block.attn2, block.attn2.processor
+                    if isinstance(old, FusedTextAttention):
+                        continue  # it hands over to an observer by itself
                     before.append((attention, old))
-                    attention.set_processor(
-                        observed_processor(bool(self.weights), old._attention_backend, old._parallel_config)
-                    )
-                    if not hasattr(attention, "wantui_block"):
-                        attention.wantui_block = torch.tensor([index])
+                    attention.set_processor(ObservedProcessor(index, old))
             yield self
         finally:
             for attention, old in before:
@@ -186,6 +185,13 @@ class CrossAttention:
         )
 
     # What a block hands over.
+
+    def attend(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+        """Observe or weigh, whichever this video asks for; returns the output with weights, or as it is."""
+        if self.weights:
+            return self.weigh(block, query, key, value, output)
+        self.observe(block, query, key, value, output)
+        return output
 
     def observe(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
         """Add one block's attention to the maps of this evaluation.
@@ -261,14 +267,13 @@ class CrossAttention:
         count = sum(evaluation.blocks)
         blocks, heads, *_ = self.map_shape
         names = [name for name, _ in _columns(evaluation.prompt, self.capture)]
-        device = device_of(self.pipeline)
-        missing = torch.full((heads, len(names), math.prod(self.grid)), math.nan, device=device)
-        if self.capture.per_block:
-            stacked = torch.stack([missing if each is None else each for each in evaluation.each])
-        elif evaluation.total is None:
-            stacked = missing[None]
-        else:
+        if evaluation.total is not None:
             stacked = (self._grouped(evaluation, evaluation.total) / count)[None]
+        else:
+            shape, device = (heads, len(names), math.prod(self.grid)), device_of(self.pipeline)
+            missing = torch.full(shape, math.nan, device=device)
+            each = evaluation.each if self.capture.per_block else [None]
+            stacked = torch.stack([missing if one is None else one for one in each])
         maps = stacked.unflatten(3, self.grid)
         factor = self.capture.downsample
         if factor > 1:

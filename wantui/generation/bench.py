@@ -12,6 +12,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
 from wantui.generation.memory import free_memory, name_of, stream_blocks
+from wantui.generation.passes import Passes
 from wantui.generation.speed import compile_blocks
 from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, fit
@@ -24,6 +25,8 @@ DECODED = (480, 832)
 """Height and width of what the VAE decodes, in pixels."""
 STREAMED = (6, 3)
 """So many blocks of each width come from the machine's memory, one after the other."""
+WORDS = 40
+"""Tokens of a text."""
 ROUNDS = 3
 
 
@@ -55,11 +58,12 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
         transformer = random_transformer(heads, feed_forward, count, device, torch.bfloat16)
         if speed != "plain":
             compile_blocks(transformer)
-        text = torch.randn(1, 512, 4096, device=device, dtype=torch.bfloat16)
+        text = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
+        text[:, :WORDS] = torch.randn(1, WORDS, 4096, device=device)
+        passes, timestep = Passes(), torch.tensor([500.0], device=device)
         for frames, height, width in GRIDS:
             latents = torch.randn(1, 16, frames, height, width, device=device, dtype=torch.bfloat16)
-            timestep = torch.tensor([500.0], device=device)
-            seconds = _seconds(partial(transformer, latents, timestep, text), device) / count
+            seconds = _seconds(partial(_pass, passes, transformer, latents, timestep, text), device) / count
             tokens = frames * (height // 2) * (width // 2)
             blocks.append(Block(128 * heads, feed_forward, tokens, seconds))
             tell(f"block of width {128 * heads}, {tokens:,} places: {1000 * seconds:.2f} ms")
@@ -79,6 +83,13 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
         streamed = _streaming(device)
         tell(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
     return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed)
+
+
+def _pass(passes: Passes, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:
+    """As in a step without guidance."""
+    passes.next_step()
+    with passes.one(transformer, "cond"):
+        transformer(*inputs)
 
 
 @torch.no_grad()

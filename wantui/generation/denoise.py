@@ -7,7 +7,7 @@ bit. Tests hold it against the stock pipeline for every sampler.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wantui.generation.attention import CrossAttention, StepMaps
 from wantui.generation.memory import bring, device_of
+from wantui.generation.passes import Passes
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.words import TEXT_LENGTH, tokenize, weigh_embeddings
 from wantui.planning import Recipe
@@ -69,6 +70,7 @@ class Start:
     negative_prompt_embeds: Tensor | None
     attention: CrossAttention | None
     """Where maps are stored or words are weighted in the attention itself."""
+    passes: Passes = field(default_factory=Passes)
 
 
 @dataclass(frozen=True)
@@ -212,13 +214,15 @@ def _advance(
     else:
         timesteps = timestep.expand(latents.shape[0])
 
+    start.passes.next_step()
+
     def evaluate(context: str, prompt_embeds: Tensor) -> Tensor:
         cache = transformer.cache_context(
             context, step_index=index, sigma=start.sigmas[index], num_inference_steps=len(start.timesteps)
         )
         attention = start.attention
         observed = attention.evaluation(context, index, transformer) if attention is not None else nullcontext()
-        with cache, observed:
+        with cache, observed, start.passes.one(transformer, context):
             output: Tensor = transformer(
                 hidden_states=model_input, timestep=timesteps, encoder_hidden_states=prompt_embeds, return_dict=False
             )[0]

@@ -36,6 +36,7 @@ def fused_mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
         ROWS_=ROWS,
         COLUMNS=max(16, triton.next_power_of_2(columns)),
         DIM=max(16, triton.next_power_of_2(dim)),
+        num_stages=2,
     )
     return found
 
@@ -46,7 +47,7 @@ def _kernel(
     key,
     found,
     places,
-    heads,
+    heads: tl.constexpr,
     columns,
     dim,
     query_of_place,

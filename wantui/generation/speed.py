@@ -2,8 +2,9 @@
 
 plain  to the bit what diffusers computes.
 exact  the same numbers up to the rounding of bfloat16: blocks compiled, projections of one input in one product, bias
-       and GELU inside the products. On a CPU, or where blocks come from the machine's memory or are held in 8 bits, it
-       is plain.
+       and GELU inside the products, norm and rotary embedding of query and key in one pass, pads of the text taken
+       together, and what passes have in common computed once. On a CPU, or where blocks come from the machine's memory
+       or are held in 8 bits, it is plain.
 fast   exact, and a step in which the first block changes little leaves out the other blocks (diffusers' first-block
        cache). Other videos come of it.
 """
@@ -18,6 +19,7 @@ from diffusers.hooks import FirstBlockCacheConfig
 from platformdirs import user_cache_path
 from torch import nn
 
+from wantui.generation.fused_attention import FusedSelfAttention, FusedTextAttention
 from wantui.generation.fused_linear import fuse
 from wantui.planning.recipe import Speed
 
@@ -50,14 +52,23 @@ def compile_blocks(transformer: Any) -> None:
     torch._dynamo.config.recompile_limit = GRAPHS
     # What was compiled is kept between runs, and is found again by torch from its source.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("wantui") / "compiled"))
-    transformer.fuse_qkv_projections()
-    for block in transformer.blocks:
-        _forget_parts(block.attn1, ("to_q", "to_k", "to_v"))
-        _forget_parts(block.attn2, ("to_k", "to_v"))
-        fuse(block)
+    fuse_blocks(transformer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, options=OPTIONS)
+
+
+def fuse_blocks(transformer: Any) -> None:
+    """Put what is computed together into the blocks of a transformer, in the place of its parts."""
+    transformer.fuse_qkv_projections()
+    self_attention, text_attention = FusedSelfAttention(), FusedTextAttention()
+    for index, block in enumerate(transformer.blocks):
+        _forget_parts(block.attn1, ("to_q", "to_k", "to_v"))
+        _forget_parts(block.attn2, ("to_k", "to_v"))
+        fuse(block)
+        for attention, processor in ((block.attn1, self_attention), (block.attn2, text_attention)):
+            attention.wantui_block = torch.tensor([index])
+            attention.set_processor(processor)
 
 
 def _forget_parts(attention: nn.Module, names: tuple[str, ...]) -> None:

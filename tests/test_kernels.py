@@ -1,0 +1,73 @@
+"""Kernels for a GPU against torch in float64: on a GPU where there is one, else with Triton and TRITON_INTERPRET=1."""
+
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs a GPU, or Triton and TRITON_INTERPRET=1", allow_module_level=True)
+pytest.importorskip("triton")
+
+from wantui.generation.fused_attention import norm_rotary
+from wantui.generation.fused_rotary import fused_norm_rotary
+from wantui.generation.fused_softmax import fused_mean_over_heads
+from wantui.generation.fused_text import fused_attend_to
+from wantui.generation.passes import taken_together
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DTYPE, ROUNDING = torch.float16, 1e-3  # Triton's interpreter does not multiply bfloat16
+SHAPES = [(150, 3, 64, 17), (150, 2, 24, 5), (70, 12, 128, 60)]
+"""Places, heads, width of a head, length of the text."""
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(DEVICE, DTYPE)
+
+
+def text(heads: int, dim: int, length: int) -> tuple[Tensor, Tensor]:
+    """Keys and values, the pads of which are alike."""
+    both = random(1, 512, heads, 2 * dim)
+    both[:, length:] = both[:, length : length + 1]
+    keys, values = both.chunk(2, 3)
+    return keys, values
+
+
+def away(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+@pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
+def test_attention_with_the_pads_taken_together_is_attention_to_all_512(
+    places: int, heads: int, dim: int, length: int
+) -> None:
+    query, (keys, values) = random(1, places, heads, dim), text(heads, dim, length)
+    together = taken_together(keys, values)
+    assert together is not None
+    full = F.scaled_dot_product_attention(*(part.double().transpose(1, 2) for part in (query, keys, values)))
+    assert away(fused_attend_to(query, *together), full.transpose(1, 2).flatten(2)) < ROUNDING
+
+
+@pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
+def test_the_mean_map_is_that_of_a_softmax_over_all_512(places: int, heads: int, dim: int, length: int) -> None:
+    query, (keys, _) = random(1, places, heads, dim), text(heads, dim, length)
+    columns = length + 3
+    p = torch.einsum("nhd,thd->hnt", query[0].double(), keys[0].double()).div(dim**0.5).softmax(2).mean(0)
+    wanted = torch.cat([p[:, : columns - 1], p[:, columns - 1 :].sum(1, keepdim=True)], 1)
+    assert away(fused_mean_over_heads(query, keys, columns)[0], wanted) < 1e-5
+
+
+@pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
+def test_norm_and_rotary_embedding_in_one_pass_are_the_two(places: int, heads: int, dim: int, length: int) -> None:
+    width = heads * dim
+    projected, weight = random(1, places, 3 * width), random(width)
+    angles = torch.randn(1, places, 1, dim // 2, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    cos, sin = (part.repeat_interleave(2, 3) for part in (angles.cos(), angles.sin()))
+    weights = weight, weight.flip(0)
+    wanted = projected.double()
+    norm_rotary(wanted, *(each.double() for each in weights), cos.double(), sin.double(), 1e-6)
+    fused_norm_rotary(projected, *weights, cos, sin, 1e-6)
+    for found, right in zip(projected.chunk(3, 2), wanted.chunk(3, 2), strict=True):
+        assert away(found, right) < ROUNDING
