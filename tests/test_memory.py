@@ -11,7 +11,6 @@ from conftest import latents_of, recipe_for
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from wantui.config.settings import PlanName
 from wantui.engine.pipelines import load_for, plan_for
@@ -132,7 +131,7 @@ WAN_2_2_VAE = {
 }
 
 
-def test_vaes_need_in_comparison_what_their_tensors_and_operations_are() -> None:
+def test_vaes_need_in_comparison_what_their_tensors_are() -> None:
     """Of Wan 2.1 a GPU needs 1.16 times what its tensors take, as was measured there."""
     nano = AutoencoderKLWan.load_config(Path(NANO.location) / "vae")
     for name, config in (("wan2.1-1.3b", {}), ("wan2.2-5b", WAN_2_2_VAE), ("nano", nano)):
@@ -142,11 +141,10 @@ def test_vaes_need_in_comparison_what_their_tensors_and_operations_are() -> None
             latents = torch.empty(1, *model.latent_shape(width, height, frames))
         assert sum(p.numel() for p in vae.parameters()) == model.vae
         pipeline = Mock(vae=vae, _execution_device=latents.device, wantui_placement=None)
-        with torch.no_grad(), LiveBytes() as live, FlopCounterMode(display=False) as counted:
+        with torch.no_grad(), LiveBytes() as live:
             for _ in _decode_chunks(pipeline, latents):
                 pass
         assert model.decode_bytes * width * height == pytest.approx(22_660 / 19_510 * live.most, rel=0.05)
-        assert model.decode_operations * width * height * frames == pytest.approx(counted.get_total_flops(), rel=0.05)
 
 
 def test_what_is_known_of_nano_is_what_its_files_say() -> None:

@@ -70,9 +70,8 @@ class Throughput:
 
     def decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Of the whole video; tiles overlap."""
-        weight = model.decode_operations / WanModel.decode_operations
         pixels = decoded_length(recipe.width, plan.tile) * decoded_length(recipe.height, plan.tile)
-        return self.decoded_value * weight * pixels * recipe.frames
+        return self.decoded_value * model.decode_time * pixels * recipe.frames
 
     def video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Of denoising and decoding, the model being loaded and compiled."""
