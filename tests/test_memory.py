@@ -9,9 +9,11 @@ import pytest
 import torch
 from conftest import latents_of, recipe_for
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wantui.config import load_config
 from wantui.config.settings import PlanName
 from wantui.engine.pipelines import load_for, plan_for
 from wantui.generation import encoding
@@ -22,7 +24,7 @@ from wantui.generation.load import LoadError, load_pipeline
 from wantui.generation.memory import Placement, gpu_is_lost
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
-from wantui.planning import Recipe
+from wantui.planning import Recipe, installed, outline_batch
 from wantui.planning.arithmetic import full_precision_parameters, transformer_parameters
 from wantui.planning.memory import (
     PLAN_NAMES,
@@ -37,6 +39,7 @@ from wantui.planning.memory import (
     plan_named,
     transformer_bytes,
 )
+from wantui.planning.recipe import Weights
 from wantui.storage.embeddings import EmbeddingStore
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -75,22 +78,48 @@ def test_parameters_are_those_of_the_published_architecture(model: WanModel) -> 
     assert in_full == full_precision_parameters(model)
 
 
-def test_weights_in_8_bits_take_what_is_counted_and_make_a_video_near_the_whole_ones() -> None:
+@pytest.mark.parametrize(("weights", "most"), [("float8", 0.3), ("int8", 0.1)])
+def test_weights_in_8_bits_take_what_is_counted_and_make_a_video_near_the_whole_ones(
+    weights: Weights, most: float
+) -> None:
     recipe = recipe_for(NANO, frames=5, steps=8, dtype="bfloat16", width=64, height=64)
     whole = load_pipeline(NANO, None, "bfloat16", CPU)
-    narrow = load_pipeline(NANO, None, "bfloat16", CPU, weights="float8")
-    for pipeline, weights in ((whole, "full"), (narrow, "float8")):
-        found = sum(p.nbytes for p in pipeline.transformer.parameters())
-        assert found == transformer_bytes(NANO, recipe.model_copy(update={"weights": weights}))
+    narrow = load_pipeline(NANO, None, "bfloat16", CPU, weights=weights)
+    for pipeline, held in ((whole, "full"), (narrow, weights)):
+        assert bytes_of(pipeline.transformer) == transformer_bytes(NANO, recipe.model_copy(update={"weights": held}))
     exact, near = latents_of(whole, recipe), latents_of(narrow, recipe)
-    assert 0 < float((near - exact).norm() / exact.norm()) < 0.3
+    assert 0 < float((near - exact).norm() / exact.norm()) < most
     assert torch.equal(latents_of(narrow, recipe), near)
+
+
+def test_weights_in_int8_come_block_by_block_too() -> None:
+    recipe = recipe_for(NANO, frames=5, steps=2, dtype="bfloat16", width=64, height=64)
+    there = latents_of(load_pipeline(NANO, None, "bfloat16", CPU, weights="int8"), recipe)
+    pipeline = load_pipeline(NANO, None, "bfloat16", CPU, weights="int8")
+    pipeline.transformer.enable_group_offload(
+        onload_device=CPU, offload_device=CPU, offload_type="block_level", num_blocks_per_group=1
+    )
+    assert torch.equal(latents_of(pipeline, recipe), there)
+
+
+def test_int8_without_torchao_is_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installed, "find_spec", lambda name: None)
+    outline = outline_batch(load_config("nano", ["model_settings.weights=int8"]), "a circle")
+    assert any("int8 needs torchao (pip install torchao)" in refusal for refusal in outline.refusals)
+    with pytest.raises(LoadError, match="int8 needs torchao"):
+        load_pipeline(NANO, None, "bfloat16", CPU, weights="int8")
 
 
 def test_a_large_model_in_8_bits_fits_whole_where_its_blocks_would_have_to_come() -> None:
     recipe = recipe_of(LARGE)
     assert choose_plan(LARGE, recipe, 24 * GB).plan.transformer == "streamed"
     assert choose_plan(LARGE, recipe.model_copy(update={"weights": "float8"}), 24 * GB).plan.transformer != "streamed"
+
+
+def bytes_of(module: nn.Module) -> int:
+    """Of its parameters, and of what torchao keeps in the place of one."""
+    parts = [[p.qdata, p.scale] if hasattr(p, "qdata") else [p] for p in module.parameters()]
+    return sum(part.nbytes for each in parts for part in each)
 
 
 class LiveBytes(TorchDispatchMode):

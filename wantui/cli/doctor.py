@@ -16,7 +16,7 @@ from typing import Literal
 import click
 
 from wantui.cli.tables import print_line
-from wantui.planning.compiling import what_compiling_misses
+from wantui.planning.installed import what_compiling_misses
 from wantui.words import bytes_in_words
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")

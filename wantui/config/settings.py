@@ -65,9 +65,9 @@ class ModelSettings(Section):
     """Shift of the noise schedule; empty: by the model and the size (3 at 480p, 5 at 720p)."""
     dtype: DtypeName = "auto"
     """Precision of transformer and text encoder; auto: as published (bfloat16; nano float32). The VAE is float32."""
-    weights: Literal["full", "float8"] = "full"
-    """full: as loaded. float8: the transformer's are held in 8 bits, in half the memory, and widened layer by layer:
-    another video, of a model that is a little worse. Blocks are not compiled then."""
+    weights: Literal["full", "float8", "int8"] = "full"
+    """full: as loaded. float8 and int8 (by torchao, nearer): the transformer's are held in 8 bits, in half the memory,
+    and widened layer by layer: another video, of a model that is a little worse. Blocks are not compiled then."""
     speed: Literal["plain", "exact", "fast"] = "exact"
     """plain: to the bit what diffusers computes. exact: the same up to rounding, compiled on a GPU, and to the bit on a
     CPU. fast: leaves out blocks where little changes; another video, which is not compared with others."""

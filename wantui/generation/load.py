@@ -15,9 +15,10 @@ from transformers.utils import logging as transformers_logging
 from wantui.config.settings import DEVICE
 from wantui.errors import UserError
 from wantui.generation.memory import bring, device_of, place
+from wantui.generation.narrow import narrow
 from wantui.generation.speed import speed_up
 from wantui.models.catalogue import WanModel
-from wantui.planning.compiling import what_compiling_misses
+from wantui.planning.installed import what_compiling_misses, what_weights_miss
 from wantui.planning.memory import RESIDENT, MemoryPlan, is_compiled
 from wantui.planning.recipe import Speed, Weights
 
@@ -103,7 +104,7 @@ def load_pipeline(
     """Load a pipeline, put it where a memory plan has it, and check that it works; arguments as of `load_parts`.
 
     Args:
-        weights: float8 holds those of the transformers' products in 8 bits (e4m3), as diffusers does.
+        weights: float8 or int8 holds those of the transformers' products in 8 bits.
 
     Raises:
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
@@ -114,12 +115,13 @@ def load_pipeline(
             f"model_settings.speed: {speed} compiles the model's blocks, and {missing}. Install it, or choose "
             "model_settings.speed: plain"
         )
+    if without := what_weights_miss(weights):
+        raise LoadError(without)
     pipeline = load_parts(model, revision, dtype, {"text_encoder": None} if plan.encodes_first else {})
     try:
-        if weights == "float8":
-            for transformer in (pipeline.transformer, pipeline.transformer_2):
-                if transformer is not None:
-                    transformer.enable_layerwise_casting(torch.float8_e4m3fn, getattr(torch, dtype))
+        for transformer in (pipeline.transformer, pipeline.transformer_2):
+            if transformer is not None:
+                narrow(transformer, weights)
         place(pipeline, device, plan)
         self_check(pipeline)
         speed_up(pipeline, speed, compiles)

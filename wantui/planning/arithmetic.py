@@ -1,7 +1,7 @@
 """How much a Wan transformer computes, counted from its sizes: what makes one video take longer than another."""
 
 from wantui.models.catalogue import WanModel
-from wantui.planning.recipe import Recipe
+from wantui.planning.recipe import Recipe, Weights
 
 TEXT_LENGTH = 512
 
@@ -40,10 +40,10 @@ def transformer_parameters(model: WanModel) -> int:
     return model.blocks * block + embeddings + 2 * d + d * channels + channels + 2 * d
 
 
-def narrowed_parameters(model: WanModel) -> int:
-    """Those that `weights: float8` holds in 8 bits: of the products in the blocks."""
+def narrowed_parameters(model: WanModel, weights: Weights) -> int:
+    """Those that `weights: float8` holds in 8 bits, of the products in the blocks; of `int8` without their biases."""
     d, f = model.dim, model.feed_forward
-    return model.blocks * (8 * d * d + 8 * d + 2 * d * f + f + d)
+    return model.blocks * (8 * d * d + 2 * d * f + (8 * d + f + d if weights == "float8" else 0))
 
 
 def full_precision_parameters(model: WanModel) -> int:

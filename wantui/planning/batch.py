@@ -8,6 +8,7 @@ from wantui.config.settings import Settings
 from wantui.errors import UserError
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import commit_in_cache, fingerprint
+from wantui.planning.installed import what_weights_miss
 from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe, Weighting
 from wantui.planning.sizes import check_size, resolve_frames
 from wantui.prompts import Variation, expand, parse
@@ -126,6 +127,8 @@ def outline_batch(config: Config, template: str) -> Outline:
             "model_settings.speed: fast leaves out blocks, so that latents and attention maps are not the model's own; "
             "take exact, store neither, or set model_settings.force_capture"
         )
+    if missing := what_weights_miss(model_settings.weights):
+        refusals.append(missing)
     if latents.store_predicted_clean and not latents.store_latents:
         refusals.append("latent_analysis_settings.store_predicted_clean needs store_latents")
     if model_settings.cfg_scale_2 is not None and model.boundary_ratio is None:

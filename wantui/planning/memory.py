@@ -86,8 +86,12 @@ def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
     """Weights of one transformer, as loaded."""
     item = 4 if recipe.dtype == "float32" else 2
     kept = full_precision_parameters(model)
-    narrowed = narrowed_parameters(model) if recipe.weights == "float8" else 0
-    return item * (transformer_parameters(model) - kept - narrowed) + narrowed + 4 * kept
+    narrowed = scales = 0
+    if recipe.weights != "full":
+        narrowed = narrowed_parameters(model, recipe.weights)
+    if recipe.weights == "int8":
+        scales = model.blocks * (9 * model.dim + model.feed_forward)  # one for each row
+    return item * (transformer_parameters(model) - kept - narrowed) + narrowed + 4 * (kept + scales)
 
 
 def is_compiled(plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
@@ -124,7 +128,7 @@ def activation_bytes(model: WanModel, recipe: Recipe) -> int:
     modulation = 0
     if model.has_timestep_per_token:
         modulation = tokens * 6 * model.dim * (item + 4)
-    widened = model.dim * model.feed_forward * item if recipe.weights == "float8" else 0
+    widened = model.dim * model.feed_forward * item if recipe.weights != "full" else 0
     return max(2 * wide + 4 * narrow, gated) + rotary + modulation + widened
 
 

@@ -10,7 +10,7 @@ from wantui.config.settings import SamplerName
 
 RECIPE_FORMAT = 1
 Speed = Literal["plain", "exact", "fast"]
-Weights = Literal["full", "float8"]
+Weights = Literal["full", "float8", "int8"]
 Weighting = Literal["attention", "multiply", "interpolation"]
 
 
