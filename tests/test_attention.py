@@ -12,15 +12,15 @@ import torch
 import zarr
 from conftest import FORMS, recipe_for, stock
 from diffusers import WanPipeline
-from diffusers.hooks import FirstBlockCacheConfig, apply_group_offloading
+from diffusers.hooks import apply_group_offloading
 from torch._dynamo.testing import CompileCounter
 
-from wantui.generation import observed
+from wantui.generation import cache, observed
 from wantui.generation.attention import CaptureWrong
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import make_video
-from wantui.generation.speed import fuse_blocks
+from wantui.generation.speed import compile_blocks, fuse_blocks
 from wantui.generation.words import WordNotRead, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
@@ -197,13 +197,12 @@ def test_blocks_that_were_fused_give_the_same_maps_and_weights(tiny_models: dict
 
 def test_a_compiled_block_is_one_graph_for_all_videos_of_a_size(tiny_models: dict[str, WanModel]) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
-    fuse_blocks(pipeline.transformer)
     capturing = marked(tiny_models["wan2.1"], steps=1)
     plain = capturing.model_copy(update={"capture": Capture()})
     weighting = capturing.model_copy(update={"marks": marks(PROMPT, ("red", 2.0)), "weighting": "attention"})
     count = CompileCounter()
     torch._dynamo.reset()
-    pipeline.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=count)
+    compile_blocks(pipeline.transformer, backend=count)
     for _ in range(3):
         for recipe in (plain, capturing, weighting):
             list(denoise(pipeline, recipe))
@@ -239,16 +238,29 @@ def test_maps_are_right_with_every_way_to_save_memory(tiny_models: dict[str, Wan
 
 
 def test_a_block_that_a_cache_skips_is_recorded_and_leaves_no_map(
-    tiny_models: dict[str, WanModel], tmp_path: Path
+    tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cache, "FIRST_BLOCK_CHANGE", 1e9)
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
-    pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=1e9))
-    recipe = marked(tiny_models["wan2.1"], AttentionCapture(per_block=True), steps=3)
+    recipe = marked(tiny_models["wan2.1"], AttentionCapture(per_block=True), steps=3, speed="fast")
     maps = open_maps(stored(pipeline, recipe, tmp_path).attention)  # type: ignore[arg-type]
     blocks = maps.group["blocks"][:]
     assert blocks.tolist() == [[True, True], [True, False], [True, False]]
     assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
     assert np.isnan(maps.map("red")[1, 1]).all()
+
+
+@pytest.mark.parametrize("per_block", [True, False])
+def test_a_pass_that_a_cache_leaves_out_is_recorded_and_leaves_no_map(
+    tiny_models: dict[str, WanModel], tmp_path: Path, per_block: bool
+) -> None:
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
+    asked = AttentionCapture(per_block=per_block)
+    recipe = marked(tiny_models["wan2.1"], asked, steps=3, speed="fast", magnitudes=((1.0, 0.0), (0.0, 0.0)))
+    maps = open_maps(stored(pipeline, recipe, tmp_path).attention)  # type: ignore[arg-type]
+    assert maps.group["blocks"][:].tolist() == [[True, True], [False, False], [False, False]]
+    assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
+    assert np.isnan(maps.map("red")[1]).all()
 
 
 def test_pads_that_differ_are_not_taken_together(tiny_models: dict[str, WanModel]) -> None:
@@ -406,8 +418,7 @@ def test_weighted_blocks_can_be_compiled(tiny_models: dict[str, WanModel]) -> No
     recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 3.0)), weighting="attention", steps=2)
     *_, plain = denoise(pipeline, recipe)
     torch._dynamo.reset()
-    for block in pipeline.transformer.blocks:
-        block.compile(fullgraph=True, backend="aot_eager")
+    compile_blocks(pipeline.transformer, backend="aot_eager")
     *_, compiled = denoise(pipeline, recipe)
     assert torch.allclose(plain.latents, compiled.latents, rtol=1e-4, atol=1e-5)
 

@@ -2,8 +2,12 @@
 
 import json
 import os
+from pathlib import Path
+from typing import Any
 
 import click
+
+from wantui.cli.options import batch_options, outline, read_template
 
 
 @click.group("models")
@@ -59,3 +63,24 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
         click.echo(f"{missing.files} files, {bytes_in_words(missing.bytes)}")
         return
     click.echo(fetching.fetch(model, revision))
+
+
+@command.command("calibrate")
+@batch_options
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="File, if not where wantui looks for it."
+)
+def calibrate(template: str | None, template_file: Path | None, output: Path | None, **options: Any) -> None:
+    """Measure, with one video of a config, what `model_settings.speed: fast` may leave out of its model."""
+    text = read_template(template, template_file)
+    if text is None:
+        raise click.UsageError('give a prompt that is usual for your work: -t "a red circle moving left"')
+    batch = outline(template=text, **options)
+    from wantui.engine.calibrate import calibrate as measure
+
+    def tell(step: int, count: int) -> None:
+        click.echo(f"\rstep {step} of {count}", err=True, nl=step == count)
+
+    settings = batch.config.settings
+    path = measure(batch.first, settings.model_settings.device, settings.memory_settings.plan, tell, output)
+    click.echo(path)

@@ -15,6 +15,7 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.generation.attention import CrossAttention, StepMaps
+from wantui.generation.cache import caching
 from wantui.generation.memory import bring, device_of
 from wantui.generation.passes import Passes
 from wantui.generation.samplers import build_scheduler
@@ -164,10 +165,8 @@ def denoise(
         resume_from.restore(start)
         latents, steps_done = resume_from.latents, resume_from.steps_done
     count = len(start.timesteps)
-    for transformer in (pipeline.transformer, pipeline.transformer_2):
-        if transformer is not None and transformer.is_cache_enabled:
-            transformer._reset_stateful_cache()  # or the first step would be compared with the last video's last one
-    with start.attention.attached() if start.attention is not None else nullcontext():
+    attached = start.attention.attached() if start.attention is not None else nullcontext()
+    with attached, caching(pipeline, recipe, start.sigmas[:-1]):
         for index, timestep in enumerate(start.scheduler.timesteps):
             if index < steps_done:
                 continue

@@ -124,7 +124,8 @@ def load_pipeline(
                 narrow(transformer, weights)
         place(pipeline, device, plan)
         self_check(pipeline)
-        speed_up(pipeline, speed, compiles)
+        if compiles:
+            speed_up(pipeline)
     except torch.OutOfMemoryError as error:
         size = sum(
             p.nbytes for part in pipeline.components.values() if isinstance(part, nn.Module) for p in part.parameters()

@@ -5,57 +5,47 @@ exact  the same numbers up to the rounding of bfloat16: blocks compiled, project
        and GELU inside the products, norm and rotary embedding of query and key in one pass, pads of the text taken
        together, and what passes have in common computed once. On a CPU, or where blocks come from the machine's memory
        or are held in 8 bits, it is plain.
-fast   exact, and a step in which the first block changes little leaves out the other blocks (diffusers' first-block
-       cache). Other videos come of it.
+fast   exact, and blocks are left out where little changes (`cache`). Other videos come of it.
 """
 
 import os
-import warnings
 from typing import Any
 
 import torch
 from diffusers import WanPipeline
-from diffusers.hooks import FirstBlockCacheConfig
 from platformdirs import user_cache_path
 from torch import nn
 
 from wantui.generation.fused_attention import FusedSelfAttention, FusedTextAttention
 from wantui.generation.fused_linear import fuse
-from wantui.planning.recipe import Speed
 
-CACHE_THRESHOLD = 0.07
-"""Largest relative change of the first block's residual at which the others are left out."""
 GRAPHS = 128
 """So many of a block are kept; torch's own 8 are soon used up, and the next one would be an error."""
 OPTIONS = {"coordinate_descent_tuning": True}
 """Of inductor: tries sizes of its elementwise kernels one after the other, 1 % of a step for some seconds once."""
 
 
-def speed_up(pipeline: WanPipeline, speed: Speed, compiles: bool) -> None:
-    """Make a pipeline that was just placed as fast as asked for.
+def speed_up(pipeline: WanPipeline) -> None:
+    """Make a pipeline fast whose blocks stay on a GPU as they were loaded."""
+    for transformer in (pipeline.transformer, pipeline.transformer_2):
+        if transformer is not None:
+            compile_blocks(transformer)
+
+
+def compile_blocks(transformer: Any, **how: Any) -> None:
+    """Fuse the blocks of a transformer; they are compiled at their first run.
 
     Args:
-        compiles: whether its blocks stay on a GPU as they were loaded.
+        how: of torch.compile, in the place of inductor with `OPTIONS`.
     """
-    for transformer in (pipeline.transformer, pipeline.transformer_2):
-        if transformer is None or speed == "plain":
-            continue
-        if compiles:
-            compile_blocks(transformer)
-        if speed == "fast":
-            transformer.enable_cache(FirstBlockCacheConfig(threshold=CACHE_THRESHOLD))
-
-
-def compile_blocks(transformer: Any) -> None:
-    """Fuse projections, biases and GELU of a transformer on a GPU; its blocks are compiled at their first run."""
     # A block has a graph for each size of video, with and without capture, all of which are kept.
     torch._dynamo.config.recompile_limit = GRAPHS
     # What was compiled is kept between runs, and is found again by torch from its source.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("wantui") / "compiled"))
     fuse_blocks(transformer)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, options=OPTIONS)
+    for block in transformer.blocks:
+        # Not the block as a module: diffusers' caches lay themselves around `forward`, and cannot be compiled.
+        block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False, **(how or {"options": OPTIONS}))
 
 
 def fuse_blocks(transformer: Any) -> None:

@@ -8,6 +8,7 @@ from wantui.config.settings import Settings
 from wantui.errors import UserError
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import commit_in_cache, fingerprint
+from wantui.models.magnitudes import magnitudes_of
 from wantui.planning.installed import what_weights_miss
 from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe, Weighting
 from wantui.planning.sizes import check_size, resolve_frames
@@ -79,9 +80,11 @@ def outline_batch(config: Config, template: str) -> Outline:
         raise PlanError("model_settings.seed: the last seed would not fit into 63 bits")
     latents = settings.latent_analysis_settings
     marked = any(variation.marks for variation in variations)
+    revision, is_fast = pinned_revision(model, model_settings.revision), model_settings.speed == "fast"
+    magnitudes = magnitudes_of(model, revision) if is_fast and model.boundary_ratio is None else ()
     first = Recipe(
         model=model.location if model.is_local and model is not NANO else model.name,
-        revision=pinned_revision(model, model_settings.revision),
+        revision=revision,
         prompt=variations[0].prompt,
         negative_prompt=clean_prompt(settings.prompt_settings.negative_prompt),
         marks=_marks(variations[0]),
@@ -99,8 +102,9 @@ def outline_batch(config: Config, template: str) -> Outline:
         dtype=model.dtype if model_settings.dtype == "auto" else model_settings.dtype,
         weights=model_settings.weights,
         speed=model_settings.speed,
+        magnitudes=magnitudes,
         capture=Capture(
-            geometry=model_settings.speed != "fast" or model_settings.force_capture,
+            geometry=not is_fast or model_settings.force_capture,
             latents=latents.store_latents,
             interval=latents.storage_interval,
             dtype=latents.storage_dtype,
@@ -117,12 +121,15 @@ def outline_batch(config: Config, template: str) -> Outline:
         )
     if frames_warning:
         warnings.append(frames_warning)
+    if is_fast and not magnitudes:
+        better = "" if model.boundary_ratio else f"; `wantui models calibrate` once for {model.name} loses less"
+        warnings.append(f"model_settings.speed: fast goes by the first block of this model{better}")
     warnings += _duplicate_warnings(variations)
     refusals = list(map(str, config.refusals))
     if settings.attention_analysis_settings.store_attention and not marked:
         refusals.append("store_attention is on and the template marks no word: write (word) for each to be stored")
     stored = latents.store_latents or settings.attention_analysis_settings.store_attention
-    if model_settings.speed == "fast" and stored and not model_settings.force_capture:
+    if is_fast and stored and not model_settings.force_capture:
         refusals.append(
             "model_settings.speed: fast leaves out blocks, so that latents and attention maps are not the model's own; "
             "take exact, store neither, or set model_settings.force_capture"

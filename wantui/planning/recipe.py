@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from wantui.config.settings import SamplerName
+from wantui.models.magnitudes import Magnitudes
 
 RECIPE_FORMAT = 1
 Speed = Literal["plain", "exact", "fast"]
@@ -83,6 +84,8 @@ class Recipe(_Frozen):
     """How the transformer's are held: in its dtype, or in 8 bits, widened layer by layer; that makes another video."""
     speed: Speed = "plain"
     """plain: to the bit what diffusers computes; exact: up to rounding; fast: with a cache, another video."""
+    magnitudes: Magnitudes = ()
+    """Of a fast video, by which its cache goes; where there are none, it goes by the first block."""
     capture: Capture = Capture()
 
     def to_json(self) -> str:

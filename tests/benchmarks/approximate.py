@@ -1,0 +1,91 @@
+"""What videos gain and lose that are not made as the model would, on nano: python tests/benchmarks/approximate.py.
+
+The same prompts and seeds by `exact`, by `fast` with both caches and several thresholds, and with weights in 8 bits:
+PSNR of frames, relative difference of the final latents, and the time of denoising.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import click
+import numpy as np
+import torch
+from diffusers import WanPipeline
+from torch import Tensor
+
+from wantui.config import load_config
+from wantui.generation import cache
+from wantui.generation.decode import decode_frames
+from wantui.generation.denoise import denoise
+from wantui.generation.load import load_pipeline
+from wantui.models.catalogue import NANO
+from wantui.planning import Recipe, plan_batch
+from wantui.planning.recipe import Weights
+
+TEMPLATE = "a [large|small] [red|blue] [circle|star] moving [left|up] over a [dark|light] background"
+CHANGES, ERRORS = (0.03, 0.05, cache.FIRST_BLOCK_CHANGE, 0.1, 0.15), (0.03, 0.06, cache.MAGNITUDE_ERROR, 0.2, 0.3)
+Made = list[tuple[Tensor, np.ndarray, float]]
+"""Final latents, frames in 0 to 1, and seconds of denoising, of each video."""
+
+
+def recipes(count: int, steps: int, speed: str) -> list[Recipe]:
+    """Evenly spread over the variations."""
+    settings = [f"model_settings.steps={steps}", "videos_per_variation=1", f"model_settings.speed={speed}"]
+    videos = plan_batch(load_config("nano", settings), TEMPLATE).videos
+    return [videos[index * len(videos) // count].recipe for index in range(count)]
+
+
+def make(pipeline: WanPipeline, chosen: list[Recipe]) -> Made:
+    made = []
+    for recipe in chosen:
+        began = time.perf_counter()
+        *_, last = denoise(pipeline, recipe)
+        seconds = time.perf_counter() - began
+        made.append((last.latents, np.stack(list(decode_frames(pipeline, last.latents))), seconds))
+    return made
+
+
+def tell(label: str, found: Made, wanted: Made, told: str = "") -> None:
+    errors = [float(((one[1] - two[1]) ** 2).mean()) for one, two in zip(found, wanted, strict=True)]
+    psnr = [10 * np.log10(1 / max(error, 1e-12)) for error in errors]
+    far = [float((one[0] - two[0]).norm() / two[0].norm()) for one, two in zip(found, wanted, strict=True)]
+    ratio = sum(two[2] for two in wanted) / sum(one[2] for one in found)
+    click.echo(
+        f"{label:<24} {ratio:.2f} times; PSNR median {statistics.median(psnr):.1f} dB, least {min(psnr):.1f}; "
+        f"latents differ by {statistics.median(far):.1%} of their norm{told}"
+    )
+
+
+@click.command()
+@click.option("--steps", default=50, show_default=True)
+@click.option("--videos", default=12, show_default=True)
+def main(steps: int, videos: int) -> None:
+    """Print a line for each way."""
+    load: Callable[[str, Weights], WanPipeline] = lambda dtype, weights: load_pipeline(  # noqa: E731
+        NANO, None, dtype, torch.device("cpu"), weights=weights
+    )
+    pipeline, exact, fast = load("float32", "full"), recipes(videos, steps, "exact"), recipes(videos, steps, "fast")
+    make(pipeline, exact[:1])
+    wanted = make(pipeline, exact)
+    click.echo(f"nano, {steps} steps, {videos} videos, on a CPU with {torch.get_num_threads()} threads")
+    for error in ERRORS:
+        mark = "  (speed: fast)" if error == cache.MAGNITUDE_ERROR else ""
+        cache.MAGNITUDE_ERROR = error
+        tell(f"magnitudes, {error}", make(pipeline, fast), wanted, mark)
+    for change in CHANGES:
+        mark = "  (speed: fast, not calibrated)" if change == cache.FIRST_BLOCK_CHANGE else ""
+        cache.FIRST_BLOCK_CHANGE = change
+        tell(
+            f"first block, {change}",
+            make(pipeline, [r.model_copy(update={"magnitudes": ()}) for r in fast]),
+            wanted,
+            mark,
+        )
+    wanted = make(load("bfloat16", "full"), exact)
+    for weights in ("int8", "float8"):
+        tell(f"weights in {weights}", make(load("bfloat16", weights), exact), wanted)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Measures the magnitudes of a model with a recipe of its, and keeps them for `speed: fast`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from wantui.engine.pipelines import load_for, plan_for
+from wantui.generation.calibrate import measure_magnitudes
+from wantui.generation.denoise import prepare
+from wantui.generation.load import LoadError
+from wantui.models.catalogue import find_model
+from wantui.models.magnitudes import path_of
+from wantui.planning import Capture, Recipe
+from wantui.storage.atomic import write_text
+
+STEPS = 50
+"""At least: magnitudes of fewer do not reach low noise levels."""
+
+
+def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int], None], path: Path | None) -> Path:
+    """Denoise one video without leaving anything out; returns the file in which the magnitudes were kept.
+
+    Args:
+        plan: the name of a memory plan, or auto.
+        path: where they are kept, in the place of where wantui looks for them.
+
+    Raises:
+        LoadError: the model cannot be calibrated or loaded.
+    """
+    model = find_model(recipe.model)
+    if model.boundary_ratio is not None:
+        raise LoadError(f"{model.name} has two transformers: its magnitudes are not used, fast goes by the first block")
+    if recipe.revision is None:
+        raise LoadError(f"{model.name} is not on this machine: `wantui models fetch {model.name}` brings it")
+    whole = recipe.model_copy(
+        update={
+            "steps": max(STEPS, recipe.steps),
+            "speed": "exact" if recipe.speed == "fast" else recipe.speed,
+            "magnitudes": (),
+            "marks": (),
+            "weighting": None,
+            "capture": Capture(),
+        }
+    )
+    loaded = load_for(whole, device, plan_for(whole, device, asked=plan).plan)
+    start = prepare(loaded.pipeline, whole, loaded.embeddings)
+    magnitudes = measure_magnitudes(loaded.pipeline, whole, start, tell)
+    path = path or path_of(model, recipe.revision)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    asked = whole.model_dump(mode="json", include={"prompt", "steps", "sampler", "width", "height", "frames"})
+    write_text(
+        path, json.dumps({"model": model.name, "revision": recipe.revision, "of": asked, "magnitudes": magnitudes})
+    )
+    return path

@@ -1,0 +1,59 @@
+"""Measures how much a model's blocks add at each noise level, by making one video without leaving anything out."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from diffusers import WanPipeline
+from torch import Tensor
+
+from wantui.generation.denoise import Start, denoise
+from wantui.models.magnitudes import Magnitudes
+from wantui.planning import Recipe
+
+KNOTS = 25
+"""Noise levels that are kept, about."""
+
+
+def measure_magnitudes(
+    pipeline: WanPipeline, recipe: Recipe, start: Start, tell: Callable[[int, int], None]
+) -> Magnitudes:
+    """Of the transformer; the ratio of two steps is the mean over places and passes of that of the norms.
+
+    Args:
+        recipe: of a video that is not fast, with two steps or more.
+        tell: is told of each step, from 1, and how many there are.
+    """
+    found, summed = [], 0.0
+    with _what_blocks_add(pipeline.transformer) as added:
+        before: list[Tensor] = []
+        for step in denoise(pipeline, recipe, start):
+            norms, before = before, [each.float().norm(dim=2) for each in added]
+            added.clear()
+            if norms:
+                each = [float((now / then.clamp_min(1e-8)).mean()) for now, then in zip(before, norms, strict=True)]
+                summed += math.log(sum(each) / len(each))
+            found.append((round(step.sigma, 5), round(summed, 5)))
+            tell(step.index + 1, step.count)
+    (before_last, then), (last, now) = found[-2:]
+    # Other numbers of steps end at lower noise levels: on a straight line, as between the last two.
+    found.append((0.0, round(now - last * (then - now) / (before_last - last), 5)))
+    every = max(1, round(len(found) / KNOTS))
+    return (*found[:-1:every], found[-1])
+
+
+@contextmanager
+def _what_blocks_add(transformer: Any) -> Iterator[list[Tensor]]:
+    """The difference of what the last block gives and the first one gets, of each pass."""
+    entered: list[Tensor] = []
+    added: list[Tensor] = []
+    handles = [
+        transformer.blocks[0].register_forward_pre_hook(lambda block, given: entered.append(given[0])),
+        transformer.blocks[-1].register_forward_hook(lambda block, given, out: added.append(out - entered.pop())),
+    ]
+    try:
+        yield added
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,39 @@
+"""How much a model's blocks add at each noise level, where that was measured: what `speed: fast` leaves out goes by it.
+
+MagCache (Ma et al. 2025, arXiv 2506.09045): the ratio of what the blocks add at a step to what they added at the step
+before is nearly the same for every prompt. Here its logarithm is summed from the first step on, so that the ratio
+between any two noise levels can be read off, for any number of steps.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from wantui.models.catalogue import NANO, WanModel
+
+Magnitudes = tuple[tuple[float, float], ...]
+"""(noise level, logarithm of the magnitude there over that at the first), from high noise levels to low ones."""
+OF_NANO = Path(__file__).with_name("nano") / "magnitudes.json"
+
+
+def path_of(model: WanModel, revision: str) -> Path:
+    """Where the magnitudes of a model are kept on this machine."""
+    name = hashlib.sha256(f"{model.location}\n{revision}".encode()).hexdigest()[:16]
+    return user_data_path("wantui") / "magnitudes" / f"{name}.json"
+
+
+def magnitudes_of(model: WanModel, revision: str | None) -> Magnitudes:
+    """Those of a model with these weights; empty where they were not measured."""
+    if revision is None:
+        return ()
+    paths = [path_of(model, revision), *([OF_NANO] if model is NANO else [])]
+    for path in paths:
+        try:
+            kept = json.loads(path.read_text())
+            if kept["revision"] == revision:
+                return tuple((float(level), float(value)) for level, value in kept["magnitudes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return ()
