@@ -68,6 +68,9 @@ class ModelSettings(Section):
     weights: Literal["full", "float8", "int8"] = "full"
     """full: as loaded. float8 and int8 (by torchao, nearer): the transformer's are held in 8 bits, in half the memory,
     and widened layer by layer: another video, of a model that is a little worse. Blocks are not compiled then."""
+    transformer_file: str | None = None
+    """A GGUF file in the place of the model's transformer, in the precision of its kind; the rest is that of the model.
+    Blocks are not compiled then."""
     speed: Literal["plain", "exact", "fast"] = "exact"
     """plain: to the bit what diffusers computes. exact: the same up to rounding, compiled on a GPU, and to the bit on a
     CPU. fast: leaves out blocks where little changes; another video, which is not compared with others."""

@@ -10,7 +10,7 @@ from wantui.generation.load import LoadError, load_pipeline, resolve_device
 from wantui.generation.memory import free_bytes
 from wantui.generation.preview import LatentToRgb, fit_latents_to_rgb
 from wantui.models.catalogue import find_model
-from wantui.models.fingerprint import fingerprint
+from wantui.models.fingerprint import fingerprint, fingerprint_of_file
 from wantui.planning import Recipe
 from wantui.planning.memory import PLANS, RESIDENT, ChosenPlan, MemoryPlan, choose_plan, plan_named
 
@@ -64,7 +64,8 @@ def load_for(recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Re
     if plan.encodes_first:
         embeddings = Embeddings(model, recipe.revision, recipe.dtype, where)
         embeddings.encode(prompts_of([recipe, *recipes]))
-    pipeline = load_pipeline(model, recipe.revision, recipe.dtype, where, plan, recipe.speed, recipe.weights)
+    file = None if recipe.transformer_file is None else Path(recipe.transformer_file.path)
+    pipeline = load_pipeline(model, recipe.revision, recipe.dtype, where, plan, recipe.speed, recipe.weights, file)
     return Loaded(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))
 
 
@@ -72,7 +73,7 @@ def check_weights(recipe: Recipe) -> None:
     """Refuse to go on with other weights than the recipe names.
 
     Raises:
-        LoadError: the files of a local model have changed since the recipe was written.
+        LoadError: the files of a local model, or that of a transformer, have changed since the recipe was written.
     """
     model = find_model(recipe.model)
     if model.is_local and (found := fingerprint(Path(model.location))) != recipe.revision:
@@ -80,3 +81,11 @@ def check_weights(recipe: Recipe) -> None:
             f"the weights in {model.location} have changed since this batch was planned "
             f"(fingerprint {found[:12]}, planned {str(recipe.revision)[:12]}); plan a new batch"
         )
+    if (file := recipe.transformer_file) is None:
+        return
+    try:
+        found = fingerprint_of_file(Path(file.path))
+    except OSError as error:
+        raise LoadError(f"model_settings.transformer_file: {file.path} cannot be read: {error.strerror}") from None
+    if found != file.fingerprint:
+        raise LoadError(f"{file.path} has changed since this batch was planned; plan a new batch")

@@ -12,7 +12,7 @@ from wantui.generation.denoise import Step
 from wantui.generation.make_video import MadeVideo, Stepped, make_video
 from wantui.generation.versions import made_with
 from wantui.models.catalogue import find_model
-from wantui.models.fingerprint import fingerprint
+from wantui.models.fingerprint import fingerprint, fingerprint_of_file
 from wantui.planning import Capture, Recipe
 from wantui.storage.files import VideoFiles
 from wantui.storage.mp4 import read_frames
@@ -53,6 +53,9 @@ def remake(clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, devic
     model = find_model(recipe.model)
     if model.is_local and (weights := fingerprint(Path(model.location))) != recipe.revision:
         changed["weights"] = (recipe.revision, weights)
+    file = recipe.transformer_file
+    if file is not None and (weights := fingerprint_of_file(Path(file.path))) != file.fingerprint:
+        changed["transformer_file"] = (file.fingerprint, weights)
     known = then.get("latents_sha256")
     equal, difference = compare_clips(clip, target)
     yield Comparison(None if known is None else known == latents_sha256, equal, difference, changed)

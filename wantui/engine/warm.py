@@ -49,7 +49,8 @@ class WarmPipeline:
         """
         device = claim.device if claim.device in ("cpu", "auto") else self.device
         asked = manifest.memory_plan
-        model = (recipe.model, recipe.revision, recipe.dtype, recipe.weights, recipe.speed, device)
+        parts = recipe.model, recipe.revision, recipe.transformer_file
+        model = (*parts, recipe.dtype, recipe.weights, recipe.speed, device)
         wanted = (*model, claim.batch, claim.rung, recipe.width, recipe.height, recipe.frames, asked)
         if self.loaded is not None and wanted == self.loaded_for:
             return self.loaded

@@ -2,11 +2,12 @@
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers import WanPipeline
+from diffusers import GGUFQuantizationConfig, WanPipeline, WanTransformer3DModel
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from torch import nn
@@ -55,14 +56,14 @@ def resolve_device(device: str) -> torch.device:
 
 
 def load_parts(
-    model: WanModel, revision: str | None, dtype: str, without: Mapping[str, None] = MappingProxyType({})
+    model: WanModel, revision: str | None, dtype: str, given: Mapping[str, nn.Module | None] = MappingProxyType({})
 ) -> WanPipeline:
     """A pipeline in the machine's memory, or some of its parts.
 
     Args:
         revision: branch, tag or commit of a hub model; not used for a local directory.
         dtype: "float32" or "bfloat16", of transformer and text encoder. diffusers keeps norm layers in float32.
-        without: the names of parts that are not loaded.
+        given: parts in the place of those that are stored; None leaves one out.
 
     Raises:
         LoadError: weights missing without a network, or files broken.
@@ -72,7 +73,7 @@ def load_parts(
     transformers_logging.disable_progress_bar()
     if model.is_local:
         diffusers_logging.disable_progress_bar()
-    arguments: dict[str, Any] = {"dtype": {"default": getattr(torch, dtype), "vae": torch.float32}, **without}
+    arguments: dict[str, Any] = {"dtype": {"default": getattr(torch, dtype), "vae": torch.float32}, **given}
     if not model.is_local:
         arguments["revision"] = revision
     try:
@@ -100,11 +101,13 @@ def load_pipeline(
     plan: MemoryPlan = RESIDENT,
     speed: Speed = "plain",
     weights: Weights = "full",
+    transformer_file: Path | None = None,
 ) -> WanPipeline:
     """Load a pipeline, put it where a memory plan has it, and check that it works; arguments as of `load_parts`.
 
     Args:
         weights: float8 or int8 holds those of the transformers' products in 8 bits.
+        transformer_file: a GGUF file in the place of the model's transformer; weights are gguf then.
 
     Raises:
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
@@ -117,7 +120,10 @@ def load_pipeline(
         )
     if without := what_weights_miss(weights):
         raise LoadError(without)
-    pipeline = load_parts(model, revision, dtype, {"text_encoder": None} if plan.encodes_first else {})
+    given: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
+    if transformer_file is not None:
+        given["transformer"] = read_gguf(model, revision, dtype, transformer_file)
+    pipeline = load_parts(model, revision, dtype, given)
     try:
         for transformer in (pipeline.transformer, pipeline.transformer_2):
             if transformer is not None:
@@ -137,6 +143,27 @@ def load_pipeline(
     except RuntimeError as error:
         raise LoadError(f"{model.location} was loaded and does not work on {device}: {error}") from error
     return pipeline
+
+
+def read_gguf(model: WanModel, revision: str | None, dtype: str, path: Path) -> WanTransformer3DModel:
+    """The transformer of a model from a GGUF file in the names of Wan's own code or of diffusers.
+
+    Raises:
+        LoadError: the file is broken, or of another model.
+    """
+    precision = getattr(torch, dtype)
+    arguments: dict[str, Any] = {"config": model.location, "subfolder": "transformer", "dtype": precision}
+    if not model.is_local:
+        arguments["config_revision"] = revision
+    try:
+        quantization = GGUFQuantizationConfig(compute_dtype=precision)
+        transformer = WanTransformer3DModel.from_single_file(str(path), quantization_config=quantization, **arguments)
+    except Exception as error:  # gguf and diffusers raise errors of many kinds for broken files
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        if "meta tensor" in reason:
+            reason = "some of its tensors are not in the file"
+        raise LoadError(f"{path} cannot be loaded as the transformer of {model.name}: {reason}") from error
+    return transformer.eval()
 
 
 def _free(device: torch.device) -> str:

@@ -22,6 +22,12 @@ def fingerprint(directory: Path) -> str:
     return _fingerprint(directory, tuple(found))
 
 
+def fingerprint_of_file(path: Path) -> str:
+    """The same of one file."""
+    stat = path.stat()
+    return _fingerprint(path.parent, ((path, stat.st_size, stat.st_mtime_ns, stat.st_ino),))
+
+
 @lru_cache(maxsize=8)
 def _fingerprint(directory: Path, files: tuple[tuple[Path, int, int, int], ...]) -> str:
     """Files are read again only when their size or time has changed: a template is planned at every key."""

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.config import Config
-from wantui.config.settings import Settings
-from wantui.errors import UserError
+from wantui.config.settings import ModelSettings, Settings
+from wantui.errors import UserError, user_path
 from wantui.models.catalogue import NANO, WanModel, find_model
-from wantui.models.fingerprint import commit_in_cache, fingerprint
+from wantui.models.fingerprint import commit_in_cache, fingerprint, fingerprint_of_file
 from wantui.models.magnitudes import magnitudes_of
 from wantui.planning.installed import what_weights_miss
-from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe, Weighting
+from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe, TransformerFile, Weighting
 from wantui.planning.sizes import check_size, resolve_frames
 from wantui.prompts import Variation, expand, parse
 from wantui.prompts.clean import clean_prompt
@@ -81,6 +81,7 @@ def outline_batch(config: Config, template: str) -> Outline:
     latents = settings.latent_analysis_settings
     marked = any(variation.marks for variation in variations)
     revision, is_fast = pinned_revision(model, model_settings.revision), model_settings.speed == "fast"
+    transformer_file = _transformer_file(model, model_settings)
     magnitudes = magnitudes_of(model, revision) if is_fast and model.boundary_ratio is None else ()
     first = Recipe(
         model=model.location if model.is_local and model is not NANO else model.name,
@@ -100,7 +101,8 @@ def outline_batch(config: Config, template: str) -> Outline:
         frames=frames,
         fps=video.fps,
         dtype=model.dtype if model_settings.dtype == "auto" else model_settings.dtype,
-        weights=model_settings.weights,
+        weights=model_settings.weights if transformer_file is None else "gguf",
+        transformer_file=transformer_file,
         speed=model_settings.speed,
         magnitudes=magnitudes,
         capture=Capture(
@@ -134,7 +136,11 @@ def outline_batch(config: Config, template: str) -> Outline:
             "model_settings.speed: fast leaves out blocks, so that latents and attention maps are not the model's own; "
             "take exact, store neither, or set model_settings.force_capture"
         )
-    if missing := what_weights_miss(model_settings.weights):
+    if transformer_file is not None and model_settings.weights != "full":
+        refusals.append(
+            f"model_settings.weights: {model_settings.weights} is not for a transformer_file, which has its own"
+        )
+    if missing := what_weights_miss(first.weights):
         refusals.append(missing)
     if latents.store_predicted_clean and not latents.store_latents:
         refusals.append("latent_analysis_settings.store_predicted_clean needs store_latents")
@@ -171,6 +177,22 @@ def plan_batch(config: Config, template: str) -> Batch:
         for number in range(1, config.settings.videos_per_variation + 1)
     )
     return Batch(template, config, found.model, found.variations, videos, found.warnings, found.refusals)
+
+
+def _transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFile | None:
+    if settings.transformer_file is None:
+        return None
+    path = user_path(settings.transformer_file).absolute()
+    setting = f"model_settings.transformer_file: {path}"
+    if model.boundary_ratio is not None:
+        raise PlanError(f"{setting}: {model.name} has two transformers, and takes none from a file")
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise PlanError(f"{setting} is not a GGUF file")
+        return TransformerFile(path=str(path), fingerprint=fingerprint_of_file(path), bytes=path.stat().st_size)
+    except OSError as error:
+        raise PlanError(f"{setting} cannot be read: {error.strerror}") from None
 
 
 def _marks(variation: Variation) -> tuple[PromptMark, ...]:

@@ -22,4 +22,6 @@ def what_weights_miss(weights: Weights) -> str | None:
     """For weights to be held as asked, in words; None where all is there."""
     if weights == "int8" and find_spec("torchao") is None:
         return "model_settings.weights: int8 needs torchao (pip install torchao); float8 needs nothing"
+    if weights == "gguf" and find_spec("gguf") is None:
+        return "model_settings.transformer_file needs gguf: pip install gguf"
     return None

@@ -73,6 +73,8 @@ STREAMED_ENCODER = 2_500_000_000
 """Of the text encoder where it comes layer by layer: its embedding, and what it computes; measured."""
 CONTEXT_BYTES = 600_000_000
 """Of CUDA and its libraries in a process, beside what torch allocates."""
+WIDENING = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
+"""What it takes to widen the largest weight, over what it takes when it is wide; of GGUF's kinds Q5_0 takes most."""
 SLACK = 1.04
 """Memory that the allocator holds and cannot use, over what is allocated."""
 
@@ -84,6 +86,8 @@ def plan_named(name: str) -> MemoryPlan:
 
 def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
     """Weights of one transformer, as loaded."""
+    if recipe.transformer_file is not None:
+        return recipe.transformer_file.bytes
     item = 4 if recipe.dtype == "float32" else 2
     kept = full_precision_parameters(model)
     narrowed = scales = 0
@@ -128,7 +132,7 @@ def activation_bytes(model: WanModel, recipe: Recipe) -> int:
     modulation = 0
     if model.has_timestep_per_token:
         modulation = tokens * 6 * model.dim * (item + 4)
-    widened = model.dim * model.feed_forward * item if recipe.weights != "full" else 0
+    widened = int(WIDENING.get(recipe.weights, 0) * model.dim * model.feed_forward * item)
     return max(2 * wide + 4 * narrow, gated) + rotary + modulation + widened
 
 

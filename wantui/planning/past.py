@@ -149,7 +149,7 @@ def measured_peak(recipe: Recipe, plan: str, past: Sequence[PastVideo]) -> Figur
         if video.peak_memory
         and video.memory_plan == plan
         and _size(video.recipe) == _size(recipe)
-        and (video.recipe.dtype, video.recipe.weights) == (recipe.dtype, recipe.weights)
+        and _precision(video.recipe) == _precision(recipe)
     ]
     if not alike:
         return Figure(None, "none was made here yet")
@@ -162,9 +162,13 @@ def _size(recipe: Recipe) -> tuple[Any, ...]:
 
 def _kind(recipe: Recipe) -> tuple[Any, ...]:
     """What decides how long so many operations take."""
-    return recipe.model, recipe.dtype, recipe.weights, recipe.speed
+    return recipe.model, *_precision(recipe), recipe.speed
 
 
 def _work(recipe: Recipe) -> tuple[Any, ...]:
     """What decides how long one step takes."""
-    return *_size(recipe), recipe.guidance_scale > 1, recipe.dtype, recipe.weights, recipe.speed
+    return *_size(recipe), recipe.guidance_scale > 1, *_precision(recipe), recipe.speed
+
+
+def _precision(recipe: Recipe) -> tuple[Any, ...]:
+    return recipe.dtype, recipe.weights, None if recipe.transformer_file is None else recipe.transformer_file.bytes

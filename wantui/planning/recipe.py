@@ -11,7 +11,7 @@ from wantui.models.magnitudes import Magnitudes
 
 RECIPE_FORMAT = 1
 Speed = Literal["plain", "exact", "fast"]
-Weights = Literal["full", "float8", "int8"]
+Weights = Literal["full", "float8", "int8", "gguf"]
 Weighting = Literal["attention", "multiply", "interpolation"]
 
 
@@ -54,6 +54,15 @@ class Capture(_Frozen):
     attention: AttentionCapture | None = None
 
 
+class TransformerFile(_Frozen):
+    """A GGUF file in the place of a model's transformer."""
+
+    path: str
+    """Absolute."""
+    fingerprint: str
+    bytes: int
+
+
 class Recipe(_Frozen):
     """Everything that determines one video. Equal recipes give equal videos on the same machine and libraries."""
 
@@ -81,7 +90,10 @@ class Recipe(_Frozen):
     dtype: Literal["bfloat16", "float32"]
     """Of transformer and text encoder; the VAE and norm layers are float32."""
     weights: Weights = "full"
-    """How the transformer's are held: in its dtype, or in 8 bits, widened layer by layer; that makes another video."""
+    """How the transformer's are held: in its dtype, or in 8 bits, or as its file has them, widened layer by layer; that
+    makes another video."""
+    transformer_file: TransformerFile | None = None
+    """Where weights are gguf."""
     speed: Speed = "plain"
     """plain: to the bit what diffusers computes; exact: up to rounding; fast: with a cache, another video."""
     magnitudes: Magnitudes = ()

@@ -1,0 +1,150 @@
+"""A transformer from a GGUF file, in the names of Wan's own code, as those that are shared have them."""
+
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+from conftest import Wantui, batch, latents_of
+from gguf import GGMLQuantizationType as Kind
+from safetensors.torch import load_file
+
+from wantui.config import load_config
+from wantui.engine.pipelines import check_weights, load_for, plan_for
+from wantui.generation.load import LoadError, load_pipeline
+from wantui.models.catalogue import NANO, WanModel, find_model
+from wantui.planning import Recipe, installed, outline_batch
+from wantui.planning.batch import PlanError
+from wantui.planning.memory import RESIDENT, is_compiled, peak_bytes, transformer_bytes
+from wantui.storage.manifest import read_manifest
+
+CPU = torch.device("cpu")
+WANS_NAMES = (
+    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
+    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
+    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
+    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+    ("condition_embedder.time_proj", "time_projection.1"),
+    ("attn1", "self_attn"),
+    ("attn2", "cross_attn"),
+    (".to_out.0.", ".o."),
+    (".to_q.", ".q."),
+    (".to_k.", ".k."),
+    (".to_v.", ".v."),
+    ("proj_out", "head.head"),
+    ("ffn.net.0.proj", "ffn.0"),
+    ("ffn.net.2", "ffn.2"),
+    ("norm2", "norm3"),
+    ("scale_shift_table", "modulation"),
+)
+
+
+def write_gguf(path: Path, model: WanModel, kind: Kind, without: str = "") -> Path:
+    """The transformer of a local model, weights of the products in its blocks in a kind of GGUF's."""
+    writer = gguf.GGUFWriter(path, "wan")
+    for file in (Path(model.location) / "transformer").glob("*.safetensors"):
+        for name, tensor in load_file(file).items():
+            wans = "head.modulation" if name == "scale_shift_table" else name
+            for ours, theirs in WANS_NAMES if wans == name else ():
+                wans = wans.replace(ours, theirs)
+            values = tensor.float().numpy()
+            if without and without in name:
+                continue
+            if name.startswith("blocks.") and tensor.ndim == 2:
+                writer.add_tensor(wans, gguf.quants.quantize(values, kind), raw_dtype=kind)
+            else:
+                writer.add_tensor(wans, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "nano-Q8_0.gguf", NANO, Kind.Q8_0)
+
+
+def recipe_from(path: Path, *settings: str) -> Recipe:
+    asked = [f"model_settings.transformer_file={path}", "model_settings.dtype=bfloat16", *settings]
+    return outline_batch(load_config("nano", asked), "a large red circle moving left").first
+
+
+def test_a_transformer_from_a_file_makes_a_video_near_the_models_own(small_nano: Path) -> None:
+    recipe = recipe_from(small_nano, "model_settings.steps=8")
+    assert recipe.weights == "gguf"
+    own = load_pipeline(NANO, None, "bfloat16", CPU)
+    near = load_for(recipe, "cpu", plan_for(recipe, "cpu").plan).pipeline
+    exact, found = latents_of(own, recipe), latents_of(near, recipe)
+    assert 0 < float((found - exact).norm() / exact.norm()) < 0.1
+    held = sum(p.nbytes for p in near.transformer.parameters())
+    assert transformer_bytes(NANO, recipe) == pytest.approx(held, rel=0.15)  # what is in float32 there is narrowed
+
+
+def test_a_file_takes_its_own_size_and_is_not_compiled(small_nano: Path) -> None:
+    recipe = recipe_from(small_nano)
+    model = find_model("wan2.1-14b")
+    full = recipe.model_copy(update={"weights": "full", "transformer_file": None})
+    at_most = peak_bytes(RESIDENT, model, recipe)
+    assert at_most is not None
+    assert at_most < peak_bytes(RESIDENT, model, full) - 0.9 * transformer_bytes(model, full)  # type: ignore[operator]
+    assert not is_compiled(RESIDENT, "exact", recipe.weights)
+
+
+def test_a_batch_is_made_with_it_and_says_so(wantui: Wantui, small_nano: Path) -> None:
+    asked = [f"model_settings.transformer_file={small_nano}", "model_settings.steps=2", "video_settings.frames=5"]
+    result = wantui(
+        "run", "-t", "a star", "--videos-per-variation", 1, *(word for one in asked for word in ("--set", one))
+    )
+    assert result.code == 0, result.err
+    recipe = read_manifest(batch(result)).videos[0].recipe
+    assert recipe.transformer_file is not None
+    assert recipe.transformer_file.path == str(small_nano)
+
+
+def test_a_file_that_changed_or_went_since_it_was_planned_is_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "a.gguf", NANO, Kind.Q8_0)
+    recipe = recipe_from(path)
+    check_weights(recipe)
+    write_gguf(path, NANO, Kind.Q5_0)
+    with pytest.raises(LoadError, match=r"a\.gguf has changed since this batch was planned"):
+        check_weights(recipe)
+    path.unlink()
+    with pytest.raises(LoadError, match=r"a\.gguf cannot be read: No such file"):
+        check_weights(recipe)
+
+
+def test_a_file_of_another_model_is_refused_with_what_is_wrong(
+    tmp_path: Path, tiny_models: dict[str, WanModel], small_nano: Path
+) -> None:
+    with pytest.raises(LoadError, match=r"nano-Q8_0\.gguf cannot be loaded as the transformer of wan2\.1"):
+        load_pipeline(tiny_models["wan2.1"], None, "bfloat16", CPU, weights="gguf", transformer_file=small_nano)
+    lacking = write_gguf(tmp_path / "b.gguf", NANO, Kind.Q8_0, without="blocks.3.attn1.to_q")
+    with pytest.raises(LoadError, match=r"b\.gguf cannot be loaded .* some of its tensors are not in the file"):
+        load_pipeline(NANO, None, "bfloat16", CPU, weights="gguf", transformer_file=lacking)
+    cut = tmp_path / "c.gguf"
+    cut.write_bytes(small_nano.read_bytes()[:500_000])
+    with pytest.raises(LoadError, match=r"c\.gguf cannot be loaded"):
+        load_pipeline(NANO, None, "bfloat16", CPU, weights="gguf", transformer_file=cut)
+
+
+def test_what_is_no_gguf_file_is_refused_when_it_is_planned(tmp_path: Path, tiny_models: dict[str, WanModel]) -> None:
+    with pytest.raises(PlanError, match=r"transformer_file: .*none\.gguf cannot be read: No such file"):
+        recipe_from(tmp_path / "none.gguf")
+    (tmp_path / "text.gguf").write_text("not one")
+    with pytest.raises(PlanError, match=r"text\.gguf is not a GGUF file"):
+        recipe_from(tmp_path / "text.gguf")
+    with pytest.raises(PlanError, match="has two transformers, and takes none from a file"):
+        recipe_from(tmp_path / "text.gguf", f"model_settings.model_id={tiny_models['a14b'].location}")
+
+
+def test_it_is_refused_with_weights_in_8_bits_and_without_the_library(
+    small_nano: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [f"model_settings.transformer_file={small_nano}", "model_settings.weights=float8"]
+    refusals = outline_batch(load_config("nano", asked), "a star").refusals
+    assert any("float8 is not for a transformer_file" in refusal for refusal in refusals)
+    monkeypatch.setattr(installed, "find_spec", lambda name: None)
+    refusals = outline_batch(load_config("nano", asked[:1]), "a star").refusals
+    assert any("transformer_file needs gguf: pip install gguf" in refusal for refusal in refusals)
