@@ -6,16 +6,21 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Wantui, recipe_for
+from conftest import Wantui, latents_of, recipe_for
 
+from wantui.engine import pipelines
 from wantui.engine.measured import keep, known
-from wantui.generation import bench
+from wantui.generation import attention_probe, bench
 from wantui.generation.bench import random_transformer
+from wantui.generation.load import load_pipeline
+from wantui.generation.speed import fuse_blocks
+from wantui.generation.versions import made_with
 from wantui.models.catalogue import NANO, find_model
 from wantui.planning.arithmetic import forward_flops
 from wantui.planning.memory import RESIDENT, block_bytes, plan_named
 from wantui.planning.past import estimate_seconds
 from wantui.planning.throughput import Block, Throughput, _terms, decoded_length, fit
+from wantui.queue.place import state_place
 
 ATTENTION, PRODUCT, VALUE = 1.7e-15, 1.5e-15, 2.0e-11
 CARD = "a card"
@@ -96,8 +101,9 @@ def test_blocks_of_each_width_and_size_are_measured(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
     monkeypatch.setattr(bench, "DECODED", (64, 64))
     told: list[str] = []
+    monkeypatch.setattr(attention_probe, "PLACES", 64)
     found = bench.measure(torch.device("cpu"), "plain", told.append)
-    assert len(told) == 5
+    assert len([line for line in told if not line.startswith("attention by")]) == 5
     assert found.attention_operation + found.product_operation + found.value > 0
     assert found.decoded_value > 0
 
@@ -149,3 +155,56 @@ def test_a_fast_video_is_judged_by_what_was_measured_of_exact_ones(tmp_path: Pat
     recipe = recipe_for(NANO).model_copy(update={"model": model.name, "width": 832, "height": 480, "frames": 81})
     fast = found.step_seconds(model, recipe.model_copy(update={"speed": "fast"}))
     assert fast < found.step_seconds(model, recipe)
+
+
+# Attention kernels.
+
+
+@pytest.mark.parametrize(("seconds", "best"), [(0.5, "_native_math"), (0.99, "native"), (2.0, "native")])
+def test_an_attention_kernel_is_taken_where_it_is_clearly_quicker_than_torchs_own(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, best: str
+) -> None:
+    monkeypatch.setattr(attention_probe, "PLACES", 64)
+    monkeypatch.setattr(attention_probe, "KERNELS", ("native", "_native_math", "_flash_3"))
+    times = iter((1.0, seconds))
+    monkeypatch.setattr(attention_probe, "median_seconds", lambda run, device: next(times))
+    told: list[str] = []
+    assert attention_probe.quickest_attention(torch.device("cpu"), told.append) == best
+    assert "attention by _flash_3: not here" in told[2]
+
+
+def test_an_attention_kernel_that_gives_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_probe, "PLACES", 64)
+    monkeypatch.setattr(attention_probe, "KERNELS", ("native", "_native_math"))
+    dispatch = attention_probe.dispatch_attention_fn
+    monkeypatch.setattr(
+        attention_probe,
+        "dispatch_attention_fn",
+        lambda *a, backend: dispatch(*a, backend=backend) * (1.1 if backend == "_native_math" else 1),
+    )
+    monkeypatch.setattr(attention_probe, "median_seconds", lambda run, device: 1.0)
+    told: list[str] = []
+    assert attention_probe.quickest_attention(torch.device("cpu"), told.append) == "native"
+    assert "not used, it is 1.0e-01 of its norm away" in told[1]
+
+
+def test_compiled_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
+    recipe = recipe_for(NANO, steps=2)
+    assert "attention" not in made_with(pipeline, recipe)
+    wanted = latents_of(pipeline, recipe)
+    fuse_blocks(pipeline.transformer, "_native_math")
+    assert made_with(pipeline, recipe)["attention"] == "_native_math"
+    assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-2)
+
+
+def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(state_place().directory, fit(BLOCKS, 2e-7, "cpu", "exact", "2.11", attention="_native_math"))
+    asked: list[str] = []
+    load = pipelines.load_pipeline
+    monkeypatch.setattr(pipelines, "load_pipeline", lambda *a: asked.append(a[-1]) or load(*a))
+    recipe = recipe_for(NANO, steps=2)
+    pipelines.load_for(recipe, "cpu", RESIDENT)
+    assert asked == ["_native_math"]

@@ -34,5 +34,6 @@ def command(device: str, speed: str, as_json: bool) -> None:
     click.echo(f"{found.device}, {found.speed}, torch {found.torch}:")
     click.echo(f"  self-attention  {1e-12 / found.attention_operation:8.2f} TFLOP/s")
     click.echo(f"  other products  {1e-12 / found.product_operation:8.2f} TFLOP/s")
+    click.echo(f"  attention by    {found.attention:>8}")
     click.echo(f"  decoding        {1e-6 / found.decoded_value:8.2f} million pixels/s")
     click.echo(f"the measured blocks follow from these within {100 * found.error:.1f} %; kept in {path}")

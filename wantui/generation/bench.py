@@ -2,8 +2,6 @@
 
 import gc
 import math
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -11,9 +9,11 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
+from wantui.generation.attention_probe import quickest_attention
 from wantui.generation.memory import free_memory, name_of, stream_blocks
 from wantui.generation.passes import Passes
 from wantui.generation.speed import compile_blocks
+from wantui.generation.timing import median_seconds
 from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, fit
 
@@ -27,7 +27,6 @@ STREAMED = (6, 3)
 """So many blocks of each width come from the machine's memory, one after the other."""
 WORDS = 40
 """Tokens of a text."""
-ROUNDS = 3
 
 
 def random_transformer(
@@ -51,19 +50,20 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     """The throughput of a GPU, or what stands for one in a test.
 
     Args:
-        tell: is told of each block as it is measured.
+        tell: is told of each attention kernel and block as it is measured.
     """
+    attention = quickest_attention(device, tell)
     blocks = []
     for heads, feed_forward, count in WIDTHS:
         transformer = random_transformer(heads, feed_forward, count, device, torch.bfloat16)
         if speed != "plain":
-            compile_blocks(transformer)
+            compile_blocks(transformer, attention)
         text = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
         text[:, :WORDS] = torch.randn(1, WORDS, 4096, device=device)
         passes, timestep = Passes(), torch.tensor([500.0], device=device)
         for frames, height, width in GRIDS:
             latents = torch.randn(1, 16, frames, height, width, device=device, dtype=torch.bfloat16)
-            seconds = _seconds(partial(_pass, passes, transformer, latents, timestep, text), device) / count
+            seconds = median_seconds(partial(_pass, passes, transformer, latents, timestep, text), device) / count
             tokens = frames * (height // 2) * (width // 2)
             blocks.append(Block(128 * heads, feed_forward, tokens, seconds))
             tell(f"block of width {128 * heads}, {tokens:,} places: {1000 * seconds:.2f} ms")
@@ -74,7 +74,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     vae = AutoencoderKLWan().to(device).eval()
     latents = torch.randn(1, 16, 4, height // 8, width // 8, device=device)
     values = height * width * 13
-    decoded = _seconds(partial(vae.decode, latents, return_dict=False), device, rounds=1) / values
+    decoded = median_seconds(partial(vae.decode, latents, return_dict=False), device, rounds=1) / values
     tell(f"decoding: {1e9 * decoded:.1f} ns for each pixel of a frame")
     del vae
     free_memory()
@@ -82,7 +82,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     if device.type == "cuda":
         streamed = _streaming(device)
         tell(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
-    return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed)
+    return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention)
 
 
 def _pass(passes: Passes, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:
@@ -114,26 +114,10 @@ def _streamed(
     latents = torch.randn(1, 16, *grid, device=device, dtype=torch.bfloat16)
     text = torch.randn(1, 512, 4096, device=device, dtype=torch.bfloat16)
     run = partial(transformer, latents, torch.tensor([500.0], device=device), text)
-    there = _seconds(run, device) / blocks
+    there = median_seconds(run, device) / blocks
     stream_blocks(transformer.to("cpu"), device)
     run()  # diffusers learns the order in which blocks come
-    coming = _seconds(run, device) / blocks
+    coming = median_seconds(run, device) / blocks
     del transformer, run
     free_memory()
     return there, coming, size
-
-
-def _seconds(run: Callable[[], object], device: torch.device, rounds: int = ROUNDS) -> float:
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    run()
-    wait()
-    found = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        run()
-        wait()
-        found.append(time.perf_counter() - began)
-    return statistics.median(found)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
@@ -16,7 +16,15 @@ from wantui.generation.passes import Text, running, taken_together
 
 
 class FusedSelfAttention(WanAttnProcessor):
-    """Of blocks with fused projections, which have been told their number."""
+    """Of blocks with fused projections, which have been told their number.
+
+    Args:
+        kernel: as diffusers calls it; native is torch's own.
+    """
+
+    def __init__(self, kernel: str) -> None:
+        super().__init__()
+        self.kernel = kernel
 
     def __call__(
         self,
@@ -37,6 +45,7 @@ class FusedSelfAttention(WanAttnProcessor):
             attn.to_out[0].bias,
             attn.norm_q.eps,
             attn.wantui_block,
+            self.kernel,
         )
 
 
@@ -78,6 +87,7 @@ def self_attention(
     out_bias: Tensor,
     eps: float,
     block: Tensor,
+    kernel: str,
 ) -> Tensor:
     """From hidden [1, places, width] to the same shape, with all projections.
 
@@ -87,6 +97,7 @@ def self_attention(
         cos, sin: [1, places, 1, dim] float32, of the rotary embedding: each angle twice.
         out_weight, out_bias: of the projection of the output.
         block: its number in the transformer, on the CPU.
+        kernel: of the attention, as diffusers calls it.
     """
     now = running()
     step = now.step if now is not None and int(block) == 0 else None
@@ -96,7 +107,8 @@ def self_attention(
     projected = linear(hidden, weight, bias)
     norm_rotary(projected, query_weight, key_weight, cos, sin, eps)
     query, key, value = (part.unflatten(2, (-1, cos.shape[3])) for part in projected.chunk(3, 2))
-    attended = dispatch_attention_fn(query, key, value).flatten(2, 3).type_as(hidden)
+    backend = AttentionBackendName(kernel)
+    attended = dispatch_attention_fn(query, key, value, backend=backend).flatten(2, 3).type_as(hidden)
     attended = linear(attended, out_weight, out_bias)
     if step is not None:
         step.attended = attended.clone()  # whoever is given the other one may write over it

@@ -102,12 +102,14 @@ def load_pipeline(
     speed: Speed = "plain",
     weights: Weights = "full",
     transformer_file: Path | None = None,
+    attention: str = "native",
 ) -> WanPipeline:
     """Load a pipeline, put it where a memory plan has it, and check that it works; arguments as of `load_parts`.
 
     Args:
         weights: float8 or int8 holds those of the transformers' products in 8 bits.
         transformer_file: a GGUF file in the place of the model's transformer; weights are gguf then.
+        attention: the kernel of the self-attention of compiled blocks, as diffusers calls it; native is torch's own.
 
     Raises:
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
@@ -131,7 +133,7 @@ def load_pipeline(
         place(pipeline, device, plan)
         self_check(pipeline)
         if compiles:
-            speed_up(pipeline)
+            speed_up(pipeline, attention)
     except torch.OutOfMemoryError as error:
         size = sum(
             p.nbytes for part in pipeline.components.values() if isinstance(part, nn.Module) for p in part.parameters()

@@ -25,40 +25,41 @@ OPTIONS = {"coordinate_descent_tuning": True}
 """Of inductor: tries sizes of its elementwise kernels one after the other, 1 % of a step for some seconds once."""
 
 
-def speed_up(pipeline: WanPipeline) -> None:
-    """Make a pipeline fast whose blocks stay on a GPU as they were loaded."""
+def speed_up(pipeline: WanPipeline, attention: str) -> None:
+    """Make a pipeline fast whose blocks stay on a GPU as they were loaded; arguments as of `compile_blocks`."""
     for transformer in (pipeline.transformer, pipeline.transformer_2):
         if transformer is not None:
-            compile_blocks(transformer)
+            compile_blocks(transformer, attention)
 
 
-def compile_blocks(transformer: Any, **how: Any) -> None:
+def compile_blocks(transformer: Any, attention: str = "native", **how: Any) -> None:
     """Fuse the blocks of a transformer; they are compiled at their first run.
 
     Args:
+        attention: the kernel of self-attention, as diffusers calls it; native is torch's own.
         how: of torch.compile, in the place of inductor with `OPTIONS`.
     """
     # A block has a graph for each size of video, with and without capture, all of which are kept.
     torch._dynamo.config.recompile_limit = GRAPHS
     # What was compiled is kept between runs, and is found again by torch from its source.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("wantui") / "compiled"))
-    fuse_blocks(transformer)
+    fuse_blocks(transformer, attention)
     for block in transformer.blocks:
         # Not the block as a module: diffusers' caches lay themselves around `forward`, and cannot be compiled.
         block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False, **(how or {"options": OPTIONS}))
 
 
-def fuse_blocks(transformer: Any) -> None:
+def fuse_blocks(transformer: Any, attention: str = "native") -> None:
     """Put what is computed together into the blocks of a transformer, in the place of its parts."""
     transformer.fuse_qkv_projections()
-    self_attention, text_attention = FusedSelfAttention(), FusedTextAttention()
+    self_attention, text_attention = FusedSelfAttention(attention), FusedTextAttention()
     for index, block in enumerate(transformer.blocks):
         _forget_parts(block.attn1, ("to_q", "to_k", "to_v"))
         _forget_parts(block.attn2, ("to_k", "to_v"))
         fuse(block)
-        for attention, processor in ((block.attn1, self_attention), (block.attn2, text_attention)):
-            attention.wantui_block = torch.tensor([index])
-            attention.set_processor(processor)
+        for part, processor in ((block.attn1, self_attention), (block.attn2, text_attention)):
+            part.wantui_block = torch.tensor([index])
+            part.set_processor(processor)
 
 
 def _forget_parts(attention: nn.Module, names: tuple[str, ...]) -> None:

@@ -9,6 +9,8 @@ import transformers
 from diffusers import WanPipeline
 
 from wantui import __version__
+from wantui.generation.attention_probe import NATIVE
+from wantui.generation.fused_attention import FusedSelfAttention
 from wantui.generation.memory import device_of
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import commit_in_cache
@@ -20,6 +22,8 @@ def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     model = find_model(recipe.model)
     device = device_of(pipeline)
     on_gpu = device.type == "cuda"
+    processor = pipeline.transformer.blocks[0].attn1.processor
+    other = isinstance(processor, FusedSelfAttention) and processor.kernel != NATIVE
     return {
         "wantui": __version__,
         "commit": None if model.is_local else commit_in_cache(model.location, recipe.revision),
@@ -29,4 +33,5 @@ def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
         "threads": None if on_gpu else torch.get_num_threads(),
+        **({"attention": processor.kernel} if other else {}),
     }

@@ -48,6 +48,8 @@ class Throughput:
     torch: str
     error: float
     """Largest relative error of the fit over the measured blocks."""
+    attention: str = "native"
+    """The kernel that was the quickest, as diffusers calls it; native is torch's own."""
 
     def block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
         """Of one block."""
@@ -100,6 +102,7 @@ def fit(
     speed: Speed,
     torch_version: str,
     streamed: tuple[float, float] = (0.0, 0.0),
+    attention: str = "native",
 ) -> Throughput:
     """Least squares on relative errors; no coefficient is negative.
 
@@ -114,5 +117,7 @@ def fit(
     found, _ = nnls(terms / scale / seconds[:, None], np.ones(len(blocks)))
     found = found / scale
     error = float(np.abs(terms @ found / seconds - 1).max())
-    attention, product, value = map(float, found)
-    return Throughput(device, speed, attention, product, value, decoded_value, *streamed, torch_version, error)
+    operation, product, value = map(float, found)
+    return Throughput(
+        device, speed, operation, product, value, decoded_value, *streamed, torch_version, error, attention
+    )

@@ -1,0 +1,57 @@
+"""Which attention kernel is the quickest here, among those that give what torch's own gives, up to rounding."""
+
+from collections.abc import Callable
+
+import torch
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _check_attention_backend_requirements,
+    dispatch_attention_fn,
+)
+
+from wantui.generation.timing import median_seconds
+
+NATIVE = "native"
+"""torch's own choice, which is diffusers' default too."""
+KERNELS = (NATIVE, "_native_cudnn", "_native_flash", "flash", "_flash_3")
+"""As diffusers calls them; the last two are flash-attn 2 and 3, where they are installed."""
+PLACES, HEADS, DIM = 32_760, 12, 128
+"""Of the self-attention of Wan 2.1 1.3B at 832x480x81."""
+ROUNDING = 1e-2
+"""Largest relative difference from torch's own."""
+GAIN = 1.02
+"""So many times as fast as torch's own another one must be."""
+
+
+@torch.no_grad()
+def quickest_attention(device: torch.device, tell: Callable[[str], None]) -> str:
+    """Try each kernel for a moment.
+
+    Args:
+        tell: is told of each, and why one cannot be used.
+    """
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(1, PLACES, HEADS, DIM, generator=generator).to(device, torch.bfloat16) for _ in range(3)]
+    seconds: dict[str, float] = {}
+    reference = torch.empty(0)
+    for name in KERNELS:
+        try:
+            backend = AttentionBackendName(name)
+            _check_attention_backend_requirements(backend)
+            found = dispatch_attention_fn(*parts, backend=backend).float()
+            if name == NATIVE:
+                reference = found
+            away = float((found - reference).norm() / reference.norm())
+            if not away <= ROUNDING:
+                tell(f"attention by {name}: not used, it is {away:.1e} of its norm away from torch's own")
+                continue
+            seconds[name] = median_seconds(lambda b=backend: dispatch_attention_fn(*parts, backend=b), device)  # type: ignore[misc]
+        except Exception as error:  # kernels that are not here, or not for this GPU, say so in many ways
+            if name == NATIVE:
+                raise
+            reason = str(error).strip().splitlines()
+            tell(f"attention by {name}: not here ({reason[0][:80] if reason else type(error).__name__})")
+            continue
+        tell(f"attention by {name}: {1000 * seconds[name]:.2f} ms")
+    best = min(seconds, key=lambda name: seconds[name])
+    return best if seconds[NATIVE] > GAIN * seconds[best] else NATIVE
