@@ -132,8 +132,11 @@ def activation_bytes(model: WanModel, recipe: Recipe) -> int:
     modulation = 0
     if model.has_timestep_per_token:
         modulation = tokens * 6 * model.dim * (item + 4)
+    held = 0
+    if recipe.speed == "fast":  # of each pass, by the cache: its input and what blocks added; or of two parts of them
+        held = (2 if recipe.guidance_scale > 1 else 1) * (2 if recipe.magnitudes else 3) * narrow
     widened = int(WIDENING.get(recipe.weights, 0) * model.dim * model.feed_forward * item)
-    return max(2 * wide + 4 * narrow, gated) + rotary + modulation + widened
+    return max(2 * wide + 4 * narrow, gated) + rotary + modulation + widened + held
 
 
 def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
