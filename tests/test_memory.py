@@ -18,12 +18,13 @@ from wantui.config.settings import PlanName
 from wantui.engine.pipelines import load_for, plan_for
 from wantui.generation import encoding
 from wantui.generation.decode import _decode_chunks, decode_frames
-from wantui.generation.denoise import prepare
+from wantui.generation.denoise import denoise, prepare
 from wantui.generation.encoding import Embeddings, prompts_of
 from wantui.generation.load import LoadError, load_pipeline
 from wantui.generation.memory import Placement, gpu_is_lost
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
+from wantui.models.magnitudes import Magnitudes
 from wantui.planning import Recipe, installed, outline_batch
 from wantui.planning.arithmetic import full_precision_parameters, transformer_parameters
 from wantui.planning.memory import (
@@ -32,6 +33,7 @@ from wantui.planning.memory import (
     RESIDENT,
     SMALL_TILE,
     TILE,
+    activation_bytes,
     choose_plan,
     needs,
     next_plan,
@@ -423,3 +425,17 @@ def test_a_gpu_that_is_lost_is_told_from_a_video_that_failed(error: Any, lost: b
     wrapped = ValueError("it cannot be loaded")
     wrapped.__cause__ = error
     assert gpu_is_lost(wrapped) == lost
+
+
+@pytest.mark.parametrize("magnitudes", [(), ((1.0, 0.0), (0.0, -1.0))])
+def test_what_the_cache_of_a_fast_video_holds_is_counted(nano: WanPipeline, magnitudes: Magnitudes) -> None:
+    exact = recipe_for(NANO, steps=4, speed="exact")
+    fast = exact.model_copy(update={"speed": "fast", "magnitudes": magnitudes})
+    found = []
+    for recipe in (exact, fast):
+        start = prepare(nano, recipe)
+        with LiveBytes() as live:
+            list(denoise(nano, recipe, start))
+        found.append(live.most)
+    counted = activation_bytes(NANO, fast) - activation_bytes(NANO, exact)
+    assert found[1] - found[0] == pytest.approx(counted, rel=0.01)

@@ -1,7 +1,5 @@
 """A transformer's weights in 8 bits, which are widened layer by layer as they are used."""
 
-import logging
-import warnings
 from typing import Any
 
 import torch
@@ -20,12 +18,9 @@ def narrow(transformer: Any, weights: Weights) -> None:
         case "float8":
             transformer.enable_layerwise_casting(torch.float8_e4m3fn, transformer.dtype)
         case "int8":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # of how torchao names its enums
-                from torchao.quantization import Int8WeightOnlyConfig, quantize_
+            from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-                quantize_(transformer.blocks, Int8WeightOnlyConfig(), _is_linear)
+            quantize_(transformer.blocks, Int8WeightOnlyConfig(), _is_linear)
 
 
 def _is_linear(module: nn.Module, _: str) -> bool:
