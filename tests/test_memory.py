@@ -429,7 +429,7 @@ def test_a_gpu_that_is_lost_is_told_from_a_video_that_failed(error: Any, lost: b
 
 @pytest.mark.parametrize("magnitudes", [(), ((1.0, 0.0), (0.0, -1.0))])
 def test_what_the_cache_of_a_fast_video_holds_is_counted(nano: WanPipeline, magnitudes: Magnitudes) -> None:
-    exact = recipe_for(NANO, steps=4, speed="exact")
+    exact = recipe_for(NANO, steps=4, speed="exact", width=128, height=128, frames=17)
     fast = exact.model_copy(update={"speed": "fast", "magnitudes": magnitudes})
     found = []
     for recipe in (exact, fast):
