@@ -103,6 +103,15 @@ def test_a_batch_is_made_with_it_and_says_so(wantui: Wantui, small_nano: Path) -
     assert recipe.transformer_file.path == str(small_nano)
 
 
+def test_what_is_unusual_about_a_video_is_shown(small_nano: Path) -> None:
+    assert recipe_from(small_nano).unusual == "transformer from nano-Q8_0.gguf"
+    fast = recipe_from(small_nano, "model_settings.speed=fast")
+    assert fast.unusual == "fast by the first block, transformer from nano-Q8_0.gguf"  # which was not calibrated
+    nano = outline_batch(load_config("nano", ["model_settings.speed=fast", "model_settings.weights=int8"]), "a star")
+    assert nano.first.unusual == "fast by magnitudes, weights in int8"
+    assert outline_batch(load_config("nano"), "a star").first.unusual == ""
+
+
 def test_a_file_that_changed_or_went_since_it_was_planned_is_refused(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "a.gguf", NANO, Kind.Q8_0)
     recipe = recipe_from(path)
@@ -133,6 +142,9 @@ def test_what_is_no_gguf_file_is_refused_when_it_is_planned(tmp_path: Path, tiny
     with pytest.raises(PlanError, match=r"transformer_file: .*none\.gguf cannot be read: No such file"):
         recipe_from(tmp_path / "none.gguf")
     (tmp_path / "text.gguf").write_text("not one")
+    (tmp_path / "blob").write_bytes(b"GGUF and more")
+    with pytest.raises(PlanError, match=r"blob: give it a name that ends in \.gguf"):
+        recipe_from(tmp_path / "blob")
     with pytest.raises(PlanError, match=r"text\.gguf is not a GGUF file"):
         recipe_from(tmp_path / "text.gguf")
     with pytest.raises(PlanError, match="has two transformers, and takes none from a file"):

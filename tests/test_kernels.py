@@ -18,7 +18,8 @@ from wantui.generation.fused_text import fused_attend_to
 from wantui.generation.passes import taken_together
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-DTYPE, ROUNDING = torch.float16, 1e-3  # Triton's interpreter does not multiply bfloat16
+# Triton's interpreter does not multiply bfloat16.
+DTYPE, ROUNDING = (torch.bfloat16, 6e-3) if torch.cuda.is_available() else (torch.float16, 1e-3)
 SHAPES = [(150, 3, 64, 17), (150, 2, 24, 5), (70, 12, 128, 60)]
 """Places, heads, width of a head, length of the text."""
 

@@ -94,7 +94,7 @@ def test_weights_in_8_bits_take_what_is_counted_and_make_a_video_near_the_whole_
     assert torch.equal(latents_of(narrow, recipe), near)
 
 
-def test_weights_in_int8_come_block_by_block_too() -> None:
+def test_weights_in_int8_can_be_moved_block_by_block() -> None:
     recipe = recipe_for(NANO, frames=5, steps=2, dtype="bfloat16", width=64, height=64)
     there = latents_of(load_pipeline(NANO, None, "bfloat16", CPU, weights="int8"), recipe)
     pipeline = load_pipeline(NANO, None, "bfloat16", CPU, weights="int8")

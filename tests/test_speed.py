@@ -20,10 +20,10 @@ from wantui.config import load_config
 from wantui.generation import fused_attention
 from wantui.generation.cache import ratios
 from wantui.generation.calibrate import measure_magnitudes
-from wantui.generation.denoise import prepare
+from wantui.generation.denoise import denoise, prepare
 from wantui.generation.fused_linear import linear, linear_gelu
 from wantui.generation.load import load_pipeline
-from wantui.generation.passes import Passes
+from wantui.generation.passes import Passes, taken_together
 from wantui.generation.speed import compile_blocks, fuse_blocks
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fingerprint import fingerprint
@@ -139,7 +139,7 @@ def test_what_comes_with_wantui_was_measured_of_the_nano_that_comes_with_it() ->
 def test_a_model_is_calibrated_once_and_its_fast_videos_go_by_it(
     wantui: Wantui, tiny_models: dict[str, WanModel], small: list[str]
 ) -> None:
-    asked = [*small, "--set", "model_settings.speed=fast", "-t", "a star"]
+    asked = [*small, "--set", "model_settings.speed=fast", "--set", "model_settings.sampler=heun", "-t", "a star"]
     before = wantui("preview", "--json", *asked)
     assert "goes by the first block of this model" in before.out
     assert json.loads(before.out)["recipe"]["magnitudes"] == []
@@ -172,6 +172,7 @@ def test_a_cache_lays_itself_around_blocks_that_are_compiled(
     torch._dynamo.reset()
     compile_blocks(pipeline.transformer, backend=count)
     assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-3)
+    assert count.frame_count == 1
     latents_of(pipeline, recipe.model_copy(update={"speed": "exact", "magnitudes": ()}))
     assert count.frame_count == 1
 
@@ -234,12 +235,33 @@ def test_passes_that_have_something_in_common_give_what_each_gives_alone(
     passes = Passes()
     with torch.no_grad():
         for now in latents:
-            passes.next_step()
+            passes.next_step(has_two=True)
             for context, said in texts.items():
                 inputs = now, torch.tensor([500.0]), said
                 alone = fused(*inputs, return_dict=False)[0]
                 with passes.one(fused, context):
                     assert torch.equal(fused(*inputs, return_dict=False)[0], alone)
+
+
+def test_of_a_text_only_what_is_attended_to_is_kept() -> None:
+    both = torch.randn(1, 512, 3, 16)
+    both[:, 7:] = both[:, 7:8]
+    kept = taken_together(both[..., :8].contiguous(), both[..., 8:])
+    assert kept is not None
+    assert kept.last == 512 - 7
+    for part in (kept.keys, kept.values):
+        assert part.shape == (8, 3, 8)
+        assert part.untyped_storage().nbytes() == part.nbytes
+    assert taken_together(torch.randn(1, 512, 3, 8), torch.randn(1, 512, 3, 8)) is None
+
+
+def test_nothing_is_kept_after_a_video() -> None:
+    pipeline = load_pipeline(NANO, None, "float32", CPU)
+    fuse_blocks(pipeline.transformer)
+    start = prepare(pipeline, recipe_of("exact", steps=2))
+    list(denoise(pipeline, recipe_of("exact", steps=2), start))
+    assert not start.passes._texts
+    assert start.passes._step.attended is None
 
 
 def test_the_first_self_attention_is_computed_once_a_step_and_a_texts_keys_once_a_video(

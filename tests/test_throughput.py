@@ -205,6 +205,6 @@ def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPa
     asked: list[str] = []
     load = pipelines.load_pipeline
     monkeypatch.setattr(pipelines, "load_pipeline", lambda *a: asked.append(a[-1]) or load(*a))
-    recipe = recipe_for(NANO, steps=2)
-    pipelines.load_for(recipe, "cpu", RESIDENT)
-    assert asked == ["_native_math"]
+    for speed in ("exact", "plain"):
+        pipelines.load_for(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT)
+    assert asked == ["_native_math", "native"]

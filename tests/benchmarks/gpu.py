@@ -161,7 +161,7 @@ def speeds(model: WanModel, rounds: int) -> None:
     texts = {"cond": embedding(""), "uncond": -embedding("")}
 
     def step() -> torch.Tensor:
-        passes.next_step()
+        passes.next_step(has_two=True)
         found = []
         for context, text in texts.items():
             with passes.one(transformer, context):

@@ -23,7 +23,7 @@ from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.states import StoredStates
 
 SAME_FOR_ALL = ("model", "revision", "negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale",
-                "guidance_scale_2", "width", "height", "frames", "dtype", "weights")  # fmt: skip
+                "guidance_scale_2", "width", "height", "frames", "dtype", "weights", "magnitudes")  # fmt: skip
 """Of the recipe: what must be equal for two trajectories to be compared."""
 
 
@@ -75,6 +75,7 @@ def _video(
     held: HeldStates | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
+    file = recipe.transformer_file
     known: dict[str, Any] = {
         "folder": folder,
         "number": number,
@@ -83,7 +84,8 @@ def _video(
         "prompt": recipe.prompt,
         "choices": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
-        "settings": {name: getattr(recipe, name) for name in SAME_FOR_ALL} | {"fast": recipe.speed == "fast"},
+        "settings": {name: getattr(recipe, name) for name in SAME_FOR_ALL}
+        | {"fast": recipe.speed == "fast", "transformer_file": file.fingerprint[:12] if file is not None else None},
         "attention": folder / entry.files["attention"] if "attention" in entry.files else None,
         "words": len(recipe.prompt.split()),
     }

@@ -26,7 +26,6 @@ ATTENTION = (
     ("flash_attn", "flash-attn 2"),
     ("flash_attn_interface", "flash-attn 3"),
     ("sageattention", "sageattention (computes in 8 bits: not used)"),
-    ("xformers", "xformers"),
 )
 """Modules with attention of their own, and what they are called."""
 LITTLE_SPACE = 5_000_000_000

@@ -77,6 +77,9 @@ def calibrate(template: str | None, template_file: Path | None, output: Path | N
         raise click.UsageError('give a prompt that is usual for your work: -t "a red circle moving left"')
     batch = outline(template=text, **options)
     from wantui.engine.calibrate import calibrate as measure
+    from wantui.engine.enqueue import refuse
+
+    refuse(batch)
 
     def tell(step: int, count: int) -> None:
         click.echo(f"\rstep {step} of {count}", err=True, nl=step == count)

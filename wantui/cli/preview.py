@@ -77,7 +77,8 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
         f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames at {recipe.fps} fps, "
         f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
-        + (f", weights by {method}" if (method := _weighting(batch)) else "")
+        + (f", {recipe.unusual}" if recipe.unusual else "")
+        + (f", weighted words by {method}" if (method := _weighting(batch)) else "")
     )
     for cost in found[1:]:
         print_line(f"{cost.about}: {cost.text} ({cost.basis})")

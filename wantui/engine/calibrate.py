@@ -29,11 +29,12 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
     """
     model = find_model(recipe.model)
     if model.boundary_ratio is not None:
-        raise LoadError(f"{model.name} has two transformers: its magnitudes are not used, fast goes by the first block")
-    if recipe.revision is None:
+        raise LoadError(f"{model.name} has two transformers: fast goes by the first block of both")
+    if (weights := recipe.weights_id) is None:
         raise LoadError(f"{model.name} is not on this machine: `wantui models fetch {model.name}` brings it")
     whole = recipe.model_copy(
         update={
+            "sampler": "unipc",
             "steps": max(STEPS, recipe.steps),
             "speed": "exact" if recipe.speed == "fast" else recipe.speed,
             "magnitudes": (),
@@ -43,12 +44,15 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
         }
     )
     loaded = load_for(whole, device, plan_for(whole, device, asked=plan).plan)
-    start = prepare(loaded.pipeline, whole, loaded.embeddings)
-    magnitudes = measure_magnitudes(loaded.pipeline, whole, start, tell)
-    path = path or path_of(model, recipe.revision)
+    if loaded.pipeline.transformer_2 is not None:
+        raise LoadError(f"{model.name} has two transformers: fast goes by the first block of both")
+    try:
+        start = prepare(loaded.pipeline, whole, loaded.embeddings)
+        magnitudes = measure_magnitudes(loaded.pipeline, whole, start, tell)
+    except RuntimeError as error:  # no memory, or NaN
+        raise LoadError(f"{model.name} could not be calibrated: {error}") from error
+    path = path or path_of(model, weights)
     path.parent.mkdir(parents=True, exist_ok=True)
     asked = whole.model_dump(mode="json", include={"prompt", "steps", "sampler", "width", "height", "frames"})
-    write_text(
-        path, json.dumps({"model": model.name, "revision": recipe.revision, "of": asked, "magnitudes": magnitudes})
-    )
+    write_text(path, json.dumps({"model": model.name, "revision": weights, "of": asked, "magnitudes": magnitudes}))
     return path

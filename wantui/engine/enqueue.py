@@ -12,7 +12,7 @@ from wantui.engine.room import SPARE_BYTES
 from wantui.engine.supervisor import slots_for
 from wantui.errors import UserError, user_path
 from wantui.gpu.nvml import look, visible
-from wantui.planning import Batch, estimate_disk
+from wantui.planning import Batch, Outline, estimate_disk
 from wantui.planning.estimate import model_evaluations
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
@@ -78,7 +78,7 @@ def check_device(place: Place, device: str) -> None:
         raise NoSuchDevice(f"model_settings.device: {device} is not here ({why})")
 
 
-def refuse(batch: Batch) -> None:
+def refuse(batch: Batch | Outline) -> None:
     """Stop at what this version cannot do.
 
     Raises:

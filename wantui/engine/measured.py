@@ -4,9 +4,11 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from wantui.errors import UserError
 from wantui.planning.memory import RESIDENT, MemoryPlan, is_compiled
 from wantui.planning.recipe import Recipe, Speed
 from wantui.planning.throughput import Throughput
+from wantui.queue.place import state_place
 from wantui.storage.atomic import write_text
 
 NAME = "throughput.json"
@@ -29,6 +31,17 @@ def known(directory: Path, device: str, recipe: Recipe, plan: MemoryPlan = RESID
     wanted: Speed = "exact" if is_compiled(plan, recipe.speed, recipe.weights) else "plain"
     here = [one for one in _read(directory) if one.device == device]
     return min(here, key=lambda one: one.speed != wanted, default=None)
+
+
+def quickest_attention(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
+    """The kernel that compiled blocks attend by on a device, as diffusers calls it; native where none was measured."""
+    if not is_compiled(plan, recipe.speed, recipe.weights):
+        return "native"
+    try:
+        found = known(state_place().directory, device, recipe, plan)
+    except UserError:  # there is no state directory, and nothing was measured
+        return "native"
+    return "native" if found is None else found.attention
 
 
 def _read(directory: Path) -> list[Throughput]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wantui.engine.measured import known
+from wantui.engine.measured import quickest_attention
 from wantui.generation.encoding import Embeddings, prompts_of
 from wantui.generation.load import LoadError, load_pipeline, resolve_device
 from wantui.generation.memory import free_bytes, name_of
@@ -14,7 +14,6 @@ from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint, fingerprint_of_file
 from wantui.planning import Recipe
 from wantui.planning.memory import PLANS, RESIDENT, ChosenPlan, MemoryPlan, choose_plan, plan_named
-from wantui.queue.place import state_place
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
@@ -67,8 +66,7 @@ def load_for(recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Re
         embeddings = Embeddings(model, recipe.revision, recipe.dtype, where)
         embeddings.encode(prompts_of([recipe, *recipes]))
     file = None if recipe.transformer_file is None else Path(recipe.transformer_file.path)
-    measured = known(state_place().directory, name_of(where), recipe, plan)
-    attention = measured.attention if measured is not None else "native"
+    attention = quickest_attention(name_of(where), recipe, plan)
     pipeline = load_pipeline(
         model, recipe.revision, recipe.dtype, where, plan, recipe.speed, recipe.weights, file, attention
     )

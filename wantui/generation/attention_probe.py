@@ -23,6 +23,11 @@ GAIN = 1.02
 """So many times as fast as torch's own another one must be."""
 
 
+def check_kernel(name: str) -> None:
+    """Raises RuntimeError where a kernel is not installed."""
+    _check_attention_backend_requirements(AttentionBackendName(name))
+
+
 @torch.no_grad()
 def quickest_attention(device: torch.device, tell: Callable[[str], None]) -> str:
     """Try each kernel for a moment.
@@ -37,7 +42,7 @@ def quickest_attention(device: torch.device, tell: Callable[[str], None]) -> str
     for name in KERNELS:
         try:
             backend = AttentionBackendName(name)
-            _check_attention_backend_requirements(backend)
+            check_kernel(name)
             found = dispatch_attention_fn(*parts, backend=backend).float()
             if name == NATIVE:
                 reference = found

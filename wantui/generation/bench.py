@@ -87,7 +87,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
 
 def _pass(passes: Passes, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:
     """As in a step without guidance."""
-    passes.next_step()
+    passes.next_step(has_two=False)
     with passes.one(transformer, "cond"):
         transformer(*inputs)
 

@@ -6,7 +6,7 @@ bit. Tests hold it against the stock pipeline for every sampler.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,7 +166,7 @@ def denoise(
         latents, steps_done = resume_from.latents, resume_from.steps_done
     count = len(start.timesteps)
     attached = start.attention.attached() if start.attention is not None else nullcontext()
-    with attached, caching(pipeline, recipe, start.sigmas[:-1]):
+    with attached, caching(pipeline, recipe, start.sigmas[:-1]), closing(start.passes):
         for index, timestep in enumerate(start.scheduler.timesteps):
             if index < steps_done:
                 continue
@@ -213,7 +213,7 @@ def _advance(
     else:
         timesteps = timestep.expand(latents.shape[0])
 
-    start.passes.next_step()
+    start.passes.next_step(has_two=start.negative_prompt_embeds is not None)
 
     def evaluate(context: str, prompt_embeds: Tensor) -> Tensor:
         cache = transformer.cache_context(

@@ -100,7 +100,7 @@ def self_attention(
         kernel: of the attention, as diffusers calls it.
     """
     now = running()
-    step = now.step if now is not None and int(block) == 0 else None
+    step = now.step if now is not None and now.step.has_two and int(block) == 0 else None
     if step is not None and step.attended is not None:
         attended, step.attended = step.attended, None
         return attended

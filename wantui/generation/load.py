@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from wantui.config.settings import DEVICE
 from wantui.errors import UserError
+from wantui.generation.attention_probe import NATIVE, check_kernel
 from wantui.generation.memory import bring, device_of, place
 from wantui.generation.narrow import narrow
 from wantui.generation.speed import speed_up
@@ -109,7 +110,8 @@ def load_pipeline(
     Args:
         weights: float8 or int8 holds those of the transformers' products in 8 bits.
         transformer_file: a GGUF file in the place of the model's transformer; weights are gguf then.
-        attention: the kernel of the self-attention of compiled blocks, as diffusers calls it; native is torch's own.
+        attention: the kernel of the self-attention of compiled blocks in bfloat16, as diffusers calls it; native is
+            torch's own.
 
     Raises:
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
@@ -120,6 +122,16 @@ def load_pipeline(
             f"model_settings.speed: {speed} compiles the model's blocks, and {missing}. Install it, or choose "
             "model_settings.speed: plain"
         )
+    if dtype != "bfloat16":  # for which kernels are measured
+        attention = NATIVE
+    if compiles:
+        try:
+            check_kernel(attention)
+        except RuntimeError as error:
+            again = "run `wantui bench` again, or choose model_settings.speed: plain"
+            raise LoadError(
+                f"`wantui bench` found attention by {attention} the quickest here, but {error} {again}"
+            ) from None
     if without := what_weights_miss(weights):
         raise LoadError(without)
     given: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
@@ -127,6 +139,8 @@ def load_pipeline(
         given["transformer"] = read_gguf(model, revision, dtype, transformer_file)
     pipeline = load_parts(model, revision, dtype, given)
     try:
+        if transformer_file is not None and pipeline.transformer_2 is not None:
+            raise LoadError(f"{transformer_file}: {model.name} has two transformers, and takes none from a file")
         for transformer in (pipeline.transformer, pipeline.transformer_2):
             if transformer is not None:
                 narrow(transformer, weights)
@@ -142,6 +156,8 @@ def load_pipeline(
             f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and {_free(device)}. "
             "Choose a smaller model, or end what else holds memory there"
         ) from error
+    except ImportError as error:
+        raise LoadError(f"model_settings.weights: {weights} does not work here: {error}") from error
     except RuntimeError as error:
         raise LoadError(f"{model.location} was loaded and does not work on {device}: {error}") from error
     return pipeline

@@ -30,7 +30,14 @@ class Text(NamedTuple):
 
 
 class _Step:
-    """Passes with the same latents and timestep."""
+    """Passes with the same latents and timestep.
+
+    Args:
+        has_two: passes; of one alone nothing is kept.
+    """
+
+    def __init__(self, has_two: bool = False) -> None:
+        self.has_two = has_two
 
     attended: Tensor | None = None
     """By the self-attention of the first block, from one pass for the next."""
@@ -53,8 +60,13 @@ class Passes:
         self._texts: dict[tuple[int, str], dict[int, Text | None]] = {}
         self._step = _Step()
 
-    def next_step(self) -> None:
-        """Before passes with other latents or another timestep than the ones before."""
+    def next_step(self, has_two: bool) -> None:
+        """Before a pass with other latents or another timestep than the one before; or before two of them."""
+        self._step = _Step(has_two)
+
+    def close(self) -> None:
+        """Free what is kept."""
+        self._texts.clear()
         self._step = _Step()
 
     @contextmanager
@@ -85,4 +97,4 @@ def taken_together(keys: Tensor, values: Tensor) -> Text | None:
     columns = -(-(length + 1) // COLUMNS) * COLUMNS
     if columns > MOST_COLUMNS:
         return None
-    return Text(keys[0, :columns].contiguous(), values[0, :columns].contiguous(), TEXT_LENGTH - columns + 1)
+    return Text(keys[0, :columns].clone(), values[0, :columns].clone(), TEXT_LENGTH - columns + 1)

@@ -1,6 +1,7 @@
 """With what a video was made: whatever beside the recipe can change its bits."""
 
 import platform
+from importlib.metadata import version
 from typing import Any
 
 import diffusers
@@ -15,6 +16,9 @@ from wantui.generation.memory import device_of
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import commit_in_cache
 from wantui.planning import Recipe
+
+LIBRARIES = {"int8": ("torchao",), "gguf": ("gguf",)}
+"""That widen weights."""
 
 
 def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
@@ -34,4 +38,5 @@ def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
         "threads": None if on_gpu else torch.get_num_threads(),
         **({"attention": processor.kernel} if other else {}),
+        **{name: version(name) for name in LIBRARIES.get(recipe.weights, ())},
     }

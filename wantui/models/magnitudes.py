@@ -19,7 +19,11 @@ OF_NANO = Path(__file__).with_name("nano") / "magnitudes.json"
 
 
 def path_of(model: WanModel, revision: str) -> Path:
-    """Where the magnitudes of a model are kept on this machine."""
+    """Where the magnitudes of a model are kept on this machine.
+
+    Args:
+        revision: what tells its weights from others.
+    """
     name = hashlib.sha256(f"{model.location}\n{revision}".encode()).hexdigest()[:16]
     return user_data_path("wantui") / "magnitudes" / f"{name}.json"
 

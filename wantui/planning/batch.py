@@ -82,7 +82,6 @@ def outline_batch(config: Config, template: str) -> Outline:
     marked = any(variation.marks for variation in variations)
     revision, is_fast = pinned_revision(model, model_settings.revision), model_settings.speed == "fast"
     transformer_file = _transformer_file(model, model_settings)
-    magnitudes = magnitudes_of(model, revision) if is_fast and model.boundary_ratio is None else ()
     first = Recipe(
         model=model.location if model.is_local and model is not NANO else model.name,
         revision=revision,
@@ -104,7 +103,6 @@ def outline_batch(config: Config, template: str) -> Outline:
         weights=model_settings.weights if transformer_file is None else "gguf",
         transformer_file=transformer_file,
         speed=model_settings.speed,
-        magnitudes=magnitudes,
         capture=Capture(
             geometry=not is_fast or model_settings.force_capture,
             latents=latents.store_latents,
@@ -115,6 +113,8 @@ def outline_batch(config: Config, template: str) -> Outline:
             attention=_attention(settings) if marked else None,
         ),
     )
+    if is_fast and model.boundary_ratio is None:
+        first = first.model_copy(update={"magnitudes": magnitudes_of(model, first.weights_id)})
     warnings = [*map(str, config.warnings), *parsed.warnings]
     if latents.store_latents and latents.storage_dtype == "float16":
         warnings.append(
@@ -123,7 +123,7 @@ def outline_batch(config: Config, template: str) -> Outline:
         )
     if frames_warning:
         warnings.append(frames_warning)
-    if is_fast and not magnitudes:
+    if is_fast and not first.magnitudes:
         better = "" if model.boundary_ratio else f"; `wantui models calibrate` once for {model.name} loses less"
         warnings.append(f"model_settings.speed: fast goes by the first block of this model{better}")
     warnings += _duplicate_warnings(variations)
@@ -190,6 +190,8 @@ def _transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFi
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise PlanError(f"{setting} is not a GGUF file")
+        if path.suffix != ".gguf":
+            raise PlanError(f"{setting}: give it a name that ends in .gguf, by which diffusers knows it")
         return TransformerFile(path=str(path), fingerprint=fingerprint_of_file(path), bytes=path.stat().st_size)
     except OSError as error:
         raise PlanError(f"{setting} cannot be read: {error.strerror}") from None

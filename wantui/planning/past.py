@@ -149,7 +149,8 @@ def measured_peak(recipe: Recipe, plan: str, past: Sequence[PastVideo]) -> Figur
         if video.peak_memory
         and video.memory_plan == plan
         and _size(video.recipe) == _size(recipe)
-        and _precision(video.recipe) == _precision(recipe)
+        and _passes(video.recipe) == _passes(recipe)
+        and _how(video.recipe) == _how(recipe)
     ]
     if not alike:
         return Figure(None, "none was made here yet")
@@ -162,13 +163,18 @@ def _size(recipe: Recipe) -> tuple[Any, ...]:
 
 def _kind(recipe: Recipe) -> tuple[Any, ...]:
     """What decides how long so many operations take."""
-    return recipe.model, *_precision(recipe), recipe.speed
+    return recipe.model, *_how(recipe)
 
 
 def _work(recipe: Recipe) -> tuple[Any, ...]:
     """What decides how long one step takes."""
-    return *_size(recipe), recipe.guidance_scale > 1, *_precision(recipe), recipe.speed
+    return *_size(recipe), _passes(recipe), *_how(recipe)
 
 
-def _precision(recipe: Recipe) -> tuple[Any, ...]:
-    return recipe.dtype, recipe.weights, None if recipe.transformer_file is None else recipe.transformer_file.bytes
+def _how(recipe: Recipe) -> tuple[Any, ...]:
+    size = None if recipe.transformer_file is None else recipe.transformer_file.bytes
+    return recipe.dtype, recipe.weights, size, recipe.speed, bool(recipe.magnitudes)
+
+
+def _passes(recipe: Recipe) -> int:
+    return 2 if recipe.guidance_scale > 1 else 1

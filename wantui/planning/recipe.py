@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import PurePath
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -99,6 +100,25 @@ class Recipe(_Frozen):
     magnitudes: Magnitudes = ()
     """Of a fast video, by which its cache goes; where there are none, it goes by the first block."""
     capture: Capture = Capture()
+
+    @property
+    def weights_id(self) -> str | None:
+        """What tells the transformer's weights from others; None where it is not known."""
+        if self.revision is None or self.transformer_file is None:
+            return self.revision
+        return f"{self.revision}+{self.transformer_file.fingerprint}"
+
+    @property
+    def unusual(self) -> str:
+        """How it is computed where that is not as loaded and `exact`, in words; empty where it is."""
+        found: list[str] = [] if self.speed == "exact" else [self.speed]
+        if self.speed == "fast":
+            found = ["fast by magnitudes" if self.magnitudes else "fast by the first block"]
+        if self.transformer_file is not None:
+            found.append(f"transformer from {PurePath(self.transformer_file.path).name}")
+        elif self.weights != "full":
+            found.append(f"weights in {self.weights}")
+        return ", ".join(found)
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""

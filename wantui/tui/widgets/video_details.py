@@ -42,6 +42,7 @@ class VideoDetails(Vertical):
             Text(
                 f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames, {recipe.steps} steps of "
                 f"{recipe.sampler}, guidance {recipe.guidance_scale:g}"
+                + (f", {recipe.unusual}" if recipe.unusual else "")
             ),
         ]
         if entry.state == "done":
