@@ -38,9 +38,8 @@ class _Step:
 
     def __init__(self, has_two: bool = False) -> None:
         self.has_two = has_two
-
-    attended: Tensor | None = None
-    """By the self-attention of the first block, from one pass for the next."""
+        self.attended: Tensor | None = None
+        """By the self-attention of the first block, from one pass for the next."""
 
 
 class _Pass(NamedTuple):
