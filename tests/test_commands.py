@@ -24,7 +24,7 @@ def test_preview_shows_variations_and_cost_and_makes_nothing(wantui: Wantui) -> 
         ["2", "none", "a", "circle", "circle", "x1.5"],
     ]
     assert "3 variations x 2 seeds (42 to 43) = 6 videos" in result.out
-    assert "float32, weights by attention\n" in result.out
+    assert "float32, weighted words by attention\n" in result.out
     assert "6 videos x 21 steps x 16 x 5 x 16 x 16 x 4 bytes" in result.out
     assert files() == []
     report = json.loads(wantui("preview", "--json", "-t", "a [red|blue|] (circle:1.5)").out)
