@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def calibrate(template: str | None, template_file: Path | None, output: Path | N
     refuse(batch)
 
     def tell(step: int, count: int) -> None:
-        click.echo(f"\rstep {step} of {count}", err=True, nl=step == count)
+        if sys.stderr.isatty():
+            click.echo(f"\rstep {step} of {count}", err=True, nl=step == count)
 
     settings = batch.config.settings
     path = measure(batch.first, settings.model_settings.device, settings.memory_settings.plan, tell, output)
