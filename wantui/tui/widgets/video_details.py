@@ -42,9 +42,10 @@ class VideoDetails(Vertical):
             Text(
                 f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames, {recipe.steps} steps of "
                 f"{recipe.sampler}, guidance {recipe.guidance_scale:g}"
-                + (f", {recipe.unusual}" if recipe.unusual else "")
             ),
         ]
+        if recipe.unusual:
+            lines.append(Text(recipe.unusual))
         if entry.state == "done":
             seconds = ", ".join(f"{name} {value:g} s" for name, value in entry.seconds.items())
             memory = bytes_in_words(entry.peak_memory) if entry.peak_memory else "on the CPU"
