@@ -20,6 +20,7 @@ from wantui.generation.bench import measure, random_transformer
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.memory import Placement, bring
+from wantui.generation.narrow import narrow
 from wantui.generation.passes import Passes
 from wantui.generation.speed import compile_blocks
 from wantui.models.catalogue import WanModel, find_model
@@ -64,6 +65,7 @@ CELLS = (
     Cell("wan2.1-14b", 832, 480, 81, cap=48),
     Cell("wan2.1-14b", 832, 480, 81, cap=24),
     Cell("wan2.1-14b", 832, 480, 81, cap=24, weights="float8"),
+    Cell("wan2.1-14b", 832, 480, 81, cap=24, weights="int8"),
     Cell("wan2.2-5b", 1280, 704, 49, "text encoder first"),
     Cell("wan2.2-a14b", 832, 480, 81, "text encoder first"),
 )
@@ -111,8 +113,7 @@ def pipeline_of(model: WanModel, device: torch.device, weights: Weights = "full"
                 model.heads, model.feed_forward, model.blocks, device, torch.bfloat16, model.latent_channels
             )
         )
-        if weights == "float8":
-            transformers[-1].enable_layerwise_casting(torch.float8_e4m3fn, torch.bfloat16)
+        narrow(transformers[-1], weights)
     vae = AutoencoderKLWan(**(VAE_2_2 if model.has_timestep_per_token else {})).to(device).eval()
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     return WanPipeline(
