@@ -12,9 +12,9 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 pytest.importorskip("triton")
 
 from wantui.generation.fused_attention import norm_rotary
-from wantui.generation.fused_rotary import fused_norm_rotary
-from wantui.generation.fused_softmax import fused_mean_over_heads
-from wantui.generation.fused_text import fused_attend_to
+from wantui.generation.kernels.rotary import fused_norm_rotary
+from wantui.generation.kernels.softmax import fused_mean_over_heads
+from wantui.generation.kernels.text import fused_attend_to
 from wantui.generation.passes import taken_together
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

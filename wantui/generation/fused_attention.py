@@ -129,7 +129,7 @@ def norm_rotary(
         projected: [1, places, 3 x width]: query, key and value side by side. Others as of `self_attention`.
     """
     if _has_kernels(projected):
-        from wantui.generation.fused_rotary import fused_norm_rotary
+        from wantui.generation.kernels.rotary import fused_norm_rotary
 
         fused_norm_rotary(projected, query_weight, key_weight, cos, sin, eps)
         return
@@ -181,7 +181,7 @@ def _(query: Tensor, *_: Any) -> Tensor:
 def attend_to(query: Tensor, text: Text) -> Tensor:
     """Output [1, places, heads x dim] of query [1, places, heads, dim]; a pad's logit counts for all that it is."""
     if _has_kernels(query):
-        from wantui.generation.fused_text import fused_attend_to
+        from wantui.generation.kernels.text import fused_attend_to
 
         return fused_attend_to(query, text.keys, text.values, text.last)
     bias = torch.zeros(1, len(text.keys), device=query.device, dtype=query.dtype)

@@ -45,7 +45,7 @@ def mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
     """
     narrow = query.dtype in (torch.bfloat16, torch.float16)
     if query.is_cuda and narrow and columns <= FUSED_COLUMNS and importlib.util.find_spec("triton"):
-        from wantui.generation.fused_softmax import fused_mean_over_heads
+        from wantui.generation.kernels.softmax import fused_mean_over_heads
 
         return fused_mean_over_heads(query, key, columns)
     return torch.cat([p.mean(0, keepdim=True) for _, p in softmax_rows(query, key, columns)], 1)

@@ -1,0 +1,1 @@
+"""Triton kernels; imported where there is a GPU and Triton, and never elsewhere."""
