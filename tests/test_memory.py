@@ -17,6 +17,7 @@ from wantui.config import load_config
 from wantui.config.settings import PlanName
 from wantui.engine.pipelines import load_for, plan_for
 from wantui.generation import encoding
+from wantui.generation.bench import VAE_OF_2_2_5B
 from wantui.generation.decode import _decode_chunks, decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.encoding import Embeddings, prompts_of
@@ -148,24 +149,10 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
-WAN_2_2_VAE = {
-    "base_dim": 160,
-    "z_dim": 48,
-    "decoder_base_dim": 256,
-    "is_residual": True,
-    "in_channels": 12,
-    "out_channels": 12,
-    "patch_size": 2,
-    "scale_factor_spatial": 16,
-    "latents_mean": [0.0] * 48,
-    "latents_std": [1.0] * 48,
-}
-
-
 def test_vaes_need_in_comparison_what_their_tensors_are() -> None:
     """Of Wan 2.1 a GPU needs 1.16 times what its tensors take, as was measured there."""
     nano = AutoencoderKLWan.load_config(Path(NANO.location) / "vae")
-    for name, config in (("wan2.1-1.3b", {}), ("wan2.2-5b", WAN_2_2_VAE), ("nano", nano)):
+    for name, config in (("wan2.1-1.3b", {}), ("wan2.2-5b", VAE_OF_2_2_5B), ("nano", nano)):
         model, width, height, frames = find_model(name), 416, 256, 17
         with torch.device("meta"):
             vae = AutoencoderKLWan.from_config(config)

@@ -204,7 +204,7 @@ def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPa
     keep(state_place().directory, fit(BLOCKS, 2e-7, "cpu", "exact", "2.11", attention="_native_math"))
     asked: list[str] = []
     load = pipelines.load_pipeline
-    monkeypatch.setattr(pipelines, "load_pipeline", lambda *a: asked.append(a[-1]) or load(*a))
+    monkeypatch.setattr(pipelines, "load_pipeline", lambda *a, **k: asked.append(k["attention"]) or load(*a, **k))
     for speed in ("exact", "plain"):
         pipelines.load_for(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT)
     assert asked == ["_native_math", "native"]

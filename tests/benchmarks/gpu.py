@@ -7,22 +7,22 @@ and time, what wantui foretells. A hard cap on what torch may allocate stands fo
 import gc
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 import click
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
+from diffusers import UniPCMultistepScheduler, WanPipeline
 
 from wantui.generation import memory
-from wantui.generation.bench import measure, random_transformer
+from wantui.generation.bench import measure, random_transformer, random_vae
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.memory import Placement, bring
 from wantui.generation.narrow import narrow
 from wantui.generation.passes import Passes
 from wantui.generation.speed import compile_blocks
+from wantui.generation.timing import median_seconds
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Recipe
@@ -69,19 +69,6 @@ CELLS = (
     Cell("wan2.2-5b", 1280, 704, 49, "text encoder first"),
     Cell("wan2.2-a14b", 832, 480, 81, "text encoder first"),
 )
-VAE_2_2 = {
-    "base_dim": 160,
-    "decoder_base_dim": 256,
-    "z_dim": 48,
-    "is_residual": True,
-    "in_channels": 12,
-    "out_channels": 12,
-    "patch_size": 2,
-    "scale_factor_spatial": 16,
-    "latents_mean": [0.0] * 48,
-    "latents_std": [1.0] * 48,
-}
-"""Of Wan 2.2 5B, as it was published, but for the values of its latents."""
 
 
 def recipe_of(model: WanModel, cell: Cell) -> Recipe:
@@ -114,7 +101,7 @@ def pipeline_of(model: WanModel, device: torch.device, weights: Weights = "full"
             )
         )
         narrow(transformers[-1], weights)
-    vae = AutoencoderKLWan(**(VAE_2_2 if model.has_timestep_per_token else {})).to(device).eval()
+    vae = random_vae(model.has_timestep_per_token, device)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     return WanPipeline(
         build_tokenizer(),
@@ -141,17 +128,6 @@ def clear() -> None:
     torch.compiler.reset()
 
 
-def seconds_of(run: Callable[[], object], rounds: int) -> float:
-    found = []
-    for _ in range(rounds):
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        run()
-        torch.cuda.synchronize()
-        found.append(time.perf_counter() - began)
-    return statistics.median(found)
-
-
 @torch.no_grad()
 def speeds(model: WanModel, rounds: int) -> None:
     """One guided step of exact against one of plain diffusers, on the same weights."""
@@ -171,7 +147,7 @@ def speeds(model: WanModel, rounds: int) -> None:
 
     step()
     reference = step().float()
-    plain, plain_peak = seconds_of(step, rounds), torch.cuda.max_memory_allocated()
+    plain, plain_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
     compile_blocks(transformer)
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
@@ -179,7 +155,7 @@ def speeds(model: WanModel, rounds: int) -> None:
     torch.cuda.synchronize()
     compiling = time.perf_counter() - began
     step()
-    exact, exact_peak = seconds_of(step, rounds), torch.cuda.max_memory_allocated()
+    exact, exact_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
     differs = float((step().float() - reference).norm() / reference.norm())
     click.echo(
         f"{model.name:<12} step plain {plain:.3f} s, exact {exact:.3f} s: {plain / exact:.3f} times; "

@@ -7,7 +7,7 @@ from pathlib import Path
 from wantui.errors import UserError
 from wantui.planning.memory import RESIDENT, MemoryPlan, is_compiled
 from wantui.planning.recipe import Recipe, Speed
-from wantui.planning.throughput import Throughput
+from wantui.planning.throughput import NATIVE, Throughput
 from wantui.queue.place import state_place
 from wantui.storage.atomic import write_text
 
@@ -33,15 +33,15 @@ def known(directory: Path, device: str, recipe: Recipe, plan: MemoryPlan = RESID
     return min(here, key=lambda one: one.speed != wanted, default=None)
 
 
-def quickest_attention(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
+def attention_for(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
     """The kernel that compiled blocks attend by on a device, as diffusers calls it; native where none was measured."""
     if not is_compiled(plan, recipe.speed, recipe.weights):
-        return "native"
+        return NATIVE
     try:
         found = known(state_place().directory, device, recipe, plan)
     except UserError:  # there is no state directory, and nothing was measured
-        return "native"
-    return "native" if found is None else found.attention
+        return NATIVE
+    return NATIVE if found is None else found.attention
 
 
 def _read(directory: Path) -> list[Throughput]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wantui.engine.measured import quickest_attention
+from wantui.engine.measured import attention_for
 from wantui.generation.encoding import Embeddings, prompts_of
 from wantui.generation.load import LoadError, load_pipeline, resolve_device
 from wantui.generation.memory import free_bytes, name_of
@@ -65,10 +65,16 @@ def load_for(recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Re
     if plan.encodes_first:
         embeddings = Embeddings(model, recipe.revision, recipe.dtype, where)
         embeddings.encode(prompts_of([recipe, *recipes]))
-    file = None if recipe.transformer_file is None else Path(recipe.transformer_file.path)
-    attention = quickest_attention(name_of(where), recipe, plan)
     pipeline = load_pipeline(
-        model, recipe.revision, recipe.dtype, where, plan, recipe.speed, recipe.weights, file, attention
+        model,
+        recipe.revision,
+        recipe.dtype,
+        where,
+        plan,
+        speed=recipe.speed,
+        weights=recipe.weights,
+        transformer_file=None if recipe.transformer_file is None else Path(recipe.transformer_file.path),
+        attention=attention_for(name_of(where), recipe, plan),
     )
     return Loaded(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))
 

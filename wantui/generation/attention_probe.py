@@ -10,9 +10,8 @@ from diffusers.models.attention_dispatch import (
 )
 
 from wantui.generation.timing import median_seconds
+from wantui.planning.throughput import NATIVE
 
-NATIVE = "native"
-"""torch's own choice, which is diffusers' default too."""
 KERNELS = (NATIVE, "_native_cudnn", "_native_flash", "flash", "_flash_3")
 """As diffusers calls them; the last two are flash-attn 2 and 3, where they are installed."""
 PLACES, HEADS, DIM = 32_760, 12, 128

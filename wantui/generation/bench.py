@@ -25,6 +25,19 @@ DECODED = (480, 832)
 """Height and width of what the VAE decodes, in pixels."""
 STREAMED = (6, 3)
 """So many blocks of each width come from the machine's memory, one after the other."""
+VAE_OF_2_2_5B = {
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+}
+"""As it was published, but for the mean and spread of its latents; that of all other models is diffusers' default."""
 WORDS = 40
 """Tokens of a text."""
 
@@ -43,6 +56,11 @@ def random_transformer(
         setattr(owner, name.rpartition(".")[2], nn.Parameter(values, requires_grad=False))
     transformer.rope = WanTransformer3DModel(**sizes, num_layers=0).rope.to(device)
     return transformer.eval()
+
+
+def random_vae(is_of_2_2_5b: bool, device: torch.device) -> AutoencoderKLWan:
+    """A VAE with random weights, in float32."""
+    return AutoencoderKLWan(**(VAE_OF_2_2_5B if is_of_2_2_5b else {})).to(device).eval()
 
 
 @torch.no_grad()
@@ -71,7 +89,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
         gc.collect()
         free_memory()
     height, width = DECODED
-    vae = AutoencoderKLWan().to(device).eval()
+    vae = random_vae(False, device)
     latents = torch.randn(1, 16, 4, height // 8, width // 8, device=device)
     values = height * width * 13
     decoded = median_seconds(partial(vae.decode, latents, return_dict=False), device, rounds=1) / values

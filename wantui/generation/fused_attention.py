@@ -1,6 +1,5 @@
 """Wan's two attentions, each as one operator, which a compiler of blocks leaves whole."""
 
-import importlib.util
 import math
 from typing import Any
 
@@ -10,6 +9,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
+from wantui.generation import kernels
 from wantui.generation.fused_linear import linear
 from wantui.generation.observed import observer
 from wantui.generation.passes import Text, running, taken_together
@@ -128,7 +128,7 @@ def norm_rotary(
     Args:
         projected: [1, places, 3 x width]: query, key and value side by side. Others as of `self_attention`.
     """
-    if _has_kernels(projected):
+    if kernels.serve(projected):
         from wantui.generation.kernels.rotary import fused_norm_rotary
 
         fused_norm_rotary(projected, query_weight, key_weight, cos, sin, eps)
@@ -138,11 +138,6 @@ def norm_rotary(
         pairs = F.rms_norm(values, weight.shape, weight, eps).unflatten(2, (-1, cos.shape[3], 2))
         first, second = pairs.unbind(4)
         values.copy_(torch.stack([first * cos - second * sin, first * sin + second * cos], 4).flatten(2))
-
-
-def _has_kernels(values: Tensor) -> bool:
-    narrow = values.dtype in (torch.bfloat16, torch.float16)
-    return values.is_cuda and narrow and importlib.util.find_spec("triton") is not None
 
 
 @torch.library.custom_op("wantui::text_attention", mutates_args=())
@@ -180,7 +175,7 @@ def _(query: Tensor, *_: Any) -> Tensor:
 
 def attend_to(query: Tensor, text: Text) -> Tensor:
     """Output [1, places, heads x dim] of query [1, places, heads, dim]; a pad's logit counts for all that it is."""
-    if _has_kernels(query):
+    if kernels.serve(query):
         from wantui.generation.kernels.text import fused_attend_to
 
         return fused_attend_to(query, text.keys, text.values, text.last)

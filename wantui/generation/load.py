@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from wantui.config.settings import DEVICE
 from wantui.errors import UserError
-from wantui.generation.attention_probe import NATIVE, check_kernel
+from wantui.generation.attention_probe import check_kernel
 from wantui.generation.memory import bring, device_of, place
 from wantui.generation.narrow import narrow
 from wantui.generation.speed import speed_up
@@ -23,6 +23,7 @@ from wantui.models.catalogue import WanModel
 from wantui.planning.installed import what_compiling_misses, what_weights_miss
 from wantui.planning.memory import RESIDENT, MemoryPlan, is_compiled
 from wantui.planning.recipe import Speed, Weights
+from wantui.planning.throughput import NATIVE
 
 
 class NotLoaded(UserError):
@@ -100,10 +101,11 @@ def load_pipeline(
     dtype: str,
     device: torch.device,
     plan: MemoryPlan = RESIDENT,
+    *,
     speed: Speed = "plain",
     weights: Weights = "full",
     transformer_file: Path | None = None,
-    attention: str = "native",
+    attention: str = NATIVE,
 ) -> WanPipeline:
     """Load a pipeline, put it where a memory plan has it, and check that it works; arguments as of `load_parts`.
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from wantui.generation.fused_attention import FusedSelfAttention, FusedTextAttention
 from wantui.generation.fused_linear import fuse
+from wantui.planning.throughput import NATIVE
 
 GRAPHS = 128
 """So many of a block are kept; torch's own 8 are soon used up, and the next one would be an error."""
@@ -32,7 +33,7 @@ def speed_up(pipeline: WanPipeline, attention: str) -> None:
             compile_blocks(transformer, attention)
 
 
-def compile_blocks(transformer: Any, attention: str = "native", **how: Any) -> None:
+def compile_blocks(transformer: Any, attention: str = NATIVE, **how: Any) -> None:
     """Fuse the blocks of a transformer; they are compiled at their first run.
 
     Args:
@@ -49,7 +50,7 @@ def compile_blocks(transformer: Any, attention: str = "native", **how: Any) -> N
         block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False, **(how or {"options": OPTIONS}))
 
 
-def fuse_blocks(transformer: Any, attention: str = "native") -> None:
+def fuse_blocks(transformer: Any, attention: str = NATIVE) -> None:
     """Put what is computed together into the blocks of a transformer, in the place of its parts."""
     transformer.fuse_qkv_projections()
     self_attention, text_attention = FusedSelfAttention(attention), FusedTextAttention()

@@ -4,13 +4,13 @@ The last of the columns stands for all pads after it too: its logit has ln(how m
 are exact in float32, and are summed there.
 """
 
-import importlib.util
 import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from wantui.generation import kernels
 from wantui.generation.words import TEXT_LENGTH
 
 CHUNK_BYTES = 1 << 25
@@ -43,8 +43,7 @@ def mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
 
     On a GPU, what is narrower than float32 goes through one kernel that reads the query once and writes the mean alone.
     """
-    narrow = query.dtype in (torch.bfloat16, torch.float16)
-    if query.is_cuda and narrow and columns <= FUSED_COLUMNS and importlib.util.find_spec("triton"):
+    if columns <= FUSED_COLUMNS and kernels.serve(query):
         from wantui.generation.kernels.softmax import fused_mean_over_heads
 
         return fused_mean_over_heads(query, key, columns)

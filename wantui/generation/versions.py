@@ -10,12 +10,12 @@ import transformers
 from diffusers import WanPipeline
 
 from wantui import __version__
-from wantui.generation.attention_probe import NATIVE
 from wantui.generation.fused_attention import FusedSelfAttention
 from wantui.generation.memory import device_of
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import commit_in_cache
 from wantui.planning import Recipe
+from wantui.planning.throughput import NATIVE
 
 LIBRARIES = {"int8": ("torchao",), "gguf": ("gguf",)}
 """That widen weights."""

@@ -80,11 +80,11 @@ def outline_batch(config: Config, template: str) -> Outline:
         raise PlanError("model_settings.seed: the last seed would not fit into 63 bits")
     latents = settings.latent_analysis_settings
     marked = any(variation.marks for variation in variations)
-    revision, is_fast = pinned_revision(model, model_settings.revision), model_settings.speed == "fast"
+    is_fast = model_settings.speed == "fast"
     transformer_file = _transformer_file(model, model_settings)
     first = Recipe(
         model=model.location if model.is_local and model is not NANO else model.name,
-        revision=revision,
+        revision=pinned_revision(model, model_settings.revision),
         prompt=variations[0].prompt,
         negative_prompt=clean_prompt(settings.prompt_settings.negative_prompt),
         marks=_marks(variations[0]),

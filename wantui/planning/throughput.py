@@ -16,6 +16,8 @@ from wantui.planning.estimate import model_evaluations
 from wantui.planning.memory import RESIDENT, MemoryPlan, block_bytes
 from wantui.planning.recipe import Recipe, Speed
 
+NATIVE = "native"
+"""torch's own attention, as diffusers calls it."""
 FAST_SHARE = 0.5
 """Of the blocks that a fast video computes; by how much a prompt's path bends, it is more or less."""
 
@@ -48,8 +50,8 @@ class Throughput:
     torch: str
     error: float
     """Largest relative error of the fit over the measured blocks."""
-    attention: str = "native"
-    """The kernel that was the quickest, as diffusers calls it; native is torch's own."""
+    attention: str = NATIVE
+    """The kernel that was the quickest, as diffusers calls it."""
 
     def block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
         """Of one block."""
@@ -102,7 +104,7 @@ def fit(
     speed: Speed,
     torch_version: str,
     streamed: tuple[float, float] = (0.0, 0.0),
-    attention: str = "native",
+    attention: str = NATIVE,
 ) -> Throughput:
     """Least squares on relative errors; no coefficient is negative.
 

@@ -1,1 +1,12 @@
-"""Triton kernels; imported where there is a GPU and Triton, and never elsewhere."""
+"""Triton kernels, in modules that are imported only where they serve."""
+
+import importlib.util
+
+import torch
+from torch import Tensor
+
+
+def serve(values: Tensor) -> bool:
+    """Whether these kernels can be used for values: of 16 bits, on a GPU, and Triton is there."""
+    narrow = values.dtype in (torch.bfloat16, torch.float16)
+    return values.is_cuda and narrow and importlib.util.find_spec("triton") is not None
