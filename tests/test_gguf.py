@@ -9,6 +9,7 @@ from conftest import Wantui, batch, latents_of
 from gguf import GGMLQuantizationType as Kind
 from safetensors.torch import load_file
 
+from wantui.analysis.read import comparable, read_batch
 from wantui.config import load_config
 from wantui.engine.pipelines import check_weights, load_for, plan_for
 from wantui.generation.load import LoadError, load_pipeline
@@ -160,3 +161,19 @@ def test_it_is_refused_with_weights_in_8_bits_and_without_the_library(
     monkeypatch.setattr(installed, "find_spec", lambda name: None)
     refusals = outline_batch(load_config("nano", asked[:1]), "a star").refusals
     assert any("transformer_file needs gguf: pip install gguf" in refusal for refusal in refusals)
+
+
+def test_trajectories_of_other_weights_are_not_compared(wantui: Wantui, tmp_path: Path, small_nano: Path) -> None:
+    other = write_gguf(tmp_path / "other.gguf", NANO, Kind.Q5_0)
+    folders = []
+    for path in (small_nano, small_nano, other):
+        asked = [f"model_settings.transformer_file={path}", "model_settings.steps=3", "video_settings.frames=5"]
+        words = [word for one in asked for word in ("--set", one)]
+        result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *words)
+        assert result.code == 0, result.err
+        folders.append(batch(result).root)
+    kept, left = comparable([video for folder in folders for video in read_batch(folder)])
+    assert len(kept) == 2
+    assert [video.folder for video in left] == [folders[2]]
+    assert left[0].why_not is not None
+    assert left[0].why_not.startswith("transformer_file is ")

@@ -3,6 +3,7 @@
 What cannot be analysed is named with its reason, and the others go on.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.states import StoredStates
 
 SAME_FOR_ALL = ("model", "revision", "negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale",
-                "guidance_scale_2", "width", "height", "frames", "dtype", "weights", "magnitudes")  # fmt: skip
+                "guidance_scale_2", "width", "height", "frames", "dtype", "weights")  # fmt: skip
 """Of the recipe: what must be equal for two trajectories to be compared."""
 
 
@@ -75,7 +76,7 @@ def _video(
     held: HeldStates | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
-    file = recipe.transformer_file
+    file, cache = recipe.transformer_file, recipe.magnitudes
     known: dict[str, Any] = {
         "folder": folder,
         "number": number,
@@ -85,7 +86,11 @@ def _video(
         "choices": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
         "settings": {name: getattr(recipe, name) for name in SAME_FOR_ALL}
-        | {"fast": recipe.speed == "fast", "transformer_file": file.fingerprint[:12] if file is not None else None},
+        | {
+            "fast": recipe.speed == "fast",
+            "magnitudes": hashlib.sha256(json.dumps(cache).encode()).hexdigest()[:8] if cache else None,
+            "transformer_file": file.fingerprint[:8] if file is not None else None,
+        },
         "attention": folder / entry.files["attention"] if "attention" in entry.files else None,
         "words": len(recipe.prompt.split()),
     }
