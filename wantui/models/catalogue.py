@@ -54,8 +54,8 @@ class WanModel:
     """What the VAE needs on a GPU for each pixel of a frame to decode a video, beside its weights. Of Wan 2.1: measured
     on an H100 at 480x832 and 720x1280, equal to 0.1 %; of others that, by what their tensors take in comparison."""
     decode_time: float = 1.0
-    """Of decoding a pixel of a frame, in the time of Wan 2.1's. Of Wan 2.2 5B measured on an H100: it has 2.2 times the
-    operations, in products that are wider and quicker. Of nano by its operations."""
+    """Of decoding a pixel of a frame, in the time of Wan 2.1's. Of Wan 2.2 5B measured on an H100, as its operations,
+    which are more, are in wider products, which are quicker; of nano by its operations."""
 
     @property
     def size_multiple(self) -> int:
