@@ -152,6 +152,13 @@ def test_a_model_is_calibrated_once_and_its_fast_videos_go_by_it(
     assert after["warnings"] == []
 
 
+def test_magnitudes_that_cannot_be_kept_are_said_so(wantui: Wantui, tmp_path: Path, small: list[str]) -> None:
+    (tmp_path / "file").write_text("")
+    result = wantui("models", "calibrate", "-t", "a star", *small, "--output", tmp_path / "file" / "m.json")
+    assert result.code == 2
+    assert f"{tmp_path}/file/m.json cannot be written" in result.err
+
+
 def test_a_model_with_two_transformers_is_not_calibrated(
     wantui: Wantui, tiny_models: dict[str, WanModel], small: list[str]
 ) -> None:

@@ -25,13 +25,18 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
         path: where they are kept, in the place of where wantui looks for them.
 
     Raises:
-        LoadError: the model cannot be calibrated or loaded.
+        LoadError: the model cannot be calibrated or loaded, or what was found cannot be kept.
     """
     model = find_model(recipe.model)
     if model.boundary_ratio is not None:
         raise LoadError(f"{model.name} has two transformers: fast goes by the first block of both")
     if (weights := recipe.weights_id) is None:
         raise LoadError(f"{model.name} is not on this machine: `wantui models fetch {model.name}` brings it")
+    path = path or path_of(model, weights)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LoadError(f"{path} cannot be written: {error.strerror}") from None
     whole = recipe.model_copy(
         update={
             "sampler": "unipc",
@@ -51,8 +56,9 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
         magnitudes = measure_magnitudes(loaded.pipeline, whole, start, tell)
     except RuntimeError as error:  # no memory, or NaN
         raise LoadError(f"{model.name} could not be calibrated: {error}") from error
-    path = path or path_of(model, weights)
-    path.parent.mkdir(parents=True, exist_ok=True)
     asked = whole.model_dump(mode="json", include={"prompt", "steps", "sampler", "width", "height", "frames"})
-    write_text(path, json.dumps({"model": model.name, "revision": weights, "of": asked, "magnitudes": magnitudes}))
+    try:
+        write_text(path, json.dumps({"model": model.name, "revision": weights, "of": asked, "magnitudes": magnitudes}))
+    except OSError as error:
+        raise LoadError(f"{path} cannot be written: {error.strerror}") from None
     return path
