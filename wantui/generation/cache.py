@@ -43,6 +43,7 @@ def caching(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[float]) -> I
         yield
     finally:
         for transformer in transformers:
+            transformer._reset_stateful_cache()  # what it holds lies in a cycle, and would be freed much later
             transformer.disable_cache()
 
 
