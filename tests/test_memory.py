@@ -1,5 +1,6 @@
 """Memory plans: what each needs, which is chosen, what comes after it, and where the parts of a pipeline are."""
 
+import copy
 import weakref
 from pathlib import Path
 from typing import Any, get_args
@@ -9,6 +10,7 @@ import pytest
 import torch
 from conftest import latents_of, recipe_for
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+from diffusers.hooks.group_offloading import ModuleGroup
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,7 +24,7 @@ from wantui.generation.decode import _decode_chunks, decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.encoding import Embeddings, prompts_of
 from wantui.generation.load import LoadError, load_pipeline
-from wantui.generation.memory import Placement, gpu_is_lost
+from wantui.generation.memory import Placement, gpu_is_lost, stream_blocks
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import Magnitudes
@@ -242,7 +244,6 @@ def test_the_ladder_leaves_out_on_a_cpu_what_is_no_help_there() -> None:
         (GPU, "text encoder first", ["to"]),
         (GPU, "tiled decode", ["vae.enable_tiling", "to"]),
         (GPU, "one part at a time", []),
-        (GPU, "streamed blocks", ["transformer.enable_group_offload"]),
         (GPU, "sequential offload, small tiles", ["vae.enable_tiling", "transformer.enable_group_offload"]),
         (CPU, "small tiles", ["vae.enable_tiling", "to"]),
     ],
@@ -253,6 +254,22 @@ def test_a_pipeline_that_takes_turns_never_goes_to_the_gpu_as_a_whole(
     pipeline = Mock(transformer_2=None, text_encoder=None)
     Placement(pipeline, device, plan_named(plan))
     assert [call[0] for call in pipeline.mock_calls] == calls
+
+
+def test_only_blocks_come_and_go_where_they_are_streamed(tiny: WanPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    transformer = copy.deepcopy(tiny.transformer)
+    offload = transformer.enable_group_offload
+    # A CPU has no streams; what comes and goes is the same.
+    monkeypatch.setattr(transformer, "enable_group_offload", lambda **how: offload(**{**how, "use_stream": False}))
+    stream_blocks(transformer, CPU)
+    came: list[list[torch.nn.Module]] = []
+    onload = ModuleGroup.onload_
+    monkeypatch.setattr(ModuleGroup, "onload_", lambda group: came.append(group.modules) or onload(group))
+    inputs = (torch.randn(1, 16, 3, 4, 4), torch.tensor([500.0]), torch.randn(1, 512, transformer.config.text_dim))
+    with torch.no_grad():
+        streamed = transformer(*inputs, return_dict=False)[0]
+        assert torch.equal(streamed, tiny.transformer(*inputs, return_dict=False)[0])
+    assert came == [[block] for block in transformer.blocks]
 
 
 class Part(torch.nn.Module):

@@ -1,11 +1,14 @@
 """Speeds: exact is diffusers' own to the bit on a CPU, fast is told apart everywhere, fused products are products."""
 
 import copy
+import gc
 import json
 import math
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from conftest import Wantui, batch, latents_of, recipe_for, stock
 from diffusers import WanTransformer3DModel
 from torch import nn
 from torch._dynamo.testing import CompileCounter
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from wantui.config import load_config
 from wantui.generation import fused_attention
@@ -78,6 +82,21 @@ def test_a_video_that_leaves_blocks_out_is_near_the_exact_one_and_the_same_after
     assert 0 < error < most
     latents_of(pipeline, fast.model_copy(update={"prompt": "a small blue star moving up", "seed": 7}))
     assert torch.equal(latents_of(pipeline, fast), first)
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_what_a_cache_holds_is_freed_with_its_video(calibrated: bool) -> None:
+    pipeline, recipe = load_pipeline(NANO, None, "float32", CPU), recipe_of("fast")
+    recipe = recipe.model_copy(update={"magnitudes": recipe.magnitudes if calibrated else ()})
+    gc.disable()  # on a GPU it is not memory of this kind that makes Python look for cycles
+    try:
+        held = []
+        for seed in range(3):
+            latents_of(pipeline, recipe.model_copy(update={"seed": seed}))
+            held.append(sum(one.nbytes for one in gc.get_objects() if type(one) is torch.Tensor))
+        assert held[2] - held[0] < 10_000
+    finally:
+        gc.enable()
 
 
 def test_fast_is_refused_with_captures_unless_that_is_forced() -> None:
@@ -182,6 +201,19 @@ def test_a_cache_lays_itself_around_blocks_that_are_compiled(
     assert count.frame_count == 1
     latents_of(pipeline, recipe.model_copy(update={"speed": "exact", "magnitudes": ()}))
     assert count.frame_count == 1
+
+
+def test_what_is_compiled_is_kept_where_caches_are_or_where_the_user_wants_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    torchs_own = cache_dir()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == torchs_own  # before anything is compiled
+    for said, kept in ((torchs_own, f"{tmp_path}/wantui/compiled"), ("/somewhere", "/somewhere")):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", said)
+        compile_blocks(Mock(blocks=[]))
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == kept
 
 
 # Fused products.

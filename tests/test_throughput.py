@@ -46,6 +46,15 @@ def test_a_fit_finds_what_made_the_times() -> None:
     assert found.error < 1e-6
 
 
+def test_a_small_block_takes_what_it_takes_to_launch_it_and_says_nothing_about_the_device() -> None:
+    launched = [Block(b.dim, b.feed_forward, b.tokens, max(b.seconds, 0.002)) for b in BLOCKS]
+    assert sum(b.seconds == 0.002 for b in launched) == 1
+    found = fit(launched, 1e-7, CARD, "plain", "2.11", launch=0.002)
+    assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
+    assert found.block_seconds(1536, 8960, 100) == 0.002
+    assert found.error < 1e-6
+
+
 def test_no_part_takes_less_than_nothing() -> None:
     blocks = [
         Block(b.dim, b.feed_forward, b.tokens, _terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15) for b in BLOCKS

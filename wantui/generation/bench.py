@@ -13,13 +13,13 @@ from wantui.generation.attention_probe import quickest_attention
 from wantui.generation.memory import free_memory, name_of, stream_blocks
 from wantui.generation.passes import Passes
 from wantui.generation.speed import compile_blocks
-from wantui.generation.timing import median_seconds
+from wantui.generation.timing import median_and_launch, median_seconds
 from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, fit
 
 WIDTHS = ((12, 8960, 4), (40, 13824, 2))
 """Heads of 128 and feed-forward widths of Wan 2.1 1.3B and 14B, and of how many blocks."""
-GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104), (9, 90, 160))
+GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104))
 """Latent frames, height and width."""
 DECODED = (480, 832)
 """Height and width of what the VAE decodes, in pixels."""
@@ -71,20 +71,21 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
         tell: is told of each attention kernel and block as it is measured.
     """
     attention = quickest_attention(device, tell)
-    blocks = []
+    blocks, launches = [], []
     for heads, feed_forward, count in WIDTHS:
         transformer = random_transformer(heads, feed_forward, count, device, torch.bfloat16)
         if speed != "plain":
-            compile_blocks(transformer, attention)
+            compile_blocks(transformer, attention, options={})  # to tune them takes longer than all else
         text = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
         text[:, :WORDS] = torch.randn(1, WORDS, 4096, device=device)
         passes, timestep = Passes(), torch.tensor([500.0], device=device)
         for frames, height, width in GRIDS:
             latents = torch.randn(1, 16, frames, height, width, device=device, dtype=torch.bfloat16)
-            seconds = median_seconds(partial(_pass, passes, transformer, latents, timestep, text), device) / count
+            seconds, launch = median_and_launch(partial(_pass, passes, transformer, latents, timestep, text), device)
             tokens = frames * (height // 2) * (width // 2)
-            blocks.append(Block(128 * heads, feed_forward, tokens, seconds))
-            tell(f"block of width {128 * heads}, {tokens:,} places: {1000 * seconds:.2f} ms")
+            blocks.append(Block(128 * heads, feed_forward, tokens, seconds / count))
+            launches.append(launch / count)
+            tell(f"block of width {128 * heads}, {tokens:,} places: {1000 * seconds / count:.2f} ms")
         del transformer
         gc.collect()
         free_memory()
@@ -96,11 +97,13 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     tell(f"decoding: {1e9 * decoded:.1f} ns for each pixel of a frame")
     del vae
     free_memory()
-    streamed = (0.0, 0.0)
+    launch, streamed = 0.0, (0.0, 0.0)
     if device.type == "cuda":
+        launch = min(launches)
+        tell(f"launching a block: {1000 * launch:.2f} ms")
         streamed = _streaming(device)
         tell(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
-    return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention)
+    return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention, launch)
 
 
 def _pass(passes: Passes, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:

@@ -57,7 +57,7 @@ class Placement:
 
 
 def stream_blocks(transformer: Any, device: torch.device) -> None:
-    """Have a transformer's blocks come from pinned memory, each while the one before it works."""
+    """Have a transformer's blocks come from pinned memory, each while the one before it works; the rest stays there."""
     transformer.enable_group_offload(
         onload_device=device,
         offload_device=torch.device("cpu"),
@@ -65,6 +65,10 @@ def stream_blocks(transformer: Any, device: torch.device) -> None:
         num_blocks_per_group=1,
         use_stream=True,
     )
+    # diffusers would bring the rest for every pass and take it back, through memory that is not pinned.
+    rest = transformer._diffusers_hook.get_hook("group_offloading").group
+    rest.onload_()
+    rest.onload_ = rest.offload_ = lambda: None
 
 
 def place(pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) -> None:

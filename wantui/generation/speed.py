@@ -9,6 +9,7 @@ fast   exact, and blocks are left out where little changes (`cache`). Other vide
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from wantui.generation.fused_attention import FusedSelfAttention, FusedTextAtten
 from wantui.generation.fused_linear import fuse
 from wantui.planning.throughput import NATIVE
 
+CACHE_DIR = "TORCHINDUCTOR_CACHE_DIR"
 GRAPHS = 128
 """So many of a block are kept; torch's own 8 are soon used up, and the next one would be an error."""
 OPTIONS = {"coordinate_descent_tuning": True}
@@ -42,12 +44,18 @@ def compile_blocks(transformer: Any, attention: str = NATIVE, **how: Any) -> Non
     """
     # A block has a graph for each size of video, with and without capture, all of which are kept.
     torch._dynamo.config.recompile_limit = GRAPHS
-    # What was compiled is kept between runs, and is found again by torch from its source.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("wantui") / "compiled"))
+    _keep_what_is_compiled()
     fuse_blocks(transformer, attention)
     for block in transformer.blocks:
         # Not the block as a module: diffusers' caches lay themselves around `forward`, and cannot be compiled.
         block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False, **(how or {"options": OPTIONS}))
+
+
+def _keep_what_is_compiled() -> None:
+    """Between runs; torch finds it again from its source. Its own choice is a temporary directory with such a name."""
+    said = os.environ.get(CACHE_DIR)
+    if said is None or Path(said).name.startswith("torchinductor_"):
+        os.environ[CACHE_DIR] = str(user_cache_path("wantui") / "compiled")
 
 
 def fuse_blocks(transformer: Any, attention: str = NATIVE) -> None:

@@ -9,6 +9,11 @@ import torch
 
 def median_seconds(run: Callable[[], object], device: torch.device, rounds: int = 3) -> float:
     """Of some rounds, after one that does not count."""
+    return median_and_launch(run, device, rounds)[0]
+
+
+def median_and_launch(run: Callable[[], object], device: torch.device, rounds: int = 3) -> tuple[float, float]:
+    """As `median_seconds`, and the median of how long it took to hand all of it to the device."""
 
     def wait() -> None:
         if device.type == "cuda":
@@ -16,10 +21,11 @@ def median_seconds(run: Callable[[], object], device: torch.device, rounds: int 
 
     run()
     wait()
-    found = []
+    whole, launched = [], []
     for _ in range(rounds):
         began = time.perf_counter()
         run()
+        launched.append(time.perf_counter() - began)
         wait()
-        found.append(time.perf_counter() - began)
-    return statistics.median(found)
+        whole.append(time.perf_counter() - began)
+    return statistics.median(whole), statistics.median(launched)

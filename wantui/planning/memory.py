@@ -157,8 +157,8 @@ def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encode
     if model.text_encoder is None or model.vae is None:
         return None
     item = 4 if recipe.dtype == "float32" else 2
-    one = transformer_bytes(model, recipe)
-    transformers = one * (1 if model.boundary_ratio is None else 2)
+    one, count = transformer_bytes(model, recipe), 1 if model.boundary_ratio is None else 2
+    transformers = one * count
     encoder, vae = item * model.text_encoder, 4 * model.vae
     latents = 4 * prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
     beside = LATENTS_HELD * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE
@@ -170,7 +170,8 @@ def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encode
         case "parked":
             working = max(one + computing, vae + decoding)
         case "streamed":
-            working = max(one - block * model.blocks + 2 * block + computing, vae + decoding)
+            rest = count * (one - block * model.blocks)
+            working = rest + max(2 * block + computing, vae + decoding)
         case "sequential":
             working = max(2 * model.dim * model.feed_forward * item + computing, vae + decoding)
     working += beside

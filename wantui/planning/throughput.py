@@ -2,7 +2,7 @@
 
 The time of a block is a sum: operations of self-attention, operations of the other products, and values that are read
 and written between them, each times what one of them takes on this device. `wantui bench` measures blocks of several
-sizes, and these three follow by least squares.
+sizes, and these three follow by least squares. A small block takes as long as it takes to hand its work to the device.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,8 @@ from wantui.planning.recipe import Recipe, Speed
 
 NATIVE = "native"
 """torch's own attention, as diffusers calls it."""
+MOST_LAUNCHED = 1.2
+"""A block that takes less than so many times what it takes to launch it may have waited for that."""
 FAST_SHARE = 0.5
 """Of the blocks that a fast video computes; by how much a prompt's path bends, it is more or less."""
 
@@ -41,6 +43,8 @@ class Throughput:
     attention_operation: float
     product_operation: float
     value: float
+    launch: float
+    """What it takes the processor to hand the work of a block to the device, which does not take less."""
     decoded_value: float
     """Per pixel and frame that the VAE of Wan 2.1 decodes."""
     streamed_block: float
@@ -55,7 +59,7 @@ class Throughput:
 
     def block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
         """Of one block."""
-        return float(np.dot(_terms(dim, feed_forward, tokens), self._coefficients))
+        return max(self.launch, float(np.dot(_terms(dim, feed_forward, tokens), self._coefficients)))
 
     @property
     def _coefficients(self) -> tuple[float, float, float]:
@@ -105,21 +109,24 @@ def fit(
     torch_version: str,
     streamed: tuple[float, float] = (0.0, 0.0),
     attention: str = NATIVE,
+    launch: float = 0.0,
 ) -> Throughput:
     """Least squares on relative errors; no coefficient is negative.
 
     Args:
         streamed: seconds for a block and for a byte of it, where blocks come from the machine's memory.
+        launch: seconds to hand a block to the device; blocks that hardly take longer say nothing about the device.
     """
     from scipy.optimize import nnls
 
     terms = np.array([_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])
     seconds = np.array([block.seconds for block in blocks])
+    telling = seconds > MOST_LAUNCHED * launch
     scale = terms.max(0)
-    found, _ = nnls(terms / scale / seconds[:, None], np.ones(len(blocks)))
+    found, _ = nnls((terms / scale / seconds[:, None])[telling], np.ones(telling.sum()))
     found = found / scale
-    error = float(np.abs(terms @ found / seconds - 1).max())
+    error = float(np.abs(np.maximum(launch, terms @ found) / seconds - 1).max())
     operation, product, value = map(float, found)
     return Throughput(
-        device, speed, operation, product, value, decoded_value, *streamed, torch_version, error, attention
+        device, speed, operation, product, value, launch, decoded_value, *streamed, torch_version, error, attention
     )
