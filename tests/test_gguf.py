@@ -90,7 +90,7 @@ def test_a_file_takes_its_own_size_and_is_not_compiled(small_nano: Path) -> None
     at_most = peak_bytes(RESIDENT, model, recipe)
     assert at_most is not None
     assert at_most < peak_bytes(RESIDENT, model, full) - 0.9 * transformer_bytes(model, full)  # type: ignore[operator]
-    assert not is_compiled(RESIDENT, "exact", recipe.weights)
+    assert not is_compiled(find_model("wan2.1-1.3b"), RESIDENT, "exact", recipe.weights)
 
 
 def test_a_batch_is_made_with_it_and_says_so(wantui: Wantui, small_nano: Path) -> None:

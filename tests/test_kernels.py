@@ -12,6 +12,8 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 pytest.importorskip("triton")
 
 from wantui.generation.fused_attention import norm_rotary
+from wantui.generation.fused_norm import add_layer_norm, layer_norm, rms_norm
+from wantui.generation.kernels.norm import fused_add_layer_norm, fused_layer_norm, fused_rms_norm
 from wantui.generation.kernels.rotary import fused_norm_rotary
 from wantui.generation.kernels.softmax import fused_mean_over_heads
 from wantui.generation.kernels.text import fused_attend_to
@@ -72,3 +74,22 @@ def test_norm_and_rotary_embedding_in_one_pass_are_the_two(places: int, heads: i
     fused_norm_rotary(projected, *weights, cos, sin, 1e-6)
     for found, right in zip(projected.chunk(3, 2), wanted.chunk(3, 2), strict=True):
         assert away(found, right) < ROUNDING
+
+
+@pytest.mark.parametrize("places_have_their_own", [False, True])
+@pytest.mark.parametrize("width", [72, 192, 1536])
+def test_norms_with_what_is_added_before_them_are_both(width: int, places_have_their_own: bool) -> None:
+    places = 70
+    hidden, added = random(1, places, width), random(1, places, width) / 3
+    # As a block has them, which takes one of six for each place.
+    six = random(1, places if places_have_their_own else 1, 6, width).float()
+    gate, weight, bias = six[:, :, 0], 1 + six[:, :, 1], six[:, :, 2]
+    exactly = [part.double() for part in (hidden, added, gate, weight, bias)]
+    for gated in (True, False):
+        total, normed = fused_add_layer_norm(hidden, added, gate if gated else None, weight, bias, 1e-6)
+        wanted, _ = add_layer_norm(*exactly[:2], exactly[2] if gated else None, *exactly[3:], 1e-6)
+        assert away(total, wanted) < ROUNDING
+        assert away(normed, layer_norm(total.double(), *exactly[3:], 1e-6)) < ROUNDING
+    assert away(fused_layer_norm(hidden, weight, bias, 1e-6), layer_norm(exactly[0], *exactly[3:], 1e-6)) < ROUNDING
+    scale = random(width)
+    assert away(fused_rms_norm(hidden, scale, 1e-6), rms_norm(exactly[0], scale.double(), 1e-6)) < ROUNDING

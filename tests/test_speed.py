@@ -1,4 +1,4 @@
-"""Speeds: exact is diffusers' own to the bit on a CPU, fast is told apart everywhere, fused products are products."""
+"""Speeds: exact is diffusers' own to the bit on a CPU, fast is told apart everywhere, what is fused is what it was."""
 
 import copy
 import gc
@@ -21,7 +21,7 @@ from torch._dynamo.testing import CompileCounter
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from wantui.config import load_config
-from wantui.generation import fused_attention
+from wantui.generation import fused_attention, fused_norm
 from wantui.generation.cache import ratios
 from wantui.generation.calibrate import measure_magnitudes
 from wantui.generation.denoise import denoise, prepare
@@ -29,7 +29,7 @@ from wantui.generation.fused_linear import linear, linear_gelu
 from wantui.generation.load import load_pipeline
 from wantui.generation.passes import Passes, taken_together
 from wantui.generation.speed import compile_blocks, fuse_blocks
-from wantui.models.catalogue import NANO, WanModel
+from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import OF_NANO, Magnitudes
 from wantui.planning import Recipe, outline_batch, plan_batch
@@ -56,9 +56,13 @@ def test_exact_is_the_speed_where_none_is_chosen() -> None:
 
 
 def test_blocks_are_compiled_on_a_gpu_where_they_stay_there() -> None:
-    compiled = [plan.name for plan in PLANS if is_compiled(plan, "exact", "full")]
+    model = find_model("wan2.1-1.3b")
+    compiled = [plan.name for plan in PLANS if is_compiled(model, plan, "exact", "full")]
     assert compiled == [plan.name for plan in PLANS if plan.transformer in ("resident", "parked")]
-    assert not any(is_compiled(plan, "plain", "full") or is_compiled(plan, "exact", "float8") for plan in PLANS)
+    for plan in PLANS:
+        assert not is_compiled(model, plan, "plain", "full")
+        assert not is_compiled(model, plan, "exact", "float8")
+        assert not is_compiled(NANO, plan, "exact", "full")  # which is over before it is launched
 
 
 @pytest.mark.parametrize(("calibrated", "share", "most"), [(True, 0.6, 0.05), (False, 0.8, 0.2)])
@@ -216,7 +220,25 @@ def test_what_is_compiled_is_kept_where_caches_are_or_where_the_user_wants_it(
         assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == kept
 
 
-# Fused products.
+# Fused products and norms.
+
+
+@pytest.fixture
+def unfused() -> WanTransformer3DModel:
+    torch.manual_seed(0)
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 3, "ffn_dim": 64, "text_dim": 16}
+    transformer = WanTransformer3DModel(**sizes).eval()
+    for block in transformer.blocks:  # which begin as 1 and 0
+        nn.init.normal_(block.norm2.weight)
+        nn.init.normal_(block.norm2.bias)
+    return transformer
+
+
+@pytest.fixture
+def fused(unfused: WanTransformer3DModel) -> WanTransformer3DModel:
+    transformer = copy.deepcopy(unfused)
+    fuse_blocks(transformer)
+    return transformer
 
 
 def test_a_fused_product_is_the_linear_layer() -> None:
@@ -248,16 +270,21 @@ def test_a_transformer_with_fused_products_gives_the_same_and_compiles_into_one_
     assert np.allclose(plain, compiled, atol=2e-4)
 
 
+@pytest.mark.parametrize("has_timestep_per_token", [False, True])
+def test_norms_that_are_fused_are_those_of_the_block(
+    has_timestep_per_token: bool, fused: WanTransformer3DModel, unfused: WanTransformer3DModel
+) -> None:
+    timesteps = torch.tensor([500.0])
+    if has_timestep_per_token:
+        timesteps = torch.linspace(0, 900, 3 * 4 * 4)[None]
+    inputs = (torch.randn(1, 16, 3, 8, 8), timesteps, text(7))
+    with torch.no_grad():
+        wanted, found = (each(*inputs, return_dict=False)[0] for each in (unfused, fused))
+    assert torch.allclose(found, wanted, atol=2e-4)
+    assert fused.blocks[0].forward.__func__ is fused_norm.forward
+
+
 # What passes have in common.
-
-
-@pytest.fixture
-def fused() -> WanTransformer3DModel:
-    torch.manual_seed(0)
-    sizes = {"num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 3, "ffn_dim": 64, "text_dim": 16}
-    transformer = WanTransformer3DModel(**sizes).eval()
-    fuse_blocks(transformer)
-    return transformer
 
 
 def text(words: int) -> torch.Tensor:

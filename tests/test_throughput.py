@@ -16,6 +16,7 @@ from wantui.generation.load import load_pipeline
 from wantui.generation.speed import fuse_blocks
 from wantui.generation.versions import made_with
 from wantui.models.catalogue import NANO, find_model
+from wantui.planning import memory
 from wantui.planning.arithmetic import forward_flops
 from wantui.planning.memory import RESIDENT, block_bytes, plan_named
 from wantui.planning.past import estimate_seconds
@@ -82,7 +83,7 @@ def test_a_video_of_a_size_that_was_not_measured_takes_what_its_parts_take() -> 
 
 
 def test_what_was_measured_is_kept_for_each_device_and_speed(tmp_path: Path) -> None:
-    recipe = recipe_for(NANO)
+    recipe = recipe_for(find_model("wan2.1-1.3b"))
     assert known(tmp_path, CARD, recipe) is None
     keep(tmp_path, fitted())
     keep(tmp_path, fit(BLOCKS, 2e-7, CARD, "exact", "2.11"))
@@ -94,6 +95,7 @@ def test_what_was_measured_is_kept_for_each_device_and_speed(tmp_path: Path) -> 
     assert (plain.decoded_value, exact.decoded_value) == (3e-7, 2e-7)
     streamed = known(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}), plan_named("streamed blocks"))
     assert streamed == plain  # whose blocks are not compiled
+    assert known(tmp_path, CARD, recipe_for(NANO, speed="exact")) == plain  # nor are nano's
     (tmp_path / "throughput.json").write_text("[{]")
     assert known(tmp_path, CARD, recipe) is None
 
@@ -211,6 +213,7 @@ def test_compiled_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says
 
 def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPatch) -> None:
     keep(state_place().directory, fit(BLOCKS, 2e-7, "cpu", "exact", "2.11", attention="_native_math"))
+    monkeypatch.setattr(memory, "LEAST_COMPILED", NANO.dim)
     asked: list[str] = []
     load = pipelines.load_pipeline
     monkeypatch.setattr(pipelines, "load_pipeline", lambda *a, **k: asked.append(k["attention"]) or load(*a, **k))

@@ -75,7 +75,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     for heads, feed_forward, count in WIDTHS:
         transformer = random_transformer(heads, feed_forward, count, device, torch.bfloat16)
         if speed != "plain":
-            compile_blocks(transformer, attention, options={})  # to tune them takes longer than all else
+            compile_blocks(transformer, attention)
         text = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
         text[:, :WORDS] = torch.randn(1, WORDS, 4096, device=device)
         passes, timestep = Passes(), torch.tensor([500.0], device=device)

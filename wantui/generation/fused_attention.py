@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wantui.generation import kernels
 from wantui.generation.fused_linear import linear
+from wantui.generation.fused_norm import rms_norm
 from wantui.generation.observed import observer
 from wantui.generation.passes import Text, running, taken_together
 
@@ -60,15 +61,16 @@ class FusedTextAttention(WanAttnProcessor):
         attention_mask: Tensor | None = None,
         rotary_emb: Any = None,
     ) -> Tensor:
-        query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
         assert encoder_hidden_states is not None
         attended = text_attention(
-            query,
+            attn.to_q(hidden_states),
             encoder_hidden_states,
             attn.to_kv.weight,
             attn.to_kv.bias,
+            attn.norm_q.weight,
             attn.norm_k.weight,
-            attn.norm_k.eps,
+            attn.norm_q.eps,
+            attn.heads,
             attn.wantui_block,
         )
         return attn.to_out[1](attn.to_out[0](attended))
@@ -135,29 +137,38 @@ def norm_rotary(
         return
     cos, sin = cos[..., 0::2], sin[..., 1::2]
     for values, weight in zip(projected.chunk(3, 2), (query_weight, key_weight), strict=False):
-        pairs = F.rms_norm(values, weight.shape, weight, eps).unflatten(2, (-1, cos.shape[3], 2))
+        pairs = rms_norm(values, weight, eps).unflatten(2, (-1, cos.shape[3], 2))
         first, second = pairs.unbind(4)
         values.copy_(torch.stack([first * cos - second * sin, first * sin + second * cos], 4).flatten(2))
 
 
 @torch.library.custom_op("wantui::text_attention", mutates_args=())
 def text_attention(
-    query: Tensor, text: Tensor, weight: Tensor, bias: Tensor, key_weight: Tensor, eps: float, block: Tensor
+    projected: Tensor,
+    text: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    query_weight: Tensor,
+    key_weight: Tensor,
+    eps: float,
+    heads: int,
+    block: Tensor,
 ) -> Tensor:
-    """Output [1, places, heads x dim] of attention to a text, before its projection.
+    """Output [1, places, width] of attention to a text, before its projection.
 
     Args:
-        query: [1, places, heads, dim], normed. text: [1, 512, width].
+        projected: [1, places, width], the query before its norm. text: [1, 512, width].
         weight, bias: [2 x width, width] and [2 x width], of key and value.
-        key_weight, eps: of the RMSNorm of the key over all heads.
+        query_weight, key_weight: [width], of the RMSNorms over all heads.
         block: its number in the transformer, on the CPU.
     """
+    query = rms_norm(projected, query_weight, eps).unflatten(2, (heads, -1))
     now, watching = running(), observer()
     index = int(block)
     texts: dict[int, Text | None] = {} if now is None else now.texts
     if texts.get(index) is None or watching is not None:
         key, value = linear(text, weight, bias).chunk(2, 2)
-        key = F.rms_norm(key, key_weight.shape, key_weight, eps)
+        key = rms_norm(key, key_weight, eps)
         key, value = (part.unflatten(2, query.shape[2:]) for part in (key, value))
     if index not in texts:
         texts[index] = taken_together(key, value)
@@ -169,8 +180,8 @@ def text_attention(
 
 
 @text_attention.register_fake
-def _(query: Tensor, *_: Any) -> Tensor:
-    return query.new_empty(query.shape[0], query.shape[1], query.shape[2] * query.shape[3])
+def _(projected: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(projected)
 
 
 def attend_to(query: Tensor, text: Text) -> Tensor:

@@ -118,7 +118,7 @@ def load_pipeline(
     Raises:
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
     """
-    compiles = device.type == "cuda" and is_compiled(plan, speed, weights)
+    compiles = device.type == "cuda" and is_compiled(model, plan, speed, weights)
     if compiles and (missing := what_compiling_misses()):
         raise LoadError(
             f"model_settings.speed: {speed} compiles the model's blocks, and {missing}. Install it, or choose "

@@ -2,14 +2,15 @@
 
 plain  to the bit what diffusers computes.
 exact  the same numbers up to the rounding of bfloat16: blocks compiled, projections of one input in one product, bias
-       and GELU inside the products, norm and rotary embedding of query and key in one pass, pads of the text taken
-       together, and what passes have in common computed once. On a CPU, or where blocks come from the machine's memory
-       or are held in 8 bits, it is plain.
+       and GELU inside the products, norms with the sums before them and with the rotary embedding in one pass, pads of
+       the text taken together, and what passes have in common computed once. On a CPU, or where blocks come from the
+       machine's memory or are held in 8 bits, it is plain.
 fast   exact, and blocks are left out where little changes (`cache`). Other videos come of it.
 """
 
 import os
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from diffusers import WanPipeline
 from platformdirs import user_cache_path
 from torch import nn
 
+from wantui.generation import fused_norm
 from wantui.generation.fused_attention import FusedSelfAttention, FusedTextAttention
 from wantui.generation.fused_linear import fuse
 from wantui.planning.throughput import NATIVE
@@ -24,8 +26,6 @@ from wantui.planning.throughput import NATIVE
 CACHE_DIR = "TORCHINDUCTOR_CACHE_DIR"
 GRAPHS = 128
 """So many of a block are kept; torch's own 8 are soon used up, and the next one would be an error."""
-OPTIONS = {"coordinate_descent_tuning": True}
-"""Of inductor: tries sizes of its elementwise kernels one after the other, 1 % of a step for some seconds once."""
 
 
 def speed_up(pipeline: WanPipeline, attention: str) -> None:
@@ -40,7 +40,7 @@ def compile_blocks(transformer: Any, attention: str = NATIVE, **how: Any) -> Non
 
     Args:
         attention: the kernel of self-attention, as diffusers calls it; native is torch's own.
-        how: of torch.compile, in the place of inductor with `OPTIONS`.
+        how: of torch.compile.
     """
     # A block has a graph for each size of video, with and without capture, all of which are kept.
     torch._dynamo.config.recompile_limit = GRAPHS
@@ -48,7 +48,7 @@ def compile_blocks(transformer: Any, attention: str = NATIVE, **how: Any) -> Non
     fuse_blocks(transformer, attention)
     for block in transformer.blocks:
         # Not the block as a module: diffusers' caches lay themselves around `forward`, and cannot be compiled.
-        block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False, **(how or {"options": OPTIONS}))
+        block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False, **how)
 
 
 def _keep_what_is_compiled() -> None:
@@ -66,6 +66,8 @@ def fuse_blocks(transformer: Any, attention: str = NATIVE) -> None:
         _forget_parts(block.attn1, ("to_q", "to_k", "to_v"))
         _forget_parts(block.attn2, ("to_k", "to_v"))
         fuse(block)
+        if isinstance(block.norm2, nn.LayerNorm):  # all published ones have it
+            block.forward = MethodType(fused_norm.forward, block)
         for part, processor in ((block.attn1, self_attention), (block.attn2, text_attention)):
             part.wantui_block = torch.tensor([index])
             part.set_processor(processor)

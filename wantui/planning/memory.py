@@ -71,6 +71,8 @@ ENCODING = 240_000_000
 """Of the text encoder's activations at 512 tokens, for UMT5-XXL; measured."""
 STREAMED_ENCODER = 2_500_000_000
 """Of the text encoder where it comes layer by layer: its embedding, and what it computes; measured."""
+LEAST_COMPILED = 512
+"""Width of a transformer; the blocks of a narrower one, as nano, take longer to launch than to compute."""
 CONTEXT_BYTES = 600_000_000
 """Of CUDA and its libraries in a process, beside what torch allocates."""
 WIDENING = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
@@ -98,9 +100,10 @@ def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
     return item * (transformer_parameters(model) - kept - narrowed) + narrowed + 4 * (kept + scales)
 
 
-def is_compiled(plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
-    """Whether blocks are compiled on a GPU: those that stay there as they were loaded."""
-    return speed != "plain" and plan.transformer in ("resident", "parked") and weights == "full"
+def is_compiled(model: WanModel, plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
+    """Whether blocks are compiled on a GPU: those that stay there as they were loaded, and are not over at once."""
+    stay = plan.transformer in ("resident", "parked") and weights == "full"
+    return speed != "plain" and stay and model.dim >= LEAST_COMPILED
 
 
 def block_bytes(model: WanModel, recipe: Recipe) -> int:

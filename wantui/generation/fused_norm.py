@@ -1,0 +1,85 @@
+"""A block's norms with what is added before them, as operators that a compiler of blocks leaves whole."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wantui.generation import kernels
+
+
+def forward(block: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary_emb: Any) -> Tensor:
+    """In the place of that of diffusers' WanTransformerBlock, with its arguments.
+
+    Args:
+        temb: [1, 6, width], or [1, places, 6, width] where each place has its own timestep.
+    """
+    modulation = (block.scale_shift_table + temb.float()).unbind(-2)
+    shift, scale, gate, text_shift, text_scale, text_gate = (
+        part if temb.ndim == 4 else part.unsqueeze(1) for part in modulation
+    )
+    normed = layer_norm(hidden_states, 1 + scale, shift, block.norm1.eps)
+    added = block.attn1(normed, None, None, rotary_emb)
+    of_text = (part[None, None] for part in (block.norm2.weight, block.norm2.bias))
+    hidden, normed = add_layer_norm(hidden_states, added, gate, *of_text, block.norm2.eps)
+    added = block.attn2(normed, encoder_hidden_states, None, None)
+    hidden, normed = add_layer_norm(hidden, added, None, 1 + text_scale, text_shift, block.norm3.eps)
+    return (hidden.float() + block.ffn(normed).float() * text_gate).type_as(hidden)
+
+
+@torch.library.custom_op("wantui::layer_norm", mutates_args=())
+def layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """LayerNorm over the width of hidden [1, places, width], times weight, plus bias; computed in float32.
+
+    Args:
+        weight, bias: [1, 1, width], or [1, places, width].
+    """
+    hidden = hidden.contiguous()
+    if kernels.serve(hidden):
+        from wantui.generation.kernels.norm import fused_layer_norm
+
+        return fused_layer_norm(hidden, weight, bias, eps)
+    return _layer_norm(hidden, weight, bias, eps)
+
+
+@layer_norm.register_fake
+def _(hidden: Tensor, *_: Any) -> Tensor:
+    return hidden.new_empty(hidden.shape)
+
+
+@torch.library.custom_op("wantui::add_layer_norm", mutates_args=())
+def add_layer_norm(
+    hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """hidden + gate x added, in hidden's precision, and what `layer_norm` makes of it.
+
+    Args:
+        added: of hidden's shape. gate: as weight and bias, or None for 1.
+    """
+    hidden, added = hidden.contiguous(), added.contiguous()
+    if kernels.serve(hidden):
+        from wantui.generation.kernels.norm import fused_add_layer_norm
+
+        return fused_add_layer_norm(hidden, added, gate, weight, bias, eps)
+    total = (hidden + (added if gate is None else added * gate)).to(hidden.dtype)
+    return total, _layer_norm(total, weight, bias, eps)
+
+
+@add_layer_norm.register_fake
+def _(hidden: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return hidden.new_empty(hidden.shape), hidden.new_empty(hidden.shape)
+
+
+def _layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    return (F.layer_norm(wide, wide.shape[-1:], eps=eps) * weight + bias).to(hidden.dtype)
+
+
+def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm over the width of values [1, places, width]; weight is [width]."""
+    if kernels.serve(values):
+        from wantui.generation.kernels.norm import fused_rms_norm
+
+        return fused_rms_norm(values.contiguous(), weight, eps)
+    return F.rms_norm(values, weight.shape, weight, eps)

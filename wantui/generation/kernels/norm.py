@@ -1,0 +1,111 @@
+"""Norms over the width of each place as one kernel, with what is added before and multiplied after.
+
+Which sum is taken first is set here, and not by a compiler that tries what is quickest on the day: a video has the same
+bits wherever its blocks were compiled.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+def fused_layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Arguments as of `layer_norm`; hidden is contiguous and of 16 bits."""
+    normed = torch.empty_like(hidden)
+    _launch(hidden, None, None, weight, bias, None, normed, eps)
+    return normed
+
+
+def fused_add_layer_norm(
+    hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Arguments as of `add_layer_norm`; hidden and added are contiguous and of 16 bits."""
+    total, normed = torch.empty_like(hidden), torch.empty_like(hidden)
+    _launch(hidden, added, gate, weight, bias, total, normed, eps)
+    return total, normed
+
+
+def fused_rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm of values [1, places, width], contiguous and of 16 bits; weight is [width]."""
+    normed = torch.empty_like(values)
+    _launch(values, None, None, weight[None, None], None, None, normed, eps)
+    return normed
+
+
+def _launch(
+    values: Tensor,
+    added: Tensor | None,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    total: Tensor | None,
+    normed: Tensor,
+    eps: float,
+) -> None:
+    """A norm without a bias is an RMSNorm. What is None has the address of something else, which is not read."""
+    _, places, width = values.shape
+    block = triton.next_power_of_2(width)
+    _kernel[(places,)](
+        values,
+        values if added is None else added,
+        weight if gate is None else gate,
+        weight,
+        weight if bias is None else bias,
+        normed if total is None else total,
+        normed,
+        *(_row(each) for each in (gate, weight, bias)),
+        width,
+        eps,
+        ADDS=added is not None,
+        GATES=gate is not None,
+        CENTRES=bias is not None,
+        BLOCK=block,
+        num_warps=4 if block <= 2048 else 8,
+    )
+
+
+def _row(values: Tensor | None) -> int:
+    """From one place to the next, where each has its own."""
+    return 0 if values is None or values.shape[1] == 1 else values.stride(1)
+
+
+@triton.jit
+def _kernel(
+    values,
+    added,
+    gate,
+    weight,
+    bias,
+    total,
+    normed,
+    gate_row,
+    weight_row,
+    bias_row,
+    width,
+    eps,
+    ADDS: tl.constexpr,  # noqa: N803
+    GATES: tl.constexpr,  # noqa: N803
+    CENTRES: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    place = tl.program_id(0).to(tl.int64)
+    along = tl.arange(0, BLOCK)
+    inside = along < width
+    at = place * width + along
+    x = tl.load(values + at, mask=inside, other=0.0).to(tl.float32)
+    if ADDS:
+        more = tl.load(added + at, mask=inside, other=0.0).to(tl.float32)
+        if GATES:
+            more = more * tl.load(gate + place * gate_row + along, mask=inside, other=0.0)
+        # Rounded as diffusers rounds it, before its norm.
+        rounded = (x + more).to(total.dtype.element_ty)
+        tl.store(total + at, rounded, mask=inside)
+        x = rounded.to(tl.float32)
+    if CENTRES:
+        x = tl.where(inside, x - tl.sum(x, 0) / width, 0.0)
+    y = x * tl.rsqrt(tl.sum(x * x, 0) / width + eps)
+    y = y * tl.load(weight + place * weight_row + along, mask=inside, other=0.0).to(tl.float32)
+    if CENTRES:
+        y = y + tl.load(bias + place * bias_row + along, mask=inside, other=0.0)
+    tl.store(normed + at, y.to(normed.dtype.element_ty), mask=inside)
