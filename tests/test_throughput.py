@@ -10,7 +10,7 @@ from conftest import Wantui, latents_of, recipe_for
 
 from wantui.engine import pipelines
 from wantui.engine.measured import keep, known
-from wantui.generation import attention_probe, bench
+from wantui.generation import attention_probe, bench, load
 from wantui.generation.bench import random_transformer
 from wantui.generation.load import load_pipeline
 from wantui.generation.speed import fuse_blocks
@@ -158,6 +158,23 @@ def test_a_machine_without_a_gpu_is_not_measured(wantui: Wantui) -> None:
     assert (result.code, "bench measures a GPU" in result.err) == (3, True)
 
 
+def test_a_bench_says_what_it_found_and_what_cannot_be_told_from_it(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = [
+        Block(b.dim, b.feed_forward, b.tokens, _terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15) for b in BLOCKS
+    ]
+    monkeypatch.setattr(load, "resolve_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(bench, "measure", lambda *_: fit(blocks, 1e-7, CARD, "exact", "2.11", launch=0.001))
+    result = wantui("bench")
+    assert result.code == 0
+    lines = [" ".join(line.split()) for line in result.out.splitlines()]
+    assert lines[:2] == ["a card, exact, torch 2.11:", "self-attention 1000.00 TFLOP/s"]
+    assert "other products ? TFLOP/s" in lines
+    assert "launch 1.00 ms a block, at least" in lines
+    assert known(state_place().directory, CARD, recipe_for(find_model("wan2.1-1.3b"), speed="exact")) is not None
+
+
 def test_a_fast_video_is_judged_by_what_was_measured_of_exact_ones(tmp_path: Path) -> None:
     keep(tmp_path, fit(BLOCKS, 2e-7, CARD, "exact", "2.11"))
     found = known(tmp_path, CARD, recipe_for(NANO, speed="fast"))
@@ -215,8 +232,8 @@ def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPa
     keep(state_place().directory, fit(BLOCKS, 2e-7, "cpu", "exact", "2.11", attention="_native_math"))
     monkeypatch.setattr(memory, "LEAST_COMPILED", NANO.dim)
     asked: list[str] = []
-    load = pipelines.load_pipeline
-    monkeypatch.setattr(pipelines, "load_pipeline", lambda *a, **k: asked.append(k["attention"]) or load(*a, **k))
+    ours = pipelines.load_pipeline
+    monkeypatch.setattr(pipelines, "load_pipeline", lambda *a, **k: asked.append(k["attention"]) or ours(*a, **k))
     for speed in ("exact", "plain"):
         pipelines.load_for(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT)
     assert asked == ["_native_math", "native"]

@@ -5,6 +5,9 @@ from dataclasses import asdict
 
 import click
 
+LEAST_SECONDS = 1e-20
+"""No device does anything in less."""
+
 
 @click.command("bench")
 @click.option("--device", default="cuda", show_default=True, help="cuda or cuda:N.")
@@ -32,8 +35,14 @@ def command(device: str, speed: str, as_json: bool) -> None:
         click.echo(json.dumps(asdict(found), indent=1))
         return
     click.echo(f"{found.device}, {found.speed}, torch {found.torch}:")
-    click.echo(f"  self-attention  {1e-12 / found.attention_operation:8.2f} TFLOP/s")
-    click.echo(f"  other products  {1e-12 / found.product_operation:8.2f} TFLOP/s")
+    click.echo(f"  self-attention  {_rate(1e-12, found.attention_operation)} TFLOP/s")
+    click.echo(f"  other products  {_rate(1e-12, found.product_operation)} TFLOP/s")
     click.echo(f"  attention by    {found.attention:>8}")
-    click.echo(f"  decoding        {1e-6 / found.decoded_value:8.2f} million pixels/s")
+    click.echo(f"  decoding        {_rate(1e-6, found.decoded_value)} million pixels/s")
+    click.echo(f"  launch          {1e3 * found.launch:8.2f} ms a block, at least")
     click.echo(f"the measured blocks follow from these within {100 * found.error:.1f} %; kept in {path}")
+
+
+def _rate(unit: float, seconds: float) -> str:
+    """In units per second of what takes so many seconds; where the fit gives nothing to it, that cannot be told."""
+    return f"{unit / seconds:8.2f}" if seconds > LEAST_SECONDS else f"{'?':>8}"
