@@ -270,18 +270,31 @@ def test_a_transformer_with_fused_products_gives_the_same_and_compiles_into_one_
     assert np.allclose(plain, compiled, atol=2e-4)
 
 
-@pytest.mark.parametrize("has_timestep_per_token", [False, True])
 def test_norms_that_are_fused_are_those_of_the_block(
-    has_timestep_per_token: bool, fused: WanTransformer3DModel, unfused: WanTransformer3DModel
+    fused: WanTransformer3DModel, unfused: WanTransformer3DModel
 ) -> None:
-    timesteps = torch.tensor([500.0])
-    if has_timestep_per_token:
-        timesteps = torch.linspace(0, 900, 3 * 4 * 4)[None]
-    inputs = (torch.randn(1, 16, 3, 8, 8), timesteps, text(7))
+    inputs = (torch.randn(1, 16, 3, 8, 8), torch.tensor([500.0]), text(7))
     with torch.no_grad():
         wanted, found = (each(*inputs, return_dict=False)[0] for each in (unfused, fused))
     assert torch.allclose(found, wanted, atol=2e-4)
     assert fused.blocks[0].forward.__func__ is fused_norm.forward
+
+
+def test_of_a_timestep_that_all_places_share_one_is_embedded_where_blocks_are_fused(
+    tiny_models: dict[str, WanModel],
+) -> None:
+    model = tiny_models["5b"]
+    recipe = recipe_for(model, steps=3)
+    pipeline = load_pipeline(model, None, "float32", CPU)
+    given: list[tuple[int, ...]] = []
+    pipeline.transformer.register_forward_pre_hook(
+        lambda _, args, named: given.append(named["timestep"].shape), with_kwargs=True
+    )
+    wanted = latents_of(pipeline, recipe)
+    fuse_blocks(pipeline.transformer)
+    assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-3)
+    places = model.latent_shape(recipe.width, recipe.height, recipe.frames)
+    assert set(given) == {(1, places[1] * places[2] * places[3] // 4), (1,)}
 
 
 # What passes have in common.

@@ -19,6 +19,7 @@ from wantui.generation.cache import caching
 from wantui.generation.memory import bring, device_of
 from wantui.generation.passes import Passes
 from wantui.generation.samplers import build_scheduler
+from wantui.generation.speed import is_fused
 from wantui.generation.words import TEXT_LENGTH, tokenize, weigh_embeddings
 from wantui.planning import Recipe
 
@@ -205,8 +206,8 @@ def _advance(
         guidance_scale = recipe.guidance_scale if recipe.guidance_scale_2 is None else recipe.guidance_scale_2
     bring(pipeline, transformer)
     model_input = latents.to(pipeline.transformer.dtype)
-    if pipeline.config.expand_timesteps:
-        # Wan 2.2 5B: a timestep for each token.
+    if pipeline.config.expand_timesteps and not is_fused(transformer):
+        # Wan 2.2 5B: a timestep for each token; without a first frame that is given they are all the same.
         every_token = torch.ones(latents.shape[2:], dtype=torch.float32, device=latents.device)[:, ::2, ::2]
         per_token = (every_token * timestep).flatten()
         timesteps = per_token.unsqueeze(0).expand(latents.shape[0], -1)

@@ -13,16 +13,14 @@ def forward(block: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, te
     """In the place of that of diffusers' WanTransformerBlock, with its arguments.
 
     Args:
-        temb: [1, 6, width], or [1, places, 6, width] where each place has its own timestep.
+        temb: [1, 6, width]: all places have the same timestep.
     """
-    modulation = (block.scale_shift_table + temb.float()).unbind(-2)
-    shift, scale, gate, text_shift, text_scale, text_gate = (
-        part if temb.ndim == 4 else part.unsqueeze(1) for part in modulation
-    )
+    modulation = (block.scale_shift_table + temb.float())[0].unbind(0)
+    shift, scale, gate, text_shift, text_scale, text_gate = modulation
     normed = layer_norm(hidden_states, 1 + scale, shift, block.norm1.eps)
     added = block.attn1(normed, None, None, rotary_emb)
-    of_text = (part[None, None] for part in (block.norm2.weight, block.norm2.bias))
-    hidden, normed = add_layer_norm(hidden_states, added, gate, *of_text, block.norm2.eps)
+    norm = block.norm2
+    hidden, normed = add_layer_norm(hidden_states, added, gate, norm.weight, norm.bias, norm.eps)
     added = block.attn2(normed, encoder_hidden_states, None, None)
     hidden, normed = add_layer_norm(hidden, added, None, 1 + text_scale, text_shift, block.norm3.eps)
     return (hidden.float() + block.ffn(normed).float() * text_gate).type_as(hidden)
@@ -33,7 +31,7 @@ def layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tens
     """LayerNorm over the width of hidden [1, places, width], times weight, plus bias; computed in float32.
 
     Args:
-        weight, bias: [1, 1, width], or [1, places, width].
+        weight, bias: [width].
     """
     hidden = hidden.contiguous()
     if kernels.serve(hidden):
@@ -55,7 +53,7 @@ def add_layer_norm(
     """hidden + gate x added, in hidden's precision, and what `layer_norm` makes of it.
 
     Args:
-        added: of hidden's shape. gate: as weight and bias, or None for 1.
+        added: of hidden's shape. gate, weight, bias: [width]; a gate of None is 1.
     """
     hidden, added = hidden.contiguous(), added.contiguous()
     if kernels.serve(hidden):
@@ -73,7 +71,7 @@ def _(hidden: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 
 def _layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-    return (F.layer_norm(wide, wide.shape[-1:], eps=eps) * weight + bias).to(hidden.dtype)
+    return F.layer_norm(wide, weight.shape, weight.to(wide.dtype), bias.to(wide.dtype), eps).to(hidden.dtype)
 
 
 def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -73,6 +73,11 @@ def fuse_blocks(transformer: Any, attention: str = NATIVE) -> None:
             part.set_processor(processor)
 
 
+def is_fused(transformer: Any) -> bool:
+    """Whether `fuse_blocks` was there; such blocks take one timestep for all places."""
+    return hasattr(transformer.blocks[0].attn1, "wantui_block")
+
+
 def _forget_parts(attention: nn.Module, names: tuple[str, ...]) -> None:
     """Of a fused projection, whose weights would be held twice."""
     for name in names:

@@ -29,7 +29,7 @@ def fused_add_layer_norm(
 def fused_rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm of values [1, places, width], contiguous and of 16 bits; weight is [width]."""
     normed = torch.empty_like(values)
-    _launch(values, None, None, weight[None, None], None, None, normed, eps)
+    _launch(values, None, None, weight, None, None, normed, eps)
     return normed
 
 
@@ -54,7 +54,6 @@ def _launch(
         weight if bias is None else bias,
         normed if total is None else total,
         normed,
-        *(_row(each) for each in (gate, weight, bias)),
         width,
         eps,
         ADDS=added is not None,
@@ -63,11 +62,6 @@ def _launch(
         BLOCK=block,
         num_warps=4 if block <= 2048 else 8,
     )
-
-
-def _row(values: Tensor | None) -> int:
-    """From one place to the next, where each has its own."""
-    return 0 if values is None or values.shape[1] == 1 else values.stride(1)
 
 
 @triton.jit
@@ -79,9 +73,6 @@ def _kernel(
     bias,
     total,
     normed,
-    gate_row,
-    weight_row,
-    bias_row,
     width,
     eps,
     ADDS: tl.constexpr,  # noqa: N803
@@ -97,7 +88,7 @@ def _kernel(
     if ADDS:
         more = tl.load(added + at, mask=inside, other=0.0).to(tl.float32)
         if GATES:
-            more = more * tl.load(gate + place * gate_row + along, mask=inside, other=0.0)
+            more = more * tl.load(gate + along, mask=inside, other=0.0)
         # Rounded as diffusers rounds it, before its norm.
         rounded = (x + more).to(total.dtype.element_ty)
         tl.store(total + at, rounded, mask=inside)
@@ -105,7 +96,7 @@ def _kernel(
     if CENTRES:
         x = tl.where(inside, x - tl.sum(x, 0) / width, 0.0)
     y = x * tl.rsqrt(tl.sum(x * x, 0) / width + eps)
-    y = y * tl.load(weight + place * weight_row + along, mask=inside, other=0.0).to(tl.float32)
+    y = y * tl.load(weight + along, mask=inside, other=0.0).to(tl.float32)
     if CENTRES:
-        y = y + tl.load(bias + place * bias_row + along, mask=inside, other=0.0)
+        y = y + tl.load(bias + along, mask=inside, other=0.0)
     tl.store(normed + at, y.to(normed.dtype.element_ty), mask=inside)
