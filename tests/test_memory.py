@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from wantui.config import load_config
 from wantui.config.settings import PlanName
 from wantui.engine.pipelines import load_for, plan_for
-from wantui.generation import encoding
+from wantui.generation import encoding, memory
 from wantui.generation.bench import VAE_OF_2_2_5B
 from wantui.generation.decode import _decode_chunks, decode_frames
 from wantui.generation.denoise import denoise, prepare
@@ -29,7 +29,7 @@ from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import Magnitudes
 from wantui.planning import Recipe, installed, outline_batch
-from wantui.planning.arithmetic import full_precision_parameters, transformer_parameters
+from wantui.planning.arithmetic import block_parameters, full_precision_parameters, transformer_parameters
 from wantui.planning.memory import (
     PLAN_NAMES,
     PLANS,
@@ -37,6 +37,7 @@ from wantui.planning.memory import (
     SMALL_TILE,
     TILE,
     activation_bytes,
+    block_bytes,
     choose_plan,
     needs,
     next_plan,
@@ -81,6 +82,7 @@ def test_parameters_are_those_of_the_published_architecture(model: WanModel) -> 
     kept = WanTransformer3DModel._keep_in_fp32_modules
     in_full = sum(p.numel() for name, p in built.named_parameters() if any(part in name for part in kept))
     assert in_full == full_precision_parameters(model)
+    assert sum(p.numel() for p in built.blocks[0].parameters()) == block_parameters(model)
 
 
 @pytest.mark.parametrize(("weights", "most"), [("float8", 0.3), ("int8", 0.1)])
@@ -91,7 +93,9 @@ def test_weights_in_8_bits_take_what_is_counted_and_make_a_video_near_the_whole_
     whole = load_pipeline(NANO, None, "bfloat16", CPU)
     narrow = load_pipeline(NANO, None, "bfloat16", CPU, weights=weights)
     for pipeline, held in ((whole, "full"), (narrow, weights)):
-        assert bytes_of(pipeline.transformer) == transformer_bytes(NANO, recipe.model_copy(update={"weights": held}))
+        asked = recipe.model_copy(update={"weights": held})
+        assert bytes_of(pipeline.transformer) == transformer_bytes(NANO, asked)
+        assert bytes_of(pipeline.transformer.blocks[0]) == block_bytes(NANO, asked)
     exact, near = latents_of(whole, recipe), latents_of(narrow, recipe)
     assert 0 < float((near - exact).norm() / exact.norm()) < most
     assert torch.equal(latents_of(narrow, recipe), near)
@@ -254,6 +258,28 @@ def test_a_pipeline_that_takes_turns_never_goes_to_the_gpu_as_a_whole(
     pipeline = Mock(transformer_2=None, text_encoder=None)
     Placement(pipeline, device, plan_named(plan))
     assert [call[0] for call in pipeline.mock_calls] == calls
+
+
+def test_a_transformer_that_is_streamed_goes_to_the_gpu_in_no_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Mock(text_encoder=None)
+    streamed: list[object] = []
+    monkeypatch.setattr(memory, "stream_blocks", lambda transformer, device: streamed.append(transformer))
+    Placement(pipeline, GPU, plan_named("streamed blocks"))
+    assert streamed == [pipeline.transformer, pipeline.transformer_2]
+    assert pipeline.mock_calls == []
+
+
+def test_around_streamed_blocks_stays_what_the_architecture_has_there() -> None:
+    with torch.device("meta"):
+        built = WanTransformer3DModel(num_attention_heads=40, ffn_dim=13824, num_layers=1, cross_attn_norm=True)
+    kept = built._keep_in_fp32_modules
+    around = [(name, p) for name, p in built.named_parameters() if not name.startswith("blocks.")]
+    rest = sum(p.numel() * (4 if any(part in name for part in kept) else 2) for name, p in around)
+    one, two = LARGE, find_model("wan2.2-a14b")
+    recipe = recipe_of(one, width=1280, height=720)
+    assert transformer_bytes(one, recipe) - one.blocks * block_bytes(one, recipe) == rest
+    peaks = [peak_bytes(plan_named("streamed blocks"), model, recipe) for model in (one, two)]
+    assert peaks[1] == (peaks[0] or 0) + rest  # most is needed while the VAE decodes
 
 
 def test_only_blocks_come_and_go_where_they_are_streamed(tiny: WanPipeline, monkeypatch: pytest.MonkeyPatch) -> None:

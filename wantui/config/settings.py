@@ -73,7 +73,7 @@ class ModelSettings(Section):
     Blocks are not compiled then."""
     speed: Literal["plain", "exact", "fast"] = "exact"
     """plain: to the bit what diffusers computes. exact: the same up to rounding, compiled on a GPU, and to the bit on a
-    CPU. fast: leaves out blocks where little changes; another video, which is not compared with others."""
+    CPU and of nano. fast: leaves out blocks where little changes; another video, which is not compared with others."""
     force_capture: bool = False
     """Store trajectories and attention of fast videos too, although their paths are not the model's own."""
     device: Annotated[str, Field(pattern=DEVICE.pattern)] = "auto"

@@ -1,4 +1,7 @@
-"""A block's norms with what is added before them, as operators that a compiler of blocks leaves whole."""
+"""A block's norms, with what is added before them: two operators that a compiler of blocks leaves whole, and RMSNorm.
+
+hidden and added are of one precision and of shape [1, places, width]; gate, weight and bias are float32, [width].
+"""
 
 from typing import Any
 
@@ -15,6 +18,7 @@ def forward(block: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, te
     Args:
         temb: [1, 6, width]: all places have the same timestep.
     """
+    assert temb.ndim == 3
     modulation = (block.scale_shift_table + temb.float())[0].unbind(0)
     shift, scale, gate, text_shift, text_scale, text_gate = modulation
     normed = layer_norm(hidden_states, 1 + scale, shift, block.norm1.eps)
@@ -28,11 +32,7 @@ def forward(block: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, te
 
 @torch.library.custom_op("wantui::layer_norm", mutates_args=())
 def layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """LayerNorm over the width of hidden [1, places, width], times weight, plus bias; computed in float32.
-
-    Args:
-        weight, bias: [width].
-    """
+    """LayerNorm over the width of hidden, times weight, plus bias; computed in float32."""
     hidden = hidden.contiguous()
     if kernels.serve(hidden):
         from wantui.generation.kernels.norm import fused_layer_norm
@@ -50,11 +50,7 @@ def _(hidden: Tensor, *_: Any) -> Tensor:
 def add_layer_norm(
     hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """hidden + gate x added, in hidden's precision, and what `layer_norm` makes of it.
-
-    Args:
-        added: of hidden's shape. gate, weight, bias: [width]; a gate of None is 1.
-    """
+    """hidden + gate x added, in hidden's precision, and what `layer_norm` makes of it; a gate of None is 1."""
     hidden, added = hidden.contiguous(), added.contiguous()
     if kernels.serve(hidden):
         from wantui.generation.kernels.norm import fused_add_layer_norm
@@ -75,7 +71,7 @@ def _layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Ten
 
 
 def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm over the width of values [1, places, width]; weight is [width]."""
+    """RMSNorm over the width of values [1, places, width], of weight's precision; for use inside an operator."""
     if kernels.serve(values):
         from wantui.generation.kernels.norm import fused_rms_norm
 

@@ -148,7 +148,7 @@ def load_pipeline(
                 narrow(transformer, weights)
         place(pipeline, device, plan)
         self_check(pipeline)
-        if compiles:
+        if compiles:  # after the check, which has a timestep for each place
             speed_up(pipeline, attention)
     except torch.OutOfMemoryError as error:
         size = sum(

@@ -3,13 +3,13 @@
 plain  to the bit what diffusers computes.
 exact  the same numbers up to the rounding of bfloat16: blocks compiled, projections of one input in one product, bias
        and GELU inside the products, norms with the sums before them and with the rotary embedding in one pass, pads of
-       the text taken together, and what passes have in common computed once. On a CPU, or where blocks come from the
-       machine's memory or are held in 8 bits, it is plain.
+       the text taken together, and what passes have in common computed once. On a CPU, of a narrow model as nano, or
+       where blocks come from the machine's memory or are held in 8 bits, it is plain.
 fast   exact, and blocks are left out where little changes (`cache`). Other videos come of it.
 """
 
 import os
-from pathlib import Path
+import tempfile
 from types import MethodType
 from typing import Any
 
@@ -52,9 +52,12 @@ def compile_blocks(transformer: Any, attention: str = NATIVE, **how: Any) -> Non
 
 
 def _keep_what_is_compiled() -> None:
-    """Between runs; torch finds it again from its source. Its own choice is a temporary directory with such a name."""
+    """Between runs; torch finds it again from its source.
+
+    As soon as anything asks for it, torch puts a choice of its own into the environment: a temporary directory.
+    """
     said = os.environ.get(CACHE_DIR)
-    if said is None or Path(said).name.startswith("torchinductor_"):
+    if said is None or said.startswith(f"{tempfile.gettempdir()}/torchinductor_"):
         os.environ[CACHE_DIR] = str(user_cache_path("wantui") / "compiled")
 
 

@@ -34,22 +34,32 @@ def forward_flops(model: WanModel, width: int, height: int, frames: int) -> int:
 
 def transformer_parameters(model: WanModel) -> int:
     """Parameters of one transformer."""
-    d, f, channels = model.dim, model.feed_forward, model.latent_channels * model.patch**2
-    block = 8 * d * d + 12 * d + 2 * d * f + f + d + 8 * d  # two attentions with their norms, feed-forward, modulation
+    d, channels = model.dim, model.latent_channels * model.patch**2
     embeddings = channels * d + d + model.time_dim * d + d * d + 2 * d + 6 * d * d + 6 * d + model.text_dim * d + d * d
-    return model.blocks * block + embeddings + 2 * d + d * channels + channels + 2 * d
+    return model.blocks * block_parameters(model) + embeddings + 2 * d + d * channels + channels + 2 * d
 
 
-def narrowed_parameters(model: WanModel, weights: Weights) -> int:
-    """Those that `weights: float8` holds in 8 bits, of the products in the blocks; of `int8` without their biases."""
+def block_parameters(model: WanModel) -> int:
+    """Parameters of one block: two attentions with their norms, feed-forward, modulation."""
     d, f = model.dim, model.feed_forward
-    return model.blocks * (8 * d * d + 2 * d * f + (8 * d + f + d if weights == "float8" else 0))
+    return 8 * d * d + 12 * d + 2 * d * f + f + d + 8 * d
+
+
+def narrowed_block_parameters(model: WanModel, weights: Weights) -> int:
+    """Those of a block that `weights: float8` holds in 8 bits, of its products; of `int8` without their biases."""
+    d, f = model.dim, model.feed_forward
+    return 8 * d * d + 2 * d * f + (8 * d + f + d if weights == "float8" else 0)
 
 
 def full_precision_parameters(model: WanModel) -> int:
     """Those that stay in float32 whatever the precision of the others: time embedding, modulation, norms."""
     d = model.dim
-    return model.blocks * 8 * d + model.time_dim * d + d * d + 2 * d + 2 * d
+    return model.blocks * full_precision_block_parameters(model) + model.time_dim * d + d * d + 2 * d + 2 * d
+
+
+def full_precision_block_parameters(model: WanModel) -> int:
+    """The same of one block: its modulation, and the norm before the text."""
+    return 8 * model.dim
 
 
 def step_flops(model: WanModel, recipe: Recipe) -> int:

@@ -12,8 +12,10 @@ from typing import Literal
 from wantui.models.catalogue import WanModel
 from wantui.planning.arithmetic import (
     TEXT_LENGTH,
+    block_parameters,
+    full_precision_block_parameters,
     full_precision_parameters,
-    narrowed_parameters,
+    narrowed_block_parameters,
     tokens_of,
     transformer_parameters,
 )
@@ -90,25 +92,32 @@ def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
     """Weights of one transformer, as loaded."""
     if recipe.transformer_file is not None:
         return recipe.transformer_file.bytes
-    item = 4 if recipe.dtype == "float32" else 2
-    kept = full_precision_parameters(model)
-    narrowed = scales = 0
-    if recipe.weights != "full":
-        narrowed = narrowed_parameters(model, recipe.weights)
-    if recipe.weights == "int8":
-        scales = model.blocks * (9 * model.dim + model.feed_forward)  # one for each row
-    return item * (transformer_parameters(model) - kept - narrowed) + narrowed + 4 * (kept + scales)
-
-
-def is_compiled(model: WanModel, plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
-    """Whether blocks are compiled on a GPU: those that stay there as they were loaded, and are not over at once."""
-    stay = plan.transformer in ("resident", "parked") and weights == "full"
-    return speed != "plain" and stay and model.dim >= LEAST_COMPILED
+    return _held_bytes(model, recipe, transformer_parameters(model), full_precision_parameters(model), model.blocks)
 
 
 def block_bytes(model: WanModel, recipe: Recipe) -> int:
-    """Weights of one block, about."""
-    return (transformer_bytes(model, recipe) - 4 * full_precision_parameters(model)) // model.blocks
+    """Weights of one of its blocks; of those in a file their share of it."""
+    parameters = block_parameters(model)
+    if recipe.transformer_file is not None:
+        return recipe.transformer_file.bytes * parameters // transformer_parameters(model)
+    return _held_bytes(model, recipe, parameters, full_precision_block_parameters(model), 1)
+
+
+def _held_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blocks: int) -> int:
+    """Of some parameters, of which so many stay in float32, with so many blocks among them."""
+    item = 4 if recipe.dtype == "float32" else 2
+    narrowed = scales = 0
+    if recipe.weights != "full":
+        narrowed = blocks * narrowed_block_parameters(model, recipe.weights)
+    if recipe.weights == "int8":
+        scales = blocks * (9 * model.dim + model.feed_forward)  # one for each row
+    return item * (parameters - kept - narrowed) + narrowed + 4 * (kept + scales)
+
+
+def is_compiled(model: WanModel, plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
+    """Whether blocks are compiled on a GPU: those that stay there as they were loaded, and are wide enough for it."""
+    as_loaded = plan.transformer in ("resident", "parked") and weights == "full"
+    return speed != "plain" and as_loaded and model.dim >= LEAST_COMPILED
 
 
 def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
@@ -133,7 +142,7 @@ def activation_bytes(model: WanModel, recipe: Recipe) -> int:
     gated = 3 * tokens * model.dim * (0 if item == 4 else 4) + 5 * narrow
     rotary = 2 * tokens * (model.dim // model.heads) * 4
     modulation = 0
-    if model.has_timestep_per_token:
+    if model.has_timestep_per_token:  # also where blocks are fused and need less
         modulation = tokens * 6 * model.dim * (item + 4)
     held = 0
     if recipe.speed == "fast":  # of each pass, by the cache: its input and what blocks added; or of two parts of them

@@ -43,8 +43,6 @@ class Throughput:
     attention_operation: float
     product_operation: float
     value: float
-    launch: float
-    """What it takes the processor to hand the work of a block to the device, which does not take less."""
     decoded_value: float
     """Per pixel and frame that the VAE of Wan 2.1 decodes."""
     streamed_block: float
@@ -56,6 +54,9 @@ class Throughput:
     """Largest relative error of the fit over the measured blocks."""
     attention: str = NATIVE
     """The kernel that was the quickest, as diffusers calls it."""
+    launch: float = 0.0
+    """What it takes the processor to hand the work of a block to the device, with its share of what is around the few
+    that are measured; a block does not take less."""
 
     def block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
         """Of one block."""
@@ -128,5 +129,5 @@ def fit(
     error = float(np.abs(np.maximum(launch, terms @ found) / seconds - 1).max())
     operation, product, value = map(float, found)
     return Throughput(
-        device, speed, operation, product, value, launch, decoded_value, *streamed, torch_version, error, attention
+        device, speed, operation, product, value, decoded_value, *streamed, torch_version, error, attention, launch
     )

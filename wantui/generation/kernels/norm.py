@@ -1,7 +1,7 @@
 """Norms over the width of each place as one kernel, with what is added before and multiplied after.
 
-Which sum is taken first is set here, and not by a compiler that tries what is quickest on the day: a video has the same
-bits wherever its blocks were compiled.
+Which sum is taken first is set here, and not by a compiler that tries what is quickest on the day: on one GPU and one
+version of everything, a video has the same bits in whichever process its blocks were compiled.
 """
 
 import torch
