@@ -14,6 +14,7 @@ from wantui.gpu.sampler import GpuState, Sample
 from wantui.models.catalogue import NANO
 from wantui.planning import estimate_seconds, outline_batch, past_videos
 from wantui.planning.arithmetic import forward_flops
+from wantui.planning.caching import computed_steps
 from wantui.planning.memory import RESIDENT, plan_named
 from wantui.planning.past import measured_peak
 from wantui.queue.queue import Queue
@@ -36,6 +37,20 @@ def test_time_is_that_of_the_steps_of_like_videos_and_their_decoding() -> None:
 def test_more_steps_take_longer_and_heun_evaluates_nearly_twice() -> None:
     more = RECIPE.model_copy(update={"steps": 40, "sampler": "heun"})
     assert estimate_seconds(more, "cpu", past({})).value == pytest.approx((2 * 40 - 1) * 0.1 + 0.5)
+
+
+def test_of_a_calibrated_fast_video_the_steps_count_that_are_computed() -> None:
+    rising = tuple((1 - i / 10, -0.4 * i) for i in range(11))
+    fast = RECIPE.model_copy(update={"speed": "fast", "magnitudes": rising})
+    few, many = fast, fast.model_copy(update={"steps": 60})
+    shares = [computed_steps(recipe) / recipe.steps for recipe in (few, many)]
+    assert shares[1] < shares[0] < 1
+    found = estimate_seconds(many, "cpu", past({}, recipe=few))
+    assert found.value == pytest.approx(60 * 0.1 * shares[1] / shares[0] + 0.5)
+    assert f"({computed_steps(many)} of 60 are computed)" in found.basis
+    from_exact = estimate_seconds(few, "cpu", past({}, recipe=RECIPE.model_copy(update={"speed": "exact"})))
+    assert from_exact.value == pytest.approx(20 * 0.1 * shares[0] + 0.5)
+    assert estimate_seconds(few.model_copy(update={"magnitudes": ()}), "cpu", past({}, recipe=few)).value is None
 
 
 @pytest.mark.parametrize("change", [{"model": "wan2.1-14b"}, {"dtype": "bfloat16"}])

@@ -22,7 +22,6 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from wantui.config import load_config
 from wantui.generation import fused_attention, fused_norm
-from wantui.generation.cache import ratios
 from wantui.generation.calibrate import measure_magnitudes
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.fused_linear import linear, linear_gelu
@@ -33,6 +32,7 @@ from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import OF_NANO, Magnitudes
 from wantui.planning import Recipe, outline_batch, plan_batch
+from wantui.planning.caching import computed_steps, noise_levels, ratios
 from wantui.planning.memory import PLANS, is_compiled
 from wantui.storage.manifest import read_manifest
 
@@ -86,6 +86,22 @@ def test_a_video_that_leaves_blocks_out_is_near_the_exact_one_and_the_same_after
     assert 0 < error < most
     latents_of(pipeline, fast.model_copy(update={"prompt": "a small blue star moving up", "seed": 7}))
     assert torch.equal(latents_of(pipeline, fast), first)
+
+
+@pytest.mark.parametrize("sampler", ["unipc", "dpm++2m", "euler", "heun"])
+@pytest.mark.parametrize("steps", [3, 12, 30])
+def test_how_much_a_calibrated_video_computes_is_known_before(sampler: str, steps: int) -> None:
+    recipe = recipe_of("fast", steps=steps, sampler=sampler, frames=5, width=32, height=32)
+    pipeline = load_pipeline(NANO, None, "float32", CPU, speed="fast")
+    levels = noise_levels(sampler, steps, recipe.flow_shift)
+    assert np.allclose(levels, prepare(pipeline, recipe).sigmas[:-1], atol=1e-5)
+    ran: list[bool] = []
+    for part, is_computed in ((pipeline.transformer.proj_out, False), (pipeline.transformer.blocks[-1].ffn, True)):
+        part.register_forward_pre_hook(lambda *_, is_computed=is_computed: ran.append(is_computed))
+    latents_of(pipeline, recipe)
+    assert ran.count(False) == 2 * len(levels)  # with guidance
+    assert ran.count(True) == 2 * computed_steps(recipe)
+    assert steps < 12 or computed_steps(recipe) < len(levels)
 
 
 @pytest.mark.parametrize("calibrated", [True, False])

@@ -5,25 +5,17 @@ Where a model's magnitudes are known, whole passes are left out while the error 
 (first-block cache).
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 from diffusers import WanPipeline
 from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig
 
-from wantui.models.magnitudes import Magnitudes
 from wantui.planning import Recipe
+from wantui.planning.caching import MAGNITUDE_ERROR, MOST_IN_A_ROW, WHOLE_SHARE, ratios
 
 FIRST_BLOCK_CHANGE = 0.07
 """Largest relative change of what the first block adds at which the others are left out."""
-MAGNITUDE_ERROR = 0.12
-"""Largest sum of errors that the magnitudes foretell for passes that are left out one after the other."""
-MOST_IN_A_ROW = 4
-"""Passes that are left out one after the other."""
-WHOLE_SHARE = 0.2
-"""Of the steps, the first ones, of which none is left out."""
 
 
 @contextmanager
@@ -58,10 +50,3 @@ def config_for(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConfig
         num_inference_steps=len(sigmas),
         mag_ratios=ratios(recipe.magnitudes, sigmas),
     )
-
-
-def ratios(magnitudes: Magnitudes, sigmas: Sequence[float]) -> list[float]:
-    """Of the magnitude at each noise level to that at the one before; 1 for the first."""
-    levels, values = zip(*reversed(magnitudes), strict=True)
-    logarithms = np.interp(sigmas, levels, values)
-    return [1.0, *(math.exp(change) for change in np.diff(logarithms))]

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from wantui.errors import UserError
 from wantui.models.catalogue import find_model
 from wantui.planning.arithmetic import step_flops
+from wantui.planning.caching import computed_share, computed_steps
 from wantui.planning.estimate import model_evaluations
 from wantui.planning.memory import PLAN_NAMES, RESIDENT, MemoryPlan, plan_named
 from wantui.planning.recipe import Recipe
@@ -86,10 +87,21 @@ def estimate_seconds(
         if throughput is not None and device == "cuda":
             return _by_throughput(recipe, throughput, plan or RESIDENT)
         return _scaled(recipe, here)
-    step = median(video.step_seconds for video in alike)
+    step = median(map(_whole_step, alike)) * computed_share(recipe)
     decode = median(video.decode_seconds for video in alike)
-    basis = f"{len(alike)} made here: {step:.2g} s a step, {decode:.2g} s to decode"
+    basis = f"{len(alike)} made here: {step:.2g} s a step{_left_out(recipe)}, {decode:.2g} s to decode"
     return Figure(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
+
+
+def _whole_step(video: PastVideo) -> float:
+    """Seconds of a step of which nothing is left out; those of a video are the mean over all of its steps."""
+    return video.step_seconds / computed_share(video.recipe)
+
+
+def _left_out(recipe: Recipe) -> str:
+    if recipe.speed != "fast" or not recipe.magnitudes:
+        return ""
+    return f" ({computed_steps(recipe)} of {model_evaluations(recipe.sampler, recipe.steps)} are computed)"
 
 
 def _plan(name: str) -> MemoryPlan:
@@ -108,7 +120,7 @@ def _by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> 
     except UserError:
         return Figure(None, "its model is not known")
     step = throughput.step_seconds(model, recipe, plan)
-    basis = f"{step:.2g} s a step, from `wantui bench` on {throughput.device}"
+    basis = f"{step:.2g} s a step{_left_out(recipe)}, from `wantui bench` on {throughput.device}"
     return Figure(throughput.video_seconds(model, recipe, plan), basis)
 
 
@@ -128,11 +140,12 @@ def _scaled(recipe: Recipe, past: Sequence[PastVideo]) -> Figure:
     near, ratio = [video for video in kin if _work(video.recipe) == nearest], ratios[nearest]
     old = near[0].recipe
     pixels = _pixels(recipe) / _pixels(old)
-    step = ratio * median(video.step_seconds for video in near)
+    step = ratio * median(map(_whole_step, near)) * computed_share(recipe)
     decode = pixels * median(video.decode_seconds for video in near)
     size = f"{old.width}x{old.height}, {old.frames} frames"
     basis = (
-        f"{step:.2g} s a step, scaled by arithmetic ({ratio:.2g} times the work) from {len(near)} of {size} made here"
+        f"{step:.2g} s a step{_left_out(recipe)}, scaled by arithmetic ({ratio:.2g} times the work) "
+        f"from {len(near)} of {size} made here"
     )
     return Figure(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
 
@@ -151,6 +164,7 @@ def measured_peak(recipe: Recipe, plan: str, past: Sequence[PastVideo]) -> Figur
         and _size(video.recipe) == _size(recipe)
         and _passes(video.recipe) == _passes(recipe)
         and _how(video.recipe) == _how(recipe)
+        and _leaves_out(video.recipe) == _leaves_out(recipe)
     ]
     if not alike:
         return Figure(None, "none was made here yet")
@@ -172,8 +186,14 @@ def _work(recipe: Recipe) -> tuple[Any, ...]:
 
 
 def _how(recipe: Recipe) -> tuple[Any, ...]:
+    """How a block that is computed computes; where it is known which are, a fast video's are those of an exact one."""
     size = None if recipe.transformer_file is None else recipe.transformer_file.bytes
-    return recipe.dtype, recipe.weights, size, recipe.speed, bool(recipe.magnitudes)
+    return recipe.dtype, recipe.weights, size, "exact" if recipe.magnitudes else recipe.speed
+
+
+def _leaves_out(recipe: Recipe) -> tuple[bool, bool]:
+    """What is held in memory for it."""
+    return recipe.speed == "fast", bool(recipe.magnitudes)
 
 
 def _passes(recipe: Recipe) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from wantui.models.catalogue import WanModel
 from wantui.planning.arithmetic import TEXT_LENGTH, tokens_of
+from wantui.planning.caching import computed_share
 from wantui.planning.estimate import model_evaluations
 from wantui.planning.memory import RESIDENT, MemoryPlan, block_bytes
 from wantui.planning.recipe import Recipe, Speed
@@ -20,8 +21,6 @@ NATIVE = "native"
 """torch's own attention, as diffusers calls it."""
 MOST_LAUNCHED = 1.2
 """A block that takes less than so many times what it takes to launch it may have waited for that."""
-FAST_SHARE = 0.5
-"""Of the blocks that a fast video computes; by how much a prompt's path bends, it is more or less."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,11 @@ class Throughput:
         """Of one step: with guidance two passes."""
         tokens = tokens_of(model, recipe.width, recipe.height, recipe.frames)
         passes = 2 if recipe.guidance_scale > 1 else 1
-        share = FAST_SHARE if recipe.speed == "fast" else 1.0
         block = self.block_seconds(model.dim, model.feed_forward, tokens)
         if plan.transformer in ("streamed", "sequential"):
             coming = self.streamed_byte * block_bytes(model, recipe)
             block = self.streamed_block + (max(block, coming) if plan.transformer == "streamed" else block + coming)
-        return passes * share * model.blocks * block
+        return passes * computed_share(recipe) * model.blocks * block
 
     def decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Of the whole video; tiles overlap."""

@@ -1,0 +1,86 @@
+"""Which passes `speed: fast` leaves out where a model's magnitudes are known: it is known before a video is made.
+
+The rule is that of MagCache (Ma et al. 2025, arXiv 2506.09045) as diffusers has it.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from wantui.models.magnitudes import Magnitudes
+from wantui.planning.estimate import model_evaluations
+from wantui.planning.recipe import Recipe
+
+MAGNITUDE_ERROR = 0.12
+"""Largest sum of errors that the magnitudes foretell for passes that are left out one after the other."""
+MOST_IN_A_ROW = 4
+"""Passes that are left out one after the other."""
+WHOLE_SHARE = 0.2
+"""Of the steps, the first ones, of which none is left out."""
+TRAINED_STEPS = 1000
+ASSUMED_SHARE = 0.5
+"""Of the blocks that a fast video computes where nothing is known; by how much a prompt's path bends, more or less."""
+
+
+def computed_share(recipe: Recipe) -> float:
+    """Of all steps, those whose passes go through the blocks; assumed where the model was not calibrated."""
+    if recipe.speed != "fast":
+        return 1.0
+    if not recipe.magnitudes:
+        return ASSUMED_SHARE
+    return computed_steps(recipe) / model_evaluations(recipe.sampler, recipe.steps)
+
+
+def computed_steps(recipe: Recipe) -> int:
+    """Of the evaluations of a recipe with magnitudes."""
+    return _computed(recipe.magnitudes, recipe.sampler, recipe.steps, recipe.flow_shift)
+
+
+@lru_cache(maxsize=256)
+def _computed(magnitudes: Magnitudes, sampler: str, steps: int, flow_shift: float) -> int:
+    return sum(computed_passes(ratios(magnitudes, noise_levels(sampler, steps, flow_shift))))
+
+
+def ratios(magnitudes: Magnitudes, sigmas: Sequence[float]) -> list[float]:
+    """Of the magnitude at each noise level to that at the one before; 1 for the first."""
+    levels, values = zip(*reversed(magnitudes), strict=True)
+    logarithms = np.interp(sigmas, levels, values)
+    return [1.0, *(math.exp(change) for change in np.diff(logarithms))]
+
+
+def computed_passes(of_magnitudes: Sequence[float]) -> list[bool]:
+    """Whether the blocks are computed at each step, from the ratio of its magnitude to that at the step before."""
+    whole = int(WHOLE_SHARE * len(of_magnitudes) + 0.5)
+    found = []
+    ratio, error, left_out = 1.0, 0.0, 0
+    for step, each in enumerate(of_magnitudes):
+        if step >= whole:
+            ratio *= each
+            left_out += 1
+            error += abs(1.0 - ratio)
+        is_computed = step < max(1, whole) or error > MAGNITUDE_ERROR or left_out > MOST_IN_A_ROW
+        if is_computed:
+            ratio, error, left_out = 1.0, 0.0, 0
+        found.append(is_computed)
+    return found
+
+
+def noise_levels(sampler: str, steps: int, flow_shift: float) -> list[float]:
+    """At which the model is evaluated, as diffusers' schedulers set them: equally far apart before the flow shift."""
+    last = 1 / TRAINED_STEPS
+    match sampler:
+        case "euler" | "heun":  # shift the last one twice
+            times = np.linspace(1.0, _shifted(last, flow_shift), steps)
+        case "unipc" | "unipc-3":
+            times = np.linspace(1.0, last, steps + 1)[:-1]
+        case _:
+            times = np.linspace(1.0 - last, 0.0, steps + 1)[:-1]
+    levels = [_shifted(float(time), flow_shift) for time in times]
+    # Heun evaluates twice where it arrives.
+    return [level for level in levels for _ in range(2)][1:] if sampler == "heun" else levels
+
+
+def _shifted(time: float, flow_shift: float) -> float:
+    return flow_shift * time / (1 + (flow_shift - 1) * time)
