@@ -1,19 +1,24 @@
 """What the published sizes take on a GPU, with random weights: python tests/benchmarks/gpu.py.
 
 Time and memory of a random transformer are those of the published one. Its peers are plain diffusers and, for memory
-and time, what wantui foretells. A hard cap on what torch may allocate stands for a smaller GPU.
+and time, what wantui foretells. A hard cap on what torch may allocate stands for a smaller GPU. What fast leaves out of
+a random model is what it would leave out of nano, as that model's magnitudes are the only ones that are there.
 """
 
 import gc
 import statistics
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import click
 import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline
 
+from wantui.config import load_config
 from wantui.generation import memory
 from wantui.generation.bench import measure, random_transformer, random_vae
 from wantui.generation.decode import decode_frames
@@ -25,8 +30,9 @@ from wantui.generation.speed import compile_blocks
 from wantui.generation.timing import median_seconds
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
-from wantui.planning import Recipe
-from wantui.planning.memory import CONTEXT_BYTES, MemoryPlan, choose_plan, peak_bytes, plan_named
+from wantui.planning import Recipe, outline_batch
+from wantui.planning.caching import computed_steps
+from wantui.planning.memory import CONTEXT_BYTES, RESIDENT, MemoryPlan, choose_plan, peak_bytes, plan_named
 from wantui.planning.recipe import Weights
 from wantui.planning.throughput import Throughput
 
@@ -164,6 +170,29 @@ def speeds(model: WanModel, rounds: int) -> None:
     )
 
 
+def fast(model: WanModel) -> None:
+    """Denoising one video by fast against exact, both compiled."""
+    clear()
+    magnitudes = outline_batch(load_config("nano", ["model_settings.speed=fast"]), "a star").first.magnitudes
+    whole = recipe_of(model, Cell(model.name, 832, 480, 81)).model_copy(update={"steps": 20})
+    less = whole.model_copy(update={"speed": "fast", "magnitudes": magnitudes})
+    pipeline = pipeline_of(model, DEVICE)
+    pipeline.wantui_placement = Placement(pipeline, DEVICE, RESIDENT)
+    compile_blocks(pipeline.transformer)
+    seconds = []
+    for recipe in (whole.model_copy(update={"steps": 2}), whole, less):
+        torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        for _ in denoise(pipeline, recipe, prepare(pipeline, recipe, embedding)):
+            pass
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    click.echo(
+        f"{model.name:<12} fast, {computed_steps(less)} of {less.steps} steps computed: {seconds[2]:.2f} s, exact "
+        f"{seconds[1]:.2f} s: {seconds[1] / seconds[2]:.2f} times; peak {torch.cuda.max_memory_allocated() / GB:.2f} GB"
+    )
+
+
 def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     """A few guided steps and decoding by a plan, under a cap; prints foretold and measured, returns both errors."""
     clear()
@@ -225,8 +254,22 @@ def _denoise_and_decode(pipeline: WanPipeline, recipe: Recipe, plan: MemoryPlan)
     return denoised, seconds[-1], decoded, torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
 
 
+def estimates(cells: list[Cell]) -> None:
+    """What is foretold of some cells against what they take."""
+    if not cells:
+        return
+    clear()
+    began = time.perf_counter()
+    known = measure(DEVICE, "plain", lambda _: None)
+    click.echo(f"throughput measured in {time.perf_counter() - began:.0f} s, fits its blocks within {known.error:.1%}")
+    errors = [run(cell, known) for cell in cells]
+    for about, found in zip(("memory", "time of a step"), zip(*errors, strict=True), strict=True):
+        sizes = [abs(error) for error in found]
+        click.echo(f"{about}: largest error {max(sizes):.1%}, median {statistics.median(sizes):.1%}")
+
+
 @click.command()
-@click.option("--only", multiple=True, help="Part of a name, as in speed, 1.3b, 'cell 14b', or '24 GB'; repeatable.")
+@click.option("--only", multiple=True, help="Part of a name, as in speed, fast, batch, 1.3b, or '24 GB'; repeatable.")
 @click.option("--rounds", default=5, show_default=True)
 def main(only: tuple[str, ...], rounds: int) -> None:
     """Print all figures."""
@@ -242,17 +285,13 @@ def main(only: tuple[str, ...], rounds: int) -> None:
     for name in SPEEDS:
         if wanted(f"speed {name}"):
             speeds(find_model(name), rounds)
-    cells = [cell for cell in CELLS if wanted(f"cell {cell.label}")]
-    if not cells:
-        return
-    clear()
-    began = time.perf_counter()
-    known = measure(DEVICE, "plain", lambda _: None)
-    click.echo(f"throughput measured in {time.perf_counter() - began:.0f} s, fits its blocks within {known.error:.1%}")
-    errors = [run(cell, known) for cell in cells]
-    for about, found in zip(("memory", "time of a step"), zip(*errors, strict=True), strict=True):
-        sizes = [abs(error) for error in found]
-        click.echo(f"{about}: largest error {max(sizes):.1%}, median {statistics.median(sizes):.1%}")
+    if wanted(f"fast {SPEEDS[0]}"):
+        fast(find_model(SPEEDS[0]))
+    estimates([cell for cell in CELLS if wanted(f"cell {cell.label}")])
+    if wanted("batch"):
+        clear()
+        batch = Path(__file__).with_name("batch.py")
+        subprocess.run([sys.executable, batch, "--model", SPEEDS[0]], check=True)
 
 
 if __name__ == "__main__":
