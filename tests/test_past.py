@@ -10,6 +10,7 @@ from conftest import recipe_for
 from wantui.config import load_config
 from wantui.engine.costs import costs
 from wantui.engine.forecast import Forecast
+from wantui.engine.worker import _usual
 from wantui.gpu.sampler import GpuState, Sample
 from wantui.models.catalogue import NANO
 from wantui.planning import estimate_seconds, outline_batch, past_videos
@@ -43,13 +44,21 @@ def test_of_a_calibrated_fast_video_the_steps_count_that_are_computed() -> None:
     rising = tuple((1 - i / 10, -0.4 * i) for i in range(11))
     fast = RECIPE.model_copy(update={"speed": "fast", "magnitudes": rising})
     few, many = fast, fast.model_copy(update={"steps": 60})
-    shares = [computed_steps(recipe) / recipe.steps for recipe in (few, many)]
-    assert shares[1] < shares[0] < 1
-    found = estimate_seconds(many, "cpu", past({}, recipe=few))
-    assert found.value == pytest.approx(60 * 0.1 * shares[1] / shares[0] + 0.5)
-    assert f"({computed_steps(many)} of 60 are computed)" in found.basis
-    from_exact = estimate_seconds(few, "cpu", past({}, recipe=RECIPE.model_copy(update={"speed": "exact"})))
-    assert from_exact.value == pytest.approx(20 * 0.1 * shares[0] + 0.5)
+    computed = [computed_steps(recipe) for recipe in (few, many)]
+    assert computed[1] / 60 < computed[0] / 20 < 1
+    # As a worker tells it of a video whose computed steps take a second, and whose others take no time.
+    usual = _usual([1.0, *[1.0] * (computed[0] - 1), *[0.0] * (20 - computed[0])], few)
+    fast_ones = past({"seconds": {"step": usual, "decode": 0.5}}, recipe=few)
+    found = estimate_seconds(many, "cpu", fast_ones)
+    assert found.value == pytest.approx(computed[1] + 0.5)
+    assert f"({computed[1]} of 60 are computed)" in found.basis
+    exact_ones = past({"seconds": {"step": 2.0, "decode": 0.5}}, recipe=RECIPE.model_copy(update={"speed": "exact"}))
+    assert estimate_seconds(few, "cpu", exact_ones).value == pytest.approx(2 * computed[0] + 0.5)
+    assert estimate_seconds(many, "cpu", [*exact_ones, *fast_ones]) == found
+    # Of two steps the second one is left out, and tells nothing of those that are not.
+    flat = fast.model_copy(update={"magnitudes": ((1.0, 0.0), (0.0, 0.0)), "steps": 2})
+    assert computed_steps(flat) == 1
+    assert estimate_seconds(flat, "cpu", past({}, recipe=flat)).value is None
     assert estimate_seconds(few.model_copy(update={"magnitudes": ()}), "cpu", past({}, recipe=few)).value is None
 
 

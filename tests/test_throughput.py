@@ -131,6 +131,18 @@ def test_blocks_that_come_take_their_own_time_or_that_of_coming() -> None:
     assert found.step_seconds(model, small, plan) == pytest.approx(2 * 40 * coming)
 
 
+def test_products_in_int8_take_what_it_takes_to_scale_their_outputs() -> None:
+    model = find_model("wan2.1-14b")
+    recipe = recipe_for(model, width=832, height=480, frames=81)
+    steps = [
+        fitted().step_seconds(model, recipe.model_copy(update={"weights": weights}))
+        for weights in ("full", "float8", "int8")
+    ]
+    assert steps[0] == steps[1]
+    outputs = 32_760 * (7 * 5120 + 13824)
+    assert steps[2] - steps[0] == pytest.approx(2 * 40 * 0.038 * VALUE * outputs)
+
+
 def test_tiles_are_decoded_with_what_they_share() -> None:
     assert decoded_length(832, None) == decoded_length(832, 832) == 832
     assert decoded_length(832, 256) == 256 + 256 + 256 + 256 + 64  # they begin at 0, 192, 384, 576 and 768

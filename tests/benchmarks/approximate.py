@@ -69,12 +69,13 @@ def main(steps: int, videos: int) -> None:
     make(pipeline, exact[:1])
     wanted = make(pipeline, exact)
     click.echo(f"nano, {steps} steps, {videos} videos, on a CPU with {torch.get_num_threads()} threads")
+    of_fast = cache.MAGNITUDE_ERROR, cache.FIRST_BLOCK_CHANGE
     for error in ERRORS:
-        mark = "  (speed: fast)" if error == cache.MAGNITUDE_ERROR else ""
+        mark = "  (speed: fast)" if error == of_fast[0] else ""
         cache.MAGNITUDE_ERROR = error
         tell(f"magnitudes, {error}", make(pipeline, fast), wanted, mark)
     for change in CHANGES:
-        mark = "  (speed: fast, not calibrated)" if change == cache.FIRST_BLOCK_CHANGE else ""
+        mark = "  (speed: fast, not calibrated)" if change == of_fast[1] else ""
         cache.FIRST_BLOCK_CHANGE = change
         tell(
             f"first block, {change}",

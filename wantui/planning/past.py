@@ -30,6 +30,7 @@ class PastVideo:
     device: str
     """cpu or cuda."""
     step_seconds: float
+    """Of a fast video the mean, without its first step."""
     decode_seconds: float
     peak_memory: int | None
     memory_plan: str
@@ -79,10 +80,11 @@ def estimate_seconds(
         throughput: of the device, where it was measured; for what was not made here yet.
         plan: where the blocks come from decides how long they take; where it is not known yet, all videos count.
     """
-    here = [video for video in past if video.device == device]
+    here = [video for video in past if video.device == device and _timed_share(video.recipe) > 0]
     if plan is not None:
         here = [video for video in here if _comes(_plan(video.memory_plan)) == _comes(plan)]
     alike = [video for video in here if _work(video.recipe) == _work(recipe)]
+    alike = [video for video in alike if video.recipe.speed == recipe.speed] or alike
     if not alike:
         if throughput is not None and device == "cuda":
             return _by_throughput(recipe, throughput, plan or RESIDENT)
@@ -94,8 +96,16 @@ def estimate_seconds(
 
 
 def _whole_step(video: PastVideo) -> float:
-    """Seconds of a step of which nothing is left out; those of a video are the mean over all of its steps."""
-    return video.step_seconds / computed_share(video.recipe)
+    """Seconds of a step of which nothing is left out. The others take no time, which is nearly so for large models."""
+    return video.step_seconds / _timed_share(video.recipe)
+
+
+def _timed_share(recipe: Recipe) -> float:
+    """Of the steps that `PastVideo.step_seconds` is the mean of, those that are computed; the first always is."""
+    evaluations = model_evaluations(recipe.sampler, recipe.steps)
+    if recipe.speed != "fast" or not recipe.magnitudes or evaluations == 1:
+        return computed_share(recipe)
+    return (computed_steps(recipe) - 1) / (evaluations - 1)
 
 
 def _left_out(recipe: Recipe) -> str:
