@@ -21,7 +21,7 @@ from torch._dynamo.testing import CompileCounter
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from wantui.config import load_config
-from wantui.generation import fused_attention, fused_norm
+from wantui.generation import fused_attention, fused_block
 from wantui.generation.calibrate import measure_magnitudes
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.fused_linear import linear, linear_gelu
@@ -294,7 +294,7 @@ def test_norms_that_are_fused_are_those_of_the_block(
     with torch.no_grad():
         wanted, found = (each(*inputs, return_dict=False)[0] for each in (unfused, fused))
     assert torch.allclose(found, wanted, atol=2e-4)
-    assert fused.blocks[0].forward.__func__ is fused_norm.forward
+    assert fused.blocks[0].forward.__func__ is fused_block.forward
 
 
 def test_of_a_timestep_that_all_places_share_one_is_embedded_where_blocks_are_fused(

@@ -18,7 +18,7 @@ from diffusers import WanPipeline
 from platformdirs import user_cache_path
 from torch import nn
 
-from wantui.generation import fused_norm
+from wantui.generation import fused_block
 from wantui.generation.fused_attention import FusedSelfAttention, FusedTextAttention
 from wantui.generation.fused_linear import fuse
 from wantui.planning.throughput import NATIVE
@@ -70,7 +70,7 @@ def fuse_blocks(transformer: Any, attention: str = NATIVE) -> None:
         _forget_parts(block.attn2, ("to_k", "to_v"))
         fuse(block)
         if isinstance(block.norm2, nn.LayerNorm):  # all published ones have it
-            block.forward = MethodType(fused_norm.forward, block)
+            block.forward = MethodType(fused_block.forward, block)
         for part, processor in ((block.attn1, self_attention), (block.attn2, text_attention)):
             part.wantui_block = torch.tensor([index])
             part.set_processor(processor)
