@@ -12,47 +12,42 @@ from torch import Tensor
 
 def fused_layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Arguments as of `layer_norm`; hidden is contiguous and of 16 bits."""
-    normed = torch.empty_like(hidden)
-    _launch(hidden, None, None, weight, bias, None, normed, eps)
-    return normed
+    return _launch(hidden, weight, bias, eps)[1]
 
 
 def fused_add_layer_norm(
     hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """Arguments as of `add_layer_norm`; hidden and added are contiguous and of 16 bits."""
-    total, normed = torch.empty_like(hidden), torch.empty_like(hidden)
-    _launch(hidden, added, gate, weight, bias, total, normed, eps)
-    return total, normed
+    return _launch(hidden, weight, bias, eps, added, gate)
 
 
 def fused_rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm of values [1, places, width], contiguous and of 16 bits; weight is [width]."""
-    normed = torch.empty_like(values)
-    _launch(values, None, None, weight, None, None, normed, eps)
-    return normed
+    return _launch(values, weight, None, eps)[1]
 
 
 def _launch(
     values: Tensor,
-    added: Tensor | None,
-    gate: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
-    total: Tensor | None,
-    normed: Tensor,
     eps: float,
-) -> None:
-    """A norm without a bias is an RMSNorm. What is None has the address of something else, which is not read."""
+    added: Tensor | None = None,
+    gate: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The sum and its norm, which without a bias is RMSNorm."""
+    normed = torch.empty_like(values)
+    total = values if added is None else torch.empty_like(values)
     _, places, width = values.shape
     block = triton.next_power_of_2(width)
+    # What is None has an address too, from which nothing is read.
     _kernel[(places,)](
         values,
         values if added is None else added,
         weight if gate is None else gate,
         weight,
         weight if bias is None else bias,
-        normed if total is None else total,
+        total,
         normed,
         width,
         eps,
@@ -62,6 +57,7 @@ def _launch(
         BLOCK=block,
         num_warps=4 if block <= 2048 else 8,
     )
+    return total, normed
 
 
 @triton.jit
