@@ -1,5 +1,6 @@
 """Plans: recipes, paired seeds, Wan's rules for sizes, and the estimate of disk space."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -173,6 +174,18 @@ def test_a_directory_of_another_kind_is_refused() -> None:
         find_model("./other")
     Path("other/model_index.json").write_text("{")
     with pytest.raises(UnknownModel, match="cannot be read"):
+        find_model("./other")
+
+
+@pytest.mark.parametrize(("part", "other"), [("transformer", "FluxTransformer2DModel"), ("vae", "AutoencoderKL")])
+def test_a_wan_pipeline_with_a_part_of_another_kind_is_refused_by_its_name(
+    part: str, other: str, tiny_models: dict[str, WanModel]
+) -> None:
+    shutil.copytree(tiny_models["wan2.1"].location, "other")
+    index = json.loads(Path("other/model_index.json").read_text())
+    index[part][1] = other
+    Path("other/model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UnknownModel, match=f"has a {other} as its {part}"):
         find_model("./other")
 
 

@@ -101,6 +101,12 @@ NANO = WanModel(
     decode_bytes=1_365.0,
     decode_time=0.0026,
 )
+PARTS = {
+    "transformer": "WanTransformer3DModel",
+    "transformer_2": "WanTransformer3DModel",
+    "vae": "AutoencoderKLWan",
+}
+"""The classes of what a pipeline in a directory must be made of."""
 UMT5_XXL, VAE_2_1, VAE_2_2 = 5_680_910_336, 126_892_531, 704_688_668
 CATALOGUE = (
     NANO,
@@ -178,6 +184,10 @@ def read_directory(directory: Path) -> WanModel:
         raise UnknownModel(
             f"{directory} holds a {index.get('_class_name', 'model of another kind')}, not a WanPipeline"
         )
+    for part, wanted in PARTS.items():
+        found = index.get(part)
+        if isinstance(found, list) and found[-1:] not in ([wanted], [None]):
+            raise UnknownModel(f"{directory} has a {found[-1]} as its {part}; that of a Wan model is a {wanted}")
     vae, transformer = _read_json(directory / "vae/config.json"), _read_json(directory / "transformer/config.json")
     spatial_compression, boundary_ratio = vae.get("scale_factor_spatial", 8), index.get("boundary_ratio")
     published = find_model("wan2.2-5b" if spatial_compression == 16 else "wan2.1-1.3b")
