@@ -13,14 +13,13 @@ import zarr
 from conftest import FORMS, recipe_for, stock
 from diffusers import WanPipeline
 from diffusers.hooks import apply_group_offloading
-from torch._dynamo.testing import CompileCounter
 
 from wantui.generation import cache, observed
 from wantui.generation.attention import CaptureWrong
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import make_video
-from wantui.generation.speed import compile_blocks, fuse_blocks
+from wantui.generation.speed import fuse_blocks
 from wantui.generation.words import WordNotRead, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
@@ -193,20 +192,6 @@ def test_blocks_that_were_fused_give_the_same_maps_and_weights(tiny_models: dict
             assert torch.allclose(*maps, rtol=1e-4)
         bare = list(denoise(pipeline, asked.model_copy(update={"capture": Capture()})))
         assert torch.equal(bare[-1].latents, fused[-1].latents)
-
-
-def test_a_compiled_block_is_one_graph_for_all_videos_of_a_size(tiny_models: dict[str, WanModel]) -> None:
-    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
-    capturing = marked(tiny_models["wan2.1"], steps=1)
-    plain = capturing.model_copy(update={"capture": Capture()})
-    weighting = capturing.model_copy(update={"marks": marks(PROMPT, ("red", 2.0)), "weighting": "attention"})
-    count = CompileCounter()
-    torch._dynamo.reset()
-    compile_blocks(pipeline.transformer, backend=count)
-    for _ in range(3):
-        for recipe in (plain, capturing, weighting):
-            list(denoise(pipeline, recipe))
-    assert count.frame_count == 1
 
 
 @pytest.mark.parametrize("way", ["fused projections", "layerwise casting", "group offload", "tiled decode"])
@@ -410,17 +395,6 @@ def test_the_mass_on_a_word_grows_with_its_weight(nano: WanPipeline) -> None:
         masses.append(float(torch.stack(maps).mean()))
     assert masses == sorted(masses)
     assert masses[-1] > 4 * masses[0]
-
-
-def test_weighted_blocks_can_be_compiled(tiny_models: dict[str, WanModel]) -> None:
-    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
-    fuse_blocks(pipeline.transformer)
-    recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 3.0)), weighting="attention", steps=2)
-    *_, plain = denoise(pipeline, recipe)
-    torch._dynamo.reset()
-    compile_blocks(pipeline.transformer, backend="aot_eager")
-    *_, compiled = denoise(pipeline, recipe)
-    assert torch.allclose(plain.latents, compiled.latents, rtol=1e-4, atol=1e-5)
 
 
 def test_maps_that_are_not_there_are_said_so(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from wantui.generation.load import LoadError, load_pipeline
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.planning import Recipe, installed, outline_batch
 from wantui.planning.batch import PlanError
-from wantui.planning.memory import RESIDENT, is_compiled, peak_bytes, transformer_bytes
+from wantui.planning.memory import RESIDENT, fuses_blocks, peak_bytes, transformer_bytes
 from wantui.storage.manifest import read_manifest
 
 CPU = torch.device("cpu")
@@ -83,14 +83,14 @@ def test_a_transformer_from_a_file_makes_a_video_near_the_models_own(small_nano:
     assert transformer_bytes(NANO, recipe) == pytest.approx(held, rel=0.15)  # what is in float32 there is narrowed
 
 
-def test_a_file_takes_its_own_size_and_is_not_compiled(small_nano: Path) -> None:
+def test_a_file_takes_its_own_size_and_is_not_fused(small_nano: Path) -> None:
     recipe = recipe_from(small_nano)
     model = find_model("wan2.1-14b")
     full = recipe.model_copy(update={"weights": "full", "transformer_file": None})
     at_most = peak_bytes(RESIDENT, model, recipe)
     assert at_most is not None
     assert at_most < peak_bytes(RESIDENT, model, full) - 0.9 * transformer_bytes(model, full)  # type: ignore[operator]
-    assert not is_compiled(find_model("wan2.1-1.3b"), RESIDENT, "exact", recipe.weights)
+    assert not fuses_blocks(find_model("wan2.1-1.3b"), RESIDENT, "exact", recipe.weights)
 
 
 def test_a_batch_is_made_with_it_and_says_so(wantui: Wantui, small_nano: Path) -> None:

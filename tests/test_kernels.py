@@ -12,8 +12,8 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 pytest.importorskip("triton")
 
 from wantui.generation.fused_attention import norm_rotary
-from wantui.generation.fused_norm import add_layer_norm, layer_norm, rms_norm
-from wantui.generation.kernels.norm import fused_add_layer_norm, fused_layer_norm, fused_rms_norm
+from wantui.generation.fused_norm import add_to, layer_norm, rms_norm
+from wantui.generation.kernels.norm import fused_add_layer_norm, fused_add_to, fused_layer_norm, fused_rms_norm
 from wantui.generation.kernels.rotary import fused_norm_rotary
 from wantui.generation.kernels.softmax import fused_mean_over_heads
 from wantui.generation.kernels.text import fused_attend_to
@@ -82,8 +82,9 @@ def test_norms_with_what_is_added_before_them_are_both(width: int) -> None:
     gate, weight, bias = random(3, width).float()
     exactly = [part.double() for part in (hidden, added, gate, weight, bias)]
     for gated in (True, False):
-        total, normed = fused_add_layer_norm(hidden, added, gate if gated else None, weight, bias, 1e-6)
-        wanted, _ = add_layer_norm(*exactly[:2], exactly[2] if gated else None, *exactly[3:], 1e-6)
+        total, normed = fused_add_layer_norm(hidden, added.clone(), gate if gated else None, weight, bias, 1e-6)
+        wanted = add_to(*exactly[:2], exactly[2] if gated else None)
+        assert torch.equal(fused_add_to(hidden, added.clone(), gate if gated else None), total)
         assert away(total, wanted) < ROUNDING
         assert away(normed, layer_norm(total.double(), *exactly[3:], 1e-6)) < ROUNDING
     assert away(fused_layer_norm(hidden, weight, bias, 1e-6), layer_norm(exactly[0], *exactly[3:], 1e-6)) < ROUNDING

@@ -23,8 +23,9 @@ from wantui.generation.bench import VAE_OF_2_2_5B
 from wantui.generation.decode import _decode_chunks, decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.encoding import Embeddings, prompts_of
-from wantui.generation.load import LoadError, load_pipeline
+from wantui.generation.load import LoadError, load_pipeline, self_check
 from wantui.generation.memory import Placement, gpu_is_lost, stream_blocks
+from wantui.generation.speed import fuse_blocks
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import Magnitudes
@@ -282,8 +283,24 @@ def test_around_streamed_blocks_stays_what_the_architecture_has_there() -> None:
     assert peaks[1] == (peaks[0] or 0) + rest  # most is needed while the VAE decodes
 
 
-def test_only_blocks_come_and_go_where_they_are_streamed(tiny: WanPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    transformer = copy.deepcopy(tiny.transformer)
+def test_a_pipeline_is_checked_as_it_will_work(tiny_models: dict[str, WanModel]) -> None:
+    pipeline = load_pipeline(tiny_models["5b"], None, "float32", CPU)
+    given: list[int] = []
+    pipeline.transformer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[1].ndim))
+    self_check(pipeline)
+    fuse_blocks(pipeline.transformer)  # which takes one timestep for all places
+    self_check(pipeline)
+    assert given == [2, 1]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_only_blocks_come_and_go_where_they_are_streamed_and_no_bit_changes(
+    tiny: WanPipeline, monkeypatch: pytest.MonkeyPatch, fused: bool
+) -> None:
+    there, transformer = (copy.deepcopy(tiny.transformer) for _ in range(2))
+    if fused:
+        fuse_blocks(there)
+        fuse_blocks(transformer)
     offload = transformer.enable_group_offload
     # A CPU has no streams; what comes and goes is the same.
     monkeypatch.setattr(transformer, "enable_group_offload", lambda **how: offload(**{**how, "use_stream": False}))
@@ -294,7 +311,7 @@ def test_only_blocks_come_and_go_where_they_are_streamed(tiny: WanPipeline, monk
     inputs = (torch.randn(1, 16, 3, 4, 4), torch.tensor([500.0]), torch.randn(1, 512, transformer.config.text_dim))
     with torch.no_grad():
         streamed = transformer(*inputs, return_dict=False)[0]
-        assert torch.equal(streamed, tiny.transformer(*inputs, return_dict=False)[0])
+        assert torch.equal(streamed, there(*inputs, return_dict=False)[0])
     assert came == [[block] for block in transformer.blocks]
 
 

@@ -4,11 +4,9 @@ import copy
 import gc
 import json
 import math
-import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,8 +15,6 @@ import torch.nn.functional as F
 from conftest import Wantui, batch, latents_of, recipe_for, stock
 from diffusers import WanTransformer3DModel
 from torch import nn
-from torch._dynamo.testing import CompileCounter
-from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from wantui.config import load_config
 from wantui.generation import fused_attention, fused_block
@@ -27,13 +23,13 @@ from wantui.generation.denoise import denoise, prepare
 from wantui.generation.fused_linear import linear, linear_gelu
 from wantui.generation.load import load_pipeline
 from wantui.generation.passes import Passes, taken_together
-from wantui.generation.speed import compile_blocks, fuse_blocks
+from wantui.generation.speed import fuse_blocks, is_fused
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import OF_NANO, Magnitudes
 from wantui.planning import Recipe, outline_batch, plan_batch
 from wantui.planning.caching import computed_steps, noise_levels, ratios
-from wantui.planning.memory import PLANS, is_compiled
+from wantui.planning.memory import PLANS, fuses_blocks
 from wantui.storage.manifest import read_manifest
 
 CPU = torch.device("cpu")
@@ -55,14 +51,14 @@ def test_exact_is_the_speed_where_none_is_chosen() -> None:
     assert outline_batch(load_config("nano"), "a circle").first.speed == "exact"
 
 
-def test_blocks_are_compiled_on_a_gpu_where_they_stay_there() -> None:
+def test_blocks_are_fused_on_a_gpu_where_they_are_there_as_a_whole() -> None:
     model = find_model("wan2.1-1.3b")
-    compiled = [plan.name for plan in PLANS if is_compiled(model, plan, "exact", "full")]
-    assert compiled == [plan.name for plan in PLANS if plan.transformer in ("resident", "parked")]
+    fused = [plan.name for plan in PLANS if fuses_blocks(model, plan, "exact", "full")]
+    assert fused == [plan.name for plan in PLANS if plan.transformer != "sequential"]
     for plan in PLANS:
-        assert not is_compiled(model, plan, "plain", "full")
-        assert not is_compiled(model, plan, "exact", "float8")
-        assert not is_compiled(NANO, plan, "exact", "full")  # which is over before it is launched
+        assert not fuses_blocks(model, plan, "plain", "full")
+        assert not fuses_blocks(model, plan, "exact", "float8")
+        assert not fuses_blocks(NANO, plan, "exact", "full")  # which is over before it is launched
 
 
 @pytest.mark.parametrize(("calibrated", "share", "most"), [(True, 0.6, 0.05), (False, 0.8, 0.2)])
@@ -208,33 +204,14 @@ def test_a_model_with_two_transformers_is_not_calibrated(
 
 
 @pytest.mark.parametrize("magnitudes", [(), ((1.0, 0.0), (0.0, -1.0))])
-def test_a_cache_lays_itself_around_blocks_that_are_compiled(
+def test_a_cache_lays_itself_around_blocks_that_are_fused(
     tiny_models: dict[str, WanModel], magnitudes: Magnitudes
 ) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
     recipe = recipe_for(tiny_models["wan2.1"], steps=4, speed="fast", magnitudes=magnitudes)
     wanted = latents_of(pipeline, recipe)
-    count = CompileCounter()
-    torch._dynamo.reset()
-    compile_blocks(pipeline.transformer, backend=count)
+    fuse_blocks(pipeline.transformer)
     assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-3)
-    assert count.frame_count == 1
-    latents_of(pipeline, recipe.model_copy(update={"speed": "exact", "magnitudes": ()}))
-    assert count.frame_count == 1
-
-
-def test_what_is_compiled_is_kept_where_caches_are_or_where_the_user_wants_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    torchs_own = cache_dir()
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == torchs_own  # before anything is compiled
-    users_own = "/scratch/torchinductor_cache"
-    for said, kept in ((torchs_own, f"{tmp_path}/wantui/compiled"), (users_own, users_own)):
-        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", said)
-        compile_blocks(Mock(blocks=[]))
-        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == kept
 
 
 # Fused products and norms.
@@ -267,24 +244,17 @@ def test_a_fused_product_is_the_linear_layer() -> None:
     assert torch.allclose(linear_gelu(hidden, weight, bias), F.gelu(expected, approximate="tanh"), atol=5e-4)
 
 
-def test_a_transformer_with_fused_products_gives_the_same_and_compiles_into_one_graph() -> None:
-    torch.manual_seed(0)
-    transformer = WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=24, num_layers=2, ffn_dim=64, text_dim=16
-    ).eval()
+def test_a_transformer_with_fused_products_gives_the_same_and_holds_no_weight_twice(
+    unfused: WanTransformer3DModel, fused: WanTransformer3DModel
+) -> None:
     inputs = (torch.randn(1, 16, 3, 8, 8), torch.tensor([500.0]), torch.randn(1, 512, 16))
     with torch.no_grad():
-        plain, again = transformer(*inputs, return_dict=False)[0], copy.deepcopy(transformer)
-        parameters = sum(p.numel() for p in transformer.parameters())
-        fuse_blocks(transformer)
-        assert sum(p.numel() for p in transformer.parameters()) == parameters
-        assert not any(type(layer) is nn.Linear for layer in transformer.blocks[0].attn1.modules())
-        fused = transformer(*inputs, return_dict=False)[0]
-        torch.compiler.reset()
-        compile_blocks(again)
-        compiled = again(*inputs, return_dict=False)[0]
-    assert np.allclose(plain, fused, atol=2e-4)
-    assert np.allclose(plain, compiled, atol=2e-4)
+        wanted, found = (each(*inputs, return_dict=False)[0] for each in (unfused, fused))
+    assert np.allclose(found, wanted, atol=2e-4)
+    sizes = [sum(p.numel() for p in each.parameters()) for each in (unfused, fused)]
+    assert sizes[0] == sizes[1]
+    assert not any(type(layer) is nn.Linear for layer in fused.blocks[0].attn1.modules())
+    assert [is_fused(each) for each in (unfused, fused)] == [False, True]
 
 
 def test_norms_that_are_fused_are_those_of_the_block(

@@ -20,6 +20,7 @@ from wantui.planning import memory
 from wantui.planning.arithmetic import forward_flops
 from wantui.planning.memory import RESIDENT, block_bytes, plan_named
 from wantui.planning.past import estimate_seconds
+from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, _terms, decoded_length, fit
 from wantui.queue.place import state_place
 
@@ -93,8 +94,10 @@ def test_what_was_measured_is_kept_for_each_device_and_speed(tmp_path: Path) -> 
     assert plain is not None
     assert exact is not None
     assert (plain.decoded_value, exact.decoded_value) == (3e-7, 2e-7)
-    streamed = known(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}), plan_named("streamed blocks"))
-    assert streamed == plain  # whose blocks are not compiled
+    last = plan_named("sequential offload, small tiles")
+    assert (
+        known(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}), last) == plain
+    )  # its blocks are not fused
     assert known(tmp_path, CARD, recipe_for(NANO, speed="exact")) == plain  # nor are nano's
     (tmp_path / "throughput.json").write_text("[{]")
     assert known(tmp_path, CARD, recipe) is None
@@ -107,13 +110,14 @@ def test_a_random_transformer_has_the_precisions_of_a_loaded_one() -> None:
     assert dtypes["blocks.0.scale_shift_table"] == dtypes["blocks.0.norm2.weight"] == torch.float32
 
 
-def test_blocks_of_each_width_and_size_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("speed", ["plain", "exact"])
+def test_blocks_of_each_width_and_size_are_measured(speed: Speed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
     monkeypatch.setattr(bench, "DECODED", (64, 64))
     told: list[str] = []
     monkeypatch.setattr(attention_probe, "PLACES", 64)
-    found = bench.measure(torch.device("cpu"), "plain", told.append)
+    found = bench.measure(torch.device("cpu"), speed, told.append)
     assert len([line for line in told if not line.startswith("attention by")]) == 5
     assert found.attention_operation + found.product_operation + found.value > 0
     assert found.decoded_value > 0
@@ -143,6 +147,18 @@ def test_products_in_int8_take_what_it_takes_to_scale_their_outputs() -> None:
     assert steps[2] - steps[0] == pytest.approx(2 * 40 * 0.038 * VALUE * outputs)
 
 
+def test_only_plain_blocks_of_2_2_5b_are_modulated_at_every_place_on_their_own() -> None:
+    model = find_model("wan2.2-5b")
+    recipe = recipe_for(NANO).model_copy(update={"model": model.name, "width": 1280, "height": 704, "frames": 49})
+    plain, exact = (
+        fitted().step_seconds(model, recipe.model_copy(update={"speed": speed, "dtype": "bfloat16"}))
+        for speed in ("plain", "exact")
+    )
+    places = 13 * 22 * 40
+    assert exact == pytest.approx(2 * 30 * block(model.dim, model.feed_forward, places).seconds)
+    assert plain - exact == pytest.approx(2 * 30 * 0.25 * VALUE * places * model.dim)
+
+
 def test_tiles_are_decoded_with_what_they_share() -> None:
     assert decoded_length(832, None) == decoded_length(832, 832) == 832
     assert decoded_length(832, 256) == 256 + 256 + 256 + 256 + 64  # they begin at 0, 192, 384, 576 and 768
@@ -160,7 +176,7 @@ def test_what_streaming_adds_is_told_from_the_work_of_the_same_blocks(monkeypatc
     monkeypatch.setattr(bench, "stream_blocks", slowly)
     monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
-    block, byte = bench._streaming(torch.device("cpu"))
+    block, byte = bench._streaming(torch.device("cpu"), "exact")
     assert block > 0.02
     assert byte >= 0
 
@@ -230,7 +246,7 @@ def test_an_attention_kernel_that_gives_something_else_is_not_taken(monkeypatch:
     assert "not used, it is 1.0e-01 of its norm away" in told[1]
 
 
-def test_compiled_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says_so(
+def test_fused_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
@@ -244,7 +260,7 @@ def test_compiled_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says
 
 def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPatch) -> None:
     keep(state_place().directory, fit(BLOCKS, 2e-7, "cpu", "exact", "2.11", attention="_native_math"))
-    monkeypatch.setattr(memory, "LEAST_COMPILED", NANO.dim)
+    monkeypatch.setattr(memory, "LEAST_FUSED", NANO.dim)
     asked: list[str] = []
     ours = pipelines.load_pipeline
     monkeypatch.setattr(pipelines, "load_pipeline", lambda *a, **k: asked.append(k["attention"]) or ours(*a, **k))

@@ -22,7 +22,7 @@ from wantui.generation.capture import AttentionTap, TrajectoryTap
 from wantui.generation.denoise import Start, denoise, new_scheduler, prepare
 from wantui.generation.load import load_pipeline
 from wantui.generation.memory import place
-from wantui.generation.speed import compile_blocks
+from wantui.generation.speed import fuse_blocks
 from wantui.generation.words import tokenize
 from wantui.models.catalogue import NANO, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
@@ -139,7 +139,7 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
     real = model != "nano"
     pipeline = random_pipeline(model, device) if real else load_pipeline(NANO, None, "float32", device)
     if speed == "exact" and device.type == "cuda":
-        compile_blocks(pipeline.transformer)
+        fuse_blocks(pipeline.transformer)
     recipe = Recipe(
         model=find_model(model).name,
         revision=None,

@@ -28,15 +28,23 @@ from wantui.generation.denoise import denoise, prepare
 from wantui.generation.memory import Placement, bring
 from wantui.generation.narrow import narrow
 from wantui.generation.passes import Passes
-from wantui.generation.speed import compile_blocks
+from wantui.generation.speed import fuse_blocks, speed_up
 from wantui.generation.timing import median_seconds
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Recipe, outline_batch
 from wantui.planning.caching import computed_steps
-from wantui.planning.memory import CONTEXT_BYTES, RESIDENT, MemoryPlan, choose_plan, peak_bytes, plan_named
-from wantui.planning.recipe import Weights
-from wantui.planning.throughput import Throughput
+from wantui.planning.memory import (
+    CONTEXT_BYTES,
+    RESIDENT,
+    MemoryPlan,
+    choose_plan,
+    fuses_blocks,
+    peak_bytes,
+    plan_named,
+)
+from wantui.planning.recipe import Speed, Weights
+from wantui.planning.throughput import NATIVE, Throughput
 
 GB = 1e9
 DEVICE = torch.device("cuda")
@@ -55,10 +63,11 @@ class Cell(NamedTuple):
     cap: int | None = None
     """Of the GPU's memory, in GB."""
     weights: Weights = "full"
+    speed: Speed = "plain"
 
     @property
     def label(self) -> str:
-        words = [self.model, f"{self.width}x{self.height}x{self.frames}", self.plan or "chosen"]
+        words = [self.model, f"{self.width}x{self.height}x{self.frames}", self.speed, self.plan or "chosen"]
         words += [self.weights] * (self.weights != "full")
         return " ".join(words) + (f", capped at {self.cap} GB" if self.cap else "")
 
@@ -75,7 +84,14 @@ CELLS = (
     Cell("wan2.1-14b", 832, 480, 81, cap=24, weights="int8"),
     Cell("wan2.2-5b", 1280, 704, 49, "text encoder first"),
     Cell("wan2.2-a14b", 832, 480, 81, "text encoder first"),
-    Cell("wan2.1-14b", 832, 480, 81, cap=24),  # the last one, as torch keeps pinned memory
+    Cell("wan2.1-1.3b", 832, 480, 81, "text encoder first", speed="exact"),
+    Cell("wan2.1-1.3b", 1280, 720, 49, "text encoder first", speed="exact"),
+    Cell("wan2.1-1.3b", 480, 480, 33, "text encoder first", speed="exact"),
+    Cell("wan2.1-14b", 832, 480, 81, cap=48, speed="exact"),
+    Cell("wan2.2-5b", 1280, 704, 49, "text encoder first", speed="exact"),
+    # The last ones, as torch keeps pinned memory.
+    Cell("wan2.1-14b", 832, 480, 81, cap=24),
+    Cell("wan2.1-14b", 832, 480, 81, cap=24, speed="exact"),
 )
 
 
@@ -96,6 +112,7 @@ def recipe_of(model: WanModel, cell: Cell) -> Recipe:
         fps=16,
         dtype="bfloat16",
         weights=cell.weights,
+        speed=cell.speed,
     )
 
 
@@ -130,7 +147,6 @@ def embedding(_: str) -> torch.Tensor:
 
 
 def clear() -> None:
-    torch.compiler.reset()
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -156,31 +172,31 @@ def speeds(model: WanModel, rounds: int) -> None:
     step()
     reference = step().float()
     plain, plain_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
-    compile_blocks(transformer)
+    fuse_blocks(transformer)
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
     step()
     torch.cuda.synchronize()
-    compiling = time.perf_counter() - began
+    first = time.perf_counter() - began
     step()
     exact, exact_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
     differs = float((step().float() - reference).norm() / reference.norm())
     click.echo(
         f"{model.name:<12} step plain {plain:.3f} s, exact {exact:.3f} s: {plain / exact:.3f} times; "
-        f"differs {differs:.1e} of the norm; first step {compiling:.0f} s; "
+        f"differs {differs:.1e} of the norm; first step {first:.1f} s; "
         f"peak {plain_peak / GB:.2f} and {exact_peak / GB:.2f} GB"
     )
 
 
 def fast(model: WanModel) -> None:
-    """Denoising one video of 832x480x81 by fast against exact, both compiled."""
+    """Denoising one video of 832x480x81 by fast against exact."""
     clear()
     magnitudes = outline_batch(load_config("nano", ["model_settings.speed=fast"]), "a star").first.magnitudes
     whole = recipe_of(model, Cell(model.name, 832, 480, 81)).model_copy(update={"steps": 20})
     less = whole.model_copy(update={"speed": "fast", "magnitudes": magnitudes})
     pipeline = pipeline_of(model, DEVICE)
     pipeline.wantui_placement = Placement(pipeline, DEVICE, RESIDENT)
-    compile_blocks(pipeline.transformer)
+    fuse_blocks(pipeline.transformer)
     seconds, peaks = [], []
     for recipe in (whole.model_copy(update={"steps": 2}), whole, less):
         torch.cuda.reset_peak_memory_stats()
@@ -232,6 +248,8 @@ def _without_encoder(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
 def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float) -> tuple[int, float, float, int, int]:
     """Bytes while denoising, seconds of a step and of decoding, bytes in all, and bytes that torch had reserved."""
     pipeline = pipeline_of(model, DEVICE, recipe.weights)
+    if fuses_blocks(model, plan, recipe.speed, recipe.weights):
+        speed_up(pipeline, NATIVE)
     if plan.transformer != "resident":
         pipeline.to("cpu")
     clear()
@@ -262,11 +280,14 @@ def estimates(cells: list[Cell]) -> None:
     """What is foretold of some cells against what they take."""
     if not cells:
         return
-    clear()
-    began = time.perf_counter()
-    known = measure(DEVICE, "plain", lambda _: None)
-    click.echo(f"throughput measured in {time.perf_counter() - began:.0f} s, fits its blocks within {known.error:.1%}")
-    errors = [run(cell, known) for cell in cells]
+    known = {}
+    for speed in sorted({cell.speed for cell in cells}):
+        clear()
+        began = time.perf_counter()
+        known[speed] = measure(DEVICE, speed, lambda _: None)
+        took, error = time.perf_counter() - began, known[speed].error
+        click.echo(f"throughput of {speed} measured in {took:.0f} s, fits its blocks within {error:.1%}")
+    errors = [run(cell, known[cell.speed]) for cell in cells]
     for about, found in zip(("memory", "time of a step"), zip(*errors, strict=True), strict=True):
         sizes = [abs(error) for error in found]
         click.echo(f"{about}: largest error {max(sizes):.1%}, median {statistics.median(sizes):.1%}")

@@ -16,7 +16,7 @@ LEAST_SECONDS = 1e-20
     type=click.Choice(["plain", "exact"]),
     default="exact",
     show_default=True,
-    help="As model_settings.speed; exact compiles first, once on a machine.",
+    help="As model_settings.speed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(device: str, speed: str, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 import click
 
 from wantui.cli.tables import print_line
-from wantui.planning.installed import what_compiling_misses
+from wantui.planning.installed import what_kernels_miss
 from wantui.words import bytes_in_words
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
@@ -123,17 +123,17 @@ def _gpus() -> Iterator[Finding]:
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory}, driver {report.driver}")
     yield torch_and_driver(_torch_version(), report.driver or "")
     yield from _who_holds_memory()
-    missing = what_compiling_misses()
+    missing = what_kernels_miss()
     yield Finding(
         "problem" if missing else "ok",
-        "compiling",
-        missing or "blocks can be compiled, and attention maps are made in one kernel",
+        "kernels",
+        missing or "wantui's own can be built (model_settings.speed: exact, attention maps)",
         "install it, or set model_settings.speed: plain" if missing else "",
     )
 
     others = [name for module, name in ATTENTION if importlib.util.find_spec(module) is not None]
     beside = f"; {', '.join(others)} installed beside it" if others else ""
-    yield Finding("ok", "attention", f"torch's own, or of compiled blocks what `wantui bench` found quicker{beside}")
+    yield Finding("ok", "attention", f"torch's own, or of fused blocks what `wantui bench` found quicker{beside}")
 
 
 def _torch_version() -> str:

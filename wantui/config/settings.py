@@ -67,12 +67,12 @@ class ModelSettings(Section):
     """Precision of transformer and text encoder; auto: as published (bfloat16; nano float32). The VAE is float32."""
     weights: Literal["full", "float8", "int8"] = "full"
     """full: as loaded. float8 and int8 (by torchao, nearer): the transformer's are held in 8 bits, in half the memory,
-    and widened layer by layer: another video, of a model that is a little worse. Blocks are not compiled then."""
+    and widened layer by layer: another video, of a model that is a little worse. Blocks are not fused then."""
     transformer_file: str | None = None
     """A GGUF file in the place of the model's transformer, in the precision of its kind; the rest is that of the model.
-    Blocks are not compiled then."""
+    Blocks are not fused then."""
     speed: Literal["plain", "exact", "fast"] = "exact"
-    """plain: to the bit what diffusers computes. exact: the same up to rounding, compiled on a GPU, and to the bit on a
+    """plain: to the bit what diffusers computes. exact: the same up to rounding, fused on a GPU, and to the bit on a
     CPU and of nano. fast: leaves out blocks where little changes; another video, which is not compared with others."""
     force_capture: bool = False
     """Store trajectories and attention of fast videos too, although their paths are not the model's own."""

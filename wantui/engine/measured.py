@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wantui.errors import UserError
 from wantui.models.catalogue import find_model
-from wantui.planning.memory import RESIDENT, MemoryPlan, is_compiled
+from wantui.planning.memory import RESIDENT, MemoryPlan, fuses_blocks
 from wantui.planning.recipe import Recipe, Speed
 from wantui.planning.throughput import NATIVE, Throughput
 from wantui.queue.place import state_place
@@ -29,14 +29,14 @@ def known(directory: Path, device: str, recipe: Recipe, plan: MemoryPlan = RESID
     A fast video's blocks are those of an exact one; how many it leaves out is not measured. Where only the other of
     plain and exact was measured, that is near.
     """
-    wanted: Speed = "exact" if _is_compiled(recipe, plan) else "plain"
+    wanted: Speed = "exact" if _is_fused(recipe, plan) else "plain"
     here = [one for one in _read(directory) if one.device == device]
     return min(here, key=lambda one: one.speed != wanted, default=None)
 
 
 def attention_for(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
-    """The kernel that compiled blocks attend by on a device, as diffusers calls it; native where none was measured."""
-    if not _is_compiled(recipe, plan):
+    """The kernel that fused blocks attend by on a device, as diffusers calls it; native where none was measured."""
+    if not _is_fused(recipe, plan):
         return NATIVE
     try:
         found = known(state_place().directory, device, recipe, plan)
@@ -45,9 +45,9 @@ def attention_for(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
     return NATIVE if found is None else found.attention
 
 
-def _is_compiled(recipe: Recipe, plan: MemoryPlan) -> bool:
+def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:
     try:
-        return is_compiled(find_model(recipe.model), plan, recipe.speed, recipe.weights)
+        return fuses_blocks(find_model(recipe.model), plan, recipe.speed, recipe.weights)
     except UserError:  # a directory that has gone, of which nothing can be made
         return False
 

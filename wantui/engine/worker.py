@@ -337,7 +337,7 @@ def _usual(seconds: Sequence[float], recipe: Recipe) -> float | None:
     if not seconds:
         return None
     if recipe.speed == "fast":
-        return fmean(seconds[1:] or seconds)  # the first one may have compiled
+        return fmean(seconds[1:] or seconds)  # the first one may have built kernels
     return median(seconds)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from wantui.generation.attention_probe import quickest_attention
 from wantui.generation.memory import free_memory, name_of, stream_blocks
 from wantui.generation.passes import Passes
-from wantui.generation.speed import compile_blocks
+from wantui.generation.speed import fuse_blocks
 from wantui.generation.timing import median_and_launch, median_seconds
 from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, fit
@@ -75,7 +75,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     for heads, feed_forward, count in WIDTHS:
         transformer = random_transformer(heads, feed_forward, count, device, torch.bfloat16)
         if speed != "plain":
-            compile_blocks(transformer, attention)
+            fuse_blocks(transformer, attention)
         text = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
         text[:, :WORDS] = torch.randn(1, WORDS, 4096, device=device)
         passes, timestep = Passes(), torch.tensor([500.0], device=device)
@@ -101,7 +101,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     if device.type == "cuda":
         launch = min(launches)
         tell(f"launching a block: {1000 * launch:.2f} ms")
-        streamed = _streaming(device)
+        streamed = _streaming(device, speed)
         tell(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
     return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention, launch)
 
@@ -114,23 +114,25 @@ def _pass(passes: Passes, transformer: WanTransformer3DModel, *inputs: torch.Ten
 
 
 @torch.no_grad()
-def _streaming(device: torch.device) -> tuple[float, float]:
+def _streaming(device: torch.device, speed: Speed) -> tuple[float, float]:
     """Seconds that a block takes beside its work where it comes from the machine's memory, and those of a byte.
 
     The first from blocks that work for longer than they take to come, the second from blocks that hardly work.
     """
     (narrow, narrow_feed_forward, _), (wide, wide_feed_forward, _) = WIDTHS
-    there, coming, _ = _streamed(narrow, narrow_feed_forward, STREAMED[0], max(GRIDS, key=math.prod), device)
+    there, coming, _ = _streamed(narrow, narrow_feed_forward, STREAMED[0], max(GRIDS, key=math.prod), device, speed)
     beside = max(0.0, coming - there)
-    _, coming, size = _streamed(wide, wide_feed_forward, STREAMED[1], (1, 16, 16), device)
+    _, coming, size = _streamed(wide, wide_feed_forward, STREAMED[1], (1, 16, 16), device, speed)
     return beside, max(coming - beside, 0.0) / size
 
 
 def _streamed(
-    heads: int, feed_forward: int, blocks: int, grid: tuple[int, ...], device: torch.device
+    heads: int, feed_forward: int, blocks: int, grid: tuple[int, ...], device: torch.device, speed: Speed
 ) -> tuple[float, float, int]:
-    """Seconds of a block that is there, and of one that comes from the machine's memory, not compiled; its bytes."""
+    """Seconds of a block that is there, and of one that comes from the machine's memory; its bytes."""
     transformer = random_transformer(heads, feed_forward, blocks, device, torch.bfloat16)
+    if speed != "plain":
+        fuse_blocks(transformer)
     size = sum(p.numel() * p.element_size() for p in transformer.blocks[0].parameters())
     latents = torch.randn(1, 16, *grid, device=device, dtype=torch.bfloat16)
     text = torch.randn(1, 512, 4096, device=device, dtype=torch.bfloat16)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wantui.generation.fused_norm import add_layer_norm, layer_norm
+from wantui.generation.fused_norm import add_layer_norm, add_to, layer_norm
 
 
 def forward(block: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary_emb: Any) -> Tensor:
@@ -22,4 +22,4 @@ def forward(block: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, te
     hidden, normed = add_layer_norm(hidden_states, added, gate, norm.weight, norm.bias, norm.eps)
     added = block.attn2(normed, encoder_hidden_states, None, None)
     hidden, normed = add_layer_norm(hidden, added, None, 1 + text_scale, text_shift, block.norm3.eps)
-    return (hidden.float() + block.ffn(normed).float() * text_gate).type_as(hidden)
+    return add_to(hidden, block.ffn(normed), text_gate)

@@ -1,9 +1,7 @@
-"""A block's norms, with what is added before them: two operators that a compiler of blocks leaves whole, and RMSNorm.
+"""A block's norms, with what is added before them.
 
 hidden and added are of one precision and of shape [1, places, width]; gate, weight and bias are float32, [width].
 """
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,48 +10,39 @@ from torch import Tensor
 from wantui.generation import kernels
 
 
-@torch.library.custom_op("wantui::layer_norm", mutates_args=())
 def layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """LayerNorm over the width of hidden, times weight, plus bias; computed in float32."""
-    hidden = hidden.contiguous()
     if kernels.serve(hidden):
         from wantui.generation.kernels.norm import fused_layer_norm
 
-        return fused_layer_norm(hidden, weight, bias, eps)
-    return _layer_norm(hidden, weight, bias, eps)
-
-
-@layer_norm.register_fake
-def _(hidden: Tensor, *_: Any) -> Tensor:
-    return hidden.new_empty(hidden.shape)
-
-
-@torch.library.custom_op("wantui::add_layer_norm", mutates_args=())
-def add_layer_norm(
-    hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    """hidden + gate x added, in hidden's precision, and what `layer_norm` makes of it; a gate of None is 1."""
-    hidden, added = hidden.contiguous(), added.contiguous()
-    if kernels.serve(hidden):
-        from wantui.generation.kernels.norm import fused_add_layer_norm
-
-        return fused_add_layer_norm(hidden, added, gate, weight, bias, eps)
-    total = (hidden + (added if gate is None else added * gate)).to(hidden.dtype)
-    return total, _layer_norm(total, weight, bias, eps)
-
-
-@add_layer_norm.register_fake
-def _(hidden: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return hidden.new_empty(hidden.shape), hidden.new_empty(hidden.shape)
-
-
-def _layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        return fused_layer_norm(hidden.contiguous(), weight, bias, eps)
     wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
     return F.layer_norm(wide, weight.shape, weight.to(wide.dtype), bias.to(wide.dtype), eps).to(hidden.dtype)
 
 
+def add_to(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
+    """hidden + gate x added, in hidden's precision; a gate of None is 1. It may be written over added."""
+    if kernels.serve(hidden):
+        from wantui.generation.kernels.norm import fused_add_to
+
+        return fused_add_to(hidden.contiguous(), added.contiguous(), gate)
+    return (hidden + (added if gate is None else added * gate)).to(hidden.dtype)
+
+
+def add_layer_norm(
+    hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """What `add_to` makes, and what `layer_norm` makes of that."""
+    if kernels.serve(hidden):
+        from wantui.generation.kernels.norm import fused_add_layer_norm
+
+        return fused_add_layer_norm(hidden.contiguous(), added.contiguous(), gate, weight, bias, eps)
+    total = add_to(hidden, added, gate)
+    return total, layer_norm(total, weight, bias, eps)
+
+
 def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm over the width of values [1, places, width], of weight's precision; for use inside an operator."""
+    """RMSNorm over the width of values [1, places, width], of weight's precision."""
     if kernels.serve(values):
         from wantui.generation.kernels.norm import fused_rms_norm
 

@@ -18,10 +18,10 @@ from wantui.errors import UserError
 from wantui.generation.attention_probe import check_kernel
 from wantui.generation.memory import bring, device_of, place
 from wantui.generation.narrow import narrow
-from wantui.generation.speed import speed_up
+from wantui.generation.speed import is_fused, speed_up
 from wantui.models.catalogue import WanModel
-from wantui.planning.installed import what_compiling_misses, what_weights_miss
-from wantui.planning.memory import RESIDENT, MemoryPlan, is_compiled
+from wantui.planning.installed import what_kernels_miss, what_weights_miss
+from wantui.planning.memory import RESIDENT, MemoryPlan, fuses_blocks
 from wantui.planning.recipe import Speed, Weights
 from wantui.planning.throughput import NATIVE
 
@@ -112,21 +112,21 @@ def load_pipeline(
     Args:
         weights: float8 or int8 holds those of the transformers' products in 8 bits.
         transformer_file: a GGUF file in the place of the model's transformer; weights are gguf then.
-        attention: the kernel of the self-attention of compiled blocks in bfloat16, as diffusers calls it; native is
+        attention: the kernel of the self-attention of fused blocks in bfloat16, as diffusers calls it; native is
             torch's own.
 
     Raises:
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
     """
-    compiles = device.type == "cuda" and is_compiled(model, plan, speed, weights)
-    if compiles and (missing := what_compiling_misses()):
+    fuses = device.type == "cuda" and fuses_blocks(model, plan, speed, weights)
+    if fuses and (missing := what_kernels_miss()):
         raise LoadError(
-            f"model_settings.speed: {speed} compiles the model's blocks, and {missing}. Install it, or choose "
+            f"model_settings.speed: {speed} needs kernels that are built here, and {missing}. Install it, or choose "
             "model_settings.speed: plain"
         )
     if dtype != "bfloat16":  # for which kernels are measured
         attention = NATIVE
-    if compiles:
+    if fuses:
         try:
             check_kernel(attention)
         except RuntimeError as error:
@@ -146,10 +146,10 @@ def load_pipeline(
         for transformer in (pipeline.transformer, pipeline.transformer_2):
             if transformer is not None:
                 narrow(transformer, weights)
+        if fuses:
+            speed_up(pipeline, attention)
         place(pipeline, device, plan)
         self_check(pipeline)
-        if compiles:  # after the check, which has a timestep for each place
-            speed_up(pipeline, attention)
     except torch.OutOfMemoryError as error:
         size = sum(
             p.nbytes for part in pipeline.components.values() if isinstance(part, nn.Module) for p in part.parameters()
@@ -242,7 +242,8 @@ def self_check(pipeline: WanPipeline) -> None:
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(shape, generator=generator).to(device, transformer.dtype)
         text = torch.randn(1, 16, transformer.config.text_dim, generator=generator).to(device, transformer.dtype)
-        timestep = torch.full((1, 1) if pipeline.config.expand_timesteps else (1,), 500.0, device=device)
+        per_place = pipeline.config.expand_timesteps and not is_fused(transformer)
+        timestep = torch.full((1, 1) if per_place else (1,), 500.0, device=device)
         bring(pipeline, transformer)
         output = transformer(noise, timestep, text, return_dict=False)[0]
         if not output.isfinite().all() or not output.any():

@@ -19,7 +19,7 @@ class Observer(Protocol):
 
 
 _observing: Observer | None = None
-"""Who observes the pass that runs now. An operator of torch can be given tensors and numbers only."""
+"""Who observes the pass that runs now."""
 
 
 def observer() -> Observer | None:

@@ -49,7 +49,7 @@ class _Pass(NamedTuple):
 
 
 _now: _Pass | None = None
-"""The pass that runs. An operator of torch can be given tensors and numbers only."""
+"""The pass that runs. diffusers hands nothing of a caller's on to the attention of its blocks."""
 
 
 class Passes:

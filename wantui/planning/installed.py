@@ -9,8 +9,8 @@ from wantui.planning.recipe import Weights
 COMPILERS = ("cc", "gcc", "clang")
 
 
-def what_compiling_misses() -> str | None:
-    """For a transformer's blocks to be compiled for a GPU, in words; None where all is there."""
+def what_kernels_miss() -> str | None:
+    """For wantui's own kernels to be built for a GPU, in words; None where all is there."""
     if find_spec("triton") is None:
         return "triton is not installed (torch's builds for CUDA bring it)"
     if not any(shutil.which(name) for name in (os.environ.get("CC", "cc"), *COMPILERS)):

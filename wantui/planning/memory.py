@@ -73,7 +73,7 @@ ENCODING = 240_000_000
 """Of the text encoder's activations at 512 tokens, for UMT5-XXL; measured."""
 STREAMED_ENCODER = 2_500_000_000
 """Of the text encoder where it comes layer by layer: its embedding, and what it computes; measured."""
-LEAST_COMPILED = 512
+LEAST_FUSED = 512
 """Width of a transformer; the blocks of a narrower one, as nano, take longer to launch than to compute."""
 CONTEXT_BYTES = 600_000_000
 """Of CUDA and its libraries in a process, beside what torch allocates."""
@@ -114,10 +114,10 @@ def _held_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blo
     return item * (parameters - kept - narrowed) + narrowed + 4 * (kept + scales)
 
 
-def is_compiled(model: WanModel, plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
-    """Whether blocks are compiled on a GPU: those that stay there as they were loaded, and are wide enough for it."""
-    as_loaded = plan.transformer in ("resident", "parked") and weights == "full"
-    return speed != "plain" and as_loaded and model.dim >= LEAST_COMPILED
+def fuses_blocks(model: WanModel, plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
+    """Whether blocks are fused on a GPU: those that are there as a whole and as loaded, and are wide enough for it."""
+    as_loaded = plan.transformer != "sequential" and weights == "full"
+    return speed != "plain" and as_loaded and model.dim >= LEAST_FUSED
 
 
 def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:

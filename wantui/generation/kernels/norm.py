@@ -1,7 +1,7 @@
 """Norms over the width of each place as one kernel, with what is added before and multiplied after.
 
 Which sum is taken first is set here, and not by a compiler that tries what is quickest on the day: on one GPU and one
-version of everything, a video has the same bits in whichever process its blocks were compiled.
+version of everything, a video has the same bits in every process.
 """
 
 import torch
@@ -12,52 +12,59 @@ from torch import Tensor
 
 def fused_layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Arguments as of `layer_norm`; hidden is contiguous and of 16 bits."""
-    return _launch(hidden, weight, bias, eps)[1]
+    return _norm(hidden, None, None, weight, bias, eps)
 
 
 def fused_add_layer_norm(
     hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Arguments as of `add_layer_norm`; hidden and added are contiguous and of 16 bits."""
-    return _launch(hidden, weight, bias, eps, added, gate)
+    """Arguments as of `add_layer_norm`; both are contiguous and of 16 bits. The sum is written over added."""
+    return added, _norm(hidden, added, gate, weight, bias, eps)
 
 
 def fused_rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm of values [1, places, width], contiguous and of 16 bits; weight is [width]."""
-    return _launch(values, weight, None, eps)[1]
+    return _norm(values, None, None, weight, None, eps)
+
+
+def fused_add_to(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
+    """Arguments as of `add_to`; both are contiguous and of 16 bits. The sum is written over added."""
+    _launch(hidden, added, gate, None, None, None, 0.0)
+    return added
+
+
+def _norm(
+    values: Tensor, added: Tensor | None, gate: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Of the sum, which is written over what is added; without a bias it is RMSNorm."""
+    normed = torch.empty_like(values)
+    _launch(values, added, gate, weight, bias, normed, eps)
+    return normed
 
 
 def _launch(
     values: Tensor,
-    weight: Tensor,
+    added: Tensor | None,
+    gate: Tensor | None,
+    weight: Tensor | None,
     bias: Tensor | None,
+    normed: Tensor | None,
     eps: float,
-    added: Tensor | None = None,
-    gate: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The sum and its norm, which without a bias is RMSNorm."""
-    normed = torch.empty_like(values)
-    total = values if added is None else torch.empty_like(values)
+) -> None:
     _, places, width = values.shape
     block = triton.next_power_of_2(width)
-    # What is None has an address too, from which nothing is read.
+    # What is None has an address too, which is not used.
     _kernel[(places,)](
-        values,
-        values if added is None else added,
-        weight if gate is None else gate,
-        weight,
-        weight if bias is None else bias,
-        total,
-        normed,
+        *(values if part is None else part for part in (values, added, gate, weight, bias, normed)),
         width,
         eps,
         ADDS=added is not None,
         GATES=gate is not None,
+        NORMS=normed is not None,
         CENTRES=bias is not None,
         BLOCK=block,
         num_warps=4 if block <= 2048 else 8,
     )
-    return total, normed
 
 
 @triton.jit
@@ -67,12 +74,12 @@ def _kernel(
     gate,
     weight,
     bias,
-    total,
     normed,
     width,
     eps,
     ADDS: tl.constexpr,  # noqa: N803
     GATES: tl.constexpr,  # noqa: N803
+    NORMS: tl.constexpr,  # noqa: N803
     CENTRES: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
@@ -86,13 +93,14 @@ def _kernel(
         if GATES:
             more = more * tl.load(gate + along, mask=inside, other=0.0)
         # Rounded as diffusers rounds it, before its norm.
-        rounded = (x + more).to(total.dtype.element_ty)
-        tl.store(total + at, rounded, mask=inside)
+        rounded = (x + more).to(added.dtype.element_ty)
+        tl.store(added + at, rounded, mask=inside)
         x = rounded.to(tl.float32)
-    if CENTRES:
-        x = tl.where(inside, x - tl.sum(x, 0) / width, 0.0)
-    y = x * tl.rsqrt(tl.sum(x * x, 0) / width + eps)
-    y = y * tl.load(weight + along, mask=inside, other=0.0).to(tl.float32)
-    if CENTRES:
-        y = y + tl.load(bias + along, mask=inside, other=0.0)
-    tl.store(normed + at, y.to(normed.dtype.element_ty), mask=inside)
+    if NORMS:
+        if CENTRES:
+            x = tl.where(inside, x - tl.sum(x, 0) / width, 0.0)
+        y = x * tl.rsqrt(tl.sum(x * x, 0) / width + eps)
+        y = y * tl.load(weight + along, mask=inside, other=0.0).to(tl.float32)
+        if CENTRES:
+            y = y + tl.load(bias + along, mask=inside, other=0.0)
+        tl.store(normed + at, y.to(normed.dtype.element_ty), mask=inside)

@@ -1,4 +1,4 @@
-"""`norm_rotary` as one kernel, which reads and writes query and key once; a compiler makes five passes of it."""
+"""`norm_rotary` as one kernel, which reads and writes query and key once."""
 
 import torch
 import triton
