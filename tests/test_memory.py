@@ -220,6 +220,16 @@ def test_a_model_whose_parts_are_not_known_is_tried_as_a_whole() -> None:
     assert choose_plan(unknown, recipe_of(unknown), 8 * GB).plan is RESIDENT
 
 
+def test_of_plans_that_need_less_the_first_that_fits_is_tried_next() -> None:
+    recipe = recipe_of(SMALL)
+    tiled = PLANS.index(plan_named("tiled decode"))
+    enough = needs(PLANS[tiled], SMALL, recipe)
+    assert next_plan(RESIDENT, True, SMALL, recipe) == 1
+    assert next_plan(RESIDENT, True, SMALL, recipe, enough) == tiled
+    assert next_plan(RESIDENT, True, SMALL, recipe, 1 * GB) == 1  # none fits
+    assert next_plan(RESIDENT, True, SMALL, recipe, 80 * GB) == 1
+
+
 def ladder(model: WanModel | None, on_gpu: bool) -> list[str]:
     recipe = None if model is None else recipe_of(model)
     found, place = [], next_plan(RESIDENT, on_gpu, model, recipe)

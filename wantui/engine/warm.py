@@ -7,7 +7,8 @@ from typing import Any
 from wantui.engine.measured import known
 from wantui.engine.pipelines import Loaded, check_weights, load_for, plan_for
 from wantui.generation.encoding import prompts_of
-from wantui.generation.memory import device_of, free_memory, name_of
+from wantui.generation.load import resolve_device
+from wantui.generation.memory import device_of, free_bytes, free_memory, name_of
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe, estimate_seconds, past_videos
 from wantui.planning.memory import RESIDENT, ChosenPlan, next_plan
@@ -47,7 +48,7 @@ class WarmPipeline:
         Raises:
             NotLoaded: as `load_for`.
         """
-        device = claim.device if claim.device in ("cpu", "auto") else self.device
+        device = self._device_for(claim)
         asked = manifest.memory_plan
         parts = recipe.model, recipe.revision, recipe.transformer_file
         model = (*parts, recipe.dtype, recipe.weights, recipe.speed, device)
@@ -87,8 +88,13 @@ class WarmPipeline:
         if self.chosen.is_forced:
             return None
         recipe = Recipe.model_validate_json(claim.recipe)
-        on_gpu = claim.device != "cpu" and self.device != "cpu"
-        return next_plan(self.chosen.plan, on_gpu, find_model(recipe.model), recipe)
+        device = resolve_device(self._device_for(claim))
+        on_gpu = device.type == "cuda"
+        free = free_bytes(device) if on_gpu else None
+        return next_plan(self.chosen.plan, on_gpu, find_model(recipe.model), recipe, free)
+
+    def _device_for(self, claim: Claim) -> str:
+        return claim.device if claim.device in ("cpu", "auto") else self.device
 
     def free(self) -> None:
         """Give up what is loaded."""

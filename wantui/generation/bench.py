@@ -17,7 +17,7 @@ from wantui.generation.timing import median_and_launch, median_seconds
 from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, fit
 
-WIDTHS = ((12, 8960, 4), (40, 13824, 2))
+WIDTHS = ((12, 8960, 12), (40, 13824, 2))
 """Heads of 128 and feed-forward widths of Wan 2.1 1.3B and 14B, and of how many blocks."""
 GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104))
 """Latent frames, height and width."""

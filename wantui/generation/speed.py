@@ -7,8 +7,8 @@ exact  the same numbers up to the rounding of bfloat16: projections of one input
        come layer by layer or are held in 8 bits, it is plain.
 fast   exact, and blocks are left out where little changes (`cache`). Other videos come of it.
 
-Blocks are fused by hand and not by torch.compile: nothing of what is left is worth its seconds for each size of video,
-and its choice of kernels, which it makes anew in every process, changed the bits of a video.
+Blocks are fused by hand and not by torch.compile: what is left for it is not worth its seconds for each size of video,
+and where it chooses how to sum by what is quick at the moment, a video has other bits in another process.
 """
 
 from types import MethodType

@@ -251,21 +251,27 @@ def choose_plan(model: WanModel, recipe: Recipe, free: int, forced: MemoryPlan |
 
 
 def next_plan(
-    plan: MemoryPlan, on_gpu: bool, model: WanModel | None = None, recipe: Recipe | None = None
+    plan: MemoryPlan,
+    on_gpu: bool,
+    model: WanModel | None = None,
+    recipe: Recipe | None = None,
+    free: int | None = None,
 ) -> int | None:
-    """What to try where a plan did not fit: the place in `PLANS` of the next that holds less on the device.
+    """What to try where a plan did not fit: a place in `PLANS`; None where there is nothing left.
+
+    Of the plans after it that hold less on the device, the first that fits, or the first where none does.
 
     Args:
         model, recipe: what is made, where it is known; else the order of the plans decides alone.
+        free: bytes of the GPU, as of `choose_plan`, where they are known.
     """
-    known = None if model is None or recipe is None else peak_bytes(plan, model, recipe, streams_encoder=True)
-    for place in range(PLANS.index(plan) + 1, len(PLANS)):
-        after = PLANS[place]
-        if not on_gpu and after.transformer != "resident":
-            continue
-        if on_gpu and known is not None and model is not None and recipe is not None:
-            peak = peak_bytes(after, model, recipe, streams_encoder=True)
-            if peak is not None and peak >= known:
-                continue
-        return place
-    return None
+    after = range(PLANS.index(plan) + 1, len(PLANS))
+    if not on_gpu:
+        return next((place for place in after if PLANS[place].transformer == "resident"), None)
+    if model is None or recipe is None:
+        return next(iter(after), None)
+    needed = {place: needs(PLANS[place], model, recipe) for place in (PLANS.index(plan), *after)}
+    known = needed.pop(PLANS.index(plan))
+    less = {place: one for place, one in needed.items() if one is None or known is None or one < known}
+    fitting = [place for place, one in less.items() if free is not None and one is not None and one <= free]
+    return next(iter(fitting or less), None)
