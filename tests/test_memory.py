@@ -24,7 +24,7 @@ from wantui.generation.decode import _decode_chunks, decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.encoding import Embeddings, prompts_of
 from wantui.generation.load import LoadError, load_pipeline, self_check
-from wantui.generation.memory import Placement, gpu_is_lost, stream_blocks
+from wantui.generation.memory import Placement, gpu_is_lost, launch_on, stream_blocks
 from wantui.generation.speed import fuse_blocks
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
@@ -291,6 +291,14 @@ def test_around_streamed_blocks_stays_what_the_architecture_has_there() -> None:
     assert transformer_bytes(one, recipe) - one.blocks * block_bytes(one, recipe) == rest
     peaks = [peak_bytes(plan_named("streamed blocks"), model, recipe) for model in (one, two)]
     assert peaks[1] == (peaks[0] or 0) + rest  # most is needed while the VAE decodes
+
+
+def test_kernels_are_launched_on_the_gpu_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for name in ("cpu", "cuda", "cuda:1"):
+        launch_on(torch.device(name))
+    assert current == [torch.device("cuda:1")]
 
 
 def test_a_pipeline_is_checked_as_it_will_work(tiny_models: dict[str, WanModel]) -> None:

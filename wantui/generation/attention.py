@@ -212,7 +212,7 @@ class CrossAttention:
         if now is None or now.context != "cond":
             if now is not None:
                 self.observe(block, query, key, value, output)
-            return output.clone()
+            return output
         columns = self._columns_for(now, block, query, key, value, output)
         tokens = torch.tensor(list(self.weights), device=query.device)
         less_one = torch.tensor([weight - 1 for weight in self.weights.values()], device=query.device)

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
 from wantui.generation.attention_probe import quickest_attention
-from wantui.generation.memory import free_memory, name_of, stream_blocks
+from wantui.generation.memory import free_memory, launch_on, name_of, stream_blocks
 from wantui.generation.passes import Passes
 from wantui.generation.speed import fuse_blocks
 from wantui.generation.timing import median_and_launch, median_seconds
@@ -70,6 +70,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     Args:
         tell: is told of each attention kernel and block as it is measured.
     """
+    launch_on(device)
     attention = quickest_attention(device, tell)
     blocks, launches = [], []
     for heads, feed_forward, count in WIDTHS:

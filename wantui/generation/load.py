@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from wantui.config.settings import DEVICE
 from wantui.errors import UserError
 from wantui.generation.attention_probe import check_kernel
-from wantui.generation.memory import bring, device_of, place
+from wantui.generation.memory import bring, device_of, launch_on, place
 from wantui.generation.narrow import narrow
 from wantui.generation.speed import is_fused, speed_up
 from wantui.models.catalogue import WanModel
@@ -136,6 +136,7 @@ def load_pipeline(
             ) from None
     if without := what_weights_miss(weights):
         raise LoadError(without)
+    launch_on(device)
     given: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
     if transformer_file is not None:
         given["transformer"] = read_gguf(model, revision, dtype, transformer_file)

@@ -71,6 +71,12 @@ def stream_blocks(transformer: Any, device: torch.device) -> None:
     rest.onload_ = rest.offload_ = lambda: None
 
 
+def launch_on(device: torch.device) -> None:
+    """Before anything is computed there: Triton launches its kernels on the current GPU, wherever tensors are."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+
+
 def place(pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) -> None:
     """Put a pipeline that was just loaded where a plan has it."""
     pipeline.wantui_placement = Placement(pipeline, device, plan)
