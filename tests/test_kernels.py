@@ -83,7 +83,7 @@ def test_norms_with_what_is_added_before_them_are_both(width: int) -> None:
     exactly = [part.double() for part in (hidden, added, gate, weight, bias)]
     for gated in (True, False):
         total, normed = fused_add_layer_norm(hidden, added.clone(), gate if gated else None, weight, bias, 1e-6)
-        wanted = add_to(*exactly[:2], exactly[2] if gated else None)
+        wanted = add_to(exactly[0], exactly[1].clone(), exactly[2] if gated else None)
         assert torch.equal(fused_add_to(hidden, added.clone(), gate if gated else None), total)
         assert away(total, wanted) < ROUNDING
         assert away(normed, layer_norm(total.double(), *exactly[3:], 1e-6)) < ROUNDING

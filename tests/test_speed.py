@@ -267,6 +267,18 @@ def test_norms_that_are_fused_are_those_of_the_block(
     assert fused.blocks[0].forward.__func__ is fused_block.forward
 
 
+def test_blocks_without_a_norm_before_the_text_are_fused_but_for_their_norms() -> None:
+    torch.manual_seed(0)
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 2, "ffn_dim": 64, "text_dim": 16}
+    transformer = WanTransformer3DModel(**sizes, cross_attn_norm=False).eval()
+    inputs = (torch.randn(1, 16, 3, 8, 8), torch.tensor([500.0]), text(7))
+    with torch.no_grad():
+        wanted = transformer(*inputs, return_dict=False)[0]
+        fuse_blocks(transformer)
+        assert torch.allclose(transformer(*inputs, return_dict=False)[0], wanted, atol=2e-4)
+    assert transformer.blocks[0].forward.__func__ is not fused_block.forward
+
+
 def test_of_a_timestep_that_all_places_share_one_is_embedded_where_blocks_are_fused(
     tiny_models: dict[str, WanModel],
 ) -> None:

@@ -253,10 +253,11 @@ def test_fused_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says_so
 ) -> None:
     pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
     recipe = recipe_for(NANO, steps=2)
-    assert "attention" not in made_with(pipeline, recipe)
+    assert made_with(pipeline, recipe)["blocks"] == "plain"
     wanted = latents_of(pipeline, recipe)
     fuse_blocks(pipeline.transformer, "_native_math")
-    assert made_with(pipeline, recipe)["attention"] == "_native_math"
+    said = made_with(pipeline, recipe)
+    assert (said["blocks"], said["attention"]) == ("fused", "_native_math")
     assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-2)
 
 

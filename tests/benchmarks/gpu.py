@@ -223,11 +223,14 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     chosen = choose_plan(model, recipe, free, None if cell.plan is None else plan_named(cell.plan))
     denoised, step, decoded, peak, reserved = _make(model, recipe, chosen.plan, (free - CONTEXT_BYTES) / total)
     # The encoder is not here: what the plan needs for the rest.
-    foretold = _without_encoder(chosen.plan, model, recipe)
+    without = replace(model, text_encoder=0)
+    foretold = _peak(chosen.plan, without, recipe)
+    denoising = _peak(replace(chosen.plan, tile=None), replace(without, decode_bytes=0), recipe)
     memory_error = foretold / peak - 1
     line = f"{cell.label}: " + (f"{chosen.plan.name}, " if cell.plan is None else "")
     line += (
-        f"peak {peak / GB:.2f} GB ({denoised / GB:.2f} denoising), foretold {foretold / GB:.2f} ({memory_error:+.1%})"
+        f"peak {peak / GB:.2f} GB ({denoised / GB:.2f} denoising, foretold {denoising / GB:.2f}), "
+        f"foretold {foretold / GB:.2f} ({memory_error:+.1%})"
     )
     line += f", reserved {reserved / GB:.2f}; step {step:.2f} s"
     expected = known.step_seconds(model, recipe, chosen.plan)
@@ -239,10 +242,10 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     return memory_error, time_error
 
 
-def _without_encoder(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
-    whole = peak_bytes(plan, replace(model, text_encoder=0), recipe)
-    assert whole is not None
-    return whole
+def _peak(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
+    found = peak_bytes(plan, model, recipe)
+    assert found is not None
+    return found
 
 
 def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float) -> tuple[int, float, float, int, int]:

@@ -23,7 +23,7 @@ NEWS = {
     "interrupted": "interrupted: {title}: {error}",
     "cancelled": "cancelled: {title}",
     "started again": "starts again: {title}: {reason}",
-    "out of memory": "out of memory: {title}; trying {rung}",
+    "out of memory": "out of memory: {title}; trying {rung}, or what needs less",
     "held": "the queue is held: {reason}; go on with: wantui queue resume",
     "resumed": "the queue goes on",
     "batch paused": "the batch is paused",

@@ -38,7 +38,7 @@ def plan_for(recipe: Recipe, device: str, rung: int = 0, asked: str = "auto") ->
     """The memory plan for a recipe: what was asked for, or the first that fits into what is free now.
 
     Args:
-        rung: place in `PLANS` of the plan that comes after one that did not fit.
+        rung: place in `PLANS` of the plan that comes after one that did not fit, from which on plans are tried.
         asked: the name of a plan, or auto.
     """
     model, where = find_model(recipe.model), resolve_device(device)
@@ -50,7 +50,8 @@ def plan_for(recipe: Recipe, device: str, rung: int = 0, asked: str = "auto") ->
             return ChosenPlan(PLANS[rung], None, TRIED)
         return ChosenPlan(forced or RESIDENT, None, "asked for" if forced else "no GPU is used", is_forced=bool(forced))
     if rung:
-        return replace(choose_plan(model, recipe, free_bytes(where), PLANS[rung]), reason=TRIED, is_forced=False)
+        chosen = choose_plan(model, recipe, free_bytes(where), first=rung)
+        return replace(chosen, reason=f"{TRIED}, and {chosen.reason}")
     return choose_plan(model, recipe, free_bytes(where), forced)
 
 

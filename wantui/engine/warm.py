@@ -7,11 +7,10 @@ from typing import Any
 from wantui.engine.measured import known
 from wantui.engine.pipelines import Loaded, check_weights, load_for, plan_for
 from wantui.generation.encoding import prompts_of
-from wantui.generation.load import resolve_device
-from wantui.generation.memory import device_of, free_bytes, free_memory, name_of
+from wantui.generation.memory import device_of, free_memory, name_of
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe, estimate_seconds, past_videos
-from wantui.planning.memory import RESIDENT, ChosenPlan, next_plan
+from wantui.planning.memory import PLANS, RESIDENT, ChosenPlan, next_plan
 from wantui.queue.queue import Queue
 from wantui.queue.rows import Claim
 from wantui.storage.manifest import Manifest
@@ -48,13 +47,14 @@ class WarmPipeline:
         Raises:
             NotLoaded: as `load_for`.
         """
-        device = self._device_for(claim)
+        device = claim.device if claim.device in ("cpu", "auto") else self.device
         asked = manifest.memory_plan
         parts = recipe.model, recipe.revision, recipe.transformer_file
         model = (*parts, recipe.dtype, recipe.weights, recipe.speed, device)
         wanted = (*model, claim.batch, claim.rung, recipe.width, recipe.height, recipe.frames, asked)
-        if self.loaded is not None and wanted == self.loaded_for:
-            return self.loaded
+        is_as_said = not claim.rung or self.chosen.plan is PLANS[claim.rung]
+        if self.loaded is not None and wanted == self.loaded_for and is_as_said:
+            return self.loaded  # else less was free than that plan needs, which may be over
         before_loading()
         if self.loaded is not None and self.loaded_for[: len(model)] != model:
             self.free()
@@ -88,13 +88,8 @@ class WarmPipeline:
         if self.chosen.is_forced:
             return None
         recipe = Recipe.model_validate_json(claim.recipe)
-        device = resolve_device(self._device_for(claim))
-        on_gpu = device.type == "cuda"
-        free = free_bytes(device) if on_gpu else None
-        return next_plan(self.chosen.plan, on_gpu, find_model(recipe.model), recipe, free)
-
-    def _device_for(self, claim: Claim) -> str:
-        return claim.device if claim.device in ("cpu", "auto") else self.device
+        on_gpu = claim.device != "cpu" and self.device != "cpu"
+        return next_plan(self.chosen.plan, on_gpu, find_model(recipe.model), recipe)
 
     def free(self) -> None:
         """Give up what is loaded."""

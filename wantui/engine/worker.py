@@ -300,7 +300,7 @@ class Worker:
             asked = ", which was asked for (memory_settings.plan: auto tries others)" if chosen.is_forced else ""
             self._fail(claim, folder, f"out of memory, with {chosen.plan.name}{asked}: {error}", log)
             return
-        log.warning("%s: out of memory (%s); trying %s", claim.title, error, PLANS[rung].name)
+        log.warning("%s: out of memory (%s); trying %s, or what needs less", claim.title, error, PLANS[rung].name)
         self.queue.degrade(claim, rung, PLANS[rung].name, error)
 
     def _wait_for_room(self, claim: Claim, root: Path, needed: int, log: logging.Logger) -> None:

@@ -1,4 +1,4 @@
-"""Measures how fast a device is: blocks of published widths with random weights, and the VAE, in about a minute."""
+"""Measures how fast a device is: blocks of published widths with random weights, and the VAE, in half a minute."""
 
 import gc
 import math

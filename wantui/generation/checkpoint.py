@@ -80,7 +80,7 @@ class CheckpointTap:
 
 
 def identity(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """What must be equal for the bits to be equal: recipe (with the model's digest), versions, device, threads."""
+    """What must be equal for the bits to be equal: recipe (with the model's digest), and with what it is made."""
     return {"format": FORMAT, "recipe": recipe.digest, **made_with(pipeline, recipe)}
 
 

@@ -21,12 +21,12 @@ def layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tens
 
 
 def add_to(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
-    """hidden + gate x added, in hidden's precision; a gate of None is 1. It may be written over added."""
+    """hidden + gate x added, in their precision; a gate of None is 1. It may be written over added."""
     if kernels.serve(hidden):
         from wantui.generation.kernels.norm import fused_add_to
 
         return fused_add_to(hidden.contiguous(), added.contiguous(), gate)
-    return (hidden + (added if gate is None else added * gate)).to(hidden.dtype)
+    return added.copy_(hidden + (added if gate is None else added * gate))
 
 
 def add_layer_norm(

@@ -19,11 +19,15 @@ from wantui.generation.attention_probe import check_kernel
 from wantui.generation.memory import bring, device_of, launch_on, place
 from wantui.generation.narrow import narrow
 from wantui.generation.speed import is_fused, speed_up
+from wantui.generation.words import TEXT_LENGTH
 from wantui.models.catalogue import WanModel
 from wantui.planning.installed import what_kernels_miss, what_weights_miss
 from wantui.planning.memory import RESIDENT, MemoryPlan, fuses_blocks
 from wantui.planning.recipe import Speed, Weights
 from wantui.planning.throughput import NATIVE
+
+CHECKED = 8
+"""Height and width in patches of what a pipeline is checked with."""
 
 
 class NotLoaded(UserError):
@@ -159,10 +163,21 @@ def load_pipeline(
             f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and {_free(device)}. "
             "Choose a smaller model, or end what else holds memory there"
         ) from error
-    except ImportError as error:
-        raise LoadError(f"model_settings.weights: {weights} does not work here: {error}") from error
     except RuntimeError as error:
-        raise LoadError(f"{model.location} was loaded and does not work on {device}: {error}") from error
+        plain = ". Perhaps model_settings.speed: plain does" if fuses else ""
+        raise LoadError(f"{model.location} was loaded and does not work on {device}: {error}{plain}") from error
+    except NotLoaded:
+        raise
+    except Exception as error:
+        if weights != "full" and isinstance(error, ImportError):
+            raise LoadError(f"model_settings.weights: {weights} does not work here: {error}") from error
+        if fuses:  # Triton and compilers raise errors of many kinds
+            raise LoadError(
+                f"model_settings.speed: {speed} needs kernels that are built here, and they cannot be "
+                f"({type(error).__name__}: {error}). They need a C compiler and Python's headers (gcc, python3-dev). "
+                "Or choose model_settings.speed: plain"
+            ) from error
+        raise
     return pipeline
 
 
@@ -224,9 +239,9 @@ def _not_here(model: WanModel, error: Exception) -> str:
 
 @torch.no_grad()
 def self_check(pipeline: WanPipeline) -> None:
-    """One pass through what is there of text encoder and transformers, at the smallest size.
+    """One pass through what is there of text encoder and transformers, at a small size.
 
-    It finds weights that give NaN, before hours are spent on them.
+    It finds weights that give NaN, and kernels that do not work here, before hours are spent on them.
 
     Raises:
         LoadError: names what is wrong.
@@ -239,12 +254,15 @@ def self_check(pipeline: WanPipeline) -> None:
         if transformer is None:
             continue
         _, patch_height, patch_width = transformer.config.patch_size
-        shape = (1, transformer.config.in_channels, 1, patch_height, patch_width)
+        # Several places: no kernel of attention has to be made for one alone.
+        shape = (1, transformer.config.in_channels, 1, CHECKED * patch_height, CHECKED * patch_width)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(shape, generator=generator).to(device, transformer.dtype)
-        text = torch.randn(1, 16, transformer.config.text_dim, generator=generator).to(device, transformer.dtype)
+        text = torch.zeros(1, TEXT_LENGTH, transformer.config.text_dim)
+        text[:, :16] = torch.randn(1, 16, transformer.config.text_dim, generator=generator)
+        text = text.to(device, transformer.dtype)
         per_place = pipeline.config.expand_timesteps and not is_fused(transformer)
-        timestep = torch.full((1, 1) if per_place else (1,), 500.0, device=device)
+        timestep = torch.full((1, CHECKED**2) if per_place else (1,), 500.0, device=device)
         bring(pipeline, transformer)
         output = transformer(noise, timestep, text, return_dict=False)[0]
         if not output.isfinite().all() or not output.any():

@@ -10,7 +10,7 @@ from torch import nn
 from wantui.planning.memory import CONTEXT_BYTES, MemoryPlan
 
 OutOfMemory = torch.OutOfMemoryError
-SIGNS_OF_LOSS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
+SIGNS_OF_LOSS = ("CUDA error", "Triton Error [CUDA]", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
 
 
 class Placement:

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from wantui.generation.words import TEXT_LENGTH
-
 COLUMNS = 8
 """Keys are kept in multiples of so many."""
 MOST_COLUMNS = 64
@@ -89,11 +87,11 @@ def running() -> _Pass | None:
 
 
 def taken_together(keys: Tensor, values: Tensor) -> Text | None:
-    """Of keys and values [1, 512, heads, dim]; None where the text is too long."""
+    """Of keys and values [1, positions, heads, dim]; None where the text is too long."""
     same = (keys == keys[:, -1:]) & (values == values[:, -1:])
     other = (~same[0].flatten(1).all(1)).nonzero()
     length = int(other[-1]) + 1 if len(other) else 0
     columns = -(-(length + 1) // COLUMNS) * COLUMNS
-    if columns > MOST_COLUMNS:
+    if columns > min(MOST_COLUMNS, keys.shape[1]):
         return None
-    return Text(keys[0, :columns].clone(), values[0, :columns].clone(), TEXT_LENGTH - columns + 1)
+    return Text(keys[0, :columns].clone(), values[0, :columns].clone(), keys.shape[1] - columns + 1)

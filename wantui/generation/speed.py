@@ -4,7 +4,7 @@ plain  to the bit what diffusers computes.
 exact  the same numbers up to the rounding of bfloat16: projections of one input in one product, bias and GELU inside
        the products, norms with the sums before them and with the rotary embedding in one pass, pads of the text taken
        together, and what passes have in common computed once. On a CPU, of a narrow model as nano, or where weights
-       come layer by layer or are held in 8 bits, it is plain.
+       come layer by layer or are held in 8 bits or as in a GGUF file, it is plain.
 fast   exact, and blocks are left out where little changes (`cache`). Other videos come of it.
 
 Blocks are fused by hand and not by torch.compile: what is left for it is not worth its seconds for each size of video,

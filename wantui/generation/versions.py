@@ -10,24 +10,27 @@ import transformers
 from diffusers import WanPipeline
 
 from wantui import __version__
+from wantui.generation import kernels
 from wantui.generation.fused_attention import FusedSelfAttention
 from wantui.generation.memory import device_of
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import commit_in_cache
 from wantui.planning import Recipe
-from wantui.planning.throughput import NATIVE
 
 LIBRARIES = {"int8": ("torchao",), "gguf": ("gguf",)}
 """That widen weights."""
 
 
 def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """Versions, device and number of threads, and the commit of a hub model, which a recipe may only name by branch."""
+    """Versions, device and number of threads, the commit of a hub model, which a recipe may only name by branch, and
+    whether its blocks are those of diffusers, or fused."""
     model = find_model(recipe.model)
     device = device_of(pipeline)
     on_gpu = device.type == "cuda"
     processor = pipeline.transformer.blocks[0].attn1.processor
-    other = isinstance(processor, FusedSelfAttention) and processor.kernel != NATIVE
+    blocks: dict[str, str | None] = {"blocks": "plain"}
+    if isinstance(processor, FusedSelfAttention):
+        blocks = {"blocks": "fused", "attention": processor.kernel, "triton": kernels.triton_version()}
     return {
         "wantui": __version__,
         "commit": None if model.is_local else commit_in_cache(model.location, recipe.revision),
@@ -37,6 +40,6 @@ def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
         "threads": None if on_gpu else torch.get_num_threads(),
-        **({"attention": processor.kernel} if other else {}),
+        **blocks,
         **{name: version(name) for name in LIBRARIES.get(recipe.weights, ())},
     }

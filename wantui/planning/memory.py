@@ -129,26 +129,30 @@ def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
     return transformers + item * model.text_encoder + 4 * model.vae
 
 
-def activation_bytes(model: WanModel, recipe: Recipe) -> int:
+def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) -> int:
     """What lives at the worst moment of a block, beside the weights.
 
     Either in the feed-forward layer: its input and output twice as wide each (before and after GELU), beside the
     block's input, the residual, its norm and the attention's output. Or at its end, in float32: residual, output and
     their gated product, beside the five in the model's precision.
+
+    Of fused blocks either what is wide once, beside the block's input, the residual, its norm, the output, and what the
+    next pass takes from this one; or query, key and value at once, beside five.
     """
     item = 4 if recipe.dtype == "float32" else 2
     tokens = tokens_of(model, recipe.width, recipe.height, recipe.frames)
     narrow, wide = tokens * model.dim * item, tokens * model.feed_forward * item
     gated = 3 * tokens * model.dim * (0 if item == 4 else 4) + 5 * narrow
+    block = max(wide + 5 * narrow, 8 * narrow) if is_fused else max(2 * wide + 4 * narrow, gated)
     rotary = 2 * tokens * (model.dim // model.heads) * 4
     modulation = 0
-    if model.has_timestep_per_token:  # also where blocks are fused and need less
+    if model.has_timestep_per_token and not is_fused:
         modulation = tokens * 6 * model.dim * (item + 4)
     held = 0
     if recipe.speed == "fast":  # of each pass, by the cache: its input and what blocks added; or of two parts of them
         held = (2 if recipe.guidance_scale > 1 else 1) * (2 if recipe.magnitudes else 3) * narrow
     widened = int(WIDENING.get(recipe.weights, 0) * model.dim * model.feed_forward * item)
-    return max(2 * wide + 4 * narrow, gated) + rotary + modulation + widened + held
+    return block + rotary + modulation + widened + held
 
 
 def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
@@ -174,8 +178,8 @@ def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encode
     encoder, vae = item * model.text_encoder, 4 * model.vae
     latents = 4 * prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
     beside = LATENTS_HELD * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE
-    computing, decoding = activation_bytes(model, recipe), decode_bytes(model, recipe, plan.tile)
-    block = block_bytes(model, recipe)
+    computing = activation_bytes(model, recipe, fuses_blocks(model, plan, recipe.speed, recipe.weights))
+    decoding, block = decode_bytes(model, recipe, plan.tile), block_bytes(model, recipe)
     match plan.transformer:
         case "resident":
             working = max(transformers + vae + computing, transformers + vae + decoding)
@@ -183,7 +187,8 @@ def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encode
             working = max(one + computing, vae + decoding)
         case "streamed":
             rest = count * (one - block * model.blocks)
-            working = rest + max(2 * block + computing, vae + decoding)
+            left = block if recipe.speed == "fast" else 0  # came for a pass that was left out
+            working = rest + max(2 * block + computing, left + vae + decoding)
         case "sequential":
             working = max(2 * model.dim * model.feed_forward * item + computing, vae + decoding)
     working += beside
@@ -223,18 +228,21 @@ class ChosenPlan:
     """No other is tried where it does not fit."""
 
 
-def choose_plan(model: WanModel, recipe: Recipe, free: int, forced: MemoryPlan | None = None) -> ChosenPlan:
+def choose_plan(
+    model: WanModel, recipe: Recipe, free: int, forced: MemoryPlan | None = None, first: int = 0
+) -> ChosenPlan:
     """The first plan that fits into what is free on a GPU, or the one that was asked for.
 
     Args:
         free: bytes, before the process that will make the videos has taken any.
+        first: place in `PLANS` of the first that is to be tried.
     """
     if forced is not None:
         needed = needs(forced, model, recipe)
         fits = needed is None or needed <= free
         reason = "asked for" if fits else f"asked for; it needs {_words(needed)} and {_words(free)} are free"
         return ChosenPlan(forced, _peak(forced, model, recipe, free), reason, fits, is_forced=True)
-    known = [(plan, needs(plan, model, recipe)) for plan in PLANS]
+    known = [(plan, needs(plan, model, recipe)) for plan in PLANS[first:]]
     larger = ""
     for plan, needed in known:
         if needed is None:
@@ -251,27 +259,21 @@ def choose_plan(model: WanModel, recipe: Recipe, free: int, forced: MemoryPlan |
 
 
 def next_plan(
-    plan: MemoryPlan,
-    on_gpu: bool,
-    model: WanModel | None = None,
-    recipe: Recipe | None = None,
-    free: int | None = None,
+    plan: MemoryPlan, on_gpu: bool, model: WanModel | None = None, recipe: Recipe | None = None
 ) -> int | None:
-    """What to try where a plan did not fit: a place in `PLANS`; None where there is nothing left.
-
-    Of the plans after it that hold less on the device, the first that fits, or the first where none does.
+    """What to try where a plan did not fit: the place in `PLANS` of the next that holds less on the device.
 
     Args:
         model, recipe: what is made, where it is known; else the order of the plans decides alone.
-        free: bytes of the GPU, as of `choose_plan`, where they are known.
     """
-    after = range(PLANS.index(plan) + 1, len(PLANS))
-    if not on_gpu:
-        return next((place for place in after if PLANS[place].transformer == "resident"), None)
-    if model is None or recipe is None:
-        return next(iter(after), None)
-    needed = {place: needs(PLANS[place], model, recipe) for place in (PLANS.index(plan), *after)}
-    known = needed.pop(PLANS.index(plan))
-    less = {place: one for place, one in needed.items() if one is None or known is None or one < known}
-    fitting = [place for place, one in less.items() if free is not None and one is not None and one <= free]
-    return next(iter(fitting or less), None)
+    known = None if model is None or recipe is None else peak_bytes(plan, model, recipe, streams_encoder=True)
+    for place in range(PLANS.index(plan) + 1, len(PLANS)):
+        after = PLANS[place]
+        if not on_gpu and after.transformer != "resident":
+            continue
+        if on_gpu and known is not None and model is not None and recipe is not None:
+            peak = peak_bytes(after, model, recipe, streams_encoder=True)
+            if peak is not None and peak >= known:
+                continue
+        return place
+    return None

@@ -26,7 +26,8 @@ PLACE_VALUE = 0.25
 """The same for each value of a block that is modulated at every place on its own, as plain diffusers does for 2.2 5B.
 Measured there on an H100."""
 TILED_VALUE = 1.2
-"""Time to decode a pixel of a tile, in that of a pixel of a whole frame. Measured for tiles of 256 on an H100."""
+"""Time to decode a pixel of a tile, in that of a pixel of a whole frame. Measured for tiles of 256 on an H100, and
+taken for those of 128 too."""
 MOST_LAUNCHED = 1.2
 """A block that takes less than so many times what it takes to launch it may have waited for that."""
 

@@ -6,6 +6,15 @@ import torch
 from torch import Tensor
 
 
+def triton_version() -> str | None:
+    """Of what builds them; None where it is not there."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    import triton
+
+    return str(triton.__version__)
+
+
 def serve(values: Tensor) -> bool:
     """Whether these kernels can be used for values: of 16 bits, on a GPU, and Triton is there."""
     narrow = values.dtype in (torch.bfloat16, torch.float16)
