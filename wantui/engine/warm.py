@@ -52,9 +52,10 @@ class WarmPipeline:
         parts = recipe.model, recipe.revision, recipe.transformer_file
         model = (*parts, recipe.dtype, recipe.weights, recipe.speed, device)
         wanted = (*model, claim.batch, claim.rung, recipe.width, recipe.height, recipe.frames, asked)
-        is_as_said = not claim.rung or self.chosen.plan is PLANS[claim.rung]
-        if self.loaded is not None and wanted == self.loaded_for and is_as_said:
-            return self.loaded  # else less was free than that plan needs, which may be over
+        # A plan beyond the one that comes next was taken because little was free, which may be over.
+        went_beyond = claim.rung > 0 and self.chosen.plan is not PLANS[claim.rung]
+        if self.loaded is not None and wanted == self.loaded_for and not went_beyond:
+            return self.loaded
         before_loading()
         if self.loaded is not None and self.loaded_for[: len(model)] != model:
             self.free()

@@ -123,21 +123,10 @@ def load_pipeline(
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
     """
     fuses = device.type == "cuda" and fuses_blocks(model, plan, speed, weights)
-    if fuses and (missing := what_kernels_miss()):
-        raise LoadError(
-            f"model_settings.speed: {speed} needs kernels that are built here, and {missing}. Install it, or choose "
-            "model_settings.speed: plain"
-        )
     if dtype != "bfloat16":  # for which kernels are measured
         attention = NATIVE
     if fuses:
-        try:
-            check_kernel(attention)
-        except RuntimeError as error:
-            again = "run `wantui bench` again, or choose model_settings.speed: plain"
-            raise LoadError(
-                f"`wantui bench` found attention by {attention} the quickest here, but {error} {again}"
-            ) from None
+        _check_kernels(speed, attention)
     if without := what_weights_miss(weights):
         raise LoadError(without)
     launch_on(device)
@@ -179,6 +168,22 @@ def load_pipeline(
             ) from error
         raise
     return pipeline
+
+
+def _check_kernels(speed: Speed, attention: str) -> None:
+    """Before anything is loaded that could not be used."""
+    if missing := what_kernels_miss():
+        raise LoadError(
+            f"model_settings.speed: {speed} needs kernels that are built here, and {missing}. Install it, or choose "
+            "model_settings.speed: plain"
+        )
+    try:
+        check_kernel(attention)
+    except RuntimeError as error:
+        again = "run `wantui bench` again, or choose model_settings.speed: plain"
+        raise LoadError(
+            f"`wantui bench` found attention by {attention} the quickest here, but {error} {again}"
+        ) from None
 
 
 def read_gguf(model: WanModel, revision: str | None, dtype: str, path: Path) -> WanTransformer3DModel:
