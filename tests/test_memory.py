@@ -381,6 +381,17 @@ def test_a_pipeline_is_checked_as_it_will_work(
     assert checked == [64] * sum(len(one.blocks) for one in transformers)
 
 
+def test_what_kernels_need_and_is_not_here_is_told_before_anything_is_loaded(
+    as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "load_parts", Mock(side_effect=AssertionError))
+    with pytest.raises(LoadError, match=r"attention by _flash_3 the quickest here, but .*`wantui bench` again"):
+        load_pipeline(SMALL, None, "bfloat16", GPU, speed="exact", attention="_flash_3")
+    monkeypatch.setattr(load, "what_kernels_miss", lambda: "there is no C compiler")
+    with pytest.raises(LoadError, match=r"there is no C compiler\. Install it, or choose model_settings.speed: plain"):
+        load_pipeline(SMALL, None, "bfloat16", GPU, speed="exact")
+
+
 def test_kernels_that_cannot_be_built_are_told_with_what_they_need(
     tiny_models: dict[str, WanModel], as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,9 +180,10 @@ def _check_kernels(speed: Speed, attention: str) -> None:
     try:
         check_kernel(attention)
     except RuntimeError as error:
-        again = "run `wantui bench` again, or choose model_settings.speed: plain"
+        reason = str(error).strip().rstrip(".")
         raise LoadError(
-            f"`wantui bench` found attention by {attention} the quickest here, but {error} {again}"
+            f"`wantui bench` found attention by {attention} the quickest here, but {reason}. Run `wantui bench` again, "
+            "or choose model_settings.speed: plain"
         ) from None
 
 
