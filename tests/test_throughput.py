@@ -1,6 +1,7 @@
 """The throughput model: fitted to blocks whose times are known, kept on disk, and used where nothing was made yet."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from conftest import Wantui, latents_of, recipe_for
 
 from wantui.engine import pipelines
 from wantui.engine.measured import keep, known
-from wantui.generation import attention_probe, bench, load
+from wantui.generation import attention_probe, bench, load, timing
 from wantui.generation.bench import random_transformer
 from wantui.generation.load import load_pipeline
 from wantui.generation.speed import fuse_blocks
+from wantui.generation.timing import median_and_launch
 from wantui.generation.versions import made_with
 from wantui.models.catalogue import NANO, find_model
 from wantui.planning import memory
@@ -49,12 +51,37 @@ def test_a_fit_finds_what_made_the_times() -> None:
 
 
 def test_a_small_block_takes_what_it_takes_to_launch_it_and_says_nothing_about_the_device() -> None:
-    launched = [Block(b.dim, b.feed_forward, b.tokens, max(b.seconds, 0.002)) for b in BLOCKS]
+    launched = [Block(b.dim, b.feed_forward, b.tokens, max(b.seconds, 0.002), 0.002) for b in BLOCKS]
     assert sum(b.seconds == 0.002 for b in launched) == 1
-    found = fit(launched, 1e-7, CARD, "plain", "2.11", launch=0.002)
+    found = fit(launched, 1e-7, CARD, "plain", "2.11")
     assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
     assert found.block_seconds(1536, 8960, 100) == 0.002
     assert found.error < 1e-6
+
+
+def test_a_block_that_was_launched_slowly_once_does_not_make_the_device_slower() -> None:
+    first, *others = (replace(b, launch=0.0005) for b in BLOCKS)
+    slow = replace(first, seconds=0.0031, launch=0.003)
+    assert slow.seconds > 1.2 * first.seconds
+    found = fit([slow, *others], 1e-7, CARD, "plain", "2.11")
+    assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
+    assert found.product_operation == pytest.approx(PRODUCT, rel=1e-6)
+    assert found.launch == 0.0005
+    assert found.error < 0.05
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 3), (0.25, 3), (0.9, 4)])
+def test_what_is_measured_lasts_for_rounds_and_seconds(
+    seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def run() -> None:
+        now[0] += 0.25 if now[0] else 100  # the first round does not count
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    assert median_and_launch(run, torch.device("cpu"), seconds=seconds) == (0.25, 0.25)
+    assert now[0] == 100 + 0.25 * rounds
 
 
 def test_no_part_takes_less_than_nothing() -> None:
@@ -115,6 +142,7 @@ def test_blocks_of_each_width_and_size_are_measured(speed: Speed, monkeypatch: p
     monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
     monkeypatch.setattr(bench, "DECODED", (64, 64))
+    monkeypatch.setattr(bench, "SECONDS", 0.05)
     told: list[str] = []
     monkeypatch.setattr(attention_probe, "PLACES", 64)
     found = bench.measure(torch.device("cpu"), speed, told.append)
@@ -192,10 +220,11 @@ def test_a_bench_says_what_it_found_and_what_cannot_be_told_from_it(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = [
-        Block(b.dim, b.feed_forward, b.tokens, _terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15) for b in BLOCKS
+        Block(b.dim, b.feed_forward, b.tokens, _terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15, 0.001)
+        for b in BLOCKS
     ]
     monkeypatch.setattr(load, "resolve_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(bench, "measure", lambda *_: fit(blocks, 1e-7, CARD, "exact", "2.11", launch=0.001))
+    monkeypatch.setattr(bench, "measure", lambda *_: fit(blocks, 1e-7, CARD, "exact", "2.11"))
     result = wantui("bench")
     assert result.code == 0
     lines = [" ".join(line.split()) for line in result.out.splitlines()]

@@ -17,12 +17,15 @@ from wantui.generation.timing import median_and_launch, median_seconds
 from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, fit
 
-WIDTHS = ((12, 8960, 12), (40, 13824, 2))
-"""Heads of 128 and feed-forward widths of Wan 2.1 1.3B and 14B, and of how many blocks."""
+WIDTHS = ((12, 8960, 12), (40, 13824, 3))
+"""Heads of 128 and feed-forward widths of Wan 2.1 1.3B and 14B, and of how many blocks: the more there are, the less
+of what is around them is taken for theirs."""
 GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104))
 """Latent frames, height and width."""
 DECODED = (480, 832)
 """Height and width of what the VAE decodes, in pixels."""
+SECONDS = 1.0
+"""Blocks of a kind work for so long at least: under load a GPU lowers its clock, and for a moment by too much."""
 STREAMED = (6, 3)
 """So many blocks of each width come from the machine's memory, one after the other."""
 VAE_OF_2_2_5B = {
@@ -72,7 +75,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     """
     launch_on(device)
     attention = quickest_attention(device, tell)
-    blocks, launches = [], []
+    blocks = []
     for heads, feed_forward, count in WIDTHS:
         transformer = random_transformer(heads, feed_forward, count, device, torch.bfloat16)
         if speed != "plain":
@@ -82,12 +85,14 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
         passes, timestep = Passes(), torch.tensor([500.0], device=device)
         for frames, height, width in GRIDS:
             latents = torch.randn(1, 16, frames, height, width, device=device, dtype=torch.bfloat16)
-            seconds, launch = median_and_launch(partial(_pass, passes, transformer, latents, timestep, text), device)
+            run = partial(_pass, passes, transformer, latents, timestep, text)
+            seconds, launch = (taken / count for taken in median_and_launch(run, device, seconds=SECONDS))
+            if device.type != "cuda":
+                launch = 0.0  # it is done when the call returns
             tokens = frames * (height // 2) * (width // 2)
-            blocks.append(Block(128 * heads, feed_forward, tokens, seconds / count))
-            launches.append(launch / count)
-            tell(f"block of width {128 * heads}, {tokens:,} places: {1000 * seconds / count:.2f} ms")
-        del transformer
+            blocks.append(Block(128 * heads, feed_forward, tokens, seconds, launch))
+            tell(f"block of width {128 * heads}, {tokens:,} places: {1000 * seconds:.2f} ms")
+        del transformer, run
         gc.collect()
         free_memory()
     height, width = DECODED
@@ -98,13 +103,12 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     tell(f"decoding: {1e9 * decoded:.1f} ns for each pixel of a frame")
     del vae
     free_memory()
-    launch, streamed = 0.0, (0.0, 0.0)
+    streamed = 0.0, 0.0
     if device.type == "cuda":
-        launch = min(launches)
-        tell(f"launching a block: {1000 * launch:.2f} ms")
+        tell(f"launching a block: {1000 * min(block.launch for block in blocks):.2f} ms")
         streamed = _streaming(device, speed)
         tell(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
-    return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention, launch)
+    return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention)
 
 
 def _pass(passes: Passes, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:

@@ -12,8 +12,15 @@ def median_seconds(run: Callable[[], object], device: torch.device, rounds: int 
     return median_and_launch(run, device, rounds)[0]
 
 
-def median_and_launch(run: Callable[[], object], device: torch.device, rounds: int = 3) -> tuple[float, float]:
-    """As `median_seconds`, and the median of how long it took to hand all of it to the device."""
+def median_and_launch(
+    run: Callable[[], object], device: torch.device, rounds: int = 3, seconds: float = 0.0
+) -> tuple[float, float]:
+    """As `median_seconds`, and the median of how long it took to hand all of it to the device.
+
+    Args:
+        rounds: at least so many,
+        seconds: and as many as last so long.
+    """
 
     def wait() -> None:
         if device.type == "cuda":
@@ -21,8 +28,9 @@ def median_and_launch(run: Callable[[], object], device: torch.device, rounds: i
 
     run()
     wait()
-    whole, launched = [], []
-    for _ in range(rounds):
+    whole: list[float] = []
+    launched: list[float] = []
+    while len(whole) < rounds or sum(whole) < seconds:
         began = time.perf_counter()
         run()
         launched.append(time.perf_counter() - began)

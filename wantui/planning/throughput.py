@@ -28,18 +28,20 @@ Measured there on an H100."""
 TILED_VALUE = 1.2
 """Time to decode a pixel of a tile, in that of a pixel of a whole frame. Measured for tiles of 256 on an H100, and
 taken for those of 128 too."""
-MOST_LAUNCHED = 1.2
-"""A block that takes less than so many times what it takes to launch it may have waited for that."""
+MOST_LAUNCHED = 1.05
+"""A block that took less than so many times what it took to launch it waited for that."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """One measured block: heads and widths of its transformer, how many places it attends to, and its seconds."""
+    """One measured block: widths of its transformer, how many places it attends to, and its seconds."""
 
     dim: int
     feed_forward: int
     tokens: int
     seconds: float
+    launch: float = 0.0
+    """What it took the processor to hand its work to the device, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -124,24 +126,26 @@ def fit(
     torch_version: str,
     streamed: tuple[float, float] = (0.0, 0.0),
     attention: str = NATIVE,
-    launch: float = 0.0,
 ) -> Throughput:
     """Least squares on relative errors; no coefficient is negative.
 
+    Blocks that took as long as it took to launch them say nothing about the device, and are left out.
+
     Args:
         streamed: seconds for a block and for a byte of it, where blocks come from the machine's memory.
-        launch: seconds to hand a block to the device; blocks that hardly take longer say nothing about the device.
     """
     from scipy.optimize import nnls
 
     terms = np.array([_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])
     seconds = np.array([block.seconds for block in blocks])
-    telling = seconds > MOST_LAUNCHED * launch
+    launches = np.array([block.launch for block in blocks])
+    telling = seconds > MOST_LAUNCHED * launches
     scale = terms.max(0)
     found, _ = nnls((terms / scale / seconds[:, None])[telling], np.ones(telling.sum()))
     found = found / scale
-    error = float(np.abs(np.maximum(launch, terms @ found) / seconds - 1).max())
+    error = float(np.abs(np.maximum(launches, terms @ found) / seconds - 1).max())
     operation, product, value = map(float, found)
+    launch = float(launches.min())
     return Throughput(
         device, speed, operation, product, value, decoded_value, *streamed, torch_version, error, attention, launch
     )
