@@ -100,6 +100,15 @@ def test_groups_that_are_alike_are_called_different_as_often_as_they_should_be(t
     assert called / 60 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)
 
 
+@pytest.mark.parametrize(("seeds", "is_said"), [(11, False), (12, True)])
+def test_how_often_halves_are_called_different_is_said_where_a_test_could_do_so(
+    tmp_path: Path, seeds: int, is_said: bool
+) -> None:
+    found = compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=seeds), metrics=["length"])
+    assert found.halves().startswith("random halves of one group differ in ")
+    assert ("of 500 are called different" in found.halves()) == is_said
+
+
 def test_seeds_are_the_unit_however_many_wordings_there_are(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=4, wordings=5)
     found = compare(videos, by="1")

@@ -99,11 +99,12 @@ def test_a_wrong_value_is_named_with_line_and_key(text: str, line: int, key: str
 
 
 def test_all_faults_are_told_at_once() -> None:
-    error = the_error("model_settings:\n  step: 20\n  seed: x\nvideo_settings:\n  hight: 480\n")
+    error = the_error("model_settings:\n  step: 20\n  seed: x\n  sampler: karras\nvideo_settings:\n  hight: 480\n")
     assert sorted(": ".join(line.split(": ")[:2]) for line in error.splitlines()) == [
         "my.yaml:2: model_settings.step",
         "my.yaml:3: model_settings.seed",
-        "my.yaml:5: video_settings.hight",
+        "my.yaml:4: model_settings.sampler",
+        "my.yaml:6: video_settings.hight",
     ]
 
 
@@ -270,7 +271,8 @@ def test_the_presets_are_there_and_can_be_planned() -> None:
     for name in expected:
         config = load_config(name)
         assert config.warnings == ()
-        assert plan_batch(config, "a [red|blue] (circle)").warnings == ()
+        warnings = plan_batch(config, "a [red|blue] (circle)").warnings
+        assert [one for one in warnings if "are not on this machine" not in one] == []
         assert config.refusals == ()
 
 

@@ -8,8 +8,11 @@ from typing import Any
 import huggingface_hub
 import pytest
 from conftest import Wantui
+from diffusers import WanPipeline
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+from wantui.generation.load import LoadError, load_parts
+from wantui.models.catalogue import find_model
 from wantui.models.fetch import PARTS
 
 
@@ -92,3 +95,31 @@ def test_what_is_on_this_machine_is_not_fetched(wantui: Wantui, hub: Hub) -> Non
     assert "nano is on this machine" in result.err
     assert hub.asked == []
     assert Path("outputs").exists() is False
+
+
+class Stored:
+    """Stands in for `WanPipeline.from_pretrained`, of a cache in which a model is after it was fetched."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub, self.asked = hub, list[dict[str, Any]]()
+
+    def __call__(self, location: str, **options: Any) -> Any:
+        self.asked.append(options)
+        if not any("dry_run" not in fetched for _, fetched in self.hub.asked):
+            raise OSError("no such snapshot")
+        return SimpleNamespace(set_progress_bar_config=lambda **_: None)
+
+
+def test_a_model_that_is_not_here_is_fetched_when_it_is_loaded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = Stored(hub)
+    monkeypatch.setattr(WanPipeline, "from_pretrained", stored)
+    load_parts(find_model("wan2.1-1.3b"), "v1", "bfloat16")
+    assert hub.asked[-1][1] == {"revision": "v1", "allow_patterns": PARTS}
+    assert [(options["local_files_only"], options["revision"]) for options in stored.asked] == [(True, "v1")] * 2
+
+
+def test_loading_a_model_that_is_not_here_looks_for_room_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_000_000_000))
+    with pytest.raises(LoadError, match=r"not all on this machine.*needs 3.0 GB more, and 2.0 GB are free"):
+        load_parts(find_model("wan2.1-1.3b"), None, "bfloat16")
+    assert len(hub.asked) == 1

@@ -131,6 +131,10 @@ def test_what_would_do_nothing_is_refused() -> None:
     assert "marks no word" in planned("a circle", asked).refusals[0]
     assert planned("a [(circle)|star]", asked).refusals == ()
     assert "needs store_latents" in planned("a", "latent_analysis_settings.store_predicted_clean=true").refusals[0]
+    nothing = planned(
+        "a", "model_settings.model_id=wan2.2-a14b", "model_settings.cfg_scale=1", "model_settings.cfg_scale_2=3"
+    )
+    assert "cfg_scale_2 does nothing where cfg_scale is 1 or less" in nothing.refusals[0]
     assert "nano has one" in planned("a circle", "model_settings.cfg_scale_2=3").refusals[0]
     assert planned("a", "model_settings.model_id=wan2.2-a14b", "model_settings.cfg_scale_2=3").refusals == ()
 

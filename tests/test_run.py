@@ -239,7 +239,7 @@ def test_without_a_template_run_says_what_to_give(wantui: Wantui) -> None:
 def test_missing_weights_without_a_network_say_what_to_do(wantui: Wantui) -> None:
     result = wantui("run", "-c", "default", "-t", "a cat", "--videos-per-variation", 1)
     assert result.code == 2
-    assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers are not on this machine" in result.err
+    assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers are not all on this machine" in result.err
     assert "model_id: nano" in result.err
     assert files() == []
 

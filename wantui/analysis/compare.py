@@ -1,6 +1,7 @@
 """Groups of videos compared: paired by seed, one declared metric first, and a verdict that can be "cannot tell"."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,8 @@ SPREAD = "spread"
 ALPHA = 0.05
 MARGIN = 0.05
 """A difference that is shown to be smaller than this share of the mean is called none."""
+LEAST_SEEDS_FOR_RATE = 12
+"""In halves of six: with five seeds no sign-flip test has a p below 2 / 2^5."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,20 @@ class Comparison:
     null_band: tuple[float, float]
     """Central 95 % of the differences between random halves of one group, in the declared metric."""
     null_rate: float
-    """Share of 500 such splits that a test at 5 % calls different."""
+    """Share of 500 such splits that a test at 5 % calls different; NaN where halves are too small for one to do so."""
     warnings: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = field(default=())
     """Videos that could not be taken, and why."""
+
+    def halves(self) -> str:
+        """How large a difference is where there is none, in words; nothing where there are too few seeds."""
+        low, high = self.null_band
+        if not math.isfinite(low):
+            return ""
+        said = f"random halves of one group differ in {self.primary} by {low:+.3g} to {high:+.3g} in 95 of 100 splits"
+        if math.isfinite(self.null_rate):
+            said += f"; {self.null_rate:.1%} of 500 are called different at 5 %"
+        return said
 
 
 def compare(
@@ -190,7 +203,9 @@ def compare(
     }
     splits = [null_splits(own[:, g]) for g in range(len(groups))] if len(seeds) >= 4 else []
     band = np.concatenate([found for found, _ in splits]) if splits else np.array([np.nan])
-    rate = float(np.mean(np.concatenate([p for _, p in splits]) <= ALPHA)) if splits else float("nan")
+    rate = float("nan")
+    if len(seeds) >= LEAST_SEEDS_FOR_RATE:
+        rate = float(np.mean(np.concatenate([p for _, p in splits]) <= ALPHA))
     first = groups[0].videos[0].trajectory
     assert first is not None
     return Comparison(

@@ -93,16 +93,13 @@ def _groups(found: Comparison) -> str:
 
 
 def _omnibus(found: Comparison) -> str:
-    low, high = found.null_band
     said = f"Any group differs in {found.primary}: p {found.omnibus_p:.3g}. "
     if found.spread is not None and found.location is not None:
         said += f"Spread of the final states (PERMDISP): F {found.spread.f:.3g}, p {found.spread.p:.3g}. "
         said += f"Their place (PERMANOVA): F {found.location.f:.3g}, p {found.location.p:.3g}"
         said += "; it also answers to spread. " if found.spread.p <= 0.05 else ". "
-    if not np.isfinite(low):
-        return said
-    said += f"Random halves of one group differ by {low:+.3g} to {high:+.3g} in 95 of 100 splits, "
-    return said + f"and {found.null_rate:.1%} of 500 splits are called different at 5 %."
+    halves = found.halves()
+    return said + (f"{halves[0].upper()}{halves[1:]}." if halves else "")
 
 
 def _svg(figure: Figure) -> str:

@@ -61,7 +61,7 @@ def cli(context: click.Context, low_bandwidth: bool, no_mouse: bool) -> None:
     Without a command it is a terminal application.
 
     \b
-    A first video, on any machine, without a network:
+    Eight first videos, on any machine, without a network:
       wantui run -t "a [red|blue] circle moving [left|up] over a dark background"
     """
     if context.invoked_subcommand is None:

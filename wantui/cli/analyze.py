@@ -224,13 +224,8 @@ def _tell(found: "Comparison") -> None:
         )
     for (one, other), squared in found.apart.items():
         print_line(f"  means of {one} and {other}: {max(squared, 0) ** 0.5:.3g} sqrt(D) apart at the end")
-    low, high = found.null_band
-    if low == low:
-        print_line(
-            f"random halves of one group differ in {found.primary} by {low:+.3g} to {high:+.3g} in 95 of 100 splits; "
-            f"{found.null_rate:.1%} of 500 are called different at 5 %",
-            indent=2,
-        )
+    if said := found.halves():
+        print_line(said, indent=2)
     click.echo()
     rows = []
     for d in found.differences:

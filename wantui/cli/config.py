@@ -15,7 +15,7 @@ def command() -> None:
 @click.argument("configs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def validate(configs: tuple[str, ...], as_json: bool) -> None:
-    """Check config files or presets; all problems of all of them are told."""
+    """Check config files or presets: all their keys and values and, where these hold, sizes and models."""
     from wantui.config import ConfigError, Problem, load_config
     from wantui.errors import UserError
     from wantui.models.catalogue import find_model

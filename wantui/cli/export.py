@@ -11,7 +11,7 @@ from wantui.storage.export import FORMATS
 @click.command("export")
 @click.argument("batch", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="npy", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; FORMAT_latents in the batch by default.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; in BATCH/exports by default.")
 @click.option("--video-id", "ids", multiple=True, help="These videos only; repeatable. A beginning of an id is enough.")
 def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -> None:
     """Write the stored latents of BATCH as .npy, .pt, safetensors, or in the older system's folders."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from wantui.cli.options import batch_options, outline, read_template
+from wantui.cli.options import outline, read_template, recipe_options
 
 
 @click.group("models")
@@ -67,12 +67,15 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
 
 
 @command.command("calibrate")
-@batch_options
+@recipe_options
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="File, if not where wantui looks for it."
 )
 def calibrate(template: str | None, template_file: Path | None, output: Path | None, **options: Any) -> None:
-    """Measure, with one video of a config, what `model_settings.speed: fast` may leave out of its model."""
+    """Measure, with one video of a config, what `model_settings.speed: fast` may leave out of its model.
+
+    The video is denoised by unipc, in 50 steps or more; no clip is made.
+    """
     text = read_template(template, template_file)
     if text is None:
         raise click.UsageError('give a prompt that is usual for your work: -t "a red circle moving left"')

@@ -23,23 +23,37 @@ SETTINGS_OF_OPTIONS = {
 }
 
 
+RECIPE_OPTIONS = (
+    click.option("-c", "--config", help=f"Config file or preset.  [default: {DEFAULT_CONFIG}]"),
+    click.option("-t", "--template", help='Prompt template, as in "a [red|blue] (circle)".'),
+    click.option(
+        "--template-file", type=click.Path(path_type=Path, dir_okay=False), help="Read the template from a file."
+    ),
+    click.option("--seed", type=int, help="Seed of the first video of every variation."),
+    click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; repeatable."),
+)
+BATCH_OPTIONS = (
+    *RECIPE_OPTIONS[:3],
+    click.option("--videos-per-variation", type=int, help="Videos (seeds) of each variation."),
+    RECIPE_OPTIONS[3],
+    click.option("--output-dir", help="Folder in which the batch folder is made."),
+    click.option("--batch-name", help="Name of the batch folder."),
+    click.option("--store-latents", is_flag=True, default=None, help="Store the latents of every step."),
+    click.option("--store-attention", is_flag=True, default=None, help="Store attention maps of marked words."),
+    *RECIPE_OPTIONS[4:],
+)
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that describe a video."""
+    for option in reversed(RECIPE_OPTIONS):
+        command = option(command)
+    return command
+
+
 def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that describe a batch."""
-    options = (
-        click.option("-c", "--config", help=f"Config file or preset.  [default: {DEFAULT_CONFIG}]"),
-        click.option("-t", "--template", help='Prompt template, as in "a [red|blue] (circle)".'),
-        click.option(
-            "--template-file", type=click.Path(path_type=Path, dir_okay=False), help="Read the template from a file."
-        ),
-        click.option("--videos-per-variation", type=int, help="Videos (seeds) of each variation."),
-        click.option("--seed", type=int, help="Seed of the first video of every variation."),
-        click.option("--output-dir", help="Folder in which the batch folder is made."),
-        click.option("--batch-name", help="Name of the batch folder."),
-        click.option("--store-latents", is_flag=True, default=None, help="Store the latents of every step."),
-        click.option("--store-attention", is_flag=True, default=None, help="Store attention maps of marked words."),
-        click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; repeatable."),
-    )
-    for option in reversed(options):
+    for option in reversed(BATCH_OPTIONS):
         command = option(command)
     return command
 

@@ -175,8 +175,7 @@ class _Reader:
         if details["type"] == "extra_forbidden":
             return self.problem(key, f"unknown key{nearest(key)}")
         if details["type"] == "value_error":
-            field, _, message = str(details["ctx"]["error"]).partition(": ")
-            return self.problem((*key, field), message)
+            return self.problem(key, str(details["ctx"]["error"]))
         return self.problem(key, f"{details['msg'][0].lower()}{details['msg'][1:]}, got {details['input']!r}")
 
 

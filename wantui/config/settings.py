@@ -7,7 +7,7 @@ schema and `wantui config schema` are made from them.
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
@@ -52,7 +52,7 @@ class ModelSettings(Section):
     revision: str | None = None
     """Revision of a hub model: branch, tag or commit. A recipe holds the commit of a model that is on this machine."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 42
-    """Seed of the first video of every variation; video k uses seed + k."""
+    """Seed of the first video of every variation; video k uses seed + k - 1."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """Denoising steps."""
     cfg_scale: Annotated[float, Field(ge=0, le=50)] = 5.0
@@ -79,13 +79,12 @@ class ModelSettings(Section):
     device: Annotated[str, Field(pattern=DEVICE.pattern)] = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
 
-    @model_validator(mode="before")
+    @field_validator("sampler", mode="before")
     @classmethod
-    def refuse_samplers_by_name(cls, values: object) -> object:
-        sampler = values.get("sampler") if isinstance(values, dict) else None
+    def refuse_samplers_by_name(cls, sampler: object) -> object:
         if isinstance(sampler, str) and sampler.lower() in REFUSED_SAMPLERS:
-            raise ValueError(f"sampler: {sampler} is not offered: {REFUSED_SAMPLERS[sampler.lower()]}")
-        return values
+            raise ValueError(f"{sampler} is not offered: {REFUSED_SAMPLERS[sampler.lower()]}")
+        return sampler
 
 
 PlanName = Literal[

@@ -7,6 +7,7 @@ from typing import Any
 from wantui.engine.measured import known
 from wantui.engine.pipelines import Loaded, check_weights, load_for, plan_for
 from wantui.generation.encoding import prompts_of
+from wantui.generation.load import resolve_device
 from wantui.generation.memory import device_of, free_memory, name_of
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe, estimate_seconds, past_videos
@@ -70,7 +71,7 @@ class WarmPipeline:
             self.free()
             told = {"model": recipe.model, "plan": chosen.plan.name, "reason": chosen.reason}
             self.queue.tell("loading", claim.batch, claim.video, **told)
-            log.info("loading %s on %s", recipe.model, device)
+            log.info("loading %s on %s", recipe.model, resolve_device(device))
             self.loaded = load_for(recipe, device, chosen.plan, others)
             log.info("previews show %.1f %% of the variance of colours", 100 * self.loaded.colours.r2)
         self.loaded_for = wanted

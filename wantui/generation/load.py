@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from diffusers import GGUFQuantizationConfig, WanPipeline, WanTransformer3DModel
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
@@ -21,6 +20,7 @@ from wantui.generation.narrow import narrow
 from wantui.generation.speed import is_fused, speed_up
 from wantui.generation.words import TEXT_LENGTH
 from wantui.models.catalogue import WanModel
+from wantui.models.fetch import NotFetched, fetch
 from wantui.planning.installed import what_kernels_miss, what_weights_miss
 from wantui.planning.memory import RESIDENT, MemoryPlan, fuses_blocks
 from wantui.planning.recipe import Speed, Weights
@@ -72,7 +72,7 @@ def load_parts(
         given: parts in the place of those that are stored; None leaves one out.
 
     Raises:
-        LoadError: weights missing without a network, or files broken.
+        LoadError: weights missing and not to be fetched (no network, no room), or files broken.
     """
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
@@ -86,11 +86,12 @@ def load_parts(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipeline = _from_cache_or_hub(model, arguments)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
-        raise LoadError(_not_here(model, error)) from error
+    except NotFetched as error:
+        raise LoadError(
+            f"the weights of {model.location} are not all on this machine. {error}. Or copy a diffusers directory here "
+            "and give its path as model_settings.model_id, or use the model that comes with wantui: model_id: nano"
+        ) from error
     except Exception as error:  # the libraries raise errors of many kinds for broken files
-        if not model.is_local and _is_network_error(error):
-            raise LoadError(_not_here(model, error)) from error
         whole = "copy them again" if model.is_local else f"wantui models fetch {model.name}"
         raise LoadError(
             f"{model.location} cannot be loaded: {str(error).strip().rstrip('.')}. If its files are not whole: {whole}"
@@ -217,30 +218,12 @@ def _free(device: torch.device) -> str:
 
 def _from_cache_or_hub(model: WanModel, arguments: dict[str, Any]) -> WanPipeline:
     if not model.is_local:
-        # A complete copy in the cache needs no network; the hub is asked only when there is none.
+        # A whole copy in the cache needs no network; the hub is asked only where there is none.
         try:
             return WanPipeline.from_pretrained(model.location, local_files_only=True, **arguments)
         except (OSError, ValueError):
-            pass
-    return WanPipeline.from_pretrained(model.location, **arguments)
-
-
-def _is_network_error(error: BaseException | None) -> bool:
-    while error is not None:
-        text = f"{type(error).__name__} {error}".lower()
-        if any(word in text for word in ("connect", "offline", "resolve", "timeout", "max retries", "internet")):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _not_here(model: WanModel, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
-        f"the weights of {model.location} are not on this machine and cannot be fetched ({reason}). "
-        "Connect to the network (`wantui models fetch` brings them), copy a diffusers directory here and give its path "
-        "as model_settings.model_id, or use the model that comes with wantui: model_id: nano"
-    )
+            fetch(model, arguments["revision"])
+    return WanPipeline.from_pretrained(model.location, local_files_only=True, **arguments)
 
 
 @torch.no_grad()

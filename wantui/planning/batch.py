@@ -126,6 +126,11 @@ def outline_batch(config: Config, template: str) -> Outline:
     if is_fast and not first.magnitudes:
         better = "" if model.boundary_ratio else f"; `wantui models calibrate` once for {model.name} loses less"
         warnings.append(f"model_settings.speed: fast goes by the first block of this model{better}")
+    if first.weights_id is None:
+        warnings.append(
+            f"the weights of {model.name} are not on this machine, and come when its first video is made; "
+            f"`wantui models fetch {model.name}` brings them before"
+        )
     warnings += _duplicate_warnings(variations)
     refusals = list(map(str, config.refusals))
     if settings.attention_analysis_settings.store_attention and not marked:
@@ -146,6 +151,10 @@ def outline_batch(config: Config, template: str) -> Outline:
         refusals.append("latent_analysis_settings.store_predicted_clean needs store_latents")
     if model_settings.cfg_scale_2 is not None and model.boundary_ratio is None:
         refusals.append(f"model_settings.cfg_scale_2 is for models with two transformers; {model.name} has one")
+    elif (model_settings.cfg_scale_2 or 0) > 1 >= model_settings.cfg_scale:
+        refusals.append(
+            "model_settings.cfg_scale_2 does nothing where cfg_scale is 1 or less, as there is no second pass then"
+        )
     return Outline(template, config, model, variations, first, tuple(warnings), tuple(refusals))
 
 
