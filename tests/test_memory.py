@@ -21,13 +21,13 @@ from wantui.config.settings import PlanName
 from wantui.engine import pipelines, warm
 from wantui.engine.pipelines import load_for, plan_for
 from wantui.engine.warm import WarmPipeline
-from wantui.generation import encoding, fused_attention, load, memory
+from wantui.generation import bench, encoding, fused_attention, load, memory
 from wantui.generation.bench import VAE_OF_2_2_5B
 from wantui.generation.decode import _decode_chunks, decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.encoding import Embeddings, prompts_of
 from wantui.generation.load import LoadError, load_pipeline
-from wantui.generation.memory import Placement, gpu_is_lost, launch_on, stream_blocks
+from wantui.generation.memory import Placement, gpu_is_lost, is_out_of_memory, launch_on, stream_blocks
 from wantui.generation.speed import fuse_blocks, is_fused
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
@@ -390,6 +390,15 @@ def test_what_kernels_need_and_is_not_here_is_told_before_anything_is_loaded(
     monkeypatch.setattr(load, "what_kernels_miss", lambda: "there is no C compiler")
     with pytest.raises(LoadError, match=r"there is no C compiler\. Install it, or choose model_settings.speed: plain"):
         load_pipeline(SMALL, None, "bfloat16", GPU, speed="exact")
+    with pytest.raises(LoadError, match="there is no C compiler"):
+        bench.measure(torch.device("cuda"), "exact", print)
+
+
+def test_what_is_computed_in_float32_needs_no_kernels(
+    tiny_models: dict[str, WanModel], as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "what_kernels_miss", lambda: "there is no C compiler")
+    assert is_fused(load_pipeline(tiny_models["wan2.1"], None, "float32", GPU, speed="exact").transformer)
 
 
 def test_kernels_that_cannot_be_built_are_told_with_what_they_need(
@@ -505,7 +514,7 @@ def test_an_encoder_that_does_not_fit_comes_layer_by_layer(kept: Path, monkeypat
     def encode(self: Embeddings, pipeline: WanPipeline, prompts: Any) -> None:
         tried.append("encode")
         if len(tried) == 1:
-            raise encoding.OutOfMemory("no room")
+            raise torch.OutOfMemoryError("no room")
         real(self, pipeline, prompts)
 
     monkeypatch.setattr(Embeddings, "_encode", encode)
@@ -552,6 +561,43 @@ def test_the_oldest_embeddings_go_first_and_never_those_that_are_needed(
     assert [store.path(prompt).exists() for prompt in ("new", "old", "needed")] == [True, False, True]
 
 
+def test_two_workers_may_keep_the_same_prompt_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    store, values, save = EmbeddingStore({}, tmp_path / "kept"), np.arange(4.0), np.save
+
+    def meanwhile(file: Any, array: Any, **options: Any) -> None:
+        monkeypatch.setattr(np, "save", save)
+        store.write("a", values)
+        save(file, array, **options)
+
+    monkeypatch.setattr(np, "save", meanwhile)
+    store.write("a", values)
+    assert np.array_equal(store.read("a"), values)  # type: ignore[arg-type]
+    assert list(store.directory.iterdir()) == [store.path("a")]
+
+
+def test_what_another_worker_has_encoded_meanwhile_is_not_encoded_again(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, other = (Embeddings(NANO, None, "float32", CPU) for _ in range(2))
+    check = encoding.check_text_encoder
+    encoded: list[str] = []
+
+    def meanwhile(pipeline: WanPipeline, device: torch.device) -> None:
+        check(pipeline, device)
+        monkeypatch.setattr(encoding, "check_text_encoder", check)
+        other.encode(["a"])
+        encode = pipeline.encode_prompt
+        pipeline.encode_prompt = lambda prompt, *rest, **options: (
+            encoded.append(prompt) or encode(prompt, *rest, **options)
+        )
+
+    monkeypatch.setattr(encoding, "check_text_encoder", meanwhile)
+    ours.encode(["a", "b"])
+    assert encoded == ["b"]
+
+
 def test_other_weights_or_another_device_have_other_embeddings(kept: Path) -> None:
     one = EmbeddingStore({"model": "a", "revision": "1"}).path("a circle")
     assert one != EmbeddingStore({"model": "a", "revision": "2"}).path("a circle")
@@ -575,10 +621,14 @@ def test_a_plan_for_gpus_is_refused_on_a_cpu(kept: Path) -> None:
         (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), True),
         (RuntimeError("shapes do not match"), False),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False),
+        (RuntimeError("CUDA error: out of memory"), False),  # as where memory is pinned
+        (RuntimeError("Triton Error [CUDA]: out of memory"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), False),
         (ValueError("CUDA error"), False),
     ],
 )
 def test_a_gpu_that_is_lost_is_told_from_a_video_that_failed(error: Any, lost: bool) -> None:
+    assert is_out_of_memory(error) == ("out of memory" in str(error) or "ALLOC_FAILED" in str(error))
     assert gpu_is_lost(error) == lost
     wrapped = ValueError("it cannot be loaded")
     wrapped.__cause__ = error

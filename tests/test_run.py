@@ -194,6 +194,7 @@ def test_a_video_that_is_interrupted_while_it_is_decoded_leaves_nothing_half_wri
     events = [json.loads(line) for line in result.out.splitlines()]
     assert [event["steps_done"] for event in events if event["event"] == "resumed video"] == [3]
     assert events[-1]["done"] == 2
+    assert [event["event"] for event in events].count("loading") == 2  # what was half moved is not used again
     assert not list(Path("outputs").rglob("*.partial"))
     assert not list(Path("outputs").rglob("*.checkpoint"))
 

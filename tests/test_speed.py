@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,28 @@ def test_what_a_cache_holds_is_freed_with_its_video(calibrated: bool) -> None:
         assert held[2] - held[0] < 10_000
     finally:
         gc.enable()
+
+
+def test_the_first_of_two_transformers_leaves_no_cache_to_the_second(tiny_models: dict[str, WanModel]) -> None:
+    model = tiny_models["a14b"]
+    pipeline = load_pipeline(model, None, "float32", CPU)
+    recipe = recipe_for(model, steps=6, speed="fast")
+    held: list[tuple[int, int]] = []
+    for _ in denoise(pipeline, recipe):
+        held.append(tuple(_held_by_cache(one) for one in (pipeline.transformer, pipeline.transformer_2)))
+    assert held[0][0] > 0 == held[0][1]
+    assert held[-1][0] == 0 < held[-1][1]
+
+
+def _held_by_cache(transformer: Any) -> int:
+    found = 0
+    for module in transformer.modules():
+        registry = getattr(module, "_diffusers_hook", None)
+        for hook in registry.hooks.values() if registry else ():
+            manager = getattr(hook, "state_manager", None)
+            for state in manager._state_cache.values() if manager else ():
+                found += sum(value.nbytes for value in vars(state).values() if isinstance(value, torch.Tensor))
+    return found
 
 
 def test_fast_is_refused_with_captures_unless_that_is_forced() -> None:

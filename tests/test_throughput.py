@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -214,6 +215,15 @@ def test_what_streaming_adds_is_told_from_the_work_of_the_same_blocks(monkeypatc
 def test_a_machine_without_a_gpu_is_not_measured(wantui: Wantui) -> None:
     result = wantui("bench", "--device", "cpu")
     assert (result.code, "bench measures a GPU" in result.err) == (3, True)
+
+
+def test_a_gpu_that_is_full_is_not_measured_and_that_is_said(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "resolve_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(bench, "check_kernels", lambda _: None)
+    monkeypatch.setattr(bench, "_measure", Mock(side_effect=torch.OutOfMemoryError("tried to allocate 2 GiB")))
+    result = wantui("bench")
+    assert result.code == 2
+    assert "cuda has too little memory free to be measured" in result.err
 
 
 def test_a_bench_says_what_it_found_and_what_cannot_be_told_from_it(

@@ -28,7 +28,7 @@ from wantui.engine.warm import WarmPipeline
 from wantui.errors import UserError
 from wantui.generation.load import NotLoaded
 from wantui.generation.make_video import Decoded, Handed, Resumed, StartedAgain, Stepped, begin_video
-from wantui.generation.memory import OutOfMemory, device_of, gpu_is_lost, memory_figures
+from wantui.generation.memory import device_of, gpu_is_lost, is_out_of_memory, memory_figures
 from wantui.generation.preview import PreviewTap
 from wantui.planning import Recipe
 from wantui.planning.memory import PLANS
@@ -159,12 +159,11 @@ class Worker:
                 self._give_up(claim, folder)
             else:  # it was meant for the video before
                 self.queue.release(claim, "interrupted")
-        except OutOfMemory as error:
-            did_not_fit = str(error)
+            self.warm.free()  # parts of it may be on their way to or from the GPU
         except NotLoaded as error:
             if gpu_is_lost(error):
                 raise
-            if isinstance(error.__cause__, OutOfMemory) and self.warm.next_plan(claim) is not None:
+            if is_out_of_memory(error.__cause__) and self.warm.next_plan(claim) is not None:
                 did_not_fit = str(error)
             else:
                 log.error("%s", error)
@@ -181,9 +180,11 @@ class Worker:
         except Exception as error:
             if gpu_is_lost(error):
                 raise
-            # Whatever it is, it is this video's, and the others may be well.
-            self.log.exception("%s failed", claim.title)
-            self._fail(claim, folder, f"{type(error).__name__}: {error}", log)
+            if is_out_of_memory(error):
+                did_not_fit = str(error)
+            else:  # whatever it is, it is this video's, and the others may be well
+                self.log.exception("%s failed", claim.title)
+                self._fail(claim, folder, f"{type(error).__name__}: {error}", log)
         if did_not_fit is not None:  # only now, when the error holds no tensors any more
             self._degrade(claim, folder, did_not_fit, log)
 

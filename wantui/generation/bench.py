@@ -10,7 +10,8 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
 from wantui.generation.attention_probe import quickest_attention
-from wantui.generation.memory import free_memory, launch_on, name_of, stream_blocks
+from wantui.generation.load import LoadError, check_kernels
+from wantui.generation.memory import free_memory, is_out_of_memory, launch_on, name_of, stream_blocks
 from wantui.generation.passes import Passes
 from wantui.generation.speed import fuse_blocks
 from wantui.generation.timing import median_and_launch, median_seconds
@@ -66,13 +67,30 @@ def random_vae(is_of_2_2_5b: bool, device: torch.device) -> AutoencoderKLWan:
     return AutoencoderKLWan(**(VAE_OF_2_2_5B if is_of_2_2_5b else {})).to(device).eval()
 
 
-@torch.no_grad()
 def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> Throughput:
     """The throughput of a GPU, or what stands for one in a test.
 
     Args:
         tell: is told of each attention kernel and block as it is measured.
+
+    Raises:
+        LoadError: fused blocks need what is not here, or there is too little memory.
     """
+    if device.type == "cuda" and speed != "plain":
+        check_kernels(speed)
+    try:
+        return _measure(device, speed, tell)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise LoadError(
+            f"{device} has too little memory free to be measured: end what else holds memory there (`wantui gpu` names "
+            "it), or wait until the workers have nothing to do and have ended"
+        ) from error
+
+
+@torch.no_grad()
+def _measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> Throughput:
     launch_on(device)
     attention = quickest_attention(device, tell)
     blocks = []

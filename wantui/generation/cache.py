@@ -7,6 +7,7 @@ Where a model's magnitudes are known, whole passes are left out while the error 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from diffusers import WanPipeline
 from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig
@@ -35,8 +36,14 @@ def caching(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[float]) -> I
         yield
     finally:
         for transformer in transformers:
-            transformer._reset_stateful_cache()  # what it holds lies in a cycle, and would be freed much later
+            forget(transformer)  # what it holds lies in a cycle, and would be freed much later
             transformer.disable_cache()
+
+
+def forget(transformer: Any) -> None:
+    """Free what the cache of a transformer holds that has done its part of a video."""
+    if transformer.is_cache_enabled:
+        transformer._reset_stateful_cache()
 
 
 def config_for(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConfig | MagCacheConfig:

@@ -15,7 +15,7 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.generation.attention import CrossAttention, StepMaps
-from wantui.generation.cache import caching
+from wantui.generation.cache import caching, forget
 from wantui.generation.memory import bring, device_of
 from wantui.generation.passes import Passes
 from wantui.generation.samplers import build_scheduler
@@ -202,6 +202,7 @@ def _advance(
     boundary = pipeline.config.boundary_ratio
     if boundary is not None and timestep < boundary * start.scheduler.config.num_train_timesteps:
         # Wan 2.2 A14B: a second transformer, with a guidance scale of its own, for the low noise levels.
+        forget(transformer)
         transformer = pipeline.transformer_2
         guidance_scale = recipe.guidance_scale if recipe.guidance_scale_2 is None else recipe.guidance_scale_2
     bring(pipeline, transformer)

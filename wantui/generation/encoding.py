@@ -1,6 +1,7 @@
 """All prompts of a batch through the text encoder before the rest is loaded, so that it need not stay in memory."""
 
 import platform
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.generation.load import LoadError, check_text_encoder, load_parts
-from wantui.generation.memory import OutOfMemory, free_memory
+from wantui.generation.memory import free_memory, is_out_of_memory
 from wantui.generation.words import TEXT_LENGTH
 from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import commit_in_cache
@@ -89,7 +90,9 @@ class Embeddings:
         try:
             pipeline.text_encoder.to(self.device)
             self._encode(pipeline, prompts)
-        except OutOfMemory:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return False
         return True
 
@@ -109,7 +112,10 @@ class Embeddings:
     @torch.no_grad()
     def _encode(self, pipeline: WanPipeline, prompts: Sequence[str]) -> None:
         check_text_encoder(pipeline, self.device)
-        for prompt in prompts:
+        # In any order: workers of several GPUs that begin together each find what others have encoded meanwhile.
+        for prompt in random.sample(prompts, len(prompts)):
+            if self.store.read(prompt) is not None:
+                continue
             embedding, _ = pipeline.encode_prompt(
                 prompt, None, False, max_sequence_length=TEXT_LENGTH, device=self.device
             )

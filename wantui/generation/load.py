@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from wantui.config.settings import DEVICE
 from wantui.errors import UserError
 from wantui.generation.attention_probe import check_kernel
-from wantui.generation.memory import bring, device_of, launch_on, place
+from wantui.generation.memory import bring, device_of, is_out_of_memory, launch_on, place
 from wantui.generation.narrow import narrow
 from wantui.generation.speed import is_fused, speed_up
 from wantui.generation.words import TEXT_LENGTH
@@ -124,10 +124,10 @@ def load_pipeline(
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
     """
     fuses = device.type == "cuda" and fuses_blocks(model, plan, speed, weights)
-    if dtype != "bfloat16":  # for which kernels are measured
+    if dtype != "bfloat16":  # for which kernels are measured, and wantui's own are
         attention = NATIVE
-    if fuses:
-        _check_kernels(speed, attention)
+    elif fuses:
+        check_kernels(speed, attention)
     if without := what_weights_miss(weights):
         raise LoadError(without)
     launch_on(device)
@@ -145,15 +145,18 @@ def load_pipeline(
             speed_up(pipeline, attention)
         place(pipeline, device, plan)
         self_check(pipeline)
-    except torch.OutOfMemoryError as error:
-        size = sum(
-            p.nbytes for part in pipeline.components.values() if isinstance(part, nn.Module) for p in part.parameters()
-        )
-        raise LoadError(
-            f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and {_free(device)}. "
-            "Choose a smaller model, or end what else holds memory there"
-        ) from error
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            size = sum(
+                p.nbytes
+                for part in pipeline.components.values()
+                if isinstance(part, nn.Module)
+                for p in part.parameters()
+            )
+            raise LoadError(
+                f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and {_free(device)}. "
+                "Choose a smaller model, or end what else holds memory there"
+            ) from error
         plain = ". Perhaps model_settings.speed: plain does" if fuses else ""
         raise LoadError(f"{model.location} was loaded and does not work on {device}: {error}{plain}") from error
     except NotLoaded:
@@ -171,8 +174,12 @@ def load_pipeline(
     return pipeline
 
 
-def _check_kernels(speed: Speed, attention: str) -> None:
-    """Before anything is loaded that could not be used."""
+def check_kernels(speed: Speed, attention: str = NATIVE) -> None:
+    """Before anything is loaded that could not be used.
+
+    Raises:
+        LoadError: what fused blocks need is not here.
+    """
     if missing := what_kernels_miss():
         raise LoadError(
             f"model_settings.speed: {speed} needs kernels that are built here, and {missing}. Install it, or choose "

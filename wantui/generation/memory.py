@@ -1,6 +1,7 @@
 """Parts of a pipeline on and off the GPU, as a memory plan says; what is left of its memory, and when it is lost."""
 
 import gc
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import nn
 from wantui.planning.memory import CONTEXT_BYTES, MemoryPlan
 
 OutOfMemory = torch.OutOfMemoryError
+SIGNS_OF_NO_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""In errors of what allocates beside torch: CUDA itself (pinned memory too), Triton and CUDA's libraries."""
 SIGNS_OF_LOSS = ("CUDA error", "Triton Error [CUDA]", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
 
 
@@ -102,14 +105,25 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether there was too little memory for what was tried, and the GPU is well."""
+    if isinstance(error, OutOfMemory):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and _has(said, SIGNS_OF_LOSS) and _has(said, SIGNS_OF_NO_MEMORY)
+
+
 def gpu_is_lost(error: BaseException | None) -> bool:
     """Whether nothing can be done on the GPU any more in this process, as after an illegal access to its memory."""
     while error is not None:
-        is_other = isinstance(error, RuntimeError) and not isinstance(error, OutOfMemory)
-        if is_other and any(word in str(error) for word in SIGNS_OF_LOSS):
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error) and _has(str(error), SIGNS_OF_LOSS):
             return True
         error = error.__cause__
     return False
+
+
+def _has(text: str, words: Sequence[str]) -> bool:
+    return any(word in text for word in words)
 
 
 def free_bytes(device: torch.device) -> int:

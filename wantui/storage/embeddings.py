@@ -4,14 +4,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from wantui.storage.atomic import partial_path
-
+PARTIAL = ".partial"
 KEPT_BYTES = 2 << 30
 """Of all files; the ones that were not used for longest go first."""
 
@@ -44,17 +45,24 @@ class EmbeddingStore:
 
     def write(self, prompt: str, embedding: NDArray[np.generic]) -> None:
         """Keep one."""
-        path = self.path(prompt)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = partial_path(path)
-        with partial.open("wb") as file:
-            np.save(file, embedding, allow_pickle=False)
-        partial.replace(path)
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Under a name of its own, as the workers of several GPUs may write the same prompt.
+        with NamedTemporaryFile(dir=self.directory, suffix=PARTIAL, delete=False) as file:
+            partial = Path(file.name)
+            try:
+                np.save(file, embedding, allow_pickle=False)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+        partial.replace(self.path(prompt))
 
     def tidy(self, needed: set[str]) -> None:
         """Remove the oldest files beyond `KEPT_BYTES`, but none of the prompts that are needed now."""
         kept = {self.path(prompt) for prompt in needed}
-        files = [(path, path.stat()) for path in self.directory.glob("*.npy")]
+        files = []
+        for path in (*self.directory.glob("*.npy"), *self.directory.glob(f"*{PARTIAL}")):
+            with suppress(FileNotFoundError):  # another worker tidies too
+                files.append((path, path.stat()))
         total = sum(stat.st_size for _, stat in files)
         for path, stat in sorted(files, key=lambda one: one[1].st_mtime):
             if total <= KEPT_BYTES:

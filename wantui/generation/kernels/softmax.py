@@ -60,7 +60,7 @@ def _kernel(
     COLUMNS: tl.constexpr,  # noqa: N803
     DIM: tl.constexpr,  # noqa: N803
 ):
-    rows = (tl.program_id(0) * ROWS_ + tl.arange(0, ROWS_))[:, None]
+    rows = (tl.program_id(0) * ROWS_ + tl.arange(0, ROWS_))[:, None].to(tl.int64)
     cols = tl.arange(0, COLUMNS)[None, :]
     along, down = tl.arange(0, DIM)[None, :], tl.arange(0, DIM)[:, None]
     summed = tl.zeros((ROWS_, COLUMNS), dtype=tl.float32)
