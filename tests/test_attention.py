@@ -23,6 +23,7 @@ from wantui.generation.speed import fuse_blocks
 from wantui.generation.words import WordNotRead, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
+from wantui.planning.estimate import disk_for
 from wantui.storage.attention import NoMaps, open_maps
 from wantui.storage.files import VideoFiles
 
@@ -154,6 +155,18 @@ def test_stored_maps_are_those_of_the_steps(
     assert maps.group["blocks"][:].all()
     assert maps.group.attrs["self_check"]["output_error"] < 1e-5
     assert maps.group.attrs["self_check"]["pads_taken_together"]
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_what_maps_take_on_the_disk_is_foretold(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, pieces: bool
+) -> None:
+    capture = AttentionCapture(pieces=pieces, unconditional=True, per_block=True, compress=False)
+    recipe = marked(tiny_models["wan2.1"], capture, negative_prompt="a star, and no star")
+    group = zarr.open_group(stored(tiny, recipe, tmp_path).attention, mode="r")
+    sizes = [one.nbytes for _, one in group.members(None) if isinstance(one, zarr.Array) and one.ndim == 6]
+    foretold = disk_for(recipe, tiny_models["wan2.1"]).attention
+    assert foretold >= sum(sizes) if pieces else foretold == sum(sizes)
 
 
 def test_blocks_heads_and_squares_average_to_the_plain_map(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:

@@ -88,6 +88,22 @@ def test_rerun_makes_the_same_clip_again(wantui: Wantui, small: list[str]) -> No
     assert wantui("rerun", clip, "-o", "again.mp4").code == 2
 
 
+def test_rerun_decodes_in_the_tiles_that_a_clip_was_decoded_in(wantui: Wantui, small: list[str]) -> None:
+    tiled = [*small, "--set", "memory_settings.plan=small tiles"]
+    for side, pixels in (("width", 192), ("height", 160)):
+        tiled += ["--set", f"video_settings.{side}={pixels}"]
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *tiled)).clip(0, 1)
+    recipe, made_with = read_tags(clip)
+    assert made_with["tile"] == 128
+    assert wantui("rerun", clip, "--device", "cpu").out == f"bit-identical: latents and frames of {clip}\n"
+    # Of a clip that says it was decoded as a whole, the tiles are what is found.
+    tags = {"wantui": recipe.to_json(), "wantui_made_with": json.dumps({**made_with, "tile": None})}
+    write_mp4(Path("whole.mp4"), list(read_frames(clip)), 8, 9, tags)
+    whole = wantui("rerun", "whole.mp4", "--device", "cpu")
+    assert whole.code == 1
+    assert "latents equal: True; frames equal: False" in whole.out
+
+
 def test_rerun_tells_a_clip_that_was_changed(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
     recipe, made_with = read_tags(folder.clip(0, 1))

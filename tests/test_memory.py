@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 from unittest.mock import Mock, patch
@@ -32,7 +33,7 @@ from wantui.generation.speed import fuse_blocks, is_fused
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import Magnitudes
-from wantui.planning import Recipe, installed, outline_batch
+from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe, installed, outline_batch
 from wantui.planning.arithmetic import block_parameters, full_precision_parameters, transformer_parameters
 from wantui.planning.memory import (
     PLAN_NAMES,
@@ -44,11 +45,13 @@ from wantui.planning.memory import (
     activation_bytes,
     block_bytes,
     choose_plan,
+    map_bytes,
     needs,
     next_plan,
     peak_bytes,
     plan_named,
     transformer_bytes,
+    working_bytes,
 )
 from wantui.planning.recipe import Weights
 from wantui.storage.embeddings import EmbeddingStore
@@ -633,6 +636,37 @@ def test_a_gpu_that_is_lost_is_told_from_a_video_that_failed(error: Any, lost: b
     wrapped = ValueError("it cannot be loaded")
     wrapped.__cause__ = error
     assert gpu_is_lost(wrapped) == lost
+
+
+def test_what_a_video_is_said_to_need_is_what_is_measured_of_it_without_its_encoder() -> None:
+    small = recipe_of(SMALL, width=480, height=480, frames=33)
+    chosen = choose_plan(SMALL, small, 16 * GB)
+    assert chosen.plan.name == "text encoder first"
+    assert chosen.peak is not None
+    assert chosen.working is not None
+    assert chosen.working < 0.8 * chosen.peak
+    assert chosen.working == peak_bytes(chosen.plan, replace(SMALL, text_encoder=0), small)
+    resident = choose_plan(SMALL, small, 80 * GB)
+    assert resident.working == resident.peak
+
+
+@pytest.mark.parametrize("per_head", [False, True])
+@pytest.mark.parametrize("unconditional", [False, True])
+def test_maps_of_every_block_are_counted(nano: WanPipeline, per_head: bool, unconditional: bool) -> None:
+    alone = recipe_for(NANO, steps=2, width=128, height=128, frames=17)
+    marks = (PromptMark(text="circle", start=12, end=18),)
+    capture = Capture(attention=AttentionCapture(per_block=True, per_head=per_head, unconditional=unconditional))
+    shown = alone.model_copy(update={"prompt": "a large red circle", "marks": marks, "capture": capture})
+    found = []
+    for recipe in (alone, shown):
+        steps = denoise(nano, recipe)
+        next(steps)  # which checks the maps of some places, in float64
+        with LiveBytes() as live:
+            next(steps)
+        found.append(live.most)
+    assert found[1] - found[0] == pytest.approx(map_bytes(NANO, shown), rel=0.01)
+    needed = [working_bytes(plan_named("one part at a time"), LARGE, recipe) or 0 for recipe in (alone, shown)]
+    assert needed[1] - needed[0] == map_bytes(LARGE, shown)
 
 
 @pytest.mark.parametrize("magnitudes", [(), ((1.0, 0.0), (0.0, -1.0))])

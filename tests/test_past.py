@@ -35,6 +35,15 @@ def test_time_is_that_of_the_steps_of_like_videos_and_their_decoding() -> None:
     assert "3 made here" in found.basis
 
 
+def test_what_was_decoded_as_a_whole_foretells_what_tiles_take() -> None:
+    large = RECIPE.model_copy(update={"width": 832, "height": 480})
+    known, tiled = past({}, recipe=large), plan_named("tiled decode")
+    found = estimate_seconds(large, "cpu", known, plan=tiled)
+    assert found.value == pytest.approx(20 * 0.1 + 0.5 * 1.2 * 1088 * 608 / (832 * 480))
+    back = estimate_seconds(large, "cpu", past({"memory_plan": tiled.name}, recipe=large), plan=RESIDENT)
+    assert back.value == pytest.approx(20 * 0.1 + 0.5 / (1.2 * 1088 * 608 / (832 * 480)))
+
+
 def test_more_steps_take_longer_and_heun_evaluates_nearly_twice() -> None:
     more = RECIPE.model_copy(update={"steps": 40, "sampler": "heun"})
     assert estimate_seconds(more, "cpu", past({})).value == pytest.approx((2 * 40 - 1) * 0.1 + 0.5)

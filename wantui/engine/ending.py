@@ -59,8 +59,8 @@ def enter(entry: VideoEntry, folder: BatchFolder, ending: Ending, made: MadeVide
     entry.memory_plan = ending.chosen.plan.name
     if ending.foretold is not None:
         entry.predicted["seconds"] = round(ending.foretold, 3)
-    if ending.chosen.peak is not None:
-        entry.predicted["peak_memory"] = ending.chosen.peak
+    if ending.chosen.working is not None:
+        entry.predicted["peak_memory"] = ending.chosen.working
     entry.bytes = sum(_size(path) for path in paths.values())
     entry.latents_sha256 = made.latents_sha256
 

@@ -13,7 +13,7 @@ from wantui.generation.preview import LatentToRgb, fit_latents_to_rgb
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint, fingerprint_of_file
 from wantui.planning import Recipe
-from wantui.planning.memory import PLANS, RESIDENT, ChosenPlan, MemoryPlan, choose_plan, plan_named
+from wantui.planning.memory import PLANS, ChosenPlan, MemoryPlan, choose_plan, plan_named
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
@@ -34,12 +34,15 @@ class Loaded:
     """For previews."""
 
 
-def plan_for(recipe: Recipe, device: str, rung: int = 0, asked: str = "auto") -> ChosenPlan:
+def plan_for(
+    recipe: Recipe, device: str, rung: int = 0, asked: str = "auto", among: Sequence[MemoryPlan] = PLANS
+) -> ChosenPlan:
     """The memory plan for a recipe: what was asked for, or the first that fits into what is free now.
 
     Args:
         rung: place in `PLANS` of the plan that comes after one that did not fit, from which on plans are tried.
         asked: the name of a plan, or auto.
+        among: plans that serve, where no other one is asked for.
     """
     model, where = find_model(recipe.model), resolve_device(device)
     forced = None if asked == "auto" else plan_named(asked)
@@ -48,11 +51,12 @@ def plan_for(recipe: Recipe, device: str, rung: int = 0, asked: str = "auto") ->
             raise LoadError(f"memory_settings.plan: {forced.name!r} is for GPUs, and {where} is none")
         if rung:
             return ChosenPlan(PLANS[rung], None, TRIED)
-        return ChosenPlan(forced or RESIDENT, None, "asked for" if forced else "no GPU is used", is_forced=bool(forced))
+        first = next(plan for plan in among if plan.transformer == "resident")
+        return ChosenPlan(forced or first, None, "asked for" if forced else "no GPU is used", is_forced=bool(forced))
     if rung:
-        chosen = choose_plan(model, recipe, free_bytes(where), first=rung)
+        chosen = choose_plan(model, recipe, free_bytes(where), among=PLANS[rung:])
         return replace(chosen, reason=f"{TRIED}, and {chosen.reason}")
-    return choose_plan(model, recipe, free_bytes(where), forced)
+    return choose_plan(model, recipe, free_bytes(where), forced, among)
 
 
 def load_for(recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Recipe] = ()) -> Loaded:

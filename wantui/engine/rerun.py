@@ -10,10 +10,11 @@ import numpy as np
 from wantui.engine.pipelines import load_for, plan_for
 from wantui.generation.denoise import Step
 from wantui.generation.make_video import MadeVideo, Stepped, make_video
-from wantui.generation.versions import made_with
+from wantui.generation.versions import clip_made_with
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint, fingerprint_of_file
 from wantui.planning import Capture, Recipe
+from wantui.planning.memory import PLANS, MemoryPlan
 from wantui.storage.files import VideoFiles
 from wantui.storage.mp4 import read_frames
 
@@ -37,9 +38,9 @@ class Comparison:
 
 def remake(clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, device: str) -> Iterator[Step | Comparison]:
     """Make a recipe's video as `target`; yields the steps, and at last the comparison with `clip`."""
-    loaded = load_for(recipe, device, plan_for(recipe, device).plan)
+    loaded = load_for(recipe, device, _plan(recipe, device, then))
     pipeline = loaded.pipeline
-    now = made_with(pipeline, recipe)
+    now = clip_made_with(pipeline, recipe)
     files = VideoFiles(target, target.with_suffix(".jpg"))
     latents_sha256 = None
     # Captures do not change a video, and are not asked for here.
@@ -59,6 +60,15 @@ def remake(clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, devic
     known = then.get("latents_sha256")
     equal, difference = compare_clips(clip, target)
     yield Comparison(None if known is None else known == latents_sha256, equal, difference, changed)
+
+
+def _plan(recipe: Recipe, device: str, then: dict[str, Any]) -> MemoryPlan:
+    """One that decodes as it was done then, where there is room for that; else the comparison tells of it."""
+    if "tile" in then:
+        alike = [plan for plan in PLANS if plan.tile_for(recipe.width, recipe.height) == then["tile"]]
+        if alike and (chosen := plan_for(recipe, device, among=alike)).fits:
+            return chosen.plan
+    return plan_for(recipe, device).plan
 
 
 def compare_clips(one: Path, other: Path) -> tuple[bool, int]:

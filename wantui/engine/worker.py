@@ -222,8 +222,8 @@ class Worker:
                         if preview.is_new:
                             figures["preview"] = str(files.preview)
                         figures |= memory_figures(device_of(pipeline))
-                        if self.warm.chosen.peak is not None:
-                            figures["foretold"] = self.warm.chosen.peak
+                        if self.warm.chosen.working is not None:
+                            figures["foretold"] = self.warm.chosen.working
                         wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma, **figures)
                         self._heed(wish, f"after step {step.index + 1} of {step.count}")
                         if self.ending is not None and self.ending.files_done.done():

@@ -27,9 +27,10 @@ from wantui.generation.fused_attention import FusedTextAttention
 from wantui.generation.memory import device_of
 from wantui.generation.observed import ObservedProcessor, observed_by
 from wantui.generation.text_softmax import mean_over_heads, softmax_rows
-from wantui.generation.words import TEXT_LENGTH, TokenizedPrompt, marks_in, tokenize
+from wantui.generation.words import TEXT_LENGTH, TokenizedPrompt, tokenize
 from wantui.planning import AttentionCapture, Recipe
 from wantui.planning.estimate import attention_steps
+from wantui.planning.recipe import MASSES
 
 CHECKED_ROWS = 256
 """Places of the video, evenly spaced, at which each block is checked once for a video."""
@@ -37,7 +38,6 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
 """Largest relative error of the recomputed attention output against the kernel's, by the model's dtype."""
 MAP_TOLERANCE = 1e-4
 """Largest relative error of what is stored against a softmax in float64."""
-MASSES = ("prompt_mass", "end_mass", "pad_mass")
 """Of all words of the prompt, of the end token and of the pads; they sum to 1."""
 
 
@@ -95,8 +95,7 @@ class CrossAttention:
         cond = tokenize(pipeline.tokenizer, recipe.prompt, recipe.marks)
         self.prompts = {"cond": cond}
         if self.capture is not None and self.capture.unconditional and recipe.guidance_scale > 1:
-            marks = marks_in(recipe.negative_prompt, tuple(mark.text for mark in recipe.marks))
-            self.prompts["uncond"] = tokenize(pipeline.tokenizer, recipe.negative_prompt, marks)
+            self.prompts["uncond"] = tokenize(pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks)
         self.weights: dict[int, float] = {}
         if recipe.weighting == "attention":
             for word in cond.words:

@@ -24,7 +24,7 @@ from wantui.generation.checkpoint import CheckpointRefused, CheckpointTap, read_
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import Checkpoint, Start, Step, denoise, prepare
 from wantui.generation.memory import bring, device_of
-from wantui.generation.versions import made_with
+from wantui.generation.versions import clip_made_with
 from wantui.planning import Recipe
 from wantui.storage.background import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
@@ -158,7 +158,7 @@ def begin_video(
             "title": recipe.prompt,
             "comment": f"{recipe.model}, seed {recipe.seed}, {recipe.steps} steps of {recipe.sampler}, wantui",
             "wantui": recipe.to_json(),
-            "wantui_made_with": json.dumps({**made_with(pipeline, recipe), "latents_sha256": digest}),
+            "wantui_made_with": json.dumps({**clip_made_with(pipeline, recipe), "latents_sha256": digest}),
         }
         clip = stack.enter_context(ClipWriter(files.clip, recipe.fps, recipe.frames, tags))
         pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decode_frames(pipeline, latents))

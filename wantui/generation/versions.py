@@ -1,4 +1,4 @@
-"""With what a video was made: whatever beside the recipe can change its bits."""
+"""With what a video was made: whatever beside the recipe can change the bits of its latents, or of its clip."""
 
 import platform
 from importlib.metadata import version
@@ -23,7 +23,7 @@ LIBRARIES = {"int8": ("torchao",), "gguf": ("gguf",)}
 
 def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     """Versions, device and number of threads, the commit of a hub model, which a recipe may only name by branch, and
-    whether its blocks are those of diffusers, or fused."""
+    whether its blocks are those of diffusers, or fused: what decides the latents."""
     model = find_model(recipe.model)
     device = device_of(pipeline)
     on_gpu = device.type == "cuda"
@@ -43,3 +43,12 @@ def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
         **blocks,
         **{name: version(name) for name in LIBRARIES.get(recipe.weights, ())},
     }
+
+
+def clip_made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
+    """As `made_with`, and the side of the tiles that the latents are decoded in; None where they are as a whole."""
+    vae = pipeline.vae
+    tile = vae.tile_sample_min_height if vae.use_tiling else None
+    if tile is not None and max(recipe.width, recipe.height) <= tile:
+        tile = None
+    return {**made_with(pipeline, recipe), "tile": tile}

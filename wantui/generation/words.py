@@ -82,15 +82,6 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
     return TokenizedPrompt(tuple(words), len(encoded["input_ids"]))
 
 
-def marks_in(text: str, words: tuple[str, ...]) -> tuple[PromptMark, ...]:
-    """Where these words stand in another text, as whole words; for the maps of a negative prompt."""
-    found = []
-    for word in dict.fromkeys(words):
-        for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text):
-            found.append(PromptMark(text=word, start=match.start(), end=match.end()))
-    return tuple(sorted(found, key=lambda mark: mark.start))
-
-
 def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, weighting: str) -> Tensor:
     """Weights on the text encoder's output [1, 512, channels], as the older system named them.
 

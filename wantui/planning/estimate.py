@@ -1,4 +1,5 @@
-"""What a batch will need on disk. Captures are exact sums; videos are a rule of thumb, and say so."""
+"""What a batch will need on disk. Captures are exact sums, but for pieces of words, of which there are at most so
+many; videos are a rule of thumb, and say so."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ BYTES_PER_PIXEL = 0.1
 """H.264 at crf 18, a rule of thumb: plain scenes take a tenth of this, very noisy ones several times as much."""
 PROJECTED = 4096
 """Dimensions of the projection of each state; smaller states are kept as they are."""
-MASSES = 3
 ITEM_SIZES = {"float32": 4, "float16": 2}
 
 
@@ -85,10 +85,11 @@ def _attention(recipe: Recipe, model: WanModel, n: int, shape: tuple[int, ...]) 
     steps = len(attention_steps(model_evaluations(recipe.sampler, recipe.steps), capture.interval))
     _, frames, height, width = shape
     places = math.prod((frames, *(-(-side // model.patch // capture.downsample) for side in (height, width))))
-    maps, words = len(recipe.marks) + MASSES, f"{len(recipe.marks)} words and {MASSES} masses"
-    if capture.unconditional and recipe.guidance_scale > 1:
-        maps, words = maps + MASSES, f"{words}, the masses twice"
+    words, masses, pieces = recipe.stored_maps
+    maps, said = words + masses + pieces, f"{words} words and {masses} masses"
+    if pieces:  # how the tokenizer cuts a word is not known here
+        said = f"{words} words, {masses} masses and at most {pieces} pieces"
     each = (model.blocks if capture.per_block else 1) * (model.heads if capture.per_head else 1)
     size = n * steps * maps * each * places * ITEM_SIZES[capture.dtype]
-    basis = f"{n} videos x {steps} steps x {words} x {each * places:,} places x {ITEM_SIZES[capture.dtype]} bytes"
+    basis = f"{n} videos x {steps} steps x {said} x {each * places:,} places x {ITEM_SIZES[capture.dtype]} bytes"
     return size, basis + (", before compression" if capture.compress else "")

@@ -5,6 +5,7 @@ through the transformer, of decoding, and of encoding the prompt. The sizes of t
 code, those of the VAE and the text encoder were measured; `tests/benchmarks/gpu.py` shows how far they are off.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -36,6 +37,10 @@ class MemoryPlan:
     Only the first is of any use on a CPU."""
     tile: int | None = None
     """Side in pixels of the tiles that are decoded one after the other."""
+
+    def tile_for(self, width: int, height: int) -> int | None:
+        """The same, and None where one tile holds all of a frame."""
+        return None if self.tile is None or max(width, height) <= self.tile else self.tile
 
 
 SMALL_TILE, TILE = 128, 256
@@ -79,6 +84,8 @@ CONTEXT_BYTES = 600_000_000
 """Of CUDA and its libraries in a process, beside what torch allocates."""
 WIDENING = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
 """What it takes to widen the largest weight, over what it takes when it is wide; of GGUF's kinds Q5_0 takes most."""
+TEXT_COLUMNS = 64
+"""Text positions of which maps are computed, for a text of usual length; all pads are one."""
 SLACK = 1.04
 """Memory that the allocator holds and cannot use, over what is allocated."""
 
@@ -155,31 +162,47 @@ def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) ->
     return block + rotary + modulation + widened + held
 
 
+def map_bytes(model: WanModel, recipe: Recipe) -> int:
+    """Attention maps that are held on the GPU until the passes of a step are done."""
+    capture = recipe.capture.attention
+    if capture is None:
+        return 0
+    each = 4 * tokens_of(model, recipe.width, recipe.height, recipe.frames) * (model.heads if capture.per_head else 1)
+    if capture.per_block:
+        return each * sum(recipe.stored_maps) * model.blocks
+    return each * TEXT_COLUMNS  # the sum over blocks, of every text position
+
+
 def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
-    """What decoding needs beside the VAE's weights."""
+    """What decoding needs beside the VAE's weights.
+
+    Args:
+        tile: as of `MemoryPlan.tile_for`.
+    """
     pixels = recipe.width * recipe.height
-    if tile is None or (recipe.width <= tile and recipe.height <= tile):
+    if tile is None:
         return int(model.decode_bytes * pixels)
     video = 3 * 4 * pixels * recipe.frames
     return int(max(4.75 * video, model.decode_bytes * tile * tile + 1.35 * video))
 
 
-def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encoder: bool = False) -> int | None:
-    """Bytes that torch has allocated on the GPU at most; None where the model's parts are not known.
+def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
+    """Bytes that torch has allocated on the GPU at most while a video is made; None where the parts are not known.
 
-    Args:
-        streams_encoder: the text encoder comes layer by layer, because it does not fit.
+    Prompts were encoded before, where the plan encodes them first.
     """
     if model.text_encoder is None or model.vae is None:
         return None
     item = 4 if recipe.dtype == "float32" else 2
     one, count = transformer_bytes(model, recipe), 1 if model.boundary_ratio is None else 2
     transformers = one * count
-    encoder, vae = item * model.text_encoder, 4 * model.vae
+    vae = 4 * model.vae
     latents = 4 * prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
     beside = LATENTS_HELD * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE
     computing = activation_bytes(model, recipe, fuses_blocks(model, plan, recipe.speed, recipe.weights))
-    decoding, block = decode_bytes(model, recipe, plan.tile), block_bytes(model, recipe)
+    computing += map_bytes(model, recipe)
+    decoding = decode_bytes(model, recipe, plan.tile_for(recipe.width, recipe.height))
+    block = block_bytes(model, recipe)
     match plan.transformer:
         case "resident":
             working = max(transformers + vae + computing, transformers + vae + decoding)
@@ -191,9 +214,19 @@ def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encode
             working = rest + max(2 * block + computing, left + vae + decoding)
         case "sequential":
             working = max(2 * model.dim * model.feed_forward * item + computing, vae + decoding)
-    working += beside
-    if not plan.encodes_first:
-        return working + encoder
+    return working + beside + (0 if plan.encodes_first else item * model.text_encoder)
+
+
+def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encoder: bool = False) -> int | None:
+    """As `working_bytes`, with what encoding the prompts takes.
+
+    Args:
+        streams_encoder: the text encoder comes layer by layer, because it does not fit.
+    """
+    working = working_bytes(plan, model, recipe)
+    if working is None or model.text_encoder is None or not plan.encodes_first:
+        return working
+    encoder = (4 if recipe.dtype == "float32" else 2) * model.text_encoder
     encoding = encoder + ENCODING * model.text_encoder // 5_680_910_336
     if streams_encoder:
         encoding = min(encoding, STREAMED_ENCODER)
@@ -201,9 +234,9 @@ def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encode
 
 
 def _peak(plan: MemoryPlan, model: WanModel, recipe: Recipe, free: int) -> int | None:
-    encoder = peak_bytes(plan, model, recipe)
-    fits = encoder is not None and int(encoder * SLACK) + CONTEXT_BYTES <= free
-    return encoder if fits else peak_bytes(plan, model, recipe, streams_encoder=True)
+    whole = peak_bytes(plan, model, recipe)
+    fits = whole is not None and int(whole * SLACK) + CONTEXT_BYTES <= free
+    return whole if fits else peak_bytes(plan, model, recipe, streams_encoder=True)
 
 
 def _words(size: int | None) -> str:
@@ -226,36 +259,47 @@ class ChosenPlan:
     fits: bool = True
     is_forced: bool = False
     """No other is tried where it does not fit."""
+    working: int | None = None
+    """Of the peak, what it takes to make a video whose prompts are encoded; what is measured of each."""
 
 
 def choose_plan(
-    model: WanModel, recipe: Recipe, free: int, forced: MemoryPlan | None = None, first: int = 0
+    model: WanModel,
+    recipe: Recipe,
+    free: int,
+    forced: MemoryPlan | None = None,
+    among: Sequence[MemoryPlan] = PLANS,
 ) -> ChosenPlan:
     """The first plan that fits into what is free on a GPU, or the one that was asked for.
 
     Args:
         free: bytes, before the process that will make the videos has taken any.
-        first: place in `PLANS` of the first that is to be tried.
+        among: what is tried, in this order.
     """
+
+    def chosen(plan: MemoryPlan, reason: str, fits: bool = True) -> ChosenPlan:
+        peak, working = _peak(plan, model, recipe, free), working_bytes(plan, model, recipe)
+        return ChosenPlan(plan, peak, reason, fits, forced is not None, working)
+
     if forced is not None:
         needed = needs(forced, model, recipe)
         fits = needed is None or needed <= free
         reason = "asked for" if fits else f"asked for; it needs {_words(needed)} and {_words(free)} are free"
-        return ChosenPlan(forced, _peak(forced, model, recipe, free), reason, fits, is_forced=True)
-    known = [(plan, needs(plan, model, recipe)) for plan in PLANS[first:]]
+        return chosen(forced, reason, fits)
+    known = [(plan, needs(plan, model, recipe)) for plan in among]
     larger = ""
     for plan, needed in known:
         if needed is None:
-            return ChosenPlan(plan, None, "the sizes of the model's parts are not known before it is here")
+            return chosen(plan, "the sizes of the model's parts are not known before it is here")
         if needed <= free:
             why = f"{_words(free)} are free"
             if larger:
                 why = f"{larger}, and {why}"
-            return ChosenPlan(plan, _peak(plan, model, recipe, free), why)
+            return chosen(plan, why)
         larger = larger or f"{plan.name} needs {_words(needed)}"
     plan, needed = min(known, key=lambda one: one[1] or 0)
     reason = f"none fits: the least that is needed are {_words(needed)}, and {_words(free)} are free"
-    return ChosenPlan(plan, _peak(plan, model, recipe, free), reason, False)
+    return chosen(plan, reason, False)
 
 
 def next_plan(

@@ -19,7 +19,7 @@ from wantui.planning.caching import computed_share, computed_steps
 from wantui.planning.estimate import model_evaluations
 from wantui.planning.memory import PLAN_NAMES, RESIDENT, MemoryPlan, plan_named
 from wantui.planning.recipe import Recipe
-from wantui.planning.throughput import Throughput
+from wantui.planning.throughput import Throughput, decoded_pixels
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def estimate_seconds(
     if not alike:
         if throughput is not None and device == "cuda":
             return _by_throughput(recipe, throughput, plan or RESIDENT)
-        return _scaled(recipe, here)
+        return _scaled(recipe, here, plan)
     step = median(map(_whole_step, alike)) * computed_share(recipe)
-    decode = median(video.decode_seconds for video in alike)
+    decode = _decode_seconds(recipe, plan, alike)
     basis = f"{len(alike)} made here: {step:.2g} s a step{_left_out(recipe)}, {decode:.2g} s to decode"
     return Figure(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
 
@@ -134,7 +134,17 @@ def _by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> 
     return Figure(throughput.video_seconds(model, recipe, plan), basis)
 
 
-def _scaled(recipe: Recipe, past: Sequence[PastVideo]) -> Figure:
+def _decode_seconds(recipe: Recipe, plan: MemoryPlan | None, made: Sequence[PastVideo]) -> float:
+    """By the pixels of what was decoded, and of what will be: tiles overlap."""
+    scaled = []
+    for video in made:
+        then = _plan(video.memory_plan)
+        ratio = decoded_pixels(recipe, plan or then) / decoded_pixels(video.recipe, then)
+        scaled.append(video.decode_seconds * ratio)
+    return median(scaled)
+
+
+def _scaled(recipe: Recipe, past: Sequence[PastVideo], plan: MemoryPlan | None) -> Figure:
     """By arithmetic, from the videos of the same model whose size is nearest in what it computes."""
     nothing = Figure(None, "not known before a first video of this model was made here, or `wantui bench` was run")
     kin = [video for video in past if _kind(video.recipe) == _kind(recipe)]
@@ -149,19 +159,14 @@ def _scaled(recipe: Recipe, past: Sequence[PastVideo]) -> Figure:
     nearest = min(ratios, key=lambda one: abs(math.log(ratios[one])))
     near, ratio = [video for video in kin if _work(video.recipe) == nearest], ratios[nearest]
     old = near[0].recipe
-    pixels = _pixels(recipe) / _pixels(old)
     step = ratio * median(map(_whole_step, near)) * computed_share(recipe)
-    decode = pixels * median(video.decode_seconds for video in near)
+    decode = _decode_seconds(recipe, plan, near)
     size = f"{old.width}x{old.height}, {old.frames} frames"
     basis = (
         f"{step:.2g} s a step{_left_out(recipe)}, scaled by arithmetic ({ratio:.2g} times the work) "
         f"from {len(near)} of {size} made here"
     )
     return Figure(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
-
-
-def _pixels(recipe: Recipe) -> int:
-    return recipe.width * recipe.height * recipe.frames
 
 
 def measured_peak(recipe: Recipe, plan: str, past: Sequence[PastVideo]) -> Figure:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import PurePath
 from typing import Literal
 
@@ -11,6 +12,8 @@ from wantui.config.settings import SamplerName
 from wantui.models.magnitudes import Magnitudes
 
 RECIPE_FORMAT = 1
+MASSES = ("prompt_mass", "end_mass", "pad_mass")
+"""Maps that are stored beside those of words: attention to the prompt, its end token, and all pads."""
 Speed = Literal["plain", "exact", "fast"]
 Weights = Literal["full", "float8", "int8", "gguf"]
 Weighting = Literal["attention", "multiply", "interpolation"]
@@ -119,6 +122,26 @@ class Recipe(_Frozen):
         elif self.weights != "full":
             found.append(f"weights in {self.weights}")
         return ", ".join(found)
+
+    @property
+    def negative_marks(self) -> tuple[PromptMark, ...]:
+        """Where the marked words stand in the negative prompt, as whole words."""
+        found = []
+        for word in dict.fromkeys(mark.text for mark in self.marks):
+            for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", self.negative_prompt):
+                found.append(PromptMark(text=word, start=match.start(), end=match.end()))
+        return tuple(sorted(found, key=lambda mark: mark.start))
+
+    @property
+    def stored_maps(self) -> tuple[int, int, int]:
+        """Of both prompts where both are asked for: words, masses, and at most how many pieces of words."""
+        capture = self.capture.attention
+        if capture is None:
+            return 0, 0, 0
+        both = capture.unconditional and self.guidance_scale > 1
+        marks = self.marks + (self.negative_marks if both else ())
+        pieces = sum(len(mark.text) for mark in marks) if capture.pieces else 0
+        return len(marks), len(MASSES) * (1 + both), pieces
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""

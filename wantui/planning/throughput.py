@@ -92,16 +92,19 @@ class Throughput:
 
     def decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Of the whole video; tiles overlap."""
-        pixels = decoded_length(recipe.width, plan.tile) * decoded_length(recipe.height, plan.tile)
-        value = self.decoded_value * model.decode_time
-        if plan.tile is not None and max(recipe.width, recipe.height) > plan.tile:
-            value *= TILED_VALUE
-        return value * pixels * recipe.frames
+        return self.decoded_value * model.decode_time * decoded_pixels(recipe, plan)
 
     def video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Of denoising and decoding, the model being loaded."""
         steps = model_evaluations(recipe.sampler, recipe.steps)
         return steps * self.step_seconds(model, recipe, plan) + self.decode_seconds(model, recipe, plan)
+
+
+def decoded_pixels(recipe: Recipe, plan: MemoryPlan) -> float:
+    """Of all frames, in the time that one of a frame takes that is decoded as a whole."""
+    tile = plan.tile_for(recipe.width, recipe.height)
+    pixels = decoded_length(recipe.width, tile) * decoded_length(recipe.height, tile)
+    return pixels * recipe.frames * (1.0 if tile is None else TILED_VALUE)
 
 
 def decoded_length(side: int, tile: int | None) -> int:
