@@ -38,7 +38,7 @@ class CheckpointTap:
     def __init__(
         self, pipeline: WanPipeline, recipe: Recipe, path: Path, captured: Mapping[str, Callable[[], tuple[int, ...]]]
     ) -> None:
-        self.recipe, self.path, self.captured = recipe, path, captured
+        self.path, self.captured = path, captured
         self.identity = identity(pipeline, recipe)
         self.fresh = vars(new_scheduler(recipe, device_of(pipeline)))
         self.scheduler: Any = None

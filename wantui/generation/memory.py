@@ -24,7 +24,7 @@ class Placement:
     """
 
     def __init__(self, pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) -> None:
-        self.device, self.plan = device, plan
+        self.device = device
         self.transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
         self.moving: list[nn.Module] = []
         """Parts of which one at a time is on the GPU."""

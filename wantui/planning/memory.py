@@ -29,7 +29,6 @@ class MemoryPlan:
     """One way to need less memory on a GPU."""
 
     name: str
-    means: str
     encodes_first: bool = False
     """All prompts of a batch are encoded before anything else is loaded, and the text encoder is freed."""
     transformer: Literal["resident", "parked", "streamed", "sequential"] = "resident"
@@ -44,29 +43,17 @@ class MemoryPlan:
 
 
 SMALL_TILE, TILE = 128, 256
-RESIDENT = MemoryPlan("everything resident", "all parts stay on the GPU")
+RESIDENT = MemoryPlan("everything resident")
 PLANS = (
     RESIDENT,
-    MemoryPlan("text encoder first", "all prompts are encoded first, then the encoder is freed", True),
-    MemoryPlan("one part at a time", "the transformer leaves the GPU while the VAE decodes", True, "parked"),
-    MemoryPlan("streamed blocks", "the transformer's blocks come from the machine's memory", True, "streamed"),
-    MemoryPlan(
-        "tiled decode", "prompts first; decoded in tiles, which changes pixels where they meet", True, tile=TILE
-    ),
-    MemoryPlan(
-        "one part at a time, tiled decode", "both; the tiles change pixels where they meet", True, "parked", TILE
-    ),
-    MemoryPlan(
-        "streamed blocks, tiled decode", "both; the tiles change pixels where they meet", True, "streamed", TILE
-    ),
-    MemoryPlan(
-        "sequential offload, small tiles",
-        "layer by layer from the machine's memory: the least memory, and slow",
-        True,
-        "sequential",
-        SMALL_TILE,
-    ),
-    MemoryPlan("small tiles", "prompts first; decoded in small tiles", True, tile=SMALL_TILE),
+    MemoryPlan("text encoder first", True),
+    MemoryPlan("one part at a time", True, "parked"),
+    MemoryPlan("streamed blocks", True, "streamed"),
+    MemoryPlan("tiled decode", True, tile=TILE),
+    MemoryPlan("one part at a time, tiled decode", True, "parked", TILE),
+    MemoryPlan("streamed blocks, tiled decode", True, "streamed", TILE),
+    MemoryPlan("sequential offload, small tiles", True, "sequential", SMALL_TILE),
+    MemoryPlan("small tiles", True, tile=SMALL_TILE),
 )
 """From the best to the last resort: those that change no pixel first, faster before slower."""
 PLAN_NAMES = tuple(plan.name for plan in PLANS)
