@@ -27,8 +27,9 @@ from wantui.generation.fused_attention import FusedTextAttention
 from wantui.generation.memory import device_of
 from wantui.generation.observed import ObservedProcessor, observed_by
 from wantui.generation.text_softmax import mean_over_heads, softmax_rows
-from wantui.generation.words import TEXT_LENGTH, TokenizedPrompt, tokenize
+from wantui.generation.words import TokenizedPrompt, tokenize
 from wantui.planning import AttentionCapture, Recipe
+from wantui.planning.arithmetic import TEXT_LENGTH
 from wantui.planning.estimate import attention_steps
 from wantui.planning.recipe import MASSES
 

@@ -20,8 +20,9 @@ from wantui.generation.memory import bring, device_of
 from wantui.generation.passes import Passes
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.speed import is_fused
-from wantui.generation.words import TEXT_LENGTH, tokenize, weigh_embeddings
+from wantui.generation.words import tokenize, weigh_embeddings
 from wantui.planning import Recipe
+from wantui.planning.arithmetic import TEXT_LENGTH
 
 
 class NotFinite(RuntimeError):

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from wantui.generation.load import LoadError, check_text_encoder, load_parts
 from wantui.generation.memory import free_memory, is_out_of_memory
-from wantui.generation.words import TEXT_LENGTH
 from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import commit_in_cache
 from wantui.planning import Recipe
+from wantui.planning.arithmetic import TEXT_LENGTH
 from wantui.planning.memory import RESIDENT
 from wantui.storage.embeddings import EmbeddingStore
 

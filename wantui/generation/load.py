@@ -18,9 +18,9 @@ from wantui.generation.attention_probe import check_kernel
 from wantui.generation.memory import bring, device_of, is_out_of_memory, launch_on, place
 from wantui.generation.narrow import narrow
 from wantui.generation.speed import is_fused, speed_up
-from wantui.generation.words import TEXT_LENGTH
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetched, fetch
+from wantui.planning.arithmetic import TEXT_LENGTH
 from wantui.planning.installed import what_kernels_miss, what_weights_miss
 from wantui.planning.memory import RESIDENT, MemoryPlan, fuses_blocks
 from wantui.planning.recipe import Speed, Weights

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wantui.generation import kernels
-from wantui.generation.words import TEXT_LENGTH
+from wantui.planning.arithmetic import TEXT_LENGTH
 
 CHUNK_BYTES = 1 << 25
 """Of logits in float32 at a time."""

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from wantui.errors import UserError
 from wantui.planning import PromptMark
+from wantui.planning.arithmetic import TEXT_LENGTH
 
-TEXT_LENGTH = 512
-"""Text positions that the transformer sees, pads included; `encode_prompt` alone would default to 226."""
 _NOT_IN_NAME = re.compile(r"\W+")
 
 

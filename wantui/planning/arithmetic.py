@@ -4,6 +4,7 @@ from wantui.models.catalogue import WanModel
 from wantui.planning.recipe import Recipe, Weights
 
 TEXT_LENGTH = 512
+"""Text positions that the transformer sees, pads included; `encode_prompt` alone would default to 226."""
 
 
 def tokens_of(model: WanModel, width: int, height: int, frames: int) -> int:
