@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -383,6 +384,20 @@ def test_a_wrong_analysis_gets_a_sentence(with_maps: BatchFolder, wantui: Wantui
     assert result.code == 2
     assert said in result.err
     assert "Traceback" not in result.err
+
+
+def test_chunks_that_were_not_copied_are_not_read_as_zeros(with_maps: BatchFolder, wantui: Wantui) -> None:
+    clone = with_maps.root.with_name("copied")
+    shutil.copytree(with_maps.root, clone)
+    first = next(iter(sorted(clone.glob("latents/*/*.zarr"))))
+    shutil.rmtree(first / "gram" / "c")
+    videos = list(read_batch(clone))
+    assert f"1 of the 1 chunks of {first / 'gram'} are missing" in videos[0].why_not
+    assert all(video.trajectory is not None for video in videos[1:])
+    maps = next(iter(sorted(clone.glob("attention_maps/*/*.zarr"))))
+    shutil.rmtree(maps / "circle" / "c" / "1")
+    with pytest.raises(NoMaps, match=r"1 of the \d+ chunks of .*circle are missing; copy it again"):
+        open_maps(maps)
 
 
 def test_a_batch_with_damage_is_analysed_but_for_what_is_damaged(with_maps: BatchFolder, wantui: Wantui) -> None:

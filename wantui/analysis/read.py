@@ -19,6 +19,7 @@ from wantui.analysis.products import HeldStates, gram_of
 from wantui.analysis.trajectory import Floats, NoGeometry, Trajectory, trajectory
 from wantui.analysis.video import Video
 from wantui.errors import UserError
+from wantui.storage.group import open_whole
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.states import StoredStates
@@ -107,9 +108,7 @@ def _video(
 
 
 def _stored(path: Path, held: HeldStates | None) -> tuple[Trajectory, int, Floats | None]:
-    import zarr
-
-    group = zarr.open_group(path, mode="r")
+    group = open_whole(path)
     sigmas = np.asarray(group["sigmas"][:])
     shape = group.attrs.get("shape") or group["latents"].shape[1:]
     dimension = int(np.prod(shape))

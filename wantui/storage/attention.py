@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from wantui.errors import UserError
 from wantui.planning import Recipe
 from wantui.storage.atomic import partial_path
-from wantui.storage.group import NotWhole, checksum, is_published, publish, remove
+from wantui.storage.group import NotWhole, checksum, is_published, open_for_writing, open_whole, publish, remove
 
 FLOAT16_SCALE = 32768.0
 Maps = Mapping[str, Mapping[str, NDArray[np.float32]]]
@@ -55,7 +55,6 @@ class AttentionWriter:
         words: Mapping[str, Any],
         checksums: Sequence[int] = (),
     ) -> None:
-        import zarr
         from zarr.codecs import ZstdCodec
 
         assert recipe.capture.attention is not None
@@ -71,7 +70,7 @@ class AttentionWriter:
             return
         remove(self.partial)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.group = zarr.open_group(self.partial, mode="w")
+        self.group = open_for_writing(self.partial, "w")
         self.group.attrs.update(
             {
                 "recipe": recipe.model_dump(mode="json"),
@@ -129,14 +128,12 @@ class AttentionWriter:
         publish(self.partial, self.path)
 
     def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
-        import zarr
-
         try:
             if is_published(self.partial, self.path, recipe):
                 self.is_finished = True
                 self.checksums = list(checksums)
                 return
-            self.group = zarr.open_group(self.partial, mode="r+")
+            self.group = open_for_writing(self.partial, "r+")
             for place, known in enumerate(checksums):
                 sums = [checksum(self._of(context)[name][place]) for context, own in self.names.items() for name in own]
                 if checksum(np.array(sums, dtype=np.uint32)) != known:
@@ -178,10 +175,8 @@ def open_maps(path: Path) -> StoredMaps:
     Raises:
         NoMaps: there are none, or they are damaged.
     """
-    import zarr
-
     try:
-        group = zarr.open_group(path, mode="r")
+        group = open_whole(path)
         words = dict(group.attrs["words"])
         return StoredMaps(group, words, np.asarray(group["steps"][:]), np.asarray(group["sigmas"][:]))
     except (OSError, KeyError, ValueError, RuntimeError) as error:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wantui.errors import UserError
 from wantui.storage.atomic import partial_path, whole_file
+from wantui.storage.group import open_whole
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 
@@ -54,14 +55,15 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
         "older": _older,
     }
     for entry, group in stored:
-        yield write[kind](_place(target, entry), entry, group)
+        try:
+            yield write[kind](_place(target, entry), entry, group)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise NothingToExport(f"{folder / entry.files['latents']} cannot be read: {error}") from None
 
 
 def _open(path: Path) -> Any:
-    import zarr
-
     try:
-        return zarr.open_group(path, mode="r")
+        return open_whole(path)
     except (OSError, ValueError, KeyError) as error:
         raise NothingToExport(f"{path} cannot be read: {error}") from None
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wantui.planning import Recipe
 from wantui.planning.estimate import captured_steps
 from wantui.storage.atomic import partial_path
-from wantui.storage.group import NotWhole, checksum, is_published, publish, remove
+from wantui.storage.group import NotWhole, checksum, is_published, open_for_writing, publish, remove
 
 EXACT = "exact"
 """Array of all states in float32, until the group is finished: who goes on after a crash needs them."""
@@ -71,12 +71,11 @@ class TrajectoryWriter:
         recipe: Recipe,
         resumable: bool,
     ) -> None:
-        import zarr
         from zarr.codecs import ZstdCodec
 
         remove(self.partial)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.group = zarr.open_group(self.partial, mode="w")
+        self.group = open_for_writing(self.partial, "w")
         self.group.attrs["recipe"] = recipe.model_dump(mode="json")
         self.group.attrs["shape"] = list(shape)
         compressors = [ZstdCodec(level=3)] if self.capture.compress else None
@@ -168,14 +167,12 @@ class TrajectoryWriter:
         )
 
     def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
-        import zarr
-
         try:
             if is_published(self.partial, self.path, recipe):
                 self.is_finished = True
                 self.checksums = list(checksums)
                 return
-            self.group = zarr.open_group(self.partial, mode="r+")
+            self.group = open_for_writing(self.partial, "r+")
             self.latents = self.group.get("latents")
             self.exact = self.group.get(EXACT)
             self.predicted = self.group.get("predicted_clean")
