@@ -386,7 +386,7 @@ def test_a_wrong_analysis_gets_a_sentence(with_maps: BatchFolder, wantui: Wantui
     assert "Traceback" not in result.err
 
 
-def test_chunks_that_were_not_copied_are_not_read_as_zeros(with_maps: BatchFolder, wantui: Wantui) -> None:
+def test_chunks_that_were_not_copied_are_not_read_as_zeros(with_maps: BatchFolder) -> None:
     clone = with_maps.root.with_name("copied")
     shutil.copytree(with_maps.root, clone)
     first = next(iter(sorted(clone.glob("latents/*/*.zarr"))))

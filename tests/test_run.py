@@ -3,7 +3,10 @@
 import errno
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import av
@@ -19,6 +22,7 @@ from wantui.generation import make_video
 from wantui.models.catalogue import WanModel
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
+from wantui.storage.files import video_files
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import ClipError, read_frames, read_tags
@@ -34,6 +38,7 @@ def test_run_makes_every_video_and_prints_the_folder(wantui: Wantui, small: list
     assert all(folder.latents(v, k).is_dir() for v in (0, 1) for k in (1, 2))
     assert made == [
         ".lock",
+        ".making",
         "batch.json",
         "configs/generation_config.yaml",
         "configs/prompt_template.txt",
@@ -172,6 +177,48 @@ def test_nan_in_the_latents_fails_the_video_by_step(
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
     assert result.code == 1
     assert "NaN or infinity after step 1 of 3" in result.err
+
+
+HOLD = """
+import sys, time
+from wantui.engine.record import Record, hold
+from wantui.storage.layout import BatchFolder
+from pathlib import Path
+folder = Path(sys.argv[1])
+entry = Record(BatchFolder(folder)).read().videos[0]
+assert hold(folder, entry)
+print("holds", flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_video_that_another_engine_makes_is_waited_for_and_nothing_of_it_is_touched(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
+    record.Record.of(folder.root).change(0, lambda entry: setattr(entry, "state", "queued"))
+    begun = video_files(folder, 0, 1).checkpoint
+    assert begun is not None
+    begun.write_text("of the other engine")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, folder.root.absolute()], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "holds\n"
+        record.Record.of(folder.root).cancel([0])
+        monkeypatch.setattr(engine_worker, "OTHERS_SECONDS", 0.05)
+        seen: list[str] = []
+
+        def end() -> None:
+            seen.append(begun.read_text())
+            other.kill()
+
+        Timer(2, end).start()
+        result = wantui("run", "--resume", folder.root)
+    assert result.code == 0, result.err
+    assert seen == ["of the other engine"]
+    assert "is being made by another engine, on this machine or another one: waiting for it" in result.err
+    assert read_manifest(folder).videos[0].state == "done"
 
 
 def test_a_video_that_is_interrupted_while_it_is_decoded_leaves_nothing_half_written_and_is_made_after_all(

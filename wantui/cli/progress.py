@@ -23,6 +23,7 @@ NEWS = {
     "interrupted": "interrupted: {title}: {error}",
     "cancelled": "cancelled: {title}",
     "started again": "starts again: {title}: {reason}",
+    "elsewhere": "{title} is being made by another engine, on this machine or another one: waiting for it",
     "out of memory": "out of memory: {title}; trying {rung}, or what needs less",
     "held": "the queue is held: {reason}; go on with: wantui queue resume",
     "resumed": "the queue goes on",

@@ -1,10 +1,12 @@
 """Keeping batch.json true while several workers make the videos of one batch."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from wantui.storage.files import discard, video_files
@@ -12,6 +14,8 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry, read_manifest, write_manifest
 
 LOCK = ".lock"
+MAKING = ".making"
+"""A file with a byte for each video, which is locked by the process that makes it."""
 
 
 @dataclass
@@ -70,8 +74,39 @@ def close_entry(folder: BatchFolder, number: int, state: State, error: str | Non
     Record(folder).change(number, lambda entry: _close(folder, entry, state, error))
 
 
+def hold(folder: Path, entry: VideoEntry) -> bool:
+    """Keep other processes, of other engines and machines too, from making a video; False where one does so already.
+
+    It lasts until `let_go`, or the end of this process.
+    """
+    try:
+        fcntl.lockf(_making(folder), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte(entry))
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)  # others: a file system without locks
+    return True
+
+
+def let_go(folder: Path, entry: VideoEntry) -> None:
+    """Of a video that is made, or will not be."""
+    with suppress(OSError):
+        fcntl.lockf(_making(folder), fcntl.LOCK_UN, 1, _byte(entry))
+
+
+def _byte(entry: VideoEntry) -> int:
+    return entry.variation << 32 | entry.number
+
+
+@cache
+def _making(folder: Path) -> int:
+    # Never closed: to close any descriptor of a file gives up all locks that the process has on it.
+    return os.open(folder / MAKING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 def _close(folder: BatchFolder, entry: VideoEntry, state: State, error: str | None) -> None:
+    if not hold(folder.root, entry):
+        return  # another engine makes it
     discard(video_files(folder, entry.variation, entry.number))
+    let_go(folder.root, entry)
     if not is_made(folder, entry):  # it may have been finished just before
         entry.state, entry.error = state, error
 

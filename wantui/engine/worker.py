@@ -22,7 +22,7 @@ from typing import Any
 
 from wantui.engine.ending import Ending, enter
 from wantui.engine.logs import close_log, open_log
-from wantui.engine.record import Record, close_entry, entry_of, is_made
+from wantui.engine.record import Record, close_entry, entry_of, hold, is_made, let_go
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
 from wantui.engine.warm import WarmPipeline
 from wantui.errors import UserError
@@ -37,11 +37,13 @@ from wantui.queue.queue import LostClaim, Queue, Wish
 from wantui.queue.rows import Claim
 from wantui.storage.files import discard, video_files
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import ManifestError, State
+from wantui.storage.manifest import ManifestError, State, VideoEntry
 
 IDLE_SECONDS = 120.0
 """After so long with nothing to do a worker ends, and the GPU's memory is free."""
 POLL_SECONDS = 0.2
+OTHERS_SECONDS = 1.0
+"""Between two looks at whether another engine still makes a video."""
 DECODE_SECONDS = 0.5
 """Between two times that decoding is told of, and wishes are asked for."""
 QUEUE_SECONDS = 2.0
@@ -134,6 +136,8 @@ class Worker:
         except LostClaim as error:
             self.log.warning("%s", error)
         finally:
+            if self.ending is None or self.ending.claim != claim:
+                self._let_go(claim)
             if opened:
                 close_log(self.open_logs.pop(name))
 
@@ -199,6 +203,8 @@ class Worker:
         files = video_files(folder, entry.variation, entry.number)
         if recipe.speed == "fast":  # what its cache holds between two steps is not in a checkpoint
             files = replace(files, checkpoint=None)
+        self._wait_for_others(claim, folder, entry, log)
+        entry = entry_of(record.read(), claim.number, folder)
         if is_made(folder, entry):
             # Only the queue had not heard of it.
             discard(files)
@@ -255,6 +261,17 @@ class Worker:
                         if claim.attempt > 1:  # had its end been what a worker died of, it would be blamed alone now
                             self.settle()
 
+    def _wait_for_others(self, claim: Claim, folder: BatchFolder, entry: VideoEntry, log: logging.Logger) -> None:
+        """Until no other engine makes this video."""
+        if hold(folder.root, entry):
+            return
+        self.settle()  # lest both wait for each other
+        log.warning("%s is being made by another engine; waiting for it", claim.title)
+        self.queue.tell("elsewhere", claim.batch, claim.video, title=claim.title)
+        while not hold(folder.root, entry):
+            self._heed(self.queue.check(claim), "while another engine made it")
+            time.sleep(OTHERS_SECONDS)
+
     def _record(self, ending: Ending, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
         made = ending.wait()
         self.queue.check(claim)
@@ -270,6 +287,12 @@ class Worker:
         self.queue.done(claim, device=ending.device, **said)
         log.info("%s done in %.1f s", claim.title, time.monotonic() - ending.began)
 
+    def _let_go(self, claim: Claim) -> None:
+        record = self.records.get(claim.folder)
+        if record is not None:
+            with suppress(ManifestError, OSError):
+                let_go(claim.folder, entry_of(record.read(), claim.number, record.folder))
+
     def _heed(self, wish: Wish, place: str) -> None:
         """Leave the video where users, or the engine, want it left."""
         if wish == "cancel":
@@ -283,6 +306,7 @@ class Worker:
         if ending is not None:  # its files must not change under whoever makes it again
             with suppress(Exception):
                 ending.wait()
+            self._let_go(ending.claim)
         while not self.stopping:
             self.log.warning("the queue cannot be used now: %s", error)
             time.sleep(QUEUE_SECONDS)

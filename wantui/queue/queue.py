@@ -225,14 +225,15 @@ class Queue(QueueView):
             self._tell("decoded", claim.batch, claim.video, frames=frames, count=count)
             return _wish(db, claim)
 
-    def check(self, claim: Claim) -> None:
-        """Make sure that a video is still this claim's.
+    def check(self, claim: Claim) -> Wish:
+        """Make sure that a video is still this claim's; returns what users want to happen now.
 
         Raises:
             LostClaim: it is not.
         """
-        with self._change():
+        with self._change() as db:
             self._set(claim, "worker = worker", ())
+            return _wish(db, claim)
 
     def done(self, claim: Claim, **data: Any) -> None:
         """The video and its manifest entry are on disk."""
