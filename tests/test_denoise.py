@@ -1,6 +1,8 @@
 """The denoising loop and the decoding, held to the bit against the stock pipeline."""
 
 import itertools
+import shutil
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -8,13 +10,15 @@ import pytest
 import torch
 from conftest import FORMS, latents_of, recipe_for, stock
 from diffusers import WanPipeline
+from safetensors.torch import load_file, save_file
 
 from wantui.config.settings import SamplerName
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import NotFinite, Start, Step, denoise, prepare
-from wantui.generation.load import load_pipeline
+from wantui.generation.load import LoadError, load_pipeline
 from wantui.generation.samplers import build_scheduler
-from wantui.models.catalogue import WanModel
+from wantui.generation.words import PromptTooLong
+from wantui.models.catalogue import WanModel, read_directory
 
 SAMPLERS = get_args(SamplerName)
 
@@ -168,3 +172,40 @@ def test_a_start_of_a_seed_is_the_same_noise_for_every_prompt(
 
     assert torch.equal(start(prompt="a red circle").noise, start(prompt="a white ring").noise)
     assert not torch.equal(start(seed=1).noise, start(seed=2).noise)
+
+
+def test_a_prompt_that_the_model_would_not_read_to_its_end_is_refused(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    def start(**changes: object) -> Start:
+        return prepare(tiny, recipe_for(tiny_models["wan2.1"], **changes))
+
+    one = len(tiny.tokenizer("red ")["input_ids"]) - 1
+    fits = "red " * ((512 - 1) // one)
+    assert len(tiny.tokenizer(fits)["input_ids"]) <= 512
+    start(prompt=fits)
+    with pytest.raises(PromptTooLong, match=r"the prompt has \d+ tokens, and the model reads 512: shorten it"):
+        start(prompt=fits + "red red red")
+    with pytest.raises(PromptTooLong, match="the negative prompt has"):
+        start(negative_prompt=fits + "red red red")
+    start(negative_prompt=fits + "red red red", guidance_scale=1.0)
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("shared.weight", "encoder.embed_tokens.weight and 1 more"),  # which is the same one
+        ("encoder.block.0.layer.0.SelfAttention.q.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"),
+    ],
+)
+def test_tensors_that_the_text_encoder_lacks_are_not_drawn_at_random(
+    tiny_models: dict[str, WanModel], tmp_path: Path, missing: str, said: str
+) -> None:
+    source = Path(tiny_models["wan2.1"].location)
+    shutil.copytree(source, tmp_path / "model")
+    file = tmp_path / "model" / "text_encoder" / "model.safetensors"
+    tensors = load_file(file)
+    del tensors[missing]
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(LoadError, match=rf"its text encoder has no {said} in its files.*copy them again"):
+        load_pipeline(read_directory(tmp_path / "model"), None, "float32", torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,12 @@ def test_what_would_do_nothing_is_refused() -> None:
     assert "cfg_scale_2 does nothing where cfg_scale is 1 or less" in nothing.refusals[0]
     assert "nano has one" in planned("a circle", "model_settings.cfg_scale_2=3").refusals[0]
     assert planned("a", "model_settings.model_id=wan2.2-a14b", "model_settings.cfg_scale_2=3").refusals == ()
+
+
+def test_a_prompt_that_no_model_reads_to_its_end_is_refused() -> None:
+    refusal = planned("a [red|" + "blue " * 510 + "] circle").refusals[0]
+    assert re.search(r"has 512 words, and the model reads 512 tokens", refusal)
+    assert planned("a [red|" + "blue " * 509 + "] circle").refusals == ()
 
 
 def test_equal_prompts_are_warned_of() -> None:

@@ -20,7 +20,7 @@ from wantui.generation.memory import bring, device_of
 from wantui.generation.passes import Passes
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.speed import is_fused
-from wantui.generation.words import tokenize, weigh_embeddings
+from wantui.generation.words import check_length, tokenize, weigh_embeddings
 from wantui.planning import Recipe
 from wantui.planning.arithmetic import TEXT_LENGTH
 
@@ -102,10 +102,14 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         embeddings: of prompts that were encoded before, [1, 512, dim]; in the place of the text encoder.
 
     Raises:
-        WordNotRead: a marked word lies beyond what the model reads.
+        PromptTooLong: the model would not see the end of a prompt.
+        WordNotRead: a mark is on nothing that the model reads.
     """
     device = device_of(pipeline)
     guided = recipe.guidance_scale > 1.0
+    check_length(pipeline.tokenizer, recipe.prompt, "prompt")
+    if guided:
+        check_length(pipeline.tokenizer, recipe.negative_prompt, "negative prompt")
     if embeddings is not None:
         prompt_embeds = embeddings(recipe.prompt)
         negative_prompt_embeds = embeddings(recipe.negative_prompt) if guided else None

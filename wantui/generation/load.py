@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import transformers
 from diffusers import GGUFQuantizationConfig, WanPipeline, WanTransformer3DModel
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
@@ -227,10 +228,40 @@ def _from_cache_or_hub(model: WanModel, arguments: dict[str, Any]) -> WanPipelin
     if not model.is_local:
         # A whole copy in the cache needs no network; the hub is asked only where there is none.
         try:
-            return WanPipeline.from_pretrained(model.location, local_files_only=True, **arguments)
+            return _from_files(model, arguments)
         except (OSError, ValueError):
             fetch(model, arguments["revision"])
+    return _from_files(model, arguments)
+
+
+def _from_files(model: WanModel, arguments: dict[str, Any]) -> WanPipeline:
+    if "text_encoder" not in arguments:
+        arguments = {**arguments, "text_encoder": _text_encoder(model, arguments)}
     return WanPipeline.from_pretrained(model.location, local_files_only=True, **arguments)
+
+
+def _text_encoder(model: WanModel, arguments: dict[str, Any]) -> nn.Module:
+    """As the pipeline would load it. But transformers draws what is not in the files at random, and only logs that."""
+    source: dict[str, Any] = {"local_files_only": True}
+    if not model.is_local:
+        source["revision"] = arguments["revision"]
+    kind = getattr(transformers, WanPipeline.load_config(model.location, **source)["text_encoder"][1])
+    encoder, report = kind.from_pretrained(
+        model.location,
+        subfolder="text_encoder",
+        dtype=arguments["dtype"]["default"],
+        output_loading_info=True,
+        **source,
+    )
+    if missing := sorted(report["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise MissingWeights(f"its text encoder has no {missing[0]}{more} in its files")
+    found: nn.Module = encoder
+    return found
+
+
+class MissingWeights(Exception):
+    """Weights that are not in the files of a model."""
 
 
 @torch.no_grad()

@@ -19,6 +19,10 @@ class WordNotRead(UserError):
     """A marked word that the model does not see."""
 
 
+class PromptTooLong(UserError):
+    """A prompt the end of which the model would not see."""
+
+
 @dataclass(frozen=True)
 class MarkedWord:
     """One occurrence of a marked stretch of the prompt."""
@@ -79,6 +83,20 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
         pieces = tuple(texts[position] for position in tokens)
         words.append(MarkedWord(name, mark.text, mark.start, mark.end, mark.weight, tokens, pieces))
     return TokenizedPrompt(tuple(words), len(encoded["input_ids"]))
+
+
+def check_length(tokenizer: Any, prompt: str, which: str) -> None:
+    """Refuse what the pipeline would cut without a word: prompts that differ only after the cut are the same to it.
+
+    Raises:
+        PromptTooLong: it has more tokens than the model reads.
+    """
+    length = len(tokenizer(prompt, truncation=False, add_special_tokens=True, verbose=False)["input_ids"])
+    if length > TEXT_LENGTH:
+        raise PromptTooLong(
+            f"the {which} has {length} tokens, and the model reads {TEXT_LENGTH}: shorten it, as its end would change "
+            "nothing"
+        )
 
 
 def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, weighting: str) -> Tensor:

@@ -9,6 +9,7 @@ from wantui.errors import UserError, user_path
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import commit_in_cache, fingerprint, fingerprint_of_file
 from wantui.models.magnitudes import magnitudes_of
+from wantui.planning.arithmetic import TEXT_LENGTH
 from wantui.planning.installed import what_weights_miss
 from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe, TransformerFile, Weighting
 from wantui.planning.sizes import check_size, resolve_frames
@@ -144,6 +145,13 @@ def outline_batch(config: Config, template: str) -> Outline:
     if transformer_file is not None and model_settings.weights != "full":
         refusals.append(
             f"model_settings.weights: {model_settings.weights} is not for a transformer_file, which has its own"
+        )
+    # Each word is a token at least, and there is an end token; workers count tokens.
+    long = (variation for variation in variations if len(variation.prompt) >= 2 * TEXT_LENGTH - 1)
+    if found := next((variation for variation in long if len(variation.prompt.split()) >= TEXT_LENGTH), None):
+        refusals.append(
+            f"variation {found.id} has {len(found.prompt.split())} words, and the model reads {TEXT_LENGTH} tokens: "
+            "shorten it, as its end would change nothing"
         )
     if missing := what_weights_miss(first.weights):
         refusals.append(missing)
