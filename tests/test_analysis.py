@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,13 @@ def test_videos_with_other_settings_are_refused_by_name_and_the_others_go_on(tmp
 def test_what_cannot_be_compared_is_said_so(tmp_path: Path, change: dict[str, object], said: str) -> None:
     with pytest.raises(CannotCompare, match=said):
         compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3), **change)  # type: ignore[arg-type]
+
+
+def test_where_nothing_can_be_compared_the_reason_is_said(tmp_path: Path) -> None:
+    one, *others = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4)
+    broken = [replace(video, trajectory=None, why_not="its file is gone") for video in others]
+    with pytest.raises(CannotCompare, match=r"there is 1 group.*15 of 16 videos are left out, as .*: its file is gone"):
+        compare([one, *broken], by="1")
 
 
 def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
@@ -375,6 +383,29 @@ WRONG = {
     "csv": (["BATCH", "--csv", "/proc/x.csv"], "cannot be written"),
     "page": (["BATCH", "--html", "/proc/x.html"], "cannot be written"),
 }
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        "--json --csv x.csv",
+        "--attention --csv x.csv",
+        "--list-videos --html x.html",
+        "--groups --html x.html",
+        "-o x.mp4",
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(with_maps: BatchFolder, wantui: Wantui, ignored: str) -> None:
+    result = wantui("analyze", with_maps.root, *ignored.split())
+    assert result.code == 2
+    assert " is for " in result.err
+
+
+def test_an_overlay_that_cannot_be_written_gets_a_sentence(with_maps: BatchFolder, wantui: Wantui) -> None:
+    video = next(video for video in read_batch(with_maps.root) if video.attention)
+    Path("file").write_text("")
+    result = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", video.id, "-o", "file/below.mp4")
+    assert (result.code, "below.mp4 cannot be written: " in result.err) == (2, True)
 
 
 @pytest.mark.parametrize("mistake", WRONG)

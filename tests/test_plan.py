@@ -146,6 +146,12 @@ def test_a_prompt_that_no_model_reads_to_its_end_is_refused() -> None:
     assert planned("a [red|" + "blue " * 509 + "] circle").refusals == ()
 
 
+def test_a_duration_beside_frames_is_said_to_do_nothing() -> None:
+    (warning,) = planned("a circle", "video_settings.duration=9").warnings
+    assert warning == "video_settings.duration: 9 s does nothing, as frames is set: 17 frames"
+    assert planned("a circle", "video_settings.duration=9", "video_settings.frames=null").warnings != (warning,)
+
+
 def test_equal_prompts_are_warned_of() -> None:
     assert planned("a [red|red] circle").warnings == ("variations red and red.2 have the same prompt",)
 

@@ -19,6 +19,7 @@ from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
 from wantui.engine import record, warm
 from wantui.engine import worker as engine_worker
 from wantui.generation import make_video
+from wantui.generation.load import LoadError
 from wantui.models.catalogue import WanModel
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
@@ -399,6 +400,23 @@ def test_a_config_that_is_changed_while_its_batch_is_queued_changes_nothing(want
     work(state_place())
     recipe, _ = read_tags(folder.clip(0, 1))
     assert recipe.steps == 2
+
+
+def test_a_batch_whose_model_cannot_be_loaded_is_failed_in_its_folder_too(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise LoadError("its weights are cut")
+
+    with only_queued():
+        folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--detach", *small))
+    with monkeypatch.context() as patched:
+        patched.setattr(warm, "load_for", refuse)
+        work(state_place())
+    assert {(video.state, video.error) for video in read_manifest(folder).videos} == {("failed", "its weights are cut")}
+    assert wantui("queue", "retry", 1).code == 0
+    work(state_place())
+    assert {(video.state, video.error) for video in read_manifest(folder).videos} == {("done", None)}
 
 
 def test_an_output_folder_that_vanished_fails_its_videos_and_the_queue_goes_on(

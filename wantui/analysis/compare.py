@@ -147,7 +147,13 @@ def compare(
         if name != SPREAD and name not in METRICS:
             raise CannotCompare(f"unknown metric {name!r}; known are {SPREAD}, {', '.join(METRICS)}")
     usable, left = comparable(videos)
-    matched = Matched.of(usable, by)
+    try:
+        matched = Matched.of(usable, by)
+    except CannotCompare as error:
+        if not left:
+            raise
+        example = f"{left[0].name}: {left[0].why_not}"
+        raise CannotCompare(f"{error}. {len(left)} of {len(videos)} videos are left out, as {example}") from None
     left_out = [(video.name, video.why_not) for video in left] + matched.left_out
     groups, seeds = matched.groups, matched.seeds
     warnings = [

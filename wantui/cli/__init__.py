@@ -3,8 +3,10 @@
 Commands are imported when they are called, so that `--help` stays quick.
 """
 
+import errno
 import importlib
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -93,6 +95,13 @@ def main(arguments: list[str] | None = None) -> Any:
         # The reader of our output went away (as in `wantui preview ... | head`).
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        with suppress(OSError):
+            sys.stdout.close()  # or Python would try to write what is left
+        click.echo(f"wantui: {error.filename or 'the output'} cannot be written: {error.strerror}", err=True)
+        sys.exit(2)
     except Exception as error:
         if type(error).__module__ != "sqlite3":  # not imported for its name: most commands have no use for it
             raise

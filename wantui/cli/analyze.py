@@ -64,6 +64,18 @@ def command(
     from wantui.analysis.compare import read_all
     from wantui.analysis.trajectory import METRICS
 
+    for option, given, does_nothing, serves in (
+        (
+            "--csv",
+            csv_path,
+            as_json or list_videos or overlay or attention or by_group,
+            "metrics and --compare, without --json",
+        ),
+        ("--html", html_path, list_videos or overlay or attention or by_group, "--compare"),
+        ("--output", output, overlay is None, "--overlay"),
+    ):
+        if given is not None and does_nothing:
+            raise click.UsageError(f"{option} is for {serves}")
     chosen = _chosen(metrics, list(METRICS))
     videos = _with_ids(read_all(batches, from_latents), ids)
     if list_videos:
@@ -294,8 +306,11 @@ def _overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
     target = output or video.folder / "analysis" / f"{video.id}_{word}.mp4"
     if output is not None and output.exists():
         raise UserError(f"{output} exists already; choose another name")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scale = write_overlay(video.folder / entry.files["clip"], video.attention, word, target, entry.recipe.fps)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scale = write_overlay(video.folder / entry.files["clip"], video.attention, word, target, entry.recipe.fps)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
     click.echo(f"colours from 0 to {scale:.3g} of the attention, for all words of this video", err=True)
     click.echo(target)
 

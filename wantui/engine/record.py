@@ -50,6 +50,14 @@ class Record:
             for number in numbers:
                 _close(self.folder, entry_of(manifest, number, self.folder), "cancelled", None)
 
+    def fail(self, numbers: Sequence[int], error: str) -> None:
+        """Record that videos cannot be made as things are; what was begun of them stays."""
+        with self._writing() as manifest:
+            for number in numbers:
+                entry = entry_of(manifest, number, self.folder)
+                if not is_made(self.folder, entry):
+                    entry.state, entry.error = "failed", error
+
     @contextmanager
     def _writing(self) -> Iterator[Manifest]:
         with _locked(self.folder.root):

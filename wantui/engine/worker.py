@@ -171,6 +171,13 @@ class Worker:
                 did_not_fit = str(error)
             else:
                 log.error("%s", error)
+                with suppress(OSError, ManifestError):  # the queue will know it
+                    waiting = {
+                        video.number
+                        for video in self.queue.videos(claim.batch)
+                        if video.state in ("queued", "interrupted")
+                    }
+                    Record(folder).fail(sorted({claim.number, *waiting}), str(error))
                 self.queue.fail_batch(claim, str(error), error.exit_code)
         except OSError as error:
             if error.errno not in FULL:

@@ -27,6 +27,8 @@ def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | No
         raise SizeError(f"video_settings: {origin}; Wan makes at most {LARGEST_FRAME_COUNT}")
     step = model.temporal_compression
     frames = asked if asked % step == 1 else max(1, asked // step * step + 1)
+    if video.frames is not None and video.duration is not None and video.frames != int(video.fps * video.duration):
+        return frames, f"video_settings.duration: {video.duration:g} s does nothing, as frames is set: {origin}"
     if frames == asked:
         return frames, None
     return frames, f"video_settings: {origin}, which is not {step}k + 1: the model will make {frames}"
