@@ -57,7 +57,7 @@ def test_a_fault_is_named_and_marked_where_it_is() -> None:
             await it.until(lambda: screen.editor.fault == 2)
             assert "'[' is never closed" in it.text()
             await it.press("f5")
-            assert "write a template first" in it.said()
+            assert "this cannot be queued: '[' is never closed" in it.said()
             assert not Path("outputs").exists()
             await it.paste("]")
             await it.until(lambda: screen.outline is not None)

@@ -129,8 +129,8 @@ def outline_batch(config: Config, template: str) -> Outline:
         warnings.append(f"model_settings.speed: fast goes by the first block of this model{better}")
     if first.weights_id is None:
         warnings.append(
-            f"the weights of {model.name} are not on this machine, and come when its first video is made; "
-            f"`wantui models fetch {model.name}` brings them before"
+            f"`wantui models fetch {model.name}` brings its weights, which are not on this machine; else they come "
+            "when its first video is made"
         )
     warnings += _duplicate_warnings(variations)
     refusals = list(map(str, config.refusals))

@@ -67,6 +67,8 @@ class ComposeScreen(Place):
     def __init__(self) -> None:
         super().__init__()
         self.outline: Outline | None = None
+        self.fault = ""
+        """Of what is written, in words."""
         self.past: list[PastVideo] | None = None
         self._timer: Timer | None = None
         self._keeping: Timer | None = None
@@ -172,7 +174,8 @@ class ComposeScreen(Place):
     def _outlined(self, message: Outlined) -> None:
         self.outline = message.outline
         empty = not self.editor.text.strip()
-        self._say_fault("" if empty else message.fault, None if empty else message.position)
+        self.fault = "" if empty else message.fault
+        self._say_fault(self.fault, None if empty else message.position)
         variations = self.query_one(Variations)
         if self.outline is None:
             variations.show(None, None, EMPTY if empty else "none, until the template is mended")
@@ -235,6 +238,10 @@ class ComposeScreen(Place):
 
     def action_enqueue(self) -> None:
         if self.outline is None or self.config is None:
+            if self.editor.text.strip():
+                reason = self.fault or "the config has a fault, which is shown beside it"
+                self.notify(f"this cannot be queued: {reason}", severity="error")
+                return
             self.notify("there is nothing to queue: write a template first", severity="warning")
             self.set_focus(self.editor)
             return
