@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from threading import Timer
 from typing import Any
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -182,12 +183,9 @@ def test_nan_in_the_latents_fails_the_video_by_step(
 
 HOLD = """
 import sys, time
-from wantui.engine.record import Record, hold
-from wantui.storage.layout import BatchFolder
 from pathlib import Path
-folder = Path(sys.argv[1])
-entry = Record(BatchFolder(folder)).read().videos[0]
-assert hold(folder, entry)
+from wantui.engine.record import hold
+assert hold(Path(sys.argv[1]), 0)
 print("holds", flush=True)
 time.sleep(1000)
 """
@@ -220,6 +218,15 @@ def test_a_video_that_another_engine_makes_is_waited_for_and_nothing_of_it_is_to
     assert seen == ["of the other engine"]
     assert "is being made by another engine, on this machine or another one: waiting for it" in result.err
     assert read_manifest(folder).videos[0].state == "done"
+
+
+@pytest.mark.parametrize("what", ["open", "lockf"])
+def test_where_no_video_can_be_locked_none_is_waited_for(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = OSError(errno.EACCES if what == "open" else errno.ENOLCK, "not here")
+    monkeypatch.setattr(record.os if what == "open" else record.fcntl, what, Mock(side_effect=refused))
+    assert record.hold(tmp_path, 0)
 
 
 def test_a_video_that_is_interrupted_while_it_is_decoded_leaves_nothing_half_written_and_is_made_after_all(

@@ -48,7 +48,7 @@ class Record:
             return
         with self._writing() as manifest:
             for number in numbers:
-                _close(self.folder, entry_of(manifest, number, self.folder), "cancelled", None)
+                _close(self.folder, manifest, number, "cancelled", None)
 
     def fail(self, numbers: Sequence[int], error: str) -> None:
         """Record that videos cannot be made as things are; what was begun of them stays."""
@@ -78,30 +78,30 @@ class Record:
 
 def close_entry(folder: BatchFolder, number: int, state: State, error: str | None = None) -> None:
     """Record that a video will not be made, and remove what was begun of it."""
+    with Record(folder)._writing() as manifest:
+        _close(folder, manifest, number, state, error)
 
-    Record(folder).change(number, lambda entry: _close(folder, entry, state, error))
 
-
-def hold(folder: Path, entry: VideoEntry) -> bool:
+def hold(folder: Path, number: int) -> bool:
     """Keep other processes, of other engines and machines too, from making a video; False where one does so already.
 
     It lasts until `let_go`, or the end of this process.
     """
     try:
-        fcntl.lockf(_making(folder), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte(entry))
+        descriptor = _making(folder)
+    except OSError:
+        return True  # what is wrong with the folder is told where the video is written
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
     except OSError as error:
         return error.errno not in (errno.EACCES, errno.EAGAIN)  # others: a file system without locks
     return True
 
 
-def let_go(folder: Path, entry: VideoEntry) -> None:
+def let_go(folder: Path, number: int) -> None:
     """Of a video that is made, or will not be."""
     with suppress(OSError):
-        fcntl.lockf(_making(folder), fcntl.LOCK_UN, 1, _byte(entry))
-
-
-def _byte(entry: VideoEntry) -> int:
-    return entry.variation << 32 | entry.number
+        fcntl.lockf(_making(folder), fcntl.LOCK_UN, 1, number)
 
 
 @cache
@@ -110,13 +110,14 @@ def _making(folder: Path) -> int:
     return os.open(folder / MAKING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _close(folder: BatchFolder, entry: VideoEntry, state: State, error: str | None) -> None:
-    if not hold(folder.root, entry):
+def _close(folder: BatchFolder, manifest: Manifest, number: int, state: State, error: str | None) -> None:
+    if not hold(folder.root, number):
         return  # another engine makes it
+    entry = entry_of(manifest, number, folder)
     discard(video_files(folder, entry.variation, entry.number))
-    let_go(folder.root, entry)
     if not is_made(folder, entry):  # it may have been finished just before
         entry.state, entry.error = state, error
+    let_go(folder.root, number)
 
 
 def is_made(folder: BatchFolder, entry: VideoEntry) -> bool:

@@ -37,7 +37,7 @@ from wantui.queue.queue import LostClaim, Queue, Wish
 from wantui.queue.rows import Claim
 from wantui.storage.files import discard, video_files
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import ManifestError, State, VideoEntry
+from wantui.storage.manifest import ManifestError, State
 
 IDLE_SECONDS = 120.0
 """After so long with nothing to do a worker ends, and the GPU's memory is free."""
@@ -137,7 +137,7 @@ class Worker:
             self.log.warning("%s", error)
         finally:
             if self.ending is None or self.ending.claim != claim:
-                self._let_go(claim)
+                let_go(claim.folder, claim.number)
             if opened:
                 close_log(self.open_logs.pop(name))
 
@@ -210,7 +210,7 @@ class Worker:
         files = video_files(folder, entry.variation, entry.number)
         if recipe.speed == "fast":  # what its cache holds between two steps is not in a checkpoint
             files = replace(files, checkpoint=None)
-        self._wait_for_others(claim, folder, entry, log)
+        self._wait_for_others(claim, log)
         entry = entry_of(record.read(), claim.number, folder)
         if is_made(folder, entry):
             # Only the queue had not heard of it.
@@ -268,14 +268,14 @@ class Worker:
                         if claim.attempt > 1:  # had its end been what a worker died of, it would be blamed alone now
                             self.settle()
 
-    def _wait_for_others(self, claim: Claim, folder: BatchFolder, entry: VideoEntry, log: logging.Logger) -> None:
+    def _wait_for_others(self, claim: Claim, log: logging.Logger) -> None:
         """Until no other engine makes this video."""
-        if hold(folder.root, entry):
+        if hold(claim.folder, claim.number):
             return
         self.settle()  # lest both wait for each other
         log.warning("%s is being made by another engine; waiting for it", claim.title)
         self.queue.tell("elsewhere", claim.batch, claim.video, title=claim.title)
-        while not hold(folder.root, entry):
+        while not hold(claim.folder, claim.number):
             self._heed(self.queue.check(claim), "while another engine made it")
             time.sleep(OTHERS_SECONDS)
 
@@ -294,12 +294,6 @@ class Worker:
         self.queue.done(claim, device=ending.device, **said)
         log.info("%s done in %.1f s", claim.title, time.monotonic() - ending.began)
 
-    def _let_go(self, claim: Claim) -> None:
-        record = self.records.get(claim.folder)
-        if record is not None:
-            with suppress(ManifestError, OSError):
-                let_go(claim.folder, entry_of(record.read(), claim.number, record.folder))
-
     def _heed(self, wish: Wish, place: str) -> None:
         """Leave the video where users, or the engine, want it left."""
         if wish == "cancel":
@@ -313,7 +307,7 @@ class Worker:
         if ending is not None:  # its files must not change under whoever makes it again
             with suppress(Exception):
                 ending.wait()
-            self._let_go(ending.claim)
+            let_go(ending.claim.folder, ending.claim.number)
         while not self.stopping:
             self.log.warning("the queue cannot be used now: %s", error)
             time.sleep(QUEUE_SECONDS)
