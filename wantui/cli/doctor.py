@@ -16,8 +16,8 @@ from typing import Literal
 import click
 
 from wantui.cli.tables import print_line
+from wantui.formatting import format_bytes
 from wantui.planning.installed import what_kernels_miss
-from wantui.words import bytes_in_words
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 DRIVERS = {11: 450, 12: 525, 13: 580}
@@ -119,7 +119,7 @@ def _gpus() -> Iterator[Finding]:
         yield Finding("note", "gpu", report.reason or "none", advice)
         return
     for gpu in report.gpus:
-        memory = f"{bytes_in_words(gpu.memory_total - gpu.memory_used)} of {bytes_in_words(gpu.memory_total)} free"
+        memory = f"{format_bytes(gpu.memory_total - gpu.memory_used)} of {format_bytes(gpu.memory_total)} free"
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory}, driver {report.driver}")
     yield torch_and_driver(_torch_version(), report.driver or "")
     yield from _who_holds_memory()
@@ -174,7 +174,7 @@ def _who_holds_memory() -> Iterator[Finding]:
     sampler.processes_wanted = True
     for gpu in sampler.sample().gpus:
         for process in gpu.processes:
-            held = bytes_in_words(process.memory) if process.memory is not None else "some memory"
+            held = format_bytes(process.memory) if process.memory is not None else "some memory"
             found = f"process {process.process} ({process.name}) holds {held}"
             yield Finding("note", f"gpu {gpu.index}", found, "videos have what is left")
 
@@ -224,7 +224,7 @@ def _space() -> Iterator[Finding]:
 
     here = Path.cwd()
     free = shutil.disk_usage(here).free
-    found = f"{bytes_in_words(free)} free in {here}"
+    found = f"{format_bytes(free)} free in {here}"
     if free < LITTLE_SPACE:
         yield Finding("note", "disk", found, "stored latents take hundreds of MB for a video; choose --output-dir")
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from wantui.cli.options import show_warnings
-from wantui.words import duration_in_words
+from wantui.formatting import format_duration
 
 LOGS = click.option(
     "--logs", type=click.Path(path_type=Path), default="logs", show_default=True, help="Folder for its log files."
@@ -81,7 +81,7 @@ def status(as_json: bool) -> None:
         if engine is None:
             click.echo("no engine runs; wantui engine start, or wantui run, starts one")
         else:
-            age = duration_in_words(time.time() - engine.started)
+            age = format_duration(time.time() - engine.started)
             click.echo(f"engine: process {engine.process}, up {age}, wantui {engine.version}, logs in {engine.logs}")
         if held is not None:
             click.echo(f"held: {held.reason}; go on with: wantui queue resume")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from wantui.cli.tables import print_columns
-from wantui.words import bytes_in_words
+from wantui.formatting import format_bytes
 
 
 @click.command("gpu")
@@ -24,7 +24,7 @@ def command(as_json: bool) -> None:
         return
     if not sample.gpus:
         click.echo(f"no GPU: {sample.why_none}", err=True)
-        click.echo(f"memory {bytes_in_words(sample.memory_used)} of {bytes_in_words(sample.memory_total)}")
+        click.echo(f"memory {format_bytes(sample.memory_used)} of {format_bytes(sample.memory_total)}")
         return
     rows = [("gpu", "name", "state", "used", "total", "load", "power", "heat")]
     for gpu in sample.gpus:
@@ -33,8 +33,8 @@ def command(as_json: bool) -> None:
                 str(gpu.index),
                 gpu.name,
                 gpu.state + (", MIG" if gpu.mig else ""),
-                _said(gpu.memory_used, bytes_in_words),
-                _said(gpu.memory_total, bytes_in_words),
+                _said(gpu.memory_used, format_bytes),
+                _said(gpu.memory_total, format_bytes),
                 _said(gpu.utilisation, lambda value: f"{value:.0f} %"),
                 _said(gpu.power, lambda value: f"{value:.0f} W"),
                 _said(gpu.temperature, lambda value: f"{value:.0f} °C"),
@@ -43,7 +43,7 @@ def command(as_json: bool) -> None:
     print_columns(*rows)
     for gpu in sample.gpus:
         for process in gpu.processes:
-            held = _said(process.memory, bytes_in_words)
+            held = _said(process.memory, format_bytes)
             click.echo(f"gpu {gpu.index}: process {process.process} ({process.name}) holds {held}")
 
 

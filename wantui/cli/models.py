@@ -51,9 +51,9 @@ def ls(as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched.")
 def fetch(name: str, revision: str | None, dry_run: bool) -> None:
     """Fetch the weights of NAME from the hub; a broken download is gone on with."""
+    from wantui.formatting import format_bytes
     from wantui.models import fetch as fetching
     from wantui.models.catalogue import find_model
-    from wantui.words import bytes_in_words
 
     model = find_model(name)
     if model.is_local:
@@ -61,7 +61,7 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
         return
     if dry_run:
         missing = fetching.look(model, revision)
-        click.echo(f"{missing.files} files, {bytes_in_words(missing.bytes)}")
+        click.echo(f"{missing.files} files, {format_bytes(missing.bytes)}")
         return
     click.echo(fetching.fetch(model, revision))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from wantui.words import duration_in_words
+from wantui.formatting import format_duration
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -126,7 +126,7 @@ class Bars:
             self.tasks[video] = self.progress.add_task(event.data["title"], total=event.data["steps"], pace="starts")
         elif event.kind == "step" and video in self.tasks:
             self.eta.step(event)
-            pace = f"{event.data['seconds']:.2f} s/step, all in {duration_in_words(self.eta.seconds())}"
+            pace = f"{event.data['seconds']:.2f} s/step, all in {format_duration(self.eta.seconds())}"
             self.progress.update(self.tasks[video], completed=event.data["step"], total=event.data["steps"], pace=pace)
         elif event.kind == "decoded" and video in self.tasks:
             frames, count = event.data["frames"], event.data["count"]
@@ -163,7 +163,7 @@ class PlainLines:
             self.eta.step(event)
             if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
                 self.last = time.monotonic()
-                left = duration_in_words(self.eta.seconds())
+                left = format_duration(self.eta.seconds())
                 self.say(f"  step {data['step']}/{data['steps']}, {data['seconds']:.2f} s/step, all in {left}")
         elif event.kind in ("done", "failed", "cancelled"):
             self.eta.video_ended(event.video or 0)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from wantui.config.problems import ConfigError, Problem
-from wantui.errors import user_path
+from wantui.paths import user_path
 
 _IN_PACKAGE = Path(__file__).parent / "presets"
 _IN_CHECKOUT = Path(__file__).parents[2] / "configs"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from wantui.engine.measured import known
 from wantui.engine.room import SPARE_BYTES
-from wantui.errors import user_path
+from wantui.formatting import format_bytes, format_duration
 from wantui.gpu.sampler import GpuState, Sample
+from wantui.paths import user_path
 from wantui.planning import Outline, PastVideo, estimate_seconds
 from wantui.planning.estimate import disk_for
 from wantui.planning.memory import RESIDENT, ChosenPlan, choose_plan, plan_named, weight_bytes
 from wantui.planning.past import measured_peak
-from wantui.words import bytes_in_words, duration_in_words
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,22 @@ def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, st
     plan = RESIDENT if chosen is None else chosen.plan
     throughput = known(state, gpus[0].name, recipe, plan) if state is not None and on_gpu else None
     seconds = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", past, throughput, plan)
-    shown = "?" if seconds.value is None else f"{duration_in_words(seconds.value * videos)} on one worker"
+    shown = "?" if seconds.value is None else f"{format_duration(seconds.value * videos)} on one worker"
     lines.append(Cost("time", shown, seconds.basis))
     lines.append(_memory(outline, past, sample, on_gpu, chosen))
     disk = disk_for(recipe, outline.model, videos)
     place = _existing(user_path(settings.output_dir))
     free = shutil.disk_usage(place).free
     fits = disk.total + SPARE_BYTES <= free
-    basis = f"clips {bytes_in_words(disk.videos)} ({disk.videos_basis})"
+    basis = f"clips {format_bytes(disk.videos)} ({disk.videos_basis})"
     if disk.latents:
-        basis += f", latents {bytes_in_words(disk.latents)} ({disk.latents_basis})"
+        basis += f", latents {format_bytes(disk.latents)} ({disk.latents_basis})"
     if disk.attention:
-        basis += f", attention {bytes_in_words(disk.attention)} ({disk.attention_basis})"
-    basis += f", geometry {bytes_in_words(disk.geometry)}"
+        basis += f", attention {format_bytes(disk.attention)} ({disk.attention_basis})"
+    basis += f", geometry {format_bytes(disk.geometry)}"
     if not fits:
         basis = f"{_what_fits(outline, free, disk.latents)} would fit; " + basis
-    lines.append(Cost("disk", f"{bytes_in_words(disk.total)} of {bytes_in_words(free)} free", basis, fits))
+    lines.append(Cost("disk", f"{format_bytes(disk.total)} of {format_bytes(free)} free", basis, fits))
     return lines
 
 
@@ -83,7 +83,7 @@ def _memory(
 ) -> Cost:
     recipe, model = outline.first, outline.model
     weights = weight_bytes(model, recipe)
-    text = "?" if weights is None else bytes_in_words(weights)
+    text = "?" if weights is None else format_bytes(weights)
     if sample is None:
         return Cost("memory", text, "the weights alone; what is free is not known")
     if not on_gpu:
@@ -92,7 +92,7 @@ def _memory(
         basis = "no GPU is used: the weights lie in the machine's memory"
         if not fits:
             basis = f"the weights alone take {text}: choose a smaller model, or another machine"
-        return Cost("memory", f"{text} of {bytes_in_words(free)} free", basis, fits)
+        return Cost("memory", f"{text} of {format_bytes(free)} free", basis, fits)
     on_device = _free(sample.gpus)
     if on_device is None or chosen is None:
         return Cost("memory", text, "the weights alone; what is free on the GPU is not known")
@@ -100,8 +100,8 @@ def _memory(
     measured = measured_peak(recipe, chosen.plan.name, past)
     if measured.value is not None:
         peak, basis = int(measured.value), measured.basis
-    text = "?" if peak is None else bytes_in_words(peak)
-    text = f"{text} of {bytes_in_words(on_device)} free on the GPU: {chosen.plan.name}"
+    text = "?" if peak is None else format_bytes(peak)
+    text = f"{text} of {format_bytes(on_device)} free on the GPU: {chosen.plan.name}"
     return Cost("memory", text, f"{chosen.reason}; {basis}", chosen.fits)
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from wantui.engine.control import find_engine
 from wantui.engine.room import SPARE_BYTES
 from wantui.engine.supervisor import slots_for
-from wantui.errors import UserError, user_path
+from wantui.errors import UserError
+from wantui.formatting import format_bytes
 from wantui.gpu.nvml import look, visible
+from wantui.paths import user_path
 from wantui.planning import Batch, Outline, estimate_disk
 from wantui.planning.estimate import model_evaluations
 from wantui.queue.place import Place
@@ -19,7 +21,6 @@ from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo
 from wantui.storage.layout import BatchFolder, batch_folder
 from wantui.storage.manifest import Manifest, VideoEntry, start_folder
-from wantui.words import bytes_in_words
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def check_room(root: Path, batch: Batch) -> None:
     needed, free = estimate_disk(batch).total + SPARE_BYTES, shutil.disk_usage(root).free
     if needed > free:
         raise UserError(
-            f"the batch may need {bytes_in_words(needed)}, and {root.parent} has {bytes_in_words(free)} free; "
+            f"the batch may need {format_bytes(needed)}, and {root.parent} has {format_bytes(free)} free; "
             "choose another --output-dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
         )
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wantui.errors import UserError, user_path
+from wantui.errors import UserError
 from wantui.models import nano
+from wantui.paths import user_path
 
 SHORTER_SIDE_OF_720P = 720
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
+from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
-from wantui.words import bytes_in_words
 
 PARTS = [
     "model_index.json",
@@ -60,7 +60,7 @@ def fetch(model: WanModel, revision: str | None = None) -> Path:
     free = shutil.disk_usage(place).free
     if missing.bytes + SPARE_BYTES > free:
         raise NotFetched(
-            f"{model.name} needs {bytes_in_words(missing.bytes)} more, and {bytes_in_words(free)} are free in {place}; "
+            f"{model.name} needs {format_bytes(missing.bytes)} more, and {format_bytes(free)} are free in {place}; "
             "make room, or set HF_HOME to a folder on another disk"
         )
     try:

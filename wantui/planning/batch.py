@@ -5,10 +5,11 @@ from pathlib import Path
 
 from wantui.config import Config
 from wantui.config.settings import ModelSettings, Settings
-from wantui.errors import UserError, user_path
+from wantui.errors import UserError
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import commit_in_cache, fingerprint, fingerprint_of_file
 from wantui.models.magnitudes import magnitudes_of
+from wantui.paths import user_path
 from wantui.planning.arithmetic import TEXT_LENGTH
 from wantui.planning.installed import what_weights_miss
 from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe, TransformerFile, Weighting

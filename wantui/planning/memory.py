@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
 from wantui.planning.arithmetic import (
     TEXT_LENGTH,
@@ -21,7 +22,6 @@ from wantui.planning.arithmetic import (
     transformer_parameters,
 )
 from wantui.planning.recipe import Recipe, Speed, Weights
-from wantui.words import bytes_in_words
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def _peak(plan: MemoryPlan, model: WanModel, recipe: Recipe, free: int) -> int |
 
 
 def _words(size: int | None) -> str:
-    return "?" if size is None else bytes_in_words(size)
+    return "?" if size is None else format_bytes(size)
 
 
 def needs(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:

@@ -28,8 +28,9 @@ from textual.signal import Signal
 from wantui import __version__
 from wantui.engine import control
 from wantui.engine.control import open_queue
-from wantui.errors import UserError, user_path
+from wantui.errors import UserError
 from wantui.gpu.sampler import Sample, Sampler
+from wantui.paths import user_path
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import Event

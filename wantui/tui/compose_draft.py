@@ -7,7 +7,8 @@ from pathlib import Path
 from platformdirs import user_config_path
 
 from wantui.config import Config, ConfigError, load_config, parse_config, preset_directory
-from wantui.errors import UserError, user_path
+from wantui.errors import UserError
+from wantui.paths import user_path
 from wantui.tui.drafts import Drafts
 
 

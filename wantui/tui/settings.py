@@ -9,7 +9,8 @@ import yaml
 from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wantui.errors import UserError, user_path
+from wantui.errors import UserError
+from wantui.paths import user_path
 from wantui.tui.actions import all_actions
 
 LOCATION = "WANTUI_TUI_CONFIG"

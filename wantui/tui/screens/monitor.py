@@ -9,6 +9,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
+from wantui.formatting import format_bytes, format_duration
 from wantui.queue.rows import VideoRow
 from wantui.storage.layout import BatchFolder
 from wantui.tui.actions import bindings
@@ -19,7 +20,6 @@ from wantui.tui.screens.place import Place
 from wantui.tui.trails import CURVES, Trail
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.rows import Rows
-from wantui.words import bytes_in_words, duration_in_words
 
 REDRAW_SECONDS, SLOW_REDRAW_SECONDS = 1.0, 5.0
 BOUNDS: dict[str, tuple[float, float]] = {"turning": (0.0, 3.1416), "linearity": (0.0, 1.0)}
@@ -127,9 +127,9 @@ class MonitorScreen(Place):
         if trail.sigma is not None:
             line.append(f"  σ {trail.sigma:.3f}")
         if trail.pace is not None:
-            line.append(f"  {trail.pace:.2f} s/step  ETA {duration_in_words((video.steps - trail.step) * trail.pace)}")
+            line.append(f"  {trail.pace:.2f} s/step  ETA {format_duration((video.steps - trail.step) * trail.pace)}")
         if trail.memory:
-            line.append(f"  {bytes_in_words(trail.memory['allocated'])}")
+            line.append(f"  {format_bytes(trail.memory['allocated'])}")
         return line
 
     def _draw_curves(self, trail: Trail | None) -> None:

@@ -12,6 +12,7 @@ from textual.content import Content
 
 from wantui.engine.record import Record
 from wantui.errors import UserError
+from wantui.formatting import format_duration
 from wantui.queue.queue import Move
 from wantui.queue.rows import BatchRow, VideoRow
 from wantui.tui.actions import bindings
@@ -22,7 +23,6 @@ from wantui.tui.screens.place import Place
 from wantui.tui.states import batch_state, look
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.rows import Rows
-from wantui.words import duration_in_words
 
 PAGE = 200
 """Videos that are read from the database at a time."""
@@ -148,7 +148,7 @@ class QueueScreen(Place):
         left = self.wantui.news.left.get(batch.id)
         if batch.unfinished:
             known = left is not None and left.seconds is not None
-            eta = duration_in_words(left.seconds) if known and left and left.seconds is not None else "?"
+            eta = format_duration(left.seconds) if known and left and left.seconds is not None else "?"
             line.append(f"ETA {eta:<8} ")
         line.append(batch.name, Style(bold=True))
         return line
@@ -166,9 +166,9 @@ class QueueScreen(Place):
             left = self.wantui.news.left.get(video.batch)
             if left is not None and left.per_video is not None:
                 seconds = left.per_video * (1 - video.step / max(1, video.steps))
-                line.append(f"ETA {duration_in_words(seconds)} ")
+                line.append(f"ETA {format_duration(seconds)} ")
         elif video.state in ("queued", "interrupted") and (wait := self._seconds_until(video)) is not None:
-            line.append(f"ETA {duration_in_words(wait):<8} ")
+            line.append(f"ETA {format_duration(wait):<8} ")
         elif video.state == "done" and video.started and video.finished:
             line.append(f"{video.finished - video.started:>8.1f} s ")
         line.append(video.title, Style(bold=True))

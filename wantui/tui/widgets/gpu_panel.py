@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from rich.text import Text
 from textual.events import Resize
 
+from wantui.formatting import format_bytes
 from wantui.gpu.sampler import GpuState, Sample
 from wantui.tui.feed import QueueNews
 from wantui.tui.plots import bar, braille
 from wantui.tui.widgets.cells import Cells
-from wantui.words import bytes_in_words
 
 HISTORY = 600
 """Samples kept for the graph."""
@@ -82,7 +82,7 @@ class GpuPanel(Cells):
         line.append(f"  CPU {sample.cpu:3.0f} %")
         held = worker_memory(self.news)
         if held is not None:
-            line.append(f"  workers {bytes_in_words(held)}")
+            line.append(f"  workers {format_bytes(held)}")
         line.append(f"  no GPU: {sample.why_none}", "dim")
         if not self.large:
             return [line]
@@ -106,23 +106,23 @@ class GpuPanel(Cells):
         if not ours and self.history.sample is not None and len(self.history.sample.gpus) == 1:
             ours = list(self.history.workers.values())
         for worker in ours:
-            line.append(f"  ours {bytes_in_words(worker.allocated)} of {bytes_in_words(worker.reserved)} reserved")
+            line.append(f"  ours {format_bytes(worker.allocated)} of {format_bytes(worker.reserved)} reserved")
         if not self.large:
             return [line]
         total = gpu.memory_total or 1
         lines = [line, *self.graph(list(self.history.used.get(gpu.index, ())), total, width)]
         for worker in ours:
-            foretold = bytes_in_words(worker.predicted) if worker.predicted else "not known"
-            lines.append(Text(f"  peak {bytes_in_words(worker.peak)}, predicted {foretold}"))
+            foretold = format_bytes(worker.predicted) if worker.predicted else "not known"
+            lines.append(Text(f"  peak {format_bytes(worker.peak)}, predicted {foretold}"))
         for process in gpu.processes:
             whose = "our worker" if process.process in self.history.workers else process.name
-            held = bytes_in_words(process.memory) if process.memory is not None else "N/A"
+            held = format_bytes(process.memory) if process.memory is not None else "N/A"
             lines.append(Text(f"  {process.process:>8}  {held:>8}  {whose}"))
         return lines
 
     def graph(self, values: list[float | None], total: int, width: int) -> list[Text]:
         """Memory over time between 0 and all there is: what is constant looks constant."""
-        label = f"{bytes_in_words(total)} ┤"
+        label = f"{format_bytes(total)} ┤"
         room = max(10, min(width - len(label) - 2, 120))
         drawn = braille(values, room, 4, 0, total)
         left = [label, *[" " * (len(label) - 1) + "│"] * 2, "0 ┤".rjust(len(label))]

@@ -4,10 +4,10 @@ from rich.style import Style
 from rich.text import Text
 from textual.events import Click, Resize
 
+from wantui.formatting import format_duration
 from wantui.tui.actions import SCREENS
 from wantui.tui.feed import QueueNews
 from wantui.tui.widgets.cells import Cells
-from wantui.words import duration_in_words
 
 
 class Header(Cells):
@@ -70,7 +70,7 @@ class Header(Cells):
                 text.append(f"  batch {place}/{len(waiting)}")
             text.append(f"  {videos:,} left")
             seconds = news.seconds_left
-            text.append(f"  ETA {duration_in_words(seconds)}" if seconds is not None else "  ETA ?")
+            text.append(f"  ETA {format_duration(seconds)}" if seconds is not None else "  ETA ?")
         return text
 
     async def on_click(self, event: Click) -> None:

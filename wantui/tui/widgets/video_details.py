@@ -6,10 +6,10 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
+from wantui.formatting import format_bytes
 from wantui.storage.manifest import VideoEntry
 from wantui.tui.plots import half_blocks
 from wantui.tui.widgets.cells import Cells
-from wantui.words import bytes_in_words
 
 
 class VideoDetails(Vertical):
@@ -48,9 +48,9 @@ class VideoDetails(Vertical):
             lines.append(Text(recipe.unusual))
         if entry.state == "done":
             seconds = ", ".join(f"{name} {value:g} s" for name, value in entry.seconds.items())
-            memory = bytes_in_words(entry.peak_memory) if entry.peak_memory else "on the CPU"
-            predicted = ", ".join(f"{name} {bytes_in_words(int(value))}" for name, value in entry.predicted.items())
-            size = bytes_in_words(entry.bytes) if entry.bytes is not None else "?"
+            memory = format_bytes(entry.peak_memory) if entry.peak_memory else "on the CPU"
+            predicted = ", ".join(f"{name} {format_bytes(int(value))}" for name, value in entry.predicted.items())
+            size = format_bytes(entry.bytes) if entry.bytes is not None else "?"
             lines.append(Text(f"{seconds}; memory {memory}, {entry.memory_plan or ''}; {size}, predicted {predicted}"))
             lines.append(Text("  ".join(entry.files.values()), "dim"))
         self._show(lines)

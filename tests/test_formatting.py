@@ -1,0 +1,37 @@
+"""Numbers and foreign text as people see them."""
+
+import pytest
+
+from wantui.formatting import format_count, printable
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "plural", "expected"),
+    [
+        (0, "video", None, "0 videos"),
+        (1, "video", None, "1 video"),
+        (10_000, "video", None, "10,000 videos"),
+        (2, "batch", "batches", "2 batches"),
+    ],
+)
+def test_format_count_inflects_the_noun(number: int, noun: str, plural: str | None, expected: str) -> None:
+    assert format_count(number, noun, plural) == expected  # C9
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\x1b]52;c;aGk=\x07", r"\x1b]52;c;aGk=\x07"),
+        ("a\x9b2Jb", r"a\x9b2Jb"),
+        ("one\ntwo\tthree", r"one\ntwo\tthree"),
+        ("left\u202eright", r"left\u202eright"),
+        ("\udce9", r"\udce9"),
+        ("日本語 é 👩‍👩‍👧", "日本語 é 👩‍👩‍👧"),
+    ],
+)
+def test_printable_escapes_what_a_terminal_would_obey(text: str, expected: str) -> None:
+    assert printable(text) == expected  # R1
+
+
+def test_printable_can_keep_the_lines_of_a_text() -> None:
+    assert printable("a\n\tb\x1b[0m\r\n", keep_lines=True) == "a\n\tb\\x1b[0m\\r\n"

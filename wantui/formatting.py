@@ -1,0 +1,51 @@
+"""Format numbers and text for people, the same on the command line and on the screens."""
+
+import re
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""C0 and C1 controls, line separators, directional overrides, and lone surrogates."""
+_UNPRINTABLE_BUT_LINES = re.compile(_UNPRINTABLE.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
+
+
+def format_bytes(number: float) -> str:
+    """Return a size in powers of ten, such as "12.3 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 99.5 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as 0:05, 12:34 or 1:23:45."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def format_count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun in the right form: "1 video", "2 videos", "10,000 videos".
+
+    Args:
+        plural: the plural form, where it is not the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def printable(text: str, keep_lines: bool = False) -> str:
+    r"""Return text from files, names and other programs in a form that is safe to send to a terminal.
+
+    A terminal obeys escape sequences (ESC, CSI, OSC, C1): they can set its title, write to the clipboard or clear the
+    screen. Each character that a terminal would obey or that would reorder the line is shown as its escape, `\x1b`.
+
+    Args:
+        keep_lines: leave newlines and tabs as they are.
+    """
+    pattern = _UNPRINTABLE_BUT_LINES if keep_lines else _UNPRINTABLE
+    return pattern.sub(lambda match: _escape(match[0]), text)
+
+
+def _escape(character: str) -> str:
+    return {"\n": r"\n", "\r": r"\r", "\t": r"\t"}.get(
+        character, f"\\x{ord(character):02x}" if ord(character) < 0x100 else f"\\u{ord(character):04x}"
+    )
