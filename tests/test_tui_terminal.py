@@ -1,4 +1,4 @@
-"""The application in real terminals: losing one, being killed, tmux from first key to finished videos, a browser."""
+"""The application in real terminals: losing one, being killed, tmux from first key to finished videos."""
 
 import os
 import pty
@@ -17,7 +17,6 @@ import pytest
 from conftest import Wantui, batch
 from processes import Machine, manifest_of
 
-from wantui.tui.browser import COOKIE, LOOPBACK, BrowserServer
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 
 
@@ -208,66 +207,3 @@ def test_in_tmux_a_batch_is_composed_queued_left_by_a_killed_terminal_and_found_
         machine.until(lambda: not tmux.shows("4/4"))
     finally:
         subprocess.run(["tmux", "-S", tmux.socket, "kill-server"], capture_output=True, check=False)
-
-
-# In a browser
-
-
-def ask(server: BrowserServer, *requests: dict[str, Any]) -> list[tuple[int, str]]:
-    """Status and text of each request to a server, in one conversation."""
-    import asyncio
-
-    from aiohttp import CookieJar
-    from aiohttp.test_utils import TestClient, TestServer
-
-    async def talk() -> list[tuple[int, str]]:
-        answers = []
-        served = TestServer(await server._make_app())
-        jar = CookieJar(unsafe=True)
-        async with TestClient(served, cookie_jar=jar) as client:
-            for request in requests:
-                headers = {"Host": f"localhost:{served.port}", **request.get("headers", {})}
-                reply = await client.get(request["path"], headers=headers, allow_redirects=False)
-                answers.append((reply.status, await reply.text()))
-                if request.get("forget"):
-                    jar.clear()
-                for cookie in reply.cookies.values():
-                    jar.update_cookies({cookie.key: cookie.value})
-        return answers
-
-    return asyncio.run(talk())
-
-
-def test_the_token_opens_once_and_a_cookie_after_that() -> None:
-    server = BrowserServer(8000)
-    address = f"/?token={server.token}"
-    answers = ask(server, {"path": "/"}, {"path": address}, {"path": "/"}, {"path": address, "forget": True})
-    assert [status for status, _ in answers] == [403, 302, 200, 200]
-    assert "opens once" in answers[0][1]
-    assert [status for status, _ in ask(server, {"path": address})] == [403], "somebody else with the same address"
-
-
-def test_a_page_of_another_site_is_refused_even_with_the_token() -> None:
-    server = BrowserServer(8000)
-    address = f"/?token={server.token}"
-    foreign = [{"path": address, "headers": {"Host": "evil.example"}}]
-    foreign += [{"path": address, "headers": {"Origin": "http://evil.example"}}]
-    assert [status for status, _ in ask(server, *foreign)] == [403, 403]
-
-
-def test_it_listens_on_the_loopback_address_only_and_names_no_command_of_a_shell() -> None:
-    server = BrowserServer(8000)
-    assert server.host == LOOPBACK == "127.0.0.1"
-    assert "-m wantui" in server.command
-    assert COOKIE not in server.address
-
-
-def test_a_port_that_is_taken_is_said(machine: Machine) -> None:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        code, _, err = machine.call("serve", "--port", taken.getsockname()[1])
-    assert code == 2
-    assert "--port chooses another" in err

@@ -1,5 +1,6 @@
 """wantui serve: the terminal application in a browser."""
 
+import asyncio
 import socket
 
 import click
@@ -8,22 +9,25 @@ from wantui.errors import UserError
 
 
 @click.command("serve")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="TCP port to listen on.")
 def command(port: int) -> None:
     """Serve the application to a browser on this machine, at an address that opens once.
 
-    It listens on the loopback address only. From elsewhere: ssh -L 8000:localhost:8000 HOST, then open the address.
+    It listens on 127.0.0.1 only. From elsewhere: ssh -L 8000:127.0.0.1:8000 HOST, then open the printed address.
     Closing the browser, or ending this with Ctrl-C, changes nothing for the engine.
     """
-    from wantui.tui.browser import LOOPBACK, BrowserServer
+    from wantui.tui.web import LOOPBACK, WebServer
 
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError as error:
-            raise UserError(f"port {port} cannot be used: {error.strerror}; --port chooses another") from None
-    server = BrowserServer(port)
-    click.echo("open this address; it works once, and is for you alone:", err=True)
+    try:
+        listening = socket.create_server((LOOPBACK, port))
+    except OSError as error:
+        raise UserError(f"cannot listen on port {port}: {error.strerror}. Choose another with --port.") from None
+
+    def announce(address: str) -> None:
+        click.echo(f"opened in a browser. For another browser:\n{address}", err=True)
+
+    server = WebServer(port, announce=announce)
+    click.echo("Open this address. It works once, and is for you alone:", err=True)
     click.echo(server.address)
-    server.serve()
+    with listening:
+        asyncio.run(server.run(listening))

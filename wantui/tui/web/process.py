@@ -1,0 +1,113 @@
+"""One application in a process of its own, driven through the packets of Textual's web driver."""
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+MIN_SIZE, MAX_COLUMNS, MAX_ROWS = 1, 1000, 500
+"""Terminal sizes in cells; an application draws every cell, so that a size of 10^9 would take all memory."""
+MAX_PACKET = 64_000_000
+"""Bytes of a packet from the application; a frame of the largest terminal is a fraction of it."""
+QUIT_SECONDS = 3.0
+"""Time an application has to end by itself, in seconds; then again to obey SIGTERM."""
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec, nothing may be
+
+
+def clamp_size(columns: Any, rows: Any) -> tuple[int, int] | None:
+    """Return a terminal size within bounds, or None for what is not two numbers."""
+    try:
+        return max(MIN_SIZE, min(int(columns), MAX_COLUMNS)), max(MIN_SIZE, min(int(rows), MAX_ROWS))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+class ApplicationProcess:
+    """A `wantui` whose screen goes to one websocket; it ends with this process, however that ends."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, command: Sequence[str], size: tuple[int, int]) -> "ApplicationProcess":
+        """Start the application for a terminal of `size` columns and rows."""
+        columns, rows = size
+        environment = os.environ | {
+            "TEXTUAL_DRIVER": "textual.drivers.web_driver:WebDriver",
+            "TEXTUAL_COLOR_SYSTEM": "truecolor",
+            "TERM_PROGRAM": "textual",
+            "COLUMNS": str(columns),
+            "ROWS": str(rows),
+        }
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,  # the application reports its own errors on its screen
+            env=environment,
+            start_new_session=True,  # Ctrl-C in our terminal is ours alone
+            preexec_fn=_end_with_parent,
+        )
+        return cls(process)
+
+    async def forward(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Pass the screen on until the application ends."""
+        output = self._process.stdout
+        assert output is not None
+        with suppress(asyncio.IncompleteReadError, ConnectionError, ValueError):
+            while (line := await output.readline()) != b"__GANGLION__\n":  # the driver's first word
+                if not line:
+                    return
+            while True:
+                kind = await output.readexactly(1)
+                length = int.from_bytes(await output.readexactly(4), "big")
+                if length > MAX_PACKET:
+                    return
+                payload = await output.readexactly(length)
+                if kind == b"D":
+                    await write(payload)
+                elif kind == b"M" and json.loads(payload).get("type") == "exit":
+                    return
+
+    async def send_keys(self, text: str) -> None:
+        """Pass on what was typed."""
+        await self._send(b"D", text.encode("utf-8", "replace"))
+
+    async def send_event(self, kind: str, **data: int) -> None:
+        """Pass on an event: resize (with width and height), focus, blur or quit."""
+        await self._send(b"M", json.dumps({"type": kind, **data}).encode())
+
+    async def _send(self, kind: bytes, payload: bytes) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None
+        with suppress(ConnectionError, RuntimeError):
+            pipe.write(kind + len(payload).to_bytes(4, "big") + payload)
+            await pipe.drain()
+
+    async def stop(self) -> None:
+        """End the application: ask it, then SIGTERM, then SIGKILL."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.send_event("quit"), QUIT_SECONDS)
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None:
+                with suppress(ProcessLookupError):
+                    self._process.send_signal(number)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._drain_until_exit(), QUIT_SECONDS)
+                return
+
+    async def _drain_until_exit(self) -> None:
+        """Wait for the exit; a full pipe would keep the application from it."""
+        assert self._process.stdout is not None
+        while await self._process.stdout.read(65536):
+            pass
+        await self._process.wait()
+
+
+def _end_with_parent() -> None:
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,230 @@
+"""The HTTP server of `wantui serve`, for one user of a machine that others use too.
+
+Anybody on the machine can connect to the loopback address, and anybody can listen on another of its ports. Therefore:
+
+* One literal address is bound and printed. `localhost` may be ::1, where somebody else may listen.
+* The token in the address opens once. It is exchanged by a form, so that a link preview or a HEAD does not spend it.
+* Cookies know no port: a browser sends them to every server of 127.0.0.1. Ours is bound to a path that is secret.
+* Requests that name another host or come from a page of another origin are refused.
+* Connections without the cookie are few and short, and so is what may be sent over them.
+"""
+
+import asyncio
+import hmac
+import json
+import logging
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import textual_serve
+from aiohttp import WSMsgType, web
+
+from wantui.tui.web.connections import ConnectionLimiter, OneLineErrors
+from wantui.tui.web.process import ApplicationProcess, clamp_size
+
+LOOPBACK = "127.0.0.1"
+MAX_APPLICATIONS = 8
+"""Tabs with an application at a time; each is a process of about 80 MB."""
+MAX_MESSAGE = 1_000_000
+"""Bytes of a message from a browser; a larger paste is refused by closing the session."""
+COOKIE_SECONDS = 7 * 24 * 3600
+"""Lifetime of the cookie, so that a browser that was closed can come back; it ends with the server in any case."""
+CLOSE_SECONDS = 2.0
+"""Time a browser has to answer the end of a session, in seconds."""
+STATIC = Path(textual_serve.__file__).parent / "static"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class WebServer:
+    """Serve `wantui` to one user's browsers; each tab is an application of its own over the same queue.
+
+    Args:
+        port: where it listens on the loopback address.
+        arguments: of each application.
+        announce: called with each new address, after the one before has been used.
+    """
+
+    def __init__(
+        self, port: int, arguments: tuple[str, ...] = (), announce: Callable[[str], None] | None = None
+    ) -> None:
+        self.port = port
+        self.cookie = f"wantui_{port}"
+        self.command = (sys.executable, "-m", "wantui", *arguments)
+        self._announce = announce
+        self._path = f"/{secrets.token_urlsafe(24)}"
+        self._session = secrets.token_urlsafe(24)
+        self._token = secrets.token_urlsafe(24)
+        self._limiter: ConnectionLimiter | None = None
+        self._applications: dict[ApplicationProcess, web.WebSocketResponse] = {}
+
+    @property
+    def address(self) -> str:
+        """The address that opens the application in a browser, once."""
+        return f"http://{LOOPBACK}:{self.port}{self._path}/?token={self._token}"
+
+    async def run(self, listening: socket.socket) -> None:
+        """Serve on a bound socket until SIGINT, SIGTERM or SIGHUP."""
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop.set)
+        logging.getLogger("aiohttp.server").addFilter(OneLineErrors())
+        runner = web.AppRunner(self.build(), access_log=None, shutdown_timeout=CLOSE_SECONDS)
+        await runner.setup()
+        assert runner.server is not None
+        self._limiter = ConnectionLimiter(runner.server)
+        server = await loop.create_server(self._limiter, sock=listening, backlog=16)
+        try:
+            await stop.wait()
+        finally:
+            server.close()
+            await asyncio.gather(*(self._close(socket) for socket in list(self._applications.values())))
+            await runner.cleanup()
+
+    def build(self) -> web.Application:
+        """Return the aiohttp application: pages, static files and the websocket, all behind the guard."""
+        application = web.Application(middlewares=[self._protect], client_max_size=MAX_MESSAGE)
+        application.add_routes(
+            [
+                web.get(f"{self._path}/", self._page),
+                web.post(f"{self._path}/open", self._open),
+                web.get(f"{self._path}/ws", self._run_application),
+                web.static(f"{self._path}/static", STATIC),
+            ]
+        )
+        return application
+
+    @web.middleware
+    async def _protect(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse strangers, and forbid browsers to frame, store or pass on what is answered."""
+        try:
+            response = await self._guard(request, handler)
+        except web.HTTPException as error:
+            response = error
+        if not response.prepared:
+            response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+            response.headers["X-Frame-Options"] = "DENY"
+            response.headers["X-Content-Type-Options"] = "nosniff"
+            response.headers["Referrer-Policy"] = "same-origin"  # no-referrer would make the form's Origin null
+            response.headers["Cache-Control"] = "no-store"
+        if isinstance(response, web.HTTPException):
+            raise response
+        return response
+
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        host = request.host.rpartition(":")[0] or request.host
+        origin = request.headers.get("Origin")
+        if host != LOOPBACK or (origin is not None and origin.rstrip("/") != f"http://{request.host}"):
+            raise web.HTTPForbidden(text=f"wantui answers at http://{LOOPBACK} only; from elsewhere use ssh -L\n")
+        if _is_equal(request.cookies.get(self.cookie, ""), self._session):
+            if self._limiter is not None:
+                self._limiter.admit(request.protocol)
+            return await handler(request)
+        if request.path == f"{self._path}/" and _is_equal(request.query.get("token", ""), self._token):
+            return self._html("open.html", token=self._token)
+        if request.path == f"{self._path}/open" and request.method == "POST":
+            return await handler(request)
+        raise web.HTTPForbidden(text="this needs the address that `wantui serve` printed last; each opens once\n")
+
+    async def _open(self, request: web.Request) -> web.StreamResponse:
+        """Exchange the token for the cookie."""
+        token = (await request.post()).get("token", "")
+        if not isinstance(token, str) or not _is_equal(token, self._token):
+            raise web.HTTPForbidden(text="this address has been used; open the one that `wantui serve` printed last\n")
+        self._token = secrets.token_urlsafe(24)
+        if self._announce is not None:
+            self._announce(self.address)
+        response = web.HTTPSeeOther(f"{self._path}/")
+        response.set_cookie(
+            self.cookie, self._session, max_age=COOKIE_SECONDS, path=f"{self._path}/", httponly=True, samesite="Strict"
+        )
+        return response
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        if "token" in request.query:  # opened again with an address that was used: keep the token out of the history
+            raise web.HTTPSeeOther(f"{self._path}/")
+        return self._html("application.html", websocket=f"ws://{request.host}{self._path}/ws")
+
+    def _html(self, name: str, **values: str) -> web.Response:
+        nonce = secrets.token_urlsafe(16)
+        page = Template(files("wantui.tui.web").joinpath(name).read_text(encoding="utf-8"))
+        policy = (
+            f"default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'self' 'unsafe-inline'; "
+            f"img-src 'self' data:; font-src 'self'; connect-src 'self' ws://{LOOPBACK}:*; form-action 'self'; "
+            "base-uri 'none'; frame-ancestors 'none'"
+        )
+        return web.Response(
+            text=page.substitute(values, nonce=nonce),
+            content_type="text/html",
+            headers={"Content-Security-Policy": policy},
+        )
+
+    async def _run_application(self, request: web.Request) -> web.StreamResponse:
+        """Run an application for as long as its tab is open."""
+        size = clamp_size(request.query.get("width", 80), request.query.get("height", 24))
+        if size is None:
+            raise web.HTTPBadRequest(text="width and height are numbers of cells\n")
+        if len(self._applications) >= MAX_APPLICATIONS:
+            raise web.HTTPServiceUnavailable(text=f"{MAX_APPLICATIONS} tabs are open; close one first\n")
+        websocket = web.WebSocketResponse(heartbeat=15, timeout=CLOSE_SECONDS, max_msg_size=MAX_MESSAGE)
+        await websocket.prepare(request)
+        process = await ApplicationProcess.start(self.command, size)
+        self._applications[process] = websocket
+        screen = asyncio.create_task(self._forward(process, websocket))
+        try:
+            async for message in websocket:
+                if message.type != WSMsgType.TEXT or not await _handle(process, websocket, message.data):
+                    break
+        finally:
+            screen.cancel()
+            with suppress(asyncio.CancelledError):
+                await screen
+            await process.stop()
+            del self._applications[process]
+            await self._close(websocket)
+        return websocket
+
+    async def _forward(self, process: ApplicationProcess, websocket: web.WebSocketResponse) -> None:
+        with suppress(ConnectionError, RuntimeError):
+            await process.forward(websocket.send_bytes)
+        await self._close(websocket)
+
+    @staticmethod
+    async def _close(websocket: web.WebSocketResponse) -> None:
+        with suppress(asyncio.TimeoutError, ConnectionError, RuntimeError):
+            await asyncio.wait_for(websocket.close(), 2 * CLOSE_SECONDS)
+
+
+async def _handle(process: ApplicationProcess, websocket: web.WebSocketResponse, text: str) -> bool:
+    """Obey a message of a browser, a JSON list of a kind and its data; return whether it is one."""
+    try:
+        kind, data = (*json.loads(text), None)[:2]
+    except (ValueError, TypeError, RecursionError):
+        return False
+    match kind:
+        case "stdin" if isinstance(data, str):
+            await process.send_keys(data)
+        case "resize" if isinstance(data, dict):
+            size = clamp_size(data.get("width"), data.get("height"))
+            if size is None:
+                return False
+            await process.send_event("resize", width=size[0], height=size[1])
+        case "ping" if isinstance(data, str):
+            with suppress(ConnectionError):
+                await websocket.send_json(["pong", data])
+        case "focus" | "blur":
+            await process.send_event(kind)
+        case _:
+            return False
+    return True
+
+
+def _is_equal(given: str, secret: str) -> bool:
+    """Compare in constant time; `hmac` refuses text beyond ASCII, which anybody can send."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), secret.encode())
