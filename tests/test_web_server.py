@@ -237,12 +237,7 @@ def test_idle_connections_of_a_stranger_do_not_lock_the_owner_out(served: Served
 
 
 def test_malformed_requests_are_not_logged(served: Served) -> None:
-    for garbage in (
-        b"x" * 20_000 + b"\r\n\r\n",
-        b"\x00\xff\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"GET \xe9 HTTP/1.1\r\n\r\n",
-    ):
+    for line in (b"x" * 20_000, b"\x00\xff", b"GET / HTTP/9.9", b"GET \xe9 HTTP/1.1"):
         with socket.create_connection((LOOPBACK, served.port), timeout=PATIENCE) as stranger:
             stranger.sendall(line + b"\r\n\r\n")
             stranger.recv(4096)
