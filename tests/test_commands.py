@@ -89,7 +89,7 @@ def test_rerun_makes_the_same_clip_again(wantui: Wantui, small: list[str]) -> No
 
 
 def test_rerun_decodes_in_the_tiles_that_a_clip_was_decoded_in(wantui: Wantui, small: list[str]) -> None:
-    tiled = [*small, "--set", "memory_settings.plan=small tiles"]
+    tiled = [*small, "--set", "memory_settings.plan=small-tiles"]
     for side, pixels in (("width", 192), ("height", 160)):
         tiled += ["--set", f"video_settings.{side}={pixels}"]
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *tiled)).clip(0, 1)

@@ -271,9 +271,9 @@ def test_running_out_of_memory_is_told_and_the_same_latents_are_decoded_in_tiles
     machine = start(TOO_LARGE)
     code, _, err = machine.call(*batch(tiny_batch, 2))
     assert code == 0, err
-    assert err.count("trying tiled decode") == 1  # the second video knows from the first
+    assert err.count("trying tiled") == 1  # the second video knows from the first
     videos = manifest_of(machine.root / "batch").videos
-    assert [video.memory_plan for video in videos] == ["tiled decode"] * 2
+    assert [video.memory_plan for video in videos] == ["tiled"] * 2
     resumed = [event.data["steps_done"] for event in machine.queue.events(0) if event.kind == "resumed video"]
     assert resumed == [60, 60]  # without the text encoder first, which was not what took the room
 

@@ -1,12 +1,13 @@
 """What a follower shows of the queue's events: on a terminal, as plain lines, and what a line says."""
 
 import io
+import json
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from wantui.cli.progress import Bars, PlainLines, news
+from wantui.cli.progress import Bars, JsonLines, PlainLines, news
 from wantui.queue.rows import Event
 
 
@@ -62,3 +63,13 @@ def test_plain_lines_tell_starts_ends_and_trouble(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("kind", ["added", "moved", "released", "removed", "something that a later version tells"])
 def test_what_is_no_news_is_not_told(kind: str) -> None:
     assert news(event(kind)) is None
+
+
+def test_json_lines_count_videos_from_1_and_show_no_id_of_the_database(capsys: pytest.CaptureFixture[str]) -> None:
+    # A13
+    lines = JsonLines()
+    lines.show(event("step", video=917, number=2, step=1, steps=20, seconds=0.1, sigma=1.0))
+    lines.show(Event(1, 0.0, 1, None, "added", {"videos": 2}))
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["batch"], first["video"], first["number"]) == (1, 2, 2)
+    assert second["video"] is None

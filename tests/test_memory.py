@@ -1,6 +1,7 @@
 """Memory plans: what each needs, which is chosen, what comes after it, and where the parts of a pipeline are."""
 
 import copy
+import json
 import subprocess
 import weakref
 from dataclasses import replace
@@ -18,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from wantui.config import load_config
-from wantui.config.settings import PlanName
+from wantui.config.plans import OLDER_NAMES, PlanName
 from wantui.engine import pipelines, warm
 from wantui.engine.pipelines import load_for, plan_for
 from wantui.engine.warm import WarmPipeline
@@ -36,7 +37,7 @@ from wantui.models.magnitudes import Magnitudes
 from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe, installed, outline_batch
 from wantui.planning.arithmetic import block_parameters, full_precision_parameters, transformer_parameters
 from wantui.planning.memory import (
-    PLAN_NAMES,
+    PLAN_SLUGS,
     PLANS,
     RESIDENT,
     SMALL_TILE,
@@ -69,7 +70,15 @@ SMALL, LARGE = find_model("wan2.1-1.3b"), find_model("wan2.1-14b")
 
 
 def test_settings_offer_the_plans_that_there_are() -> None:
-    assert get_args(PlanName) == ("auto", *PLAN_NAMES)
+    assert get_args(PlanName) == ("auto", *PLAN_SLUGS)
+
+
+def test_every_older_name_of_a_plan_is_read_as_its_slug() -> None:
+    assert list(OLDER_NAMES.values()) == list(PLAN_SLUGS)
+    for name, slug in OLDER_NAMES.items():
+        assert plan_named(name) is plan_named(slug)
+        settings = load_config("nano", [f"memory_settings.plan={json.dumps(name)}"]).settings
+        assert settings.memory_settings.plan == slug
 
 
 @pytest.mark.parametrize("model", CATALOGUE[1:], ids=lambda model: model.name)
@@ -187,26 +196,26 @@ def test_what_is_known_of_nano_is_what_its_files_say() -> None:
 @pytest.mark.parametrize(
     ("model", "free", "plan"),
     [
-        (SMALL, 80, "everything resident"),
-        (SMALL, 24, "text encoder first"),
-        (SMALL, 12, "one part at a time"),
-        (SMALL, 8, "tiled decode"),
-        (LARGE, 80, "everything resident"),
-        (LARGE, 48, "text encoder first"),
-        (LARGE, 24, "streamed blocks"),
-        (LARGE, 8, "streamed blocks, tiled decode"),
+        (SMALL, 80, "resident"),
+        (SMALL, 24, "encode-first"),
+        (SMALL, 12, "offload"),
+        (SMALL, 8, "tiled"),
+        (LARGE, 80, "resident"),
+        (LARGE, 48, "encode-first"),
+        (LARGE, 24, "stream"),
+        (LARGE, 8, "stream-tiled"),
     ],
 )
 def test_the_first_plan_that_fits_is_chosen_and_says_why(model: WanModel, free: int, plan: str) -> None:
     recipe = recipe_of(model)
     chosen = choose_plan(model, recipe, free * GB)
-    assert chosen.plan.name == plan
+    assert chosen.plan.slug == plan
     assert chosen.fits
     assert chosen.peak is not None
     assert chosen.peak <= free * GB
     assert f"{free}.0 GB are free" in chosen.reason
     if chosen.plan is not RESIDENT:
-        assert chosen.reason.startswith("everything resident needs")
+        assert chosen.reason.startswith("resident needs")
 
 
 def test_where_nothing_fits_the_plan_that_needs_least_is_tried_and_said_not_to_fit() -> None:
@@ -230,9 +239,9 @@ def test_a_model_whose_parts_are_not_known_is_tried_as_a_whole() -> None:
 @pytest.mark.parametrize(
     ("free", "name", "reason"),
     [
-        (80 * GB, "text encoder first", "did not fit, and 80.0 GB are free"),
-        (8 * GB, "tiled decode", "did not fit, and text encoder first needs 13.7 GB, and 8.0 GB are free"),
-        (1 * GB, "sequential offload, small tiles", "none fits"),
+        (80 * GB, "encode-first", "did not fit, and 80.0 GB are free"),
+        (8 * GB, "tiled", "did not fit, and encode-first needs 13.7 GB, and 8.0 GB are free"),
+        (1 * GB, "sequential", "none fits"),
     ],
 )
 def test_after_a_plan_that_did_not_fit_comes_the_first_of_the_others_that_fits(
@@ -240,8 +249,8 @@ def test_after_a_plan_that_did_not_fit_comes_the_first_of_the_others_that_fits(
 ) -> None:
     monkeypatch.setattr(pipelines, "resolve_device", lambda _: GPU)
     monkeypatch.setattr(pipelines, "free_bytes", lambda _: free)
-    chosen = plan_for(recipe_of(SMALL), "cuda", rung=1)
-    assert chosen.plan.name == name
+    chosen = plan_for(recipe_of(SMALL), "cuda", plan_named("encode-first"))
+    assert chosen.plan.slug == name
     assert reason in chosen.reason
 
 
@@ -249,14 +258,14 @@ def test_a_plan_that_was_taken_because_little_was_free_is_chosen_again_for_the_n
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe, loaded = recipe_of(NANO), []
-    found = [ChosenPlan(plan_named(name), None, "") for name in ("tiled decode", "tiled decode", "text encoder first")]
+    found = [ChosenPlan(plan_named(name), None, "") for name in ("tiled", "tiled", "encode-first")]
     asked = iter(found)
     monkeypatch.setattr(warm, "plan_for", lambda *_: next(asked))
     monkeypatch.setattr(
         warm, "load_for", lambda *told: loaded.append(told[2]) or Mock(plan=told[2], colours=Mock(r2=1.0))
     )
     monkeypatch.setattr(warm, "check_weights", lambda _: None)
-    pipeline, claim, manifest = WarmPipeline(Mock(), "cuda"), Mock(device="auto", rung=1), Mock(videos=[])
+    pipeline, claim, manifest = WarmPipeline(Mock(), "cuda"), Mock(device="auto", plan="encode-first"), Mock(videos=[])
     for _ in range(5):
         pipeline.get(claim, recipe, manifest, Mock(), Mock())
     assert loaded == [found[0].plan, found[2].plan]
@@ -264,10 +273,10 @@ def test_a_plan_that_was_taken_because_little_was_free_is_chosen_again_for_the_n
 
 def ladder(model: WanModel | None, on_gpu: bool) -> list[str]:
     recipe = None if model is None else recipe_of(model)
-    found, place = [], next_plan(RESIDENT, on_gpu, model, recipe)
-    while place is not None:
-        found.append(PLANS[place].name)
-        place = next_plan(PLANS[place], on_gpu, model, recipe)
+    found, plan = [], next_plan(RESIDENT, on_gpu, model, recipe)
+    while plan is not None:
+        found.append(plan.slug)
+        plan = next_plan(plan, on_gpu, model, recipe)
     return found
 
 
@@ -281,18 +290,18 @@ def test_each_plan_that_is_tried_after_another_needs_less() -> None:
 
 
 def test_the_ladder_leaves_out_on_a_cpu_what_is_no_help_there() -> None:
-    assert ladder(SMALL, on_gpu=False) == ["text encoder first", "tiled decode", "small tiles"]
+    assert ladder(SMALL, on_gpu=False) == ["encode-first", "tiled", "small-tiles"]
 
 
 @pytest.mark.parametrize(
     ("device", "plan", "calls"),
     [
-        (GPU, "everything resident", ["to"]),
-        (GPU, "text encoder first", ["to"]),
-        (GPU, "tiled decode", ["vae.enable_tiling", "to"]),
-        (GPU, "one part at a time", []),
-        (GPU, "sequential offload, small tiles", ["vae.enable_tiling", "transformer.enable_group_offload"]),
-        (CPU, "small tiles", ["vae.enable_tiling", "to"]),
+        (GPU, "resident", ["to"]),
+        (GPU, "encode-first", ["to"]),
+        (GPU, "tiled", ["vae.enable_tiling", "to"]),
+        (GPU, "offload", []),
+        (GPU, "sequential", ["vae.enable_tiling", "transformer.enable_group_offload"]),
+        (CPU, "small-tiles", ["vae.enable_tiling", "to"]),
     ],
 )
 def test_a_pipeline_that_takes_turns_never_goes_to_the_gpu_as_a_whole(
@@ -307,7 +316,7 @@ def test_a_transformer_that_is_streamed_goes_to_the_gpu_in_no_other_way(monkeypa
     pipeline = Mock(text_encoder=None)
     streamed: list[object] = []
     monkeypatch.setattr(memory, "stream_blocks", lambda transformer, device: streamed.append(transformer))
-    Placement(pipeline, GPU, plan_named("streamed blocks"))
+    Placement(pipeline, GPU, plan_named("stream"))
     assert streamed == [pipeline.transformer, pipeline.transformer_2]
     assert pipeline.mock_calls == []
 
@@ -329,9 +338,7 @@ def test_fused_blocks_need_less_by_what_was_measured(model: str, size: tuple[int
     assert less / GB == pytest.approx(saved, abs=0.07)
 
 
-@pytest.mark.parametrize(
-    ("plan", "less"), [("streamed blocks, tiled decode", True), ("sequential offload, small tiles", False)]
-)
+@pytest.mark.parametrize(("plan", "less"), [("stream-tiled", True), ("sequential", False)])
 def test_a_plan_with_fused_blocks_is_foretold_with_what_they_need(plan: str, less: bool) -> None:
     plain, exact = (
         peak_bytes(plan_named(plan), LARGE, recipe_of(LARGE, width=1280, height=720, speed=speed), True) or 0
@@ -349,7 +356,7 @@ def test_around_streamed_blocks_stays_what_the_architecture_has_there() -> None:
     one, two = LARGE, find_model("wan2.2-a14b")
     recipe = recipe_of(one, width=1280, height=720)
     assert transformer_bytes(one, recipe) - one.blocks * block_bytes(one, recipe) == rest
-    peaks = [peak_bytes(plan_named("streamed blocks"), model, recipe) for model in (one, two)]
+    peaks = [peak_bytes(plan_named("stream"), model, recipe) for model in (one, two)]
     assert peaks[1] == (peaks[0] or 0) + rest  # most is needed while the VAE decodes
 
 
@@ -453,7 +460,7 @@ class Part(torch.nn.Module):
 def test_one_part_at_a_time_is_on_the_gpu() -> None:
     log: list[str] = []
     parts = {name: Part(name, log) for name in ("vae", "transformer", "transformer_2")}
-    placement = Placement(Mock(text_encoder=None, **parts), GPU, plan_named("one part at a time"))
+    placement = Placement(Mock(text_encoder=None, **parts), GPU, plan_named("offload"))
     for name in ("transformer", "transformer", "transformer_2", "vae", "transformer"):
         placement.bring(parts[name])
         assert [part.name for part in parts.values() if part.where == "cuda"] == [name]
@@ -474,8 +481,8 @@ def test_tiles_larger_than_the_picture_give_the_same_frames(tiny: WanPipeline) -
 
 def test_tiles_overlap_by_a_quarter() -> None:
     pipeline = Mock(transformer_2=None)
-    Placement(pipeline, CPU, plan_named("tiled decode"))
-    Placement(pipeline, CPU, plan_named("small tiles"))
+    Placement(pipeline, CPU, plan_named("tiled"))
+    Placement(pipeline, CPU, plan_named("small-tiles"))
     sides = [call.args for call in pipeline.vae.enable_tiling.call_args_list]
     assert sides == [(TILE, TILE, 192, 192), (SMALL_TILE, SMALL_TILE, 96, 96)]
 
@@ -497,7 +504,7 @@ def test_embeddings_that_were_kept_are_those_of_the_pipeline_to_the_bit(kept: Pa
     assert embeddings.encode(prompts_of([recipe])) == 0
     assert len(list(kept.iterdir())) == 2
     whole = load_pipeline(NANO, None, dtype, CPU)
-    without = load_pipeline(NANO, None, dtype, CPU, plan_named("text encoder first"))
+    without = load_pipeline(NANO, None, dtype, CPU, plan_named("encode-first"))
     assert without.text_encoder is None
     ours, stock = prepare(without, recipe, embeddings), prepare(whole, recipe)
     assert torch.equal(ours.prompt_embeds, stock.prompt_embeds)
@@ -609,9 +616,9 @@ def test_other_weights_or_another_device_have_other_embeddings(kept: Path) -> No
 def test_a_plan_for_gpus_is_refused_on_a_cpu(kept: Path) -> None:
     recipe = recipe_of(NANO, revision=fingerprint(Path(NANO.location)))
     with pytest.raises(LoadError, match="is for GPUs"):
-        plan_for(recipe, "cpu", asked="streamed blocks")
+        plan_for(recipe, "cpu", asked="stream")
     assert plan_for(recipe, "cpu").plan is RESIDENT
-    loaded = load_for(recipe_of(NANO), "cpu", plan_for(recipe, "cpu", rung=1).plan)
+    loaded = load_for(recipe_of(NANO), "cpu", plan_for(recipe, "cpu", plan_named("encode-first")).plan)
     assert loaded.pipeline.text_encoder is None
     assert loaded.embeddings is not None
 
@@ -641,7 +648,7 @@ def test_a_gpu_that_is_lost_is_told_from_a_video_that_failed(error: Any, lost: b
 def test_what_a_video_is_said_to_need_is_what_is_measured_of_it_without_its_encoder() -> None:
     small = recipe_of(SMALL, width=480, height=480, frames=33)
     chosen = choose_plan(SMALL, small, 16 * GB)
-    assert chosen.plan.name == "text encoder first"
+    assert chosen.plan.slug == "encode-first"
     assert chosen.peak is not None
     assert chosen.working is not None
     assert chosen.working < 0.8 * chosen.peak
@@ -665,7 +672,7 @@ def test_maps_of_every_block_are_counted(nano: WanPipeline, per_head: bool, unco
             next(steps)
         found.append(live.most)
     assert found[1] - found[0] == pytest.approx(map_bytes(NANO, shown), rel=0.01)
-    needed = [working_bytes(plan_named("one part at a time"), LARGE, recipe) or 0 for recipe in (alone, shown)]
+    needed = [working_bytes(plan_named("offload"), LARGE, recipe) or 0 for recipe in (alone, shown)]
     assert needed[1] - needed[0] == map_bytes(LARGE, shown)
 
 

@@ -37,10 +37,10 @@ def test_time_is_that_of_the_steps_of_like_videos_and_their_decoding() -> None:
 
 def test_what_was_decoded_as_a_whole_foretells_what_tiles_take() -> None:
     large = RECIPE.model_copy(update={"width": 832, "height": 480})
-    known, tiled = past({}, recipe=large), plan_named("tiled decode")
+    known, tiled = past({}, recipe=large), plan_named("tiled")
     found = estimate_seconds(large, "cpu", known, plan=tiled)
     assert found.value == pytest.approx(20 * 0.1 + 0.5 * 1.2 * 1088 * 608 / (832 * 480))
-    back = estimate_seconds(large, "cpu", past({"memory_plan": tiled.name}, recipe=large), plan=RESIDENT)
+    back = estimate_seconds(large, "cpu", past({"memory_plan": tiled.slug}, recipe=large), plan=RESIDENT)
     assert back.value == pytest.approx(20 * 0.1 + 0.5 / (1.2 * 1088 * 608 / (832 * 480)))
 
 
@@ -101,8 +101,8 @@ def test_the_size_that_is_nearest_in_work_is_scaled_from() -> None:
 
 def test_memory_is_that_of_the_latest_video_like_it_by_the_same_plan() -> None:
     known = past({"peak_memory": 5_000}, {"peak_memory": 9_000})
-    assert measured_peak(RECIPE, "everything resident", known).value == 5_000
-    assert measured_peak(RECIPE, "streamed blocks", known).value is None
+    assert measured_peak(RECIPE, "resident", known).value == 5_000
+    assert measured_peak(RECIPE, "stream", known).value is None
 
 
 def test_what_an_older_version_told_without_times_is_left_out() -> None:
@@ -121,14 +121,14 @@ def test_a_model_that_is_larger_than_the_gpu_is_told_with_the_plan_that_fits() -
     outline = outline_batch(load_config("wan_14b_optimized"), "a [red|blue] circle")
     memory = {c.about: c for c in costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
     assert memory.fits
-    assert "streamed blocks" in memory.text
+    assert "stream" in memory.text
     assert "and 24.0 GB are free" in memory.basis
     assert not {c.about: c for c in costs(outline, [], sample(card(3_000_000_000, 0)))}["memory"].fits
     assert {c.about: c for c in costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
 
 
 def test_a_plan_that_is_asked_for_and_does_not_fit_is_told_so() -> None:
-    outline = outline_batch(load_config("default", ["memory_settings.plan=everything resident"]), "a circle")
+    outline = outline_batch(load_config("default", ["memory_settings.plan=resident"]), "a circle")
     memory = costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]
     assert not memory.fits
     assert "asked for; it needs" in memory.basis
@@ -181,8 +181,8 @@ def test_one_last_video_takes_its_own_time_however_many_gpus_there_are(tmp_path:
 
 
 def test_where_the_plan_is_not_known_yet_videos_of_all_plans_count() -> None:
-    streamed, parked = past({"memory_plan": "streamed blocks"}), past({"memory_plan": "one part at a time"})
+    streamed, parked = past({"memory_plan": "stream"}), past({"memory_plan": "offload"})
     assert estimate_seconds(RECIPE, "cpu", streamed).value is not None
     assert estimate_seconds(RECIPE, "cpu", streamed, plan=RESIDENT).value is None
-    assert estimate_seconds(RECIPE, "cpu", streamed, plan=plan_named("streamed blocks")).value is not None
+    assert estimate_seconds(RECIPE, "cpu", streamed, plan=plan_named("stream")).value is not None
     assert estimate_seconds(RECIPE, "cpu", parked, plan=RESIDENT).value is not None  # which works as fast

@@ -5,10 +5,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from wantui import clock
 from wantui.engine.control import open_queue
 from wantui.queue import place as places
 from wantui.queue.database import NAME, NewerDatabase, migrations, open_database
@@ -236,18 +238,123 @@ def test_a_database_of_every_older_schema_is_brought_up_to_date_with_what_is_in_
         with sqlite3.connect(path) as old:
             old.executescript(stored.read_text())
         queue = Queue(path.parent)
-        assert [(video.state, video.rung) for video in queue.videos(1)] == [("done", 0), ("failed", 0), ("queued", 0)]
+        assert [video.state for video in queue.videos(1)[:3]] == ["done", "failed", "queued"]
+        queue.resume("disk")
         fresh = open_database(tmp_path / f"fresh-{version}.db")
         schema = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
         assert [tuple(row) for row in queue.db.execute(schema)] == [tuple(row) for row in fresh.execute(schema)]
         assert claim(queue).number == 2
 
 
+def test_plans_that_were_stored_as_an_index_become_slugs(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / NAME) as old:
+        old.executescript((Path(__file__).parent / "data" / "queue-3.sql").read_text())
+    queue = Queue(tmp_path)
+    done, *_ = found = queue.videos(1)
+    plans = [None, "encode-first", "offload", "stream", "tiled", "offload-tiled", "stream-tiled", "sequential"]
+    assert [video.plan for video in found[3:]] == [*plans, "small-tiles"]
+    assert (done.plan, done.seconds) == ("tiled", 62.5)
+    held = queue.held()
+    assert held is not None
+    assert (held.kind, held.folder, held.needed) == ("disk", Path("/data"), 1000)
+
+
+def test_a_plan_that_failed_is_passed_over_by_what_waits_and_no_video_goes_back_to_an_earlier_one(queue: Queue) -> None:
+    batch = add(queue, "a", 3)
+    queue.db.execute("UPDATE video SET plan = 'tiled' WHERE number = 2")
+    queue.degrade(claim(queue), "offload", ("resident", "encode-first"), "no memory")
+    assert [video.plan for video in queue.videos(batch)] == ["offload", "offload", "tiled"]
+    assert claim(queue).plan == "offload"
+
+
+def test_numbers_of_videos_count_from_1_in_json_and_events(queue: Queue) -> None:  # A13
+    batch = add(queue, "a", 2)
+    assert [video.as_json()["number"] for video in queue.videos(batch)] == [1, 2]
+    first = claim(queue)
+    queue.step(first, 0, 20, 0.1, 1.0)
+    queue.decoded(first, 1, 9)
+    queue.tell_of(first, "loading", model="nano")
+    queue.release(first, "paused")
+    queue.degrade(claim(queue), "offload", (), "no memory")
+    claim(queue)
+    queue.take_back("w", "signal", blame=True)
+    queue.done(claim(queue))
+    queue.cancel(batch, 1)
+    events = [event for event in queue.events(0) if event.video is not None]
+    numbers = {(event.kind, event.data["number"]) for event in events}
+    expected = {
+        "started",
+        "step",
+        "decoded",
+        "loading",
+        "released",
+        "out of memory",
+        "interrupted",
+        "done",
+        "cancelled",
+    }
+    assert {kind for kind, _ in numbers} == expected
+    assert numbers - {("cancelled", 2)} <= {(kind, 1) for kind in expected}
+
+
+def test_a_page_of_videos_tells_how_many_are_made_before_each(queue: Queue) -> None:  # T3
+    batch = add(queue, "a", 6)
+    queue.done(claim(queue))
+    queue.cancel(batch, 3)
+    page = queue.page(batch, 3, 2)
+    assert [video.number for video in page.videos] == [2, 3, 4]
+    assert page.before == tuple(queue.unfinished_before(batch, number) for number in (2, 3, 4)) == (1, 2, 2)
+    assert queue.page(batch, 3, 99).videos == ()
+
+
+def test_batches_before_one_are_those_that_workers_take_videos_from_first(queue: Queue) -> None:  # C11
+    ended, paused, running, last, after = (add(queue, name, 2) for name in "abcde")
+    queue.cancel(ended)
+    queue.pause_batch(paused, True)
+    assert claim(queue).batch == running
+    assert [(batch.id, batch.unfinished) for batch in queue.batches_before(last)] == [(running, 2)]
+    assert queue.batches_before(running) == []
+    assert [batch.id for batch in queue.batches_before(after)] == [running, last]
+
+
+def test_a_worker_that_starts_is_seen_until_it_is_ready_and_after_it_has_ended_no_more(queue: Queue) -> None:  # C11
+    queue.add_worker("worker-0:7", "cpu")
+    (worker,) = queue.workers()
+    assert (worker.short_name, worker.state, worker.device) == ("worker-0", "starting", "cpu")
+    assert worker.seconds is not None
+    assert worker.seconds < 60
+    queue.worker_ready("worker-0:7")
+    assert queue.workers()[0].state == "ready"
+    queue.remove_worker("worker-0:7")
+    assert queue.workers() == []
+    kinds = [event.kind for event in queue.events(0)]
+    assert kinds == ["worker_starting", "worker_ready", "worker_ended"]
+    queue.add_worker("worker-0:8", "cpu")
+    queue.recover()  # the engine that started it is dead
+    assert queue.workers() == []
+
+
+def test_durations_do_not_follow_a_clock_that_is_set(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:  # R14
+    batch = add(queue, "a", 2)
+    first = claim(queue)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    (running, _) = queue.videos(batch)
+    assert running.seconds is not None
+    assert 0 <= running.seconds < 60
+    queue.done(first)
+    seconds = queue.videos(batch)[0].seconds
+    assert seconds is not None
+    assert 0 <= seconds < 60
+    claim(queue)
+    monkeypatch.setattr(clock, "boot_id", lambda: "of another boot")
+    assert queue.videos(batch)[1].seconds is None
+
+
 def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     Queue(tmp_path).close()
     with sqlite3.connect(tmp_path / NAME) as newer:
         newer.execute("PRAGMA user_version = 99")
-    with pytest.raises(NewerDatabase, match="schema 99, this one knows 3"):
+    with pytest.raises(NewerDatabase, match="schema 99, this one knows 4"):
         open_queue(Place(tmp_path))
     with sqlite3.connect(tmp_path / NAME) as newer:
         assert newer.execute("PRAGMA user_version").fetchone() == (99,)

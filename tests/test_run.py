@@ -359,7 +359,7 @@ def test_decoding_is_told_of_and_can_be_cancelled(
     assert not [name for name in files(folder.root) if ".mp4" in name or ".zarr" in name or "checkpoint" in name]
 
 
-def test_a_video_that_does_not_fit_is_made_on_the_next_rung_which_is_recorded(
+def test_a_video_that_does_not_fit_is_made_by_the_next_plan_which_is_recorded(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, failures = make_video.decode_frames, 0
@@ -375,14 +375,14 @@ def test_a_video_that_does_not_fit_is_made_on_the_next_rung_which_is_recorded(
     monkeypatch.setattr(make_video, "decode_frames", too_large)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
     assert (result.code, failures) == (0, 2)
-    assert "out of memory: single seed 42; trying text encoder first" in result.err
-    assert "out of memory: single seed 42; trying tiled decode" in result.err
+    assert "out of memory: single seed 42; trying encode-first" in result.err
+    assert "out of memory: single seed 42; trying tiled" in result.err
     video = read_manifest(batch(result)).videos[0]
-    assert video.memory_plan == "tiled decode"
+    assert video.memory_plan == "tiled"
     assert video.latents_sha256 == plain.videos[0].latents_sha256
 
 
-def test_a_video_that_fits_on_no_rung_fails_with_the_numbers(
+def test_a_video_that_no_plan_fits_fails_with_the_numbers(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_large(*arguments: Any) -> Any:
@@ -391,7 +391,7 @@ def test_a_video_that_fits_on_no_rung_fails_with_the_numbers(
     monkeypatch.setattr(make_video, "decode_frames", too_large)
     result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small)
     assert result.code == 1
-    assert "out of memory, with small tiles: tried to allocate 40 GiB, 3 GiB are free" in result.err
+    assert "out of memory, with small-tiles: tried to allocate 40 GiB, 3 GiB are free" in result.err
     assert not list(batch(result).root.rglob("*.checkpoint"))
 
 

@@ -54,8 +54,8 @@ def test_exact_is_the_speed_where_none_is_chosen() -> None:
 
 def test_blocks_are_fused_on_a_gpu_where_they_are_there_as_a_whole() -> None:
     model = find_model("wan2.1-1.3b")
-    fused = [plan.name for plan in PLANS if fuses_blocks(model, plan, "exact", "full")]
-    assert fused == [plan.name for plan in PLANS if plan.transformer != "sequential"]
+    fused = [plan.slug for plan in PLANS if fuses_blocks(model, plan, "exact", "full")]
+    assert fused == [plan.slug for plan in PLANS if plan.transformer != "sequential"]
     for plan in PLANS:
         assert not fuses_blocks(model, plan, "plain", "full")
         assert not fuses_blocks(model, plan, "exact", "float8")

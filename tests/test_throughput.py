@@ -122,7 +122,7 @@ def test_what_was_measured_is_kept_for_each_device_and_speed(tmp_path: Path) -> 
     assert plain is not None
     assert exact is not None
     assert (plain.decoded_value, exact.decoded_value) == (3e-7, 2e-7)
-    last = plan_named("sequential offload, small tiles")
+    last = plan_named("sequential")
     assert (
         known(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}), last) == plain
     )  # its blocks are not fused
@@ -153,7 +153,7 @@ def test_blocks_of_each_width_and_size_are_measured(speed: Speed, monkeypatch: p
 
 
 def test_blocks_that_come_take_their_own_time_or_that_of_coming() -> None:
-    model, plan = find_model("wan2.1-14b"), plan_named("streamed blocks")
+    model, plan = find_model("wan2.1-14b"), plan_named("stream")
     large = recipe_for(NANO).model_copy(update={"model": model.name, "width": 832, "height": 480, "frames": 81})
     large = large.model_copy(update={"dtype": "bfloat16"})
     small = large.model_copy(update={"width": 64, "height": 64, "frames": 1})
@@ -191,7 +191,7 @@ def test_only_plain_blocks_of_2_2_5b_are_modulated_at_every_place_on_their_own()
 def test_tiles_are_decoded_with_what_they_share() -> None:
     assert decoded_length(832, None) == decoded_length(832, 832) == 832
     assert decoded_length(832, 256) == 256 + 256 + 256 + 256 + 64  # they begin at 0, 192, 384, 576 and 768
-    model, tiled = find_model("wan2.1-1.3b"), plan_named("tiled decode")
+    model, tiled = find_model("wan2.1-1.3b"), plan_named("tiled")
     recipe = recipe_for(NANO).model_copy(update={"width": 832, "height": 480, "frames": 81})
     ratio = fitted().decode_seconds(model, recipe, tiled) / fitted().decode_seconds(model, recipe)
     assert ratio == pytest.approx(1.2 * 1088 * 608 / (832 * 480))

@@ -73,22 +73,22 @@ class Cell(NamedTuple):
 
 
 CELLS = (
-    Cell("wan2.1-1.3b", 832, 480, 81, "text encoder first"),
-    Cell("wan2.1-1.3b", 832, 480, 81, "one part at a time"),
-    Cell("wan2.1-1.3b", 832, 480, 81, "streamed blocks"),
+    Cell("wan2.1-1.3b", 832, 480, 81, "encode-first"),
+    Cell("wan2.1-1.3b", 832, 480, 81, "offload"),
+    Cell("wan2.1-1.3b", 832, 480, 81, "stream"),
     Cell("wan2.1-1.3b", 832, 480, 81, cap=8),
-    Cell("wan2.1-1.3b", 1280, 720, 49, "text encoder first"),
-    Cell("wan2.1-1.3b", 480, 480, 33, "text encoder first"),
+    Cell("wan2.1-1.3b", 1280, 720, 49, "encode-first"),
+    Cell("wan2.1-1.3b", 480, 480, 33, "encode-first"),
     Cell("wan2.1-14b", 832, 480, 81, cap=48),
     Cell("wan2.1-14b", 832, 480, 81, cap=24, weights="float8"),
     Cell("wan2.1-14b", 832, 480, 81, cap=24, weights="int8"),
-    Cell("wan2.2-5b", 1280, 704, 49, "text encoder first"),
-    Cell("wan2.2-a14b", 832, 480, 81, "text encoder first"),
-    Cell("wan2.1-1.3b", 832, 480, 81, "text encoder first", speed="exact"),
-    Cell("wan2.1-1.3b", 1280, 720, 49, "text encoder first", speed="exact"),
-    Cell("wan2.1-1.3b", 480, 480, 33, "text encoder first", speed="exact"),
+    Cell("wan2.2-5b", 1280, 704, 49, "encode-first"),
+    Cell("wan2.2-a14b", 832, 480, 81, "encode-first"),
+    Cell("wan2.1-1.3b", 832, 480, 81, "encode-first", speed="exact"),
+    Cell("wan2.1-1.3b", 1280, 720, 49, "encode-first", speed="exact"),
+    Cell("wan2.1-1.3b", 480, 480, 33, "encode-first", speed="exact"),
     Cell("wan2.1-14b", 832, 480, 81, cap=48, speed="exact"),
-    Cell("wan2.2-5b", 1280, 704, 49, "text encoder first", speed="exact"),
+    Cell("wan2.2-5b", 1280, 704, 49, "encode-first", speed="exact"),
     # The last ones, as torch keeps pinned memory.
     Cell("wan2.1-14b", 832, 480, 81, cap=24),
     Cell("wan2.1-14b", 832, 480, 81, cap=24, speed="exact"),
@@ -227,7 +227,7 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     foretold = _peak(chosen.plan, without, recipe)
     denoising = _peak(replace(chosen.plan, tile=None), replace(without, decode_bytes=0), recipe)
     memory_error = foretold / peak - 1
-    line = f"{cell.label}: " + (f"{chosen.plan.name}, " if cell.plan is None else "")
+    line = f"{cell.label}: " + (f"{chosen.plan.slug}, " if cell.plan is None else "")
     line += (
         f"peak {peak / GB:.2f} GB ({denoised / GB:.2f} denoising, foretold {denoising / GB:.2f}), "
         f"foretold {foretold / GB:.2f} ({memory_error:+.1%})"

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -72,7 +71,7 @@ def status(as_json: bool) -> None:
                     "process": engine.process if engine else None,
                     "logs": str(engine.logs) if engine else None,
                     "held": held.reason if held else None,
-                    "running": [asdict(video) for video in running],
+                    "running": [video.as_json() for video in running],
                 },
                 indent=1,
             )

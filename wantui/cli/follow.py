@@ -26,7 +26,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
     """
     from wantui.cli.progress import reporter
     from wantui.engine.control import NoEngine, find_engine
-    from wantui.queue.rows import Event
+    from wantui.queue.rows import Event, shown_number
 
     looked, directory = time.monotonic(), queue.path.parent
     version, found = -1, batch
@@ -36,7 +36,8 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
             shown.say(f"the queue is held: {held.reason}; go on with: wantui queue resume")
         for video in queue.running():
             if video.batch == batch.id:
-                data = {"title": video.title, "number": video.number, "steps": video.steps, "worker": video.worker}
+                data = {"title": video.title, "number": shown_number(video.number), "steps": video.steps}
+                data["worker"] = video.worker
                 shown.show(Event(after, time.time(), batch.id, video.id, "started", data))
         if batch.paused:
             shown.say(f"the batch is paused; go on with: wantui queue resume {batch.id}")

@@ -24,7 +24,7 @@ NEWS = {
     "cancelled": "cancelled: {title}",
     "started again": "starts again: {title}: {reason}",
     "elsewhere": "{title} is being made by another engine, on this machine or another one: waiting for it",
-    "out of memory": "out of memory: {title}; trying {rung}, or what needs less",
+    "out of memory": "out of memory: {title}; trying {plan}, or what needs less",
     "held": "the queue is held: {reason}; go on with: wantui queue resume",
     "resumed": "the queue goes on",
     "batch paused": "the batch is paused",
@@ -64,7 +64,7 @@ def news(event: "Event") -> str | None:
     template = NEWS.get(event.kind)
     if template is None:
         return None
-    words = {"title": "", "error": "", "reason": "", "rung": "", "model": "", "plan": "", **event.data}
+    words = {"title": "", "error": "", "reason": "", "model": "", "plan": "", **event.data}
     return template.format_map(words)
 
 
@@ -172,11 +172,12 @@ class PlainLines:
 
 
 class JsonLines:
-    """One JSON object a line on stdout."""
+    """One JSON object a line on stdout; `video` is the number that `wantui queue cancel BATCH VIDEO` takes."""
 
     def say(self, text: str) -> None:
         click.echo(text, err=True)
 
     def show(self, event: "Event") -> None:
-        line = {"event": event.kind, "seq": event.seq, "batch": event.batch, "video": event.video, **event.data}
+        number = event.data.get("number")
+        line = {"event": event.kind, "seq": event.seq, "batch": event.batch, "video": number, **event.data}
         click.echo(json.dumps(line))

@@ -1,7 +1,6 @@
 """wantui queue: what is on it, in which order, and what is done about it."""
 
 import json
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -70,19 +69,21 @@ def _state(batch: "BatchRow") -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; all videos.")
 def show(batch: str, page: int, as_json: bool) -> None:
     """The videos of a batch."""
+    from wantui.queue.rows import shown_number
+
     queue = _open()
     row = queue.find_batch(batch)
     if as_json:
-        videos = [asdict(video) for video in queue.videos(row.id)]
+        videos = [video.as_json() for video in queue.videos(row.id)]
         click.echo(json.dumps(asdict(row) | {"folder": str(row.folder), "videos": videos}, indent=1))
         return
     click.echo(f"batch {row.id} in {row.folder}, device {row.device}", err=True)
     lines = [("video", "state", "step", "seconds", "what", "error")]
     for video in queue.videos(row.id, PAGE, (page - 1) * PAGE):
-        ended = video.finished if video.finished is not None else time.time()
-        seconds = f"{ended - video.started:.1f}" if video.started and video.state in ("running", "done") else ""
+        timed = video.seconds is not None and video.state in ("running", "done")
+        seconds = f"{video.seconds:.1f}" if timed else ""
         step = f"{video.step}/{video.steps}" if video.state == "running" else ""
-        lines.append((str(video.number + 1), video.state, step, seconds, video.title, video.error or ""))
+        lines.append((str(shown_number(video.number)), video.state, step, seconds, video.title, video.error or ""))
     print_columns(*lines)
     pages = -(-row.total // PAGE)
     if pages > 1:

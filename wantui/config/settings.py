@@ -10,6 +10,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from wantui.config.plans import PlanName, plan_slug
+
 SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
 DtypeName = Literal["auto", "bfloat16", "float32"]
 
@@ -87,20 +89,6 @@ class ModelSettings(Section):
         return sampler
 
 
-PlanName = Literal[
-    "auto",
-    "everything resident",
-    "text encoder first",
-    "one part at a time",
-    "streamed blocks",
-    "tiled decode",
-    "one part at a time, tiled decode",
-    "streamed blocks, tiled decode",
-    "sequential offload, small tiles",
-    "small tiles",
-]
-
-
 class MemorySettings(Section):
     """Where the parts of the model are while a video is made."""
 
@@ -121,6 +109,11 @@ class MemorySettings(Section):
 
     plan: PlanName = "auto"
     """Memory plan; auto: the first that fits into what is free on the GPU, those first that change no pixel."""
+
+    @field_validator("plan", mode="before")
+    @classmethod
+    def accept_older_plan_names(cls, plan: object) -> object:
+        return plan_slug(plan) if isinstance(plan, str) else plan
 
 
 class VideoSettings(Section):

@@ -97,11 +97,11 @@ def _memory(
     if on_device is None or chosen is None:
         return Cost("memory", text, "the weights alone; what is free on the GPU is not known")
     peak, basis = chosen.peak, "counted from its sizes"
-    measured = measured_peak(recipe, chosen.plan.name, past)
+    measured = measured_peak(recipe, chosen.plan.slug, past)
     if measured.value is not None:
         peak, basis = int(measured.value), measured.basis
     text = "?" if peak is None else format_bytes(peak)
-    text = f"{text} of {format_bytes(on_device)} free on the GPU: {chosen.plan.name}"
+    text = f"{text} of {format_bytes(on_device)} free on the GPU: {chosen.plan.slug}"
     return Cost("memory", text, f"{chosen.reason}; {basis}", chosen.fits)
 
 

@@ -56,7 +56,7 @@ def enter(entry: VideoEntry, folder: BatchFolder, ending: Ending, made: MadeVide
     if ending.step_seconds is not None:
         entry.seconds["step"] = round(ending.step_seconds, 4)
     entry.peak_memory = made.peak_memory
-    entry.memory_plan = ending.chosen.plan.name
+    entry.memory_plan = ending.chosen.plan.slug
     if ending.foretold is not None:
         entry.predicted["seconds"] = round(ending.foretold, 3)
     if ending.chosen.working is not None:

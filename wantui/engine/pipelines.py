@@ -13,7 +13,7 @@ from wantui.generation.preview import LatentToRgb, fit_latents_to_rgb
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint, fingerprint_of_file
 from wantui.planning import Recipe
-from wantui.planning.memory import PLANS, ChosenPlan, MemoryPlan, choose_plan, plan_named
+from wantui.planning.memory import PLANS, ChosenPlan, MemoryPlan, choose_plan, plan_named, plans_after
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
@@ -35,26 +35,30 @@ class Loaded:
 
 
 def plan_for(
-    recipe: Recipe, device: str, rung: int = 0, asked: str = "auto", among: Sequence[MemoryPlan] = PLANS
+    recipe: Recipe,
+    device: str,
+    first: MemoryPlan | None = None,
+    asked: str = "auto",
+    among: Sequence[MemoryPlan] = PLANS,
 ) -> ChosenPlan:
-    """The memory plan for a recipe: what was asked for, or the first that fits into what is free now.
+    """Choose the memory plan for a recipe: what was asked for, or the first that fits into what is free now.
 
     Args:
-        rung: place in `PLANS` of the plan that comes after one that did not fit, from which on plans are tried.
-        asked: the name of a plan, or auto.
+        first: the plan that comes after one that did not fit, from which on plans are tried.
+        asked: the slug of a plan, or auto.
         among: plans that serve, where no other one is asked for.
     """
     model, where = find_model(recipe.model), resolve_device(device)
     forced = None if asked == "auto" else plan_named(asked)
     if where.type != "cuda":
         if forced is not None and forced.transformer != "resident":
-            raise LoadError(f"memory_settings.plan: {forced.name!r} is for GPUs, and {where} is none")
-        if rung:
-            return ChosenPlan(PLANS[rung], None, TRIED)
-        first = next(plan for plan in among if plan.transformer == "resident")
-        return ChosenPlan(forced or first, None, "asked for" if forced else "no GPU is used", is_forced=bool(forced))
-    if rung:
-        chosen = choose_plan(model, recipe, free_bytes(where), among=PLANS[rung:])
+            raise LoadError(f"memory_settings.plan: {forced.slug} is for GPUs, and {where} is none")
+        if first is not None:
+            return ChosenPlan(first, None, TRIED)
+        best = next(plan for plan in among if plan.transformer == "resident")
+        return ChosenPlan(forced or best, None, "asked for" if forced else "no GPU is used", is_forced=bool(forced))
+    if first is not None:
+        chosen = choose_plan(model, recipe, free_bytes(where), among=(first, *plans_after(first)))
         return replace(chosen, reason=f"{TRIED}, and {chosen.reason}")
     return choose_plan(model, recipe, free_bytes(where), forced, among)
 

@@ -151,6 +151,7 @@ class Supervisor:
                 continue
             slot.signalled = set()
             self.log.info("%s started on %s", slot.worker, slot.device)
+            self.queue.add_worker(slot.worker, slot.device)
 
     def _reap(self, slot: Slot) -> None:
         if slot.process is None or (code := slot.process.poll()) is None:
@@ -161,6 +162,7 @@ class Supervisor:
         worker = slot.worker
         # Also after a good end: whatever the worker did not give back is taken back.
         videos = self.queue.take_back(worker, why, blame=signal.SIGKILL not in slot.signalled)
+        self.queue.remove_worker(worker)
         slot.process = None
         for video in videos:
             self._close(video)

@@ -11,7 +11,7 @@ from wantui.generation.load import resolve_device
 from wantui.generation.memory import device_of, free_memory, name_of
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe, estimate_seconds, past_videos
-from wantui.planning.memory import PLANS, RESIDENT, ChosenPlan, next_plan
+from wantui.planning.memory import RESIDENT, ChosenPlan, MemoryPlan, next_plan, plan_named
 from wantui.queue.queue import Queue
 from wantui.queue.rows import Claim
 from wantui.storage.manifest import Manifest
@@ -52,25 +52,26 @@ class WarmPipeline:
         asked = manifest.memory_plan
         parts = recipe.model, recipe.revision, recipe.transformer_file
         model = (*parts, recipe.dtype, recipe.weights, recipe.speed, device)
-        wanted = (*model, claim.batch, claim.rung, recipe.width, recipe.height, recipe.frames, asked)
+        wanted = (*model, claim.batch, claim.plan, recipe.width, recipe.height, recipe.frames, asked)
         # A plan beyond the one that comes next was taken because little was free, which may be over.
-        went_beyond = claim.rung > 0 and self.chosen.plan is not PLANS[claim.rung]
+        first = None if claim.plan is None else plan_named(claim.plan)
+        went_beyond = first is not None and self.chosen.plan is not first
         if self.loaded is not None and wanted == self.loaded_for and not went_beyond:
             return self.loaded
         before_loading()
         if self.loaded is not None and self.loaded_for[: len(model)] != model:
             self.free()
         check_weights(recipe)
-        self.chosen = chosen = plan_for(recipe, device, claim.rung, asked)
-        log.log(logging.INFO if chosen.fits else logging.WARNING, "%s: %s", chosen.plan.name, chosen.reason)
+        self.chosen = chosen = plan_for(recipe, device, first, asked)
+        log.log(logging.INFO if chosen.fits else logging.WARNING, "%s: %s", chosen.plan.slug, chosen.reason)
         others = [video.recipe for video in manifest.videos if video.state != "done"]
         if self.loaded is not None and self.loaded.plan is chosen.plan:
             if self.loaded.embeddings is not None:
                 self.loaded.embeddings.encode(prompts_of([recipe, *others]))
         else:
             self.free()
-            told = {"model": recipe.model, "plan": chosen.plan.name, "reason": chosen.reason}
-            self.queue.tell("loading", claim.batch, claim.video, **told)
+            told = {"model": recipe.model, "plan": chosen.plan.slug, "reason": chosen.reason}
+            self.queue.tell_of(claim, "loading", **told)
             log.info("loading %s on %s", recipe.model, resolve_device(device))
             self.loaded = load_for(recipe, device, chosen.plan, others)
             log.info("previews show %.1f %% of the variance of colours", 100 * self.loaded.colours.r2)
@@ -85,8 +86,8 @@ class WarmPipeline:
         past = past_videos(self.queue.finished())
         return estimate_seconds(recipe, device.type, past, measured, self.chosen.plan).value
 
-    def next_plan(self, claim: Claim) -> int | None:
-        """Place in `PLANS` of what to try after the plan that was chosen last; None where there is none."""
+    def next_plan(self, claim: Claim) -> MemoryPlan | None:
+        """Return what to try after the plan that was chosen last; None where there is none."""
         if self.chosen.is_forced:
             return None
         recipe = Recipe.model_validate_json(claim.recipe)

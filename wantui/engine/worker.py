@@ -247,10 +247,10 @@ class Worker:
                             self._heed(self.queue.decoded(claim, frames, count), f"after frame {frames} of {count}")
                     case Resumed(steps_done):
                         log.info("%s goes on after step %d", claim.title, steps_done)
-                        self.queue.tell("resumed video", claim.batch, claim.video, steps_done=steps_done)
+                        self.queue.tell_of(claim, "resumed video", steps_done=steps_done)
                     case StartedAgain(reason):
                         log.warning("%s starts again: its checkpoint does not serve: %s", claim.title, reason)
-                        self.queue.tell("started again", claim.batch, claim.video, reason=reason, title=claim.title)
+                        self.queue.tell_of(claim, "started again", reason=reason)
                     case Handed(finish):
                         ending = Ending(
                             claim,
@@ -274,7 +274,7 @@ class Worker:
             return
         self.settle()  # lest both wait for each other
         log.warning("%s is being made by another engine; waiting for it", claim.title)
-        self.queue.tell("elsewhere", claim.batch, claim.video, title=claim.title)
+        self.queue.tell_of(claim, "elsewhere")
         while not hold(claim.folder, claim.number):
             self._heed(self.queue.check(claim), "while another engine made it")
             time.sleep(OTHERS_SECONDS)
@@ -288,7 +288,7 @@ class Worker:
         said = {
             "files": entry.files,
             "seconds": entry.seconds,
-            "memory_plan": ending.chosen.plan.name,
+            "memory_plan": ending.chosen.plan.slug,
             "peak_memory": entry.peak_memory,
         }
         self.queue.done(claim, device=ending.device, **said)
@@ -319,15 +319,16 @@ class Worker:
 
     def _degrade(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
         """Free memory and try the next plan, from the checkpoint; fail where there is none."""
-        rung = self.warm.next_plan(claim)
+        plan = self.warm.next_plan(claim)
         self.warm.free()
-        if rung is None:
+        if plan is None:
             chosen = self.warm.chosen
             asked = ", which was asked for (memory_settings.plan: auto tries others)" if chosen.is_forced else ""
-            self._fail(claim, folder, f"out of memory, with {chosen.plan.name}{asked}: {error}", log)
+            self._fail(claim, folder, f"out of memory, with {chosen.plan.slug}{asked}: {error}", log)
             return
-        log.warning("%s: out of memory (%s); trying %s, or what needs less", claim.title, error, PLANS[rung].name)
-        self.queue.degrade(claim, rung, PLANS[rung].name, error)
+        log.warning("%s: out of memory (%s); trying %s, or what needs less", claim.title, error, plan.slug)
+        earlier = [before.slug for before in PLANS[: PLANS.index(plan)]]
+        self.queue.degrade(claim, plan.slug, earlier, error)
 
     def _wait_for_room(self, claim: Claim, root: Path, needed: int, log: logging.Logger) -> None:
         reason = f"no room is left in {root} ({free_bytes(root) / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed)"
@@ -380,7 +381,9 @@ def main() -> None:
     log = open_log(options.name, options.logs / f"{options.name}.log")
     # No two processes claim under one name.
     name = f"{options.name}:{os.getpid()}"
-    worker = Worker(Queue(options.state), name, options.devices.split(","), options.device, log)
+    queue = Queue(options.state)
+    queue.worker_ready(name)
+    worker = Worker(queue, name, options.devices.split(","), options.device, log)
 
     def stop(*_: object) -> None:
         worker.stopping = True

@@ -77,7 +77,7 @@ class Embeddings:
         except OSError as error:
             raise LoadError(
                 f"text embeddings cannot be kept in {self.store.directory} ({error.strerror or error}): make room "
-                f"there, set XDG_CACHE_HOME to another place, or choose memory_settings.plan: {RESIDENT.name}"
+                f"there, set XDG_CACHE_HOME to another place, or choose memory_settings.plan: {RESIDENT.slug}"
             ) from error
         finally:
             del pipeline

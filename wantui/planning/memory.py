@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from wantui.config.plans import plan_slug
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
 from wantui.planning.arithmetic import (
@@ -28,7 +29,8 @@ from wantui.planning.recipe import Recipe, Speed, Weights
 class MemoryPlan:
     """One way to need less memory on a GPU."""
 
-    name: str
+    slug: str
+    """The name that configs, manifests, events and messages bear."""
     encodes_first: bool = False
     """All prompts of a batch are encoded before anything else is loaded, and the text encoder is freed."""
     transformer: Literal["resident", "parked", "streamed", "sequential"] = "resident"
@@ -43,20 +45,20 @@ class MemoryPlan:
 
 
 SMALL_TILE, TILE = 128, 256
-RESIDENT = MemoryPlan("everything resident")
+RESIDENT = MemoryPlan("resident")
 PLANS = (
     RESIDENT,
-    MemoryPlan("text encoder first", True),
-    MemoryPlan("one part at a time", True, "parked"),
-    MemoryPlan("streamed blocks", True, "streamed"),
-    MemoryPlan("tiled decode", True, tile=TILE),
-    MemoryPlan("one part at a time, tiled decode", True, "parked", TILE),
-    MemoryPlan("streamed blocks, tiled decode", True, "streamed", TILE),
-    MemoryPlan("sequential offload, small tiles", True, "sequential", SMALL_TILE),
-    MemoryPlan("small tiles", True, tile=SMALL_TILE),
+    MemoryPlan("encode-first", True),
+    MemoryPlan("offload", True, "parked"),
+    MemoryPlan("stream", True, "streamed"),
+    MemoryPlan("tiled", True, tile=TILE),
+    MemoryPlan("offload-tiled", True, "parked", TILE),
+    MemoryPlan("stream-tiled", True, "streamed", TILE),
+    MemoryPlan("sequential", True, "sequential", SMALL_TILE),
+    MemoryPlan("small-tiles", True, tile=SMALL_TILE),
 )
 """From the best to the last resort: those that change no pixel first, faster before slower."""
-PLAN_NAMES = tuple(plan.name for plan in PLANS)
+PLAN_SLUGS = tuple(plan.slug for plan in PLANS)
 LATENTS_HELD = 10
 """States, velocities and a sampler's earlier outputs, in float32."""
 WORKSPACE = 70_000_000
@@ -78,8 +80,12 @@ SLACK = 1.04
 
 
 def plan_named(name: str) -> MemoryPlan:
-    """The plan of this name; KeyError where there is none."""
-    return {plan.name: plan for plan in PLANS}[name]
+    """Return the plan with a slug, or with the name that older versions gave it.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {plan.slug: plan for plan in PLANS}[plan_slug(name)]
 
 
 def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
@@ -283,7 +289,7 @@ def choose_plan(
             if larger:
                 why = f"{larger}, and {why}"
             return chosen(plan, why)
-        larger = larger or f"{plan.name} needs {_words(needed)}"
+        larger = larger or f"{plan.slug} needs {_words(needed)}"
     plan, needed = min(known, key=lambda one: one[1] or 0)
     reason = f"none fits: the least that is needed are {_words(needed)}, and {_words(free)} are free"
     return chosen(plan, reason, False)
@@ -291,20 +297,24 @@ def choose_plan(
 
 def next_plan(
     plan: MemoryPlan, on_gpu: bool, model: WanModel | None = None, recipe: Recipe | None = None
-) -> int | None:
-    """What to try where a plan did not fit: the place in `PLANS` of the next that holds less on the device.
+) -> MemoryPlan | None:
+    """Return the plan to try where one did not fit: the next in `PLANS` that holds less on the device.
 
     Args:
         model, recipe: what is made, where it is known; else the order of the plans decides alone.
     """
     known = None if model is None or recipe is None else peak_bytes(plan, model, recipe, streams_encoder=True)
-    for place in range(PLANS.index(plan) + 1, len(PLANS)):
-        after = PLANS[place]
+    for after in plans_after(plan):
         if not on_gpu and after.transformer != "resident":
             continue
         if on_gpu and known is not None and model is not None and recipe is not None:
             peak = peak_bytes(after, model, recipe, streams_encoder=True)
             if peak is not None and peak >= known:
                 continue
-        return place
+        return after
     return None
+
+
+def plans_after(plan: MemoryPlan) -> tuple[MemoryPlan, ...]:
+    """Return the plans that are tried after one."""
+    return PLANS[PLANS.index(plan) + 1 :]

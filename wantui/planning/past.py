@@ -12,12 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from wantui.config.plans import plan_slug
 from wantui.errors import UserError
 from wantui.models.catalogue import find_model
 from wantui.planning.arithmetic import step_flops
 from wantui.planning.caching import computed_share, computed_steps
 from wantui.planning.estimate import model_evaluations
-from wantui.planning.memory import PLAN_NAMES, RESIDENT, MemoryPlan, plan_named
+from wantui.planning.memory import PLAN_SLUGS, RESIDENT, MemoryPlan, plan_named
 from wantui.planning.recipe import Recipe
 from wantui.planning.throughput import Throughput, decoded_pixels
 
@@ -59,7 +60,7 @@ def past_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[PastVide
                     seconds["step"],
                     seconds["decode"],
                     told.get("peak_memory"),
-                    told.get("memory_plan") or "",
+                    plan_slug(told.get("memory_plan") or ""),
                 )
             )
         except ValidationError:
@@ -115,8 +116,8 @@ def _left_out(recipe: Recipe) -> str:
 
 
 def _plan(name: str) -> MemoryPlan:
-    """The plan of a name; an older version had no names."""
-    return plan_named(name) if name in PLAN_NAMES else RESIDENT
+    """Return the plan with a slug; the first version recorded none."""
+    return plan_named(name) if name in PLAN_SLUGS else RESIDENT
 
 
 def _comes(plan: MemoryPlan) -> str:

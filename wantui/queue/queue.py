@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from wantui.clock import boot_id, boot_seconds, seconds_since
 from wantui.errors import UserError
-from wantui.queue.rows import Claim, NewVideo, VideoRow
+from wantui.formatting import format_count
+from wantui.queue.rows import Claim, NewVideo, VideoRow, shown_number
 from wantui.queue.view import WAITING, QueueView, claimable
 
 LETHAL_DEATHS = 2
@@ -21,6 +23,10 @@ STEPS_KEPT = 20_000
 """Events back from the newest, beyond which steps are forgotten; whoever follows has seen them long since."""
 Wish = Literal["go on", "cancel", "pause"]
 Move = Literal["up", "down", "top", "bottom"]
+
+
+ENDED = "finished = ?, seconds = max(0, ? - boot_seconds)"
+"""SQL that ends a video; its parameters are `_ended()`."""
 
 
 class LostClaim(Exception):
@@ -52,6 +58,15 @@ class Queue(QueueView):
         with self._change():
             self._tell(kind, batch, video, **data)
 
+    def tell_of(self, claim: Claim, kind: str, **data: Any) -> None:
+        """Append an event of a video that a worker makes, which changes nothing by itself."""
+        with self._change():
+            self._tell_of(claim, kind, **data)
+
+    def _tell_of(self, claim: Claim, kind: str, **data: Any) -> None:
+        said = {"title": claim.title, "number": shown_number(claim.number)} | data
+        self._tell(kind, claim.batch, claim.video, **said)
+
     # What users ask for
 
     def add(self, folder: Path, device: str, videos: Sequence[NewVideo], new: bool = True) -> int:
@@ -70,8 +85,8 @@ class Queue(QueueView):
             db.execute("UPDATE batch SET device = ?, paused = 0 WHERE id = ?", (device, batch))
             db.executemany(
                 "INSERT INTO video (batch, number, title, recipe, steps) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (batch, number) DO UPDATE SET state = 'queued', deaths = 0, cancel = 0, rung = 0, "
-                "error = NULL, "
+                "ON CONFLICT (batch, number) DO UPDATE SET state = 'queued', deaths = 0, cancel = 0, plan = NULL, "
+                "error = NULL, seconds = NULL, "
                 "recipe = excluded.recipe, title = excluded.title, steps = excluded.steps "
                 "WHERE state <> 'running'",
                 [(batch, video.number, video.title, video.recipe, video.steps) for video in videos],
@@ -136,11 +151,12 @@ class Queue(QueueView):
             running = db.execute(f"UPDATE video SET cancel = 1 WHERE {which} AND state = 'running'", arguments).rowcount
             rows = db.execute(
                 f"UPDATE video SET state = 'cancelled', finished = ? WHERE {which} AND state IN {WAITING} "
-                "RETURNING id, number",
+                "RETURNING id, number, title",
                 (time.time(), *arguments),
             ).fetchall()
             for row in rows:
-                self._tell("cancelled", batch, row["id"])
+                said = {"title": row["title"], "number": shown_number(row["number"])}
+                self._tell("cancelled", batch, row["id"], **said)
         return [row["number"] for row in rows], running
 
     def retry(self, batch: int, number: int | None = None) -> int:
@@ -148,7 +164,7 @@ class Queue(QueueView):
         with self._change() as db:
             which, arguments = _which(batch, number)
             rows = db.execute(
-                "UPDATE video SET state = 'queued', deaths = 0, cancel = 0, error = NULL, rung = 0 "
+                "UPDATE video SET state = 'queued', deaths = 0, cancel = 0, error = NULL, plan = NULL "
                 f"WHERE {which} AND state IN ('failed', 'cancelled') RETURNING id",
                 arguments,
             ).fetchall()
@@ -181,10 +197,10 @@ class Queue(QueueView):
         with self._change() as db:
             row = db.execute(
                 "UPDATE video SET state = 'running', worker = ?, attempt = attempt + 1, step = 0, started = ?, "
-                "finished = NULL, error = NULL WHERE id = ("
+                "finished = NULL, error = NULL, boot_id = ?, boot_seconds = ?, seconds = NULL WHERE id = ("
                 f"SELECT video.id {claimable(len(names))} ORDER BY batch.place, video.number LIMIT 1"
                 ") RETURNING *",
-                (worker, time.time(), *names),
+                (worker, time.time(), boot_id(), boot_seconds(), *names),
             ).fetchone()
             if row is None:
                 return None
@@ -192,8 +208,8 @@ class Queue(QueueView):
                 "DELETE FROM event WHERE kind = 'step' AND seq < (SELECT max(seq) FROM event) - ?", (STEPS_KEPT,)
             )
             batch = db.execute("SELECT folder, device FROM batch WHERE id = ?", (row["batch"],)).fetchone()
-            said = {"title": row["title"], "number": row["number"], "steps": row["steps"], "worker": worker}
-            self._tell("started", row["batch"], row["id"], **said)
+            said = {"title": row["title"], "number": shown_number(row["number"])}
+            self._tell("started", row["batch"], row["id"], **said, steps=row["steps"], worker=worker)
         return Claim(
             row["id"],
             row["batch"],
@@ -203,7 +219,7 @@ class Queue(QueueView):
             row["number"],
             row["title"],
             row["recipe"],
-            row["rung"],
+            row["plan"],
         )
 
     def step(self, claim: Claim, index: int, count: int, seconds: float, sigma: float, **figures: Any) -> Wish:
@@ -215,14 +231,14 @@ class Queue(QueueView):
         with self._change() as db:
             self._set(claim, "step = ?, steps = ?", (index + 1, count))
             said = {"step": index + 1, "steps": count, "seconds": round(seconds, 4), "sigma": sigma, **figures}
-            self._tell("step", claim.batch, claim.video, **said)
+            self._tell("step", claim.batch, claim.video, number=shown_number(claim.number), **said)
             return _wish(db, claim)
 
     def decoded(self, claim: Claim, frames: int, count: int) -> Wish:
         """Say that so many frames are decoded; returns what users want to happen now."""
         with self._change() as db:
             self._set(claim, "worker = worker", ())
-            self._tell("decoded", claim.batch, claim.video, frames=frames, count=count)
+            self._tell_of(claim, "decoded", frames=frames, count=count)
             return _wish(db, claim)
 
     def check(self, claim: Claim) -> Wish:
@@ -251,21 +267,29 @@ class Queue(QueueView):
         """Give a video back; whoever claims it next goes on from its checkpoint."""
         with self._change():
             self._set(claim, "state = 'queued', worker = NULL", ())
-            self._tell("released", claim.batch, claim.video, reason=reason)
+            self._tell_of(claim, "released", reason=reason)
 
-    def degrade(self, claim: Claim, rung: int, name: str, error: str) -> None:
-        """Give a video back that did not fit into memory; it and what waits of its batch are made on another rung."""
+    def degrade(self, claim: Claim, plan: str, earlier: Sequence[str], error: str) -> None:
+        """Give back a video that did not fit into memory; it and the waiting ones of its batch try another plan.
+
+        Args:
+            plan: the slug of the memory plan to try.
+            earlier: slugs of the plans before it; a video that is past `plan` already keeps its own.
+        """
         with self._change() as db:
             self._set(claim, "state = 'queued', worker = NULL", ())
+            marks = ", ".join("?" * len(earlier))
             db.execute(
-                f"UPDATE video SET rung = max(rung, ?) WHERE batch = ? AND state IN {WAITING}", (rung, claim.batch)
+                f"UPDATE video SET plan = ? WHERE batch = ? AND state IN {WAITING} "
+                f"AND (plan IS NULL OR plan IN ({marks}))",
+                (plan, claim.batch, *earlier),
             )
-            self._tell("out of memory", claim.batch, claim.video, title=claim.title, rung=name, error=error)
+            self._tell_of(claim, "out of memory", plan=plan, error=error)
 
     def fail_batch(self, claim: Claim, error: str, exit_code: int) -> None:
         """Nothing of this claim's batch can be made, as when there are no weights."""
         with self._change() as db:
-            self._set(claim, "state = 'failed', worker = NULL, finished = ?, error = ?", (time.time(), error))
+            self._set(claim, f"state = 'failed', worker = NULL, error = ?, {ENDED}", (error, *_ended()))
             db.execute(
                 f"UPDATE video SET state = 'failed', finished = ?, error = ? WHERE batch = ? AND state IN {WAITING}",
                 (time.time(), error, claim.batch),
@@ -274,8 +298,8 @@ class Queue(QueueView):
 
     def _end(self, claim: Claim, state: str, error: str | None, data: dict[str, Any]) -> None:
         with self._change():
-            self._set(claim, f"state = '{state}', worker = NULL, finished = ?, error = ?", (time.time(), error))
-            self._tell(state, claim.batch, claim.video, title=claim.title, number=claim.number, **data)
+            self._set(claim, f"state = '{state}', worker = NULL, error = ?, {ENDED}", (error, *_ended()))
+            self._tell_of(claim, state, **data)
 
     def _set(self, claim: Claim, assignments: str, values: tuple[Any, ...]) -> None:
         changed = self.db.execute(
@@ -301,11 +325,13 @@ class Queue(QueueView):
             ).fetchall()
             for place, row in enumerate(rows):
                 db.execute(
-                    "UPDATE video SET deaths = deaths + :blame, worker = NULL, finished = :now, state = CASE "
+                    "UPDATE video SET deaths = deaths + :blame, worker = NULL, finished = :now, "
+                    "seconds = max(0, :clock - boot_seconds), state = CASE "
                     f"WHEN cancel THEN 'cancelled' WHEN {lethal} THEN 'failed' ELSE 'interrupted' END, "
                     f"error = CASE WHEN {lethal} THEN :error END WHERE id = :id",
                     {
                         "now": time.time(),
+                        "clock": boot_seconds(),
                         "blame": blame and place == 0,
                         "error": f"{LETHAL_DEATHS} workers died while they made it, the last: {why}",
                         "id": row["id"],
@@ -313,7 +339,7 @@ class Queue(QueueView):
                 )
             videos = [self.video(row["id"]) for row in rows]
             for video in videos:
-                said = {"title": video.title, "number": video.number, "error": video.error or why}
+                said = {"title": video.title, "number": shown_number(video.number), "error": video.error or why}
                 self._tell(video.state, video.batch, video.id, **said)
         return videos
 
@@ -323,17 +349,48 @@ class Queue(QueueView):
         Returns how many videos are interrupted.
         """
         with self._change() as db:
+            db.execute("DELETE FROM worker")
             rows = db.execute(
                 "UPDATE video SET state = CASE WHEN cancel THEN 'cancelled' ELSE 'interrupted' END, worker = NULL "
-                "WHERE state = 'running' RETURNING id, batch, title, state"
+                "WHERE state = 'running' RETURNING id, batch, number, title, state"
             ).fetchall()
             for row in rows:
-                self._tell(row["state"], row["batch"], row["id"], title=row["title"], error="the engine ended")
+                said = {"title": row["title"], "number": shown_number(row["number"]), "error": "the engine ended"}
+                self._tell(row["state"], row["batch"], row["id"], **said)
             (count,) = db.execute("SELECT count(*) FROM video WHERE state = 'interrupted'").fetchone()
         if count:
-            many = "1 video was" if count == 1 else f"{count} videos were"
-            self.hold("interrupted", f"{many} interrupted when the engine ended")
+            were = "was" if count == 1 else "were"
+            self.hold("interrupted", f"{format_count(count, 'video')} {were} interrupted when the engine ended")
         return int(count)
+
+    def add_worker(self, worker: str, device: str) -> None:
+        """Record that a worker process was started; importing torch takes it seconds to minutes."""
+        with self._change() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO worker VALUES (?, 'starting', ?, ?, ?)",
+                (worker, device, boot_id(), boot_seconds()),
+            )
+            self._tell("worker_starting", worker=worker, device=device)
+
+    def worker_ready(self, worker: str) -> None:
+        """Record that a worker process has imported torch and asks for videos."""
+        with self._change() as db:
+            row = db.execute(
+                "UPDATE worker SET state = 'ready' WHERE name = ? RETURNING boot_id, boot_seconds", (worker,)
+            ).fetchone()
+            if row is not None:
+                seconds = seconds_since(row["boot_id"], row["boot_seconds"])
+                self._tell("worker_ready", worker=worker, seconds=None if seconds is None else round(seconds, 1))
+
+    def remove_worker(self, worker: str) -> None:
+        """Record that a worker process has ended."""
+        with self._change() as db:
+            if db.execute("DELETE FROM worker WHERE name = ?", (worker,)).rowcount:
+                self._tell("worker_ended", worker=worker)
+
+
+def _ended() -> tuple[float, float]:
+    return time.time(), boot_seconds()
 
 
 def _wish(db: sqlite3.Connection, claim: Claim) -> Wish:

@@ -1,8 +1,13 @@
 """What the queue tells: batches, videos, claims and events, as they stand at a moment."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+
+def shown_number(index: int) -> int:
+    """Return the number of a video as people and JSON count it, from 1; the manifest and the database count from 0."""
+    return index + 1
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Claim:
     number: int
     title: str
     recipe: str
-    rung: int
+    plan: str | None
+    """Slug of the first memory plan to try; None: the best."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class BatchRow:
 
 @dataclass(frozen=True)
 class VideoRow:
-    """A video as it stands; times are seconds since 1970."""
+    """A video and its state; `number` is the index in the manifest, times are seconds since 1970."""
 
     id: int
     batch: int
@@ -67,10 +73,41 @@ class VideoRow:
     worker: str | None
     step: int
     steps: int
-    rung: int
+    plan: str | None
+    """Slug of the first memory plan to try; None: the best."""
     started: float | None
     finished: float | None
+    seconds: float | None
+    """Duration of the last attempt, by a clock that does not jump; None where it is not known."""
     error: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON prints them: `number` counts from 1, as `wantui queue cancel` takes it."""
+        return asdict(self) | {"number": shown_number(self.number)}
+
+
+@dataclass(frozen=True)
+class VideoPage:
+    """Some videos of a batch in their order, and for each the number of unfinished videos before it in the batch."""
+
+    videos: tuple[VideoRow, ...]
+    before: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """A worker process: `starting` until torch is imported, then `ready`."""
+
+    name: str
+    state: str
+    device: str
+    seconds: float | None
+    """Since it was started; None where that is not known."""
+
+    @property
+    def short_name(self) -> str:
+        """The name without the process."""
+        return self.name.partition(":")[0]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from wantui.clock import seconds_since
 from wantui.errors import UserError
 from wantui.queue.database import NAME, open_database
-from wantui.queue.rows import BatchRow, Claim, Event, Hold, VideoRow
+from wantui.queue.rows import BatchRow, Claim, Event, Hold, VideoPage, VideoRow, WorkerRow
 
 WAITING = "('queued', 'interrupted')"
+UNFINISHED = ("queued", "interrupted", "running")
 
 
 def claimable(devices: int) -> str:
@@ -96,6 +98,32 @@ class QueueView:
         ).fetchone()
         return int(count)
 
+    def page(self, batch: int, limit: int, offset: int) -> VideoPage:
+        """Return some videos of a batch with their places in line, by two queries whatever their number."""
+        videos = self.videos(batch, limit, offset)
+        before, count = [], self.unfinished_before(batch, videos[0].number) if videos else 0
+        for video in videos:
+            before.append(count)
+            count += video.state in UNFINISHED
+        return VideoPage(tuple(videos), tuple(before))
+
+    def batches_before(self, batch: int) -> list[BatchRow]:
+        """Return the batches that workers take videos from before this one, in their order."""
+        rows = self.db.execute(
+            "SELECT * FROM batch WHERE place < (SELECT place FROM batch WHERE id = ?) AND NOT paused "
+            f"AND EXISTS (SELECT 1 FROM video WHERE batch = batch.id AND (state IN {WAITING} OR state = 'running')) "
+            "ORDER BY place, id",
+            (batch,),
+        )
+        return [self._batch(row) for row in rows.fetchall()]
+
+    def workers(self) -> list[WorkerRow]:
+        """Return the worker processes of the engine, by name."""
+        return [
+            WorkerRow(row["name"], row["state"], row["device"], seconds_since(row["boot_id"], row["boot_seconds"]))
+            for row in self.db.execute("SELECT * FROM worker ORDER BY name")
+        ]
+
     def running(self) -> list[VideoRow]:
         return [_video(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
 
@@ -154,4 +182,7 @@ class QueueView:
 
 
 def _video(row: sqlite3.Row) -> VideoRow:
-    return VideoRow(**{name: row[name] for name in VideoRow.__dataclass_fields__})
+    values = {name: row[name] for name in VideoRow.__dataclass_fields__}
+    if row["state"] == "running":
+        values["seconds"] = seconds_since(row["boot_id"], row["boot_seconds"])
+    return VideoRow(**values)

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from wantui.config import as_dict, dump
+from wantui.config.plans import plan_slug
 from wantui.errors import UserError
 from wantui.planning import Batch, Recipe, estimate_disk
 from wantui.storage.atomic import write_text
@@ -15,6 +16,10 @@ from wantui.storage.layout import BatchFolder
 
 MANIFEST_FORMAT = 1
 State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
+
+
+def _slug_of_plan(name: object) -> object:
+    return plan_slug(name) if isinstance(name, str) else name
 
 
 class ManifestError(UserError):
@@ -51,8 +56,8 @@ class VideoEntry(_Entry):
     seconds: dict[str, float] = {}
     peak_memory: int | None = None
     """Bytes on the GPU."""
-    memory_plan: str | None = None
-    """What was given up for it to fit into memory."""
+    memory_plan: Annotated[str | None, BeforeValidator(_slug_of_plan)] = None
+    """Slug of the memory plan that it was made with."""
     bytes: int | None = None
     """On disk, all files together."""
     predicted: dict[str, float] = {}
@@ -74,8 +79,8 @@ class Manifest(_Entry):
 
     @property
     def memory_plan(self) -> str:
-        """The name of the memory plan that was asked for, or auto."""
-        return str(self.config.get("memory_settings", {}).get("plan", "auto"))
+        """The slug of the memory plan that was asked for, or auto."""
+        return plan_slug(str(self.config.get("memory_settings", {}).get("plan", "auto")))
 
     def counts(self) -> dict[str, int]:
         """Number of videos in each state that occurs."""

@@ -239,7 +239,7 @@ class WantuiApp(App[None]):
         elif event.kind == "worker died":
             self.notify(error, severity="error", title="a worker died")
         elif event.kind == "out of memory":
-            text = f"{title}: tries {event.data.get('rung', '')}"
+            text = f"{title}: tries {event.data.get('plan', '')}"
             self.notify(text, severity="warning", title="out of memory")
 
     def _announce_ends(self, events: Sequence[Event]) -> None:

@@ -169,8 +169,8 @@ class QueueScreen(Place):
                 line.append(f"ETA {format_duration(seconds)} ")
         elif video.state in ("queued", "interrupted") and (wait := self._seconds_until(video)) is not None:
             line.append(f"ETA {format_duration(wait):<8} ")
-        elif video.state == "done" and video.started and video.finished:
-            line.append(f"{video.finished - video.started:>8.1f} s ")
+        elif video.state == "done" and video.seconds is not None:
+            line.append(f"{video.seconds:>8.1f} s ")
         line.append(video.title, Style(bold=True))
         if video.error:
             line.append(f"  {video.error}", rows.colour("error"))
