@@ -159,13 +159,13 @@ def test_a_missing_file_is_an_error_that_lists_the_presets_and_makes_nothing() -
 
 @pytest.mark.parametrize("name", ["nowhere/default.yaml", "/nowhere/configs/default.yaml", "nano.yaml", "x" * 5000])
 def test_a_missing_file_is_never_replaced_by_a_preset(name: str) -> None:
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(UserError, match=r"no such file|longer than 255 bytes"):
         load_config(name)
 
 
 @pytest.mark.parametrize("name", ["~nobody-of-this-name/x.yaml", "a\0b"])
 def test_a_name_that_is_no_path_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match="is not a path"):
+    with pytest.raises(UserError, match="cannot use the path"):
         load_config(name)
 
 

@@ -2,9 +2,9 @@
 
 import re
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 and C1 controls, line separators, directional overrides, and lone surrogates."""
-_UNPRINTABLE_BUT_LINES = re.compile(_UNPRINTABLE.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
+_UNPRINTABLE_BUT_LINES = re.compile(UNPRINTABLE.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
 
 
 def format_bytes(number: float) -> str:
@@ -41,7 +41,7 @@ def printable(text: str, keep_lines: bool = False) -> str:
     Args:
         keep_lines: leave newlines and tabs as they are.
     """
-    pattern = _UNPRINTABLE_BUT_LINES if keep_lines else _UNPRINTABLE
+    pattern = _UNPRINTABLE_BUT_LINES if keep_lines else UNPRINTABLE
     return pattern.sub(lambda match: _escape(match[0]), text)
 
 

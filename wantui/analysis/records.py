@@ -1,7 +1,9 @@
 """What the analysis found, as plain values for JSON and CSV. What has no value is null, and empty in a table."""
 
 import csv
+import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +16,10 @@ from wantui.analysis.groups import Group, describe
 from wantui.analysis.nulls import gaussian_flow, random_walk
 from wantui.analysis.trajectory import CURVES, value
 from wantui.analysis.video import Video
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""First characters of what spreadsheets take for a formula, by OWASP's list, and their full-width forms."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def video_record(video: Video, metrics: Sequence[str], curves: bool = False) -> dict[str, Any]:
@@ -103,7 +109,24 @@ def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
         OSError: it cannot be written.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+        file.write(csv_text(rows, "\r\n"))
+
+
+def csv_text(rows: Sequence[Sequence[str]], line_end: str = "\n") -> str:
+    """Return a table as CSV in which a spreadsheet computes nothing."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator=line_end).writerows([_inert(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _inert(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe.
+
+    Prompts and ids come from elsewhere; `=cmd|'/C calc'!A0` would run a program on the machine of whoever opens it.
+    """
+    if not cell.startswith(FORMULA_STARTS):
+        return cell
+    return cell if _NUMBER.fullmatch(cell) else f"'{cell}"
 
 
 def _cell(value: float) -> str:

@@ -3,15 +3,17 @@
 Commands are imported when they are called, so that `--help` stays quick.
 """
 
-import errno
 import importlib
 import sys
-from contextlib import suppress
+import traceback
+from types import TracebackType
 from typing import Any
 
 import click
 
 from wantui import __version__
+from wantui.cli.streams import OutputClosedError, describe_os_error, discard_on_closed_pipe, prepare_streams
+from wantui.cli.tables import echo
 from wantui.errors import UserError
 
 COMMANDS = {
@@ -47,6 +49,15 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # while its errors can still become a sentence
+        except BrokenPipeError as error:  # click would exit with 1
+            raise OutputClosedError from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -72,40 +83,66 @@ def cli(context: click.Context, low_bandwidth: bool, no_mouse: bool) -> None:
         start(low_bandwidth, mouse=not no_mouse)
 
 
-def main(arguments: list[str] | None = None) -> Any:
-    """Run the program; what a user can mend is said in a sentence, with the exit code of its kind."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program: a fault that a user can correct becomes a sentence, with the exit code of its kind.
+
+    Unexpected exceptions keep their traceback.
+    """
+    prepare_streams()
+    sys.excepthook = _print_traceback
+    code: int | None = None
+    with discard_on_closed_pipe():
+        code = _call(arguments)
+    if code is not None:
+        sys.exit(code)
+
+
+def _call(arguments: list[str] | None) -> int | None:
+    """Run a command and report its error; returns the exit code, or None where the command set none."""
     try:
         cli.main(args=arguments, prog_name="wantui", standalone_mode=False)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except UserError as error:
-        click.echo(f"wantui: {error}", err=True)
-        sys.exit(error.exit_code)
+        return _fail(f"wantui: {error}", error.exit_code)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        return _fail(_usage(error) + f"Error: {error.format_message()}", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("wantui: interrupted", err=True)
-        sys.exit(130)
+        return _fail("wantui: interrupted", 130)
     except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
+        return end.exit_code
     except UnicodeEncodeError as error:
         # A word of the command line that is not UTF-8 reaches us as characters that cannot be written.
-        click.echo(f"wantui: text that is not UTF-8: {error.object!r}", err=True)
-        sys.exit(2)
-    except BrokenPipeError:
-        # The reader of our output went away (as in `wantui preview ... | head`).
-        sys.stderr.close()
-        sys.exit(0)
+        return _fail(f"wantui: text that is not UTF-8: {error.object!r}", 2)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        message = describe_os_error(error)
+        if message is None:
             raise
-        with suppress(OSError):
-            sys.stdout.close()  # or Python would try to write what is left
-        click.echo(f"wantui: {error.filename or 'the output'} cannot be written: {error.strerror}", err=True)
-        sys.exit(2)
+        return _fail(f"wantui: {message}", 2)
     except Exception as error:
         if type(error).__module__ != "sqlite3":  # not imported for its name: most commands have no use for it
             raise
-        click.echo(
-            f"wantui: the queue cannot be used: {error}; if it is damaged, wantui engine start mends it", err=True
+        return _fail(
+            f"wantui: cannot use the queue: {error}. If the database is corrupt, `wantui engine start` rebuilds it", 3
         )
-        sys.exit(3)
+    return None
+
+
+def _fail(message: str, code: int) -> int:
+    """Print an error and return the exit code, which holds where nobody reads stderr any more."""
+    with discard_on_closed_pipe():
+        echo(message, err=True)
+    return code
+
+
+def _usage(error: click.ClickException) -> str:
+    """Return the lines above a usage error, which name the command and its help."""
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return ""
+    return f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n\n"
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    with discard_on_closed_pipe():
+        echo("".join(traceback.format_exception(kind, error, trace)), err=True, nl=False)

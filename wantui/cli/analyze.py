@@ -1,15 +1,12 @@
 """wantui analyze: the geometry of stored trajectories, comparisons of groups, attention of words."""
 
-import csv
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.tables import add_row, plain_table, print_columns, print_line, print_table
+from wantui.cli.tables import add_row, echo, plain_table, print_columns, print_json, print_line, print_table
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -125,7 +122,7 @@ def _list(videos: "list[Video]", as_json: bool) -> None:
         for video in videos
     ]
     if as_json:
-        click.echo(json.dumps(listed, indent=1))
+        print_json(listed)
         return
     rows = [
         (
@@ -144,7 +141,7 @@ def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: 
     from wantui.analysis.records import video_record, video_rows
 
     if as_json:
-        click.echo(json.dumps([video_record(video, metrics, curves=True) for video in videos], indent=1))
+        print_json([video_record(video, metrics, curves=True) for video in videos])
         return
     if csv_path is not None:
         _write_csv(csv_path, video_rows(videos, metrics))
@@ -173,7 +170,7 @@ def _groups(videos: "list[Video]", by: str, chosen: list[str] | None, as_json: b
     groups = group_videos([video for video in videos if video.trajectory is not None], by)
     metrics = chosen or list(SHOWN)
     if as_json:
-        click.echo(json.dumps([group_record(group, metrics) for group in groups], indent=1))
+        print_json([group_record(group, metrics) for group in groups])
         return
     rows = []
     for group in groups:
@@ -207,11 +204,11 @@ def _compare(
             write_report(html_path, found)
         except OSError as error:
             raise UserError(f"--html: {html_path} cannot be written: {error.strerror}") from None
-        click.echo(f"written: {html_path}", err=True)
+        echo(f"written: {html_path}", err=True)
     if csv_path is not None:
         _write_csv(csv_path, difference_rows(found))
     if as_json:
-        click.echo(json.dumps(comparison_record(found), indent=1))
+        print_json(comparison_record(found))
     elif csv_path is None or str(csv_path) != "-":
         _tell(found)
 
@@ -220,9 +217,9 @@ def _tell(found: "Comparison") -> None:
     from wantui.analysis.trajectory import METRICS
 
     for warning in found.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     for name, why in found.left_out:
-        click.echo(f"left out: {name}: {why}", err=True)
+        echo(f"left out: {name}: {why}", err=True)
     print_line(f"{len(found.seeds)} seeds in each of {len(found.groups)} groups; declared metric: {found.primary}")
     for verdict in found.verdicts:
         print_line(f"  {verdict.text}", indent=4)
@@ -238,7 +235,7 @@ def _tell(found: "Comparison") -> None:
         print_line(f"  means of {one} and {other}: {max(squared, 0) ** 0.5:.3g} sqrt(D) apart at the end")
     if said := found.halves():
         print_line(said, indent=2)
-    click.echo()
+    echo()
     rows = []
     for d in found.differences:
         e = d.effect
@@ -267,7 +264,7 @@ def _attention(videos: "list[Video]", as_json: bool) -> None:
         try:
             maps = open_maps(video.attention)
         except NoMaps as error:
-            click.echo(f"left out: {video.name}: {error}", err=True)
+            echo(f"left out: {video.name}: {error}", err=True)
             continue
         words = [word_curves(maps, name) for name in maps.words]
         for word in words:
@@ -284,7 +281,7 @@ def _attention(videos: "list[Video]", as_json: bool) -> None:
     if not records:
         raise UserError("no video here has attention maps of marked words; make some with --store-attention and (word)")
     if as_json:
-        click.echo(json.dumps(plain(records), indent=1))
+        print_json(plain(records))
         return
     head = ("variation", "seed", "word", "pieces", "mass", "entropy", "centre", "spread", "overlap", "mass over steps")
     print_columns(head, *rows)
@@ -311,18 +308,18 @@ def _overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
         scale = write_overlay(video.folder / entry.files["clip"], video.attention, word, target, entry.recipe.fps)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
-    click.echo(f"colours from 0 to {scale:.3g} of the attention, for all words of this video", err=True)
-    click.echo(target)
+    echo(f"colours from 0 to {scale:.3g} of the attention, for all words of this video", err=True)
+    echo(target)
 
 
 def _write_csv(path: Path, rows: list[list[str]]) -> None:
-    if str(path) == "-":
-        csv.writer(sys.stdout).writerows(rows)
-        return
-    from wantui.analysis.records import write_csv
+    from wantui.analysis.records import csv_text, write_csv
 
+    if str(path) == "-":
+        echo(csv_text(rows), nl=False)
+        return
     try:
         write_csv(path, rows)
     except OSError as error:
-        raise UserError(f"--csv: {path} cannot be written: {error.strerror}") from None
-    click.echo(f"written: {path}", err=True)
+        raise UserError(f"--csv: cannot write {path}: {error.strerror}") from None
+    echo(f"written: {path}", err=True)

@@ -1,9 +1,10 @@
 """wantui bench: how fast this machine is, for estimates of videos that were not made here yet."""
 
-import json
 from dataclasses import asdict
 
 import click
+
+from wantui.cli.tables import echo, print_json
 
 LEAST_SECONDS = 1e-20
 """No device does anything in less."""
@@ -29,18 +30,18 @@ def command(device: str, speed: str, as_json: bool) -> None:
     place, where = state_place(), resolve_device(device)
     if where.type != "cuda":
         raise NoSuchDevice(f"bench measures a GPU, and {where} is none: for nano, make a first video")
-    found = measure(where, speed, lambda line: click.echo(line, err=True))  # type: ignore[arg-type]
+    found = measure(where, speed, lambda line: echo(line, err=True))  # type: ignore[arg-type]
     path = keep(place.directory, found)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=1))
+        print_json(asdict(found))
         return
-    click.echo(f"{found.device}, {found.speed}, torch {found.torch}:")
-    click.echo(f"  self-attention  {_rate(1e-12, found.attention_operation)} TFLOP/s")
-    click.echo(f"  other products  {_rate(1e-12, found.product_operation)} TFLOP/s")
-    click.echo(f"  attention by    {found.attention:>8}")
-    click.echo(f"  decoding        {_rate(1e-6, found.decoded_value)} million pixels/s")
-    click.echo(f"  launch          {1e3 * found.launch:8.2f} ms a block, at least")
-    click.echo(f"the measured blocks follow from these within {100 * found.error:.1f} %; kept in {path}")
+    echo(f"{found.device}, {found.speed}, torch {found.torch}:")
+    echo(f"  self-attention  {_rate(1e-12, found.attention_operation)} TFLOP/s")
+    echo(f"  other products  {_rate(1e-12, found.product_operation)} TFLOP/s")
+    echo(f"  attention by    {found.attention:>8}")
+    echo(f"  decoding        {_rate(1e-6, found.decoded_value)} million pixels/s")
+    echo(f"  launch          {1e3 * found.launch:8.2f} ms a block, at least")
+    echo(f"the measured blocks follow from these within {100 * found.error:.1f} %; kept in {path}")
 
 
 def _rate(unit: float, seconds: float) -> str:

@@ -1,9 +1,10 @@
 """wantui config: validate, show and describe configs."""
 
-import json
 import sys
 
 import click
+
+from wantui.cli.tables import echo, print_json
 
 
 @click.group("config")
@@ -39,12 +40,12 @@ def validate(configs: tuple[str, ...], as_json: bool) -> None:
         reports.append({"config": name, "valid": not problems, "problems": problems, "warnings": warnings})
         if not as_json:
             for line in problems:
-                click.echo(f"error: {line}", err=True)
+                echo(f"error: {line}", err=True)
             for line in warnings:
-                click.echo(f"warning: {line}", err=True)
-            click.echo(f"{name}: {'not valid' if problems else 'valid'}")
+                echo(f"warning: {line}", err=True)
+            echo(f"{name}: {'not valid' if problems else 'valid'}")
     if as_json:
-        click.echo(json.dumps(reports, indent=1))
+        print_json(reports)
     sys.exit(0 if all(report["valid"] for report in reports) else 2)
 
 
@@ -64,7 +65,7 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
             first_line = (preset_directory() / f"{name}.yaml").read_text(encoding="utf-8").split("\n", 1)[0]
             presets[name] = first_line.lstrip("# ")
         if as_json:
-            click.echo(json.dumps(presets, indent=1))
+            print_json(presets)
             return
         table = plain_table("preset", "what for")
         for name, summary in presets.items():
@@ -73,7 +74,10 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
         return
     loaded = load_config(config, overrides)
     show_warnings(tuple(map(str, loaded.warnings)))
-    click.echo(json.dumps(as_dict(loaded.settings), indent=1) if as_json else dump(loaded.settings), nl=as_json)
+    if as_json:
+        print_json(as_dict(loaded.settings))
+    else:
+        echo(dump(loaded.settings), nl=False)
 
 
 @command.command("schema")
@@ -81,4 +85,4 @@ def schema() -> None:
     """Print the JSON schema of config files: every key with its meaning, unit and range."""
     from wantui.config import Settings
 
-    click.echo(json.dumps(Settings.model_json_schema(), indent=1))
+    print_json(Settings.model_json_schema())

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import re
@@ -15,7 +14,7 @@ from typing import Literal
 
 import click
 
-from wantui.cli.tables import print_line
+from wantui.cli.tables import echo, print_json, print_line
 from wantui.formatting import format_bytes
 from wantui.planning.installed import what_kernels_miss
 
@@ -50,8 +49,8 @@ def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
     if systemd_unit:
         from wantui.engine import logout
 
-        click.echo(logout.systemd_unit(), nl=False)
-        click.echo("save it as ~/.config/systemd/user/wantui.service; systemctl --user enable --now wantui", err=True)
+        echo(logout.systemd_unit(), nl=False)
+        echo("save it as ~/.config/systemd/user/wantui.service; systemctl --user enable --now wantui", err=True)
         return
     findings = []
     for finding in examine(full):
@@ -60,7 +59,7 @@ def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
             advice = f"  -> {finding.advice}" if finding.advice else ""
             print_line(f"{finding.state:<8} {finding.about:<14} {finding.found}{advice}", indent=24)
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+        print_json([asdict(finding) for finding in findings])
     sys.exit(1 if any(finding.state == "problem" for finding in findings) else 0)
 
 

@@ -1,6 +1,5 @@
 """wantui engine: start, stop and look at the process that makes what is on the queue."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import click
 
 from wantui.cli.options import show_warnings
+from wantui.cli.tables import echo, print_json
 from wantui.formatting import format_duration
 
 LOGS = click.option(
@@ -36,10 +36,10 @@ def start(logs: Path, workers: int | None) -> None:
     show_warnings(tuple(notes))
     engine, started = ensure_engine(place, logs.absolute(), workers)
     said = "started" if started else "an engine runs already"
-    click.echo(f"{said}: process {engine.process}, logs in {engine.logs}", err=True)
+    echo(f"{said}: process {engine.process}, logs in {engine.logs}", err=True)
     held = queue.held()
     if held is not None:
-        click.echo(f"the queue is held: {held.reason}; go on with: wantui queue resume", err=True)
+        echo(f"the queue is held: {held.reason}; go on with: wantui queue resume", err=True)
 
 
 @command.command("stop")
@@ -50,7 +50,7 @@ def stop(now: bool) -> None:
     from wantui.queue.place import state_place
 
     engine = stop_engine(state_place().directory, now)
-    click.echo("no engine runs" if engine is None else f"the engine (process {engine.process}) has ended", err=True)
+    echo("no engine runs" if engine is None else f"the engine (process {engine.process}) has ended", err=True)
 
 
 @command.command("status")
@@ -65,27 +65,24 @@ def status(as_json: bool) -> None:
     show_warnings(tuple(notes))
     engine, held, running = find_engine(place.directory), queue.held(), queue.running()
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "process": engine.process if engine else None,
-                    "logs": str(engine.logs) if engine else None,
-                    "held": held.reason if held else None,
-                    "running": [video.as_json() for video in running],
-                },
-                indent=1,
-            )
+        print_json(
+            {
+                "process": engine.process if engine else None,
+                "logs": str(engine.logs) if engine else None,
+                "held": held.reason if held else None,
+                "running": [video.as_json() for video in running],
+            }
         )
     else:
         if engine is None:
-            click.echo("no engine runs; wantui engine start, or wantui run, starts one")
+            echo("no engine runs; wantui engine start, or wantui run, starts one")
         else:
             age = format_duration(time.time() - engine.started)
-            click.echo(f"engine: process {engine.process}, up {age}, wantui {engine.version}, logs in {engine.logs}")
+            echo(f"engine: process {engine.process}, up {age}, wantui {engine.version}, logs in {engine.logs}")
         if held is not None:
-            click.echo(f"held: {held.reason}; go on with: wantui queue resume")
+            echo(f"held: {held.reason}; go on with: wantui queue resume")
         for video in running:
-            click.echo(f"running: batch {video.batch}, {video.title}, step {video.step}/{video.steps}, {video.worker}")
+            echo(f"running: batch {video.batch}, {video.title}, step {video.step}/{video.steps}, {video.worker}")
     sys.exit(0 if engine else 3)
 
 
@@ -110,7 +107,7 @@ def run(logs: Path, workers: int | None, drain: bool, batch: Path | None, share:
     if batch is not None:
         folder = BatchFolder(batch.absolute())
         queued = queue_missing(place, folder, read_manifest(folder), part)
-        click.echo(f"missing of share {part} of {batch}: {queued.videos if queued else 0}", err=True)
+        echo(f"missing of share {part} of {batch}: {queued.videos if queued else 0}", err=True)
     if not run_engine(place, logs.absolute(), workers, drain):
         engine = find_engine(place.directory)
         raise NoEngine(f"an engine runs already (process {engine.process if engine else 'unknown'})")
@@ -119,5 +116,5 @@ def run(logs: Path, workers: int | None, drain: bool, batch: Path | None, share:
     unfinished = sum(batch.unfinished for batch in queue.batches(-1))
     if drain and unfinished:
         why = f": the queue is held: {held.reason}" if held is not None else ""
-        click.echo(f"{unfinished} videos are left to make{why}", err=True)
+        echo(f"{unfinished} videos are left to make{why}", err=True)
         sys.exit(1)

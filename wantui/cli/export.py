@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from wantui.cli.tables import echo
 from wantui.errors import UserError
 from wantui.storage.export import FORMATS
 
@@ -20,6 +21,6 @@ def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -
     target = output or batch / "exports" / (f"{kind}_latents" if kind != "older" else "older/latents")
     try:
         for path in export_batch(batch, target, kind, ids):
-            click.echo(path)
+            echo(path)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from None

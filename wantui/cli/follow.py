@@ -1,12 +1,11 @@
 """Following a batch to its end, from wherever and as often as one likes."""
 
-import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import click
+from wantui.cli.tables import echo, print_json
 
 if TYPE_CHECKING:
     from wantui.queue.queue import Queue
@@ -87,13 +86,16 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
         said += f", {batch.counts['cancelled']} cancelled"
     folder = shown_path(batch.folder)
     if failed:
-        click.echo(f"{said}, {len(failed)} failed:", err=True)
+        echo(f"{said}, {len(failed)} failed:", err=True)
         for video in failed:
-            click.echo(f"  failed: {video.title}: {video.error}", err=True)
-        click.echo(f"try those again with\n  wantui run --resume {folder}", err=True)
+            echo(f"  failed: {video.title}: {video.error}", err=True)
+        echo(f"try those again with\n  wantui run --resume {folder}", err=True)
     else:
-        click.echo(said, err=True)
-    click.echo(json.dumps({"event": "end", "folder": str(folder), **counts}) if as_json else folder)
+        echo(said, err=True)
+    if as_json:
+        print_json({"event": "end", "folder": str(folder), **counts}, indent=None)
+    else:
+        echo(folder)
     sys.exit(1 if failed else 0)
 
 
@@ -101,7 +103,7 @@ def leave(queue: "Queue", batch: int) -> NoReturn:
     """Say what goes on without us, and how to come back."""
     found = queue.batch(batch)
     counts = found.counts if found is not None else {}
-    click.echo(
+    echo(
         f"detached: {counts.get('done', 0)} of {sum(counts.values())} videos are done, and the engine goes on.\n"
         f"  wantui watch {batch}           comes back\n"
         f"  wantui queue cancel {batch}    gives the batch up",

@@ -1,12 +1,11 @@
 """wantui gpu: what the GPU panel shows, once."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 
 import click
 
-from wantui.cli.tables import print_columns
+from wantui.cli.tables import echo, print_columns, print_json
 from wantui.formatting import format_bytes
 
 
@@ -20,11 +19,11 @@ def command(as_json: bool) -> None:
     sampler.processes_wanted = True
     sample = sampler.sample()
     if as_json:
-        click.echo(json.dumps(asdict(sample), indent=1))
+        print_json(asdict(sample))
         return
     if not sample.gpus:
-        click.echo(f"no GPU: {sample.why_none}", err=True)
-        click.echo(f"memory {format_bytes(sample.memory_used)} of {format_bytes(sample.memory_total)}")
+        echo(f"no GPU: {sample.why_none}", err=True)
+        echo(f"memory {format_bytes(sample.memory_used)} of {format_bytes(sample.memory_total)}")
         return
     rows = [("gpu", "name", "state", "used", "total", "load", "power", "heat")]
     for gpu in sample.gpus:
@@ -44,7 +43,7 @@ def command(as_json: bool) -> None:
     for gpu in sample.gpus:
         for process in gpu.processes:
             held = _said(process.memory, format_bytes)
-            click.echo(f"gpu {gpu.index}: process {process.process} ({process.name}) holds {held}")
+            echo(f"gpu {gpu.index}: process {process.process} ({process.name}) holds {held}")
 
 
 def _said(value: float | None, words: Callable[[float], str]) -> str:

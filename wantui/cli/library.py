@@ -1,11 +1,10 @@
 """wantui library: the batch folders on this machine."""
 
-import json
 from pathlib import Path
 
 import click
 
-from wantui.cli.tables import print_columns
+from wantui.cli.tables import echo, print_columns, print_json
 from wantui.errors import UserError
 
 
@@ -25,10 +24,10 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
     found = [batch for batch in find_batches(folders or (Path("outputs"),)) if batch.holds(search)]
     if as_json:
         rows = [vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts)} for batch in found]
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        print_json(rows)
         return
     if not found:
-        click.echo("no batch is there", err=True)
+        echo("no batch is there", err=True)
         return
     lines = [("created", "done", "failed", "model", "folder", "template")]
     for batch in found:
@@ -48,9 +47,9 @@ def show(folder: Path, as_json: bool) -> None:
 
     manifest = read_manifest(BatchFolder(folder))
     if as_json:
-        click.echo(manifest.model_dump_json(indent=1))
+        print_json(manifest.model_dump(mode="json"))
         return
-    click.echo(manifest.template, err=True)
+    echo(manifest.template, err=True)
     lines = [("variation", "seed", "state", "seconds", "clip")]
     for video in manifest.videos:
         seconds = f"{video.seconds.get('denoise', 0) + video.seconds.get('decode', 0):.1f}" if video.seconds else ""
@@ -74,4 +73,4 @@ def trash(folder: Path) -> None:
     move_to_trash(folder)
     if queued is not None:
         queue.remove(queued.id)
-    click.echo(f"{folder} is in the trash", err=True)
+    echo(f"{folder} is in the trash", err=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from wantui.cli.tables import echo
 from wantui.errors import UserError
 
 POLL_SECONDS = 0.2
@@ -40,7 +41,7 @@ def command(batch: str | None, follow: bool, lines: int, folder: Path | None) ->
 
 
 def _show(path: Path, line: str, several: bool) -> None:
-    click.echo(f"{path.stem}: {line}" if several else line)
+    echo(f"{path.stem}: {line}" if several else line)
 
 
 def _files(batch: str | None, folder: Path | None) -> list[Path]:

@@ -1,14 +1,13 @@
 """wantui models: which models there are, which of them are on this machine, and fetching them."""
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from wantui.cli.options import outline, read_template, recipe_options
+from wantui.cli.tables import echo, print_json, print_progress
 
 
 @click.group("models")
@@ -35,14 +34,14 @@ def ls(as_json: bool) -> None:
             {"name": model.name, "weights": state, "location": model.location, "description": model.description}
         )
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        print_json(rows)
         return
     table = plain_table("name", "weights", "what", "location")
     for row in rows:
         location = "" if row["name"] == "nano" else row["location"]
         add_row(table, row["name"], row["weights"], row["description"], location)
     print_table(table)
-    click.echo("Any other hub id (owner/name) or local diffusers directory of a Wan pipeline works as well.", err=True)
+    echo("Any other hub id (owner/name) or local diffusers directory of a Wan pipeline works as well.", err=True)
 
 
 @command.command("fetch")
@@ -57,13 +56,13 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
 
     model = find_model(name)
     if model.is_local:
-        click.echo(f"{model.name} is on this machine: {model.location}", err=True)
+        echo(f"{model.name} is on this machine: {model.location}", err=True)
         return
     if dry_run:
         missing = fetching.look(model, revision)
-        click.echo(f"{missing.files} files, {format_bytes(missing.bytes)}")
+        echo(f"{missing.files} files, {format_bytes(missing.bytes)}")
         return
-    click.echo(fetching.fetch(model, revision))
+    echo(fetching.fetch(model, revision))
 
 
 @command.command("calibrate")
@@ -86,9 +85,10 @@ def calibrate(template: str | None, template_file: Path | None, output: Path | N
     refuse(batch)
 
     def tell(step: int, count: int) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\rstep {step} of {count}", err=True, nl=step == count)
+        print_progress(f"step {step} of {count}")
+        if step == count:
+            print_progress("")
 
     settings = batch.config.settings
     path = measure(batch.first, settings.model_settings.device, settings.memory_settings.plan, tell, output)
-    click.echo(path)
+    echo(path)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wantui.cli.tables import echo
+
 if TYPE_CHECKING:
     from wantui.config import Config
     from wantui.planning import Batch, Outline
@@ -114,4 +116,4 @@ def _as_yaml(value: Any) -> str:
 def show_warnings(warnings: tuple[str, ...]) -> None:
     """Warnings go to stderr, one a line."""
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)

@@ -1,6 +1,5 @@
 """wantui preview: what a template expands to, and what the batch will need."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.options import batch_options, outline, read_template, show_warnings
-from wantui.cli.tables import add_row, plain_table, print_line, print_table
+from wantui.cli.tables import add_row, echo, plain_table, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from wantui.engine.costs import Cost
@@ -56,7 +55,7 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
             "warnings": batch.warnings,
             "refusals": batch.refusals,
         }
-        click.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        print_json(report)
         return
     show_warnings(batch.warnings)
     table = plain_table("#", "id", "prompt", "marked")
@@ -66,10 +65,10 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
         add_row(table, str(number), variation.id, variation.prompt, marks)
     print_table(table)
     if len(shown) < len(batch.variations):
-        click.echo(f"... and {len(batch.variations) - len(shown):,} more (--all shows them)")
+        echo(f"... and {len(batch.variations) - len(shown):,} more (--all shows them)")
     seeds = batch.config.settings.videos_per_variation
     last_seed = recipe.seed + seeds - 1
-    click.echo()
+    echo()
     print_line(
         f"{len(batch.variations):,} variations x {seeds} seeds ({recipe.seed} to {last_seed}) = {batch.videos:,} videos"
     )

@@ -1,15 +1,13 @@
 """Progress of a batch: bars on a terminal, plain lines elsewhere, or one JSON object a line."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-import click
-
-from wantui.formatting import format_duration
+from wantui.cli.tables import echo, print_json
+from wantui.formatting import format_duration, printable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -117,13 +115,15 @@ class Bars:
         self.eta = Eta(videos)
 
     def say(self, text: str) -> None:
-        self.progress.console.print(text, markup=False, soft_wrap=True)
+        self.progress.console.print(printable(text), markup=False, soft_wrap=True)
 
     def show(self, event: "Event") -> None:
         video = event.video or 0
         if event.kind == "started":
             self._remove(video)
-            self.tasks[video] = self.progress.add_task(event.data["title"], total=event.data["steps"], pace="starts")
+            self.tasks[video] = self.progress.add_task(
+                printable(event.data["title"]), total=event.data["steps"], pace="starts"
+            )
         elif event.kind == "step" and video in self.tasks:
             self.eta.step(event)
             pace = f"{event.data['seconds']:.2f} s/step, all in {format_duration(self.eta.seconds())}"
@@ -153,7 +153,7 @@ class PlainLines:
         self.eta, self.last = Eta(videos), time.monotonic()
 
     def say(self, text: str) -> None:
-        click.echo(text, err=True)
+        echo(text, err=True)
 
     def show(self, event: "Event") -> None:
         data = event.data
@@ -175,9 +175,9 @@ class JsonLines:
     """One JSON object a line on stdout; `video` is the number that `wantui queue cancel BATCH VIDEO` takes."""
 
     def say(self, text: str) -> None:
-        click.echo(text, err=True)
+        echo(text, err=True)
 
     def show(self, event: "Event") -> None:
         number = event.data.get("number")
         line = {"event": event.kind, "seq": event.seq, "batch": event.batch, "video": number, **event.data}
-        click.echo(json.dumps(line))
+        print_json(line, indent=None)

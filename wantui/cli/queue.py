@@ -1,13 +1,12 @@
 """wantui queue: what is on it, in which order, and what is done about it."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from wantui.cli.options import show_warnings
-from wantui.cli.tables import print_columns
+from wantui.cli.tables import echo, print_columns, print_json
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,12 +40,12 @@ def ls(everything: bool, as_json: bool) -> None:
     held = queue.held()
     if as_json:
         rows = [asdict(batch) | {"folder": str(batch.folder)} for batch in batches]
-        click.echo(json.dumps({"held": held.reason if held else None, "batches": rows}, indent=1))
+        print_json({"held": held.reason if held else None, "batches": rows})
         return
     if held is not None:
-        click.echo(f"held: {held.reason}; go on with: wantui queue resume", err=True)
+        echo(f"held: {held.reason}; go on with: wantui queue resume", err=True)
     if not batches:
-        click.echo("nothing is left to make" + ("" if everything else "; --all shows finished batches"), err=True)
+        echo("nothing is left to make" + ("" if everything else "; --all shows finished batches"), err=True)
         return
     lines = [("batch", "state", "done", "videos", "failed", "name")]
     for batch in batches:
@@ -75,9 +74,9 @@ def show(batch: str, page: int, as_json: bool) -> None:
     row = queue.find_batch(batch)
     if as_json:
         videos = [video.as_json() for video in queue.videos(row.id)]
-        click.echo(json.dumps(asdict(row) | {"folder": str(row.folder), "videos": videos}, indent=1))
+        print_json(asdict(row) | {"folder": str(row.folder), "videos": videos})
         return
-    click.echo(f"batch {row.id} in {row.folder}, device {row.device}", err=True)
+    echo(f"batch {row.id} in {row.folder}, device {row.device}", err=True)
     lines = [("video", "state", "step", "seconds", "what", "error")]
     for video in queue.videos(row.id, PAGE, (page - 1) * PAGE):
         timed = video.seconds is not None and video.state in ("running", "done")
@@ -87,7 +86,7 @@ def show(batch: str, page: int, as_json: bool) -> None:
     print_columns(*lines)
     pages = -(-row.total // PAGE)
     if pages > 1:
-        click.echo(f"page {page} of {pages}", err=True)
+        echo(f"page {page} of {pages}", err=True)
 
 
 @command.command("pause")
@@ -97,11 +96,11 @@ def pause(batch: str | None) -> None:
     queue = _open()
     if batch is None:
         queue.hold("paused", "it was paused")
-        click.echo("the queue is paused", err=True)
+        echo("the queue is paused", err=True)
     else:
         row = queue.find_batch(batch)
         queue.pause_batch(row.id, True)
-        click.echo(f"batch {row.id} is paused", err=True)
+        echo(f"batch {row.id} is paused", err=True)
 
 
 @command.command("resume")
@@ -113,13 +112,13 @@ def resume(batch: str | None) -> None:
     queue = _open()
     if batch is None:
         queue.resume()
-        click.echo("the queue goes on", err=True)
+        echo("the queue goes on", err=True)
     else:
         row = queue.find_batch(batch)
         queue.pause_batch(row.id, False)
-        click.echo(f"batch {row.id} goes on", err=True)
+        echo(f"batch {row.id} goes on", err=True)
     if find_engine(queue.path.parent) is None:
-        click.echo("no engine runs: wantui engine start", err=True)
+        echo("no engine runs: wantui engine start", err=True)
 
 
 @command.command("move")
@@ -137,7 +136,7 @@ def move(batch: str, to: str, other: str | None) -> None:
     else:
         raise click.UsageError("move BATCH up, down, top, bottom, or before OTHER")
     order = ", ".join(str(found.id) for found in queue.batches(-1) if found.unfinished)
-    click.echo(f"order: {order}", err=True)
+    echo(f"order: {order}", err=True)
 
 
 @command.command("cancel")
@@ -154,9 +153,9 @@ def cancel(batch: str, video: int | None) -> None:
     try:
         Record.of(row.folder).cancel(numbers)
     except (OSError, UserError) as error:
-        click.echo(f"warning: the batch folder does not say so: {error}", err=True)
+        echo(f"warning: the batch folder does not say so: {error}", err=True)
     more = f", and {running} that run stop at their next step" if running else ""
-    click.echo(f"{len(numbers)} videos cancelled{more}", err=True)
+    echo(f"{len(numbers)} videos cancelled{more}", err=True)
 
 
 @command.command("retry")
@@ -168,7 +167,7 @@ def retry(batch: str, video: int | None) -> None:
     row = queue.find_batch(batch)
     _check_number(row, video)
     count = queue.retry(row.id, None if video is None else video - 1)
-    click.echo(f"{count} videos are queued again", err=True)
+    echo(f"{count} videos are queued again", err=True)
 
 
 @command.command("remove")
@@ -178,7 +177,7 @@ def remove(batch: str) -> None:
     queue = _open()
     row = queue.find_batch(batch)
     queue.remove(row.id)
-    click.echo(f"batch {row.id} is off the queue; {row.folder} stays", err=True)
+    echo(f"batch {row.id} is off the queue; {row.folder} stays", err=True)
 
 
 def _check_number(row: "BatchRow", video: int | None) -> None:

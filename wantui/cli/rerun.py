@@ -1,6 +1,5 @@
 """wantui rerun: make a clip again from the recipe in it, and say whether it is the same."""
 
-import json
 import os
 import sys
 import tempfile
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from wantui.cli.tables import echo, print_json, print_progress
 from wantui.errors import UserError
 
 
@@ -41,23 +41,22 @@ def command(clip: Path, output: Path | None, device: str, as_json: bool) -> None
             for event in remake(clip, recipe, then, output or Path(temporary) / "again.mp4", device):
                 if isinstance(event, Comparison):
                     comparison = event
-                elif sys.stderr.isatty():
-                    click.echo(f"\rstep {event.index + 1}/{event.count}", nl=False, err=True)
+                else:
+                    print_progress(f"step {event.index + 1}/{event.count}")
         except (OSError, RuntimeError) as error:
             raise UserError(f"{clip} could not be made again: {error}") from error
-        if sys.stderr.isatty():
-            click.echo(err=True)
+        print_progress("")
     assert comparison is not None
     if as_json:
-        click.echo(json.dumps({"identical": comparison.identical, **vars(comparison)}, indent=1))
+        print_json({"identical": comparison.identical, **vars(comparison)})
     elif comparison.identical:
         known = "latents and frames" if comparison.latents_equal else "frames (the clip does not tell its latents)"
-        click.echo(f"bit-identical: {known} of {clip}")
+        echo(f"bit-identical: {known} of {clip}")
     else:
-        click.echo(f"not identical: pixels differ by up to {comparison.largest_pixel_difference} of 255")
-        click.echo(f"  latents equal: {comparison.latents_equal}; frames equal: {comparison.frames_equal}")
+        echo(f"not identical: pixels differ by up to {comparison.largest_pixel_difference} of 255")
+        echo(f"  latents equal: {comparison.latents_equal}; frames equal: {comparison.frames_equal}")
         for name, (before, now) in comparison.changed.items():
-            click.echo(f"  {name}: was {before}, is {now}")
+            echo(f"  {name}: was {before}, is {now}")
         if not comparison.changed:
-            click.echo("  versions, device and weights are the same: the clip itself was changed")
+            echo("  versions, device and weights are the same: the clip itself was changed")
     sys.exit(0 if comparison.identical else 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from wantui.cli.options import DEFAULT_CONFIG, batch_options, plan, read_template, resume_option, show_warnings
+from wantui.cli.tables import echo
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def command(
         show_warnings(batch.warnings)
         folder, manifest = new_batch(batch)
         if config is None:
-            click.echo(f"config: {DEFAULT_CONFIG} (the default; -c chooses another)", err=True)
+            echo(f"config: {DEFAULT_CONFIG} (the default; -c chooses another)", err=True)
     _make(queue, folder, manifest, device, logs, detach, as_json, new=resume is None)
 
 
@@ -130,14 +131,14 @@ def _make(
     id_, missing = enqueue(queue, folder, manifest, device, new)
     batch = queue.batch(id_)
     assert batch is not None
-    click.echo(f"batch {id_}: {missing} videos in {shown_path(root)}", err=True)
+    echo(f"batch {id_}: {missing} videos in {shown_path(root)}", err=True)
     if missing:
         engine, started = ensure_engine(Place(queue.path.parent), logs.absolute())
         if started:
-            click.echo(f"an engine was started (process {engine.process}, logs in {shown_path(engine.logs)})", err=True)
+            echo(f"an engine was started (process {engine.process}, logs in {shown_path(engine.logs)})", err=True)
     if detach:
-        click.echo(f"follow it with\n  wantui watch {id_}", err=True)
-        click.echo(shown_path(root))
+        echo(f"follow it with\n  wantui watch {id_}", err=True)
+        echo(shown_path(root))
         sys.exit(0)
     try:
         report_end(queue, follow(queue, batch, seq, as_json), as_json)

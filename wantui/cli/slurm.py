@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from wantui.cli.options import batch_options, plan, read_template, resume_option, show_warnings
+from wantui.cli.tables import echo
 from wantui.errors import UserError
 
 
@@ -79,14 +80,12 @@ def command(
         submitted = submit(folder.root, jobs, resources)
     except UserError:
         if resume is None:
-            click.echo(f"the batch stands in {shown_path(folder.root)}; submit it by --resume", err=True)
+            echo(f"the batch stands in {shown_path(folder.root)}; submit it by --resume", err=True)
         raise
     array = submitted[0].split("_")[0]
-    click.echo(
-        f"{missing} videos in {len(submitted)} jobs: {array}; logs in {shown_path(folder.root / 'slurm')}", err=True
-    )
-    click.echo(f"look at it with\n  squeue -j {array}\n  wantui library show {shown_path(folder.root)}", err=True)
-    click.echo(shown_path(folder.root))
+    echo(f"{missing} videos in {len(submitted)} jobs: {array}; logs in {shown_path(folder.root / 'slurm')}", err=True)
+    echo(f"look at it with\n  squeue -j {array}\n  wantui library show {shown_path(folder.root)}", err=True)
+    echo(shown_path(folder.root))
 
 
 def _pair(text: str) -> tuple[str, str | bool]:

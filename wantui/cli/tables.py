@@ -1,13 +1,54 @@
-"""Tables and numbers for people."""
+"""Print text, tables and JSON so that a terminal obeys nothing in them.
 
+Every command prints through this module. Names, prompts, errors and paths come from files that others may have
+written; `printable` makes the characters visible that a terminal would otherwise obey.
+"""
+
+import json
+import re
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from wantui.formatting import UNPRINTABLE, printable
+
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+def echo(text: object = "", err: bool = False, nl: bool = True, bold: bool = False) -> None:
+    """Print text of any origin to stdout, or to stderr; line breaks and tabs stay."""
+    safe = printable(str(text), keep_lines=True)
+    click.echo(click.style(safe, bold=True) if bold else safe, nl=nl, err=err)
+
+
+def print_json(value: Any, indent: int | None = 1) -> None:
+    """Print plain values as JSON."""
+    click.echo(to_json(value, indent, ascii_only=not _is_unicode(sys.stdout)))
+
+
+def to_json(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str:
+    """Return plain values as JSON in which a terminal obeys nothing, and which reads back to the same values."""
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+    # Outside of strings JSON is ASCII, so that what is found here is inside of one, where \u is an escape.
+    return re.sub(r"[^\n\x20-\x7e]", _json_escape, text)
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    character = match[0]
+    return f"\\u{ord(character):04x}" if UNPRINTABLE.match(character) else character
+
+
+def _is_unicode(stream: IO[str]) -> bool:
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+
+
+def print_progress(text: str) -> None:
+    """Replace the last line of stderr, where that is a terminal; an empty text ends the line."""
+    if sys.stderr.isatty():
+        click.echo(f"\r{printable(text)}" if text else "", err=True, nl=not text)
 
 
 def print_table(table: "Table") -> None:
@@ -20,7 +61,7 @@ def print_table(table: "Table") -> None:
     console = Console(width=10_000, highlight=False)
     with console.capture() as captured:
         console.print(table)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def plain_table(*columns: str) -> "Table":
@@ -38,21 +79,23 @@ def print_columns(*rows: tuple[str, ...]) -> None:
 
     Without Rich, whose import would take most of the time that listing a queue takes.
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for number, row in enumerate(rows):
+    safe = [tuple(map(printable, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
+    for number, row in enumerate(safe):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        click.echo(click.style(line, bold=True) if number == 0 else line)
+        echo(line, bold=number == 0)
 
 
 def print_line(text: str, indent: int = 0) -> None:
     """Print to stdout; on a terminal, long lines break between words and go on under their `indent`-th column."""
+    text = printable(text)
     if sys.stdout.isatty():
         text = click.wrap_text(text, shutil.get_terminal_size().columns, subsequent_indent=" " * indent)
-    click.echo(text)
+    echo(text)
 
 
 def add_row(table: "Table", *cells: str) -> None:
     """Add a row of plain text: brackets and colons in it are what they are, and no markup."""
     from rich.text import Text
 
-    table.add_row(*map(Text, cells))
+    table.add_row(*(Text(printable(cell)) for cell in cells))

@@ -5,8 +5,7 @@ import locale
 import os
 import sys
 
-import click
-
+from wantui.cli.tables import echo
 from wantui.errors import UserError
 
 LOW_BANDWIDTH = {"TEXTUAL_FPS": "5", "TEXTUAL_SMOOTH_SCROLL": "0"}
@@ -42,5 +41,5 @@ def start(low_bandwidth: bool, mouse: bool) -> None:
     app = WantuiApp(place, settings, tuple(notes), low_bandwidth)
     app.run(mouse=mouse)
     if app.return_code:
-        click.echo("wantui ended over an error; the engine goes on. If the terminal looks broken: reset", err=True)
+        echo("wantui ended over an error; the engine goes on. If the terminal looks broken: reset", err=True)
     sys.exit(app.return_code or 0)

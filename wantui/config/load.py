@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from wantui.config.presets import find_config
 from wantui.config.problems import ConfigError, Problem
 from wantui.config.settings import Section, Settings
+from wantui.formatting import UNPRINTABLE, printable
 
 UNSUPPORTED_SECTIONS = {
     "cfg_schedule_settings": "schedules of the guidance scale",
@@ -219,5 +220,17 @@ def as_dict(settings: Settings) -> dict[str, Any]:
 
 
 def dump(settings: Settings) -> str:
-    """The settings as YAML that loads to the same settings."""
-    return str(yaml.safe_dump(as_dict(settings), sort_keys=False, allow_unicode=True))
+    """Return the settings as YAML that loads to the same settings, and in which a terminal obeys nothing."""
+    text = str(yaml.dump(as_dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    return printable(text, keep_lines=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that holds control characters: in double quotes their escapes mean the characters themselves."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if UNPRINTABLE.search(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 
 from wantui.errors import UserError
+from wantui.formatting import printable
 
 SPECIAL = frozenset("[]|():\\")
 MINIMUM_WEIGHT, MAXIMUM_WEIGHT = 0.0, 10.0
@@ -27,11 +28,11 @@ class TemplateError(UserError):
         self.message, self.template, self.position = message, template, position
         line_start = template.rfind("\n", 0, position) + 1
         line = template[line_start:].split("\n", 1)[0]
-        caret = " " * (position - line_start) + "^"
+        caret = " " * len(printable(line[: position - line_start])) + "^"
         place = f"column {position - line_start + 1}"
         if "\n" in template:
             place = f"line {template.count(chr(10), 0, position) + 1}, {place}"
-        super().__init__(f"{message} ({place})\n  {line}\n  {caret}")
+        super().__init__(f"{message} ({place})\n  {printable(line)}\n  {caret}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,238 @@
+"""What commands print: a terminal obeys nothing in foreign text, and JSON stays JSON."""
+
+import ast
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Wantui, only_queued
+
+import wantui.cli
+from wantui.cli.progress import Bars, PlainLines
+from wantui.cli.tables import to_json
+from wantui.config import load_config
+from wantui.engine.enqueue import new_batch, queue_missing
+from wantui.planning import plan_batch
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import Event
+from wantui.storage.layout import BatchFolder
+from wantui.storage.mp4 import write_mp4
+
+EVIL = "\x1b]52;c;aGk=\x07\x1b[2J\x9b31m\x85\u202ex"
+"""Clipboard, clear screen, colour by C1, next line, right-to-left override."""
+OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.fixture
+def hostile() -> BatchFolder:
+    """A batch folder on the queue whose every text holds escape sequences, beside a config, logs and a clip like it."""
+    folder, _ = new_batch(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] (circle)"))
+    evil = folder.root.with_name(f"b{EVIL}")
+    folder.root.rename(evil)
+    folder = BatchFolder(evil)
+    manifest = json.loads(folder.manifest.read_text())
+    manifest["template"] = manifest["name"] = manifest["created"] = EVIL
+    for variation in manifest["variations"]:
+        variation["id"] += EVIL
+        variation["prompt"] += EVIL
+    for video in manifest["videos"]:
+        video["id"] += EVIL
+        video["recipe"]["prompt"] += EVIL
+        video["error"] = EVIL
+    manifest["videos"][0] |= {"state": "done", "files": {"clip": f"v{EVIL}.mp4"}}
+    manifest["videos"][1]["state"] = "failed"
+    folder.manifest.write_text(json.dumps(manifest))
+    queued = queue_missing(state_place(), folder, _read(folder))
+    assert queued is not None
+    with closing(sqlite3.connect(state_place().directory / "queue.db")) as database:
+        database.execute("update video set state = 'failed', error = ? where id = 1", (EVIL,))
+        database.commit()
+    folder.log.parent.mkdir()
+    folder.log.write_text(f"{EVIL}\n")
+    Path(f"{EVIL.replace('/', '')}.log").write_text(f"{EVIL}\n")
+    Path("evil.yaml").write_text(
+        'model_settings:\n  "st\\e[2Jeps": 1\n  sampler: "x\\e]0;y\\a"\nbatch_name: "\\e[2J"\n'
+    )
+    Path("fine.yaml").write_text('prompt_settings:\n  negative_prompt: "a \\e[2J\\x9b \\x85 \\u202e b"\n')
+    Path("template.txt").write_text(f"a [red{EVIL}|blue] (circle\n")
+    frames = [np.zeros((32, 32, 3), np.uint8)] * 5
+    recipe = manifest["videos"][0]["recipe"] | {"width": 32, "height": 32, "frames": 5, "steps": 1, "model": EVIL}
+    tags = {"wantui": json.dumps(recipe), "wantui_made_with": json.dumps({"torch": EVIL})}
+    write_mp4(Path("evil.mp4"), frames, 8, 5, tags)
+    return folder
+
+
+def _read(folder: BatchFolder):
+    from wantui.storage.manifest import read_manifest
+
+    return read_manifest(folder)
+
+
+COMMANDS = [
+    ["library", "ls"],
+    ["library", "ls", "--json"],
+    ["library", "show", "BATCH"],
+    ["library", "show", "BATCH", "--json"],
+    ["library", "trash", "BATCH"],
+    ["analyze", "BATCH"],
+    ["analyze", "BATCH", "--list-videos"],
+    ["analyze", "BATCH", "--list-videos", "--json"],
+    ["analyze", "BATCH", "--groups"],
+    ["analyze", "BATCH", "--attention"],
+    ["analyze", "BATCH", "--compare"],
+    ["analyze", "BATCH", "--csv", "-"],
+    ["analyze", "BATCH", "--json"],
+    ["analyze", "BATCH", "--video-id", EVIL],
+    ["analyze", "BATCH", "--metrics", EVIL],
+    ["analyze", EVIL],
+    ["export", "BATCH"],
+    ["queue", "ls", "--all"],
+    ["queue", "ls", "--all", "--json"],
+    ["queue", "show", "1"],
+    ["queue", "show", "1", "--json"],
+    ["queue", "show", EVIL],
+    ["queue", "move", "1", EVIL],
+    ["queue", "cancel", "1", "2"],
+    ["queue", "remove", "1"],
+    ["run", "--resume", "BATCH", "-t", "a circle"],
+    ["run", "--resume", "BATCH", "--detach"],
+    ["run", "-t", f"a [red{EVIL}|blue"],
+    ["run", "-t", "a circle", "-c", "evil.yaml"],
+    ["run", "-t", "a circle", "-c", EVIL],
+    ["run", "-t", "a circle", "--set", f"model_settings.{EVIL}=1"],
+    ["run", "-t", "a circle", "--set", f"model_settings.steps={EVIL}"],
+    ["run", "-t", "a circle", "--set", f"model_settings.model_id={EVIL}"],
+    ["run", "-t", "a circle", "--output-dir", EVIL],
+    ["run", "-t", "a circle", f"--{EVIL}"],
+    ["run", "-t", "a circle", "--seed", EVIL],
+    ["slurm", "-t", "a circle", "--time", EVIL],
+    ["preview", "-t", f"a [red{EVIL}|blue] (circle)"],
+    ["preview", "-t", f"a [red{EVIL}|blue] (circle)", "--json"],
+    ["preview", "--template-file", "template.txt"],
+    ["config", "validate", "evil.yaml", "fine.yaml", EVIL],
+    ["config", "validate", "evil.yaml", "fine.yaml", "--json"],
+    ["config", "show", "fine.yaml"],
+    ["config", "show", "fine.yaml", "--json"],
+    ["rerun", "evil.mp4"],
+    ["rerun", f"{EVIL}.mp4"],
+    ["logs", "1"],
+    ["logs", "--logs", "."],
+    ["watch", EVIL],
+    ["models", "fetch", EVIL],
+    ["engine", "status"],
+    ["engine", "status", "--json"],
+    ["engine", "run", "--drain", "--batch", EVIL],
+    ["bench", "--device", EVIL],
+    [EVIL],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words).encode("unicode_escape").decode())
+def test_no_command_prints_what_a_terminal_obeys(wantui: Wantui, hostile: BatchFolder, command: list[str]) -> None:
+    with only_queued():
+        result = wantui(*(str(hostile.root) if word == "BATCH" else word for word in command))
+    assert OBEYED.findall(result.out) == []  # R1
+    assert OBEYED.findall(result.err) == []
+    assert result.out + result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "--json" in command], ids=" ".join)
+def test_json_keeps_the_text_that_it_escapes(wantui: Wantui, hostile: BatchFolder, command: list[str]) -> None:
+    result = wantui(*(str(hostile.root) if word == "BATCH" else word for word in command))
+    assert json.loads(result.out) is not None  # R1
+
+
+def test_to_json_escapes_control_characters_and_reads_back() -> None:
+    value = {f"a{EVIL}": ["日本語", "\udce9", 'quote " backslash \\']}
+    assert OBEYED.findall(to_json(value)) == []  # R1
+    assert json.loads(to_json(value)) == value
+    assert "日本語" in to_json(value)
+
+
+def test_a_config_with_control_characters_prints_as_yaml_that_loads_back(wantui: Wantui, hostile: BatchFolder) -> None:
+    Path("again.yaml").write_text(wantui("config", "show", "fine.yaml").out)
+    again = load_config("again.yaml").settings.prompt_settings.negative_prompt
+    assert again == load_config("fine.yaml").settings.prompt_settings.negative_prompt  # R1
+    assert again.startswith("a \x1b[2J\x9b")
+
+
+@pytest.mark.parametrize("reporter", [Bars, PlainLines])
+def test_progress_prints_nothing_that_a_terminal_obeys(
+    reporter: type[Bars] | type[PlainLines], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = reporter(2)
+    for kind, data in (
+        ("started", {"title": EVIL, "steps": 3}),
+        ("failed", {"title": EVIL, "error": EVIL}),
+        ("held", {"reason": EVIL}),
+    ):
+        shown.show(Event(1, 0.0, 1, 1, kind, data))
+    captured = capsys.readouterr()
+    assert "failed: \\x1b]52" in captured.out + captured.err  # R1
+    assert OBEYED.findall(captured.out + captured.err) == []
+
+
+def test_commands_print_through_one_module() -> None:
+    for path in Path(wantui.cli.__file__).parent.glob("*.py"):
+        if path.name in ("tables.py", "serve.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            assert name not in ("print", "click.echo", "click.secho", "sys.stdout.write"), f"{path.name}: {name}"  # R1
+
+
+def test_a_caret_stays_below_its_fault_when_the_text_is_escaped(wantui: Wantui) -> None:
+    result = wantui("preview", "-t", "\x1b\x1b [red|blue")
+    line, caret = result.err.splitlines()[-2:]
+    assert line[caret.index("^")] == "["  # R1
+
+
+def program(*arguments: str, shell: str) -> subprocess.CompletedProcess[str]:
+    """Run wantui with its streams as a shell command line says; `$W` stands for it."""
+    environment = {"W": f"{sys.executable} -m wantui {' '.join(arguments)}", "PATH": "/usr/bin:/bin"}
+    environment["PYTHONPATH"] = str(Path(wantui.cli.__file__).parents[2])
+    environment["XDG_STATE_HOME"] = str(Path.cwd())
+    return subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shell", "code"),
+    [
+        ("config schema", "$W | head -1 >/dev/null; exit ${PIPESTATUS[0]}", 0),
+        ("config schema", "$W 2>&1 | true; exit ${PIPESTATUS[0]}", 0),
+        ("run -t [", "$W 2>&1 | true; exit ${PIPESTATUS[0]}", 2),
+        ("config show", "$W >&-", 0),
+        ("run -t [", "$W 2>&-", 2),
+        ("queue ls", "$W <&- >&- 2>&-", 0),
+    ],
+)
+def test_a_closed_stream_ends_a_command_without_a_word(arguments: str, shell: str, code: int) -> None:
+    ended = program(arguments, shell=shell)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", "")  # B7, C7
+
+
+@pytest.mark.parametrize("arguments", ["config show", "config schema"])
+def test_output_to_a_full_disk_is_an_error_in_a_sentence(arguments: str) -> None:
+    ended = program(arguments, shell="$W >/dev/full")
+    assert (ended.returncode, ended.stderr) == (2, "wantui: cannot write the output: No space left on device\n")
+
+
+def test_a_locale_without_unicode_gets_escapes(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("batch_name: é日\n")
+    ended = program("config show", str(tmp_path / "b.yaml"), "--json", shell="PYTHONIOENCODING=ascii $W")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["batch_name"] == "é日"
+
+
+def test_the_queue_database_is_never_a_closed_stream(tmp_path: Path) -> None:
+    program("queue ls", shell="$W <&- >&- 2>&-")
+    place = next(Path.cwd().rglob("queue.db"))
+    assert Queue(place.parent).batches(-1) == []  # B7
