@@ -66,6 +66,11 @@ class Terminal:
             assert time.monotonic() < deadline, self.read()[-2000:]
             time.sleep(0.05)
 
+    def close(self) -> None:
+        """End the application by force."""
+        self.process.kill()
+        self.process.wait()
+
     def lose(self) -> None:
         """The terminal goes away, as when an SSH connection drops."""
         self.is_lost = True
@@ -136,6 +141,74 @@ def test_a_clip_is_played_in_pixels_where_the_terminal_shows_them(wantui: Wantui
     finally:
         terminal.process.kill()
         terminal.process.wait()
+        machine.shut_down()
+
+
+# B1
+
+
+def shows_screen_of_its_own(shown: bytes) -> bool:
+    """Whether a terminal that got these bytes is on the alternate screen."""
+    return shown.rfind(b"\x1b[?1049h") > shown.rfind(b"\x1b[?1049l")
+
+
+def answers_keys(terminal: "Terminal") -> None:
+    """Check that the application is drawn and reacts to a key."""
+    terminal.until(lambda: shows_screen_of_its_own(terminal.read()))
+    before = len(terminal.read())
+    os.write(terminal.master, b"\x1bOQ")  # F2: the queue
+    terminal.until(lambda: b"nothing is on the queue" in terminal.read()[before:])
+    assert terminal.process.poll() is None
+
+
+EDITORS = {"exits with 1": "false", "is missing": "no-such-editor-here", "dies": "sh -c 'kill -9 $$' --"}
+
+
+@pytest.mark.parametrize("editor", EDITORS.values(), ids=EDITORS)
+def test_terminal_is_taken_back_from_an_editor_that_fails(machine: Machine, editor: str) -> None:  # B1
+    terminal = Terminal(machine, EDITOR=editor, VISUAL="")
+    terminal.until(lambda: b"Compose" in terminal.read())
+    time.sleep(0.5)
+    os.write(terminal.master, b"\x05")  # ctrl+e
+    terminal.until(lambda: b"cannot take the template" in terminal.read())
+    answers_keys(terminal)
+    terminal.close()
+
+
+def test_template_is_taken_from_an_editor_that_changes_it(machine: Machine, tmp_path: Path) -> None:  # B1
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nsleep 0.2\necho 'a blue (square)' > \"$1\"\n")
+    editor.chmod(0o755)
+    terminal = Terminal(machine, EDITOR=str(editor), VISUAL="")
+    terminal.until(lambda: b"Compose" in terminal.read())
+    time.sleep(0.5)
+    os.write(terminal.master, b"\x05")
+    terminal.until(lambda: load_drafts(machine.place.directory).template == "a blue (square)")
+    answers_keys(terminal)
+    terminal.close()
+
+
+@pytest.mark.parametrize("env", [{"TERM": "xterm-256color"}, {"TERM": "screen", "TMUX": "/tmp/tmux,1,0"}])
+def test_terminal_without_pixel_graphics_is_never_left_for_them(
+    wantui: Wantui, small: list[str], env: dict[str, str]
+) -> None:  # B1
+    batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, *small))
+    machine = Machine(Path.cwd())
+    save_drafts(machine.place.directory, Drafts(welcomed=True))
+    terminal = Terminal(machine, **env)
+    try:
+        terminal.until(lambda: b"Compose" in terminal.read())
+        time.sleep(0.5)
+        os.write(terminal.master, b"4")
+        terminal.until(lambda: b"single" in terminal.read())
+        os.write(terminal.master, b"P")
+        terminal.until(lambda: b"cannot play in pixels" in terminal.read())
+        assert b"\x1b[?1049l" not in terminal.read()
+        os.write(terminal.master, b"1")
+        before = len(terminal.read())
+        terminal.until(lambda: b"Template" in terminal.read()[before:])
+    finally:
+        terminal.close()
         machine.shut_down()
 
 

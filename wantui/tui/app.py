@@ -267,16 +267,6 @@ class WantuiApp(App[None]):
         if self._driver is not None and not self.is_headless:
             self._driver.write(f"\x1b]0;{title}\x07")
 
-    @contextmanager
-    def lending_terminal(self) -> Iterator[None]:
-        """Leave the terminal to another program for a while; its Ctrl-C is not ours."""
-        before = signal.signal(signal.SIGINT, lambda *_: None)
-        try:
-            with self.suspend():
-                yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
     # What all screens can do
 
     @contextmanager

@@ -17,6 +17,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 from wantui.errors import UserError
+from wantui.formatting import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,25 +124,30 @@ def play(
                 else:
                     scaled = Image.fromarray(frame).resize((columns * CELL[0], rows * CELL[1]))
                     shown[number] = sixel(np.asarray(scaled))
-            line = f"\x1b[{window[1]};1H{number + 1}/{len(frames)}  {title}  any key ends"
-            write(b"\x1b[H" + shown[number] + line[: window[0] + 12].encode())
+            line = f"{number + 1}/{len(frames)}  {printable(title)}  any key ends"[: window[0]]
+            write(b"\x1b[H" + shown[number] + f"\x1b[{window[1]};1H{line}".encode())
             if wants_end(max(0.0, 1 / fps - (time.monotonic() - began))):
                 write(b"\x1b_Ga=d\x1b\\\x1b[2J\x1b[H" if protocol == "kitty" else b"\x1b[2J\x1b[H")
                 return
 
 
-def play_on_terminal(frames: Sequence["NDArray[np.uint8]"], fps: float, title: str) -> None:
-    """Play on this process's terminal, which must be suspended by whoever draws on it.
+def terminal_protocol() -> Protocol:
+    """Return how this process's terminal shows pictures.
 
     Raises:
-        UserError: it is not known to show pictures.
+        UserError: it is not known to show any.
     """
     protocol = protocol_of(os.environ)
     if protocol is None:
         raise UserError(
-            "this terminal is not known to show pictures in pixels (Kitty, WezTerm, Ghostty, Konsole, foot, mlterm do; "
-            "tmux does not pass them on): p plays in half blocks"
+            "cannot play in pixels: this terminal is not known to show pictures (Kitty, WezTerm, Ghostty, Konsole, "
+            "foot, mlterm do; tmux does not pass them on). Play in half blocks: p"
         )
+    return protocol
+
+
+def play_on_terminal(frames: Sequence["NDArray[np.uint8]"], fps: float, title: str, protocol: Protocol) -> None:
+    """Play on this process's terminal, which must be lent by whoever draws on it."""
     out, before = sys.__stdout__, termios.tcgetattr(0)
     assert out is not None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.style import Style
 from rich.text import Text
 from textual import on, work
-from textual.app import ComposeResult, SuspendNotSupported
+from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.timer import Timer
@@ -23,6 +23,7 @@ from wantui.prompts import TemplateError
 from wantui.queue.queue import Queue
 from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
+from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
 from wantui.tui.screens.place import Place
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.config_pane import ConfigPane
@@ -223,13 +224,18 @@ class ComposeScreen(Place):
         import click
 
         try:
-            with self.wantui.lending_terminal():
+            with lent_terminal(self.app):
                 edited = click.edit(self.editor.text, extension=".txt")
-        except SuspendNotSupported:
+        except TerminalNotLentError:
             self.notify("there is no editor here: in a browser, type into the template", severity="warning")
             return
-        except (click.ClickException, UnicodeDecodeError, OSError) as error:
-            self.notify(f"nothing was taken from the editor: {error}; EDITOR names another", severity="error")
+        except (click.ClickException, UnicodeError, OSError) as error:
+            reason = error.message if isinstance(error, click.ClickException) else str(error)
+            self.notify(
+                f"cannot take the template from the editor: {reason}. Set EDITOR to another one.",
+                severity="error",
+                timeout=12,
+            )
             return
         if edited is not None:
             self.editor.text = edited.rstrip("\n")

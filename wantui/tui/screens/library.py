@@ -1,16 +1,15 @@
 """The library: all batch folders, newest first; one of them as a matrix of variations by seeds; one cell in detail."""
 
-import itertools
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.style import Style
 from rich.text import Text
 from textual import on, work
-from textual.app import ComposeResult, SuspendNotSupported
+from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
@@ -24,14 +23,21 @@ from wantui.storage.library import FoundBatch, find_batches, move_to_trash
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
+from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
 from wantui.tui.screens.dialogs import Confirm, Reader
 from wantui.tui.screens.place import Place
-from wantui.tui.screens.player import LONGEST, Player
+from wantui.tui.screens.player import Player, read_clip
 from wantui.tui.screens.queue import edit_copy
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.rows import Rows
 from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.video_details import VideoDetails
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from wantui.tui.graphics import Protocol
 
 FILTERS = ("all", "failures", "unfinished")
 
@@ -62,6 +68,16 @@ class Said(Message):
     is_fault: bool
     reload: bool = False
     title: str = ""
+
+
+@dataclass
+class Decoded(Message):
+    """A clip was decoded, to be played in pixels."""
+
+    frames: "list[NDArray[np.uint8]]"
+    fps: float
+    title: str
+    protocol: "Protocol"
 
 
 class LibraryScreen(Place):
@@ -287,20 +303,42 @@ class LibraryScreen(Place):
             self.app.push_screen(Player([(path, self._title_of(entry))], entry.recipe.fps))
 
     def action_play_pixels(self) -> None:
-        from wantui.storage.mp4 import read_frames
-        from wantui.tui.graphics import play_on_terminal
+        from wantui.tui.graphics import terminal_protocol
 
-        if (found := self.clip()) is None:
-            return
-        entry, path = found
         try:
-            frames = list(itertools.islice(read_frames(path), LONGEST))
-            with self.wantui.lending_terminal():
-                play_on_terminal(frames, entry.recipe.fps, self._title_of(entry))
+            protocol = terminal_protocol()
         except UserError as error:
             self.notify(str(error), severity="error", timeout=12)
-        except SuspendNotSupported:
+            return
+        if (found := self.clip()) is not None:
+            entry, path = found
+            self.decode_for_pixels(path, entry.recipe.fps, self._title_of(entry), protocol)
+
+    @work(thread=True, exclusive=True, group="pixels", exit_on_error=False)
+    def decode_for_pixels(self, path: Path, fps: float, title: str, protocol: "Protocol") -> None:
+        """Decode a clip, off the thread that draws."""
+        try:
+            frames = list(read_clip(path))
+        except UserError as error:
+            self.post_message(Said(str(error), True))
+            return
+        if not get_current_worker().is_cancelled:
+            self.post_message(Decoded(frames, fps, title, protocol))
+
+    @on(Decoded)
+    def _decoded(self, message: Decoded) -> None:
+        from wantui.tui.graphics import play_on_terminal
+
+        if not message.frames:
+            self.notify(f"cannot play {message.title}: the clip holds no frames", severity="error")
+            return
+        try:
+            with lent_terminal(self.app):
+                play_on_terminal(message.frames, message.fps, message.title, message.protocol)
+        except TerminalNotLentError:
             self.notify("this needs a terminal; p plays in half blocks", severity="warning")
+        except Exception as error:  # the picture is of a foreign clip; whatever went wrong, the screens go on
+            self.notify(f"cannot play {message.title} in pixels: {error}. Play in half blocks: p", severity="error")
 
     def action_mark(self) -> None:
         if (found := self.clip()) is not None:

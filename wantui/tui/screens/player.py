@@ -1,6 +1,7 @@
 """Clips played in half blocks: one, or two side by side and in step."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.worker import get_current_worker
 
+from wantui.errors import UserError
 from wantui.tui.plots import half_blocks
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.keys import Keys
@@ -27,6 +29,22 @@ LONGEST = 1200
 LARGEST_SIDE = 256
 """Pixels kept of each frame, each way: more than a terminal shows."""
 SLOW_FPS = 2.0
+
+
+def read_clip(path: Path) -> "Iterator[NDArray[np.uint8]]":
+    """Decode the frames of a clip, up to as many as are kept.
+
+    Raises:
+        UserError: it cannot be decoded, whatever the decoder stumbled over.
+    """
+    from wantui.storage.mp4 import read_frames
+
+    try:
+        yield from itertools.islice(read_frames(path), LONGEST)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged clip raises what its damage leads to, also UnicodeDecodeError, ValueError
+        raise UserError(f"cannot play {path}: {type(error).__name__}: {error}") from None
 
 
 @dataclass
@@ -80,20 +98,17 @@ class Player(ModalScreen[None]):
     @work(thread=True, exclusive=True, exit_on_error=False)
     def load(self) -> None:
         """Decode, off the thread that draws."""
-        from wantui.errors import UserError
-        from wantui.storage.mp4 import read_frames
-
         worker, clips, fault = get_current_worker(), [], ""
         try:
             for path, _ in self.clips:
                 kept = []
-                for frame in itertools.islice(read_frames(path), LONGEST):
+                for frame in read_clip(path):
                     every = max(1, -(-max(frame.shape[:2]) // LARGEST_SIDE))
                     kept.append(frame[::every, ::every].copy())
                     if worker.is_cancelled:
                         return
                 clips.append(kept)
-        except (OSError, UserError) as error:
+        except UserError as error:
             fault = str(error)
         self.post_message(Loaded(clips, fault))
 
