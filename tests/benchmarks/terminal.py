@@ -188,6 +188,41 @@ def bytes_on_the_wire(seconds: float) -> None:
         engine.join()
 
 
+def bytes_under_dialogs(seconds: float) -> None:
+    """Print the bytes a second under every dialog of the application, while nothing happens and while a batch runs."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from dialogs import DIALOGS, counted_bytes, dialog_types
+
+    from wantui.tui.app import WantuiApp
+    from wantui.tui.settings import TuiSettings
+
+    async def measure() -> dict[str, float]:
+        app, rates = WantuiApp(state_place(), TuiSettings(), host="bench"), {}
+        async with app.run_test(size=SIZE) as pilot:
+            await pilot.press("3")
+            for kind in sorted(dialog_types(), key=lambda kind: kind.__name__):
+                app.push_screen(DIALOGS[kind]())
+                await pilot.pause(1.5)
+                with counted_bytes(app) as written:
+                    await asyncio.sleep(seconds)
+                rates[kind.__name__] = len("".join(written)) / seconds
+                app.pop_screen()
+                await pilot.pause(0.5)
+        return rates
+
+    idle = asyncio.run(measure())
+    stop = threading.Event()
+    engine = threading.Thread(target=a_queue_that_runs, args=(stop,))
+    engine.start()
+    try:
+        busy = asyncio.run(measure())
+    finally:
+        stop.set()
+        engine.join()
+    for name, rate in idle.items():
+        click.echo(f"under {name}: {rate:,.0f} B/s while nothing happens, {busy[name]:,.0f} B/s while a batch runs")
+
+
 def key_to_paint(presses: int) -> None:
     """While two processes keep the processors busy."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
@@ -272,6 +307,7 @@ def main(rounds: int, seconds: float, ticks: int) -> None:
         parts: list[Callable[[], None]] = [
             lambda: first_paint(rounds),
             lambda: bytes_on_the_wire(seconds),
+            lambda: bytes_under_dialogs(min(seconds, 5.0)),
             lambda: key_to_paint(200),
             lambda: soak(ticks),
         ]

@@ -107,7 +107,7 @@ class WantuiApp(App[None]):
         self.news = QueueNews()
         self.gpus, self.trails = GpuHistory(), Trails()
         self.gpu_panel = settings.gpu_panel
-        self._predicted: dict[int, float | None] = {}
+        self._terminal_title = ""
         self.news_signal: Signal[QueueNews] = Signal(self, "news")
         self.sample_signal: Signal[Sample] = Signal(self, "sample")
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
@@ -123,6 +123,15 @@ class WantuiApp(App[None]):
     def _post(self, message: Message) -> None:
         if self.is_running:
             self.post_message(message)
+
+    @property
+    def _background_screens(self) -> list[Screen[Any]]:
+        """Screens that are drawn below a dialog: none.
+
+        Textual draws the screens below a dialog on every update of either, the whole terminal each time: up to 58 kB
+        a second under a welcome that nobody has answered. A screen below a dialog is drawn when it is in front again.
+        """
+        return []
 
     # Coming and going
 
@@ -264,8 +273,9 @@ class WantuiApp(App[None]):
         """The terminal's title says how much is left, for those who look at another window."""
         left = sum(batch.unfinished for batch in self.news.batches)
         title = f"wantui: {left} left" if left else "wantui: all made"
-        if self._driver is not None and not self.is_headless:
+        if self._driver is not None and not self.is_headless and title != self._terminal_title:
             self._driver.write(f"\x1b]0;{title}\x07")
+            self._terminal_title = title
 
     # What all screens can do
 

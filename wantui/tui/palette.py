@@ -2,12 +2,41 @@
 
 from typing import Any
 
-from textual.app import App
-from textual.command import CommandPalette
+from textual.app import App, ComposeResult
+from textual.command import CommandInput, CommandList, CommandPalette, SearchIcon
+from textual.containers import Horizontal, Vertical
 from textual.system_commands import SystemCommandsProvider
+from textual.widgets import LoadingIndicator
+
+from wantui.tui.widgets.line_input import LineInputMixin
+
+PLACEHOLDER = "Find an action ..."
+
+
+class PaletteInput(LineInputMixin, CommandInput):
+    """What is searched for."""
+
+
+class Palette(CommandPalette):
+    """Textual's palette with an input and an indicator that keep still while nothing happens."""
+
+    def __init__(self) -> None:
+        super().__init__(providers=[SystemCommandsProvider], placeholder=PLACEHOLDER)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="--container"):
+            with Horizontal(id="--input"):
+                yield SearchIcon()
+                yield PaletteInput(placeholder=self._placeholder, select_on_focus=False)
+            with Vertical(id="--results"):
+                yield CommandList()
+                yield LoadingIndicator()
+
+    def on_mount(self) -> None:
+        self.query_one(LoadingIndicator).auto_refresh = None  # sixteen frames a second, also while it is not shown
 
 
 def open_palette(app: App[Any]) -> None:
     """Open it, unless it is open."""
     if not CommandPalette.is_open(app):
-        app.push_screen(CommandPalette(providers=[SystemCommandsProvider], placeholder="Find an action ..."))
+        app.push_screen(Palette())

@@ -7,6 +7,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
+from wantui.tui.widgets.line_input import LineInput
+
 
 class Confirm(ModalScreen[bool]):
     """Asks before something is lost; the safe answer has the focus."""
@@ -49,11 +51,8 @@ class Ask(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Label(self.question, markup=False)
-            yield Input(self.value)
+            yield LineInput(self.value)
             yield Label(self.fault, markup=False, classes="fault")
-
-    def on_mount(self) -> None:
-        self.query_one(Input).cursor_blink = False
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)

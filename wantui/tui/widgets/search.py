@@ -1,9 +1,9 @@
 """A line to search by, which is there only while it is used."""
 
-from textual.widgets import Input
+from wantui.tui.widgets.line_input import LineInput
 
 
-class Search(Input):
+class Search(LineInput):
     """Hidden and empty until `open`; `close` makes it so again."""
 
     DEFAULT_CSS = """
@@ -13,7 +13,6 @@ class Search(Input):
 
     def __init__(self, placeholder: str) -> None:
         super().__init__(placeholder=placeholder, id="search", compact=True)
-        self.cursor_blink = False
 
     def open(self) -> None:
         """Show it and type into it."""

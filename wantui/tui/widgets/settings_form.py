@@ -13,6 +13,7 @@ from textual.widgets import Input, Static
 
 from wantui.config import Config
 from wantui.config.fields import FormField, form_fields, value_of
+from wantui.tui.widgets.line_input import LineInput
 from wantui.tui.widgets.rows import Rows
 
 
@@ -59,7 +60,7 @@ class SettingsForm(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Rows(id="fields")
-        yield Input(id="value", compact=True)
+        yield LineInput(id="value", compact=True)
         yield Static("", markup=False, id="about")
 
     @property
@@ -73,9 +74,6 @@ class SettingsForm(Vertical):
     @property
     def is_editing(self) -> bool:
         return self.input.has_class("-open")
-
-    def on_mount(self) -> None:
-        self.input.cursor_blink = False
 
     def show(self, config: Config, changed: set[str]) -> None:
         """Show a config; keys in `changed` differ from the file."""

@@ -1,0 +1,83 @@
+"""Bytes that a terminal gets while nothing happens, under every dialog, and while a batch runs."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dialogs import DIALOGS, counted_bytes, dialog_types
+from screens import application, run
+from test_tui_screens import RECIPE, claim
+from textual.screen import ModalScreen
+
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import NewVideo
+
+SECONDS = 1.5
+"""Seconds that a screen is watched: longer than a blink, an animation and a second of the clock take."""
+FEW = 32
+"""Bytes of the terminal's title, which may change once."""
+
+
+def test_every_dialog_is_measured() -> None:  # T1
+    assert set(DIALOGS) == dialog_types()
+
+
+@pytest.mark.parametrize("kind", DIALOGS, ids=lambda kind: kind.__name__)
+def test_dialog_sends_nothing_while_nothing_happens(kind: type[ModalScreen[Any]]) -> None:  # T1
+    async def test() -> None:
+        async with application() as it:
+            it.app.push_screen(DIALOGS[kind]())
+            await it.until(lambda: isinstance(it.app.screen, kind))
+            await it.pilot.pause(0.7)
+            with counted_bytes(it.app) as written:
+                it.app.screen.refresh()
+                await it.pilot.pause(0.3)
+                assert len("".join(written)) > 1000, "what is drawn is counted"
+                written.clear()
+                await asyncio.sleep(SECONDS)
+            assert len("".join(written)) <= FEW
+
+    run(test)
+
+
+@pytest.mark.parametrize("kind", DIALOGS, ids=lambda kind: kind.__name__)
+def test_dialog_sends_nothing_while_a_batch_runs_below_it(kind: type[ModalScreen[Any]]) -> None:  # T1
+    queue = Queue(state_place().directory)
+    queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
+    running = claim(queue)
+
+    async def test() -> None:
+        async with application() as it:
+            await it.press("3")
+            await it.until(lambda: "worker-0" in it.text())
+            it.app.push_screen(DIALOGS[kind]())
+            await it.until(lambda: isinstance(it.app.screen, kind))
+            await it.pilot.pause(0.7)
+            with counted_bytes(it.app) as written:
+                for step in range(5):
+                    queue.step(running, step, 20, 0.25, 1 - step / 20, norm=1.0, velocity=1.5)
+                    await asyncio.sleep(SECONDS / 5)
+                assert it.app.news.running[0].step == 5, "the news came"
+            assert len("".join(written)) <= FEW
+            it.app.pop_screen()
+            await it.until(lambda: "5/20" in it.text())
+
+    run(test)
+    queue.close()
+
+
+def test_screen_is_drawn_anew_when_a_dialog_is_left() -> None:  # T1
+    async def test() -> None:
+        async with application(size=(120, 40)) as it:
+            await it.press("2", "question_mark")
+            queue = Queue(state_place().directory)
+            queue.add(Path("kiss").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
+            await it.until(lambda: it.app.news.batches)
+            await it.pilot.resize_terminal(80, 24)
+            await it.press("escape")
+            await it.until(lambda: "kiss" in it.text())
+            assert max(map(len, it.text().splitlines())) <= 80
+
+    run(test)

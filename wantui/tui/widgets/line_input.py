@@ -1,0 +1,33 @@
+"""A line of text to type in, which loses nothing of what is pasted into it and draws nothing while nothing happens."""
+
+from typing import TYPE_CHECKING, Any
+
+from textual.events import Paste
+from textual.widgets import Input
+
+
+def join_lines(text: str) -> str:
+    """Return text of several lines as one, with a space where a line ended."""
+    return " ".join(line for line in text.splitlines() if line.strip())
+
+
+class LineInputMixin(Input if TYPE_CHECKING else object):  # type: ignore[misc]
+    """What every input of the application does; a plain class, since Textual looks up styles by the first base only."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.set_reactive(Input.cursor_blink, False)  # a blink is 3 kB a second over a slow link
+
+    def _on_paste(self, event: Paste) -> None:
+        """Take all pasted lines, where Textual takes the first and drops the others."""
+        event.prevent_default()
+        event.stop()
+        self.replace(event.text, *self.selection)
+
+    def replace(self, text: str, start: int, end: int) -> None:
+        """Replace a stretch; also what Textual's own clipboard holds may be of several lines."""
+        super().replace(join_lines(text) if "\n" in text or "\r" in text else text, start, end)
+
+
+class LineInput(LineInputMixin, Input):
+    """A line of text to type in."""
