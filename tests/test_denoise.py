@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from wantui.config.settings import SamplerName
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import NotFinite, Start, Step, denoise, prepare
-from wantui.generation.load import LoadError, load_pipeline
+from wantui.generation.denoise import Start, Step, denoise, prepare
+from wantui.generation.errors import LoadError
+from wantui.generation.finite import NotFiniteError
+from wantui.generation.load import load_pipeline
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.words import PromptTooLong
 from wantui.models.catalogue import WanModel, read_directory
@@ -148,7 +150,7 @@ def test_a_step_that_gives_nan_or_infinity_stops_the_video_by_name(
     recipe = recipe_for(tiny_models["wan2.1"], guidance_scale=1.0, steps=5)
     steps = denoise(pipeline, recipe)
     assert [next(steps).index, next(steps).index] == [0, 1]
-    with pytest.raises(NotFinite, match=r"after step 3 of 5 \(timestep"):
+    with pytest.raises(NotFiniteError, match=r"after step 3 of 5 \(timestep"):
         next(steps)
 
 

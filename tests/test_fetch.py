@@ -8,11 +8,11 @@ from typing import Any
 import huggingface_hub
 import pytest
 from conftest import Wantui
-from diffusers import WanPipeline
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from wantui.generation.load import LoadError, load_parts
-from wantui.models.catalogue import find_model
+from wantui.generation.errors import LoadError
+from wantui.generation.load import load_parts
+from wantui.models.catalogue import WanModel, find_model
 from wantui.models.fetch import PARTS
 
 
@@ -20,7 +20,7 @@ class Hub:
     """Stands in for `snapshot_download`."""
 
     def __init__(self, error: Exception | None = None, *sizes: int) -> None:
-        self.error, self.sizes = error, sizes
+        self.error, self.sizes, self.folder = error, sizes, "/cache/snapshots/abc"
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
     def __call__(self, repo: str, **options: Any) -> Any:
@@ -29,7 +29,7 @@ class Hub:
             raise self.error
         if options.get("dry_run"):
             return [SimpleNamespace(will_download=size > 0, file_size=abs(size)) for size in self.sizes]
-        return "/cache/snapshots/abc"
+        return self.folder
 
 
 @pytest.fixture
@@ -97,25 +97,12 @@ def test_what_is_on_this_machine_is_not_fetched(wantui: Wantui, hub: Hub) -> Non
     assert Path("outputs").exists() is False
 
 
-class Stored:
-    """Stands in for `WanPipeline.from_pretrained`, of a cache in which a model is after it was fetched."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.hub, self.asked = hub, list[dict[str, Any]]()
-
-    def __call__(self, location: str, **options: Any) -> Any:
-        self.asked.append(options)
-        if not any("dry_run" not in fetched for _, fetched in self.hub.asked):
-            raise OSError("no such snapshot")
-        return SimpleNamespace(set_progress_bar_config=lambda **_: None)
-
-
-def test_a_model_that_is_not_here_is_fetched_when_it_is_loaded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = Stored(hub)
-    monkeypatch.setattr(WanPipeline, "from_pretrained", stored)
-    load_parts(find_model("wan2.1-1.3b"), "v1", "bfloat16", {"text_encoder": None})
+def test_a_model_that_is_not_here_is_fetched_when_it_is_loaded(hub: Hub, tiny_models: dict[str, WanModel]) -> None:
+    hub.folder = tiny_models["wan2.1"].location
+    pipeline = load_parts(find_model("wan2.1-1.3b"), "v1", "bfloat16", {"text_encoder": None})
     assert hub.asked[-1][1] == {"revision": "v1", "allow_patterns": PARTS}
-    assert [(options["local_files_only"], options["revision"]) for options in stored.asked] == [(True, "v1")] * 2
+    assert pipeline.text_encoder is None
+    assert pipeline.transformer.config.text_dim == 32
 
 
 def test_loading_a_model_that_is_not_here_looks_for_room_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

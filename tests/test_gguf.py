@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from wantui.analysis.read import comparable, read_batch
 from wantui.config import load_config
 from wantui.engine.pipelines import check_weights, load_for, plan_for
-from wantui.generation.load import LoadError, load_pipeline
+from wantui.generation.errors import LoadError
+from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.planning import Recipe, installed, outline_batch
 from wantui.planning.batch import PlanError
@@ -40,7 +41,7 @@ WANS_NAMES = (
 )
 
 
-def write_gguf(path: Path, model: WanModel, kind: Kind, without: str = "") -> Path:
+def write_gguf(path: Path, model: WanModel, kind: Kind, without: str = "", extra: str = "") -> Path:
     """The transformer of a local model, weights of the products in its blocks in a kind of GGUF's."""
     writer = gguf.GGUFWriter(path, "wan")
     for file in (Path(model.location) / "transformer").glob("*.safetensors"):
@@ -55,6 +56,8 @@ def write_gguf(path: Path, model: WanModel, kind: Kind, without: str = "") -> Pa
                 writer.add_tensor(wans, gguf.quants.quantize(values, kind), raw_dtype=kind)
             else:
                 writer.add_tensor(wans, values)
+    if extra:
+        writer.add_tensor(extra, torch.ones(3).numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -131,8 +134,13 @@ def test_a_file_of_another_model_is_refused_with_what_is_wrong(
     with pytest.raises(LoadError, match=r"nano-Q8_0\.gguf cannot be loaded as the transformer of wan2\.1"):
         load_pipeline(tiny_models["wan2.1"], None, "bfloat16", CPU, weights="gguf", transformer_file=small_nano)
     lacking = write_gguf(tmp_path / "b.gguf", NANO, Kind.Q8_0, without="blocks.3.attn1.to_q")
-    with pytest.raises(LoadError, match=r"b\.gguf cannot be loaded .* some of its tensors are not in the file"):
+    with pytest.raises(LoadError, match=r"b\.gguf cannot be loaded .* has no blocks\.3\.attn1\.to_q\.bias and 1 more"):
         load_pipeline(NANO, None, "bfloat16", CPU, weights="gguf", transformer_file=lacking)
+    # A2
+    for extra, hint in (("blocks.0.self_attn.q.scale_weight", "these are scales of 8-bit weights"), ("x", "ignore")):
+        other = write_gguf(tmp_path / "d.gguf", NANO, Kind.Q8_0, extra=extra)
+        with pytest.raises(LoadError, match=rf"d\.gguf cannot be loaded .* which the model would .*{hint}"):
+            load_pipeline(NANO, None, "bfloat16", CPU, weights="gguf", transformer_file=other)
     cut = tmp_path / "c.gguf"
     cut.write_bytes(small_nano.read_bytes()[:500_000])
     with pytest.raises(LoadError, match=r"c\.gguf cannot be loaded"):

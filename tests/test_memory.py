@@ -28,7 +28,8 @@ from wantui.generation.bench import VAE_OF_2_2_5B
 from wantui.generation.decode import _decode_chunks, decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.encoding import Embeddings, prompts_of
-from wantui.generation.load import LoadError, load_pipeline
+from wantui.generation.errors import LoadError
+from wantui.generation.load import load_pipeline
 from wantui.generation.memory import Placement, gpu_is_lost, is_out_of_memory, launch_on, stream_blocks
 from wantui.generation.speed import fuse_blocks, is_fused
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model

@@ -20,7 +20,7 @@ from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
 from wantui.engine import record, warm
 from wantui.engine import worker as engine_worker
 from wantui.generation import make_video
-from wantui.generation.load import LoadError
+from wantui.generation.errors import LoadError
 from wantui.models.catalogue import WanModel
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue

@@ -24,7 +24,8 @@ def command(device: str, speed: str, as_json: bool) -> None:
     """Measure a GPU with blocks of random weights; keep what follows for preview, Compose and the queue."""
     from wantui.engine.measured import keep
     from wantui.generation.bench import measure
-    from wantui.generation.load import NoSuchDevice, resolve_device
+    from wantui.generation.errors import NoSuchDevice
+    from wantui.generation.load import resolve_device
     from wantui.queue.place import state_place
 
     place, where = state_place(), resolve_device(device)

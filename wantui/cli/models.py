@@ -21,17 +21,32 @@ def ls(as_json: bool) -> None:
     """List the models and whether their weights are on this machine."""
     # The hub's client asks the network for nothing here; offline it does not even look.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from huggingface_hub import try_to_load_from_cache
-
     from wantui.cli.tables import add_row, plain_table, print_table
-    from wantui.models.catalogue import CATALOGUE
+    from wantui.models.catalogue import CATALOGUE, WanModel
+    from wantui.models.fetch import NotFetched, find_folder
+    from wantui.models.fingerprint import snapshot_in_cache
+    from wantui.models.parts import PartError
+
+    def state_of(model: WanModel) -> str:
+        if model.is_local:
+            return "part of wantui"
+        if snapshot_in_cache(model.location, None) is None:
+            return "not here"
+        try:
+            find_folder(model, None, may_fetch=False)
+        except (NotFetched, PartError):
+            return "incomplete"
+        return "in the cache"
 
     rows = []
     for model in CATALOGUE:
-        cached = model.is_local or isinstance(try_to_load_from_cache(model.location, "model_index.json"), str)
-        state = "part of wantui" if model.name == "nano" else "in the cache" if cached else "not here"
         rows.append(
-            {"name": model.name, "weights": state, "location": model.location, "description": model.description}
+            {
+                "name": model.name,
+                "weights": state_of(model),
+                "location": model.location,
+                "description": model.description,
+            }
         )
     if as_json:
         print_json(rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 from wantui.engine.pipelines import load_for, plan_for
 from wantui.generation.calibrate import measure_magnitudes
 from wantui.generation.denoise import prepare
-from wantui.generation.load import LoadError
+from wantui.generation.errors import LoadError
 from wantui.models.catalogue import find_model
 from wantui.models.magnitudes import path_of
 from wantui.planning import Capture, Recipe

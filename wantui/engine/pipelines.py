@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from wantui.engine.measured import attention_for
 from wantui.generation.encoding import Embeddings, prompts_of
-from wantui.generation.load import LoadError, load_pipeline, resolve_device
+from wantui.generation.errors import LoadError
+from wantui.generation.load import load_pipeline, resolve_device
 from wantui.generation.memory import free_bytes, name_of
 from wantui.generation.preview import LatentToRgb, fit_latents_to_rgb
 from wantui.models.catalogue import find_model

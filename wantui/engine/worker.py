@@ -26,7 +26,7 @@ from wantui.engine.record import Record, close_entry, entry_of, hold, is_made, l
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
 from wantui.engine.warm import WarmPipeline
 from wantui.errors import UserError
-from wantui.generation.load import NotLoaded
+from wantui.generation.errors import NotLoaded
 from wantui.generation.make_video import Decoded, Handed, Resumed, StartedAgain, Stepped, begin_video
 from wantui.generation.memory import device_of, gpu_is_lost, is_out_of_memory, memory_figures
 from wantui.generation.preview import PreviewTap

@@ -10,7 +10,8 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
 from wantui.generation.attention_probe import quickest_attention
-from wantui.generation.load import LoadError, check_kernels
+from wantui.generation.errors import LoadError
+from wantui.generation.load import check_kernels
 from wantui.generation.memory import free_memory, is_out_of_memory, launch_on, name_of, stream_blocks
 from wantui.generation.passes import Passes
 from wantui.generation.speed import fuse_blocks

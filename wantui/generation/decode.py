@@ -1,14 +1,16 @@
 """From latents to frames, one latent frame at a time, so that a long video needs no more memory than a short one."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import WanPipeline
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from wantui.generation.finite import check_finite
 from wantui.generation.memory import device_of
 
 
@@ -20,7 +22,22 @@ def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np
 
     Args:
         latents: normalised latents [1, channels, frames, height, width], as `denoise` gives them.
+
+    Raises:
+        NotFiniteError: the VAE gives NaN or infinity, of which clamping and rounding would make black or white frames.
     """
+    handle = pipeline.vae.decoder.register_forward_hook(_refuse_what_is_not_finite)
+    try:
+        yield from _decode(pipeline, latents)
+    finally:
+        handle.remove()
+
+
+def _refuse_what_is_not_finite(decoder: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    check_finite(output, "decoding gave")
+
+
+def _decode(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np.float32]]:
     chunks = _decode_tiles(pipeline, latents) if pipeline.vae.use_tiling else _decode_chunks(pipeline, latents)
     for chunk in chunks:
         yield from pipeline.video_processor.postprocess(chunk[0].permute(1, 0, 2, 3), output_type="np")

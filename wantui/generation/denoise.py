@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wantui.generation.attention import CrossAttention, StepMaps
 from wantui.generation.cache import caching, forget
+from wantui.generation.finite import check_finite
 from wantui.generation.memory import bring, device_of
 from wantui.generation.passes import Passes
 from wantui.generation.samplers import build_scheduler
@@ -23,10 +24,6 @@ from wantui.generation.speed import is_fused
 from wantui.generation.words import check_length, tokenize, weigh_embeddings
 from wantui.planning import Recipe
 from wantui.planning.arithmetic import TEXT_LENGTH
-
-
-class NotFinite(RuntimeError):
-    """Latents with NaN or infinity; the text names the step."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ class Checkpoint:
 
 @torch.no_grad()
 def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], Tensor] | None = None) -> Start:
-    """Encode the prompt, set up the sampler and draw the noise from a CPU generator of the recipe's seed.
+    """Encode the prompts, set up the sampler and draw the noise from a CPU generator of the recipe's seed.
 
     Args:
         embeddings: of prompts that were encoded before, [1, 512, dim]; in the place of the text encoder.
@@ -104,6 +101,7 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
     Raises:
         PromptTooLong: the model would not see the end of a prompt.
         WordNotRead: a mark is on nothing that the model reads.
+        NotFiniteError: an embedding holds NaN or infinity.
     """
     device = device_of(pipeline)
     guided = recipe.guidance_scale > 1.0
@@ -121,6 +119,9 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         prompt = tokenize(pipeline.tokenizer, recipe.prompt, recipe.marks)
         prompt_embeds = weigh_embeddings(prompt_embeds, prompt, recipe.weighting)
     dtype = pipeline.transformer.dtype
+    check_finite(prompt_embeds.to(dtype), "the text embedding of the prompt holds")
+    if negative_prompt_embeds is not None:
+        check_finite(negative_prompt_embeds.to(dtype), "the text embedding of the negative prompt holds")
     scheduler = new_scheduler(recipe, device)
     noise = pipeline.prepare_latents(
         1,
@@ -162,7 +163,7 @@ def denoise(
         resume_from: a checkpoint of the same recipe on the same software; the steps it holds are not yielded again.
 
     Raises:
-        NotFinite: the latents hold NaN or infinity after a step.
+        NotFiniteError: the latents hold NaN or infinity after a step.
         CaptureWrong: attention that was to be stored or weighted is not the one that the model computes.
     """
     start = start or prepare(pipeline, recipe)
@@ -178,11 +179,8 @@ def denoise(
                 continue
             began = time.perf_counter()
             velocity, after = _advance(pipeline, recipe, start, latents, timestep, index)
-            if not bool(after.isfinite().all()):
-                raise NotFinite(
-                    f"the latents hold NaN or infinity after step {index + 1} of {count} "
-                    f"(timestep {float(timestep):g}, sigma {start.sigmas[index]:.4f})"
-                )
+            where = f"(timestep {float(timestep):g}, sigma {start.sigmas[index]:.4f})"
+            check_finite(after, f"after step {index + 1} of {count} {where} the latents hold")
             yield Step(
                 index,
                 count,

@@ -10,8 +10,11 @@ import transformers
 from diffusers import WanPipeline
 from torch import Tensor
 
-from wantui.generation.load import LoadError, check_text_encoder, load_parts
+from wantui.generation.errors import LoadError
+from wantui.generation.finite import check_finite
+from wantui.generation.load import load_parts
 from wantui.generation.memory import free_memory, is_out_of_memory
+from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import commit_in_cache
 from wantui.planning import Recipe
@@ -119,6 +122,7 @@ class Embeddings:
             embedding, _ = pipeline.encode_prompt(
                 prompt, None, False, max_sequence_length=TEXT_LENGTH, device=self.device
             )
+            check_finite(embedding, f"the text embedding of {prompt[:80]!r} holds")
             self.store.write(prompt, _bits(_real(embedding[0])))
 
 

@@ -4,45 +4,31 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
-import transformers
 from diffusers import GGUFQuantizationConfig, WanPipeline, WanTransformer3DModel
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from wantui.config.settings import DEVICE
-from wantui.errors import UserError
 from wantui.generation.attention_probe import check_kernel
-from wantui.generation.memory import bring, device_of, is_out_of_memory, launch_on, place
+from wantui.generation.errors import LoadError, NoSuchDevice, NotLoaded
+from wantui.generation.memory import is_out_of_memory, launch_on, place
 from wantui.generation.narrow import narrow
-from wantui.generation.speed import is_fused, speed_up
+from wantui.generation.self_check import check_fit, self_check
+from wantui.generation.speed import speed_up
+from wantui.generation.tensors import check_gguf, check_is_loaded, check_part
 from wantui.models.catalogue import WanModel
-from wantui.models.fetch import NotFetched, fetch
-from wantui.planning.arithmetic import TEXT_LENGTH
+from wantui.models.fetch import NotFetched, find_folder
+from wantui.models.parts import components
 from wantui.planning.installed import what_kernels_miss, what_weights_miss
 from wantui.planning.memory import RESIDENT, MemoryPlan, fuses_blocks
 from wantui.planning.recipe import Speed, Weights
 from wantui.planning.throughput import NATIVE
 
-CHECKED = 8
-"""Height and width in patches of what a pipeline is checked with."""
-
-
-class NotLoaded(UserError):
-    """There is no pipeline, and nothing was made."""
-
-
-class LoadError(NotLoaded):
-    """Weights that cannot be loaded or do not work; the text says what to do."""
-
-
-class NoSuchDevice(NotLoaded):
-    """A device that is not in this machine."""
-
-    exit_code = 3
+WEIGHTED_PARTS = ("text_encoder", "transformer", "transformer_2", "vae")
+"""Parts of a pipeline that have weights."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -63,41 +49,60 @@ def resolve_device(device: str) -> torch.device:
 
 
 def load_parts(
-    model: WanModel, revision: str | None, dtype: str, given: Mapping[str, nn.Module | None] = MappingProxyType({})
+    model: WanModel,
+    revision: str | None,
+    dtype: str,
+    given: Mapping[str, nn.Module | None] = MappingProxyType({}),
+    *,
+    may_fetch: bool = True,
 ) -> WanPipeline:
-    """A pipeline in the machine's memory, or some of its parts.
+    """Load a pipeline, or some of its parts, into the machine's memory.
 
     Args:
         revision: branch, tag or commit of a hub model; not used for a local directory.
         dtype: "float32" or "bfloat16", of transformer and text encoder. diffusers keeps norm layers in float32.
         given: parts in the place of those that are stored; None leaves one out.
+        may_fetch: whether files of a hub model that are missing are fetched.
 
     Raises:
-        LoadError: weights missing and not to be fetched (no network, no room), or files broken.
+        LoadError: weights missing and not to be fetched (no network, no room), or files that are broken or do not
+            hold exactly what the model is made of.
     """
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     if model.is_local:
         diffusers_logging.disable_progress_bar()
-    arguments: dict[str, Any] = {"dtype": {"default": getattr(torch, dtype), "vae": torch.float32}, **given}
-    if not model.is_local:
-        arguments["revision"] = revision
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pipeline = _from_cache_or_hub(model, arguments)
+            folder = find_folder(model, revision, given, may_fetch=may_fetch)
+            pipeline = _from_folder(folder, dtype, given)
     except NotFetched as error:
         raise LoadError(
             f"the weights of {model.location} are not all on this machine. {error}. Or copy a diffusers directory here "
             "and give its path as model_settings.model_id, or use the model that comes with wantui: model_id: nano"
         ) from error
     except Exception as error:  # the libraries raise errors of many kinds for broken files
-        whole = "copy them again" if model.is_local else f"wantui models fetch {model.name}"
+        again = "copy them again" if model.is_local else f"wantui models fetch {model.name}"
         raise LoadError(
-            f"{model.location} cannot be loaded: {str(error).strip().rstrip('.')}. If its files are not whole: {whole}"
+            f"{model.location} cannot be loaded: {str(error).strip().rstrip('.')}. If its files are incomplete: {again}"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _from_folder(folder: Path, dtype: str, given: Mapping[str, nn.Module | None]) -> WanPipeline:
+    """Load a pipeline from a folder whose parts hold exactly the tensors that they are made of."""
+    for part in WEIGHTED_PARTS:
+        if part in components(folder) and part not in given:
+            check_part(folder, part)
+    dtypes = {"default": getattr(torch, dtype), "vae": torch.float32}
+    pipeline = WanPipeline.from_pretrained(folder, local_files_only=True, dtype=dtypes, **given)
+    for part in WEIGHTED_PARTS:
+        if isinstance(loaded := getattr(pipeline, part), nn.Module) and part not in given:
+            check_is_loaded(part, loaded)
+    check_fit(pipeline, folder)
     return pipeline
 
 
@@ -112,6 +117,7 @@ def load_pipeline(
     weights: Weights = "full",
     transformer_file: Path | None = None,
     attention: str = NATIVE,
+    may_fetch: bool = True,
 ) -> WanPipeline:
     """Load a pipeline, put it where a memory plan has it, and check that it works; arguments as of `load_parts`.
 
@@ -120,6 +126,7 @@ def load_pipeline(
         transformer_file: a GGUF file in the place of the model's transformer; weights are gguf then.
         attention: the kernel of the self-attention of fused blocks in bfloat16, as diffusers calls it; native is
             torch's own.
+        may_fetch: whether files of a hub model that are missing are fetched.
 
     Raises:
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
@@ -134,8 +141,8 @@ def load_pipeline(
     launch_on(device)
     given: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
     if transformer_file is not None:
-        given["transformer"] = read_gguf(model, revision, dtype, transformer_file)
-    pipeline = load_parts(model, revision, dtype, given)
+        given["transformer"] = read_gguf(model, revision, dtype, transformer_file, may_fetch=may_fetch)
+    pipeline = load_parts(model, revision, dtype, given, may_fetch=may_fetch)
     try:
         if transformer_file is not None and pipeline.transformer_2 is not None:
             raise LoadError(f"{transformer_file}: {model.name} has two transformers, and takes none from a file")
@@ -196,23 +203,25 @@ def check_kernels(speed: Speed, attention: str = NATIVE) -> None:
         ) from None
 
 
-def read_gguf(model: WanModel, revision: str | None, dtype: str, path: Path) -> WanTransformer3DModel:
-    """The transformer of a model from a GGUF file in the names of Wan's own code or of diffusers.
+def read_gguf(
+    model: WanModel, revision: str | None, dtype: str, path: Path, *, may_fetch: bool = True
+) -> WanTransformer3DModel:
+    """Read the transformer of a model from a GGUF file in the names of Wan's own code or of diffusers.
 
     Raises:
         LoadError: the file is broken, or of another model.
     """
     precision = getattr(torch, dtype)
-    arguments: dict[str, Any] = {"config": model.location, "subfolder": "transformer", "dtype": precision}
-    if not model.is_local:
-        arguments["config_revision"] = revision
     try:
+        folder = find_folder(model, revision, ("transformer",), may_fetch=may_fetch)
+        check_gguf(folder, path)
         quantization = GGUFQuantizationConfig(compute_dtype=precision)
-        transformer = WanTransformer3DModel.from_single_file(str(path), quantization_config=quantization, **arguments)
+        transformer = WanTransformer3DModel.from_single_file(
+            str(path), quantization_config=quantization, config=str(folder), subfolder="transformer", dtype=precision
+        )
+        check_is_loaded("transformer", transformer)
     except Exception as error:  # gguf and diffusers raise errors of many kinds for broken files
         reason = str(error).strip().rstrip(".") or type(error).__name__
-        if "meta tensor" in reason:
-            reason = "some of its tensors are not in the file"
         raise LoadError(f"{path} cannot be loaded as the transformer of {model.name}: {reason}") from error
     return transformer.eval()
 
@@ -222,91 +231,3 @@ def _free(device: torch.device) -> str:
         return f"{device} has too little memory"
     free, total = torch.cuda.mem_get_info(device)
     return f"{device} has {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
-
-
-def _from_cache_or_hub(model: WanModel, arguments: dict[str, Any]) -> WanPipeline:
-    if not model.is_local:
-        # A whole copy in the cache needs no network; the hub is asked only where there is none.
-        try:
-            return _from_files(model, arguments)
-        except (OSError, ValueError):
-            fetch(model, arguments["revision"])
-    return _from_files(model, arguments)
-
-
-def _from_files(model: WanModel, arguments: dict[str, Any]) -> WanPipeline:
-    if "text_encoder" not in arguments:
-        arguments = {**arguments, "text_encoder": _text_encoder(model, arguments)}
-    return WanPipeline.from_pretrained(model.location, local_files_only=True, **arguments)
-
-
-def _text_encoder(model: WanModel, arguments: dict[str, Any]) -> nn.Module:
-    """As the pipeline would load it. But transformers draws what is not in the files at random, and only logs that."""
-    source: dict[str, Any] = {"local_files_only": True}
-    if not model.is_local:
-        source["revision"] = arguments["revision"]
-    kind = getattr(transformers, WanPipeline.load_config(model.location, **source)["text_encoder"][1])
-    encoder, report = kind.from_pretrained(
-        model.location,
-        subfolder="text_encoder",
-        dtype=arguments["dtype"]["default"],
-        output_loading_info=True,
-        **source,
-    )
-    if missing := sorted(report["missing_keys"]):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise MissingWeights(f"its text encoder has no {missing[0]}{more} in its files")
-    found: nn.Module = encoder
-    return found
-
-
-class MissingWeights(Exception):
-    """Weights that are not in the files of a model."""
-
-
-@torch.no_grad()
-def self_check(pipeline: WanPipeline) -> None:
-    """One pass through what is there of text encoder and transformers, at a small size.
-
-    It finds weights that give NaN, and kernels that do not work here, before hours are spent on them.
-
-    Raises:
-        LoadError: names what is wrong.
-    """
-    device = device_of(pipeline)
-    if pipeline.text_encoder is not None:
-        check_text_encoder(pipeline, device)
-    transformers = {"transformer": pipeline.transformer, "transformer_2": pipeline.transformer_2}
-    for name, transformer in transformers.items():
-        if transformer is None:
-            continue
-        _, patch_height, patch_width = transformer.config.patch_size
-        # Several places: no kernel of attention has to be made for one alone.
-        shape = (1, transformer.config.in_channels, 1, CHECKED * patch_height, CHECKED * patch_width)
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(shape, generator=generator).to(device, transformer.dtype)
-        text = torch.zeros(1, TEXT_LENGTH, transformer.config.text_dim)
-        text[:, :16] = torch.randn(1, 16, transformer.config.text_dim, generator=generator)
-        text = text.to(device, transformer.dtype)
-        per_place = pipeline.config.expand_timesteps and not is_fused(transformer)
-        timestep = torch.full((1, CHECKED**2) if per_place else (1,), 500.0, device=device)
-        bring(pipeline, transformer)
-        output = transformer(noise, timestep, text, return_dict=False)[0]
-        if not output.isfinite().all() or not output.any():
-            raise LoadError(f"{name} gives NaN, infinity or only zeros: its weights are broken or not loaded")
-
-
-@torch.no_grad()
-def check_text_encoder(pipeline: WanPipeline, device: torch.device) -> None:
-    """Find text embeddings that are all zero, as transformers once loaded them (issue 41580 there).
-
-    Raises:
-        LoadError: names what is wrong.
-    """
-    prompts = ["a", "two red stars"]
-    embeddings, _ = pipeline.encode_prompt(prompts, None, False, max_sequence_length=16, device=device)
-    if not embeddings.isfinite().all() or torch.equal(embeddings[0], embeddings[1]):
-        raise LoadError(
-            "the text encoder gives the same (or no finite) embedding for different prompts: its token embeddings "
-            "were not loaded. Update transformers, or check the files of the text encoder"
-        )

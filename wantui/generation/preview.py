@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wantui.generation.denoise import Start, Step
+from wantui.generation.errors import LoadError
 from wantui.generation.memory import bring, device_of
 from wantui.storage.atomic import partial_path
 
@@ -48,7 +49,11 @@ class LatentToRgb:
 
 @torch.no_grad()
 def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
-    """Make the map of a pipeline's VAE; takes one encoding of four small pictures."""
+    """Make the map of a pipeline's VAE, by encoding four small pictures.
+
+    Raises:
+        LoadError: the VAE gives NaN or infinity.
+    """
     vae = pipeline.vae
     device = device_of(pipeline)
     bring(pipeline, pipeline.vae)
@@ -65,6 +70,8 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
         vae.encode((2 * field - 1)[None, :, None].to(device, vae.dtype)).latent_dist.mode()[0, :, 0].double().cpu()
         for field in fields
     ]
+    if not all(latents.isfinite().all() for latents in moments):
+        raise LoadError("the VAE encodes pictures as NaN or infinity: its weights are broken or not loaded")
     mean = torch.tensor(vae.config.latents_mean).double().view(-1, 1, 1)
     std = torch.tensor(vae.config.latents_std).double().view(-1, 1, 1)
     cells = torch.stack([(latents - mean) / std for latents in moments])

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from wantui.errors import UserError
 from wantui.models import nano
+from wantui.models.parts import PartError, check_tokenizer
 from wantui.paths import user_path
 
 SHORTER_SIDE_OF_720P = 720
@@ -189,6 +190,11 @@ def read_directory(directory: Path) -> WanModel:
         found = index.get(part)
         if isinstance(found, list) and found[-1:] not in ([wanted], [None]):
             raise UnknownModel(f"{directory} has a {found[-1]} as its {part}; that of a Wan model is a {wanted}")
+    _check_transformers(directory, index)
+    try:
+        check_tokenizer(directory)
+    except PartError as error:
+        raise UnknownModel(f"{directory} is not complete: {error}") from None
     vae, transformer = _read_json(directory / "vae/config.json"), _read_json(directory / "transformer/config.json")
     spatial_compression, boundary_ratio = vae.get("scale_factor_spatial", 8), index.get("boundary_ratio")
     published = find_model("wan2.2-5b" if spatial_compression == 16 else "wan2.1-1.3b")
@@ -216,6 +222,24 @@ def read_directory(directory: Path) -> WanModel:
         decode_bytes=published.decode_bytes * vae.get("base_dim", base) / base,
         decode_time=published.decode_time,
     )
+
+
+def _check_transformers(directory: Path, index: dict[str, Any]) -> None:
+    """Refuse a second transformer without the noise level at which it takes over, and the other way round.
+
+    Raises:
+        UnknownModel: says what is missing.
+    """
+    boundary = index.get("boundary_ratio")
+    has_two = isinstance(index.get("transformer_2"), list) and index["transformer_2"][-1:] != [None]
+    if boundary is None and has_two:
+        raise UnknownModel(f"{directory} has a transformer_2, and no boundary_ratio in its model_index.json")
+    if boundary is None:
+        return
+    if not has_two or not (directory / "transformer_2").is_dir():
+        raise UnknownModel(f"{directory} has a boundary_ratio in its model_index.json, and no transformer_2")
+    if isinstance(boundary, bool) or not isinstance(boundary, int | float) or not 0 <= boundary <= 1:
+        raise UnknownModel(f"{directory} has the boundary_ratio {boundary!r}, which is no share of 0 to 1")
 
 
 def _parameters(directory: Path) -> int | None:

@@ -1,17 +1,17 @@
 """Fetch the weights of a hub model: what is missing, whether there is room, and go on with a broken download."""
 
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
+from wantui.models.fingerprint import snapshot_in_cache
+from wantui.models.parts import INDEX, PART_NAMES, PartError, check_files
 
-PARTS = [
-    "model_index.json",
-    *(f"{part}/*" for part in ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")),
-]
+PARTS = [INDEX, *(f"{part}/*" for part in PART_NAMES)]
 """What a pipeline is made of; pictures and other formats in the repository are left there."""
 SPARE_BYTES = 1_000_000_000
 
@@ -67,6 +67,41 @@ def fetch(model: WanModel, revision: str | None = None) -> Path:
         return Path(snapshot_download(model.location, revision=revision, allow_patterns=PARTS))
     except Exception as error:
         raise _refused(model, revision, error) from None
+
+
+def find_folder(
+    model: WanModel, revision: str | None, without: Collection[str] = (), *, may_fetch: bool = True
+) -> Path:
+    """Return the folder of a model with every file that it is loaded from; what a hub model lacks is fetched.
+
+    A complete copy in the cache needs no network: the hub is asked only where something is missing.
+
+    Args:
+        without: parts that are not needed.
+
+    Raises:
+        PartError: a file is missing in a local folder, or at the hub.
+        NotFetched: a file is missing in the cache, and cannot or may not be fetched.
+    """
+    if model.is_local:
+        check_files(Path(model.location), without)
+        return Path(model.location)
+    folder = snapshot_in_cache(model.location, revision)
+    missing = "none of its files is here"
+    if folder is not None:
+        try:
+            check_files(folder, without)
+            return folder
+        except PartError as error:
+            missing = str(error)
+    if not may_fetch:
+        raise NotFetched(f"{missing}. `wantui models fetch {model.name}` fetches them")
+    try:
+        folder = fetch(model, revision)
+    except NotFetched as error:
+        raise NotFetched(f"{missing}; {error}") from error
+    check_files(folder, without)
+    return folder
 
 
 def _refused(model: WanModel, revision: str | None, error: Exception) -> NotFetched:

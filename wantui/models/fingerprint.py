@@ -44,9 +44,15 @@ def _fingerprint(directory: Path, files: tuple[tuple[Path, int, int, int], ...])
     return digest.hexdigest()
 
 
-def commit_in_cache(hub_id: str, revision: str | None) -> str | None:
-    """The commit that a branch or tag (None: main) of a hub model stands for on this machine, if it is here."""
+def snapshot_in_cache(hub_id: str, revision: str | None) -> Path | None:
+    """Return the folder of a hub model on this machine, if some of it is here."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(hub_id, "model_index.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def commit_in_cache(hub_id: str, revision: str | None) -> str | None:
+    """Return the commit that a branch or tag (None: main) of a hub model stands for on this machine, if it is here."""
+    folder = snapshot_in_cache(hub_id, revision)
+    return None if folder is None else folder.name

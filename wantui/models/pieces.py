@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wantui.models.catalogue import WanModel
+from wantui.models.fingerprint import snapshot_in_cache
 
 
 def tokenizer_file(model: WanModel, revision: str | None) -> Path | None:
@@ -12,10 +13,10 @@ def tokenizer_file(model: WanModel, revision: str | None) -> Path | None:
     if model.is_local:
         path = Path(model.location) / "tokenizer" / "tokenizer.json"
         return path if path.is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(model.location, "tokenizer/tokenizer.json", revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    folder = snapshot_in_cache(model.location, revision)
+    if folder is None or not (folder / "tokenizer" / "tokenizer.json").is_file():
+        return None
+    return folder / "tokenizer" / "tokenizer.json"
 
 
 @lru_cache(maxsize=4)

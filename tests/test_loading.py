@@ -1,0 +1,415 @@
+"""Loading a model: what is refused because its files do not hold exactly what it is made of."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Wantui, latents_of, recipe_for, tiny_transformer
+from diffusers import WanPipeline
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from transformers import T5Tokenizer
+
+from wantui.generation import self_check
+from wantui.generation.decode import decode_frames
+from wantui.generation.denoise import prepare
+from wantui.generation.encoding import Embeddings
+from wantui.generation.errors import LoadError
+from wantui.generation.finite import NotFiniteError
+from wantui.generation.load import load_parts, load_pipeline
+from wantui.generation.preview import fit_latents_to_rgb
+from wantui.models import fetch
+from wantui.models.catalogue import NANO, UnknownModel, WanModel, find_model, read_directory
+from wantui.planning.memory import plan_named
+
+CPU = torch.device("cpu")
+WEIGHTS = {
+    "text_encoder": "model.safetensors",
+    "transformer": "diffusion_pytorch_model.safetensors",
+    "transformer_2": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+}
+
+
+@pytest.fixture
+def copy(tiny_models: dict[str, WanModel]) -> Callable[..., Path]:
+    """A copy of a tiny model, to be spoilt."""
+
+    def copied(form: str = "wan2.1") -> Path:
+        return Path(shutil.copytree(tiny_models[form].location, "model"))
+
+    return copied
+
+
+def local(folder: Path) -> WanModel:
+    """A folder as a model, without what the catalogue would say of it first."""
+    return WanModel("model", str(folder.resolve()), "", is_local=True)
+
+
+def change(folder: Path, part: str, edit: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    """Edit the weights of a part."""
+    path = folder / part / WEIGHTS[part]
+    tensors = load_file(path)
+    edit(tensors)
+    save_file(tensors, path, {"format": "pt"})
+
+
+def refused(folder: Path, said: str, **options: Any) -> None:
+    with pytest.raises(LoadError, match=said):
+        load_pipeline(local(folder), None, "float32", CPU, **options)
+
+
+# A1
+
+
+@pytest.mark.parametrize("plan", ["everything resident", "text encoder first"])
+def test_a_model_without_a_tokenizer_is_refused_by_name(copy: Callable[..., Path], plan: str) -> None:
+    folder = copy()
+    (folder / "tokenizer" / "tokenizer.json").write_text("")
+    refused(folder, "its tokenizer is missing: there is no tokenizer.json or spiece.model", plan=plan_named(plan))
+    shutil.rmtree(folder / "tokenizer")
+    refused(folder, "its tokenizer is missing", plan=plan_named(plan))
+    with pytest.raises(UnknownModel, match="its tokenizer is missing"):
+        read_directory(folder)
+
+
+def test_a_tokenizer_without_words_is_refused(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)] + [(f"▁{i}{i}", -2.0) for i in range(131)]
+    T5Tokenizer(vocab=vocabulary, extra_ids=0).save_pretrained(folder / "tokenizer")
+    refused(folder, "the tokenizer does not tell red, blue, left, right apart: its vocabulary was not loaded")
+
+
+@pytest.mark.parametrize(("words", "knows"), [(5000, "5,103"), (-2, "101")])
+def test_a_tokenizer_of_another_model_is_refused(
+    copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, words: int, knows: str
+) -> None:
+    monkeypatch.setattr(self_check, "PADDING_ROWS", 0)
+    folder, letters = copy(), "abcdefghijklmnopqrstuvwxyz"
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)]
+    vocabulary += [(f"▁{letters[i % 26]}{i}", -2.0) for i in range(100 + words)]
+    T5Tokenizer(vocab=vocabulary, extra_ids=0).save_pretrained(folder / "tokenizer")
+    refused(folder, rf"its tokenizer knows {knows} tokens .* has embeddings of \d+: they are of different models")
+
+
+def test_a_text_encoder_that_answers_to_length_alone_is_refused(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    change(folder, "text_encoder", lambda tensors: tensors["shared.weight"].fill_(0.5))
+    refused(folder, "the text encoder gives the same .* embedding for different prompts")
+
+
+@pytest.fixture
+def cached(tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub model in the cache: a snapshot of links to files that are named by their content."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    root = tmp_path / "hub" / "models--someone--tiny"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text("a" * 40)
+    (root / "blobs").mkdir()
+    source = Path(tiny_models["wan2.1"].location)
+    snapshot = root / "snapshots" / ("a" * 40)
+    for number, path in enumerate(sorted(path for path in source.rglob("*") if path.is_file())):
+        blob = shutil.copy(path, root / "blobs" / str(number))
+        link = snapshot / path.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot
+
+
+@pytest.mark.parametrize(
+    "missing", ["tokenizer/tokenizer.json", "text_encoder/model.safetensors", "vae/config.json", "tokenizer"]
+)
+def test_files_that_a_cached_model_lacks_are_fetched(
+    cached: Path, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    asked = []
+
+    def bring(model: WanModel, revision: str | None) -> Path:
+        asked.append((model.location, revision))
+        shutil.rmtree(cached)
+        shutil.copytree(tiny_models["wan2.1"].location, cached)
+        return cached
+
+    monkeypatch.setattr(fetch, "fetch", bring)
+    model = find_model("someone/tiny")
+    load_parts(model, None, "float32")
+    assert asked == []
+    shutil.rmtree(cached / missing) if missing == "tokenizer" else (cached / missing).unlink()
+    with pytest.raises(LoadError, match=r"not all on this machine.*`wantui models fetch someone/tiny` fetches them"):
+        load_parts(model, None, "float32", may_fetch=False)
+    assert asked == []
+    load_parts(model, None, "float32")
+    assert asked == [("someone/tiny", None)]
+
+
+def test_what_a_cached_model_lacks_is_named_where_it_cannot_be_fetched(
+    cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(cached / "tokenizer")
+
+    def offline(*_: object) -> Path:
+        raise fetch.NotFetched("no network")
+
+    monkeypatch.setattr(fetch, "fetch", offline)
+    with pytest.raises(LoadError, match=r"its tokenizer is missing: .*; no network"):
+        load_parts(find_model("someone/tiny"), None, "float32")
+
+
+# A2
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "transformer", "transformer_2", "vae"])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("{tensor}.scale_weight", r"ignore: these are scales of 8-bit weights, as ComfyUI stores them\. Use files in"),
+        ("scaled_fp8", "these are scales of 8-bit weights"),
+        ("{tensor}.lora_A.weight", "these are of a LoRA. Merge it"),
+        ("something.else", "which the model would ignore"),
+    ],
+)
+def test_tensors_that_a_part_does_not_know_are_refused_by_name(
+    copy: Callable[..., Path], part: str, name: str, hint: str
+) -> None:
+    folder = copy("a14b")
+    written = name.format(tensor=sorted(load_file(folder / part / WEIGHTS[part]))[0].removesuffix(".weight"))
+    change(folder, part, lambda tensors: tensors.update({written: torch.ones(1)}))
+    called = {"text_encoder": "text encoder", "vae": "VAE"}.get(part, part)
+    refused(folder, rf"its {called} has {written} in its files, .*{hint}")
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "transformer", "transformer_2", "vae"])
+def test_tensors_of_another_shape_or_kind_are_refused_by_name(copy: Callable[..., Path], part: str) -> None:
+    folder = copy("a14b")
+    name = max(load_file(folder / part / WEIGHTS[part]).items(), key=lambda item: item[1].numel())[0]
+    change(folder, part, lambda tensors: tensors.update({name: tensors[name].to(torch.int8)}))
+    refused(folder, f"has {name} in whole numbers in its files, whose scale is not known")
+    change(folder, part, lambda tensors: tensors.update({name: torch.ones(3, 5)}))
+    refused(folder, f"has {name} of shape 3x5 in its files, and needs ")
+
+
+# C4
+@pytest.mark.parametrize("part", ["text_encoder", "transformer", "transformer_2", "vae"])
+def test_tensors_that_a_part_lacks_are_named(copy: Callable[..., Path], part: str) -> None:
+    folder = copy("a14b")
+    names = sorted(load_file(folder / part / WEIGHTS[part]))[:2]
+    change(folder, part, lambda tensors: [tensors.pop(name) for name in names])
+    called = {"text_encoder": "text encoder", "vae": "VAE"}.get(part, part)
+    refused(folder, rf"its {called} has no {names[0]} and 1 more in its files.*copy them again")
+
+
+def sharded(folder: Path, part: str) -> list[Path]:
+    """Split the weights of a part into two files and an index, as large models are published."""
+    path = folder / part / WEIGHTS[part]
+    tensors = load_file(path)
+    path.unlink()
+    names, files = sorted(tensors), []
+    index = {}
+    for number in (1, 2):
+        own = names[number - 1 :: 2]
+        file = path.with_name(f"{path.stem}-0000{number}-of-00002.safetensors")
+        save_file({name: tensors[name] for name in own}, file, {"format": "pt"})
+        index |= dict.fromkeys(own, file.name)
+        files.append(file)
+    path.with_name(f"{path.name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return files
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "transformer", "vae"])
+def test_shards_are_read_together_and_checked_one_by_one(
+    copy: Callable[..., Path], tiny: WanPipeline, part: str
+) -> None:
+    folder = copy()
+    first, second = sharded(folder, part)
+    loaded, expected = (getattr(one, part).state_dict() for one in (load_parts(local(folder), None, "float32"), tiny))
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+    tensors = load_file(first)
+    name = sorted(tensors)[0]
+    save_file(tensors | {"unknown": torch.ones(2)}, first, {"format": "pt"})  # which the index does not name
+    refused(folder, "has unknown in its files")
+    save_file({key: value for key, value in tensors.items() if key != name}, first, {"format": "pt"})
+    refused(folder, f"has no {name} in its files")
+    save_file(tensors | {sorted(load_file(second))[0]: torch.ones(2)}, first, {"format": "pt"})
+    refused(folder, "is in .*00001-of-00002.safetensors and in .*00002-of-00002.safetensors")
+    first.unlink()
+    refused(folder, f"lacks {first.name}, which .*index.json names")
+
+
+def test_published_forms_of_the_text_encoders_weights_are_all_read(
+    copy: Callable[..., Path], tiny_models: dict[str, WanModel], tiny: WanPipeline
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], steps=2)
+    expected = latents_of(tiny, recipe)
+    folder = copy()
+    path = folder / "text_encoder" / WEIGHTS["text_encoder"]
+    tensors = load_file(path)
+    embedding = tensors.pop("shared.weight")
+    forms = (
+        {"encoder.embed_tokens.weight": embedding},
+        {"shared.weight": embedding, "encoder.embed_tokens.weight": embedding.clone()},
+        {
+            "shared.weight": embedding,
+            "decoder.x.weight": torch.ones(32),
+            "lm_head.weight": embedding + 1,
+        },
+        {"shared.weight": embedding, "encoder._extra_state": torch.empty(0, dtype=torch.uint8)},
+    )
+    for form in forms:
+        save_file(tensors | form, path, {"format": "pt"})
+        assert torch.equal(latents_of(load_pipeline(local(folder), None, "float32", CPU), recipe), expected)
+    path.unlink()
+    torch.save(tensors | {"shared.weight": embedding}, path.with_name("pytorch_model.bin"))
+    assert torch.equal(latents_of(load_pipeline(local(folder), None, "float32", CPU), recipe), expected)
+    torch.save(tensors | {"shared.weight": embedding, "x.y": embedding}, path.with_name("pytorch_model.bin"))
+    refused(folder, "has x.y in its files")
+
+
+def test_embeddings_that_are_there_twice_with_other_values_are_refused(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    change(
+        folder,
+        "text_encoder",
+        lambda tensors: tensors.update({"encoder.embed_tokens.weight": tensors["shared.weight"] + 1}),
+    )
+    refused(folder, r"holds encoder\.embed_tokens\.weight and shared\.weight, which must be the same tensor")
+
+
+def test_a_part_that_is_stored_quantised_is_refused(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    path = folder / "transformer" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "fp8"}}))
+    refused(folder, "its transformer is stored quantised, which is not supported")
+
+
+def edit_index(folder: Path, **changes: object) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+# C4
+def test_two_transformers_and_the_noise_level_between_them_go_together(copy: Callable[..., Path]) -> None:
+    folder = copy("a14b")
+    edit_index(folder, boundary_ratio=None)
+    refused(folder, "has boundary_ratio None and a transformer_2: a model has both or neither")
+    with pytest.raises(UnknownModel, match="has a transformer_2, and no boundary_ratio"):
+        read_directory(folder)
+    for boundary in (1.5, True, "0.9"):
+        edit_index(folder, boundary_ratio=boundary)
+        with pytest.raises(UnknownModel, match="which is no share of 0 to 1"):
+            read_directory(folder)
+    edit_index(folder, boundary_ratio=0.9, transformer_2=[None, None])
+    refused(folder, "has boundary_ratio 0.9 and no transformer_2: a model has both or neither")
+    with pytest.raises(UnknownModel, match=r"has a boundary_ratio in its model_index\.json, and no transformer_2"):
+        read_directory(folder)
+    edit_index(folder, transformer_2=["diffusers", "WanTransformer3DModel"])
+    shutil.rmtree(folder / "transformer_2")
+    with pytest.raises(UnknownModel, match="and no transformer_2"):
+        read_directory(folder)
+
+
+def test_parts_of_different_models_are_refused(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    shutil.rmtree(folder / "transformer")
+    tiny_transformer(48, 1).save_pretrained(folder / "transformer")
+    refused(folder, "its VAE has 16 latent channels, and its transformer takes 48 and gives 48")
+    shutil.rmtree(folder / "transformer")
+    shutil.copytree(Path(NANO.location) / "transformer", folder / "transformer")
+    refused(folder, "its text encoder gives 32 numbers for a token and its transformer takes 128")
+
+
+# A4
+
+
+def spoil(folder: Path, name: str, value: float) -> None:
+    change(folder, "vae", lambda tensors: tensors[name].fill_(value))
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0])
+def test_a_vae_that_gives_nan_or_one_colour_is_refused(copy: Callable[..., Path], value: float) -> None:
+    folder = copy()
+    spoil(folder, "decoder.conv_out.weight", value)
+    refused(folder, "the VAE gives NaN, infinity or one colour: its weights are broken or not loaded")
+
+
+def test_a_vae_that_encodes_pictures_as_nan_is_refused(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    spoil(folder, "encoder.conv_out.weight", float("nan"))
+    with pytest.raises(LoadError, match="the VAE encodes pictures as NaN or infinity"):
+        fit_latents_to_rgb(load_pipeline(local(folder), None, "float32", CPU))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("tiled", [False, True])
+def test_frames_that_are_not_finite_fail_the_video(tiny_models: dict[str, WanModel], bad: float, tiled: bool) -> None:
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
+    latents = latents_of(pipeline, recipe_for(tiny_models["wan2.1"], steps=2))
+    calls = 0
+
+    def spoilt(decoder: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            output[0, 0, 0, 0, 0] = bad
+        return output
+
+    if tiled:
+        pipeline.vae.enable_tiling(16, 16, 12, 12)
+    handle = pipeline.vae.decoder.register_forward_hook(spoilt)
+    with pytest.raises(NotFiniteError, match="decoding gave NaN or infinity"):
+        list(decode_frames(pipeline, latents))
+    handle.remove()
+    assert len(list(decode_frames(pipeline, latents))) == 9
+    assert not pipeline.vae.decoder._forward_hooks
+
+
+@pytest.mark.parametrize("which", ["prompt", "negative prompt"])
+def test_embeddings_that_are_not_finite_fail_the_video(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], which: str
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], negative_prompt="a blue ring")
+
+    def embeddings(prompt: str) -> torch.Tensor:
+        bad = prompt == (recipe.prompt if which == "prompt" else recipe.negative_prompt)
+        return torch.full((1, 512, 32), float("nan") if bad else 1.0)
+
+    with pytest.raises(NotFiniteError, match=f"the text embedding of the {which} holds NaN or infinity"):
+        prepare(tiny, recipe, embeddings)
+
+
+def test_embeddings_that_are_not_finite_are_not_kept(
+    tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeddings = Embeddings(tiny_models["wan2.1"], None, "float32", CPU)
+
+    def broken(self: WanPipeline, prompt: object, *_: object, **__: object) -> tuple[torch.Tensor, None]:
+        if isinstance(prompt, list):  # of the self-check
+            return torch.arange(2.0)[:, None, None].expand(2, 512, 32), None
+        return torch.full((1, 512, 32), float("nan")), None
+
+    monkeypatch.setattr(WanPipeline, "encode_prompt", broken)
+    with pytest.raises(NotFiniteError, match="the text embedding of 'a red star' holds NaN or infinity"):
+        embeddings.encode(["a red star"])
+    monkeypatch.undo()
+    assert embeddings("a red star").isfinite().all()
+
+
+def test_a_cached_model_without_all_of_its_files_is_listed_as_incomplete(
+    wantui: Wantui, cached: Path, tmp_path: Path
+) -> None:
+    name = "models--Wan-AI--Wan2.1-T2V-1.3B-Diffusers"
+    (tmp_path / "hub" / "models--someone--tiny").rename(tmp_path / "hub" / name)
+    folder = tmp_path / "hub" / name / "snapshots" / ("a" * 40)
+
+    def weights() -> str:
+        rows = json.loads(wantui("models", "ls", "--json").out)
+        return str(next(row["weights"] for row in rows if row["name"] == "wan2.1-1.3b"))
+
+    assert weights() == "in the cache"
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    assert weights() == "incomplete"

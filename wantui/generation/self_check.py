@@ -1,0 +1,148 @@
+"""Find parts of a loaded pipeline that do not fit each other or do not work, before hours are spent on them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from diffusers import WanPipeline
+
+from wantui.generation.errors import LoadError
+from wantui.generation.memory import bring, device_of
+from wantui.generation.speed import is_fused
+from wantui.models.parts import components
+from wantui.planning.arithmetic import TEXT_LENGTH
+
+CHECKED = 8
+"""Height and width in patches of what the transformers are checked with, and in latent cells of what the VAE is."""
+WORDS = ("red", "blue", "left", "right", "circle", "square", "a", "star", "two", "1")
+"""Words of which two must be equally many tokens, and not the same ones."""
+MIN_VOCABULARY = 0.9
+"""Smallest share of a text encoder's embeddings that its tokenizer may use; the rest is padding."""
+PADDING_ROWS = 1024
+"""Embeddings that a text encoder may have beyond the tokenizer's vocabulary, however few it has."""
+
+
+def check_fit(pipeline: WanPipeline, folder: Path) -> None:
+    """Refuse parts that were taken from different models.
+
+    Args:
+        folder: that the pipeline was loaded from; its text encoder may be left out of the pipeline.
+
+    Raises:
+        LoadError: names what does not fit what.
+    """
+    transformer, vae = pipeline.transformer, pipeline.vae
+    encoder = _encoder_config(folder)
+    for name, part in (("transformer", transformer), ("transformer_2", pipeline.transformer_2)):
+        if part is None:
+            continue
+        if encoder.d_model != part.config.text_dim:
+            raise LoadError(
+                f"its text encoder gives {encoder.d_model} numbers for a token and its {name} takes "
+                f"{part.config.text_dim}: they are of different models"
+            )
+        if vae is not None and not vae.config.z_dim == part.config.in_channels == part.config.out_channels:
+            raise LoadError(
+                f"its VAE has {vae.config.z_dim} latent channels, and its {name} takes {part.config.in_channels} and "
+                f"gives {part.config.out_channels}: they are not of one text-to-video model"
+            )
+    boundary, second = pipeline.config.boundary_ratio, pipeline.transformer_2
+    if transformer is not None and (boundary is None) != (second is None):
+        there = "no transformer_2" if second is None else "a transformer_2"
+        raise LoadError(f"its model_index.json has boundary_ratio {boundary} and {there}: a model has both or neither")
+    known, rows = len(pipeline.tokenizer), encoder.vocab_size
+    largest = max(pipeline.tokenizer.get_vocab().values(), default=0)
+    if largest >= rows or known < min(MIN_VOCABULARY * rows, rows - PADDING_ROWS):
+        raise LoadError(
+            f"its tokenizer knows {known:,} tokens (the largest number is {largest:,}), and its text encoder has "
+            f"embeddings of {rows:,}: they are of different models"
+        )
+
+
+def _encoder_config(folder: Path) -> Any:
+    """The config of a text encoder, also of one that is not loaded."""
+    kind = getattr(transformers, components(folder)["text_encoder"][1])
+    return kind.config_class.from_pretrained(folder / "text_encoder", local_files_only=True)
+
+
+@torch.no_grad()
+def self_check(pipeline: WanPipeline) -> None:
+    """Pass something small through each part that is there: tokenizer, text encoder, transformers and VAE.
+
+    It finds weights that give NaN, and kernels that do not work here.
+
+    Raises:
+        LoadError: names what is wrong.
+    """
+    device = device_of(pipeline)
+    two_prompts(pipeline.tokenizer)
+    if pipeline.text_encoder is not None:
+        check_text_encoder(pipeline, device)
+    transformers = {"transformer": pipeline.transformer, "transformer_2": pipeline.transformer_2}
+    for name, transformer in transformers.items():
+        if transformer is None:
+            continue
+        _, patch_height, patch_width = transformer.config.patch_size
+        # Several places: no kernel of attention has to be made for one alone.
+        shape = (1, transformer.config.in_channels, 1, CHECKED * patch_height, CHECKED * patch_width)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(shape, generator=generator).to(device, transformer.dtype)
+        text = torch.zeros(1, TEXT_LENGTH, transformer.config.text_dim)
+        text[:, :16] = torch.randn(1, 16, transformer.config.text_dim, generator=generator)
+        text = text.to(device, transformer.dtype)
+        per_place = pipeline.config.expand_timesteps and not is_fused(transformer)
+        timestep = torch.full((1, CHECKED**2) if per_place else (1,), 500.0, device=device)
+        bring(pipeline, transformer)
+        output = transformer(noise, timestep, text, return_dict=False)[0]
+        if not output.isfinite().all() or not output.any():
+            raise LoadError(f"{name} gives NaN, infinity or only zeros: its weights are broken or not loaded")
+    if pipeline.vae is not None:
+        _check_vae(pipeline, device)
+
+
+def _check_vae(pipeline: WanPipeline, device: torch.device) -> None:
+    """Decode two latent frames of noise: later frames go through other layers than the first."""
+    vae = pipeline.vae
+    shape = (1, vae.config.z_dim, 2, CHECKED, CHECKED)
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, vae.dtype)
+    bring(pipeline, vae)
+    frames = vae.decode(latents, return_dict=False)[0]
+    if not frames.isfinite().all() or bool((frames == frames[:, :, :1, :1, :1]).all()):
+        raise LoadError("the VAE gives NaN, infinity or one colour: its weights are broken or not loaded")
+
+
+@torch.no_grad()
+def check_text_encoder(pipeline: WanPipeline, device: torch.device) -> None:
+    """Find text embeddings that are all zero, as transformers once loaded them (issue 41580 there).
+
+    The prompts have equally many tokens: those of others differ by their padding alone.
+
+    Raises:
+        LoadError: names what is wrong.
+    """
+    prompts = list(two_prompts(pipeline.tokenizer))
+    embeddings, _ = pipeline.encode_prompt(prompts, None, False, max_sequence_length=TEXT_LENGTH, device=device)
+    if not embeddings.isfinite().all() or torch.equal(embeddings[0], embeddings[1]):
+        raise LoadError(
+            "the text encoder gives the same (or no finite) embedding for different prompts: its token embeddings "
+            "were not loaded. Update transformers, or check the files of the text encoder"
+        )
+
+
+def two_prompts(tokenizer: Any) -> tuple[str, str]:
+    """Return two prompts of equally many tokens that the tokenizer tells apart.
+
+    Raises:
+        LoadError: it tells none apart, as one without a vocabulary.
+    """
+    seen: dict[int, tuple[str, list[int]]] = {}
+    for word in WORDS:
+        ids = list(tokenizer(word, add_special_tokens=True)["input_ids"])
+        first, its_ids = seen.setdefault(len(ids), (word, ids))
+        if ids != its_ids:
+            return first, word
+    raise LoadError(
+        f"the tokenizer does not tell {', '.join(WORDS[:4])} apart: its vocabulary was not loaded. Check the files in "
+        "the folder tokenizer of the model"
+    )

@@ -1,0 +1,215 @@
+"""Compare the tensors that a model needs with those in its files, before anything is loaded.
+
+diffusers and transformers leave out tensors that they do not know, and draw missing ones at random or leave them
+unset; both only log it. A scale of 8-bit weights that is left out, say, changes every video without a word.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.loaders.single_file_model import _should_convert_state_dict_to_diffusers
+from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from wantui.models.parts import PartError, components, label, read_json, weight_files
+
+COMPARED_ROWS = 64
+"""Rows, evenly spaced, by which two tensors that must be one are compared."""
+IGNORED = {"UMT5EncoderModel": (r"^decoder\.", r"^lm_head\.")}
+"""Tensors of a whole encoder-decoder, by the class that loads the encoder alone; the encoder does not use them."""
+STATE_OF_KERNELS = re.compile(r"(^|\.)_extra_state$")
+"""Entries of NVIDIA's Transformer Engine. They hold scales where weights have 8 bits, and else nothing."""
+HINTS = (
+    (
+        re.compile(r"scale_weight|weight_scale|scale_input|input_scale|scaled_fp8|comfy_quant|weight_scale_inv"),
+        "these are scales of 8-bit weights, as ComfyUI stores them. Use files in bfloat16; model_settings.weights: "
+        "float8 makes 8 bits of them",
+    ),
+    (re.compile(r"lora_|\.alpha$|\.diff_b?$|_lora\."), "these are of a LoRA. Merge it into the weights first"),
+    (re.compile(r"absmax|quant_map|quant_state|\.SCB$|qweight|qzeros"), "these are of quantised weights"),
+)
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What is known of a tensor without its values."""
+
+    shape: tuple[int, ...]
+    is_float: bool
+
+
+def check_part(folder: Path, part: str) -> None:
+    """Refuse a part of a model folder whose files do not hold exactly the tensors that it is made of.
+
+    Args:
+        part: text_encoder, transformer, transformer_2 or vae.
+
+    Raises:
+        PartError: names a tensor that is missing, unknown, twice there, or of another shape or kind.
+    """
+    library, kind = components(folder)[part]
+    config = read_json(folder / part / "config.json")
+    if "quantization_config" in config:
+        raise PartError(f"its {label(part)} is stored quantised, which is not supported. Use files in bfloat16")
+    model = empty_model(folder, part)
+    found = read_tensors(weight_files(folder, part, library))
+    check_tensors(part, model, {name: info for name, (info, _) in found.items()}, IGNORED.get(kind, ()))
+    for alias, source in tied_names(model).items():
+        if alias in found and source in found and not _are_equal(found[alias][1], alias, found[source][1], source):
+            raise PartError(
+                f"its {label(part)} holds {alias} and {source}, which must be the same tensor, with other values"
+            )
+
+
+def check_tensors(part: str, model: nn.Module, found: Mapping[str, TensorInfo], ignored: Iterable[str] = ()) -> None:
+    """Refuse tensors that are not exactly those of a model.
+
+    Args:
+        model: on the meta device.
+        found: by name.
+        ignored: patterns of names that may be there beside the model's own.
+
+    Raises:
+        PartError: as `check_part`.
+    """
+    expected = {name: _info(tensor) for name, tensor in model.state_dict().items()}
+    tied = tied_names(model)
+    partners = {**tied, **{source: alias for alias, source in tied.items()}}
+    if missing := sorted(name for name in expected if name not in found and partners.get(name) not in found):
+        raise PartError(f"its {label(part)} has no {_names(missing)} in its files")
+    patterns = [*ignored, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
+    unknown = sorted(
+        name for name in found if name not in expected and not any(re.search(pattern, name) for pattern in patterns)
+    )
+    if unknown := [name for name in unknown if not (STATE_OF_KERNELS.search(name) and _is_empty(found[name]))]:
+        hint = next((f": {hint}" for pattern, hint in HINTS if any(map(pattern.search, unknown))), "")
+        raise PartError(f"its {label(part)} has {_names(unknown)} in its files, which the model would ignore{hint}")
+    for name, info in found.items():
+        wanted = expected.get(name, info)
+        if info.shape != wanted.shape:
+            raise PartError(
+                f"its {label(part)} has {name} of shape {_shape(info)} in its files, and needs {_shape(wanted)}"
+            )
+        if wanted.is_float and not info.is_float:
+            raise PartError(f"its {label(part)} has {name} in whole numbers in its files, whose scale is not known")
+
+
+def check_is_loaded(part: str, model: nn.Module) -> None:
+    """Refuse a loaded part of which a tensor was left without values.
+
+    Raises:
+        PartError: names the tensors.
+    """
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    if unset := sorted(name for name, tensor in tensors if tensor.is_meta):
+        raise PartError(f"its {label(part)} was loaded without {_names(unset)}")
+
+
+def check_gguf(folder: Path, path: Path) -> None:
+    """Refuse a GGUF file that does not hold exactly the tensors of a model's transformer.
+
+    Args:
+        folder: of the model, whose transformer's config says what is needed.
+
+    Raises:
+        PartError: as `check_part`.
+    """
+    from gguf import GGUFReader
+
+    model = empty_model(folder, "transformer")
+    stored = {
+        tensor.name: torch.empty([int(side) for side in reversed(tensor.shape)], device="meta")
+        for tensor in GGUFReader(path).tensors
+    }
+    # As diffusers does it: other names than its own are taken for those of Wan's own code.
+    if _should_convert_state_dict_to_diffusers(model.state_dict(), stored):
+        stored = convert_wan_transformer_to_diffusers(stored)
+    check_tensors("transformer", model, {name: _info(tensor) for name, tensor in stored.items()})
+
+
+def empty_model(folder: Path, part: str) -> nn.Module:
+    """Return a part of a model as its config describes it, on the meta device."""
+    library, name = components(folder)[part]
+    module: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
+    kind = getattr(module, name, None)
+    if kind is None:
+        raise PartError(f"its {label(part)} is a {library}.{name}, which is not known here")
+    with torch.device("meta"):
+        if library == "transformers":
+            model: nn.Module = kind(kind.config_class.from_pretrained(folder / part, local_files_only=True))
+        else:
+            model = kind.from_config(kind.load_config(folder / part, local_files_only=True))
+    return model
+
+
+def read_tensors(files: Iterable[Path]) -> dict[str, tuple[TensorInfo, Path]]:
+    """Return what tensors some weight files hold, from their headers, and in which file each one is.
+
+    Raises:
+        PartError: a file cannot be read, or a tensor is in two files.
+    """
+    found: dict[str, tuple[TensorInfo, Path]] = {}
+    for path in files:
+        try:
+            tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        except Exception as error:  # safetensors and torch raise errors of many kinds for broken files
+            raise PartError(f"{path} cannot be read: {error}") from None
+        for name, info in tensors.items():
+            if name in found:
+                raise PartError(f"{name} is in {found[name][1].name} and in {path.name}")
+            found[name] = (info, path)
+    return found
+
+
+def _read_safetensors(path: Path) -> dict[str, TensorInfo]:
+    found = {}
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 -- it is no dict
+            tensor = file.get_slice(name)
+            found[name] = TensorInfo(tuple(tensor.get_shape()), tensor.get_dtype().startswith(("F", "BF")))
+    return found
+
+
+def _read_pickle(path: Path) -> dict[str, TensorInfo]:
+    stored = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    return {name: _info(tensor) for name, tensor in stored.items() if isinstance(tensor, Tensor)}
+
+
+def tied_names(model: nn.Module) -> dict[str, str]:
+    """Return the tensors of a model that are another one of its tensors, by name."""
+    tied = getattr(model, "_tied_weights_keys", None)
+    return dict(tied) if isinstance(tied, dict) else {}
+
+
+def _are_equal(path: Path, name: str, other_path: Path, other_name: str) -> bool:
+    """Whether two tensors of one shape have the same values, by some of their rows."""
+    if path.suffix != ".safetensors" or other_path.suffix != ".safetensors":
+        return True  # torch's own files hold a shared tensor once
+    with safe_open(path, "pt") as file, safe_open(other_path, "pt") as other_file:
+        tensor, other = file.get_slice(name), other_file.get_slice(other_name)
+        count = tensor.get_shape()[0]
+        rows = range(0, count, max(1, count // COMPARED_ROWS))
+        return all(torch.equal(tensor[row], other[row]) for row in rows)
+
+
+def _info(tensor: Tensor) -> TensorInfo:
+    return TensorInfo(tuple(tensor.shape), tensor.is_floating_point())
+
+
+def _is_empty(info: TensorInfo) -> bool:
+    return 0 in info.shape
+
+
+def _shape(info: TensorInfo) -> str:
+    return "x".join(map(str, info.shape)) or "()"
+
+
+def _names(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

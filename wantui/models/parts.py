@@ -1,0 +1,160 @@
+"""The parts of a model's folder: which files each one is loaded from, and which of them are missing. No torch here."""
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+PART_NAMES = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
+"""Folders of a Wan pipeline."""
+INDEX = "model_index.json"
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
+"""Either of them holds a tokenizer's vocabulary."""
+DIFFUSERS_WEIGHTS = (
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin",
+)
+TRANSFORMERS_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Names of weight files in the order in which the library looks for them: the first that exists is loaded."""
+
+
+LABELS = {"text_encoder": "text encoder", "vae": "VAE"}
+"""What parts are called in messages, where that is not the name of their folder."""
+
+
+class PartError(Exception):
+    """A part of a model that is missing, incomplete or of another kind; the text names it."""
+
+
+def components(folder: Path) -> dict[str, tuple[str, str]]:
+    """Return library and class of each component of a pipeline folder, without those that its index leaves empty.
+
+    Raises:
+        PartError: the index is missing or is no JSON object.
+    """
+    index = read_json(folder / INDEX)
+    found = {}
+    for name, component in index.items():
+        if isinstance(component, list) and len(component) == 2 and all(isinstance(word, str) for word in component):
+            found[name] = (component[0], component[1])
+    return found
+
+
+def label(part: str) -> str:
+    """Return what a part is called in messages."""
+    return LABELS.get(part, part)
+
+
+def part_files(folder: Path) -> Iterator[Path]:
+    """Yield every file of a model's parts, relative to its folder: the index, and all that is below each part.
+
+    Symbolic links are followed, to files and to folders; a folder that contains itself is entered once.
+    """
+    if (folder / INDEX).is_file():
+        yield Path(INDEX)
+    try:
+        names = {*PART_NAMES, *components(folder)}
+    except PartError:
+        names = {*PART_NAMES}
+    for name in sorted(names):
+        if Path(name).name == name:  # an index from elsewhere must not lead out of the folder
+            yield from _files_below(folder, Path(name), ())
+
+
+def _files_below(folder: Path, relative: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    here = folder / relative
+    if not here.is_dir():
+        return
+    real = here.resolve()
+    if real in above:
+        return
+    for entry in sorted(here.iterdir()):
+        if entry.is_dir():
+            yield from _files_below(folder, relative / entry.name, (*above, real))
+        elif entry.is_file():
+            yield relative / entry.name
+
+
+def weight_files(folder: Path, part: str, library: str) -> list[Path]:
+    """Return the files from which a part's weights are loaded, shards of an index included.
+
+    Args:
+        library: "diffusers" or "transformers", which look for files in different order.
+
+    Raises:
+        PartError: there are none, or a shard is missing.
+    """
+    names = DIFFUSERS_WEIGHTS if library == "diffusers" else TRANSFORMERS_WEIGHTS
+    path = next((path for name in names if (path := folder / part / name).is_file()), None)
+    if path is None:
+        raise PartError(f"its {label(part)} has no weights: none of {', '.join(names)} is in {folder / part}")
+    if not path.name.endswith(".index.json"):
+        return [path]
+    shards = read_json(path).get("weight_map")
+    if not isinstance(shards, dict) or not shards or not all(isinstance(shard, str) for shard in shards.values()):
+        raise PartError(f"{path} names no weight files")
+    files = [path.with_name(name) for name in sorted(set(shards.values()))]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise PartError(f"its {label(part)} lacks {', '.join(missing)}, which {path.name} names")
+    return files
+
+
+def check_files(folder: Path, without: Collection[str] = ()) -> None:
+    """Refuse a model folder in which a file is missing that a pipeline is loaded from.
+
+    transformers makes an empty tokenizer where there are no files for one: every word is then unknown.
+
+    Args:
+        without: parts that are not needed.
+
+    Raises:
+        PartError: names what is missing.
+    """
+    found = components(folder)
+    for part in ("scheduler", "tokenizer", "text_encoder", "transformer", "vae"):
+        if part not in found:
+            raise PartError(f"its {INDEX} names no {label(part)}")
+    for part, (library, _) in found.items():
+        if part not in PART_NAMES or part in without:
+            continue
+        if part == "tokenizer":
+            check_tokenizer(folder)
+        elif part == "scheduler":
+            read_json(folder / part / "scheduler_config.json")
+        else:
+            read_json(folder / part / "config.json")
+            weight_files(folder, part, library)
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Refuse a model folder without a vocabulary for its tokenizer.
+
+    Raises:
+        PartError: says what is missing.
+    """
+    paths = [folder / "tokenizer" / name for name in TOKENIZER_FILES]
+    if not any(path.is_file() and path.stat().st_size for path in paths):
+        raise PartError(f"its tokenizer is missing: there is no {' or '.join(TOKENIZER_FILES)} in {paths[0].parent}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        PartError: the file is missing, cannot be read, or holds something else.
+    """
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PartError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise PartError(f"{path} cannot be read: {error}") from None
+    if not isinstance(read, dict):
+        raise PartError(f"{path} does not hold a JSON object")
+    return read
