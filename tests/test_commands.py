@@ -41,7 +41,7 @@ def test_a_template_can_come_from_a_file(wantui: Wantui) -> None:
 
 MISTAKES = {
     "unknown key": (["--set", "model_settings.stps=3"], "did you mean model_settings.steps?"),
-    "wrong type": (["--set", "model_settings.steps=many"], "model_settings.steps: input should be a valid integer"),
+    "wrong type": (["--set", "model_settings.steps=many"], "--set: model_settings.steps: should be a whole number"),
     "missing config": (["-c", "nowhere.yaml"], "no such file"),
     "broken yaml": (["-c", "broken.yaml"], "broken.yaml:3: not valid YAML"),
     "empty template": (["-t", " "], "the template is empty"),
@@ -58,7 +58,7 @@ MISTAKES = {
     "output not writable": (["--output-dir", "/proc/outputs"], "cannot be written"),
     "no such option": (["--colour", "red"], "No such option"),
     "seed": (["--seed", "x"], "is not a valid integer"),
-    "negative seed": (["--seed", "-1"], "model_settings.seed"),
+    "negative seed": (["--seed", "-1"], "wantui: --seed: model_settings.seed: input should be greater"),  # C7
     "resume nothing": (["--resume", "nowhere"], "is not a batch folder"),
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from wantui import __version__
 from wantui.config import Config, ConfigError, dump, load_config, parse_config, preset_directory, preset_names
 from wantui.config.settings import REFUSED_SAMPLERS, Section, Settings
 from wantui.errors import UserError
@@ -122,8 +123,6 @@ def test_samplers_that_give_wrong_videos_are_refused_with_the_reason(sampler: st
         "\tmodel_settings: x",
         "model_settings:\n  seed: 1\n seed: 2",
         "key: !!python/x 1",
-        "batch_name: 2026-02-30",
-        "videos_per_variation: !!int many",
         "model_settings: &a\n  seed: *a",
         "[" * 5000,
     ],
@@ -296,3 +295,195 @@ def test_a_config_is_named_after_its_file() -> None:
     Path("mine.yml").write_text(yaml.safe_dump({"videos_per_variation": 1}))
     config: Config = load_config("mine.yml")
     assert config.name == "mine"
+
+
+TEXTS = [
+    "worst quality #1, ugly",
+    "no",
+    "on",
+    "2024",
+    "042",
+    "1e3",
+    "1:30",
+    "2026-02-30",
+    "- ugly",
+    "a: b",
+    "[red, ugly",
+    "{x}",
+    "*star",
+    "&amp",
+    "!!int 3",
+    "'quoted'",
+    "null",
+    "@home",
+    "%d",
+    "ends with:",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_settings_take_text_as_it_is_written_by_set(text: str) -> None:
+    config = load_config("nano", [f"prompt_settings.negative_prompt={text}"])
+    assert config.settings.prompt_settings.negative_prompt == text  # A8
+
+
+@pytest.mark.parametrize("text", ["no", "2024", "042", "1e3", "1:30", "2026-02-30", "0x10", "1_000", "Yes", "=", "1.0"])
+def test_text_settings_take_unquoted_text_as_it_is_written_in_a_file(text: str) -> None:
+    config = parse_config(f"prompt_settings:\n  negative_prompt: {text}\nbatch_name: {text}\n", "my.yaml")
+    assert config.settings.prompt_settings.negative_prompt == text  # A9
+    assert config.settings.batch_name == text
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [("042", 42), ("42", 42), ('"42"', 42), ("+7", 7), ("1e3", 1000), ("25.0", 25), ("0", 0)]
+)
+def test_whole_numbers_are_decimal_in_files_and_by_set(written: str, value: int) -> None:
+    text = f"model_settings:\n  seed: {written}\n"
+    assert parse_config(text, "my.yaml").settings.model_settings.seed == value  # A9
+    if '"' not in written:
+        assert load_config("nano", [f"model_settings.seed={written}"]).settings.model_settings.seed == value
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["0o17", "0x10", "0b11", "1_000", "1:30", "1,000", "2.5", ".inf", "many", "１２", "yes", "true", "--3", "9" * 5000],
+)
+def test_numbers_that_are_not_decimal_are_refused_with_their_line(written: str) -> None:
+    error = the_error(f"model_settings:\n  seed: 1\n  steps: {written}\n")
+    assert error.startswith("my.yaml:3: model_settings.steps: should be a whole number")  # A9
+    assert "got " in error
+    assert len(error) < 600
+    by_set = the_error("", f"model_settings.steps={written}")
+    assert by_set.startswith("--set: model_settings.steps: should be a whole number")
+    assert the_error(f'model_settings:\n  steps: "{written}"\n').startswith("my.yaml:2: model_settings.steps: should")
+
+
+@pytest.mark.parametrize("written", [".nan", ".inf", "1e999", "1_0.5", "1:30.5", "0x1p3", "1e99999999", ""])
+def test_numbers_with_a_fraction_are_decimal_too(written: str) -> None:
+    assert "--set: model_settings.cfg_scale: should be a number" in the_error("", f"model_settings.cfg_scale={written}")
+    assert load_config("nano", ["model_settings.cfg_scale=6.50"]).settings.model_settings.cfg_scale == 6.5  # A9
+
+
+def test_flags_take_yes_and_no_and_refuse_other_words() -> None:
+    for word, value in (("yes", True), ("off", False), ("True", True), ("0", False)):
+        assert parse_config(f"use_timestamp: {word}\n", "my.yaml").settings.use_timestamp is value
+        assert load_config("nano", [f"use_timestamp={word}"]).settings.use_timestamp is value
+    assert the_error("use_timestamp: maybe\n") == "my.yaml:1: use_timestamp: should be yes or no, got 'maybe'"
+
+
+def test_an_empty_value_leaves_a_setting_empty_where_it_may_be() -> None:
+    overrides = ["model_settings.revision=", "batch_name=null", "video_settings.frames=", "model_settings.flow_shift="]
+    settings = load_config("nano", overrides).settings
+    assert settings.model_settings.revision is settings.batch_name is settings.video_settings.frames is None
+    assert load_config("nano", ["prompt_settings.negative_prompt="]).settings.prompt_settings.negative_prompt == ""
+
+
+def test_set_refuses_a_section_as_a_whole() -> None:
+    assert "model_settings: is a section; write model_settings.key=value" in the_error("", "model_settings={seed: 1}")
+
+
+BOMBS = {
+    "aliases of lists": "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    + "model_settings:\n  steps: *i\n",
+    "aliases of mappings": "a: &a {p: 1, q: 2}\n"
+    + "".join(f"{b}: &{b} {{p: *{a}, q: *{a}}}\n" for a, b in zip("abcdefghijklmno", "bcdefghijklmnop", strict=True)),
+    "merged mappings": "a: &a {p: 1}\n"
+    + "".join(f"{b}: &{b} {{<<: [{','.join([f'*{a}'] * 9)}]}}\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)),
+    "itself": "model_settings: &a\n  seed: *a\n",
+    "deep lists": "[" * 400_000,
+    "deep mappings": "{a: " * 200_000,
+    "deep blocks": "- " * 400_000,
+    "many keys": "".join(f"key{n}: 1\n" for n in range(100_000)),
+    "many unknown keys": "".join(f"key{n}: 1\n" for n in range(4_000)),
+    "one key many times": "seed: 1\n" * 4_000,
+    "a long key": "x" * 900_000 + ": 1\n",
+    "a long value": "model_settings:\n  sampler: " + "x" * 900_000,
+    "a long number": "model_settings:\n  seed: " + "9" * 900_000,
+    "a long hexadecimal": "model_settings:\n  seed: 0x" + "f" * 900_000,
+    "sexagesimal": "model_settings:\n  seed: 1" + ":1" * 20_000,
+    "sexagesimal with a fraction": "model_settings:\n  cfg_scale: 1" + ":1" * 20_000 + ":1.5",
+    "an empty integer": "model_settings:\n  steps: !!int ''\n",
+    "an empty number": "model_settings:\n  cfg_scale: !!float ''\n",
+    "a wrong flag": "use_timestamp: !!bool ''\n",
+    "a wrong time": "batch_name: !!timestamp x\nseed: 1",
+    "a set": "model_settings: !!set {a, b}\n",
+    "pairs": "model_settings:\n  seed: !!pairs [a: 1]\n",
+    "binary": "batch_name: !!binary x\n",
+    "code": "batch_name: !!python/object/apply:os.system [true]\n",
+    "an empty key": "? \n: 1\n",
+    "a list as key": "? [a, b]\n: 1\n",
+    "a mapping as key": "{? {a: 1} : 1}\n",
+    "merged with text": "model_settings:\n  <<: x\n",
+    "two documents": "a: 1\n---\nb: 2\n",
+    "lone surrogate": "batch_name: \udce9\nseed: 1",
+    "control characters": "batch_name: \x00\x1b\n",
+    "too large": "#" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_hostile_config_is_refused_in_short_and_at_once(name: str) -> None:
+    error = the_error(BOMBS[name])
+    assert "my.yaml" in error  # R6
+    assert len(error) < 60_000
+    assert max(map(len, error.splitlines())) < 1_000
+
+
+@pytest.mark.parametrize("text", ["!!int ''", "1:1:1", "0x" + "f" * 20_000, "&a [*a]", "[" * 10_000, "\x00", "\udce9"])
+def test_hostile_values_by_set_are_refused_in_a_sentence(text: str) -> None:
+    for key in ("model_settings.steps", "model_settings.cfg_scale", "use_timestamp", "model_settings.sampler", text):
+        error = the_error("", f"{key}={text}")
+        assert error.startswith("--set: ")
+        assert len(error) < 1_000  # R6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "attention_bending_variations: [{name: a, enabled: true}]\n",
+        "attention_bending_variations: []\n",
+        "attention_bending_settings: [rotate]\n",
+        "cfg_schedule_settings: true\n",
+        "cfg_schedule_settings: {schedule: {0: 6.0}}\n",
+        "prompt_schedule_settings: {enabled: maybe}\n",
+        'prompt_schedule_settings: {enabled: "false"}\n',
+        "attention_bending_settings: text\n",
+        "prompt_settings: {enable_weighting: 1}\n",
+        'prompt_settings: {enable_weighting: "no, thanks"}\n',
+    ],
+)
+def test_what_is_asked_for_in_another_form_is_refused_too(text: str) -> None:
+    refusals = parse_config(text, "older.yaml").refusals
+    assert [problem.line for problem in refusals] == [1]  # R7
+    assert refusals[0].key.split(".")[0] == text.split(":")[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "attention_bending_settings:\n",
+        "attention_bending_settings: {}\n",
+        "cfg_schedule_settings: {enabled: no, schedule: {0: 6.0}}\n",
+        "prompt_settings: {enable_weighting: false}\n",
+    ],
+)
+def test_what_is_switched_off_is_not_refused(text: str) -> None:
+    assert parse_config(text, "older.yaml").refusals == ()
+
+
+def test_set_can_ask_for_what_is_refused() -> None:
+    config = parse_config("", "my.yaml", ["attention_bending_settings.enabled=true"])
+    assert [str(problem) for problem in config.refusals] == [
+        "--set: attention_bending_settings.enabled: this version has no attention bending"
+    ]
+
+
+def test_merged_mappings_count_as_if_they_were_written_out() -> None:
+    text = "model_settings: &base\n  seed: 7\n  steps: 3\nvideo_settings:\n  <<: {fps: 8, width: 64}\n  width: 32\n"
+    settings = parse_config(text, "my.yaml").settings
+    assert (settings.video_settings.fps, settings.video_settings.width) == (8, 32)
+
+
+def test_an_unknown_key_names_this_version() -> None:
+    assert f"wantui {__version__} has " in the_error("model_settings:\n  xylophone: 1\n")  # C3

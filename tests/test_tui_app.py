@@ -171,7 +171,7 @@ def test_an_engine_of_another_version_is_no_hindrance() -> None:
         ("keys: {queue.cancle: x}", "did you mean queue.cancel"),
         ("gpu_panel: huge", "gpu_panel"),
         ("theme: [", "not valid YAML"),
-        ("- a", "valid dictionary"),
+        ("- a", "not a mapping"),
         ("output_dirs: ['~nobody-here/x']", "~nobody-here/x"),
     ],
 )

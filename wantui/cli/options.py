@@ -97,20 +97,14 @@ def outline(config: str | None, template: str, overrides: tuple[str, ...], **opt
 
 
 def _config(config: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> "Config":
-    from wantui.config import load_config
+    from wantui.config import Option, load_config
 
-    given = [
-        f"{setting}={_as_yaml(options[name])}"
+    given = {
+        setting: Option(f"--{name.replace('_', '-')}", options[name])
         for name, setting in SETTINGS_OF_OPTIONS.items()
         if options.get(name) is not None
-    ]
-    return load_config(config or DEFAULT_CONFIG, [*given, *overrides])
-
-
-def _as_yaml(value: Any) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False)
+    }
+    return load_config(config or DEFAULT_CONFIG, overrides, given)
 
 
 def show_warnings(warnings: tuple[str, ...]) -> None:

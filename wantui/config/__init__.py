@@ -1,6 +1,7 @@
 """Settings: pydantic models, YAML in and out, presets, the older system's keys. No torch here."""
 
-from wantui.config.load import Config, as_dict, dump, load_config, parse_config
+from wantui.config.document import text_of_yaml
+from wantui.config.load import Config, Option, as_dict, dump, load_config, parse_config
 from wantui.config.presets import find_config, preset_directory, preset_names
 from wantui.config.problems import ConfigError, Problem
 from wantui.config.settings import REFUSED_SAMPLERS, Settings
@@ -9,6 +10,7 @@ __all__ = [
     "REFUSED_SAMPLERS",
     "Config",
     "ConfigError",
+    "Option",
     "Problem",
     "Settings",
     "as_dict",
@@ -18,4 +20,5 @@ __all__ = [
     "parse_config",
     "preset_directory",
     "preset_names",
+    "text_of_yaml",
 ]

@@ -1,13 +1,16 @@
 """Every setting as a form shows it: its name, what it means, and what it may be. Made from the models themselves."""
 
 from dataclasses import dataclass
+from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
-from wantui.config.load import Config
 from wantui.config.settings import Section, Settings
+
+if TYPE_CHECKING:
+    from wantui.config.load import Config
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class FormField:
     """What is valid, in words."""
     optional: bool
     """May be left empty."""
+    is_whole: bool = False
+    """A number without a fraction."""
 
     @property
     def section(self) -> str:
@@ -34,19 +39,30 @@ class FormField:
         return self.key.rpartition(".")[2]
 
 
-def form_fields() -> list[FormField]:
-    """All settings, in the order of the file."""
-    found = []
+@cache
+def form_fields() -> tuple[FormField, ...]:
+    """Return all settings, in the order of the file."""
+    found: list[FormField] = []
     for name, field in Settings.model_fields.items():
         model = field.annotation
         if isinstance(model, type) and issubclass(model, Section):
             found += [_field(f"{name}.{key}", info) for key, info in model.model_fields.items()]
         else:
             found.append(_field(name, field))
-    return found
+    return tuple(found)
 
 
-def value_of(config: Config, key: str) -> Any:
+def field_of(key: str) -> FormField | None:
+    """Return a setting by its dotted key; None where there is none of that name."""
+    return _by_key().get(key)
+
+
+@cache
+def _by_key() -> dict[str, FormField]:
+    return {field.key: field for field in form_fields()}
+
+
+def value_of(config: "Config", key: str) -> Any:
     """The value of a setting by its dotted key."""
     value: Any = config.settings
     for part in key.split("."):
@@ -69,7 +85,8 @@ def _field(key: str, info: Any) -> FormField:
         "choice" if choices else "flag" if annotation is bool else "number" if annotation in (int, float) else "text"
     )
     valid = ", ".join(choices) if choices else "yes or no" if kind == "flag" else _range(annotation, metadata)
-    return FormField(key, info.description or "", kind, choices, valid + (", or empty" if optional else ""), optional)
+    valid += ", or empty" if optional else ""
+    return FormField(key, info.description or "", kind, choices, valid, optional, annotation is int)
 
 
 def _range(annotation: Any, metadata: list[Any]) -> str:

@@ -1,7 +1,9 @@
-"""Read config files, the older system's among them, with errors that name line, key and the nearest valid key."""
+"""Load config files, the older system's among them, with errors that name line, key and the nearest valid key."""
 
 import difflib
-from collections.abc import Sequence
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from wantui import __version__
+from wantui.config.document import Key, Scalar, plain, read_document, read_text
+from wantui.config.fields import field_of
 from wantui.config.presets import find_config
-from wantui.config.problems import ConfigError, Problem
+from wantui.config.problems import MAX_PROBLEMS, MAX_TEXT, ConfigError, Problem, at_most, shorten
 from wantui.config.settings import Section, Settings
+from wantui.config.values import value_from_text
 from wantui.formatting import UNPRINTABLE, printable
 
 UNSUPPORTED_SECTIONS = {
@@ -21,11 +27,21 @@ UNSUPPORTED_SECTIONS = {
     "attention_bending_variations": "sweeps of attention bending",
 }
 IGNORED_SECTIONS = {"output_settings": "nothing ever read this section"}
-NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
-"""What PyYAML raises for values of a tagged or date-like form that hold something else, and for endless nesting."""
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""In C where PyYAML was built with it, as its wheels are: eight configs are summarised while a screen is drawn."""
-Key = tuple[str, ...]
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Bytes of the command line that are not UTF-8, as Python hands them over."""
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = MAX_TEXT
+MAX_KEY = 80
+"""Longest key that a message repeats, in characters."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting that an option of its own gives on the command line."""
+
+    name: str
+    """The option, `--seed`."""
+    value: Any
 
 
 @dataclass(frozen=True)
@@ -43,141 +59,177 @@ class Config:
         return Path(self.source).stem
 
 
-def load_config(name: Path | str, overrides: Sequence[str] = ()) -> Config:
-    """Load a config by path or preset name, and apply overrides of the form section.key=value.
+def load_config(name: Path | str, overrides: Sequence[str] = (), options: Mapping[str, Option] | None = None) -> Config:
+    """Load a config by path or preset name, and apply what the command line changes.
+
+    Args:
+        overrides: changes of the form section.key=value, whose text `values.value_from_text` reads.
+        options: settings by their dotted key that have an option of their own; `overrides` win over them.
 
     Raises:
         ConfigError: no such file, YAML that does not parse, unknown keys, wrong values; all of them at once.
     """
     path = find_config(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem(path, None, "", f"cannot be read: {error}")]) from None
-    return parse_config(text, path, overrides)
+    return parse_config(read_text(path), path, overrides, options)
 
 
-def parse_config(text: str, source: Path | str, overrides: Sequence[str] = ()) -> Config:
-    """The config of a YAML text; see `load_config`."""
+def parse_config(
+    text: str, source: Path | str, overrides: Sequence[str] = (), options: Mapping[str, Option] | None = None
+) -> Config:
+    """Return the config of a YAML text; see `load_config`."""
     reader = _Reader(source)
     values = reader.read(text)
+    for key, option in (options or {}).items():
+        reader.set(values, tuple(key.split(".")), option.value, option.name)
     for override in overrides:
         reader.override(values, override)
     reader.drop_dead_keys(values)
-    if reader.problems:
-        raise ConfigError(reader.problems)
+    values = reader.typed(values)
+    problems, hidden = list(reader.problems), 0
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise ConfigError([reader.explain(details) for details in error.errors()]) from None
-    return Config(settings, source, tuple(reader.warnings), tuple(reader.refusals))
+        errors = error.errors(include_url=False)
+        problems += [reader.explain(details) for details in errors[:MAX_PROBLEMS]]
+        hidden = max(len(errors) - MAX_PROBLEMS, 0)
+    if problems:
+        raise ConfigError(at_most(problems, source, hidden))
+    return Config(settings, source, tuple(at_most(reader.warnings, source)), tuple(at_most(reader.refusals, source)))
 
 
 class _Reader:
-    """Turns a YAML text into plain values while it remembers the line of every key."""
+    """Turns a YAML text into values for the settings while it remembers where each key comes from."""
 
     def __init__(self, source: Path | str) -> None:
         self.source = source
         self.lines: dict[Key, int] = {}
-        self.overridden: set[Key] = set()
+        self.origins: dict[Key, str] = {}
+        """The option of the command line that gave a key."""
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self.refusals: list[Problem] = []
 
     def problem(self, key: Key, message: str) -> Problem:
-        if key in self.overridden:
-            return Problem("--set", None, ".".join(key), message)
+        dotted = ".".join(shorten(part, MAX_KEY) for part in key)
+        if key in self.origins:
+            return Problem(self.origins[key], None, dotted, message)
         line = next((self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), None)
-        return Problem(self.source, line, ".".join(key), message)
-
-    def refuse(self, key: Key, message: str) -> None:
-        self.refusals.append(self.problem(key, message))
+        return Problem(self.source, line, dotted, message)
 
     def read(self, text: str) -> dict[str, Any]:
-        try:
-            node = yaml.compose(text, Loader=LOADER)
-        except (yaml.YAMLError, RecursionError) as error:
-            mark = getattr(error, "problem_mark", None)
-            reason = getattr(error, "problem", None) or str(error)
-            line = mark.line + 1 if mark else None
-            raise ConfigError([Problem(self.source, line, "", f"not valid YAML: {reason}")]) from None
-        if node is None:
-            return {}
-        if not isinstance(node, yaml.MappingNode):
-            raise ConfigError(
-                [Problem(self.source, 1, "", "a config is a mapping of sections, such as model_settings:")]
-            )
-        try:
-            self.note_lines(node, ())
-            values: dict[str, Any] = yaml.constructor.SafeConstructor().construct_document(node)
-        except NOT_YAML as error:
-            raise ConfigError([Problem(self.source, None, "", f"not valid YAML: {error}")]) from None
-        return {
-            name: {} if content is None and _section_model(str(name)) else content for name, content in values.items()
-        }
-
-    def note_lines(self, node: yaml.MappingNode, above: Key) -> None:
-        for key_node, value_node in node.value:
-            key = (*above, str(key_node.value))
-            line = key_node.start_mark.line + 1
-            if key in self.lines:
-                message = f"written twice; the one in line {line} counts"
-                self.warnings.append(self.problem(key, message))
-            self.lines[key] = line
-            if isinstance(value_node, yaml.MappingNode):
-                self.note_lines(value_node, key)
+        document = read_document(text, self.source)
+        self.lines = document.lines
+        for key, line in document.repeated:
+            self.warnings.append(self.problem(key, f"written twice; the one in line {line} counts"))
+        return document.values
 
     def override(self, values: dict[str, Any], override: str) -> None:
+        """Apply section.key=value."""
         dotted, equals, written = override.partition("=")
         key = tuple(dotted.strip().split("."))
         if not equals or not all(key):
-            problem = Problem("--set", None, override, "write it as section.key=value")
-            raise ConfigError([problem])
-        try:
-            value = yaml.safe_load(written)
-        except NOT_YAML:
-            value = written
+            raise ConfigError([Problem("--set", None, shorten(override, MAX_KEY), "write it as section.key=value")])
+        if len(key) == 1 and _section_model(key[0]):
+            raise ConfigError([Problem("--set", None, key[0], f"is a section; write {key[0]}.key=value")])
+        self.set(values, key, Scalar(written, quoted=False), "--set")
+
+    def set(self, values: dict[str, Any], key: Key, value: Any, origin: str) -> None:
+        """Set a value that the command line gives."""
+        written = (*key, value.text if isinstance(value, Scalar) else str(value))
+        if any(SURROGATE.search(text) for text in written):
+            raise ConfigError([Problem(origin, None, "", "holds text that is not UTF-8")])
         *sections, last = key
         for section in sections:
-            values = values.setdefault(section, {})
-            if not isinstance(values, dict):
-                raise ConfigError([Problem("--set", None, dotted, f"{section} is not a section")])
+            inner = values.get(section)
+            if inner is None or (isinstance(inner, Scalar) and inner.is_null):
+                inner = values[section] = {}
+            if not isinstance(inner, dict):
+                message = f"{shorten(section, MAX_KEY)} is not a section"
+                raise ConfigError([Problem(origin, None, ".".join(shorten(part, MAX_KEY) for part in key), message)])
+            values = inner
         values[last] = value
-        self.overridden.update(key[:n] for n in range(1, len(key) + 1) if key[:n] not in self.lines or n == len(key))
+        given = (key[:n] for n in range(1, len(key) + 1) if key[:n] not in self.lines or n == len(key))
+        self.origins.update(dict.fromkeys(given, origin))
+
+    def typed(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values by the declared types of the settings; text that is none of its type is a problem."""
+        found: dict[str, Any] = {}
+        for name, content in values.items():
+            if _section_model(name) and isinstance(content, dict):
+                found[name] = {}
+                for word, value in content.items():
+                    self._type(found[name], word, (name, word), value)
+            elif _section_model(name) and isinstance(content, Scalar) and content.is_null:
+                found[name] = {}
+            else:
+                self._type(found, name, (name,), content)
+        return found
+
+    def _type(self, target: dict[str, Any], word: str, key: Key, value: Any) -> None:
+        field = field_of(".".join(key))
+        if field is None or not isinstance(value, Scalar):
+            target[word] = plain(value)
+        elif value.is_null and key not in self.origins:
+            target[word] = None
+        elif value.quoted and field.kind == "text":
+            target[word] = value.text
+        else:
+            try:
+                target[word] = value_from_text(field, value.text)
+            except ValueError as error:
+                self.problems.append(self.problem(key, str(error)))
 
     def drop_dead_keys(self, values: dict[str, Any]) -> None:
         """Take out what the older system wrote and what changes nothing, with a warning for each."""
         for name, content in list(values.items()):
-            key = (str(name),)
+            key = (name,)
             if name in UNSUPPORTED_SECTIONS:
-                if isinstance(values.pop(name), dict) and content.get("enabled"):
-                    self.refuse((*key, "enabled"), f"{UNSUPPORTED_SECTIONS[name]} are not part of this version")
+                self._drop_unsupported(name, plain(values.pop(name)))
             elif name in IGNORED_SECTIONS:
                 del values[name]
                 self.warnings.append(self.problem(key, f"ignored: {IGNORED_SECTIONS[name]}"))
-            elif "memory_settings" in str(name) and name != "memory_settings":
+            elif "memory_settings" in name and name != "memory_settings":
                 del values[name]
                 self.warnings.append(self.problem(key, "ignored: a misspelt memory_settings"))
-            elif isinstance(content, dict) and (section := _section_model(str(name))):
-                dead = section.DEAD
-                for word in [word for word in content if word in dead]:
-                    self.warnings.append(self.problem((*key, word), f"has no effect: {dead[word]}"))
+            elif isinstance(content, dict) and (section := _section_model(name)):
+                for word in [word for word in content if word in section.DEAD]:
+                    self.warnings.append(self.problem((*key, word), f"has no effect: {section.DEAD[word]}"))
                     del content[word]
-                if name == "prompt_settings" and content.get("embedding_method") == "norm_preserving":
-                    del content["embedding_method"]
-                    said = "norm_preserving never changed anything; weights are applied by attention instead"
-                    self.warnings.append(self.problem((*key, "embedding_method"), said))
-                if name == "prompt_settings" and content.pop("enable_weighting", False):
-                    self.refuse((*key, "enable_weighting"), "automatic weighting is not done; write (word:1.5)")
+                if name == "prompt_settings":
+                    self._drop_weighting(content)
+
+    def _drop_unsupported(self, name: str, content: Any) -> None:
+        """Refuse a section that asks for what this version cannot do; one that is switched off asks for nothing."""
+        if content is None or content == {} or (isinstance(content, dict) and _is_false(content.get("enabled", ""))):
+            return
+        key: Key = (name, "enabled") if isinstance(content, dict) and "enabled" in content else (name,)
+        message = f"this version has no {UNSUPPORTED_SECTIONS[name]}"
+        if key == (name,) and isinstance(content, dict):
+            message += "; `enabled: false` switches them off"
+        self.refusals.append(self.problem(key, message))
+
+    def _drop_weighting(self, content: dict[str, Any]) -> None:
+        if plain(content.get("embedding_method")) == "norm_preserving":
+            del content["embedding_method"]
+            said = "norm_preserving never changed anything; weights are applied by attention instead"
+            self.warnings.append(self.problem(("prompt_settings", "embedding_method"), said))
+        if not _is_false(plain(content.pop("enable_weighting", False))):
+            key = ("prompt_settings", "enable_weighting")
+            self.refusals.append(self.problem(key, "automatic weighting is not done; write (word:1.5)"))
 
     def explain(self, details: Any) -> Problem:
-        """A validation error of pydantic in words, with the nearest valid key for an unknown one."""
+        """Return a validation error of pydantic in words, with the nearest valid key for an unknown one."""
         key = tuple(str(part) for part in details["loc"] if part != "function-before")
         if details["type"] == "extra_forbidden":
             return self.problem(key, f"unknown key{nearest(key)}")
         if details["type"] == "value_error":
-            return self.problem(key, str(details["ctx"]["error"]))
-        return self.problem(key, f"{details['msg'][0].lower()}{details['msg'][1:]}, got {details['input']!r}")
+            return self.problem(key, shorten(str(details["ctx"]["error"])))
+        message = f"{details['msg'][0].lower()}{details['msg'][1:]}, got {_REPR.repr(details['input'])}"
+        return self.problem(key, message)
+
+
+def _is_false(value: Any) -> bool:
+    return value is None or value is False or value in ("0", "0.0")
 
 
 def _section_model(name: str) -> type[Section] | None:
@@ -199,6 +251,7 @@ def valid_keys() -> list[Key]:
 
 def nearest(key: Key) -> str:
     """A hint at the key that was probably meant, or an empty string."""
+    key = tuple(part[:MAX_KEY] for part in key)  # what is compared by parts of words takes long where it is long
     keys = valid_keys()
     same_word = [valid for valid in keys if valid[-1] == key[-1]]
     here = {valid[-1]: valid for valid in keys if valid[:-1] == key[:-1]}
@@ -210,7 +263,7 @@ def nearest(key: Key) -> str:
         same_word = [candidates[word] for word in close]
     if same_word:
         return f"; did you mean {'.'.join(same_word[0])}?"
-    return f"; valid here: {', '.join(here)}" if here else ""
+    return f"; wantui {__version__} has {', '.join(here)} here" if here else f"; wantui {__version__} has none here"
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:

@@ -1,9 +1,23 @@
-"""What can be wrong with a config file, said so that it can be mended: file, line, key, reason, nearest valid key."""
+"""What can be wrong with a config: file, line, key, reason, and the nearest valid key."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
+
+MAX_TEXT = 300
+"""Longest stretch of foreign text in a message, in characters."""
+MAX_PROBLEMS = 50
+"""Most faults, and most warnings, that one config reports."""
+
+
+def shorten(text: str, length: int = MAX_TEXT) -> str:
+    """Return text of at most `length` characters, with its middle left out where it is longer."""
+    if len(text) <= length:
+        return text
+    half = (length - 5) // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 @dataclass(frozen=True)
@@ -18,6 +32,17 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.source}:{self.line}" if self.line else str(self.source)
         return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+
+
+def at_most(problems: Sequence[Problem], source: Path | str, hidden: int = 0) -> list[Problem]:
+    """Return the first MAX_PROBLEMS problems, and a last one that says how many there are more.
+
+    Args:
+        hidden: problems that were found beside those.
+    """
+    more = max(len(problems) - MAX_PROBLEMS, 0) + hidden
+    said = [Problem(source, None, "", f"and {more:,} more")] if more else []
+    return [*problems[:MAX_PROBLEMS], *said]
 
 
 class ConfigError(UserError):

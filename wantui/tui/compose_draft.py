@@ -38,7 +38,10 @@ def find_sources() -> list[Source]:
         except OSError:
             continue
         for path in paths:
-            real = path.resolve()
+            try:
+                real = path.resolve()
+            except (OSError, RuntimeError):  # a circle of links
+                real = path.absolute()
             preset = is_preset or real.parent == preset_directory().resolve()
             if real not in found:
                 found[real] = summarise(path.stem if preset else str(path), real)
@@ -46,7 +49,7 @@ def find_sources() -> list[Source]:
 
 
 def summarise(name: str, path: Path) -> Source:
-    """A config in one line."""
+    """Return a config in one line; what cannot be used is listed with its fault, and hides no other."""
     try:
         settings = load_config(path).settings
     except UserError as error:

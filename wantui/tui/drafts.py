@@ -1,12 +1,16 @@
 """What a user has typed and not sent yet, and the templates of before: kept in the state directory, on every change."""
 
+import json
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from wantui.config import text_of_yaml
 from wantui.storage.atomic import whole_file
 
 NAME = "tui.json"
+DRAFTS_FORMAT = 2
+"""Format of tui.json: in the first one, which had no number, changes were YAML."""
 HISTORY = 200
 LARGEST_TEMPLATE_KEPT = 100_000
 
@@ -16,13 +20,14 @@ class Drafts(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+    format: int = DRAFTS_FORMAT
     welcomed: bool = False
     config: str = "nano"
     """Name of a preset, or path of a file."""
     text: str | None = None
     """YAML that takes the place of the config's, where it was edited as text."""
     changes: dict[str, str] = {}
-    """Settings that were changed in the form: section.key to a value as YAML."""
+    """Settings that were changed in the form: section.key to its value as text."""
     template: str = ""
     history: list[str] = []
     """Templates that were queued, the latest first."""
@@ -38,10 +43,13 @@ def load_drafts(directory: Path) -> Drafts:
     """Read what was kept; what cannot be read is put aside, and nothing is lost of it."""
     path = directory / NAME
     try:
-        return Drafts.model_validate_json(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and "format" not in values:
+            values["changes"] = {key: text_of_yaml(value) for key, value in values.get("changes", {}).items()}
+        return Drafts.model_validate(values)
     except FileNotFoundError:
         return Drafts()
-    except (OSError, ValueError, ValidationError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         path.replace(path.with_suffix(".damaged.json"))
         return Drafts()
 

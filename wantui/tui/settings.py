@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from wantui.config.document import plain, read_document, read_text
 from wantui.errors import UserError
 from wantui.paths import user_path
 from wantui.tui.actions import all_actions
@@ -51,16 +51,10 @@ def load_settings() -> TuiSettings:
         UserError: names file, key and the nearest valid key.
     """
     path = settings_path()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return TuiSettings()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
     try:
-        settings = TuiSettings.model_validate(yaml.safe_load(text) or {})
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+        settings = TuiSettings.model_validate(plain(read_document(read_text(path), path).values))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import yaml
 from rich.style import Style
 from rich.text import Text
 from textual import on
@@ -41,7 +40,7 @@ class SettingsForm(Vertical):
 
         key: str
         value: str
-        """As YAML."""
+        """Text, as it was typed."""
         final: bool
         """Enter was pressed; otherwise it is still being typed."""
 
@@ -164,14 +163,14 @@ class SettingsForm(Vertical):
     def _typing(self, event: Input.Changed) -> None:
         field = self._current()
         if self.is_editing and field is not None:
-            self.post_message(self.Changed(field.key, as_yaml(field, event.value), final=False))
+            self.post_message(self.Changed(field.key, event.value, final=False))
 
     @on(Input.Submitted, "#value")
     def _submitted(self, event: Input.Submitted) -> None:
         event.stop()
         field = self._current()
         if field is not None:
-            self.post_message(self.Changed(field.key, as_yaml(field, event.value), final=True))
+            self.post_message(self.Changed(field.key, event.value, final=True))
 
     def leave(self) -> None:
         """Give up what is being typed."""
@@ -185,15 +184,6 @@ class SettingsForm(Vertical):
         self._explain()
         if had_focus:
             self.screen.set_focus(self.rows)
-
-
-def as_yaml(field: FormField, typed: str) -> str:
-    """What was typed as the YAML of a value: text stays text, whatever it looks like, and nothing is null."""
-    if field.optional and not typed.strip():
-        return "null"
-    if field.kind == "text":
-        return yaml.safe_dump(typed, allow_unicode=True, width=10**9, default_style='"').strip()
-    return typed.strip() or '""'
 
 
 def _plain(value: object) -> str:

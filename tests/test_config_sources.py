@@ -1,0 +1,103 @@
+"""The configs that Compose lists and edits: what one file holds never hides the others, and drafts of before load."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from screens import application, run
+from test_config import BOMBS
+from textual.widgets import TextArea
+
+from wantui.config import preset_names
+from wantui.errors import UserError
+from wantui.queue.place import state_place
+from wantui.tui.compose_draft import config_of, find_sources
+from wantui.tui.drafts import NAME, load_drafts
+from wantui.tui.screens.yaml_editor import YamlEditor
+from wantui.tui.settings import LOCATION, load_settings
+
+
+def test_a_bad_config_is_listed_with_its_fault_and_hides_no_other() -> None:
+    Path("configs").mkdir()
+    for number, text in enumerate(BOMBS.values()):
+        Path(f"configs/bad{number:02d}.yaml").write_bytes(text.encode(errors="surrogateescape"))
+    Path("configs/fine.yaml").write_text("model_settings:\n  model_id: nano\n")
+    Path("configs/locked.yaml").write_text("")
+    Path("configs/locked.yaml").chmod(0)
+    Path("configs/folder.yaml").mkdir()
+    Path("configs/circle.yaml").symlink_to("circle.yaml")
+    Path("configs/dangling.yaml").symlink_to("nothing.yaml")
+    Path("configs/\x1b[2J.yaml").write_text("")
+    os.mkfifo("configs/pipe.yaml")
+    sources = {Path(source.name).stem: source for source in find_sources()}
+    assert set(preset_names()) <= set(sources)  # R6
+    assert sources["fine"].is_valid
+    bad = [source for source in sources.values() if not source.is_valid]
+    assert len(bad) >= len(BOMBS) + 5
+    assert all(source.summary and len(source.summary) < 1000 for source in bad)
+
+
+@pytest.mark.parametrize("name", ["aliases of lists", "an empty integer", "deep lists", "lone surrogate", "a long key"])
+def test_hostile_text_in_the_yaml_editor_is_a_fault_below_it(name: str) -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("y")
+            editor = await it.until(lambda: isinstance(it.app.screen, YamlEditor) and it.app.screen)
+            editor.query_one(TextArea).text = BOMBS[name][:100_000]
+            await it.pilot.pause()
+            assert editor.fault()  # R6
+            assert it.app.screen is editor
+
+    run(test)
+
+
+def test_changes_of_a_first_draft_are_read_as_the_yaml_that_they_were() -> None:
+    changes = {
+        "prompt_settings.negative_prompt": '"no \\"quotes\\" # here"',
+        "model_settings.revision": "null",
+        "model_settings.steps": "33",
+        "latent_analysis_settings.store_latents": "true",
+    }
+    path = state_place().directory / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"welcomed": True, "config": "nano", "changes": changes, "template": "a"}))
+    drafts = load_drafts(path.parent)
+    settings = config_of(drafts).settings
+    assert settings.prompt_settings.negative_prompt == 'no "quotes" # here'  # A8
+    assert settings.model_settings.revision is None
+    assert settings.model_settings.steps == 33
+    assert settings.latent_analysis_settings.store_latents
+    again = json.loads(drafts.model_dump_json())
+    path.write_text(json.dumps(again))
+    assert load_drafts(path.parent) == drafts
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"changes": [1]}', "[1]", "null", '{"changes": {"a": 1}}', "\x00"])
+def test_damaged_drafts_are_put_aside(text: str) -> None:
+    path = state_place().directory / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    assert load_drafts(path.parent).template == ""
+    assert path.with_suffix(".damaged.json").read_text() == text
+
+
+@pytest.mark.parametrize("name", ["aliases of lists", "an empty integer", "deep lists", "binary", "too large"])
+def test_a_hostile_settings_file_of_the_application_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "tui.yaml"
+    path.write_text(BOMBS[name])
+    monkeypatch.setenv(LOCATION, str(path))
+    with pytest.raises(UserError, match=r"tui\.yaml"):
+        load_settings()  # R6
+
+
+def test_the_settings_of_the_application_keep_their_types(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "tui.yaml"
+    path.write_text("preview_seconds: 0.5\nbell: no\nkeys: {queue.cancel: 5}\ntheme: nord\noutput_dirs: [a, ~/b]\n")
+    monkeypatch.setenv(LOCATION, str(path))
+    settings = load_settings()
+    assert (settings.preview_seconds, settings.bell, settings.theme) == (0.5, False, "nord")
+    assert settings.keys == {"queue.cancel": "5"}
+    assert settings.output_dirs == ["a", "~/b"]
