@@ -160,7 +160,7 @@ def states(count: int, shape: tuple[int, ...] = (4, 3, 2, 2)) -> list[np.ndarray
 
 
 def latent_writer(capture: Capture, steps: int = 5) -> TrajectoryWriter:
-    sigmas, recipe = np.linspace(1, 0, steps + 1), recipe_for(NANO, capture=capture)
+    sigmas, recipe = np.linspace(1, 0, steps + 1), recipe_for(NANO, capture=capture, steps=steps)
     return TrajectoryWriter(Path("vid.zarr"), (4, 3, 2, 2), sigmas, 1000 * sigmas[:-1], recipe)
 
 
@@ -195,7 +195,7 @@ def test_what_float16_adds_to_the_turning_of_a_straight_path_is_told_beside_it()
     start, end = states(2, (16, 5, 16, 16))
     sigmas = np.linspace(1, 0, 21)
     straight = [(sigma * start + (1 - sigma) * end).astype(np.float32) for sigma in sigmas]
-    recipe = recipe_for(NANO, capture=Capture(latents=True, dtype="float16"))
+    recipe = recipe_for(NANO, capture=Capture(latents=True, dtype="float16"), steps=20)
     writer = TrajectoryWriter(Path("vid.zarr"), (16, 5, 16, 16), sigmas, sigmas[:-1], recipe)
     for step, state in enumerate(straight):
         writer.write(step, state)

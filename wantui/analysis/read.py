@@ -5,6 +5,7 @@ What cannot be analysed is named with its reason, and the others go on.
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from wantui.analysis.products import HeldStates, gram_of
 from wantui.analysis.trajectory import Floats, NoGeometry, Trajectory, trajectory
 from wantui.analysis.video import Video
 from wantui.errors import UserError
-from wantui.storage.group import open_whole
+from wantui.storage.group import CaptureError, named_damage, open_capture
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.states import StoredStates
@@ -30,7 +31,7 @@ SAME_FOR_ALL = ("model", "revision", "negative_prompt", "sampler", "steps", "flo
 
 
 def read_batch(folder: Path, from_latents: bool = False) -> Iterator[Video]:
-    """Every finished video of a batch folder, of this system or of the older one.
+    """Yield every finished video of a batch folder, of this system or of the older one.
 
     Args:
         from_latents: make the Gram matrices from the stored latents, rather than take the stored ones.
@@ -99,28 +100,51 @@ def _video(
         return Video(**known, why_not="it has no stored trajectory")
     path = folder / entry.files["latents"]
     try:
-        found, dimension, power = _stored(path, held)
-        return Video(**known, trajectory=found, dimension=dimension, channel_power=power, path=path)
+        found, dimension, power, warnings = _stored(path, held)
     except NoGeometry as error:
         return Video(**known, path=path, why_not=str(error))
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except CaptureError as error:
         return Video(**known, path=path, why_not=f"its stored trajectory cannot be read: {error}")
+    return Video(**known, trajectory=found, dimension=dimension, channel_power=power, path=path, warnings=warnings)
 
 
-def _stored(path: Path, held: HeldStates | None) -> tuple[Trajectory, int, Floats | None]:
-    group = open_whole(path)
-    sigmas = np.asarray(group["sigmas"][:])
-    shape = group.attrs.get("shape") or group["latents"].shape[1:]
-    dimension = int(np.prod(shape))
-    if held is not None:
+def _stored(path: Path, held: HeldStates | None) -> tuple[Trajectory, int, Floats | None, tuple[str, ...]]:
+    """Trajectory, number of values of a state, mean square of each channel of the final state, and warnings."""
+    group = open_capture(path)
+    with named_damage(path):
+        sigmas = np.asarray(group["sigmas"][:])
+        dimension = math.prod(group.attrs.get("shape") or group["latents"].shape[1:])
+        if held is None:
+            power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
+            return trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, power, ()
         if "latents" not in group:
             raise NoGeometry("its latents are not stored, only what was derived from them")
-        states = StoredStates(group["latents"])
+        steps = [int(step) for step in group["steps"][:]]
+        chosen, warnings = corrected_states(steps, sigmas)
+        states = StoredStates(group["latents"], chosen)
         gram = gram_of(states.read, len(states), states.dimension, held)
-        chosen = np.asarray(group["steps"][:]) if len(sigmas) != len(states) else slice(None)
-        return trajectory(gram, sigmas[chosen], dimension), dimension, None
-    power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
-    return trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, power
+        return trajectory(gram, sigmas[[steps[index] for index in chosen]], dimension), dimension, None, warnings
+
+
+def corrected_states(steps: Sequence[int], sigmas: Floats) -> tuple[list[int], tuple[str, ...]]:
+    """Return which stored states are the last ones of their noise level, and a warning where others are stored.
+
+    Heun's sampler evaluates the model twice at a noise level: first at an Euler predictor, then at the corrected state.
+    Versions before 0.2 counted `storage_interval` in evaluations, and stored predictors whose corrected state is not
+    stored: no comparison of neighbours can find those.
+
+    Args:
+        steps: after how many evaluations each stored state was.
+        sigmas: [S + 1], noise level of every state, stored or not.
+    """
+    last = np.append(np.diff(sigmas) != 0, True)
+    chosen = [index for index, step in enumerate(steps) if last[step]]
+    dropped = [step for step in steps if not last[step] and step + 1 not in steps]
+    if not dropped:
+        return chosen, ()
+    return chosen, (
+        f"{len(dropped)} of {len(steps)} stored states are predictors of the heun sampler and are left out",
+    )
 
 
 def comparable(videos: Sequence[Video]) -> tuple[list[Video], list[Video]]:

@@ -193,6 +193,8 @@ class Trajectory:
         distance from the final ones. The grid of steps limits its resolution."""
         distance = self.clean_distance
         beyond = np.flatnonzero(distance > distance[0] / 2)
+        if not len(beyond):  # the path heads for its end from the first step on, or has no distances
+            return float(self.sigmas[0]) if np.isfinite(distance).all() else float("nan")
         return float(self.sigmas[beyond[-1] + 1])
 
     @property

@@ -36,7 +36,9 @@ class Video:
     """The zarr group."""
     attention: Path | None = None
     words: int = 0
-    """Of the prompt; a confounder of any comparison of prompts."""
+    """Number of words of the prompt; a confounder of any comparison of prompts."""
+    warnings: tuple[str, ...] = ()
+    """What limits the trajectory's meaning."""
 
     def value(self, metric: str) -> float:
         """NaN where there is no trajectory, or no such value."""
@@ -52,11 +54,13 @@ class Video:
         Raises:
             NoGeometry: it was not stored.
         """
-        import zarr
+        from wantui.storage.group import CaptureError, named_damage, open_capture
 
         if self.path is None:
             raise NoGeometry(f"{self.name}: no projection of its states is stored")
         try:
-            return np.asarray(zarr.open_group(self.path, mode="r")["projection"][:])
-        except (OSError, KeyError, ValueError, RuntimeError):
-            raise NoGeometry(f"{self.name}: no projection of its states can be read") from None
+            group = open_capture(self.path)
+            with named_damage(self.path):
+                return np.asarray(group["projection"][:])
+        except CaptureError as error:
+            raise NoGeometry(f"{self.name}: no projection of its states can be read: {error}") from None

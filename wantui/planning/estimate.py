@@ -33,9 +33,15 @@ class DiskEstimate:
         return self.videos + self.latents + self.geometry + self.attention
 
 
-def captured_steps(steps: int, interval: int) -> list[int]:
-    """Which latents are stored: 0 is the initial noise, i the state after step i; the last always."""
-    return sorted({*range(0, steps + 1, interval), steps})
+def captured_steps(sampler: str, steps: int, interval: int) -> list[int]:
+    """Return after how many model evaluations latents are stored: 0 is the initial noise; the last state always.
+
+    The interval counts the sampler's steps. Of the two evaluations that heun makes in a step the second is stored:
+    what the first leads to is an Euler predictor, and no state of the trajectory.
+    """
+    chosen = sorted({*range(0, steps + 1, interval), steps})
+    last = model_evaluations(sampler, steps)
+    return [min(2 * step, last) for step in chosen] if sampler == "heun" else chosen
 
 
 def attention_steps(evaluations: int, interval: int) -> list[int]:
@@ -44,7 +50,7 @@ def attention_steps(evaluations: int, interval: int) -> list[int]:
 
 
 def model_evaluations(sampler: str, steps: int) -> int:
-    """Steps as the sampler counts them: heun evaluates the model twice for all steps but the last."""
+    """Return how often the model is evaluated: heun does so twice for all steps but the last."""
     return 2 * steps - 1 if sampler == "heun" else steps
 
 
@@ -66,7 +72,7 @@ def disk_for(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:
         geometry = 0
     if not recipe.capture.latents:
         return DiskEstimate(videos, videos_basis, 0, "latents are not stored", geometry, attention, attention_basis)
-    stored = len(captured_steps(evaluations, recipe.capture.interval))
+    stored = len(captured_steps(recipe.sampler, recipe.steps, recipe.capture.interval))
     item = ITEM_SIZES[recipe.capture.dtype]
     basis = f"{n} videos x {stored} steps x {' x '.join(map(str, shape))} x {item} bytes"
     if recipe.capture.predicted_clean:

@@ -1,21 +1,38 @@
-"""Nothing exists until it is whole: files are written to a `.partial` neighbour, synced, and renamed."""
+"""Write files and folders that appear under their name only once they are complete.
+
+They are written to a `.partial` neighbour, synced, and renamed. Folders may be shared with other users, who could put
+a symbolic link in the place of a partial file: such links are removed, never followed.
+"""
 
 import os
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 def partial_path(path: Path) -> Path:
-    """The neighbour of a file or folder that holds it while it is written."""
+    """Return the neighbour of a file or folder that holds it while it is written."""
     return path.with_name(path.name + ".partial")
+
+
+def create_new(path: Path) -> None:
+    """Create an empty regular file in the place of whatever has its name; a symbolic link is removed, not followed.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove(path)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when the block ends, and is removed when it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a path to write to, which replaces `path` when the block ends and is removed when it fails."""
     partial = partial_path(path)
+    create_new(partial)
     try:
         yield partial
         sync(partial)
@@ -28,7 +45,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -36,6 +53,18 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, or leave what was there."""
+    """Replace a text file as a whole, or leave what was there."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a symbolic link (not what it points to) or a folder, if it is there."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

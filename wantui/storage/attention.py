@@ -12,7 +12,8 @@ Values are those of the array divided by its attribute `scale`: float16 holds th
 attention is often smaller than what float16 holds with all of its digits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.errors import UserError
 from wantui.planning import Recipe
-from wantui.storage.atomic import partial_path
-from wantui.storage.group import NotWhole, checksum, is_published, open_for_writing, open_whole, publish, remove
+from wantui.storage.atomic import partial_path, remove
+from wantui.storage.group import (
+    CaptureError,
+    NotWhole,
+    checksum,
+    is_published,
+    named_damage,
+    open_capture,
+    open_for_writing,
+    publish,
+    reopen_for_writing,
+)
 
 FLOAT16_SCALE = 32768.0
 Maps = Mapping[str, Mapping[str, NDArray[np.float32]]]
@@ -133,17 +143,17 @@ class AttentionWriter:
                 self.is_finished = True
                 self.checksums = list(checksums)
                 return
-            self.group = open_for_writing(self.partial, "r+")
+            self.group = reopen_for_writing(self.partial)
             for place, known in enumerate(checksums):
                 sums = [checksum(self._of(context)[name][place]) for context, own in self.names.items() for name in own]
                 if checksum(np.array(sums, dtype=np.uint32)) != known:
                     raise NotWhole(f"the maps of step {self.steps[place] + 1} are not those that were stored")
-        except (OSError, KeyError, IndexError, ValueError, RuntimeError) as error:
+        except (CaptureError, OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
             raise NotWhole(f"the stored attention maps cannot be read: {error}") from None
         self.checksums = list(checksums)
 
 
-class NoMaps(UserError):
+class NoMaps(CaptureError):
     """Attention maps that are missing or cannot be read; the text says which."""
 
 
@@ -157,27 +167,57 @@ class StoredMaps:
     """By name of the map: text, span, weight, tokens and pieces."""
     steps: NDArray[np.int64]
     sigmas: NDArray[np.float64]
+    path: Path
 
     def map(self, name: str, place: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
-        """[s, blocks | 1, heads | 1, frames, height, width], or of one stored step without the first axis."""
-        group = self.group if context == "cond" else self.group[context]
-        array = group[name]
-        return np.asarray(array[place], dtype=np.float32) / np.float32(array.attrs["scale"])
+        """[s, blocks | 1, heads | 1, frames, height, width], or of one stored step without the first axis.
+
+        Raises:
+            NoMaps: there is no such map, or it is damaged.
+        """
+        with _as_no_maps(self.path):
+            group = self.group if context == "cond" else self.group[context]
+            array = group[name]
+            found = np.asarray(array[place], dtype=np.float32) / np.float32(array.attrs["scale"])
+            if found.ndim != 5 + isinstance(place, slice):
+                raise ValueError(f"{name} has {found.ndim} axes")
+            return found
 
     def mean(self, name: str) -> NDArray[np.float64]:
-        """[s, frames, height, width], mean over blocks and heads."""
+        """[s, frames, height, width], mean over blocks and heads.
+
+        Raises:
+            NoMaps: as `map`.
+        """
         return self.map(name).astype(np.float64).mean((1, 2))
 
 
 def open_maps(path: Path) -> StoredMaps:
-    """The stored maps of a video.
+    """Open the stored maps of a video.
 
     Raises:
         NoMaps: there are none, or they are damaged.
     """
+    with _as_no_maps(path):
+        group = open_capture(path)
+        words = {str(name): _word(about) for name, about in dict(group.attrs["words"]).items()}
+        steps, sigmas = np.asarray(group["steps"][:]), np.asarray(group["sigmas"][:])
+        for name in words:
+            if group[name].shape[0] != len(steps) or steps.shape != sigmas.shape:
+                raise ValueError(f"{name} does not have a map for each of {len(steps)} steps")
+        return StoredMaps(group, words, steps, sigmas, path)
+
+
+def _word(about: Any) -> dict[str, Any]:
+    if not isinstance(about["text"], str) or not all(isinstance(piece, str) for piece in about["pieces"]):
+        raise ValueError("the attribute words is damaged")
+    return dict(about)
+
+
+@contextmanager
+def _as_no_maps(path: Path) -> Iterator[None]:
     try:
-        group = open_whole(path)
-        words = dict(group.attrs["words"])
-        return StoredMaps(group, words, np.asarray(group["steps"][:]), np.asarray(group["sigmas"][:]))
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise NoMaps(f"{path}: no attention maps can be read there ({error})") from None
+        with named_damage(path):
+            yield
+    except CaptureError as error:
+        raise NoMaps(str(error)) from error

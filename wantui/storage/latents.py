@@ -19,8 +19,16 @@ from numpy.typing import NDArray
 
 from wantui.planning import Recipe
 from wantui.planning.estimate import captured_steps
-from wantui.storage.atomic import partial_path
-from wantui.storage.group import NotWhole, checksum, is_published, open_for_writing, publish, remove
+from wantui.storage.atomic import partial_path, remove
+from wantui.storage.group import (
+    CaptureError,
+    NotWhole,
+    checksum,
+    is_published,
+    open_for_writing,
+    publish,
+    reopen_for_writing,
+)
 
 EXACT = "exact"
 """Array of all states in float32, until the group is finished: who goes on after a crash needs them."""
@@ -51,7 +59,7 @@ class TrajectoryWriter:
         self.path, self.partial = path, partial_path(path)
         self.capture = recipe.capture
         self.count = len(sigmas)
-        self.steps = captured_steps(len(timesteps), self.capture.interval) if self.capture.latents else []
+        self.steps = captured_steps(recipe.sampler, recipe.steps, self.capture.interval) if self.capture.latents else []
         self.place_of = {step: place for place, step in enumerate(self.steps)}
         self.checksums: list[int] = []
         self.earlier: list[NDArray[np.float32]] = []
@@ -172,7 +180,9 @@ class TrajectoryWriter:
                 self.is_finished = True
                 self.checksums = list(checksums)
                 return
-            self.group = open_for_writing(self.partial, "r+")
+            self.group = reopen_for_writing(self.partial)
+            if self.group["steps"][:].tolist() != self.steps:
+                raise NotWhole("an earlier version of wantui stored states after other steps")
             self.latents = self.group.get("latents")
             self.exact = self.group.get(EXACT)
             self.predicted = self.group.get("predicted_clean")
@@ -182,7 +192,7 @@ class TrajectoryWriter:
                 if checksum(state) != known:
                     raise NotWhole(f"the state after step {place} is not the one that was stored")
                 self.earlier.append(state)
-        except (OSError, KeyError, IndexError, ValueError, RuntimeError) as error:
+        except (CaptureError, OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
             raise NotWhole(f"the stored states cannot be read: {error}") from None
         self.checksums = list(checksums)
 

@@ -2,12 +2,15 @@
 
 import math
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wantui.storage.group import named_damage
 
 Row = NDArray[np.float32]
 
@@ -16,40 +19,48 @@ class StoredStates:
     """The states of one video.
 
     Args:
-        array: of zarr, [n, channels, frames, height, width].
+        array: of an opened capture, [n, channels, frames, height, width].
+        chosen: indices of the states to be read; all of them by default.
     """
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, chosen: Sequence[int] | None = None) -> None:
         self.array = array
+        self.chosen = range(array.shape[0]) if chosen is None else chosen
         self.dimension = math.prod(array.shape[1:])
         self.folder = _folder_of_plain_files(array)
 
     def __len__(self) -> int:
-        return int(self.array.shape[0])
+        return len(self.chosen)
 
     def read(self, which: range, rows: Sequence[Row]) -> None:
         """Write some states into rows of [dimension] float32.
 
         Raises:
-            Exception: of zarr, where they are damaged.
+            CaptureError: they are damaged.
         """
-        if not all(self._read_file(index, row) for index, row in zip(which, rows, strict=True)):
-            for row, state in zip(rows, np.asarray(self.array[which.start : which.stop]), strict=True):
-                row[:] = state.ravel()
+        for position, row in zip(which, rows, strict=True):
+            index = self.chosen[position]
+            if not self._read_file(index, row):
+                with named_damage(self.array.store.root / self.array.path):
+                    row[:] = np.asarray(self.array[index]).ravel()
 
     def _read_file(self, index: int, row: Row) -> bool:
-        """Whether a state could be had from a file of its own, of just its size."""
+        """Return whether a state could be read from a file of its own, of just its size."""
         if self.folder is None:
             return False
         key = self.array.metadata.encode_chunk_key((index, *(0,) * (self.array.ndim - 1)))
         try:
             with (self.folder / key).open("rb", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return False
                 whole = file.readinto(row.view(np.uint8)) == row.nbytes and not file.read(1)
                 # States are read once, and are many: the kernel needs no second copy, nor to give up others' for it.
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                return whole
         except OSError:
             return False
+        if whole and hasattr(self.array.store, "verify"):
+            self.array.store.verify(f"{self.array.path}/{key}", row)
+        return whole
 
 
 def _folder_of_plain_files(array: Any) -> Path | None:

@@ -1,0 +1,313 @@
+"""Published captures: every chunk looked for by name, every byte verified, and one error that names what is damaged."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from conftest import recipe_for
+
+from wantui.analysis.products import HeldStates, gram_of
+from wantui.analysis.read import corrected_states
+from wantui.models.catalogue import NANO
+from wantui.planning import Capture
+from wantui.planning.estimate import captured_steps, model_evaluations
+from wantui.planning.recipe import AttentionCapture, PromptMark
+from wantui.storage.attention import AttentionWriter, NoMaps, open_maps
+from wantui.storage.group import CaptureError, NotWhole, open_capture, verify_capture
+from wantui.storage.latents import TrajectoryWriter
+from wantui.storage.states import StoredStates
+
+STEPS, SHAPE = 4, (4, 3, 4, 4)
+
+
+def write_trajectory(path: Path, capture: Capture, sampler: str = "unipc") -> np.ndarray:
+    """Write a capture of random states; returns them, [S + 1, *SHAPE]."""
+    evaluations = model_evaluations(sampler, STEPS)
+    sigmas = np.linspace(1, 0, STEPS + 1)
+    if sampler == "heun":
+        sigmas = np.repeat(sigmas, 2)[1:-1]
+        sigmas = np.append(sigmas, 0.0)[: evaluations + 1]
+    states = np.random.default_rng(0).normal(size=(evaluations + 1, *SHAPE)).astype(np.float32)
+    recipe = recipe_for(NANO, steps=STEPS, sampler=sampler, capture=capture)
+    writer = TrajectoryWriter(path, SHAPE, sigmas, 1000 * sigmas[:-1], recipe)
+    for step, state in enumerate(states):
+        writer.write(step, state, state)
+    flat = states.reshape(len(states), -1).astype(np.float64)
+    derived = {
+        "gram": flat @ flat.T,
+        "projection": flat.astype(np.float32),
+        "channel_power": (states.astype(np.float64) ** 2).mean((2, 3, 4)),
+    }
+    writer.finish(derived, {"projection": "identity"})
+    return states
+
+
+def write_maps(path: Path) -> None:
+    attention = AttentionCapture(unconditional=True)
+    mark = PromptMark(text="star", start=6, end=10)
+    recipe = recipe_for(NANO, steps=STEPS, marks=(mark,), capture=Capture(attention=attention))
+    names = {"cond": ["star", "prompt_mass", "end_mass", "pad_mass"], "uncond": ["prompt_mass", "end_mass", "pad_mass"]}
+    words = {"star": {"text": "star", "start": 6, "end": 10, "weight": 1.0, "tokens": [5], "pieces": ["star"]}}
+    shape = (1, 1, 3, 2, 2)
+    writer = AttentionWriter(path, names, shape, range(STEPS), [1.0, 0.7, 0.5, 0.2], 2, recipe, words)
+    random = np.random.default_rng(1)
+    for _ in range(STEPS):
+        maps = {
+            context: {name: random.random(shape).astype(np.float32) for name in own} for context, own in names.items()
+        }
+        writer.write(maps, {context: [True, True] for context in names})
+    writer.finish({})
+
+
+EVERYTHING = Capture(latents=True, predicted_clean=True, compress=True)
+PLAIN = Capture(latents=True)
+
+
+@pytest.fixture
+def trajectory(tmp_path: Path) -> Path:
+    write_trajectory(tmp_path / "vid_001.zarr", EVERYTHING)
+    return tmp_path / "vid_001.zarr"
+
+
+@pytest.fixture
+def maps(tmp_path: Path) -> Path:
+    write_maps(tmp_path / "maps.zarr")
+    return tmp_path / "maps.zarr"
+
+
+def without_checksums(path: Path) -> None:
+    """Make of a capture what an earlier version wrote."""
+    group = zarr.open_group(path, mode="r+")
+    del group.attrs["checksums"]
+
+
+def chunks(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file() and file.name != "zarr.json")
+
+
+def flip_one_bit(content: bytes) -> bytes:
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "bit": flip_one_bit,
+    "zeros": lambda content: bytes(len(content)),
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "longer": lambda content: content + b"\0\0\0\0",
+    "other": lambda content: np.random.default_rng(2).bytes(len(content)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_each_damaged_file_of_a_trajectory_is_found(trajectory: Path, damage: str) -> None:  # R5
+    for file in sorted(file for file in trajectory.rglob("*") if file.is_file()):
+        before = file.read_bytes()
+        file.write_bytes(DAMAGE[damage](before))
+        with pytest.raises(CaptureError) as raised:
+            verify_capture(trajectory)
+        assert str(trajectory) in str(raised.value)
+        file.write_bytes(before)
+    assert verify_capture(trajectory)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_each_damaged_file_of_attention_maps_is_found(maps: Path, damage: str) -> None:  # R5
+    for file in sorted(file for file in maps.rglob("*") if file.is_file()):
+        before = file.read_bytes()
+        file.write_bytes(DAMAGE[damage](before))
+        with pytest.raises(CaptureError):
+            verify_capture(maps)
+        file.write_bytes(before)
+    assert verify_capture(maps)
+
+
+def test_damaged_maps_raise_one_error_when_they_are_read(maps: Path) -> None:  # B7, F7
+    chunk = next(file for file in chunks(maps) if file.parts[-7:-6] != ("uncond",) and "star" in file.parts)
+    for damage in DAMAGE.values():
+        before = chunk.read_bytes()
+        chunk.write_bytes(damage(before))
+        with pytest.raises(NoMaps, match="star"):
+            open_maps(maps).map("star")
+        chunk.write_bytes(before)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "cut", "empty", "longer"])
+def test_damage_without_checksums_is_one_error_or_other_values(maps: Path, damage: str) -> None:  # F7
+    without_checksums(maps)
+    chunk = next(file for file in chunks(maps) if "star" in file.parts)
+    chunk.write_bytes(DAMAGE[damage](chunk.read_bytes()))
+    with pytest.raises(NoMaps, match="cannot be read"):
+        open_maps(maps).map("star")
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_uncompressed_states_are_verified_where_they_are_read_from_their_files(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "vid_001.zarr"  # R5
+    states = write_trajectory(path, PLAIN)
+    whole = StoredStates(open_capture(path)["latents"])
+    assert whole.folder is not None
+    expected = states.reshape(len(states), -1).astype(np.float64)
+    gram = gram_of(whole.read, len(whole), whole.dimension, HeldStates())
+    assert gram == pytest.approx(expected @ expected.T)
+    file = path / "latents" / "c" / "2" / "0" / "0" / "0" / "0"
+    file.write_bytes(DAMAGE[damage](file.read_bytes()))
+    damaged = StoredStates(open_capture(path)["latents"])
+    with pytest.raises(CaptureError, match="latents"):
+        gram_of(damaged.read, len(damaged), damaged.dimension, HeldStates())
+
+
+def test_an_exchanged_chunk_is_found(trajectory: Path) -> None:  # R5: each is well by itself
+    one, other = chunks(trajectory / "latents")[:2]
+    shutil.copy(one, other)
+    with pytest.raises(CaptureError, match="not those that were written"):
+        open_capture(trajectory)["latents"][:]
+
+
+def test_captures_of_earlier_versions_are_read_and_said_to_be_unverified(trajectory: Path) -> None:  # R5
+    without_checksums(trajectory)
+    group = open_capture(trajectory)
+    assert group["gram"].shape == (STEPS + 1, STEPS + 1)
+    assert not verify_capture(trajectory)
+
+
+@pytest.mark.parametrize("verified", [True, False])
+@pytest.mark.parametrize("stray", [".DS_Store", "c/.DS_Store", "c/0/.nfs0001", "c/99", "Thumbs.db"])
+def test_a_stray_file_hides_no_missing_chunk(trajectory: Path, stray: str, verified: bool) -> None:  # A11
+    if not verified:
+        without_checksums(trajectory)
+    latents = trajectory / "latents"
+    assert len(chunks(latents)) == STEPS + 1
+    missing = chunks(latents)[1]
+    missing.unlink()
+    (latents / stray).parent.mkdir(parents=True, exist_ok=True)
+    (latents / stray).write_bytes(b"x")
+    with pytest.raises(CaptureError, match=r"1 of the 5 chunks of .*latents are missing; copy it again"):
+        open_capture(trajectory)
+
+
+def test_a_stray_file_beside_all_chunks_does_no_harm(trajectory: Path) -> None:  # A11
+    (trajectory / "latents" / "c" / ".DS_Store").write_bytes(b"x")
+    (trajectory / ".DS_Store").write_bytes(b"x")
+    assert verify_capture(trajectory)
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "slashes": {"chunks": (1, 4)},
+    "dots": {"chunks": (1, 4), "chunk_key_encoding": {"name": "default", "separator": "."}},
+    "v2 keys": {"chunks": (1, 4), "chunk_key_encoding": {"name": "v2", "separator": "."}},
+    "v2 keys nested": {"chunks": (1, 4), "chunk_key_encoding": {"name": "v2", "separator": "/"}},
+    "sharded": {"chunks": (1, 2), "shards": (1, 4)},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_chunks_are_found_by_their_key_in_every_layout(tmp_path: Path, layout: str) -> None:  # A11
+    group = zarr.open_group(tmp_path / "g.zarr", mode="w")
+    array = group.create_array("a", shape=(3, 7), dtype="float32", **LAYOUTS[layout])
+    array[:] = np.arange(21).reshape(3, 7) + 1
+    assert open_capture(tmp_path / "g.zarr")["a"][2, 6] == 21
+    files = chunks(tmp_path / "g.zarr" / "a")
+    assert len(files) == 6
+    files[3].rename(files[3].with_name("stray"))
+    with pytest.raises(CaptureError, match=r"1 of the 6 chunks of .*a are missing"):
+        open_capture(tmp_path / "g.zarr")
+
+
+ODD_METADATA = {
+    "not JSON": "{",
+    "a list": "[]",
+    "null": "null",
+    "no node type": "{}",
+    "deep": "[" * 100_000,
+    "no shape": '{"zarr_format": 3, "node_type": "array"}',
+    "shape of text": '{"zarr_format": 3, "node_type": "array", "shape": "x", "chunk_grid": 3, "data_type": "float32"}',
+    "data type": '{"zarr_format": 3, "node_type": "group", "attributes": 3}',
+    "format 9": '{"zarr_format": 9, "node_type": "group", "attributes": {}}',
+}
+
+
+@pytest.mark.parametrize("file", ["zarr.json", "gram/zarr.json"])
+@pytest.mark.parametrize("odd", ODD_METADATA)
+def test_odd_metadata_are_one_error_that_names_the_file(trajectory: Path, odd: str, file: str) -> None:  # F7
+    without_checksums(trajectory)
+    (trajectory / file).write_text(ODD_METADATA[odd])
+    with pytest.raises(CaptureError, match=r"vid_001\.zarr"):
+        open_capture(trajectory)["gram"]
+
+
+def test_metadata_that_ask_for_more_chunks_than_could_be_listed_are_refused(trajectory: Path) -> None:  # F7
+    without_checksums(trajectory)
+    metadata = trajectory / "latents" / "zarr.json"
+    metadata.write_text(metadata.read_text().replace(f"[\n    {STEPS + 1},", "[\n    1000000000000000,"))
+    with pytest.raises(CaptureError, match="1,000,000,000,000,000 chunks"):
+        open_capture(trajectory)
+
+
+def test_a_removed_array_is_missed(trajectory: Path) -> None:  # R5: as if it had never been stored
+    shutil.rmtree(trajectory / "channel_power")
+    with pytest.raises(CaptureError, match=r"channel_power.* is missing"):
+        open_capture(trajectory)
+
+
+def test_a_fifo_in_the_place_of_a_file_is_not_waited_for(trajectory: Path) -> None:  # R10
+    import os
+
+    chunk = chunks(trajectory / "gram")[0]
+    chunk.unlink()
+    os.mkfifo(chunk)
+    with pytest.raises(CaptureError, match=r"1 of the 1 chunk of"):
+        open_capture(trajectory)
+    (trajectory / "zarr.json").unlink()
+    os.mkfifo(trajectory / "zarr.json")
+    with pytest.raises(CaptureError, match="not a regular file"):
+        open_capture(trajectory)
+
+
+def test_the_captures_of_heun_are_the_second_evaluations_of_a_step(tmp_path: Path) -> None:  # S9
+    assert captured_steps("heun", 7, 3) == [0, 6, 12, 13]
+    assert captured_steps("heun", 3, 1) == [0, 2, 4, 5]
+    assert captured_steps("heun", 1, 1) == [0, 1]
+    assert captured_steps("euler", 7, 3) == [0, 3, 6, 7]
+    states = write_trajectory(tmp_path / "v.zarr", Capture(latents=True, interval=2), "heun")
+    group = open_capture(tmp_path / "v.zarr")
+    assert group["steps"][:].tolist() == [0, 4, 7]
+    assert np.array_equal(group["latents"][:], states[[0, 4, 7]])
+    sigmas = group["sigmas"][:]
+    assert all(step == len(sigmas) - 1 or sigmas[step + 1] != sigmas[step] for step in (0, 4, 7))
+
+
+def test_predictors_in_captures_of_earlier_versions_are_left_out_with_a_warning() -> None:  # S9
+    sigmas = np.array([1.0, 0.9, 0.9, 0.7, 0.7, 0.5, 0.5, 0.2, 0.2, 0.0])
+    chosen, warnings = corrected_states([0, 3, 6, 9], sigmas)
+    assert chosen == [0, 2, 3]
+    assert warnings == ("1 of 4 stored states are predictors of the heun sampler and are left out",)
+    assert corrected_states(range(10), sigmas) == ([0, 2, 4, 6, 8, 9], ())
+    assert corrected_states([0, 2, 4], np.array([1.0, 0.8, 0.5, 0.2, 0.0])) == ([0, 1, 2], ())
+
+
+@pytest.mark.parametrize("planted", ["folder", "file inside"])
+def test_planted_links_in_a_begun_capture_are_not_written_through(tmp_path: Path, planted: str) -> None:  # R10
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "victim").write_text("before")
+    path = tmp_path / "vid_001.zarr"
+    partial = tmp_path / "vid_001.zarr.partial"
+    if planted == "folder":
+        partial.symlink_to(outside)
+    else:
+        partial.mkdir()
+        (partial / "zarr.json").symlink_to(outside / "victim")
+    recipe = recipe_for(NANO, steps=STEPS, capture=PLAIN)
+    sigmas = np.linspace(1, 0, STEPS + 1)
+    with pytest.raises(NotWhole):
+        TrajectoryWriter(path, SHAPE, sigmas, sigmas[:-1], recipe, checksums=[1])
+    write_trajectory(path, PLAIN)
+    assert verify_capture(path)
+    assert [file.name for file in outside.iterdir()] == ["victim"]
+    assert (outside / "victim").read_text() == "before"

@@ -1,0 +1,102 @@
+"""Read JSON files that users, other programs or faults may have changed: regular files only, bounded in size and depth.
+
+Nothing here waits: a FIFO or a device in the place of a file is refused, not opened for reading.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from wantui.errors import UserError
+
+MAX_JSON_BYTES = 64 << 20
+"""Largest JSON file that is read where no other limit is given, bytes."""
+
+
+class UnreadableFileError(UserError):
+    """A file that cannot be read as what it should be; the text names it and the reason."""
+
+
+def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableFileError: it is not a regular file, is too large, or cannot be read.
+    """
+    try:
+        # Asked before it is opened, because opening some devices does something; and again of what was opened.
+        _check_kind(path, path.stat(), limit)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            _check_kind(path, found, limit)
+            content = file.read(found.st_size)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnreadableFileError(f"{path} cannot be read: {error.strerror or error}") from None
+    return content
+
+
+def read_text(path: Path, limit: int = MAX_JSON_BYTES) -> str:
+    """Return the text of a regular UTF-8 file of at most `limit` bytes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableFileError: as `read_bytes`, or it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnreadableFileError(f"{path} cannot be read: it is not UTF-8 (byte {error.start})") from None
+
+
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+    """Return the value in a JSON file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableFileError: as `read_bytes`, or it does not hold JSON.
+    """
+    try:
+        return parse_json(read_bytes(path, limit))
+    except ValueError as error:
+        raise UnreadableFileError(f"{path} cannot be read: {error}") from None
+
+
+def read_json_object(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableFileError: as `read_json`, or the value is not an object.
+    """
+    value = read_json(path, limit)
+    if not isinstance(value, dict):
+        raise UnreadableFileError(f"{path} cannot be read: it does not hold a JSON object")
+    return value
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Return the value of JSON text, nested at most 200 levels deep.
+
+    Raises:
+        ValueError: the text is not JSON, or is nested too deeply.
+    """
+    # Python's own parser has no bound on depth but the interpreter's stack.
+    return from_json(text)
+
+
+def _check_kind(path: Path, found: os.stat_result, limit: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableFileError(f"{path} cannot be read: it is not a regular file")
+    if found.st_size > limit:
+        raise _too_large(path, limit)
+
+
+def _too_large(path: Path, limit: int) -> UnreadableFileError:
+    return UnreadableFileError(f"{path} cannot be read: it has more than {limit >> 20} MiB")

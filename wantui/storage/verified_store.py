@@ -1,0 +1,45 @@
+"""A store of zarr that compares each file with its checksum when it is read. Imports zarr: import it late."""
+
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from zarr.storage import LocalStore
+
+from wantui.json_files import read_bytes
+
+MAX_CHUNK_BYTES = 1 << 40
+
+
+class VerifiedStore(LocalStore):
+    """Files below a folder.
+
+    Args:
+        checksums: CRC-32 of each file by path relative to the folder; None where none were stored.
+        on_mismatch: called with the path of a file whose bytes are others; raises the error.
+    """
+
+    def __init__(
+        self, root: Path, checksums: Mapping[str, int] | None, on_mismatch: Callable[[Path], Exception]
+    ) -> None:
+        super().__init__(root, read_only=True)
+        self.checksums, self.on_mismatch = checksums, on_mismatch
+
+    async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        return self._verified(key, await super().get(key, prototype, byte_range), byte_range)
+
+    def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
+        return self._verified(key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
+
+    def _verified(self, key: str, found: Any, byte_range: Any) -> Any:
+        if byte_range is not None:  # a part of a shard: what can be verified is the file
+            self.verify(key, read_bytes(self.root / key, MAX_CHUNK_BYTES))
+        elif found is not None and not key.endswith("zarr.json"):  # metadata were verified when the group was opened
+            self.verify(key, found.as_numpy_array())
+        return found
+
+    def verify(self, key: str, content: Any) -> None:
+        """Compare the bytes of a file with its checksum. A file without one was not written with the others."""
+        if self.checksums is not None and zlib.crc32(content) != self.checksums.get(key):
+            raise self.on_mismatch(self.root / key)
