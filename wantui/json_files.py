@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from wantui.errors import UserError
@@ -87,8 +88,21 @@ def parse_json(text: bytes | str) -> Any:
     Raises:
         ValueError: the text is not JSON, or is nested too deeply.
     """
+    try:
+        content = text.encode() if isinstance(text, str) else text
+    except UnicodeEncodeError:
+        raise ValueError("it is not UTF-8") from None
     # Python's own parser has no bound on depth but the interpreter's stack.
-    return from_json(text)
+    return from_json(content)
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """Return the first fault of a document as one line that names the field: "videos[3].seed: Input should be ..."."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    if first["type"] == "extra_forbidden":
+        return f"{field} is not a field that this version knows"
+    return f"{field}: {first['msg']}" if field else first["msg"]
 
 
 def _check_kind(path: Path, found: os.stat_result, limit: int) -> None:

@@ -4,11 +4,13 @@ import hashlib
 import json
 import re
 from pathlib import PurePath
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from wantui.config.settings import SamplerName
+from wantui.json_files import describe_invalid
 from wantui.models.magnitudes import Magnitudes
 
 RECIPE_FORMAT = 1
@@ -17,6 +19,8 @@ MASSES = ("prompt_mass", "end_mass", "pad_mass")
 Speed = Literal["plain", "exact", "fast"]
 Weights = Literal["full", "float8", "int8", "gguf"]
 Weighting = Literal["attention", "multiply", "interpolation"]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
@@ -29,19 +33,19 @@ class PromptMark(_Frozen):
     text: str
     start: int
     end: int
-    weight: float = 1.0
+    weight: Finite = 1.0
 
 
 class AttentionCapture(_Frozen):
     """Which attention maps of the marked words are stored, and how."""
 
-    interval: int = 1
+    interval: Count = 1
     dtype: Literal["float32", "float16"] = "float32"
     compress: bool = True
     per_block: bool = False
     per_head: bool = False
     pieces: bool = False
-    downsample: int = 1
+    downsample: Count = 1
     unconditional: bool = False
 
 
@@ -51,7 +55,7 @@ class Capture(_Frozen):
     geometry: bool = True
     """The inner products themselves; not of a fast video, whose path is not the model's own."""
     latents: bool = False
-    interval: int = 1
+    interval: Count = 1
     dtype: Literal["float32", "float16"] = "float32"
     compress: bool = False
     predicted_clean: bool = False
@@ -81,16 +85,16 @@ class Recipe(_Frozen):
     marks: tuple[PromptMark, ...] = ()
     weighting: Weighting | None = None
     """How the weights of marks are applied; nothing where all are 1."""
-    seed: int
+    seed: Annotated[int, Field(ge=0, le=2**64 - 1)]
     sampler: SamplerName
-    steps: int
-    flow_shift: float
-    guidance_scale: float
-    guidance_scale_2: float | None = None
-    width: int
-    height: int
-    frames: int
-    fps: int
+    steps: Count
+    flow_shift: Annotated[Finite, Field(gt=0)]
+    guidance_scale: Finite
+    guidance_scale_2: Finite | None = None
+    width: Count
+    height: Count
+    frames: Count
+    fps: Count
     dtype: Literal["bfloat16", "float32"]
     """Of transformer and text encoder; the VAE and norm layers are float32."""
     weights: Weights = "full"
@@ -103,6 +107,17 @@ class Recipe(_Frozen):
     magnitudes: Magnitudes = ()
     """Of a fast video, by which its cache goes; where there are none, it goes by the first block."""
     capture: Capture = Capture()
+
+    @model_validator(mode="before")
+    @classmethod
+    def refuse_other_formats(cls, value: Any) -> Any:
+        """Name the format before any field that it may have changed."""
+        found = value.get("format", RECIPE_FORMAT) if isinstance(value, dict) else RECIPE_FORMAT
+        if type(found) is not int or found != RECIPE_FORMAT:
+            raise PydanticCustomError(
+                "format", f"it has format {found!r}; this version reads format {RECIPE_FORMAT}".replace("{", "{{")
+            )
+        return value
 
     @property
     def weights_id(self) -> str | None:
@@ -151,3 +166,15 @@ class Recipe(_Frozen):
     def digest(self) -> str:
         """SHA-256 of the canonical JSON; names the video."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def read_recipe(value: Any) -> Recipe:
+    """Return the recipe that a document holds.
+
+    Raises:
+        ValueError: names the first field that is wrong.
+    """
+    try:
+        return Recipe.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(describe_invalid(error)) from None

@@ -1,19 +1,19 @@
 """Clips: H.264 in mp4, with the recipe in the tags; verified before they get their name."""
 
-import json
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from wantui.errors import UserError
+from wantui.json_files import parse_json
 from wantui.planning import Recipe
-from wantui.storage.atomic import partial_path, sync
+from wantui.planning.recipe import read_recipe
+from wantui.storage.atomic import create_new, partial_path, sync
 from wantui.storage.background import BackgroundWriter
 
 CRF = "18"
@@ -23,6 +23,11 @@ X264_PARAMETERS = "mbtree=0"
 FRAMES_WAITING = 8
 """Frames that are decoded and not encoded yet."""
 Frame = NDArray[np.uint8]
+_READING = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
+}
+"""Options for a file of unknown origin: a playlist with the name of a clip would make the library read other files."""
 
 
 class ClipError(UserError):
@@ -85,9 +90,9 @@ class ClipWriter:
         import av
 
         if self.container is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            create_new(self.partial)
             options = {"movflags": "+faststart+use_metadata_tags"}
-            self.container = av.open(str(self.partial), "w", format="mp4", options=options)
+            self.container = av.open(_url(self.partial), "w", format="mp4", options=options)
             self.container.metadata.update(self.tags)
             parameters = {"crf": CRF, "x264-params": X264_PARAMETERS}
             self.stream = self.container.add_stream("libx264", rate=self.fps, options=parameters)
@@ -117,38 +122,53 @@ def write_mp4(path: Path, frames: Iterable[Frame], fps: int, count: int, tags: d
 
 
 def read_frames(path: Path) -> Iterator[Frame]:
-    """The frames of a clip, uint8 [height, width, rgb].
+    """Yield the frames of a clip, uint8 [height, width, rgb].
 
     Raises:
         ClipError: no video that can be decoded.
     """
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, IndexError) as error:
-        raise ClipError(f"{path} is not a clip that can be read: {error}") from None
+    with _opened(path) as container:
+        if not container.streams.video:
+            raise ClipError(f"{path} is not a clip that can be read: it holds no video")
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
 
 
 def read_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe in a clip, and with what it was made.
+    """Return the recipe in a clip, and with what it was made.
 
     Raises:
         ClipError: not a clip, or without a recipe that this version understands.
     """
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            tags = dict(container.metadata)
-    except (av.FFmpegError, OSError) as error:
-        raise ClipError(f"{path} is not a clip that can be read: {error}") from None
+    with _opened(path) as container:
+        tags = dict(container.metadata)
     if "wantui" not in tags:
         raise ClipError(f"{path} carries no recipe: it was not made by wantui, or another program rewrote it")
     try:
-        return Recipe.model_validate_json(tags["wantui"]), dict(json.loads(tags.get("wantui_made_with", "{}")))
-    except (ValidationError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ClipError(f"the recipe in {path} is damaged or of another version: {reason}") from None
+        made_with = parse_json(tags.get("wantui_made_with", "{}"))
+        if not isinstance(made_with, dict):
+            raise ValueError("wantui_made_with is not a JSON object")
+        return read_recipe(parse_json(tags["wantui"])), made_with
+    except ValueError as error:  # also of text that is not UTF-8
+        raise ClipError(f"the recipe in {path} is damaged or of another version: {error}") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A container of PyAV; whatever comes of a damaged file while it is open is a ClipError."""
+    import av
+
+    if path.exists() and not path.is_file():
+        raise ClipError(f"{path} is not a clip that can be read: it is not a regular file")
+    try:
+        # Other programs write tags in other encodings; bytes that are not UTF-8 become characters that no recipe holds.
+        with av.open(_url(path), metadata_errors="surrogateescape", options=_READING) as container:
+            yield container
+    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ClipError(f"{path} is not a clip that can be read: {reason}") from None
+
+
+def _url(path: Path) -> str:
+    """Return a path as the video library takes it: a name with a colon, such as `http:x.mp4`, is else a URL."""
+    return f"file:{path.absolute()}"

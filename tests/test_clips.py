@@ -1,0 +1,137 @@
+"""Clips that other programs wrote, that are damaged, or whose names mean something else to a video library."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from conftest import recipe_for
+
+from wantui.models.catalogue import NANO
+from wantui.storage.mp4 import ClipError, read_frames, read_tags, write_mp4
+
+RECIPE = recipe_for(NANO, frames=5)
+
+
+def bars() -> list[np.ndarray]:
+    return [np.full((32, 48, 3), 40 * index, np.uint8) for index in range(5)]
+
+
+def write_clip(path: Path, **changes: Any) -> None:
+    """Write a clip with a recipe in its tags, some of whose fields are others."""
+    recipe = json.dumps(json.loads(RECIPE.to_json()) | changes)
+    write_mp4(path, bars(), 8, 5, {"title": "a star", "wantui": recipe, "wantui_made_with": "{}"})
+
+
+@pytest.mark.parametrize("name", ["http:x.mp4", "a:b.mp4", "concat:a|b.mp4", "pipe:0.mp4", "%03d.mp4", "圆 #?.mp4"])
+def test_any_file_name_is_a_file_and_no_url(name: str) -> None:  # C6
+    write_clip(Path(name))
+    assert [path.name for path in Path().iterdir()] == [name]
+    assert len(list(read_frames(Path(name)))) == 5
+    assert read_tags(Path(name)) == (RECIPE, {})
+
+
+def test_tags_in_other_encodings_stop_nothing() -> None:  # R12, F18
+    write_mp4(Path("a.mp4"), bars(), 8, 5, {"title": "MARK-cafe"})
+    content = Path("a.mp4").read_bytes()
+    assert b"MARK-cafe" in content
+    Path("a.mp4").write_bytes(content.replace(b"MARK-cafe", b"MARK-caf\xe9"))
+    assert len(list(read_frames(Path("a.mp4")))) == 5
+    with pytest.raises(ClipError, match="carries no recipe"):
+        read_tags(Path("a.mp4"))
+
+
+def test_a_recipe_whose_bytes_are_damaged_is_refused() -> None:  # R12: no character may take the place of another
+    write_clip(Path("a.mp4"))
+    content = Path("a.mp4").read_bytes()
+    Path("a.mp4").write_bytes(content.replace(b"moving left", b"moving l\xe9ft"))
+    with pytest.raises(ClipError, match=r"the recipe in a\.mp4 is damaged"):
+        read_tags(Path("a.mp4"))
+
+
+def test_damaged_clips_raise_one_error() -> None:  # R12, F18
+    write_clip(Path("a.mp4"))
+    content, random = Path("a.mp4").read_bytes(), np.random.default_rng(0)
+    refused: list[str] = []
+    for attempt in range(150):
+        damaged = bytearray(content)
+        for place in random.integers(0, len(content), 1 + attempt % 20):
+            damaged[place] = random.integers(0, 256)
+        Path("b.mp4").write_bytes(bytes(damaged[: random.integers(1, len(damaged) + 1)] if attempt % 3 else damaged))
+        for read in (read_tags, lambda path: list(read_frames(path))):
+            try:
+                read(Path("b.mp4"))
+            except ClipError as error:
+                refused.append(str(error))
+    assert len(refused) > 50
+    assert all("b.mp4" in reason for reason in refused)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 2**70}, "seed: Input should be less than or equal"),
+        ({"seed": -1}, "seed: Input should be greater"),
+        ({"steps": 0}, "steps: Input should be greater"),
+        ({"steps": 10**30}, "steps: "),
+        ({"fps": -1}, "fps: "),
+        ({"guidance_scale": float("nan")}, "guidance_scale: "),
+        ({"flow_shift": 0}, "flow_shift: "),
+        ({"format": 2}, "it has format 2; this version reads format 1"),
+        ({"format": "1"}, "it has format '1'; this version reads format 1"),
+        ({"colour": "red"}, "colour is not a field that this version knows"),
+        ({"prompt": None}, "prompt: "),
+    ],
+)
+def test_a_recipe_of_no_video_is_refused_by_field(change: dict[str, Any], said: str) -> None:  # B7, F18
+    write_clip(Path("a.mp4"), **change)
+    with pytest.raises(ClipError) as raised:
+        read_tags(Path("a.mp4"))
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("made_with", ["[]", "3", "{", "[" * 1000, '"text"'])
+def test_odd_tags_of_what_it_was_made_with_are_refused(made_with: str) -> None:
+    write_mp4(Path("a.mp4"), bars(), 8, 5, {"wantui": RECIPE.to_json(), "wantui_made_with": made_with})
+    with pytest.raises(ClipError, match="damaged"):
+        read_tags(Path("a.mp4"))
+
+
+def test_a_playlist_with_the_name_of_a_clip_reads_no_other_file() -> None:
+    write_clip(Path("secret.mp4"))
+    Path("list.mp4").write_text(f"ffconcat version 1.0\nfile '{Path('secret.mp4').absolute()}'\n")
+    Path("hls.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{Path('secret.mp4').absolute()}\n#EXT-X-ENDLIST\n")
+    for name in ("list.mp4", "hls.mp4"):
+        with pytest.raises(ClipError):
+            list(read_frames(Path(name)))
+
+
+def test_what_is_no_regular_file_is_not_waited_for() -> None:  # R10
+    os.mkfifo("fifo.mp4")
+    Path("folder.mp4").mkdir()
+    for name in ("fifo.mp4", "folder.mp4", "missing.mp4", "/dev/zero"):
+        for read in (read_tags, lambda path: list(read_frames(path))):
+            with pytest.raises(ClipError, match=Path(name).name):
+                read(Path(name))
+
+
+def test_a_clip_without_pictures_is_refused() -> None:
+    with av.open("sound.mp4", "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(ClipError, match="no video"):
+        list(read_frames(Path("sound.mp4")))
+
+
+def test_a_planted_link_beside_a_clip_is_not_written_through() -> None:  # R10
+    Path("victim").write_text("before")
+    Path("a.mp4.partial").symlink_to("victim")
+    write_clip(Path("a.mp4"))
+    assert Path("victim").read_text() == "before"
+    assert len(list(read_frames(Path("a.mp4")))) == 5
