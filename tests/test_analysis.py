@@ -439,7 +439,14 @@ def test_a_batch_with_damage_is_analysed_but_for_what_is_damaged(with_maps: Batc
     videos = list(read_batch(with_maps.root))
     assert videos[3].trajectory is None
     assert "cannot be read" in videos[3].why_not
-    assert wantui("analyze", with_maps.root).code == 0
+    analysed = wantui("analyze", with_maps.root)
+    assert analysed.code == 1  # B8: the others are analysed, and a script sees that one was not
+    assert "left out: blue seed 42: its stored trajectory cannot be read" in analysed.err
+    assert len(analysed.out.splitlines()) == 1 + len(videos)
     attention = wantui("analyze", with_maps.root, "--attention")
-    assert attention.code == 0
+    assert attention.code == 1
     assert "left out: red seed 42" in attention.err
+    both = wantui("analyze", with_maps.root, "nowhere", "--list-videos")
+    assert both.code == 1
+    assert "left out: nowhere is not a batch folder" in both.err
+    assert len(both.out.splitlines()) == 1 + len(videos)

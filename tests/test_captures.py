@@ -261,7 +261,7 @@ def test_a_fifo_in_the_place_of_a_file_is_not_waited_for(trajectory: Path) -> No
     chunk = chunks(trajectory / "gram")[0]
     chunk.unlink()
     os.mkfifo(chunk)
-    with pytest.raises(CaptureError, match=r"1 of the 1 chunk of"):
+    with pytest.raises(CaptureError, match=r"1 of the 1 chunks of"):
         open_capture(trajectory)
     (trajectory / "zarr.json").unlink()
     os.mkfifo(trajectory / "zarr.json")

@@ -71,10 +71,42 @@ def test_what_of_an_older_folder_is_damaged_is_named_and_the_others_go_on(made: 
     broken.write_bytes(broken.read_bytes()[:100])
     first, second = read_batch(Path("old"))
     assert first.trajectory is None
-    assert "ended before" in first.why_not
+    assert "step_001.npy.gz cannot be read" in first.why_not
     assert second.trajectory is not None
     np.save(Path("old/latents/prompt_001/vid_001/step_003.npy"), np.zeros((1, 2, 2, 2, 2)))
     assert "different shapes" in list(read_batch(Path("old")))[1].why_not
+
+
+@pytest.mark.parametrize("kind", ["npy", "safetensors", "older"])
+def test_a_video_that_cannot_be_read_is_named_and_the_others_are_written(
+    made: BatchFolder, wantui: Wantui, kind: str
+) -> None:  # B8
+    chunk = made.latents(0, 1) / "latents" / "c" / "1" / "0" / "0" / "0" / "0"
+    chunk.write_bytes(bytes(len(chunk.read_bytes())))
+    result = wantui("export", made.root, "--format", kind, "-o", kind)
+    assert result.code == 1
+    assert "left out: red seed 42: " in result.err
+    assert "vid_001.zarr/latents/c/1" in result.err
+    assert len(result.out.splitlines()) == 1
+    assert Path(result.out.strip()).exists()
+    assert not [path for path in Path(kind).rglob("*") if "prompt_000/" in str(path) or path.suffix == ".partial"]
+
+
+def test_an_id_of_no_video_is_named(made: BatchFolder, wantui: Wantui) -> None:  # C8
+    result = wantui("export", made.root, "--video-id", "nothing")
+    assert result.code == 2
+    assert "has no video 'nothing'" in result.err
+
+
+def test_planted_links_in_an_export_are_not_written_through(made: BatchFolder, wantui: Wantui) -> None:  # R10
+    Path("victim").mkdir()
+    Path("victim/kept").write_text("before")
+    Path("out/prompt_000").mkdir(parents=True)
+    for name in ("vid_001.partial", "vid_001.npy.partial", "vid_001.json.partial", "vid_001"):
+        Path("out/prompt_000", name).symlink_to(Path("victim").absolute())
+    for kind in ("npy", "older"):
+        assert wantui("export", made.root, "--format", kind, "-o", "out").code == 0
+    assert [path.name for path in Path("victim").iterdir()] == ["kept"]
 
 
 def test_latents_that_are_not_stored_cannot_be_exported(wantui: Wantui, small: list[str]) -> None:

@@ -4,12 +4,11 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from wantui.analysis.groups import CannotCompare, Described, Group, Matched, describe
-from wantui.analysis.read import comparable, read_batch
+from wantui.analysis.read import comparable
 from wantui.analysis.spread import (
     LEAST_VIDEOS,
     Permuted,
@@ -382,8 +381,3 @@ def _verdict(found: Difference, differences: Floats, p: float, margin: float, sh
     needed = found.needed
     more = "" if needed is None else f"; an effect of this size would need about {needed:,} seeds"
     return Verdict(found.one, found.other, "cannot tell", p, f"{names}: cannot tell: {said}{more}")
-
-
-def read_all(folders: Sequence[Path], from_latents: bool = False) -> list[Video]:
-    """The videos of several batches."""
-    return [video for folder in folders for video in read_batch(folder, from_latents)]

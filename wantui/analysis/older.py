@@ -1,98 +1,156 @@
 """Batches of the older system: latents/prompt_000/vid_001/step_000.npy.gz, without the initial noise."""
 
 import gzip
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.noise_levels import levels_after
 from wantui.analysis.products import HeldStates, gram_of, in_memory
 from wantui.analysis.trajectory import NoGeometry, Trajectory, trajectory
 from wantui.analysis.video import Video
+from wantui.json_files import UnreadableFileError, read_json, read_json_object
+from wantui.storage.group import CaptureError, named_damage
 
-_OLDER_STEP = re.compile(r"step_(\d+)\.npy(\.gz)?$")
+_STEP = re.compile(r"step_(\d+)\.npy(\.gz)?$")
+_LATER_GROUP = re.compile(r"(?P<variation>p(?P<prompt>\d+)_b\d+)_s(?P<seed>\d+)$")
+"""Folder of one video in the newest layout, by prompt, bending variation (b000 is none) and number of the seed."""
+_VIDEO = re.compile(r"vid_(\d+)$")
 
 
 def read_older(folder: Path) -> Iterator[Video]:
-    """Of the older system: latents/prompt_000/vid_001/step_000.npy.gz, without the initial noise, in which each file
-    has the noise level of before its step in its metadata, if any."""
-    prompts = _older_prompts(folder)
+    """Yield the videos of a batch of the older system.
+
+    The variation is the prompt, together with the bending variation in the newest layout.
+    """
+    prompts, warnings = _prompts(folder)
     directories = sorted({path.parent for path in folder.glob("latents/*/vid_*/step_*.npy*")})
     for number, directory in enumerate(directories):
-        group = directory.parent.name
-        metadata = _json(directory / "step_000_metadata.json")
-        prompt = str(metadata.get("prompt") or prompts.get(group, group))
-        known: dict[str, Any] = {
-            "folder": folder,
-            "number": number,
-            "id": str(metadata.get("video_id", f"{group}_{directory.name}")),
-            "variation": group,
-            "prompt": prompt,
-            "choices": {},
-            "seed": int(metadata.get("seed") or int(directory.name.removeprefix("vid_"))),
-            "words": len(prompt.split()),
-        }
+        yield _video(folder, number, directory, prompts, warnings)
+
+
+def _video(folder: Path, number: int, directory: Path, prompts: Mapping[str, str], warnings: tuple[str, ...]) -> Video:
+    group = directory.parent.name
+    later = _LATER_GROUP.match(group)
+    variation = later["variation"] if later else group
+    error = ""
+    metadata: dict[int, dict[str, Any]] = {}
+    try:
+        metadata = _metadata(directory)
+    except UnreadableFileError as unreadable:
+        error = str(unreadable)
+    first = metadata[min(metadata)] if metadata else {}
+    prompt = str(first.get("prompt") or prompts.get(f"prompt_{later['prompt']}" if later else group, variation))
+    seed, is_seed_stored = _seed(first, directory, later)
+    if metadata and not is_seed_stored:
+        warnings = (*warnings, "no seed is stored: videos are paired by their number")
+    known: dict[str, Any] = {
+        "folder": folder,
+        "number": number,
+        "id": str(first.get("video_id", f"{group}_{directory.name}")),
+        "variation": variation,
+        "prompt": prompt,
+        "choices": {},
+        "seed": seed,
+        "words": len(prompt.split()),
+    }
+    if error:
+        return Video(**known, why_not=error, is_damaged=True, warnings=warnings)
+    try:
+        with named_damage(directory):
+            found, shape, of_levels = _trajectory(directory, metadata)
+    except NoGeometry as no_geometry:
+        return Video(**known, why_not=str(no_geometry), warnings=warnings)
+    except CaptureError as damage:
+        return Video(**known, why_not=str(damage), is_damaged=True, warnings=warnings)
+    settings = {"shape": list(shape), "steps": len(found.sigmas), "levels": "assumed" if of_levels else "stored"}
+    return Video(
+        **known,
+        settings=settings,
+        trajectory=found,
+        dimension=int(np.prod(shape)),
+        warnings=(*warnings, *of_levels),
+    )
+
+
+def _seed(metadata: Mapping[str, Any], directory: Path, later: re.Match[str] | None) -> tuple[int, bool]:
+    """Return the seed of a video, or else its number, and whether it is the seed; 0 is a seed."""
+    found = metadata.get("seed")
+    if type(found) is int:
+        return found, True
+    if isinstance(found, str) and found.isdecimal() and len(found) < 20:
+        return int(found), True
+    if later:
+        return int(later["seed"]), False
+    match = _VIDEO.match(directory.name)
+    return int(match[1]) if match else 0, False
+
+
+def _metadata(directory: Path) -> dict[int, dict[str, Any]]:
+    """Return the metadata of the stored steps by number.
+
+    Raises:
+        UnreadableFileError: metadata are there and cannot be read.
+    """
+    found = {}
+    for step, path in _files(directory).items():
+        file = path.with_name(f"{path.name.split('.')[0]}_metadata.json")
         try:
-            found, shape = _older_trajectory(directory)
-            settings = {"shape": list(shape), "steps": len(found.sigmas)}
-            yield Video(**known, settings=settings, trajectory=found, dimension=int(np.prod(shape)))
-        except (NoGeometry, OSError, ValueError, EOFError) as error:
-            yield Video(**known, why_not=str(error))
+            found[step] = read_json_object(file)
+        except FileNotFoundError:
+            continue
+    return found
 
 
-def _older_trajectory(directory: Path) -> tuple[Trajectory, tuple[int, ...]]:
-    numbered = ((_OLDER_STEP.search(path.name), path) for path in directory.iterdir())
-    files = [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]
-    loaded = [_load(path) for path in files]
+def _files(directory: Path) -> dict[int, Path]:
+    """Return the files of the stored steps by number, in order."""
+    numbered = ((_STEP.search(path.name), path) for path in sorted(directory.iterdir()))
+    return dict(sorted((int(match[1]), path) for match, path in numbered if match))
+
+
+def _trajectory(
+    directory: Path, metadata: Mapping[int, Mapping[str, Any]]
+) -> tuple[Trajectory, tuple[int, ...], tuple[str, ...]]:
+    """Trajectory, shape of a state, and warnings about its noise levels."""
+    files = _files(directory)
+    loaded = [_load(path) for path in files.values()]
     shapes = Counter(state.shape for state in loaded)
     if len(shapes) > 1:
         raise NoGeometry(f"its steps have different shapes: {', '.join(map(str, shapes))}")
-    levels = [_json(path.with_name(path.name.split(".")[0] + "_metadata.json")) for path in files]
-    sigmas = [_level_after(levels, i) for i in range(len(levels))]
-    if any(sigma is None for sigma in sigmas):
-        # Without any, equal steps are all that can be said; curves over sigma are then curves over steps.
-        sigmas = list(np.linspace(1 - 1 / len(files), 0, len(files)))
+    levels = levels_after(list(files), metadata)
     shape = loaded[0].shape
     dimension = int(np.prod(shape))
     gram = gram_of(in_memory(loaded), len(loaded), dimension, HeldStates())
-    return trajectory(gram, np.array(sigmas, dtype=np.float64), dimension), shape
-
-
-def _level_after(levels: Sequence[Mapping[str, Any]], i: int) -> float | None:
-    """Noise level of the state after step i: that of before the next step; 0 after the last."""
-    if i + 1 == len(levels):
-        return 0.0
-    level = levels[i + 1]
-    if level.get("sigma") is not None:
-        return float(level["sigma"])
-    return float(level["timestep"]) / 1000 if level.get("timestep") is not None else None
+    return trajectory(gram, levels.sigmas, dimension), shape, levels.warnings
 
 
 def _load(path: Path) -> NDArray[np.float32]:
-    if path.suffix == ".gz":
-        with gzip.open(path) as file:
-            return np.asarray(np.load(file), dtype=np.float32)
-    return np.asarray(np.load(path), dtype=np.float32)
+    with named_damage(path):
+        if not path.is_file():
+            raise ValueError("it is not a regular file")
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                return np.asarray(np.load(file), dtype=np.float32)
+        return np.asarray(np.load(path), dtype=np.float32)
 
 
-def _older_prompts(folder: Path) -> dict[str, str]:
-    found = _json(folder / "configs" / "prompt_variations.json")
-    entries = found if isinstance(found, list) else found.get("variations", [])
+def _prompts(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the prompts by folder, and a warning where there are some that cannot be read."""
+    try:
+        found = read_json(folder / "configs" / "prompt_variations.json")
+    except FileNotFoundError:
+        return {}, ()
+    except UnreadableFileError as error:
+        return {}, (f"prompts are not known: {error}",)
+    entries = found.get("variations", []) if isinstance(found, dict) else found
     prompts = {}
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
         text = entry.get("text") or entry.get("prompt") if isinstance(entry, dict) else entry
         if isinstance(text, str):
             prompts[f"prompt_{index:03d}"] = text
-    return prompts
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return prompts, ()

@@ -50,6 +50,24 @@ def read_batch(folder: Path, from_latents: bool = False) -> Iterator[Video]:
         )
 
 
+def read_batches(folders: Sequence[Path], from_latents: bool = False) -> tuple[list[Video], list[str]]:
+    """Return the videos of several batches, and why some of the batches cannot be read.
+
+    Raises:
+        UserError: none of them can be read.
+    """
+    videos: list[Video] = []
+    faults: list[UserError] = []
+    for folder in folders:
+        try:
+            videos += read_batch(folder, from_latents)
+        except UserError as error:
+            faults.append(error)
+    if faults and len(faults) == len(folders):
+        raise faults[0]
+    return videos, [str(fault) for fault in faults]
+
+
 def _read(folder: Path, from_latents: bool) -> Iterator[Video]:
     manifest = read_manifest(BatchFolder(folder))
     done = [(number, entry) for number, entry in enumerate(manifest.videos) if entry.state == "done"]
@@ -104,7 +122,7 @@ def _video(
     except NoGeometry as error:
         return Video(**known, path=path, why_not=str(error))
     except CaptureError as error:
-        return Video(**known, path=path, why_not=f"its stored trajectory cannot be read: {error}")
+        return Video(**known, path=path, why_not=f"its stored trajectory cannot be read: {error}", is_damaged=True)
     return Video(**known, trajectory=found, dimension=dimension, channel_power=power, path=path, warnings=warnings)
 
 

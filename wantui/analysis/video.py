@@ -28,6 +28,8 @@ class Video:
     """What of the recipe must be equal for a comparison."""
     trajectory: Trajectory | None = None
     why_not: str = ""
+    is_damaged: bool = False
+    """Whether what is stored of it cannot be read, rather than not being there."""
     dimension: int = 0
     """Values of a state."""
     channel_power: Floats | None = None

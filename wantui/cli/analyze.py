@@ -1,5 +1,7 @@
 """wantui analyze: the geometry of stored trajectories, comparisons of groups, attention of words."""
 
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +10,7 @@ import click
 
 from wantui.cli.tables import add_row, echo, plain_table, print_columns, print_json, print_line, print_table
 from wantui.errors import UserError
+from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
@@ -56,9 +59,10 @@ def command(
 ) -> None:
     """Geometry of each video of BATCHES, and of groups of them. docs/analysis.md explains every metric.
 
-    Lengths are divided by the square root of the number of latent values; angles are in radians.
+    Lengths are divided by the square root of the number of latent values; angles are in radians. What cannot be read
+    is named on stderr, and the others are analysed; the exit code is then 1.
     """
-    from wantui.analysis.compare import read_all
+    from wantui.analysis.read import read_batches
     from wantui.analysis.trajectory import METRICS
 
     for option, given, does_nothing, serves in (
@@ -74,19 +78,36 @@ def command(
         if given is not None and does_nothing:
             raise click.UsageError(f"{option} is for {serves}")
     chosen = _chosen(metrics, list(METRICS))
-    videos = _with_ids(read_all(batches, from_latents), ids)
+    found, faults = read_batches(batches, from_latents)
+    videos = _with_ids(found, ids)
+    _warn(videos, faults)
+    damaged = faults + [video.name for video in videos if video.is_damaged]
     if list_videos:
         _list(videos, as_json)
     elif overlay is not None:
         _overlay(videos, overlay, output)
     elif attention:
-        _attention(videos, as_json)
+        damaged += _attention(videos, as_json)
     elif compared or html_path is not None:
         _compare(videos, by, primary, chosen, margin, as_json, csv_path, html_path)
     elif by_group:
         _groups(videos, by, chosen, as_json)
     else:
         _videos(videos, chosen or (list(METRICS) if as_json or csv_path else list(SHOWN)), as_json, csv_path)
+    if damaged:
+        sys.exit(1)
+
+
+def _warn(videos: "list[Video]", faults: list[str]) -> None:
+    """Name on stderr what cannot be read, and what limits the others."""
+    for fault in faults:
+        echo(f"left out: {fault}", err=True)
+    warnings = Counter(warning for video in videos for warning in video.warnings)
+    for warning, count in warnings.items():
+        echo(f"warning: {warning} ({format_count(count, 'video')})", err=True)
+    for video in videos:
+        if video.is_damaged:
+            echo(f"left out: {video.name}: {video.why_not}", err=True)
 
 
 def _chosen(metrics: str | None, known: list[str]) -> list[str] | None:
@@ -154,7 +175,7 @@ def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: 
     table = plain_table("variation", "seed", *metrics, "velocity")
     for video in videos:
         if video.trajectory is None:
-            add_row(table, video.variation, str(video.seed), video.why_not)
+            add_row(table, video.variation, str(video.seed), "cannot be read" if video.is_damaged else video.why_not)
             continue
         values = [f"{video.value(name):.5g}" for name in metrics]
         add_row(
@@ -249,7 +270,8 @@ def _tell(found: "Comparison") -> None:
     print_columns(("groups", "metric", "difference", "95 %", "d_z", "p", "max-T", "BH", "seeds needed"), *rows)
 
 
-def _attention(videos: "list[Video]", as_json: bool) -> None:
+def _attention(videos: "list[Video]", as_json: bool) -> list[str]:
+    """Print the curves of each marked word; returns the videos whose maps cannot be read."""
     import numpy as np
 
     from wantui.analysis.attention import overlap, word_curves
@@ -257,34 +279,42 @@ def _attention(videos: "list[Video]", as_json: bool) -> None:
     from wantui.storage.attention import NoMaps, open_maps
     from wantui.tui.plots import sparkline
 
-    records, rows = [], []
+    records, rows, damaged = [], [], []
     for video in videos:
         if video.attention is None:
             continue
         try:
             maps = open_maps(video.attention)
+            words = [word_curves(maps, name) for name in maps.words]
+            shared = {
+                word.name: {other.name: overlap(maps, word.name, other.name) for other in words if other is not word}
+                for word in words
+            }
         except NoMaps as error:
             echo(f"left out: {video.name}: {error}", err=True)
+            damaged.append(video.name)
             continue
-        words = [word_curves(maps, name) for name in maps.words]
         for word in words:
             centre = np.nanmean(word.centre[-1], axis=0)
-            shared = {other.name: overlap(maps, word.name, other.name) for other in words if other is not word}
-            near = max(((float(np.nanmean(curve)), name) for name, curve in shared.items()), default=None)
+            curves = shared[word.name].items()
+            near = max(((float(np.nanmean(curve)), name) for name, curve in curves), default=None)
             about = (video.variation, str(video.seed), word.name, " ".join(word.pieces))
             figures = (f"{np.nanmean(word.mass):.3%}", f"{np.nanmean(word.entropy):.3f}")
             where = (f"{centre[0]:.2f}, {centre[1]:.2f}", f"{np.nanmean(word.spread[-1]):.2f}")
             over_steps = sparkline(word.mass.tolist(), 12).rstrip()
             rows.append((*about, *figures, *where, f"{near[0]:.2f} {near[1]}" if near else "", over_steps))
             said = {"id": video.id, "variation": video.variation, "seed": video.seed}
-            records.append(said | vars(word) | {"overlap": shared})
+            records.append(said | vars(word) | {"overlap": shared[word.name]})
+    if not records and damaged:
+        raise UserError("no attention maps here can be read")
     if not records:
         raise UserError("no video here has attention maps of marked words; make some with --store-attention and (word)")
     if as_json:
         print_json(plain(records))
-        return
+        return damaged
     head = ("variation", "seed", "word", "pieces", "mass", "entropy", "centre", "spread", "overlap", "mass over steps")
     print_columns(head, *rows)
+    return damaged
 
 
 def _overlay(videos: "list[Video]", word: str, output: Path | None) -> None:

@@ -1,5 +1,6 @@
 """wantui export: stored latents in other formats."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -15,12 +16,22 @@ from wantui.storage.export import FORMATS
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; in BATCH/exports by default.")
 @click.option("--video-id", "ids", multiple=True, help="These videos only; repeatable. A beginning of an id is enough.")
 def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -> None:
-    """Write the stored latents of BATCH as .npy, .pt, safetensors, or in the older system's folders."""
+    """Write the stored latents of BATCH as .npy, .pt, safetensors, or in the older system's folders.
+
+    A video that cannot be read is named on stderr, and the others are written; the exit code is then 1.
+    """
     from wantui.storage.export import export_batch
 
     target = output or batch / "exports" / (f"{kind}_latents" if kind != "older" else "older/latents")
+    unread = 0
     try:
-        for path in export_batch(batch, target, kind, ids):
-            echo(path)
+        for video in export_batch(batch, target, kind, ids):
+            if video.path is None:
+                unread += 1
+                echo(f"left out: {video.video}: {video.reason}", err=True)
+            else:
+                echo(video.path)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
+    if unread:
+        sys.exit(1)

@@ -2,10 +2,10 @@
 
 import gzip
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.errors import UserError
-from wantui.storage.atomic import partial_path, whole_file
-from wantui.storage.group import open_whole
+from wantui.storage.atomic import partial_path, remove, whole_file, write_text
+from wantui.storage.group import CaptureError, named_damage, open_capture
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 
@@ -25,8 +25,20 @@ class NothingToExport(UserError):
     """No stored latents, or a place that cannot be written; the text says which."""
 
 
-def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Write the stored latents of a batch's videos under `target`; yields what was written.
+@dataclass(frozen=True)
+class Exported:
+    """One video of an export."""
+
+    video: str
+    """Variation and seed."""
+    path: Path | None
+    """What was written; None where the video could not be read."""
+    reason: str = ""
+    """Why it could not be read."""
+
+
+def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = ()) -> Iterator[Exported]:
+    """Write the stored latents of a batch's videos under `target`; yields what became of each video.
 
     npy          one array [n, channels, frames, height, width] for each video, with a .json beside it
     pt           the same as a dictionary of tensors, by a process that loads torch
@@ -34,38 +46,62 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
     older        prompt_000/vid_001/step_000.npy.gz, [1, ...] each, without the initial noise
 
     Raises:
-        NothingToExport: no video has stored latents, or something stands in the way.
+        NothingToExport: no video has stored latents, or there is no such video.
+        OSError: `target` cannot be written.
     """
     manifest = read_manifest(BatchFolder(folder))
+    for wanted in ids:
+        if not any(entry.id.startswith(wanted) for entry in manifest.videos):
+            raise NothingToExport(f"{folder} has no video {wanted!r}; wantui analyze --list-videos shows them")
     chosen = [
         entry
         for entry in manifest.videos
         if entry.state == "done" and "latents" in entry.files and (not ids or entry.id.startswith(ids))
     ]
-    stored = [(entry, group) for entry in chosen if "latents" in (group := _open(folder / entry.files["latents"]))]
-    if not stored:
-        raise NothingToExport(
-            f"{folder}: no latents are stored{' of these videos' if ids else ''}, only what was derived from them; "
-            "set latent_analysis_settings.store_latents for those to come"
-        )
-    write: dict[str, Callable[[Path, VideoEntry, Any], Path]] = {
+    write: dict[str, Callable[[Path, VideoEntry, _Capture], Path]] = {
         "npy": _npy,
         "pt": _pt,
         "safetensors": _safetensors,
         "older": _older,
     }
-    for entry, group in stored:
+    is_any_stored = False
+    for entry in chosen:
+        name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
         try:
-            yield write[kind](_place(target, entry), entry, group)
-        except (ValueError, RuntimeError, KeyError) as error:
-            raise NothingToExport(f"{folder / entry.files['latents']} cannot be read: {error}") from None
+            capture = _Capture(folder / entry.files["latents"])
+            if "latents" not in capture.group:
+                continue
+            is_any_stored = True
+            yield Exported(name, write[kind](_place(target, entry), entry, capture))
+        except CaptureError as error:
+            is_any_stored = True
+            yield Exported(name, None, str(error))
+    if not is_any_stored:
+        raise NothingToExport(
+            f"{folder}: no latents are stored{' of these videos' if ids else ''}, only what was derived from them; "
+            "set latent_analysis_settings.store_latents for those to come"
+        )
 
 
-def _open(path: Path) -> Any:
-    try:
-        return open_whole(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise NothingToExport(f"{path} cannot be read: {error}") from None
+class _Capture:
+    """The stored trajectory of a video; whatever is damaged in it is a CaptureError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.group = path, open_capture(path)
+
+    def read(self, name: str, index: int | slice = slice(None)) -> NDArray[Any]:
+        with named_damage(self.path / name):
+            return np.asarray(self.group[name][index])
+
+    def about(self, entry: VideoEntry) -> dict[str, Any]:
+        steps, sigmas = self.read("steps"), self.read("sigmas")
+        with named_damage(self.path):
+            return {
+                "recipe": entry.recipe.model_dump(mode="json"),
+                "sigmas": [float(sigma) for sigma in sigmas[steps]],
+                "steps": [int(step) for step in steps],
+                "timesteps": [float(timestep) for timestep in self.read("timesteps")],
+            }
 
 
 def _place(target: Path, entry: VideoEntry) -> Path:
@@ -74,38 +110,25 @@ def _place(target: Path, entry: VideoEntry) -> Path:
     return place
 
 
-def _about(entry: VideoEntry, group: Any) -> dict[str, Any]:
-    return {
-        "recipe": entry.recipe.model_dump(mode="json"),
-        "sigmas": [float(s) for s in group["sigmas"][:][group["steps"][:]]],
-        "steps": [int(step) for step in group["steps"][:]],
-        "timesteps": [float(t) for t in group["timesteps"][:]],
-    }
-
-
-def _npy(place: Path, entry: VideoEntry, group: Any) -> Path:
-    latents = group["latents"]
+def _npy(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
+    latents, about = capture.group["latents"], capture.about(entry)
     with whole_file(place.with_suffix(".npy")) as partial:
         header = np.lib.format.open_memmap(partial, mode="w+", dtype=latents.dtype, shape=latents.shape)
         for index in range(latents.shape[0]):  # a state at a time: some have gigabytes
-            header[index] = latents[index]
+            header[index] = capture.read("latents", index)
         header.flush()
         del header
-    with whole_file(place.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(_about(entry, group), indent=1))
+    write_text(place.with_suffix(".json"), json.dumps(about, indent=1))
     return place.with_suffix(".npy")
 
 
-def _arrays(group: Any) -> dict[str, NDArray[Any]]:
-    names = [name for name in ("latents", "predicted_clean", "sigmas", "timesteps", "steps", "gram") if name in group]
-    return {name: np.ascontiguousarray(group[name][:]) for name in names}
-
-
-def _safetensors(place: Path, entry: VideoEntry, group: Any) -> Path:
+def _safetensors(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
     from safetensors.numpy import save_file
 
+    stored = ("latents", "predicted_clean", "sigmas", "timesteps", "steps", "gram")
+    arrays = {name: np.ascontiguousarray(capture.read(name)) for name in stored if name in capture.group}
     with whole_file(place.with_suffix(".safetensors")) as partial:
-        save_file(_arrays(group), partial, {"recipe": entry.recipe.to_json()})
+        save_file(arrays, partial, {"recipe": entry.recipe.to_json()})
     return place.with_suffix(".safetensors")
 
 
@@ -119,45 +142,50 @@ torch.save({**load_file(sys.argv[1]), "recipe": recipe}, sys.argv[2])
 """
 
 
-def _pt(place: Path, entry: VideoEntry, group: Any) -> Path:
-    """By another process, because torch belongs into no client."""
-    source = _safetensors(place.with_name(f"{place.name}_for_torch"), entry, group)
+def _pt(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
+    """Write a .pt file by another process, because torch belongs into no client."""
+    source = _safetensors(place.with_name(f"{place.name}_for_torch"), entry, capture)
     try:
         with whole_file(place.with_suffix(".pt")) as partial:
             done = subprocess.run([sys.executable, "-c", _TO_TORCH, source, partial], capture_output=True, text=True)
             if done.returncode:
-                raise NothingToExport(f"torch could not write {place.name}.pt: {done.stderr.strip().splitlines()[-1]}")
+                reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+                raise NothingToExport(f"torch could not write {place.name}.pt: {reason}")
     finally:
         source.unlink(missing_ok=True)
     return place.with_suffix(".pt")
 
 
-def _older(place: Path, entry: VideoEntry, group: Any) -> Path:
-    latents, steps, sigmas = group["latents"], group["steps"][:], group["sigmas"][:]
-    timesteps, recipe = group["timesteps"][:], entry.recipe
-    partial = partial_path(place)
-    shutil.rmtree(partial, ignore_errors=True)
+def _older(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
+    steps, sigmas, timesteps = capture.read("steps"), capture.read("sigmas"), capture.read("timesteps")
+    recipe, partial = entry.recipe, partial_path(place)
+    remove(partial)
     partial.mkdir()
-    for index in range(1, latents.shape[0]):  # it stored what came after each step, and no initial noise
-        step = int(steps[index]) - 1
-        state = np.asarray(latents[index])[None]
-        with gzip.open(partial / f"step_{step:03d}.npy.gz", "wb", compresslevel=1) as file:
-            np.save(file, state)
-        about = {
-            "video_id": entry.id,
-            "step": step,
-            "timestep": float(timesteps[step]),
-            "sigma": float(sigmas[step]),
-            "total_steps": len(timesteps),
-            "shape": list(state.shape),
-            "dtype": str(state.dtype),
-            "prompt": recipe.prompt,
-            "seed": recipe.seed,
-            "cfg_scale": recipe.guidance_scale,
-        }
-        (partial / f"step_{step:03d}_metadata.json").write_text(json.dumps(about, indent=1))
-    summary = {"video_id": entry.id, "steps": latents.shape[0] - 1, "prompt": recipe.prompt, "seed": recipe.seed}
-    (partial / "summary.json").write_text(json.dumps(summary, indent=1))
-    shutil.rmtree(place, ignore_errors=True)
+    try:
+        for index in range(1, len(steps)):  # it stored what came after each step, and no initial noise
+            step = int(steps[index]) - 1
+            state = capture.read("latents", index)[None]
+            with gzip.open(partial / f"step_{step:03d}.npy.gz", "wb", compresslevel=1) as file:
+                np.save(file, state)
+            about = {
+                "video_id": entry.id,
+                "step": step,
+                "timestep": float(timesteps[step]),
+                "sigma": float(sigmas[step]),
+                "sigma_after": float(sigmas[step + 1]),
+                "total_steps": len(timesteps),
+                "shape": list(state.shape),
+                "dtype": str(state.dtype),
+                "prompt": recipe.prompt,
+                "seed": recipe.seed,
+                "cfg_scale": recipe.guidance_scale,
+            }
+            (partial / f"step_{step:03d}_metadata.json").write_text(json.dumps(about, indent=1))
+        summary = {"video_id": entry.id, "steps": len(steps) - 1, "prompt": recipe.prompt, "seed": recipe.seed}
+        (partial / "summary.json").write_text(json.dumps(summary, indent=1))
+    except BaseException:
+        remove(partial)
+        raise
+    remove(place)
     partial.rename(place)
     return place

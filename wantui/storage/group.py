@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.errors import UserError
-from wantui.formatting import format_count
 from wantui.json_files import UnreadableFileError, read_bytes, read_json_object
 from wantui.planning import Recipe
 from wantui.storage.atomic import remove, sync, write_text
@@ -187,9 +186,7 @@ def _check_chunks(path: Path, name: str, metadata: Any) -> None:
     if missing <= 0:
         missing = sum(metadata.encode_chunk_key(place) not in there for place in product(*map(range, grid)))
     if missing > 0:
-        raise CaptureError(
-            f"{missing} of the {format_count(wanted, 'chunk')} of {path / name} are missing; copy it again"
-        )
+        raise CaptureError(f"{missing} of the {wanted:,} chunks of {path / name} are missing; copy it again")
 
 
 def _chunk_shape(metadata: Any) -> Sequence[int]:

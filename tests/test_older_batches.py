@@ -1,0 +1,224 @@
+"""Batches of the older system: noise levels, seeds, layouts and metadata, against paths whose geometry is known."""
+
+import gzip
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Wantui
+
+from wantui.analysis.noise_levels import levels_after
+from wantui.analysis.read import read_batch
+from wantui.analysis.trajectory import NoGeometry
+from wantui.analysis.video import Video
+
+STEPS = 20
+
+
+def unipc_levels(steps: int, shift: float) -> np.ndarray:
+    """[steps + 1], the noise levels of diffusers' UniPC for flow models, from the first step to 0."""
+    u = (1 - 1 / 1000) * (1 - np.arange(steps + 1) / steps)
+    return shift * u / (1 + (shift - 1) * u)
+
+
+def write_straight_video(
+    folder: Path,
+    stored: Sequence[int],
+    sigmas: np.ndarray,
+    video: str = "prompt_000/vid_001",
+    change: Callable[[int, dict[str, Any]], dict[str, Any] | None] = lambda step, about: about,
+) -> None:
+    """Write a straight path as the older system did: the level in a step's metadata is the one before it."""
+    random = np.random.default_rng(0)
+    noise, data = random.normal(size=(2, 1, 16, 2, 4, 4))
+    directory = folder / "latents" / video
+    directory.mkdir(parents=True)
+    for step in stored:
+        after = sigmas[step + 1]
+        with gzip.open(directory / f"step_{step:03d}.npy.gz", "wb") as file:
+            np.save(file, ((1 - after) * data + after * noise).astype(np.float32))
+        about: dict[str, Any] = {
+            "video_id": "v",
+            "step": step,
+            "sigma": float(sigmas[step]),
+            "timestep": int(1000 * sigmas[step]),
+            "total_steps": len(sigmas) - 1,
+            "prompt": "a star",
+            "seed": 7,
+        }
+        changed = change(step, about)
+        if changed is not None:
+            (directory / f"step_{step:03d}_metadata.json").write_text(json.dumps(changed))
+
+
+def only(folder: Path) -> Video:
+    (video,) = read_batch(folder)
+    return video
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 12.0])
+@pytest.mark.parametrize("interval", [1, 2, 5])
+def test_a_straight_path_is_straight_at_any_storage_interval(tmp_path: Path, interval: int, shift: float) -> None:
+    sigmas = unipc_levels(STEPS, shift)  # A6
+    stored = range(0, STEPS, interval)
+    write_straight_video(tmp_path, stored, sigmas)
+    video = only(tmp_path)
+    assert video.trajectory is not None
+    assert video.trajectory.sigmas == pytest.approx(sigmas[[step + 1 for step in stored]], abs=1e-6)
+    assert video.value("flow_straightness") == pytest.approx(0, abs=1e-8)
+    assert video.value("straightness") == pytest.approx(1, abs=1e-6)
+
+
+def test_linear_levels_at_interval_5_give_a_straight_path(tmp_path: Path) -> None:  # A6
+    write_straight_video(tmp_path, range(0, STEPS, 5), np.linspace(1, 0, STEPS + 1))
+    assert only(tmp_path).value("flow_straightness") == pytest.approx(0, abs=1e-10)
+
+
+def test_levels_follow_from_whole_timesteps(tmp_path: Path) -> None:  # A6: cut by up to 0.001
+    sigmas = unipc_levels(STEPS, 3.0)
+    write_straight_video(
+        tmp_path,
+        range(0, STEPS, 5),
+        sigmas,
+        change=lambda step, about: {name: value for name, value in about.items() if name != "sigma"},
+    )
+    video = only(tmp_path)
+    assert video.trajectory is not None
+    assert video.trajectory.sigmas == pytest.approx(sigmas[[1, 6, 11, 16]], abs=2e-3)
+    assert video.value("flow_straightness") < 1e-4
+
+
+@pytest.mark.parametrize("missing", [0, 7, 19])
+def test_a_missing_step_moves_no_other_level(tmp_path: Path, missing: int) -> None:  # A6
+    sigmas = unipc_levels(STEPS, 5.0)
+    stored = [step for step in range(STEPS) if step != missing]
+    write_straight_video(tmp_path, stored, sigmas)
+    video = only(tmp_path)
+    assert video.trajectory is not None
+    assert video.trajectory.sigmas == pytest.approx(sigmas[[step + 1 for step in stored]], abs=1e-6)
+
+
+def test_a_level_that_does_not_follow_from_others_is_refused(tmp_path: Path) -> None:  # A6
+    odd = np.concatenate([np.linspace(1, 0, STEPS + 1) ** 3])
+    write_straight_video(tmp_path, range(0, STEPS, 5), odd)
+    video = only(tmp_path)
+    assert video.trajectory is None
+    assert "the noise level after step 0 is not stored, and does not follow" in video.why_not
+    write_straight_video(tmp_path / "all", range(STEPS), odd)  # each next level is stored
+    assert only(tmp_path / "all").value("flow_straightness") == pytest.approx(0, abs=1e-8)
+
+
+def test_our_own_export_states_the_levels_after_its_steps() -> None:
+    levels = levels_after([1, 5], {1: {"sigma": 0.9, "sigma_after": 0.7}, 5: {"sigma": 0.3, "sigma_after": 0.1}})
+    assert levels.sigmas.tolist() == [0.7, 0.1]
+
+
+def test_seed_0_is_a_seed(tmp_path: Path) -> None:  # A6
+    write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), change=lambda _, about: about | {"seed": 0})
+    assert only(tmp_path).seed == 0
+
+
+def test_videos_of_the_newest_layout_are_grouped_by_prompt_and_bending(tmp_path: Path) -> None:  # A6
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "prompt_variations.json").write_text('["a rose", "a star"]')
+    for prompt in (0, 1):
+        for bending in (0, 1):
+            for seed in (0, 1, 2):
+
+                def change(_: int, about: dict[str, Any], seed: int = seed) -> dict[str, Any]:
+                    return {name: value for name, value in about.items() if name != "prompt"} | {"seed": 40 + seed}
+
+                name = f"p{prompt:03d}_b{bending:03d}_s{seed:03d}/vid_001"
+                write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), name, change)
+    videos = list(read_batch(tmp_path))
+    assert {video.variation for video in videos} == {"p000_b000", "p000_b001", "p001_b000", "p001_b001"}
+    assert [video.seed for video in videos[:4]] == [40, 41, 42, 40]
+    assert {video.prompt for video in videos if video.variation.startswith("p001")} == {"a star"}
+
+
+ODD = {
+    "no JSON": "{",
+    "a list": "[]",
+    "deep": "[" * 100_000,
+    "binary": "\0",
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_metadata_that_cannot_be_read_refuse_the_video_by_name(tmp_path: Path, odd: str, wantui: Wantui) -> None:
+    sigmas = unipc_levels(STEPS, 3.0)  # A6: they gave equal steps in silence
+    for number in (1, 2):
+        write_straight_video(tmp_path, range(STEPS), sigmas, f"prompt_000/vid_{number:03d}")
+    (tmp_path / "latents/prompt_000/vid_001/step_004_metadata.json").write_text(ODD[odd])
+    first, second = read_batch(tmp_path)
+    assert first.trajectory is None
+    assert "step_004_metadata.json cannot be read" in first.why_not
+    assert second.trajectory is not None
+    result = wantui("analyze", tmp_path)
+    assert result.code == 1
+    assert "step_004_metadata.json cannot be read" in result.err
+
+
+@pytest.mark.parametrize("odd", ["0.5", True, -1, None, [1]])
+def test_odd_levels_and_seeds_are_named(tmp_path: Path, odd: Any) -> None:
+    write_straight_video(
+        tmp_path,
+        range(STEPS),
+        unipc_levels(STEPS, 3),
+        change=lambda step, about: about | ({"sigma": odd, "timestep": None, "seed": odd} if step == 3 else {}),
+    )
+    video = only(tmp_path)
+    if odd is None:  # not stored, and follows from the others
+        assert video.trajectory is not None
+    else:
+        assert "sigma of step 3 is " in video.why_not
+
+
+def test_a_batch_without_any_metadata_is_read_with_a_warning(tmp_path: Path, wantui: Wantui) -> None:  # A6
+    write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), change=lambda *_: None)
+    video = only(tmp_path)
+    assert video.trajectory is not None
+    assert video.trajectory.sigmas == pytest.approx(np.linspace(0.95, 0, STEPS))
+    assert "equal steps are assumed" in video.warnings[0]
+    result = wantui("analyze", tmp_path)
+    assert result.code == 0
+    assert "warning: no noise levels are stored: equal steps are assumed" in result.err
+    assert "(1 video)" in result.err
+
+
+def test_steps_that_cannot_be_placed_are_refused(tmp_path: Path) -> None:
+    def without_total(step: int, about: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in about.items() if name != "total_steps"}
+
+    write_straight_video(tmp_path / "a", range(0, STEPS, 5), unipc_levels(STEPS, 3), change=without_total)
+    assert "nor how many steps there were" in only(tmp_path / "a").why_not
+    write_straight_video(tmp_path / "b", range(STEPS), unipc_levels(STEPS, 3), change=without_total)
+    assert "step 19 is taken for the last" in only(tmp_path / "b").warnings[0]
+    write_straight_video(
+        tmp_path / "c",
+        range(STEPS),
+        unipc_levels(STEPS, 3),
+        change=lambda step, about: about | {"total_steps": 20 + step % 2},
+    )
+    assert "its metadata tell of 20 and of 21 steps" in only(tmp_path / "c").why_not
+    with pytest.raises(NoGeometry, match="step 25 is stored of 20 steps"):
+        levels_after([0, 25], {0: {"sigma": 1.0, "total_steps": 20}})
+
+
+def test_damaged_states_are_named_with_their_file(tmp_path: Path) -> None:  # B8
+    write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3))
+    file = tmp_path / "latents/prompt_000/vid_001/step_004.npy.gz"
+    whole = file.read_bytes()
+    for damaged in (whole[:50], b"", whole[:30] + bytes(40) + whole[70:], b"\x1f\x8b\x08", gzip.compress(b"text")):
+        file.write_bytes(damaged)
+        video = only(tmp_path)
+        assert video.is_damaged
+        assert "step_004.npy.gz cannot be read" in video.why_not
+
+
+def test_a_folder_with_an_odd_name_stops_nothing(tmp_path: Path) -> None:
+    write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), "prompt_000/vid_x", lambda *_: None)
+    assert only(tmp_path).seed == 0
