@@ -237,6 +237,11 @@ def test_shards_are_read_together_and_checked_one_by_one(
     refused(folder, f"has no {name} in its files")
     save_file(tensors | {sorted(load_file(second))[0]: torch.ones(2)}, first, {"format": "pt"})
     refused(folder, "is in .*00001-of-00002.safetensors and in .*00002-of-00002.safetensors")
+    index = first.with_name(f"{WEIGHTS[part]}.index.json")
+    for outside in ("../../x.safetensors", "/x.safetensors"):
+        index.write_text(json.dumps({"weight_map": {name: outside}}))
+        refused(folder, f"index.json names {outside}, which is outside of its folder")
+    index.write_text(json.dumps({"weight_map": {name: first.name, "y": second.name}}))
     first.unlink()
     refused(folder, f"lacks {first.name}, which .*index.json names")
 

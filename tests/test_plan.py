@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import numpy as np
 import pytest
 import torch
 from conftest import recipe_for
 from diffusers import WanPipeline
 from pydantic import ValidationError
 
-import wantui.models.fingerprint
 from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.generation.denoise import prepare
 from wantui.models.catalogue import CATALOGUE, NANO, UnknownModel, WanModel, find_model
-from wantui.models.fingerprint import fingerprint
 from wantui.planning import Batch, Recipe, estimate_disk, plan_batch
 from wantui.planning.estimate import captured_steps
 
@@ -204,30 +201,6 @@ def test_a_wan_pipeline_with_a_part_of_another_kind_is_refused_by_its_name(
     Path("other/model_index.json").write_text(json.dumps(index))
     with pytest.raises(UnknownModel, match=f"has a {other} as its {part}"):
         find_model("./other")
-
-
-def test_a_fingerprint_tells_weights_apart() -> None:
-    for name, weights in (("a", np.arange(100_000.0)), ("b", np.arange(100_000.0)), ("c", np.arange(100_000.0) + 1)):
-        Path(name).mkdir()
-        np.asarray(weights).tofile(f"{name}/model.safetensors")
-    digests = [fingerprint(Path(name)) for name in "abc"]
-    assert digests[0] == digests[1] != digests[2]
-    weights = np.arange(100_000.0)
-    weights[50_000] += 1
-    weights.tofile("b/model.safetensors")
-    assert fingerprint(Path("b")) != digests[0]
-
-
-def test_a_large_file_of_weights_is_sampled_all_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wantui.models.fingerprint, "SAMPLE", 64)
-    Path("a").mkdir()
-    seen = set()
-    for start in (0, 250_000, 500_000, 900_000, 999_000):
-        weights = np.zeros(1_000_000, dtype=np.uint8)
-        weights[start : start + 10_000] = 1
-        weights.tofile("a/model.safetensors")
-        seen.add(fingerprint(Path("a")))
-    assert len(seen) == 5
 
 
 def test_a_copy_of_nano_elsewhere_is_not_taken_for_the_one_that_is_shipped() -> None:

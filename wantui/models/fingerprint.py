@@ -3,38 +3,57 @@
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
+
+from wantui.models.parts import part_files
 
 SAMPLE = 64 * 1024
 SAMPLES = 256
 
 
 def fingerprint(directory: Path) -> str:
-    """SHA-256 over name, size and content of every JSON and weight file below a model directory.
+    """Return the SHA-256 over name, size and content of every JSON and weight file of a model's parts.
 
+    Symbolic links count as what they lead to. What else is in the folder, videos made below it say, does not count.
     Files over 16 MiB are sampled: 256 stretches of 64 KiB, evenly spread, the first and the last bytes among them. A
     fine-tune or merge changes all of a tensor and is seen; a single flipped bit in a large file may not be.
     """
-    found = []
-    for path in sorted(directory.rglob("*")):
-        if path.suffix in (".json", ".safetensors", ".model", ".bin", ".gguf") and path.is_file():
-            stat = path.stat()
-            found.append((path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
-    return _fingerprint(directory, tuple(found))
+    return _fingerprint(directory, tuple(_Stat.of(directory, path) for path in part_files(directory) if _counts(path)))
 
 
 def fingerprint_of_file(path: Path) -> str:
-    """The same of one file."""
-    stat = path.stat()
-    return _fingerprint(path.parent, ((path, stat.st_size, stat.st_mtime_ns, stat.st_ino),))
+    """Return the same of one file."""
+    return _fingerprint(path.parent, (_Stat.of(path.parent, Path(path.name)),))
+
+
+def _counts(path: Path) -> bool:
+    return path.suffix in (".json", ".safetensors", ".model", ".bin", ".gguf", ".pt", ".pth")
+
+
+class _Stat(NamedTuple):
+    """What tells whether a file, or what a link leads to, has changed."""
+
+    path: Path
+    """Relative to the folder."""
+    size: int
+    modified: int
+    """Nanoseconds."""
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, folder: Path, path: Path) -> "_Stat":
+        stat = (folder / path).stat()
+        return cls(path, stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev)
 
 
 @lru_cache(maxsize=8)
-def _fingerprint(directory: Path, files: tuple[tuple[Path, int, int, int], ...]) -> str:
-    """Files are read again only when their size or time has changed: a template is planned at every key."""
+def _fingerprint(directory: Path, files: tuple[_Stat, ...]) -> str:
+    """Read files again only when one of them has changed: a template is planned at every key."""
     digest = hashlib.sha256()
-    for path, size, _, _ in files:
-        digest.update(f"{path.relative_to(directory).as_posix()}\0{size}\0".encode())
-        with path.open("rb") as file:
+    for path, size, *_ in files:
+        digest.update(f"{path.as_posix()}\0{size}\0".encode())
+        with (directory / path).open("rb") as file:
             if size <= SAMPLES * SAMPLE:
                 digest.update(file.read())
                 continue

@@ -1,7 +1,8 @@
 """The parts of a model's folder: which files each one is loaded from, and which of them are missing. No torch here."""
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,34 +52,26 @@ def label(part: str) -> str:
     return LABELS.get(part, part)
 
 
-def part_files(folder: Path) -> Iterator[Path]:
-    """Yield every file of a model's parts, relative to its folder: the index, and all that is below each part.
+def part_files(folder: Path) -> list[Path]:
+    """Return every file of a model's parts, relative to its folder: the index, and all that is below each part.
 
-    Symbolic links are followed, to files and to folders; a folder that contains itself is entered once.
+    A part may be a symbolic link to a folder elsewhere. Links further down are followed to files and to what an index
+    of weights names, and not to other folders, which may be large or contain this one.
     """
-    if (folder / INDEX).is_file():
-        yield Path(INDEX)
+    found = {Path(INDEX)} if (folder / INDEX).is_file() else set()
     try:
-        names = {*PART_NAMES, *components(folder)}
+        libraries = {name: library for name, (library, _) in components(folder).items()}
     except PartError:
-        names = {*PART_NAMES}
-    for name in sorted(names):
-        if Path(name).name == name:  # an index from elsewhere must not lead out of the folder
-            yield from _files_below(folder, Path(name), ())
-
-
-def _files_below(folder: Path, relative: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    here = folder / relative
-    if not here.is_dir():
-        return
-    real = here.resolve()
-    if real in above:
-        return
-    for entry in sorted(here.iterdir()):
-        if entry.is_dir():
-            yield from _files_below(folder, relative / entry.name, (*above, real))
-        elif entry.is_file():
-            yield relative / entry.name
+        libraries = {}
+    for name in {*PART_NAMES, *libraries}:
+        if Path(name).name != name or not (folder / name).is_dir():  # an index must not lead out of the folder
+            continue
+        part = (folder / name).resolve()
+        found |= {Path(name) / path.relative_to(part) for path in part.rglob("*") if path.is_file()}
+        if name in libraries:
+            with suppress(PartError):
+                found |= {path.relative_to(folder) for path in weight_files(folder, name, libraries[name])}
+    return sorted(found)
 
 
 def weight_files(folder: Path, part: str, library: str) -> list[Path]:
@@ -90,16 +83,19 @@ def weight_files(folder: Path, part: str, library: str) -> list[Path]:
     Raises:
         PartError: there are none, or a shard is missing.
     """
-    names = DIFFUSERS_WEIGHTS if library == "diffusers" else TRANSFORMERS_WEIGHTS
-    path = next((path for name in names if (path := folder / part / name).is_file()), None)
+    known = DIFFUSERS_WEIGHTS if library == "diffusers" else TRANSFORMERS_WEIGHTS
+    path = next((path for name in known if (path := folder / part / name).is_file()), None)
     if path is None:
-        raise PartError(f"its {label(part)} has no weights: none of {', '.join(names)} is in {folder / part}")
+        raise PartError(f"its {label(part)} has no weights: none of {', '.join(known)} is in {folder / part}")
     if not path.name.endswith(".index.json"):
         return [path]
     shards = read_json(path).get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(shard, str) for shard in shards.values()):
         raise PartError(f"{path} names no weight files")
-    files = [path.with_name(name) for name in sorted(set(shards.values()))]
+    names = sorted(set(shards.values()))
+    if outside := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise PartError(f"{path} names {outside[0]}, which is outside of its folder")
+    files = [path.parent / name for name in names]
     if missing := [file.name for file in files if not file.is_file()]:
         raise PartError(f"its {label(part)} lacks {', '.join(missing)}, which {path.name} names")
     return files

@@ -1,0 +1,154 @@
+"""What tells one set of weights from another."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Wantui, batch
+
+import wantui.models.fingerprint
+from wantui.config import load_config
+from wantui.engine.pipelines import check_weights
+from wantui.generation.errors import LoadError
+from wantui.models.catalogue import NANO, WanModel
+from wantui.models.fingerprint import fingerprint
+from wantui.planning import outline_batch
+from wantui.storage.manifest import read_manifest
+
+PART = "transformer/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def model(tiny_models: dict[str, WanModel]) -> Path:
+    """A model whose transformer is a link to a folder elsewhere."""
+    folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
+    (folder / "transformer").rename("first")
+    (folder / "transformer").symlink_to("../first")
+    return folder
+
+
+def other_weights(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_fingerprint_is_the_same_as_in_earlier_versions() -> None:
+    assert fingerprint(Path(NANO.location)) == "7f1949dbbec7fe008e9dabd70af8f069900f927987b961f5913d93e33261e2b0"
+    digest = hashlib.sha256()
+    Path("m/vae/nested").mkdir(parents=True)
+    for name in ("model_index.json", "vae/a-b.json", "vae/a.bin", "vae/a.safetensors", "vae/nested/c.json"):
+        (Path("m") / name).write_text("{}")
+        digest.update(f"{name}\x002\x00{{}}".encode())
+    Path("m/vae/notes.txt").write_text("of no matter")
+    assert fingerprint(Path("m")) == digest.hexdigest()
+
+
+def test_a_fingerprint_tells_weights_apart() -> None:
+    for name, weights in (("a", np.arange(100_000.0)), ("b", np.arange(100_000.0)), ("c", np.arange(100_000.0) + 1)):
+        (Path(name) / "vae").mkdir(parents=True)
+        np.asarray(weights).tofile(f"{name}/vae/model.safetensors")
+    digests = [fingerprint(Path(name)) for name in "abc"]
+    assert digests[0] == digests[1] != digests[2]
+    weights = np.arange(100_000.0)
+    weights[50_000] += 1
+    weights.tofile("b/vae/model.safetensors")
+    assert fingerprint(Path("b")) != digests[0]
+
+
+def test_a_large_file_of_weights_is_sampled_all_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wantui.models.fingerprint, "SAMPLE", 64)
+    Path("a/vae").mkdir(parents=True)
+    seen = set()
+    for start in (0, 250_000, 500_000, 900_000, 999_000):
+        weights = np.zeros(1_000_000, dtype=np.uint8)
+        weights[start : start + 10_000] = 1
+        weights.tofile("a/vae/model.safetensors")
+        seen.add(fingerprint(Path("a")))
+    assert len(seen) == 5
+
+
+# A3
+def test_a_part_that_is_a_link_counts_as_what_it_leads_to(model: Path, tiny_models: dict[str, WanModel]) -> None:
+    before = fingerprint(model)
+    assert before == fingerprint(Path(tiny_models["wan2.1"].location))
+    shutil.copytree("first", "second")
+    other_weights(Path("second/diffusion_pytorch_model.safetensors"))
+    (model / "transformer").unlink()
+    (model / "transformer").symlink_to("../second")
+    swapped = fingerprint(model)
+    assert swapped != before
+    other_weights(Path("second/diffusion_pytorch_model.safetensors"))
+    assert fingerprint(model) == before
+
+
+# A3
+def test_files_that_are_links_count_as_what_they_lead_to(tiny_models: dict[str, WanModel]) -> None:
+    source = Path(tiny_models["wan2.1"].location)
+    for number, path in enumerate(sorted(path for path in source.rglob("*") if path.is_file())):
+        Path("blobs").mkdir(exist_ok=True)
+        shutil.copy(path, f"blobs/{number}")
+        link = Path("model") / path.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(Path(f"blobs/{number}").absolute())
+    before = fingerprint(Path("model"))
+    assert before == fingerprint(source)
+    other = Path("blobs/other")
+    shutil.copy(Path("model") / PART, other)
+    other_weights(other)
+    (Path("model") / PART).unlink()
+    (Path("model") / PART).symlink_to(other.absolute())
+    assert fingerprint(Path("model")) != before
+
+
+# A3
+def test_links_that_lead_back_or_nowhere_end_no_fingerprint(model: Path) -> None:
+    before = fingerprint(model)
+    (model / "vae" / "back").symlink_to("..")
+    (model / "vae" / "root").symlink_to("/")
+    (model / "vae" / "self").symlink_to("self")
+    (model / "vae" / "gone.json").symlink_to("nowhere")
+    os.mkfifo(model / "vae" / "pipe.json")
+    assert fingerprint(model) == before
+    (model / "transformer_2").symlink_to("transformer_2")
+    (model / "image_encoder").symlink_to("..")
+    assert fingerprint(model) == before
+
+
+# A3
+def test_shards_in_a_linked_folder_count(model: Path) -> None:
+    weights = Path("first/diffusion_pytorch_model.safetensors")
+    Path("elsewhere").mkdir()
+    weights.rename("elsewhere/shard.safetensors")
+    Path("first/linked").symlink_to("../elsewhere")
+    Path(f"{weights}.index.json").write_text('{"weight_map": {"a": "linked/shard.safetensors"}}')
+    before = fingerprint(model)
+    other_weights(Path("elsewhere/shard.safetensors"))
+    assert fingerprint(model) != before
+
+
+# A3
+def test_a_batch_is_not_resumed_with_other_weights_behind_a_link(model: Path) -> None:
+    config = load_config("nano", [f"model_settings.model_id={model}"])
+    recipe = outline_batch(config, "a star").first
+    check_weights(recipe)
+    other_weights(Path("first/diffusion_pytorch_model.safetensors"))
+    with pytest.raises(LoadError, match="have changed since this batch was planned"):
+        check_weights(recipe)
+
+
+# C7
+def test_videos_made_below_a_model_do_not_change_its_fingerprint(
+    wantui: Wantui, small: list[str], tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shutil.copytree(tiny_models["wan2.1"].location, "model"))
+    before = fingerprint(Path())
+    result = wantui(
+        "run", "-t", "a [red|blue] star", "--videos-per-variation", 1, *small, "--set", "model_settings.model_id=."
+    )
+    assert result.code == 0, result.err
+    assert {video.state for video in read_manifest(batch(result)).videos} == {"done"}
+    assert fingerprint(Path()) == before
