@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from wantui.errors import UserError
+from wantui.models.pieces import SPACE
 from wantui.planning import PromptMark
 from wantui.planning.arithmetic import TEXT_LENGTH
 
@@ -49,20 +50,21 @@ class TokenizedPrompt:
 
 
 def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> TokenizedPrompt:
-    """Where the marks of a prompt lie among its tokens.
+    """Find the tokens of the marks of a prompt.
 
-    A word takes every token that shares a character with it.
+    A word takes every token that shares a character with it; one at least must be of the tokenizer's vocabulary.
 
     Args:
         prompt: as the pipeline tokenises it, cleaned.
 
     Raises:
-        WordNotRead: a mark lies beyond the 512 tokens that the model reads, or on nothing but white space.
+        WordNotRead: a mark is beyond the 512 tokens that the model reads, or on text that its tokenizer does not know.
     """
     encoded = tokenizer(
         prompt, max_length=TEXT_LENGTH, truncation=True, add_special_tokens=True, return_offsets_mapping=True
     )
-    offsets, special = encoded["offset_mapping"], set(tokenizer.all_special_ids)
+    offsets, special = encoded["offset_mapping"], {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    read_to = max((last for _, last in offsets), default=0)
     texts = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
     seen: Counter[str] = Counter()
     words = []
@@ -72,10 +74,13 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
             for position, (token, (first, last)) in enumerate(zip(encoded["input_ids"], offsets, strict=True))
             if first < mark.end and last > mark.start and last > first and token not in special
         )
-        if not tokens:
+        of_no_word = {tokenizer.unk_token_id, tokenizer.convert_tokens_to_ids(SPACE)}
+        if all(encoded["input_ids"][position] in of_no_word for position in tokens):
+            why = f"its tokenizer has no tokens for it ({tokenizer.unk_token}). Mark a word that it knows"
+            if mark.start >= read_to:
+                why = f"it takes {TEXT_LENGTH} tokens at most. Shorten the prompt, or take away the mark"
             raise WordNotRead(
-                f"the model does not read the marked {mark.text!r} at character {mark.start} of the prompt: "
-                f"it takes {TEXT_LENGTH} tokens at most. Shorten the prompt, or take away the mark"
+                f"the model does not read the marked {mark.text!r} at character {mark.start} of the prompt: {why}"
             )
         base = _NOT_IN_NAME.sub("_", mark.text).strip("_") or "word"
         seen[base] += 1

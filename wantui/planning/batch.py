@@ -14,6 +14,7 @@ from wantui.planning.arithmetic import TEXT_LENGTH
 from wantui.planning.installed import what_weights_miss
 from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe, TransformerFile, Weighting
 from wantui.planning.sizes import check_size, resolve_frames
+from wantui.planning.token_checks import check_tokens
 from wantui.prompts import Variation, expand, parse
 from wantui.prompts.clean import clean_prompt
 
@@ -134,7 +135,10 @@ def outline_batch(config: Config, template: str) -> Outline:
             "when its first video is made"
         )
     warnings += _duplicate_warnings(variations)
-    refusals = list(map(str, config.refusals))
+    uses_marks = first.capture.attention is not None or any(_weighting(one, settings) for one in variations)
+    checked = check_tokens(model, first.revision, variations, first.negative_prompt, uses_marks=uses_marks)
+    warnings += checked.warnings
+    refusals = [*map(str, config.refusals), *checked.refusals]
     if settings.attention_analysis_settings.store_attention and not marked:
         refusals.append("store_attention is on and the template marks no word: write (word) for each to be stored")
     stored = latents.store_latents or settings.attention_analysis_settings.store_attention

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache, reduce
@@ -15,6 +16,7 @@ from wantui.prompts.parse import Alternatives, Marked, Sequence, Template, Templ
 DEFAULT_LIMIT = 10_000
 LONGEST_ID = 60
 _NOT_IN_ID = re.compile(r"[^\w]+")
+_DASHES = re.compile("-+")
 
 
 class TooManyVariations(UserError):
@@ -196,4 +198,30 @@ def _ids(labels: list[tuple[str, ...]]) -> list[str]:
 
 @cache
 def _slug(label: str) -> str:
-    return _NOT_IN_ID.sub("-", label.lower()).replace("_", "-").strip("-") or "none"
+    if label.isascii():
+        return _NOT_IN_ID.sub("-", label.lower()).replace("_", "-").strip("-") or "none"
+    for spell in (_in_id, _name):
+        text = "".join(map(spell, label.lower())).replace("_", "-")
+        if text := _DASHES.sub("-", text).strip("-"):
+            return text
+    return "none"
+
+
+def _name(character: str) -> str:
+    return f"-{_NOT_IN_ID.sub('-', unicodedata.name(character, f'u{ord(character):x}').lower())}-"
+
+
+def _in_id(character: str) -> str:
+    """Return what stands for a character in an id: symbols such as emoji by their names.
+
+    The colour of skin of an emoji is a character of its own, and may be all that tells two options apart.
+    """
+    category, code = unicodedata.category(character), ord(character)
+    if 0x1F1E6 <= code <= 0x1F1FF:  # letters of flags
+        return chr(ord("a") + code - 0x1F1E6)
+    if category.startswith("S") and not character.isascii():
+        return _name(character)
+    if _NOT_IN_ID.fullmatch(character) is None:
+        return character
+    # Vowels of Indic scripts, say; but not what makes an emoji colourful.
+    return character if category in ("Mn", "Mc") and not 0xFE00 <= code <= 0xFE0F else "-"

@@ -23,6 +23,9 @@ BACKGROUNDS = {"dark": (0.05, 0.05, 0.08), "grey": (0.45, 0.45, 0.45), "sandy": 
 SIZES = {"small": 0.18, "large": 0.33}
 MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
 SHAPES = tuple(SHAPE_FREQUENCIES)
+OTHER_WORDS = ("shape", "moving", "staying", "background", "a", "and", "over")
+WORDS = (*SHAPES, *COLOURS, *SIZES, *MOTIONS, *BACKGROUNDS, *OTHER_WORDS)
+"""All words of the captions."""
 
 TWO_OBJECTS = 0.35
 """Share of the scenes that hold two objects."""

@@ -1,0 +1,154 @@
+"""What is said of prompts that a model's tokenizer does not tell apart, and of words that it does not know."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Wantui, recipe_for
+from diffusers import WanPipeline
+from transformers import T5Tokenizer
+
+from wantui.config import load_config
+from wantui.generation.denoise import prepare
+from wantui.generation.words import WordNotRead, tokenize
+from wantui.models.catalogue import NANO, WanModel
+from wantui.models.nano.world import WORDS, describe, sample_scenes
+from wantui.models.pieces import pieces, tokenizer_file
+from wantui.planning import Outline, PromptMark, outline_batch
+from wantui.prompts import expand, parse
+
+
+def outlined(template: str, *settings: str) -> Outline:
+    return outline_batch(load_config("nano", settings), template)
+
+
+def mark(prompt: str, word: str) -> tuple[PromptMark, ...]:
+    start = prompt.index(word)
+    return (PromptMark(text=word, start=start, end=start + len(word)),)
+
+
+ALIKE = "the model cannot tell these variations apart, as its tokenizer reads the same tokens: {}"
+NO_TOKENS = "the tokenizer of nano has no tokens for {}: it reads <unk> there, as for all text that it does not know"
+
+
+# A5
+def test_variations_that_are_the_same_tokens_are_warned_of() -> None:
+    warnings = outlined("一只[红色|蓝色]的圆").warnings
+    assert warnings == (ALIKE.format("红色 and 蓝色"), NO_TOKENS.format("一只红色的圆, 一只蓝色的圆"))
+    assert outlined("a [red|blue] circle").warnings == ()
+    many = outlined("a circle [红|蓝|绿|黄|白|黑|紫]").warnings
+    assert many[0] == ALIKE.format("红, 蓝, 绿, 黄, 白 and 2 more")
+
+
+# A5
+def test_weights_tell_equal_tokens_apart() -> None:
+    weights = outlined("a circle [(红:2) x|(蓝:3) x]")
+    assert not any("cannot tell" in warning for warning in weights.warnings)
+    assert any("cannot tell" in warning for warning in outlined("a circle [(红:2) x|(蓝:2) x]").warnings)
+
+
+# A5
+def test_prompts_that_are_the_same_text_are_warned_of_once() -> None:
+    assert outlined("a [red|red] circle").warnings == ("variations red and red.2 have the same prompt",)
+
+
+# A5
+def test_words_that_nano_was_not_trained_on_are_named() -> None:
+    (warning,) = outlined("A Red elephant, (kissing) a [star|ring].").warnings
+    assert warning.startswith("nano was not trained on elephant, kissing; it knows circle, square, ")
+    assert outlined("A large Red circle moving left.").warnings == ()
+    (warning,) = outlined("a star", "prompt_settings.negative_prompt=blurry").warnings
+    assert "not trained on blurry;" in warning
+
+
+def test_the_words_of_nano_are_those_of_its_captions() -> None:
+    captions = describe(sample_scenes(2000, np.random.default_rng(0)), np.random.default_rng(1))
+    assert {word for caption in captions for word in caption.text.lower().rstrip(".").split()} == set(WORDS)
+
+
+# A5
+def test_other_models_are_checked_by_their_own_tokenizers(tiny_models: dict[str, WanModel]) -> None:
+    folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
+    letters = [(letter, -10.0) for letter in ("▁", *"abcdefghijklmnopqrstuvwxyz")]
+    T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0), *letters], extra_ids=0).save_pretrained(
+        folder / "tokenizer"
+    )
+    asked = f"model_settings.model_id={folder}"
+    warnings = outlined("[RED|blue|GREEN] elephant", asked).warnings
+    assert "RED, GREEN: it reads <unk>" in warnings[-1]
+    assert warnings[-2] == ALIKE.format("red and green")
+    assert ALIKE.format("一 and 二") in outlined("[一|二] elephant", asked).warnings
+    (folder / "tokenizer" / "tokenizer.json").write_text("{}")
+    assert any(
+        "tokenizer.json is no tokenizer that can be read" in text for text in outlined("a [b|c]", asked).warnings
+    )
+    assert pieces((folder / "tokenizer" / "tokenizer.json").resolve(), "a star", 2, 6) == ()
+
+
+# A5
+@pytest.mark.parametrize("command", ["preview", "run"])
+def test_preview_and_run_warn_of_variations_that_are_the_same_tokens(wantui: Wantui, command: str) -> None:
+    options = ["--set", "model_settings.steps=1", "--set", "video_settings.frames=1", "--videos-per-variation", "1"]
+    result = wantui(command, "-t", "一只[红色|蓝色]的圆", *options)
+    assert result.code == 0
+    assert f"warning: {ALIKE.format('红色 and 蓝色')}" in result.err
+    if command == "preview":
+        found = json.loads(wantui(command, "-t", "一只[红色|蓝色]的圆", "--json").out)
+        assert ALIKE.format("红色 and 蓝色") in found["warnings"]
+
+
+# A5
+def test_marked_words_without_tokens_are_refused_when_they_matter(wantui: Wantui) -> None:
+    said = "the model's tokenizer has no tokens for the marked 圆, 红: mark words that it knows"
+    assert outlined("a [(圆)|(红)] circle").refusals == ()
+    assert outlined("a [(圆:2)|(红)] circle").refusals == (said,)
+    store = "attention_analysis_settings.store_attention=true"
+    assert outlined("a [(圆)|(红)] circle", store).refusals == (said,)
+    assert outlined("a (红 circle)", store).refusals == ()
+
+
+# A5
+def test_a_marked_word_without_tokens_is_not_said_to_be_too_far_on(nano: WanPipeline) -> None:
+    for prompt, word in (("a 红色 circle", "红色"), ("红色 circle", "红色"), ("一只红色的圆", "红色")):
+        with pytest.raises(WordNotRead, match=rf"does not read the marked '{word}' .*no tokens for it \(<unk>\)"):
+            tokenize(nano.tokenizer, prompt, mark(prompt, word))
+    far = "a star and " * 300 + "红色"
+    with pytest.raises(WordNotRead, match=r"it takes 512 tokens at most\. Shorten the prompt"):
+        tokenize(nano.tokenizer, far, mark(far, "红色"))
+    (word,) = tokenize(nano.tokenizer, "a naïve circle", mark("a naïve circle", "naïve")).words
+    assert word.pieces == ("▁", "n", "a", "<unk>", "v", "e")
+    recipe = recipe_for(NANO, prompt="a 红色 circle", marks=mark("a 红色 circle", "红色"), weighting="multiply")
+    with pytest.raises(WordNotRead, match="no tokens for it"):
+        prepare(nano, recipe)
+
+
+def ids(template: str) -> list[str]:
+    return [variation.id for variation in expand(parse(template))]
+
+
+# A5
+def test_ids_of_options_without_letters_are_their_names() -> None:
+    assert ids("a [🔴|🔵] ball") == ["large-red-circle", "large-blue-circle"]
+    assert ids("[红色|蓝色] [—|…]") == [
+        "红色_em-dash",
+        "红色_horizontal-ellipsis",
+        "蓝色_em-dash",
+        "蓝色_horizontal-ellipsis",
+    ]
+    assert ids("a [लड़की|लड़का]") == ["लड़की", "लड़का"]
+    assert ids("from [🇫🇷|🇩🇪]") == ["fr", "de"]
+    assert ids("[👍🏻|👍🏿]") == [
+        "thumbs-up-sign-emoji-modifier-fitzpatrick-type-1-2",
+        "thumbs-up-sign-emoji-modifier-fitzpatrick-type-6",
+    ]
+
+
+def test_the_tokenizer_of_nano_needs_no_network() -> None:
+    assert tokenizer_file(NANO, None) == Path(NANO.location) / "tokenizer" / "tokenizer.json"
+
+
+def test_ids_of_options_in_ascii_are_those_of_earlier_versions() -> None:
+    assert ids("[a -b|A__b|x!|y  z.|] ball") == ["a-b", "a--b", "x", "y-z", "none"]
+    assert ids("[!|?]x") == ["none-bb7208bc", "none-8a8de823"]
