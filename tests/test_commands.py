@@ -194,7 +194,7 @@ def test_doctor_knows_a_file_system_of_the_network_and_one_without_locks(
 
     assert "file system" not in wantui("doctor").out
     monkeypatch.setattr("wantui.queue.place.file_system", lambda path: "lustre")
-    monkeypatch.setattr("wantui.engine.record.fcntl.flock", refuse)
+    monkeypatch.setattr("wantui.engine.locks.fcntl.flock", refuse)
     said = " ".join(wantui("doctor").out.split())
     assert "is on a network file system (lustre)" in said
     assert "without locks (lustre)" in said

@@ -15,7 +15,7 @@ from submitit.core.utils import DelayedSubmission
 
 from wantui.config import load_config
 from wantui.engine.enqueue import Share, missing_videos, new_batch
-from wantui.engine.record import can_lock
+from wantui.engine.locks import can_lock
 from wantui.engine.slurm import DrainShare, NoSlurm, Resources, _local_folder, minutes_in, shares_of, submit
 from wantui.errors import UserError
 from wantui.planning import plan_batch
@@ -241,5 +241,5 @@ def test_a_folder_whose_file_system_has_no_locks_is_known(tmp_path: Path, monkey
     def refuse(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr("wantui.engine.record.fcntl.flock", refuse)
+    monkeypatch.setattr("wantui.engine.locks.fcntl.flock", refuse)
     assert not can_lock(tmp_path)

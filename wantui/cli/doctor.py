@@ -218,7 +218,7 @@ def _engine() -> Iterator[Finding]:
 
 
 def _space() -> Iterator[Finding]:
-    from wantui.engine.record import can_lock
+    from wantui.engine.locks import can_lock
     from wantui.queue.place import NETWORK_FILE_SYSTEMS, file_system
 
     here = Path.cwd()

@@ -76,10 +76,15 @@ def _raise_refusal(event: "Event") -> None:
 def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
     """Say how a batch ended: its folder on stdout; exit code 1 when videos failed."""
     from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import read_manifest
+    from wantui.storage.manifest import ManifestError, read_manifest
 
-    # The folder may hold videos that this queue never knew.
-    counts = read_manifest(BatchFolder(batch.folder)).counts()
+    try:
+        # The folder may hold videos that this queue never knew.
+        counts, gone = read_manifest(BatchFolder(batch.folder)).counts(), False
+    except ManifestError:
+        counts, gone = batch.counts, not batch.folder.exists()
+        if not gone:
+            raise
     failed = [video for video in queue.videos(batch.id) if video.state == "failed"]
     said = f"{counts.get('done', 0)} of {sum(counts.values())} videos done"
     if batch.counts.get("cancelled"):
@@ -89,7 +94,8 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
         echo(f"{said}, {len(failed)} failed:", err=True)
         for video in failed:
             echo(f"  failed: {video.title}: {video.error}", err=True)
-        echo(f"try those again with\n  wantui run --resume {folder}", err=True)
+        if not gone:
+            echo(f"try those again with\n  wantui run --resume {folder}", err=True)
     else:
         echo(said, err=True)
     if as_json:

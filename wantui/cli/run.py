@@ -44,6 +44,7 @@ def command(
     """
     from wantui.engine.control import open_queue
     from wantui.engine.enqueue import check_device, new_batch
+    from wantui.engine.locks import refuse_unwritable
     from wantui.queue.place import state_place
 
     text = read_template(template, template_file)
@@ -54,6 +55,7 @@ def command(
     show_warnings(tuple(notes))
     if resume is not None:
         folder, manifest, device = open_batch(resume, text, config, options)
+        refuse_unwritable(folder)
         check_device(place, device)
     else:
         assert text is not None
@@ -148,5 +150,5 @@ def _make(
         # Nothing could be made at all: there are no weights, say.
         if new and not any(root.rglob("*.mp4")) and (found := queue.batch(id_)) and not found.unfinished:
             queue.remove(id_)
-            shutil.rmtree(root)
+            shutil.rmtree(root, ignore_errors=True)  # it may be gone already
         raise

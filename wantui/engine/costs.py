@@ -1,5 +1,6 @@
 """What a batch takes in videos, time, memory and disk, each figure with what it rests on, and whether it fits."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,8 +115,6 @@ def _what_fits(outline: Outline, free: int, latents: int) -> str:
 
 
 def _existing(path: Path) -> Path:
-    """The nearest folder above that is there."""
+    """Return the nearest folder that exists and can be entered: the path itself, or one above it."""
     path = path.absolute()
-    while not path.is_dir():
-        path = path.parent
-    return path
+    return next((place for place in (path, *path.parents) if os.path.isdir(place)), Path("/"))  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered

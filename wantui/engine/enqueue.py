@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from wantui.engine.control import find_engine
+from wantui.engine.locks import refuse_unwritable
 from wantui.engine.room import SPARE_BYTES
 from wantui.engine.supervisor import slots_for
 from wantui.errors import UserError
@@ -50,6 +51,8 @@ class Share:
 
 
 WHOLE = Share(1, 1)
+MAX_TRIES = 100
+"""Names of batch folders that other runs may take while this one makes its own."""
 
 
 class NoSuchDevice(UserError):
@@ -165,6 +168,7 @@ def queue_missing(place: Place, folder: BatchFolder, manifest: Manifest, share: 
     """
     if not missing_videos(folder, manifest, share):
         return None
+    refuse_unwritable(folder)
     device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
     check_device(place, device)
     return _queue(place, folder, manifest, device, False, share)
@@ -195,21 +199,46 @@ def _make_folder(batch: Batch) -> BatchFolder:
     settings = batch.config.settings
     output_dir = user_path(settings.output_dir)
     now = datetime.now() if settings.use_timestamp else None
-    while True:
+    folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
+    try:
+        # By itself: below, FileExistsError then means that the batch's own name is taken.
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+    for _ in range(MAX_TRIES):
         folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
         try:
-            folder.root.mkdir(parents=True)
+            folder.root.mkdir()
             return folder
         except FileExistsError:
             if now is not None:  # another run of the same second took the name in between
                 continue
-            if folder.root.is_dir() and not any(folder.root.iterdir()):
-                return folder
-            what = "holds a batch already; go on with it by --resume" if folder.manifest.exists() else "exists already"
-            raise UserError(f"{folder.root} {what}, or choose another name") from None
+            return _empty_folder(folder)
         except OSError as error:
             raise _cannot_write(folder, error) from None
+    raise UserError(f"cannot make a batch folder in {output_dir}: {MAX_TRIES} names in a row were taken meanwhile")
+
+
+def _empty_folder(folder: BatchFolder) -> BatchFolder:
+    """Return a folder that exists, if there is nothing in it.
+
+    Raises:
+        UserError: there is, or it cannot be looked at.
+    """
+    try:
+        if folder.root.is_dir() and not any(folder.root.iterdir()):
+            return folder
+        has_batch = folder.manifest.exists()
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+    what = "holds a batch already; go on with it by --resume" if has_batch else "exists already"
+    raise UserError(f"{folder.root} {what}, or choose another name")
 
 
 def _cannot_write(folder: BatchFolder, error: OSError) -> UserError:
+    if isinstance(error, FileExistsError):
+        return UserError(
+            f"the output folder {folder.root} cannot be written: {error.filename} is no folder, or a link to none. "
+            "Choose another --output-dir"
+        )
     return UserError(f"the output folder {folder.root} cannot be written: {error.strerror or error}")

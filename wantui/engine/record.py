@@ -1,21 +1,15 @@
 """Keeping batch.json true while several workers make the videos of one batch."""
 
-import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
+from wantui.engine.locks import locked_manifest, try_lock_video, unlock_video
 from wantui.storage.files import discard, video_files
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry, read_manifest, write_manifest
-
-LOCK = ".lock"
-MAKING = ".making"
-"""A file with a byte for each video, which is locked by the process that makes it."""
 
 
 @dataclass
@@ -60,7 +54,7 @@ class Record:
 
     @contextmanager
     def _writing(self) -> Iterator[Manifest]:
-        with _locked(self.folder.root):
+        with locked_manifest(self.folder.root):
             try:
                 manifest = self.read()
                 yield manifest
@@ -82,42 +76,14 @@ def close_entry(folder: BatchFolder, number: int, state: State, error: str | Non
         _close(folder, manifest, number, state, error)
 
 
-def hold(folder: Path, number: int) -> bool:
-    """Keep other processes, of other engines and machines too, from making a video; False where one does so already.
-
-    It lasts until `let_go`, or the end of this process.
-    """
-    try:
-        descriptor = _making(folder)
-    except OSError:
-        return True  # what is wrong with the folder is told where the video is written
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)  # others: a file system without locks
-    return True
-
-
-def let_go(folder: Path, number: int) -> None:
-    """Of a video that is made, or will not be."""
-    with suppress(OSError):
-        fcntl.lockf(_making(folder), fcntl.LOCK_UN, 1, number)
-
-
-@cache
-def _making(folder: Path) -> int:
-    # Never closed: to close any descriptor of a file gives up all locks that the process has on it.
-    return os.open(folder / MAKING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
 def _close(folder: BatchFolder, manifest: Manifest, number: int, state: State, error: str | None) -> None:
-    if not hold(folder.root, number):
+    if not try_lock_video(folder.root, number):
         return  # another engine makes it
     entry = entry_of(manifest, number, folder)
     discard(video_files(folder, entry.variation, entry.number))
     if not is_made(folder, entry):  # it may have been finished just before
         entry.state, entry.error = state, error
-    let_go(folder.root, number)
+    unlock_video(folder.root, number)
 
 
 def is_made(folder: BatchFolder, entry: VideoEntry) -> bool:
@@ -144,33 +110,3 @@ def _version(path: Path) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return stat.st_ino, stat.st_mtime_ns
-
-
-def can_lock(folder: Path) -> bool:
-    """Whether processes on several machines can keep each other out of a folder's manifest."""
-    lock = _lock(folder)
-    if lock is not None:
-        os.close(lock)
-    return lock is not None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = _lock(folder)  # without one, as on some network file systems, only one worker may write this batch
-    try:
-        yield
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """A descriptor that holds a folder's lock until it is closed; None where the file system has none."""
-    # A file that is open for writing: of a directory, network file systems give locks that hold on one machine only.
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return descriptor
-    except OSError:
-        os.close(descriptor)
-        return None

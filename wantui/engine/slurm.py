@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wantui.engine.enqueue import Share, missing_videos
-from wantui.engine.record import can_lock
+from wantui.engine.locks import can_lock, refuse_unwritable
 from wantui.errors import UserError
 from wantui.queue.place import NETWORK_FILE_SYSTEMS, file_system
 from wantui.storage.layout import BatchFolder
@@ -197,6 +197,7 @@ def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
             f"an array over {folder} has not ended: {', '.join(alive)}; its videos would be made twice. "
             f"Wait for it, or first: scancel {' '.join(alive)}"
         )
+    refuse_unwritable(BatchFolder(folder))
     if not can_lock(folder):
         raise UserError(
             f"{folder} is on a file system without locks, where jobs would overwrite each other's entries in "

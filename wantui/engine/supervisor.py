@@ -20,6 +20,7 @@ from pathlib import Path
 from wantui import __version__
 from wantui.engine.control import announce, hold_lock, open_queue
 from wantui.engine.logs import open_log
+from wantui.engine.output_faults import is_gone, why_unwritable
 from wantui.engine.record import close_entry
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, look, visible
@@ -224,15 +225,21 @@ class Supervisor:
             return
         self.looked_at_disk = time.monotonic()
         held = self.queue.held()
-        if held is None or held.kind != "disk" or held.folder is None:
+        if held is None or held.folder is None:
             return
-        try:
-            free = shutil.disk_usage(held.folder).free
-        except OSError:
-            free = None  # the folder is gone: its videos will fail and say so
-        if free is None or free >= (held.needed or 0):
+        if held.kind == "disk" and _has_room(held.folder, held.needed or 0):
             self.log.info("there is room in %s again", held.folder)
             self.queue.resume("disk")
+        elif held.kind == "folder" and (is_gone(held.folder) or why_unwritable(held.folder) is None):
+            self.log.info("%s can be written again", held.folder)
+            self.queue.resume("folder")
+
+
+def _has_room(folder: Path, needed: int) -> bool:
+    try:
+        return shutil.disk_usage(folder).free >= needed
+    except OSError:
+        return True  # the folder is gone: its videos will fail and say so
 
 
 def run_engine(place: Place, logs: Path, workers: int | None, drain: bool) -> bool:

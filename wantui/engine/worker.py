@@ -6,7 +6,6 @@ and dies with the engine that started it. SIGTERM: stop at the next step; the vi
 
 import argparse
 import ctypes
-import errno
 import logging
 import os
 import signal
@@ -21,8 +20,10 @@ from statistics import fmean, median
 from typing import Any
 
 from wantui.engine.ending import Ending, enter
+from wantui.engine.locks import check_writable, try_lock_video, unlock_video
 from wantui.engine.logs import close_log, open_log
-from wantui.engine.record import Record, close_entry, entry_of, hold, is_made, let_go
+from wantui.engine.output_faults import FULL, UNWRITABLE, is_gone, unwritable_folder
+from wantui.engine.record import Record, close_entry, entry_of, is_made
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
 from wantui.engine.warm import WarmPipeline
 from wantui.errors import UserError
@@ -35,7 +36,7 @@ from wantui.planning.memory import PLANS
 from wantui.queue.database import QueueError, Unavailable
 from wantui.queue.queue import LostClaim, Queue, Wish
 from wantui.queue.rows import Claim
-from wantui.storage.files import discard, video_files
+from wantui.storage.files import discard, make_folders, video_files
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, State
 
@@ -49,7 +50,8 @@ DECODE_SECONDS = 0.5
 QUEUE_SECONDS = 2.0
 """Between two tries to write a queue that could not be written."""
 PR_SET_PDEATHSIG = 1
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ATTEMPTS = 3
+"""Claims after which a video fails over a file system error that had passed each time it was looked into."""
 
 
 class Stopped(Exception):
@@ -137,7 +139,7 @@ class Worker:
             self.log.warning("%s", error)
         finally:
             if self.ending is None or self.ending.claim != claim:
-                let_go(claim.folder, claim.number)
+                unlock_video(claim.folder, claim.number)
             if opened:
                 close_log(self.open_logs.pop(name))
 
@@ -180,17 +182,15 @@ class Worker:
                     Record(folder).fail(sorted({claim.number, *waiting}), str(error))
                 self.queue.fail_batch(claim, str(error), error.exit_code)
         except OSError as error:
-            if error.errno not in FULL:
-                self._fail(claim, folder, f"{type(error).__name__}: {error}", log)
-                return
-            # More than there is now, whatever was estimated: with less, this would happen again.
-            needed = bytes_needed(Recipe.model_validate_json(claim.recipe))
-            self._wait_for_room(claim, folder.root, max(needed, free_bytes(folder.root) + SPARE_BYTES), log)
+            self._handle_os_error(claim, folder, error, log)
         except ManifestError as error:
-            self._fail(claim, folder, str(error), log)
+            self._fail(claim, folder, _deleted(folder) if is_gone(folder.root) else str(error), log)
         except Exception as error:
             if gpu_is_lost(error):
                 raise
+            if is_gone(folder.root):  # libraries name a file that is missing in ways of their own
+                self._fail(claim, folder, _deleted(folder), log)
+                return
             if is_out_of_memory(error):
                 did_not_fit = str(error)
             else:  # whatever it is, it is this video's, and the others may be well
@@ -199,9 +199,26 @@ class Worker:
         if did_not_fit is not None:  # only now, when the error holds no tensors any more
             self._degrade(claim, folder, did_not_fit, log)
 
+    def _handle_os_error(self, claim: Claim, folder: BatchFolder, error: OSError, log: logging.Logger) -> None:
+        """Hold the queue over a disk or folder that may be written again later; fail the video over anything else."""
+        if is_gone(folder.root):
+            self._fail(claim, folder, _deleted(folder), log)
+        elif error.errno in FULL:
+            # More than there is now, whatever was estimated: with less, this would happen again.
+            needed = bytes_needed(Recipe.model_validate_json(claim.recipe))
+            self._wait_for_room(claim, folder.root, max(needed, free_bytes(folder.root) + SPARE_BYTES), log)
+        elif (unwritable := unwritable_folder(folder.root, error)) is not None:
+            self._wait_for_folder(claim, *unwritable, log)
+        elif error.errno in UNWRITABLE and claim.attempt < ATTEMPTS:  # as of a network that was away for a moment
+            log.warning("%s: %s; trying again", claim.title, error)
+            self.queue.release(claim, f"{error.strerror}, which has passed")
+        else:
+            self._fail(claim, folder, f"{type(error).__name__}: {error}", log)
+
     def _make(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
-        if not folder.root.is_dir():
-            raise ManifestError(f"the output folder {folder.root} is not there any more")
+        if is_gone(folder.root):
+            raise ManifestError(_deleted(folder))
+        check_writable(folder)
         record = self.records.setdefault(folder.root, Record(folder))
         entry = entry_of(record.read(), claim.number, folder)
         recipe = Recipe.model_validate_json(claim.recipe)
@@ -217,6 +234,7 @@ class Worker:
             discard(files)
             self.queue.done(claim, files=entry.files, seconds=entry.seconds, made_before=True)
             return
+        make_folders(files)
         if free_bytes(folder.root) < (needed := bytes_needed(recipe)):
             self._wait_for_room(claim, folder.root, needed, log)
             return
@@ -270,12 +288,12 @@ class Worker:
 
     def _wait_for_others(self, claim: Claim, log: logging.Logger) -> None:
         """Until no other engine makes this video."""
-        if hold(claim.folder, claim.number):
+        if try_lock_video(claim.folder, claim.number):
             return
         self.settle()  # lest both wait for each other
         log.warning("%s is being made by another engine; waiting for it", claim.title)
         self.queue.tell_of(claim, "elsewhere")
-        while not hold(claim.folder, claim.number):
+        while not try_lock_video(claim.folder, claim.number):
             self._heed(self.queue.check(claim), "while another engine made it")
             time.sleep(OTHERS_SECONDS)
 
@@ -307,7 +325,7 @@ class Worker:
         if ending is not None:  # its files must not change under whoever makes it again
             with suppress(Exception):
                 ending.wait()
-            let_go(ending.claim.folder, ending.claim.number)
+            unlock_video(ending.claim.folder, ending.claim.number)
         while not self.stopping:
             self.log.warning("the queue cannot be used now: %s", error)
             time.sleep(QUEUE_SECONDS)
@@ -336,6 +354,11 @@ class Worker:
         self.queue.hold("disk", reason, root, needed)
         self.queue.release(claim, "no room on the disk")
 
+    def _wait_for_folder(self, claim: Claim, unwritable: Path, reason: str, log: logging.Logger) -> None:
+        log.warning("%s: cannot write %s: %s", claim.title, unwritable, reason)
+        self.queue.hold("folder", f"cannot write the output folder {unwritable}: {reason}", unwritable)
+        self.queue.release(claim, "the output folder cannot be written")
+
     def _give_up(self, claim: Claim, folder: BatchFolder) -> None:
         self._close(claim, folder, "cancelled")
         self.queue.cancelled(claim)
@@ -350,6 +373,10 @@ class Worker:
             close_entry(folder, claim.number, state, error)
         except (OSError, UserError) as also:
             self.log.warning("the manifest of %s does not say that it is %s: %s", claim.title, state, also)
+
+
+def _deleted(folder: BatchFolder) -> str:
+    return f"the output folder {folder.root} was deleted"
 
 
 def die_with(parent: int) -> None:

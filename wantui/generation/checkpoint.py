@@ -98,7 +98,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]
         "captured": checkpoint.captured,
         "sha256": _digest(tensors),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     partial = partial_path(path)
     try:
         # Not by save_file, whose errors do not tell a full disk from anything else.

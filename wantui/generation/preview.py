@@ -111,7 +111,7 @@ class PreviewTap:
         pictures = self.fit.pictures(step.predicted_clean)
         partial = partial_path(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(exist_ok=True)
             Image.fromarray(np.concatenate(list(pictures), axis=1)).save(partial, format="PNG")
             partial.replace(self.path)
         except OSError:

@@ -23,7 +23,7 @@ def create_new(path: Path) -> None:
     Raises:
         OSError: it cannot be created.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)  # and none above: a batch folder that is deleted meanwhile must not come back
     remove(path)
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
 
@@ -31,6 +31,7 @@ def create_new(path: Path) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which replaces `path` when the block ends and is removed when it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     create_new(partial)
     try:

@@ -79,7 +79,7 @@ class AttentionWriter:
             self._reopen(checksums, recipe)
             return
         remove(self.partial)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         self.group = open_for_writing(self.partial, "w")
         self.group.attrs.update(
             {

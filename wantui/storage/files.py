@@ -38,6 +38,16 @@ def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
     )
 
 
+def make_folders(files: VideoFiles) -> None:
+    """Make the folders of a video's files.
+
+    The writers make none above a file's own: a batch folder that is deleted while they work must not come back.
+    """
+    for path in (files.clip, files.sheet, files.latents, files.attention, files.checkpoint):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def discard(files: VideoFiles) -> None:
     """Remove what a video that will not be gone on with has left, under whatever name that is not final."""
     captures = [path for path in (files.latents, files.attention) if path is not None]

@@ -41,8 +41,10 @@ def open_for_writing(path: Path, mode: Literal["w", "r+"]) -> Any:
     """Open a group all chunks of which will be written, also those that hold nothing but zeros."""
     import zarr
 
+    from wantui.storage.local_store import BatchFolderStore
+
     zarr.config.set({"array.write_empty_chunks": True})
-    return zarr.open_group(path, mode=mode)
+    return zarr.open_group(BatchFolderStore(path), mode=mode)
 
 
 def reopen_for_writing(partial: Path) -> Any:

@@ -82,7 +82,7 @@ class TrajectoryWriter:
         from zarr.codecs import ZstdCodec
 
         remove(self.partial)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(exist_ok=True)
         self.group = open_for_writing(self.partial, "w")
         self.group.attrs["recipe"] = recipe.model_dump(mode="json")
         self.group.attrs["shape"] = list(shape)

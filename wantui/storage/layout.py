@@ -1,5 +1,6 @@
 """Where everything lies in a batch folder. Names are those of the older system; numbers count from 1 for videos."""
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -58,7 +59,7 @@ def batch_folder(output_dir: Path, name: str, now: datetime | None) -> BatchFold
     stamp = f"_{now:%Y%m%d_%H%M%S}" if now else ""
     folder = output_dir / f"{name}{stamp}"
     number = 2
-    while now and folder.exists():
+    while now and os.path.lexists(folder):
         folder = output_dir / f"{name}{stamp}_{number}"
         number += 1
     return BatchFolder(folder)

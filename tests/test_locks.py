@@ -1,0 +1,205 @@
+"""Locks in a batch folder: between processes and between users of a shared folder, and what they leave behind."""
+
+import errno
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wantui.engine import locks
+from wantui.engine.locks import (
+    LOCK,
+    MAKING,
+    can_lock,
+    check_writable,
+    locked_manifest,
+    refuse_unwritable,
+    try_lock_video,
+    unlock_video,
+)
+from wantui.errors import UserError
+from wantui.storage.layout import BatchFolder
+
+TRY = """
+import sys
+from pathlib import Path
+from wantui.engine.locks import try_lock_video
+print(try_lock_video(Path(sys.argv[1]), int(sys.argv[2])))
+"""
+
+
+def other_process_locks(folder: Path, number: int) -> bool:
+    """Whether another process gets the lock of a video."""
+    said = subprocess.run([sys.executable, "-c", TRY, folder, str(number)], capture_output=True, text=True, check=True)
+    return said.stdout == "True\n"
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_video_is_locked_against_other_processes_until_it_is_unlocked(tmp_path: Path) -> None:
+    assert try_lock_video(tmp_path, 0)
+    assert try_lock_video(tmp_path, 1)
+    assert not other_process_locks(tmp_path, 0)
+    unlock_video(tmp_path, 1)  # must not drop the lock of the other
+    assert not other_process_locks(tmp_path, 0)
+    assert other_process_locks(tmp_path, 1)
+    unlock_video(tmp_path, 0)
+    assert other_process_locks(tmp_path, 0)
+
+
+def test_a_lock_outlives_a_check_of_its_folder_and_another_path_to_it(tmp_path: Path) -> None:
+    folder, other = tmp_path / "batch", tmp_path / "link"
+    folder.mkdir()
+    other.symlink_to(folder)
+    assert try_lock_video(folder, 0)
+    check_writable(BatchFolder(folder))
+    assert try_lock_video(other, 1)
+    unlock_video(other, 1)
+    with locked_manifest(folder):
+        pass
+    assert not other_process_locks(folder, 0)
+    unlock_video(folder, 0)
+
+
+def test_no_descriptor_is_kept_of_a_folder_in_which_nothing_is_locked(tmp_path: Path) -> None:  # B4
+    before = descriptors()
+    for number in range(50):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert try_lock_video(folder, 0)
+        with locked_manifest(folder):
+            pass
+        unlock_video(folder, 0)
+        unlock_video(folder, 0)
+        check_writable(BatchFolder(folder))
+    assert descriptors() == before
+
+
+def test_no_descriptor_is_kept_of_a_folder_that_was_deleted_while_a_video_was_locked(tmp_path: Path) -> None:  # B4
+    before = descriptors()
+    for _ in range(5):
+        folder = tmp_path / "batch"
+        folder.mkdir()
+        assert try_lock_video(folder, 0)
+        shutil.rmtree(folder)
+        unlock_video(folder, 0)
+    folder.mkdir()
+    assert try_lock_video(folder, 0)
+    unlock_video(folder, 0)
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("name", [LOCK, MAKING])
+def test_a_planted_link_is_not_followed(tmp_path: Path, name: str) -> None:  # R10
+    folder, victim = tmp_path / "batch", tmp_path / "victim"
+    folder.mkdir()
+    (folder / name).symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        check_writable(BatchFolder(folder))
+    assert not victim.exists()
+
+
+def test_a_lock_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MAKING)
+    with pytest.raises(UserError, match="it is not a regular file"):
+        refuse_unwritable(BatchFolder(tmp_path))
+
+
+def test_only_the_answers_of_file_systems_without_locks_are_taken_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(number: int) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(locks.fcntl, "lockf", refuse)
+
+    answer(errno.ENOLCK)
+    assert try_lock_video(tmp_path, 0)
+    answer(errno.EAGAIN)
+    assert not try_lock_video(tmp_path, 0)
+    answer(errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        try_lock_video(tmp_path, 0)
+
+
+def test_whether_a_folder_has_locks_is_found_out_without_leaving_anything_in_it(tmp_path: Path) -> None:  # C15
+    assert can_lock(Path.cwd())
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.fixture
+def group_folder() -> Iterator[Path]:
+    """A folder that its group shares, below folders that everybody may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="wantui-group-"))
+    os.chown(folder, 0, 50)
+    folder.chmod(0o2775)
+    yield folder
+    shutil.rmtree(folder)
+
+
+SECOND = """
+import os, sys
+from pathlib import Path
+from wantui.engine.locks import locked_manifest, refuse_unwritable, try_lock_video
+from wantui.errors import UserError
+from wantui.storage.layout import BatchFolder
+os.setgroups([50])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+os.umask(0o002)
+folder = Path(sys.argv[1])
+try:
+    refuse_unwritable(BatchFolder(folder))
+    with locked_manifest(folder):
+        print(try_lock_video(folder, 0), try_lock_video(folder, 1))
+except UserError as error:
+    print(error)
+"""
+
+
+def as_second_user(folder: Path) -> str:
+    """What another user of the folder's group is told, or which of the first two videos it locks."""
+    found = subprocess.run([sys.executable, "-c", SECOND, folder], capture_output=True, text=True, check=False)
+    return found.stdout + found.stderr
+
+
+SECOND_USER = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+
+
+@SECOND_USER
+def test_a_second_user_of_a_group_folder_locks_what_the_first_one_does_not(group_folder: Path) -> None:  # R4
+    before = os.umask(0o002)
+    try:
+        assert try_lock_video(group_folder, 0)
+        with locked_manifest(group_folder):
+            pass
+        assert {stat.S_IMODE((group_folder / name).stat().st_mode) for name in (LOCK, MAKING)} == {0o664}
+        assert as_second_user(group_folder) == "False True\n"
+    finally:
+        os.umask(before)
+        unlock_video(group_folder, 0)
+
+
+@SECOND_USER
+def test_a_lock_file_that_a_second_user_cannot_open_is_told_before_anything_is_made(group_folder: Path) -> None:  # R4
+    (group_folder / MAKING).touch(0o600)
+    said = as_second_user(group_folder)
+    assert said.startswith(f"cannot write the batch folder {group_folder}: {group_folder / MAKING}: Permission denied")
+    assert "chmod -R g+rwX" in said
+
+
+@SECOND_USER
+def test_lock_files_of_earlier_versions_are_opened_to_the_group_by_their_owner(group_folder: Path) -> None:  # R4
+    for name in (LOCK, MAKING):
+        (group_folder / name).touch(0o600)
+    check_writable(BatchFolder(group_folder))
+    assert as_second_user(group_folder) == "True True\n"

@@ -1,0 +1,190 @@
+"""Output folders that cannot be written, or are deleted, while a batch is made."""
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Wantui, batch, only_queued, work
+
+from wantui.engine import enqueue, output_faults, record
+from wantui.engine.output_faults import UNWRITABLE, is_gone, unwritable_folder, why_unwritable
+from wantui.engine.supervisor import Supervisor
+from wantui.generation import make_video
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+
+Freeze = Callable[[Path], None]
+
+
+@pytest.fixture
+def freeze() -> Iterator[Freeze]:
+    """Make a folder unwritable, even for root, until the test ends."""
+    frozen: list[Path] = []
+
+    def begin(folder: Path) -> None:
+        if subprocess.run(["chattr", "+i", folder], capture_output=True, check=False).returncode:
+            pytest.skip("no folder can be made immutable here")
+        frozen.append(folder)
+
+    yield begin
+    for folder in frozen:
+        subprocess.run(["chattr", "-i", folder], capture_output=True, check=False)
+
+
+def look_at_hold(queue: Queue) -> None:
+    """What the engine does every two seconds while the queue is held."""
+    import logging
+
+    Supervisor(queue, [], Path("logs"), logging.getLogger("engine"), drain=False)._look_at_disk()
+
+
+@pytest.mark.parametrize("below", ["", "videos/prompt_000"])
+def test_an_unwritable_folder_holds_the_queue_until_it_can_be_written_again(
+    wantui: Wantui, small: list[str], freeze: Freeze, below: str
+) -> None:  # R9
+    with only_queued():
+        folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 3, "--detach", *small))
+    clips = folder.clip(0, 1).parent
+    clips.mkdir(parents=True)
+    freeze(folder.root / below)
+    work(state_place())
+    queue = Queue(state_place().directory)
+    held = queue.held()
+    assert held is not None
+    assert (held.kind, held.folder) == ("folder", (folder.root / below).resolve())
+    assert "cannot write the output folder" in held.reason
+    assert [video.state for video in queue.videos(1)] == ["queued"] * 3
+    look_at_hold(queue)
+    assert queue.held() is not None  # it is as it was
+    subprocess.run(["chattr", "-i", folder.root / below], check=True)
+    look_at_hold(queue)
+    assert queue.held() is None
+    work(state_place())
+    assert [video.state for video in read_manifest(folder).videos] == ["done"] * 3
+
+
+def test_a_folder_that_is_deleted_ends_the_hold_over_it(tmp_path: Path) -> None:  # R9
+    queue = Queue(tmp_path)
+    queue.hold("folder", "cannot write", tmp_path / "gone")
+    look_at_hold(queue)
+    assert queue.held() is None
+
+
+def test_an_error_that_has_passed_is_tried_again_and_fails_the_video_where_it_comes_each_time(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:  # R9
+    def encode(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(make_video.ClipWriter, "_encode", encode)
+    result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
+    started = [event for event in Queue(state_place().directory).events(0) if event.kind == "started"]
+    assert (result.code, len(started)) == (1, 3)
+    assert "Input/output error" in result.err
+
+
+@pytest.mark.parametrize("moment", ["step", "decode", "record"])
+def test_a_folder_that_is_deleted_while_a_video_is_made_is_named_and_does_not_come_back(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:  # R9
+    kind, name = {
+        "step": (Queue, "step"),
+        "decode": (make_video.ClipWriter, "_encode"),
+        "record": (record.Record, "change"),
+    }[moment]
+    real = getattr(kind, name)
+
+    def deleting(*arguments: Any, **named: Any) -> Any:
+        shutil.rmtree("outputs", ignore_errors=True)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(kind, name, deleting)
+    result = wantui("run", "-t", "a star", "--videos-per-variation", 2, "--store-latents", *small)
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    assert result.err.count("was deleted") >= 2
+    assert "--resume" not in result.err
+    assert not Path("outputs").exists()
+
+
+def test_faults_of_a_folder_are_told_from_those_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/weights/transformer")
+    assert unwritable_folder(tmp_path, elsewhere) is None
+    assert unwritable_folder(tmp_path, OSError(errno.ENOSPC, "No space left on device")) is None
+    for number in UNWRITABLE:
+
+        def refuse(number: int = number, **_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(output_faults.tempfile, "TemporaryFile", refuse)
+            assert unwritable_folder(tmp_path, OSError(number, "")) == (tmp_path, os.strerror(number))
+
+
+def test_a_folder_that_cannot_be_looked_at_is_not_taken_for_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(_: Path) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "lstat", stale)
+    assert not is_gone(Path("outputs"))
+
+
+def test_a_full_disk_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert why_unwritable(tmp_path) is None
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(output_faults.tempfile, "TemporaryFile", full)
+    assert why_unwritable(tmp_path) is None
+
+
+def test_resume_of_a_folder_that_cannot_be_written_is_refused_before_anything_is_queued(
+    wantui: Wantui, small: list[str], freeze: Freeze
+) -> None:  # R4
+    folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
+    folder.clip(0, 1).unlink()
+    (folder.root / ".lock").unlink()
+    freeze(folder.root)
+    result = wantui("run", "--resume", folder.root)
+    assert result.code == 2
+    assert "cannot write the batch folder" in result.err
+    assert not Queue(state_place().directory).batches()[0].unfinished
+    assert BatchFolder(folder.root).manifest.exists()
+
+
+@pytest.mark.parametrize("stamped", ["true", "false"])
+@pytest.mark.parametrize("below", ["", "deeper/down"])
+def test_an_output_folder_below_a_dangling_link_is_refused(
+    wantui: Wantui, small: list[str], below: str, stamped: str
+) -> None:  # B3
+    Path("link").symlink_to("nowhere")
+    where = Path("link") / below
+    result = wantui("run", "-t", "a star", *small, "--output-dir", where, "--set", f"use_timestamp={stamped}")
+    assert result.code == 2
+    assert "link is no folder, or a link to none" in result.err
+    assert not Path("nowhere").exists()
+    assert wantui("preview", "-t", "a star", *small, "--output-dir", where).code == 0
+
+
+def test_a_batch_name_that_is_a_dangling_link_is_refused(wantui: Wantui, small: list[str]) -> None:  # B3
+    Path("outputs").mkdir()
+    Path("outputs/mine").symlink_to("nowhere")
+    result = wantui("run", "-t", "a star", *small, "--batch-name", "mine", "--set", "use_timestamp=false")
+    assert (result.code, "mine exists already" in result.err) == (2, True)
+
+
+def test_names_that_other_runs_take_all_the_time_end_in_a_sentence(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:  # B3
+    Path("outputs/taken").mkdir(parents=True)
+    monkeypatch.setattr(enqueue, "batch_folder", lambda *_: BatchFolder(Path("outputs/taken")))
+    result = wantui("run", "-t", "a star", *small)
+    assert (result.code, "100 names in a row were taken" in result.err) == (2, True)

@@ -1,0 +1,174 @@
+"""Locks in a batch folder: on its manifest, and on each video while a process makes it.
+
+Both hold between engines, machines and users. Lock files follow the umask, so that a group can share a folder.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wantui.errors import UserError
+from wantui.storage.layout import BatchFolder
+
+LOCK = ".lock"
+MAKING = ".making"
+"""A file with a byte for each video, which the process that makes the video locks."""
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+"""Answers of file systems that have no locks."""
+
+
+@dataclass
+class _OpenLocks:
+    """The descriptor of one `.making` file, and the numbers of the videos that this process has locked by it."""
+
+    descriptor: int
+    numbers: set[int] = field(default_factory=set)
+
+
+_open: dict[tuple[int, int], _OpenLocks] = {}
+"""By device and inode. One descriptor a file: closing any descriptor of a file drops all locks of the process on it."""
+_guard = threading.Lock()
+
+
+def try_lock_video(folder: Path, number: int) -> bool:
+    """Lock a video against other processes, engines and machines until `unlock_video` or the end of this process.
+
+    Returns:
+        Whether this process has the lock; also true on a file system without locks.
+
+    Raises:
+        OSError: the lock file cannot be opened, as where another user made it unwritable.
+    """
+    with _guard:
+        locks = _locks_of(folder)
+        try:
+            fcntl.lockf(locks.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+        except OSError as error:
+            _close_unused(locks)
+            if error.errno in (errno.EACCES, errno.EAGAIN):  # what POSIX calls a lock of another process
+                return False
+            if error.errno in WITHOUT_LOCKS:
+                return True
+            raise
+        locks.numbers.add(number)
+        return True
+
+
+def unlock_video(folder: Path, number: int) -> None:
+    """Unlock a video that is made, or will not be; does nothing where it is not locked."""
+    with _guard, suppress(OSError):
+        locks = _open.get(_identity((folder / MAKING).stat()))
+        if locks is None or number not in locks.numbers:
+            return
+        locks.numbers.discard(number)
+        with suppress(OSError):
+            fcntl.lockf(locks.descriptor, fcntl.LOCK_UN, 1, number)
+        _close_unused(locks)
+
+
+def _locks_of(folder: Path) -> _OpenLocks:
+    path = folder / MAKING
+    with suppress(OSError):
+        if (known := _open.get(_identity(path.stat()))) is not None:
+            return known
+    # Files that were deleted with their folder are of no use to anybody, and would be kept open for ever.
+    for key, locks in list(_open.items()):
+        if os.fstat(locks.descriptor).st_nlink == 0:
+            os.close(_open.pop(key).descriptor)
+    locks = _OpenLocks(_open_file(path))
+    _open[_identity(os.fstat(locks.descriptor))] = locks
+    return locks
+
+
+def _close_unused(locks: _OpenLocks) -> None:
+    if not locks.numbers:
+        del _open[_identity(os.fstat(locks.descriptor))]
+        os.close(locks.descriptor)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _open_file(path: Path) -> int:
+    """Open a lock file for writing, and make it by the umask where it is missing; a link is not followed."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        # Earlier versions made it for one user only; the folder says who else may write.
+        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == 0o600:
+            with suppress(OSError):
+                os.fchmod(descriptor, path.parent.stat().st_mode & 0o666)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextmanager
+def locked_manifest(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing a folder's manifest; without effect on a file system without locks.
+
+    Raises:
+        OSError: the lock file cannot be opened.
+    """
+    # A file that is open for writing: of a directory, network file systems give locks that hold on one machine only.
+    descriptor = _open_file(folder / LOCK)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def can_lock(folder: Path) -> bool:
+    """Return whether processes on several machines can keep each other out of a folder; leaves nothing in it."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            return False
+    return True
+
+
+def check_writable(folder: BatchFolder) -> None:
+    """Find out that a batch folder cannot be written before hours are spent on its videos.
+
+    Raises:
+        OSError: names what cannot be written.
+    """
+    os.close(_open_file(folder.root / LOCK))
+    with _guard:
+        _close_unused(_locks_of(folder.root))
+    parents = {folder.root, *(folder.root / name for name in ("videos", "latents", "attention_maps"))}
+    for parent in sorted(parents):
+        if parent.is_dir() and not os.access(parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(parent))
+
+
+def refuse_unwritable(folder: BatchFolder) -> None:
+    """Refuse a batch folder that this user cannot write.
+
+    Raises:
+        UserError: names what cannot be written, and what to do.
+    """
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the batch folder {folder.root}: {error.filename or folder.root}: {error.strerror}. "
+            "Have its owner give you the right to (chmod -R g+rwX), or copy it to a folder of yours"
+        ) from None

@@ -1,0 +1,72 @@
+"""Tell apart why the files of a video could not be written: a full disk, a folder that is gone or cannot be written."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EREMOTEIO,
+)
+"""Errors of a file system that is read-only, of another user, damaged, or out of reach of the network."""
+
+
+def is_gone(root: Path) -> bool:
+    """Return whether a folder was deleted; one that cannot be looked at is not."""
+    try:
+        root.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def unwritable_folder(root: Path, error: OSError) -> tuple[Path, str] | None:
+    """Return the folder of a batch that cannot be written now, and why; None where all can be.
+
+    Args:
+        error: what a write failed with.
+    """
+    if error.errno not in UNWRITABLE:
+        return None
+    for folder in _folders(root, error):
+        if (reason := why_unwritable(folder)) is not None:
+            return folder, reason
+    return None
+
+
+def _folders(root: Path, error: OSError) -> Iterator[Path]:
+    for name in (error.filename, error.filename2):
+        if isinstance(name, str | bytes):
+            folder = Path(os.fsdecode(name)).absolute().parent
+            if folder.is_relative_to(root) and not is_gone(folder):
+                yield folder
+    yield root
+
+
+def why_unwritable(folder: Path) -> str | None:
+    """Try to write into a folder; return what the system says where that fails."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"wantui")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return None if error.errno in FULL else error.strerror or str(error)
+    return None

@@ -1,0 +1,16 @@
+"""A zarr store in a batch folder that does not bring the folder back when it is deleted while arrays are written."""
+
+import errno
+import os
+from typing import Any
+
+from zarr.storage import LocalStore
+
+
+class BatchFolderStore(LocalStore):
+    """A local store that makes no folder above its own; zarr's makes all of them with every chunk."""
+
+    async def _set(self, key: str, value: Any, exclusive: bool = False) -> None:
+        if not self.root.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root.parent))
+        await super()._set(key, value, exclusive)
