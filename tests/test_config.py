@@ -270,7 +270,7 @@ def test_the_presets_are_there_and_can_be_planned() -> None:
     for name in expected:
         config = load_config(name)
         assert config.warnings == ()
-        warnings = plan_batch(config, "a [red|blue] (circle)").warnings
+        warnings = plan_batch(config, "a [red|blue] (circle:1.5)").warnings
         assert [one for one in warnings if "are not on this machine" not in one] == []
         assert config.refusals == ()
 

@@ -246,3 +246,25 @@ def test_latent_shapes_are_those_of_the_pipeline(tiny_models: dict[str, WanModel
     recipe = recipe_for(tiny_models["wan2.1"], width=48, height=32, frames=13)
     expected = tiny_models["wan2.1"].latent_shape(48, 32, 13)
     assert prepare(tiny, recipe).noise.shape == torch.Size((1, *expected))
+
+
+@pytest.mark.parametrize(
+    ("negative", "shown"),
+    [
+        ("(worst quality:1.4), ugly", "(worst quality:1.4)"),
+        ("[low], ugly", "["),
+        ("<lora:x:1>", "<lora:x:1>"),
+        ("a|b", "|"),
+    ],
+)
+def test_syntax_in_a_negative_prompt_is_warned_of(negative: str, shown: str) -> None:
+    batch = plan_batch(load_config("nano", [f"prompt_settings.negative_prompt={negative}"]), "a circle")
+    assert [one for one in batch.warnings if one.startswith(f"prompt_settings.negative_prompt: '{shown}'")]  # A7
+
+
+def test_a_mark_that_stores_nothing_and_weighs_nothing_is_warned_of() -> None:
+    config, storing = load_config("nano"), load_config("nano", ["attention_analysis_settings.store_attention=true"])
+    (warning,) = plan_batch(config, "a [(circle)|(ring)] and (red:1.5)").warnings
+    assert warning.startswith("'(circle)' and 1 more marks without effect: --store-attention")  # C13
+    assert plan_batch(storing, "a (circle)").warnings == ()
+    assert plan_batch(config, "a (circle:1.5)").warnings == ()

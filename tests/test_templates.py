@@ -177,3 +177,74 @@ def test_any_text_gives_prompts_or_a_template_error() -> None:
             for variation in variations(template):
                 assert variation.prompt == variation.prompt.strip() != ""
                 assert all(variation.prompt[m.start : m.end] == m.text for m in variation.marks)
+
+
+@pytest.mark.parametrize(
+    ("template", "shown", "meaning"),
+    [
+        ("a [low emphasis] x", "[low emphasis]", "has one option"),
+        ("a [[[very low]]] x", "[[[very low]]]", "has one option"),
+        ("a [cat:dog:0.5] x", "[cat:dog:0.5]", "does not change between steps"),
+        ("a [dog:12] x", "[dog:12]", "does not change between steps"),
+        ("一只（圆形：1.5）的圆", "（", "full-width bracket"),
+        ("一只（圆形：1.5）的圆", "：1.5", "full-width colon"),
+        ("［red｜blue］", "｜", "full-width bar"),
+        ("a [red:1.5|blue:0.5] x", "red:1.5", "outside of ( )"),
+        ("a 圆形:1.5, x", "圆形:1.5", "outside of ( )"),
+        ("a __color__ x", "__color__", "no wildcard"),
+        ("a __animals/*__ x", "__animals/*__", "no wildcard"),
+        ("a x <lora:style_v2:0.8>", "<lora:style_v2:0.8>", "plain text"),
+        ("a <hypernet:x:1> b", "<hypernet:x:1>", "plain text"),
+        ("a embedding:bad-hands x", "embedding:bad-hands", "plain text"),
+        ("a {red} x", "{", "options are written [red|blue]"),
+        ("[{red|blue}|green]", "{", "options are written [red|blue]"),
+        ("a cat BREAK a dog", "BREAK", "divides nothing"),
+        ("a cat AND a dog", "AND", "divides nothing"),
+        ("a (cat)1.3 x", ")1.3", "after the mark"),
+        ("a (cat)++ x", ")++", "after the mark"),
+        ("a fluffy++ cat", "fluffy++", "plain text"),
+        ("a cat --ar 16:9", "--ar", "plain text"),
+        ("hot::2 dog::1", "::2", "plain text"),
+        ("[a|b].blend(1, 0.5)", ".blend(1, 0.5)", "not blended"),
+        ("a cat\nNegative prompt: ugly", "Negative prompt: ugly", "plain text"),
+    ],
+)
+def test_syntax_of_other_programs_is_warned_of_by_name(template: str, shown: str, meaning: str) -> None:
+    warnings = parse(template).warnings
+    assert [one for one in warnings if one.startswith(f"'{shown}'") and meaning in one]  # A7
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "a (circle:1.5) and a [red|dark blue|] (ring) moving left",
+        r"a \[low\] \(b\:1.5\) \| x",
+        "a clock at 4:30, a frame of 16:9, psalm 23:4",
+        "the band's C++ shirt -- and a well-known 3-in-1 tool: great!",
+        "note: 3 cats",
+        "一只红色的圆，向左移动：很快",
+        "10_000 people, snake_case, __init",
+        "a < b > c, I <3 you",
+    ],
+)
+def test_plain_text_is_not_taken_for_syntax_of_other_programs(template: str) -> None:
+    assert parse(template).warnings == ()  # A7
+
+
+def test_a_full_width_mark_reaches_the_model_as_text() -> None:
+    (variation,) = variations("a （circle：1.5） x")
+    assert variation.marks == ()
+    assert "1.5" in variation.prompt
+
+
+@pytest.mark.parametrize(
+    "start", ["_", "__a", "\n", "a:1", "a:", "<a:", "a+", " --a", "::1", "[", "(", "{", "1" * 9, "（"]
+)
+def test_warnings_of_a_long_template_are_few_and_short(start: str) -> None:
+    with contextlib.suppress(TemplateError):
+        assert len("".join(parse(f"x {start * 30_000}").warnings)) < 2_000
+
+
+def test_the_advice_for_braces_and_for_marks_in_marks_names_the_grammar() -> None:
+    assert "options are written [a|b], not {a|b}" in str(the_error("a {red|blue} circle"))
+    assert "write one weight, as in (word:1.2)" in str(the_error("a ((red)) circle"))

@@ -17,6 +17,7 @@ from wantui.planning.sizes import check_size, resolve_frames
 from wantui.planning.token_checks import check_tokens
 from wantui.prompts import Variation, expand, parse
 from wantui.prompts.clean import clean_prompt
+from wantui.prompts.foreign import foreign_in_negative_prompt, shown
 
 LARGEST_SEED = 2**63 - 1
 
@@ -119,6 +120,9 @@ def outline_batch(config: Config, template: str) -> Outline:
     if is_fast and model.boundary_ratio is None:
         first = first.model_copy(update={"magnitudes": magnitudes_of(model, first.weights_id)})
     warnings = [*map(str, config.warnings), *parsed.warnings]
+    warnings += foreign_in_negative_prompt(settings.prompt_settings.negative_prompt)
+    if not settings.attention_analysis_settings.store_attention:
+        warnings += _unused_marks(variations)
     if latents.store_latents and latents.storage_dtype == "float16":
         warnings.append(
             "latent_analysis_settings.storage_dtype: float16 adds turning to the stored latents, about 1 rad over 50 "
@@ -249,6 +253,18 @@ def pinned_revision(model: WanModel, asked: str | None) -> str | None:
     if model.is_local:
         return fingerprint(Path(model.location))
     return commit_in_cache(model.location, asked) or asked
+
+
+def _unused_marks(variations: tuple[Variation, ...]) -> list[str]:
+    """Warn of marks that do nothing: they have no weight, and their attention is not stored."""
+    unused = list(dict.fromkeys(mark.text for found in variations for mark in found.marks if mark.weight == 1))
+    if not unused:
+        return []
+    more = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
+    return [
+        f"'({shown(unused[0])})'{more} marks without effect: --store-attention stores attention maps, "
+        "a number weights, as in (word:1.5)"
+    ]
 
 
 def _duplicate_warnings(variations: tuple[Variation, ...]) -> list[str]:

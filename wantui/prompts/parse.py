@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from wantui.errors import UserError
 from wantui.formatting import printable
+from wantui.prompts.foreign import foreign_in_template, single_options
 
 SPECIAL = frozenset("[]|():\\")
 MINIMUM_WEIGHT, MAXIMUM_WEIGHT = 0.0, 10.0
@@ -83,7 +84,8 @@ def parse(source: str) -> Template:
         raise TemplateError("the template is empty", source, 0)
     parser = _Parser(source)
     nodes = parser.sequence(opened=None)
-    return Template(source, nodes, tuple(parser.warnings))
+    warnings = [*parser.warnings, *single_options(parser.single), *foreign_in_template(source)]
+    return Template(source, nodes, tuple(warnings))
 
 
 @dataclass
@@ -96,6 +98,8 @@ class _Parser:
     inside_mark: bool = False
     depth: int = 0
     warnings: list[str] = field(default_factory=list)
+    single: list[tuple[int, str]] = field(default_factory=list)
+    """Start and source of each bracket with one option."""
 
     def error(self, message: str, position: int) -> TemplateError:
         return TemplateError(message, self.source, position)
@@ -119,7 +123,7 @@ class _Parser:
             if (opened == "[" and character in "|]") or (opened == "(" and character in ":)"):
                 break
             if character in "])|":
-                raise self.error(self.stray(character, opened), self.position)
+                raise self.error(self.stray(character, opened, "{" in self.source[: self.position]), self.position)
             following = self.source[self.position + 1 : self.position + 2]
             if character == "\\" and following and following in SPECIAL:
                 character = following
@@ -131,10 +135,11 @@ class _Parser:
         return tuple(nodes)
 
     @staticmethod
-    def stray(character: str, opened: str | None) -> str:
+    def stray(character: str, opened: str | None, braces: bool) -> str:
         advice = f"write \\{character} for the character itself"
         if character == "|":
-            return f"'|' separates options, and stands outside of [ ]; {advice}"
+            options = "options are written [a|b], not {a|b}; " if opened is None and braces else ""
+            return f"'|' separates options, and stands outside of [ ]; {options}{advice}"
         if opened:
             closing = {"[": "]", "(": ")"}[opened]
             return f"'{character}' where '{closing}' was expected; {advice}"
@@ -160,6 +165,8 @@ class _Parser:
                 break
         self.position += 1
         self.depth -= 1
+        if len(options) == 1:
+            self.single.append((start, self.source[start : self.position]))
         return Alternatives(tuple(options), number, (start, self.position))
 
     def time_or_ratio(self) -> Text | None:
@@ -177,7 +184,8 @@ class _Parser:
     def marked(self) -> Marked:
         start = self.position
         if self.inside_mark:
-            raise self.error("a mark inside a mark; write \\( \\) for literal parentheses", start)
+            advice = "write one weight, as in (word:1.2), or \\( \\) for literal parentheses"
+            raise self.error(f"a mark inside a mark; {advice}", start)
         self.deeper(start)
         self.inside_mark = True
         self.position += 1

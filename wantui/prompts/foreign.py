@@ -1,0 +1,85 @@
+"""Find syntax of other programs in a text: it would reach the model as words, and change nothing that was meant."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+MAX_SHOWN = 60
+"""Longest stretch of a template that a warning repeats, in characters."""
+_ESCAPED = re.compile(r"\\[\[\]|():\\]")
+_NUMBER = r"[+-]?(?:\d{1,6}(?:\.\d{0,6})?|\.\d{1,6})"
+r"""Bounded, as \d+\.?\d* tries every division of a long row of digits."""
+_WORD = r"[^\W\d](?:\w{0,40}[^\W\d])?"
+_EDIT = re.compile(rf"\[[^\[\]|]*:\s*{_NUMBER}\s*\]")
+"""`[to:when]` and `[from:to:when]`."""
+
+ANYWHERE = (
+    (re.compile(r"<\w+:[^<>\n]*>"), "is plain text: LoRAs, embeddings and wildcards are not read from a prompt"),
+    (re.compile(r"\bembedding:\w[\w./-]*"), "is plain text: embeddings are not read from a prompt"),
+    (re.compile(r"__[\w*/.-]+?__"), "is plain text, and no wildcard: write the options as [red|blue]"),
+    (re.compile(r"[{}]"), "is plain text: options are written [red|blue], and weights (word:1.5)"),
+    (re.compile(r"\b(?:BREAK|AND|ADDBASE|ADDCOMM|ADDCOL|ADDROW)\b"), "is a word like others, and divides nothing"),
+    (re.compile(r"(?<!\S)--[a-z]+\b"), "is plain text: parameters are settings of the config, or options"),
+    (re.compile(rf"::{_NUMBER}"), "is plain text: weights are written (word:1.5)"),
+    (re.compile(r"[^\W\d]\w{0,40}[^\W\d](?:\+\+?|--)(?=[\s,.)\]|]|$)"), "is plain text: write (word:1.1)"),
+    (re.compile(r"\.(?:blend|and|swap)\([^()]*\)"), "is read as text and marks: prompts are not blended"),
+    (
+        re.compile(r"^[ \t]*(?:Negative prompt|Steps|Sampler|CFG scale|Seed):.*", re.MULTILINE),
+        "is plain text: settings stand in the config, as prompt_settings.negative_prompt does",
+    ),
+)
+"""Syntax, and what is said of it, in templates and in negative prompts."""
+IN_TEMPLATES = (
+    (re.compile(r"[（）［］【】]"), "is a full-width bracket: only ASCII ( ) mark and only [ ] hold options"),
+    (re.compile(r"[｜]"), "is a full-width bar: only an ASCII | separates options"),
+    (re.compile(rf"：\s*{_NUMBER}"), "has a full-width colon: only an ASCII : gives a weight, as in (word:1.5)"),
+    (
+        re.compile(rf"[^\W\d](?:\w{{0,40}}[^\W\d])?\s?:{_NUMBER}(?=[\s,;|\]]|$)"),
+        "is plain text outside of ( ): write (word:1.5)",
+    ),
+    (re.compile(rf"\)\s?{_NUMBER}(?=[\s,]|$)|\)[+-]+(?=[\s,.]|$)"), "is plain text after the mark: write (word:1.5)"),
+)
+IN_NEGATIVE_PROMPTS = (
+    (re.compile(r"\([^()]*\)|[\[\]|]"), "is plain text: a negative prompt has neither weights nor options"),
+)
+
+
+def foreign_in_template(template: str) -> Iterator[str]:
+    """Yield a warning for each kind of foreign syntax in a template; what is escaped is meant as it is."""
+    # Of the same length, so that nothing around it seems to touch.
+    text = _ESCAPED.sub("\x00\x00", template)
+    yield from _warnings(text, ANYWHERE + IN_TEMPLATES, "")
+
+
+def foreign_in_negative_prompt(text: str) -> Iterator[str]:
+    """Yield a warning for each kind of foreign syntax in a negative prompt, which has no grammar."""
+    yield from _warnings(text, ANYWHERE + IN_NEGATIVE_PROMPTS, "prompt_settings.negative_prompt: ")
+
+
+def single_options(brackets: Sequence[tuple[int, str]]) -> Iterator[str]:
+    """Yield a warning for the brackets of a template that hold one option, and so vanish.
+
+    Args:
+        brackets: the start and the source of each.
+    """
+    if not brackets:
+        return
+    _, first = min(brackets)
+    more = f" and {len(brackets) - 1} more" if len(brackets) > 1 else ""
+    meaning = "has one option, so that its brackets vanish: write (word:0.9) for less weight, \\[ \\] for brackets"
+    if _EDIT.fullmatch(first):
+        meaning = "is one option, and its brackets vanish: a prompt does not change between steps"
+    yield f"'{shown(first)}'{more} {meaning}"
+
+
+def shown(text: str) -> str:
+    """Return a stretch of a template as a warning repeats it."""
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
+def _warnings(text: str, kinds: tuple[tuple[re.Pattern[str], str], ...], before: str) -> Iterator[str]:
+    for pattern, meaning in kinds:
+        found = list(dict.fromkeys(match[0].strip() for match in pattern.finditer(text)))
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            yield f"{before}'{shown(found[0])}'{more} {meaning}"
