@@ -20,10 +20,12 @@ from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import make_video
 from wantui.generation.speed import fuse_blocks
+from wantui.generation.word_weights import WordWeights
 from wantui.generation.words import WordNotRead, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
 from wantui.planning.estimate import disk_for
+from wantui.planning.map_names import map_names
 from wantui.storage.attention import NoMaps, open_maps
 from wantui.storage.files import VideoFiles
 
@@ -79,7 +81,7 @@ def exact(q: torch.Tensor, k: torch.Tensor, weights: dict[int, float] | None = N
     """[heads, places, 512] in float64, of logits + ln w."""
     logits = torch.einsum("nhd,thd->hnt", q, k) / math.sqrt(q.shape[2])
     for token, weight in (weights or {}).items():
-        logits[:, :, token] += math.log(weight)
+        logits[:, :, token] += math.log(weight) if weight > 0 else -math.inf
     return logits.softmax(2)
 
 
@@ -416,3 +418,118 @@ def test_maps_that_are_not_there_are_said_so(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "b.zarr", mode="w")
     with pytest.raises(NoMaps, match=r"is missing; copy it again|cannot be read"):
         open_maps(tmp_path / "b.zarr")
+
+
+# S4
+@pytest.mark.parametrize("weight", [0.0, 0.1, 0.5, 3.0])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 3e-3)])
+def test_weights_below_one_are_as_exact_as_those_above(weight: float, dtype: str, tolerance: float) -> None:
+    prompt = "a large red circle moving left over a dark background"
+    pipeline = load_pipeline(NANO, None, dtype, CPU)
+    recipe = marked(
+        NANO, prompt=prompt, marks=marks(prompt, ("circle", weight)), weighting="attention", dtype=dtype,
+        width=128, height=128, frames=17, steps=2, guidance_scale=1.0,
+    )  # fmt: skip
+    start = prepare(pipeline, recipe)
+    assert start.attention is not None
+    by_token = dict.fromkeys(start.attention.prompts["cond"].words[0].tokens, weight)
+    outputs, values = [], []
+    for block in pipeline.transformer.blocks:
+        block.attn2.to_out[0].register_forward_pre_hook(lambda m, i: outputs.append(i[0].double()))
+        block.attn2.to_v.register_forward_hook(lambda m, i, out: values.append(out.double()))
+    with projections_of(pipeline) as seen:
+        for _ in denoise(pipeline, recipe, start):
+            pass
+    for (_, q, k), output, value in zip(seen, outputs, values, strict=True):
+        expected = torch.einsum("hnt,thd->nhd", exact(q, k, by_token), value[0].unflatten(1, (q.shape[1], -1)))
+        expected = expected.flatten(1)
+        assert (output[0] - expected).norm() / expected.norm() < tolerance
+        worst = ((output[0] - expected).norm(dim=1) / expected.norm(dim=1)).max()
+        assert worst < (1e-4 if dtype == "float32" else 1e-2)
+    assert start.attention.check.weighted_error < tolerance
+
+
+# S4
+def test_a_word_of_weight_zero_takes_no_part_and_the_rest_sums_to_one(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    capture = AttentionCapture()
+    asked = marks(PROMPT, ("red", 0.0), ("star", 2.0))
+    recipe = marked(tiny_models["wan2.1"], capture, marks=asked, weighting="attention", steps=1)
+    step = next(denoise(tiny, recipe))
+    maps = step.attention.maps["cond"]  # type: ignore[union-attr]
+    assert not maps["red"].any()
+    assert torch.allclose(maps["prompt_mass"] + maps["end_mass"] + maps["pad_mass"], torch.ones(()), atol=1e-6)
+
+
+# S4
+def test_weights_that_are_applied_wrongly_are_refused(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = WordWeights.apply
+    monkeypatch.setattr(WordWeights, "apply", lambda *a: ((r, 1.01 * out, p) for r, out, p in apply(*a)))
+    recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 0.5)), weighting="attention")
+    with pytest.raises(CaptureWrong, match=r"with the weights of words is off by 0\.01 of its norm"):
+        next(denoise(tiny, recipe))
+
+
+# S4
+@pytest.mark.parametrize(("weights", "way"), [((2.0, 3.0), "_corrected"), ((2.0, 0.5), "_anew")])
+def test_the_output_is_summed_anew_only_where_a_weight_is_below_one(
+    tiny: WanPipeline,
+    tiny_models: dict[str, WanModel],
+    monkeypatch: pytest.MonkeyPatch,
+    weights: tuple[float, float],
+    way: str,
+) -> None:
+    taken = []
+    for name in ("_corrected", "_anew"):
+        own = getattr(WordWeights, name)
+        monkeypatch.setattr(WordWeights, name, lambda *a, own=own, name=name: (taken.append(name), own(*a))[1])
+    asked = marks(PROMPT, ("red", weights[0]), ("star", weights[1]))
+    next(denoise(tiny, marked(tiny_models["wan2.1"], marks=asked, weighting="attention")))
+    assert set(taken) == {way}
+
+
+# B5
+NAMES = {
+    "steps sigmas blocks uncond cond prompt_mass end_mass pad_mass": [
+        "word_steps", "word_sigmas", "word_blocks", "word_uncond", "word_cond",
+        "word_prompt_mass", "word_end_mass", "word_pad_mass",
+    ],
+    "star star star_2 star": ["star", "star_2", "star_2_2", "star_3"],
+    "star_2 star star": ["star_2", "star", "star_3"],
+    "Star star STAR": ["Star", "star_2", "STAR_3"],
+    "steps Steps word_steps": ["word_steps", "word_Steps_2", "word_steps_3"],
+    "! !!": ["word", "word_2"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", NAMES)
+def test_maps_of_words_never_share_a_name_with_each_other_or_other_arrays(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, words: str
+) -> None:
+    asked = marks(words, *((word, 1.0) for word in words.split()))
+    capture = AttentionCapture(pieces=True, unconditional=True)
+    recipe = marked(tiny_models["wan2.1"], capture, prompt=words, negative_prompt=words, marks=asked, steps=1)
+    maps = open_maps(stored(tiny, recipe, tmp_path).attention)  # type: ignore[arg-type]
+    assert list(maps.words) == NAMES[words]
+    assert [maps.words[name]["text"] for name in maps.words] == words.split()
+    assert maps.steps.tolist() == [0]
+    for name in NAMES[words]:
+        assert maps.map(name).shape == (1, 1, 1, 3, 2, 2)
+
+
+# B5
+def test_maps_of_very_long_marks_have_short_names(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
+) -> None:
+    one = "red star " * 30 + "ring"
+    prompt = f"{one} and {one}s {'ö' * 150}"
+    asked = marks(prompt, (one, 1.0), (f"{one}s", 1.0), ("ö" * 150, 1.0))
+    with pytest.raises(WordNotRead):  # nano's tokenizer has no ö
+        stored(tiny, marked(tiny_models["wan2.1"], prompt=prompt, marks=asked, steps=1), tmp_path)
+    recipe = marked(tiny_models["wan2.1"], AttentionCapture(pieces=True), prompt=prompt, marks=asked[:2], steps=1)
+    maps = open_maps(stored(tiny, recipe, tmp_path).attention)  # type: ignore[arg-type]
+    assert [words["text"] for words in maps.words.values()] == [one, f"{one}s"]
+    assert all(len(name.encode()) <= 200 for name in map_names([one, f"{one}s", "ö" * 150]))

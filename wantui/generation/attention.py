@@ -6,8 +6,7 @@ column for each real token and one for all pads together, with the logit of a pa
 of the pads are equal to the bit, which is looked at; where they are not, all 512 columns are computed. Products of
 bfloat16 are exact in float32, and are summed there.
 
-Weights by `attention` multiply the odds of a word: logits + ln w, which turns the attention's output `out` into
-(out + sum_j (w_j - 1) p_j v_j) / (1 + sum_j (w_j - 1) p_j).
+Weights by `attention` multiply the odds of a word (`word_weights`).
 
 The model's own kernel runs as ever, on the same inputs: what is observed beside it changes no bit.
 """
@@ -27,6 +26,7 @@ from wantui.generation.fused_attention import FusedTextAttention
 from wantui.generation.memory import device_of
 from wantui.generation.observed import ObservedProcessor, observed_by
 from wantui.generation.text_softmax import mean_over_heads, softmax_rows
+from wantui.generation.word_weights import WordWeights
 from wantui.generation.words import TokenizedPrompt, tokenize
 from wantui.planning import AttentionCapture, Recipe
 from wantui.planning.arithmetic import TEXT_LENGTH
@@ -39,7 +39,6 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
 """Largest relative error of the recomputed attention output against the kernel's, by the model's dtype."""
 MAP_TOLERANCE = 1e-4
 """Largest relative error of what is stored against a softmax in float64."""
-"""Of all words of the prompt, of the end token and of the pads; they sum to 1."""
 
 
 class CaptureWrong(RuntimeError):
@@ -63,6 +62,8 @@ class SelfCheck:
 
     output_error: float = 0.0
     """Largest over blocks of |recomputed - kernel's| / |kernel's| of the attention output."""
+    weighted_error: float = 0.0
+    """Largest over blocks of the same error of the output with the weights of words, against float64."""
     map_error: float = 0.0
     """Largest relative error of a column against the softmax over all positions."""
     collapsed: bool = True
@@ -97,12 +98,11 @@ class CrossAttention:
         self.prompts = {"cond": cond}
         if self.capture is not None and self.capture.unconditional and recipe.guidance_scale > 1:
             self.prompts["uncond"] = tokenize(pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks)
-        self.weights: dict[int, float] = {}
-        if recipe.weighting == "attention":
-            for word in cond.words:
-                for token in word.tokens:
-                    self.weights[token] = self.weights.get(token, 1.0) * word.weight
-            self.weights = {token: weight for token, weight in self.weights.items() if weight != 1.0}
+        by_token: dict[int, float] = {}
+        for word in cond.words if recipe.weighting == "attention" else ():
+            for token in word.tokens:
+                by_token[token] = by_token.get(token, 1.0) * word.weight
+        self.weights = WordWeights(by_token)
         self.steps = frozenset(attention_steps(evaluations, self.capture.interval)) if self.capture else frozenset()
         patch_frames, patch_height, patch_width = pipeline.transformer.config.patch_size
         frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
@@ -207,27 +207,19 @@ class CrossAttention:
         self._add(now, block, self._attended(query, key, columns))
 
     def weigh(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
-        """The attention output with the weights of the words, a new tensor; the maps are those with weights too."""
+        """Return the attention output with the weights of the words, a new tensor; the maps have them too."""
         now = self.now
         if now is None or now.context != "cond":
             if now is not None:
                 self.observe(block, query, key, value, output)
             return output
         columns = self._columns_for(now, block, query, key, value, output)
-        tokens = torch.tensor(list(self.weights), device=query.device)
-        less_one = torch.tensor([weight - 1 for weight in self.weights.values()], device=query.device)
-        values = value[0].index_select(0, tokens).float().movedim(0, 1)  # [heads, weighted, dim]
         weighted = torch.empty_like(output)
         kept: list[Tensor] = []
-        for rows, p in softmax_rows(query, key, columns):
-            added = p.index_select(2, tokens) * less_one  # [heads, places, weighted]
-            divisor = 1 + added.sum(2, keepdim=True)
-            out = output[0, rows].float().unflatten(1, (p.shape[0], -1)).movedim(1, 0)
-            out = (out + torch.bmm(added, values)) / divisor
-            weighted[0, rows] = out.movedim(0, 1).flatten(1).to(output.dtype)
+        for rows, out, p in self.weights.apply(query, key, value, output, columns):
+            weighted[0, rows] = out.to(output.dtype)
             if now.stored:
-                p[:, :, tokens] += added
-                kept.append(self._over_heads(p / divisor))
+                kept.append(self._over_heads(p))
         if now.stored:
             self._add(now, block, torch.cat(kept, 1))
         return weighted
@@ -298,9 +290,8 @@ class CrossAttention:
 
     def _checked(self, now: _Evaluation, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> int:
         length = now.prompt.length
-        pads = key[0, length:]
         columns = min(TEXT_LENGTH, -(-(length + 1) // 8) * 8)
-        if not bool((pads == pads[:1]).all()):
+        if not all(bool((pads == pads[:1]).all()) for pads in (key[0, length:], value[0, length:])):
             columns, self.check.collapsed = TEXT_LENGTH, False
         rows = torch.linspace(0, query.shape[1] - 1, min(CHECKED_ROWS, query.shape[1])).round().long()
         few = query[:, rows.to(query.device)]
@@ -308,15 +299,20 @@ class CrossAttention:
         full = logits.softmax(2)
         recomputed = torch.einsum("hnt,thd->nhd", full, value[0].double()).flatten(1)
         kernels = output[0, rows.to(output.device)].double()
-        error = float((recomputed - kernels).norm() / kernels.norm().clamp_min(1e-30))
+        error = _relative(recomputed, kernels)
         self.check.output_error = max(self.check.output_error, error)
-        tolerance = TOLERANCE.get(output.dtype, TOLERANCE[torch.bfloat16])
+        if (tolerance := TOLERANCE.get(output.dtype)) is None:
+            raise CaptureWrong(
+                f"attention in {output.dtype} is not known here: no maps are stored, nor weights applied"
+            )
         if not error <= tolerance:
             raise CaptureWrong(
                 f"the attention that was recomputed differs from what the model's kernel gave by {error:.2g} of its "
                 f"norm, more than the {tolerance:g} that {output.dtype} explains: no maps are stored, nor weights "
                 "applied. Another attention backend may be in use; take the default one"
             )
+        if self.weights and now.context == "cond":
+            self._check_weights(few, key, value, output[:, rows.to(output.device)], logits, columns)
         # What is stored of these places, by the way that it goes.
         ours = self._attended(few, key, columns).double()
         exact = full if len(ours) > 1 else full.mean(0, keepdim=True)
@@ -331,6 +327,29 @@ class CrossAttention:
                 f"more than {MAP_TOLERANCE:g}: none are stored"
             )
         return columns
+
+    def _check_weights(
+        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logits: Tensor, columns: int
+    ) -> None:
+        """Hold the weighted output of a few places against a softmax over all text positions in float64.
+
+        Args:
+            logits: of these places, [heads, places, 512] float64.
+        """
+        exact = (logits + self.weights.logits(logits.shape[2], logits.device, logits.dtype)).softmax(2)
+        expected = torch.einsum("hnt,thd->nhd", exact, value[0].double()).flatten(1)
+        found = torch.cat([out for _, out, _ in self.weights.apply(query, key, value, output, columns)])
+        error = _relative(found.to(output.dtype).double(), expected)
+        self.check.weighted_error = max(self.check.weighted_error, error)
+        if not error <= TOLERANCE[output.dtype]:
+            raise CaptureWrong(
+                f"the attention with the weights of words is off by {error:.2g} of its norm, more than the "
+                f"{TOLERANCE[output.dtype]:g} that {output.dtype} explains: no weights are applied"
+            )
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
 def _columns(prompt: TokenizedPrompt, capture: AttentionCapture | None) -> Sequence[tuple[str, slice]]:

@@ -138,6 +138,7 @@ class AttentionTap:
             {
                 "self_check": {
                     "output_error": check.output_error,
+                    "weighted_error": check.weighted_error,
                     "map_error": check.map_error,
                     "pads_taken_together": check.collapsed,
                 }

@@ -19,12 +19,15 @@ FUSED_COLUMNS = 128
 """So many fit into the registers of one program on a GPU."""
 
 
-def softmax_rows(query: Tensor, key: Tensor, columns: int) -> Iterator[tuple[slice, Tensor]]:
-    """Softmax over the text at some places after others: [heads, places, columns] float32.
+def softmax_rows(
+    query: Tensor, key: Tensor, columns: int, added: Tensor | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the softmax over the text at some places after others: [heads, places, columns] float32.
 
     Args:
         query: [1, places, heads, dim]. key: [1, 512, heads, dim].
         columns: the first text positions; the last of them stands for all after it too.
+        added: to the logits, [columns] float32.
     """
     keys = key[0, :columns].permute(1, 2, 0)
     heads, dim = query.shape[2:]
@@ -35,6 +38,8 @@ def softmax_rows(query: Tensor, key: Tensor, columns: int) -> Iterator[tuple[sli
         logits = _products(query[0, rows].movedim(1, 0), keys).mul_(scale)
         if rest:
             logits[:, :, -1] += rest
+        if added is not None:
+            logits += added
         yield rows, torch.softmax(logits, 2)
 
 

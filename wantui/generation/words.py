@@ -1,7 +1,5 @@
 """Which text positions the marked words of a prompt take, as the model's own tokenizer cuts them."""
 
-import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +10,7 @@ from wantui.errors import UserError
 from wantui.models.pieces import SPACE
 from wantui.planning import PromptMark
 from wantui.planning.arithmetic import TEXT_LENGTH
-
-_NOT_IN_NAME = re.compile(r"\W+")
+from wantui.planning.map_names import map_names
 
 
 class WordNotRead(UserError):
@@ -29,7 +26,7 @@ class MarkedWord:
     """One occurrence of a marked stretch of the prompt."""
 
     name: str
-    """Of its array: the text, with _2, _3 for further occurrences."""
+    """Name of its array (`planning.map_names`)."""
     text: str
     start: int
     end: int
@@ -66,9 +63,9 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
     offsets, special = encoded["offset_mapping"], {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     read_to = max((last for _, last in offsets), default=0)
     texts = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
-    seen: Counter[str] = Counter()
+    names = map_names(mark.text for mark in marks)
     words = []
-    for mark in marks:
+    for mark, name in zip(marks, names, strict=True):
         tokens = tuple(
             position
             for position, (token, (first, last)) in enumerate(zip(encoded["input_ids"], offsets, strict=True))
@@ -82,9 +79,6 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
             raise WordNotRead(
                 f"the model does not read the marked {mark.text!r} at character {mark.start} of the prompt: {why}"
             )
-        base = _NOT_IN_NAME.sub("_", mark.text).strip("_") or "word"
-        seen[base] += 1
-        name = base if seen[base] == 1 else f"{base}_{seen[base]}"
         pieces = tuple(texts[position] for position in tokens)
         words.append(MarkedWord(name, mark.text, mark.start, mark.end, mark.weight, tokens, pieces))
     return TokenizedPrompt(tuple(words), len(encoded["input_ids"]))

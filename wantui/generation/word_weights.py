@@ -1,0 +1,72 @@
+"""Weights of marked words in cross-attention: each multiplies the odds of a word, logits + ln w.
+
+The model's own kernel gives the output without weights, rounded to its dtype. Where all weights are 1 or more, what
+they add is added to that: out' = (out + sum_j (w_j - 1) p_j v_j) / (1 + sum_j (w_j - 1) p_j). A weight below 1 takes
+away what was rounded already, and the divisor may be small: (word:0) in bfloat16 would be off by 12 % of the output.
+There the sum is taken anew, in float32, over the columns of the softmax.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from wantui.generation.text_softmax import softmax_rows
+
+
+class WordWeights:
+    """Weights by text position, without those that are 1."""
+
+    def __init__(self, by_token: Mapping[int, float]) -> None:
+        self.by_token = {token: weight for token, weight in by_token.items() if weight != 1.0}
+
+    def __bool__(self) -> bool:
+        return bool(self.by_token)
+
+    def apply(
+        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, columns: int
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield some places after others: their slice, the output with weights, and the softmax with weights.
+
+        Args:
+            query: [1, places, heads, dim]. key, value: [1, 512, heads, dim], as the kernel gets them.
+            output: the kernel's, [1, places, heads x dim].
+            columns: the first text positions; the last of them stands for all after it too.
+
+        Yields:
+            slice of the places, output [places, heads x dim] float32, softmax [heads, places, columns] float32.
+        """
+        way = self._anew if min(self.by_token.values()) < 1 else self._corrected
+        for rows, out, p in way(query, key, value, output, columns):
+            yield rows, out.movedim(0, 1).flatten(1), p
+
+    def logits(self, positions: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return what the weights add to the logits, [positions]; minus infinity for a weight of 0."""
+        added = torch.zeros(positions, device=device, dtype=dtype)
+        for token, weight in self.by_token.items():
+            added[token] = math.log(weight) if weight > 0 else -math.inf
+        return added
+
+    def _anew(
+        self, query: Tensor, key: Tensor, value: Tensor, _: Tensor, columns: int
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Outputs are [heads, places, dim]."""
+        values = value[0, :columns].float().movedim(0, 1)
+        for rows, p in softmax_rows(query, key, columns, self.logits(columns, query.device, torch.float32)):
+            yield rows, torch.bmm(p, values), p
+
+    def _corrected(
+        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, columns: int
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Outputs are [heads, places, dim]."""
+        tokens = torch.tensor(list(self.by_token), device=query.device)
+        less_one = torch.tensor([weight - 1 for weight in self.by_token.values()], device=query.device)
+        values = value[0].index_select(0, tokens).float().movedim(0, 1)  # [heads, weighted, dim]
+        for rows, p in softmax_rows(query, key, columns):
+            added = p.index_select(2, tokens) * less_one  # [heads, places, weighted]
+            divisor = 1 + added.sum(2, keepdim=True)
+            out = output[0, rows].float().unflatten(1, (p.shape[0], -1)).movedim(1, 0)
+            out = (out + torch.bmm(added, values)) / divisor
+            p[:, :, tokens] += added
+            yield rows, out, p.div_(divisor)

@@ -1,0 +1,49 @@
+"""Names under which the attention maps of marked words are stored, settled before anything is loaded."""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from wantui.planning.recipe import MASSES
+
+RESERVED = frozenset({*MASSES, "steps", "sigmas", "blocks", "cond", "uncond"})
+"""Names of what is stored beside the maps of words."""
+MAX_NAME_BYTES = 200
+"""Longest name of a map before its number and that of a piece; file systems take 255 bytes."""
+_NOT_IN_NAME = re.compile(r"\W+")
+
+
+def map_names(texts: Iterable[str]) -> list[str]:
+    """Return a name for the map of each marked text: its letters and digits, with _2, _3 for further occurrences.
+
+    No two are equal, also where a file system does not tell capitals from small letters, and none is that of another
+    array.
+    """
+    taken = {_key(name) for name in RESERVED}
+    names = []
+    for text in texts:
+        base = _NOT_IN_NAME.sub("_", text).strip("_") or "word"
+        if _key(base) in {_key(name) for name in RESERVED}:
+            base = f"word_{base}"
+        base = _shortened(base)
+        number, name = 1, base
+        while _key(name) in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(_key(name))
+        names.append(name)
+    return names
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _shortened(name: str) -> str:
+    """Return a name of at most `MAX_NAME_BYTES`, which ends in a digest where something was cut off."""
+    encoded = name.encode()
+    if len(encoded) <= MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{encoded[: MAX_NAME_BYTES - 9].decode(errors='ignore')}_{digest}"
