@@ -1,8 +1,11 @@
 """A video that is ended after any step goes on in another process to the same bits, captures included."""
 
+import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +13,17 @@ import torch
 import zarr
 from conftest import FORMS, recipe_for
 from diffusers import WanPipeline
+from safetensors import safe_open
+from safetensors.torch import save
 
+from wantui.config.settings import SamplerName
 from wantui.generation import checkpoint as checkpoints
+from wantui.generation import versions
 from wantui.generation.checkpoint import CheckpointTap, read_checkpoint
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, Stepped, make_video
+from wantui.generation.samplers import SAMPLERS
 from wantui.models.catalogue import WanModel
 from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
 from wantui.storage.files import VideoFiles, discard
@@ -187,3 +195,229 @@ def test_captures_that_are_not_whole_start_the_video_again(
     shutil.rmtree(tmp_path / "v.zarr.partial" / "latents" / "c" / "1")
     _, said = made(make_video(tiny, recipe, files))
     assert said == [StartedAgain("the state after step 1 is not the one that was stored")]
+
+
+# R12
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object], signed: bool) -> None:
+    """Edit header and tensors of a checkpoint; with or without a digest of what it holds then."""
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["wantui"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(header, tensors)
+    if signed:
+        header.pop("sha256", None)
+        header["sha256"] = checkpoints._digest(header, tensors)
+    path.write_bytes(save(tensors, {"wantui": json.dumps(header)}))
+
+
+Edit = Callable[[dict[str, Any], dict[str, torch.Tensor]], object]
+EDITS: dict[str, Edit] = {
+    "steps_done one less": lambda h, t: h.update(steps_done=h["steps_done"] - 1),
+    "steps_done one more": lambda h, t: h.update(steps_done=h["steps_done"] + 1),
+    "steps_done 0": lambda h, t: h.update(steps_done=0),
+    "steps_done is true": lambda h, t: h.update(steps_done=True),
+    "steps_done beyond the end": lambda h, t: (h.update(steps_done=99), h["scheduler"].update(_step_index=99)),
+    "no steps_done": lambda h, t: h.pop("steps_done"),
+    "another step of the sampler": lambda h, t: h["scheduler"].update(_step_index=1),
+    "another order": lambda h, t: h["scheduler"].update(lower_order_nums=1),
+    "another order now": lambda h, t: h["scheduler"].update(this_order=1),
+    "no last sample": lambda h, t: h["scheduler"].pop("last_sample"),
+    "an attribute of every object": lambda h, t: h["scheduler"].update(step="x", __class__="y"),
+    "other noise levels": lambda h, t: h["scheduler"].update(sigmas=[1.0, 0.0]),
+    "no sampler": lambda h, t: h.pop("scheduler"),
+    "a list for the sampler": lambda h, t: h.update(scheduler=[1]),
+    "another tensor": lambda h, t: h["scheduler"].update(last_sample={"tensor": "nowhere", "on": "cpu"}),
+    "no states": lambda h, t: h.update(captured={}),
+    "fewer states": lambda h, t: h["captured"].update(trajectory=h["captured"]["trajectory"][:-1]),
+    "words for states": lambda h, t: h["captured"].update(trajectory=["x"]),
+    "no digest": lambda h, t: h.pop("sha256", None),
+    "no latents": lambda h, t: t.pop("latents"),
+    "latents of another kind": lambda h, t: t.update(latents=t["latents"].view(torch.int32)),
+    "latents of another shape": lambda h, t: t.update(latents=t["latents"].flatten()),
+    "another format": lambda h, t: h.update(format=2),
+    "a later format": lambda h, t: h.update(format=4),
+    "another torch": lambda h, t: h["made_by"].update(torch="1.0"),
+    "made by nothing": lambda h, t: h.update(made_by=None),
+}
+NOT_SEEN_WHEN_SIGNED = {"another order", "another order now", "no last sample", "no digest"}
+"""Whoever writes a digest anew can write another state; nobody does so by accident."""
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["", "signed"])
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_checkpoint_that_was_edited_starts_the_video_again(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, edit: str, signed: bool
+) -> None:
+    if signed and edit in NOT_SEEN_WHEN_SIGNED:
+        return
+    recipe = recipe_for(tiny_models["wan2.1"], capture=Capture(latents=True))
+    reference, _ = made(make_video(tiny, recipe, video_files(tmp_path / "a")))
+    files = video_files(tmp_path / "b")
+    assert files.checkpoint is not None
+    stop_after(make_video(tiny, recipe, files), 2)
+    rewritten(files.checkpoint, EDITS[edit], signed)
+    result, said = made(make_video(tiny, recipe, files))
+    assert [type(event) for event in said] == [StartedAgain]
+    assert result.latents_sha256 == reference.latents_sha256
+
+
+def replace_header(text: str) -> Callable[[Path], object]:
+    def write(path: Path) -> None:
+        path.write_bytes(save({"latents": torch.zeros(1)}, {"wantui": text}))
+
+    return write
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "a list": replace_header("[]"),
+    "a number": replace_header("1"),
+    "no JSON": replace_header("{"),
+    "a deep one": replace_header("[" * 200_000),
+    "an endless number": replace_header('{"format": ' + "9" * 5_000 + "}"),
+    "no header": lambda path: path.write_bytes(save({"latents": torch.zeros(1)})),
+    "no tensors": lambda path: path.write_bytes(b"\xff" * 64),
+    "nothing": lambda path: path.write_bytes(b""),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a link to nowhere": lambda path: (path.unlink(), path.symlink_to("nowhere")),
+    "of the system": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_whatever_is_wrong_with_a_checkpoint_starts_the_video_again(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, spoil: str
+) -> None:
+    recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
+    assert files.checkpoint is not None
+    stop_after(make_video(tiny, recipe, files), 2)
+    SPOILT[spoil](files.checkpoint)
+    _, said = made(make_video(tiny, recipe, files))
+    assert [type(event) for event in said] == [StartedAgain]
+
+
+def test_the_reason_says_which_format_a_checkpoint_has(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
+) -> None:
+    recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
+    assert files.checkpoint is not None
+    stop_after(make_video(tiny, recipe, files), 2)
+    rewritten(files.checkpoint, lambda h, t: h.update(format=2), signed=False)
+    _, said = made(make_video(tiny, recipe, files))
+    assert said == [StartedAgain("its format is 2, and this version reads 3")]
+
+
+def test_a_checkpoint_serves_another_release_with_the_same_arithmetic(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
+    stop_after(make_video(tiny, recipe, files), 2)
+    monkeypatch.setattr(versions, "__version__", "99.0.1")
+    monkeypatch.setattr(versions.platform, "python_version", lambda: "3.99")
+    _, said = made(make_video(tiny, recipe, files))
+    assert said == [Resumed(2)]
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "value", "reason"),
+    [
+        (checkpoints, "ARITHMETIC", -1, "arithmetic was -1 and is 1"),
+        (torch.backends.cpu, "get_cpu_capability", lambda: "OLD", "cpu was OLD and is "),
+        (torch, "get_num_threads", lambda: 99, "threads was 99 and is 1"),
+    ],
+)
+def test_a_checkpoint_of_other_arithmetic_is_refused_by_name(
+    tiny: WanPipeline,
+    tiny_models: dict[str, WanModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: object,
+    name: str,
+    value: object,
+    reason: str,
+) -> None:
+    recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, value)
+        stop_after(make_video(tiny, recipe, files), 2)
+    _, said = made(make_video(tiny, recipe, files))
+    assert [str(event).partition("'")[2].startswith(reason) for event in said] == [True]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_checkpoint_holds_exactly_what_the_steps_of_a_sampler_change(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, sampler: SamplerName
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], sampler=sampler, steps=6)
+    tap = CheckpointTap(tiny, recipe, tmp_path / "c", {})
+    start = prepare(tiny, recipe)
+    tap.on_start(start, 0)
+    seen: set[str] = set()
+    for step in denoise(tiny, recipe, start):
+        tap.on_step(step)
+        seen |= tap._state().keys()
+    assert seen == SAMPLERS[sampler].state
+    start.scheduler.something = 1
+    with pytest.raises(RuntimeError, match="a checkpoint cannot hold something of "):
+        tap._state()
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+CAPTURED = Capture(
+    latents=True, interval=2, dtype="float16", predicted_clean=True, attention=AttentionCapture(unconditional=True)
+)
+PARTS_OF_CAPTURES = [
+    "v.zarr.partial/sigmas/c/0",
+    "v.zarr.partial/timesteps/c/0",
+    "v.zarr.partial/steps/c/0",
+    "v.zarr.partial/latents/c/1/0/0/0/0",
+    "v.zarr.partial/exact/c/1/0/0/0/0",
+    "v.zarr.partial/predicted_clean/c/0/0/0/0/0",
+    "v.zarr.partial/latents/zarr.json",
+    "v.zarr.partial/zarr.json",
+    "a.zarr.partial/sigmas/c/0",
+    "a.zarr.partial/steps/c/0",
+    "a.zarr.partial/blocks/c/0/0",
+    "a.zarr.partial/star/c/1/0/0/0/0/0",
+    "a.zarr.partial/star/zarr.json",
+    "a.zarr.partial/uncond/pad_mass/c/0/0/0/0/0/0",
+    "a.zarr.partial/uncond/blocks/zarr.json",
+]
+
+
+@pytest.mark.parametrize("part", PARTS_OF_CAPTURES)
+def test_captures_that_were_changed_beside_a_checkpoint_start_the_video_again(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, part: str
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], capture=CAPTURED, steps=5, marks=[MARK])
+    files = video_files(tmp_path)
+    stop_after(make_video(tiny, recipe, files), 3)
+    if "blocks/c" in part:  # most of it is of later steps, and is written again
+        blocks = zarr.open_array(tmp_path / "a.zarr.partial" / "blocks", mode="r+")
+        blocks[0, 0] = False
+    else:
+        flip(tmp_path / part)
+    _, said = made(make_video(tiny, recipe, files))
+    assert [type(event) for event in said] == [StartedAgain]
+
+
+@pytest.mark.parametrize("name", ["v.zarr", "a.zarr"])
+def test_attributes_of_captures_are_written_again_when_a_video_goes_on(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, name: str
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], capture=CAPTURED, steps=5, marks=[MARK])
+    files = video_files(tmp_path)
+    stop_after(make_video(tiny, recipe, files), 3)
+    path = tmp_path / f"{name}.partial" / "zarr.json"
+    path.write_text(path.read_text().replace("a red star", "a red ring").replace('"star"', '"ring"'))
+    _, said = made(make_video(tiny, recipe, files))
+    assert said == [Resumed(3)]
+    attributes = dict(zarr.open_group(tmp_path / name, mode="r").attrs)
+    assert attributes["recipe"] == recipe.model_dump(mode="json")
+    assert attributes.get("words", {"star": 0}).keys() == {"star"}

@@ -19,6 +19,7 @@ from wantui.generation.gram import GramMatrix, Projection
 from wantui.planning import Recipe
 from wantui.storage.attention import AttentionWriter
 from wantui.storage.background import BackgroundWriter
+from wantui.storage.group import NotWhole
 from wantui.storage.latents import TrajectoryWriter
 
 
@@ -38,6 +39,8 @@ class TrajectoryTap:
         self.figures: dict[str, float] = {}
 
     def on_start(self, start: Start, steps_done: int) -> None:
+        if steps_done and len(self.earlier) != steps_done + 1:
+            raise NotWhole(f"{len(self.earlier)} states were stored before step {steps_done}")
         shape, device = tuple(start.noise.shape[1:]), start.noise.device
         self.writer = TrajectoryWriter(
             self.path, shape, start.sigmas, start.timesteps, self.recipe, self.earlier, self.resumable
@@ -100,6 +103,8 @@ class AttentionTap:
         assert start.attention is not None
         self.attention: CrossAttention = start.attention
         steps = sorted(self.attention.steps)
+        if len(self.earlier) != sum(step < steps_done for step in steps):
+            raise NotWhole(f"attention maps of {len(self.earlier)} steps were stored before step {steps_done}")
         self.writer = AttentionWriter(
             self.path,
             {context: self.attention.names(context) for context in self.attention.prompts},

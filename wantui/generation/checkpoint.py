@@ -1,11 +1,12 @@
 """The state of a denoising loop after a step, in a file from which another process goes on to the same bits.
 
 A sampler's state is whatever in it differs from a sampler that was just set up: UniPC's and DPM++'s earlier model
-outputs, UniPC's last sample, Heun's derivative, the counters of each. Nothing about a particular sampler stands here.
+outputs, UniPC's last sample, Heun's derivative, the counters of each (`samplers.SAMPLERS`).
 """
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,17 +14,20 @@ from typing import Any
 
 import torch
 from diffusers import WanPipeline
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from wantui.generation.denoise import Checkpoint, Start, Step, new_scheduler
 from wantui.generation.memory import device_of
-from wantui.generation.versions import made_with
+from wantui.generation.samplers import SAMPLERS
+from wantui.generation.versions import ARITHMETIC, made_with
 from wantui.planning import Recipe
+from wantui.planning.estimate import model_evaluations
 from wantui.storage.atomic import partial_path
 
-FORMAT = 2
+FORMAT = 3
+"""Format of the file; a file of another format is refused by name."""
 MOST_OF_THE_TIME = 0.01
 """Checkpoints may take this share of the time."""
 
@@ -40,6 +44,7 @@ class CheckpointTap:
     ) -> None:
         self.path, self.captured = path, captured
         self.identity = identity(pipeline, recipe)
+        self.state = SAMPLERS[recipe.sampler].state
         self.fresh = vars(new_scheduler(recipe, device_of(pipeline)))
         self.scheduler: Any = None
         self.latest: Step | None = None
@@ -67,7 +72,7 @@ class CheckpointTap:
             Checkpoint(
                 step.index + 1,
                 step.latents,
-                {name: value for name, value in vars(self.scheduler).items() if _differs(value, self.fresh.get(name))},
+                self._state(),
                 captured,
             ),
             self.identity,
@@ -75,13 +80,30 @@ class CheckpointTap:
         ended = time.monotonic()
         self.earliest = ended + (ended - began) / MOST_OF_THE_TIME
 
+    def _state(self) -> dict[str, Any]:
+        """Attributes of the sampler that its steps have changed.
+
+        Raises:
+            RuntimeError: one that this version does not know; diffusers has changed.
+        """
+        changed = {name: value for name, value in vars(self.scheduler).items() if _differs(value, self.fresh.get(name))}
+        if unknown := sorted(changed.keys() - self.state):
+            raise RuntimeError(f"a checkpoint cannot hold {', '.join(unknown)} of {type(self.scheduler).__name__}")
+        return changed
+
     def on_end(self) -> None:
         """It stays until the video is recorded."""
 
 
 def identity(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """What must be equal for the bits to be equal: recipe (with the model's digest), and with what it is made."""
-    return {"format": FORMAT, "recipe": recipe.digest, **made_with(pipeline, recipe)}
+    """Return what must be equal for the bits to be equal: recipe (with the model's digest), and with what it is made.
+
+    The version of wantui is not part of it, nor that of Python: `ARITHMETIC` and `FORMAT` change when they matter.
+    """
+    made = {name: value for name, value in made_with(pipeline, recipe).items() if name not in ("wantui", "python")}
+    on_gpu = device_of(pipeline).type == "cuda"
+    cpu = None if on_gpu else torch.backends.cpu.get_cpu_capability()
+    return {"recipe": recipe.digest, "arithmetic": ARITHMETIC, **made, "cpu": cpu}
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]) -> None:
@@ -92,12 +114,13 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]
     tensors = {"latents": checkpoint.latents.detach().cpu().contiguous()}
     scheduler = {name: _pack(value, f"scheduler.{name}", tensors) for name, value in checkpoint.scheduler.items()}
     header = {
-        **made_by,
+        "format": FORMAT,
+        "made_by": made_by,
         "steps_done": checkpoint.steps_done,
         "scheduler": scheduler,
-        "captured": checkpoint.captured,
-        "sha256": _digest(tensors),
+        "captured": {name: list(checksums) for name, checksums in checkpoint.captured.items()},
     }
+    header["sha256"] = _digest(header, tensors)
     path.parent.mkdir(exist_ok=True)
     partial = partial_path(path)
     try:
@@ -110,31 +133,60 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]
 
 
 def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkpoint | None:
-    """The checkpoint at `path`, if there is one.
+    """Read the checkpoint at `path`, if there is one.
 
     Raises:
         CheckpointRefused: it is damaged, or was made from another recipe or by other software.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise CheckpointRefused(f"{path.name} is no regular file")
     try:
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["wantui"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointRefused(f"it cannot be read ({error})") from None
-    for name, here in identity(pipeline, recipe).items():
-        if header.get(name) != here:
-            raise CheckpointRefused(f"{name} was {header.get(name)} and is {here}")
-    if header["sha256"] != _digest(tensors):
+        found_format, digest = header.get("format"), header.pop("sha256", None)
+        is_whole = digest == _digest(header, tensors)
+    except Exception as error:  # of damaged bytes anything can come; the video can always start again
+        raise CheckpointRefused(f"it cannot be read ({type(error).__name__}: {error})") from None
+    if found_format != FORMAT:
+        raise CheckpointRefused(f"its format is {found_format!r}, and this version reads {FORMAT}")
+    if not is_whole:
         raise CheckpointRefused("its bytes are not those that were written")
+    try:
+        return _checked(header, tensors, pipeline, recipe)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointRefused(f"it does not hold what a checkpoint holds ({type(error).__name__}: {error})") from None
+
+
+def _checked(header: dict[str, Any], tensors: dict[str, Tensor], pipeline: WanPipeline, recipe: Recipe) -> Checkpoint:
+    """Return a checkpoint whose bytes are those that were written.
+
+    Raises:
+        CheckpointRefused: it was made from another recipe or by other software, or is not of its sampler.
+        Exception: it is of another form, or does not fit on the device.
+    """
+    here = identity(pipeline, recipe)
+    for name in {**here, **header["made_by"]}:
+        if header["made_by"].get(name) != here.get(name):
+            raise CheckpointRefused(f"{name} was {header['made_by'].get(name)} and is {here.get(name)}")
+    count, steps_done = model_evaluations(recipe.sampler, recipe.steps), header["steps_done"]
+    scheduler = header["scheduler"]
+    if unknown := sorted(scheduler.keys() - SAMPLERS[recipe.sampler].state):
+        raise CheckpointRefused(f"{', '.join(unknown)} is no state of the sampler {recipe.sampler}")
+    at = scheduler.get("_step_index")
+    if type(steps_done) is not int or not 1 <= steps_done <= count or at != steps_done:
+        raise CheckpointRefused(f"it is of step {steps_done} of {count}, and its sampler of step {at}")
+    captured = {str(name): tuple(map(int, checksums)) for name, checksums in header["captured"].items()}
+    frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
+    sides = (side // pipeline.vae_scale_factor_spatial for side in (recipe.height, recipe.width))
+    latents, shape = tensors["latents"], (1, pipeline.transformer.config.in_channels, frames, *sides)
+    if tuple(latents.shape) != shape or not latents.is_floating_point():
+        raise CheckpointRefused(f"its latents are {tuple(latents.shape)} of {latents.dtype}, and must be {shape}")
     device = device_of(pipeline)
-    return Checkpoint(
-        header["steps_done"],
-        tensors["latents"].to(device),
-        {name: _unpack(value, tensors, device) for name, value in header["scheduler"].items()},
-        {name: tuple(checksums) for name, checksums in header["captured"].items()},
-    )
+    state = {name: _unpack(value, tensors, device) for name, value in scheduler.items()}
+    return Checkpoint(steps_done, latents.to(device), state, captured)
 
 
 def _differs(value: Any, fresh: Any) -> bool:
@@ -167,9 +219,10 @@ def _unpack(value: Any, tensors: dict[str, Tensor], device: torch.device) -> Any
     return value
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over the header, without its digest, and over name, kind, shape and bytes of each tensor."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
-        digest.update(name.encode())
+        digest.update(f"{name}\0{tensors[name].dtype}\0{tuple(tensors[name].shape)}\0".encode())
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

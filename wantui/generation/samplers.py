@@ -5,6 +5,7 @@ schedulers are always built from here. Why others are refused stands in `wantui.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from diffusers import (
@@ -14,18 +15,36 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+from wantui.config.settings import SamplerName
 
-_SAMPLERS: dict[str, Callable[[float], Any]] = {
-    "unipc": lambda shift: UniPCMultistepScheduler(**_FLOW, flow_shift=shift),
-    "unipc-3": lambda shift: UniPCMultistepScheduler(**_FLOW, flow_shift=shift, solver_order=3),
-    "dpm++2m": lambda shift: DPMSolverMultistepScheduler(**_FLOW, flow_shift=shift),
-    "dpm++3m": lambda shift: DPMSolverMultistepScheduler(**_FLOW, flow_shift=shift, solver_order=3),
-    "euler": lambda shift: FlowMatchEulerDiscreteScheduler(shift=shift),
-    "heun": lambda shift: FlowMatchHeunDiscreteScheduler(shift=shift),
+_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+_UNIPC = frozenset({"_step_index", "model_outputs", "timestep_list", "lower_order_nums", "last_sample", "this_order"})
+_DPM = frozenset({"_step_index", "model_outputs", "lower_order_nums"})
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler of diffusers."""
+
+    build: Callable[[float], Any]
+    """Makes its scheduler for a flow shift."""
+    state: frozenset[str]
+    """Attributes of the scheduler that its steps change: a checkpoint holds these, and no others."""
+
+
+SAMPLERS: dict[SamplerName, Sampler] = {
+    "unipc": Sampler(lambda shift: UniPCMultistepScheduler(**_FLOW, flow_shift=shift), _UNIPC),
+    "unipc-3": Sampler(lambda shift: UniPCMultistepScheduler(**_FLOW, flow_shift=shift, solver_order=3), _UNIPC),
+    "dpm++2m": Sampler(lambda shift: DPMSolverMultistepScheduler(**_FLOW, flow_shift=shift), _DPM),
+    "dpm++3m": Sampler(lambda shift: DPMSolverMultistepScheduler(**_FLOW, flow_shift=shift, solver_order=3), _DPM),
+    "euler": Sampler(lambda shift: FlowMatchEulerDiscreteScheduler(shift=shift), frozenset({"_step_index"})),
+    "heun": Sampler(
+        lambda shift: FlowMatchHeunDiscreteScheduler(shift=shift),
+        frozenset({"_step_index", "prev_derivative", "dt", "sample"}),
+    ),
 }
 
 
-def build_scheduler(sampler: str, flow_shift: float) -> Any:
-    """A fresh scheduler of diffusers for one of the names in `SamplerName`."""
-    return _SAMPLERS[sampler](flow_shift)
+def build_scheduler(sampler: SamplerName, flow_shift: float) -> Any:
+    """Return a fresh scheduler of diffusers."""
+    return SAMPLERS[sampler].build(flow_shift)

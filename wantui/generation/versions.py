@@ -17,6 +17,9 @@ from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import commit_in_cache
 from wantui.planning import Recipe
 
+ARITHMETIC = 1
+"""Number of wantui's own arithmetic. Whatever gives latents other bits raises it: a video that was begun before then
+starts again, and is not made half by one and half by the other."""
 LIBRARIES = {"int8": ("torchao",), "gguf": ("gguf",)}
 """That widen weights."""
 

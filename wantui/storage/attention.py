@@ -27,6 +27,7 @@ from wantui.storage.group import (
     CaptureError,
     NotWhole,
     checksum,
+    constant_checksum,
     is_published,
     named_damage,
     open_capture,
@@ -75,21 +76,25 @@ class AttentionWriter:
         self.is_finished = False
         self.arrays: dict[tuple[str, str], Any] = {}
         """By context and name, open from step to step."""
+        self.growing = [
+            name if context == "cond" else f"{context}/{name}"
+            for context in names
+            for name in (*names[context], "blocks")
+        ]
+        self.attributes = {
+            "recipe": recipe.model_dump(mode="json"),
+            "layout": "step, block, head, frame, height, width",
+            "blocks": "each" if self.capture.per_block else "mean",
+            "heads": "each" if self.capture.per_head else "mean",
+            "words": dict(words),
+        }
         if checksums:
             self._reopen(checksums, recipe)
             return
         remove(self.partial)
         path.parent.mkdir(exist_ok=True)
         self.group = open_for_writing(self.partial, "w")
-        self.group.attrs.update(
-            {
-                "recipe": recipe.model_dump(mode="json"),
-                "layout": "step, block, head, frame, height, width",
-                "blocks": "each" if self.capture.per_block else "mean",
-                "heads": "each" if self.capture.per_head else "mean",
-                "words": dict(words),
-            }
-        )
+        self.group.attrs.update(self.attributes)
         self.group.create_array("steps", data=np.array(steps, dtype=np.int64))
         self.group.create_array("sigmas", data=np.array(sigmas, dtype=np.float64))
         compressors = [ZstdCodec(level=3)] if self.capture.compress else None
@@ -105,6 +110,7 @@ class AttentionWriter:
                 )
                 array.attrs["scale"] = self.scale
             group.create_array("blocks", shape=(len(steps), blocks), chunks=(len(steps), blocks), dtype="bool")
+        self.constant = constant_checksum(self.partial, self.growing)
 
     def _of(self, context: str) -> Any:
         return self.group if context == "cond" else self.group.require_group(context)
@@ -115,7 +121,7 @@ class AttentionWriter:
         return self.arrays[context, name]
 
     def write(self, maps: Maps, blocks: Mapping[str, Sequence[bool]]) -> None:
-        """Store the maps of the next step."""
+        """Store the maps of the next step; its checksum covers what does not change in the group too."""
         if self.is_finished:
             return
         place = len(self.checksums)
@@ -125,8 +131,10 @@ class AttentionWriter:
                 stored = (maps[context][name] * self.scale).astype(self.capture.dtype)
                 self._array(context, name)[place] = stored
                 sums.append(checksum(stored))
-            self._array(context, "blocks")[place] = np.array(blocks[context])
-        self.checksums.append(checksum(np.array(sums, dtype=np.uint32)))
+            computed = np.array(blocks[context])
+            self._array(context, "blocks")[place] = computed
+            sums.append(checksum(computed))
+        self.checksums.append(checksum(np.array(sums, dtype=np.uint32), self.constant))
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Put the group under its final name."""
@@ -144,12 +152,20 @@ class AttentionWriter:
                 self.checksums = list(checksums)
                 return
             self.group = reopen_for_writing(self.partial)
+            self.constant = constant_checksum(self.partial, self.growing)
             for place, known in enumerate(checksums):
-                sums = [checksum(self._of(context)[name][place]) for context, own in self.names.items() for name in own]
-                if checksum(np.array(sums, dtype=np.uint32)) != known:
+                sums = [
+                    checksum(self._array(context, name)[place])
+                    for context, own in self.names.items()
+                    for name in (*own, "blocks")
+                ]
+                if checksum(np.array(sums, dtype=np.uint32), self.constant) != known:
                     raise NotWhole(f"the maps of step {self.steps[place] + 1} are not those that were stored")
-        except (CaptureError, OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
-            raise NotWhole(f"the stored attention maps cannot be read: {error}") from None
+            self.group.attrs.update(self.attributes)
+        except NotWhole:
+            raise
+        except Exception as error:  # zarr and its codecs have no common error; the video can always start again
+            raise NotWhole(f"the stored attention maps cannot be read ({type(error).__name__}: {error})") from None
         self.checksums = list(checksums)
 
 

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -207,9 +207,28 @@ def _regular_files(folder: Path) -> set[str]:
     return found
 
 
-def checksum(values: NDArray[Any]) -> int:
-    """CRC-32 of an array's bytes."""
-    return zlib.crc32(np.ascontiguousarray(values).data)
+def checksum(values: NDArray[Any], before: int = 0) -> int:
+    """Return the CRC-32 of an array's bytes, continued from that of what comes before them."""
+    return zlib.crc32(np.ascontiguousarray(values).data, before)
+
+
+def constant_checksum(partial: Path, growing: Collection[str], derived: Collection[str] = ()) -> int:
+    """Return the CRC-32 of what does not change in a group while a video is made.
+
+    These are the metadata of its arrays, and the values of those that are complete from the beginning.
+
+    Args:
+        growing: arrays that are written step by step, by path; their values do not count.
+        derived: arrays that are written at the end.
+    """
+    found = 0
+    for file in sorted(file for file in partial.rglob("*") if file.is_file()):
+        name = file.relative_to(partial).as_posix()
+        is_value = any(name.startswith(f"{array}/c/") for array in growing)
+        if name == METADATA or is_value or any(name.startswith(f"{array}/") for array in derived):
+            continue
+        found = zlib.crc32(file.read_bytes(), zlib.crc32(name.encode(), found))
+    return found
 
 
 def publish(partial: Path, path: Path) -> None:

@@ -21,9 +21,9 @@ from wantui.planning import Recipe
 from wantui.planning.estimate import captured_steps
 from wantui.storage.atomic import partial_path, remove
 from wantui.storage.group import (
-    CaptureError,
     NotWhole,
     checksum,
+    constant_checksum,
     is_published,
     open_for_writing,
     publish,
@@ -32,6 +32,10 @@ from wantui.storage.group import (
 
 EXACT = "exact"
 """Array of all states in float32, until the group is finished: who goes on after a crash needs them."""
+GROWING = ("latents", EXACT, "predicted_clean")
+"""Arrays that are written step by step."""
+DERIVED = ("gram", "projection", "channel_power")
+"""Arrays that are written when all states are there."""
 
 
 class TrajectoryWriter:
@@ -66,6 +70,7 @@ class TrajectoryWriter:
         """States that an earlier process stored."""
         self.is_finished = False
         self.predicted: Any = None
+        self.attributes = {"recipe": recipe.model_dump(mode="json"), "shape": list(shape)}
         if checksums:
             self._reopen(checksums, recipe)
             return
@@ -84,8 +89,7 @@ class TrajectoryWriter:
         remove(self.partial)
         self.path.parent.mkdir(exist_ok=True)
         self.group = open_for_writing(self.partial, "w")
-        self.group.attrs["recipe"] = recipe.model_dump(mode="json")
-        self.group.attrs["shape"] = list(shape)
+        self.group.attrs.update(self.attributes)
         compressors = [ZstdCodec(level=3)] if self.capture.compress else None
         chunks, stored = (1, *shape), len(self.steps)
 
@@ -105,23 +109,29 @@ class TrajectoryWriter:
             ("steps", np.array(self.steps, dtype=np.int64)),
         ):
             self.group.create_array(name, data=values)
+        self.constant = constant_checksum(self.partial, GROWING, DERIVED)
 
     def write(self, step: int, state: NDArray[np.float32], predicted_clean: NDArray[np.float32] | None = None) -> None:
         """Store the state after `step` evaluations.
+
+        Its checksum covers what does not change in the group too, and the predicted clean latents beside the state.
 
         Raises:
             ValueError: float16 was asked for and cannot hold the values.
         """
         if self.is_finished or step != len(self.checksums):
             return
+        found = checksum(state, self.constant)
         if self.exact is not None:
             self.exact[step] = state
         place = self.place_of.get(step)
         if place is not None:
             self.latents[place] = self._narrowed(state, step)
             if self.predicted is not None and place > 0 and predicted_clean is not None:
-                self.predicted[place - 1] = self._narrowed(predicted_clean, step)
-        self.checksums.append(checksum(state))
+                clean = self._narrowed(predicted_clean, step)
+                self.predicted[place - 1] = clean
+                found = checksum(clean, found)
+        self.checksums.append(found)
 
     def _narrowed(self, state: NDArray[np.float32], step: int) -> NDArray[Any]:
         with np.errstate(over="ignore"):
@@ -186,15 +196,33 @@ class TrajectoryWriter:
             self.latents = self.group.get("latents")
             self.exact = self.group.get(EXACT)
             self.predicted = self.group.get("predicted_clean")
-            source = self.exact if self.exact is not None else self.group["latents"]
-            for place, known in enumerate(checksums):
-                state = np.ascontiguousarray(source[place], dtype=np.float32)
-                if checksum(state) != known:
-                    raise NotWhole(f"the state after step {place} is not the one that was stored")
-                self.earlier.append(state)
-        except (CaptureError, OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
-            raise NotWhole(f"the stored states cannot be read: {error}") from None
+            self.constant = constant_checksum(self.partial, GROWING, DERIVED)
+            for step, known in enumerate(checksums):
+                self.earlier.append(self._verified(step, known))
+            self.group.attrs.update(self.attributes)
+        except NotWhole:
+            raise
+        except Exception as error:  # zarr and its codecs have no common error; the video can always start again
+            raise NotWhole(f"the stored states cannot be read ({type(error).__name__}: {error})") from None
         self.checksums = list(checksums)
+
+    def _verified(self, step: int, known: int) -> NDArray[np.float32]:
+        """Return the state after a step as an earlier process stored it.
+
+        Raises:
+            NotWhole: the state, or what was stored beside it, is not what was written.
+        """
+        source, place = self.exact if self.exact is not None else self.latents, self.place_of.get(step)
+        state = np.ascontiguousarray(source[step], dtype=np.float32)
+        found = checksum(state, self.constant)
+        if self.predicted is not None and place:
+            found = checksum(self.predicted[place - 1], found)
+        is_stored = (
+            place is None or self.exact is None or np.array_equal(self.latents[place], self._narrowed(state, step))
+        )
+        if found != known or not is_stored:
+            raise NotWhole(f"the state after step {step} is not the one that was stored")
+        return state
 
 
 def _angle(along: float, square: float, other_square: float) -> float:
