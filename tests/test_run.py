@@ -23,6 +23,7 @@ from wantui.generation.errors import LoadError
 from wantui.models.catalogue import WanModel
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
+from wantui.storage import manifest_file
 from wantui.storage.files import video_files
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
@@ -298,7 +299,8 @@ def test_a_disk_that_fills_up_under_the_manifest_is_a_sentence_and_keeps_the_cli
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(record, "write_manifest", full)
+        patch.setattr(manifest_file, "write_manifest", full)
+        patch.setattr(manifest_file, "append_lines", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
     assert result.code == 3  # the queue is held, and here is no engine that would wait for room
     assert "the queue is held: no room is left in " in result.err

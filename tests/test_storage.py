@@ -271,9 +271,9 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
     ("content", "said"),
     [
         (None, "has no batch.json"),
-        ("", "is damaged"),
-        ("[1]", "is damaged"),
-        ('{"format": 99}', "has format 99; this version reads format 1"),
+        ("", "cannot be read"),
+        ("[1]", "does not hold a JSON object"),
+        ('{"format": 99}', "written by another wantui with format 99; wantui .* reads 1 and 2"),
         ('{"format": 1, "name": "x"}', "is damaged"),
     ],
 )

@@ -21,8 +21,8 @@ class UnreadableFileError(UserError):
     """A file that cannot be read as what it should be; the text names it and the reason."""
 
 
-def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
-    """Return the content of a regular file of at most `limit` bytes.
+def read_bytes(path: Path, limit: int = MAX_JSON_BYTES, start: int = 0) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes, from its byte `start` on.
 
     Raises:
         FileNotFoundError: no such file.
@@ -35,7 +35,8 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             found = os.fstat(descriptor)
             _check_kind(path, found, limit)
-            content = file.read(found.st_size)
+            file.seek(start)
+            content = file.read(max(found.st_size - start, 0))
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -1,11 +1,17 @@
 """wantui library: the batch folders on this machine."""
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wantui.cli.tables import echo, print_columns, print_json
 from wantui.errors import UserError
+
+if TYPE_CHECKING:
+    from wantui.storage.library import FoundBatch
+    from wantui.storage.manifest import Manifest
 
 
 @click.group("library")
@@ -18,20 +24,31 @@ def command() -> None:
 @click.option("--search", default="", help="Only those with these words in name, template or model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
-    """Batches in FOLDERS (outputs, when none is given), newest first."""
+    """Batches in FOLDERS (outputs, when none is given), newest first.
+
+    A batch that cannot be read is named on stderr, and the others are listed; the exit code is then 1.
+    """
     from wantui.storage.library import find_batches
 
-    found = [batch for batch in find_batches(folders or (Path("outputs"),)) if batch.holds(search)]
+    there = find_batches(folders or (Path("outputs"),))
+    _list([batch for batch in there if batch.holds(search)], as_json)
+    damaged = [batch for batch in there if batch.fault]
+    for batch in damaged:
+        echo(f"{batch.folder}: {batch.fault}", err=True)
+    if damaged:
+        sys.exit(1)
+
+
+def _list(found: "list[FoundBatch]", as_json: bool) -> None:
     if as_json:
-        rows = [vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts)} for batch in found]
-        print_json(rows)
+        print_json([vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts)} for batch in found])
         return
     if not found:
         echo("no batch is there", err=True)
         return
     lines = [("created", "done", "failed", "model", "folder", "template")]
     for batch in found:
-        done = batch.fault or f"{batch.count('done')}/{batch.total}"
+        done = "cannot be read" if batch.fault else f"{batch.count('done')}/{batch.total}"
         template = batch.template.replace("\n", " ")
         lines.append((batch.created[:16], done, str(batch.count("failed")), batch.model, str(batch.folder), template))
     print_columns(*lines)
@@ -41,14 +58,25 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(folder: Path, as_json: bool) -> None:
-    """The videos of a batch: variations, seeds, states, times, files."""
+    """The videos of a batch: variations, seeds, states, times, files.
+
+    Damage to the journal of the batch is named on stderr; the exit code is then 1.
+    """
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
 
     manifest = read_manifest(BatchFolder(folder))
     if as_json:
         print_json(manifest.model_dump(mode="json"))
-        return
+    else:
+        _show(manifest)
+    for fault in manifest.faults:
+        echo(fault, err=True)
+    if manifest.faults:
+        sys.exit(1)
+
+
+def _show(manifest: "Manifest") -> None:
     echo(manifest.template, err=True)
     lines = [("variation", "seed", "state", "seconds", "clip")]
     for video in manifest.videos:

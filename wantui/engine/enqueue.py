@@ -2,13 +2,14 @@
 
 import os
 import shutil
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from wantui.engine.control import find_engine
 from wantui.engine.locks import refuse_unwritable
+from wantui.engine.record import Record
 from wantui.engine.room import SPARE_BYTES
 from wantui.engine.supervisor import slots_for
 from wantui.errors import UserError
@@ -166,6 +167,8 @@ def queue_missing(place: Place, folder: BatchFolder, manifest: Manifest, share: 
     Raises:
         UserError: no such device.
     """
+    with suppress(OSError, UserError):  # what is wrong with the folder is said where a video is written
+        Record(folder).fold_when_reopened()
     if not missing_videos(folder, manifest, share):
         return None
     refuse_unwritable(folder)

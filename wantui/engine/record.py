@@ -1,35 +1,35 @@
-"""Keeping batch.json true while several workers make the videos of one batch."""
+"""Keep batch.json and its journal true while several workers make the videos of one batch."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from wantui.engine.locks import locked_manifest, try_lock_video, unlock_video
 from wantui.storage.files import discard, video_files
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry, read_manifest, write_manifest
+from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry
+from wantui.storage.manifest_file import ManifestFile
 
 
-@dataclass
 class Record:
-    """The manifest of one batch, read again only when another process has written it."""
+    """The manifest of one batch with its journal, of which only what another process has written is read again."""
 
-    folder: BatchFolder
-    _manifest: Manifest | None = None
-    _seen: tuple[int, int] = field(default=(0, 0))
+    def __init__(self, folder: BatchFolder) -> None:
+        self.folder = folder
+        self._file = ManifestFile(folder)
 
     def read(self) -> Manifest:
-        """The manifest as it is on disk.
+        """Return the manifest as it is on disk.
 
         Raises:
             ManifestError: it is missing or damaged.
         """
-        seen = _version(self.folder.manifest)
-        if self._manifest is None or seen != self._seen:
-            self._manifest, self._seen = read_manifest(self.folder), seen
-        return self._manifest
+        return self._file.read()
+
+    def fold_when_reopened(self) -> None:
+        """Fold a journal into the manifest that a crash has left, or that is long."""
+        with locked_manifest(self.folder.root):
+            self._file.fold_when_reopened()
 
     @classmethod
     def of(cls, folder: Path) -> "Record":
@@ -40,39 +40,41 @@ class Record:
         """Record that videos were given up, and remove what was begun of them."""
         if not numbers:
             return
-        with self._writing() as manifest:
+        with self._writing(numbers) as manifest:
             for number in numbers:
                 _close(self.folder, manifest, number, "cancelled", None)
 
     def fail(self, numbers: Sequence[int], error: str) -> None:
         """Record that videos cannot be made as things are; what was begun of them stays."""
-        with self._writing() as manifest:
+        with self._writing(numbers) as manifest:
             for number in numbers:
                 entry = entry_of(manifest, number, self.folder)
                 if not is_made(self.folder, entry):
                     entry.state, entry.error = "failed", error
 
     @contextmanager
-    def _writing(self) -> Iterator[Manifest]:
+    def _writing(self, numbers: Sequence[int]) -> Iterator[Manifest]:
+        """Yield the manifest under its lock, and write the entries of these videos afterwards."""
         with locked_manifest(self.folder.root):
             try:
                 manifest = self.read()
+                entries = {number: entry_of(manifest, number, self.folder) for number in numbers}
+                before = {number: entry.model_copy(deep=True) for number, entry in entries.items()}
                 yield manifest
-                write_manifest(self.folder, manifest)
-                self._seen = _version(self.folder.manifest)
+                self._file.save({n: old.state for n, old in before.items() if old != manifest.videos[n]})
             except BaseException:
-                self._manifest = None  # what we hold may not be what is on disk
+                self._file.forget()  # what we hold may not be what is on disk
                 raise
 
     def change(self, number: int, edit: Callable[[VideoEntry], None]) -> None:
         """Change the entry of one video, while nobody else changes any."""
-        with self._writing() as manifest:
+        with self._writing([number]) as manifest:
             edit(entry_of(manifest, number, self.folder))
 
 
 def close_entry(folder: BatchFolder, number: int, state: State, error: str | None = None) -> None:
     """Record that a video will not be made, and remove what was begun of it."""
-    with Record(folder)._writing() as manifest:
+    with Record(folder)._writing([number]) as manifest:
         _close(folder, manifest, number, state, error)
 
 
@@ -100,13 +102,3 @@ def entry_of(manifest: Manifest, number: int, folder: BatchFolder) -> VideoEntry
     if number >= len(manifest.videos):
         raise ManifestError(f"{folder.manifest} has {len(manifest.videos)} videos, and was to have number {number + 1}")
     return manifest.videos[number]
-
-
-def _version(path: Path) -> tuple[int, int]:
-    try:
-        # Opened, because a network file system looks at the server then, and else at what it remembers.
-        with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-    except OSError:
-        return (0, 0)
-    return stat.st_ino, stat.st_mtime_ns

@@ -20,6 +20,16 @@ class BatchFolder:
         return self.root / "batch.json"
 
     @property
+    def journal(self) -> Path:
+        """What became of videos since the manifest was written."""
+        return self.root / "batch.journal.jsonl"
+
+    @property
+    def damaged_journal(self) -> Path:
+        """A journal with lines that could not be read, kept for whoever wants to look at them."""
+        return self.root / "batch.journal.damaged.jsonl"
+
+    @property
     def config(self) -> Path:
         return self.root / "configs" / "generation_config.yaml"
 

@@ -1,14 +1,18 @@
 """The batch folders on a machine: the archive, whatever the queue knows of them."""
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import get_args
 
 from wantui.errors import UserError
+from wantui.json_files import read_json_object
+from wantui.storage.journal import read_tail
 from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import MAX_MANIFEST_BYTES, ManifestError, State, check_format
+from wantui.storage.manifest_file import Version, file_version
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,12 @@ class FoundBatch:
 
 
 def find_batches(roots: Iterable[Path]) -> list[FoundBatch]:
-    """All batches in these folders, and those that are such folders themselves; newest first."""
+    """Return all batches in these folders, and those that are such folders themselves; newest first."""
     found: dict[Path, FoundBatch] = {}
     for root in roots:
-        for folder in _batch_folders(root.resolve()):
-            manifest = BatchFolder(folder).manifest
-            try:
-                changed = manifest.stat().st_mtime_ns
-            except OSError:
-                continue
-            found[folder] = _summary(folder, changed)
+        for path in _batch_folders(Path(os.path.realpath(root))):
+            folder = BatchFolder(path)
+            found[path] = _summary(path, file_version(folder.manifest), file_version(folder.journal))
     return sorted(found.values(), key=lambda batch: (batch.created, batch.folder.name), reverse=True)
 
 
@@ -57,23 +57,54 @@ def _batch_folders(root: Path) -> list[Path]:
         return [root]
     try:
         with os.scandir(root) as entries:
-            folders = [Path(entry.path) for entry in entries if entry.is_dir()]
+            folders = [Path(entry.path) for entry in entries]
     except OSError:
         return []
     return [folder for folder in folders if os.access(folder / "batch.json", os.F_OK)]
 
 
+@dataclass(frozen=True)
+class _Outline:
+    """What a manifest says of its batch, without its journal."""
+
+    created: str
+    template: str
+    model: str
+    states: tuple[str, ...]
+    journal: str
+
+
 @lru_cache(maxsize=4096)
-def _summary(folder: Path, changed: int) -> FoundBatch:
-    """Of a manifest as it was at a time; read without its recipes being checked."""
+def _summary(path: Path, manifest: Version, journal: Version) -> FoundBatch:
+    """Summarise a manifest and its journal as they were at a time."""
     try:
-        read = json.loads(BatchFolder(folder).manifest.read_text(encoding="utf-8"))
-        states = [str(video["state"]) for video in read["videos"]]
-        counts = tuple((state, states.count(state)) for state in dict.fromkeys(states))
-        model = str(read["videos"][0]["recipe"]["model"])
-        return FoundBatch(folder, str(read["created"]), str(read["template"]), model, counts)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        return FoundBatch(folder, "", "", "", (), f"batch.json cannot be read: {error!r}")
+        outline = _outline(path, manifest)
+        states = list(outline.states)
+        for line in read_tail(BatchFolder(path).journal, outline.journal).lines:
+            states[line.video] = str(line.entry["state"])
+    except (UserError, ValueError, KeyError, TypeError, IndexError) as error:
+        reason = str(error) if isinstance(error, UserError) else f"batch.json is damaged: {error!r}"
+        return FoundBatch(path, "", "", "", (), reason)
+    counts = tuple((state, states.count(state)) for state in dict.fromkeys(states))
+    return FoundBatch(path, outline.created, outline.template, outline.model, counts)
+
+
+@lru_cache(maxsize=256)
+def _outline(path: Path, manifest: Version) -> _Outline:
+    """Read a manifest without checking its recipes, which would take most of the time of a listing."""
+    file = BatchFolder(path).manifest
+    try:
+        document = read_json_object(file, MAX_MANIFEST_BYTES)
+    except FileNotFoundError:
+        raise ManifestError(f"{file} is missing") from None
+    check_format(file, document)
+    states = tuple(str(video["state"]) for video in document["videos"])
+    if unknown := set(states) - set(get_args(State)):
+        raise ManifestError(f"{file} is damaged: {min(unknown)!r} is no state of a video")
+    created, template, model = document["created"], document["template"], document["videos"][0]["recipe"]["model"]
+    if not all(isinstance(text, str) for text in (created, template, model)):
+        raise ManifestError(f"{file} is damaged: created, template or model is no text")
+    return _Outline(created, template, model, states, str(document.get("journal", "")))
 
 
 def move_to_trash(folder: Path) -> None:

@@ -1,20 +1,30 @@
 """batch.json: what a batch was to make, and what of it exists. A video is done when its entry says so."""
 
 import json
+import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
+from wantui import __version__
 from wantui.config import as_dict, dump
 from wantui.config.plans import plan_slug
 from wantui.errors import UserError
+from wantui.json_files import UnreadableFileError, describe_invalid, read_json_object
+from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 from wantui.planning import Batch, Recipe, estimate_disk
 from wantui.storage.atomic import write_text
 from wantui.storage.layout import BatchFolder
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
+"""Format 2 has a journal beside it, without which its states are old; a version that reads 1 must not read it."""
+READABLE_FORMATS = (1, 2)
+MAX_MANIFEST_BYTES = 256 << 20
+"""Room for about 200,000 videos."""
+MAX_INDEX = 1_000_000
 State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 
 
@@ -44,15 +54,17 @@ class VideoEntry(_Entry):
 
     id: str
     """The first twelve digits of the recipe's digest."""
-    variation: int
+    variation: Annotated[int, Field(ge=0, le=MAX_INDEX)]
     """Index into `variations`."""
-    number: int
+    number: Annotated[int, Field(ge=1, le=MAX_INDEX)]
     """From 1; the seed is the batch's seed + number - 1."""
     seed: int
     state: State = "queued"
     recipe: Recipe
     files: dict[str, str] = {}
     """Paths relative to the batch folder."""
+    sha256: dict[str, str] = {}
+    """SHA-256 of the files that are not folders; captures hold their own checksums."""
     seconds: dict[str, float] = {}
     peak_memory: int | None = None
     """Bytes on the GPU."""
@@ -65,17 +77,39 @@ class VideoEntry(_Entry):
     latents_sha256: str | None = None
     error: str | None = None
 
+    def outcome(self) -> dict[str, Any]:
+        """Return the fields that change while the batch is made, as plain values."""
+        return self.model_dump(mode="json", exclude=FIXED_FIELDS)
+
+
+FIXED_FIELDS = {"id", "variation", "number", "seed", "recipe"}
+"""Fields of an entry that never change."""
+
 
 class Manifest(_Entry):
     """The whole of batch.json."""
 
     format: int = MANIFEST_FORMAT
+    wantui: str = ""
+    """Version of wantui that wrote it; empty before 0.2."""
+    journal: str = ""
+    """Identity that the lines of its journal hold; empty where it cannot have one."""
     name: str
     created: str
     template: str
     config: dict[str, Any]
     variations: list[VariationEntry]
     videos: Annotated[list[VideoEntry], Field(min_length=1)]
+    _faults: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Lines of the journal that cannot be read; the entries of their videos may be older than what was made."""
+        return self._faults
+
+    def add_faults(self, faults: Iterable[str]) -> None:
+        """Record which lines of the journal cannot be read."""
+        self._faults = (*self._faults, *faults)
 
     @property
     def memory_plan(self) -> str:
@@ -120,14 +154,25 @@ def new_manifest(batch: Batch, name: str) -> Manifest:
     )
 
 
-def write_manifest(folder: BatchFolder, manifest: Manifest) -> None:
-    """Replace batch.json as a whole."""
-    write_text(folder.manifest, manifest.model_dump_json(indent=1) + "\n")
+def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
+    """Replace batch.json as a whole; returns its size in bytes.
+
+    Raises:
+        ManifestError: it would be too large to be read.
+    """
+    manifest.format, manifest.wantui = MANIFEST_FORMAT, __version__
+    text = manifest.model_dump_json(indent=1) + "\n"
+    size = len(text.encode())
+    if size > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"cannot write {folder.manifest}: it would have {size >> 20} MiB. Make smaller batches")
+    write_text(folder.manifest, text)
+    return size
 
 
 def start_folder(folder: BatchFolder, batch: Batch) -> Manifest:
     """Make a batch folder: manifest, and the copies of config, template and variations."""
     manifest = new_manifest(batch, folder.root.name)
+    manifest.journal = secrets.token_hex(8)
     write_text(folder.config, dump(batch.config.settings))
     write_text(folder.template, batch.template + "\n")
     variations = [entry.model_dump() for entry in manifest.variations]
@@ -137,27 +182,104 @@ def start_folder(folder: BatchFolder, batch: Batch) -> Manifest:
 
 
 def read_manifest(folder: BatchFolder) -> Manifest:
-    """Read batch.json.
+    """Return the manifest of a batch folder, with what its journal adds.
 
     Raises:
-        ManifestError: says what is wrong with it.
+        ManifestError: names what is wrong with it.
+    """
+    from wantui.storage.manifest_file import ManifestFile  # it is made of what is defined here
+
+    return ManifestFile(folder).read()
+
+
+def parse_manifest(folder: BatchFolder) -> Manifest:
+    """Return what batch.json itself says, without its journal.
+
+    Raises:
+        ManifestError: names what is wrong with it.
     """
     path = folder.manifest
     try:
-        text = path.read_text(encoding="utf-8")
+        document = read_json_object(path, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
         raise ManifestError(f"{folder.root} is not a batch folder: it has no batch.json") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path} cannot be read: {error}") from None
+    except UnreadableFileError as error:
+        raise ManifestError(str(error)) from None
+    check_format(path, document)
     try:
-        found = json.loads(text).get("format")
-        if found != MANIFEST_FORMAT:
-            raise ManifestError(f"{path} has format {found}; this version reads format {MANIFEST_FORMAT}")
-        return Manifest.model_validate_json(text)
-    except (ValidationError, json.JSONDecodeError, AttributeError) as error:
-        raise ManifestError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        manifest = Manifest.model_validate(document)
+        check_manifest(manifest)
+    except ValidationError as error:
+        raise ManifestError(f"{path} is damaged: {describe_invalid(error)}{_written_by(document)}") from None
+    except ValueError as error:
+        raise ManifestError(f"{path} is damaged: {error}") from None
+    return manifest
+
+
+def check_format(path: Path, document: dict[str, Any]) -> None:
+    """Refuse a manifest of a format that this version does not read.
+
+    Raises:
+        ManifestError: names the format and the version that wrote it.
+    """
+    found = document.get("format")
+    if type(found) is not int:
+        raise ManifestError(f"{path} is damaged: its format is {found!r}, and must be a number")
+    if found not in READABLE_FORMATS:
+        writer = f"wantui {document['wantui']}" if isinstance(document.get("wantui"), str) else "another wantui"
+        raise ManifestError(
+            f"cannot read {path}: it was written by {writer} with format {found}; wantui {__version__} reads "
+            f"{' and '.join(map(str, READABLE_FORMATS))}. Update wantui"
+        )
+
+
+def _written_by(document: dict[str, Any]) -> str:
+    writer = document.get("wantui")
+    if not isinstance(writer, str) or writer in ("", __version__):
+        return ""
+    return f" (it was written by wantui {writer}, and this is {__version__})"
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Refuse a manifest whose parts do not fit together.
+
+    Raises:
+        ValueError: names the part.
+    """
+    if not isinstance(manifest.config.get("model_settings"), dict):
+        raise ValueError("config has no model_settings")
+    if not isinstance(manifest.config.get("memory_settings", {}), dict):
+        raise ValueError("config.memory_settings is not a section")
+    for index, variation in enumerate(manifest.variations):
+        for choice in variation.choices:
+            if type(choice.get("bracket")) is not int or not isinstance(choice.get("text"), str):
+                raise ValueError(f"variations[{index}].choices holds a choice without bracket or text")
+    seen: dict[tuple[int, int], int] = {}
+    for index, video in enumerate(manifest.videos):
+        if video.variation >= len(manifest.variations):
+            raise ValueError(
+                f"videos[{index}].variation is {video.variation}, and there are {len(manifest.variations)} variations"
+            )
+        if (first := seen.setdefault((video.variation, video.number), index)) != index:
+            raise ValueError(f"videos[{first}] and videos[{index}] have one variation and number, and so one clip")
+        check_files(f"videos[{index}]", video)
+
+
+def check_files(name: str, video: VideoEntry) -> None:
+    """Refuse files that are outside of the batch folder, or that can have no such name.
+
+    Raises:
+        ValueError: names the file.
+    """
+    for kind, text in video.files.items():
+        path = PurePosixPath(text)
+        is_inside = not path.is_absolute() and ".." not in path.parts and bool(path.parts)
+        is_name = "\0" not in text and all(len(part.encode()) <= MAX_NAME_BYTES for part in path.parts)
+        if not is_inside or not is_name or len(text.encode()) > MAX_PATH_BYTES:
+            shown = text if len(text) <= 80 else f"{text[:80]}..."
+            raise ValueError(f"{name}.files.{kind} is no path inside of the batch folder: {shown!r}")
 
 
 def relative_files(folder: BatchFolder, paths: dict[str, Path]) -> dict[str, str]:
-    """Paths as they stand in the manifest; those that exist."""
+    """Return the paths of files that exist, as the manifest holds them."""
     return {kind: path.relative_to(folder.root).as_posix() for kind, path in paths.items() if path.exists()}

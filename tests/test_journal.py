@@ -1,0 +1,310 @@
+"""The journal beside a manifest: what a crash at any point leaves, and what several writers make of it."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from wantui.config import load_config
+from wantui.engine.record import Record
+from wantui.planning import plan_batch
+from wantui.storage import manifest_file
+from wantui.storage.journal import read_tail
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import VideoEntry, parse_manifest, read_manifest, start_folder
+from wantui.storage.manifest_file import ManifestFile
+
+VIDEOS = 24
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> BatchFolder:
+    found = BatchFolder(tmp_path / "b")
+    found.root.mkdir()
+    settings = ["use_timestamp=false", f"videos_per_variation={VIDEOS}", "model_settings.steps=3"]
+    start_folder(found, plan_batch(load_config("nano", settings), "a star"))
+    return found
+
+
+def done(entry: VideoEntry) -> None:
+    entry.state, entry.seconds, entry.bytes = "done", {"denoise": 1.5}, 1234
+
+
+def states(folder: BatchFolder) -> list[str]:
+    return [video.state for video in read_manifest(folder).videos]
+
+
+def expected(count: int) -> list[str]:
+    return ["done"] * count + ["queued"] * (VIDEOS - count)
+
+
+def finish(folder: BatchFolder, numbers: range) -> Record:
+    record = Record(folder)
+    for number in numbers:
+        record.change(number, done)
+    return record
+
+
+def test_a_finished_video_is_a_line_and_not_a_manifest(folder: BatchFolder) -> None:  # R16
+    before = folder.manifest.read_bytes()
+    record = finish(folder, range(5))
+    assert folder.manifest.read_bytes() == before
+    assert len(folder.journal.read_bytes().splitlines()) == 5
+    assert states(folder) == expected(5)
+    assert [video.state for video in record.read().videos] == expected(5)
+    assert read_manifest(folder).videos[4].seconds == {"denoise": 1.5}
+
+
+def test_the_journal_is_folded_in_when_the_batch_ends(folder: BatchFolder) -> None:  # R16
+    finish(folder, range(VIDEOS))
+    assert not folder.journal.exists()
+    assert [video["state"] for video in json.loads(folder.manifest.read_text())["videos"]] == expected(VIDEOS)
+
+
+def test_a_batch_that_is_made_again_is_not_rewritten_for_each_video(folder: BatchFolder) -> None:
+    record = finish(folder, range(VIDEOS))
+    before = folder.manifest.read_bytes()
+    for number in range(5):
+        record.change(number, lambda entry: setattr(entry, "bytes", 99))
+    assert folder.manifest.read_bytes() == before
+    assert read_manifest(folder).videos[4].bytes == 99
+
+
+def test_a_change_that_changes_nothing_writes_nothing(folder: BatchFolder) -> None:
+    before = folder.manifest.read_bytes()
+    Record(folder).change(0, lambda entry: None)
+    assert not folder.journal.exists()
+    assert folder.manifest.read_bytes() == before
+
+
+def test_what_is_written_grows_with_the_videos_and_not_with_their_square(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:  # R16
+    written: list[int] = []
+    write, append = manifest_file.write_manifest, manifest_file.append_lines
+
+    def count_manifest(*arguments: object) -> int:
+        written.append(write(*arguments))  # type: ignore[arg-type]
+        return written[-1]
+
+    def count_lines(path: Path, end: int, lines: list[bytes]) -> int:
+        written.append(sum(map(len, lines)))
+        return append(path, end, lines)
+
+    monkeypatch.setattr(manifest_file, "write_manifest", count_manifest)
+    monkeypatch.setattr(manifest_file, "append_lines", count_lines)
+    size = folder.manifest.stat().st_size
+    finish(folder, range(VIDEOS))
+    assert sum(written) < 3 * size  # rewriting it for each video would be 24 times its size
+
+
+def test_a_journal_never_outgrows_its_manifest(folder: BatchFolder) -> None:
+    record = Record(folder)
+    for turn in range(200):
+        record.change(turn % 3, lambda entry, turn=turn: setattr(entry, "bytes", turn + 1))  # type: ignore[misc]
+        if folder.journal.exists():
+            assert folder.journal.stat().st_size <= folder.manifest.stat().st_size
+    assert [video.bytes for video in read_manifest(folder).videos[:3]] == [199, 200, 198]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30, 200])
+def test_a_torn_last_line_is_left_out_and_folded_away(folder: BatchFolder, cut: int) -> None:  # R16
+    finish(folder, range(3))
+    folder.journal.write_bytes(folder.journal.read_bytes()[:-cut])
+    assert states(folder) == expected(2)
+    assert read_manifest(folder).faults == ()
+    finish(folder, range(3, 4))
+    assert states(folder) == ["done", "done", "queued", "done"] + ["queued"] * (VIDEOS - 4)
+    assert not folder.journal.exists()
+
+
+@pytest.mark.parametrize("damage", ["bit", "zeros", "no JSON", "of another video", "no video", "odd state", "outside"])
+def test_a_damaged_line_is_named_and_the_others_are_read(folder: BatchFolder, damage: str) -> None:  # R16
+    finish(folder, range(4))
+    lines = folder.journal.read_bytes().splitlines(keepends=True)
+    found = json.loads(lines[1])
+    if damage == "bit":
+        lines[1] = lines[1].replace(b'"done"', b'"dnne"')
+    elif damage == "zeros":
+        lines[1] = bytes(len(lines[1]) - 1) + b"\n"
+    elif damage == "no JSON":
+        lines[1] = b"{\n"
+    else:
+        from wantui.storage.journal import JournalLine, encode_line
+
+        entry = found["entry"] | {"odd state": {"state": "ready"}, "outside": {"files": {"clip": "../x"}}}.get(
+            damage, {}
+        )
+        video = 99 if damage == "no video" else 1
+        name = "0" * 12 if damage == "of another video" else found["id"]
+        lines[1] = encode_line(found["journal"], JournalLine(video, name, entry))
+    folder.journal.write_bytes(b"".join(lines))
+    manifest = read_manifest(folder)
+    assert [video.state for video in manifest.videos[:4]] == ["done", "queued", "done", "done"]
+    (fault,) = manifest.faults
+    assert "line 2 of " in fault
+    finish(folder, range(4, 5))
+    assert folder.damaged_journal.read_bytes() == b"".join(lines)
+    assert not folder.journal.exists()
+    assert read_manifest(folder).faults == ()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder", "device"])
+def test_what_is_no_journal_is_neither_waited_for_nor_written_through(folder: BatchFolder, kind: str) -> None:  # R10
+    victim = folder.root / "victim"
+    victim.write_text("before")
+    if kind == "fifo":
+        os.mkfifo(folder.journal)
+    elif kind == "folder":
+        folder.journal.mkdir()
+    else:
+        folder.journal.symlink_to(victim if kind == "link" else "/dev/zero")
+    finish(folder, range(2))
+    assert states(folder) == expected(2)
+    assert victim.read_text() == "before"
+
+
+def test_a_full_disk_leaves_the_journal_as_it_was(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = finish(folder, range(2))
+    before = folder.journal.read_bytes()
+    write = os.write
+
+    def half(descriptor: int, content: bytes) -> int:
+        if len(content) < 200:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, content[:100])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", half)
+        with pytest.raises(OSError, match="No space"):
+            record.change(2, done)
+    assert folder.journal.read_bytes() == before
+    assert states(folder) == expected(2)
+    record.change(2, done)
+    assert states(folder) == expected(3)
+
+
+def test_another_process_is_read_without_reading_all_again(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = finish(folder, range(1))
+    parsed: list[BatchFolder] = []
+    monkeypatch.setattr(
+        manifest_file, "parse_manifest", lambda folder: (parsed.append(folder), parse_manifest(folder))[1]
+    )
+    other = Record(folder)
+    for number in range(1, 6):
+        other.change(number, done)
+        assert [video.state for video in mine.read().videos] == expected(number + 1)
+    assert len(parsed) == 1  # by the other one
+
+
+def test_a_fold_between_the_two_files_is_noticed(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(folder, range(4))
+    folds = iter([True])
+
+    def read_slowly(path: Path, *arguments: object) -> object:
+        if next(folds, False):  # after the manifest was read, and before its journal is
+            writer = ManifestFile(folder)
+            writer.read()
+            writer.fold()
+        return read_tail(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(manifest_file, "read_tail", read_slowly)
+    assert states(folder) == expected(4)
+
+
+def _work(root: Path, numbers: range) -> None:
+    for number in numbers:
+        Record.of(root).change(number, done)
+
+
+def test_several_processes_append_and_fold_without_losing_a_line(folder: BatchFolder) -> None:
+    workers = [multiprocessing.Process(target=_work, args=(folder.root, range(k, VIDEOS - 1, 3))) for k in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert states(folder) == expected(VIDEOS - 1)
+
+
+WRITING = {"write", "fsync", "replace", "rename", "unlink", "open", "ftruncate", "close"}
+"""Calls of the kernel before each of which a process may be killed."""
+
+
+def finish_and_be_killed(folder: BatchFolder, numbers: list[int], point: int) -> tuple[int, int]:
+    """Finish videos in a child that kills itself before its `point`-th call; returns its status and its reports."""
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if child == 0:
+        calls = 0
+
+        def before_call(frame: object, event: str, called: object) -> None:
+            nonlocal calls
+            if event == "c_call" and getattr(called, "__name__", "") in WRITING:
+                calls += 1
+                if calls == point:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        record = Record(folder)
+        record.read()
+        sys.setprofile(before_call)
+        for number in numbers:
+            record.change(number, done)
+            os.write(sending, b"x")
+        os._exit(0)
+    os.close(sending)
+    with os.fdopen(receiving, "rb") as file:
+        reported = len(file.read())
+    _, status = os.waitpid(child, 0)
+    return status, reported
+
+
+@pytest.mark.parametrize("kind", ["append", "fold"])
+def test_a_process_killed_at_any_point_loses_nothing_that_it_reported(folder: BatchFolder, kind: str) -> None:  # R16
+    already = 4 if kind == "append" else VIDEOS - 1  # the last video ends the batch
+    finish(folder, range(already))
+    for point in range(1, 200):
+        clone = BatchFolder(folder.root.with_name(f"clone-{point}"))
+        shutil.copytree(folder.root, clone.root)
+        numbers = list(range(already, min(already + 2, VIDEOS)))
+        status, reported = finish_and_be_killed(clone, numbers, point)
+        found, known = states(clone), already + reported
+        assert found in (expected(known), expected(min(known + 1, VIDEOS))), f"killed before call {point}"
+        if status == 0:
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        # Whoever continues finds a folder that can be written, and finishes the batch.
+        finish(clone, range(known, VIDEOS)).fold_when_reopened()
+        assert states(clone) == expected(VIDEOS)
+        assert not clone.journal.exists()
+        assert not list(clone.root.glob("*.partial"))
+    assert 10 < point < 199
+
+
+def test_a_crash_between_fold_and_removal_leaves_a_journal_that_is_known_to_be_old(folder: BatchFolder) -> None:
+    finish(folder, range(4))
+    old = folder.journal.read_bytes()
+    Record(folder).change(1, lambda entry: setattr(entry, "state", "failed"))
+    writer = ManifestFile(folder)
+    writer.read()
+    writer.fold()
+    folder.journal.write_bytes(old)
+    assert states(folder)[:4] == ["done", "failed", "done", "done"]
+    Record(folder).change(2, lambda entry: setattr(entry, "state", "failed"))
+    assert states(folder)[:4] == ["done", "failed", "failed", "done"]
+    assert read_manifest(folder).faults == ()
+
+
+def test_a_batch_that_is_opened_to_be_continued_is_folded(folder: BatchFolder) -> None:  # R16
+    finish(folder, range(VIDEOS - 2))
+    assert folder.journal.exists()
+    Record(folder).fold_when_reopened()
+    assert not folder.journal.exists()
+    assert [video["state"] for video in json.loads(folder.manifest.read_text())["videos"]] == expected(VIDEOS - 2)

@@ -1,0 +1,187 @@
+"""batch.json as users, other versions and faults leave it: refused by the name of what is wrong."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Wantui
+
+from wantui import __version__
+from wantui.engine.enqueue import missing_videos
+from wantui.engine.record import Record
+from wantui.storage.layout import BatchFolder
+from wantui.storage.library import find_batches
+from wantui.storage.manifest import Manifest, ManifestError, read_manifest
+
+STORED = Path(__file__).parent / "data" / "batch-1.json"
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> BatchFolder:
+    """A batch of four videos that an earlier version left: one done, one failed, two to be made."""
+    (tmp_path / "b").mkdir()
+    shutil.copy(STORED, tmp_path / "b" / "batch.json")
+    return BatchFolder(tmp_path / "b")
+
+
+def edit(folder: BatchFolder, change: Callable[[Document], object]) -> None:
+    """Edit a manifest by hand."""
+    document = json.loads(folder.manifest.read_text())
+    change(document)
+    folder.manifest.write_text(json.dumps(document))
+
+
+def test_a_manifest_of_format_1_is_read_and_becomes_one_of_format_2(folder: BatchFolder) -> None:
+    manifest = read_manifest(folder)
+    assert manifest.counts() == {"done": 1, "failed": 1, "queued": 2}
+    assert manifest.videos[0].files["clip"] == "videos/prompt_000/video_001.mp4"
+    assert manifest.videos[0].memory_plan == "resident"
+    assert len(missing_videos(folder, manifest)) == 4  # its clip is not here
+    assert folder.manifest.read_text() == STORED.read_text()
+    Record(folder).fail([2], "no room")
+    document = json.loads(folder.manifest.read_text())
+    assert (document["format"], document["wantui"]) == (2, __version__)
+    assert read_manifest(folder).counts() == {"done": 1, "failed": 2, "queued": 1}
+
+
+def test_a_manifest_of_a_later_version_is_refused_with_field_and_version(folder: BatchFolder) -> None:  # C3
+    edit(folder, lambda document: document.update(format=3, wantui="9.1", journal="x"))
+    with pytest.raises(ManifestError) as raised:
+        read_manifest(folder)
+    assert "was written by wantui 9.1 with format 3" in str(raised.value)
+    assert f"wantui {__version__} reads 1 and 2. Update wantui" in str(raised.value)
+
+
+def test_a_format_that_is_text_is_said_to_be_text(folder: BatchFolder) -> None:  # C3
+    edit(folder, lambda document: document.update(format="1"))
+    with pytest.raises(ManifestError, match="its format is '1', and must be a number"):
+        read_manifest(folder)
+
+
+def test_a_field_of_a_later_minor_version_is_named_with_that_version(folder: BatchFolder) -> None:  # C3
+    def add(document: Document) -> None:
+        document.update(format=2, wantui="9.1")
+        document["videos"][1]["rating"] = 5
+
+    edit(folder, add)
+    with pytest.raises(ManifestError) as raised:
+        read_manifest(folder)
+    assert "videos[1].rating is not a field that this version knows" in str(raised.value)
+    assert f"(it was written by wantui 9.1, and this is {__version__})" in str(raised.value)
+
+
+def put(path: str, value: Any) -> Callable[[Document], None]:
+    """Return an edit of one place of a document, such as videos.0.seed."""
+
+    def change(document: Any) -> None:
+        *parents, last = path.split(".")
+        for part in parents:
+            document = document[int(part) if part.isdecimal() else part]
+        document[int(last) if last.isdecimal() else last] = value
+
+    return change
+
+
+EDITS: dict[str, tuple[Callable[[Document], None], str]] = {
+    "variation 99": (put("videos.0.variation", 99), "videos[0].variation is 99, and there are 2 variations"),
+    "variation -1": (put("videos.0.variation", -1), "videos[0].variation: Input should be greater"),
+    "no variations": (put("variations", []), "videos[0].variation is 0, and there are 0 variations"),
+    "no videos": (put("videos", []), "videos: List should have at least 1 item"),
+    "config without model_settings": (put("config", {}), "config has no model_settings"),
+    "model_settings a list": (put("config.model_settings", []), "config has no model_settings"),
+    "memory_settings a list": (put("config.memory_settings", [1]), "config.memory_settings is not a section"),
+    "two of one number": (put("videos.1.number", 1), "videos[0] and videos[1] have one variation and number"),
+    "number 0": (put("videos.0.number", 0), "videos[0].number: "),
+    "number of many digits": (put("videos.0.number", 10**300), "videos[0].number: "),
+    "long file name": (put("videos.0.files.clip", "videos/" + "x" * 256), "videos[0].files.clip is no path inside"),
+    "long path": (put("videos.0.files.clip", "x/" * 3000), "videos[0].files.clip is no path inside"),
+    "file outside": (put("videos.0.files.clip", "../../secret.mp4"), "videos[0].files.clip is no path inside"),
+    "file outside, hidden": (put("videos.0.files.clip", "videos/../../x"), "videos[0].files.clip is no path inside"),
+    "absolute file": (put("videos.0.files.clip", "/etc/passwd"), "videos[0].files.clip is no path inside"),
+    "the folder itself": (put("videos.0.files.latents", "."), "videos[0].files.latents is no path inside"),
+    "file with NUL": (put("videos.0.files.clip", "a\0b"), "videos[0].files.clip is no path inside"),
+    "choice without bracket": (put("variations.0.choices.0", {"text": "red"}), "variations[0].choices holds a choice"),
+    "choice of a number": (put("variations.0.choices.0.text", 3), "variations[0].choices holds a choice"),
+    "unknown state": (put("videos.0.state", "ready"), "videos[0].state: Input should be "),
+    "seed 2^70": (put("videos.0.recipe.seed", 2**70), "videos[0].recipe.seed: "),
+    "steps 0": (put("videos.0.recipe.steps", 0), "videos[0].recipe.steps: "),
+    "recipe of format 2": (put("videos.0.recipe.format", 2), "videos[0].recipe: it has format 2; this version reads"),
+    "recipe of text": (put("videos.0.recipe", "x"), "videos[0].recipe: "),
+    "deep config": (put("config.deep", json.loads("[" * 250 + "]" * 250)), "recursion limit exceeded"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_manifest_edited_by_hand_is_refused_by_the_field(folder: BatchFolder, wantui: Wantui, name: str) -> None:
+    change, said = EDITS[name]  # F19, B7
+    edit(folder, change)
+    with pytest.raises(ManifestError) as raised:
+        read_manifest(folder)
+    assert said in str(raised.value)
+    for arguments in (("library", "show"), ("analyze",), ("export",), ("run", "--detach", "--resume"), ("slurm",)):
+        result = wantui(*arguments, folder.root)
+        assert result.code == 2, (arguments, result)
+        assert said in result.err or arguments == ("slurm",)
+    listed = wantui("library", "ls", folder.root.parent, "--json")
+    assert json.loads(listed.out)[0]["folder"] == str(folder.root)
+
+
+CONTENTS: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "no JSON": lambda path: path.write_text("{"),
+    "not UTF-8": lambda path: path.write_bytes(b'{"format": "\xff"}'),
+    "deep": lambda path: path.write_text("[" * 200_000),
+    "deep objects": lambda path: path.write_text('{"a":' * 200_000),
+    "many digits": lambda path: path.write_text('{"format": ' + "1" * 5000 + "}"),
+    "a list": lambda path: path.write_text("[1]"),
+    "a FIFO": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a device": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a sparse file of 3 GB": lambda path: os.truncate(path, 3 << 30),
+    "a loop": lambda path: (path.unlink(), path.symlink_to(path)),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_one_odd_manifest_hides_no_other_batch(folder: BatchFolder, wantui: Wantui, content: str) -> None:
+    other = folder.root.with_name("other")  # R10, F17: hangs, 6 GB, RecursionError
+    shutil.copytree(folder.root, other)
+    CONTENTS[content](folder.manifest)
+    with pytest.raises(ManifestError):
+        read_manifest(folder)
+    found = {batch.folder.name: batch for batch in find_batches([folder.root.parent])}
+    assert found["other"].total == 4
+    assert not found["other"].fault
+    if content != "a loop":  # which no look finds
+        assert found["b"].fault
+    listed = wantui("library", "ls", folder.root.parent)
+    assert "other" in listed.out
+    assert listed.code == (0 if content == "a loop" else 1)  # B8
+    assert wantui("library", "show", folder.root).code == 2
+
+
+def test_listing_reads_states_from_the_journal_too(folder: BatchFolder) -> None:
+    record = Record(folder)
+    record.fail([2], "first")  # writes the manifest in format 2
+    record.change(0, lambda entry: setattr(entry, "error", "looked at"))
+    record.change(1, lambda entry: setattr(entry, "state", "queued"))
+    assert folder.journal.exists()
+    (found,) = find_batches([folder.root])
+    assert dict(found.counts) == read_manifest(folder).counts() == {"done": 1, "queued": 2, "failed": 1}
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_written(folder: BatchFolder) -> None:
+    from wantui.storage import manifest
+
+    found: Manifest = read_manifest(folder)
+    before = folder.manifest.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "MAX_MANIFEST_BYTES", 100)
+        with pytest.raises(ManifestError, match="Make smaller batches"):
+            manifest.write_manifest(folder, found)
+    assert folder.manifest.read_bytes() == before

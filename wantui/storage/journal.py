@@ -1,0 +1,129 @@
+"""batch.journal.jsonl: what became of videos since batch.json was written, a line for each change.
+
+A manifest of 10,000 videos has 12 MB; to rewrite it for each of them would write 119 GB. A line holds the identity of
+the manifest that it continues (its field `journal`), so that lines that were folded into a newer manifest are known as
+such, and a CRC-32 of itself.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wantui.json_files import parse_json, read_bytes
+from wantui.storage.atomic import sync
+
+MAX_JOURNAL_BYTES = 256 << 20
+CRC = "crc32"
+
+
+@dataclass(frozen=True)
+class JournalLine:
+    """A change of one video."""
+
+    video: int
+    """Index into the videos of the manifest, from 0."""
+    id: str
+    """Identity of the video."""
+    entry: dict[str, Any]
+    """All fields of its entry that change."""
+    number: int = 0
+    """Number of the line in the file, from 1; for messages."""
+
+
+@dataclass(frozen=True)
+class JournalTail:
+    """What a journal holds from some byte on."""
+
+    lines: tuple[JournalLine, ...] = ()
+    end: int = 0
+    """Byte after the last complete line."""
+    is_torn: bool = False
+    """Whether a line follows that was not written to its end."""
+    is_stale: bool = False
+    """Whether its lines continue another manifest: the one in the folder holds them already."""
+    faults: tuple[str, ...] = ()
+    """Which lines cannot be read."""
+
+
+def encode_line(journal: str, line: JournalLine) -> bytes:
+    """Return a line of a journal, with its newline."""
+    content = {"journal": journal, "video": line.video, "id": line.id, "entry": line.entry}
+    return json.dumps(content | {CRC: _crc(content)}, separators=(",", ":")).encode() + b"\n"
+
+
+def read_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -> JournalTail:
+    """Return the lines from byte `start` on.
+
+    Args:
+        journal: identity of the manifest that the lines should continue.
+        first_number: number of the line that begins there.
+
+    Raises:
+        UnreadableFileError: it is not a regular file, or is too large.
+    """
+    try:
+        content = read_bytes(path, MAX_JOURNAL_BYTES, start)
+    except FileNotFoundError:
+        return JournalTail(end=start)
+    complete, newline, rest = content.rpartition(b"\n")
+    lines: list[JournalLine] = []
+    faults: list[str] = []
+    is_stale = False
+    for number, text in enumerate(complete.split(b"\n") if newline else (), start=first_number):
+        try:
+            found = _decode(text, number)
+        except (ValueError, KeyError, TypeError) as error:
+            faults.append(f"line {number} of {path} is damaged: {error}")
+            continue
+        if found[0] == journal:
+            lines.append(found[1])
+        else:
+            is_stale = True
+    return JournalTail(tuple(lines), start + len(complete + newline), bool(rest), is_stale, tuple(faults))
+
+
+def append_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
+    """Append lines to a journal of `end` bytes, and wait until they are on the disk; returns its new size.
+
+    Raises:
+        OSError: they cannot be written, and the journal is as it was; or it is a link, or has another size.
+    """
+    is_new = not path.exists()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        if (size := os.fstat(descriptor).st_size) != end:
+            raise OSError(f"{path} has {size} bytes, and had {end}")
+        content = memoryview(b"".join(lines))
+        try:
+            while content:
+                content = content[os.write(descriptor, content) :]
+            os.fsync(descriptor)
+        except OSError:
+            with suppress(OSError):  # what is left of the line is then taken for torn
+                os.ftruncate(descriptor, end)
+            raise
+    finally:
+        os.close(descriptor)
+    if is_new:
+        sync(path.parent)
+    return end + sum(map(len, lines))
+
+
+def _decode(text: bytes, number: int) -> tuple[str, JournalLine]:
+    """The identity of the manifest that a line continues, and the line."""
+    content = parse_json(text)
+    if not isinstance(content, dict):
+        raise ValueError("it does not hold a JSON object")
+    if content.pop(CRC, None) != _crc(content):
+        raise ValueError("its bytes are not those that were written (CRC-32)")
+    return str(content["journal"]), JournalLine(int(content["video"]), str(content["id"]), content["entry"], number)
+
+
+def _crc(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

@@ -1,0 +1,181 @@
+"""A manifest with its journal: read as one, written by a line where that is enough."""
+
+import os
+import secrets
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from wantui.json_files import UnreadableFileError, describe_invalid
+from wantui.storage.atomic import remove, sync
+from wantui.storage.journal import JournalLine, append_lines, encode_line, read_tail
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import (
+    Manifest,
+    ManifestError,
+    State,
+    VideoEntry,
+    check_files,
+    parse_manifest,
+    write_manifest,
+)
+
+ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
+"""States from which a video changes only when somebody asks for it again."""
+REOPENED_SHARE = 8
+"""A journal of at least this part of the manifest is folded in when a batch is opened to be continued."""
+ATTEMPTS = 100
+"""Times that a manifest is read again because it was replaced meanwhile."""
+Version = tuple[int, int, int]
+"""Inode, time of the last change, and size of a file; zeros where there is none."""
+
+
+class ManifestFile:
+    """The manifest of one batch and its journal, of which only what is new is read again."""
+
+    def __init__(self, folder: BatchFolder) -> None:
+        self.folder = folder
+        self.manifest: Manifest | None = None
+        self._seen: Version = (0, 0, 0)
+        self._journal: Version = (0, 0, 0)
+        self._end = 0
+        """Bytes of the journal that are applied."""
+        self._lines = 0
+        self._must_fold = False
+        """Whether nothing may be appended to the journal as it is."""
+
+    def read(self) -> Manifest:
+        """Return the manifest as it is on disk.
+
+        Raises:
+            ManifestError: it is missing or damaged.
+        """
+        for _ in range(ATTEMPTS):
+            seen, journal = file_version(self.folder.manifest), file_version(self.folder.journal)
+            is_continued = journal[0] == self._journal[0] and journal[2] >= self._end
+            if self.manifest is None or seen != self._seen or not is_continued:
+                self.forget()
+                self.manifest = parse_manifest(self.folder)
+            if journal != self._journal:
+                self._apply_journal(self.manifest)
+            # A fold replaces the manifest before it removes the journal: what was read belongs together where the
+            # manifest is still the same one.
+            if file_version(self.folder.manifest) == seen:
+                self._seen, self._journal = seen, journal
+                return self.manifest
+            self.forget()
+        raise ManifestError(f"{self.folder.manifest} cannot be read: it is replaced again and again")
+
+    def save(self, changed: Mapping[int, State]) -> None:
+        """Write the entries of some videos, under the lock of the folder.
+
+        Args:
+            changed: by index of the video, the state that it had before.
+
+        Raises:
+            OSError: they cannot be written; what is on disk is as it was.
+        """
+        if self.manifest is None:
+            raise RuntimeError("a manifest is read before it is written")
+        lines = [self._line(self.manifest, index) for index in changed]
+        size = self._end + sum(map(len, lines))
+        ends = any(_completes(self.manifest, changed, states) for states in (ENDED, ("done",)))
+        if ends or self._must_fold or not self.manifest.journal or size > self._seen[2]:
+            self.fold()
+        elif lines:
+            self._end = append_lines(self.folder.journal, self._end, lines)
+            self._lines += len(lines)
+            self._journal = file_version(self.folder.journal)
+
+    def fold(self) -> None:
+        """Write all of the manifest, and remove the journal, under the lock of the folder."""
+        if self.manifest is None:
+            raise RuntimeError("a manifest is read before it is written")
+        self.manifest.journal = secrets.token_hex(8)
+        write_manifest(self.folder, self.manifest)
+        if self.manifest.faults:
+            self.folder.journal.replace(self.folder.damaged_journal)
+        else:
+            remove(self.folder.journal)
+        sync(self.folder.root)
+        manifest = self.manifest
+        self.forget()
+        self.manifest, self._seen = manifest, file_version(self.folder.manifest)
+
+    def fold_when_reopened(self) -> None:
+        """Fold in what a crash has left, or a journal that is long; under the lock of the folder."""
+        self.read()
+        if self._must_fold or REOPENED_SHARE * self._end > self._seen[2]:
+            self.fold()
+
+    def forget(self) -> None:
+        """Drop what is in memory, which may not be what is on disk."""
+        self.manifest, self._seen, self._journal = None, (0, 0, 0), (0, 0, 0)
+        self._end = self._lines = 0
+        self._must_fold = False
+
+    def _apply_journal(self, manifest: Manifest) -> None:
+        path = self.folder.journal
+        try:
+            tail = read_tail(path, manifest.journal, self._end, self._lines + 1)
+        except UnreadableFileError as error:
+            self._must_fold = True
+            manifest.add_faults([str(error)])
+            return
+        faults = list(tail.faults)
+        for line in tail.lines:
+            try:
+                _apply(manifest, line)
+            except ValueError as error:
+                faults.append(f"line {line.number} of {path} is damaged: {error}")
+        manifest.add_faults(faults)
+        self._end = tail.end
+        self._lines += len(tail.lines) + len(tail.faults)
+        self._must_fold = self._must_fold or tail.is_torn or tail.is_stale or bool(faults) or path.is_symlink()
+
+    @staticmethod
+    def _line(manifest: Manifest, index: int) -> bytes:
+        video = manifest.videos[index]
+        return encode_line(manifest.journal, JournalLine(index, video.id, video.outcome()))
+
+
+def _completes(manifest: Manifest, changed: Mapping[int, State], states: Collection[State]) -> bool:
+    """Return whether all videos are in one of these states since this change, and were not before."""
+    if all(before in states for before in changed.values()):
+        return False  # lest each video of a batch that is made again would rewrite the manifest
+    return all(video.state in states for video in manifest.videos)
+
+
+def file_version(path: Path) -> Version:
+    """Return what changes when a file is written or replaced."""
+    try:
+        # Opened, because a network file system looks at the server then, and else at what it remembers.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return 0, 0, 0
+    try:
+        found = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _apply(manifest: Manifest, line: JournalLine) -> None:
+    """Put a line into the manifest.
+
+    Raises:
+        ValueError: it is no line of this manifest.
+    """
+    if not 0 <= line.video < len(manifest.videos):
+        raise ValueError(f"there is no video {line.video}")
+    video = manifest.videos[line.video]
+    if line.id != video.id or not isinstance(line.entry, dict):
+        raise ValueError(f"it is not of video {video.id}")
+    fixed = {"id": video.id, "variation": video.variation, "number": video.number, "seed": video.seed}
+    try:
+        changed = VideoEntry.model_validate({**line.entry, **fixed, "recipe": video.recipe})
+    except ValidationError as error:
+        raise ValueError(describe_invalid(error)) from None
+    check_files(f"videos[{line.video}]", changed)
+    manifest.videos[line.video] = changed
