@@ -35,7 +35,7 @@ class Machine:
         if faults:
             (root / "faults").mkdir()
             (root / "faults" / "sitecustomize.py").write_text(faults)
-            self.env["PYTHONPATH"] = str(root / "faults")
+            self.env["PYTHONPATH"] = os.pathsep.join([str(root / "faults"), os.environ.get("PYTHONPATH", "")])
         self.place: Place = state_place()
         self.queue = Queue(self.place.directory)
         self.clients: list[subprocess.Popen[str]] = []
@@ -97,7 +97,7 @@ class Machine:
             for batch in self.queue.batches()
             for video in self.queue.videos(batch.id)
         ]
-        logs = "\n".join(path.read_text()[-3000:] for path in sorted((self.root / "logs").glob("*")))
+        logs = "\n".join(path.read_text()[-3000:] for path in sorted((self.place.directory / "logs").glob("*")))
         return f"{videos}\nheld: {self.queue.held()}\n{logs}"
 
     def ended(self) -> bool:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +14,9 @@ from pathlib import Path
 import pytest
 from processes import Machine, assert_equal_to_the_bit, kill, manifest_of
 
+from wantui.engine.control import engine_process
 from wantui.models.catalogue import WanModel
+from wantui.queue.queue import Queue
 
 Start = Callable[..., Machine]
 
@@ -228,27 +233,226 @@ def test_a_worker_killed_while_it_ends_a_video_and_makes_another_loses_neither(
 BROKEN = """
 import os, sys
 if "wantui.engine.worker" in " ".join(sys.orig_argv):
-    os._exit(7)
+    print("loads libraries", flush=True)
+    raise SystemExit("libcudart.so.13: no \\x1b[31m such file")
 """
 
 
-def test_a_worker_that_cannot_begin_is_told_and_tried_again_ever_more_seldom(
-    start: Start, tiny_batch: list[str]
-) -> None:
+def test_workers_that_cannot_start_hold_the_queue_with_their_last_words(start: Start, tiny_batch: list[str]) -> None:
+    # B6
     machine = start(BROKEN)
+    code, _, err = machine.call(*batch(tiny_batch, 1))
+    assert code == 3
+    deaths = [event for event in machine.queue.events(0) if event.kind == "worker died"]
+    assert len(deaths) == 3
+    said = "no worker can start (3 tries): exit code 1: SystemExit: libcudart.so.13: no \\x1b[31m such file; see "
+    assert said in err
+    assert "\x1b[31m" not in err
+    held = machine.queue.held()
+    assert held is not None
+    assert held.reason.startswith(said)
+    assert machine.call("watch", "1")[0] == 3  # at once, as nothing has changed
+    assert machine.call("queue", "resume")[0] == 0
+    machine.until(machine.queue.held)  # it is tried again
+    machine.call("engine", "stop")
+    code, _, err = machine.call("engine", "run", "--drain")
+    assert (code, "1 video left to make: the queue is held: no worker can start" in err) == (1, True)
+
+
+LATE = """
+import sys
+if "wantui.engine.worker" in " ".join(sys.orig_argv):
+    from wantui.queue.queue import Queue
+    def end(*_):
+        raise RuntimeError("the driver is too old")
+    Queue.claim = end
+"""
+
+
+def test_workers_that_die_before_each_claim_hold_the_queue_too(start: Start, tiny_batch: list[str]) -> None:  # B6
+    machine = start(LATE)
+    machine.call(*batch(tiny_batch, 1), "--detach")
+    code, _, err = machine.call("watch")
+    assert code == 3
+    assert "no worker can start (3 tries): exit code 1: RuntimeError: the driver is too old" in err
+
+
+NEEDS_FLAG = """
+import pathlib, sys
+if "wantui.engine.worker" in " ".join(sys.orig_argv) and not pathlib.Path(sys.path[0], "works").exists():
+    raise SystemExit("torch is not installed")
+"""
+
+
+def test_an_engine_that_starts_tries_again_what_could_not_start_before(start: Start, tiny_batch: list[str]) -> None:
+    # B6
+    machine = start()
+    (machine.root / "faults").mkdir()
+    flag = machine.root / "faults" / "works"
+    (machine.root / "faults" / "sitecustomize.py").write_text(NEEDS_FLAG.replace("sys.path[0]", repr(str(flag.parent))))
+    machine.env["PYTHONPATH"] = f"{flag.parent}:{os.environ.get('PYTHONPATH', '')}"
+    assert machine.call(*batch(tiny_batch, 1))[0] == 3
+    flag.touch()
+    machine.call("engine", "stop")
+    machine.call("engine", "start")
+    machine.until(machine.ended)
+    assert machine.queue.batches()[0].counts == {"done": 1}
+
+
+def environment_of(process: int) -> dict[str, str]:
+    text = Path(f"/proc/{process}/environ").read_bytes().decode()
+    return dict(line.split("=", 1) for line in text.split("\0") if line)
+
+
+@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "10000"}])
+def test_threads_of_a_worker_do_not_spin_unless_a_user_has_them_do_so(
+    start: Start, tiny_batch: list[str], own: dict[str, str]
+) -> None:  # R17
+    machine = start()
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        machine.env.pop(name, None)
+    machine.env |= own
+    machine.call(*batch(tiny_batch, 1), "--detach")
+    (worker,) = machine.until(machine.workers)
+    found = environment_of(worker)
+    expected = own or {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert {name: found[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in found} == expected
+    assert found["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_commands_that_load_torch_themselves_have_its_threads_wait(tmp_path: Path) -> None:  # R17
+    env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    said = subprocess.run(
+        [sys.executable, "-m", "wantui", "doctor", "--full"],
+        env=env | {"OMP_DISPLAY_ENV": "VERBOSE"},  # OpenMP then prints what it has read when torch loads it
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "GOMP_SPINCOUNT = '0'" in said.stderr
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in said.stderr
+
+
+def test_an_engine_of_another_environment_is_told_by_what_differs(start: Start, tiny_batch: list[str]) -> None:  # C1
+    machine = start()
+    machine.env |= {"HF_TOKEN": "hf_first", "HF_HOME": "/first"}
+    _, _, err = machine.call("engine", "start")
+    assert "environment" not in err
+    assert "hf_first" not in (machine.place.directory / "engine.lock").read_text()
+    machine.env |= {"HF_TOKEN": "hf_second", "HF_HOME": "/second"}
+    _, _, err = machine.call(*batch(tiny_batch, 1), "--detach")
+    assert "has another environment: HF_HOME is /first there and /second here." in err
+    assert "HF_TOKEN is set (" in err
+    assert "hf_second" not in err
+    assert "wantui engine stop, then start it again from here" in err
+    machine.call("engine", "stop")
+    _, _, err = machine.call("engine", "start")
+    assert "environment" not in err
+
+
+def test_a_working_folder_that_cannot_be_written_is_no_hindrance(start: Start, tiny_batch: list[str]) -> None:  # C2
+    machine = start()
+    outputs = machine.root / "outputs"
+    outputs.mkdir()
+    locked = machine.root / "locked"
+    locked.mkdir()
+    if subprocess.run(["chattr", "+i", locked], capture_output=True, check=False).returncode:
+        pytest.skip("no folder can be made immutable here")
+    try:
+        machine.root = locked
+        code, _, err = machine.call(*batch(tiny_batch, 1), "--set", f"output_dir={outputs}")
+        assert code == 0, err
+        assert (machine.place.directory / "logs" / "engine.log").exists()
+        code, out, _ = machine.call("logs")
+        assert (code, "engine: " in out) == (0, True)
+        machine.call("engine", "stop")
+        code, _, err = machine.call(*batch(tiny_batch, 1, "second"), "--set", f"output_dir={outputs}", "--logs", "logs")
+        assert (code, "cannot write the folder for logs" in err) == (2, True)
+        assert len(machine.queue.batches()) == 1  # nothing was queued
+        assert not (outputs / "second").exists()
+    finally:
+        subprocess.run(["chattr", "-i", locked], check=False)
+
+
+@pytest.mark.parametrize("what", ["database", "folder"])
+def test_a_queue_that_is_deleted_under_an_idle_engine_is_noticed(
+    start: Start, tiny_batch: list[str], what: str
+) -> None:  # R8
+    machine = start()
+    machine.call("engine", "start")
+    old = machine.engine()
+    if what == "database":
+        for path in machine.place.directory.glob("queue.db*"):
+            path.unlink()
+    else:
+        shutil.rmtree(machine.place.directory)
+    code, _, err = machine.call(*batch(tiny_batch, 1))
+    assert code == 0, err
+    assert "1 of 1 videos done" in err
+    machine.until(lambda: what == "database" or not Path(f"/proc/{old}").exists())
+    machine.queue.close()
+    machine.queue = Queue(machine.place.directory)
+
+
+def test_an_engine_that_waits_for_a_locked_queue_obeys_sigterm(start: Start) -> None:  # R8
+    machine = start()
+    machine.queue.db.execute("BEGIN IMMEDIATE")
+    try:
+        engine = machine.client("engine", "run")
+        machine.until(lambda: engine_process(machine.place.directory))
+        machine.call("engine", "stop")
+    finally:
+        machine.queue.db.execute("ROLLBACK")
+    assert engine.wait(timeout=60) != 0
+
+
+def test_a_worker_that_starts_is_shown_by_run_and_status(
+    start: Start, tiny_batch: list[str], tmp_path: Path
+) -> None:  # C11
+    machine = start(SLOW_IMPORT.replace("sys.path[0]", repr(str(tmp_path))))
     client = machine.client(*batch(tiny_batch, 1))
+    machine.until(lambda: any(worker.state == "starting" for worker in machine.queue.workers()))
+    code, out, _ = machine.call("engine", "status")
+    assert (code, "starting: worker-0: loading torch, 0:" in out) == (0, True)
+    (tmp_path / "ready").touch()
+    _, err = client.communicate(timeout=120)
+    assert "worker-0: loading torch, 0:0" in err  # within seconds
+    kinds = [event.kind for event in machine.queue.events(0)]
+    assert kinds.index("worker_starting") < kinds.index("worker_ready") < kinds.index("started")
 
-    def deaths() -> list[str]:
-        return [event.data["error"] for event in machine.queue.events(0) if event.kind == "worker died"]
 
-    machine.until(lambda: len(deaths()) >= 2)
-    time.sleep(1)  # the third comes two seconds after the second
-    assert len(deaths()) == 2
-    assert deaths()[0].startswith("exit code 7; see ")
-    machine.call("queue", "cancel", "1")
-    _, err = client.communicate(timeout=30)
-    assert "a worker died: exit code 7" in err
-    assert "0 of 1 videos done, 1 cancelled" in err
+SLOW_IMPORT = """
+import sys, time
+if "wantui.engine.worker" in " ".join(sys.orig_argv):
+    import pathlib
+    while not pathlib.Path(sys.path[0], "ready").exists():
+        time.sleep(0.05)
+"""
+
+
+def test_run_behind_another_batch_says_what_it_waits_for(start: Start, tiny_batch: list[str]) -> None:  # C11
+    machine = start()
+    begin(machine, batch(tiny_batch, 3, "first"))
+    code, _, err = machine.call(*batch(tiny_batch, 1, "second"))
+    assert code == 0
+    assert re.search(r"waits for \d videos? of batch 1 \(first\)", err)
+
+
+def test_what_ran_when_an_engine_was_killed_is_not_called_running(start: Start, tiny_batch: list[str]) -> None:  # C8
+    machine = start()
+    begin(machine, batch(tiny_batch, 1))
+    kill(machine.engine() or 0)
+    machine.until(lambda: not machine.workers())
+    code, out, _ = machine.call("engine", "status")
+    assert code == 3
+    assert "running" not in out.replace("no engine runs", "")
+    assert "interrupted: batch 1, single seed 42, step " in out
+    _, out, _ = machine.call("engine", "status", "--json")
+    assert (json.loads(out)["running"], json.loads(out)["interrupted"][0]["number"]) == ([], 1)
+    assert "interrupted" in machine.call("queue", "ls")[1]
+    assert "interrupted" in machine.call("queue", "show", "1")[1]
+    _, out, _ = machine.call("queue", "show", "1", "--json")
+    assert json.loads(out)["videos"][0]["state"] == "interrupted"
 
 
 TOO_LARGE = """

@@ -8,10 +8,12 @@ from test_sampler import FakeNvml
 
 from wantui.cli import doctor
 from wantui.cli.doctor import torch_and_driver
-from wantui.engine.supervisor import slots_for
-from wantui.gpu.nvml import Gpu, visible
+from wantui.engine.slots import slots_for
+from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError, remarks_on_devices, visible
 
 GPUS = tuple(Gpu(i, f"GPU-{letter}0000", "H100", 80_000_000_000, 0) for i, letter in enumerate("abcd"))
+INSTANCES = (Gpu(0, "MIG-e1", "H100 1g.10gb", 10_000_000_000, 0), Gpu(0, "MIG-e2", "H100 1g.10gb", 10_000_000_000, 0))
+DIVIDED = (Gpu(0, "GPU-a0000", "H100", 80_000_000_000, 0, INSTANCES), *GPUS[1:])
 
 
 @pytest.mark.parametrize(
@@ -23,12 +25,52 @@ GPUS = tuple(Gpu(i, f"GPU-{letter}0000", "H100", 80_000_000_000, 0) for i, lette
         ("3, 1", [3, 1]),
         ("GPU-b", [1]),
         ("GPU-d0000,0", [3, 0]),
-        ("0,7,1", [0]),  # as CUDA does it: what follows a GPU that is not there is not seen
+        ("00,1", [0, 1]),
         ("-1", []),
+        ("NoDevFiles", []),
+        ("2,-1,1", [2]),  # as CUDA does it
     ],
 )
 def test_the_visible_gpus_are_those_that_cuda_would_show(setting: str | None, chosen: list[int]) -> None:
     assert [gpu.index for gpu in visible(GPUS, setting)] == chosen
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("7", "7 names no GPU of this machine, which has 0 (GPU-a0000), 1 "),
+        ("0,7,1", "7 names no GPU"),
+        ("GPU-", "GPU- names several GPUs"),
+        ("GPU-z", "GPU-z names no GPU"),
+        ("MIG-e9", "MIG-e9 names no GPU"),
+        ("MIG-", "MIG- names several GPUs"),
+        ("cuda:0", "cuda:0 names no GPU"),
+        ("9" * 30, "names no GPU"),
+        ("0,0", "names GPU-a0000 twice"),
+        ("0,GPU-a", "names GPU-a0000 twice"),
+        ("MIG-e1,MIG-e1", "names MIG-e1 twice"),
+    ],
+)
+def test_a_word_that_names_no_gpu_or_one_twice_is_refused(setting: str, said: str) -> None:  # C15
+    with pytest.raises(NoSuchGpuError) as refused:
+        visible(DIVIDED, setting)
+    assert said in str(refused.value)
+    assert refused.value.exit_code == 3
+
+
+def test_instances_of_a_divided_gpu_get_workers_of_their_own() -> None:  # C15
+    first, second = slots_for(visible(DIVIDED, "MIG-e2,1"), None)
+    assert first.environment == {"CUDA_VISIBLE_DEVICES": "MIG-e2"}
+    assert second.environment == {"CUDA_VISIBLE_DEVICES": "GPU-b0000"}
+
+
+@pytest.mark.parametrize(("setting", "remarks"), [("0", 1), ("MIG-e1", 1), (None, 0), ("", 0), ("-1", 0)])
+def test_gpus_that_are_asked_for_where_there_are_none_are_remarked_on(setting: str | None, remarks: int) -> None:
+    # C15
+    report = GpuReport((), None, "no NVIDIA driver")
+    assert visible((), setting) == []
+    assert len(remarks_on_devices(report, setting)) == remarks
+    assert remarks_on_devices(GpuReport(GPUS, "580", None), setting) == []
 
 
 def test_each_gpu_gets_a_worker_that_sees_it_alone_and_answers_to_its_place() -> None:

@@ -14,6 +14,7 @@ import click
 from wantui import __version__
 from wantui.cli.streams import OutputClosedError, describe_os_error, discard_on_closed_pipe, prepare_streams
 from wantui.cli.tables import echo
+from wantui.environment import prepare_for_torch
 from wantui.errors import UserError
 
 COMMANDS = {
@@ -89,6 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     Unexpected exceptions keep their traceback.
     """
     prepare_streams()
+    prepare_for_torch()
     sys.excepthook = _print_traceback
     code: int | None = None
     with discard_on_closed_pipe():

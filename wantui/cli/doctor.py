@@ -7,16 +7,19 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from wantui.cli.tables import echo, print_json, print_line
 from wantui.formatting import format_bytes
 from wantui.planning.installed import what_kernels_miss
+
+if TYPE_CHECKING:
+    from wantui.queue.place import Place
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 DRIVERS = {11: 450, 12: 525, 13: 580}
@@ -77,11 +80,7 @@ def examine(full: bool) -> Iterator[Finding]:
     yield _nano()
     yield from _space()
     yield from _engine()
-    cache = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    if cache.is_dir():
-        yield Finding("ok", "hub cache", str(cache))
-    else:
-        yield Finding("note", "hub cache", f"{cache} is not there", "it is made when a model is first fetched")
+    yield _hub_cache()
     if full:
         yield _self_check()
 
@@ -110,9 +109,15 @@ def _libraries(requirements: Sequence[str]) -> Iterator[Finding]:
 
 
 def _gpus() -> Iterator[Finding]:
-    from wantui.gpu.nvml import look
+    from wantui.gpu.nvml import NoSuchGpuError, look, remarks_on_devices, visible
 
-    report = look()
+    report, setting = look(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        visible(report.gpus, setting)
+    except NoSuchGpuError as error:
+        yield Finding("problem", "gpu", str(error), "set it to GPUs that are here; the engine does not start with it")
+    for remark in remarks_on_devices(report, setting):
+        yield Finding("problem", "gpu", remark, "unset CUDA_VISIBLE_DEVICES, or look after the driver")
     if not report.gpus:
         advice = "nano runs on the CPU; the large models need an NVIDIA GPU"
         yield Finding("note", "gpu", report.reason or "none", advice)
@@ -191,6 +196,50 @@ def _nano() -> Finding:
     return Finding("ok", "nano", f"weights {fingerprint(WEIGHTS)[:12]}")
 
 
+def _hub_cache() -> Finding:
+    """Find where weights from the Hugging Face hub are kept, as huggingface_hub does."""
+    try:
+        cache = hub_cache(os.environ)
+    except RuntimeError:  # no home folder
+        return Finding("problem", "hub cache", "there is no home folder", "set HF_HOME to a folder for weights")
+    if cache.is_dir():
+        return Finding("ok", "hub cache", str(cache))
+    return Finding("note", "hub cache", f"{cache} is not there", "it is made when a model is first fetched")
+
+
+def hub_cache(environment: Mapping[str, str]) -> Path:
+    """Return the folder of the hub cache; importing huggingface_hub for it would take a second."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if environment.get(name):
+            return _expand(environment[name])
+    if environment.get("HF_HOME"):
+        return _expand(environment["HF_HOME"]) / "hub"
+    return _expand(environment.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
+
+
+def _expand(text: str) -> Path:
+    return Path(os.path.expandvars(text)).expanduser()
+
+
+def _queue(place: "Place") -> Finding:
+    """Open the database as it is: a check changes nothing, and a damaged one is the engine's to put aside."""
+    import sqlite3
+
+    from wantui.errors import UserError
+    from wantui.queue.database import NAME, is_damage, open_database
+
+    path = place.directory / NAME
+    try:
+        if path.exists():
+            open_database(path).close()
+    except sqlite3.DatabaseError as error:
+        advice = "wantui engine start keeps it under another name and begins a new one" if is_damage(error) else ""
+        return Finding("problem", "queue", f"{path} cannot be opened: {error}", advice)
+    except UserError as error:
+        return Finding("problem", "queue", str(error))
+    return Finding("note" if place.note else "ok", "queue", place.note or f"in {place.directory}")
+
+
 def _engine() -> Iterator[Finding]:
     from wantui.engine import logout
     from wantui.engine.control import find_engine
@@ -202,9 +251,11 @@ def _engine() -> Iterator[Finding]:
     except UserError as error:
         yield Finding("problem", "queue", str(error))
         return
-    yield Finding("note" if place.note else "ok", "queue", place.note or f"in {place.directory}")
+    yield _queue(place)
     engine = find_engine(place.directory)
     yield Finding("ok", "engine", f"process {engine.process}, logs in {engine.logs}" if engine else "none runs")
+    for warning in engine.warnings() if engine else ():
+        yield Finding("note", "engine", warning)
     left = logout.look()
     if left.survives:
         yield Finding("ok", "logout", f"the engine outlives it ({left.why})")
@@ -221,7 +272,11 @@ def _space() -> Iterator[Finding]:
     from wantui.engine.locks import can_lock
     from wantui.queue.place import NETWORK_FILE_SYSTEMS, file_system
 
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        yield Finding("problem", "disk", "the working folder was deleted", "change to another folder")
+        return
     free = shutil.disk_usage(here).free
     found = f"{format_bytes(free)} free in {here}"
     if free < LITTLE_SPACE:

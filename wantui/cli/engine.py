@@ -1,18 +1,21 @@
 """wantui engine: start, stop and look at the process that makes what is on the queue."""
 
 import sys
-import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wantui.cli.options import show_warnings
 from wantui.cli.tables import echo, print_json
-from wantui.formatting import format_duration
+from wantui.formatting import format_count, format_duration
 
-LOGS = click.option(
-    "--logs", type=click.Path(path_type=Path), default="logs", show_default=True, help="Folder for its log files."
-)
+if TYPE_CHECKING:
+    from wantui.engine.control import Engine
+    from wantui.queue.rows import Hold, VideoRow, WorkerRow
+
+LOGS = click.option("--logs", type=click.Path(path_type=Path), help="Folder for its logs.  [default: beside the queue]")
 WORKERS = click.option(
     "--workers", type=click.IntRange(1, 64), help="So many workers on the CPU, instead of one for each GPU."
 )
@@ -26,7 +29,7 @@ def command() -> None:
 @command.command("start")
 @LOGS
 @WORKERS
-def start(logs: Path, workers: int | None) -> None:
+def start(logs: Path | None, workers: int | None) -> None:
     """Start it, unless one runs."""
     from wantui.engine.control import ensure_engine, open_queue
     from wantui.queue.place import state_place
@@ -34,7 +37,8 @@ def start(logs: Path, workers: int | None) -> None:
     place = state_place()
     queue, notes = open_queue(place)
     show_warnings(tuple(notes))
-    engine, started = ensure_engine(place, logs.absolute(), workers)
+    engine, started = ensure_engine(place, logs, workers)
+    show_warnings(tuple(engine.warnings()))
     said = "started" if started else "an engine runs already"
     echo(f"{said}: process {engine.process}, logs in {engine.logs}", err=True)
     held = queue.held()
@@ -49,8 +53,8 @@ def stop(now: bool) -> None:
     from wantui.engine.control import stop_engine
     from wantui.queue.place import state_place
 
-    engine = stop_engine(state_place().directory, now)
-    echo("no engine runs" if engine is None else f"the engine (process {engine.process}) has ended", err=True)
+    process = stop_engine(state_place().directory, now)
+    echo("no engine runs" if process is None else f"the engine (process {process}) has ended", err=True)
 
 
 @command.command("status")
@@ -64,26 +68,46 @@ def status(as_json: bool) -> None:
     queue, notes = open_queue(place)
     show_warnings(tuple(notes))
     engine, held, running = find_engine(place.directory), queue.held(), queue.running()
+    workers = queue.workers() if engine else []
     if as_json:
         print_json(
             {
                 "process": engine.process if engine else None,
                 "logs": str(engine.logs) if engine else None,
+                "uptime": engine.uptime if engine else None,
                 "held": held.reason if held else None,
-                "running": [video.as_json() for video in running],
+                "workers": [asdict(worker) for worker in workers],
+                "running": [video.as_json() for video in running] if engine else [],
+                "interrupted": [] if engine else [video.as_json() for video in running],
             }
         )
     else:
-        if engine is None:
-            echo("no engine runs; wantui engine start, or wantui run, starts one")
-        else:
-            age = format_duration(time.time() - engine.started)
-            echo(f"engine: process {engine.process}, up {age}, wantui {engine.version}, logs in {engine.logs}")
-        if held is not None:
-            echo(f"held: {held.reason}; go on with: wantui queue resume")
-        for video in running:
-            echo(f"running: batch {video.batch}, {video.title}, step {video.step}/{video.steps}, {video.worker}")
+        _print_status(engine, held, workers, running)
     sys.exit(0 if engine else 3)
+
+
+def _print_status(
+    engine: "Engine | None", held: "Hold | None", workers: "list[WorkerRow]", running: "list[VideoRow]"
+) -> None:
+    from wantui.queue.waiting import starting_text
+
+    if engine is None:
+        echo("no engine runs; wantui engine start, or wantui run, starts one")
+    else:
+        up = "" if engine.uptime is None else f"up {format_duration(engine.uptime)}, "
+        echo(f"engine: process {engine.process}, {up}wantui {engine.version}, logs in {engine.logs}")
+        for warning in engine.warnings():
+            echo(f"note: {warning}")
+    if held is not None:
+        echo(f"held: {held.reason}; go on with: wantui queue resume")
+    for worker in workers:
+        if worker.state == "starting":
+            echo(f"starting: {starting_text(worker)}")
+    # Without an engine nothing runs: these are what the last one was in the middle of.
+    state = "running" if engine else "interrupted"
+    for video in running:
+        where = f", {video.worker}" if engine else " when the engine ended"
+        echo(f"{state}: batch {video.batch}, {video.title}, step {video.step}/{video.steps}{where}")
 
 
 @command.command("run")
@@ -92,9 +116,9 @@ def status(as_json: bool) -> None:
 @click.option("--drain", is_flag=True, help="End when nothing is left that could be made.")
 @click.option("--batch", type=click.Path(path_type=Path), help="Put what is missing of this folder on the queue first.")
 @click.option("--share", default="1/1", metavar="K/N", help="Of the batch: every N-th video, from the K-th.")
-def run(logs: Path, workers: int | None, drain: bool, batch: Path | None, share: str) -> None:
+def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None, share: str) -> None:
     """Be the engine, in the foreground: for systemd, containers, cron and batch schedulers."""
-    from wantui.engine.control import NoEngine, find_engine, open_queue
+    from wantui.engine.control import NoEngine, find_engine, logs_folder, open_queue
     from wantui.engine.enqueue import Share, queue_missing
     from wantui.engine.supervisor import run_engine
     from wantui.queue.place import state_place
@@ -108,7 +132,7 @@ def run(logs: Path, workers: int | None, drain: bool, batch: Path | None, share:
         folder = BatchFolder(batch.absolute())
         queued = queue_missing(place, folder, read_manifest(folder), part)
         echo(f"missing of share {part} of {batch}: {queued.videos if queued else 0}", err=True)
-    if not run_engine(place, logs.absolute(), workers, drain):
+    if not run_engine(place, logs_folder(place, logs), workers, drain):
         engine = find_engine(place.directory)
         raise NoEngine(f"an engine runs already (process {engine.process if engine else 'unknown'})")
     queue, _ = open_queue(place)
@@ -116,5 +140,5 @@ def run(logs: Path, workers: int | None, drain: bool, batch: Path | None, share:
     unfinished = sum(batch.unfinished for batch in queue.batches(-1))
     if drain and unfinished:
         why = f": the queue is held: {held.reason}" if held is not None else ""
-        echo(f"{unfinished} videos are left to make{why}", err=True)
+        echo(f"{format_count(unfinished, 'video')} left to make{why}", err=True)
         sys.exit(1)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from wantui.cli.tables import echo, print_json
+from wantui.errors import UserError
+from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.queue.queue import Queue
@@ -26,11 +28,14 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
     from wantui.cli.progress import reporter
     from wantui.engine.control import NoEngine, find_engine
     from wantui.queue.rows import Event, shown_number
+    from wantui.queue.waiting import waiting_for
 
     looked, directory = time.monotonic(), queue.path.parent
     version, found = -1, batch
     with reporter(as_json, batch.unfinished) as shown:
         held = queue.held()
+        if held is not None and held.kind == "worker" and batch.unfinished:
+            raise _no_worker(held.reason, batch.id)
         if held is not None:
             shown.say(f"the queue is held: {held.reason}; go on with: wantui queue resume")
         for video in queue.running():
@@ -48,7 +53,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                 for event in queue.events(after, batch.id):
                     after = event.seq
                     shown.show(event)
-                    _raise_refusal(event)
+                    _raise_refusal(event, batch.id)
                 if row is None:
                     raise NoEngine(f"batch {batch.id} was removed from the queue")
                 found = row
@@ -56,17 +61,30 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                     return found
             if time.monotonic() - looked > ENGINE_SECONDS:
                 looked = time.monotonic()
+                shown.wait(waiting_for(queue, batch.id))
+                if queue.is_replaced():
+                    raise NoEngine(
+                        f"the queue {queue.path} was deleted or replaced. "
+                        f"To make what is missing: wantui run --resume {shown_path(batch.folder)}"
+                    )
                 if find_engine(directory) is None:
                     raise NoEngine(
-                        f"no engine runs any more, and {found.unfinished} videos of {batch.folder} are missing; "
+                        f"no engine runs any more, and {format_count(found.unfinished, 'video')} of {batch.folder} "
+                        f"{'is' if found.unfinished == 1 else 'are'} missing; "
                         "go on with: wantui engine start, and wantui queue resume if the queue is held"
                     )
             time.sleep(POLL_SECONDS)
 
 
-def _raise_refusal(event: "Event") -> None:
-    from wantui.errors import UserError
+def _no_worker(reason: str, batch: int) -> UserError:
+    error = UserError(f"{reason}\nWhen that is corrected: wantui queue resume, and wantui watch {batch}")
+    error.exit_code = 3
+    return error
 
+
+def _raise_refusal(event: "Event", batch: int) -> None:
+    if event.kind == "held" and event.data.get("hold") == "worker":
+        raise _no_worker(event.data["reason"], batch)
     if event.kind == "refused":
         refusal = UserError(event.data["error"])
         refusal.exit_code = event.data["exit_code"]
@@ -120,5 +138,8 @@ def leave(queue: "Queue", batch: int) -> NoReturn:
 
 def shown_path(path: Path) -> Path:
     """Relative to the working folder where it lies below it."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # it was deleted
+        return path
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -15,7 +15,7 @@ POLL_SECONDS = 0.2
 @click.argument("batch", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on showing what is added.")
 @click.option("-n", "--lines", default=20, show_default=True, help="Lines of each file to begin with.")
-@click.option("--logs", "folder", type=click.Path(path_type=Path), help="Folder of the logs, where no engine runs.")
+@click.option("--logs", "folder", type=click.Path(path_type=Path), help="Folder of the logs.  [default: the engine's]")
 def command(batch: str | None, follow: bool, lines: int, folder: Path | None) -> None:
     """Show the log of BATCH, or those of the engine and its workers."""
     files = _files(batch, folder)
@@ -58,7 +58,7 @@ def _files(batch: str | None, folder: Path | None) -> list[Path]:
             raise UserError(f"{log} is not there: no video of the batch was begun")
         return [log]
     engine = find_engine(place.directory)
-    folder = folder or (engine.logs if engine else Path("logs"))
+    folder = folder or (engine.logs if engine else place.directory / "logs")
     found = sorted(folder.glob("*.log"))
     if not found:
         raise UserError(f"no logs in {folder}; --logs names another folder")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from wantui.queue.rows import Event
+    from wantui.queue.waiting import Waiting
 
 SECONDS_BETWEEN_LINES = 10.0
 WIDTH_OF_NUMBERS = 50
@@ -39,6 +40,7 @@ class Reporter(Protocol):
 
     def show(self, event: "Event") -> None: ...
     def say(self, text: str) -> None: ...
+    def wait(self, waiting: "Waiting") -> None: ...
 
 
 @contextmanager
@@ -106,12 +108,14 @@ class Bars:
         self.progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=title),
             BarColumn(bar_width=12),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[pace]}", table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
         )
         self.tasks: dict[int, TaskID] = {}
+        self.waiting: TaskID | None = None
+        self.waits_for: tuple[int, ...] = ()
         self.eta = Eta(videos)
 
     def say(self, text: str) -> None:
@@ -122,16 +126,16 @@ class Bars:
         if event.kind == "started":
             self._remove(video)
             self.tasks[video] = self.progress.add_task(
-                printable(event.data["title"]), total=event.data["steps"], pace="starts"
+                printable(event.data["title"]), total=event.data["steps"], pace="starts", count=""
             )
         elif event.kind == "step" and video in self.tasks:
             self.eta.step(event)
             pace = f"{event.data['seconds']:.2f} s/step, all in {format_duration(self.eta.seconds())}"
-            self.progress.update(self.tasks[video], completed=event.data["step"], total=event.data["steps"], pace=pace)
+            self._advance(video, event.data["step"], event.data["steps"], pace)
         elif event.kind == "decoded" and video in self.tasks:
             frames, count = event.data["frames"], event.data["count"]
             pace = "frames decoded" if frames < count else "ends its files"
-            self.progress.update(self.tasks[video], completed=frames, total=count, pace=pace)
+            self._advance(video, frames, count, pace)
         elif event.kind in ("done", "failed", "cancelled"):
             self.eta.video_ended(video)
             self._remove(video)
@@ -139,6 +143,24 @@ class Bars:
             self._remove(video)
         if (text := news(event)) is not None:
             self.say(text)
+
+    def wait(self, waiting: "Waiting") -> None:
+        text = printable(waiting.text())
+        if self.waiting is not None and not text:
+            self.progress.remove_task(self.waiting)
+            self.waiting = None
+        elif self.waiting is None and text:
+            self.waiting = self.progress.add_task(text, total=None, pace="", count="")
+        elif self.waiting is not None:
+            self.progress.update(self.waiting, description=text)
+        before = tuple(batch.id for batch in waiting.before)
+        if before and before != self.waits_for:  # once in full: the line of the bar may be too short
+            self.say(waiting.text(with_seconds=False))
+        self.waits_for = before
+
+    def _advance(self, video: int, completed: int, total: int, pace: str) -> None:
+        count = f"{completed}/{total}"
+        self.progress.update(self.tasks[video], completed=completed, total=total, pace=pace, count=count)
 
     def _remove(self, video: int) -> None:
         task = self.tasks.pop(video, None)
@@ -151,9 +173,19 @@ class PlainLines:
 
     def __init__(self, videos: int) -> None:
         self.eta, self.last = Eta(videos), time.monotonic()
+        self.waits_for: tuple[object, ...] = ()
 
     def say(self, text: str) -> None:
         echo(text, err=True)
+
+    def wait(self, waiting: "Waiting") -> None:
+        """Say what is waited for when it changes, and every ten seconds."""
+        now_for = (*(batch.id for batch in waiting.before), *(worker.name for worker in waiting.starting))
+        is_due = time.monotonic() - self.last >= SECONDS_BETWEEN_LINES
+        if waiting and (now_for != self.waits_for or is_due):
+            self.last = time.monotonic()
+            self.say(waiting.text())
+        self.waits_for = now_for
 
     def show(self, event: "Event") -> None:
         data = event.data
@@ -176,6 +208,9 @@ class JsonLines:
 
     def say(self, text: str) -> None:
         echo(text, err=True)
+
+    def wait(self, waiting: "Waiting") -> None:
+        """Nothing: `worker_starting` and `worker_ready` are events, and `wantui queue ls --json` has the order."""
 
     def show(self, event: "Event") -> None:
         number = event.data.get("number")

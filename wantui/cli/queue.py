@@ -1,6 +1,6 @@
 """wantui queue: what is on it, in which order, and what is done about it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -47,19 +47,28 @@ def ls(everything: bool, as_json: bool) -> None:
     if not batches:
         echo("nothing is left to make" + ("" if everything else "; --all shows finished batches"), err=True)
         return
-    lines = [("batch", "state", "done", "videos", "failed", "name")]
+    lines, engine_runs = [("batch", "state", "done", "videos", "failed", "name")], _engine_runs(queue)
     for batch in batches:
         done, failed = batch.counts.get("done", 0), batch.counts.get("failed", 0)
-        lines.append((str(batch.id), _state(batch), str(done), str(batch.total), str(failed), batch.name))
+        lines.append((str(batch.id), _state(batch, engine_runs), str(done), str(batch.total), str(failed), batch.name))
     print_columns(*lines)
 
 
-def _state(batch: "BatchRow") -> str:
+def _state(batch: "BatchRow", engine_runs: bool) -> str:
     if not batch.unfinished:
         return "ended"
     if batch.paused:
         return "paused"
-    return "running" if batch.counts.get("running") else "waiting"
+    if batch.counts.get("running"):
+        return "running" if engine_runs else "interrupted"
+    return "waiting"
+
+
+def _engine_runs(queue: "Queue") -> bool:
+    """Return whether an engine runs; where none does, "running" is what the last one was in the middle of."""
+    from wantui.engine.control import engine_process
+
+    return engine_process(queue.path.parent) is not None
 
 
 @command.command("show")
@@ -72,16 +81,19 @@ def show(batch: str, page: int, as_json: bool) -> None:
 
     queue = _open()
     row = queue.find_batch(batch)
+    videos = queue.videos(row.id) if as_json else queue.videos(row.id, PAGE, (page - 1) * PAGE)
+    if not _engine_runs(queue):
+        videos = [replace(video, state="interrupted") if video.state == "running" else video for video in videos]
     if as_json:
-        videos = [video.as_json() for video in queue.videos(row.id)]
-        print_json(asdict(row) | {"folder": str(row.folder), "videos": videos})
+        shown = [video.as_json() for video in videos]
+        print_json(asdict(row) | {"folder": str(row.folder), "videos": shown})
         return
     echo(f"batch {row.id} in {row.folder}, device {row.device}", err=True)
     lines = [("video", "state", "step", "seconds", "what", "error")]
-    for video in queue.videos(row.id, PAGE, (page - 1) * PAGE):
+    for video in videos:
         timed = video.seconds is not None and video.state in ("running", "done")
         seconds = f"{video.seconds:.1f}" if timed else ""
-        step = f"{video.step}/{video.steps}" if video.state == "running" else ""
+        step = f"{video.step}/{video.steps}" if video.state in ("running", "interrupted") and video.step else ""
         lines.append((str(shown_number(video.number)), video.state, step, seconds, video.title, video.error or ""))
     print_columns(*lines)
     pages = -(-row.total // PAGE)

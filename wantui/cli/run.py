@@ -10,6 +10,7 @@ import click
 from wantui.cli.options import DEFAULT_CONFIG, batch_options, plan, read_template, resume_option, show_warnings
 from wantui.cli.tables import echo
 from wantui.errors import UserError
+from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.planning import Batch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @resume_option
 @click.option("--detach", is_flag=True, help="Put it on the queue and return at once.")
 @click.option(
-    "--logs", type=click.Path(path_type=Path), default="logs", show_default=True, help="Logs of a new engine."
+    "--logs", type=click.Path(path_type=Path), help="Folder for the logs of a new engine.  [default: beside the queue]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
 def command(
@@ -32,7 +33,7 @@ def command(
     template_file: Path | None,
     resume: Path | None,
     detach: bool,
-    logs: Path,
+    logs: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -42,7 +43,7 @@ def command(
     folder on stdout; progress goes to stderr. Exit code 0: all done, 1: some videos failed, 2: wrong usage or config,
     3: no such GPU or no engine, 130: detached.
     """
-    from wantui.engine.control import open_queue
+    from wantui.engine.control import find_engine, logs_folder, open_queue
     from wantui.engine.enqueue import check_device, new_batch
     from wantui.engine.locks import refuse_unwritable
     from wantui.queue.place import state_place
@@ -53,6 +54,8 @@ def command(
     place = state_place()
     queue, notes = open_queue(place)
     show_warnings(tuple(notes))
+    if find_engine(place.directory) is None:
+        logs_folder(place, logs)  # before anything is queued for an engine that could not start
     if resume is not None:
         folder, manifest, device = open_batch(resume, text, config, options)
         refuse_unwritable(folder)
@@ -118,7 +121,7 @@ def _make(
     folder: "BatchFolder",
     manifest: "Manifest",
     device: str,
-    logs: Path,
+    logs: Path | None,
     detach: bool,
     as_json: bool,
     new: bool,
@@ -133,9 +136,10 @@ def _make(
     id_, missing = enqueue(queue, folder, manifest, device, new)
     batch = queue.batch(id_)
     assert batch is not None
-    echo(f"batch {id_}: {missing} videos in {shown_path(root)}", err=True)
+    echo(f"batch {id_}: {format_count(missing, 'video')} in {shown_path(root)}", err=True)
     if missing:
-        engine, started = ensure_engine(Place(queue.path.parent), logs.absolute())
+        engine, started = ensure_engine(Place(queue.path.parent), logs)
+        show_warnings(tuple(engine.warnings()))
         if started:
             echo(f"an engine was started (process {engine.process}, logs in {shown_path(engine.logs)})", err=True)
     if detach:

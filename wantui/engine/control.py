@@ -6,18 +6,28 @@ import os
 import signal
 import sqlite3
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from wantui import __version__
+from wantui.clock import boot_id, boot_seconds, seconds_since
+from wantui.environment import compared_environment, differences, torch_environment
 from wantui.errors import UserError
-from wantui.queue.database import NAME, put_aside
+from wantui.formatting import format_count, printable
+from wantui.paths import user_path
+from wantui.queue.database import NAME, is_damage, put_aside
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 
 LOCK = "engine.lock"
 START_SECONDS = 20.0
+LARGEST_LOCK = 1 << 20
+"""Bytes of the lock file that are read."""
 
 
 class NoEngine(UserError):
@@ -37,9 +47,32 @@ class Engine:
     version: str
     devices: tuple[str, ...]
     """What a batch may call the devices of its workers."""
+    boot: tuple[str, float] | None = None
+    """The boot in which it started, and the seconds since then; None for an engine of an earlier version."""
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    """What of its environment decides how videos are made."""
+    notes: tuple[str, ...] = ()
+    """What users should know about it."""
+
+    @property
+    def uptime(self) -> float | None:
+        """Seconds since it started, by a clock that does not jump; None where that is not known."""
+        return None if self.boot is None else seconds_since(*self.boot)
+
+    def warnings(self) -> list[str]:
+        """Say in which respects it makes other videos than this process would, and what it says of itself."""
+        found = list(self.notes)
+        restart = "To have the engine take yours: wantui engine stop, then start it again from here"
+        if self.version != __version__:
+            found.append(
+                f"the engine (process {self.process}) is of wantui {self.version}, this is {__version__}. {restart}"
+            )
+        for difference in differences(self.environment, compared_environment()):
+            found.append(f"the engine (process {self.process}) has another environment: {difference}. {restart}")
+        return found
 
 
-def hold_lock(directory: Path) -> int | None:
+def acquire_engine_lock(directory: Path) -> int | None:
     """Become the engine of a state directory for as long as this process lives; None where there is one already.
 
     The kernel gives the lock back whatever happens to the process. Returns the descriptor that holds it; nobody sees
@@ -51,6 +84,7 @@ def hold_lock(directory: Path) -> int | None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({"process": os.getpid()}).encode(), 0)
             return descriptor
         except BlockingIOError:
             time.sleep(0.05)
@@ -58,55 +92,120 @@ def hold_lock(directory: Path) -> int | None:
     return None
 
 
-def announce(lock: int, logs: Path, version: str, devices: Sequence[str]) -> None:
-    """Say that the engine that holds the lock is ready: it has taken stock of what was interrupted."""
-    said = {"process": os.getpid(), "started": time.time(), "logs": str(logs), "version": version, "devices": devices}
-    os.pwrite(lock, json.dumps(said).encode(), 0)
+def holds_lock_file(lock: int, directory: Path) -> bool:
+    """Return whether the lock that a descriptor holds is that of the state directory as it is now."""
+    try:
+        found, held = (directory / LOCK).stat(), os.fstat(lock)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+
+
+def announce(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str] = ()) -> None:
+    """Publish that the engine that holds the lock is ready: it has taken stock of what was interrupted."""
+    published = {
+        "process": os.getpid(),
+        "started": time.time(),
+        "logs": str(logs),
+        "version": __version__,
+        "devices": devices,
+        "boot": [boot_id(), boot_seconds()],
+        "environment": compared_environment(),
+        "notes": list(notes),
+    }
+    os.pwrite(lock, json.dumps(published).encode(), 0)
 
 
 def find_engine(directory: Path) -> Engine | None:
-    """The engine of a state directory, if one runs; one that starts is waited for."""
+    """Return the engine of a state directory, if one runs; waits for one that starts."""
     until = time.monotonic() + START_SECONDS
-    while True:
+    while (published := _published(directory)) is not None:
         try:
-            descriptor = os.open(directory / LOCK, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-        except BlockingIOError:
-            said = os.pread(descriptor, 4096, 0)
-        finally:
-            os.close(descriptor)
-        try:
-            values = json.loads(said)
-            devices = tuple(values["devices"])
-            return Engine(values["process"], values["started"], Path(values["logs"]), values["version"], devices)
-        except (ValueError, KeyError):
+            return Engine(
+                published["process"],
+                published["started"],
+                Path(published["logs"]),
+                published["version"],
+                tuple(published["devices"]),
+                tuple(published["boot"]) if "boot" in published else None,
+                published.get("environment", {}),
+                tuple(published.get("notes", ())),
+            )
+        except KeyError:
             if time.monotonic() > until:
                 return None
             time.sleep(0.02)
+    return None
 
 
-def ensure_engine(place: Place, logs: Path, workers: int | None = None) -> tuple[Engine, bool]:
-    """The engine that runs, or one that is started now, in an OS session of its own; and whether it was started.
+def _published(directory: Path) -> dict[str, Any] | None:
+    """Return what the process that holds the engine's lock has published of itself; None where nobody holds it."""
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        text = os.pread(descriptor, LARGEST_LOCK, 0)
+    finally:
+        os.close(descriptor)
+    try:
+        found = json.loads(text)
+    except ValueError:  # it is being written
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def logs_folder(place: Place, chosen: Path | None = None) -> Path:
+    """Return the folder for the logs of an engine: the chosen one, or the one beside the queue.
+
+    Raises:
+        UserError: it cannot be written; said before anything is queued for an engine that could not start.
+    """
+    folder = place.directory / "logs" if chosen is None else Path.cwd() / user_path(chosen)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write the folder for logs {folder}: {error.strerror or error}. Choose another: --logs"
+        ) from None
+    return folder
+
+
+def ensure_engine(place: Place, logs: Path | None = None, workers: int | None = None) -> tuple[Engine, bool]:
+    """Return the engine that runs, or one that is started now in a session of its own; and whether it was started.
+
+    Args:
+        logs: folder for its log files; None: beside the queue.
 
     Raises:
         NoEngine: it ended at once; the text says where to look.
+        UserError: the folder for logs cannot be written.
     """
     import subprocess
 
     found = find_engine(place.directory)
     if found is not None:
         return found, False
+    logs = logs_folder(place, logs)
     output = place.directory / "engine.out"
     command = [sys.executable, "-m", "wantui.engine.supervisor", "--state", str(place.directory), "--logs", str(logs)]
     if workers is not None:
         command += ["--workers", str(workers)]
     with output.open("ab") as out:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/", start_new_session=True, close_fds=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd="/",
+            env=torch_environment(os.environ),
+            start_new_session=True,
+            close_fds=True,
         )
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
@@ -116,30 +215,39 @@ def ensure_engine(place: Place, logs: Path, workers: int | None = None) -> tuple
         if process.poll() is not None and find_engine(place.directory) is None:
             break
         time.sleep(0.02)
-    raise NoEngine(f"the engine did not start; {output} says why:\n  {_last_line(output)}")
+    raise NoEngine(f"the engine did not start; {output} says why:\n  {last_line(output)}")
 
 
-def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> Engine | None:
-    """Ask the engine to end (`now`: without finishing the step at hand) and wait; the engine that ended, if one ran.
+def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int | None:
+    """Ask the engine to end (`now`: without finishing the step at hand) and wait; return its process, if one ran.
 
     Raises:
         NoEngine: it did not end in time.
     """
-    engine = find_engine(directory)
-    if engine is None:
+    process = engine_process(directory)
+    if process is None:
         return None
     for _ in range(2 if now else 1):
         try:
-            os.kill(engine.process, signal.SIGTERM)
+            os.kill(process, signal.SIGTERM)
         except ProcessLookupError:
-            return engine
+            return process
         time.sleep(0.1)
     until = time.monotonic() + wait_seconds
     while time.monotonic() < until:
-        if find_engine(directory) is None:
-            return engine
+        if engine_process(directory) != process:
+            return process
         time.sleep(0.05)
-    raise NoEngine(f"the engine (process {engine.process}) goes on with its step; wantui engine stop --now ends it")
+    raise NoEngine(
+        f"cannot stop the engine (process {process}) yet: it is in the middle of a step. "
+        "End it at once: wantui engine stop --now"
+    )
+
+
+def engine_process(directory: Path) -> int | None:
+    """Return the process that is the engine of a state directory, also while it starts; None where there is none."""
+    published = _published(directory)
+    return None if published is None else published.get("process")
 
 
 def open_queue(place: Place, is_engine: bool = False) -> tuple[Queue, list[str]]:
@@ -153,10 +261,11 @@ def open_queue(place: Place, is_engine: bool = False) -> tuple[Queue, list[str]]
     notes = [place.note] if place.note else []
     path = place.directory / NAME
     try:
-        return _checked(place, is_engine), notes
-    except sqlite3.OperationalError as error:
-        raise UserError(f"the queue {path} cannot be opened: {error}") from None
+        queue = _checked(place, is_engine)
+        return queue, notes + other_queues(place, queue)
     except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise UserError(f"the queue {path} cannot be opened: {error}") from None
         if not is_engine and find_engine(place.directory) is not None:
             raise UserError(f"the queue {path} is damaged ({error}); first: wantui engine stop") from None
     # One at a time: the next one finds it mended.
@@ -165,6 +274,8 @@ def open_queue(place: Place, is_engine: bool = False) -> tuple[Queue, list[str]]
         try:
             return _checked(place, is_engine), notes
         except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise UserError(f"the queue {path} cannot be opened: {error}") from None
             aside = put_aside(path)
             notes.append(
                 f"the queue {path} was damaged ({error}) and is kept as {aside.name}; a new one is begun. "
@@ -176,13 +287,55 @@ def open_queue(place: Place, is_engine: bool = False) -> tuple[Queue, list[str]]
 def _checked(place: Place, thoroughly: bool) -> Queue:
     queue = Queue(place.directory)
     if thoroughly:
-        (found,) = queue.db.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
+        try:
+            (found,) = queue.db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+            for table in ("batch", "video", "hold", "worker", "event"):  # text that is no text passes the check
+                for _ in queue.db.execute(f"SELECT * FROM {table}"):
+                    pass
+        except BaseException:
             queue.close()
-            raise sqlite3.DatabaseError(found)
+            raise
     return queue
 
 
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "(nothing)"
+def other_queues(place: Place, queue: Queue) -> list[str]:
+    """Say where queues of other host names are, where this one is empty: a container made again has a new name."""
+    if queue.batches(1):
+        return []
+    notes = []
+    for path in sorted(place.directory.parent.glob(f"*/{NAME}")):
+        if path.parent == place.directory or not (batches := _count_batches(path)):
+            continue
+        host, own = path.parent.name, place.directory.name
+        notes.append(
+            f"the queue of {own} is empty, and that of {host} has {format_count(batches, 'batch', 'batches')}: "
+            f"{path.parent}. If this machine was called {host} before (as a container that is made again), "
+            "give it that name again (docker run --hostname), or put its batches on this queue: "
+            "wantui run --resume FOLDER"
+        )
+    return notes
+
+
+def _count_batches(path: Path) -> int:
+    """Return the number of unfinished batches in a database that belongs to another host; nothing in it is changed."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as other:
+            (count,) = other.execute(
+                "SELECT count(DISTINCT batch) FROM video WHERE state IN ('queued', 'interrupted', 'running')"
+            ).fetchone()
+            return int(count)
+    except (sqlite3.Error, UnicodeDecodeError):
+        return 0
+
+
+def last_line(path: Path, start: int = 0) -> str:
+    """Return the last line of a process's output, from a byte on, without what a terminal would obey."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(start, path.stat().st_size - 100_000))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError as error:
+        return f"({path} cannot be read: {error.strerror})"
+    return printable(lines[-1][:1000]) if lines else "(nothing)"

@@ -11,7 +11,7 @@ from wantui.engine.control import find_engine
 from wantui.engine.locks import refuse_unwritable
 from wantui.engine.record import Record
 from wantui.engine.room import SPARE_BYTES
-from wantui.engine.supervisor import slots_for
+from wantui.engine.slots import slots_for
 from wantui.errors import UserError
 from wantui.formatting import format_bytes
 from wantui.gpu.nvml import look, visible

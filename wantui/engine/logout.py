@@ -15,7 +15,7 @@ UNIT = """\
 Description=wantui engine: makes what is on the queue
 
 [Service]
-ExecStart="{python}" -m wantui engine run --logs "{logs}"
+ExecStart="{python}" -m wantui engine run
 WorkingDirectory={folder}
 Environment="XDG_STATE_HOME={state}"
 Restart=on-failure
@@ -67,4 +67,4 @@ def _setting(path: Path, before: bool) -> bool:
 def systemd_unit() -> str:
     """A unit for `systemctl --user` that runs the engine from this environment and working folder."""
     folder = Path.cwd()
-    return UNIT.format(python=sys.executable, folder=folder, logs=folder / "logs", state=user_state_path())
+    return UNIT.format(python=sys.executable, folder=folder, state=user_state_path())

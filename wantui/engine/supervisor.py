@@ -10,21 +10,19 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from wantui import __version__
-from wantui.engine.control import announce, hold_lock, open_queue
+from wantui.engine.control import acquire_engine_lock, announce, holds_lock_file, open_queue
 from wantui.engine.logs import open_log
 from wantui.engine.output_faults import is_gone, why_unwritable
 from wantui.engine.record import close_entry
+from wantui.engine.slots import Slot, slots_for
 from wantui.errors import UserError
-from wantui.gpu.nvml import Gpu, look, visible
-from wantui.queue.database import QueueError, Unavailable
+from wantui.gpu.nvml import look, remarks_on_devices, visible
+from wantui.queue.database import QueueError, Unavailable, is_damage
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import VideoRow
@@ -36,41 +34,10 @@ DISK_SECONDS = 2.0
 """Between two looks at a disk that was full."""
 INTERRUPT_SECONDS, KILL_SECONDS = 30.0, 60.0
 """After so long a cancelled video is interrupted in the middle of its step, and its worker killed."""
-SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
-"""A worker that died before it had a video is started again only after a wait, which doubles each time."""
-
-
-@dataclass
-class Slot:
-    """A place for a worker: a device, and the process that has it."""
-
-    name: str
-    devices: tuple[str, ...]
-    """What a batch may call the device."""
-    device: str
-    """What torch calls it in the worker."""
-    environment: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    not_before: float = 0.0
-    wait: float = SHORTEST_WAIT_SECONDS
-    signalled: set[int] = field(default_factory=set)
-    cancel_seen: float = 0.0
-    """Since when the video that it makes is given up."""
-
-    @property
-    def worker(self) -> str:
-        """The name that its claims bear: never the same for two processes."""
-        return f"{self.name}:{self.process.pid if self.process else 0}"
-
-
-def slots_for(gpus: Sequence[Gpu], workers: int | None) -> list[Slot]:
-    """One for each GPU; without one, or where a number is given, that many on the CPU."""
-    if workers is None and gpus:
-        return [
-            Slot(f"worker-{i}", ("auto", "cuda", "cpu", f"cuda:{i}"), "cuda", {"CUDA_VISIBLE_DEVICES": gpu.uuid})
-            for i, gpu in enumerate(gpus)
-        ]
-    return [Slot(f"worker-{i}", ("auto", "cpu"), "cpu", {"CUDA_VISIBLE_DEVICES": ""}) for i in range(workers or 1)]
+MAX_FAILURES = 3
+"""Workers in a row that end before they have a video; then the queue is held."""
+BUSY_LIMIT_SECONDS = 60.0
+"""Time for which an engine that starts waits for a database that others keep locked."""
 
 
 class Supervisor:
@@ -80,25 +47,46 @@ class Supervisor:
         self.queue, self.slots, self.logs, self.log, self.drain = queue, slots, logs, log, drain
         self.stops = 0
         self.looked_at_disk = 0.0
+        self.is_replaced = False
+        """The database was deleted, or another one has its name: what runs is stopped."""
 
     def run(self) -> None:
-        """Until told to stop, or (`drain`) until nothing is left that could be made."""
+        """Run until told to stop, until the database is gone, or (`drain`) until nothing is left that could be made.
+
+        Raises:
+            QueueError: the database is damaged.
+        """
         while True:
             try:
                 if not self._tick():
                     return
             except Unavailable as error:  # a full disk, or somebody who holds the database for too long
+                if is_damage(error):
+                    raise
                 self.log.warning("the queue cannot be used now: %s", error)
+                if self.stops:
+                    self._end([slot for slot in self.slots if slot.process is not None])
+                    if all(slot.process is None or slot.process.poll() is not None for slot in self.slots):
+                        return
                 time.sleep(1.0)
             time.sleep(TICK_SECONDS)
 
     def take_stock(self) -> None:
-        """Hold the queue where an engine ended over something."""
+        """Hold the queue if the last engine ended with videos in progress.
+
+        Raises:
+            QueueError: the database is damaged, or was locked by others all the time.
+        """
+        until = time.monotonic() + BUSY_LIMIT_SECONDS
         while True:
             try:
                 interrupted = self.queue.recover()
+                # What could not start before may start now: torch was installed, or a driver loaded.
+                self.queue.resume("worker")
                 break
             except Unavailable as error:
+                if is_damage(error) or self.stops or time.monotonic() > until:
+                    raise
                 self.log.warning("the queue cannot be used now: %s", error)
                 time.sleep(1.0)
         if interrupted:
@@ -108,11 +96,12 @@ class Supervisor:
         """Look at everything once; whether there is a reason to go on."""
         for slot in self.slots:
             self._reap(slot)
+        self._note_claims()
         busy = [slot for slot in self.slots if slot.process is not None]
         if self.stops:
             self._end(busy)
             return bool(busy)
-        self._look_at_disk()
+        self._look_at_files()
         self._escalate()
         self._start_workers()
         if self.drain and not self._anything_to_do():
@@ -121,6 +110,12 @@ class Supervisor:
 
     def stop(self, *_: object) -> None:
         self.stops += 1
+
+    def _note_claims(self) -> None:
+        working = {video.worker for video in self.queue.running()}
+        for slot in self.slots:
+            if slot.failures and slot.process is not None and slot.worker in working:
+                slot.works()
 
     def _anything_to_do(self) -> bool:
         return bool(self.queue.running()) or any(self.queue.waiting(slot.devices) for slot in self.slots)
@@ -131,26 +126,13 @@ class Supervisor:
                 continue
             if not self.queue.waiting(slot.devices):
                 continue
-            command = [sys.executable, "-m", "wantui.engine.worker", "--state", str(self.queue.path.parent)]
-            command += ["--logs", str(self.logs), "--name", slot.name, "--device", slot.device]
-            command += ["--devices", ",".join(slot.devices), "--parent", str(os.getpid())]
             try:
-                self.logs.mkdir(parents=True, exist_ok=True)
-                with (self.logs / f"{slot.name}.out").open("ab") as out:
-                    slot.process = subprocess.Popen(
-                        command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=out,
-                        stderr=out,
-                        cwd="/",
-                        env={"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"} | os.environ | slot.environment,
-                        process_group=0,
-                    )
+                slot.start(self.queue.path.parent, self.logs)
             except OSError as error:
-                self._wait(slot)
+                slot.delay()
                 self.log.error("%s cannot be started: %s", slot.name, error)
+                self._count_failure(slot, str(error))
                 continue
-            slot.signalled = set()
             self.log.info("%s started on %s", slot.worker, slot.device)
             self.queue.add_worker(slot.worker, slot.device)
 
@@ -169,21 +151,30 @@ class Supervisor:
             self._close(video)
             self.log.error("%s died (%s) over %s, which is now %s", worker, why, video.title, video.state)
         if code == 0:
-            slot.wait = SHORTEST_WAIT_SECONDS
+            slot.works()
             self.log.info("%s ended", worker)
             return
         self.log.error("%s ended by %s", worker, why)
         if videos:
-            slot.wait = SHORTEST_WAIT_SECONDS
+            slot.works()
             return
         # Without a video it is the worker itself that does not work.
+        slot.delay()
         if not slot.signalled:
-            self.queue.tell("worker died", error=f"{why}; see {self.logs / slot.name}.out", worker=worker)
-        self._wait(slot)
+            why = f"{why}: {slot.last_words(self.logs)}"
+            self.queue.tell("worker died", error=f"{why}; see {slot.output(self.logs)}", worker=worker)
+            self._count_failure(slot, why)
 
-    def _wait(self, slot: Slot) -> None:
-        slot.not_before = time.monotonic() + slot.wait
-        slot.wait = min(2 * slot.wait, LONGEST_WAIT_SECONDS)
+    def _count_failure(self, slot: Slot, why: str) -> None:
+        """Hold the queue where no worker can start: each of them failed several times in a row."""
+        slot.failures += 1
+        if any(other.failures < MAX_FAILURES for other in self.slots):
+            return
+        for other in self.slots:
+            other.works()
+        reason = f"no worker can start ({MAX_FAILURES} tries): {why}; see {slot.output(self.logs)}"
+        self.log.error("the queue is held: %s", reason)
+        self.queue.hold("worker", reason)
 
     def _close(self, video: VideoRow) -> None:
         batch = self.queue.batch(video.batch)
@@ -220,10 +211,15 @@ class Supervisor:
             self.log.info("%s gets %s", slot.worker, number.name)
             slot.process.send_signal(number)
 
-    def _look_at_disk(self) -> None:
+    def _look_at_files(self) -> None:
         if time.monotonic() - self.looked_at_disk < DISK_SECONDS:
             return
         self.looked_at_disk = time.monotonic()
+        if self.queue.is_replaced():
+            self.log.error("the queue %s was deleted or replaced: what runs is stopped", self.queue.path)
+            self.is_replaced = True
+            self.stop()
+            return
         held = self.queue.held()
         if held is None or held.folder is None:
             return
@@ -243,32 +239,48 @@ def _has_room(folder: Path, needed: int) -> bool:
 
 
 def run_engine(place: Place, logs: Path, workers: int | None, drain: bool) -> bool:
-    """Be the engine of a state directory; False where there is one already."""
-    logs.mkdir(parents=True, exist_ok=True)
-    lock = hold_lock(place.directory)
+    """Be the engine of a state directory; return False where there is one already.
+
+    Raises:
+        UserError: the queue cannot be opened, or CUDA_VISIBLE_DEVICES names a GPU that is not here.
+        QueueError: the queue is damaged; the next engine puts it aside.
+    """
+    lock = acquire_engine_lock(place.directory)
     if lock is None:
         return False
+    try:
+        while _run(place, lock, logs, workers, drain) and holds_lock_file(lock, place.directory):
+            pass  # the database was deleted or replaced: begin with the one that has its name now
+    finally:
+        os.close(lock)
+    return True
+
+
+def _run(place: Place, lock: int, logs: Path, workers: int | None, drain: bool) -> bool:
+    """Be the engine for as long as the queue's database is in its place; return whether it is not any more."""
     log = open_log("engine", logs / "engine.log")
     queue, notes = open_queue(place, is_engine=True)
-    for note in notes:
-        log.warning("%s", note)
-    gpus = visible(look().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    slots = slots_for(gpus, workers)
-    supervisor = Supervisor(queue, slots, logs, log, drain)
-    signal.signal(signal.SIGTERM, supervisor.stop)
-    signal.signal(signal.SIGINT, supervisor.stop)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    log.info("engine of wantui %s, process %d, %d workers", __version__, os.getpid(), len(supervisor.slots))
     try:
+        for note in notes:
+            log.warning("%s", note)
+        report = look()
+        slots = slots_for(visible(report.gpus, setting := os.environ.get("CUDA_VISIBLE_DEVICES")), workers)
+        remarks = remarks_on_devices(report, setting)
+        supervisor = Supervisor(queue, slots, logs, log, drain)
+        signal.signal(signal.SIGTERM, supervisor.stop)
+        signal.signal(signal.SIGINT, supervisor.stop)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        log.info("engine of wantui %s, process %d, %d workers", __version__, os.getpid(), len(supervisor.slots))
         supervisor.take_stock()
-        announce(lock, logs, __version__, sorted({name for slot in slots for name in slot.devices}))
+        announce(lock, logs, sorted({name for slot in slots for name in slot.devices}), remarks)
         supervisor.run()
     except QueueError as error:
         log.exception("the queue is damaged: %s", error)  # workers die with us; the next engine puts it aside
         raise
+    finally:
+        queue.close()
     log.info("engine ends")
-    os.close(lock)
-    return True
+    return supervisor.is_replaced
 
 
 def main() -> None:

@@ -1,6 +1,13 @@
 """One look at the GPUs, through nvidia-ml-py; no driver and no GPU are answers, not errors."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from wantui.errors import UserError
+
+NO_GPU = ("", "-1", "none", "void", "nodevfiles")
+"""Words by which CUDA, containers and schedulers say that no GPU is to be used."""
 
 
 @dataclass(frozen=True)
@@ -12,6 +19,14 @@ class Gpu:
     name: str
     memory_total: int
     memory_used: int
+    instances: tuple["Gpu", ...] = ()
+    """MIG instances, into which it is divided."""
+
+
+class NoSuchGpuError(UserError):
+    """CUDA_VISIBLE_DEVICES names a GPU that is not in this machine."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True)
@@ -41,27 +56,74 @@ def look() -> GpuReport:
 
 
 def visible(gpus: tuple[Gpu, ...], setting: str | None) -> list[Gpu]:
-    """The GPUs that CUDA_VISIBLE_DEVICES (None: not set) leaves, in its order; numbers and UUIDs are understood.
+    """Return the GPUs that CUDA_VISIBLE_DEVICES (None: not set) leaves, in its order.
 
-    As CUDA does it, the first word that names no GPU ends the list.
+    Numbers, UUIDs, their beginnings, and MIG instances are understood. A machine without GPUs has none to leave.
+
+    Raises:
+        NoSuchGpuError: a word names no GPU of this machine, or one a second time. CUDA would leave out all that follow
+            without a word, and a batch would be made on fewer GPUs, or on the CPU.
     """
-    if setting is None:
+    if setting is None or not gpus:
         return list(gpus)
     chosen: list[Gpu] = []
-    for word in setting.split(","):
-        word = word.strip()
-        found = [
-            gpu for gpu in gpus if str(gpu.index) == word or (word.startswith("GPU-") and gpu.uuid.startswith(word))
-        ]
-        if len(found) != 1:
+    for word in map(str.strip, setting.split(",")):
+        if word.lower() in NO_GPU:  # CUDA ends the list at such a word
             break
+        found = _named(gpus, word)
+        if len(found) != 1:
+            what = "several GPUs" if found else "no GPU"
+            raise NoSuchGpuError(
+                f"CUDA_VISIBLE_DEVICES={setting}: {word} names {what} of this machine, which has {_names(gpus)}"
+            )
+        if found[0] in chosen:
+            raise NoSuchGpuError(f"CUDA_VISIBLE_DEVICES={setting}: names {found[0].uuid} twice; name each GPU once")
         chosen += found
     return chosen
 
 
-def _read(pynvml: object, index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # type: ignore[attr-defined]
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]
-    name = str(pynvml.nvmlDeviceGetName(handle))  # type: ignore[attr-defined]
-    uuid = str(pynvml.nvmlDeviceGetUUID(handle))  # type: ignore[attr-defined]
+def _named(gpus: tuple[Gpu, ...], word: str) -> list[Gpu]:
+    if word.isascii() and word.isdigit():
+        return [gpu for gpu in gpus if str(gpu.index) == (word.lstrip("0") or "0")]
+    if word.startswith("MIG-"):
+        instances = [instance for gpu in gpus for instance in gpu.instances]
+        exact = [instance for instance in instances if instance.uuid == word]
+        return exact or [instance for instance in instances if instance.uuid.startswith(word)]
+    return [gpu for gpu in gpus if word.startswith("GPU-") and gpu.uuid.startswith(word)]
+
+
+def _names(gpus: tuple[Gpu, ...]) -> str:
+    names = [f"{gpu.index} ({gpu.uuid})" for gpu in gpus]
+    names += [instance.uuid for gpu in gpus for instance in gpu.instances]
+    return ", ".join(names)
+
+
+def remarks_on_devices(report: GpuReport, setting: str | None) -> list[str]:
+    """Say that GPUs were asked for where there are none, and videos are made on the CPU."""
+    if report.gpus or setting is None or setting.split(",")[0].strip().lower() in NO_GPU:
+        return []
+    return [f"CUDA_VISIBLE_DEVICES={setting}, but no GPU can be used here ({report.reason}): the CPU makes the videos"]
+
+
+def _read(pynvml: Any, index: int) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    return replace(_describe(pynvml, handle, index), instances=tuple(_instances(pynvml, handle, index)))
+
+
+def _instances(pynvml: Any, handle: Any, index: int) -> Iterator[Gpu]:
+    """Yield the MIG instances of a GPU; none where it is not divided or cannot be."""
+    try:
+        count = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except (pynvml.NVMLError, AttributeError):
+        return
+    for number in range(count):
+        try:
+            yield _describe(pynvml, pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number), index)
+        except pynvml.NVMLError:  # of a place that holds no instance
+            continue
+
+
+def _describe(pynvml: Any, handle: Any, index: int) -> Gpu:
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    name, uuid = str(pynvml.nvmlDeviceGetName(handle)), str(pynvml.nvmlDeviceGetUUID(handle))
     return Gpu(index, uuid, name, int(memory.total), int(memory.used))

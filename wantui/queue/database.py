@@ -2,8 +2,12 @@
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from wantui.errors import UserError
 
@@ -13,11 +17,54 @@ BUSY_SECONDS = 10.0
 
 QueueError = sqlite3.DatabaseError
 Unavailable = sqlite3.OperationalError
-"""The database is locked for too long, or its disk is full: things that pass."""
+"""The database is locked for too long, or its disk is full; or, by `is_damage`, it is damaged."""
 
 
 class NewerDatabase(UserError):
     """The database was written by a later version."""
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error is of the database's content, and not of a moment such as a lock or a full disk."""
+    if isinstance(error, sqlite3.OperationalError):
+        # SQLITE_ERROR is what a missing table or column gives; text that cannot be decoded comes without a code.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        return code & 0xFF == sqlite3.SQLITE_ERROR
+    return isinstance(error, sqlite3.DatabaseError)
+
+
+class _Cursor(sqlite3.Cursor):
+    """A cursor whose errors are all sqlite3's: messages about damage may hold bytes that Python cannot decode."""
+
+    def execute(self, *arguments: Any) -> "_Cursor":
+        with _decoded():
+            super().execute(*arguments)
+        return self
+
+    def fetchone(self) -> Any:
+        with _decoded():
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with _decoded():
+            return super().fetchall()
+
+    def __next__(self) -> Any:
+        with _decoded():
+            return super().__next__()
+
+
+class _Connection(sqlite3.Connection):
+    def execute(self, *arguments: Any) -> Any:
+        return self.cursor(_Cursor).execute(*arguments)
+
+
+@contextmanager
+def _decoded() -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise sqlite3.DatabaseError("its text is not UTF-8") from None
 
 
 def migrations() -> list[str]:
@@ -33,7 +80,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         NewerDatabase: a later version of wantui wrote it.
         sqlite3.DatabaseError: it is damaged.
     """
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, factory=_Connection)
     try:
         connection.row_factory = sqlite3.Row
         _use_write_ahead_log(connection)
@@ -41,6 +88,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         path.chmod(0o600)
         _migrate(connection, path)
+        _check_schema(connection)
     except BaseException:
         connection.close()
         raise
@@ -65,6 +113,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == len(steps):
         return
+    if version < 0:
+        raise sqlite3.DatabaseError(f"its schema has the number {version}")
     if version > len(steps):
         raise NewerDatabase(
             f"{path} was written by a newer wantui (schema {version}, this one knows {len(steps)}); "
@@ -77,10 +127,48 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         if now >= number:  # another process was faster
             connection.execute("COMMIT")
             continue
-        for statement in _statements(script):
-            connection.execute(statement)
+        try:
+            for statement in _statements(script):
+                connection.execute(statement)
+        except sqlite3.OperationalError as error:
+            if is_damage(error):  # the tables are not those of the version that the file claims to be of
+                raise sqlite3.DatabaseError(f"schema {now} cannot become {number}: {error}") from None
+            raise
         connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")
+
+
+def _check_schema(connection: sqlite3.Connection) -> None:
+    """Make sure that every table and column is there.
+
+    Raises:
+        sqlite3.DatabaseError: names what is missing.
+    """
+    found = _columns(connection)
+    for table, columns in _expected_columns().items():
+        if table not in found:
+            raise sqlite3.DatabaseError(f"its table {table} is missing")
+        if missing := columns - found[table]:
+            raise sqlite3.DatabaseError(f"columns of its table {table} are missing: {', '.join(sorted(missing))}")
+
+
+@cache
+def _expected_columns() -> dict[str, set[str]]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        for script in migrations():
+            fresh.executescript(script)
+        return _columns(fresh)
+
+
+def _columns(connection: sqlite3.Connection) -> dict[str, set[str]]:
+    rows = connection.execute(
+        "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c "
+        "WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
+    )
+    found: dict[str, set[str]] = {}
+    for table, column in rows.fetchall():
+        found.setdefault(table, set()).add(column)
+    return found
 
 
 def _statements(script: str) -> list[str]:

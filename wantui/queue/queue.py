@@ -126,7 +126,7 @@ class Queue(QueueView):
                 (kind, reason, None if folder is None else str(folder), needed),
             )
             if added.rowcount:
-                self._tell("held", reason=reason)
+                self._tell("held", reason=reason, hold=kind)
 
     def resume(self, kind: str | None = None) -> None:
         """End whatever holds the queue, or only a hold of one kind."""

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,8 @@ from wantui.queue.database import NAME, open_database
 from wantui.queue.rows import BatchRow, Claim, Event, Hold, VideoPage, VideoRow, WorkerRow
 
 WAITING = "('queued', 'interrupted')"
+LONGEST_NUMBER = 15
+"""Digits of the largest number that is looked up as a batch's."""
 UNFINISHED = ("queued", "interrupted", "running")
 
 
@@ -35,9 +38,14 @@ class QueueView:
     def __init__(self, directory: Path) -> None:
         self.path = directory / NAME
         self.db = open_database(self.path)
+        self._file = _identity(self.path)
 
     def close(self) -> None:
         self.db.close()
+
+    def is_replaced(self) -> bool:
+        """Return whether the database's file was deleted, or another one has its name now: nobody else uses ours."""
+        return _identity(self.path) != self._file
 
     def held(self) -> Hold | None:
         row = self.db.execute("SELECT * FROM hold").fetchone()
@@ -66,10 +74,10 @@ class QueueView:
         Raises:
             UnknownBatch: names the nearest.
         """
-        if word.isdecimal() and (numbered := self.batch(int(word))) is not None:
+        if _is_number(word) and (numbered := self.batch(int(word))) is not None:
             return numbered
         known = self.batches(limit=-1)
-        path = Path(word).resolve()
+        path = _real_path(word)
         found = [batch for batch in known if batch.folder == path] or [batch for batch in known if batch.name == word]
         if len(found) > 1:
             numbers = ", ".join(str(batch.id) for batch in found)
@@ -78,6 +86,9 @@ class QueueView:
             return found[0]
         if not known:
             raise UnknownBatch(f"no batch {word!r}: the queue is empty")
+        if word.isdecimal():  # a number near it is no better a guess than any other
+            numbers = _ranges([batch.id for batch in known])
+            raise UnknownBatch(f"no batch {word} is on the queue. It has {numbers}: wantui queue ls --all")
         names = [name for batch in known for name in (str(batch.id), batch.name)]
         begun = [name for name in names if name.startswith(word)]
         near = begun or difflib.get_close_matches(word, names, 1, 0.5) or [str(known[-1].id)]
@@ -179,6 +190,37 @@ class QueueView:
         """Whether a user wants this video no more."""
         row = self.db.execute("SELECT cancel FROM video WHERE id = ? AND attempt = ?", (claim.video, claim.attempt))
         return bool((row.fetchone() or (True,))[0])
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdecimal() and len(word) <= LONGEST_NUMBER
+
+
+def _real_path(word: str) -> Path | None:
+    try:
+        return Path(os.path.realpath(word))
+    except ValueError:  # no path can hold such a character
+        return None
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return numbers as in "1 to 3, 5"; only the first few of many."""
+    parts: list[str] = []
+    numbers = sorted(numbers)
+    first = 0
+    for place, number in enumerate(numbers):
+        if place + 1 == len(numbers) or numbers[place + 1] != number + 1:
+            parts.append(str(number) if first == place else f"{numbers[first]} to {number}")
+            first = place + 1
+    return ", ".join(parts[:10]) + ", ..." * (len(parts) > 10)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _video(row: sqlite3.Row) -> VideoRow:

@@ -348,7 +348,9 @@ class WantuiApp(App[None]):
     def start_engine(self, logs: Path | None = None) -> None:
         """Make sure that an engine runs; waits for it, and is therefore for a thread."""
         try:
-            control.ensure_engine(self.place, (logs or Path("logs")).absolute())
+            engine, _ = control.ensure_engine(self.place, logs)
+            for warning in engine.warnings():
+                self.call_later(self.notify, warning, severity="warning", timeout=20)
         except (UserError, OSError) as error:
             self.call_later(self.notify, f"no engine: {error}", severity="error", timeout=20)
         self.feed.hurry()

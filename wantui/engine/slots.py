@@ -1,0 +1,93 @@
+"""Places for workers: one for each GPU, or some on the CPU, and the processes that have them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wantui.engine.control import last_line
+from wantui.environment import torch_environment
+from wantui.gpu.nvml import Gpu
+
+SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
+"""Seconds before a worker that ended without a video is started again: the first time, and at most."""
+
+
+@dataclass
+class Slot:
+    """A place for a worker: a device, and the process that has it."""
+
+    name: str
+    devices: tuple[str, ...]
+    """What a batch may call the device."""
+    device: str
+    """What torch calls it in the worker."""
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    not_before: float = 0.0
+    wait: float = SHORTEST_WAIT_SECONDS
+    failures: int = 0
+    """Processes in a row that ended before they had a video."""
+    output_start: int = 0
+    """Size of the file with the process's output when it was started."""
+    signalled: set[int] = field(default_factory=set)
+    cancel_seen: float = 0.0
+    """Since when the video that it makes is cancelled."""
+
+    @property
+    def worker(self) -> str:
+        """The name that its claims bear: never the same for two processes."""
+        return f"{self.name}:{self.process.pid if self.process else 0}"
+
+    def start(self, state: Path, logs: Path) -> None:
+        """Start a worker process, whose output goes to a file in the folder for logs.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        command = [sys.executable, "-m", "wantui.engine.worker", "--state", str(state)]
+        command += ["--logs", str(logs), "--name", self.name, "--device", self.device]
+        command += ["--devices", ",".join(self.devices), "--parent", str(os.getpid())]
+        logs.mkdir(parents=True, exist_ok=True)
+        with self.output(logs).open("ab") as out:
+            self.output_start = out.tell()
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd="/",
+                env=torch_environment(os.environ) | self.environment,
+                process_group=0,
+            )
+        self.signalled = set()
+
+    def output(self, logs: Path) -> Path:
+        """Return the file that holds what its processes print."""
+        return logs / f"{self.name}.out"
+
+    def last_words(self, logs: Path) -> str:
+        """Return the last line that the process printed."""
+        return last_line(self.output(logs), self.output_start)
+
+    def delay(self) -> None:
+        """Let no process start for a while, which doubles each time."""
+        self.not_before = time.monotonic() + self.wait
+        self.wait = min(2 * self.wait, LONGEST_WAIT_SECONDS)
+
+    def works(self) -> None:
+        """Forget failures: a process had a video, or ended as it should."""
+        self.wait, self.failures = SHORTEST_WAIT_SECONDS, 0
+
+
+def slots_for(gpus: Sequence[Gpu], workers: int | None) -> list[Slot]:
+    """One for each GPU; without one, or where a number is given, that many on the CPU."""
+    if workers is None and gpus:
+        return [
+            Slot(f"worker-{i}", ("auto", "cuda", "cpu", f"cuda:{i}"), "cuda", {"CUDA_VISIBLE_DEVICES": gpu.uuid})
+            for i, gpu in enumerate(gpus)
+        ]
+    return [Slot(f"worker-{i}", ("auto", "cpu"), "cpu", {"CUDA_VISIBLE_DEVICES": ""}) for i in range(workers or 1)]

@@ -1,0 +1,76 @@
+"""Environments of processes: what torch needs, and what an engine and the programs that use it must agree on."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+SPINNING = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads of OpenMP sleep while they wait: two processes that spin on the same cores are up to 34 times slower."""
+ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+COMPARED = (
+    "CUDA_VISIBLE_DEVICES",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "HF_TOKEN_PATH",
+    *SECRETS,
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "OMP_NUM_THREADS",
+)
+"""Variables that decide which weights, devices and threads a video is made with."""
+UMASK = "umask"
+
+
+def torch_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a process that imports torch; values in `base` win."""
+    # Either of the two decides how threads wait, so that the other must not overrule what a user has set.
+    spinning = {} if any(name in base for name in SPINNING) else SPINNING
+    return {**spinning, **ALLOCATOR, **base}
+
+
+def prepare_for_torch() -> None:
+    """Set what torch needs in this process and its children; torch reads it when it is imported."""
+    os.environ.update(torch_environment(os.environ))
+
+
+def compared_environment() -> dict[str, str | None]:
+    """Return what of this process's environment decides how videos are made; secrets as digests."""
+    found: dict[str, str | None] = {}
+    for name in COMPARED:
+        value = os.environ.get(name)
+        if value is not None and name in SECRETS:
+            value = "secret " + hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()[:12]
+        found[name] = value
+    found[UMASK] = _umask()
+    return found
+
+
+def differences(engine: Mapping[str, str | None], own: Mapping[str, str | None]) -> list[str]:
+    """Describe each variable that an engine has with another value than this process, one phrase each."""
+    return [
+        f"{name} is {_shown(name, engine[name])} there and {_shown(name, own.get(name))} here"
+        for name in engine
+        if engine[name] != own.get(name)
+    ]
+
+
+def _shown(name: str, value: str | None) -> str:
+    if value is None:
+        return "not set"
+    if name in SECRETS:
+        return f"set ({value.removeprefix('secret ')})"
+    return value or "empty"
+
+
+def _umask() -> str | None:
+    """Return this process's umask in octal; asking the kernel, since os.umask can only change it."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.split()[1] for line in lines if line.startswith("Umask:")), None)

@@ -1,0 +1,43 @@
+"""Say what a batch waits for while none of its videos is made."""
+
+from dataclasses import dataclass
+
+from wantui.formatting import format_count, format_duration
+from wantui.queue.rows import BatchRow, WorkerRow
+from wantui.queue.view import QueueView
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What comes before the first video of a batch: batches before it, and workers that start."""
+
+    before: tuple[BatchRow, ...]
+    starting: tuple[WorkerRow, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.before or self.starting)
+
+    def text(self, with_seconds: bool = True) -> str:
+        """Return it as a phrase, empty where nothing is waited for."""
+        parts = [starting_text(worker, with_seconds) for worker in self.starting]
+        if self.before:
+            videos = format_count(sum(batch.unfinished for batch in self.before), "video")
+            batches = ", ".join(f"batch {batch.id} ({batch.name})" for batch in self.before[:3])
+            more = f" and {format_count(len(self.before) - 3, 'other batch', 'other batches')}" * (len(self.before) > 3)
+            parts.append(f"waits for {videos} of {batches}{more}")
+        return "; ".join(parts)
+
+
+def starting_text(worker: WorkerRow, with_seconds: bool = True) -> str:
+    """Return what a worker that starts does, as in "worker-0: loading torch, 0:12"."""
+    seconds = f", {format_duration(worker.seconds)}" if with_seconds and worker.seconds is not None else ""
+    return f"{worker.short_name}: loading torch{seconds}"
+
+
+def waiting_for(queue: QueueView, batch: int) -> Waiting:
+    """Return what a batch waits for; nothing where a video of it is made, or it is paused or held."""
+    found = queue.batch(batch)
+    if found is None or not found.unfinished or found.counts.get("running") or found.paused or queue.held():
+        return Waiting((), ())
+    starting = tuple(worker for worker in queue.workers() if worker.state == "starting")
+    return Waiting(tuple(queue.batches_before(batch)), starting)
