@@ -18,6 +18,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
+from wantui import __version__
 from wantui.cli import main
 from wantui.engine import control
 from wantui.engine.worker import Worker
@@ -155,7 +156,7 @@ def work(place: Place) -> None:
 @contextmanager
 def only_queued() -> Iterator[None]:
     """What is put on the queue stays there: no engine is started."""
-    engine = control.Engine(os.getpid(), 0.0, Path("logs"), "test", ("auto", "cpu"))
+    engine = control.Engine(os.getpid(), 0.0, Path("logs"), __version__, ("auto", "cpu"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "ensure_engine", lambda *_: (engine, False))
         yield
@@ -177,7 +178,7 @@ def wantui(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
     def engine_of_this_process(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
         work(place)
-        return control.Engine(os.getpid(), 0.0, logs, "test", ("auto", "cpu")), False
+        return control.Engine(os.getpid(), 0.0, logs, __version__, ("auto", "cpu")), False
 
     monkeypatch.setattr(control, "ensure_engine", engine_of_this_process)
 

@@ -93,7 +93,7 @@ def test_resume_makes_only_what_is_missing(wantui: Wantui, small: list[str]) -> 
     del kept[lost]
     result = wantui("run", "--resume", folder.root)
     assert result.code == 0
-    assert "1 videos in " in result.err
+    assert "1 video in " in result.err
     assert "started: blue seed 42" in result.err
     assert lost.exists()
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
