@@ -1,15 +1,18 @@
 """Groups of videos: by what they are formed, what is said of each, and which of their videos can be compared."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.nulls import gaussian_flow, random_walk
+from wantui.analysis.comparable import batch_names, studied
+from wantui.analysis.nulls import GaussianNull, random_walk
 from wantui.analysis.trajectory import Floats, value
 from wantui.analysis.video import Video
 from wantui.errors import UserError
+from wantui.formatting import format_count
 
 
 class CannotCompare(UserError):
@@ -54,11 +57,13 @@ class Described:
     walk: float
     """Mean of the metric on random walks with the same step lengths."""
     flow: float
-    """Mean of the metric on the Gaussian flow to data with the channels' variances; NaN where these are not known."""
+    """Mean of the metric on Gaussian flows to the group's final states; NaN where there are none."""
+    flow_deviation: float = float("nan")
+    """Standard deviation of the metric over paths of that flow."""
 
 
 def group_videos(videos: Sequence[Video], by: str = "variation") -> list[Group]:
-    """Groups of videos, in the order in which they come.
+    """Return groups of videos, in the order in which they come.
 
     Args:
         by: "variation", "prompt", "batch", or brackets of the template by number from 1, as in "1" or "1,3".
@@ -66,10 +71,9 @@ def group_videos(videos: Sequence[Video], by: str = "variation") -> list[Group]:
     Raises:
         CannotCompare: the template has no such bracket.
     """
-    key = _key(videos, by)
     found: dict[str, list[Video]] = {}
-    for video in videos:
-        found.setdefault(key(video), []).append(video)
+    for name, video in zip(_names(videos, by), videos, strict=True):
+        found.setdefault(name, []).append(video)
     return [Group(name, tuple(own)) for name, own in found.items()]
 
 
@@ -85,43 +89,86 @@ def _brackets(videos: Sequence[Video]) -> list[int]:
     return sorted({bracket for video in videos for bracket in video.choices})
 
 
-def _key(videos: Sequence[Video], by: str) -> Callable[[Video], str]:
-    plain: dict[str, Callable[[Video], str]] = {
-        "variation": lambda video: video.variation,
-        "prompt": lambda video: video.prompt,
-        "batch": lambda video: video.folder.name,
-    }
-    if by in plain:
-        return plain[by]
+def _names(videos: Sequence[Video], by: str) -> list[str]:
+    """Return the name of each video's group.
+
+    Videos of one group have the same options with the same weights: where a short name would stand for several, as of
+    batches with (circle) and with (circle:6), the longer ones are taken.
+    """
+    if by == "batch":
+        folders = batch_names([video.folder for video in videos])
+        found = studied(videos)
+        labels = {folder: found.label(folder) for folder in folders}
+        counts = Counter(labels.values())
+        return [
+            own
+            if (own := labels[video.folder]) and counts[own] == 1
+            else " ".join(filter(None, (folders[video.folder], own and f"({own})")))
+            for video in videos
+        ]
+    if by in ("variation", "prompt"):
+        names = [video.variation if by == "variation" else video.prompt for video in videos]
+        levels = [
+            names,
+            [" ".join(filter(None, (name, _weights(video)))) for name, video in zip(names, videos, strict=True)],
+            [f"{name} ({video.prompt}) {_weights(video)}".strip() for name, video in zip(names, videos, strict=True)],
+        ]
+    else:
+        chosen = _chosen(videos, by)
+        levels = [
+            [", ".join(video.choices.get(b, "") or "(nothing)" for b in chosen) for video in videos],
+            [", ".join(_option(video, b) or "(nothing)" for b in chosen) for video in videos],
+        ]
+    return _shortest(levels)
+
+
+def _shortest(levels: Sequence[Sequence[str]]) -> list[str]:
+    """Return for each video the first of its names that means one thing; the last level tells all things apart."""
+    found: list[str] = list(levels[-1])
+    for level in reversed(levels[:-1]):
+        meanings: dict[str, set[str]] = {}
+        for name, full in zip(level, levels[-1], strict=True):
+            meanings.setdefault(name, set()).add(full)
+        found = [name if len(meanings[name]) == 1 else longer for name, longer in zip(level, found, strict=True)]
+    return found
+
+
+def _weights(video: Video) -> str:
+    return f"[{video.weights}]" if video.weights else ""
+
+
+def _option(video: Video, bracket: int) -> str:
+    """Return the option of a bracket with its weights, as "(circle:6)"."""
+    return video.options.get(bracket, "") or video.choices.get(bracket, "")
+
+
+def _chosen(videos: Sequence[Video], by: str) -> list[int]:
     brackets = _brackets(videos)
     try:
-        chosen = [brackets[int(word) - 1] for word in by.split(",") if int(word) > 0]
+        return [brackets[int(word) - 1] for word in by.split(",") if int(word) > 0]
     except (ValueError, IndexError):
         many = f"brackets 1 to {len(brackets)}" if brackets else "no brackets"
         raise CannotCompare(
             f"cannot group by {by!r}: write variation, prompt, batch, or the number of a bracket; the template has "
             f"{many}"
         ) from None
-    return lambda video: ", ".join(video.choices.get(bracket, "") or "(nothing)" for bracket in chosen)
 
 
-def describe(group: Group, metric: str) -> Described:
-    """Mean and standard deviation of a metric, and the same of its nulls."""
+def describe(group: Group, metric: str, null: GaussianNull | None = None) -> Described:
+    """Return mean and standard deviation of a metric, and those of its nulls."""
     usable = [video for video in group.videos if video.trajectory is not None]
     if not usable:
         return Described(0, *[float("nan")] * 4)
     walks = [value(random_walk(video.trajectory), metric) for video in usable if video.trajectory is not None]
-    flows = [
-        value(gaussian_flow(video.trajectory.sigmas, video.channel_power), metric)
-        for video in usable
-        if video.trajectory is not None and video.channel_power is not None
-    ]
+    flows = np.array([value(path, metric) for path in null.paths] if null is not None else [])
+    flows = flows[np.isfinite(flows)]
     return Described(
         len(usable),
         group.mean(metric),
         group.deviation(metric),
         float(np.mean(walks)),
-        float(np.mean(flows)) if flows else float("nan"),
+        float(flows.mean()) if len(flows) else float("nan"),
+        float(flows.std(ddof=1)) if len(flows) > 1 else float("nan"),
     )
 
 
@@ -138,30 +185,30 @@ class Matched:
         groups = group_videos(videos, by)
         if len(groups) < 2:
             raise CannotCompare(f"grouped by {by} there is {len(groups)} group, and a comparison needs two")
+        rest = _rests(videos, by)
         cells: list[dict[tuple[str, int], Video]] = []
+        left: list[tuple[str, str]] = []
         for group in groups:
             own: dict[tuple[str, int], Video] = {}
             for video in group.videos:
-                own.setdefault((_rest(video, by, videos), video.seed), video)
+                first = own.setdefault((rest(video), video.seed), video)
+                if first is not video:
+                    left.append((video.name, _why_twice(video, first)))
             cells.append(own)
-        rests = set.intersection(*({rest for rest, _ in own} for own in cells))
+        shared = set.intersection(*({key for key, _ in own} for own in cells))
         seeds = [
             seed
             for seed in sorted({seed for own in cells for _, seed in own})
-            if rests and all((rest, seed) in own for own in cells for rest in rests)
+            if shared and all((key, seed) in own for own in cells for key in shared)
         ]
         if len(seeds) < 2:
-            raise CannotCompare(
-                f"the {len(groups)} groups have {len(seeds)} seeds in common, and a comparison needs two at least: "
-                "make every variation with the same seeds (videos_per_variation)"
-            )
-        taken = {(rest, seed) for rest in rests for seed in seeds}
-        left = [
+            raise CannotCompare(_too_few(groups, len(seeds), bool(shared)))
+        taken = {(key, seed) for key in shared for seed in seeds}
+        left += [
             (video.name, "not in every group with this seed")
-            for group, own in zip(groups, cells, strict=True)
-            for video in group.videos
-            if own.get((_rest(video, by, videos), video.seed)) is not video
-            or (_rest(video, by, videos), video.seed) not in taken
+            for own in cells
+            for cell, video in own.items()
+            if cell not in taken
         ]
         ordered = sorted(taken, key=lambda cell: (cell[1], cell[0]))
         kept = [
@@ -175,16 +222,43 @@ class Matched:
         places = np.arange(sum(len(group.videos) for group in self.groups))
         return places.reshape(len(self.groups), len(self.seeds), -1).transpose(1, 0, 2)
 
-    def by_seed(self, values: Sequence[float]) -> Floats:
-        """[seeds], mean over the wordings of each, from values in the order of a group's videos."""
-        return np.asarray(values, dtype=np.float64).reshape(len(self.seeds), -1).mean(1)
+    def by_cell(self, values: Sequence[float]) -> Floats:
+        """[seeds, wordings] of values in the order of a group's videos."""
+        return np.asarray(values, dtype=np.float64).reshape(len(self.seeds), -1)
 
 
-def _rest(video: Video, by: str, videos: Sequence[Video]) -> str:
-    """What of the wording is not what is grouped by."""
+def _rests(videos: Sequence[Video], by: str) -> Callable[[Video], str]:
+    """Return what tells the wordings of one group apart: all but what is grouped by, with the weights of words."""
     if by in ("variation", "prompt"):
-        return ""
+        return lambda video: ""
     if by == "batch":
-        return video.variation
-    grouped = {_brackets(videos)[int(word) - 1] for word in by.split(",")}
-    return "|".join(f"{b}={text}" for b, text in sorted(video.choices.items()) if b not in grouped)
+        return lambda video: video.variation
+    grouped = set(_chosen(videos, by))
+    return lambda video: "|".join(
+        [video.template, *(f"{b}={_option(video, b)}" for b in sorted(video.choices) if b not in grouped)]
+    )
+
+
+def _why_twice(video: Video, first: Video) -> str:
+    if video.folder == first.folder:
+        return f"the group has another video of seed {video.seed} and this wording"
+    same = "the same video is" if video.id == first.id else f"a video of seed {video.seed} and this wording is"
+    return f"{same} in batch {first.folder.name} too, and that one is taken"
+
+
+def _too_few(groups: Sequence[Group], seeds: int, share_wordings: bool) -> str:
+    text = (
+        f"the {len(groups)} groups have {format_count(seeds, 'seed')} in common, and a comparison needs two at least: "
+    )
+    if not share_wordings:
+        return text + "no wording is in every group; compare batches of one template, or group by variation"
+    each = "; ".join(f"{group.name}: {_ranges([video.seed for video in group.videos])}" for group in groups[:4])
+    return text + f"make every variation with the same seeds (videos_per_variation). Seeds: {each}"
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    every = sorted(set(seeds))
+    ends = [i for i in range(len(every)) if i + 1 == len(every) or every[i + 1] != every[i] + 1]
+    starts = [0, *(i + 1 for i in ends[:-1])]
+    parts = [str(every[i]) if i == j else f"{every[i]}-{every[j]}" for i, j in zip(starts, ends, strict=True)]
+    return ", ".join(parts[:3]) + (", ..." if len(parts) > 3 else "")

@@ -6,17 +6,18 @@ What cannot be analysed is named with its reason, and the others go on.
 import hashlib
 import json
 import math
-from collections import Counter
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wantui.analysis.comparable import SAME_FOR_ALL
 from wantui.analysis.older import read_older
 from wantui.analysis.products import HeldStates, gram_of
+from wantui.analysis.template_parts import template_parts
 from wantui.analysis.trajectory import Floats, NoGeometry, Trajectory, trajectory
 from wantui.analysis.video import Video
 from wantui.errors import UserError
@@ -24,10 +25,6 @@ from wantui.storage.group import CaptureError, named_damage, open_capture
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.states import StoredStates
-
-SAME_FOR_ALL = ("model", "revision", "negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale",
-                "guidance_scale_2", "width", "height", "frames", "dtype", "weights")  # fmt: skip
-"""Of the recipe: what must be equal for two trajectories to be compared."""
 
 
 def read_batch(folder: Path, from_latents: bool = False) -> Iterator[Video]:
@@ -58,8 +55,11 @@ def read_batches(folders: Sequence[Path], from_latents: bool = False) -> tuple[l
     """
     videos: list[Video] = []
     faults: list[UserError] = []
+    seen: dict[str, Path] = {}
     for folder in folders:
         try:
+            if (first := seen.setdefault(os.path.realpath(folder), folder)) is not folder:
+                raise UserError(f"cannot analyze {folder} again: it is the same batch as {first}. Name each batch once")
             videos += read_batch(folder, from_latents)
         except UserError as error:
             faults.append(error)
@@ -96,7 +96,7 @@ def _video(
     held: HeldStates | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
-    file, cache = recipe.transformer_file, recipe.magnitudes
+    file, cache, parts = recipe.transformer_file, recipe.magnitudes, template_parts(manifest.template)
     known: dict[str, Any] = {
         "folder": folder,
         "number": number,
@@ -111,6 +111,10 @@ def _video(
             "magnitudes": hashlib.sha256(json.dumps(cache).encode()).hexdigest()[:8] if cache else None,
             "transformer_file": file.fingerprint[:8] if file is not None else None,
         },
+        "template": parts.skeleton,
+        "options": parts.chosen({int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}),
+        "weighting": recipe.weighting or "",
+        "weights": ", ".join(f"{mark.text}:{mark.weight:g}" for mark in recipe.marks if mark.weight != 1),
         "attention": folder / entry.files["attention"] if "attention" in entry.files else None,
         "words": len(recipe.prompt.split()),
     }
@@ -163,28 +167,3 @@ def corrected_states(steps: Sequence[int], sigmas: Floats) -> tuple[list[int], t
     return chosen, (
         f"{len(dropped)} of {len(steps)} stored states are predictors of the heun sampler and are left out",
     )
-
-
-def comparable(videos: Sequence[Video]) -> tuple[list[Video], list[Video]]:
-    """Those with a trajectory under the settings that most of them have, and the others with the reason in `why_not`.
-
-    Two trajectories with another model, sampler, size or number of steps cannot be compared, whatever they show.
-    """
-    usable = [video for video in videos if video.trajectory is not None]
-    kinds = Counter(json.dumps(dict(video.settings), sort_keys=True, default=str) for video in usable)
-    if len(kinds) < 2:
-        return usable, [video for video in videos if video.trajectory is None]
-    usual = json.loads(kinds.most_common(1)[0][0])
-    kept, left = [], [video for video in videos if video.trajectory is None]
-    for video in usable:
-        own = json.loads(json.dumps(dict(video.settings), default=str))
-        differs = [
-            f"{name} is {own.get(name)}, and {usual.get(name)} in most"
-            for name in {**usual, **own}
-            if own.get(name) != usual.get(name)
-        ]
-        if differs:
-            left.append(replace(video, trajectory=None, why_not="; ".join(differs)))
-        else:
-            kept.append(video)
-    return kept, left

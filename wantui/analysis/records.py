@@ -13,8 +13,9 @@ import numpy as np
 
 from wantui.analysis.compare import Comparison
 from wantui.analysis.groups import Group, describe
-from wantui.analysis.nulls import gaussian_flow, random_walk
-from wantui.analysis.trajectory import CURVES, value
+from wantui.analysis.nulls import GaussianNull, random_walk
+from wantui.analysis.strides import CHECKED, STRIDES, strides
+from wantui.analysis.trajectory import CURVES, METRICS, Trajectory, value
 from wantui.analysis.video import Video
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -22,9 +23,15 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
-def video_record(video: Video, metrics: Sequence[str], curves: bool = False) -> dict[str, Any]:
-    """One video: what it is, its metrics, each beside its nulls, and its curves."""
-    said: dict[str, Any] = {
+def video_record(
+    video: Video, metrics: Sequence[str], null: GaussianNull | None = None, curves: bool = False
+) -> dict[str, Any]:
+    """Return one video: what it is, its metrics, each beside its nulls and at other strides, and its curves.
+
+    Args:
+        null: the Gaussian flow to the final states of the videos of its kind.
+    """
+    record: dict[str, Any] = {
         "batch": str(video.folder),
         "id": video.id,
         "variation": video.variation,
@@ -33,31 +40,57 @@ def video_record(video: Video, metrics: Sequence[str], curves: bool = False) -> 
     }
     found = video.trajectory
     if found is None:
-        return said | {"why_not": video.why_not}
-    walk = random_walk(found)
-    flow = None if video.channel_power is None else gaussian_flow(found.sigmas, video.channel_power)
-    said["metrics"] = {
+        return record | {"why_not": video.why_not}
+    walk, flow = random_walk(found), null.paths if null is not None else ()
+    record["metrics"] = {
         name: {
             "value": value(found, name),
             "random_walk": value(walk, name),
-            "gaussian_flow": None if flow is None else value(flow, name),
+            "gaussian_flow": float(np.mean([value(path, name) for path in flow])) if flow else None,
         }
         for name in metrics
     }
+    record["gaussian_flow"] = None if null is None else _null_record(null)
+    record["strides"] = _stride_records([found], metrics)
     if curves:
         drawn = {name: curve(found) for name, curve in CURVES.items()}
-        said["curves"] = {name: {"sigma": sigma, "value": values} for name, (sigma, values) in drawn.items()}
-        said["spectrum"] = found.spectrum
-    return plain(said)
+        record["curves"] = {name: {"sigma": sigma, "value": values} for name, (sigma, values) in drawn.items()}
+        record["spectrum"] = found.spectrum
+    return plain(record)
 
 
-def group_record(group: Group, metrics: Sequence[str]) -> dict[str, Any]:
-    """Means of one group."""
-    return plain({"group": group.name, "metrics": {name: asdict(describe(group, name)) for name in metrics}})
+def _null_record(null: GaussianNull) -> dict[str, Any]:
+    return {"videos": null.count, "sampler": null.sampler, "what": null.in_words}
+
+
+def _stride_records(paths: Sequence[Trajectory], metrics: Sequence[str]) -> dict[str, Any]:
+    """Return the metrics that depend on the steps at each stride, and whether they are the path's."""
+    checked = [strides(paths, name) for name in metrics if name in CHECKED]
+    return {
+        found.metric: {
+            "values": dict(zip(STRIDES, found.values, strict=True)),
+            "settled_at": found.settled,
+            "is_checked": found.is_checked,
+        }
+        for found in checked
+    }
+
+
+def group_record(group: Group, metrics: Sequence[str], null: GaussianNull) -> dict[str, Any]:
+    """Return means of one group."""
+    paths = [video.trajectory for video in group.videos if video.trajectory is not None]
+    return plain(
+        {
+            "group": group.name,
+            "metrics": {name: asdict(describe(group, name, null)) for name in metrics},
+            "gaussian_flow": _null_record(null),
+            "strides": _stride_records(paths, metrics) if paths else {},
+        }
+    )
 
 
 def comparison_record(found: Comparison) -> dict[str, Any]:
-    """A whole comparison."""
+    """Return a whole comparison."""
     said = {
         "by": found.by,
         "primary": found.primary,
@@ -73,8 +106,14 @@ def comparison_record(found: Comparison) -> dict[str, Any]:
         "null_band": found.null_band,
         "null_rate": found.null_rate,
         "metrics": {name: {group: asdict(d) for group, d in own.items()} for name, own in found.described.items()},
+        "gaussian_flow": {name: _null_record(null) for name, null in found.nulls.items()},
+        "strides": {
+            group.name: _stride_records([video.trajectory for video in group.videos if video.trajectory], list(METRICS))
+            for group in found.groups
+        },
         "differences": [asdict(difference) for difference in found.differences],
-        "dispersion": {"sigma": found.sigmas, **found.dispersion},
+        "dispersion": {"sigma": next(iter(found.sigmas.values())), **found.dispersion},
+        "sigmas": found.sigmas,
         "warnings": found.warnings,
         "left_out": [{"video": name, "why": why} for name, why in found.left_out],
     }
@@ -94,11 +133,13 @@ def video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str
 
 def difference_rows(found: Comparison) -> list[list[str]]:
     """Header and rows of a table of differences."""
-    rows = [["metric", "one", "other", "n", "mean", "low", "high", "method", "d_z", "p", "family_p", "discovery_p"]]
+    head = ["metric", "one", "other", "n", "mean", "low", "high", "method", "d_z", "p", "family_p", "discovery_p"]
+    rows = [[*head, "wordings", "wording_p"]]
     for d in found.differences:
         e = d.effect
         interval, numbers = map(_cell, (e.mean, e.low, e.high)), (e.size, e.p, d.family_p, d.discovery_p)
-        rows.append([d.metric, d.one, d.other, str(e.n), *interval, e.method, *map(_cell, numbers)])
+        by_wording = [str(d.wordings), _cell(d.wording_p)]
+        rows.append([d.metric, d.one, d.other, str(e.n), *interval, e.method, *map(_cell, numbers), *by_wording])
     return rows
 
 

@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 
 from wantui import __version__
 from wantui.analysis.attention import word_curves
-from wantui.analysis.compare import SPREAD, Comparison, Difference
+from wantui.analysis.compare import Comparison
+from wantui.analysis.differences import Difference
+from wantui.analysis.final_states import SPREAD
 from wantui.analysis.nulls import random_walk
 from wantui.analysis.overlay import scale_of, strip
 from wantui.analysis.statistics import SEED
+from wantui.analysis.strides import CHECKED, strides
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.storage.atomic import write_text
 from wantui.storage.attention import open_maps
 from wantui.storage.layout import BatchFolder
@@ -60,14 +64,21 @@ def write_report(path: Path, found: Comparison) -> None:
         _metrics(found),
         _note(
             "Mean ± standard deviation over videos; in brackets the same metric of a random walk with the same step "
-            "lengths, and of the Gaussian flow to data with the same channel variances."
+            "lengths, and of the Gaussian flow to the group's final states."
+        ),
+        *(_note(f"{name}: {null.in_words}.") for name, null in found.nulls.items()),
+        "<h2>What depends on the steps</h2>",
+        _strides(found),
+        _note(
+            "Mean of each group, measured with every, every second and every fourth state. Where the first is more "
+            "than 1.6 times the second, it is mostly the sampler's steps or their rounding, not the path's."
         ),
         "<h2>Curves</h2>",
         _svg(_curves(found)),
         _note(
-            "Mean and range of the middle 90 % of the videos of each group over the noise level. Grey: where two "
-            "halves of one group come to lie around the mean of all, in 95 of 100 random splits. Dashed: a random walk "
-            "with the same step lengths."
+            "Mean and range of the middle 90 % of the videos of each group over the noise level. Grey: how far two "
+            "groups are apart, around the mean of all, in 95 of 100 random exchanges within seeds. Dashed: a random "
+            "walk with the same step lengths."
         ),
     ]
     if found.dispersion:
@@ -89,17 +100,18 @@ def _title(found: Comparison) -> str:
 
 
 def _groups(found: Comparison) -> str:
-    return ", ".join(f"{group.name}: {len(group.videos)} videos of {group.wordings} wordings" for group in found.groups)
+    return ", ".join(
+        f"{group.name}: {format_count(len(group.videos), 'video')} of {format_count(group.wordings, 'wording')}"
+        for group in found.groups
+    )
 
 
 def _omnibus(found: Comparison) -> str:
-    said = f"Any group differs in {found.primary}: p {found.omnibus_p:.3g}. "
-    if found.spread is not None and found.location is not None:
-        said += f"Spread of the final states (PERMDISP): F {found.spread.f:.3g}, p {found.spread.p:.3g}. "
-        said += f"Their place (PERMANOVA): F {found.location.f:.3g}, p {found.location.p:.3g}"
-        said += "; it also answers to spread. " if found.spread.p <= 0.05 else ". "
-    halves = found.halves()
-    return said + (f"{halves[0].upper()}{halves[1:]}." if halves else "")
+    parts = [f"Any group differs in {found.primary}: p {found.omnibus_p:.3g}"]
+    if found.spread is not None:
+        parts.append(f"Spread of the final states (PERMDISP): F {found.spread.f:.3g}, p {found.spread.p:.3g}")
+    parts += [f"{text[0].upper()}{text[1:]}" for text in (found.place(), found.by_chance()) if text]
+    return ". ".join(parts) + "."
 
 
 def _svg(figure: Figure) -> str:
@@ -146,8 +158,9 @@ def _curves(found: Comparison) -> Figure:
             axes.plot(sigmas, values.mean(0), color=colour, lw=1.4, label=group.name)
             axes.fill_between(sigmas, *np.quantile(values, [0.05, 0.95], axis=0), color=colour, alpha=0.15, lw=0)
             every.append(values)
-        low, high = _halves(every)
-        axes.fill_between(sigmas, low, high, color="#000", alpha=0.12, lw=0, label="halves of one group")
+        if len({values.shape for values in every}) == 1:
+            low, high = _by_chance(every, len(found.seeds))
+            axes.fill_between(sigmas, low, high, color="#000", alpha=0.12, lw=0, label="by chance")
         first = found.groups[0].videos[0].trajectory
         assert first is not None
         sigmas, walk = CURVES[name](random_walk(first))
@@ -160,16 +173,19 @@ def _curves(found: Comparison) -> Figure:
     return figure
 
 
-def _halves(groups: Sequence[NDArray[np.float64]], splits: int = 500) -> tuple[Any, Any]:
-    """Around the mean of all videos, the central 95 % of the differences between random halves of a group."""
+def _by_chance(
+    groups: Sequence[NDArray[np.float64]], seeds: int, draws: int = 500
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return, around the mean of all videos, the central 95 % of the differences of two groups exchanged within
+    seeds."""
+    by_seed = np.stack([values.reshape(seeds, -1, values.shape[1]).mean(1) for values in groups], axis=1)
     random, differences = np.random.default_rng(SEED), []
-    for split in range(splits):
-        values = groups[split % len(groups)]
-        order, half = random.permutation(len(values)), len(values) // 2
-        differences.append(values[order[:half]].mean(0) - values[order[half : 2 * half]].mean(0))
-    mean = np.concatenate(groups).mean(0)
+    for _ in range(draws):
+        orders = np.argsort(random.random(by_seed.shape[:2]), axis=1)[..., None]
+        exchanged = np.take_along_axis(by_seed, orders, axis=1)
+        differences.append((exchanged[:, 0] - exchanged[:, 1]).mean(0))
     low, high = np.quantile(differences, [0.025, 0.975], axis=0)
-    return mean + low, mean + high
+    return by_seed.mean((0, 1)) + low, by_seed.mean((0, 1)) + high
 
 
 def _room(found: Comparison) -> Figure:
@@ -177,7 +193,10 @@ def _room(found: Comparison) -> Figure:
     axes = figure.subplots()
     for colour, (name, curve) in zip(_colours(found), found.dispersion.items(), strict=True):
         axes.plot(
-            found.sigmas if len(curve) == len(found.sigmas) else range(len(curve)), curve, color=colour, label=name
+            found.sigmas[name] if len(curve) == len(found.sigmas[name]) else range(len(curve)),
+            curve,
+            color=colour,
+            label=name,
         )
     axes.invert_xaxis()
     axes.set_xlabel("noise level", fontsize=8)
@@ -224,6 +243,20 @@ def _metrics(found: Comparison) -> str:
             nulls = "" if metric == SPREAD else f" <span class=note>({_number(d.walk)}; {_number(d.flow)})</span>"
             cells.append(f"<td>{d.mean:.4g} ± {d.deviation:.2g}{nulls}</td>")
         rows.append(f"<tr><td>{metric}</td>{''.join(cells)}</tr>")
+    return f"<table><thead><tr><th>metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _strides(found: Comparison) -> str:
+    names = [group.name for group in found.groups]
+    rows = []
+    for metric in CHECKED:
+        cells = []
+        for group in found.groups:
+            own = strides([video.trajectory for video in group.videos if video.trajectory is not None], metric)
+            text = ", ".join(_number(value) for value in own.values)
+            cells.append(f"<td>{text if own.is_settled else f'<b>{text}</b>'}</td>")
+        rows.append(f"<tr><td>{metric}</td>{''.join(cells)}</tr>")
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     return f"<table><thead><tr><th>metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

@@ -190,12 +190,15 @@ class Trajectory:
     @property
     def commitment(self) -> float:
         """Largest noise level from which on the clean latents that the path heads for stay within half of their first
-        distance from the final ones. The grid of steps limits its resolution."""
-        distance = self.clean_distance
-        beyond = np.flatnonzero(distance > distance[0] / 2)
+        distance from the final ones; interpolated between states, as the grid of steps would be all it says else."""
+        distance = np.append(self.clean_distance, 0.0)
+        half = distance[0] / 2
+        beyond = np.flatnonzero(distance > half)
         if not len(beyond):  # the path heads for its end from the first step on, or has no distances
             return float(self.sigmas[0]) if np.isfinite(distance).all() else float("nan")
-        return float(self.sigmas[beyond[-1] + 1])
+        last = beyond[-1]
+        share = (distance[last] - half) / (distance[last] - distance[last + 1])
+        return float(self.sigmas[last] + share * self.spans[last])
 
     @property
     def final_norm(self) -> float:

@@ -41,6 +41,14 @@ class Video:
     """Number of words of the prompt; a confounder of any comparison of prompts."""
     warnings: tuple[str, ...] = ()
     """What limits the trajectory's meaning."""
+    template: str = ""
+    """The template without its options: what all variations share."""
+    weighting: str = ""
+    """How weights of marked words are applied; empty where all are 1."""
+    weights: str = ""
+    """Marked words with a weight other than 1, as in "circle:6"."""
+    options: Mapping[int, str] = field(default_factory=dict)
+    """By bracket: the option as the template has it, with the weights of its words."""
 
     def value(self, metric: str) -> float:
         """NaN where there is no trajectory, or no such value."""
@@ -56,13 +64,24 @@ class Video:
         Raises:
             NoGeometry: it was not stored.
         """
+        return np.asarray(self._stored("projection", "projection of its states"))
+
+    def noise_levels(self) -> Floats:
+        """[S + 1], noise level of every state of the sampler, stored or not.
+
+        Raises:
+            NoGeometry: they were not stored.
+        """
+        return np.asarray(self._stored("sigmas", "noise levels"), dtype=np.float64)
+
+    def _stored(self, name: str, what: str) -> NDArray[np.float32]:
         from wantui.storage.group import CaptureError, named_damage, open_capture
 
         if self.path is None:
-            raise NoGeometry(f"{self.name}: no projection of its states is stored")
+            raise NoGeometry(f"{self.name}: no {what} is stored")
         try:
             group = open_capture(self.path)
             with named_damage(self.path):
-                return np.asarray(group["projection"][:])
+                return np.asarray(group[name][:])
         except CaptureError as error:
-            raise NoGeometry(f"{self.name}: no projection of its states can be read: {error}") from None
+            raise NoGeometry(f"{self.name}: no {what} can be read: {error}") from None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
     from wantui.analysis.video import Video
 
-SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension", "log_volume", "commitment")
+SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension", "log_volume")
 """Of the metrics, where none are chosen and a table has to fit on a screen."""
 
 
@@ -29,7 +29,14 @@ SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension"
 @click.option("--compare", "compared", is_flag=True, help="Compare the groups: effects, tests, and a verdict.")
 @click.option("--by", default="variation", show_default=True, help="variation, prompt, batch, or brackets: 1 or 1,3.")
 @click.option("--primary", default="spread", show_default=True, help="The metric that is declared beforehand.")
-@click.option("--margin", default=0.05, show_default=True, help="A share below which a difference is called none.")
+@click.option("--margin", default=0.05, show_default=True, help="Share of the mean below which a difference is none.")
+@click.option(
+    "--stride",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="Every how many states are measured; 2 or 4 where the bend of a path is mostly of its steps.",
+)
 @click.option("--attention", is_flag=True, help="The stored attention maps of marked words.")
 @click.option("--overlay", metavar="WORD", help="Write the attention to a word over the clip of one --video-id.")
 @click.option("--from-latents", is_flag=True, help="Compute from stored latents, not from stored inner products.")
@@ -49,6 +56,7 @@ def command(
     by: str,
     primary: str,
     margin: float,
+    stride: int,
     attention: bool,
     overlay: str | None,
     from_latents: bool,
@@ -62,6 +70,7 @@ def command(
     Lengths are divided by the square root of the number of latent values; angles are in radians. What cannot be read
     is named on stderr, and the others are analysed; the exit code is then 1.
     """
+    from wantui.analysis.compare import at_stride
     from wantui.analysis.read import read_batches
     from wantui.analysis.trajectory import METRICS
 
@@ -82,6 +91,8 @@ def command(
     videos = _with_ids(found, ids)
     _warn(videos, faults)
     damaged = faults + [video.name for video in videos if video.is_damaged]
+    if stride > 1:
+        videos = at_stride(videos, stride)
     if list_videos:
         _list(videos, as_json)
     elif overlay is not None:
@@ -159,10 +170,13 @@ def _list(videos: "list[Video]", as_json: bool) -> None:
 
 
 def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: Path | None) -> None:
+    from wantui.analysis.comparable import batch_names
+    from wantui.analysis.nulls import null_of_each
     from wantui.analysis.records import video_record, video_rows
 
     if as_json:
-        print_json([video_record(video, metrics, curves=True) for video in videos])
+        nulls = null_of_each(videos)
+        print_json([video_record(video, metrics, null, curves=True) for video, null in zip(videos, nulls, strict=True)])
         return
     if csv_path is not None:
         _write_csv(csv_path, video_rows(videos, metrics))
@@ -172,34 +186,51 @@ def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: 
         raise UserError(f"nothing can be said of any video: {reasons}")
     from wantui.tui.plots import sparkline
 
-    table = plain_table("variation", "seed", *metrics, "velocity")
+    batches = batch_names([video.folder for video in videos])
+    several = len(batches) > 1
+    table = plain_table(*(["batch"] if several else []), "variation", "seed", *metrics, "velocity")
     for video in videos:
+        about = [*([batches[video.folder]] if several else []), video.variation, str(video.seed)]
         if video.trajectory is None:
-            add_row(table, video.variation, str(video.seed), "cannot be read" if video.is_damaged else video.why_not)
+            add_row(table, *about, "cannot be read" if video.is_damaged else video.why_not)
             continue
         values = [f"{video.value(name):.5g}" for name in metrics]
-        add_row(
-            table, video.variation, str(video.seed), *values, sparkline(video.trajectory.velocity.tolist(), 10).rstrip()
-        )
+        add_row(table, *about, *values, sparkline(video.trajectory.velocity.tolist(), 10).rstrip())
     print_table(table)
+    _warn_of_steps(videos, metrics)
+
+
+def _warn_of_steps(videos: "Sequence[Video]", metrics: Sequence[str], where: str = "") -> None:
+    """Say on stderr which metrics are not shown to be the paths'."""
+    from wantui.analysis.strides import unsettled
+
+    paths = [video.trajectory for video in videos if video.trajectory is not None]
+    for found in unsettled(paths, metrics) if paths else []:
+        echo(f"warning: {where}{found.in_words}", err=True)
 
 
 def _groups(videos: "list[Video]", by: str, chosen: list[str] | None, as_json: bool) -> None:
     from wantui.analysis.groups import describe, group_videos
+    from wantui.analysis.nulls import gaussian_null
     from wantui.analysis.records import group_record
 
     groups = group_videos([video for video in videos if video.trajectory is not None], by)
     metrics = chosen or list(SHOWN)
+    nulls = [gaussian_null(group.videos) for group in groups]
     if as_json:
-        print_json([group_record(group, metrics) for group in groups])
+        print_json([group_record(group, metrics, null) for group, null in zip(groups, nulls, strict=True)])
         return
     rows = []
-    for group in groups:
+    for group, null in zip(groups, nulls, strict=True):
         for name in metrics:
-            d = describe(group, name)
-            flow = f"{d.flow:.5g}" if d.flow == d.flow else ""
+            d = describe(group, name, null)
+            flow = f"{d.flow:.5g} ± {d.flow_deviation:.2g}" if d.flow == d.flow else ""
             rows.append((group.name, str(d.n), name, f"{d.mean:.5g} ± {d.deviation:.2g}", f"{d.walk:.5g}", flow))
     print_columns(("group", "n", "metric", "mean ± deviation", "random walk", "Gaussian flow"), *rows)
+    for text in dict.fromkeys(null.in_words for null in nulls):
+        echo(f"note: {text}", err=True)
+    for group in groups:
+        _warn_of_steps(group.videos, metrics, f"{group.name}: ")
 
 
 def _compare(
@@ -231,43 +262,44 @@ def _compare(
     if as_json:
         print_json(comparison_record(found))
     elif csv_path is None or str(csv_path) != "-":
-        _tell(found)
+        _print_comparison(found, margin)
 
 
-def _tell(found: "Comparison") -> None:
+def _print_comparison(found: "Comparison", margin: float) -> None:
     from wantui.analysis.trajectory import METRICS
 
     for warning in found.warnings:
         echo(f"warning: {warning}", err=True)
     for name, why in found.left_out:
         echo(f"left out: {name}: {why}", err=True)
-    print_line(f"{len(found.seeds)} seeds in each of {len(found.groups)} groups; declared metric: {found.primary}")
+    seeds, groups = format_count(len(found.seeds), "seed"), format_count(len(found.groups), "group")
+    print_line(f"{seeds} in each of {groups}; metric declared with this command: {found.primary}")
     for verdict in found.verdicts:
         print_line(f"  {verdict.text}", indent=4)
     print_line(f"any group differs in {found.primary}: p {found.omnibus_p:.3g}")
-    if found.spread is not None and found.location is not None:
-        print_line(
-            f"spread of the final states (PERMDISP): F {found.spread.f:.3g}, p {found.spread.p:.3g}; "
-            f"their place (PERMANOVA, which also answers to spread): F {found.location.f:.3g}, "
-            f"p {found.location.p:.3g}",
-            indent=2,
-        )
+    if found.spread is not None:
+        print_line(f"spread of the final states (PERMDISP): F {found.spread.f:.3g}, p {found.spread.p:.3g}", indent=2)
+    for text in (found.place(), found.by_chance()):
+        if text:
+            print_line(text, indent=2)
     for (one, other), squared in found.apart.items():
         print_line(f"  means of {one} and {other}: {max(squared, 0) ** 0.5:.3g} sqrt(D) apart at the end")
-    if said := found.halves():
-        print_line(said, indent=2)
     echo()
+    several = any(d.wordings > 1 for d in found.differences)
     rows = []
     for d in found.differences:
         e = d.effect
-        is_share = d.share == d.share
+        is_share = d.share == d.share and d.low == d.low
         interval = f"{d.low:+.1%} to {d.high:+.1%}" if is_share else f"{e.low:+.3g} to {e.high:+.3g}"
-        interval += f" ({e.method})"
-        share = f"{d.share:+.1%}" if is_share else f"{e.mean:+.3g} {METRICS[d.metric].unit}"
-        p = (f"{d.effect.p:.3g}", f"{d.family_p:.3g}", f"{d.discovery_p:.3g}")
+        unit = METRICS[d.metric].unit if d.metric in METRICS else ""
+        share = f"{d.share:+.1%}" if is_share else f"{e.mean:+.3g} {unit}"
+        p = [f"{d.effect.p:.3g}", f"{d.family_p:.3g}", f"{d.discovery_p:.3g}"]
+        if several:
+            p.append(f"{d.wording_p:.3g}" if d.wording_p == d.wording_p else "")
         pair = f"{d.one} - {d.other}"
         rows.append((pair, d.metric, share, interval, f"{d.effect.size:.2f}", *p, f"{d.needed or '-'}"))
-    print_columns(("groups", "metric", "difference", "95 %", "d_z", "p", "max-T", "BH", "seeds needed"), *rows)
+    p_names = ("p", "max-T", "BH", *(["p by wording"] if several else []))
+    print_columns(("groups", "metric", "difference", "95 %", "d_z", *p_names, f"seeds to find {margin:.0%}"), *rows)
 
 
 def _attention(videos: "list[Video]", as_json: bool) -> list[str]:

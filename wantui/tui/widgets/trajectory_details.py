@@ -7,6 +7,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
+from wantui.analysis.strides import BENDS, unsettled
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.tui.plots import braille, half_blocks, sparkline
@@ -55,6 +56,13 @@ class TrajectoryDetails(VerticalScroll):
         if not width or not height:
             return
         self.border_title = "Curves"
+        notes = [
+            line
+            for checked in unsettled([found], BENDS)
+            for line in _wrapped(checked.in_words, width, self.cells.colour("warning"))
+        ]
+        notes = notes[: height // 3]
+        height -= len(notes)
         names = SHOWN_CURVES[: max(1, min(len(SHOWN_CURVES), height // 3))]
         each = max(1, height // len(names) - 1)
         lines: list[Text] = []
@@ -65,7 +73,7 @@ class TrajectoryDetails(VerticalScroll):
             lines.append(Text.assemble((name, "bold"), (said, "dim")))
             points = [float(values[min(len(values) - 1, i * len(values) // (2 * width))]) for i in range(2 * width)]
             lines += [Text(line, self.cells.colour("accent")) for line in braille(points, width, each, 0.0, high)]
-        self.cells.show(lines[:height])
+        self.cells.show([*lines[:height], *notes])
 
     def show_comparison(self, found: "Comparison") -> None:
         """Verdicts first, then what goes with them."""
@@ -75,10 +83,12 @@ class TrajectoryDetails(VerticalScroll):
         for verdict in found.verdicts:
             style = {"differs": "warning", "alike": "success"}.get(verdict.kind, "")
             lines += _wrapped(verdict.text, width, self.cells.colour(style) if style else None)
-        said = f"any group differs: p {found.omnibus_p:.3g}"
-        if found.spread is not None and found.location is not None:
-            said += f"; spread (PERMDISP) p {found.spread.p:.3g}, place (PERMANOVA) p {found.location.p:.3g}"
-        lines += _wrapped(said, width)
+        text = f"any group differs in {found.primary}: p {found.omnibus_p:.3g}"
+        if found.spread is not None:
+            text += f"; spread (PERMDISP) p {found.spread.p:.3g}"
+        lines += _wrapped(text, width)
+        for text in filter(None, (found.place(), found.by_chance())):
+            lines += _wrapped(text, width)
         for name, curve in found.dispersion.items():
             about = f"  room from {curve[0]:.3f} to {curve[-1]:.3f}, sqrt(W²/D) over the noise level"
             lines.append(Text.assemble((f"{name:<20.20} ", "bold"), sparkline(curve.tolist(), 24), (about, "dim")))

@@ -1,0 +1,142 @@
+"""Which trajectories can be compared at all: what of their recipes must be equal, and what batches differ in."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wantui.analysis.video import Video
+
+SAME_FOR_ALL = ("model", "revision", "negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale",
+                "guidance_scale_2", "width", "height", "frames", "dtype", "weights")  # fmt: skip
+"""Fields of the recipe that must be equal for two trajectories to be compared. Beside them: how weights of words are
+applied, where there are any; the weights themselves tell groups and wordings apart (`groups`)."""
+SIZE = ("width", "height", "frames", "shape", "values")
+"""Settings without which seeds are not paired: the initial noise of another size is other noise."""
+METHOD = "embedding_method"
+LONGEST_LABEL = 40
+
+
+def settings_of(video: Video) -> dict[str, Any]:
+    """Return the settings of a video as JSON has them, with the number of values of a state."""
+    own: dict[str, Any] = json.loads(json.dumps(dict(video.settings), default=str))
+    return own | {"values": video.dimension}
+
+
+def comparable(videos: Sequence[Video], by: str = "variation") -> tuple[list[Video], list[Video]]:
+    """Return videos with a trajectory under the settings that most have, and the others with the reason in `why_not`.
+
+    Two trajectories with another model, sampler, size or number of steps cannot be compared, whatever they show;
+    batches (`by` is "batch") may differ in what is under study, which `studied` names, but not in size.
+    """
+    usable = [video for video in videos if video.trajectory is not None]
+    left = [video for video in videos if video.trajectory is None]
+    if by == "batch":
+        kept: list[Video] = []
+        for own in _by_folder(usable).values():
+            alike, others = _most(own)
+            kept, left = kept + alike, left + others
+        kept, others = _most(kept, SIZE)
+    else:
+        kept, others = _most(usable)
+    return kept, left + others
+
+
+def _most(videos: Sequence[Video], names: Sequence[str] | None = None) -> tuple[list[Video], list[Video]]:
+    every = [settings_of(video) for video in videos]
+    every = [{name: own[name] for name in own if names is None or name in names} for own in every]
+    kinds = Counter(json.dumps(own, sort_keys=True) for own in every)
+    methods = Counter(video.weighting for video in videos if video.weighting)
+    if len(kinds) < 2 and (len(methods) < 2 or names is not None):
+        return list(videos), []
+    usual: dict[str, Any] = json.loads(kinds.most_common(1)[0][0])
+    method = methods.most_common(1)[0][0] if methods else ""
+    kept, left = [], []
+    for video, own in zip(videos, every, strict=True):
+        differs = [
+            f"{name} is {own.get(name)}, and {usual.get(name)} in most"
+            for name in {**usual, **own}
+            if own.get(name) != usual.get(name)
+        ]
+        if names is None and video.weighting and video.weighting != method:
+            differs.append(f"{METHOD} is {video.weighting}, and {method} in most")
+        if differs:
+            left.append(replace(video, trajectory=None, why_not="; ".join(differs)))
+        else:
+            kept.append(video)
+    return kept, left
+
+
+@dataclass(frozen=True)
+class Studied:
+    """What some batches differ in, beside their seeds."""
+
+    values: Mapping[str, Mapping[Path, Any]]
+    """By name of the setting and batch."""
+
+    def label(self, folder: Path) -> str:
+        """Return the value of the one setting that differs, or nothing where there are none or several."""
+        if len(self.values) != 1:
+            return ""
+        ((name, values),) = self.values.items()
+        text = f"no {name}" if values[folder] in ("", None) else f"{name} {values[folder]}"
+        return text if len(text) <= LONGEST_LABEL else ""
+
+    @property
+    def in_words(self) -> str:
+        names = list(self.values)
+        if not names:
+            return "the batches have the same settings and prompts: what differs between them is chance"
+        if len(names) == 1:
+            return f"the batches differ in {names[0]}, which is what is compared"
+        return f"the batches differ in {', '.join(names)}: what differs may come from any of them"
+
+
+def studied(videos: Sequence[Video]) -> Studied:
+    """Return in which settings, prompts and weights the batches of some videos differ."""
+    batches = _by_folder(videos)
+    if len(batches) < 2:
+        return Studied({})
+    found: dict[str, dict[Path, Any]] = {}
+    for folder, own in batches.items():
+        for name, value in settings_of(own[0]).items():
+            found.setdefault(name, {})[folder] = value
+        found.setdefault(METHOD, {})[folder] = next((video.weighting for video in own if video.weighting), "")
+    for name, pairs in (("prompt", _texts(batches, "prompt")), ("weights of words", _texts(batches, "weights"))):
+        found[name] = pairs
+    differ = {name: values for name, values in found.items() if len({json.dumps(v) for v in values.values()}) > 1}
+    if "weights of words" in differ and any(not value for value in differ.get(METHOD, {}).values()):
+        differ.pop(METHOD, None)  # a batch without weights has no method of applying them
+    if "model" in differ:
+        differ.pop("revision", None)
+    return Studied(differ)
+
+
+def _texts(batches: Mapping[Path, Sequence[Video]], name: str) -> dict[Path, str]:
+    """Return the prompts, or weights, of the variations that all batches have."""
+    each = {folder: {video.variation: str(getattr(video, name)) for video in own} for folder, own in batches.items()}
+    shared = set.intersection(*(set(own) for own in each.values()))
+    return {folder: "; ".join(dict.fromkeys(own[key] for key in own if key in shared)) for folder, own in each.items()}
+
+
+def _by_folder(videos: Sequence[Video]) -> dict[Path, list[Video]]:
+    found: dict[Path, list[Video]] = {}
+    for video in videos:
+        found.setdefault(video.folder, []).append(video)
+    return found
+
+
+def batch_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """Return a name for each folder: its last part, or as many parts as tell it from the others."""
+    every = list(dict.fromkeys(folders))
+    return {folder: next(_endings(folder, every)) for folder in every}
+
+
+def _endings(folder: Path, every: Sequence[Path]) -> Iterator[str]:
+    for count in range(1, len(folder.parts) + 1):
+        ending = folder.parts[-count:]
+        if sum(other.parts[-count:] == ending for other in every) == 1:
+            yield str(Path(*ending))
+    yield str(folder)

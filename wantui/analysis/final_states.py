@@ -1,0 +1,122 @@
+"""Final states of matched groups: their distances, how spread each group is, and what chance alone would make of
+that."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.analysis.groups import Group, Matched
+from wantui.analysis.spread import (
+    LEAST_VIDEOS,
+    Floats,
+    Permuted,
+    dispersion,
+    divergence,
+    median_weights,
+    permanova,
+    permdisp,
+    squared_distances,
+    to_median,
+)
+from wantui.analysis.statistics import SEED, sign_flip
+from wantui.analysis.trajectory import NoGeometry
+
+SPREAD = "spread"
+"""Distance of the final latents to the spatial median of their group, / sqrt(D): what "takes more room" means."""
+RELABELLINGS = 500
+
+
+@dataclass(frozen=True)
+class FinalStates:
+    """Distances between the final states of all groups, groups one after the other."""
+
+    distances: Floats
+    """[videos, videos] squared distances / D."""
+    ends: Floats
+    """[groups, videos, k] final states / sqrt(D)."""
+    spread: Mapping[str, Floats]
+    """By group: distance of each video to the spatial median of its group."""
+    dimension: int
+    """D, values of a state."""
+    curves: Mapping[str, Floats]
+    """By group: [S + 1] sqrt(W^2 / D) at each noise level."""
+
+    @classmethod
+    def read(cls, groups: Sequence[Group]) -> "FinalStates":
+        """Read the stored projections of equally large groups.
+
+        Raises:
+            NoGeometry: too few videos, or projections that are missing or differ in shape.
+        """
+        if (videos := len(groups[0].videos)) < LEAST_VIDEOS:
+            raise NoGeometry(
+                f"{SPREAD} needs {LEAST_VIDEOS} videos in each group, and there are {videos}: make more seeds"
+            )
+        projected: dict[str, NDArray[np.float32]] = {}
+        for group in groups:
+            states = [video.projection() for video in group.videos]
+            if len(shapes := {own.shape for own in states}) > 1:
+                raise NoGeometry(f"{group.name}: the stored projections have different shapes: {shapes}")
+            projected[group.name] = np.stack(states)
+            if not np.isfinite(projected[group.name]).all():
+                raise NoGeometry(f"{group.name}: a stored projection holds NaN or infinity")
+        if len(widths := {states.shape[2] for states in projected.values()}) > 1:
+            raise NoGeometry(f"the projections of the groups have different numbers of values: {widths}")
+        dimension = groups[0].videos[0].dimension
+        curves = {
+            name: np.sqrt([dispersion(squared_distances(states[:, i]) / dimension) for i in range(states.shape[1])])
+            for name, states in projected.items()
+        }
+        ends = np.stack([projected[group.name][:, -1] for group in groups]).astype(np.float64) / np.sqrt(dimension)
+        distances = squared_distances(ends.reshape(-1, ends.shape[2]))
+        own = {
+            group.name: to_median(distances[g * videos : (g + 1) * videos, g * videos : (g + 1) * videos])
+            for g, group in enumerate(groups)
+        }
+        return cls(distances, ends, own, dimension, curves)
+
+    def apart(self, matched: Matched, pairs: Sequence[tuple[int, int]]) -> dict[tuple[str, str], float]:
+        """Return |mean paired difference|^2 of each pair of groups, without bias."""
+        seeds, names = len(matched.seeds), [group.name for group in matched.groups]
+        by_seed = self.ends.reshape(len(names), seeds, -1, self.ends.shape[2]).mean(2)
+        return {(names[i], names[j]): divergence(by_seed[i] - by_seed[j]) for i, j in pairs}
+
+    def permanova(self, matched: Matched) -> Permuted:
+        return permanova(self.distances, matched.cells)
+
+    def permdisp(self, matched: Matched) -> Permuted:
+        return permdisp(self.distances, matched.cells)
+
+    def relabelled(self, matched: Matched, pairs: Sequence[tuple[int, int]]) -> tuple[Floats, Floats]:
+        """Exchange two groups at random within each seed, and compute `spread` and its test anew.
+
+        The groups are first moved so that their medians coincide: a distance between them is no spread. What is found
+        then is what the procedure says of these very videos where there is nothing to find. It can exceed the level of
+        the test, as each relabelling moves the medians from which all distances are taken.
+
+        Returns:
+            [relabellings] differences in mean spread, and p of the sign-flip test of each.
+        """
+        random = np.random.default_rng(SEED)
+        seeds = len(matched.seeds)
+        differences, p = [], []
+        for i, j in pairs:
+            states = np.concatenate([_centred(self.ends[i]), _centred(self.ends[j])])
+            distances = squared_distances(states)
+            places = np.arange(len(states)).reshape(2, seeds, -1)
+            for _ in range(max(1, RELABELLINGS // len(pairs))):
+                swapped = random.integers(0, 2, seeds).astype(bool)[:, None]
+                one = np.where(swapped, places[1], places[0])
+                other = np.where(swapped, places[0], places[1])
+                by_seed = [to_median(distances[np.ix_(own.ravel(), own.ravel())]) for own in (one, other)]
+                found = by_seed[0].reshape(seeds, -1).mean(1) - by_seed[1].reshape(seeds, -1).mean(1)
+                differences.append(found.mean())
+                p.append(sign_flip(found))
+        return np.array(differences), np.array(p)
+
+
+def _centred(states: Floats) -> Floats:
+    """Move states [n, k] so that their spatial median is 0."""
+    return states - median_weights(squared_distances(states)) @ states

@@ -1,0 +1,83 @@
+"""What is said of the declared metric between two groups, in words."""
+
+import math
+from dataclasses import dataclass
+
+from wantui.analysis.differences import ALPHA, Difference, interval_in_words, is_ratio
+from wantui.analysis.statistics import Floats, is_ratio_within, is_within, least_p
+from wantui.formatting import format_count
+
+LEAST_WORDINGS = 6
+"""Wordings with which a sign-flip test over wordings can give a p below 0.05."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The declared metric between two groups."""
+
+    one: str
+    other: str
+    kind: str
+    """differs, alike or cannot tell."""
+    p: float
+    """Over all pairs of groups, and by wordings too where these are enough: the larger one."""
+    text: str
+    metric: str = ""
+
+
+def verdict(
+    found: Difference,
+    cells_of_one: Floats,
+    cells_of_other: Floats,
+    p: float,
+    wording_p: float,
+    margin: float,
+    pairs: int,
+) -> Verdict:
+    """Return what can be said.
+
+    Args:
+        cells_of_one: [seeds, wordings] of the declared metric.
+        p: by seeds, over all pairs of groups.
+        wording_p: the same by wordings; not used with fewer than LEAST_WORDINGS.
+        margin: the declared share (or amount, of a logarithm) below which a difference is called none.
+    """
+    n, wordings = cells_of_one.shape
+    by_wording = wordings >= LEAST_WORDINGS
+    units = [(cells_of_one.mean(1), cells_of_other.mean(1))]
+    if by_wording:
+        units.append((cells_of_one.mean(0), cells_of_other.mean(0)))
+        said_p = f"p {p:.3g} by seeds, {wording_p:.3g} by {wordings} wordings"
+        p = max(p, wording_p)
+    else:
+        said_p = f"p {p:.3g}"
+    said_p += f" over {pairs} pairs of groups" if pairs > 1 else ""
+    said = f"{interval_in_words(found)}, d_z {found.effect.size:.2f}, {said_p}, {format_count(n, 'seed')}"
+    names, metric = f"{found.one} against {found.other}", found.metric
+    of_these = "" if by_wording else f", of {'this sentence' if wordings == 1 else f'these {wordings} wordings'}"
+    alike = all(_is_alike(metric, *both, margin) for both in units)
+
+    def say(kind: str, text: str) -> Verdict:
+        return Verdict(found.one, found.other, kind, p, text, metric)
+
+    if p <= ALPHA:
+        word = "more" if found.effect.mean > 0 else "less"
+        little = "; so little that it may not matter" if alike else ""
+        return say("differs", f"{names}: {word} {metric}{of_these}: {said}{little}")
+    if least_p(n) > ALPHA:
+        few = f"{format_count(n, 'seed')} can never give p below {least_p(n):.3g}; make 6 at least"
+        return say("cannot tell", f"in {metric}, {names}: cannot tell: {few}. {said}")
+    if alike:
+        within = f"{margin:.0%}" if is_ratio(metric) else f"{margin:g}"
+        return say("alike", f"{names}: alike in {metric}, within {within}{of_these}: {said}")
+    more = ""
+    if found.needed is not None:
+        size = f"{margin:.0%}" if is_ratio(metric) else f"{margin:g}"
+        more = f"; to find a difference of {size}, about {found.needed:,} seeds are needed"
+    return say("cannot tell", f"in {metric}, {names}: cannot tell: {said}{more}")
+
+
+def _is_alike(metric: str, one: Floats, other: Floats, margin: float) -> bool:
+    if is_ratio(metric) and math.isfinite(other.mean()) and other.mean() != 0:
+        return is_ratio_within(one, other, margin)
+    return is_within(one - other, margin)
