@@ -603,7 +603,7 @@ WRONG = {
     "id": (["BATCH", "--video-id", "zzz"], "no finished video 'zzz' here"),
     "margin": (["BATCH", "--compare", "--margin", "3"], "is not between 0 and 1"),
     "by": (["BATCH", "--compare", "--by", "5"], "cannot group by '5'"),
-    "csv": (["BATCH", "--csv", "/proc/x.csv"], "cannot be written"),
+    "csv": (["BATCH", "--csv", "/proc/x.csv"], "cannot write /proc/x.csv"),
     "page": (["BATCH", "--html", "/proc/x.html"], "cannot be written"),
 }
 
