@@ -58,3 +58,24 @@ def test_doctor_prints_a_unit_and_speaks_of_queue_engine_and_logout(wantui: Want
     assert f"WorkingDirectory={Path.cwd()}" in unit.out
     report = wantui("doctor").out
     assert all(f" {about} " in report for about in ("queue", "engine", "logout"))
+
+
+def test_the_unit_escapes_what_systemd_would_replace(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path.cwd() / """a %h b"q'$HOME\\x"""
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    lines = wantui("doctor", "--systemd-unit").out.splitlines()
+    above = str(folder.parent)
+    assert f"WorkingDirectory={above}/a %%h b\"q'$HOME\\x" in lines  # C5
+    assert f'Environment="XDG_STATE_HOME={above}/a %%h b\\"q\'$HOME\\\\x"' in lines
+
+
+@pytest.mark.parametrize("name", ["a\nExecStart=evil", "a\x1bb", "ends with a backslash\\", "ends with a space "])
+def test_a_folder_that_no_unit_can_name_is_refused(wantui: Wantui, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder = Path.cwd() / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    result = wantui("doctor", "--systemd-unit")
+    assert (result.code, result.out) == (2, "")
+    assert "cannot write a systemd unit" in result.err  # C5

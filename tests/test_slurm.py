@@ -1,6 +1,7 @@
 """A batch on a cluster: shares that are the whole batch together, an array that asks for what users asked for."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def test_a_job_makes_its_share_and_says_what_could_not_be_made(folder: BatchFold
         assert read_manifest(folder).videos[0].state == "done"
         damaged = DrainShare(folder.root, Share(2, 6))
         damaged._start = lambda _: subprocess.Popen(["false"])  # type: ignore[method-assign]
-        with pytest.raises(RuntimeError, match="1 videos of share 2/6 were not made"):
+        with pytest.raises(RuntimeError, match="cannot make 1 video of share 2/6"):
             damaged()
     finally:
         signal.signal(signal.SIGTERM, handler)
@@ -168,7 +169,7 @@ def test_a_preempted_job_is_put_back_unless_it_was_cancelled_or_is_back_already(
     monkeypatch.setattr("wantui.engine.slurm.END_SECONDS", 0)
     signal.signal(signal.SIGUSR2, lambda number, _: put_back.append(number))
     try:
-        with pytest.raises(RuntimeError, match="were not made"):
+        with pytest.raises(RuntimeError, match="cannot make 1 video"):
             job()
     finally:
         for one, handler in handlers.items():
@@ -243,3 +244,68 @@ def test_a_folder_whose_file_system_has_no_locks_is_known(tmp_path: Path, monkey
 
     monkeypatch.setattr("wantui.engine.locks.fcntl.flock", refuse)
     assert not can_lock(tmp_path)
+
+
+HOSTILE = ["evil\ntouch pwned\n#", "a\rb", "a\x1b[2Jb", "50%j", "x%%y", "back\\slash", "next\x85line"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_path_that_would_change_the_script_is_refused_before_anything_is_written(
+    cluster: Path, wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    here = tmp_path / name
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for arguments in (["-t", "a circle"], ["-t", "a circle", "--output-dir", str(here)]):
+        result = wantui("slurm", *arguments)
+        assert result.code == 2
+        assert "cannot" in result.err  # C5, R11
+        assert "\nwantui" not in result.err.strip()
+        assert list(here.iterdir()) == []
+    assert not (cluster / "submitted.sh").exists()
+
+
+def test_a_batch_in_a_path_that_would_change_the_script_is_not_submitted(
+    cluster: Path, folder: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in HOSTILE:
+        evil = folder.root.with_name(name)
+        folder.root.rename(evil)
+        assert wantui("slurm", "--resume", evil).code == 2  # R11
+        monkeypatch.chdir(evil)
+        assert wantui("slurm", "--resume", ".").code == 2
+        monkeypatch.chdir(evil.parent)
+        folder = BatchFolder(evil)
+    assert not (cluster / "submitted.sh").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--partition", "gpu\ntouch pwned"),
+        ("--account", "me\rtouch pwned"),
+        ("--qos", "q\n"),
+        ("--constraint", "a\x0bb"),
+        ("--sbatch", "comment=x\ntouch pwned"),
+        ("--sbatch", "x\ntouch pwned=1"),
+        ("--sbatch", "x y=1"),
+        ("--sbatch", "=x"),
+    ],
+)
+def test_an_option_that_would_add_a_line_to_the_script_is_refused(
+    cluster: Path, wantui: Wantui, option: str, value: str
+) -> None:
+    result = wantui("slurm", "-t", "a circle", option, value)
+    assert result.code == 2
+    assert option in result.err  # R11
+    assert list(Path().iterdir()) == []
+
+
+def test_a_path_with_spaces_and_quotes_is_one_word_of_the_script(
+    cluster: Path, folder: BatchFolder, tmp_path: Path
+) -> None:
+    other = tmp_path / """it's "a" $HOME `x`"""
+    folder.root.rename(other)
+    submit(other, 1, RESOURCES)
+    (line,) = [line for line in (cluster / "submitted.sh").read_text().splitlines() if "--output=" in line]
+    assert shlex.split(line.removeprefix("#SBATCH "))[0] == f"--output={other}/slurm/%j_0_log.out"

@@ -8,6 +8,8 @@ import click
 from wantui.cli.options import batch_options, plan, read_template, resume_option, show_warnings
 from wantui.cli.tables import echo
 from wantui.errors import UserError
+from wantui.formatting import format_count
+from wantui.paths import user_path
 
 
 @click.command("slurm")
@@ -56,7 +58,7 @@ def command(
     from wantui.cli.follow import shown_path
     from wantui.cli.run import open_batch
     from wantui.engine.enqueue import missing_videos, new_batch
-    from wantui.engine.slurm import Resources, check_slurm, minutes_in, submit
+    from wantui.engine.slurm import Resources, check_slurm, check_submission, minutes_in, submit
 
     text = read_template(template, template_file)
     if text is None and resume is None:
@@ -74,8 +76,9 @@ def command(
         assert text is not None
         batch = plan(config, text, **options)
         show_warnings(batch.warnings)
+        check_submission(user_path(batch.config.settings.output_dir), resources)
         folder, manifest = new_batch(batch)
-    missing = len(missing_videos(folder, manifest))
+    missing = format_count(len(missing_videos(folder, manifest)), "video")
     try:
         submitted = submit(folder.root, jobs, resources)
     except UserError:
@@ -83,7 +86,10 @@ def command(
             echo(f"the batch stands in {shown_path(folder.root)}; submit it by --resume", err=True)
         raise
     array = submitted[0].split("_")[0]
-    echo(f"{missing} videos in {len(submitted)} jobs: {array}; logs in {shown_path(folder.root / 'slurm')}", err=True)
+    echo(
+        f"{missing} in {format_count(len(submitted), 'job')}: {array}; logs in {shown_path(folder.root / 'slurm')}",
+        err=True,
+    )
     echo(f"look at it with\n  squeue -j {array}\n  wantui library show {shown_path(folder.root)}", err=True)
     echo(shown_path(folder.root))
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from platformdirs import user_state_path
 
+from wantui.errors import UserError
+from wantui.formatting import UNPRINTABLE
+
 LOGIND = ("/usr/lib/systemd/logind.conf", "/etc/systemd/logind.conf")
 LINGER = Path("/var/lib/systemd/linger")
 UNIT = """\
@@ -15,9 +18,9 @@ UNIT = """\
 Description=wantui engine: makes what is on the queue
 
 [Service]
-ExecStart="{python}" -m wantui engine run
+ExecStart={python} -m wantui engine run
 WorkingDirectory={folder}
-Environment="XDG_STATE_HOME={state}"
+Environment={state}
 Restart=on-failure
 KillSignal=SIGTERM
 TimeoutStopSec=120
@@ -65,6 +68,29 @@ def _setting(path: Path, before: bool) -> bool:
 
 
 def systemd_unit() -> str:
-    """A unit for `systemctl --user` that runs the engine from this environment and working folder."""
+    """Return a unit for `systemctl --user` that runs the engine from this environment and working folder.
+
+    Raises:
+        UserError: a path cannot be written into a unit.
+    """
     folder = Path.cwd()
-    return UNIT.format(python=sys.executable, folder=folder, state=user_state_path())
+    state = user_state_path()
+    for path in (folder, state, Path(sys.executable)):
+        # WorkingDirectory has no quotes, so that nothing protects white space at its end, or a backslash there.
+        if UNPRINTABLE.search(str(path)) or str(path) != str(path).strip() or str(path).endswith("\\"):
+            raise UserError(
+                f"cannot write a systemd unit for {path}: it holds a line break, another control character, or ends "
+                "in white space or a backslash. Run this in another folder."
+            )
+    return UNIT.format(
+        python=_quoted(sys.executable),
+        folder=str(folder).replace("%", "%%"),
+        state=_quoted(f"XDG_STATE_HOME={state}"),
+    )
+
+
+def _quoted(text: str) -> str:
+    """Return text in double quotes in which systemd replaces nothing."""
+    for special in ("\\", '"'):
+        text = text.replace(special, f"\\{special}")
+    return f'"{text.replace("%", "%%")}"'

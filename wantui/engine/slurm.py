@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from wantui.engine.enqueue import Share, missing_videos
 from wantui.engine.locks import can_lock, refuse_unwritable
 from wantui.errors import UserError
+from wantui.formatting import UNPRINTABLE, format_count
 from wantui.queue.place import NETWORK_FILE_SYSTEMS, file_system
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
@@ -36,6 +37,8 @@ TIMES = 1000
 POLL_SECONDS = 0.2
 END_SECONDS = 5.0
 """How long Slurm may take to end a job that it was asked to put back."""
+_ELSEWHERE = "Choose another --output-dir, or work in another folder."
+_SBATCH_KEY = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
 log = logging.getLogger("submitit")
 
 
@@ -93,7 +96,7 @@ class DrainShare:
             self._put_back()
         if left:
             raise RuntimeError(
-                f"{len(left)} videos of share {self.share} were not made; their logs are in {self._logs}"
+                f"cannot make {format_count(len(left), 'video')} of share {self.share}: see the logs in {self._logs}"
             )
 
     def checkpoint(self) -> "DelayedSubmission":
@@ -177,6 +180,28 @@ def check_slurm() -> None:
         raise NoSlurm("submitit is not installed: pip install 'wantui[slurm]'")
 
 
+def check_submission(folder: Path, resources: Resources) -> None:
+    """Refuse what would end a line of the batch script, or what Slurm would replace in the names of its logs.
+
+    Raises:
+        UserError: names the path or the option.
+    """
+    folder = folder.resolve()
+    if UNPRINTABLE.search(str(folder)):
+        raise UserError(
+            f"cannot submit {folder}: its path holds a line break or another control character. {_ELSEWHERE}"
+        )
+    if "%" in str(folder) or "\\" in str(folder):
+        raise UserError(f"cannot submit {folder}: Slurm replaces % and \\ in the names of its logs. {_ELSEWHERE}")
+    named = {f"--{name}": getattr(resources, name) for name in ("partition", "account", "qos", "constraint")}
+    for key, value in (*named.items(), *((f"--sbatch {key}", value) for key, value in resources.others)):
+        if UNPRINTABLE.search(key) or UNPRINTABLE.search(str(value)):
+            raise UserError(f"cannot submit the batch: {key} holds a line break or another control character")
+    for key, _ in resources.others:
+        if not _SBATCH_KEY.fullmatch(key):
+            raise UserError(f"cannot submit the batch: --sbatch {key!r} is not the name of an option")
+
+
 def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
     """Submit an array over what is missing of a batch; returns the ids of its jobs.
 
@@ -187,6 +212,7 @@ def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
         NoSlurm: Slurm refuses, or an earlier array over this batch has not ended.
         UserError: nothing is missing, or the folder's file system has no locks.
     """
+    check_submission(folder, resources)
     folder = folder.resolve()
     manifest = read_manifest(BatchFolder(folder))
     missing = [index for index, _ in missing_videos(BatchFolder(folder), manifest)]
