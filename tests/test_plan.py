@@ -268,3 +268,18 @@ def test_a_mark_that_stores_nothing_and_weighs_nothing_is_warned_of() -> None:
     assert warning.startswith("'(circle)' and 1 more marks without effect: --store-attention")  # C13
     assert plan_batch(storing, "a (circle)").warnings == ()
     assert plan_batch(config, "a (circle:1.5)").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "template", "number"),
+    [
+        (["prompt_settings.max_variations=1000000000"], "[0|1|2|3|4|5|6|7|8|9]" * 7, "20,000,000"),
+        (["videos_per_variation=100000"], "a [red|blue] circle", "200,000"),
+        (["prompt_settings.max_variations=1" + "0" * 30], "[0|1|2|3|4|5|6|7|8|9]" * 20, r"about 10\^20"),
+    ],
+)
+def test_more_videos_than_a_batch_can_have_are_refused_before_they_are_planned(
+    overrides: list[str], template: str, number: str
+) -> None:
+    with pytest.raises(UserError, match=f"cannot plan {number} videos: a batch has at most 100,000"):
+        plan_batch(load_config("nano", overrides), template)  # B7

@@ -34,7 +34,7 @@ OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 def hostile() -> BatchFolder:
     """A batch folder on the queue whose every text holds escape sequences, beside a config, logs and a clip like it."""
     folder, _ = new_batch(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] (circle)"))
-    evil = folder.root.with_name(f"b{EVIL}")
+    evil = folder.root.with_name("b\x9b2J\x85\u202ex")  # with a C0 character no path is taken at all
     folder.root.rename(evil)
     folder = BatchFolder(evil)
     manifest = json.loads(folder.manifest.read_text())

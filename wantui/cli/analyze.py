@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.tables import add_row, echo, plain_table, print_columns, print_json, print_line, print_table
+from wantui.cli.types import PATH, UserPath
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -21,7 +22,7 @@ SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension"
 
 
 @click.command("analyze")
-@click.argument("batches", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("batches", nargs=-1, required=True, type=PATH)
 @click.option("--list-videos", is_flag=True, help="List the videos, and what is stored of each.")
 @click.option("--video-id", "ids", multiple=True, help="These videos only; repeatable. A beginning of an id is enough.")
 @click.option("--metrics", help="These metrics only, separated by commas; `all` for all.")
@@ -41,11 +42,9 @@ SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension"
 @click.option("--overlay", metavar="WORD", help="Write the attention to a word over the clip of one --video-id.")
 @click.option("--from-latents", is_flag=True, help="Compute from stored latents, not from stored inner products.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the curves.")
-@click.option(
-    "--csv", "csv_path", type=click.Path(path_type=Path, allow_dash=True), help="Write a table; - for stdout."
-)
-@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write the comparison as one HTML page.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where --overlay goes.")
+@click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="Write a table; - for stdout.")
+@click.option("--html", "html_path", type=PATH, help="Write the comparison as one HTML page.")
+@click.option("-o", "--output", type=PATH, help="Where --overlay goes.")
 def command(
     batches: tuple[Path, ...],
     list_videos: bool,

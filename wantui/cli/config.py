@@ -1,6 +1,7 @@
 """wantui config: validate, show and describe configs."""
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -24,10 +25,12 @@ def validate(configs: tuple[str, ...], as_json: bool) -> None:
 
     reports = []
     for name in configs:
+        source: Path | str = name
         problems: list[str] = []
         warnings: list[str] = []
         try:
             config = load_config(name)
+            source = config.source
             warnings += [*map(str, config.warnings), *(f"{refusal} (not run)" for refusal in config.refusals)]
             model = find_model(config.settings.model_settings.model_id)
             check_size(config.settings.video_settings, model)
@@ -36,7 +39,7 @@ def validate(configs: tuple[str, ...], as_json: bool) -> None:
         except ConfigError as error:
             problems += map(str, error.problems)
         except UserError as error:
-            problems.append(str(Problem(config.source, None, "", str(error))))
+            problems.append(str(Problem(source, None, "", str(error))))
         reports.append({"config": name, "valid": not problems, "problems": problems, "warnings": warnings})
         if not as_json:
             for line in problems:

@@ -9,13 +9,14 @@ import click
 
 from wantui.cli.options import show_warnings
 from wantui.cli.tables import echo, print_json
+from wantui.cli.types import PATH
 from wantui.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from wantui.engine.control import Engine
     from wantui.queue.rows import Hold, VideoRow, WorkerRow
 
-LOGS = click.option("--logs", type=click.Path(path_type=Path), help="Folder for its logs.  [default: beside the queue]")
+LOGS = click.option("--logs", type=PATH, help="Folder for its logs.  [default: beside the queue]")
 WORKERS = click.option(
     "--workers", type=click.IntRange(1, 64), help="So many workers on the CPU, instead of one for each GPU."
 )
@@ -114,7 +115,7 @@ def _print_status(
 @LOGS
 @WORKERS
 @click.option("--drain", is_flag=True, help="End when nothing is left that could be made.")
-@click.option("--batch", type=click.Path(path_type=Path), help="Put what is missing of this folder on the queue first.")
+@click.option("--batch", type=PATH, help="Put what is missing of this folder on the queue first.")
 @click.option("--share", default="1/1", metavar="K/N", help="Of the batch: every N-th video, from the K-th.")
 def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None, share: str) -> None:
     """Be the engine, in the foreground: for systemd, containers, cron and batch schedulers."""

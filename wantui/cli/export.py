@@ -6,14 +6,15 @@ from pathlib import Path
 import click
 
 from wantui.cli.tables import echo
+from wantui.cli.types import PATH
 from wantui.errors import UserError
 from wantui.storage.export import FORMATS
 
 
 @click.command("export")
-@click.argument("batch", type=click.Path(path_type=Path))
+@click.argument("batch", type=PATH)
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="npy", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; in BATCH/exports by default.")
+@click.option("-o", "--output", type=PATH, help="Folder; in BATCH/exports by default.")
 @click.option("--video-id", "ids", multiple=True, help="These videos only; repeatable. A beginning of an id is enough.")
 def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -> None:
     """Write the stored latents of BATCH as .npy, .pt, safetensors, or in the older system's folders.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.tables import echo, print_columns, print_json
+from wantui.cli.types import PATH
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def command() -> None:
 
 
 @command.command("ls")
-@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, type=PATH)
 @click.option("--search", default="", help="Only those with these words in name, template or model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
@@ -55,7 +56,7 @@ def _list(found: "list[FoundBatch]", as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(folder: Path, as_json: bool) -> None:
     """The videos of a batch: variations, seeds, states, times, files.
@@ -87,7 +88,7 @@ def _show(manifest: "Manifest") -> None:
 
 
 @command.command("trash")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 def trash(folder: Path) -> None:
     """Move a batch folder to the trash, unless videos of it are still to be made."""
     from wantui.engine.control import open_queue

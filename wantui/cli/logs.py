@@ -6,16 +6,17 @@ from pathlib import Path
 import click
 
 from wantui.cli.tables import echo
+from wantui.cli.types import BATCH, PATH
 from wantui.errors import UserError
 
 POLL_SECONDS = 0.2
 
 
 @click.command("logs")
-@click.argument("batch", required=False)
+@click.argument("batch", required=False, type=BATCH)
 @click.option("-f", "--follow", is_flag=True, help="Go on showing what is added.")
 @click.option("-n", "--lines", default=20, show_default=True, help="Lines of each file to begin with.")
-@click.option("--logs", "folder", type=click.Path(path_type=Path), help="Folder of the logs.  [default: the engine's]")
+@click.option("--logs", "folder", type=PATH, help="Folder of the logs.  [default: the engine's]")
 def command(batch: str | None, follow: bool, lines: int, folder: Path | None) -> None:
     """Show the log of BATCH, or those of the engine and its workers."""
     files = _files(batch, folder)

@@ -8,6 +8,7 @@ import click
 
 from wantui.cli.options import outline, read_template, recipe_options
 from wantui.cli.tables import echo, print_json, print_progress
+from wantui.cli.types import PATH
 
 
 @click.group("models")
@@ -82,9 +83,7 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
 
 @command.command("calibrate")
 @recipe_options
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="File, if not where wantui looks for it."
-)
+@click.option("--output", type=PATH, help="File, if not where wantui looks for it.")
 def calibrate(template: str | None, template_file: Path | None, output: Path | None, **options: Any) -> None:
     """Measure, with one video of a config, what `model_settings.speed: fast` may leave out of its model.
 

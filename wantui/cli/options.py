@@ -1,5 +1,6 @@
 """Options that several commands share, and the batch that they describe."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.tables import echo
+from wantui.cli.types import PATH
+from wantui.formatting import format_bytes
 
 if TYPE_CHECKING:
     from wantui.config import Config
     from wantui.planning import Batch, Outline
 
 DEFAULT_CONFIG = "nano"
+MAX_TEMPLATE_BYTES = 1_000_000
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""A byte of the command line that is not UTF-8, as Python hands it over."""
 
 # Options that stand for a setting; click's name of the option -> the setting.
 SETTINGS_OF_OPTIONS = {
@@ -28,9 +34,7 @@ SETTINGS_OF_OPTIONS = {
 RECIPE_OPTIONS = (
     click.option("-c", "--config", help=f"Config file or preset.  [default: {DEFAULT_CONFIG}]"),
     click.option("-t", "--template", help='Prompt template, as in "a [red|blue] (circle)".'),
-    click.option(
-        "--template-file", type=click.Path(path_type=Path, dir_okay=False), help="Read the template from a file."
-    ),
+    click.option("--template-file", type=PATH, help="Read the template from a file."),
     click.option("--seed", type=int, help="Seed of the first video of every variation."),
     click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; repeatable."),
 )
@@ -38,7 +42,7 @@ BATCH_OPTIONS = (
     *RECIPE_OPTIONS[:3],
     click.option("--videos-per-variation", type=int, help="Videos (seeds) of each variation."),
     RECIPE_OPTIONS[3],
-    click.option("--output-dir", help="Folder in which the batch folder is made."),
+    click.option("--output-dir", type=PATH, help="Folder in which the batch folder is made."),
     click.option("--batch-name", help="Name of the batch folder."),
     click.option("--store-latents", is_flag=True, default=None, help="Store the latents of every step."),
     click.option("--store-attention", is_flag=True, default=None, help="Store attention maps of marked words."),
@@ -64,7 +68,7 @@ def resume_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """The option that names a batch which exists."""
     return click.option(
         "--resume",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="BATCH_DIR",
         help="Make only what is missing in this batch folder; template and config are optional then, and must agree.",
     )(command)
@@ -72,14 +76,24 @@ def resume_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def read_template(template: str | None, template_file: Path | None) -> str | None:
     """The template as given, from one of the two options."""
+    if template is not None and SURROGATE.search(template):
+        raise click.UsageError("--template is not UTF-8")
     if template is not None and template_file is not None:
         raise click.UsageError("give --template or --template-file, not both")
     if template_file is None:
         return template
     try:
-        return template_file.read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"--template-file: {error}") from None
+        with template_file.open("rb") as file:
+            content = file.read(MAX_TEMPLATE_BYTES + 1)
+        if len(content) > MAX_TEMPLATE_BYTES:
+            raise click.UsageError(
+                f"--template-file: {template_file} is larger than {format_bytes(MAX_TEMPLATE_BYTES)}"
+            )
+        return content.decode().rstrip("\r\n")
+    except OSError as error:
+        raise click.UsageError(f"--template-file: cannot read {template_file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise click.UsageError(f"--template-file: cannot read {template_file}: it is not UTF-8") from None
 
 
 def plan(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "Batch":
@@ -100,11 +114,15 @@ def _config(config: str | None, overrides: tuple[str, ...], options: dict[str, A
     from wantui.config import Option, load_config
 
     given = {
-        setting: Option(f"--{name.replace('_', '-')}", options[name])
+        setting: Option(f"--{name.replace('_', '-')}", _plain(options[name]))
         for name, setting in SETTINGS_OF_OPTIONS.items()
         if options.get(name) is not None
     }
-    return load_config(config or DEFAULT_CONFIG, overrides, given)
+    return load_config(DEFAULT_CONFIG if config is None else config, overrides, given)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def show_warnings(warnings: tuple[str, ...]) -> None:

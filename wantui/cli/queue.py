@@ -7,6 +7,7 @@ import click
 
 from wantui.cli.options import show_warnings
 from wantui.cli.tables import echo, print_columns, print_json
+from wantui.cli.types import BATCH
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _engine_runs(queue: "Queue") -> bool:
 
 
 @command.command("show")
-@click.argument("batch")
+@click.argument("batch", type=BATCH)
 @click.option("--page", default=1, show_default=True, type=click.IntRange(min=1), help=f"Of {PAGE} videos each.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; all videos.")
 def show(batch: str, page: int, as_json: bool) -> None:
@@ -102,7 +103,7 @@ def show(batch: str, page: int, as_json: bool) -> None:
 
 
 @command.command("pause")
-@click.argument("batch", required=False)
+@click.argument("batch", required=False, type=BATCH)
 def pause(batch: str | None) -> None:
     """Stop what runs at its next step and start nothing: of the whole queue, or of one batch."""
     queue = _open()
@@ -116,7 +117,7 @@ def pause(batch: str | None) -> None:
 
 
 @command.command("resume")
-@click.argument("batch", required=False)
+@click.argument("batch", required=False, type=BATCH)
 def resume(batch: str | None) -> None:
     """Go on after a pause, or after a crash: with the whole queue, or with one batch."""
     from wantui.engine.control import find_engine
@@ -134,9 +135,9 @@ def resume(batch: str | None) -> None:
 
 
 @command.command("move")
-@click.argument("batch")
+@click.argument("batch", type=BATCH)
 @click.argument("to", metavar="up|down|top|bottom|before")
-@click.argument("other", required=False)
+@click.argument("other", required=False, type=BATCH)
 def move(batch: str, to: str, other: str | None) -> None:
     """Change the order: one place, to an end, or before OTHER."""
     queue = _open()
@@ -152,7 +153,7 @@ def move(batch: str, to: str, other: str | None) -> None:
 
 
 @command.command("cancel")
-@click.argument("batch")
+@click.argument("batch", type=BATCH)
 @click.argument("video", required=False, type=int)
 def cancel(batch: str, video: int | None) -> None:
     """Give up a batch, or one VIDEO of it (its number in `show`). What is done stays."""
@@ -171,7 +172,7 @@ def cancel(batch: str, video: int | None) -> None:
 
 
 @command.command("retry")
-@click.argument("batch")
+@click.argument("batch", type=BATCH)
 @click.argument("video", required=False, type=int)
 def retry(batch: str, video: int | None) -> None:
     """Queue again what failed or was cancelled."""
@@ -183,7 +184,7 @@ def retry(batch: str, video: int | None) -> None:
 
 
 @command.command("remove")
-@click.argument("batch")
+@click.argument("batch", type=BATCH)
 def remove(batch: str) -> None:
     """Forget a batch; its folder and what was made stay."""
     queue = _open()

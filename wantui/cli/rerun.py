@@ -3,60 +3,133 @@
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wantui.cli.tables import echo, print_json, print_progress
+from wantui.cli.types import PATH
 from wantui.errors import UserError
+from wantui.formatting import format_duration
+
+if TYPE_CHECKING:
+    from wantui.engine.rerun import Comparison
+    from wantui.planning import Recipe
+
+SECONDS_BETWEEN_LINES = 10.0
+"""Seconds between two lines of progress where stderr is no terminal."""
 
 
 @click.command("rerun")
-@click.argument("clip", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Keep the new clip here.")
+@click.argument("clip", type=PATH)
+@click.option("-o", "--output", type=PATH, help="Keep the new clip here.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--fetch", is_flag=True, help="Fetch the weights that the clip names, where they are not here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(clip: Path, output: Path | None, device: str, as_json: bool) -> None:
+def command(clip: Path, output: Path | None, device: str, fetch: bool, as_json: bool) -> None:
     """Make CLIP again from the recipe in its tags, and compare. Exit code 0: bit-identical, 1: it differs."""
+    recipe, then = _read(clip)
+    _check_output(output)
+    with tempfile.TemporaryDirectory() as temporary:
+        comparison = _remake(clip, recipe, then, output or Path(temporary) / "again.mp4", device, fetch)
+    if as_json:
+        print_json({"identical": comparison.identical, **vars(comparison)})
+    else:
+        _print(clip, comparison)
+    sys.exit(0 if comparison.identical else 1)
+
+
+def _read(clip: Path) -> "tuple[Recipe, dict[str, Any]]":
     from wantui.storage.mp4 import read_frames, read_tags
 
     if not clip.is_file():
         raise UserError(f"{clip} is not a file")
-    for path in (output, output.with_suffix(".jpg")) if output is not None else ():
-        if path.exists():
-            raise UserError(f"{path} exists already; choose another name")
     recipe, then = read_tags(clip)
     # The tags of a truncated clip can still be read: see that the frames are there before hours are spent on them.
     frames = sum(1 for _ in read_frames(clip))
     if frames != recipe.frames:
         raise UserError(f"{clip} is damaged: it holds {frames} frames, and its recipe makes {recipe.frames}")
-    if output is not None and not os.access(output.absolute().parent, os.W_OK):
+    return recipe, then
+
+
+def _check_output(output: Path | None) -> None:
+    """Refuse a place where the new clip, or the contact sheet beside it, cannot be written."""
+    if output is None:
+        return
+    sheet = output.with_suffix(".jpg")
+    if output == sheet:
+        raise UserError(f"cannot write {output}: the contact sheet has this name. Choose one that ends in .mp4.")
+    for path in (output, sheet):
+        if path.exists():
+            raise UserError(f"{path} exists already; choose another name")
+    if not os.access(output.absolute().parent, os.W_OK):
         raise UserError(f"{output} cannot be written: {output.absolute().parent} is no folder that can be written to")
 
-    from wantui.engine.rerun import Comparison, remake
 
-    comparison = None
-    with tempfile.TemporaryDirectory() as temporary:
-        try:
-            for event in remake(clip, recipe, then, output or Path(temporary) / "again.mp4", device):
-                if isinstance(event, Comparison):
-                    comparison = event
-                else:
-                    print_progress(f"step {event.index + 1}/{event.count}")
-        except (OSError, RuntimeError) as error:
-            raise UserError(f"{clip} could not be made again: {error}") from error
-        print_progress("")
-    assert comparison is not None
-    if as_json:
-        print_json({"identical": comparison.identical, **vars(comparison)})
-    elif comparison.identical:
+def _remake(clip: Path, recipe: "Recipe", then: dict[str, Any], target: Path, device: str, fetch: bool) -> "Comparison":
+    from wantui.engine.rerun import Comparison, remake
+    from wantui.models.fetch import NotFetched
+
+    progress = _Progress()
+    try:
+        for event in remake(clip, recipe, then, target, device, fetch):
+            if isinstance(event, Comparison):
+                print_progress("")
+                return event
+            progress.show(event)
+    except NotFetched as error:
+        advice = "" if fetch else ", and so does --fetch here"
+        raise UserError(f"cannot make {clip} again: {error}{advice}") from None
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot make {clip} again: {error}") from error
+    raise AssertionError("a remade clip is compared")
+
+
+class _Progress:
+    """What is happening on stderr: one line that changes on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+        self.last = time.monotonic()
+
+    def show(self, event: object) -> None:
+        from wantui.engine.rerun import Loading
+        from wantui.generation.denoise import Step
+        from wantui.generation.make_video import Decoded
+
+        match event:
+            case Loading(model, device):
+                echo(f"loading {model} on {device}", err=True)
+            case Step():
+                self._line(f"step {event.index + 1}/{event.count}{self._left(event.index, event.count)}")
+            case Decoded():
+                self._line(f"frame {event.frames}/{event.count} decoded")
+
+    def _left(self, index: int, count: int) -> str:
+        now = time.monotonic()
+        if self.began is None or index == 0:  # the first step also warms up
+            self.began = now
+            return ""
+        return f", {format_duration((now - self.began) / index * (count - index - 1))} left"
+
+    def _line(self, text: str) -> None:
+        if sys.stderr.isatty():
+            print_progress(f"{text:<40}")
+        elif time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
+            self.last = time.monotonic()
+            echo(text, err=True)
+
+
+def _print(clip: Path, comparison: "Comparison") -> None:
+    if comparison.identical:
         known = "latents and frames" if comparison.latents_equal else "frames (the clip does not tell its latents)"
         echo(f"bit-identical: {known} of {clip}")
-    else:
-        echo(f"not identical: pixels differ by up to {comparison.largest_pixel_difference} of 255")
-        echo(f"  latents equal: {comparison.latents_equal}; frames equal: {comparison.frames_equal}")
-        for name, (before, now) in comparison.changed.items():
-            echo(f"  {name}: was {before}, is {now}")
-        if not comparison.changed:
-            echo("  versions, device and weights are the same: the clip itself was changed")
-    sys.exit(0 if comparison.identical else 1)
+        return
+    echo(f"not identical: pixels differ by up to {comparison.largest_pixel_difference} of 255")
+    echo(f"  latents equal: {comparison.latents_equal}; frames equal: {comparison.frames_equal}")
+    for name, (before, now) in comparison.changed.items():
+        echo(f"  {name}: was {before}, is {now}")
+    if not comparison.changed:
+        echo("  versions, device and weights are the same: the clip itself was changed")

@@ -9,6 +9,7 @@ import click
 
 from wantui.cli.options import DEFAULT_CONFIG, batch_options, plan, read_template, resume_option, show_warnings
 from wantui.cli.tables import echo
+from wantui.cli.types import PATH
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 @batch_options
 @resume_option
 @click.option("--detach", is_flag=True, help="Put it on the queue and return at once.")
-@click.option(
-    "--logs", type=click.Path(path_type=Path), help="Folder for the logs of a new engine.  [default: beside the queue]"
-)
+@click.option("--logs", type=PATH, help="Folder for the logs of a new engine.  [default: beside the queue]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
 def command(
     config: str | None,
@@ -86,7 +85,7 @@ def open_batch(
     if config is None and all(value in (None, ()) for value in options.values()):
         return folder, manifest, str(manifest.config["model_settings"]["device"])
     # Without a config the options are changes to the settings that the batch was begun with.
-    batch = plan(config or str(folder.config), manifest.template, **options)
+    batch = plan(str(folder.config) if config is None else config, manifest.template, **options)
     _compare_recipes(root, manifest, batch)
     return folder, manifest, batch.config.settings.model_settings.device
 

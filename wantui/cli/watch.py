@@ -2,9 +2,11 @@
 
 import click
 
+from wantui.cli.types import BATCH
+
 
 @click.command("watch")
-@click.argument("batch", required=False)
+@click.argument("batch", required=False, type=BATCH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
 def command(batch: str | None, as_json: bool) -> None:
     """Follow BATCH (number or folder; the first unfinished one when not given) to its end.

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -100,16 +101,32 @@ def new_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
         UserError: it cannot be made by this version, has no room, or its folder cannot be written; nothing is left.
     """
     refuse(batch)
-    folder = _make_folder(batch)
+    above = _missing_above(user_path(batch.config.settings.output_dir))
+    folder: BatchFolder | None = None
     try:
+        folder = _make_folder(batch)
         check_room(folder.root, batch)
         return folder, start_folder(folder, batch)
-    except OSError as error:
-        shutil.rmtree(folder.root)
-        raise _cannot_write(folder, error) from None
-    except UserError:
-        shutil.rmtree(folder.root)
+    except BaseException as error:
+        _remove_made(folder, above)
+        if folder is not None and isinstance(error, OSError):
+            raise _cannot_write(folder, error) from None
         raise
+
+
+def _missing_above(folder: Path) -> list[Path]:
+    """Return a folder and those above it that do not exist, the lowest first."""
+    folder = folder.absolute()
+    return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+
+
+def _remove_made(folder: BatchFolder | None, above: Sequence[Path]) -> None:
+    """Remove a batch folder that could not be finished, and those of `above` that were made for it alone."""
+    if folder is not None:
+        shutil.rmtree(folder.root, ignore_errors=True)
+    for path in above:
+        with suppress(OSError):  # it was not made yet, or somebody else uses it already
+            path.rmdir()
 
 
 def missing_videos(folder: BatchFolder, manifest: Manifest, share: Share = WHOLE) -> list[tuple[int, VideoEntry]]:

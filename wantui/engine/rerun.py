@@ -9,9 +9,11 @@ import numpy as np
 
 from wantui.engine.pipelines import load_for, plan_for
 from wantui.generation.denoise import Step
-from wantui.generation.make_video import MadeVideo, Stepped, make_video
+from wantui.generation.load import resolve_device
+from wantui.generation.make_video import Decoded, MadeVideo, Stepped, make_video
 from wantui.generation.versions import clip_made_with
 from wantui.models.catalogue import find_model
+from wantui.models.fetch import find_folder
 from wantui.models.fingerprint import fingerprint, fingerprint_of_file
 from wantui.planning import Capture, Recipe
 from wantui.planning.memory import PLANS, MemoryPlan
@@ -36,8 +38,27 @@ class Comparison:
         return self.frames_equal and self.latents_equal is not False
 
 
-def remake(clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, device: str) -> Iterator[Step | Comparison]:
-    """Make a recipe's video as `target`; yields the steps, and at last the comparison with `clip`."""
+@dataclass(frozen=True)
+class Loading:
+    """The model is being loaded, which can take minutes."""
+
+    model: str
+    device: str
+
+
+def remake(
+    clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, device: str, may_fetch: bool
+) -> Iterator[Loading | Step | Decoded | Comparison]:
+    """Make a recipe's video as `target`; yield what happens, and at last the comparison with `clip`.
+
+    Args:
+        may_fetch: fetch weights that are not on this machine. A clip names any model of the hub; nobody else chose it.
+
+    Raises:
+        UserError: the model is unknown, or its weights are not here and may not be fetched.
+    """
+    find_folder(find_model(recipe.model), recipe.revision, may_fetch=may_fetch)
+    yield Loading(recipe.model, str(resolve_device(device)))
     loaded = load_for(recipe, device, _plan(recipe, device, then))
     pipeline = loaded.pipeline
     now = clip_made_with(pipeline, recipe)
@@ -50,6 +71,8 @@ def remake(clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, devic
             latents_sha256 = event.latents_sha256
         elif isinstance(event, Stepped):
             yield event.step
+        elif isinstance(event, Decoded):
+            yield event
     changed = {key: (then.get(key), value) for key, value in now.items() if then and then.get(key) != value}
     model = find_model(recipe.model)
     if model.is_local and (weights := fingerprint(Path(model.location))) != recipe.revision:

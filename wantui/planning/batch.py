@@ -15,11 +15,14 @@ from wantui.planning.installed import what_weights_miss
 from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe, TransformerFile, Weighting
 from wantui.planning.sizes import check_size, resolve_frames
 from wantui.planning.token_checks import check_tokens
-from wantui.prompts import Variation, expand, parse
+from wantui.prompts import Variation, count, expand, parse
 from wantui.prompts.clean import clean_prompt
+from wantui.prompts.expand import in_words
 from wantui.prompts.foreign import foreign_in_negative_prompt, shown
 
 LARGEST_SEED = 2**63 - 1
+MAX_VIDEOS = 100_000
+"""Most videos of one batch: its manifest of about 120 MB is read as a whole."""
 
 
 class PlanError(UserError):
@@ -76,7 +79,15 @@ def outline_batch(config: Config, template: str) -> Outline:
     settings = config.settings
     model_settings, video = settings.model_settings, settings.video_settings
     parsed = parse(template)
-    variations = tuple(expand(parsed, settings.prompt_settings.max_variations))
+    number, limit = count(parsed), settings.prompt_settings.max_variations
+    videos = number * settings.videos_per_variation
+    if number <= limit and videos > MAX_VIDEOS:  # expand refuses the others
+        raise PlanError(
+            f"cannot plan {in_words(videos)} videos: a batch has at most {MAX_VIDEOS:,}. "
+            "Use fewer options or fewer videos_per_variation, or several batches."
+        )
+    user_path(settings.output_dir)
+    variations = tuple(expand(parsed, limit))
     model = find_model(model_settings.model_id)
     check_size(video, model)
     frames, frames_warning = resolve_frames(video, model)

@@ -25,12 +25,13 @@ class TooManyVariations(UserError):
     def __init__(self, number: int, limit: int) -> None:
         self.number, self.limit = number, limit
         super().__init__(
-            f"the template expands to {_in_words(number)} variations, more than the limit of {limit:,}; "
+            f"the template expands to {in_words(number)} variations, more than the limit of {limit:,}; "
             "use fewer options, or raise prompt_settings.max_variations"
         )
 
 
-def _in_words(number: int) -> str:
+def in_words(number: int) -> str:
+    """Return a count with separators; one that would be too long to read as a power of ten."""
     return f"{number:,}" if number < 10**15 else f"about 10^{int(math.log10(number))}"
 
 

@@ -18,6 +18,8 @@ from wantui.storage.group import CaptureError, named_damage, open_capture
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 
+MAX_IDS_SHOWN = 10
+"""Most ids of videos that an error lists."""
 FORMATS = ("npy", "pt", "safetensors", "older")
 
 
@@ -52,7 +54,10 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
     manifest = read_manifest(BatchFolder(folder))
     for wanted in ids:
         if not any(entry.id.startswith(wanted) for entry in manifest.videos):
-            raise NothingToExport(f"{folder} has no video {wanted!r}; wantui analyze --list-videos shows them")
+            known = [entry.id for entry in manifest.videos]
+            more = f" and {len(known) - MAX_IDS_SHOWN:,} more" if len(known) > MAX_IDS_SHOWN else ""
+            ids_here = ", ".join(known[:MAX_IDS_SHOWN]) + more
+            raise NothingToExport(f"--video-id: {folder} has no video {wanted!r}. Its ids are {ids_here}.")
     chosen = [
         entry
         for entry in manifest.videos

@@ -1,0 +1,193 @@
+"""Paths that cannot be used, in every option that takes one: a sentence, exit code 2, and nothing half-made."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from conftest import Wantui, batch
+
+import wantui.storage.manifest
+from wantui.cli import COMMANDS, LazyGroup, cli
+from wantui.cli.streams import describe_os_error
+from wantui.cli.types import BatchName, UserPath
+
+BAD_PATHS = {
+    "long name": "x" * 300,
+    "long name in a folder": f"outputs/{'é' * 200}/b",
+    "long path": "ab/" * 2000,
+    "circle": "circle/x",
+    "control": "a\x1b[2Jb",
+    "line break": "a\nb",
+    "no user": "~nobody-of-this-name/x",
+    "no variable": "$WANTUI_NOT_SET/x",
+    "empty": "",
+}
+COMMANDS_WITH_PATHS = [
+    ["run", "-t", "a circle", "--output-dir", "PATH"],
+    ["run", "-t", "a circle", "--logs", "PATH"],
+    ["run", "--template-file", "PATH"],
+    ["run", "--resume", "PATH"],
+    ["run", "-t", "a circle", "-c", "PATH"],
+    ["run", "-t", "a circle", "--set", "output_dir=PATH"],
+    ["preview", "-t", "a circle", "--output-dir", "PATH"],
+    ["preview", "-t", "a circle", "--set", "output_dir=PATH"],
+    ["slurm", "--resume", "PATH"],
+    ["analyze", "PATH"],
+    ["export", "PATH"],
+    ["rerun", "PATH"],
+    ["library", "show", "PATH"],
+    ["library", "ls", "PATH"],
+    ["library", "trash", "PATH"],
+    ["engine", "run", "--drain", "--batch", "PATH"],
+    ["config", "show", "PATH"],
+    ["config", "validate", "PATH"],
+    ["queue", "show", "PATH"],
+    ["queue", "move", "PATH", "up"],
+    ["watch", "PATH"],
+    ["logs", "PATH"],
+    ["logs", "--logs", "PATH"],
+    ["models", "calibrate", "-t", "a", "--output", "PATH"],
+]
+
+
+@pytest.mark.parametrize("kind", BAD_PATHS)
+def test_a_path_that_can_be_none_is_refused_in_a_sentence(
+    wantui: Wantui, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wantui.engine.slurm.check_slurm", lambda: None)
+    Path("circle").symlink_to("circle")
+    for command in COMMANDS_WITH_PATHS:
+        result = wantui(*(word.replace("PATH", BAD_PATHS[kind]) for word in command))
+        assert result.code == 2, (command, result)  # B7
+        assert "Traceback" not in result.err
+        assert len(result.err.splitlines()) <= 6
+    assert [path.name for path in Path().iterdir()] == ["circle"]
+
+
+def _parameters(command: click.Command, name: str) -> Iterator[tuple[str, click.Parameter]]:
+    for parameter in command.params:
+        yield f"{name} {parameter.name}", parameter
+    if isinstance(command, click.Group):
+        for inner_name, inner in command.commands.items():
+            yield from _parameters(inner, f"{name} {inner_name}")
+
+
+def test_every_option_that_takes_a_path_has_the_one_type() -> None:
+    assert isinstance(cli, LazyGroup)
+    context = click.Context(cli)
+    found = [one for name in COMMANDS for one in _parameters(cli.get_command(context, name), name)]  # type: ignore[arg-type]
+    for name, parameter in found:
+        assert not isinstance(parameter.type, click.Path | click.File), name
+        words = {"batch", "batches", "folder", "folders", "output", "output_dir", "logs", "resume", "clip", "csv_path"}
+        if parameter.name in words | {"html_path", "template_file", "other"}:
+            assert isinstance(parameter.type, UserPath | BatchName), name
+    assert sum(isinstance(parameter.type, UserPath) for _, parameter in found) >= 18
+
+
+def test_home_and_variables_are_resolved_in_every_way_to_give_a_folder(
+    wantui: Wantui, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    for number, arguments in enumerate(
+        (["--output-dir", "$HOME/a"], ["--set", "output_dir=${HOME}/a"], ["--output-dir", "~/a"])
+    ):
+        made = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small, *arguments, "--detach"))
+        assert made.root.parent == tmp_path / "home" / "a"  # C7
+        assert len(list((tmp_path / "home" / "a").iterdir())) == number + 1
+    assert sorted(path.name for path in Path().iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")
+def test_a_folder_that_may_not_be_entered_is_told(wantui: Wantui) -> None:
+    Path("locked").mkdir(mode=0)
+    for command in COMMANDS_WITH_PATHS:
+        result = wantui(*(word.replace("PATH", "locked/b") for word in command))
+        assert "Traceback" not in result.err
+        assert result.code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PermissionError(13, "Permission denied", "/locked/b"), "cannot access /locked/b: Permission denied"),
+        (OSError(28, "No space left on device", "x"), "cannot write x: No space left on device"),
+        (OSError(30, "Read-only file system", b"\xe9"), "cannot write \udce9: Read-only file system"),
+        (OSError(5, "Input/output error"), "cannot write the output: Input/output error"),
+        (OSError(24, "Too many open files"), None),
+        (ConnectionRefusedError(111, "Connection refused"), None),
+    ],
+)
+def test_errors_of_the_system_become_sentences(error: OSError, expected: str | None) -> None:
+    assert describe_os_error(error) == expected  # B7
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "no", "/locked"), FileNotFoundError(2, "none", "x")])
+def test_an_error_of_the_system_ends_any_command_without_a_traceback(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("wantui.engine.control.open_queue", refuse)
+    result = wantui("queue", "ls")
+    assert result.code == 2
+    assert result.err == f"wantui: cannot access {error.filename}: {error.strerror}\n"
+
+
+def test_a_working_folder_that_was_deleted_is_told(wantui: Wantui, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    result = wantui("doctor", "--systemd-unit")
+    assert result.code == 2
+    assert "the working folder: it was deleted" in result.err
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(5, "Input/output error"), UnicodeEncodeError("utf-8", "\udce9", 0, 1, "x")]
+)
+def test_a_batch_folder_that_cannot_be_finished_leaves_nothing(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(wantui_manifest(), "write_manifest", fail)
+    result = wantui("run", "-t", "a circle", "--output-dir", "new/folder")
+    assert result.code == 2
+    assert list(Path().iterdir()) == []  # C7
+
+
+def wantui_manifest() -> object:
+    return wantui.storage.manifest
+
+
+@pytest.mark.parametrize("content", [b"\xff a circle", b"\xe9", b"x" * 2_000_000])
+def test_a_template_that_is_no_text_is_refused_before_anything_is_made(wantui: Wantui, content: bytes) -> None:
+    Path("t.txt").write_bytes(content)
+    result = wantui("run", "--template-file", "t.txt")
+    assert result.code == 2
+    assert "--template-file" in result.err
+    result = wantui("run", "-t", os.fsdecode(content[:100]))
+    assert result.code == (2 if content[:1] != b"x" else result.code)
+    assert [path.name for path in Path().iterdir() if path.name not in ("outputs",)] == ["t.txt"]  # C7
+
+
+@pytest.mark.parametrize("number", ["9" * 30, "9223372036854775808", "9" * 5000])
+def test_a_number_that_no_batch_can_have_is_refused(wantui: Wantui, number: str) -> None:
+    for command in (["queue", "show"], ["watch"], ["logs"], ["queue", "cancel"]):
+        result = wantui(*command, number)
+        assert result.code == 2
+        assert "no batch has the number 9" in result.err
+
+
+def test_export_names_the_ids_where_one_is_wrong(wantui: Wantui, small: list[str]) -> None:
+    made = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, "--store-latents", *small))
+    (video,) = wantui_manifest().read_manifest(made).videos  # type: ignore[attr-defined]
+    result = wantui("export", made.root, "--video-id", "wrong")
+    assert result.code == 2
+    assert f"no video 'wrong'. Its ids are {video.id}." in result.err  # C8
