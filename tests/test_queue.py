@@ -421,6 +421,7 @@ def test_on_a_network_file_system_the_queue_goes_to_a_local_disk_and_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(places, "file_system", lambda path: "nfs4")
+    (tmp_path / "local").mkdir()
     monkeypatch.setattr(places, "LOCAL", tmp_path / "local")
     found = state_place()
     assert found.directory.is_relative_to(tmp_path / "local" / f"wantui-{os.getuid()}")
@@ -438,7 +439,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_sentence(
 ) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "closed"))
-    with pytest.raises(Exception, match="set XDG_STATE_HOME"):
+    with pytest.raises(Exception, match="Set XDG_STATE_HOME"):
         state_place()
 
 
@@ -452,5 +453,5 @@ def test_a_state_directory_that_is_no_directory_is_a_sentence(tmp_path: Path) ->
         check=False,
     )
     assert ended.returncode == 2
-    assert "set XDG_STATE_HOME to a folder that you can write" in ended.stderr
+    assert "Set XDG_STATE_HOME to a folder that you can write" in ended.stderr
     assert "Traceback" not in ended.stderr

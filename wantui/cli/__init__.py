@@ -4,6 +4,7 @@ Commands are imported when they are called, so that `--help` stays quick.
 """
 
 import importlib
+import os
 import sys
 import traceback
 from types import TracebackType
@@ -102,6 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _call(arguments: list[str] | None) -> int | None:
     """Run a command and report its error; returns the exit code, or None where the command set none."""
     try:
+        _provide_home()
         cli.main(args=arguments, prog_name="wantui", standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
@@ -128,6 +130,13 @@ def _call(arguments: list[str] | None) -> int | None:
             f"wantui: cannot use the queue: {error}. If the database is corrupt, `wantui engine start` rebuilds it", 3
         )
     return None
+
+
+def _provide_home() -> None:
+    if not os.environ.get("HOME") or not os.environ.get("LOGNAME"):  # not imported where nothing can be missing
+        from wantui.queue.place import provide_home
+
+        provide_home()
 
 
 def _fail(message: str, code: int) -> int:

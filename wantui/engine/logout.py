@@ -1,7 +1,8 @@
 """What a logout does to the engine on this machine, and a systemd unit that keeps it."""
 
 import configparser
-import getpass
+import os
+import pwd
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +54,18 @@ def look(root: Path = Path("/")) -> Logout:
         drop_ins = main.with_name(main.name + ".d")
         for part in (main, *sorted(drop_ins.glob("*.conf"))):
             kills = _setting(part, kills)
-    lingers = (root / str(LINGER).lstrip("/") / getpass.getuser()).exists()
+    name = _user_name()
+    lingers = name is not None and (root / str(LINGER).lstrip("/") / name).exists()
     why = f"KillUserProcesses={'yes' if kills else 'no'}, lingering {'on' if lingers else 'off'}"
     return Logout(kills, lingers, why)
+
+
+def _user_name() -> str | None:
+    """Return the name by which logind knows this user; None for one without an entry in /etc/passwd."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return None
 
 
 def _setting(path: Path, before: bool) -> bool:

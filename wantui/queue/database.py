@@ -127,6 +127,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         if now >= number:  # another process was faster
             connection.execute("COMMIT")
             continue
+        if now == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise sqlite3.DatabaseError("it has tables, and its schema no number")
         try:
             for statement in _statements(script):
                 connection.execute(statement)

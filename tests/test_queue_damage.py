@@ -1,0 +1,144 @@
+"""Databases of the queue that are damaged in ways that SQLite's own checks do not name."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Wantui
+
+from wantui.engine.control import open_queue
+from wantui.errors import UserError
+from wantui.queue.database import NAME, is_damage, open_database
+from wantui.queue.place import Place, state_place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import NewVideo
+from wantui.queue.waiting import waiting_for
+
+Damage = Callable[[Path], None]
+
+
+def run(path: Path, *statements: str) -> None:
+    with sqlite3.connect(path) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+def not_utf8_schema(path: Path) -> None:
+    run(path, "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA journal_mode = DELETE")
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE event (", b"CREATE \xff\xfeBLE event ("))
+
+
+def not_utf8_title(path: Path) -> None:
+    run(path, "UPDATE video SET title = CAST(x'ff41' AS TEXT)")
+
+
+DAMAGES: dict[str, Damage] = {
+    "schema is not UTF-8": not_utf8_schema,
+    "table missing": lambda path: run(path, "DROP TABLE event"),
+    "later table missing": lambda path: run(path, "DROP TABLE worker"),
+    "column missing": lambda path: run(path, "ALTER TABLE video RENAME COLUMN plan TO other"),
+    "version 0": lambda path: run(path, "PRAGMA user_version = 0"),
+    "version of an earlier schema": lambda path: run(path, "PRAGMA user_version = 2"),
+    "version negative": lambda path: run(path, "PRAGMA user_version = -3"),
+    "empty with a version": lambda path: [path.unlink(), run(path, "PRAGMA user_version = 4")],  # type: ignore[list-item]
+    "other program's": lambda path: [path.unlink(), run(path, "CREATE TABLE song (name)")],  # type: ignore[list-item]
+    "no database": lambda path: path.write_bytes(b"not a database" * 1000),  # type: ignore[return-value]
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:5000]),  # type: ignore[return-value]
+}
+
+
+@pytest.fixture
+def damaged(request: pytest.FixtureRequest) -> Path:
+    directory = state_place().directory
+    queue = Queue(directory)
+    queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
+    queue.close()
+    DAMAGES[request.param](directory / NAME)
+    return directory
+
+
+@pytest.mark.parametrize("damaged", DAMAGES, indirect=True)
+def test_a_damaged_queue_is_told_by_doctor_and_put_aside_by_the_next_command(
+    damaged: Path, wantui: Wantui
+) -> None:  # R8, C7
+    found = " ".join(wantui("doctor").out.split())
+    assert f"problem queue {damaged / NAME} cannot be opened" in found
+    assert "wantui engine start keeps it under another name" in found
+    assert not list(damaged.glob("*.damaged-*"))  # a check changes nothing
+    result = wantui("queue", "ls")
+    assert result.code == 0, result.err
+    assert "was damaged" in result.err
+    assert list(damaged.glob("queue.db.damaged-*"))
+    assert wantui("queue", "ls").err == "nothing is left to make; --all shows finished batches\n"
+    assert "ok queue in" in " ".join(wantui("doctor").out.split())
+
+
+def test_text_that_is_no_text_is_found_when_an_engine_starts(tmp_path: Path) -> None:  # R8
+    queue = Queue(tmp_path)
+    queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
+    queue.close()
+    not_utf8_title(tmp_path / NAME)
+    with pytest.raises(sqlite3.DatabaseError) as error:
+        Queue(tmp_path).videos(1)
+    assert is_damage(error.value)
+    queue, notes = open_queue(Place(tmp_path), is_engine=True)
+    assert "was damaged" in notes[0]
+    assert queue.batches() == []
+
+
+def test_a_locked_or_full_queue_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    Queue(tmp_path).close()
+    for code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
+        error = sqlite3.OperationalError("for now")
+        error.sqlite_errorcode = code
+        assert not is_damage(error)
+    (tmp_path / NAME).unlink()
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(UserError, match="cannot be opened: unable to open database file"):
+        open_queue(Place(tmp_path))
+    assert (tmp_path / NAME).is_dir()
+
+
+def test_a_queue_whose_file_was_deleted_or_replaced_is_known(tmp_path: Path) -> None:  # R8
+    queue = Queue(tmp_path)
+    assert not queue.is_replaced()
+    (tmp_path / NAME).unlink()
+    assert queue.is_replaced()
+    open_database(tmp_path / NAME).close()
+    assert queue.is_replaced()
+
+
+@pytest.mark.parametrize("word", ["99", "9" * 5000, "\u0663", "a\0b", "x" * 300, "~nobody/x"])
+def test_a_batch_that_is_not_there_is_a_sentence_and_no_guess_of_a_number(wantui: Wantui, word: str) -> None:  # C8
+    queue = Queue(state_place().directory)
+    for name in "abde":
+        queue.add(Path("/outputs") / f"kiss_{name}", "auto", [NewVideo(0, "red", "{}", 20)])
+    queue.remove(3)
+    result = wantui("queue", "cancel", word)
+    assert result.code == 2
+    assert "did you mean 3" not in result.err
+    if word.isdecimal():
+        assert "It has 1 to 2, 4: wantui queue ls --all" in result.err
+
+
+def test_what_a_batch_waits_for_is_nothing_while_it_is_held_paused_or_made(tmp_path: Path) -> None:  # C11
+    queue = Queue(tmp_path)
+    first, second = (
+        queue.add(Path("/outputs") / name, "auto", [NewVideo(i, "red", "{}", 20) for i in range(2)]) for name in "ab"
+    )
+    queue.add_worker("worker-0:7", "cpu")
+    assert waiting_for(queue, second).text(with_seconds=False) == (
+        "worker-0: loading torch; waits for 2 videos of batch 1 (a)"
+    )
+    queue.worker_ready("worker-0:7")
+    queue.claim("worker-0:7", ("auto",))
+    assert not waiting_for(queue, first)
+    assert waiting_for(queue, second).text() == "waits for 2 videos of batch 1 (a)"
+    queue.hold("paused", "it was paused")
+    assert not waiting_for(queue, second)
+    queue.resume()
+    queue.pause_batch(second, True)
+    assert not waiting_for(queue, second)
+    assert not waiting_for(queue, 99)

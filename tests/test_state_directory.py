@@ -1,0 +1,156 @@
+"""The state directory: on which disk, whose it is, and what is done about users without a home or a name."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wantui.engine.control import open_queue
+from wantui.errors import UserError
+from wantui.queue import place as places
+from wantui.queue.database import NAME
+from wantui.queue.place import Place, file_system, state_place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import NewVideo
+
+
+def mounts(*lines: bytes) -> bytes:
+    first = b"22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
+    return first + b"".join(b"36 22 0:30 / " + line + b" server:/x rw\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("mounted", "path"),
+    [
+        ("/daten/größe".encode(), "/daten/größe/queue"),
+        ("/数据".encode(), "/数据"),
+        (b"/a\\040b\\011c\\134d", "/a b\tc\\d/x"),
+        (b"/latin-\xfc", os.fsdecode(b"/latin-\xfc/x")),
+        (b"/plain", "/plain/x"),
+    ],
+)
+def test_network_mounts_are_known_whatever_their_names(
+    mounted: bytes, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # A12
+    table = tmp_path / "mountinfo"
+    table.write_bytes(mounts(mounted + b" rw - nfs4", b"/else\xff where", b"/other rw - tmpfs"))
+    monkeypatch.setattr(places, "MOUNTS", table)
+    assert file_system(Path(path)) == "nfs4"
+    assert file_system(Path("/home")) == "ext4"
+
+
+def test_without_a_mount_table_the_file_system_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "MOUNTS", tmp_path / "none")
+    assert file_system(tmp_path) == "unknown"
+
+
+@pytest.mark.parametrize("planted", ["link", "file"])
+def test_what_is_planted_in_the_place_of_the_fallback_is_refused_and_left_as_it_is(
+    planted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # R10
+    local, victim = tmp_path / "local", tmp_path / "victim"
+    local.mkdir()
+    victim.mkdir(mode=0o755)
+    own = local / f"wantui-{os.getuid()}"
+    if planted == "link":
+        own.symlink_to(victim)
+    else:
+        own.touch()
+    monkeypatch.setattr(places, "file_system", lambda path: "nfs4")
+    monkeypatch.setattr(places, "LOCAL", local)
+    with pytest.raises(UserError, match=f"cannot use the state directory {own}: .*Set XDG_STATE_HOME"):
+        state_place()
+    assert victim.stat().st_mode & 0o777 == 0o755
+    assert not list(victim.iterdir())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+def test_a_fallback_that_belongs_to_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / f"wantui-{os.getuid()}"
+    own.mkdir(mode=0o777)
+    os.chown(own, 65534, 65534)
+    monkeypatch.setattr(places, "file_system", lambda path: "nfs4")
+    monkeypatch.setattr(places, "LOCAL", tmp_path)
+    with pytest.raises(UserError, match="it belongs to another user"):
+        state_place()
+
+
+def test_a_link_to_another_disk_that_a_user_has_made_is_followed(tmp_path: Path) -> None:
+    target = tmp_path / "disk"
+    target.mkdir()
+    directory = state_place().directory
+    directory.rmdir()
+    directory.symlink_to(target)
+    assert state_place().directory == directory
+
+
+NOBODY = """
+import os, sys
+import wantui.cli, wantui.cli.queue, wantui.cli.doctor, wantui.cli.engine
+import wantui.queue.place as places, wantui.engine.control, wantui.engine.logout, wantui.gpu.nvml, wantui.queue.queue
+import pynvml, platformdirs, sqlite3, tempfile, packaging.requirements, encodings.ascii
+from pathlib import Path
+from wantui.queue.place import state_place
+wantui.queue.database._expected_columns()
+wantui.queue.database.migrations()
+shown, sys.stdout, sys.stderr = sys.stdout, open(os.devnull, "w"), open(os.devnull, "w")
+try:
+    wantui.cli.main(["doctor"])  # as root, so that all modules are imported while they can be read
+except SystemExit:
+    pass
+sys.stdout, sys.stderr = shown, sys.__stderr__
+for name in ("HOME", "LOGNAME", "XDG_STATE_HOME"):
+    os.environ.pop(name, None)
+os.setgroups([])
+os.setresgid(54321, 54321, 54321)
+os.setresuid(54321, 54321, 54321)
+os.chdir("/")
+places.LOCAL = Path(sys.argv[1])
+wantui.cli.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user who has no name")
+@pytest.mark.parametrize("command", [["queue", "ls"], ["engine", "status"], ["doctor"]])
+def test_a_user_without_a_name_and_a_home_gets_a_folder_in_var_tmp(command: list[str], tmp_path: Path) -> None:  # B7
+    import shutil
+    import tempfile
+
+    local = Path(tempfile.mkdtemp(prefix="wantui-local-"))
+    local.chmod(0o1777)
+    try:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+        for name in ("HOME", "USER", "LOGNAME"):
+            env.pop(name, None)
+        env["XDG_STATE_HOME"] = str(tmp_path)
+        ended = subprocess.run(
+            [sys.executable, "-c", NOBODY, local, *command], env=env, capture_output=True, text=True, check=False
+        )
+        assert "Traceback" not in ended.stderr, ended.stderr
+        assert ended.returncode in (0, 1, 3)
+        said = " ".join((ended.stdout + ended.stderr).split())
+        assert f"there is no home folder: {local}/wantui-54321 stands in for it" in said
+        assert list((local / "wantui-54321").rglob("wantui"))
+        assert not Path("/~").exists()
+    finally:
+        shutil.rmtree(local)
+
+
+def test_the_queue_of_another_host_name_is_pointed_to_while_the_own_one_is_empty(tmp_path: Path) -> None:  # C15
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / NAME).write_bytes(b"no database")
+    old = Queue(tmp_path / "old")
+    batch = old.add(Path("/outputs/kiss"), "auto", [NewVideo(0, "red", "{}", 20)])
+    queue, notes = open_queue(Place(tmp_path / "new"))
+    (note,) = notes
+    assert f"the queue of new is empty, and that of old has 1 batch: {tmp_path / 'old'}" in note
+    assert "wantui run --resume FOLDER" in note
+    queue.add(Path("/outputs/b"), "auto", [NewVideo(0, "red", "{}", 20)])
+    assert open_queue(Place(tmp_path / "new"))[1] == []
+    queue.remove(queue.batches()[0].id)
+    old.cancel(batch)
+    assert open_queue(Place(tmp_path / "new"))[1] == []  # nothing is left to make there
