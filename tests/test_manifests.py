@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import pytest
 from conftest import Wantui
 
 from wantui import __version__
-from wantui.engine.enqueue import missing_videos
+from wantui.config import load_config
+from wantui.engine.enqueue import missing_videos, new_batch
+from wantui.engine.logs import close_log, open_log
 from wantui.engine.record import Record
-from wantui.storage.layout import BatchFolder
+from wantui.planning import plan_batch
+from wantui.storage.atomic import write_text
+from wantui.storage.layout import BatchFolder, batch_folder
 from wantui.storage.library import find_batches
 from wantui.storage.manifest import Manifest, ManifestError, read_manifest
 
@@ -185,3 +190,60 @@ def test_a_manifest_that_could_not_be_read_again_is_not_written(folder: BatchFol
         with pytest.raises(ManifestError, match="Make smaller batches"):
             manifest.write_manifest(folder, found)
     assert folder.manifest.read_bytes() == before
+
+
+NAMES = {
+    "a red star": "a_red_star",
+    "_x-1_": "x-1",
+    "../../etc": "etc",
+    "圆 红": "圆_红",
+    "Étoile (1.5)": "Étoile_1_5",
+    "हिन्दी": "हिन्दी",
+    "دائرة\u202e": "دائرة",
+    "...": "batch",
+    "": "batch",
+    "e\u0301": "é",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_folder_keeps_letters_of_any_script(tmp_path: Path, name: str) -> None:  # C7
+    assert batch_folder(tmp_path, name, None).root == tmp_path / NAMES[name]
+
+
+@pytest.mark.parametrize("name", ["x" * 500, "圆" * 300, "e\u0301\u0302" * 200])
+def test_a_long_name_is_cut_between_characters(tmp_path: Path, name: str) -> None:  # C7
+    folder = batch_folder(tmp_path, name, datetime(2026, 1, 2)).root
+    assert 150 < len(folder.name.encode()) <= 255
+    folder.mkdir()
+    assert batch_folder(tmp_path, name, datetime(2026, 1, 2)).root.name == f"{folder.name}_2"
+
+
+@pytest.mark.parametrize("permissions", ["umask", "private"])
+def test_a_private_batch_folder_is_closed_to_others(tmp_path: Path, permissions: str) -> None:  # R15
+    before = os.umask(0o022)
+    try:
+        settings = [f"output_dir={tmp_path}", f"output_permissions={permissions}", "use_timestamp=false"]
+        folder, _ = new_batch(plan_batch(load_config("nano", [*settings, "batch_name=a"]), "a star"))
+        (tmp_path / "b").mkdir()
+        existing, _ = new_batch(plan_batch(load_config("nano", [*settings, "batch_name=b"]), "a star"))
+    finally:
+        os.umask(before)
+    for one in (folder, existing):
+        assert one.root.stat().st_mode & 0o777 == (0o755 if permissions == "umask" else 0o700)
+
+
+def test_a_planted_link_in_the_place_of_a_log_is_not_written_through(tmp_path: Path) -> None:  # R10
+    victim = tmp_path / "victim"
+    victim.write_text("before")
+    (tmp_path / "batch.log").symlink_to(victim)
+    (tmp_path / "note.txt.partial").symlink_to(victim)
+    os.mkfifo(tmp_path / "fifo.log")
+    for name in ("batch", "fifo"):
+        log = open_log(f"planted-{name}", tmp_path / f"{name}.log")
+        log.info("hello")
+        close_log(log)
+        assert "hello" in (tmp_path / f"{name}.log").read_text()
+    write_text(tmp_path / "note.txt", "new")
+    assert victim.read_text() == "before"
+    assert (tmp_path / "note.txt").read_text() == "new"

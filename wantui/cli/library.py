@@ -9,6 +9,7 @@ import click
 from wantui.cli.tables import echo, print_columns, print_json
 from wantui.cli.types import PATH
 from wantui.errors import UserError
+from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.storage.library import FoundBatch
@@ -85,6 +86,36 @@ def _show(manifest: "Manifest") -> None:
         said = video.files.get("clip", video.error or "")
         lines.append((manifest.variations[video.variation].id, str(video.seed), video.state, seconds, said))
     print_columns(*lines)
+
+
+@command.command("check")
+@click.argument("batches", metavar="BATCH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print every item as JSON.")
+def check(batches: tuple[Path, ...], as_json: bool) -> None:
+    """Verify manifests, clips and captures of BATCHES against their checksums.
+
+    All of every file is read, and each clip is decoded. Each damaged item is named; the exit code is then 1. Files of
+    earlier versions have no checksums: they are read, and counted as unverified.
+    """
+    from wantui.storage.check import check_batch
+
+    items = []
+    for batch in batches:
+        for item in check_batch(batch):
+            items.append(item)
+            if item.damage and not as_json:
+                of_video = f"{item.video}: " if item.video else ""
+                echo(f"{item.batch}: {of_video}{item.damage}")
+    damaged = sum(bool(item.damage) for item in items)
+    unverified = sum(not item.is_verified for item in items)
+    if as_json:
+        print_json([vars(item) | {"batch": str(item.batch), "path": str(item.path)} for item in items])
+    summary = f"{format_count(len(items), 'item')} checked, {damaged:,} damaged"
+    if unverified:
+        summary += f", {unverified:,} without checksums (made by an earlier version)"
+    echo(summary, err=True)
+    if damaged:
+        sys.exit(1)
 
 
 @command.command("trash")

@@ -219,7 +219,11 @@ class Settings(Section):
     """Videos of each variation, with seeds seed, seed + 1, ..."""
     output_dir: str = "outputs"
     """Folder in which the batch folder is made."""
+    output_permissions: Literal["umask", "private"] = "umask"
+    """Who may read the batch folder: umask, as the system's file mode mask says (on most systems every user);
+    private, you alone."""
     batch_name: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    """Name of the batch folder; empty: the config's name. Other characters than letters, digits, - become _."""
+    """Name of the batch folder; empty: the config's name. Other characters than letters, digits, - become _;
+    letters of any script stay."""
     use_timestamp: bool = True
     """Add the date and time to the name of the batch folder."""

@@ -9,6 +9,7 @@ from wantui.engine.record import Record
 from wantui.generation.make_video import MadeVideo
 from wantui.planning.memory import ChosenPlan
 from wantui.queue.rows import Claim
+from wantui.storage.check import file_sha256
 from wantui.storage.files import VideoFiles
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, relative_files
@@ -61,6 +62,7 @@ def enter(entry: VideoEntry, folder: BatchFolder, ending: Ending, made: MadeVide
         entry.predicted["seconds"] = round(ending.foretold, 3)
     if ending.chosen.working is not None:
         entry.predicted["peak_memory"] = ending.chosen.working
+    entry.sha256 = {kind: file_sha256(path) for kind, path in paths.items() if path.is_file()}
     entry.bytes = sum(_size(path) for path in paths.values())
     entry.latents_sha256 = made.latents_sha256
 

@@ -219,6 +219,9 @@ def _make_folder(batch: Batch) -> BatchFolder:
     settings = batch.config.settings
     output_dir = user_path(settings.output_dir)
     now = datetime.now() if settings.use_timestamp else None
+    # Who may not enter the folder can read nothing in it, whatever the modes of the files are.
+    is_private = settings.output_permissions == "private"
+    mode = 0o700 if is_private else 0o777
     folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
     try:
         # By itself: below, FileExistsError then means that the batch's own name is taken.
@@ -228,25 +231,27 @@ def _make_folder(batch: Batch) -> BatchFolder:
     for _ in range(MAX_TRIES):
         folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
         try:
-            folder.root.mkdir()
+            folder.root.mkdir(mode=mode)
             return folder
         except FileExistsError:
             if now is not None:  # another run of the same second took the name in between
                 continue
-            return _empty_folder(folder)
+            return _empty_folder(folder, is_private)
         except OSError as error:
             raise _cannot_write(folder, error) from None
     raise UserError(f"cannot make a batch folder in {output_dir}: {MAX_TRIES} names in a row were taken meanwhile")
 
 
-def _empty_folder(folder: BatchFolder) -> BatchFolder:
-    """Return a folder that exists, if there is nothing in it.
+def _empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
+    """Return a folder that exists, if there is nothing in it; one that is to be private is made so.
 
     Raises:
         UserError: there is, or it cannot be looked at.
     """
     try:
         if folder.root.is_dir() and not any(folder.root.iterdir()):
+            if is_private:
+                folder.root.chmod(0o700)
             return folder
         has_batch = folder.manifest.exists()
     except OSError as error:

@@ -16,6 +16,8 @@ def open_log(name: str, path: Path) -> logging.Logger:
     close_log(logger)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or path.is_fifo():  # somebody else's, in a folder that is shared
+            path.unlink()
         handler: logging.Handler = RotatingFileHandler(
             path, maxBytes=MEGABYTES * 1_000_000, backupCount=KEPT, encoding="utf-8"
         )

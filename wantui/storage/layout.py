@@ -1,12 +1,15 @@
 """Where everything lies in a batch folder. Names are those of the older system; numbers count from 1 for videos."""
 
-import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-_NOT_IN_NAME = re.compile(r"[^\w-]+", re.ASCII)
+MAX_BATCH_NAME_BYTES = 200
+"""Room is left for the time, a number, and what a file system of 255 bytes a name adds."""
+_NAME_CATEGORIES = ("L", "M", "N")
+"""First letters of the Unicode categories of letters, the marks that belong to them, and digits."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,24 @@ class BatchFolder:
 
 
 def batch_folder(output_dir: Path, name: str, now: datetime | None) -> BatchFolder:
-    """The folder of a new batch; `now` is added to its name unless it is None."""
-    name = _NOT_IN_NAME.sub("_", name).strip("_") or "batch"
+    """Return the folder of a new batch; `now` is added to its name unless it is None."""
+    name = folder_name(name)
     stamp = f"_{now:%Y%m%d_%H%M%S}" if now else ""
     folder = output_dir / f"{name}{stamp}"
     number = 2
-    while now and os.path.lexists(folder):
+    while now and folder.exists():
         folder = output_dir / f"{name}{stamp}_{number}"
         number += 1
     return BatchFolder(folder)
+
+
+def folder_name(name: str) -> str:
+    """Return a name that every file system takes: letters and digits of any script, and runs of others as _."""
+    composed = unicodedata.normalize("NFC", name)
+    kept = "".join(c if c in "_-" or unicodedata.category(c)[0] in _NAME_CATEGORIES else "\0" for c in composed)
+    whole = re.sub("\0+", "_", kept).strip("_")
+    # Cut between characters, and never before a mark, which belongs to the letter before it.
+    short = whole.encode()[:MAX_BATCH_NAME_BYTES].decode(errors="ignore")
+    while len(short) < len(whole) and short and unicodedata.category(whole[len(short)])[0] == "M":
+        short = short[:-1]
+    return short.strip("_") or "batch"

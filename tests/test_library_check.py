@@ -1,0 +1,71 @@
+"""wantui library check: every damaged item of a batch by name, and what could not be verified."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zarr
+from conftest import TEMPLATE, Wantui, batch
+
+from wantui.storage.layout import BatchFolder
+
+
+@pytest.fixture
+def made(wantui: Wantui, small: list[str]) -> BatchFolder:
+    options = ["--videos-per-variation", 1, "--store-latents", "--store-attention"]
+    return batch(wantui("run", "-t", TEMPLATE, *options, *small))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+DAMAGE: dict[str, Callable[[BatchFolder], tuple[object, str]]] = {
+    "clip": lambda b: (flip(b.clip(0, 1)), "red seed 42: .*video_001.mp4 is damaged"),
+    "sheet": lambda b: (flip(b.sheet(1, 1)), "blue seed 42: .*video_001.jpg is damaged"),
+    "gram": lambda b: (flip(b.latents(0, 1) / "gram/c/0/0"), "red seed 42: .*gram/c/0/0 is damaged"),
+    "states": lambda b: (flip(b.latents(0, 1) / "latents/c/1/0/0/0/0"), "red seed 42: .*latents/c/1/.* is damaged"),
+    "metadata": lambda b: (flip(b.latents(0, 1) / "sigmas/zarr.json"), "red seed 42: .*sigmas/zarr.json"),
+    "maps": lambda b: (flip(b.attention(1, 1) / "circle/c/1/0/0/0/0/0"), "blue seed 42: .*circle/c/1/.* is damaged"),
+    "missing clip": lambda b: (b.clip(0, 1).unlink(), "red seed 42: .*video_001.mp4 is missing"),
+    "missing capture": lambda b: (shutil.rmtree(b.latents(1, 1)), "blue seed 42: .*vid_001.zarr is missing"),
+    "manifest": lambda b: (b.manifest.write_text("{"), "batch.json cannot be read"),
+    "journal": lambda b: (b.journal.write_text("{}\n"), "line 1 of .*batch.journal.jsonl is damaged"),
+}
+
+
+def test_each_damaged_item_is_named(made: BatchFolder, wantui: Wantui) -> None:  # R5
+    whole = wantui("library", "check", made.root)
+    assert (whole.code, whole.out) == (0, "")
+    assert "9 items checked, 0 damaged\n" in whole.err
+    for name, damage in DAMAGE.items():
+        clone = BatchFolder(made.root.with_name(f"clone-{name}"))
+        shutil.copytree(made.root, clone.root)
+        _, said = damage(clone)
+        result = wantui("library", "check", made.root, clone.root)
+        assert result.code == 1, name
+        (line,) = result.out.splitlines()
+        assert re.search(said, line), (name, line)
+        assert "1 damaged" in result.err
+        items = json.loads(wantui("library", "check", clone.root, "--json").out)
+        assert [item["path"] for item in items if item["damage"]]
+        shutil.rmtree(clone.root)
+
+
+def test_what_earlier_versions_made_is_read_and_counted_as_unverified(made: BatchFolder, wantui: Wantui) -> None:  # R5
+    for path in (made.latents(0, 1), made.attention(0, 1)):
+        del zarr.open_group(path, mode="r+").attrs["checksums"]
+    document = json.loads(made.manifest.read_text())
+    del document["videos"][0]["sha256"]
+    made.manifest.write_text(json.dumps(document | {"format": 1}))
+    result = wantui("library", "check", made.root)
+    assert result.code == 0
+    assert "9 items checked, 0 damaged, 4 without checksums (made by an earlier version)" in result.err
+    made.clip(0, 1).write_bytes(made.clip(0, 1).read_bytes()[:3000])
+    assert wantui("library", "check", made.root).code == 1
+    assert wantui("library", "check", "nowhere").code == 1

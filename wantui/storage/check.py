@@ -1,0 +1,93 @@
+"""Verify what a batch folder holds: manifest, journal, clips, contact sheets and captures, each item by name."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.storage.group import CaptureError, verify_capture
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import Manifest, ManifestError, VideoEntry, read_manifest
+from wantui.storage.mp4 import ClipError, read_frames
+
+CAPTURES = ("latents", "attention")
+PART_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One item of a batch that was verified."""
+
+    batch: Path
+    video: str
+    """Variation and seed; empty for an item of the whole batch."""
+    path: Path
+    damage: str = ""
+    """What is wrong with it; empty where nothing is."""
+    is_verified: bool = True
+    """Whether it has a checksum: files of earlier versions have none, and can only be read."""
+
+
+def check_batch(folder: Path) -> Iterator[Checked]:
+    """Verify a batch folder; yields every item as soon as it was read."""
+    batch = BatchFolder(folder)
+    try:
+        manifest = read_manifest(batch)
+    except ManifestError as error:
+        yield Checked(folder, "", batch.manifest, str(error))
+        return
+    yield Checked(folder, "", batch.manifest)
+    for fault in manifest.faults:
+        yield Checked(folder, "", batch.journal, fault)
+    for entry in manifest.videos:
+        if entry.state == "done":
+            yield from _check_video(batch, manifest, entry)
+
+
+def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[Checked]:
+    name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
+    if "clip" not in entry.files:
+        yield Checked(batch.root, name, batch.manifest, "it is called done and has no clip")
+    for kind, relative in entry.files.items():
+        path = batch.root / relative
+        try:
+            if kind in CAPTURES:
+                yield Checked(batch.root, name, path, is_verified=verify_capture(path))
+                continue
+            is_verified = _check_digest(path, entry.sha256.get(kind))
+            if kind == "clip":
+                _check_frames(path, entry.recipe.frames)
+            yield Checked(batch.root, name, path, is_verified=is_verified)
+        except (CaptureError, ClipError, _DamageError) as error:
+            yield Checked(batch.root, name, path, str(error))
+
+
+class _DamageError(Exception):
+    """A file that is not what was written; the text says why."""
+
+
+def _check_digest(path: Path, expected: str | None) -> bool:
+    if not path.is_file():
+        raise _DamageError(f"{path} is missing" if not path.exists() else f"{path} is not a regular file")
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise _DamageError(f"{path} cannot be read: {error.strerror or error}") from None
+    if expected is not None and found != expected:
+        raise _DamageError(f"{path} is damaged: its bytes are not those that were written (SHA-256)")
+    return expected is not None
+
+
+def _check_frames(path: Path, expected: int) -> None:
+    found = sum(1 for _ in read_frames(path))
+    if found != expected:
+        raise _DamageError(f"{path} is damaged: it holds {found} frames, and its recipe makes {expected}")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(PART_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
