@@ -1,13 +1,17 @@
 """The other commands as their users see them, and what is said to input that cannot be used."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import Wantui, batch, files
 
-from wantui.cli.doctor import _libraries
+from wantui.cli.doctor import _libraries, hub_cache
+from wantui.gpu.nvml import Gpu, GpuReport
 from wantui.storage.mp4 import read_frames, read_tags, write_mp4
 
 
@@ -206,3 +210,50 @@ def test_doctor_reports_libraries_and_nano(wantui: Wantui) -> None:
     assert findings["torch"]["found"] == torch.__version__
     assert findings["nano"]["state"] == "ok"
     assert findings["self-check"]["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "~/.cache/huggingface/hub"),
+        ({"XDG_CACHE_HOME": "/cache"}, "/cache/huggingface/hub"),
+        ({"XDG_CACHE_HOME": "/cache", "HF_HOME": "/home"}, "/home/hub"),
+        ({"HF_HOME": "~/hf"}, "~/hf/hub"),
+        ({"HF_HOME": "/home", "HF_HUB_CACHE": "/hub"}, "/hub"),
+        ({"HUGGINGFACE_HUB_CACHE": "/older"}, "/older"),
+    ],
+)
+def test_doctor_looks_for_the_hub_cache_where_huggingface_hub_does(environment: dict[str, str], expected: str) -> None:
+    # C7
+    assert hub_cache(environment) == Path(expected).expanduser()
+    names = ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+    other = {name: value for name, value in os.environ.items() if name not in names} | environment
+    code = "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"
+    said = subprocess.run([sys.executable, "-c", code], env=other, capture_output=True, text=True, check=True)
+    assert Path(said.stdout.strip()) == hub_cache(environment)
+
+
+def test_doctor_leaves_nothing_in_the_working_folder(wantui: Wantui) -> None:  # C15
+    wantui("doctor")
+    assert files() == []
+
+
+def test_doctor_names_a_gpu_that_is_asked_for_and_not_here(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    # C15
+    monkeypatch.setattr("wantui.gpu.nvml.look", lambda: GpuReport((), None, "no driver"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-7")
+    assert "problem gpu CUDA_VISIBLE_DEVICES=MIG-7, but no GPU" in " ".join(wantui("doctor").out.split())
+    gpus = (Gpu(0, "GPU-a", "H100", 80_000_000_000, 0),)
+    monkeypatch.setattr("wantui.gpu.nvml.look", lambda: GpuReport(gpus, "580", None))
+    assert "problem gpu CUDA_VISIBLE_DEVICES=MIG-7: MIG-7 names no GPU" in " ".join(wantui("doctor").out.split())
+
+
+def test_a_gpu_that_is_not_here_is_refused_before_anything_is_queued(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:  # C15
+    gpus = (Gpu(0, "GPU-a", "H100", 80_000_000_000, 0),)
+    monkeypatch.setattr("wantui.engine.enqueue.look", lambda: GpuReport(gpus, "580", None))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,0")
+    result = wantui("run", "-t", "a star")
+    assert (result.code, "names GPU-a twice" in result.err) == (3, True)
+    assert not Path("outputs").exists()

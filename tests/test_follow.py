@@ -2,13 +2,16 @@
 
 import io
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from wantui.cli.progress import Bars, JsonLines, PlainLines, news
-from wantui.queue.rows import Event
+from wantui.queue.rows import BatchRow, Event, WorkerRow
+from wantui.queue.waiting import Waiting
 
 
 def event(kind: str, video: int = 1, **data: Any) -> Event:
@@ -73,3 +76,43 @@ def test_json_lines_count_videos_from_1_and_show_no_id_of_the_database(capsys: p
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["batch"], first["video"], first["number"]) == (1, 2, 2)
     assert second["video"] is None
+
+
+def waiting(seconds: float, *before: int) -> Waiting:
+    batches = tuple(BatchRow(n, Path(f"/outputs/b{n}"), "auto", False, 0.0, {"queued": 2}) for n in before)
+    return Waiting(batches, (WorkerRow("worker-0:7", "starting", "cpu", seconds),))
+
+
+def test_plain_lines_say_what_is_waited_for_when_it_changes_and_every_ten_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:  # C11
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    lines = PlainLines(1)
+    for second in range(13):
+        now = float(second)
+        lines.wait(waiting(second))
+    lines.wait(waiting(13, 1, 2, 3, 4, 5))
+    lines.wait(Waiting((), ()))
+    assert capsys.readouterr().err.splitlines() == [
+        "worker-0: loading torch, 0:00",
+        "worker-0: loading torch, 0:10",
+        "worker-0: loading torch, 0:13; waits for 10 videos of batch 1 (b1), batch 2 (b2), batch 3 (b3) "
+        "and 2 other batches",
+    ]
+
+
+def test_bars_show_what_is_waited_for_until_a_video_starts() -> None:  # C11
+    bars = Bars(1)
+    screen = io.StringIO()
+    bars.progress.live.console = Console(file=screen, force_terminal=True, width=100, highlight=False)
+    with bars.progress:
+        bars.wait(waiting(2.0, 1))
+        bars.wait(waiting(3.0, 1))
+        bars.progress.refresh()
+        assert [task.description for task in bars.progress.tasks] == [
+            "worker-0: loading torch, 0:03; waits for 2 videos of batch 1 (b1)"
+        ]
+        bars.wait(Waiting((), ()))
+        assert bars.progress.tasks == []
+    assert screen.getvalue().count("worker-0: loading torch; waits for 2 videos of batch 1 (b1)") == 1

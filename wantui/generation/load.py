@@ -80,8 +80,9 @@ def load_parts(
             pipeline = _from_folder(folder, dtype, given)
     except NotFetched as error:
         raise LoadError(
-            f"the weights of {model.location} are not all on this machine. {error}. Or copy a diffusers directory here "
-            "and give its path as model_settings.model_id, or use the model that comes with wantui: model_id: nano"
+            f"the weights of {model.location} are not all on this machine (looked in {_hub_cache()}). {error}. "
+            "Or copy a diffusers directory here and give its path as model_settings.model_id, or use the model that "
+            "comes with wantui: model_id: nano"
         ) from error
     except Exception as error:  # the libraries raise errors of many kinds for broken files
         again = "copy them again" if model.is_local else f"wantui models fetch {model.name}"
@@ -90,6 +91,13 @@ def load_parts(
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _hub_cache() -> str:
+    """Return the folder of the hub cache of this process: that of an engine may be another than a client's."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return str(HF_HUB_CACHE)
 
 
 def _from_folder(folder: Path, dtype: str, given: Mapping[str, nn.Module | None]) -> WanPipeline:
