@@ -68,7 +68,7 @@ def counted_bytes(app: WantuiApp) -> Iterator[list[str]]:
     assert isinstance(driver, HeadlessDriver)
 
     class Terminal(HeadlessDriver):
-        is_headless = False  # type: ignore[assignment]
+        is_headless = False
 
         def write(self, data: str) -> None:
             written.append(data)

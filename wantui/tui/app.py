@@ -29,6 +29,7 @@ from wantui import __version__
 from wantui.engine import control
 from wantui.engine.control import open_queue
 from wantui.errors import UserError
+from wantui.formatting import printable
 from wantui.gpu.sampler import Sample, Sampler
 from wantui.paths import user_path
 from wantui.queue.place import Place
@@ -36,7 +37,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.rows import Event
 from wantui.tui.actions import SCREENS, TABLE, bindings
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
-from wantui.tui.feed import Feed, QueueNews
+from wantui.tui.feed import Feed, PagesRead, QueueNews
 from wantui.tui.settings import TuiSettings
 from wantui.tui.trails import Trails
 from wantui.tui.widgets.gpu_panel import GpuHistory, worker_figures, worker_process
@@ -61,6 +62,13 @@ class SampleCame(Message):
     """The GPUs were looked at."""
 
     sample: Sample
+
+
+@dataclass
+class PagesCame(Message):
+    """Videos that a screen watches were read."""
+
+    pages: PagesRead
 
 
 def _new_screen(name: str) -> Screen[Any]:
@@ -102,23 +110,36 @@ class WantuiApp(App[None]):
         self.low_bandwidth = low_bandwidth or settings.low_bandwidth
         self.host = host or platform.node()
         self.drafts: Drafts = load_drafts(place.directory)
-        self.queue: Queue = open_queue(place)[0]
-        self.queue.db.execute(f"PRAGMA busy_timeout = {LOCK_MILLISECONDS}")
+        self.queue = self._open_queue()
         self.news = QueueNews()
         self.gpus, self.trails = GpuHistory(), Trails()
         self.gpu_panel = settings.gpu_panel
         self._terminal_title = ""
+        self.is_starting_engine = False
         self.news_signal: Signal[QueueNews] = Signal(self, "news")
         self.sample_signal: Signal[Sample] = Signal(self, "sample")
+        self.pages_signal: Signal[PagesRead] = Signal(self, "pages")
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
         first = max(0, self.queue.last_seq() - 500)  # enough to draw the curves of what runs
         self.since = self.queue.last_seq()
         """Events up to this one happened before we came."""
-        self.feed = Feed(place, lambda news: self._post(NewsCame(news)), interval, first)
+        self.feed = Feed(
+            place,
+            lambda news: self._post(NewsCame(news)),
+            lambda pages: self._post(PagesCame(pages)),
+            interval,
+            first,
+        )
         rate = SLOW_SECONDS if self.low_bandwidth else 1.0
         self.sampler = Sampler(lambda sample: self._post(SampleCame(sample)), rate, nvml)
         self.sampler.processes_wanted = self.gpu_panel == "large"
         self.animation_level = "none"
+
+    def _open_queue(self) -> Queue:
+        """Open the queue for what keys change; a key never waits long for another program."""
+        queue = open_queue(self.place)[0]
+        queue.db.execute(f"PRAGMA busy_timeout = {LOCK_MILLISECONDS}")
+        return queue
 
     def _post(self, message: Message) -> None:
         if self.is_running:
@@ -200,8 +221,14 @@ class WantuiApp(App[None]):
         timeout: float | None = None,
         markup: bool = False,
     ) -> None:
-        """Say something; brackets in paths, prompts and errors are what they are, and no markup."""
-        super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
+        """Say something of any origin: never markup, and nothing in it that a terminal obeys."""
+        text = printable(message, keep_lines=True)
+        super().notify(text, title=printable(title), severity=severity, timeout=timeout, markup=False)
+
+    def action_help_quit(self) -> None:
+        """Say what ctrl+c does not do here."""
+        keys = self.settings.keys.get("app.quit", "q,ctrl+q").split(",")
+        self.notify(f"{keys[-1]} leaves wantui; the engine continues with the queue", title="leave?")
 
     # News
 
@@ -223,6 +250,9 @@ class WantuiApp(App[None]):
             self._announce(event)
         self._announce_ends(fresh)
         self.news_signal.publish(message.news)
+
+    def on_pages_came(self, message: PagesCame) -> None:
+        self.pages_signal.publish(message.pages)
 
     def on_sample_came(self, message: SampleCame) -> None:
         self.gpus.add(message.sample)
@@ -281,11 +311,17 @@ class WantuiApp(App[None]):
 
     @contextmanager
     def changing_queue(self) -> Iterator[Queue]:
-        """Change the queue; what is wrong is said, and nothing is changed then."""
+        """Yield the queue to be changed; say what is wrong, and change nothing then."""
         try:
+            if self.queue.is_replaced():
+                self.queue.close()
+                self.queue = self._open_queue()
             yield self.queue
         except sqlite3.OperationalError as error:
-            self.notify(f"{error}: another program holds the queue; nothing was changed, try again", severity="error")
+            reason = "another program holds the queue" if "locked" in str(error) else "the queue cannot be used"
+            self.notify(f"{error}: {reason}; nothing was changed, try again", severity="error")
+        except (sqlite3.Error, OSError) as error:
+            self.notify(f"cannot change the queue: {error}. wantui queue ls says more.", severity="error", timeout=12)
         except UserError as error:
             self.notify(str(error), severity="error", timeout=12)
         finally:
@@ -346,14 +382,17 @@ class WantuiApp(App[None]):
             self.run_worker(self.start_engine, thread=True, group="engine", exit_on_error=False)
 
     def start_engine(self, logs: Path | None = None) -> None:
-        """Make sure that an engine runs; waits for it, and is therefore for a thread."""
+        """Start the engine unless one runs; waits for it, and is therefore for a thread."""
+        self.is_starting_engine = True
         try:
             engine, _ = control.ensure_engine(self.place, logs)
             for warning in engine.warnings():
                 self.call_later(self.notify, warning, severity="warning", timeout=20)
         except (UserError, OSError) as error:
             self.call_later(self.notify, f"no engine: {error}", severity="error", timeout=20)
-        self.feed.hurry()
+        finally:
+            self.is_starting_engine = False
+            self.feed.hurry()
 
     def action_command_palette(self) -> None:
         from wantui.tui.palette import open_palette

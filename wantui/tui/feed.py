@@ -1,17 +1,21 @@
-"""Watches the queue from a thread of its own, and tells the application only when something is other than before."""
+"""The queue as the screens see it: read by a thread of its own, published as values that never change."""
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from wantui.engine.control import Engine, find_engine
 from wantui.engine.forecast import Forecast, Left
 from wantui.queue.place import Place
-from wantui.queue.rows import BatchRow, Event, Hold, VideoRow
+from wantui.queue.rows import BatchRow, Event, Hold, VideoPage, VideoRow, WorkerRow
 from wantui.queue.view import QueueView
+from wantui.tui.eta import batch_etas
 
 ENGINE_SECONDS = 1.0
+"""Seconds between two looks for the engine."""
+PAGE = 200
+"""Videos of a batch that are read at a time."""
 ENDS = ("done", "failed", "cancelled", "refused")
 
 
@@ -29,24 +33,43 @@ class QueueNews:
     fault: str | None = None
     """Why the queue could not be read; the rest is then as it was."""
 
-    @property
-    def seconds_left(self) -> float | None:
-        """For all that is on the queue; None where that is not known of a batch."""
-        seconds = [self.left[batch.id].seconds for batch in self.batches if batch.unfinished and batch.id in self.left]
-        return None if not seconds or None in seconds else sum(s for s in seconds if s is not None)
+    workers: tuple[WorkerRow, ...] = ()
+    """Processes of the engine that make videos, or will once they have started."""
+    etas: Mapping[int, float | None] = field(default_factory=dict)
+    """Seconds until each batch is made, in the order of the queue; None where that is not known."""
+
+
+@dataclass(frozen=True)
+class PagesRead:
+    """Videos of one batch, by the number of their page."""
+
+    batch: int
+    pages: Mapping[int, VideoPage]
 
 
 class Feed(threading.Thread):
-    """Gives `QueueNews` to `tell` whenever something changed, but not more often than `interval`.
+    """Reads the queue for the screens, which never ask the database while they draw.
 
     Args:
+        tell: called with `QueueNews` whenever something changed, but not more often than `interval`.
+        tell_pages: called with the videos that are watched, when they were read first and when they changed.
         after: events up to this number are known already.
     """
 
-    def __init__(self, place: Place, tell: Callable[[QueueNews], None], interval: float, after: int) -> None:
+    def __init__(
+        self,
+        place: Place,
+        tell: Callable[[QueueNews], None],
+        tell_pages: Callable[[PagesRead], None],
+        interval: float,
+        after: int,
+    ) -> None:
         super().__init__(name="queue feed", daemon=True)
-        self.place, self.tell, self.interval, self.after = place, tell, interval, after
+        self.place, self.tell, self.tell_pages = place, tell, tell_pages
+        self.interval, self.after = interval, after
         self._ended, self._hurry = threading.Event(), threading.Event()
+        self._watched: tuple[int, frozenset[int]] | None = None
+        self._pages: PagesRead | None = None
 
     def stop(self) -> None:
         self._ended.set()
@@ -56,13 +79,21 @@ class Feed(threading.Thread):
         """Look at once: a user has just changed something."""
         self._hurry.set()
 
+    def watch(self, batch: int | None, pages: Iterable[int] = ()) -> None:
+        """Read these pages of a batch's videos from now on, and no others; with None, read no videos."""
+        watched = None if batch is None else (batch, frozenset(pages))
+        if watched != self._watched:
+            self._watched = watched
+            self._hurry.set()
+
     def run(self) -> None:
         news, version, looked, forecast = QueueNews(), -1, 0.0, None
         while not self._ended.is_set():
             try:
-                if forecast is None:
+                if forecast is None or forecast.queue.is_replaced():
                     forecast = Forecast(QueueView(self.place.directory))
                     forecast.look()
+                    version, self.after = -1, min(self.after, forecast.queue.last_seq())
                 engine, now = news.engine, time.monotonic()
                 if now - looked >= ENGINE_SECONDS or self._hurry.is_set():
                     engine, looked = find_engine(self.place.directory), now
@@ -72,10 +103,13 @@ class Feed(threading.Thread):
                     version = current
                     news = self._read(forecast, engine)
                     self.tell(news)
+                self._read_pages(forecast.queue, changed)
             except Exception as error:  # whatever it is, the screens must not stand still without a word
                 if news.fault is None:
-                    news = QueueNews(news.batches, news.running, news.held, news.engine, news.left, (), str(error))
+                    news = replace(news, events=(), fault=str(error))
                     self.tell(news)
+                if forecast is not None:
+                    forecast.queue.close()
                 forecast = None
                 self._ended.wait(1.0)
             self._hurry.wait(self.interval)
@@ -90,4 +124,19 @@ class Feed(threading.Thread):
         batches, running = tuple(queue.batches(-1)), tuple(queue.running())
         devices = engine.devices if engine is not None else ()
         left = {batch.id: forecast.left(batch, running, devices) for batch in batches if batch.unfinished}
-        return QueueNews(batches, running, queue.held(), engine, left, events)
+        workers, etas = tuple(queue.workers()), batch_etas(batches, left)
+        return QueueNews(batches, running, queue.held(), engine, left, events, None, workers, etas)
+
+    def _read_pages(self, queue: QueueView, changed: bool) -> None:
+        """Read the watched pages where they may have changed, and publish them if they have."""
+        watched, before = self._watched, self._pages
+        if watched is None:
+            self._pages = None
+            return
+        batch, numbers = watched
+        if not changed and before is not None and before.batch == batch and before.pages.keys() == numbers:
+            return
+        read = PagesRead(batch, {number: queue.page(batch, PAGE, number * PAGE) for number in sorted(numbers)})
+        if read != before:
+            self._pages = read
+            self.tell_pages(read)

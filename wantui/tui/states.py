@@ -1,7 +1,9 @@
-"""How a state is shown: a glyph, a word and a colour, never a colour alone."""
+"""How a state is shown: a glyph, a word and a colour, never a colour alone. One table for all screens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wantui.formatting import printable
 from wantui.queue.rows import BatchRow
 
 
@@ -21,22 +23,32 @@ LOOKS = {
     "done": Look("✓", "done", "success"),
     "failed": Look("✗", "failed", "error"),
     "cancelled": Look("−", "cancelled", "foreground"),
+    "partly": Look("◐", "partly", "warning"),
     "interrupted": Look("!", "interrupted", "warning"),
     "paused": Look("‖", "paused", "warning"),
-    "ended": Look("✓", "ended", "success"),
 }
 
 
 def look(state: str) -> Look:
-    return LOOKS[state]
+    """Return how a state is shown; one that a later version wrote is shown by its name."""
+    return LOOKS.get(state) or Look("?", printable(state), "warning")
+
+
+def state_of_counts(counts: Mapping[str, int]) -> str:
+    """Return the state of a batch, from the number of its videos in each state.
+
+    A batch of which nothing is left to make is failed if a video failed, done or cancelled if all its videos are, and
+    otherwise partly made.
+    """
+    found = {state for state, count in counts.items() if count}
+    for state in ("running", "interrupted", "queued", "failed"):
+        if state in found:
+            return state
+    if found <= {"done"}:
+        return "done"
+    return "cancelled" if found == {"cancelled"} else "partly"
 
 
 def batch_state(batch: BatchRow) -> str:
-    """The one word that tells most of a batch."""
-    if not batch.unfinished:
-        return "failed" if batch.counts.get("failed") else "ended"
-    if batch.paused:
-        return "paused"
-    if batch.counts.get("running"):
-        return "running"
-    return "interrupted" if batch.counts.get("interrupted") else "queued"
+    """Return the state of a batch on the queue."""
+    return "paused" if batch.paused and batch.unfinished else state_of_counts(batch.counts)

@@ -15,7 +15,6 @@ from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 from textual.worker import get_current_worker
@@ -28,6 +27,7 @@ from wantui.errors import UserError
 from wantui.storage.library import find_batches
 from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
+from wantui.tui.plain import plain
 from wantui.tui.plots import sparkline
 from wantui.tui.screens.choose_batches import ChooseBatches
 from wantui.tui.screens.place import Place
@@ -93,6 +93,8 @@ class AnalysisScreen(Place):
         self.comparison: Compared | None = None
         self.sorted_by, self.descending, self.first_column = "", False, 0
         self.attention = False
+        self.nothing = "reading ..."
+        """What is said where there is no video to show."""
 
     def body(self) -> ComposeResult:
         with Vertical():
@@ -183,7 +185,7 @@ class AnalysisScreen(Place):
     def _read(self, message: Read) -> None:
         unchanged = self.chosen == message.chosen and len(self.videos) == len(message.videos)
         self.folders, self.chosen, self.videos = message.folders, message.chosen, message.videos
-        self.rows.empty = message.fault or NONE if not self.videos else ""
+        self.nothing = message.fault or NONE
         if self.by not in ("", *groupings(self.videos)):
             self.by, self.inside = "", None
         if not unchanged:
@@ -218,12 +220,14 @@ class AnalysisScreen(Place):
         if self.sorted_by:
             rows = sorted(rows, key=self._key, reverse=self.descending)
         self.shown = rows
+        self.rows.empty = f"no video matches {word!r}; escape ends the search" if self.videos else self.nothing
         names = " + ".join(path.name for path in self.chosen) or "Trajectories"
         what = f"groups by {self._words()}" if self.is_grouped else "videos"
         within = f" of {self.inside}" if self.inside is not None else ""
         table = self.query_one("#table")
-        table.border_title = Content(f"{names}: {len(rows)} {what}{within}")
-        table.border_subtitle = "escape: back to the groups" if within else "enter: videos" if self.is_grouped else ""
+        table.border_title = plain(f"{names}: {len(rows)} {what}{within}")
+        subtitle = "escape: back to the groups" if within else "enter: videos" if self.is_grouped else ""
+        table.border_subtitle = plain(subtitle)
         self.rows.fill(len(rows), self._draw_row)
         if self.is_grouped and (self.comparison is None or self.comparison.by != self.by):
             self.compare_groups(list(self.videos), self.by)

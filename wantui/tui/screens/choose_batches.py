@@ -6,10 +6,11 @@ from pathlib import Path
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Label, SelectionList
 from textual.widgets.selection_list import Selection
+
+from wantui.tui.plain import plain
 
 
 class ChooseBatches(ModalScreen[list[Path] | None]):
@@ -32,7 +33,7 @@ class ChooseBatches(ModalScreen[list[Path] | None]):
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Batches with stored trajectories"
             yield SelectionList[int](
-                *(Selection(Content(path.name), i, path in self.chosen) for i, path in enumerate(self.folders))
+                *(Selection(plain(path.name), i, path in self.chosen) for i, path in enumerate(self.folders))
             )
             yield Label("space marks, enter takes the marked ones, escape leaves", markup=False)
 

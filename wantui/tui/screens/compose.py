@@ -17,6 +17,7 @@ from textual.worker import get_current_worker
 from wantui.config import Config
 from wantui.engine.costs import Cost, costs
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.models.pieces import tokenizer_file
 from wantui.planning import Outline, PastVideo, outline_batch, past_videos, plan_batch
 from wantui.prompts import TemplateError
@@ -24,6 +25,7 @@ from wantui.queue.queue import Queue
 from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
 from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
+from wantui.tui.plain import plain
 from wantui.tui.screens.place import Place
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.config_pane import ConfigPane
@@ -189,7 +191,7 @@ class ComposeScreen(Place):
         said = self.query_one("#fault", Static)
         said.display = bool(fault)
         if fault:
-            said.update(f"✗ {fault}")
+            said.update(plain(f"✗ {fault}", keep_lines=True))
         self.editor.show_fault(position)
 
     def _show_costs(self, found: list[Cost]) -> None:
@@ -290,7 +292,9 @@ class ComposeScreen(Place):
         self.wantui.drafts.remember(message.template)
         self.wantui.keep_drafts()
         self.wantui.feed.hurry()
-        self.notify(f"batch {message.batch}: {message.videos} videos in {message.folder}", title="queued")
+        self.notify(
+            f"batch {message.batch}: {format_count(message.videos, 'video')} in {message.folder}", title="queued"
+        )
         if message.is_demo:
             self.wantui.show_screen("monitor")
 

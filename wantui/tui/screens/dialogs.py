@@ -3,10 +3,10 @@
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
+from wantui.tui.plain import plain
 from wantui.tui.widgets.line_input import LineInput
 
 
@@ -24,7 +24,7 @@ class Confirm(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(self.question, markup=False)
+            yield Label(plain(self.question, keep_lines=True))
             with Horizontal(classes="buttons"):
                 yield Button("No (n)", id="no")
                 yield Button(f"{self.yes} (y)", id="yes", variant="error")
@@ -50,9 +50,9 @@ class Ask(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(self.question, markup=False)
+            yield Label(plain(self.question, keep_lines=True))
             yield LineInput(self.value)
-            yield Label(self.fault, markup=False, classes="fault")
+            yield Label(plain(self.fault), classes="fault")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
@@ -69,8 +69,8 @@ class Reader(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog reader") as scroll:
-            scroll.border_title = Content(self.heading)
-            yield Static(self.text, markup=False)
+            scroll.border_title = plain(self.heading)
+            yield Static(plain(self.text, keep_lines=True))
 
     def on_mount(self) -> None:
         self.set_focus(self.query_one(VerticalScroll))

@@ -10,6 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from wantui.tui.actions import SCREENS, TABLE
+from wantui.tui.plain import plain
 
 
 class Help(ModalScreen[None]):
@@ -23,7 +24,7 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog reader") as scroll:
-            scroll.border_title = f"Help: {SCREENS.get(self.where, 'wantui')}"
+            scroll.border_title = plain(f"Help: {SCREENS.get(self.where, 'wantui')}")
             if self.focus_of is not None:
                 yield Static(self.about(self.focus_of))
             yield Static(self.table())

@@ -6,9 +6,10 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import OptionList
+
+from wantui.tui.plain import plain
 
 
 class History(ModalScreen[str | None]):
@@ -26,7 +27,7 @@ class History(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Templates of before"
-            yield OptionList(*(Content(template[:500]) for template in self.templates))
+            yield OptionList(*(plain(template[:500], keep_lines=True) for template in self.templates))
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:

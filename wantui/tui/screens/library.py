@@ -11,23 +11,25 @@ from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
 from wantui.engine.enqueue import queue_missing
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.storage.layout import BatchFolder
 from wantui.storage.library import FoundBatch, find_batches, move_to_trash
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
 from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
+from wantui.tui.plain import plain
 from wantui.tui.screens.dialogs import Confirm, Reader
 from wantui.tui.screens.place import Place
 from wantui.tui.screens.player import Player, read_clip
 from wantui.tui.screens.queue import edit_copy
+from wantui.tui.states import look, state_of_counts
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.rows import Rows
 from wantui.tui.widgets.search import Search
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from wantui.tui.graphics import Protocol
 
+NONE = "no batch is here yet; 1 composes one"
 FILTERS = ("all", "failures", "unfinished")
 
 
@@ -102,7 +105,7 @@ class LibraryScreen(Place):
         with Horizontal():
             with Vertical(id="left"):
                 yield Search("name, prompt or model")
-                batches = Rows(id="batches", classes="pane", empty="no batch is here yet; 1 composes one")
+                batches = Rows(id="batches", classes="pane", empty="reading ...")
                 batches.border_title = "Batches"
                 yield batches
             with Vertical(id="right"):
@@ -161,9 +164,10 @@ class LibraryScreen(Place):
             and (self.filter != "unfinished" or batch.count("done") < batch.total)
         ]
         folders = [batch.folder for batch in self.shown]
+        self.rows.empty = self._why_empty(words)
         self.rows.fill(len(self.shown), self._draw_batch)
         more = f", {self.filter}" if self.filter != "all" else ""
-        self.rows.border_title = f"Batches: {len(self.shown)} of {len(self.found)}{more}"
+        self.rows.border_title = plain(f"Batches: {len(self.shown)} of {len(self.found)}{more}")
         wanted, pick = self._wanted or (self.folder, None)
         if wanted in folders:
             self.rows.set_reactive(Rows.cursor, folders.index(wanted))
@@ -173,6 +177,15 @@ class LibraryScreen(Place):
             pick = None
         if self.shown:
             self.read(self.shown[self.rows.cursor].folder, pick)
+
+    def _why_empty(self, words: str) -> str:
+        """Return what is said where no batch is shown."""
+        if not self.found:
+            return NONE
+        hidden = format_count(len(self.found), "batch", "batches")
+        if words:
+            return f"no batch matches {words!r}; escape ends the search ({hidden} in all)"
+        return f"no batch is among: {self.filter}; f shows others ({hidden} in all)"
 
     def open_batch(self, folder: Path, video: int | None) -> None:
         """Put the cursor on a batch, and on one of its videos."""
@@ -186,10 +199,8 @@ class LibraryScreen(Place):
         batch, rows = self.shown[index], self.rows
         if batch.fault:
             return Text.assemble(("✗ ", rows.colour("error")), batch.folder.name, "  ", (batch.fault, "dim"))
-        done, failed = batch.count("done"), batch.count("failed")
-        whole = done == batch.total
-        colour = "error" if failed else "success" if whole else "warning"
-        line = Text.assemble((f"{'✗' if failed else '✓' if whole else '·'} {done}/{batch.total} ", rows.colour(colour)))
+        state = look(state_of_counts(dict(batch.counts)))
+        line = Text.assemble((f"{state.glyph} {batch.count('done')}/{batch.total} ", rows.colour(state.colour)))
         line.append(batch.folder.name, Style(bold=True))
         line.append(f"  {batch.template}", Style(dim=True))
         return line
@@ -240,8 +251,9 @@ class LibraryScreen(Place):
         names = [variation.id for variation in manifest.variations]
         self.matrix.show(names, len(numbers), self._state_of, same)
         seeds = sorted({video.seed for video in manifest.videos})
-        title = f"{message.folder.name}: {len(names)} variations by seeds {seeds[0]} to {seeds[-1]}"
-        self.matrix.border_title = Content(title)
+        seeds_shown = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+        title = f"{message.folder.name}: {format_count(len(names), 'variation')} by {seeds_shown}"
+        self.matrix.border_title = plain(title)
         if message.pick is not None and message.pick < len(manifest.videos):
             video = manifest.videos[message.pick]
             self.matrix.cursor = video.variation
@@ -264,7 +276,7 @@ class LibraryScreen(Place):
             self.notify("there is no video here")
             return None
         path = self.folder / entry.files.get("clip", "?")
-        if "clip" not in entry.files or not path.exists():
+        if "clip" not in entry.files or not path.is_file():
             self.notify(f"it has no clip: {entry.state}{f', {entry.error}' if entry.error else ''}", severity="warning")
             return None
         return entry, path
@@ -414,7 +426,7 @@ class LibraryScreen(Place):
             if made is None:
                 self.post_message(Said(f"nothing of {folder.name} is missing", False))
                 return
-            self.post_message(Said(f"batch {made.number}: {made.videos} videos", False, title="queued"))
+            self.post_message(Said(f"batch {made.number}: {format_count(made.videos, 'video')}", False, title="queued"))
             self.wantui.start_engine()
         except UserError as error:
             self.post_message(Said(str(error), True))

@@ -1,19 +1,26 @@
 """The monitor: what runs now, step by step, with what it will look like, how its path bends, and the worker's log."""
 
+import os
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.message import Message
 
-from wantui.formatting import format_bytes, format_duration
-from wantui.queue.rows import VideoRow
+from wantui.formatting import format_bytes, format_count, format_duration
+from wantui.queue.rows import VideoRow, WorkerRow
 from wantui.storage.layout import BatchFolder
 from wantui.tui.actions import bindings
+from wantui.tui.eta import eta_text, video_eta
 from wantui.tui.feed import QueueNews
+from wantui.tui.pictures import read_picture
+from wantui.tui.plain import plain
 from wantui.tui.plots import bar, braille, half_blocks
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.place import Place
@@ -21,13 +28,73 @@ from wantui.tui.trails import CURVES, Trail
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.rows import Rows
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 REDRAW_SECONDS, SLOW_REDRAW_SECONDS = 1.0, 5.0
 BOUNDS: dict[str, tuple[float, float]] = {"turning": (0.0, 3.1416), "linearity": (0.0, 1.0)}
 """Curves whose range is known before; the others have bounds that only widen."""
 LOG_BYTES = 20_000
-IDLE = """nothing runs
 
-1 composes a batch, 2 shows what waits, F7 ends a pause, F6 starts the engine"""
+
+@dataclass(frozen=True)
+class Tail:
+    """The last lines of a log."""
+
+    known: tuple[Path, int, int]
+    """Its path, size in bytes and time of change in nanoseconds."""
+    lines: list[str]
+
+
+@dataclass
+class FilesRead(Message):
+    """A preview was read, or a log that changed."""
+
+    video: int
+    step: int
+    picture: "NDArray[np.uint8] | None"
+    """None where there is none, or none any more."""
+    tail: Tail | None
+
+
+def read_tail(path: Path, known: tuple[Path, int, int] | None) -> Tail | None:
+    """Read the last lines of a log; None where it is as it was, or not there."""
+    try:
+        with path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            if (path, stat.st_size, stat.st_mtime_ns) == known:
+                return None
+            file.seek(max(0, stat.st_size - LOG_BYTES))
+            text = file.read(LOG_BYTES).decode(errors="replace")
+    except OSError:
+        return None
+    return Tail((path, stat.st_size, stat.st_mtime_ns), text.splitlines())
+
+
+def why_idle(news: QueueNews, is_starting_engine: bool) -> str:
+    """Return what is said where no video runs: what is waited for, or which key continues."""
+    waiting = sum(batch.unfinished for batch in news.batches if not batch.paused)
+    waits = f"; {format_count(waiting, 'video')} waiting" if waiting else ""
+    starting = [worker for worker in news.workers if worker.state == "starting"] if news.engine is not None else []
+    if news.held is not None:
+        return f"nothing runs: the queue is held: {news.held.reason}\n\nF7 continues it"
+    if news.engine is None:
+        if is_starting_engine:
+            return "nothing runs yet: the engine is starting"
+        return f"nothing runs: there is no engine{waits}\n\nF6 starts the engine, 1 composes a batch"
+    if starting:
+        return "nothing runs yet" + "".join(f"\n\n{_loading(worker)}" for worker in starting)
+    if waiting:
+        return f"nothing runs{waits}\n\na worker will take the next video"
+    if any(batch.unfinished for batch in news.batches):
+        return "nothing runs: every unfinished batch is paused\n\n2, then p, continues one"
+    return "nothing runs: the queue is empty\n\n1 composes a batch"
+
+
+def _loading(worker: WorkerRow) -> str:
+    so_far = "" if worker.seconds is None else f", {format_duration(worker.seconds)} so far"
+    return f"{worker.name.partition(':')[0]} is starting: it loads PyTorch, which takes seconds to minutes{so_far}"
 
 
 class MonitorScreen(Place):
@@ -45,11 +112,14 @@ class MonitorScreen(Place):
         """Video and step of the preview that is shown."""
         self._previewed_at = 0.0
         self._drawn_at = 0.0
-        self._log: tuple[Path, float] | None = None
+        self._log: tuple[Path, int, int] | None = None
+        """Log that is shown, with its size and its time of change when it was read."""
+        self._log_lines: list[str] = []
+        self._reading = False
 
     def body(self) -> ComposeResult:
         with Vertical():
-            running = Rows(id="running", classes="pane", empty=IDLE)
+            running = Rows(id="running", classes="pane")
             running.border_title = "Running"
             yield running
             with Horizontal(id="middle"):
@@ -77,14 +147,24 @@ class MonitorScreen(Place):
         self.set_focus(self.rows)
 
     def _tick(self) -> None:
-        if self.is_current and self.running:
-            self._draw_all()
+        if self.is_current:
+            self._say_idle(self.wantui.news)
+            if self.running:
+                self._draw_all()
+
+    def _say_idle(self, news: QueueNews) -> None:
+        """Say why nothing runs, where nothing does."""
+        text = "" if self.running else why_idle(news, self.wantui.is_starting_engine)
+        if text != self.rows.empty:
+            self.rows.empty = text
+            self.rows.refresh()
 
     def come_back(self) -> None:
         self.call_after_refresh(self._draw_all)
 
     def tell(self, news: QueueNews) -> None:
-        """Who runs is shown at once; how far they are, once a second."""
+        """Show at once who runs; how far they are is drawn once a second."""
+        self._say_idle(news)
         if [video.id for video in news.running] != [video.id for video in self.running]:
             self.running = list(news.running)
             self.rows.fill(len(self.running), self._draw_running)
@@ -102,14 +182,15 @@ class MonitorScreen(Place):
             self.rows.update_row(index)
         trail = self.current()
         self._draw_curves(trail)
-        if trail is not None and self.auto:
-            wait = self.wantui.settings.preview_seconds
-            if time.monotonic() - self._previewed_at >= wait or (self.previewed or (None,))[0] != trail.video:
-                self._draw_preview(trail)
-        elif trail is None and not self.running:
+        wait = self.wantui.settings.preview_seconds
+        is_due = trail is not None and (
+            time.monotonic() - self._previewed_at >= wait or (self.previewed or (None,))[0] != trail.video
+        )
+        if trail is None and not self.running:
             self.query_one("#preview Cells", Cells).show([Text("")])
             self.previewed = None
         self._draw_log()
+        self._want_files(trail, with_preview=bool(self.auto) and is_due)
 
     def _draw_running(self, index: int, width: int) -> Text:
         video, rows = self.running[index], self.rows
@@ -127,10 +208,20 @@ class MonitorScreen(Place):
         if trail.sigma is not None:
             line.append(f"  σ {trail.sigma:.3f}")
         if trail.pace is not None:
-            line.append(f"  {trail.pace:.2f} s/step  ETA {format_duration((video.steps - trail.step) * trail.pace)}")
+            line.append(f"  {trail.pace:.2f} s/step")
+        if (eta := self._eta(video, trail)) is not None:
+            line.append(f"  {eta_text(eta)}")
         if trail.memory:
             line.append(f"  {format_bytes(trail.memory['allocated'])}")
         return line
+
+    def _eta(self, video: VideoRow, trail: Trail) -> float | None:
+        news = self.wantui.news
+        batch = next((row for row in news.batches if row.id == video.batch), None)
+        if batch is None:
+            return None
+        now = replace(video, step=max(video.step, trail.step))
+        return video_eta(now, 0, batch, news.left.get(batch.id), news.etas.get(batch.id), trail.pace)
 
     def _draw_curves(self, trail: Trail | None) -> None:
         cells = self.query_one("#curves Cells", Cells)
@@ -170,52 +261,59 @@ class MonitorScreen(Place):
         self.bounds[video, name] = 0.0, high
         return 0.0, high
 
-    def _draw_preview(self, trail: Trail) -> None:
-        cells = self.query_one("#preview Cells", Cells)
-        if trail.preview is None or (trail.video, trail.preview_step) == self.previewed:
-            return
-        room = cells.parent.size if cells.parent else cells.size  # type: ignore[attr-defined]
-        try:
-            import numpy as np
-            from PIL import Image
+    # Files are read by a thread: a network file system may take its time.
 
-            with Image.open(trail.preview) as image:
-                picture = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError):
-            return  # it is finished, and its preview is gone
-        cells.show(half_blocks(picture, room.width, max(1, room.height)))
-        self.previewed, self._previewed_at = (trail.video, trail.preview_step), time.monotonic()
-        title = f"Predicted video, after step {trail.preview_step}"
-        self.query_one("#preview").border_title = title
+    def _want_files(self, trail: Trail | None, with_preview: bool) -> None:
+        """Have the log read if it changed, and the newest preview, unless a read is under way."""
+        if self._reading:
+            return
+        batch = next((row for row in self.wantui.news.batches if trail and row.id == trail.batch), None)
+        engine = self.wantui.news.engine
+        log = BatchFolder(batch.folder).log if batch is not None else engine.logs / "engine.log" if engine else None
+        preview = None
+        is_new = trail is not None and (trail.video, trail.preview_step) != self.previewed
+        if with_preview and is_new and trail is not None and trail.preview is not None:
+            preview = (trail.video, trail.preview_step, trail.preview)
+        if log is not None or preview is not None:
+            self._reading = True
+            self.read_files(log, self._log, preview)
+
+    @work(thread=True, group="files", exit_on_error=False)
+    def read_files(
+        self, log: Path | None, known: tuple[Path, int, int] | None, preview: tuple[int, int, str] | None
+    ) -> None:
+        """Read the end of a log that is not known yet, and a preview, off the thread that draws."""
+        picture = None if preview is None else read_picture(Path(preview[2]))
+        tail = None if log is None else read_tail(log, known)
+        video, step = (0, 0) if preview is None else preview[:2]
+        self.post_message(FilesRead(video, step, picture, tail))
+
+    @on(FilesRead)
+    def _files_read(self, message: FilesRead) -> None:
+        self._reading = False
+        if message.tail is not None:
+            self._log = message.tail.known
+            self._log_lines = message.tail.lines
+            self._draw_log()
+        trail = self.current()
+        if message.picture is not None and trail is not None and trail.video == message.video:
+            cells = self.query_one("#preview Cells", Cells)
+            room = cells.parent.size if cells.parent else cells.size  # type: ignore[attr-defined]
+            cells.show(half_blocks(message.picture, room.width, max(1, room.height)))
+            self.previewed, self._previewed_at = (message.video, message.step), time.monotonic()
+            self.query_one("#preview").border_title = plain(f"Predicted video, after step {message.step}")
 
     def _draw_log(self) -> None:
-        """The last lines of the batch's log, when the file is another one than before."""
-        trail = self.current()
-        batch = next((row for row in self.wantui.news.batches if trail and row.id == trail.batch), None)
-        if batch is not None:
-            path = BatchFolder(batch.folder).log
-        elif self.wantui.news.engine is not None:
-            path = self.wantui.news.engine.logs / "engine.log"
-        else:
-            return
-        cells = self.query_one("#log Cells", Cells)
-        try:
-            changed = path.stat().st_mtime
-            if (path, changed) == self._log:
-                return
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - LOG_BYTES))
-                text = file.read().decode(errors="replace")
-        except OSError:
-            return
-        self._log = (path, changed)
-        room = cells.parent.size.height if cells.parent else 1  # type: ignore[attr-defined]
-        cells.show([Text(line) for line in text.splitlines()[-max(1, room) :]])
-        self.query_one("#log").border_title = f"Log: {path.name}"
+        """Show the last lines that there is room for."""
+        if self._log is not None:
+            cells = self.query_one("#log Cells", Cells)
+            room = cells.parent.size.height if cells.parent else 1  # type: ignore[attr-defined]
+            cells.show([Text(line) for line in self._log_lines[-max(1, room) :]])
+            self.query_one("#log").border_title = plain(f"Log: {self._log[0].name}")
 
     @on(Rows.Highlighted, "#running")
     def _other(self) -> None:
-        self.previewed, self._log = None, None
+        self.previewed, self._log, self._log_lines = None, None, []
         self._draw_all()
 
     def action_preview(self) -> None:
@@ -225,7 +323,7 @@ class MonitorScreen(Place):
         elif trail.preview is None:
             self.notify("no preview yet: the first comes with the first step")
         else:
-            self._draw_preview(trail)
+            self._want_files(trail, with_preview=True)
 
     def action_auto_preview(self) -> None:
         self.auto = not self.auto
@@ -248,7 +346,6 @@ class MonitorScreen(Place):
 
     def action_toggle_log(self) -> None:
         self.toggle_class("-large-log")
-        self._log = None
         self.call_after_refresh(self._draw_all)
 
 

@@ -1,6 +1,6 @@
 """The queue: batches in their order, the videos of the one under the cursor, and what is done about them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.style import Style
@@ -8,15 +8,17 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.content import Content
 
 from wantui.engine.record import Record
 from wantui.errors import UserError
-from wantui.formatting import format_duration
+from wantui.formatting import format_count
 from wantui.queue.queue import Move
-from wantui.queue.rows import BatchRow, VideoRow
+from wantui.queue.rows import BatchRow, VideoPage, VideoRow
+from wantui.queue.view import UNFINISHED
 from wantui.tui.actions import bindings
-from wantui.tui.feed import QueueNews
+from wantui.tui.eta import eta_text, video_eta
+from wantui.tui.feed import PAGE, PagesRead, QueueNews
+from wantui.tui.plain import plain
 from wantui.tui.plots import bar
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.place import Place
@@ -24,8 +26,9 @@ from wantui.tui.states import batch_state, look
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.rows import Rows
 
-PAGE = 200
-"""Videos that are read from the database at a time."""
+NONE = "nothing is on the queue; 1 composes a batch"
+ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
+"""Seconds after which the ETAs in sight are drawn anew; with --low-bandwidth."""
 
 
 class QueueScreen(Place):
@@ -39,12 +42,12 @@ class QueueScreen(Place):
         self.batches: list[BatchRow] = []
         self.chosen: int | None = None
         self.with_ended = True
-        self._pages: dict[int, list[VideoRow]] = {}
-        self._states: dict[int, str] = {}
+        self.pages: Mapping[int, VideoPage] = {}
+        """Videos of the chosen batch that were read, by their page."""
 
     def body(self) -> ComposeResult:
         with Vertical():
-            batches = Rows(id="batches", classes="pane", empty="nothing is on the queue; 1 composes a batch")
+            batches = Rows(id="batches", classes="pane", empty=NONE)
             batches.border_title = "Batches"
             yield batches
             videos = Rows(id="videos", classes="pane")
@@ -63,38 +66,39 @@ class QueueScreen(Place):
     def on_mount(self) -> None:
         super().on_mount()
         self.set_focus(self.batch_rows)
+        self.wantui.pages_signal.subscribe(self, self._pages_came)
+        self.set_interval(SLOW_ETA_SECONDS if self.wantui.low_bandwidth else ETA_SECONDS, self._tick)
 
     def rest(self) -> None:
         self.set_focus(self.batch_rows)
 
     # Showing
 
+    def on_screen_suspend(self) -> None:
+        self.wantui.feed.watch(None)
+
     def come_back(self) -> None:
-        """What happened while another screen was in front was not heard here."""
-        self._pages.clear()
-        self.video_rows.refresh()
+        """Watch again what is in sight."""
+        self._watch()
 
     def tell(self, news: QueueNews) -> None:
         before = self.batches
         self.batches = [batch for batch in news.batches if self.with_ended or batch.unfinished]
+        hidden = len(news.batches) - len(self.batches)
+        ended = format_count(hidden, "batch that has ended is", "batches that have ended are")
+        self.batch_rows.empty = f"{ended} hidden; a shows all" if hidden else NONE
         if [batch.id for batch in before] != [batch.id for batch in self.batches]:
             self.batch_rows.fill(len(self.batches), self._draw_batch)
             ids = [batch.id for batch in self.batches]
             if self.chosen in ids:
                 self.batch_rows.cursor = ids.index(self.chosen)
         else:
-            self._redraw_batches(before, news)
+            self.batch_rows.redraw()
         held = news.held
         title = f"Batches: {len(self.batches)}"
-        self.batch_rows.border_title = Content(f"{title}, held: {held.reason}") if held else title
+        self.batch_rows.border_title = plain(f"{title}, held: {held.reason}" if held else title)
         self._choose()
-        self._videos_told(news)
         self._explain()
-
-    def _redraw_batches(self, before: list[BatchRow], news: QueueNews) -> None:
-        for index, (old, new) in enumerate(zip(before, self.batches, strict=True)):
-            if old != new or new.unfinished:
-                self.batch_rows.update_row(index)
 
     def _current(self) -> BatchRow | None:
         place = self.batch_rows.cursor
@@ -107,33 +111,35 @@ class QueueScreen(Place):
         if chosen != self.chosen or batch is None or batch.total != self.video_rows.count:
             same = chosen == self.chosen
             self.chosen = chosen
-            self._pages.clear()
+            self.pages = {}
             self.video_rows.fill(batch.total if batch else 0, self._draw_video, keep_cursor=same)
-            self.video_rows.border_title = Content(f"Videos of {batch.name}") if batch else "Videos"
+            self.video_rows.border_title = plain(f"Videos of {batch.name}" if batch else "Videos")
 
-    def _videos_told(self, news: QueueNews) -> None:
-        """Read again the pages in which something changed, and draw only those rows."""
-        if self.chosen is None:
-            return
-        moved = {event.video for event in news.events if event.batch == self.chosen and event.video is not None}
-        whole = any(event.batch == self.chosen and event.video is None for event in news.events)
-        for page, rows in list(self._pages.items()):
-            if not whole and not moved & {row.id for row in rows}:
-                continue
-            fresh = self.wantui.queue.videos(self.chosen, PAGE, page * PAGE)
-            self._pages[page] = fresh
-            for offset, (old, new) in enumerate(zip(rows, fresh, strict=False)):
-                if old != new:
-                    self.video_rows.update_row(page * PAGE + offset)
+    @on(Rows.Seen, "#videos")
+    def _watch(self) -> None:
+        """Have the videos in sight read, and those around the cursor; they come by `_pages_came`."""
+        if self.is_current:
+            first, last = self.video_rows.in_sight()
+            indices = (first, max(first, last), self.video_rows.cursor)
+            self.wantui.feed.watch(self.chosen, {index // PAGE for index in indices})
+
+    def _pages_came(self, read: PagesRead) -> None:
+        """Draw the rows that are other than before."""
+        if read.batch == self.chosen:
+            self.pages = read.pages
+            self.video_rows.redraw()
+            self._explain()
+
+    def _tick(self) -> None:
+        """Draw what time alone has changed: how long the videos in sight will still take."""
+        if self.is_current:
+            self.video_rows.redraw()
 
     def _video(self, index: int) -> VideoRow | None:
+        """Return a video of the chosen batch; None until it was read."""
         page, offset = divmod(index, PAGE)
-        if self.chosen is None:
-            return None
-        if page not in self._pages:
-            self._pages[page] = self.wantui.queue.videos(self.chosen, PAGE, page * PAGE)
-        rows = self._pages[page]
-        return rows[offset] if offset < len(rows) else None
+        videos = self.pages[page].videos if page in self.pages else ()
+        return videos[offset] if offset < len(videos) else None
 
     def _draw_batch(self, index: int, width: int) -> Text:
         batch, rows = self.batches[index], self.batch_rows
@@ -145,11 +151,8 @@ class QueueScreen(Place):
             line.append(bar(done / max(1, batch.total), 12) + " ", rows.colour("success"))
         line.append(f"{done:>5}/{batch.total:<5} ")
         line.append(f"{failed} failed " if failed else "", rows.colour("error"))
-        left = self.wantui.news.left.get(batch.id)
-        if batch.unfinished:
-            known = left is not None and left.seconds is not None
-            eta = format_duration(left.seconds) if known and left and left.seconds is not None else "?"
-            line.append(f"ETA {eta:<8} ")
+        if batch.id in self.wantui.news.etas:
+            line.append(f"{eta_text(self.wantui.news.etas[batch.id]):<12} ")
         line.append(batch.name, Style(bold=True))
         return line
 
@@ -157,18 +160,14 @@ class QueueScreen(Place):
         video = self._video(index)
         rows = self.video_rows
         if video is None:
-            return Text("")
+            return Text(f"{index + 1:>6} ...", "dim")
         state = look(video.state)
         line = Text(f"{video.number + 1:>6} ")
         line.append(f"{state.glyph} {state.word:<11} ", rows.colour(state.colour))
         if video.state == "running":
             line.append(f"{bar(video.step / max(1, video.steps), 10)} {video.step:>3}/{video.steps:<3} ")
-            left = self.wantui.news.left.get(video.batch)
-            if left is not None and left.per_video is not None:
-                seconds = left.per_video * (1 - video.step / max(1, video.steps))
-                line.append(f"ETA {format_duration(seconds)} ")
-        elif video.state in ("queued", "interrupted") and (wait := self._seconds_until(video)) is not None:
-            line.append(f"ETA {format_duration(wait):<8} ")
+        if video.state in UNFINISHED and (eta := self._eta(index, video)) is not None:
+            line.append(f"{eta_text(eta):<12} ")
         elif video.state == "done" and video.seconds is not None:
             line.append(f"{video.seconds:>8.1f} s ")
         line.append(video.title, Style(bold=True))
@@ -176,20 +175,15 @@ class QueueScreen(Place):
             line.append(f"  {video.error}", rows.colour("error"))
         return line
 
-    def _seconds_until(self, video: VideoRow) -> float | None:
-        """Until a video that waits is made: after the batches before its own, and the videos before it."""
-        total = 0.0
-        for batch in self.wantui.news.batches:
-            left = self.wantui.news.left.get(batch.id)
-            if left is None or (batch.paused and batch.id != video.batch):
-                continue
-            if left.seconds is None:
-                return None
-            if batch.id == video.batch:
-                before = self.wantui.queue.unfinished_before(batch.id, video.number)
-                return total + (before + 1) * left.seconds / max(1, batch.unfinished)
-            total += left.seconds
-        return None
+    def _eta(self, index: int, video: VideoRow) -> float | None:
+        news = self.wantui.news
+        batch = next((row for row in self.batches if row.id == video.batch), None)
+        if batch is None or (batch.paused and video.state != "running"):
+            return None
+        before = self.pages[index // PAGE].before[index % PAGE]
+        trail = self.wantui.trails.of.get(video.id)
+        left, eta = news.left.get(batch.id), news.etas.get(batch.id)
+        return video_eta(video, before, batch, left, eta, None if trail is None else trail.pace)
 
     def _explain(self) -> None:
         """Below: all of what the row under the cursor had no room for."""
@@ -253,7 +247,11 @@ class QueueScreen(Place):
     def action_cancel(self) -> None:
         def ask(batch: BatchRow) -> None:
             video = self._on_video()
-            what = f"video {video.title}" if video else f"{batch.unfinished} videos of batch {batch.id}, {batch.name}"
+            what = (
+                f"video {video.title}"
+                if video
+                else f"{format_count(batch.unfinished, 'video')} of batch {batch.id}, {batch.name}"
+            )
             running = (video.state == "running") if video else bool(batch.counts.get("running"))
             if video is not None and video.state not in ("queued", "interrupted", "running"):
                 self.notify(f"{video.title} is {look(video.state).word} already")
@@ -278,15 +276,16 @@ class QueueScreen(Place):
                 Record.of(batch.folder).cancel(numbers)
             except (OSError, UserError) as error:
                 self.notify(f"the batch folder does not say so: {error}", severity="warning")
-            more = f", {running} stop at their next step" if running else ""
-            self.notify(f"{len(numbers)} videos cancelled{more}")
+            more = f", {running} will stop at the next step" if running else ""
+            self.notify(f"{format_count(len(numbers), 'video')} cancelled{more}")
 
     def action_retry(self) -> None:
         def retry(batch: BatchRow) -> None:
             video = self._on_video()
             with self.wantui.changing_queue() as queue:
                 count = queue.retry(batch.id, None if video is None else video.number)
-                self.notify(f"{count} videos are queued again" if count else "nothing here failed or was cancelled")
+                again = f"queued again: {format_count(count, 'video')}"
+                self.notify(again if count else "nothing here failed or was cancelled")
                 if count and self.wantui.news.engine is None:
                     self.app.call_later(self.wantui.action_start_engine)
 
@@ -294,7 +293,7 @@ class QueueScreen(Place):
 
     def action_remove(self) -> None:
         def ask(batch: BatchRow) -> None:
-            left = f" {batch.unfinished} of its videos are not made yet." if batch.unfinished else ""
+            left = f" Not made yet: {format_count(batch.unfinished, 'video')}." if batch.unfinished else ""
 
             def remove(sure: bool | None) -> None:
                 if sure:

@@ -4,11 +4,11 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
 from wantui.config import ConfigError, parse_config
+from wantui.tui.plain import plain
 from wantui.tui.widgets.keys import Keys
 
 
@@ -31,7 +31,7 @@ class YamlEditor(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = Content(self.source)
+            dialog.border_title = plain(self.source)
             yield TextArea(self.text, show_line_numbers=True, tab_behavior="indent")
             yield Static("", markup=False, classes="fault")
         yield Keys()
@@ -43,7 +43,7 @@ class YamlEditor(ModalScreen[str | None]):
     @on(TextArea.Changed)
     def check(self) -> None:
         """Say what is wrong, with its line."""
-        self.query_one(Static).update(self.fault() or "")
+        self.query_one(Static).update(plain(self.fault() or "", keep_lines=True))
 
     def fault(self) -> str | None:
         try:

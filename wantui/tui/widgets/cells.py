@@ -19,7 +19,9 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+from wantui.formatting import printable
+
+_SPACES = re.compile(r"[\t\n\r]")
 
 
 def colour(app: "App[object]", name: str) -> Style:
@@ -84,12 +86,13 @@ class Cells(Widget):
 
 
 def strip_of(line: Text, width: int) -> Strip:
-    line = line.copy()
-    # One for one, so that styles stay where they are: a newline in an error would move the terminal's cursor.
-    line.plain = _CONTROL.sub(" ", line.plain)
-    line.no_wrap, line.end = True, ""
-    line.truncate(width, overflow="ellipsis")
-    segments = [Segment(text, style) for text, style in _runs(line)]
+    """Return a line of text of any origin as a strip; what is too long ends in an ellipsis."""
+    safe = Text(no_wrap=True, end="")
+    for text, style in _runs(line):
+        # A line break would move the terminal's cursor, and is a space; what else is not printable shows its code.
+        safe.append(printable(_SPACES.sub(" ", text)), style)
+    safe.truncate(width, overflow="ellipsis")
+    segments = [Segment(text, style) for text, style in _runs(safe)]
     return Strip(segments).adjust_cell_length(width)
 
 

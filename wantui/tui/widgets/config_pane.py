@@ -14,6 +14,7 @@ from wantui.config import Config, ConfigError, dump
 from wantui.errors import UserError
 from wantui.tui.compose_draft import Source, config_of, faults_of, find_sources, path_for, save_config
 from wantui.tui.drafts import Drafts
+from wantui.tui.plain import plain
 from wantui.tui.widgets.rows import Rows
 from wantui.tui.widgets.settings_form import SettingsForm
 
@@ -125,7 +126,8 @@ class ConfigPane(Vertical):
     def _settings_title(self) -> None:
         drafts = self.drafts
         changes = len(drafts.changes) + (drafts.text is not None)
-        self.query_one("#settings").border_title = f"Settings{f' ({changes} changed)' if changes else ''}"
+        title = f"Settings ({changes} changed)" if changes else "Settings"
+        self.query_one("#settings").border_title = plain(title)
 
     @on(SettingsForm.Changed)
     def _setting_changed(self, message: SettingsForm.Changed) -> None:

@@ -4,8 +4,8 @@ from rich.style import Style
 from rich.text import Text
 from textual.events import Click, Resize
 
-from wantui.formatting import format_duration
 from wantui.tui.actions import SCREENS
+from wantui.tui.eta import eta_text, queue_eta
 from wantui.tui.feed import QueueNews
 from wantui.tui.widgets.cells import Cells
 
@@ -60,6 +60,8 @@ class Header(Cells):
             text.append("‖ held", self.colour("warning"))
         elif news.running:
             text.append(f"▶ {len(news.running)} running", self.colour("accent"))
+        elif any(worker.state == "starting" for worker in news.workers):
+            text.append("◌ starting", self.colour("accent"))
         else:
             text.append("● idle", self.colour("success"))
         waiting = [batch for batch in news.batches if batch.unfinished]
@@ -69,8 +71,8 @@ class Header(Cells):
                 place = next((n for n, batch in enumerate(waiting, 1) if batch.counts.get("running")), 1)
                 text.append(f"  batch {place}/{len(waiting)}")
             text.append(f"  {videos:,} left")
-            seconds = news.seconds_left
-            text.append(f"  ETA {format_duration(seconds)}" if seconds is not None else "  ETA ?")
+            if news.etas:
+                text.append(f"  {eta_text(queue_eta(news.etas))}")
         return text
 
     async def on_click(self, event: Click) -> None:

@@ -61,17 +61,32 @@ class Rows(ScrollView, can_focus=True):
         def control(self) -> "Rows":
             return self.rows
 
+    @dataclass
+    class Seen(Message):
+        """Other rows are in sight, or other rows were filled in."""
+
+        rows: "Rows"
+        first: int
+        last: int
+        """Index of the last row in sight; less than `first` where there is none."""
+
+        @property
+        def control(self) -> "Rows":
+            return self.rows
+
     def __init__(self, *, empty: str = "", **options: Any) -> None:
         super().__init__(**options)
         self.empty = empty
         """What is said when there is no row."""
         self.count = 0
         self._draw: Render = lambda index, width: Text()
+        self._drawn: dict[int, Text] = {}
+        """Rows as they were last drawn, of those in sight."""
 
     def fill(self, count: int, draw: Render, keep_cursor: bool = True) -> None:
         """Show other rows."""
         resized = count != self.count
-        self.count, self._draw = count, draw
+        self.count, self._draw, self._drawn = count, draw, {}
         self.virtual_size = Size(self.scrollable_content_region.width or 1, count)
         self.set_reactive(Rows.cursor, max(0, min(self.cursor if keep_cursor else 0, count - 1)))
         if not keep_cursor:
@@ -80,6 +95,29 @@ class Rows(ScrollView, can_focus=True):
             self.refresh(layout=False)
         else:
             self.refresh()
+        self._tell_seen()
+
+    def redraw(self) -> None:
+        """Draw the rows in sight that are other than they were drawn."""
+        for index, drawn in self._drawn.items():
+            if index < self.count and self._draw(index, self.size.width) != drawn:
+                self.update_row(index)
+
+    def in_sight(self) -> tuple[int, int]:
+        """Return the indices of the first and the last row in sight."""
+        first = self.scroll_offset.y
+        return first, min(self.count, first + self.size.height) - 1
+
+    def _tell_seen(self) -> None:
+        first, last = self.in_sight()
+        self._drawn = {index: text for index, text in self._drawn.items() if first <= index <= last}
+        if self.is_mounted:
+            self.post_message(self.Seen(self, first, last))
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        if round(old_value) != round(new_value):
+            self._tell_seen()
 
     def update_row(self, index: int) -> None:
         """Draw one row anew."""
@@ -133,7 +171,8 @@ class Rows(ScrollView, can_focus=True):
             return strip_of(line, width).apply_style(base).adjust_cell_length(width, base)
         if index == self.cursor:
             base += self._cursor_style()
-        strip = strip_of(self._draw(index, width), width)
+        drawn = self._drawn[index] = self._draw(index, width)
+        strip = strip_of(drawn, width)
         return Strip([Segment(s.text, base + (s.style or Style.null())) for s in strip]).adjust_cell_length(width, base)
 
     def _cursor_style(self) -> Style:
@@ -145,6 +184,7 @@ class Rows(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         self.virtual_size = Size(self.scrollable_content_region.width or 1, self.count)
+        self._tell_seen()
 
     def colour(self, name: str) -> Style:
         return colour(self.app, name)

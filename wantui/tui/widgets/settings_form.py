@@ -12,6 +12,7 @@ from textual.widgets import Input, Static
 
 from wantui.config import Config
 from wantui.config.fields import FormField, form_fields, value_of
+from wantui.tui.plain import plain
 from wantui.tui.widgets.line_input import LineInput
 from wantui.tui.widgets.rows import Rows
 
@@ -108,12 +109,12 @@ class SettingsForm(Vertical):
         field, about = self._current(), self.query_one("#about", Static)
         about.set_class(self.fault is not None, "-fault")
         if self.fault is not None:
-            about.update(f"✗ {self.fault}")
+            about.update(plain(f"✗ {self.fault}", keep_lines=True))
         elif field is None:
             about.update("")
         else:
             how = {"flag": "space changes it", "choice": "space or arrows change it"}.get(field.kind, "enter edits it")
-            about.update(f"{field.help}\n{field.range}; {how}")
+            about.update(plain(f"{field.help}\n{field.range}; {how}", keep_lines=True))
 
     @on(Rows.Highlighted, "#fields")
     def _moved(self) -> None:

@@ -10,6 +10,8 @@ from textual.containers import VerticalScroll
 from wantui.analysis.strides import BENDS, unsettled
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
+from wantui.formatting import format_count
+from wantui.tui.plain import plain
 from wantui.tui.plots import braille, half_blocks, sparkline
 from wantui.tui.widgets.cells import Cells
 
@@ -44,7 +46,7 @@ class TrajectoryDetails(VerticalScroll):
 
     def say(self, text: str, title: str = "Curves") -> None:
         """Say something in the place of curves."""
-        self.border_title = title
+        self.border_title = plain(title)
         self.cells.show([Text(line) for line in text.splitlines()] or [Text("")])
 
     def show_video(self, video: Video) -> None:
@@ -77,7 +79,8 @@ class TrajectoryDetails(VerticalScroll):
 
     def show_comparison(self, found: "Comparison") -> None:
         """Verdicts first, then what goes with them."""
-        self.border_title = f"Groups by {found.by}: {found.primary}, {len(found.seeds)} seeds"
+        seeds = format_count(len(found.seeds), "seed")
+        self.border_title = plain(f"Groups by {found.by}: {found.primary}, {seeds}")
         width = max(20, self.cells.size.width)
         lines: list[Text] = []
         for verdict in found.verdicts:
@@ -100,7 +103,7 @@ class TrajectoryDetails(VerticalScroll):
 
     def show_attention(self, video: Video, words: list[DrawnWord]) -> None:
         """Each marked word with its attention over the frames of the video."""
-        self.border_title = f"Attention, {video.name}"
+        self.border_title = plain(f"Attention, {video.name}")
         lines: list[Text] = []
         for word in words:
             lines.append(

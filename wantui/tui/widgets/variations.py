@@ -7,6 +7,7 @@ from rich.text import Text
 
 from wantui.models.pieces import pieces
 from wantui.planning import Outline
+from wantui.tui.plain import plain
 from wantui.tui.widgets.rows import Rows
 
 EMPTY = """t: write a template
@@ -33,13 +34,14 @@ class Variations(Rows):
         """Show the variations of an outline, or without one what is said instead."""
         self.outline, self.tokenizer = outline, tokenizer
         if outline is None:
-            self.empty, self.border_title = instead, "Variations"
+            self.empty = instead
+            self.border_title = "Variations"
             self.fill(0, self._draw_variation)
             return
         seen: dict[str, int] = {}
         self._first_with_prompt = [seen.setdefault(v.prompt, index) for index, v in enumerate(outline.variations)]
         self._id_width = min(28, max(len(variation.id) for variation in outline.variations[:LOOKED_AT]) + 1)
-        self.border_title = f"Variations: {len(outline.variations):,}"
+        self.border_title = plain(f"Variations: {len(outline.variations):,}")
         self.fill(len(outline.variations), self._draw_variation)
 
     def _draw_variation(self, index: int, width: int) -> Text:

@@ -1,15 +1,34 @@
 """What is known of one video: prompt, state, sampling, times, memory, files, and its contact sheet in half blocks."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
+from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.message import Message
+from textual.worker import get_current_worker
 
 from wantui.formatting import format_bytes
 from wantui.storage.manifest import VideoEntry
+from wantui.tui.pictures import read_picture
+from wantui.tui.plain import plain
 from wantui.tui.plots import half_blocks
 from wantui.tui.widgets.cells import Cells
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass
+class SheetRead(Message):
+    """A contact sheet was read; no picture where it cannot be."""
+
+    path: Path
+    picture: "NDArray[np.uint8] | None"
 
 
 class VideoDetails(Vertical):
@@ -23,6 +42,8 @@ class VideoDetails(Vertical):
         super().__init__(id="cell", classes="pane")
         self.with_sheets = with_sheets
         self.border_title = "Video"
+        self.sheet: Path | None = None
+        """The contact sheet that belongs to what is shown."""
 
     def compose(self) -> ComposeResult:
         yield Cells(id="about")
@@ -54,27 +75,31 @@ class VideoDetails(Vertical):
             lines.append(Text(f"{seconds}; memory {memory}, {entry.memory_plan or ''}; {size}, predicted {predicted}"))
             lines.append(Text("  ".join(entry.files.values()), "dim"))
         self._show(lines)
-        self.border_title = f"Video {entry.id}"
+        self.border_title = plain(f"Video {entry.id}")
         if self.with_sheets and "sheet" in entry.files:
-            self.call_after_refresh(self._show_sheet, folder / entry.files["sheet"])
+            self.sheet = folder / entry.files["sheet"]
+            self.call_after_refresh(self.read_sheet, self.sheet)
 
     def _show(self, lines: list[Text]) -> None:
+        self.sheet = None
         self.query_one("#about", Cells).show(lines)
         self.query_one("#sheet", Cells).show([Text("")])
 
-    def _show_sheet(self, path: Path) -> None:
-        import numpy as np
-        from PIL import Image
+    @work(thread=True, exclusive=True, group="sheet", exit_on_error=False)
+    def read_sheet(self, path: Path) -> None:
+        """Read a contact sheet, off the thread that draws."""
+        room = self.query_one("#sheet", Cells).size
+        if room.height >= 2:
+            picture = read_picture(path, within=(room.width, 2 * room.height))
+            if not get_current_worker().is_cancelled:
+                self.post_message(SheetRead(path, picture))
 
+    @on(SheetRead)
+    def _sheet_read(self, message: SheetRead) -> None:
+        if message.path != self.sheet:
+            return
         cells = self.query_one("#sheet", Cells)
-        room = cells.size
-        if room.height < 2:
-            return
-        try:
-            with Image.open(path) as image:
-                image.thumbnail((room.width, 2 * room.height))
-                picture = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError):
-            cells.show([Text(f"{path.name} cannot be shown", "dim")])
-            return
-        cells.show(half_blocks(picture, room.width, room.height))
+        if message.picture is None:
+            cells.show([Text(f"{message.path.name} cannot be shown", "dim")])
+        else:
+            cells.show(half_blocks(message.picture, cells.size.width, max(1, cells.size.height)))

@@ -1,0 +1,13 @@
+"""The one way to show text of any origin in a title, label or list of Textual's."""
+
+from textual.content import Content
+
+from wantui.formatting import printable
+
+
+def plain(text: str, keep_lines: bool = False) -> Content:
+    """Return text as content without markup, in which there is nothing that a terminal obeys.
+
+    A plain `str` is markup to Textual: `[/x]` in a name would end the application, `[@click=app.quit]` be a link.
+    """
+    return Content(printable(text, keep_lines))
