@@ -41,6 +41,7 @@ from wantui.tui.feed import Feed, PagesRead, QueueNews
 from wantui.tui.settings import TuiSettings
 from wantui.tui.trails import Trails
 from wantui.tui.widgets.gpu_panel import GpuHistory, worker_figures, worker_process
+from wantui.tui.worker_errors import ReportsWorkerErrors
 
 LOCK_MILLISECONDS = 300
 """How long a key may wait for a database that another program holds."""
@@ -84,7 +85,7 @@ def _collect_again() -> None:
     gc.enable()
 
 
-class WantuiApp(App[None]):
+class WantuiApp(ReportsWorkerErrors, App[None]):
     """Five screens over one queue; each is a mode, made once, and keeps its state and its dialogs."""
 
     TITLE = "wantui"

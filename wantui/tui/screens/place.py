@@ -15,6 +15,7 @@ from wantui.tui.feed import QueueNews
 from wantui.tui.widgets.gpu_panel import GpuPanel
 from wantui.tui.widgets.header import Header
 from wantui.tui.widgets.keys import Keys
+from wantui.tui.worker_errors import ReportsWorkerErrors
 
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 TOO_SMALL = "wantui needs 60 columns and 20 lines.\nMake the window larger, or use the command line: wantui --help"
 
 
-class Place(Screen[None]):
+class Place(ReportsWorkerErrors, Screen[None]):
     """A screen of the application. Subclasses say what is in its body, and what they do with news."""
 
     NAME = ""

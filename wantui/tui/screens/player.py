@@ -19,6 +19,7 @@ from wantui.errors import UserError
 from wantui.tui.plots import half_blocks
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.keys import Keys
+from wantui.tui.worker_errors import ReportsWorkerErrors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,7 @@ class Loaded(Message):
     fault: str
 
 
-class Player(ModalScreen[None]):
+class Player(ReportsWorkerErrors, ModalScreen[None]):
     """Plays from the start until it is paused or left.
 
     Args:

@@ -10,6 +10,11 @@ from textual.widgets import Static, TextArea
 from wantui.config import ConfigError, parse_config
 from wantui.tui.plain import plain
 from wantui.tui.widgets.keys import Keys
+from wantui.tui.widgets.printable_lines import PrintableLinesMixin
+
+
+class YamlText(PrintableLinesMixin, TextArea):
+    """The text that is edited."""
 
 
 class YamlEditor(ModalScreen[str | None]):
@@ -32,7 +37,7 @@ class YamlEditor(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = plain(self.source)
-            yield TextArea(self.text, show_line_numbers=True, tab_behavior="indent")
+            yield YamlText(self.text, show_line_numbers=True, tab_behavior="indent")
             yield Static("", markup=False, classes="fault")
         yield Keys()
 

@@ -17,6 +17,7 @@ from wantui.tui.drafts import Drafts
 from wantui.tui.plain import plain
 from wantui.tui.widgets.rows import Rows
 from wantui.tui.widgets.settings_form import SettingsForm
+from wantui.tui.worker_errors import ReportsWorkerErrors
 
 
 @dataclass
@@ -26,7 +27,7 @@ class SourcesFound(Message):
     sources: list[Source]
 
 
-class ConfigPane(Vertical):
+class ConfigPane(ReportsWorkerErrors, Vertical):
     """Changes the drafts, and says so by `Changed`; `config` is nothing while what is drafted cannot be used."""
 
     @dataclass

@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Any
 from textual.events import Paste
 from textual.widgets import Input
 
+from wantui.tui.widgets.printable_lines import PrintableLinesMixin
+
 
 def join_lines(text: str) -> str:
     """Return text of several lines as one, with a space where a line ended."""
     return " ".join(line for line in text.splitlines() if line.strip())
 
 
-class LineInputMixin(Input if TYPE_CHECKING else object):  # type: ignore[misc]
+class LineInputMixin(PrintableLinesMixin, Input if TYPE_CHECKING else object):  # type: ignore[misc]
     """What every input of the application does; a plain class, since Textual looks up styles by the first base only."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

@@ -17,6 +17,7 @@ from wantui.tui.pictures import read_picture
 from wantui.tui.plain import plain
 from wantui.tui.plots import half_blocks
 from wantui.tui.widgets.cells import Cells
+from wantui.tui.worker_errors import ReportsWorkerErrors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +32,7 @@ class SheetRead(Message):
     picture: "NDArray[np.uint8] | None"
 
 
-class VideoDetails(Vertical):
+class VideoDetails(ReportsWorkerErrors, Vertical):
     """Shows one entry of a manifest.
 
     Args:

@@ -1,0 +1,17 @@
+"""What a thread of a screen ends over is said: Textual would end the application, or say nothing."""
+
+from typing import TYPE_CHECKING
+
+from textual.dom import DOMNode
+from textual.worker import Worker, WorkerState
+
+
+class ReportsWorkerErrors(DOMNode if TYPE_CHECKING else object):  # type: ignore[misc]
+    """Everything that starts workers with `exit_on_error=False`; a plain class, see `LineInputMixin`."""
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        if event.state is WorkerState.ERROR:
+            error = event.worker.error
+            self.app.notify(
+                f"cannot {event.worker.name}: {type(error).__name__}: {error}", severity="error", timeout=12
+            )
