@@ -7,6 +7,7 @@ from pathlib import Path
 from platformdirs import user_config_path
 
 from wantui.config import Config, ConfigError, load_config, parse_config, preset_directory
+from wantui.config.fields import value_of
 from wantui.errors import UserError
 from wantui.paths import user_path
 from wantui.tui.drafts import Drafts
@@ -71,6 +72,19 @@ def config_of(drafts: Drafts, more: Mapping[str, str] | None = None) -> Config:
     if drafts.text is not None:
         return parse_config(drafts.text, drafts.config, overrides)
     return load_config(drafts.config, overrides)
+
+
+def real_changes(drafts: Drafts, config: Config) -> dict[str, str]:
+    """Return the changes that make a difference: a setting that was set back to the config's own value is none.
+
+    Args:
+        config: of the draft, with its changes.
+    """
+    try:
+        own = config_of(drafts.model_copy(update={"changes": {}}))
+    except ConfigError:  # it can only be used with its changes
+        return drafts.changes
+    return {key: text for key, text in drafts.changes.items() if value_of(own, key) != value_of(config, key)}
 
 
 def faults_of(error: ConfigError, key: str) -> str:

@@ -79,3 +79,11 @@ def half_blocks(picture: "NDArray[np.uint8]", width: int, height: int) -> list[T
             line.append("▀", Style(color=f"#{r:02x}{g:02x}{b:02x}", bgcolor=f"#{s:02x}{h:02x}{c:02x}"))
         lines.append(line)
     return lines
+
+
+def centred(picture: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:
+    """Return a picture as large as fits into `height` lines of `width` characters, in their middle."""
+    lines = half_blocks(picture, max(1, width), max(1, height))
+    left = " " * ((width - lines[0].cell_len) // 2)
+    above = (height - len(lines)) // 2
+    return [Text("")] * above + [Text(left).append_text(line) for line in lines]

@@ -20,10 +20,6 @@ class ChooseBatches(ModalScreen[list[Path] | None]):
         Binding("enter", "take", "Take", priority=True),
         Binding("escape,q", "dismiss(None)", "Leave"),
     ]
-    DEFAULT_CSS = """
-    ChooseBatches .dialog { width: 90%; max-height: 80%; padding: 0; }
-    ChooseBatches Label { padding: 0 1; }
-    """
 
     def __init__(self, folders: Sequence[Path], chosen: Sequence[Path]) -> None:
         super().__init__()

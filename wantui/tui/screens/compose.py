@@ -111,9 +111,9 @@ class ComposeScreen(Place):
         self.call_after_refresh(self.pane.find_sources)
 
     def rest(self) -> None:
-        """Escape: out of whatever is typed in."""
-        self.pane.form.leave()
-        self.set_focus(self.pane.rows)
+        """Leave what is typed in: a value for its list of settings, everything else for the configs."""
+        if not self.pane.form.leave():
+            self.set_focus(self.pane.rows)
 
     # The config
 

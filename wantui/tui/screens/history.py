@@ -16,9 +16,6 @@ class History(ModalScreen[str | None]):
     """Gives the chosen template back, or nothing."""
 
     BINDINGS = [Binding("escape,q", "dismiss(None)", "Leave")]
-    DEFAULT_CSS = """
-    History .dialog { width: 90%; max-height: 80%; padding: 0; }
-    """
 
     def __init__(self, templates: Sequence[str]) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from textual.screen import ModalScreen
 from textual.worker import get_current_worker
 
 from wantui.errors import UserError
-from wantui.tui.plots import half_blocks
+from wantui.tui.plots import centred
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.keys import Keys
 from wantui.tui.worker_errors import ReportsWorkerErrors
@@ -75,7 +75,8 @@ class Player(ReportsWorkerErrors, ModalScreen[None]):
     Player { background: $background; }
     Player #stage { height: 1fr; }
     Player #stage Vertical { width: 1fr; padding: 0 1; }
-    Player Cells { height: 1fr; }
+    Player #stage Cells { height: 1fr; }
+    Player #about { height: 1; padding: 0 1; }
     """
 
     def __init__(self, clips: list[tuple[Path, str]], fps: float) -> None:
@@ -93,7 +94,6 @@ class Player(ReportsWorkerErrors, ModalScreen[None]):
         yield Keys()
 
     def on_mount(self) -> None:
-        self.query_one("#about", Cells).styles.height = 1
         self.load()
 
     @work(thread=True, exclusive=True, exit_on_error=False)
@@ -112,6 +112,9 @@ class Player(ReportsWorkerErrors, ModalScreen[None]):
         except UserError as error:
             fault = str(error)
         self.post_message(Loaded(clips, fault))
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._draw)
 
     def on_loaded(self, message: Loaded) -> None:
         if message.fault or not all(message.clips):
@@ -136,7 +139,7 @@ class Player(ReportsWorkerErrors, ModalScreen[None]):
         for number, clip in enumerate(self.frames):
             cells = self.query_one(f"#picture-{number}", Cells)
             frame = clip[min(self.place, len(clip) - 1)]
-            cells.show(half_blocks(frame, cells.size.width, max(1, cells.size.height)))
+            cells.show(centred(frame, cells.size.width, cells.size.height))
         names = "   |   ".join(name for _, name in self.clips)
         state = "▶" if self.playing else "‖"
         self.query_one("#about", Cells).show([Text(f"{state} {self.place + 1}/{self.count}  {names}")])

@@ -338,10 +338,24 @@ def edit_copy(screen: Place, folder: Path) -> None:
         screen.notify(f"{folder} does not hold its config any more: {error}", severity="error")
         return
     drafts = app.drafts
-    if drafts.template and drafts.template != template:
-        drafts.remember(drafts.template)
-    drafts.config, drafts.text, drafts.changes, drafts.template = f"copy of {folder.name}", text, {}, template
-    app.keep_drafts()
-    compose = app.show_screen("compose")
-    assert isinstance(compose, ComposeScreen)
-    app.call_later(compose.take_draft, False)
+
+    def take(sure: bool | None = True) -> None:
+        if not sure:
+            return
+        if drafts.template and drafts.template != template:
+            drafts.remember(drafts.template)
+        drafts.config, drafts.text, drafts.changes, drafts.template = f"copy of {folder.name}", text, {}, template
+        app.keep_drafts()
+        compose = app.show_screen("compose")
+        assert isinstance(compose, ComposeScreen)
+        app.call_later(compose.take_draft, False)
+
+    is_same = (drafts.text, drafts.template, drafts.changes) == (text, template, {})
+    if is_same or not (drafts.template.strip() or drafts.changes or drafts.text is not None):
+        take()
+        return
+    kept = " The template stays in the history (ctrl+r)." if drafts.template.strip() else ""
+    lost = " Changed settings are lost." if drafts.changes or drafts.text is not None else ""
+    screen.app.push_screen(
+        Confirm(f"Replace what is in Compose by a copy of {folder.name}?{kept}{lost}", "Replace"), take
+    )

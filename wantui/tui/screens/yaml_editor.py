@@ -24,11 +24,6 @@ class YamlEditor(ModalScreen[str | None]):
         Binding("ctrl+s,f5", "take", "Use it", priority=True),
         Binding("escape", "dismiss(None)", "Leave it as it was", priority=True),
     ]
-    DEFAULT_CSS = """
-    YamlEditor .dialog { width: 90%; height: 90%; padding: 0 1; }
-    YamlEditor TextArea { height: 1fr; border: none; }
-    YamlEditor Static { height: auto; max-height: 6; }
-    """
 
     def __init__(self, text: str, name: str) -> None:
         super().__init__()

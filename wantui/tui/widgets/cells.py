@@ -19,7 +19,7 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from wantui.formatting import printable
+from wantui.formatting import UNPRINTABLE, printable
 
 _SPACES = re.compile(r"[\t\n\r]")
 
@@ -87,10 +87,13 @@ class Cells(Widget):
 
 def strip_of(line: Text, width: int) -> Strip:
     """Return a line of text of any origin as a strip; what is too long ends in an ellipsis."""
-    safe = Text(no_wrap=True, end="")
-    for text, style in _runs(line):
-        # A line break would move the terminal's cursor, and is a space; what else is not printable shows its code.
-        safe.append(printable(_SPACES.sub(" ", text)), style)
+    safe = line.copy()
+    if UNPRINTABLE.search(line.plain):
+        safe = Text()
+        for text, style in _runs(line):
+            # A line break would move the terminal's cursor, and is a space; what else is not printable shows its code.
+            safe.append(printable(_SPACES.sub(" ", text)), style)
+    safe.no_wrap, safe.end = True, ""
     safe.truncate(width, overflow="ellipsis")
     segments = [Segment(text, style) for text, style in _runs(safe)]
     return Strip(segments).adjust_cell_length(width)

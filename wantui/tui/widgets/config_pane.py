@@ -12,7 +12,7 @@ from textual.message import Message
 
 from wantui.config import Config, ConfigError, dump
 from wantui.errors import UserError
-from wantui.tui.compose_draft import Source, config_of, faults_of, find_sources, path_for, save_config
+from wantui.tui.compose_draft import Source, config_of, faults_of, find_sources, path_for, real_changes, save_config
 from wantui.tui.drafts import Drafts
 from wantui.tui.plain import plain
 from wantui.tui.widgets.rows import Rows
@@ -25,6 +25,23 @@ class SourcesFound(Message):
     """The configs that can be chosen."""
 
     sources: list[Source]
+
+
+@dataclass
+class FileSeen(Message):
+    """A config's file was looked at."""
+
+    path: Path
+    changed: float | None
+    """Time of its last change; None where it is gone."""
+
+
+def changed_at(path: Path) -> float | None:
+    """Return when a file was changed; None where it is gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 class ConfigPane(ReportsWorkerErrors, Vertical):
@@ -45,6 +62,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         self.seen: tuple[Path, float] | None = None
         """File of the config and when it was changed, as it was read."""
         self._name_width = 20
+        self._looking = False
 
     def compose(self) -> ComposeResult:
         configs = Rows(id="configs", classes="pane")
@@ -119,6 +137,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
                 return
         source = Path(self.config.source)
         self.seen = (source, source.stat().st_mtime) if drafts.text is None and source.is_file() else None
+        drafts.changes = real_changes(drafts, self.config)
         self.form.show(self.config, set(drafts.changes))
         self.rows.refresh()
         self._settings_title()
@@ -141,6 +160,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         self.form.refuse(None)
         if message.final:
             drafts.changes[message.key] = message.value
+            drafts.changes = real_changes(drafts, config)
             self.config = config
             self.form.accept()
             self.form.show(config, set(drafts.changes))
@@ -148,15 +168,24 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
             self.post_message(self.Changed(""))
 
     def look_at_file(self) -> None:
-        """A config file that was edited on disk is read again, unless that would lose something."""
-        if self.seen is None:
-            return
-        path, then = self.seen
-        try:
-            now = path.stat().st_mtime
-        except OSError:
-            now = None
-        if now == then:
+        """Have the config's file looked at, by a thread: a network file system may take its time."""
+        if self.seen is not None and not self._looking:
+            self._looking = True
+            self.stat_file(self.seen[0])
+
+    @work(thread=True, group="stat", exit_on_error=False)
+    def stat_file(self, path: Path) -> None:
+        """Look when a file was changed."""
+        self.post_message(FileSeen(path, changed_at(path)))
+
+    @on(FileSeen)
+    def _file_seen(self, message: FileSeen) -> None:
+        self._looking = False
+        self._take_file(message.path, message.changed)
+
+    def _take_file(self, path: Path, now: float | None) -> None:
+        """Read a config file again that was edited on disk, unless that would lose something."""
+        if self.seen is None or self.seen[0] != path or self.seen[1] == now:
             return
         if now is None:
             self.notify(f"{path} is gone; its settings are kept here: ctrl+s saves them", severity="warning")
@@ -214,7 +243,8 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
     def edit_yaml(self) -> None:
         from wantui.tui.screens.yaml_editor import YamlEditor
 
-        self.look_at_file()
+        if self.seen is not None:
+            self._take_file(self.seen[0], changed_at(self.seen[0]))
         drafts = self.drafts
         try:
             if drafts.text is not None and not drafts.changes:

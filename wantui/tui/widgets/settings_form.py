@@ -173,10 +173,12 @@ class SettingsForm(Vertical):
         if field is not None:
             self.post_message(self.Changed(field.key, event.value, final=True))
 
-    def leave(self) -> None:
-        """Give up what is being typed."""
-        if self.is_editing:
-            self._close()
+    def leave(self) -> bool:
+        """Give up the value that is being typed; return whether there was one."""
+        if not self.is_editing:
+            return False
+        self._close()
+        return True
 
     def _close(self) -> None:
         had_focus = self.input.has_focus
