@@ -29,7 +29,7 @@ class PausedPlayer(Player):
     def load(self) -> None:  # type: ignore[override]
         self.playing = False
         frames = [np.full((64, 64, 3), 40 * number, np.uint8) for number in range(3)]
-        self.post_message(Loaded([frames, frames], ""))
+        self.post_message(Loaded([frames] * len(self.clips), ""))
 
 
 DIALOGS: dict[type[ModalScreen[Any]], Callable[[], ModalScreen[Any]]] = {

@@ -25,7 +25,7 @@ from wantui.tui.screens.yaml_editor import YamlEditor
 MARKUP = "[/x] [@click=app.quit]q[/] [b"
 COMMANDS = "\x1b]52;c;RVZJTA==\x07\x1b]0;EVIL\x07\x1b[5;5HEVIL\x9b31m\u202e\u2066"
 EVIL = f"{MARKUP}{COMMANDS}"
-OBEYED = ("\x1b]52", "EVIL\x07", "\x1b]0;EVIL", "\x1b[5;5HEVIL", "\x9b", "\u202e", "\u2066")
+OBEYED = ("\x1b]52;c;RVZJTA", "EVIL\x07", "\x1b]0;EVIL", "\x1b[5;5HEVIL", "\x9b", "\u202e", "\u2066")
 """What a terminal would obey if it got the text as it is."""
 
 

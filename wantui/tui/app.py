@@ -117,6 +117,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.gpu_panel = settings.gpu_panel
         self._terminal_title = ""
         self.is_starting_engine = False
+        self._drafts_failed = False
         self.news_signal: Signal[QueueNews] = Signal(self, "news")
         self.sample_signal: Signal[Sample] = Signal(self, "sample")
         self.pages_signal: Signal[PagesRead] = Signal(self, "pages")
@@ -207,11 +208,15 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.keep_drafts()
 
     def keep_drafts(self) -> None:
-        """Write what was typed; a full disk is said once and stops nothing."""
+        """Write what was typed; that it cannot be written is said once and stops nothing."""
         try:
             save_drafts(self.place.directory, self.drafts)
-        except OSError as error:
-            self.notify(f"drafts cannot be kept: {error}", severity="warning")
+        except (OSError, ValueError) as error:
+            if not self._drafts_failed:
+                self.notify(f"drafts cannot be kept: {error}", severity="warning", timeout=12)
+            self._drafts_failed = True
+        else:
+            self._drafts_failed = False
 
     def notify(
         self,

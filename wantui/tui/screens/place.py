@@ -62,6 +62,11 @@ class Place(ReportsWorkerErrors, Screen[None]):
             self._sample_came(self.wantui.gpus.sample)
         self.come_back()
 
+    def on_resize(self) -> None:
+        """Give the focus back that a terminal too small took away."""
+        if self.focused is None and self.is_current:
+            self.call_after_refresh(self.rest)
+
     def rest(self) -> None:
         """Escape: the focus leaves what is typed in, for where the screen is moved through."""
 

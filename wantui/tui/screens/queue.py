@@ -113,7 +113,7 @@ class QueueScreen(Place):
             self.chosen = chosen
             self.pages = {}
             self.video_rows.fill(batch.total if batch else 0, self._draw_video, keep_cursor=same)
-            self.video_rows.border_title = plain(f"Videos of {batch.name}" if batch else "Videos")
+        self.video_rows.border_title = plain(f"Videos of {batch.name}" if batch else "Videos")
 
     @on(Rows.Seen, "#videos")
     def _watch(self) -> None:

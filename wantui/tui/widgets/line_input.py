@@ -33,3 +33,10 @@ class LineInputMixin(PrintableLinesMixin, Input if TYPE_CHECKING else object):  
 
 class LineInput(LineInputMixin, Input):
     """A line of text to type in."""
+
+
+class HiddenLineInput(LineInput):
+    """A line of text that is there only while it has the class `-open`; keys never go into it unseen."""
+
+    def allow_focus(self) -> bool:
+        return super().allow_focus() and self.has_class("-open")

@@ -1,9 +1,9 @@
 """A line to search by, which is there only while it is used."""
 
-from wantui.tui.widgets.line_input import LineInput
+from wantui.tui.widgets.line_input import HiddenLineInput
 
 
-class Search(LineInput):
+class Search(HiddenLineInput):
     """Hidden and empty until `open`; `close` makes it so again."""
 
     DEFAULT_CSS = """

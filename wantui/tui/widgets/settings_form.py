@@ -13,7 +13,7 @@ from textual.widgets import Input, Static
 from wantui.config import Config
 from wantui.config.fields import FormField, form_fields, value_of
 from wantui.tui.plain import plain
-from wantui.tui.widgets.line_input import LineInput
+from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.rows import Rows
 
 
@@ -60,7 +60,7 @@ class SettingsForm(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Rows(id="fields")
-        yield LineInput(id="value", compact=True)
+        yield HiddenLineInput(id="value", compact=True)
         yield Static("", markup=False, id="about")
 
     @property

@@ -1,0 +1,443 @@
+"""What goes wrong around the screens: a queue that cannot be read, pastes, sizes, drafts that would be lost."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import only_queued
+from screens import Under, application, run
+from test_tui_screens import RECIPE, add, claim, on
+from textual.widgets import Input
+
+from wantui.engine.control import announce, hold_lock
+from wantui.engine.forecast import Left
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import BatchRow, NewVideo, VideoRow
+from wantui.queue.view import QueueView
+from wantui.tui.eta import batch_etas, queue_eta, video_eta
+from wantui.tui.plots import centred
+from wantui.tui.screens.compose import ComposeScreen
+from wantui.tui.screens.dialogs import Ask, Confirm
+from wantui.tui.screens.player import Player
+from wantui.tui.screens.queue import QueueScreen
+from wantui.tui.states import state_of_counts
+from wantui.tui.widgets.cells import Cells
+from wantui.tui.widgets.keys import Keys
+from wantui.tui.widgets.line_input import join_lines
+
+READS = ("batches", "batch", "videos", "page", "running", "held", "events", "workers", "finished", "unfinished_before")
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue(state_place().directory)
+
+
+def break_reads(patch: pytest.MonkeyPatch) -> None:
+    """Let every question to the queue end as on a disk that fails."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    for name in READS:
+        patch.setattr(QueueView, name, fail)
+
+
+def test_queue_that_cannot_be_read_is_said_and_every_screen_can_be_used(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:  # B2
+    add(queue, "many", 1000)
+    queue.failed(claim(queue), "it broke")
+    claim(queue)
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "red seed 44" in it.text())
+        break_reads(monkeypatch)
+        queue.tell("added")
+        await it.until(lambda: "disk I/O error" in it.text())
+        await it.press("enter", "end", "pageup", "home", "escape", "J", "p", "r", "a", "a", "x", "y", "f7")
+        for screen in "3451234512":
+            await it.press(screen)
+            await it.pilot.resize_terminal(100, 30)
+            await it.pilot.resize_terminal(120, 40)
+        assert it.app.is_running
+        monkeypatch.undo()
+        await it.until(lambda: "disk I/O error" not in it.text())
+
+    on("queue", test)
+
+
+def test_nothing_is_asked_of_the_database_while_a_list_is_drawn(queue: Queue) -> None:  # B2, T3
+    add(queue, "many", 1000)
+
+    async def test(it: Under) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: "red seed 44" in it.text())
+        statements: list[str] = []
+        it.app.queue.db.set_trace_callback(statements.append)
+        await it.press("enter", "end", "pageup", "home", "down")
+        await it.until(lambda: "red seed 42" in it.text())
+        for index in range(1000):
+            screen._draw_video(index, 80)
+        assert not statements
+
+    on("queue", test)
+
+
+def test_queue_file_that_was_deleted_is_opened_again(queue: Queue) -> None:
+    add(queue, "old")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "old" in it.text())
+        queue.close()
+        for path in state_place().directory.glob("queue.db*"):
+            path.unlink()
+        again = Queue(state_place().directory)
+        number = add(again, "new")
+        await it.until(lambda: "new" in it.text() and "old" not in it.text())
+        await it.press("p")
+        row = again.batch(number)
+        assert row is not None
+        assert row.paused
+
+    on("queue", test)
+
+
+@pytest.mark.parametrize(
+    ("pasted", "taken"),
+    [("one\ntwo", "one two"), ("one\r\ntwo\r\n", "one two"), ("\n", ""), ("a\n\n  b", "a   b"), ("one", "one")],
+)
+def test_pasted_lines_are_joined(pasted: str, taken: str) -> None:  # A10
+    assert join_lines(pasted) == taken
+
+
+@pytest.mark.parametrize("where", ["search", "value", "ask", "palette"])
+def test_every_input_takes_all_lines_of_a_paste(where: str) -> None:  # A10
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            match where:
+                case "search":
+                    await it.press("4", "slash")
+                case "value":
+                    await it.press("s")
+                    keys = [getattr(entry, "key", None) for entry in screen.pane.form.entries]
+                    screen.pane.form.rows.cursor = keys.index("prompt_settings.negative_prompt")
+                    await it.press("enter")
+                    screen.pane.form.input.value = ""
+                case "ask":
+                    await it.press("ctrl+s")
+                    await it.until(lambda: isinstance(it.app.screen, Ask))
+                case "palette":
+                    await it.press("ctrl+p")
+            await it.until(lambda: isinstance(it.app.focused, Input))
+            field = it.app.focused
+            assert isinstance(field, Input)
+            await it.paste("ugly\nblurry\n")
+            assert field.value == "ugly blurry"
+            it.app.copy_to_clipboard("worst\nquality")
+            field.value = ""
+            field.action_paste()
+            assert field.value == "worst quality"
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("counts", "state"),
+    [
+        ({"done": 2}, "done"),
+        ({"done": 1, "failed": 1}, "failed"),
+        ({"cancelled": 3}, "cancelled"),
+        ({"done": 1, "cancelled": 1}, "partly"),
+        ({"cancelled": 1, "failed": 1}, "failed"),
+        ({"done": 1, "queued": 1, "failed": 0}, "queued"),
+        ({"running": 1, "failed": 1}, "running"),
+    ],
+)
+def test_state_of_a_batch_follows_from_its_videos(counts: dict[str, int], state: str) -> None:  # C9
+    assert state_of_counts(counts) == state
+
+
+def test_cancelled_batch_is_no_success(queue: Queue) -> None:  # C9
+    number = add(queue, "kiss")
+    queue.cancel(number)
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "− cancelled" in it.text())
+        assert "✓" not in it.text()
+
+    on("queue", test)
+
+
+def test_ctrl_c_says_how_to_leave_without_markup() -> None:  # C9
+    async def test() -> None:
+        async with application(keys={"app.quit": "ctrl+y"}) as it:
+            await it.press("ctrl+c")
+            await it.until(lambda: "ctrl+y leaves wantui" in it.said())
+            assert "[b]" not in it.said()
+
+    run(test)
+
+
+def test_eta_is_the_time_until_it_is_made_after_all_before_it() -> None:  # C9
+    folder = Path("/outputs/x")
+    first = BatchRow(1, folder, "auto", False, 0.0, {"running": 1, "queued": 1})
+    paused = BatchRow(2, folder, "auto", True, 0.0, {"queued": 5})
+    last = BatchRow(3, folder, "auto", False, 0.0, {"queued": 2, "done": 7})
+    left = {1: Left(15.0, 10.0), 2: Left(50.0, 10.0), 3: Left(20.0, 10.0)}
+    etas = batch_etas([first, paused, last], left)
+    assert etas == {1: 15.0, 3: 35.0}
+    assert queue_eta(etas) == 35.0
+    waiting = VideoRow(9, 3, 8, "x", "queued", 0, None, 0, 20, "", None, None, None, None)
+    assert video_eta(waiting, 1, last, left[3], etas[3]) == 35.0, "the last video is made when its batch is"
+    assert video_eta(waiting, 0, last, left[3], etas[3]) == 25.0
+    running = VideoRow(1, 1, 0, "x", "running", 0, "w", 10, 20, "", None, None, None, None)
+    assert video_eta(running, 0, first, left[1], etas[1]) == 5.0
+    assert video_eta(running, 0, first, None, None, pace=2.0) == 20.0
+    assert batch_etas([first, last], {1: Left(None, None), 3: left[3]}) == {1: None, 3: None}
+
+
+def test_header_batch_and_last_video_show_one_eta(queue: Queue) -> None:  # C9
+    add(queue, "one", 3)
+    told = {"seconds": {"denoise": 20.0, "decode": 10.0, "step": 1.0}, "device": "cpu", "memory_plan": ""}
+    queue.done(claim(queue), **told)
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: it.text().count("ETA 1:00") == 3)
+
+    on("queue", test)
+
+
+def test_escape_leaves_a_value_for_its_list_where_digits_still_change_screens(queue: Queue) -> None:  # C10
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("s", "down", "enter")
+            assert screen.pane.form.is_editing
+            await it.press("escape")
+            assert not screen.pane.form.is_editing
+            assert it.app.focused is screen.pane.form.rows
+            await it.press("escape")
+            assert it.app.focused is screen.pane.rows
+
+    run(test)
+
+
+def test_setting_that_is_set_back_is_not_changed() -> None:  # C10
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            form = screen.pane.form
+            keys = [getattr(entry, "key", None) for entry in form.entries]
+            await it.press("s")
+            for key, values in (("model_settings.steps", ("33", "20")), ("model_settings.seed", ("7", "42"))):
+                form.rows.cursor = keys.index(key)
+                for value in values:
+                    await it.press("enter")
+                    form.input.value = value
+                    await it.press("enter")
+                    await it.until(lambda: not form.is_editing)
+                    assert (key in it.app.drafts.changes) == (value == values[0])
+            form.rows.cursor = keys.index("latent_analysis_settings.store_latents")
+            await it.press("space", "space")
+            assert it.app.drafts.changes == {}
+            assert "changed)" not in it.text()
+
+    run(test)
+
+
+def test_edit_copy_asks_before_it_replaces_a_draft(queue: Queue) -> None:  # C10
+    folder = Path("kiss")
+    add(queue, "kiss")
+    (folder / "configs").mkdir()
+    from wantui.storage.layout import BatchFolder
+
+    batch = BatchFolder(folder)
+    for path, text in ((batch.config, "model_settings:\n  model_id: nano\n"), (batch.template, "a kiss\n")):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text)
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "kiss" in it.text())
+        it.app.drafts.template, it.app.drafts.changes = "my own work", {"model_settings.seed": "7"}
+        await it.press("e")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        assert "Changed settings are lost" in it.text()
+        await it.press("n")
+        assert it.app.drafts.template == "my own work"
+        assert it.app.screen.name == "queue"
+        await it.press("e")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        await it.press("y")
+        await it.until(lambda: it.app.drafts.template == "a kiss")
+        assert "my own work" in it.app.drafts.history
+
+    on("queue", test)
+
+
+def test_worker_that_imports_torch_is_shown_as_starting(queue: Queue) -> None:  # C11
+    add(queue, "one")
+    lock = hold_lock(state_place().directory)
+    assert lock is not None
+    announce(lock, Path("logs"), "test", ["auto", "cpu"])
+    queue.add_worker("worker-0:1", "cpu")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "worker-0 is starting: it loads PyTorch" in it.text())
+        assert "◌ starting" in it.text()
+        assert "F6" not in it.text()
+        queue.worker_ready("worker-0:1")
+        await it.until(lambda: "starting" not in it.text())
+        claim(queue)
+        await it.until(lambda: "▶ worker-0" in it.text())
+
+    on("monitor", test)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+@pytest.mark.parametrize("shape", [(480, 832), (832, 480), (64, 64)])
+def test_clip_is_as_large_as_fits_and_in_the_middle(size: tuple[int, int], shape: tuple[int, int]) -> None:  # C14
+    width, height = size
+    picture = np.full((*shape, 3), 200, np.uint8)
+    lines = [line.plain for line in centred(picture, width, height)]
+    drawn = [line for line in lines if "▀" in line]
+    columns = drawn[0].count("▀")
+    assert columns == width or len(drawn) == height
+    left = len(drawn[0]) - len(drawn[0].lstrip())
+    assert abs(left - (width - columns - left)) <= 1
+    above = lines.index(drawn[0])
+    assert abs(above - (height - len(drawn) - above)) <= 1
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_player_gives_the_screen_to_the_clip(size: tuple[int, int]) -> None:  # C14
+    from dialogs import PausedPlayer
+
+    async def test() -> None:
+        async with application(size=size) as it:
+            it.app.push_screen(PausedPlayer([(Path("a"), "a")], 8.0))
+            await it.until(lambda: isinstance(it.app.screen, Player) and "▀" in it.text())
+            assert it.app.screen.query_one(Keys).size.height == 1
+            assert it.app.screen.query_one("#about", Cells).size.height == 1
+            assert it.app.screen.query_one("#picture-0", Cells).size.height == size[1] - 2
+
+    run(test)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_yaml_editor_has_one_frame_in_the_middle(size: tuple[int, int]) -> None:  # C14
+    from dialogs import DIALOGS
+
+    from wantui.tui.screens.yaml_editor import YamlEditor
+
+    async def test() -> None:
+        async with application(size=size) as it:
+            it.app.push_screen(DIALOGS[YamlEditor]())
+            await it.until(lambda: isinstance(it.app.screen, YamlEditor) and it.app.screen.query(".dialog"))
+            await it.pilot.pause(0.2)
+            dialog = it.app.screen.query_one(".dialog").region
+            assert dialog.width >= 0.85 * size[0]
+            assert abs(dialog.x - (size[0] - dialog.right)) <= 1
+            assert it.text().count("╭") == 1
+            assert "▔" not in it.text()
+            assert "▊" not in it.text()
+
+    run(test)
+
+
+def test_search_without_a_hit_says_so() -> None:  # C8
+    folder = Path("outputs/one")
+    folder.mkdir(parents=True)
+    (folder / "batch.json").write_text("{")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "Batches: 1 of 1" in it.text())
+        await it.press("slash")
+        await it.paste("nothing like it")
+        await it.until(lambda: "no batch matches 'nothing like it'" in it.text())
+        await it.press("escape", "f", "f")
+        assert "no batch is here yet" not in it.text()
+
+    on("library", test)
+
+
+def test_thread_that_ends_over_something_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wantui.tui.screens import library
+
+    def fail(_: object) -> Any:
+        raise RuntimeError("a thread ended")
+
+    monkeypatch.setattr(library, "find_batches", fail)
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "a thread ended" in it.said())
+
+    on("library", test)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 5), (2, 40), (200, 2), (59, 19), (400, 120)])
+def test_every_screen_and_dialog_stands_every_size(size: tuple[int, int], queue: Queue) -> None:
+    from dialogs import DIALOGS
+
+    queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
+    queue.step(claim(queue), 3, 20, 0.1, 0.5, norm=1.0)
+
+    async def test() -> None:
+        async with application(size=size, toasts=True) as it:
+            it.app.notify("something to say", title="a title")
+            for number in "12345":
+                await it.press("escape", number)
+            for make in DIALOGS.values():
+                it.app.push_screen(make())
+                await it.pilot.pause()
+                await it.pilot.resize_terminal(3, 3)
+                await it.pilot.resize_terminal(*size)
+                await it.pilot.pause()
+                it.app.pop_screen()
+            await it.pilot.resize_terminal(80, 24)
+            await it.press("1")
+            await it.until(lambda: "Config" in it.text())
+
+    with only_queued():
+        run(test)
+
+
+def test_storm_of_sizes_leaves_the_last_one_drawn(queue: Queue) -> None:
+    add(queue, "one", 50)
+
+    async def test(it: Under) -> None:
+        for step in range(40):
+            await it.pilot.resize_terminal(10 + (step * 37) % 190, 3 + (step * 17) % 57)
+            await asyncio.sleep(0)
+        await it.pilot.resize_terminal(100, 30)
+        await it.until(lambda: len(it.text().splitlines()) == 30 and "red seed 43" in it.text())
+
+    on("queue", test)
+
+
+def test_drafts_that_cannot_be_written_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wantui.tui import app
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(app, "save_drafts", full)
+
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            for word in ("one ", "two ", "three "):
+                await it.paste(word)
+                await it.pilot.pause(0.5)
+            await it.until(lambda: "drafts cannot be kept" in it.said())
+            assert it.said().count("drafts cannot be kept") == 1
+
+    run(test)
