@@ -150,11 +150,14 @@ def test_a_resize_during_work_draws_everything_anew() -> None:
 
 
 def test_an_engine_of_another_version_is_no_hindrance() -> None:
-    from wantui.engine.control import announce, hold_lock
+    from wantui.engine import control
+    from wantui.engine.control import acquire_engine_lock, announce
 
-    lock = hold_lock(state_place().directory)
+    lock = acquire_engine_lock(state_place().directory)
     assert lock is not None
-    announce(lock, Path("logs"), "0.0.1-old", ["auto", "cpu"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "__version__", "0.0.1-old")
+        announce(lock, Path("logs"), ["auto", "cpu"])
 
     async def test() -> None:
         async with application() as it:

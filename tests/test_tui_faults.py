@@ -12,7 +12,7 @@ from screens import Under, application, run
 from test_tui_screens import RECIPE, add, claim, on
 from textual.widgets import Input
 
-from wantui.engine.control import announce, hold_lock
+from wantui.engine.control import acquire_engine_lock, announce
 from wantui.engine.forecast import Left
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
@@ -285,9 +285,9 @@ def test_edit_copy_asks_before_it_replaces_a_draft(queue: Queue) -> None:  # C10
 
 def test_worker_that_imports_torch_is_shown_as_starting(queue: Queue) -> None:  # C11
     add(queue, "one")
-    lock = hold_lock(state_place().directory)
+    lock = acquire_engine_lock(state_place().directory)
     assert lock is not None
-    announce(lock, Path("logs"), "test", ["auto", "cpu"])
+    announce(lock, Path("logs"), ["auto", "cpu"])
     queue.add_worker("worker-0:1", "cpu")
 
     async def test(it: Under) -> None:

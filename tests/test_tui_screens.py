@@ -12,7 +12,7 @@ from screens import Under, application, run
 from test_sampler import FakeNvml
 
 from wantui.analysis.read import read_batch
-from wantui.engine.control import announce, hold_lock
+from wantui.engine.control import acquire_engine_lock, announce
 from wantui.models.catalogue import NANO
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
@@ -186,9 +186,9 @@ def test_a_queue_that_another_program_holds_is_said_and_nothing_is_changed(queue
 
 def test_the_header_tells_engine_position_and_time_left_and_a_hold(queue: Queue) -> None:
     add(queue, "one")
-    lock = hold_lock(state_place().directory)
+    lock = acquire_engine_lock(state_place().directory)
     assert lock is not None
-    announce(lock, Path("logs"), "test", ["auto", "cpu"])
+    announce(lock, Path("logs"), ["auto", "cpu"])
     told = {"seconds": {"denoise": 2.0, "decode": 0.5, "step": 0.1}, "device": "cpu", "memory_plan": ""}
     queue.done(claim(queue), **told)
 
@@ -466,7 +466,8 @@ def test_batches_are_searched_filtered_and_damaged_ones_named(made: BatchFolder,
     async def test(it: Under) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: len(screen.shown) == 2)
-        assert "batch.json cannot be read" in it.text()
+        assert "broken" in it.text()
+        assert "damaged" in it.text()
         await it.press("slash")
         await it.paste("circle red")
         await it.until(lambda: [found.folder for found in screen.shown] == [made.root.resolve()])

@@ -188,14 +188,14 @@ def test_template_is_taken_from_an_editor_that_changes_it(machine: Machine, tmp_
     terminal.close()
 
 
-@pytest.mark.parametrize("env", [{"TERM": "xterm-256color"}, {"TERM": "screen", "TMUX": "/tmp/tmux,1,0"}])
+@pytest.mark.parametrize(("term", "tmux"), [("xterm-256color", ""), ("screen", "/tmp/tmux,1,0")])
 def test_terminal_without_pixel_graphics_is_never_left_for_them(
-    wantui: Wantui, small: list[str], env: dict[str, str]
+    wantui: Wantui, small: list[str], term: str, tmux: str
 ) -> None:  # B1
     batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, *small))
     machine = Machine(Path.cwd())
     save_drafts(machine.place.directory, Drafts(welcomed=True))
-    terminal = Terminal(machine, **env)
+    terminal = Terminal(machine, TERM=term, TMUX=tmux)
     try:
         terminal.until(lambda: b"Compose" in terminal.read())
         time.sleep(0.5)
