@@ -14,8 +14,9 @@ from wantui.analysis.products import HeldStates, gram_of
 from wantui.analysis.read import corrected_states
 from wantui.models.catalogue import NANO
 from wantui.planning import Capture
-from wantui.planning.estimate import captured_steps, model_evaluations
+from wantui.planning.estimate import captured_steps
 from wantui.planning.recipe import AttentionCapture, PromptMark
+from wantui.planning.schedule import model_evaluations
 from wantui.storage.attention import AttentionWriter, NoMaps, open_maps
 from wantui.storage.group import CaptureError, NotWhole, open_capture, verify_capture
 from wantui.storage.latents import TrajectoryWriter

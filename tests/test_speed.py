@@ -29,8 +29,9 @@ from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import OF_NANO, Magnitudes
 from wantui.planning import Recipe, outline_batch, plan_batch
-from wantui.planning.caching import computed_steps, noise_levels, ratios
+from wantui.planning.caching import computed_steps, ratios
 from wantui.planning.memory import PLANS, fuses_blocks
+from wantui.planning.schedule import noise_levels
 from wantui.storage.manifest import read_manifest
 
 CPU = torch.device("cpu")

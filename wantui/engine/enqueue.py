@@ -18,7 +18,7 @@ from wantui.formatting import format_bytes
 from wantui.gpu.nvml import look, visible
 from wantui.paths import user_path
 from wantui.planning import Batch, Outline, estimate_disk
-from wantui.planning.estimate import model_evaluations
+from wantui.planning.schedule import model_evaluations
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo

@@ -64,16 +64,22 @@ def plan_for(
     return choose_plan(model, recipe, free_bytes(where), forced, among)
 
 
-def load_for(recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Recipe] = ()) -> Loaded:
-    """The pipeline that makes this recipe's video.
+def load_for(
+    recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Recipe] = (), *, may_fetch: bool = True
+) -> Loaded:
+    """Load the pipeline that makes this recipe's video.
 
     Args:
         recipes: others that it will make, whose prompts are encoded together with this one's.
+        may_fetch: whether weights of a hub model that are missing are fetched.
+
+    Raises:
+        LoadError: as `load_pipeline`.
     """
     model, where = find_model(recipe.model), resolve_device(device)
     embeddings = None
     if plan.encodes_first:
-        embeddings = Embeddings(model, recipe.revision, recipe.dtype, where)
+        embeddings = Embeddings(model, recipe.revision, recipe.dtype, where, may_fetch=may_fetch)
         embeddings.encode(prompts_of([recipe, *recipes]))
     pipeline = load_pipeline(
         model,
@@ -85,6 +91,7 @@ def load_for(recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Re
         weights=recipe.weights,
         transformer_file=None if recipe.transformer_file is None else Path(recipe.transformer_file.path),
         attention=attention_for(name_of(where), recipe, plan),
+        may_fetch=may_fetch,
     )
     return Loaded(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))
 

@@ -57,9 +57,12 @@ def remake(
     Raises:
         UserError: the model is unknown, or its weights are not here and may not be fetched.
     """
-    find_folder(find_model(recipe.model), recipe.revision, may_fetch=may_fetch)
+    named = find_model(recipe.model)
+    if not named.is_local:
+        without = () if recipe.transformer_file is None else ("transformer",)
+        find_folder(named, recipe.revision, without, may_fetch=may_fetch)
     yield Loading(recipe.model, str(resolve_device(device)))
-    loaded = load_for(recipe, device, _plan(recipe, device, then))
+    loaded = load_for(recipe, device, _plan(recipe, device, then), may_fetch=may_fetch)
     pipeline = loaded.pipeline
     now = clip_made_with(pipeline, recipe)
     files = VideoFiles(target, target.with_suffix(".jpg"))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe
-from wantui.planning.estimate import disk_for, model_evaluations
+from wantui.planning.estimate import disk_for
+from wantui.planning.schedule import model_evaluations
 
 SPARE_BYTES = 20_000_000
 """Room to leave beyond the estimate."""

@@ -23,7 +23,7 @@ from wantui.generation.memory import device_of
 from wantui.generation.samplers import SAMPLERS
 from wantui.generation.versions import ARITHMETIC, made_with
 from wantui.planning import Recipe
-from wantui.planning.estimate import model_evaluations
+from wantui.planning.schedule import model_evaluations
 from wantui.storage.atomic import create_new, partial_path
 
 FORMAT = 3

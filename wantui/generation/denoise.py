@@ -24,6 +24,7 @@ from wantui.generation.speed import is_fused
 from wantui.generation.words import check_length, tokenize, weigh_embeddings
 from wantui.planning import Recipe
 from wantui.planning.arithmetic import TEXT_LENGTH
+from wantui.planning.sizes import SizeError
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         PromptTooLong: the model would not see the end of a prompt.
         WordNotRead: a mark is on nothing that the model reads.
         NotFiniteError: an embedding holds NaN or infinity.
+        SizeError: the model cannot make the recipe's size.
     """
+    check_shape(pipeline, recipe)
     device = device_of(pipeline)
     guided = recipe.guidance_scale > 1.0
     check_length(pipeline.tokenizer, recipe.prompt, "prompt")
@@ -145,6 +148,24 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
     )
 
 
+def check_shape(pipeline: WanPipeline, recipe: Recipe) -> None:
+    """Refuse a size that the pipeline would cut without a word; that of a recipe from elsewhere was never planned here.
+
+    Raises:
+        SizeError: names the value.
+    """
+    _, patch_height, patch_width = pipeline.transformer.config.patch_size
+    spatial, temporal = pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
+    for name, value, multiple in (
+        ("height", recipe.height, spatial * patch_height),
+        ("width", recipe.width, spatial * patch_width),
+    ):
+        if value % multiple:
+            raise SizeError(f"cannot make a video with {name} {value}: the model makes multiples of {multiple}")
+    if (recipe.frames - 1) % temporal:
+        raise SizeError(f"cannot make a video of {recipe.frames} frames: the model makes {temporal}k + 1")
+
+
 def new_scheduler(recipe: Recipe, device: torch.device) -> Any:
     """The recipe's sampler, set up for its first step."""
     scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
@@ -179,8 +200,8 @@ def denoise(
                 continue
             began = time.perf_counter()
             velocity, after = _advance(pipeline, recipe, start, latents, timestep, index)
-            where = f"(timestep {float(timestep):g}, sigma {start.sigmas[index]:.4f})"
-            check_finite(after, f"after step {index + 1} of {count} {where} the latents hold")
+            at = f"(timestep {float(timestep):g}, sigma {start.sigmas[index]:.4f})"
+            check_finite(after, "the latents hold", f"after step {index + 1} of {count} {at}")
             yield Step(
                 index,
                 count,

@@ -28,9 +28,13 @@ class Embeddings:
 
     Args:
         device: that the encoder ran on, or would run on; its arithmetic is part of what is kept.
+        may_fetch: whether files of a hub model that are missing are fetched.
     """
 
-    def __init__(self, model: WanModel, revision: str | None, dtype: str, device: torch.device) -> None:
+    def __init__(
+        self, model: WanModel, revision: str | None, dtype: str, device: torch.device, *, may_fetch: bool = True
+    ) -> None:
+        self.may_fetch = may_fetch
         self.model, self.revision, self.dtype, self.device = model, revision, dtype, device
         on_gpu = device.type == "cuda"
         self.made_with = {
@@ -72,7 +76,7 @@ class Embeddings:
         if not missing:
             return 0
         parts = dict.fromkeys(("transformer", "transformer_2", "vae"))
-        pipeline = load_parts(self.model, self.revision, self.dtype, parts)
+        pipeline = load_parts(self.model, self.revision, self.dtype, parts, may_fetch=self.may_fetch)
         try:
             if not self._fits(pipeline, missing):
                 self._stream(pipeline)

@@ -21,7 +21,7 @@ from wantui.generation.speed import speed_up
 from wantui.generation.tensors import check_gguf, check_is_loaded, check_part
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetched, find_folder
-from wantui.models.parts import components
+from wantui.models.parts import PartError, components
 from wantui.planning.installed import what_kernels_miss, what_weights_miss
 from wantui.planning.memory import RESIDENT, MemoryPlan, fuses_blocks
 from wantui.planning.recipe import Speed, Weights
@@ -221,6 +221,8 @@ def read_gguf(
     """
     precision = getattr(torch, dtype)
     try:
+        if not path.is_file():
+            raise PartError("it is missing, or not a regular file")
         folder = find_folder(model, revision, ("transformer",), may_fetch=may_fetch)
         check_gguf(folder, path)
         quantization = GGUFQuantizationConfig(compute_dtype=precision)

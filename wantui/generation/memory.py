@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from diffusers import WanPipeline
@@ -45,6 +45,8 @@ class Placement:
                     transformer.enable_group_offload(
                         onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level"
                     )
+                case _:
+                    assert_never(plan.transformer)
 
     def bring(self, part: nn.Module) -> None:
         """Before a part works: the others that take turns leave the GPU."""

@@ -1,6 +1,6 @@
 """A transformer's weights in 8 bits, which are widened layer by layer as they are used."""
 
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import nn
@@ -21,6 +21,10 @@ def narrow(transformer: Any, weights: Weights) -> None:
             from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
             quantize_(transformer.blocks, Int8WeightOnlyConfig(), _is_linear)
+        case "full" | "gguf":
+            pass
+        case _:
+            assert_never(weights)
 
 
 def _is_linear(module: nn.Module, _: str) -> bool:

@@ -1,5 +1,6 @@
 """What tells one set of weights from another: a digest of local files, the commit of a model from the hub."""
 
+import errno
 import hashlib
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,13 @@ def fingerprint(directory: Path) -> str:
 
 
 def fingerprint_of_file(path: Path) -> str:
-    """Return the same of one file."""
+    """Return the same of one file.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return _fingerprint(path.parent, (_Stat.of(path.parent, Path(path.name)),))
 
 

@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from wantui.errors import UserError
+
 PART_NAMES = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
 """Folders of a Wan pipeline."""
 INDEX = "model_index.json"
@@ -29,7 +31,7 @@ LABELS = {"text_encoder": "text encoder", "vae": "VAE"}
 """What parts are called in messages, where that is not the name of their folder."""
 
 
-class PartError(Exception):
+class PartError(UserError):
     """A part of a model that is missing, incomplete or of another kind; the text names it."""
 
 

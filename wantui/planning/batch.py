@@ -224,6 +224,8 @@ def _transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFi
     if model.boundary_ratio is not None:
         raise PlanError(f"{setting}: {model.name} has two transformers, and takes none from a file")
     try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise PlanError(f"{setting} is not a regular file")
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise PlanError(f"{setting} is not a GGUF file")

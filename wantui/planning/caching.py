@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 
 from wantui.models.magnitudes import Magnitudes
-from wantui.planning.estimate import model_evaluations
 from wantui.planning.recipe import Recipe
+from wantui.planning.schedule import model_evaluations, noise_levels
 
 MAGNITUDE_ERROR = 0.12
 """Largest sum of errors that the magnitudes foretell for passes that are left out one after the other."""
@@ -19,7 +19,6 @@ MOST_IN_A_ROW = 4
 """Passes that are left out one after the other."""
 WHOLE_SHARE = 0.2
 """Of the steps, the first ones, of which none is left out."""
-TRAINED_STEPS = 1000
 ASSUMED_SHARE = 0.5
 """Of the blocks that a fast video computes where nothing is known; by how much a prompt's path bends, more or less."""
 
@@ -65,22 +64,3 @@ def computed_passes(of_magnitudes: Sequence[float]) -> list[bool]:
             ratio, error, left_out = 1.0, 0.0, 0
         found.append(is_computed)
     return found
-
-
-def noise_levels(sampler: str, steps: int, flow_shift: float) -> list[float]:
-    """At which the model is evaluated, as diffusers' schedulers set them: equally far apart before the flow shift."""
-    last = 1 / TRAINED_STEPS
-    match sampler:
-        case "euler" | "heun":  # shift the last one twice
-            times = np.linspace(1.0, _shifted(last, flow_shift), steps)
-        case "unipc" | "unipc-3":
-            times = np.linspace(1.0, last, steps + 1)[:-1]
-        case _:
-            times = np.linspace(1.0 - last, 0.0, steps + 1)[:-1]
-    levels = [_shifted(float(time), flow_shift) for time in times]
-    # Heun evaluates twice where it arrives.
-    return [level for level in levels for _ in range(2)][1:] if sampler == "heun" else levels
-
-
-def _shifted(time: float, flow_shift: float) -> float:
-    return flow_shift * time / (1 + (flow_shift - 1) * time)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch import Batch
 from wantui.planning.recipe import Recipe
+from wantui.planning.schedule import model_evaluations, schedule_of
 
 BYTES_PER_PIXEL = 0.1
 """H.264 at crf 18, a rule of thumb: plain scenes take a tenth of this, very noisy ones several times as much."""
@@ -41,17 +42,12 @@ def captured_steps(sampler: str, steps: int, interval: int) -> list[int]:
     """
     chosen = sorted({*range(0, steps + 1, interval), steps})
     last = model_evaluations(sampler, steps)
-    return [min(2 * step, last) for step in chosen] if sampler == "heun" else chosen
+    return [min(2 * step, last) for step in chosen] if schedule_of(sampler).evaluates_twice else chosen
 
 
 def attention_steps(evaluations: int, interval: int) -> list[int]:
     """Evaluations, from 0, whose attention maps are stored: the first, every `interval`-th after it, and the last."""
     return sorted({*range(0, evaluations, interval), evaluations - 1})
-
-
-def model_evaluations(sampler: str, steps: int) -> int:
-    """Return how often the model is evaluated: heun does so twice for all steps but the last."""
-    return 2 * steps - 1 if sampler == "heun" else steps
 
 
 def estimate_disk(batch: Batch) -> DiskEstimate:

@@ -8,7 +8,7 @@ code, those of the VAE and the text encoder were measured; `tests/benchmarks/gpu
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Literal, assert_never
 
 from wantui.config.plans import plan_slug
 from wantui.formatting import format_bytes
@@ -44,6 +44,8 @@ class MemoryPlan:
         return None if self.tile is None or max(width, height) <= self.tile else self.tile
 
 
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+"""Bytes of a number."""
 SMALL_TILE, TILE = 128, 256
 RESIDENT = MemoryPlan("resident")
 PLANS = (
@@ -105,7 +107,7 @@ def block_bytes(model: WanModel, recipe: Recipe) -> int:
 
 def _held_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blocks: int) -> int:
     """Of some parameters, of which so many stay in float32, with so many blocks among them."""
-    item = 4 if recipe.dtype == "float32" else 2
+    item = DTYPE_BYTES[recipe.dtype]
     narrowed = scales = 0
     if recipe.weights != "full":
         narrowed = blocks * narrowed_block_parameters(model, recipe.weights)
@@ -124,7 +126,7 @@ def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
     """All parts, as loaded; None where their sizes are not known."""
     if model.text_encoder is None or model.vae is None:
         return None
-    item = 4 if recipe.dtype == "float32" else 2
+    item = DTYPE_BYTES[recipe.dtype]
     transformers = transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
     return transformers + item * model.text_encoder + 4 * model.vae
 
@@ -139,7 +141,7 @@ def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) ->
     Of fused blocks either what is wide once, beside the block's input, the residual, its norm, the output, and what the
     next pass takes from this one; or query, key and value at once, beside five.
     """
-    item = 4 if recipe.dtype == "float32" else 2
+    item = DTYPE_BYTES[recipe.dtype]
     tokens = tokens_of(model, recipe.width, recipe.height, recipe.frames)
     narrow, wide = tokens * model.dim * item, tokens * model.feed_forward * item
     gated = 3 * tokens * model.dim * (0 if item == 4 else 4) + 5 * narrow
@@ -186,7 +188,7 @@ def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | No
     """
     if model.text_encoder is None or model.vae is None:
         return None
-    item = 4 if recipe.dtype == "float32" else 2
+    item = DTYPE_BYTES[recipe.dtype]
     one, count = transformer_bytes(model, recipe), 1 if model.boundary_ratio is None else 2
     transformers = one * count
     vae = 4 * model.vae
@@ -207,6 +209,8 @@ def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | No
             working = rest + max(2 * block + computing, left + vae + decoding)
         case "sequential":
             working = max(2 * model.dim * model.feed_forward * item + computing, vae + decoding)
+        case _:
+            assert_never(plan.transformer)
     return working + beside + (0 if plan.encodes_first else item * model.text_encoder)
 
 
@@ -219,7 +223,7 @@ def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encode
     working = working_bytes(plan, model, recipe)
     if working is None or model.text_encoder is None or not plan.encodes_first:
         return working
-    encoder = (4 if recipe.dtype == "float32" else 2) * model.text_encoder
+    encoder = DTYPE_BYTES[recipe.dtype] * model.text_encoder
     encoding = encoder + ENCODING * model.text_encoder // 5_680_910_336
     if streams_encoder:
         encoding = min(encoding, STREAMED_ENCODER)

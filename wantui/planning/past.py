@@ -17,9 +17,9 @@ from wantui.errors import UserError
 from wantui.models.catalogue import find_model
 from wantui.planning.arithmetic import step_flops
 from wantui.planning.caching import computed_share, computed_steps
-from wantui.planning.estimate import model_evaluations
 from wantui.planning.memory import PLAN_SLUGS, RESIDENT, MemoryPlan, plan_named
 from wantui.planning.recipe import Recipe
+from wantui.planning.schedule import model_evaluations
 from wantui.planning.throughput import Throughput, decoded_pixels
 
 

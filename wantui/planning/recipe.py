@@ -4,14 +4,13 @@ import hashlib
 import json
 import re
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from wantui.config.settings import SamplerName
 from wantui.json_files import describe_invalid
-from wantui.models.magnitudes import Magnitudes
 
 RECIPE_FORMAT = 1
 MASSES = ("prompt_mass", "end_mass", "pad_mass")
@@ -31,9 +30,9 @@ class PromptMark(_Frozen):
     """A marked stretch of the prompt: `prompt[start:end]` is `text`."""
 
     text: str
-    start: int
-    end: int
-    weight: Finite = 1.0
+    start: Annotated[int, Field(ge=0)]
+    end: Annotated[int, Field(ge=1)]
+    weight: Annotated[Finite, Field(ge=0, le=100)] = 1.0
 
 
 class AttentionCapture(_Frozen):
@@ -68,7 +67,7 @@ class TransformerFile(_Frozen):
     path: str
     """Absolute."""
     fingerprint: str
-    bytes: int
+    bytes: Annotated[int, Field(ge=0)]
 
 
 class Recipe(_Frozen):
@@ -104,7 +103,7 @@ class Recipe(_Frozen):
     """Where weights are gguf."""
     speed: Speed = "plain"
     """plain: to the bit what diffusers computes; exact: up to rounding; fast: with a cache, another video."""
-    magnitudes: Magnitudes = ()
+    magnitudes: tuple[tuple[Finite, Finite], ...] = ()
     """Of a fast video, by which its cache goes; where there are none, it goes by the first block."""
     capture: Capture = Capture()
 
@@ -118,6 +117,16 @@ class Recipe(_Frozen):
                 "format", f"it has format {found!r}; this version reads format {RECIPE_FORMAT}".replace("{", "{{")
             )
         return value
+
+    @model_validator(mode="after")
+    def refuse_what_does_not_fit(self) -> Self:
+        """Name parts of a recipe that contradict each other, as no planned one does."""
+        for mark in self.marks:
+            if self.prompt[mark.start : mark.end] != mark.text:
+                raise PydanticCustomError("marks", "a mark is not on its text in the prompt")
+        if (self.weights == "gguf") != (self.transformer_file is not None):
+            raise PydanticCustomError("weights", "weights are gguf with a transformer_file, and only then")
+        return self
 
     @property
     def weights_id(self) -> str | None:

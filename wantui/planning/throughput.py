@@ -13,9 +13,9 @@ import numpy as np
 from wantui.models.catalogue import WanModel
 from wantui.planning.arithmetic import TEXT_LENGTH, tokens_of
 from wantui.planning.caching import computed_share
-from wantui.planning.estimate import model_evaluations
 from wantui.planning.memory import RESIDENT, MemoryPlan, block_bytes, fuses_blocks
 from wantui.planning.recipe import Recipe, Speed
+from wantui.planning.schedule import model_evaluations
 
 NATIVE = "native"
 """torch's own attention, as diffusers calls it."""

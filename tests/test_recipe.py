@@ -1,0 +1,178 @@
+"""Recipes from elsewhere: what is no video is refused with the name of the field, and old ones are read."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from conftest import Wantui, recipe_for
+from diffusers import WanPipeline
+
+from wantui.config.settings import SamplerName
+from wantui.engine.pipelines import load_for
+from wantui.engine.rerun import remake
+from wantui.generation import narrow
+from wantui.generation.denoise import prepare
+from wantui.generation.errors import LoadError
+from wantui.generation.samplers import SAMPLERS, build_scheduler
+from wantui.models import fetch
+from wantui.models.catalogue import NANO, WanModel
+from wantui.models.fingerprint import fingerprint_of_file
+from wantui.planning.estimate import captured_steps
+from wantui.planning.memory import RESIDENT, plan_named
+from wantui.planning.recipe import read_recipe
+from wantui.planning.schedule import SCHEDULES, UnknownSamplerError, model_evaluations, noise_levels
+from wantui.planning.sizes import SizeError
+
+OLD: dict[str, Any] = {
+    "capture": {
+        "attention": {
+            "compress": True,
+            "downsample": 1,
+            "dtype": "float32",
+            "interval": 1,
+            "per_block": False,
+            "per_head": False,
+            "pieces": False,
+            "unconditional": False,
+        },
+        "compress": False,
+        "dtype": "float32",
+        "geometry": True,
+        "interval": 1,
+        "latents": False,
+        "predicted_clean": False,
+    },
+    "dtype": "float32",
+    "flow_shift": 3.0,
+    "format": 1,
+    "fps": 8,
+    "frames": 17,
+    "guidance_scale": 4.0,
+    "guidance_scale_2": None,
+    "height": 128,
+    "magnitudes": [],
+    "marks": [{"end": 7, "start": 2, "text": "large", "weight": 1.5}],
+    "model": "nano",
+    "negative_prompt": "",
+    "prompt": "a large red circle",
+    "revision": "7f1949dbbec7fe008e9dabd70af8f069900f927987b961f5913d93e33261e2b0",
+    "sampler": "unipc",
+    "seed": 42,
+    "speed": "exact",
+    "steps": 20,
+    "transformer_file": None,
+    "weighting": "attention",
+    "weights": "full",
+    "width": 128,
+}
+"""A recipe as version 0.1 wrote it."""
+DIGEST = "9fbb112ef67128a287bbda236472258d3c86a69e345ff9f6e5fa0a7616027940"
+
+
+def changed(**changes: object) -> dict[str, Any]:
+    return json.loads(json.dumps(OLD)) | changes
+
+
+def test_a_recipe_of_an_earlier_version_is_read_and_keeps_its_digest() -> None:
+    recipe = read_recipe(OLD)
+    assert json.loads(recipe.to_json()) == OLD
+    assert recipe.digest == DIGEST
+
+
+# R12
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0), ("steps", -1), ("steps", 1e30), ("steps", "many"), ("steps", None), ("steps", 2**70),
+        ("fps", -1), ("fps", 0), ("fps", 1e9),
+        ("seed", -1), ("seed", 2**64), ("seed", 2**70), ("seed", 0.5),
+        ("guidance_scale", float("nan")), ("guidance_scale", float("inf")), ("guidance_scale_2", float("nan")),
+        ("flow_shift", 0), ("flow_shift", -3), ("flow_shift", float("nan")),
+        ("width", 0), ("height", -16), ("frames", 0), ("frames", 2**40),
+        ("sampler", "karras"), ("sampler", None), ("dtype", "float16"), ("speed", "exactly"), ("weights", "int4"),
+        ("weighting", "norm_preserving"), ("magnitudes", [[1.0, float("nan")]]), ("magnitudes", [[1.0]]),
+        ("marks", [{"text": "x", "start": -1, "end": 3}]), ("marks", [{"text": "x", "start": 2, "end": 7}]),
+        ("marks", [{"text": "large", "start": 2, "end": 7, "weight": float("nan")}]),
+        ("marks", [{"text": "large", "start": 2, "end": 7, "weight": -1}]),
+        ("capture", {"interval": 0}), ("capture", {"attention": {"downsample": 0}}), ("weights", "gguf"),
+        ("format", 2), ("format", "1"), ("format", True), ("format", None), ("colour", "red"),
+        ("transformer_file", {"path": "/x.gguf", "fingerprint": "0", "bytes": -1}),
+    ],
+)  # fmt: skip
+def test_what_is_no_video_is_refused_with_the_name_of_the_field(field: str, value: object) -> None:
+    said = field.removesuffix("s") if field == "marks" else field
+    with pytest.raises(ValueError, match=said):
+        read_recipe(changed(**{field: value}))
+
+
+# R12
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"width": 40}, "cannot make a video with width 40: the model makes multiples of 16"),
+        ({"height": 8}, "cannot make a video with height 8: the model makes multiples of 16"),
+        ({"frames": 10}, r"cannot make a video of 10 frames: the model makes 4k \+ 1"),
+    ],
+)
+def test_a_size_that_the_model_would_cut_is_refused(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(SizeError, match=said):
+        prepare(tiny, recipe_for(tiny_models["wan2.1"], **changes))
+
+
+# R12
+@pytest.mark.parametrize("plan", ["resident", "encode-first"])
+def test_making_a_clip_again_fetches_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plan: str) -> None:
+    def fetched(*_: object) -> Path:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(fetch, "fetch", fetched)
+    recipe = recipe_for(NANO).model_copy(update={"model": "someone/something"})
+    with pytest.raises(
+        fetch.NotFetched, match=r"none of its files is here. `wantui models fetch someone/something` fetches them"
+    ):
+        next(remake(tmp_path / "a.mp4", recipe, {}, tmp_path / "b.mp4", "cpu", may_fetch=False))
+    with pytest.raises(LoadError, match="`wantui models fetch someone/something` fetches them"):
+        load_for(recipe, "cpu", plan_named(plan), may_fetch=False)
+    with pytest.raises(LoadError, match="the hub was asked"):
+        load_for(recipe, "cpu", plan_named(plan))
+
+
+# R12
+def test_a_pipe_in_the_place_of_a_transformer_is_not_waited_for(wantui: Wantui, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.gguf")
+    result = wantui("preview", "-t", "a star", "--set", f"model_settings.transformer_file={tmp_path / 'a.gguf'}")
+    assert result.code == 2
+    assert "a.gguf is not a regular file" in result.err
+    with pytest.raises(OSError, match="not a regular file"):
+        fingerprint_of_file(tmp_path / "a.gguf")
+    file = {"path": str(tmp_path / "a.gguf"), "fingerprint": "0", "bytes": 1}
+    recipe = recipe_for(NANO, weights="gguf", transformer_file=file)
+    with pytest.raises(LoadError, match="it is missing, or not a regular file"):
+        load_for(recipe, "cpu", RESIDENT)
+
+
+def test_every_sampler_has_a_schedule_and_a_scheduler_that_agree() -> None:
+    assert set(SCHEDULES) == set(SAMPLERS) == set(get_args(SamplerName))
+    for sampler in get_args(SamplerName):
+        scheduler = build_scheduler(sampler, 5.0)
+        scheduler.set_timesteps(9)
+        assert len(scheduler.timesteps) == model_evaluations(sampler, 9)
+        evaluated = scheduler.sigmas[: len(scheduler.timesteps)].tolist()
+        assert noise_levels(sampler, 9, 5.0) == pytest.approx(evaluated, abs=2e-3)
+
+
+@pytest.mark.parametrize("ask", [model_evaluations, lambda name, steps: noise_levels(name, steps, 3.0)])
+def test_an_unknown_sampler_is_taken_for_no_other(ask: Any) -> None:
+    with pytest.raises(UnknownSamplerError, match="unknown sampler 'karras'; known are unipc, "):
+        ask("karras", 5)
+    with pytest.raises(UnknownSamplerError):
+        captured_steps("karras", 5, 1)
+
+
+def test_unknown_weights_are_taken_for_no_others(tiny: WanPipeline) -> None:
+    with pytest.raises(AssertionError, match="int4"):
+        narrow.narrow(tiny.transformer, "int4")  # type: ignore[arg-type]
