@@ -1,4 +1,6 @@
-"""The queue with 10,000 videos, and what checkpoints cost: python tests/benchmarks/durable_queue.py.
+"""The queue and the manifest with 10,000 videos, and what checksums and checkpoints cost.
+
+python tests/benchmarks/durable_queue.py
 
 The peer of every figure of the queue is a bare SQLite transaction of one row on the same disk, in the same run.
 """
@@ -16,9 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 
 from wantui.config import load_config
+from wantui.engine.record import Record
 from wantui.generation.checkpoint import CheckpointTap
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline, resolve_device
@@ -27,6 +31,10 @@ from wantui.planning import plan_batch
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo
+from wantui.storage.group import verify_capture
+from wantui.storage.latents import TrajectoryWriter
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import VideoEntry, read_manifest, start_folder
 
 BATCHES, VIDEOS = 10, 1000
 
@@ -137,6 +145,55 @@ def checkpoint_figures(folder: Path, rounds: int) -> None:
     click.echo(f"  take                      {100 * sum(spent) / sum(seconds):8.3f} % of the time")
 
 
+def manifest_figures(folder: Path, videos: int) -> None:
+    """Bytes written for each finished video of a batch, beside rewriting the manifest; and what is read again."""
+    batch = BatchFolder(folder / f"batch-{videos}")
+    batch.root.mkdir()
+    settings = ["videos_per_variation=" + str(videos), "model_settings.steps=20"]
+    start_folder(batch, plan_batch(load_config("nano", settings), "a large red circle moving left"))
+    size, record, written = batch.manifest.stat().st_size, Record(batch), 0
+
+    def finish(entry: VideoEntry) -> None:
+        entry.state, entry.latents_sha256, entry.bytes, entry.peak_memory = "done", "0" * 64, 123_456, 1 << 34
+        entry.files = {"clip": "videos/prompt_000/video_001.mp4", "latents": "latents/prompt_000/vid_001.zarr"}
+        entry.seconds, entry.sha256 = {"denoise": 12.345, "decode": 1.234, "step": 0.6172}, {"clip": "0" * 64}
+
+    def written_so_far() -> int:
+        return int(Path("/proc/self/io").read_text().split("wchar: ")[1].split()[0])
+
+    times = []
+    for number in range(videos):
+        before, began = written_so_far(), time.perf_counter()
+        record.change(number, finish)
+        times.append(time.perf_counter() - began)
+        written += written_so_far() - before
+    click.echo(f"a batch of {videos:,} videos, whose manifest has {size / 1e6:.1f} MB")
+    click.echo(f"  written a finished video  {written / videos:8,.0f} bytes; rewriting the manifest {size:,} bytes")
+    click.echo(f"  written for the batch     {written / 1e6:8.1f} MB; rewriting {size * videos / 1e6:,.0f} MB")
+    click.echo(f"  recording a video takes   {1000 * statistics.median(times):8.2f} ms")
+    click.echo(f"  reading both files takes  {median_ms(3, lambda: read_manifest(batch)):8.1f} ms")
+
+
+def checksum_figures(folder: Path) -> None:
+    """Cost of verifying a capture of 51 states of a 1.3B video in 480p, 49 frames, beside reading its bytes."""
+    shape, steps = (16, 13, 60, 104), 50
+    recipe = plan_batch(load_config("nano", ["model_settings.steps=50", "latent_analysis_settings.store_latents=true"]),
+                        "a star").videos[0].recipe  # fmt: skip
+    sigmas = np.linspace(1, 0, steps + 1)
+    writer = TrajectoryWriter(folder / "v.zarr", shape, list(sigmas), list(sigmas[:-1]), recipe)
+    state = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    for step in range(steps + 1):
+        writer.write(step, state)
+    began = time.perf_counter()
+    writer.finish({"gram": np.eye(steps + 1)}, {})
+    published = time.perf_counter() - began
+    size = sum(file.stat().st_size for file in (folder / "v.zarr").rglob("*") if file.is_file())
+    read = median_ms(3, lambda: [file.read_bytes() for file in (folder / "v.zarr").rglob("*") if file.is_file()])
+    verified = median_ms(3, lambda: verify_capture(folder / "v.zarr"))
+    click.echo(f"checksums of {size / 1e6:.0f} MB of states: published (synced) in {1000 * published:.0f} ms,")
+    click.echo(f"  verified in {verified:.0f} ms; its bytes alone are read in {read:.0f} ms")
+
+
 @click.command()
 @click.option("--rounds", default=7, show_default=True, help="Videos for the cost of checkpoints.")
 @click.option("--seconds", default=20.0, show_default=True, help="How long to follow.")
@@ -146,6 +203,9 @@ def main(rounds: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_STATE_HOME"] = folder
         state = state_place().directory
+        for videos in (1_000, 10_000):
+            manifest_figures(Path(folder), videos)
+        checksum_figures(Path(folder))
         queue_figures(state)
         listing_figure()
         follower_figures(state, seconds)
