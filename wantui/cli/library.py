@@ -89,7 +89,7 @@ def _show(manifest: "Manifest") -> None:
 
 
 @command.command("check")
-@click.argument("batches", metavar="BATCH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("batches", metavar="BATCH...", nargs=-1, required=True, type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print every item as JSON.")
 def check(batches: tuple[Path, ...], as_json: bool) -> None:
     """Verify manifests, clips and captures of BATCHES against their checksums.

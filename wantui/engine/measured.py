@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from wantui.errors import UserError
+from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import find_model
 from wantui.planning.memory import RESIDENT, MemoryPlan, fuses_blocks
 from wantui.planning.recipe import Recipe, Speed
@@ -54,6 +55,6 @@ def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:
 
 def _read(directory: Path) -> list[Throughput]:
     try:
-        return [Throughput(**one) for one in json.loads((directory / NAME).read_text())]
-    except (OSError, ValueError, TypeError):
+        return [Throughput(**one) for one in read_json(directory / NAME)]
+    except (OSError, UnreadableFileError, ValueError, TypeError):
         return []

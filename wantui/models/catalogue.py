@@ -1,6 +1,5 @@
 """The Wan text-to-video models that wantui knows: what they are called, and what is known before they are loaded."""
 
-import json
 import math
 import os
 import re
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wantui.errors import UserError
+from wantui.json_files import MAX_JSON_BYTES, UnreadableFileError, parse_json, read_json_object
 from wantui.models import nano
 from wantui.models.parts import PartError, check_tokenizer
 from wantui.paths import user_path
@@ -246,9 +246,14 @@ def _parameters(directory: Path) -> int | None:
     """Of the weights in safetensors files, from their headers; None where there are none that can be read."""
     total = 0
     for path in directory.glob("*.safetensors"):
+        if not path.is_file():
+            return None
         try:
             with path.open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                length = int.from_bytes(file.read(8), "little")
+                if length > MAX_JSON_BYTES:
+                    return None
+                header = parse_json(file.read(length))
             total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
         except (OSError, ValueError, KeyError, TypeError, MemoryError):
             return None
@@ -257,11 +262,8 @@ def _parameters(directory: Path) -> int | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(path.read_text())
+        return read_json_object(path)
     except FileNotFoundError:
         raise UnknownModel(f"{path} is missing: this is not a complete diffusers directory") from None
-    except (OSError, ValueError) as error:
-        raise UnknownModel(f"{path} cannot be read: {error}") from None
-    if not isinstance(read, dict):
-        raise UnknownModel(f"{path} does not hold a JSON object")
-    return read
+    except UnreadableFileError as error:
+        raise UnknownModel(str(error)) from None

@@ -6,11 +6,11 @@ between any two noise levels can be read off, for any number of steps.
 """
 
 import hashlib
-import json
 from pathlib import Path
 
 from platformdirs import user_data_path
 
+from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import NANO, WanModel
 
 Magnitudes = tuple[tuple[float, float], ...]
@@ -35,9 +35,9 @@ def magnitudes_of(model: WanModel, revision: str | None) -> Magnitudes:
     paths = [path_of(model, revision), *([OF_NANO] if model is NANO else [])]
     for path in paths:
         try:
-            kept = json.loads(path.read_text())
+            kept = read_json(path)
             if kept["revision"] == revision:
                 return tuple((float(level), float(value)) for level, value in kept["magnitudes"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, UnreadableFileError, ValueError, KeyError, TypeError):
             continue
     return ()

@@ -1,12 +1,12 @@
 """The parts of a model's folder: which files each one is loaded from, and which of them are missing. No torch here."""
 
-import json
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from wantui.errors import UserError
+from wantui.json_files import UnreadableFileError, read_json_object
 
 PART_NAMES = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
 """Folders of a Wan pipeline."""
@@ -148,11 +148,8 @@ def read_json(path: Path) -> dict[str, Any]:
         PartError: the file is missing, cannot be read, or holds something else.
     """
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
     except FileNotFoundError:
         raise PartError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise PartError(f"{path} cannot be read: {error}") from None
-    if not isinstance(read, dict):
-        raise PartError(f"{path} does not hold a JSON object")
-    return read
+    except UnreadableFileError as error:
+        raise PartError(str(error)) from None

@@ -1,11 +1,11 @@
 """What a user has typed and not sent yet, and the templates of before: kept in the state directory, on every change."""
 
-import json
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from wantui.config import text_of_yaml
+from wantui.json_files import UnreadableFileError, read_json
 from wantui.storage.atomic import whole_file
 
 NAME = "tui.json"
@@ -43,13 +43,13 @@ def load_drafts(directory: Path) -> Drafts:
     """Read what was kept; what cannot be read is put aside, and nothing is lost of it."""
     path = directory / NAME
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         if isinstance(values, dict) and "format" not in values:
             values["changes"] = {key: text_of_yaml(value) for key, value in values.get("changes", {}).items()}
         return Drafts.model_validate(values)
     except FileNotFoundError:
         return Drafts()
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, UnreadableFileError, ValueError, AttributeError, RecursionError):
         path.replace(path.with_suffix(".damaged.json"))
         return Drafts()
 
