@@ -151,8 +151,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
     def _background_screens(self) -> list[Screen[Any]]:
         """Screens that are drawn below a dialog: none.
 
-        Textual draws the screens below a dialog on every update of either, the whole terminal each time: up to 58 kB
-        a second under a welcome that nobody has answered. A screen below a dialog is drawn when it is in front again.
+        A dialog shows a picture of the screen below it (`BackdropMixin`), which is drawn when it is in front again.
         """
         return []
 

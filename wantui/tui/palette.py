@@ -8,6 +8,7 @@ from textual.containers import Horizontal, Vertical
 from textual.system_commands import SystemCommandsProvider
 from textual.widgets import LoadingIndicator
 
+from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.widgets.line_input import LineInputMixin
 
 PLACEHOLDER = "Find an action ..."
@@ -17,7 +18,7 @@ class PaletteInput(LineInputMixin, CommandInput):
     """What is searched for."""
 
 
-class Palette(CommandPalette):
+class Palette(BackdropMixin, CommandPalette):
     """Textual's palette with an input and an indicator that keep still while nothing happens."""
 
     def __init__(self) -> None:

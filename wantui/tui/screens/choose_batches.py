@@ -10,10 +10,11 @@ from textual.screen import ModalScreen
 from textual.widgets import Label, SelectionList
 from textual.widgets.selection_list import Selection
 
+from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.plain import plain
 
 
-class ChooseBatches(ModalScreen[list[Path] | None]):
+class ChooseBatches(BackdropMixin, ModalScreen[list[Path] | None]):
     """Gives the chosen folders back, or nothing."""
 
     BINDINGS = [

@@ -6,11 +6,12 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
+from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.plain import plain
 from wantui.tui.widgets.line_input import LineInput
 
 
-class Confirm(ModalScreen[bool]):
+class Confirm(BackdropMixin, ModalScreen[bool]):
     """Asks before something is lost; the safe answer has the focus."""
 
     BINDINGS = [
@@ -39,7 +40,7 @@ class Confirm(ModalScreen[bool]):
         self.dismiss(answer)
 
 
-class Ask(ModalScreen[str | None]):
+class Ask(BackdropMixin, ModalScreen[str | None]):
     """Asks for one line of text."""
 
     BINDINGS = [Binding("escape", "dismiss(None)", "Leave")]
@@ -58,7 +59,7 @@ class Ask(ModalScreen[str | None]):
         self.dismiss(event.value)
 
 
-class Reader(ModalScreen[None]):
+class Reader(BackdropMixin, ModalScreen[None]):
     """A long text."""
 
     BINDINGS = [Binding("escape,q,enter", "dismiss", "Close")]

@@ -10,10 +10,11 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from wantui.tui.actions import SCREENS, TABLE
+from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.plain import plain
 
 
-class Help(ModalScreen[None]):
+class Help(BackdropMixin, ModalScreen[None]):
     """Keys, names and what they do; the names are those of `keys:` in tui.yaml."""
 
     BINDINGS = [Binding("escape,q,question_mark,f1", "dismiss", "Close")]

@@ -9,10 +9,11 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import OptionList
 
+from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.plain import plain
 
 
-class History(ModalScreen[str | None]):
+class History(BackdropMixin, ModalScreen[str | None]):
     """Gives the chosen template back, or nothing."""
 
     BINDINGS = [Binding("escape,q", "dismiss(None)", "Leave")]

@@ -8,6 +8,8 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Label
 
+from wantui.tui.backdrop import BackdropMixin
+
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
@@ -20,7 +22,7 @@ TEXT = (
 )
 
 
-class Welcome(ModalScreen[None]):
+class Welcome(BackdropMixin, ModalScreen[None]):
     """Enter makes the demo."""
 
     BINDINGS = [Binding("enter,y", "demo", "Run the demo"), Binding("escape,n,q", "later", "Not now")]

@@ -8,6 +8,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
 from wantui.config import ConfigError, parse_config
+from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.plain import plain
 from wantui.tui.widgets.keys import Keys
 from wantui.tui.widgets.printable_lines import PrintableLinesMixin
@@ -17,7 +18,7 @@ class YamlText(PrintableLinesMixin, TextArea):
     """The text that is edited."""
 
 
-class YamlEditor(ModalScreen[str | None]):
+class YamlEditor(BackdropMixin, ModalScreen[str | None]):
     """Gives the edited text back, or nothing."""
 
     BINDINGS = [
