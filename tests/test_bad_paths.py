@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import Wantui, batch
+from conftest import Wantui, batch, only_queued
 
 import wantui.storage.manifest
 from wantui.cli import COMMANDS, LazyGroup, cli
@@ -191,3 +191,20 @@ def test_export_names_the_ids_where_one_is_wrong(wantui: Wantui, small: list[str
     result = wantui("export", made.root, "--video-id", "wrong")
     assert result.code == 2
     assert f"no video 'wrong'. Its ids are {video.id}." in result.err  # C8
+
+
+def test_a_batch_of_days_on_a_cpu_is_warned_of_before_it_is_queued(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with only_queued():
+        result = wantui("run", "-c", "default", "-t", "a cat", "--detach")
+        assert result.code == 0
+        lines = result.err.splitlines()
+        (warned,) = [line for line in lines if "without a GPU 3 videos of wan2.1-1.3b will take at least" in line]
+        assert " days on this machine (2 cores)" in warned  # C13
+        assert lines.index(warned) < next(n for n, line in enumerate(lines) if line.startswith("batch 1: 3 videos"))
+        assert "without a GPU" not in wantui("run", "-t", "a circle", "--detach").err
+        assert "without a GPU" in wantui("run", "--resume", result.out.strip(), "--detach").err
+    assert "at least" in wantui("preview", "-c", "default", "-t", "a cat").out
+    assert "1 variation x 3 seeds (42 to 44) = 3 videos" in wantui("preview", "-c", "default", "-t", "a cat").out  # C9

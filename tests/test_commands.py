@@ -257,3 +257,44 @@ def test_a_gpu_that_is_not_here_is_refused_before_anything_is_queued(
     result = wantui("run", "-t", "a star")
     assert (result.code, "names GPU-a twice" in result.err) == (3, True)
     assert not Path("outputs").exists()
+
+
+def test_rerun_says_what_it_does_and_how_far_it_is(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
+    monkeypatch.setattr("wantui.cli.rerun.SECONDS_BETWEEN_LINES", 0.0)
+    lines = wantui("rerun", clip, "--device", "cpu").err.splitlines()
+    assert lines[0].startswith("loading ")  # C11
+    assert lines[0].endswith(" on cpu")
+    assert "step 1/3" in lines
+    assert any(line.startswith("step 3/3, 0:0") for line in lines)
+    assert "frame 9/9 decoded" in lines
+
+
+@pytest.mark.parametrize("model", ["somebody/a-model", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "wan2.2-5b"])
+def test_rerun_fetches_nothing_that_a_clip_names_unless_it_is_told_to(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    def fetch(*_: object) -> Path:
+        raise AssertionError("the hub was asked")
+
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
+    recipe, made_with = read_tags(clip)
+    other = recipe.model_copy(update={"model": model, "revision": None})
+    tags = {"wantui": other.to_json(), "wantui_made_with": json.dumps(made_with)}
+    write_mp4(Path("foreign.mp4"), list(read_frames(clip)), 8, 9, tags)
+    monkeypatch.setattr("wantui.models.fetch.fetch", fetch)
+    result = wantui("rerun", "foreign.mp4", "--device", "cpu")
+    assert (result.code, result.out) == (2, "")
+    assert "wantui models fetch" in result.err  # F18
+    assert "--fetch" in result.err
+    with pytest.raises(AssertionError, match="the hub was asked"):
+        wantui("rerun", "foreign.mp4", "--device", "cpu", "--fetch")
+
+
+def test_rerun_writes_no_clip_over_its_own_contact_sheet(wantui: Wantui, small: list[str]) -> None:
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
+    result = wantui("rerun", clip, "-o", "again.jpg", "--device", "cpu")
+    assert result.code == 2
+    assert "contact sheet" in result.err

@@ -388,7 +388,7 @@ def test_a_queue_that_is_deleted_under_an_idle_engine_is_noticed(
         shutil.rmtree(machine.place.directory)
     code, _, err = machine.call(*batch(tiny_batch, 1))
     assert code == 0, err
-    assert "1 of 1 videos done" in err
+    assert "1 of 1 video done" in err
     machine.until(lambda: what == "database" or not Path(f"/proc/{old}").exists())
     machine.queue.close()
     machine.queue = Queue(machine.place.directory)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wantui.formatting import format_count, printable
+from wantui.formatting import format_count, format_long, printable
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,18 @@ def test_printable_escapes_what_a_terminal_would_obey(text: str, expected: str) 
 
 def test_printable_can_keep_the_lines_of_a_text() -> None:
     assert printable("a\n\tb\x1b[0m\r\n", keep_lines=True) == "a\n\tb\\x1b[0m\\r\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (60, "1 minute"),
+        (1200, "20 minutes"),
+        (3600, "1 hour"),
+        (30 * 3600, "30 hours"),
+        (9 * 86400, "9 days"),
+        (800 * 86400, "2 years"),
+    ],
+)
+def test_format_long_takes_the_largest_unit(seconds: float, expected: str) -> None:
+    assert format_long(seconds) == expected

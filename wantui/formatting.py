@@ -23,6 +23,14 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def format_long(seconds: float) -> str:
+    """Return a long time in its largest unit: "3 hours", "12 days", "2 years"."""
+    for unit, length in (("year", 365 * 86400), ("day", 86400), ("hour", 3600)):
+        if seconds >= (2 if unit != "hour" else 0.5) * length:
+            return format_count(round(seconds / length), unit)
+    return format_count(max(round(seconds / 60), 1), "minute")
+
+
 def format_count(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun in the right form: "1 video", "2 videos", "10,000 videos".
 

@@ -47,7 +47,9 @@ def write_report(path: Path, found: Comparison) -> None:
     """Write the page of a comparison."""
     parts = [
         f"<h1>{html.escape(_title(found))}</h1>",
-        _note(f"{len(found.seeds)} seeds, the same in each group; {_groups(found)}. wantui {__version__}."),
+        _note(
+            f"{format_count(len(found.seeds), 'seed')}, the same in each group; {_groups(found)}. wantui {__version__}."
+        ),
         "<h2>Verdicts</h2>",
         f"<p>Declared metric: <b>{found.primary}</b>. Tests permute within seeds.</p>",
         *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.text)}</p>' for v in found.verdicts),

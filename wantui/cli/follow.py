@@ -104,7 +104,7 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
         if not gone:
             raise
     failed = [video for video in queue.videos(batch.id) if video.state == "failed"]
-    said = f"{counts.get('done', 0)} of {sum(counts.values())} videos done"
+    said = f"{counts.get('done', 0)} of {format_count(sum(counts.values()), 'video')} done"
     if batch.counts.get("cancelled"):
         said += f", {batch.counts['cancelled']} cancelled"
     folder = shown_path(batch.folder)
@@ -127,8 +127,9 @@ def leave(queue: "Queue", batch: int) -> NoReturn:
     """Say what goes on without us, and how to come back."""
     found = queue.batch(batch)
     counts = found.counts if found is not None else {}
+    videos = format_count(sum(counts.values()), "video")
     echo(
-        f"detached: {counts.get('done', 0)} of {sum(counts.values())} videos are done, and the engine goes on.\n"
+        f"detached: {counts.get('done', 0)} of {videos} done, and the engine goes on.\n"
         f"  wantui watch {batch}           comes back\n"
         f"  wantui queue cancel {batch}    gives the batch up",
         err=True,

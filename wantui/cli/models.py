@@ -66,7 +66,7 @@ def ls(as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched.")
 def fetch(name: str, revision: str | None, dry_run: bool) -> None:
     """Fetch the weights of NAME from the hub; a broken download is gone on with."""
-    from wantui.formatting import format_bytes
+    from wantui.formatting import format_bytes, format_count
     from wantui.models import fetch as fetching
     from wantui.models.catalogue import find_model
 
@@ -76,7 +76,7 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
         return
     if dry_run:
         missing = fetching.look(model, revision)
-        echo(f"{missing.files} files, {format_bytes(missing.bytes)}")
+        echo(f"{format_count(missing.files, 'file')}, {format_bytes(missing.bytes)}")
         return
     echo(fetching.fetch(model, revision))
 

@@ -8,6 +8,7 @@ import click
 
 from wantui.cli.options import batch_options, outline, read_template, show_warnings
 from wantui.cli.tables import add_row, echo, plain_table, print_json, print_line, print_table
+from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.engine.costs import Cost
@@ -70,11 +71,12 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     last_seed = recipe.seed + seeds - 1
     echo()
     print_line(
-        f"{len(batch.variations):,} variations x {seeds} seeds ({recipe.seed} to {last_seed}) = {batch.videos:,} videos"
+        f"{format_count(len(batch.variations), 'variation')} x {format_count(seeds, 'seed')} "
+        f"({recipe.seed} to {last_seed}) = {format_count(batch.videos, 'video')}"
     )
     print_line(
-        f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames at {recipe.fps} fps, "
-        f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
+        f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps, "
+        f"{format_count(recipe.steps, 'step')} of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
         + (f", {recipe.unusual}" if recipe.unusual else "")
         + (f", weighted words by {method}" if (method := _weighting(batch)) else "")

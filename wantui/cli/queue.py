@@ -9,6 +9,7 @@ from wantui.cli.options import show_warnings
 from wantui.cli.tables import echo, print_columns, print_json
 from wantui.cli.types import BATCH
 from wantui.errors import UserError
+from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.queue.queue import Queue
@@ -168,7 +169,7 @@ def cancel(batch: str, video: int | None) -> None:
     except (OSError, UserError) as error:
         echo(f"warning: the batch folder does not say so: {error}", err=True)
     more = f", and {running} that run stop at their next step" if running else ""
-    echo(f"{len(numbers)} videos cancelled{more}", err=True)
+    echo(f"{format_count(len(numbers), 'video')} cancelled{more}", err=True)
 
 
 @command.command("retry")
@@ -180,7 +181,7 @@ def retry(batch: str, video: int | None) -> None:
     row = queue.find_batch(batch)
     _check_number(row, video)
     count = queue.retry(row.id, None if video is None else video - 1)
-    echo(f"{count} videos are queued again", err=True)
+    echo(f"queued again: {format_count(count, 'video')}", err=True)
 
 
 @command.command("remove")

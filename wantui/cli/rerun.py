@@ -12,7 +12,7 @@ import click
 from wantui.cli.tables import echo, print_json, print_progress
 from wantui.cli.types import PATH
 from wantui.errors import UserError
-from wantui.formatting import format_duration
+from wantui.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from wantui.engine.rerun import Comparison
@@ -50,7 +50,9 @@ def _read(clip: Path) -> "tuple[Recipe, dict[str, Any]]":
     # The tags of a truncated clip can still be read: see that the frames are there before hours are spent on them.
     frames = sum(1 for _ in read_frames(clip))
     if frames != recipe.frames:
-        raise UserError(f"{clip} is damaged: it holds {frames} frames, and its recipe makes {recipe.frames}")
+        raise UserError(
+            f"{clip} is damaged: it holds {format_count(frames, 'frame')}, and its recipe makes {recipe.frames}"
+        )
     return recipe, then
 
 

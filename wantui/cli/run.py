@@ -103,7 +103,9 @@ def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
         for video in manifest.videos
     ]
     if len(planned) != len(recorded):
-        raise UserError(f"{root} is a batch of {len(recorded)} videos, and these options make {len(planned)}")
+        raise UserError(
+            f"{root} is a batch of {format_count(len(recorded), 'video')}, these options make {len(planned)}"
+        )
     for mine, theirs in zip(planned, recorded, strict=True):
         if mine.speed == theirs.speed:  # how the model was calibrated then holds for the whole batch
             mine = mine.model_copy(update={"magnitudes": theirs.magnitudes})
@@ -127,11 +129,15 @@ def _make(
 ) -> NoReturn:
     from wantui.cli.follow import follow, leave, report_end, shown_path
     from wantui.engine.control import ensure_engine
-    from wantui.engine.enqueue import enqueue
+    from wantui.engine.costs import cpu_warning
+    from wantui.engine.enqueue import enqueue, may_use_gpu, missing_videos
     from wantui.queue.place import Place
 
     seq = queue.last_seq()
     root = folder.root.resolve()
+    left = [video for _, video in missing_videos(folder, manifest)]
+    if left and not may_use_gpu(Place(queue.path.parent), device):
+        show_warnings(tuple(filter(None, [cpu_warning(left[0].recipe, len(left))])))
     id_, missing = enqueue(queue, folder, manifest, device, new)
     batch = queue.batch(id_)
     assert batch is not None

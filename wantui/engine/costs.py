@@ -8,13 +8,21 @@ from pathlib import Path
 
 from wantui.engine.measured import known
 from wantui.engine.room import SPARE_BYTES
-from wantui.formatting import format_bytes, format_duration
+from wantui.errors import UserError
+from wantui.formatting import format_bytes, format_count, format_duration, format_long
 from wantui.gpu.sampler import GpuState, Sample
+from wantui.models.catalogue import WanModel, find_model
 from wantui.paths import user_path
-from wantui.planning import Outline, PastVideo, estimate_seconds
-from wantui.planning.estimate import disk_for
+from wantui.planning import Outline, PastVideo, Recipe, estimate_seconds
+from wantui.planning.arithmetic import step_flops
+from wantui.planning.estimate import disk_for, model_evaluations
 from wantui.planning.memory import RESIDENT, ChosenPlan, choose_plan, plan_named, weight_bytes
 from wantui.planning.past import measured_peak
+
+MAX_CORE_FLOPS = 1e11
+"""Floating-point operations a second that no core of a CPU exceeds in practice, with AVX-512 in float32."""
+LONG_SECONDS = 3600
+"""Seconds from which on a batch without a GPU is warned of."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +44,23 @@ def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, st
     recipe, videos = outline.first, outline.videos
     settings = outline.config.settings
     seeds = settings.videos_per_variation
-    many = f"{len(outline.variations):,} variation{'s' * (len(outline.variations) != 1)}"
+    many = format_count(len(outline.variations), "variation")
     last = recipe.seed + seeds - 1
-    size = f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames, {recipe.steps} steps"
-    lines = [Cost("videos", f"{videos:,} = {many} x {seeds} seeds", f"{recipe.seed} to {last}; {size}")]
+    size = f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')}, "
+    size += format_count(recipe.steps, "step")
+    lines = [Cost("videos", f"{videos:,} = {many} x {format_count(seeds, 'seed')}", f"{recipe.seed} to {last}; {size}")]
     gpus = sample.gpus if sample is not None else ()
     on_gpu = bool(gpus) and settings.model_settings.device != "cpu"
     chosen = _chosen(outline, gpus) if on_gpu else None
     plan = RESIDENT if chosen is None else chosen.plan
     throughput = known(state, gpus[0].name, recipe, plan) if state is not None and on_gpu else None
     seconds = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", past, throughput, plan)
-    shown = "?" if seconds.value is None else f"{format_duration(seconds.value * videos)} on one worker"
-    lines.append(Cost("time", shown, seconds.basis))
+    shown, basis = "?", seconds.basis
+    if seconds.value is not None:
+        shown = f"{format_duration(seconds.value * videos)} on one worker"
+    elif not on_gpu and (least := min_cpu_seconds(outline.model, recipe, videos)) >= LONG_SECONDS:
+        shown = f"at least {format_long(least)} without a GPU"
+    lines.append(Cost("time", shown, basis))
     lines.append(_memory(outline, past, sample, on_gpu, chosen))
     disk = disk_for(recipe, outline.model, videos)
     place = _existing(user_path(settings.output_dir))
@@ -63,6 +76,26 @@ def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, st
         basis = f"{_what_fits(outline, free, disk.latents)} would fit; " + basis
     lines.append(Cost("disk", f"{format_bytes(disk.total)} of {format_bytes(free)} free", basis, fits))
     return lines
+
+
+def min_cpu_seconds(model: WanModel, recipe: Recipe, videos: int) -> float:
+    """Return the least seconds that videos take on this machine's CPU: the transformer alone, each core at its peak."""
+    evaluations = model_evaluations(recipe.sampler, recipe.steps)
+    return videos * evaluations * step_flops(model, recipe) / (MAX_CORE_FLOPS * (os.cpu_count() or 1))
+
+
+def cpu_warning(recipe: Recipe, videos: int) -> str | None:
+    """Return a warning for a batch that takes hours without a GPU; None for one that does not."""
+    try:
+        least = min_cpu_seconds(find_model(recipe.model), recipe, videos)
+    except UserError:  # no such model any more, which the worker says with all that belongs to it
+        return None
+    if least < LONG_SECONDS:
+        return None
+    return (
+        f"without a GPU {format_count(videos, 'video')} of {recipe.model} will take at least {format_long(least)} on "
+        f"this machine ({format_count(os.cpu_count() or 1, 'core')}); -c nano is a model for CPUs"
+    )
 
 
 def _free(gpus: Sequence[GpuState]) -> int | None:
@@ -110,7 +143,7 @@ def _what_fits(outline: Outline, free: int, latents: int) -> str:
     """Of the same batch, what there is room for."""
     one = disk_for(outline.first, outline.model, 1).total
     videos = max(0, (free - SPARE_BYTES) // max(1, one))
-    words = f"{videos:,} videos"
+    words = format_count(videos, "video")
     return f"{words}, or no stored latents," if latents else words
 
 

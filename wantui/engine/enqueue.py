@@ -14,7 +14,7 @@ from wantui.engine.record import Record
 from wantui.engine.room import SPARE_BYTES
 from wantui.engine.slots import slots_for
 from wantui.errors import UserError
-from wantui.formatting import format_bytes
+from wantui.formatting import format_bytes, format_count
 from wantui.gpu.nvml import look, visible
 from wantui.paths import user_path
 from wantui.planning import Batch, Outline, estimate_disk
@@ -80,8 +80,18 @@ def check_device(place: Place, device: str) -> None:
     report = look()
     gpus = visible(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not any(device in slot.devices for slot in slots_for(gpus, None)):
-        why = report.reason or f"{len(gpus)} GPUs are visible"
+        why = report.reason or f"visible here: {format_count(len(gpus), 'GPU')}"
         raise NoSuchDevice(f"model_settings.device: {device} is not here ({why})")
+
+
+def may_use_gpu(place: Place, device: str) -> bool:
+    """Tell whether a batch for a device may be made on a GPU, by the running engine or the one to come."""
+    if device == "cpu":
+        return False
+    engine = find_engine(place.directory)
+    if engine is not None:
+        return any(name.startswith("cuda") for name in engine.devices)
+    return bool(visible(look().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
 def refuse(batch: Batch | Outline) -> None:

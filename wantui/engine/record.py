@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wantui.engine.locks import locked_manifest, try_lock_video, unlock_video
+from wantui.formatting import format_count
 from wantui.storage.files import discard, video_files
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry
@@ -100,5 +101,7 @@ def entry_of(manifest: Manifest, number: int, folder: BatchFolder) -> VideoEntry
         ManifestError: there is none: another batch lies there now.
     """
     if number >= len(manifest.videos):
-        raise ManifestError(f"{folder.manifest} has {len(manifest.videos)} videos, and was to have number {number + 1}")
+        raise ManifestError(
+            f"{folder.manifest} has {format_count(len(manifest.videos), 'video')}, and was to have number {number + 1}"
+        )
     return manifest.videos[number]

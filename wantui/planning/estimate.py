@@ -4,6 +4,7 @@ many; videos are a rule of thumb, and say so."""
 import math
 from dataclasses import dataclass
 
+from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch import Batch
 from wantui.planning.recipe import Recipe
@@ -70,7 +71,9 @@ def disk_for(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:
         return DiskEstimate(videos, videos_basis, 0, "latents are not stored", geometry, attention, attention_basis)
     stored = len(captured_steps(recipe.sampler, recipe.steps, recipe.capture.interval))
     item = ITEM_SIZES[recipe.capture.dtype]
-    basis = f"{n} videos x {stored} steps x {' x '.join(map(str, shape))} x {item} bytes"
+    basis = (
+        f"{format_count(n, 'video')} x {format_count(stored, 'step')} x {' x '.join(map(str, shape))} x {item} bytes"
+    )
     if recipe.capture.predicted_clean:
         basis += ", twice for the predicted clean latents"
         stored = 2 * stored - 1
@@ -88,10 +91,11 @@ def _attention(recipe: Recipe, model: WanModel, n: int, shape: tuple[int, ...]) 
     _, frames, height, width = shape
     places = math.prod((frames, *(-(-side // model.patch // capture.downsample) for side in (height, width))))
     words, masses, pieces = recipe.stored_maps
-    maps, said = words + masses + pieces, f"{words} words and {masses} masses"
+    maps, said = words + masses + pieces, f"{format_count(words, 'word')} and {masses} masses"
     if pieces:  # how the tokenizer cuts a word is not known here
-        said = f"{words} words, {masses} masses and at most {pieces} pieces"
+        said = f"{format_count(words, 'word')}, {masses} masses and at most {format_count(pieces, 'piece')}"
     each = (model.blocks if capture.per_block else 1) * (model.heads if capture.per_head else 1)
     size = n * steps * maps * each * places * ITEM_SIZES[capture.dtype]
-    basis = f"{n} videos x {steps} steps x {said} x {each * places:,} places x {ITEM_SIZES[capture.dtype]} bytes"
+    maps_said = f"{format_count(n, 'video')} x {format_count(steps, 'step')} x {said}"
+    basis = f"{maps_said} x {each * places:,} places x {ITEM_SIZES[capture.dtype]} bytes"
     return size, basis + (", before compression" if capture.compress else "")

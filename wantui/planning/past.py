@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from wantui.config.plans import plan_slug
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.models.catalogue import find_model
 from wantui.planning.arithmetic import step_flops
 from wantui.planning.caching import computed_share, computed_steps
@@ -162,7 +163,7 @@ def _scaled(recipe: Recipe, past: Sequence[PastVideo], plan: MemoryPlan | None) 
     old = near[0].recipe
     step = ratio * median(map(_whole_step, near)) * computed_share(recipe)
     decode = _decode_seconds(recipe, plan, near)
-    size = f"{old.width}x{old.height}, {old.frames} frames"
+    size = f"{old.width}x{old.height}, {format_count(old.frames, 'frame')}"
     basis = (
         f"{step:.2g} s a step{_left_out(recipe)}, scaled by arithmetic ({ratio:.2g} times the work) "
         f"from {len(near)} of {size} made here"

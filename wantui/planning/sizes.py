@@ -2,6 +2,7 @@
 
 from wantui.config.settings import LARGEST_FRAME_COUNT, VideoSettings
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 
 DEFAULT_FRAMES = 81
@@ -17,10 +18,10 @@ def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | No
     A count that is not 4k + 1 becomes `n // 4 * 4 + 1`, as in WanPipeline.
     """
     if video.frames is not None:
-        asked, origin = video.frames, f"{video.frames} frames"
+        asked, origin = video.frames, format_count(video.frames, "frame")
     elif video.duration is not None:
         asked = int(min(video.fps * video.duration, 1e9))
-        origin = f"{video.duration:g} s at {video.fps} fps are {asked} frames"
+        origin = f"{video.duration:g} s at {video.fps} fps are {format_count(asked, 'frame')}"
     else:
         asked, origin = DEFAULT_FRAMES, f"{DEFAULT_FRAMES} frames"
     if asked > LARGEST_FRAME_COUNT:
