@@ -15,9 +15,10 @@ from wantui.models.catalogue import WanModel, find_model
 from wantui.paths import user_path
 from wantui.planning import Outline, PastVideo, Recipe, estimate_seconds
 from wantui.planning.arithmetic import step_flops
-from wantui.planning.estimate import disk_for, model_evaluations
+from wantui.planning.estimate import disk_for
 from wantui.planning.memory import RESIDENT, ChosenPlan, choose_plan, plan_named, weight_bytes
 from wantui.planning.past import measured_peak
+from wantui.planning.schedule import model_evaluations
 
 MAX_CORE_FLOPS = 1e11
 """Floating-point operations a second that no core of a CPU exceeds in practice, with AVX-512 in float32."""
