@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wantui.engine.control import open_queue
+from wantui.engine.control import acquire_engine_lock, announce, engine_process, find_engine, open_queue
 from wantui.errors import UserError
 from wantui.queue import place as places
 from wantui.queue.database import NAME
@@ -154,3 +154,18 @@ def test_the_queue_of_another_host_name_is_pointed_to_while_the_own_one_is_empty
     queue.remove(queue.batches()[0].id)
     old.cancel(batch)
     assert open_queue(Place(tmp_path / "new"))[1] == []  # nothing is left to make there
+
+
+def test_an_engine_that_publishes_itself_again_is_found_whatever_it_published_before(tmp_path: Path) -> None:  # R8
+    lock = acquire_engine_lock(tmp_path)
+    assert lock is not None
+    assert engine_process(tmp_path) == os.getpid()  # before it is ready
+    announce(lock, tmp_path, ["auto", "cpu"], ["a remark that makes it longer"])
+    announce(lock, tmp_path, ["auto"])
+    found = find_engine(tmp_path)
+    assert found is not None
+    assert (found.devices, found.notes, found.warnings()) == (("auto",), (), [])
+    assert found.uptime is not None
+    assert 0 <= found.uptime < 60
+    os.close(lock)
+    assert find_engine(tmp_path) is None

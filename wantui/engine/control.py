@@ -113,7 +113,9 @@ def announce(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str]
         "environment": compared_environment(),
         "notes": list(notes),
     }
-    os.pwrite(lock, json.dumps(published).encode(), 0)
+    text = json.dumps(published).encode()
+    os.pwrite(lock, text, 0)
+    os.ftruncate(lock, len(text))  # what was published before may have been longer
 
 
 def find_engine(directory: Path) -> Engine | None:
