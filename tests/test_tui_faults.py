@@ -441,3 +441,84 @@ def test_drafts_that_cannot_be_written_are_said_once(monkeypatch: pytest.MonkeyP
             assert it.said().count("drafts cannot be kept") == 1
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UnicodeDecodeError("utf-8", b"x", 0, 1, ""), ValueError("odd"), MemoryError(), IndexError(), TypeError("x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_clip_whose_decoder_raises_is_said(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:  # R12
+    from wantui.storage import mp4
+
+    def damaged(_: Path) -> Any:
+        raise error
+        yield
+
+    monkeypatch.setattr(mp4, "read_frames", damaged)
+
+    async def test() -> None:
+        async with application() as it:
+            it.app.push_screen(Player([(Path("clip.mp4"), "red")], 8.0))
+            await it.until(lambda: f"cannot play clip.mp4: {type(error).__name__}" in it.said())
+            await it.until(lambda: not isinstance(it.app.screen, Player))
+
+    run(test)
+
+
+NASTY_YAML = (
+    "steps: !!int ''",
+    "a: &a [*a]",
+    "seed: 0x" + "f" * 9000,
+    "{" * 500,
+    "a: \x00",
+    "? [a]",
+    "- \ud800",
+    "!!x y",
+)
+
+
+@pytest.mark.parametrize("text", NASTY_YAML, ids=range(len(NASTY_YAML)))
+def test_yaml_editor_names_any_fault(text: str) -> None:  # R6
+    from dialogs import DIALOGS
+    from textual.widgets import Static, TextArea
+
+    from wantui.tui.screens.yaml_editor import YamlEditor
+
+    async def test() -> None:
+        async with application() as it:
+            it.app.push_screen(DIALOGS[YamlEditor]())
+            await it.until(lambda: isinstance(it.app.screen, YamlEditor) and it.app.screen.query("TextArea"))
+            it.app.screen.query_one(TextArea).text = f"model_settings:\n  {text}\n"
+            await it.until(lambda: "✗" in str(it.app.screen.query_one(Static).content))
+            await it.press("ctrl+s")
+            assert isinstance(it.app.screen, YamlEditor)
+
+    run(test)
+
+
+def test_one_bad_config_hides_no_other() -> None:  # R6
+    Path("configs").mkdir()
+    Path("configs/bad.yaml").write_text("model_settings:\n  steps: !!int ''\n")
+    Path("configs/good.yaml").write_text("model_settings:\n  model_id: nano\n")
+
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: {"configs/bad.yaml", "configs/good.yaml"} <= {s.name for s in screen.pane.sources})
+
+    run(test)
+
+
+def test_warnings_are_shown_whole() -> None:  # C13
+    async def test() -> None:
+        async with application(size=(80, 40)) as it:
+            await it.press("t")
+            await it.paste("a red (circle)")
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.outline and screen.outline.warnings)
+            assert screen.outline is not None
+            shown = " ".join(it.cells("#cost Cells").split())
+            assert all(" ".join(warning.split()) in shown for warning in screen.outline.warnings[:3])
+
+    run(test)

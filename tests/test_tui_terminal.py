@@ -144,6 +144,37 @@ def test_a_clip_is_played_in_pixels_where_the_terminal_shows_them(wantui: Wantui
         machine.shut_down()
 
 
+def test_bytes_that_are_no_text_are_taken_for_what_they_are(machine: Machine) -> None:
+    terminal = Terminal(machine)
+    terminal.until(lambda: b"Compose" in terminal.read())
+    time.sleep(0.5)
+    for keys in (
+        b"t",
+        b"\xff\xfe\x80abc\xc3",
+        b"\x1b[200~caf\xe9 noir\x1b[201~",
+        b"\x1b[<999;999;999M",
+        b"\x1b[1;1R",
+        b"\0",
+    ):
+        os.write(terminal.master, keys)
+        time.sleep(0.3)
+    terminal.until(lambda: "caf\ufffd noir" in load_drafts(machine.place.directory).template)
+    assert terminal.process.poll() is None
+    terminal.close()
+
+
+@pytest.mark.parametrize("term", ["dumb", "linux", "", "xterm-256color"])
+def test_every_kind_of_terminal_is_drawn_on_left_and_given_back(machine: Machine, term: str) -> None:
+    terminal = Terminal(machine, TERM=term, NO_COLOR="1" if term == "dumb" else "")
+    terminal.until(lambda: b"Compose" in terminal.read())
+    time.sleep(0.5)
+    os.write(terminal.master, b"q")
+    terminal.until(lambda: terminal.process.poll() is not None, 10)
+    assert terminal.process.returncode == 0
+    assert b"Traceback" not in terminal.read()
+    assert not shows_screen_of_its_own(terminal.read())
+
+
 # B1
 
 

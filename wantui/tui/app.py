@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from textual.app import App, SystemCommand
+from textual.driver import Driver
 from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
@@ -38,6 +39,7 @@ from wantui.queue.rows import Event
 from wantui.tui.actions import SCREENS, TABLE, bindings
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 from wantui.tui.feed import Feed, PagesRead, QueueNews
+from wantui.tui.keyboard import read_any_bytes
 from wantui.tui.settings import TuiSettings
 from wantui.tui.trails import Trails
 from wantui.tui.widgets.gpu_panel import GpuHistory, worker_figures, worker_process
@@ -136,6 +138,11 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.sampler = Sampler(lambda sample: self._post(SampleCame(sample)), rate, nvml)
         self.sampler.processes_wanted = self.gpu_panel == "large"
         self.animation_level = "none"
+
+    def get_driver_class(self) -> type[Driver]:
+        driver = super().get_driver_class()
+        read_any_bytes(driver)
+        return driver
 
     def _open_queue(self) -> Queue:
         """Open the queue for what keys change; a key never waits long for another program."""

@@ -1,5 +1,6 @@
 """What a user has typed and not sent yet, and the templates of before: kept in the state directory, on every change."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -50,7 +51,8 @@ def load_drafts(directory: Path) -> Drafts:
     except FileNotFoundError:
         return Drafts()
     except (OSError, UnreadableFileError, ValueError, AttributeError, RecursionError):
-        path.replace(path.with_suffix(".damaged.json"))
+        with suppress(OSError):  # a folder that cannot be written is said when drafts are saved
+            path.replace(path.with_suffix(".damaged.json"))
         return Drafts()
 
 

@@ -31,9 +31,11 @@ from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.config_pane import ConfigPane
 from wantui.tui.widgets.template_editor import TemplateEditor
 from wantui.tui.widgets.variations import EMPTY, Variations
+from wantui.tui.wrapping import wrapped
 
 REPEAT_SECONDS = 1.0
 """After a batch is queued, before another one is: a key that is held down queues once."""
+WARNINGS_SHOWN = 3
 DELAY_SECONDS = 0.05
 """After the last key, before the template is expanded."""
 
@@ -203,8 +205,13 @@ class ComposeScreen(Place):
             line.append(f"  {cost.basis}", Style(dim=cost.fits))
             lines.append(line)
         assert self.outline is not None
-        lines += [Text(f"✗ {refusal}", cells.colour("error")) for refusal in self.outline.refusals]
-        lines += [Text(f"! {warning}", cells.colour("warning")) for warning in self.outline.warnings[:3]]
+        width = max(20, cells.size.width)
+        for refusal in self.outline.refusals:
+            lines += wrapped(f"✗ {refusal}", width, cells.colour("error"))
+        for warning in self.outline.warnings[:WARNINGS_SHOWN]:
+            lines += wrapped(f"! {warning}", width, cells.colour("warning"))
+        if (more := len(self.outline.warnings) - WARNINGS_SHOWN) > 0:
+            lines.append(Text(f"! and {format_count(more, 'more warning')}", cells.colour("warning")))
         cells.show(lines)
 
     def action_history(self) -> None:

@@ -1,7 +1,7 @@
 """Below the table of trajectories: the curves of one video, its attention, or the verdict on the groups."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -14,6 +14,7 @@ from wantui.formatting import format_count
 from wantui.tui.plain import plain
 from wantui.tui.plots import braille, half_blocks, sparkline
 from wantui.tui.widgets.cells import Cells
+from wantui.tui.wrapping import wrapped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +62,7 @@ class TrajectoryDetails(VerticalScroll):
         notes = [
             line
             for checked in unsettled([found], BENDS)
-            for line in _wrapped(checked.in_words, width, self.cells.colour("warning"))
+            for line in wrapped(checked.in_words, width, self.cells.colour("warning"))
         ]
         notes = notes[: height // 3]
         height -= len(notes)
@@ -85,20 +86,20 @@ class TrajectoryDetails(VerticalScroll):
         lines: list[Text] = []
         for verdict in found.verdicts:
             style = {"differs": "warning", "alike": "success"}.get(verdict.kind, "")
-            lines += _wrapped(verdict.text, width, self.cells.colour(style) if style else None)
+            lines += wrapped(verdict.text, width, self.cells.colour(style) if style else None)
         text = f"any group differs in {found.primary}: p {found.omnibus_p:.3g}"
         if found.spread is not None:
             text += f"; spread (PERMDISP) p {found.spread.p:.3g}"
-        lines += _wrapped(text, width)
+        lines += wrapped(text, width)
         for text in filter(None, (found.place(), found.by_chance())):
-            lines += _wrapped(text, width)
+            lines += wrapped(text, width)
         for name, curve in found.dispersion.items():
             about = f"  room from {curve[0]:.3f} to {curve[-1]:.3f}, sqrt(W²/D) over the noise level"
             lines.append(Text.assemble((f"{name:<20.20} ", "bold"), sparkline(curve.tolist(), 24), (about, "dim")))
         for warning in found.warnings:
-            lines += _wrapped(f"note: {warning}", width, self.cells.colour("text-muted"))
+            lines += wrapped(f"note: {warning}", width, self.cells.colour("text-muted"))
         for name, why in found.left_out[:5]:
-            lines += _wrapped(f"left out: {name}: {why}", width, self.cells.colour("text-muted"))
+            lines += wrapped(f"left out: {name}: {why}", width, self.cells.colour("text-muted"))
         self.cells.show(lines)
 
     def show_attention(self, video: Video, words: list[DrawnWord]) -> None:
@@ -112,12 +113,6 @@ class TrajectoryDetails(VerticalScroll):
             if word.strip is not None:
                 lines += half_blocks(word.strip, max(20, self.cells.size.width), STRIP_LINES)
         self.cells.show(lines or [Text("no word was marked in its prompt")])
-
-
-def _wrapped(text: str, width: int, style: Any = None) -> list[Text]:
-    from textwrap import wrap
-
-    return [Text(line, style or "") for line in wrap(text, width, subsequent_indent="  ")]
 
 
 def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
