@@ -518,7 +518,12 @@ def test_warnings_are_shown_whole() -> None:  # C13
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.outline and screen.outline.warnings)
             assert screen.outline is not None
-            shown = " ".join(it.cells("#cost Cells").split())
-            assert all(" ".join(warning.split()) in shown for warning in screen.outline.warnings[:3])
+            warnings = [" ".join(warning.split()) for warning in screen.outline.warnings[:3]]
+
+            def are_shown() -> bool:
+                shown = " ".join(it.cells("#cost Cells").split())
+                return all(warning in shown for warning in warnings)
+
+            await it.until(are_shown)
 
     run(test)
