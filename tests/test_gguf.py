@@ -9,7 +9,8 @@ from conftest import Wantui, batch, latents_of
 from gguf import GGMLQuantizationType as Kind
 from safetensors.torch import load_file
 
-from wantui.analysis.read import comparable, read_batch
+from wantui.analysis.comparable import comparable
+from wantui.analysis.read import read_batch
 from wantui.config import load_config
 from wantui.engine.pipelines import check_weights, load_for, plan_for
 from wantui.generation.errors import LoadError

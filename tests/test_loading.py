@@ -418,3 +418,59 @@ def test_a_cached_model_without_all_of_its_files_is_listed_as_incomplete(
     assert weights() == "in the cache"
     (folder / "tokenizer" / "tokenizer.json").unlink()
     assert weights() == "incomplete"
+
+
+def edit_config(folder: Path, part: str, **changes: object) -> None:
+    path = folder / part / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+# A4
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"latents_mean": [0.0]}, r"has latents_mean \[0\.0\]\.\.\., which must be 16 numbers"),
+        ({"latents_std": [float("nan")] * 16}, r"has latents_std \[nan, nan, nan\]\.\.\., which must be 16 numbers"),
+        ({"latents_std": [0.0] * 16}, "has a latents_std of 0 or less"),
+    ],
+)
+def test_latents_that_cannot_be_normalised_are_refused(
+    copy: Callable[..., Path], changes: dict[str, object], said: str
+) -> None:
+    folder = copy()
+    edit_config(folder, "vae", **changes)
+    refused(folder, said)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("transformer", "num_layers", "8"),
+        ("transformer", "num_attention_heads", 0),
+        ("transformer", "ffn_dim", 1e30),
+        ("transformer", "patch_size", 2),
+        ("transformer", "patch_size", [1, "2", 2]),
+        ("vae", "z_dim", None),
+        ("vae", "scale_factor_spatial", True),
+    ],
+)
+def test_configs_with_other_values_than_numbers_are_refused_by_name(
+    copy: Callable[..., Path], part: str, name: str, value: object
+) -> None:
+    folder = copy()
+    edit_config(folder, part, **{name: value})
+    with pytest.raises(UnknownModel, match=f"has (the )?{name} .*must be"):
+        read_directory(folder)
+
+
+def test_files_of_a_model_that_are_no_regular_files_are_not_waited_for(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    os.mkfifo(folder / "vae" / "more.safetensors")
+    assert read_directory(folder).vae is None
+    (folder / "model_index.json").write_text("[" * 100_000)
+    with pytest.raises(UnknownModel, match=r"model_index\.json cannot be read"):
+        read_directory(folder)
+    (folder / "model_index.json").unlink()
+    os.mkfifo(folder / "model_index.json")
+    with pytest.raises(UnknownModel, match="not a regular file"):
+        read_directory(folder)

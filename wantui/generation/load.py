@@ -12,6 +12,7 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from wantui.config.settings import DEVICE
+from wantui.errors import UserError
 from wantui.generation.attention_probe import check_kernel
 from wantui.generation.errors import LoadError, NoSuchDevice, NotLoaded
 from wantui.generation.memory import is_out_of_memory, launch_on, place
@@ -85,10 +86,10 @@ def load_parts(
             "comes with wantui: model_id: nano"
         ) from error
     except Exception as error:  # the libraries raise errors of many kinds for broken files
+        said = str(error).strip().rstrip(".")
+        reason = said if isinstance(error, UserError) else f"{said} ({type(error).__name__})"
         again = "copy them again" if model.is_local else f"wantui models fetch {model.name}"
-        raise LoadError(
-            f"{model.location} cannot be loaded: {str(error).strip().rstrip('.')}. If its files are incomplete: {again}"
-        ) from error
+        raise LoadError(f"{model.location} cannot be loaded: {reason}. If its files are incomplete: {again}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -1,5 +1,6 @@
 """Find parts of a loaded pipeline that do not fit each other or do not work, before hours are spent on them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def check_fit(pipeline: WanPipeline, folder: Path) -> None:
                 f"its VAE has {vae.config.z_dim} latent channels, and its {name} takes {part.config.in_channels} and "
                 f"gives {part.config.out_channels}: they are not of one text-to-video model"
             )
+    if vae is not None:
+        _check_latent_statistics(vae.config)
     boundary, second = pipeline.config.boundary_ratio, pipeline.transformer_2
     if transformer is not None and (boundary is None) != (second is None):
         there = "no transformer_2" if second is None else "a transformer_2"
@@ -58,6 +61,15 @@ def check_fit(pipeline: WanPipeline, folder: Path) -> None:
             f"its tokenizer knows {known:,} tokens (the largest number is {largest:,}), and its text encoder has "
             f"embeddings of {rows:,}: they are of different models"
         )
+
+
+def _check_latent_statistics(config: Any) -> None:
+    """Refuse a VAE whose latents cannot be normalised; frames of one colour would come of a spread of 0, say."""
+    for name, values in (("latents_mean", config.latents_mean), ("latents_std", config.latents_std)):
+        if len(values) != config.z_dim or not all(map(math.isfinite, values)):
+            raise LoadError(f"its VAE has {name} {list(values)[:3]}..., which must be {config.z_dim} numbers")
+    if min(config.latents_std) <= 0:
+        raise LoadError("its VAE has a latents_std of 0 or less")
 
 
 def _encoder_config(folder: Path) -> Any:

@@ -14,6 +14,8 @@ from wantui.models.parts import PartError, check_tokenizer
 from wantui.paths import user_path
 
 SHORTER_SIDE_OF_720P = 720
+MAX_NUMBER = 1_000_000
+"""Largest size in a config file that is taken for one."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -196,7 +198,11 @@ def read_directory(directory: Path) -> WanModel:
     except PartError as error:
         raise UnknownModel(f"{directory} is not complete: {error}") from None
     vae, transformer = _read_json(directory / "vae/config.json"), _read_json(directory / "transformer/config.json")
-    spatial_compression, boundary_ratio = vae.get("scale_factor_spatial", 8), index.get("boundary_ratio")
+    spatial_compression, boundary_ratio = _number(vae, "scale_factor_spatial", 8), index.get("boundary_ratio")
+    patch_size = transformer.get("patch_size", [1, 2, 2])
+    if not isinstance(patch_size, list) or len(patch_size) != 3:
+        raise UnknownModel(f"{directory} has the patch_size {patch_size!r}, which must be three numbers")
+    heads = _number(transformer, "num_attention_heads", 40)
     published = find_model("wan2.2-5b" if spatial_compression == 16 else "wan2.1-1.3b")
     base = 160 if spatial_compression == 16 else 96
     return WanModel(
@@ -204,22 +210,22 @@ def read_directory(directory: Path) -> WanModel:
         str(directory),
         "local directory",
         is_local=True,
-        latent_channels=vae.get("z_dim", 16),
+        latent_channels=_number(vae, "z_dim", 16),
         spatial_compression=spatial_compression,
-        temporal_compression=vae.get("scale_factor_temporal", 4),
-        patch=transformer.get("patch_size", [1, 2, 2])[1],
-        blocks=transformer.get("num_layers", 40),
-        heads=transformer.get("num_attention_heads", 40),
-        dim=transformer.get("num_attention_heads", 40) * transformer.get("attention_head_dim", 128),
-        feed_forward=transformer.get("ffn_dim", 13824),
-        text_dim=transformer.get("text_dim", 4096),
-        time_dim=transformer.get("freq_dim", 256),
+        temporal_compression=_number(vae, "scale_factor_temporal", 4),
+        patch=_number({"patch_size": patch_size[1]}, "patch_size", 2),
+        blocks=_number(transformer, "num_layers", 40),
+        heads=heads,
+        dim=heads * _number(transformer, "attention_head_dim", 128),
+        feed_forward=_number(transformer, "ffn_dim", 13824),
+        text_dim=_number(transformer, "text_dim", 4096),
+        time_dim=_number(transformer, "freq_dim", 256),
         # As for the published models of the same form: what a scheduler's file says does not know the size.
         flow_shift=12.0 if boundary_ratio is not None else 5.0 if spatial_compression == 16 else None,
         boundary_ratio=boundary_ratio,
         text_encoder=_parameters(directory / "text_encoder"),
         vae=_parameters(directory / "vae"),
-        decode_bytes=published.decode_bytes * vae.get("base_dim", base) / base,
+        decode_bytes=published.decode_bytes * _number(vae, "base_dim", base) / base,
         decode_time=published.decode_time,
     )
 
@@ -255,9 +261,21 @@ def _parameters(directory: Path) -> int | None:
                     return None
                 header = parse_json(file.read(length))
             total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-        except (OSError, ValueError, KeyError, TypeError, MemoryError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
     return total or None
+
+
+def _number(config: dict[str, Any], name: str, default: int) -> int:
+    """Return a positive whole number of a config file.
+
+    Raises:
+        UnknownModel: it is none.
+    """
+    value = config.get(name, default)
+    if type(value) is not int or not 1 <= value <= MAX_NUMBER:
+        raise UnknownModel(f"its config has {name} {value!r}, which must be a whole number from 1 to {MAX_NUMBER:,}")
+    return value
 
 
 def _read_json(path: Path) -> dict[str, Any]:
