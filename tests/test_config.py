@@ -487,3 +487,8 @@ def test_merged_mappings_count_as_if_they_were_written_out() -> None:
 
 def test_an_unknown_key_names_this_version() -> None:
     assert f"wantui {__version__} has " in the_error("model_settings:\n  xylophone: 1\n")  # C3
+
+
+def test_a_renamed_key_is_refused_with_its_name_here() -> None:
+    for text in ("model_revision: x\n", "model_settings:\n  model_revision: x\n"):
+        assert "unknown key; it is model_settings.revision here" in the_error(text)  # C16

@@ -31,6 +31,8 @@ SURROGATE = re.compile(r"[\ud800-\udfff]")
 """Bytes of the command line that are not UTF-8, as Python hands them over."""
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = MAX_TEXT
+RENAMED = {"model_revision": "model_settings.revision"}
+"""Keys of older files that have another name, and no meaning of their own."""
 MAX_KEY = 80
 """Longest key that a message repeats, in characters."""
 
@@ -253,6 +255,8 @@ def nearest(key: Key) -> str:
     """A hint at the key that was probably meant, or an empty string."""
     key = tuple(part[:MAX_KEY] for part in key)  # what is compared by parts of words takes long where it is long
     keys = valid_keys()
+    if key[-1] in RENAMED:
+        return f"; it is {RENAMED[key[-1]]} here"
     same_word = [valid for valid in keys if valid[-1] == key[-1]]
     here = {valid[-1]: valid for valid in keys if valid[:-1] == key[:-1]}
     anywhere = {valid[-1]: valid for valid in keys}
