@@ -527,3 +527,28 @@ def test_warnings_are_shown_whole() -> None:  # C13
             await it.until(are_shown)
 
     run(test)
+
+
+def test_batch_of_days_without_a_gpu_is_queued_only_after_a_question(monkeypatch: pytest.MonkeyPatch) -> None:  # C13
+    from wantui.tui.screens import compose
+
+    asked = "without a GPU 2 videos will take at least 12 days"
+    monkeypatch.setattr(compose, "cpu_warning", lambda recipe, videos: asked)
+
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a red circle")
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.outline)
+            await it.press("f5")
+            await it.until(lambda: isinstance(it.app.screen, Confirm) and asked in it.text())
+            await it.press("n")
+            assert not Queue(state_place().directory).batches()
+            await it.press("f5")
+            await it.until(lambda: isinstance(it.app.screen, Confirm))
+            await it.press("y")
+            await it.until(lambda: Queue(state_place().directory).batches())
+
+    with only_queued():
+        run(test)

@@ -15,7 +15,7 @@ from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from wantui.config import Config
-from wantui.engine.costs import Cost, costs
+from wantui.engine.costs import Cost, costs, cpu_warning
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.pieces import tokenizer_file
@@ -26,6 +26,7 @@ from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
 from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
 from wantui.tui.plain import plain
+from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.place import Place
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.config_pane import ConfigPane
@@ -262,9 +263,21 @@ class ComposeScreen(Place):
             return
         if self._queueing or time.monotonic() - self._queued_at < REPEAT_SECONDS:
             return
-        self._queueing = True
-        # As it stands: what is on the screen may be a key behind.
-        self.put_on_queue(self.config, self.editor.text, is_demo=False)
+        # As it is now: what is on the screen may be a key behind.
+        config, template = self.config, self.editor.text
+
+        def queue(sure: bool | None = True) -> None:
+            if sure:
+                self._queueing = True
+                self.put_on_queue(config, template, is_demo=False)
+
+        sample = self.wantui.gpus.sample
+        on_gpu = sample is not None and bool(sample.gpus) and config.settings.model_settings.device != "cpu"
+        warning = None if on_gpu else cpu_warning(self.outline.first, self.outline.videos)
+        if warning is None:
+            queue()
+        else:
+            self.app.push_screen(Confirm(f"{warning}.\n\nQueue it all the same?", "Queue it"), queue)
 
     def take_draft(self, and_queue: bool) -> None:
         """Show what is in the drafts; the welcome's demo goes on the queue at once."""
