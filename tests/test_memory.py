@@ -1,7 +1,6 @@
 """Memory plans: what each needs, which is chosen, what comes after it, and where the parts of a pipeline are."""
 
 import copy
-import json
 import subprocess
 import weakref
 from dataclasses import replace
@@ -78,7 +77,7 @@ def test_every_older_name_of_a_plan_is_read_as_its_slug() -> None:
     assert list(OLDER_NAMES.values()) == list(PLAN_SLUGS)
     for name, slug in OLDER_NAMES.items():
         assert plan_named(name) is plan_named(slug)
-        settings = load_config("nano", [f"memory_settings.plan={json.dumps(name)}"]).settings
+        settings = load_config("nano", [f"memory_settings.plan={name}"]).settings
         assert settings.memory_settings.plan == slug
 
 
