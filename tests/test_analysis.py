@@ -112,8 +112,8 @@ def test_what_chance_alone_makes_of_two_groups_is_measured_with_spread_computed_
     found = compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10), metrics=["length"])
     assert found.by_chance().startswith("groups exchanged at random within seeds differ in spread by -")
     assert found.null_rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 500)
-    assert "with spread computed anew" in found.by_chance()
-    few = compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5), metrics=["length"])
+    assert "with spread computed anew the test calls" in found.by_chance()
+    few = compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9), metrics=["length"])
     assert math.isnan(few.null_rate)
     assert "% of them" not in few.by_chance()
 
@@ -578,6 +578,38 @@ def test_analyze_prints_tables_json_csv_and_a_page(with_maps: BatchFolder, wantu
     found = json.loads(wantui("analyze", root, "--compare", "--json").out)
     assert found["verdicts"][0]["kind"] == "cannot tell"
     assert len(Path("d.csv").read_text().splitlines()) == 1 + len(found["differences"])
+
+
+def test_analyze_names_the_batch_of_each_video_where_there_are_several(with_maps: BatchFolder, wantui: Wantui) -> None:
+    # C12
+    clone = with_maps.root.with_name("a_clone")
+    shutil.copytree(with_maps.root, clone)
+    assert "batch" not in wantui("analyze", with_maps.root).out.splitlines()[0]
+    lines = wantui("analyze", with_maps.root, clone).out.splitlines()
+    assert lines[0].split()[:3] == ["batch", "variation", "seed"]
+    assert [sum(line.startswith(name) for line in lines) for name in (with_maps.root.name, "a_clone")] == [6, 6]
+    twice = wantui("analyze", clone, f"{clone}/../a_clone")
+    assert twice.code == 1
+    assert "it is the same batch as" in twice.err
+    both = wantui("analyze", with_maps.root, clone, "--compare", "--primary", "length")
+    assert "the same video is in batch" in both.err
+
+
+def test_analyze_tells_what_depends_on_the_steps_and_measures_at_a_stride(
+    with_maps: BatchFolder, wantui: Wantui
+) -> None:
+    # S1
+    assert "turning" in wantui("analyze", with_maps.root).err
+    assert "too few steps to tell whether it is the path's" in wantui("analyze", with_maps.root, "--groups").err
+    (first, *_) = json.loads(wantui("analyze", with_maps.root, "--json").out)
+    assert set(first["strides"]) == {"turning", "curvature", "acceleration", "commitment"}
+    assert first["strides"]["turning"]["values"]["1"] == first["metrics"]["turning"]["value"]
+    assert first["strides"]["turning"]["is_checked"] is False
+    assert first["gaussian_flow"]["videos"] == 3
+    assert "3 final states, integrated with unipc" in first["gaussian_flow"]["what"]
+    (strided, *_) = json.loads(wantui("analyze", with_maps.root, "--json", "--stride", 2).out)
+    assert len(strided["curves"]["norm"]["sigma"]) == 2
+    assert strided["curves"]["norm"]["sigma"][-1] == 0
 
 
 def test_analyze_shows_attention_and_draws_it_over_the_clip(with_maps: BatchFolder, wantui: Wantui) -> None:

@@ -1,27 +1,33 @@
 """Does the instrument see what nano was trained to? python tests/benchmarks/calibration.py [--seeds 24].
 
-Nano saw circles in 45 of 100 objects and rings in 3; colours were equally frequent. With held-out seeds this asks
-whether any measure of spread orders the shapes by their frequency, whether equally frequent colours come out alike,
-how often halves of one prompt are called different, and whether attention to a word lies on what it names.
-The videos are made first, 576 and 96 of them with 24 seeds, by several processes; then everything is analysed.
+Nano saw circles in 45 of 100 objects and rings in 3; colours and directions were equally frequent. With held-out seeds
+this asks whether any measure orders the shapes by their frequency (the shapes are the units of that question, six of
+them, so that p comes from their 720 orders), how much equally frequent colours and directions differ (all pairs of
+them), what is left with a converged sampler and without guidance, how often disjoint seeds of one prompt are called
+different in spread, and whether attention to a word lies on what it names. The videos are made first, by several
+processes; then everything is analysed. `--only` makes and prints some parts.
 """
 
-import math
+import itertools
 import multiprocessing
 import os
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wantui.analysis.compare import SPREAD, Comparison, compare
+from wantui.analysis.compare import Comparison, compare
+from wantui.analysis.differences import interval_in_words
+from wantui.analysis.final_states import SPREAD
 from wantui.analysis.read import read_batch
-from wantui.analysis.statistics import effect, null_splits
+from wantui.analysis.spread import squared_distances, to_median
+from wantui.analysis.statistics import effect, sign_flip
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.config import load_config
@@ -30,15 +36,35 @@ from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO
-from wantui.models.nano.world import BACKGROUNDS, SHAPE_FREQUENCIES, SHAPES
+from wantui.models.nano.world import BACKGROUNDS, COLOURS, SHAPE_FREQUENCIES, SHAPES
 from wantui.planning import Recipe, plan_batch
 from wantui.storage.attention import open_maps
 from wantui.storage.background import BackgroundWriter
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest, start_folder, write_manifest
 
-SHAPES_TEMPLATE = f"a large ([red|blue]) ([{'|'.join(SHAPES)}]) moving [left|right] over a dark background"
-ONE_TEMPLATE = "a large red circle moving left over a dark background"
+
+class Part(NamedTuple):
+    """A batch of the calibration."""
+
+    template: str
+    seeds: float = 1
+    """Times the seeds that are asked for."""
+    settings: tuple[str, ...] = ()
+    has_attention: bool = False
+
+
+SHAPE = "|".join(SHAPES)
+ONE_OF_EACH = f"a large red [{SHAPE}] moving left over a dark background"
+CONVERGED = ("model_settings.sampler=euler", "model_settings.steps=50")
+PARTS = {
+    "shapes": Part(f"a large ([red|blue]) ([{SHAPE}]) moving [left|right] over a dark background", has_attention=True),
+    "colours": Part(f"a large [{'|'.join(COLOURS)}] circle moving left over a dark background"),
+    "directions": Part("a large red circle moving [left|right|up|down] over a dark background"),
+    "guided": Part(ONE_OF_EACH, 0.5, CONVERGED),
+    "unguided": Part(ONE_OF_EACH, 0.5, (*CONVERGED, "model_settings.cfg_scale=1")),
+    "one": Part("a large red circle moving left over a dark background", 4),
+}
 FIRST_SEED = 1_000_000
 ON_OBJECT = 0.25
 """Distance from the background's colour, of 1, from which a pixel belongs to an object."""
@@ -57,6 +83,7 @@ def make(job: tuple[Path, int, Recipe, int, int], device: str) -> None:
         taps.append(AttentionTap(folder.attention(variation, number), recipe, background, ()))
     start = prepare(pipeline, recipe)
     for tap in taps:
+        tap.path.parent.parent.mkdir(exist_ok=True)
         tap.on_start(start, 0)
     for step in denoise(pipeline, recipe, start):
         for tap in taps:
@@ -65,6 +92,8 @@ def make(job: tuple[Path, int, Recipe, int, int], device: str) -> None:
     for tap in taps:
         tap.on_end()
     background.close()
+    if recipe.capture.attention is None:
+        return
     frames = np.stack(list(decode_frames(pipeline, latents)))
     np.save(root / f"object_{index:05d}.npy", where_the_object_is(frames))
 
@@ -76,12 +105,14 @@ def where_the_object_is(frames: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([cells[0], *(cells[i : i + 4].mean(0) for i in range(1, len(frames), 4))]).astype(np.float32)
 
 
-def make_batch(root: Path, template: str, seeds: int, attention: bool, processes: int, device: str) -> None:
-    """A batch folder whose videos have trajectories (and maps), without clips."""
-    settings = ["use_timestamp=false", f"videos_per_variation={seeds}", f"model_settings.seed={FIRST_SEED}"]
-    if attention:
+def make_batch(root: Path, part: Part, seeds: int, processes: int, device: str) -> None:
+    """Make a batch folder whose videos have trajectories (and maps), without clips."""
+    count = max(2, round(part.seeds * seeds))
+    settings = ["use_timestamp=false", f"videos_per_variation={count}", f"model_settings.seed={FIRST_SEED}"]
+    settings += part.settings
+    if part.has_attention:
         settings.append("attention_analysis_settings.store_attention=true")
-    batch = plan_batch(load_config("nano", settings), template)
+    batch = plan_batch(load_config("nano", settings), part.template)
     folder = BatchFolder(root)
     manifest = start_folder(folder, batch)
     jobs = [(root, i, video.recipe, video.variation, video.number) for i, video in enumerate(batch.videos)]
@@ -93,34 +124,48 @@ def make_batch(root: Path, template: str, seeds: int, attention: bool, processes
     for entry in manifest.videos:
         entry.state = "done"
         entry.files = {"latents": folder.latents(entry.variation, entry.number).relative_to(root).as_posix()}
-        if attention:
+        if part.has_attention:
             entry.files["attention"] = folder.attention(entry.variation, entry.number).relative_to(root).as_posix()
     write_manifest(folder, manifest)
 
 
-def by_frequency(found: Comparison, metric: str, values: NDArray[np.float64], controls: Sequence[Comparison]) -> str:
-    """A row: mean for each shape, the slope over ln frequency (one for each seed), and what the controls show."""
-    frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in found.groups])
+def slope(frequencies: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the slope over the frequencies of the last axis of some values."""
     centred = frequencies - frequencies.mean()
-    slopes = values @ centred / (centred @ centred)
-    said, means = effect(slopes), values.mean(0)
-    ranks = np.corrcoef(np.argsort(np.argsort(means)), np.argsort(np.argsort(frequencies)))[0, 1]
+    return np.asarray(values @ centred / (centred @ centred))
+
+
+def p_over_shapes(frequencies: NDArray[np.float64], means: NDArray[np.float64]) -> float:
+    """Return the share of orders of the shapes with a slope as large: the least is 2 / 720."""
+    orders = np.array(list(itertools.permutations(range(len(means)))))
+    slopes = np.abs(slope(frequencies, means[orders]))
+    return float(np.mean(slopes >= slopes[0] * (1 - 1e-9)))
+
+
+def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    return float(np.corrcoef(np.argsort(np.argsort(one)), np.argsort(np.argsort(other)))[0, 1])
+
+
+def by_frequency(found: Comparison, metric: str, values: NDArray[np.float64]) -> str:
+    """Return a row: mean for each shape, the slope over ln frequency with its interval over seeds, p over shapes."""
+    frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in found.groups])
+    slopes, means = effect(slope(frequencies, values)), values.mean(0)
     shown = " | ".join(f"{mean:.4g}" for mean in means)
     if metric in METRICS and not METRICS[metric].is_ratio:
-        slope = f"{said.mean:+.3f} ({said.low:+.3f} to {said.high:+.3f}) {METRICS[metric].unit}"
+        said = f"{slopes.mean:+.3f} ({slopes.low:+.3f} to {slopes.high:+.3f}) {METRICS[metric].unit}"
     else:
         mean = abs(float(values.mean()))
-        slope = f"{said.mean / mean:+.1%} ({said.low / mean:+.1%} to {said.high / mean:+.1%})"
-    beside = []
-    for control in controls:
-        same = next((d for d in control.differences if d.metric == metric), None)
-        if same is None:
-            beside.append("")
-        elif math.isfinite(same.share):
-            beside.append(f"{same.share:+.1%} ({same.low:+.1%} to {same.high:+.1%})")
-        else:
-            beside.append(f"{same.effect.mean:+.3f} ({same.effect.low:+.3f} to {same.effect.high:+.3f})")
-    return f"| {metric} | {shown} | {slope} | {said.size:.2f} | {said.p:.2g} | {ranks:+.2f} | {' | '.join(beside)} |"
+        said = f"{slopes.mean / mean:+.1%} ({slopes.low / mean:+.1%} to {slopes.high / mean:+.1%})"
+    p = p_over_shapes(frequencies, means)
+    return f"| {metric} | {shown} | {said} | {p:.2g} | {rank_correlation(means, frequencies):+.2f} |"
+
+
+def of_controls(found: Comparison, metric: str) -> str:
+    """Return the largest difference between equally frequent groups, and how many of the pairs are significant."""
+    own = [d for d in found.differences if d.metric == metric]
+    largest = max(own, key=lambda d: abs(d.effect.mean))
+    called = sum(d.effect.p <= 0.05 for d in own)
+    return f"{largest.one} - {largest.other}: {interval_in_words(largest)} | {called} of {len(own)}"
 
 
 def of_seeds(found: Comparison, metric: str) -> NDArray[np.float64]:
@@ -130,30 +175,24 @@ def of_seeds(found: Comparison, metric: str) -> NDArray[np.float64]:
 
 
 def spread_of_seeds(found: Comparison) -> NDArray[np.float64]:
-    """[seeds, groups] of `spread`: distance to the centroid of the videos of the same shape."""
-    columns = []
-    for group in found.groups:
-        final = np.stack([video.projection()[-1] for video in group.videos]).astype(np.float64)
-        n = len(final)
-        distance = np.linalg.norm(final - final.mean(0), axis=1) * math.sqrt(n / (n - 1) / group.videos[0].dimension)
-        columns.append(distance.reshape(len(found.seeds), -1).mean(1))
-    return np.stack(columns, axis=1)
+    """[seeds, groups] of `spread`: distance to the median of the videos of the same shape."""
+    return np.stack([_spread(group.videos).reshape(len(found.seeds), -1).mean(1) for group in found.groups], axis=1)
 
 
 def within_wording(found: Comparison) -> NDArray[np.float64]:
-    """[seeds, groups] distance to the centroid of the videos of the same sentence."""
+    """[seeds, groups] distance to the median of the videos of the same sentence."""
     columns = []
     for group in found.groups:
         own: dict[str, list[Video]] = {}
         for video in group.videos:
             own.setdefault(video.prompt, []).append(video)
-        each = []
-        for videos in own.values():
-            final = np.stack([video.projection()[-1] for video in videos]).astype(np.float64)
-            n = len(final)
-            each.append(np.linalg.norm(final - final.mean(0), axis=1) * math.sqrt(n / (n - 1) / videos[0].dimension))
-        columns.append(np.mean(each, axis=0))
+        columns.append(np.mean([_spread(videos) for videos in own.values()], axis=0))
     return np.stack(columns, axis=1)
+
+
+def _spread(videos: Sequence[Video]) -> NDArray[np.float64]:
+    final = np.stack([video.projection()[-1] for video in videos])
+    return to_median(squared_distances(final) / videos[0].dimension)
 
 
 def localisation(root: Path) -> Iterable[str]:
@@ -184,47 +223,69 @@ def localisation(root: Path) -> Iterable[str]:
         )
 
 
-def false_positives(videos: Sequence[Video]) -> Iterable[str]:
-    """A/A: share of 500 random splits of one prompt's seeds that a test at 5 % calls different."""
-    final = np.stack([video.projection()[-1] for video in videos]).astype(np.float64)
-    distances = np.linalg.norm(final - final.mean(0), axis=1)
-    for metric in (SPREAD, "length", "turning", "curvature", "effective_dimension", "commitment"):
-        values = distances if metric == SPREAD else np.array([video.value(metric) for video in videos])
-        _, p = null_splits(values)
-        yield f"| {metric} | {np.mean(p <= 0.05):.1%} | {np.mean(p <= 0.01):.1%} |"
+def false_positives(videos: Sequence[Video], splits: int = 500) -> tuple[float, float]:
+    """Return how often two disjoint halves of one prompt's seeds are called different in spread, at 5 % and at 1 %.
+
+    Halves are paired at random, and spread is computed anew in each: values of other metrics do not depend on the
+    half, and would be called different as often as the test's level says whatever they are.
+    """
+    distances = squared_distances(np.stack([video.projection()[-1] for video in videos]))
+    random, half, p = np.random.default_rng(0), len(videos) // 2, []
+    for _ in range(splits):
+        order = random.permutation(len(videos))
+        one, other = (to_median(distances[np.ix_(own, own)]) for own in (order[:half], order[half : 2 * half]))
+        p.append(sign_flip(one - other))
+    return float(np.mean(np.array(p) <= 0.05)), float(np.mean(np.array(p) <= 0.01))
 
 
-def report(shapes: Path, one: Path) -> None:
-    """Print everything, as tables in Markdown."""
-    videos = list(read_batch(shapes))
+def report_shapes(folder: Path) -> None:
+    videos = list(read_batch(folder))
     found = compare(videos, by="2")
     names = " | ".join(f"{group.name} {SHAPE_FREQUENCIES[group.name]:.0%}" for group in found.groups)
     click.echo(f"{len(videos)} videos, {len(found.seeds)} seeds, {found.groups[0].wordings} wordings for each shape\n")
-    controls = (compare(videos, by="1"), compare(videos, by="3"))
-    heads = ("for e times the frequency", "d_z", "p", "rank correlation", "red - blue", "left - right")
+    heads = ("for e times the frequency (95 % over seeds)", "p over shapes", "rank correlation")
     click.echo(f"| metric | {names} | {' | '.join(heads)} |")
     click.echo("|---|" + "---|" * (len(found.groups) + len(heads)))
-    click.echo(by_frequency(found, "spread", spread_of_seeds(found), controls))
-    click.echo(by_frequency(found, "spread within a sentence", within_wording(found), controls))
+    click.echo(by_frequency(found, "spread", spread_of_seeds(found)))
+    click.echo(by_frequency(found, "spread within a sentence", within_wording(found)))
     for metric in METRICS:
-        click.echo(by_frequency(found, metric, of_seeds(found, metric), controls))
-    click.echo("\nVerdicts on spread, circle against the others:\n")
-    for verdict in found.verdicts:
-        if verdict.one == "circle":
-            click.echo(f"- {verdict.text}")
-    click.echo("\nThe same of colours and of directions, which were equally frequent:\n")
-    for control in controls:
-        click.echo(f"- {control.verdicts[0].text}")
-    click.echo(
-        "\n| word | area under ROC of its attention | attention on the object | area of the object |\n|---|---|---|---|"
-    )
-    for row in localisation(shapes):
+        click.echo(by_frequency(found, metric, of_seeds(found, metric)))
+    for warning in found.warnings:
+        click.echo(f"- {warning}")
+    click.echo("\n| word | area under ROC of its attention | attention on the object | area of the object |")
+    click.echo("|---|---|---|---|")
+    for row in localisation(folder):
         click.echo(row)
-    alone = list(read_batch(one))
-    click.echo(f"\nOne prompt, {len(alone)} seeds, 500 random splits in halves:\n")
-    click.echo("| metric | called different at 5 % | at 1 % |\n|---|---|---|")
-    for row in false_positives(alone):
-        click.echo(row)
+
+
+def report_controls(folders: Sequence[Path]) -> None:
+    found = [compare(list(read_batch(folder)), by="1") for folder in folders]
+    heads = [
+        f"largest of {len(own.groups)} {folder.name} | p <= .05" for own, folder in zip(found, folders, strict=True)
+    ]
+    click.echo(f"\n{[len(own.seeds) for own in found]} seeds\n\n| metric | {' | '.join(heads)} |")
+    click.echo("|---|" + "---|" * (2 * len(found)))
+    for metric in (SPREAD, *METRICS):
+        click.echo(f"| {metric} | {' | '.join(of_controls(own, metric) for own in found)} |")
+
+
+def report_converged(folders: Sequence[Path]) -> None:
+    """Print the means of six shapes with 50 Euler steps, with and without guidance."""
+    for folder in folders:
+        found = compare(list(read_batch(folder)), by="1")
+        names = " | ".join(group.name for group in found.groups)
+        click.echo(
+            f"\n{folder.name}, {len(found.seeds)} seeds\n\n| metric | {names} | p over shapes | rank correlation |"
+        )
+        click.echo("|---|" + "---|" * (len(found.groups) + 2))
+        frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in found.groups])
+        for metric in (SPREAD, *METRICS):
+            means = (spread_of_seeds(found) if metric == SPREAD else of_seeds(found, metric)).mean(0)
+            shown = " | ".join(f"{mean:.4g}" for mean in means)
+            p = p_over_shapes(frequencies, means)
+            click.echo(f"| {metric} | {shown} | {p:.2g} | {rank_correlation(means, frequencies):+.2f} |")
+        for warning in found.warnings:
+            click.echo(f"- {warning}")
 
 
 @click.command()
@@ -232,14 +293,25 @@ def report(shapes: Path, one: Path) -> None:
 @click.option("--seeds", default=24, show_default=True)
 @click.option("--processes", default=os.cpu_count() or 1, show_default="one for each core")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-def main(folder: Path, seeds: int, processes: int, device: str) -> None:
+@click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="These parts; repeatable.")
+def main(folder: Path, seeds: int, processes: int, device: str, only: tuple[str, ...]) -> None:
     """Make the videos, unless the folder holds them, and print what the instrument says of them."""
-    shapes, one = folder / "shapes", folder / "one"
-    if not (shapes / "batch.json").exists():
-        make_batch(shapes, SHAPES_TEMPLATE, seeds, True, processes, device)
-    if not (one / "batch.json").exists():
-        make_batch(one, ONE_TEMPLATE, 4 * seeds, False, processes, device)
-    report(shapes, one)
+    chosen = only or tuple(PARTS)
+    for name in chosen:
+        if not (folder / name / "batch.json").exists():
+            make_batch(folder / name, PARTS[name], seeds, processes, device)
+    if "shapes" in chosen:
+        report_shapes(folder / "shapes")
+    if controls := [folder / name for name in ("colours", "directions") if name in chosen]:
+        report_controls(controls)
+    if converged := [folder / name for name in ("guided", "unguided") if name in chosen]:
+        report_converged(converged)
+    if "one" in chosen:
+        alone = list(read_batch(folder / "one"))
+        at_5, at_1 = false_positives(alone)
+        click.echo(
+            f"\n{len(alone)} seeds of one prompt, 500 splits: spread called different in {at_5:.1%}; at 1 %: {at_1:.1%}"
+        )
 
 
 if __name__ == "__main__":

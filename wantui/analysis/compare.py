@@ -13,7 +13,7 @@ from wantui.analysis.final_states import SPREAD, FinalStates
 from wantui.analysis.groups import CannotCompare, Described, Group, Matched, describe
 from wantui.analysis.nulls import GaussianNull, gaussian_null
 from wantui.analysis.spread import Permuted
-from wantui.analysis.statistics import Floats, least_p, omnibus, signs
+from wantui.analysis.statistics import Floats, omnibus, signs
 from wantui.analysis.strides import unsettled
 from wantui.analysis.trajectory import METRICS, NoGeometry
 from wantui.analysis.verdicts import LEAST_WORDINGS, Verdict, verdict
@@ -22,6 +22,10 @@ from wantui.formatting import format_count
 
 MARGIN = 0.05
 """A difference that is shown to be smaller than this share of the mean is called none."""
+
+
+LEAST_SEEDS_FOR_RATE = 10
+"""Seeds from which the rate of false positives is said: with fewer there are too few exchanges, and it scatters."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Comparison:
     within seeds."""
     null_rate: float
     """Share of such exchanges that the test of `spread` calls different at 5 %, with spread computed anew in each; NaN
-    of other metrics, for which it is 5 % by construction, and where no p can be that low."""
+    of other metrics, for which it is 5 % by construction, and with fewer than LEAST_SEEDS_FOR_RATE seeds."""
     nulls: Mapping[str, GaussianNull]
     """By group."""
     warnings: tuple[str, ...] = ()
@@ -71,7 +75,8 @@ class Comparison:
             "100 draws"
         )
         if math.isfinite(self.null_rate):
-            text += f"; the test calls {self.null_rate:.1%} of them different at 5 %, with {SPREAD} computed anew"
+            text += f"; with {SPREAD} computed anew the test calls {self.null_rate:.1%} of them different at 5 %"
+            text += " (up to 8 % is chance)"
         return text
 
     def place(self) -> str:
@@ -128,9 +133,8 @@ def compare(
     # [seeds, wordings, groups, metrics]
     cells = np.stack([np.stack(_cells(matched, final, name), axis=2) for name in names], axis=3)
     finite = [bool(np.isfinite(cells[..., m]).all()) for m in range(len(names))]
-    for name, is_known in zip(names, finite, strict=True):
-        if not is_known:
-            warnings.append(f"{name} has no value for some videos, and is not compared")
+    if missing := [name for name, is_known in zip(names, finite, strict=True) if not is_known]:
+        warnings.append(f"not compared, as some videos have no value of it: {', '.join(missing)}")
     if not finite[0]:
         raise CannotCompare(f"the declared metric {primary} has no value for some videos; declare another one")
     names = [name for name, is_known in zip(names, finite, strict=True) if is_known]
@@ -251,7 +255,7 @@ def _by_chance(
     if primary == SPREAD:
         assert final is not None
         band, p = final.relabelled(matched, pairs)
-        if least_p(n) <= ALPHA:
+        if n >= LEAST_SEEDS_FOR_RATE:
             rate = float(np.mean(p <= ALPHA))
     else:
         by_seed, (flips, _) = own.mean(1), signs(n)

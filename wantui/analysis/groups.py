@@ -38,7 +38,7 @@ class Group:
 
     def _values(self, metric: str) -> Floats:
         values = np.array([video.value(metric) for video in self.videos])
-        return values[~np.isnan(values)]
+        return values[np.isfinite(values)]
 
     @property
     def wordings(self) -> int:

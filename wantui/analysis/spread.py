@@ -157,7 +157,8 @@ def permdisp(distances: Floats, cells: NDArray[np.int64]) -> Permuted:
 
 
 def _pseudo_f(between: Floats, within: Floats, groups: int, n: int) -> Floats:
-    return (between / (groups - 1)) / np.maximum(within / (n - groups), 1e-300)
+    with np.errstate(divide="ignore"):
+        return np.where(between > 0, (between / (groups - 1)) / (np.maximum(within, 0) / (n - groups)), 0.0)
 
 
 def _permuted(statistic: Callable[[NDArray[np.int64]], Floats], cells: NDArray[np.int64]) -> Permuted:

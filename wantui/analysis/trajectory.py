@@ -91,7 +91,8 @@ class Trajectory:
         """[N - 1], sqrt(|v|^2 |a|^2 - <v, a>^2) / |v|^3 with derivatives in sigma; times sqrt(D)."""
         speed, acceleration, along = self._derivatives()
         area = np.sqrt(np.maximum(speed * acceleration - along**2, 0))
-        return np.divide(area, speed**1.5, out=np.zeros_like(area), where=speed > 0)
+        cubed = speed**1.5
+        return np.divide(area, cubed, out=np.zeros_like(area), where=cubed > 0)
 
     @cached_property
     def length(self) -> float:
@@ -149,7 +150,7 @@ class Trajectory:
     def mean_curvature(self) -> float:
         """Of the curvature, weighted by the length of the path."""
         weights = (self.lengths[:-1] + self.lengths[1:]) / 2
-        return float((weights * self.curvature).sum() / weights.sum())
+        return float((weights * self.curvature).sum() / weights.sum()) if weights.sum() > 0 else float("nan")
 
     @cached_property
     def spectrum(self) -> Floats:
