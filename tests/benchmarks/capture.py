@@ -1,4 +1,4 @@
-"""What each capture costs, in percent of a guided step: python tests/benchmarks/capture.py [--model wan2.1-1.3b].
+"""What captures and word weights cost, in percent of a guided step: python tests/benchmarks/capture.py [--model NAME].
 
 Nano runs with its own weights; the published sizes are built with random ones, in which time and memory are the same.
 Steps of all ways to capture are made in turns in one process; the peer is the same loop without any.
@@ -45,6 +45,8 @@ CAPTURES = {
     "and attention, each block": Capture(attention=AttentionCapture(per_block=True)),
     "and attention, each block and head": Capture(attention=AttentionCapture(per_block=True, per_head=True)),
 }
+WEIGHTS = {"weight 1.5 of three words, no capture": 1.5, "weight 0.5 of three words, no capture": 0.5}
+"""Weights from 1 on correct the kernel's output; those below 1 take the sum anew."""
 
 
 def random_pipeline(name: str, device: torch.device) -> WanPipeline:
@@ -70,6 +72,7 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
     embeds = embeds.to(device, pipeline.transformer.dtype)
     scheduler = new_scheduler(recipe, device)
     frames, height, width = (recipe.frames - 1) // 4 + 1, recipe.height // 8, recipe.width // 8
+    weighs = recipe.weighting == "attention"
     noise = torch.randn(1, 16, frames, height, width, generator=generator).to(device)
     return Start(
         noise,
@@ -78,7 +81,7 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
         scheduler,
         embeds,
         embeds.flip(2) if recipe.guidance_scale > 1 else None,
-        CrossAttention(pipeline, recipe, len(scheduler.timesteps)) if recipe.capture.attention else None,
+        CrossAttention(pipeline, recipe, len(scheduler.timesteps)) if recipe.capture.attention or weighs else None,
     )
 
 
@@ -162,11 +165,15 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
     size = f"{recipe.width}x{recipe.height}x{recipe.frames}"
     click.echo(f"{model}, {size}, guided, {speed}, on {name}, torch {torch.__version__}")
     click.echo(f"medians of {rounds} pairs of steps, the {EARLIER}th of 50; peak of one step, both over the plain loop")
-    for number, (label, capture) in enumerate(CAPTURES.items()):
+    ways: dict[str, tuple[Recipe, Capture | None]] = {label: (recipe, capture) for label, capture in CAPTURES.items()}
+    for label, weight in WEIGHTS.items():
+        marks = tuple(mark.model_copy(update={"weight": weight}) for mark in MARKS)
+        ways[label] = recipe.model_copy(update={"marks": marks, "weighting": "attention"}), None
+    for number, (label, (changed, capture)) in enumerate(ways.items()):
         if only not in label:
             continue
         plain = Way(pipeline, recipe, None, folder)
-        captured = Way(pipeline, recipe, capture, folder / str(number))
+        captured = Way(pipeline, changed, capture, folder / str(number))
         pairs = []
         for turn in range(rounds):
             first, second = (plain, captured) if turn % 2 else (captured, plain)
