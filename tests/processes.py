@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from wantui.storage.manifest import Manifest, read_manifest
 
 WANTUI = (sys.executable, "-m", "wantui")
 PATIENCE = 120.0
+"""Seconds without anything new on the queue, after which a test gives up: a loaded machine is slow, and not broken."""
 
 
 class Machine:
@@ -57,9 +60,31 @@ class Machine:
     def call(self, *arguments: object) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of a client."""
         process = self.client(*arguments)
-        out, err = process.communicate(timeout=PATIENCE)
+        out, err = self.end_of(process)
         assert "Traceback" not in err, err
         return process.returncode, out, err
+
+    def end_of(self, client: subprocess.Popen[str]) -> tuple[str, str]:
+        """Wait until a client ends, and return what it said."""
+        for _ in self._patiently():
+            with suppress(subprocess.TimeoutExpired):
+                return client.communicate(timeout=0.5)
+        raise AssertionError(f"{client.args} did not end: {self.describe()}")
+
+    def lines_of(self, client: subprocess.Popen[str]) -> list[str]:
+        """Return a list to which the lines are added that a client prints."""
+        lines: list[str] = []
+        assert client.stdout is not None
+        threading.Thread(target=lines.extend, args=(client.stdout,), daemon=True).start()
+        return lines
+
+    def _patiently(self) -> Iterator[None]:
+        """Yield until nothing has happened on the queue for a long time."""
+        seq, deadline = -1, 0.0
+        while (now := time.monotonic()) < deadline or seq < 0:
+            if (last := self.queue.last_seq()) != seq:
+                seq, deadline = last, now + PATIENCE
+            yield
 
     def engine(self) -> int | None:
         """The engine's process, if one runs."""
@@ -83,12 +108,11 @@ class Machine:
 
     def until(self, what: Callable[[], Any]) -> Any:
         """Wait for something to become true, and return it."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
+        for _ in self._patiently():
             if found := what():
                 return found
             time.sleep(0.02)
-        raise AssertionError(f"waited {PATIENCE:.0f} s in vain: {self.describe()}")
+        raise AssertionError(f"nothing happened for {PATIENCE:.0f} s: {self.describe()}")
 
     def describe(self) -> str:
         """What a person would want to see of a test that fails."""

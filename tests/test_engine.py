@@ -77,8 +77,8 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(start: Start, tiny_batch: lis
     client = machine.client(*batch(tiny_batch, 2))
     machine.until(lambda: machine.queue.running())
     client.send_signal(signal.SIGINT)
-    out, err = client.communicate(timeout=30)
-    assert (client.returncode, out) == (130, "")
+    out, err = machine.end_of(client)
+    assert (client.returncode, out) == (130, ""), err
     assert "wantui watch 1" in err
     assert "Traceback" not in err
     machine.until(machine.ended)
@@ -553,11 +553,13 @@ def test_logs_are_shown_and_followed(start: Start, tiny_batch: list[str]) -> Non
     machine = start()
     machine.call("engine", "start")
     follower = machine.client("logs", "-f")
+    followed = machine.lines_of(follower)
+    machine.until(lambda: any(line.startswith("engine: ") for line in followed))
     machine.call(*batch(tiny_batch, 1))
-    time.sleep(1)
+    # Of a worker whose log was not there at first.
+    machine.until(lambda: any("single seed 42 of batch, attempt 1" in line for line in followed))
     follower.send_signal(signal.SIGINT)
-    followed, _ = follower.communicate(timeout=30)
-    assert "single seed 42 of batch, attempt 1" in followed  # of a worker whose log was not there at first
+    assert follower.wait() == 130
     code, out, _ = machine.call("logs")
     assert code == 0
     assert "engine: " in out

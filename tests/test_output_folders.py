@@ -1,9 +1,11 @@
 """Output folders that cannot be written, or are deleted, while a batch is made."""
 
 import errno
+import gc
 import os
 import shutil
 import subprocess
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import Wantui, batch, only_queued, work
 
-from wantui.engine import enqueue, output_faults, record
+from wantui.engine import enqueue, output_faults, record, worker
 from wantui.engine.output_faults import UNWRITABLE, is_gone, unwritable_folder, why_unwritable
 from wantui.engine.supervisor import Supervisor
 from wantui.generation import make_video
@@ -39,10 +41,10 @@ def freeze() -> Iterator[Freeze]:
 
 
 def look_at_hold(queue: Queue) -> None:
-    """What the engine does every two seconds while the queue is held."""
+    """Run an engine without workers: it looks at the hold and ends, as it can make nothing."""
     import logging
 
-    Supervisor(queue, [], Path("logs"), logging.getLogger("engine"), drain=False)._look_at_disk()
+    Supervisor(queue, [], Path("logs"), logging.getLogger("engine"), drain=True).run()
 
 
 @pytest.mark.parametrize("below", ["", "videos/prompt_000"])
@@ -88,6 +90,49 @@ def test_an_error_that_has_passed_is_tried_again_and_fails_the_video_where_it_co
     started = [event for event in Queue(state_place().directory).events(0) if event.kind == "started"]
     assert (result.code, len(started)) == (1, 3)
     assert "Input/output error" in result.err
+
+
+def test_a_folder_that_cannot_be_looked_at_for_a_moment_neither_ends_the_worker_nor_fails_the_video(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with only_queued():
+        folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, "--detach", *small))
+    real, refused = Path.stat, [folder.root.resolve()] * 2  # first for its log
+
+    def stale(path: Path, **how: Any) -> os.stat_result:
+        if path in refused:
+            refused.remove(path)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return real(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stale)
+    work(state_place())
+    queue = Queue(state_place().directory)
+    assert [event.kind for event in queue.events(0) if event.kind in ("failed", "done")] == ["done"]
+    assert not refused
+
+
+def test_a_worker_keeps_the_manifest_of_one_batch_only(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: weakref.WeakSet[record.Record] = weakref.WeakSet()
+    most = 0
+
+    class Counted(record.Record):
+        def __init__(self, folder: BatchFolder) -> None:
+            nonlocal most
+            super().__init__(folder)
+            alive.add(self)
+            gc.collect()
+            most = max(most, len(alive))
+
+    with only_queued():
+        for name in "abcd":
+            wantui("run", "-t", "a star", "--videos-per-variation", 1, "--batch-name", name, "--detach", *small)
+    monkeypatch.setattr(worker, "Record", Counted)
+    work(state_place())
+    assert not any(found.unfinished for found in Queue(state_place().directory).batches())
+    assert most <= 3  # of the batch before, whose last video is being ended, too
 
 
 @pytest.mark.parametrize("moment", ["step", "decode", "record"])

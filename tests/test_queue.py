@@ -172,6 +172,17 @@ def test_of_two_videos_of_a_dead_worker_only_the_one_begun_last_is_blamed(queue:
         assert taken == {ending.video: "interrupted", made.video: expected}
 
 
+def test_the_video_begun_last_is_blamed_though_the_clock_was_set_back(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(queue, "kiss", 2)
+    ending = claim(queue)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    made = claim(queue)
+    queue.take_back("w", "signal SIGKILL", blame=True)
+    assert [queue.video(video.video).deaths for video in (ending, made)] == [0, 1]
+
+
 def test_a_worker_that_was_killed_on_purpose_is_not_held_against_its_video(queue: Queue) -> None:
     batch = add(queue, "a")
     for _ in range(3):
@@ -325,7 +336,7 @@ def test_a_worker_that_starts_is_seen_until_it_is_ready_and_after_it_has_ended_n
     assert worker.seconds < 60
     queue.worker_ready("worker-0:7")
     assert queue.workers()[0].state == "ready"
-    queue.remove_worker("worker-0:7")
+    queue.take_back("worker-0:7", "exit code 0", blame=True, has_ended=True)
     assert queue.workers() == []
     kinds = [event.kind for event in queue.events(0)]
     assert kinds == ["worker_starting", "worker_ready", "worker_ended"]

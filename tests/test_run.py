@@ -16,7 +16,7 @@ import torch
 import zarr
 from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
 
-from wantui.engine import record, warm
+from wantui.engine import control, record, warm
 from wantui.engine import worker as engine_worker
 from wantui.generation import make_video
 from wantui.generation.errors import LoadError
@@ -456,3 +456,16 @@ def test_a_disk_without_room_is_refused_before_anything_is_made(
     assert result.code == 2
     assert "has 1.0 kB free" in result.err
     assert files() == []
+
+
+def test_ctrl_c_while_the_engine_starts_leaves_the_batch_on_the_queue_and_says_how_to_come_back(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(control, "ensure_engine", interrupt)
+    result = wantui("run", "-t", "a star", *small)
+    assert result.code == 130
+    assert "wantui watch 1" in result.err
+    assert "no engine runs (wantui engine start)" in result.err

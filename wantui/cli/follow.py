@@ -125,11 +125,14 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
 
 def leave(queue: "Queue", batch: int) -> NoReturn:
     """Say what goes on without us, and how to come back."""
+    from wantui.engine.control import engine_process
+
     found = queue.batch(batch)
+    engine = "the engine goes on" if engine_process(queue.path.parent) else "no engine runs (wantui engine start)"
     counts = found.counts if found is not None else {}
     videos = format_count(sum(counts.values()), "video")
     echo(
-        f"detached: {counts.get('done', 0)} of {videos} done, and the engine goes on.\n"
+        f"detached: {counts.get('done', 0)} of {videos} done, and {engine}.\n"
         f"  wantui watch {batch}           comes back\n"
         f"  wantui queue cancel {batch}    gives the batch up",
         err=True,

@@ -1,5 +1,6 @@
 """wantui logs: the log files, one after another or as they grow."""
 
+import os
 import time
 from pathlib import Path
 
@@ -22,23 +23,28 @@ def command(batch: str | None, follow: bool, lines: int, folder: Path | None) ->
     files = _files(batch, folder)
     places: dict[Path, int] = {}
     for path in files:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        places[path] = path.stat().st_size
-        for line in text.splitlines()[-lines:]:
+        for line in _read_on(path, places)[-lines:]:
             _show(path, line, len(files) > 1)
     while follow:
         time.sleep(POLL_SECONDS)
         for path in _files(batch, folder):
-            size = path.stat().st_size
-            seen = places.get(path, 0)
-            if size < seen:  # rotated
-                seen = 0
-            with path.open("rb") as file:
-                file.seek(seen)
-                new, newline, _ = file.read().rpartition(b"\n")
-            places[path] = seen + len(new + newline)
-            for line in new.decode(errors="replace").splitlines():
+            for line in _read_on(path, places):
                 _show(path, line, len(places) > 1)
+
+
+def _read_on(path: Path, places: dict[Path, int]) -> list[str]:
+    """Return the complete lines of a log from its place on, and move the place behind what was read."""
+    seen = places.get(path, 0)
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < seen:  # rotated
+                seen = 0
+            file.seek(seen)
+            new, newline, _ = file.read().rpartition(b"\n")
+    except FileNotFoundError:  # it is being rotated
+        return []
+    places[path] = seen + len(new + newline)
+    return new.decode(errors="replace").splitlines()
 
 
 def _show(path: Path, line: str, several: bool) -> None:

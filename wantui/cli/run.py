@@ -142,16 +142,16 @@ def _make(
     batch = queue.batch(id_)
     assert batch is not None
     echo(f"batch {id_}: {format_count(missing, 'video')} in {shown_path(root)}", err=True)
-    if missing:
-        engine, started = ensure_engine(Place(queue.path.parent), logs)
-        show_warnings(tuple(engine.warnings()))
-        if started:
-            echo(f"an engine was started (process {engine.process}, logs in {shown_path(engine.logs)})", err=True)
-    if detach:
-        echo(f"follow it with\n  wantui watch {id_}", err=True)
-        echo(shown_path(root))
-        sys.exit(0)
-    try:
+    try:  # from here on the batch is on the queue, and Ctrl-C leaves it there
+        if missing:
+            engine, started = ensure_engine(Place(queue.path.parent), logs)
+            show_warnings(tuple(engine.warnings()))
+            if started:
+                echo(f"an engine was started (process {engine.process}, logs in {shown_path(engine.logs)})", err=True)
+        if detach:
+            echo(f"follow it with\n  wantui watch {id_}", err=True)
+            echo(shown_path(root))
+            sys.exit(0)
         report_end(queue, follow(queue, batch, seq, as_json), as_json)
     except KeyboardInterrupt:
         leave(queue, id_)

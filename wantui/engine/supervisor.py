@@ -7,6 +7,7 @@ to it.
 
 import argparse
 import logging
+import math
 import os
 import shutil
 import signal
@@ -46,7 +47,7 @@ class Supervisor:
     def __init__(self, queue: Queue, slots: Sequence[Slot], logs: Path, log: logging.Logger, drain: bool) -> None:
         self.queue, self.slots, self.logs, self.log, self.drain = queue, slots, logs, log, drain
         self.stops = 0
-        self.looked_at_disk = 0.0
+        self.looked_at_disk = -math.inf
         self.is_replaced = False
         """The database was deleted, or another one has its name: what runs is stopped."""
 
@@ -112,9 +113,10 @@ class Supervisor:
         self.stops += 1
 
     def _note_claims(self) -> None:
-        working = {video.worker for video in self.queue.running()}
-        for slot in self.slots:
-            if slot.failures and slot.process is not None and slot.worker in working:
+        failed = [slot for slot in self.slots if slot.failures and slot.process is not None]
+        working = {video.worker for video in self.queue.running()} if failed else set()
+        for slot in failed:
+            if slot.worker in working:
                 slot.works()
 
     def _anything_to_do(self) -> bool:
@@ -144,8 +146,7 @@ class Supervisor:
             why += " (from outside: perhaps the system ran out of memory)"
         worker = slot.worker
         # Also after a good end: whatever the worker did not give back is taken back.
-        videos = self.queue.take_back(worker, why, blame=signal.SIGKILL not in slot.signalled)
-        self.queue.remove_worker(worker)
+        videos = self.queue.take_back(worker, why, blame=signal.SIGKILL not in slot.signalled, has_ended=True)
         slot.process = None
         for video in videos:
             self._close(video)
@@ -166,9 +167,11 @@ class Supervisor:
             self._count_failure(slot, why)
 
     def _count_failure(self, slot: Slot, why: str) -> None:
-        """Hold the queue where no worker can start: each of them failed several times in a row."""
+        """Hold the queue where no worker that could make a waiting video can start: each failed several times."""
         slot.failures += 1
-        if any(other.failures < MAX_FAILURES for other in self.slots):
+        # A slot without work to do never starts a worker, and so never fails.
+        serving = [other for other in self.slots if self.queue.waiting(other.devices)]
+        if not serving or any(other.failures < MAX_FAILURES for other in serving):
             return
         for other in self.slots:
             other.works()

@@ -76,7 +76,8 @@ class Worker:
         self.finisher = ThreadPoolExecutor(1, thread_name_prefix="finisher")
         self.ending: Ending | None = None
         """The video whose files are being ended while the next one is made."""
-        self.records: dict[Path, Record] = {}
+        self.record: Record | None = None
+        """The manifest of the batch that was worked on last."""
         self.open_logs: dict[str, logging.Logger] = {}
         """Of batches, by their names."""
         self.stopping = False
@@ -130,7 +131,8 @@ class Worker:
         """Do what is to be done for a video; whatever goes wrong leaves it in the state that says so."""
         folder, name = BatchFolder(claim.folder), f"batch.{claim.batch}"
         log = self.open_logs.get(name)  # of the video that is being made, while the one before it is settled
-        opened = log is None and folder.root.is_dir()
+        # Path.is_dir raises where a folder cannot be looked at (EACCES, ESTALE): that is the guarded part's to say.
+        opened = log is None and os.path.isdir(folder.root)  # noqa: PTH112
         if opened:
             log = self.open_logs[name] = open_log(name, folder.log)
         try:
@@ -219,7 +221,7 @@ class Worker:
         if is_gone(folder.root):
             raise ManifestError(_deleted(folder))
         check_writable(folder)
-        record = self.records.setdefault(folder.root, Record(folder))
+        record = self._record_of(folder)
         entry = entry_of(record.read(), claim.number, folder)
         recipe = Recipe.model_validate_json(claim.recipe)
         if entry.recipe.digest != recipe.digest:
@@ -285,6 +287,11 @@ class Worker:
                         self._settle(before)
                         if claim.attempt > 1:  # had its end been what a worker died of, it would be blamed alone now
                             self.settle()
+
+    def _record_of(self, folder: BatchFolder) -> Record:
+        if self.record is None or self.record.folder.root != folder.root:
+            self.record = Record(folder)
+        return self.record
 
     def _wait_for_others(self, claim: Claim, log: logging.Logger) -> None:
         """Until no other engine makes this video."""

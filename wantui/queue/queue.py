@@ -311,17 +311,19 @@ class Queue(QueueView):
 
     # What the engine does
 
-    def take_back(self, worker: str, why: str, blame: bool) -> list[VideoRow]:
+    def take_back(self, worker: str, why: str, blame: bool, has_ended: bool = False) -> list[VideoRow]:
         """Take back what a worker that is dead, or lost the queue, was making; returns those videos as they stand now.
 
         Args:
             blame: whether a video may have been the cause, which it may be once and no more. Of several it is the one
                 that was begun last: the files of those before it were only being ended.
+            has_ended: whether the worker's process is gone, which is recorded with it.
         """
         lethal = f"NOT cancel AND deaths + :blame >= {LETHAL_DEATHS}"
         with self._change() as db:
             rows = db.execute(
-                "SELECT id FROM video WHERE worker = ? AND state = 'running' ORDER BY started DESC", (worker,)
+                "SELECT id FROM video WHERE worker = ? AND state = 'running' ORDER BY boot_seconds DESC, id DESC",
+                (worker,),
             ).fetchall()
             for place, row in enumerate(rows):
                 db.execute(
@@ -341,6 +343,8 @@ class Queue(QueueView):
             for video in videos:
                 said = {"title": video.title, "number": shown_number(video.number), "error": video.error or why}
                 self._tell(video.state, video.batch, video.id, **said)
+            if has_ended and db.execute("DELETE FROM worker WHERE name = ?", (worker,)).rowcount:
+                self._tell("worker_ended", worker=worker)
         return videos
 
     def recover(self) -> int:
@@ -381,12 +385,6 @@ class Queue(QueueView):
             if row is not None:
                 seconds = seconds_since(row["boot_id"], row["boot_seconds"])
                 self._tell("worker_ready", worker=worker, seconds=None if seconds is None else round(seconds, 1))
-
-    def remove_worker(self, worker: str) -> None:
-        """Record that a worker process has ended."""
-        with self._change() as db:
-            if db.execute("DELETE FROM worker WHERE name = ?", (worker,)).rowcount:
-                self._tell("worker_ended", worker=worker)
 
 
 def _ended() -> tuple[float, float]:
