@@ -1,15 +1,22 @@
 """The supervisor with workers that are processes of the shell: what it starts, holds, takes back and tells."""
 
 import logging
+import os
+import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from wantui.engine import slots
+from wantui.engine import enqueue, slots, supervisor
 from wantui.engine.slots import Slot
-from wantui.engine.supervisor import Supervisor
+from wantui.engine.supervisor import StopRequests, Supervisor, run_engine
+from wantui.errors import UserError
+from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
+from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo
 
@@ -61,7 +68,7 @@ def test_a_worker_that_dies_after_another_took_the_last_video_does_not_hold_the_
 ) -> None:
     queue = Queue(tmp_path)
     add(queue, "auto")
-    supervisor = Supervisor(queue, two_gpus[:1], tmp_path / "logs", LOG, drain=True)
+    engine = Supervisor(queue, two_gpus[:1], tmp_path / "logs", LOG, drain=True)
     two_gpus[0].failures = 2
     two_gpus[0].start(tmp_path, tmp_path / "logs")
     claim = queue.claim("worker-1:7", ("auto",))
@@ -69,7 +76,7 @@ def test_a_worker_that_dies_after_another_took_the_last_video_does_not_hold_the_
     assert two_gpus[0].process is not None
     two_gpus[0].process.wait()
     queue.done(claim)
-    supervisor.run()
+    engine.run()
     assert queue.held() is None
 
 
@@ -94,6 +101,85 @@ def test_running_videos_are_not_read_while_no_worker_has_failed(
         raise AssertionError("read without need")
 
     monkeypatch.setattr(Queue, "running", running)
-    supervisor = Supervisor(Queue(tmp_path), two_gpus, tmp_path / "logs", LOG, drain=False)
-    supervisor.stop()
-    supervisor.run()
+    requests = StopRequests()
+    requests.add()
+    Supervisor(Queue(tmp_path), two_gpus, tmp_path / "logs", LOG, False, requests).run()
+
+
+@pytest.fixture
+def _handlers() -> Iterator[None]:
+    """Put back what signals do."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_handlers")
+@pytest.mark.parametrize("moment", ["noticed", "in between"])
+def test_a_stop_while_a_deleted_database_is_handled_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    place, opened = Place(tmp_path), []
+    monkeypatch.setattr(supervisor, "look", lambda: GpuReport((), None, "no driver"))
+
+    def open_and_lose(place: Place, is_engine: bool) -> tuple[Queue, list[str]]:
+        opened.append(place)
+        assert len(opened) < 4, "the engine goes on for ever"
+        if moment == "in between" and len(opened) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return Queue(place.directory), []
+
+    def replaced(_: Queue) -> bool:
+        if moment == "noticed":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return len(opened) == 1
+
+    monkeypatch.setattr(supervisor, "open_queue", open_and_lose)
+    monkeypatch.setattr(Queue, "is_replaced", replaced)
+    assert run_engine(place, tmp_path / "logs", None, drain=False)
+    assert len(opened) == {"noticed": 1, "in between": 2}[moment]
+
+
+@pytest.mark.usefixtures("_handlers")
+def test_a_database_that_stays_locked_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(_: Queue) -> int:
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        raise error
+
+    monkeypatch.setattr(Queue, "recover", locked)
+    monkeypatch.setattr(supervisor, "BUSY_LIMIT_SECONDS", -1.0)
+    with pytest.raises(UserError, match=r"cannot use the queue .*: database is locked\. End what keeps it locked"):
+        run_engine(Place(tmp_path), tmp_path / "logs", 1, drain=True)
+    log = (tmp_path / "logs" / "engine.log").read_text()
+    assert "database is locked" in log
+    assert "damaged" not in log
+    assert "Traceback" not in log
+
+
+GPUS = GpuReport((Gpu(0, "GPU-a", "H100", 80, 0),), "580", None)
+
+
+@pytest.mark.usefixtures("_handlers")
+@pytest.mark.parametrize("workers", [None, 2])
+def test_work_for_the_cpu_is_made_whatever_visible_devices_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
+) -> None:
+    published: list[Sequence[str]] = []
+    monkeypatch.setattr(supervisor, "look", lambda: GPUS)
+    monkeypatch.setattr(enqueue, "look", lambda: GPUS)
+    monkeypatch.setattr(supervisor, "announce", lambda _, __, devices, ___: published.append(devices))
+    monkeypatch.setattr(Supervisor, "run", lambda _: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    enqueue.check_device(Place(tmp_path), "cpu")
+    with pytest.raises(NoSuchGpuError):
+        enqueue.check_device(Place(tmp_path), "auto")
+    queue = Queue(tmp_path)
+    add(queue, "cpu")
+    run_engine(Place(tmp_path), tmp_path / "logs", workers, drain=True)
+    assert published == [["cpu"] if workers is None else ["auto", "cpu"]]
+    add(queue, "auto")
+    if workers is None:
+        with pytest.raises(NoSuchGpuError):
+            run_engine(Place(tmp_path), tmp_path / "logs", workers, drain=True)

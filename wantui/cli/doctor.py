@@ -115,7 +115,7 @@ def _gpus() -> Iterator[Finding]:
     try:
         visible(report.gpus, setting)
     except NoSuchGpuError as error:
-        yield Finding("problem", "gpu", str(error), "set it to GPUs that are here; the engine does not start with it")
+        yield Finding("problem", "gpu", str(error), "set it to GPUs that are here; without them only device: cpu works")
     for remark in remarks_on_devices(report, setting):
         yield Finding("problem", "gpu", remark, "unset CUDA_VISIBLE_DEVICES, or look after the driver")
     if not report.gpus:

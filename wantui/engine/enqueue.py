@@ -77,6 +77,8 @@ def check_device(place: Place, device: str) -> None:
                 "if it is here, wantui engine stop, and the next one will find it"
             )
         return
+    if device == "cpu":  # every engine has it, whatever CUDA_VISIBLE_DEVICES says
+        return
     report = look()
     gpus = visible(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not any(device in slot.devices for slot in slots_for(gpus, None)):

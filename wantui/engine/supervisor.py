@@ -11,8 +11,10 @@ import math
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wantui import __version__
@@ -22,7 +24,7 @@ from wantui.engine.output_faults import is_gone, why_unwritable
 from wantui.engine.record import close_entry
 from wantui.engine.slots import Slot, slots_for
 from wantui.errors import UserError
-from wantui.gpu.nvml import look, remarks_on_devices, visible
+from wantui.gpu.nvml import NoSuchGpuError, look, remarks_on_devices, visible
 from wantui.queue.database import QueueError, Unavailable, is_damage
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
@@ -41,12 +43,38 @@ BUSY_LIMIT_SECONDS = 60.0
 """Time for which an engine that starts waits for a database that others keep locked."""
 
 
+class StopRequests:
+    """Counts how often the process was asked to stop, over all databases that it serves."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, *_: object) -> None:
+        self.count += 1
+
+    def install(self) -> None:
+        """Take SIGTERM and SIGINT as requests, and ignore a terminal that goes away."""
+        signal.signal(signal.SIGTERM, self.add)
+        signal.signal(signal.SIGINT, self.add)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 class Supervisor:
     """Starts, watches and ends the workers of one state directory."""
 
-    def __init__(self, queue: Queue, slots: Sequence[Slot], logs: Path, log: logging.Logger, drain: bool) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        slots: Sequence[Slot],
+        logs: Path,
+        log: logging.Logger,
+        drain: bool,
+        requests: StopRequests | None = None,
+    ) -> None:
         self.queue, self.slots, self.logs, self.log, self.drain = queue, slots, logs, log, drain
-        self.stops = 0
+        self.requests = requests or StopRequests()
+        self.is_ending = False
+        """There is a reason of its own to stop: nothing is left to do, or the database is gone."""
         self.looked_at_disk = -math.inf
         self.is_replaced = False
         """The database was deleted, or another one has its name: what runs is stopped."""
@@ -65,7 +93,7 @@ class Supervisor:
                 if is_damage(error):
                     raise
                 self.log.warning("the queue cannot be used now: %s", error)
-                if self.stops:
+                if self._is_stopping():
                     self._end([slot for slot in self.slots if slot.process is not None])
                     if all(slot.process is None or slot.process.poll() is not None for slot in self.slots):
                         return
@@ -86,7 +114,7 @@ class Supervisor:
                 self.queue.resume("worker")
                 break
             except Unavailable as error:
-                if is_damage(error) or self.stops or time.monotonic() > until:
+                if is_damage(error) or self.requests.count or time.monotonic() > until:
                     raise
                 self.log.warning("the queue cannot be used now: %s", error)
                 time.sleep(1.0)
@@ -99,18 +127,18 @@ class Supervisor:
             self._reap(slot)
         self._note_claims()
         busy = [slot for slot in self.slots if slot.process is not None]
-        if self.stops:
+        if self._is_stopping():
             self._end(busy)
             return bool(busy)
         self._look_at_files()
         self._escalate()
         self._start_workers()
         if self.drain and not self._anything_to_do():
-            self.stop()
+            self.is_ending = True
         return True
 
-    def stop(self, *_: object) -> None:
-        self.stops += 1
+    def _is_stopping(self) -> bool:
+        return self.is_ending or self.requests.count > 0
 
     def _note_claims(self) -> None:
         failed = [slot for slot in self.slots if slot.failures and slot.process is not None]
@@ -206,7 +234,7 @@ class Supervisor:
 
     def _end(self, busy: Sequence[Slot]) -> None:
         for slot in busy:
-            self._signal(slot, signal.SIGTERM if self.stops == 1 else signal.SIGKILL)
+            self._signal(slot, signal.SIGTERM if self.requests.count <= 1 else signal.SIGKILL)
 
     def _signal(self, slot: Slot, number: signal.Signals) -> None:
         if slot.process is not None and number not in slot.signalled:
@@ -220,8 +248,7 @@ class Supervisor:
         self.looked_at_disk = time.monotonic()
         if self.queue.is_replaced():
             self.log.error("the queue %s was deleted or replaced: what runs is stopped", self.queue.path)
-            self.is_replaced = True
-            self.stop()
+            self.is_replaced = self.is_ending = True
             return
         held = self.queue.held()
         if held is None or held.folder is None:
@@ -251,39 +278,65 @@ def run_engine(place: Place, logs: Path, workers: int | None, drain: bool) -> bo
     lock = acquire_engine_lock(place.directory)
     if lock is None:
         return False
+    requests = StopRequests()
     try:
-        while _run(place, lock, logs, workers, drain) and holds_lock_file(lock, place.directory):
+        # Once, and before anything else: a request between two databases must not be lost.
+        requests.install()
+        while _run(place, lock, logs, workers, drain, requests) and holds_lock_file(lock, place.directory):
             pass  # the database was deleted or replaced: begin with the one that has its name now
     finally:
         os.close(lock)
     return True
 
 
-def _run(place: Place, lock: int, logs: Path, workers: int | None, drain: bool) -> bool:
-    """Be the engine for as long as the queue's database is in its place; return whether it is not any more."""
+def _run(place: Place, lock: int, logs: Path, workers: int | None, drain: bool, requests: StopRequests) -> bool:
+    """Be the engine for as long as the queue's database is in its place; return whether to begin with another one."""
     log = open_log("engine", logs / "engine.log")
     queue, notes = open_queue(place, is_engine=True)
     try:
         for note in notes:
             log.warning("%s", note)
-        report = look()
-        slots = slots_for(visible(report.gpus, setting := os.environ.get("CUDA_VISIBLE_DEVICES")), workers)
-        remarks = remarks_on_devices(report, setting)
-        supervisor = Supervisor(queue, slots, logs, log, drain)
-        signal.signal(signal.SIGTERM, supervisor.stop)
-        signal.signal(signal.SIGINT, supervisor.stop)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        slots, remarks = _slots(queue, workers)
+        supervisor = Supervisor(queue, slots, logs, log, drain, requests)
         log.info("engine of wantui %s, process %d, %d workers", __version__, os.getpid(), len(supervisor.slots))
         supervisor.take_stock()
         announce(lock, logs, sorted({name for slot in slots for name in slot.devices}), remarks)
         supervisor.run()
     except QueueError as error:
-        log.exception("the queue is damaged: %s", error)  # workers die with us; the next engine puts it aside
-        raise
+        if is_damage(error):
+            log.exception("the queue is damaged: %s", error)  # workers die with us; the next engine puts it aside
+            raise
+        if requests.count:
+            log.warning("stopped before the queue could be used: %s", error)
+        else:
+            log.error("cannot use the queue: %s. Others keep it locked, or its disk is full", error)
+        raise UserError(
+            f"cannot use the queue {queue.path}: {error}. End what keeps it locked, or make room on its disk"
+        ) from None
     finally:
         queue.close()
     log.info("engine ends")
-    return supervisor.is_replaced
+    return supervisor.is_replaced and not requests.count
+
+
+def _slots(queue: Queue, workers: int | None) -> tuple[list[Slot], list[str]]:
+    """Return the places for workers, and what is remarkable about the devices that they have.
+
+    Raises:
+        NoSuchGpuError: CUDA_VISIBLE_DEVICES names a GPU that is not here, and a batch may need one.
+    """
+    if workers is not None:  # on the CPU, whatever CUDA_VISIBLE_DEVICES says
+        return slots_for((), workers), []
+    report, setting = look(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        return slots_for(visible(report.gpus, setting), None), remarks_on_devices(report, setting)
+    except NoSuchGpuError as error:
+        devices = {batch.device for batch in queue.batches(-1) if batch.unfinished}
+        if devices != {"cpu"}:
+            raise
+        # Only what asks for the CPU: a batch that may use a GPU must not be made on the CPU in silence.
+        cpu = [replace(slot, devices=("cpu",)) for slot in slots_for((), None)]
+        return cpu, [f"{error}. This engine makes only batches with model_settings.device: cpu"]
 
 
 def main() -> None:
@@ -293,7 +346,11 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, required=True)
     parser.add_argument("--workers", type=int)
     options = parser.parse_args()
-    run_engine(Place(options.state), options.logs, options.workers, drain=False)
+    try:
+        run_engine(Place(options.state), options.logs, options.workers, drain=False)
+    except UserError as error:
+        sys.stderr.write(f"wantui: {error}\n")
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":
