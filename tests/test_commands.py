@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,16 @@ def test_doctor_names_a_library_that_wantui_was_not_made_for() -> None:
     assert found["numpy"].state == found["no-such-library"].state == "problem"
     assert "wantui is made for >=99" in found["numpy"].found
     assert found["numpy"].advice == "pip install 'numpy>=99'"
+
+
+def test_doctor_runs_from_a_source_tree_that_is_not_installed(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_installed(name: str) -> list[str]:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.requires", not_installed)
+    result = wantui("doctor")
+    assert result.code == 1  # C7
+    assert "not installed: its requirements are not known here" in " ".join(result.out.split())
 
 
 def test_doctor_knows_a_file_system_of_the_network_and_one_without_locks(

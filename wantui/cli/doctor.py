@@ -75,7 +75,7 @@ def examine(full: bool) -> Iterator[Finding]:
         platform.python_version(),
         "" if python_fits else "wantui is made for Python 3.11 to 3.13",
     )
-    yield from _libraries(importlib.metadata.requires("wantui") or [])
+    yield from _requirements()
     yield from _gpus()
     yield _nano()
     yield from _space()
@@ -83,6 +83,16 @@ def examine(full: bool) -> Iterator[Finding]:
     yield _hub_cache()
     if full:
         yield _self_check()
+
+
+def _requirements() -> Iterator[Finding]:
+    """Check the installed libraries against the metadata of the installed wantui."""
+    try:
+        requirements = importlib.metadata.requires("wantui") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree through PYTHONPATH
+        yield Finding("problem", "wantui", "not installed: its requirements are not known here", "pip install -e .")
+        return
+    yield from _libraries(requirements)
 
 
 def _libraries(requirements: Sequence[str]) -> Iterator[Finding]:
