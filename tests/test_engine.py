@@ -307,7 +307,7 @@ def environment_of(process: int) -> dict[str, str]:
 @pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "10000"}])
 def test_threads_of_a_worker_do_not_spin_unless_a_user_has_them_do_so(
     start: Start, tiny_batch: list[str], own: dict[str, str]
-) -> None:  # R17
+) -> None:  # R17, T2
     machine = start()
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         machine.env.pop(name, None)

@@ -136,7 +136,7 @@ def slope(frequencies: NDArray[np.float64], values: NDArray[np.float64]) -> NDAr
 
 
 def p_over_shapes(frequencies: NDArray[np.float64], means: NDArray[np.float64]) -> float:
-    """Return the share of orders of the shapes with a slope as large: the least is 2 / 720."""
+    """Return the share of orders of the shapes with a slope as large; the least is 1 / 720."""
     orders = np.array(list(itertools.permutations(range(len(means)))))
     slopes = np.abs(slope(frequencies, means[orders]))
     return float(np.mean(slopes >= slopes[0] * (1 - 1e-9)))
