@@ -188,7 +188,7 @@ def test_tensors_of_another_shape_or_kind_are_refused_by_name(copy: Callable[...
     folder = copy("a14b")
     name = max(load_file(folder / part / WEIGHTS[part]).items(), key=lambda item: item[1].numel())[0]
     change(folder, part, lambda tensors: tensors.update({name: tensors[name].to(torch.int8)}))
-    refused(folder, f"has {name} in whole numbers in its files, whose scale is not known")
+    refused(folder, f"has {name} stored as integers with an unknown scale")
     change(folder, part, lambda tensors: tensors.update({name: torch.ones(3, 5)}))
     refused(folder, f"has {name} of shape 3x5 in its files, and needs ")
 
@@ -271,6 +271,9 @@ def test_published_forms_of_the_text_encoders_weights_are_all_read(
     path.unlink()
     torch.save(tensors | {"shared.weight": embedding}, path.with_name("pytorch_model.bin"))
     assert torch.equal(latents_of(load_pipeline(local(folder), None, "float32", CPU), recipe), expected)
+    legacy = path.with_name("pytorch_model.bin")
+    torch.save(tensors | {"shared.weight": embedding}, legacy, _use_new_zipfile_serialization=False)
+    assert torch.equal(latents_of(load_pipeline(local(folder), None, "float32", CPU), recipe), expected)
     torch.save(tensors | {"shared.weight": embedding, "x.y": embedding}, path.with_name("pytorch_model.bin"))
     refused(folder, "has x.y in its files")
 
@@ -282,7 +285,10 @@ def test_embeddings_that_are_there_twice_with_other_values_are_refused(copy: Cal
         "text_encoder",
         lambda tensors: tensors.update({"encoder.embed_tokens.weight": tensors["shared.weight"] + 1}),
     )
-    refused(folder, r"holds encoder\.embed_tokens\.weight and shared\.weight, which must be the same tensor")
+    refused(
+        folder,
+        r"holds encoder\.embed_tokens\.weight and shared\.weight, with different values; they must be the same tensor",
+    )
 
 
 def test_a_part_that_is_stored_quantised_is_refused(copy: Callable[..., Path]) -> None:
@@ -306,7 +312,7 @@ def test_two_transformers_and_the_noise_level_between_them_go_together(copy: Cal
         read_directory(folder)
     for boundary in (1.5, True, "0.9"):
         edit_index(folder, boundary_ratio=boundary)
-        with pytest.raises(UnknownModel, match="which is no share of 0 to 1"):
+        with pytest.raises(UnknownModel, match="which must be between 0 and 1"):
             read_directory(folder)
     edit_index(folder, boundary_ratio=0.9, transformer_2=[None, None])
     refused(folder, "has boundary_ratio 0.9 and no transformer_2: a model has both or neither")

@@ -1,6 +1,7 @@
 """`wantui run` as its users see it: what is made, what fails, what goes on; output, exit codes, files on disk."""
 
 import errno
+import itertools
 import json
 import shutil
 import subprocess
@@ -266,7 +267,9 @@ def test_json_lines_tell_every_event(wantui: Wantui, small: list[str]) -> None:
         [event["event"] for event in events if event.get("video") == video and event["event"] != "loading"]
         for video in (1, 2)
     )
-    assert first == second == ["started", "step", "step", "step", "decoded", "done"]
+    for kinds in (first, second):  # decoding is reported twice a second, so that a slow machine reports it more often
+        assert [kind for kind, _ in itertools.groupby(kinds)] == ["started", "step", "decoded", "done"]
+        assert kinds.count("step") == 3
     told = [(event["event"], event.get("video")) for event in events]
     assert told.index(("started", 2)) < told.index(("done", 1))  # its files are ended while the next one is made
 

@@ -107,6 +107,7 @@ def test_address_is_the_one_that_is_bound() -> None:
         {"Host": "localhost:8000"},
         {"Host": "localhost.evil.example"},
         {"Host": "0.0.0.0:8000"},
+        {"Host": '127.0.0.1:"><script>'},
         {"Origin": "http://evil.example"},
         {"Origin": "http://127.0.0.1:1"},
         {"Origin": "null"},

@@ -25,7 +25,7 @@ MARGIN = 0.05
 
 
 LEAST_SEEDS_FOR_RATE = 10
-"""Seeds from which the rate of false positives is said: with fewer there are too few exchanges, and it scatters."""
+"""Minimum number of seeds for reporting the false-positive rate; with fewer it is too noisy."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Comparison:
         elif self.spread.p > ALPHA:
             text = "differs"
         else:
-            text = "differs, or their spread does, to which this test answers too"
+            text = "differs, or only their spread does: this test responds to both"
         return f"in place of the final states: {text} (PERMANOVA F {self.location.f:.3g}, p {self.location.p:.3g})"
 
 
@@ -191,9 +191,7 @@ def _warnings(matched: Matched, by: str) -> list[str]:
     if by == "batch":
         found.append(studied([video for group in groups for video in group.videos]).in_words)
     elif by != "prompt" and (ones := [group.name for group in groups if group.wordings == 1]):
-        found.append(
-            f"{', '.join(ones)}: one wording only; what is said is of this sentence, not of what it stands for"
-        )
+        found.append(f"{', '.join(ones)}: only one wording: the result applies to this sentence, not to the concept")
     shared = matched.cells.shape[2]
     if 1 < shared < LEAST_WORDINGS and by != "batch":
         found.append(

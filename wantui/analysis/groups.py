@@ -123,7 +123,7 @@ def _names(videos: Sequence[Video], by: str) -> list[str]:
 
 
 def _shortest(levels: Sequence[Sequence[str]]) -> list[str]:
-    """Return for each video the first of its names that means one thing; the last level tells all things apart."""
+    """Return the shortest unambiguous name of each video; the last level is unique."""
     found: list[str] = list(levels[-1])
     for level in reversed(levels[:-1]):
         meanings: dict[str, set[str]] = {}
@@ -228,7 +228,7 @@ class Matched:
 
 
 def _rests(videos: Sequence[Video], by: str) -> Callable[[Video], str]:
-    """Return what tells the wordings of one group apart: all but what is grouped by, with the weights of words."""
+    """Return the key of a wording: everything except the grouping, with word weights."""
     if by in ("variation", "prompt"):
         return lambda video: ""
     if by == "batch":

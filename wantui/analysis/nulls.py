@@ -32,8 +32,7 @@ def random_walk(found: Trajectory) -> Trajectory:
 
 @dataclass(frozen=True)
 class GaussianData:
-    """A normal distribution with the mean and covariance of some states: what a flow to them knows of them, and no
-    more."""
+    """A normal distribution with the mean and covariance of some states: all that the Gaussian flow uses."""
 
     count: int
     """States that it was estimated from."""
@@ -148,7 +147,7 @@ def gaussian_null(videos: Sequence[Video], final: Floats | None = None) -> Gauss
     if len(usable) < 2:
         return GaussianNull(
             count=len(usable),
-            why_not="a covariance needs two videos of a kind; without one the null is the straight line to the video",
+            why_not="a covariance needs at least two videos with the same settings",
         )
     try:
         states = [video.projection()[-1] for video in usable] if final is None else list(final)

@@ -140,7 +140,7 @@ def false_discovery(p: Floats) -> Floats:
 def pairs_needed(size: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
     """Return the pairs with which a two-sided test finds an effect of d_z = `size` with this power; None for none.
 
-    `size` is one that matters, declared beforehand; of the effect that was seen this would only restate its p (Hoenig
+    `size` is the smallest effect of interest, declared in advance; the observed effect would only restate its p (Hoenig
     and Heisey 2001). Power is that of a paired t test, and never fewer pairs than a sign-flip test needs.
     """
     if not abs(size) > 1e-3:

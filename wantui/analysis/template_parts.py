@@ -1,4 +1,4 @@
-"""What tells options of a template apart beside their text: the weights of the words in them."""
+"""Template options with their word weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -190,8 +190,8 @@ class Trajectory:
 
     @property
     def commitment(self) -> float:
-        """Largest noise level from which on the clean latents that the path heads for stay within half of their first
-        distance from the final ones; interpolated between states, as the grid of steps would be all it says else."""
+        """Largest noise level below which the predicted clean latents stay within half of their first distance from
+        the final ones; interpolated between states, otherwise it could only take values on the step grid."""
         distance = np.append(self.clean_distance, 0.0)
         half = distance[0] / 2
         beyond = np.flatnonzero(distance > half)

@@ -1,4 +1,4 @@
-"""What is said of the declared metric between two groups, in words."""
+"""The verdict on the declared metric between two groups."""
 
 import math
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def verdict(
 
     if p <= ALPHA:
         word = "more" if found.effect.mean > 0 else "less"
-        little = "; so little that it may not matter" if alike else ""
+        little = "; within the equivalence margin" if alike else ""
         return say("differs", f"{names}: {word} {metric}{of_these}: {said}{little}")
     if least_p(n) > ALPHA:
         few = f"{format_count(n, 'seed')} can never give p below {least_p(n):.3g}; make 6 at least"

@@ -331,7 +331,7 @@ class CrossAttention:
     def _check_weights(
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logits: Tensor, columns: int
     ) -> None:
-        """Hold the weighted output of a few places against a softmax over all text positions in float64.
+        """Compare the weighted output at a few positions with a float64 softmax over all text positions.
 
         Args:
             logits: of these places, [heads, places, 512] float64.

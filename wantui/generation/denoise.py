@@ -149,7 +149,7 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
 
 
 def check_shape(pipeline: WanPipeline, recipe: Recipe) -> None:
-    """Refuse a size that the pipeline would cut without a word; that of a recipe from elsewhere was never planned here.
+    """Reject a size the pipeline would silently crop; recipes from other machines were never planned here.
 
     Raises:
         SizeError: names the value.

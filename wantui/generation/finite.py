@@ -1,10 +1,10 @@
-"""Refuse numbers that are no numbers, with the name of what holds them."""
+"""Reject NaN and infinity and name the tensor that contains them."""
 
 from torch import Tensor
 
 
 class NotFiniteError(RuntimeError):
-    """NaN or infinity where a video needs numbers; the text says where."""
+    """Raised for NaN or infinity; the message names the tensor."""
 
 
 def check_finite(values: Tensor, what: str, when: str = "") -> None:

@@ -64,7 +64,7 @@ def check_fit(pipeline: WanPipeline, folder: Path) -> None:
 
 
 def _check_latent_statistics(config: Any) -> None:
-    """Refuse a VAE whose latents cannot be normalised; frames of one colour would come of a spread of 0, say."""
+    """Refuse a VAE whose latents cannot be normalised; a standard deviation of 0 would give single-colour frames."""
     for name, values in (("latents_mean", config.latents_mean), ("latents_std", config.latents_std)):
         if len(values) != config.z_dim or not all(map(math.isfinite, values)):
             raise LoadError(f"its VAE has {name} {list(values)[:3]}..., which must be {config.z_dim} numbers")
@@ -143,7 +143,7 @@ def check_text_encoder(pipeline: WanPipeline, device: torch.device) -> None:
 
 
 def two_prompts(tokenizer: Any) -> tuple[str, str]:
-    """Return two prompts of equally many tokens that the tokenizer tells apart.
+    """Return two prompts with equal token counts but different tokens.
 
     Raises:
         LoadError: it tells none apart, as one without a vocabulary.

@@ -5,6 +5,7 @@ unset; both only log it. A scale of 8-bit weights that is left out, say, changes
 """
 
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ COMPARED_ROWS = 64
 IGNORED = {"UMT5EncoderModel": (r"^decoder\.", r"^lm_head\.")}
 """Tensors of a whole encoder-decoder, by the class that loads the encoder alone; the encoder does not use them."""
 STATE_OF_KERNELS = re.compile(r"(^|\.)_extra_state$")
-"""Entries of NVIDIA's Transformer Engine. They hold scales where weights have 8 bits, and else nothing."""
+"""Entries of NVIDIA's Transformer Engine. They hold scales for 8-bit weights and are empty otherwise."""
 HINTS = (
     (
         re.compile(r"scale_weight|weight_scale|scale_input|input_scale|scaled_fp8|comfy_quant|weight_scale_inv"),
@@ -39,7 +40,7 @@ HINTS = (
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What is known of a tensor without its values."""
+    """Shape and kind of a tensor, without its values."""
 
     shape: tuple[int, ...]
     is_float: bool
@@ -64,7 +65,7 @@ def check_part(folder: Path, part: str) -> None:
     for alias, source in tied_names(model).items():
         if alias in found and source in found and not _are_equal(found[alias][1], alias, found[source][1], source):
             raise PartError(
-                f"its {label(part)} holds {alias} and {source}, which must be the same tensor, with other values"
+                f"its {label(part)} holds {alias} and {source}, with different values; they must be the same tensor"
             )
 
 
@@ -98,11 +99,11 @@ def check_tensors(part: str, model: nn.Module, found: Mapping[str, TensorInfo], 
                 f"its {label(part)} has {name} of shape {_shape(info)} in its files, and needs {_shape(wanted)}"
             )
         if wanted.is_float and not info.is_float:
-            raise PartError(f"its {label(part)} has {name} in whole numbers in its files, whose scale is not known")
+            raise PartError(f"its {label(part)} has {name} stored as integers with an unknown scale")
 
 
 def check_is_loaded(part: str, model: nn.Module) -> None:
-    """Refuse a loaded part of which a tensor was left without values.
+    """Reject a loaded part with uninitialised tensors.
 
     Raises:
         PartError: names the tensors.
@@ -178,7 +179,7 @@ def _read_safetensors(path: Path) -> dict[str, TensorInfo]:
 
 
 def _read_pickle(path: Path) -> dict[str, TensorInfo]:
-    stored = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    stored = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
     return {name: _info(tensor) for name, tensor in stored.items() if isinstance(tensor, Tensor)}
 
 

@@ -3,7 +3,7 @@
 The model's own kernel gives the output without weights, rounded to its dtype. Where all weights are 1 or more, what
 they add is added to that: out' = (out + sum_j (w_j - 1) p_j v_j) / (1 + sum_j (w_j - 1) p_j). A weight below 1 takes
 away what was rounded already, and the divisor may be small: (word:0) in bfloat16 would be off by 12 % of the output.
-There the sum is taken anew, in float32, over the columns of the softmax.
+In that case the sum is recomputed in float32, over the columns of the softmax.
 """
 
 import math

@@ -245,7 +245,7 @@ def _check_transformers(directory: Path, index: dict[str, Any]) -> None:
     if not has_two or not (directory / "transformer_2").is_dir():
         raise UnknownModel(f"{directory} has a boundary_ratio in its model_index.json, and no transformer_2")
     if isinstance(boundary, bool) or not isinstance(boundary, int | float) or not 0 <= boundary <= 1:
-        raise UnknownModel(f"{directory} has the boundary_ratio {boundary!r}, which is no share of 0 to 1")
+        raise UnknownModel(f"{directory} has the boundary_ratio {boundary!r}, which must be between 0 and 1")
 
 
 def _parameters(directory: Path) -> int | None:

@@ -45,10 +45,10 @@ def look(model: WanModel, revision: str | None = None) -> Missing:
 
 
 def fetch(model: WanModel, revision: str | None = None) -> Path:
-    """Bring what is missing into the hub's cache; files that were broken off are gone on with.
+    """Download missing files into the hub's cache; interrupted downloads are resumed.
 
     Raises:
-        NotFetched: there is no room, or the network fails; another call goes on from there.
+        NotFetched: there is no room, or the network fails; another call resumes the download.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -72,7 +72,7 @@ def fetch(model: WanModel, revision: str | None = None) -> Path:
 def find_folder(
     model: WanModel, revision: str | None, without: Collection[str] = (), *, may_fetch: bool = True
 ) -> Path:
-    """Return the folder of a model with every file that it is loaded from; what a hub model lacks is fetched.
+    """Return the folder of a model with every file that it is loaded from; missing files of hub models are downloaded.
 
     A complete copy in the cache needs no network: the hub is asked only where something is missing.
 

@@ -38,7 +38,7 @@ def _counts(path: Path) -> bool:
 
 
 class _Stat(NamedTuple):
-    """What tells whether a file, or what a link leads to, has changed."""
+    """File identity used to detect changes, with links followed."""
 
     path: Path
     """Relative to the folder."""

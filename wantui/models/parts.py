@@ -17,6 +17,7 @@ DIFFUSERS_WEIGHTS = (
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
 )
 TRANSFORMERS_WEIGHTS = (
     "model.safetensors",
@@ -104,7 +105,7 @@ def weight_files(folder: Path, part: str, library: str) -> list[Path]:
 
 
 def check_files(folder: Path, without: Collection[str] = ()) -> None:
-    """Refuse a model folder in which a file is missing that a pipeline is loaded from.
+    """Reject a model folder that lacks a file the pipeline needs.
 
     transformers makes an empty tokenizer where there are no files for one: every word is then unknown.
 

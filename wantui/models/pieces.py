@@ -41,7 +41,7 @@ def _read(path: Path, *_: int) -> Any:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more exact
-        raise TokenizerError(f"{path} is no tokenizer that can be read: {error}") from None
+        raise TokenizerError(f"{path} cannot be read as a tokenizer: {error}") from None
 
 
 def token_ids(path: Path, prompt: str) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ def token_ids(path: Path, prompt: str) -> tuple[int, ...]:
 
 
 def has_token(path: Path, word: str, *, in_part: bool = False) -> bool:
-    """Whether a tokenizer has tokens of its own for all of a word, or for a part of it.
+    """Return whether the tokenizer covers a word entirely, or at least in part.
 
     Raises:
         TokenizerError: the file cannot be read.

@@ -36,7 +36,7 @@ class DiskEstimate:
 
 
 def captured_steps(sampler: str, steps: int, interval: int) -> list[int]:
-    """Return after how many model evaluations latents are stored: 0 is the initial noise; the last state always.
+    """Return the model evaluations after which latents are stored: 0 is the initial noise; the last state always.
 
     The interval counts the sampler's steps. Of the two evaluations that heun makes in a step the second is stored:
     what the first leads to is an Euler predictor, and no state of the trajectory.

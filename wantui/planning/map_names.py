@@ -17,7 +17,7 @@ _NOT_IN_NAME = re.compile(r"\W+")
 def map_names(texts: Iterable[str]) -> list[str]:
     """Return a name for the map of each marked text: its letters and digits, with _2, _3 for further occurrences.
 
-    No two are equal, also where a file system does not tell capitals from small letters, and none is that of another
+    No two are equal, also on case-insensitive file systems, and none is that of another
     array.
     """
     taken = {_key(name) for name in RESERVED}

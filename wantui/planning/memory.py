@@ -30,7 +30,7 @@ class MemoryPlan:
     """One way to need less memory on a GPU."""
 
     slug: str
-    """The name that configs, manifests, events and messages bear."""
+    """Name used in configs, manifests, events and messages."""
     encodes_first: bool = False
     """All prompts of a batch are encoded before anything else is loaded, and the text encoder is freed."""
     transformer: Literal["resident", "parked", "streamed", "sequential"] = "resident"

@@ -1,4 +1,4 @@
-"""At which noise levels each sampler evaluates the model, and how often: one entry for each, and none for any other."""
+"""Noise levels and number of model evaluations of each sampler."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def _from_below_one(steps: int, flow_shift: float) -> NDArray[np.float64]:
 
 
 def _to_shifted_last(steps: int, flow_shift: float) -> NDArray[np.float64]:
-    """Those of the flow-matching schedulers, which shift the last one twice."""
+    """Return the times of the flow-matching schedulers, which shift the last one twice."""
     return np.linspace(1.0, shifted(LAST, flow_shift), steps)
 
 

@@ -24,7 +24,7 @@ ANYWHERE = (
     (re.compile(r"\.(?:blend|and|swap)\([^()]*\)"), "is read as text and marks: prompts are not blended"),
     (
         re.compile(r"^[ \t]*(?:Negative prompt|Steps|Sampler|CFG scale|Seed):.*", re.MULTILINE),
-        "is plain text: settings stand in the config, as prompt_settings.negative_prompt does",
+        "is plain text: settings belong in the config, e.g. prompt_settings.negative_prompt",
     ),
 )
 """Syntax, and what is said of it, in templates and in negative prompts."""

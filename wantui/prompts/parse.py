@@ -139,7 +139,7 @@ class _Parser:
         advice = f"write \\{character} for the character itself"
         if character == "|":
             options = "options are written [a|b], not {a|b}; " if opened is None and braces else ""
-            return f"'|' separates options, and stands outside of [ ]; {options}{advice}"
+            return f"'|' separates options but is outside [ ]; {options}{advice}"
         if opened:
             closing = {"[": "]", "(": ")"}[opened]
             return f"'{character}' where '{closing}' was expected; {advice}"

@@ -1,4 +1,4 @@
-"""When a batch and a video will be made: one meaning of "ETA", which every screen shows.
+"""Estimated completion times of batches and videos, shared by all screens.
 
 ETA is the time until it is made, after all that is before it in the queue. Batches that are paused have none, and no
 batch waits for them. Where nothing like a video was made yet, the ETA is None and is shown as "?".

@@ -10,7 +10,7 @@ from textual.driver import Driver
 
 
 def _lenient_decoder(encoding: str) -> Callable[[], codecs.IncrementalDecoder]:
-    """Return what makes decoders that show bytes of no character as U+FFFD."""
+    """Return a factory of decoders that replace invalid bytes with U+FFFD."""
     return partial(codecs.getincrementaldecoder(encoding), errors="replace")
 
 

@@ -34,7 +34,7 @@ def lent_terminal(app: App[Any]) -> Iterator[None]:
             except BaseException as error:
                 failure = error
     except SuspendNotSupported:
-        raise TerminalNotLentError("cannot leave the terminal to another program: there is none here") from None
+        raise TerminalNotLentError("cannot leave the terminal to another program: no terminal is attached") from None
     finally:
         signal.signal(signal.SIGINT, before)
     if failure is not None:

@@ -15,7 +15,7 @@ PLACEHOLDER = "Find an action ..."
 
 
 class PaletteInput(LineInputMixin, CommandInput):
-    """What is searched for."""
+    """Input of the command palette."""
 
 
 class Palette(BackdropMixin, CommandPalette):

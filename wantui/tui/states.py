@@ -30,7 +30,7 @@ LOOKS = {
 
 
 def look(state: str) -> Look:
-    """Return how a state is shown; one that a later version wrote is shown by its name."""
+    """Return how a state is shown; unknown states are shown by name."""
     return LOOKS.get(state) or Look("?", printable(state), "warning")
 
 

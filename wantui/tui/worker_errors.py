@@ -1,4 +1,4 @@
-"""What a thread of a screen ends over is said: Textual would end the application, or say nothing."""
+"""Report exceptions in worker threads; Textual would exit or ignore them."""
 
 from typing import TYPE_CHECKING
 

@@ -14,7 +14,7 @@ STRANGER_SECONDS = 5.0
 
 
 class ConnectionLimiter:
-    """A protocol factory for `loop.create_server` that limits connections which nobody has vouched for.
+    """A protocol factory for `loop.create_server` that limits unauthenticated connections.
 
     Any user of the machine can connect to the loopback address. Without a limit, idle connections exhaust the file
     descriptors of the process.

@@ -11,8 +11,10 @@ Anybody on the machine can connect to the loopback address, and anybody can list
 
 import asyncio
 import hmac
+import html
 import json
 import logging
+import re
 import secrets
 import signal
 import socket
@@ -38,6 +40,8 @@ COOKIE_SECONDS = 7 * 24 * 3600
 """Lifetime of the cookie, so that a browser that was closed can come back; it ends with the server in any case."""
 CLOSE_SECONDS = 2.0
 """Time a browser has to answer the end of a session, in seconds."""
+HOST = re.compile(rf"{re.escape(LOOPBACK)}(:\d{{1,5}})?", re.ASCII)
+"""Values of the header Host that are served; the port differs from ours where SSH forwards another one."""
 STATIC = Path(textual_serve.__file__).parent / "static"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -62,7 +66,7 @@ class WebServer:
         self._session = secrets.token_urlsafe(24)
         self._token = secrets.token_urlsafe(24)
         self._limiter: ConnectionLimiter | None = None
-        self._applications: dict[ApplicationProcess, web.WebSocketResponse] = {}
+        self._tabs: set[web.WebSocketResponse] = set()
 
     @property
     def address(self) -> str:
@@ -84,7 +88,7 @@ class WebServer:
             await stop.wait()
         finally:
             server.close()
-            await asyncio.gather(*(self._close(socket) for socket in list(self._applications.values())))
+            await asyncio.gather(*(self._close(tab) for tab in list(self._tabs)))
             await runner.cleanup()
 
     def build(self) -> web.Application:
@@ -118,16 +122,16 @@ class WebServer:
         return response
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        host = request.host.rpartition(":")[0] or request.host
         origin = request.headers.get("Origin")
-        if host != LOOPBACK or (origin is not None and origin.rstrip("/") != f"http://{request.host}"):
+        is_other_origin = origin is not None and origin.rstrip("/") != f"http://{request.host}"
+        if is_other_origin or not HOST.fullmatch(request.host):
             raise web.HTTPForbidden(text=f"wantui answers at http://{LOOPBACK} only; from elsewhere use ssh -L\n")
         if _is_equal(request.cookies.get(self.cookie, ""), self._session):
             if self._limiter is not None:
                 self._limiter.admit(request.protocol)
             return await handler(request)
         if request.path == f"{self._path}/" and _is_equal(request.query.get("token", ""), self._token):
-            return self._html("open.html", token=self._token)
+            return _html("open.html", request.host, token=self._token)
         if request.path == f"{self._path}/open" and request.method == "POST":
             return await handler(request)
         raise web.HTTPForbidden(text="this needs the address that `wantui serve` printed last; each opens once\n")
@@ -149,44 +153,32 @@ class WebServer:
     async def _page(self, request: web.Request) -> web.StreamResponse:
         if "token" in request.query:  # opened again with an address that was used: keep the token out of the history
             raise web.HTTPSeeOther(f"{self._path}/")
-        return self._html("application.html", websocket=f"ws://{request.host}{self._path}/ws")
-
-    def _html(self, name: str, **values: str) -> web.Response:
-        nonce = secrets.token_urlsafe(16)
-        page = Template(files("wantui.tui.web").joinpath(name).read_text(encoding="utf-8"))
-        policy = (
-            f"default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'self' 'unsafe-inline'; "
-            f"img-src 'self' data:; font-src 'self'; connect-src 'self' ws://{LOOPBACK}:*; form-action 'self'; "
-            "base-uri 'none'; frame-ancestors 'none'"
-        )
-        return web.Response(
-            text=page.substitute(values, nonce=nonce),
-            content_type="text/html",
-            headers={"Content-Security-Policy": policy},
-        )
+        return _html("application.html", request.host, websocket=f"ws://{request.host}{self._path}/ws")
 
     async def _run_application(self, request: web.Request) -> web.StreamResponse:
         """Run an application for as long as its tab is open."""
         size = clamp_size(request.query.get("width", 80), request.query.get("height", 24))
         if size is None:
             raise web.HTTPBadRequest(text="width and height are numbers of cells\n")
-        if len(self._applications) >= MAX_APPLICATIONS:
+        if len(self._tabs) >= MAX_APPLICATIONS:
             raise web.HTTPServiceUnavailable(text=f"{MAX_APPLICATIONS} tabs are open; close one first\n")
         websocket = web.WebSocketResponse(heartbeat=15, timeout=CLOSE_SECONDS, max_msg_size=MAX_MESSAGE)
-        await websocket.prepare(request)
-        process = await ApplicationProcess.start(self.command, size)
-        self._applications[process] = websocket
-        screen = asyncio.create_task(self._forward(process, websocket))
+        self._tabs.add(websocket)  # before anything is waited for: others may open at the same time
         try:
-            async for message in websocket:
-                if message.type != WSMsgType.TEXT or not await _handle(process, websocket, message.data):
-                    break
+            await websocket.prepare(request)
+            process = await ApplicationProcess.start(self.command, size)
+            screen = asyncio.create_task(self._forward(process, websocket))
+            try:
+                async for message in websocket:
+                    if message.type != WSMsgType.TEXT or not await _handle(process, websocket, message.data):
+                        break
+            finally:
+                screen.cancel()
+                with suppress(asyncio.CancelledError):
+                    await screen
+                await process.stop()
         finally:
-            screen.cancel()
-            with suppress(asyncio.CancelledError):
-                await screen
-            await process.stop()
-            del self._applications[process]
+            self._tabs.discard(websocket)
             await self._close(websocket)
         return websocket
 
@@ -199,6 +191,19 @@ class WebServer:
     async def _close(websocket: web.WebSocketResponse) -> None:
         with suppress(asyncio.TimeoutError, ConnectionError, RuntimeError):
             await asyncio.wait_for(websocket.close(), 2 * CLOSE_SECONDS)
+
+
+def _html(name: str, host: str, **values: str) -> web.Response:
+    """Return a page of ours with values filled in, which may load from and talk to `host` only."""
+    nonce = secrets.token_urlsafe(16)
+    page = Template(files("wantui.tui.web").joinpath(name).read_text(encoding="utf-8"))
+    policy = (
+        f"default-src 'none'; script-src 'self' 'nonce-{nonce}'; style-src 'self' 'unsafe-inline'; "
+        f"img-src 'self' data:; font-src 'self'; connect-src 'self' ws://{host}; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    )
+    text = page.substitute({name: html.escape(value) for name, value in values.items()}, nonce=nonce)
+    return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
 
 
 async def _handle(process: ApplicationProcess, websocket: web.WebSocketResponse, text: str) -> bool:
