@@ -17,7 +17,7 @@ import zarr
 from conftest import TEMPLATE, Wantui, batch
 from numpy.typing import NDArray
 
-from wantui.analysis import final_states, products
+from wantui.analysis import differences, final_states, products, read, report
 from wantui.analysis.attention import over_steps, overlap, word_curves
 from wantui.analysis.comparable import comparable
 from wantui.analysis.compare import compare
@@ -25,6 +25,9 @@ from wantui.analysis.groups import CannotCompare, describe, group_videos, groupi
 from wantui.analysis.overlay import latent_frame, overlaid
 from wantui.analysis.products import HeldStates, gram_of, in_memory
 from wantui.analysis.read import read_batch
+from wantui.analysis.records import comparison_record
+from wantui.analysis.statistics import Effect, effect
+from wantui.analysis.strides import strided_videos
 from wantui.analysis.trajectory import trajectory
 from wantui.analysis.video import Video
 from wantui.storage.attention import NoMaps, StoredMaps, open_maps
@@ -98,7 +101,9 @@ def test_groups_that_are_alike_are_called_different_as_often_as_they_should_be(t
             for seed in range(10):
                 place = tmp_path / f"{turn}_{g}_{seed}.zarr"
                 path = np.stack([np.zeros(DIMENSION), values[g, seed] / 2, values[g, seed]])
-                zarr.open_group(place, mode="w").create_array("projection", data=path.astype(np.float32))
+                group = zarr.open_group(place, mode="w")
+                group.create_array("projection", data=path.astype(np.float32))
+                group.create_array("sigmas", data=np.array([1, 0.5, 0.0]))
                 found = trajectory(path @ path.T, np.array([1, 0.5, 0.0]), DIMENSION)
                 videos.append(
                     Video(tmp_path, 0, "", name, name, {}, seed, SETTINGS, found, dimension=DIMENSION, path=place)
@@ -607,9 +612,122 @@ def test_analyze_tells_what_depends_on_the_steps_and_measures_at_a_stride(
     assert first["strides"]["turning"]["is_checked"] is False
     assert first["gaussian_flow"]["videos"] == 3
     assert "3 final states, integrated with unipc" in first["gaussian_flow"]["what"]
-    (strided, *_) = json.loads(wantui("analyze", with_maps.root, "--json", "--stride", 2).out)
-    assert len(strided["curves"]["norm"]["sigma"]) == 2
-    assert strided["curves"]["norm"]["sigma"][-1] == 0
+    refused = wantui("analyze", with_maps.root, "--json", "--stride", 2)
+    assert refused.code != 0
+    assert "cannot measure at stride 2: " in refused.err
+    assert "stride 2 leaves 2 of 4 states, and an angle needs three. Choose a smaller stride" in refused.err
+
+
+def swinging(folder: Path, groups: tuple[str, ...] = ("one", "other"), predictors: bool = False) -> list[Video]:
+    """Videos of 41 states that swing over four states; with predictors between their states if asked for."""
+    videos = []
+    for g, name in enumerate(groups):
+        for seed in range(4):
+            rng = np.random.default_rng([seed, g])
+            angles, sigmas = np.linspace(0, 1.5, 41), np.linspace(1, 0, 41)
+            path = rng.normal(size=DIMENSION) + 0.01 * np.linspace(0, 1, 41)[:, None] * rng.normal(size=DIMENSION)
+            swing = 0.02 * np.array([1, 1, -1, -1])[np.arange(41) % 4]
+            path[:, :3] = np.stack([np.cos(angles), np.sin(angles), swing], axis=1)
+            if predictors:
+                path, sigmas = (np.repeat(own, [1, *[2] * 39, 1], axis=0) for own in (path, sigmas))
+                path[1:-1:2] += 1
+            place = folder / f"{name}_{seed}.zarr"
+            group = zarr.open_group(place, mode="w")
+            group.create_array("projection", data=path.astype(np.float32))
+            group.create_array("sigmas", data=sigmas)
+            about = {"dimension": DIMENSION, "path": place}
+            found = trajectory(path @ path.T, sigmas, DIMENSION)
+            videos.append(
+                Video(folder, len(videos), f"{g}{seed}", name, name, {}, seed, SETTINGS, found, **about)  # type: ignore[arg-type]
+            )
+    return videos
+
+
+def given(monkeypatch: pytest.MonkeyPatch, videos: list[Video]) -> None:
+    """Let the command read these videos, whatever batch it is given."""
+    monkeypatch.setattr(read, "read_batches", lambda folders, from_latents: (videos, []))
+
+
+def test_a_stride_is_in_the_labels_and_the_advice(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, swinging(tmp_path))
+    whole = wantui("analyze", tmp_path, "--metrics", "turning").err
+    assert " at stride 1, " in whole
+    strided = wantui("analyze", tmp_path, "--metrics", "turning", "--stride", 2)
+    assert re.search(r"turning [\d.]+ at stride 2, [\d.]+ at stride 4, [\d.]+ at stride 8: mostly", strided.err)
+    assert strided.err.endswith("; --stride 4 is closer to the path's\n")
+    settled = wantui("analyze", tmp_path, "--metrics", "turning", "--stride", 4)
+    assert (settled.code, settled.err) == (0, "")
+
+
+def test_json_csv_and_pages_record_the_stride(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, swinging(tmp_path))
+    for stride in (1, 2):
+        options = ("analyze", tmp_path, "--stride", stride)
+        (video, *_) = json.loads(wantui(*options, "--json").out)
+        (group, *_) = json.loads(wantui(*options, "--groups", "--metrics", "turning", "--json").out)
+        page = tmp_path / f"{stride}.html"
+        compared = json.loads(wantui(*options, "--compare", "--json", "--html", page).out)
+        strides = {str(stride * multiple) for multiple in (1, 2, 4)}
+        assert video["stride"] == group["stride"] == compared["stride"] == stride
+        for checked in (video["strides"], group["strides"], compared["strides"]["one"]):
+            assert set(checked["turning"]["values"]) == strides
+            assert checked["turning"]["settled_at"] == (None if stride == 1 else 4)
+        assert f"Trajectories are measured at stride {stride}." in page.read_text()
+        assert f"measured at strides {stride}, {2 * stride}, {4 * stride}." in page.read_text()
+        for more in ((), ("--compare",)):
+            rows = list(csv.DictReader(wantui(*options, *more, "--csv", "-").out.splitlines()))
+            assert {row["stride"] for row in rows} == {str(stride)}
+
+
+def test_a_stride_that_leaves_too_few_states_is_refused_by_name(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = swinging(tmp_path)
+    given(monkeypatch, videos)
+    for more in ((), ("--json",), ("--groups",), ("--compare",), ("--csv", "-")):
+        result = wantui("analyze", tmp_path, "--stride", 21, *more)
+        assert (result.code, result.out) == (2, "")
+        assert "cannot measure at stride 21: one seed 0: stride 21 leaves 2 of 41 states" in result.err
+    few = trajectory(np.eye(5), np.linspace(1, 0, 5), DIMENSION)
+    given(monkeypatch, [replace(videos[0], trajectory=few), *videos[1:]])
+    result = wantui("analyze", tmp_path, "--stride", 20)
+    assert "stride 20 leaves 2 of 5 states" in result.out.splitlines()[1]
+    assert re.search(r"\bnan\b", result.out) is None
+    assert "warning: log_volume needs 5 states, and a trajectory has 3\n" in result.err
+    assert "stride 20 leaves 2 of 5 states" in wantui("analyze", tmp_path, "--stride", 20, "--groups").err
+    assert "--stride is for metrics" in wantui("analyze", tmp_path, "--stride", 2, "--list-videos").err
+
+
+@pytest.mark.parametrize("predictors", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_dispersion_is_stored_with_its_noise_levels(tmp_path: Path, predictors: bool, stride: int) -> None:
+    videos = swinging(tmp_path, ("sigma", "other"), predictors)
+    found = compare(strided_videos(videos, stride), metrics=["turning"])
+    for name in ("sigma", "other"):
+        record = comparison_record(found)["dispersion"][name]
+        assert record["sigma"] == pytest.approx(np.linspace(1, 0, 41))
+        assert len(record["value"]) == 41
+    ends = np.stack([video.projection()[[0, -1]] for video in videos[:4]]).astype(np.float64)
+    expected = np.sqrt(((ends - ends.mean(0)) ** 2).sum((0, 2)) / 3 / DIMENSION)
+    assert found.dispersion["sigma"].values[[0, -1]] == pytest.approx(expected, rel=1e-5)
+    assert np.abs(np.diff(found.dispersion["sigma"].values)).max() < 0.05  # predictors would jump
+    (line, *_) = report.dispersion_figure(found).axes[0].lines
+    assert np.asarray(line.get_xdata()) == pytest.approx(np.linspace(1, 0, 41))
+
+
+def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bytes] = []
+
+    def counted(differences: NDArray[np.float64]) -> Effect:
+        calls.append(np.asarray(differences).tobytes())
+        return effect(differences)
+
+    monkeypatch.setattr(differences, "effect", counted)
+    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=5, wordings=7)
+    compare(videos, by="1", metrics=["length", "turning"])
+    assert len(calls) == len(set(calls)) == 3 * 3 * 2  # pairs, metrics, seeds and wordings
 
 
 def test_analyze_shows_attention_and_draws_it_over_the_clip(with_maps: BatchFolder, wantui: Wantui) -> None:

@@ -145,8 +145,8 @@ def test_a_corrected_p_is_never_below_the_raw_one() -> None:
     for seeds in (5, 6, 8, 16):
         values = rng.normal(size=(seeds, 3, 4)) + np.array([0, 0.5, 4])[:, None]
         raw = np.array([[sign_flip(values[:, i, m] - values[:, j, m]) for m in range(4)] for i, j in pairs])
-        assert (family_p(values, pairs) >= raw).all()
-    assert family_p(values, pairs)[1:].max() < 0.01
+        assert (family_p(values, pairs, raw) >= raw).all()
+    assert family_p(values, pairs, raw)[1:].max() < 0.01
 
 
 def test_differences_of_the_size_of_rounding_are_none() -> None:

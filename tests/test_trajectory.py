@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 
 from wantui.analysis.nulls import GaussianData, gaussian_flow, path_of_noise, random_walk
 from wantui.analysis.sampler_response import SOLVERS, exact_response, sampler_response
-from wantui.analysis.strides import at_stride, strides, unsettled
+from wantui.analysis.strides import strided_path, strides, unsettled
 from wantui.analysis.trajectory import METRICS, NoGeometry, Trajectory, trajectory, value
 from wantui.generation.denoise import prepare
 from wantui.generation.samplers import build_scheduler
@@ -394,7 +394,7 @@ def test_a_path_that_swings_at_every_step_settles_at_the_next_stride() -> None:
 )
 def test_a_stride_counts_from_the_end_and_no_step_is_shorter_than_it(steps: int, stride: int, kept: list[int]) -> None:
     found = of(np.random.default_rng(24).normal(size=(steps + 1, 30)))
-    strided = at_stride(found, stride)
+    strided = strided_path(found, stride)
     assert strided.sigmas == pytest.approx(found.sigmas[kept])
     assert strided.gram == pytest.approx(found.gram[np.ix_(kept, kept)])
 
@@ -409,6 +409,38 @@ def test_a_stride_is_of_corrected_states_and_not_of_predictors() -> None:
     said, alone = (strides([of(*both)], "turning") for both in ((with_predictors, repeated), (path, sigmas)))
     assert said.values == pytest.approx(alone.values)
     assert said.is_settled
+
+
+def test_a_bend_is_settled_only_where_all_larger_strides_agree() -> None:
+    # The first pair agrees and the second does not: a quarter of the path's turning is of swings over four states.
+    swing = 0.03 * np.array([1, 1, -1, -1])[np.arange(41) % 4]
+    found = of(np.stack([np.linspace(0, 1, 41), swing], axis=1))
+    said = strides([found], "turning")
+    assert said.values[0] / said.values[1] < 1.6 < said.values[1] / said.values[2]
+    assert (said.is_settled, said.settled) == (False, None)
+
+
+def test_a_value_that_grows_with_the_stride_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = of(np.random.default_rng(24).normal(size=(41, 30)))
+    monkeypatch.setattr("wantui.analysis.strides.value", lambda path, metric: 40.0 / len(path.sigmas))
+    assert strides([found], "curvature").settled is None
+    monkeypatch.setattr("wantui.analysis.strides.value", lambda path, metric: 1.0 + (len(path.sigmas) > 40))
+    assert strides([found], "curvature").settled == 2
+
+
+@pytest.mark.parametrize("steps", range(6, 21))
+def test_a_smooth_path_is_settled_however_few_its_steps_are(steps: int) -> None:
+    angles = np.linspace(0, 1.5, steps + 1)
+    found = of(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    assert strides([found], "turning").is_settled
+
+
+@pytest.mark.parametrize("stride", [21, 40, 100])
+def test_a_stride_that_leaves_two_states_is_refused(stride: int) -> None:
+    found = of(np.random.default_rng(24).normal(size=(41, 30)))
+    with pytest.raises(NoGeometry, match=f"stride {stride} leaves 2 of 41 states, and an angle needs three"):
+        strided_path(found, stride)
+    assert len(strided_path(found, 20).sigmas) == 3
 
 
 def test_of_few_steps_nothing_is_said_of_strides() -> None:

@@ -3,13 +3,13 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from wantui.analysis.comparable import comparable, studied
 from wantui.analysis.differences import ALPHA, Difference, Pairs, differences, family_p, without_rounding
-from wantui.analysis.final_states import SPREAD, FinalStates
+from wantui.analysis.final_states import SPREAD, DispersionCurve, FinalStates
 from wantui.analysis.groups import CannotCompare, Described, Group, Matched, describe
 from wantui.analysis.nulls import GaussianNull, gaussian_null
 from wantui.analysis.spread import Permuted
@@ -49,10 +49,10 @@ class Comparison:
     """PERMDISP of the final states."""
     apart: Mapping[tuple[str, str], float]
     """By pair of groups: |mean paired difference of the final states|^2 / D, without bias; below 0 by chance."""
-    dispersion: Mapping[str, Floats]
-    """By group: [S + 1] sqrt(W^2 / D) at each noise level."""
+    dispersion: Mapping[str, DispersionCurve]
+    """Dispersion by group, over all noise levels."""
     sigmas: Mapping[str, Floats]
-    """By group: [S + 1] noise levels."""
+    """Noise levels of the measured states, by group."""
     null_band: tuple[float, float]
     """Central 95 % of the differences in the declared metric between two groups, when groups are exchanged at random
     within seeds."""
@@ -61,6 +61,8 @@ class Comparison:
     of other metrics, for which it is 5 % by construction, and with fewer than LEAST_SEEDS_FOR_RATE seeds."""
     nulls: Mapping[str, GaussianNull]
     """By group."""
+    stride: int = 1
+    """Every how many stored states the trajectories take."""
     warnings: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     """Videos that could not be taken, and why."""
@@ -139,15 +141,16 @@ def compare(
         raise CannotCompare(f"the declared metric {primary} has no value for some videos; declare another one")
     names = [name for name, is_known in zip(names, finite, strict=True) if is_known]
     cells = without_rounding(cells[..., np.array(finite)])
+    stride = groups[0].stride
     paths = [video.trajectory for group in groups for video in group.videos if video.trajectory is not None]
-    warnings += [found.in_words for found in unsettled(paths, names)]
+    warnings += [found.in_words for found in unsettled(paths, names, stride)]
     own = cells[..., 0]
     found = differences(groups, names, cells, pairs, margin)
     nulls = {
         group.name: gaussian_null(group.videos, None if final is None else final.ends[g] * math.sqrt(final.dimension))
         for g, group in enumerate(groups)
     }
-    band, rate = _by_chance(matched, final, primary, own, pairs)
+    band, rate = _exchange_band(matched, final, primary, own, pairs)
     return Comparison(
         by,
         primary,
@@ -165,6 +168,7 @@ def compare(
         band,
         rate,
         nulls,
+        stride,
         tuple(warnings),
         tuple(left_out),
     )
@@ -214,11 +218,13 @@ def _cells(matched: Matched, final: FinalStates | None, metric: str) -> list[Flo
 
 def _verdicts(found: Sequence[Difference], own: Floats, pairs: Pairs, margin: float) -> list[Verdict]:
     """Return the verdict on each pair of groups; `own` is the declared metric [seeds, wordings, groups]."""
-    p = family_p(own.mean(1)[:, :, None], pairs)[:, 0]
+    of_metric = [difference for difference in found if difference.metric == found[0].metric]
+    raw = np.array([[difference.effect.p] for difference in of_metric])
+    p = family_p(own.mean(1)[:, :, None], pairs, raw)[:, 0]
     wording_p = np.full(len(pairs), math.nan)
     if own.shape[1] >= LEAST_WORDINGS:
-        wording_p = family_p(own.mean(0)[:, :, None], pairs)[:, 0]
-    of_metric = [difference for difference in found if difference.metric == found[0].metric]
+        raw = np.array([[difference.wording_p] for difference in of_metric])
+        wording_p = family_p(own.mean(0)[:, :, None], pairs, raw)[:, 0]
     return [
         verdict(difference, own[..., i], own[..., j], float(p[k]), float(wording_p[k]), margin, len(pairs))
         for k, ((i, j), difference) in enumerate(zip(pairs, of_metric, strict=True))
@@ -242,7 +248,7 @@ def _described(values: Floats) -> Described:
     return Described(len(by_seed), float(by_seed.mean()), float(by_seed.std(ddof=1)), nan, nan)
 
 
-def _by_chance(
+def _exchange_band(
     matched: Matched, final: FinalStates | None, primary: str, own: Floats, pairs: Pairs
 ) -> tuple[tuple[float, float], float]:
     """Return the central 95 % of differences when groups are exchanged within seeds, and how often a test calls one."""
@@ -265,15 +271,3 @@ def _sigmas(group: Group) -> Floats:
     first = group.videos[0].trajectory
     assert first is not None
     return first.sigmas
-
-
-def at_stride(videos: Sequence[Video], stride: int) -> list[Video]:
-    """Return the videos with every `stride`-th state of their trajectories only."""
-    from wantui.analysis import strides
-
-    return [
-        replace(video, trajectory=strides.at_stride(video.trajectory, stride))
-        if video.trajectory is not None
-        else video
-        for video in videos
-    ]

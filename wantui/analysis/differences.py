@@ -56,11 +56,14 @@ def is_ratio(metric: str) -> bool:
     return metric == SPREAD or METRICS[metric].is_ratio
 
 
-def family_p(values: Floats, pairs: Pairs) -> Floats:
+def family_p(values: Floats, pairs: Pairs, raw: Floats) -> Floats:
     """Return p [pairs, metrics] over the whole family, of values [units, groups, metrics], permuted within units.
 
     With three groups or more all groups are permuted, which has more orders than the signs of one pair: p could fall
     below that of the pair's own test, which assumes nothing of the other groups. The larger one is returned.
+
+    Args:
+        raw: [pairs, metrics] sign-flip p of each pair's own test.
     """
     n, groups, metrics = values.shape
     if groups == 2:
@@ -77,8 +80,7 @@ def family_p(values: Floats, pairs: Pairs) -> Floats:
         greatest.append(t.max(1))
     largest = np.concatenate(greatest)
     found = np.array([np.mean(largest >= t * (1 - 1e-9)) for t in observed])
-    alone = [[effect(values[:, i, m] - values[:, j, m]).p for m in range(metrics)] for i, j in pairs]
-    return np.maximum(found.reshape(len(pairs), metrics), alone)
+    return np.maximum(found.reshape(len(pairs), metrics), raw)
 
 
 def without_rounding(cells: Floats) -> Floats:
@@ -107,9 +109,10 @@ def differences(
         margin: the declared share (or amount, of a logarithm) that matters.
     """
     values, by_wording = cells.mean(1), cells.mean(0)
-    family = family_p(values, pairs)
     effects = [[effect(values[:, i, m] - values[:, j, m]) for m in range(len(names))] for i, j in pairs]
-    discovery = false_discovery(np.array([own.p for row in effects for own in row])).reshape(family.shape)
+    raw = np.array([[own.p for own in row] for row in effects])
+    family = family_p(values, pairs, raw)
+    discovery = false_discovery(raw.ravel()).reshape(family.shape)
     found = []
     for k, (i, j) in enumerate(pairs):
         for m, name in enumerate(names):

@@ -29,6 +29,16 @@ RELABELLINGS = 500
 
 
 @dataclass(frozen=True)
+class DispersionCurve:
+    """How far the videos of a group are apart along their paths, whatever the stride of their trajectories."""
+
+    sigmas: Floats
+    """[N + 1] noise levels, without those of predictors."""
+    values: Floats
+    """[N + 1] sqrt(W^2 / D) at each noise level."""
+
+
+@dataclass(frozen=True)
 class FinalStates:
     """Distances between the final states of all groups, groups one after the other."""
 
@@ -40,8 +50,8 @@ class FinalStates:
     """By group: distance of each video to the spatial median of its group."""
     dimension: int
     """D, values of a state."""
-    curves: Mapping[str, Floats]
-    """By group: [S + 1] sqrt(W^2 / D) at each noise level."""
+    curves: Mapping[str, DispersionCurve]
+    """Dispersion by group."""
 
     @classmethod
     def read(cls, groups: Sequence[Group]) -> "FinalStates":
@@ -55,8 +65,10 @@ class FinalStates:
                 f"{SPREAD} needs {LEAST_VIDEOS} videos in each group, and there are {videos}: make more seeds"
             )
         projected: dict[str, NDArray[np.float32]] = {}
+        levels: dict[str, Floats] = {}
         for group in groups:
-            states = [video.projection() for video in group.videos]
+            paths = [video.projected_path() for video in group.videos]
+            levels[group.name], states = paths[0][0], [states for _, states in paths]
             if len(shapes := {own.shape for own in states}) > 1:
                 raise NoGeometry(f"{group.name}: the stored projections have different shapes: {shapes}")
             projected[group.name] = np.stack(states)
@@ -66,7 +78,10 @@ class FinalStates:
             raise NoGeometry(f"the projections of the groups have different numbers of values: {widths}")
         dimension = groups[0].videos[0].dimension
         curves = {
-            name: np.sqrt([dispersion(squared_distances(states[:, i]) / dimension) for i in range(states.shape[1])])
+            name: DispersionCurve(
+                levels[name],
+                np.sqrt([dispersion(squared_distances(states[:, i]) / dimension) for i in range(states.shape[1])]),
+            )
             for name, states in projected.items()
         }
         ends = np.stack([projected[group.name][:, -1] for group in groups]).astype(np.float64) / np.sqrt(dimension)

@@ -41,6 +41,11 @@ class Group:
         return values[np.isfinite(values)]
 
     @property
+    def stride(self) -> int:
+        """Every how many stored states the trajectories take."""
+        return self.videos[0].stride
+
+    @property
     def wordings(self) -> int:
         """Different prompts."""
         return len({video.prompt for video in self.videos})

@@ -14,7 +14,7 @@ import numpy as np
 from wantui.analysis.compare import Comparison
 from wantui.analysis.groups import Group, describe
 from wantui.analysis.nulls import GaussianNull, random_walk
-from wantui.analysis.strides import CHECKED, STRIDES, strides
+from wantui.analysis.strides import CHECKED, strides
 from wantui.analysis.trajectory import CURVES, METRICS, Trajectory, value
 from wantui.analysis.video import Video
 
@@ -37,6 +37,7 @@ def video_record(
         "variation": video.variation,
         "prompt": video.prompt,
         "seed": video.seed,
+        "stride": video.stride,
     }
     found = video.trajectory
     if found is None:
@@ -51,7 +52,7 @@ def video_record(
         for name in metrics
     }
     record["gaussian_flow"] = None if null is None else _null_record(null)
-    record["strides"] = _stride_records([found], metrics)
+    record["strides"] = _stride_records([found], metrics, video.stride)
     if curves:
         drawn = {name: curve(found) for name, curve in CURVES.items()}
         record["curves"] = {name: {"sigma": sigma, "value": values} for name, (sigma, values) in drawn.items()}
@@ -63,12 +64,12 @@ def _null_record(null: GaussianNull) -> dict[str, Any]:
     return {"videos": null.count, "sampler": null.sampler, "what": null.in_words}
 
 
-def _stride_records(paths: Sequence[Trajectory], metrics: Sequence[str]) -> dict[str, Any]:
+def _stride_records(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int) -> dict[str, Any]:
     """Return the metrics that depend on the steps at each stride, and whether they are the path's."""
-    checked = [strides(paths, name) for name in metrics if name in CHECKED]
+    checked = [strides(paths, name, stride) for name in metrics if name in CHECKED]
     return {
         found.metric: {
-            "values": dict(zip(STRIDES, found.values, strict=True)),
+            "values": dict(zip(found.strides, found.values, strict=True)),
             "settled_at": found.settled,
             "is_checked": found.is_checked,
         }
@@ -82,9 +83,10 @@ def group_record(group: Group, metrics: Sequence[str], null: GaussianNull) -> di
     return plain(
         {
             "group": group.name,
+            "stride": group.stride,
             "metrics": {name: asdict(describe(group, name, null)) for name in metrics},
             "gaussian_flow": _null_record(null),
-            "strides": _stride_records(paths, metrics) if paths else {},
+            "strides": _stride_records(paths, metrics, group.stride) if paths else {},
         }
     )
 
@@ -94,6 +96,7 @@ def comparison_record(found: Comparison) -> dict[str, Any]:
     said = {
         "by": found.by,
         "primary": found.primary,
+        "stride": found.stride,
         "seeds": found.seeds,
         "groups": [
             {"name": group.name, "videos": len(group.videos), "wordings": group.wordings} for group in found.groups
@@ -108,11 +111,15 @@ def comparison_record(found: Comparison) -> dict[str, Any]:
         "metrics": {name: {group: asdict(d) for group, d in own.items()} for name, own in found.described.items()},
         "gaussian_flow": {name: _null_record(null) for name, null in found.nulls.items()},
         "strides": {
-            group.name: _stride_records([video.trajectory for video in group.videos if video.trajectory], list(METRICS))
+            group.name: _stride_records(
+                [video.trajectory for video in group.videos if video.trajectory], list(METRICS), found.stride
+            )
             for group in found.groups
         },
         "differences": [asdict(difference) for difference in found.differences],
-        "dispersion": {"sigma": next(iter(found.sigmas.values())), **found.dispersion},
+        "dispersion": {
+            name: {"sigma": curve.sigmas, "value": curve.values} for name, curve in found.dispersion.items()
+        },
         "sigmas": found.sigmas,
         "warnings": found.warnings,
         "left_out": [{"video": name, "why": why} for name, why in found.left_out],
@@ -122,24 +129,23 @@ def comparison_record(found: Comparison) -> dict[str, Any]:
 
 def video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str]]:
     """Header and rows of a table of videos."""
-    rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "why_not"]]
+    rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "why_not", "stride"]]
     for video in videos:
         values = [_cell(video.value(name)) for name in metrics]
-        rows.append(
-            [str(video.folder), video.id, video.variation, video.prompt, str(video.seed), *values, video.why_not]
-        )
+        about = [str(video.folder), video.id, video.variation, video.prompt, str(video.seed)]
+        rows.append([*about, *values, video.why_not, str(video.stride)])
     return rows
 
 
 def difference_rows(found: Comparison) -> list[list[str]]:
     """Header and rows of a table of differences."""
     head = ["metric", "one", "other", "n", "mean", "low", "high", "method", "d_z", "p", "family_p", "discovery_p"]
-    rows = [[*head, "wordings", "wording_p"]]
+    rows = [[*head, "wordings", "wording_p", "stride"]]
     for d in found.differences:
         e = d.effect
         interval, numbers = map(_cell, (e.mean, e.low, e.high)), (e.size, e.p, d.family_p, d.discovery_p)
-        by_wording = [str(d.wordings), _cell(d.wording_p)]
-        rows.append([d.metric, d.one, d.other, str(e.n), *interval, e.method, *map(_cell, numbers), *by_wording])
+        last = [str(d.wordings), _cell(d.wording_p), str(found.stride)]
+        rows.append([d.metric, d.one, d.other, str(e.n), *interval, e.method, *map(_cell, numbers), *last])
     return rows
 
 

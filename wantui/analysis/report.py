@@ -19,7 +19,7 @@ from wantui.analysis.final_states import SPREAD
 from wantui.analysis.nulls import random_walk
 from wantui.analysis.overlay import scale_of, strip
 from wantui.analysis.statistics import SEED
-from wantui.analysis.strides import CHECKED, strides
+from wantui.analysis.strides import CHECKED, MAX_RATIO, MULTIPLES, strides
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.errors import UserError
@@ -48,7 +48,8 @@ def write_report(path: Path, found: Comparison) -> None:
     parts = [
         f"<h1>{html.escape(_title(found))}</h1>",
         _note(
-            f"{format_count(len(found.seeds), 'seed')}, the same in each group; {_groups(found)}. wantui {__version__}."
+            f"{format_count(len(found.seeds), 'seed')}, the same in each group; {_groups(found)}. "
+            f"Trajectories are measured at stride {found.stride}. wantui {__version__}."
         ),
         "<h2>Verdicts</h2>",
         f"<p>Declared metric: <b>{found.primary}</b>. Tests permute within seeds.</p>",
@@ -72,8 +73,9 @@ def write_report(path: Path, found: Comparison) -> None:
         "<h2>What depends on the steps</h2>",
         _strides(found),
         _note(
-            "Mean of each group, measured with every, every second and every fourth state. Where the first is more "
-            "than 1.6 times the second, it is mostly the sampler's steps or their rounding, not the path's."
+            f"Mean of each group, measured at strides {', '.join(str(found.stride * m) for m in MULTIPLES)}. Bold: a "
+            f"larger stride changes the first value by more than a factor of {MAX_RATIO}, so that it is mostly the "
+            "sampler's steps or their rounding, not the path's; or there are too few steps to tell."
         ),
         "<h2>Curves</h2>",
         _svg(_curves(found)),
@@ -84,7 +86,7 @@ def write_report(path: Path, found: Comparison) -> None:
         ),
     ]
     if found.dispersion:
-        parts += ["<h2>Room that each group takes</h2>", _svg(_room(found))]
+        parts += ["<h2>Room that each group takes</h2>", _svg(dispersion_figure(found))]
         parts += ["<h2>Paths</h2>", _svg(_paths(found))]
         parts.append(_note("All states in the plane of the first two principal axes of their ends; a dot is an end."))
     parts += _attention([video for group in found.groups for video in group.videos])
@@ -161,7 +163,7 @@ def _curves(found: Comparison) -> Figure:
             axes.fill_between(sigmas, *np.quantile(values, [0.05, 0.95], axis=0), color=colour, alpha=0.15, lw=0)
             every.append(values)
         if len({values.shape for values in every}) == 1:
-            low, high = _by_chance(every, len(found.seeds))
+            low, high = _curve_band(every, len(found.seeds))
             axes.fill_between(sigmas, low, high, color="#000", alpha=0.12, lw=0, label="by chance")
         first = found.groups[0].videos[0].trajectory
         assert first is not None
@@ -175,7 +177,7 @@ def _curves(found: Comparison) -> Figure:
     return figure
 
 
-def _by_chance(
+def _curve_band(
     groups: Sequence[NDArray[np.float64]], seeds: int, draws: int = 500
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return, around the mean of all videos, the central 95 % of the differences of two groups exchanged within
@@ -190,16 +192,12 @@ def _by_chance(
     return by_seed.mean((0, 1)) + low, by_seed.mean((0, 1)) + high
 
 
-def _room(found: Comparison) -> Figure:
+def dispersion_figure(found: Comparison) -> Figure:
+    """Draw the dispersion of each group over the noise level."""
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     for colour, (name, curve) in zip(_colours(found), found.dispersion.items(), strict=True):
-        axes.plot(
-            found.sigmas[name] if len(curve) == len(found.sigmas[name]) else range(len(curve)),
-            curve,
-            color=colour,
-            label=name,
-        )
+        axes.plot(curve.sigmas, curve.values, color=colour, label=name)
     axes.invert_xaxis()
     axes.set_xlabel("noise level", fontsize=8)
     axes.set_ylabel("sqrt(W² / D)", fontsize=8)
@@ -211,7 +209,7 @@ def _room(found: Comparison) -> Figure:
 def _paths(found: Comparison) -> Figure:
     from sklearn.decomposition import PCA
 
-    states = [[video.projection() for video in group.videos] for group in found.groups]
+    states = [[video.projected_path()[1] for video in group.videos] for group in found.groups]
     pooled = np.stack([one[-1] for group in states for one in group]).astype(np.float64)
     # The plane in which the ends differ most; that of all states would show the seeds' noise.
     pca = PCA(2, svd_solver="randomized", random_state=0).fit(pooled)
@@ -254,7 +252,8 @@ def _strides(found: Comparison) -> str:
     for metric in CHECKED:
         cells = []
         for group in found.groups:
-            own = strides([video.trajectory for video in group.videos if video.trajectory is not None], metric)
+            paths = [video.trajectory for video in group.videos if video.trajectory is not None]
+            own = strides(paths, metric, found.stride)
             text = ", ".join(_number(value) for value in own.values)
             cells.append(f"<td>{text if own.is_settled else f'<b>{text}</b>'}</td>")
         rows.append(f"<tr><td>{metric}</td>{''.join(cells)}</tr>")

@@ -1,25 +1,31 @@
 """Whether a number is the path's, or of the steps in which a sampler takes it and of their rounding.
 
-The bend of a path between its states is measured again with every second and every fourth state only, from the same
-inner products. Of a smooth path that changes little; where most of the bend is between neighbours, as with few steps of
-a multistep sampler or in bfloat16, it falls with every doubling.
+The bend of a path between its states is measured again at two and four times the stride, from the same inner
+products. It changes little for a smooth path; where most of the bend is between neighbours, as with few steps of a
+multistep sampler or in bfloat16, it falls with every doubling.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wantui.analysis.trajectory import METRICS, Trajectory, value
+from wantui.analysis.trajectory import METRICS, NoGeometry, Trajectory, value
+from wantui.analysis.video import Video
 
-STRIDES = (1, 2, 4)
+MULTIPLES = (1, 2, 4)
+"""Strides at which metrics are compared, as multiples of the stride that the trajectories already have."""
+MIN_STATES = 3
+"""States without which a path has no angle."""
 MAX_RATIO = 1.6
-"""Of a bend at one stride over that at the next. A smooth path of 20 steps has about 1.1; samplers of order 2 in
+"""Factor between a bend at one stride and at the next. A smooth path of 20 steps has about 1.1; samplers of order 2 in
 float32 up to 1.4; rounding alone 2 and more."""
-LEAST_STEPS = 6
-"""Steps from which two strides can be told apart: of fewer, the ends that a stride leaves out weigh too much."""
+MIN_STRIDED_STEPS = 3
+"""Steps at a stride from which its value is compared: with fewer, the ends that a stride leaves out weigh too much."""
+LEAST_STEPS = 2 * MIN_STRIDED_STEPS
+"""Steps from which two strides can be told apart."""
 NO_TURNING = 1e-3
 """Radians in all below which a path is straight, and its bend is rounding of the inner products."""
 BENDS = ("turning", "curvature", "acceleration")
@@ -28,78 +34,117 @@ CHECKED = (*BENDS, "commitment")
 it is not resolved."""
 
 
-def at_stride(found: Trajectory, stride: int) -> Trajectory:
+def strided_path(path: Trajectory, stride: int) -> Trajectory:
     """Return the path through every `stride`-th state, counted from its end, and the initial noise.
 
     The first step takes up what is left, so that none is shorter than the stride: it is the straightest part.
+
+    Raises:
+        NoGeometry: fewer than MIN_STATES are left.
     """
-    last = len(found.sigmas) - 1
+    if stride == 1:
+        return path
+    last = len(path.sigmas) - 1
     kept = [0, *range(last - stride * max(0, last // stride - 1), last + 1, stride)]
-    return Trajectory(found.sigmas[kept], found.gram[np.ix_(kept, kept)])
+    if len(kept) < MIN_STATES:
+        raise NoGeometry(f"stride {stride} leaves {len(kept)} of {last + 1} states, and an angle needs three")
+    return Trajectory(path.sigmas[kept], path.gram[np.ix_(kept, kept)])
+
+
+def strided_videos(videos: Sequence[Video], stride: int) -> list[Video]:
+    """Return the videos with every `stride`-th state of their trajectories only.
+
+    Raises:
+        NoGeometry: the stride leaves too few states of every trajectory.
+    """
+    strided = [_strided_video(video, stride) for video in videos]
+    too_short = [new for old, new in zip(videos, strided, strict=True) if old.trajectory and not new.trajectory]
+    if too_short and not any(video.trajectory for video in strided):
+        example = f"{too_short[0].name}: {too_short[0].why_not}"
+        raise NoGeometry(f"cannot measure at stride {stride}: {example}. Choose a smaller stride")
+    return strided
+
+
+def _strided_video(video: Video, stride: int) -> Video:
+    if video.trajectory is None:
+        return replace(video, stride=stride * video.stride)
+    try:
+        path = strided_path(video.trajectory, stride)
+    except NoGeometry as error:
+        return replace(video, stride=stride * video.stride, trajectory=None, why_not=str(error))
+    return replace(video, stride=stride * video.stride, trajectory=path)
 
 
 @dataclass(frozen=True)
 class Strides:
-    """One metric at the strides of STRIDES, mean over some videos."""
+    """One metric at several strides, mean over some videos."""
 
     metric: str
+    strides: tuple[int, ...]
+    """Strides in stored states, the smallest first."""
     values: tuple[float, ...]
-    """NaN where there are too few states."""
+    """Value at each stride; NaN where there are too few states."""
     settled: int | None
-    """First stride from which on the value changes by less than MAX_RATIO; None where it never does."""
+    """First stride from which on no doubling changes the value by more than a factor of MAX_RATIO, up or down; None
+    where there is none."""
     is_checked: bool = True
     """False where there are too few steps to say anything."""
 
     @property
     def is_settled(self) -> bool:
-        return self.settled == STRIDES[0]
+        return self.settled == self.strides[0]
 
     @property
     def in_words(self) -> str:
-        shown = ", ".join(f"{v:.3g}" for v in self.values if np.isfinite(v))
+        pairs = zip(self.values, self.strides, strict=True)
+        values = ", ".join(f"{value:.3g} at stride {stride}" for value, stride in pairs if np.isfinite(value))
         if not self.is_checked:
-            return f"{self.metric} {shown}: too few steps to tell whether it is the path's or of its steps"
-        strides = "at every, every second and every fourth state"
+            return f"{self.metric} {values}: too few steps to tell whether it is the path's or of its steps"
         if self.is_settled:
-            return f"{self.metric} {strides}: {shown}: it is the path's"
+            return f"{self.metric} {values}: it is the path's"
         if self.metric == "commitment":
-            return f"{self.metric} {strides}: {shown}: it lies within the first steps, which are too coarse for it"
+            return f"{self.metric} {values}: it lies within the first steps, which are too coarse for it"
         best = f"; --stride {self.settled} is closer to the path's" if self.settled is not None else ""
-        return f"{self.metric} {strides}: {shown}: mostly the sampler's steps or their rounding, not the path's{best}"
+        return f"{self.metric} {values}: mostly the sampler's steps or their rounding, not the path's{best}"
 
 
-def strides(paths: Sequence[Trajectory], metric: str) -> Strides:
-    """Return a metric of CHECKED at each stride."""
+def strides(paths: Sequence[Trajectory], metric: str, stride: int = 1) -> Strides:
+    """Return a metric of CHECKED at each of MULTIPLES.
+
+    Args:
+        stride: the stride that the paths already have.
+    """
+    labels = tuple(stride * multiple for multiple in MULTIPLES)
     steps = min(len(path.sigmas) for path in paths) - 1
-    values = tuple(_mean(paths, metric, stride) if steps >= 2 * stride else float("nan") for stride in STRIDES)
+    measured = [_mean(paths, metric, multiple) for multiple in MULTIPLES if steps >= 2 * multiple]
+    values = (*measured, *[math.nan] * (len(MULTIPLES) - len(measured)))
     if steps < LEAST_STEPS:
-        return Strides(metric, values, None, is_checked=False)
+        return Strides(metric, labels, values, None, is_checked=False)
     if metric in BENDS and _mean(paths, "turning", 1) < NO_TURNING:
-        return Strides(metric, values, 1)
-    ratios = [_ratio(metric, one, other) for one, other in itertools.pairwise(values)]
-    # What cannot be compared with a coarser stride is not settled by that.
-    settled = next((STRIDES[i] for i in range(len(ratios)) if ratios[i] <= MAX_RATIO), None)
-    return Strides(metric, values, settled)
+        return Strides(metric, labels, values, stride)
+    # The last value has no coarser one to be compared with, and is therefore never settled.
+    compared = measured[: sum(steps >= MIN_STRIDED_STEPS * multiple for multiple in MULTIPLES)]
+    steady = [_ratio(metric, fine, coarse) <= MAX_RATIO for fine, coarse in itertools.pairwise(compared)]
+    settled = next((labels[i] for i in range(len(steady)) if all(steady[i:])), None)
+    return Strides(metric, labels, values, settled)
 
 
-def _ratio(metric: str, one: float, other: float) -> float:
-    """Return how far a value and that at the next stride are from each other, as a factor; NaN where one is missing."""
-    if metric not in BENDS:
-        one, other = (
-            1 - other,
-            1 - one,
-        )  # commitment: its distance from 1 grows with the stride where it is not resolved
-    if one == other:
+def _ratio(metric: str, fine: float, coarse: float) -> float:
+    """Return the factor, 1 or more, between a value and that at the next stride; NaN where one of them is NaN."""
+    if metric not in BENDS:  # commitment: its distance from 1 grows with the stride where it is not resolved
+        fine, coarse = 1 - fine, 1 - coarse
+    if fine == coarse:
         return 1.0
-    return abs(one / other) if other != 0 else math.inf
+    if fine == 0 or coarse == 0:
+        return math.inf
+    return max(abs(fine / coarse), abs(coarse / fine))
 
 
-def _mean(paths: Sequence[Trajectory], metric: str, stride: int) -> float:
-    each = [value(path if stride == 1 else at_stride(path, stride), metric) for path in paths]
-    return float(np.mean(each))
+def _mean(paths: Sequence[Trajectory], metric: str, multiple: int) -> float:
+    return float(np.mean([value(strided_path(path, multiple), metric) for path in paths]))
 
 
-def unsettled(paths: Sequence[Trajectory], metrics: Sequence[str]) -> list[Strides]:
-    """Return those of some metrics that are not shown to be the path's."""
-    checked = [strides(paths, metric) for metric in metrics if metric in CHECKED and metric in METRICS]
-    return [found for found in checked if not found.is_settled]
+def unsettled(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int = 1) -> list[Strides]:
+    """Return those of some metrics that are not shown to be the path's; `stride` is what the paths already have."""
+    checked = [strides(paths, metric, stride) for metric in metrics if metric in CHECKED and metric in METRICS]
+    return [own for own in checked if not own.is_settled]

@@ -30,6 +30,8 @@ class Video:
     why_not: str = ""
     is_damaged: bool = False
     """Whether what is stored of it cannot be read, rather than not being there."""
+    stride: int = 1
+    """Every how many stored states the trajectory takes."""
     dimension: int = 0
     """Values of a state."""
     channel_power: Floats | None = None
@@ -73,6 +75,20 @@ class Video:
             NoGeometry: they were not stored.
         """
         return np.asarray(self._stored("sigmas", "noise levels"), dtype=np.float64)
+
+    def projected_path(self) -> tuple[Floats, NDArray[np.float32]]:
+        """Return noise levels [N + 1] and projected states [N + 1, k], without predictors.
+
+        Heun's method has two states at a noise level, of which the first is a predictor and no state of the path.
+
+        Raises:
+            NoGeometry: they were not stored, or do not fit each other.
+        """
+        states, sigmas = self.projection(), self.noise_levels()
+        if len(states) != len(sigmas):
+            raise NoGeometry(f"{self.name}: {len(states)} projected states do not fit {len(sigmas)} noise levels")
+        kept = np.append(np.diff(sigmas) != 0, True)
+        return sigmas[kept], states[kept]
 
     def _stored(self, name: str, what: str) -> NDArray[np.float32]:
         from wantui.storage.group import CaptureError, named_damage, open_capture

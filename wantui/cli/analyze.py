@@ -69,8 +69,8 @@ def command(
     Lengths are divided by the square root of the number of latent values; angles are in radians. What cannot be read
     is named on stderr, and the others are analysed; the exit code is then 1.
     """
-    from wantui.analysis.compare import at_stride
     from wantui.analysis.read import read_batches
+    from wantui.analysis.strides import strided_videos
     from wantui.analysis.trajectory import METRICS
 
     for option, given, does_nothing, serves in (
@@ -81,6 +81,12 @@ def command(
             "metrics and --compare, without --json",
         ),
         ("--html", html_path, list_videos or overlay or attention or by_group, "--compare"),
+        (
+            "--stride",
+            None if stride == 1 else stride,
+            list_videos or overlay or attention,
+            "metrics, --groups and --compare",
+        ),
         ("--output", output, overlay is None, "--overlay"),
     ):
         if given is not None and does_nothing:
@@ -91,7 +97,7 @@ def command(
     _warn(videos, faults)
     damaged = faults + [video.name for video in videos if video.is_damaged]
     if stride > 1:
-        videos = at_stride(videos, stride)
+        videos = strided_videos(videos, stride)
     if list_videos:
         _list(videos, as_json)
     elif overlay is not None:
@@ -193,18 +199,26 @@ def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: 
         if video.trajectory is None:
             add_row(table, *about, "cannot be read" if video.is_damaged else video.why_not)
             continue
-        values = [f"{video.value(name):.5g}" for name in metrics]
+        values = ["-" if (value := video.value(name)) != value else f"{value:.5g}" for name in metrics]
         add_row(table, *about, *values, sparkline(video.trajectory.velocity.tolist(), 10).rstrip())
     print_table(table)
     _warn_of_steps(videos, metrics)
 
 
 def _warn_of_steps(videos: "Sequence[Video]", metrics: Sequence[str], where: str = "") -> None:
-    """Say on stderr which metrics are not shown to be the paths'."""
+    """Say on stderr which metrics need more states, and which are not shown to be the paths'."""
     from wantui.analysis.strides import unsettled
+    from wantui.analysis.trajectory import METRICS
 
-    paths = [video.trajectory for video in videos if video.trajectory is not None]
-    for found in unsettled(paths, metrics) if paths else []:
+    measured = [video for video in videos if video.trajectory is not None]
+    paths = [video.trajectory for video in measured if video.trajectory is not None]
+    if not paths:
+        return
+    fewest = min(len(path.sigmas) for path in paths)
+    for name in metrics:
+        if (needed := METRICS[name].needs) > fewest:
+            echo(f"warning: {where}{name} needs {needed} states, and a trajectory has {fewest}", err=True)
+    for found in unsettled(paths, metrics, measured[0].stride):
         echo(f"warning: {where}{found.in_words}", err=True)
 
 
@@ -213,6 +227,9 @@ def _groups(videos: "list[Video]", by: str, chosen: list[str] | None, as_json: b
     from wantui.analysis.nulls import gaussian_null
     from wantui.analysis.records import group_record
 
+    for video in videos:
+        if video.trajectory is None and not video.is_damaged:
+            echo(f"left out: {video.name}: {video.why_not}", err=True)
     groups = group_videos([video for video in videos if video.trajectory is not None], by)
     metrics = chosen or list(SHOWN)
     nulls = [gaussian_null(group.videos) for group in groups]
@@ -272,7 +289,8 @@ def _print_comparison(found: "Comparison", margin: float) -> None:
     for name, why in found.left_out:
         echo(f"left out: {name}: {why}", err=True)
     seeds, groups = format_count(len(found.seeds), "seed"), format_count(len(found.groups), "group")
-    print_line(f"{seeds} in each of {groups}; metric declared with this command: {found.primary}")
+    stride = f"; trajectories at stride {found.stride}" if found.stride > 1 else ""
+    print_line(f"{seeds} in each of {groups}; metric declared with this command: {found.primary}{stride}")
     for verdict in found.verdicts:
         print_line(f"  {verdict.text}", indent=4)
     print_line(f"any group differs in {found.primary}: p {found.omnibus_p:.3g}")

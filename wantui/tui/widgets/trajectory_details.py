@@ -61,7 +61,7 @@ class TrajectoryDetails(VerticalScroll):
         self.border_title = "Curves"
         notes = [
             line
-            for checked in unsettled([found], BENDS)
+            for checked in unsettled([found], BENDS, video.stride)
             for line in wrapped(checked.in_words, width, self.cells.colour("warning"))
         ]
         notes = notes[: height // 3]
@@ -94,8 +94,9 @@ class TrajectoryDetails(VerticalScroll):
         for text in filter(None, (found.place(), found.by_chance())):
             lines += wrapped(text, width)
         for name, curve in found.dispersion.items():
-            about = f"  room from {curve[0]:.3f} to {curve[-1]:.3f}, sqrt(W²/D) over the noise level"
-            lines.append(Text.assemble((f"{name:<20.20} ", "bold"), sparkline(curve.tolist(), 24), (about, "dim")))
+            values = curve.values
+            about = f"  room from {values[0]:.3f} to {values[-1]:.3f}, sqrt(W²/D) over the noise level"
+            lines.append(Text.assemble((f"{name:<20.20} ", "bold"), sparkline(values.tolist(), 24), (about, "dim")))
         for warning in found.warnings:
             lines += wrapped(f"note: {warning}", width, self.cells.colour("text-muted"))
         for name, why in found.left_out[:5]:
