@@ -22,6 +22,7 @@ from wantui.analysis.attention import over_steps, overlap, word_curves
 from wantui.analysis.comparable import comparable
 from wantui.analysis.compare import compare
 from wantui.analysis.groups import CannotCompare, describe, group_videos, groupings
+from wantui.analysis.nulls import gaussian_null
 from wantui.analysis.overlay import latent_frame, overlaid
 from wantui.analysis.products import HeldStates, gram_of, in_memory
 from wantui.analysis.read import read_batch
@@ -30,12 +31,13 @@ from wantui.analysis.statistics import Effect, effect
 from wantui.analysis.strides import strided_videos
 from wantui.analysis.trajectory import trajectory
 from wantui.analysis.video import Video
+from wantui.planning.schedule import SCHEDULES
 from wantui.storage.attention import NoMaps, StoredMaps, open_maps
 from wantui.storage.layout import BatchFolder
 
 STATES, DIMENSION = 9, 60
 SIGMAS = np.linspace(1, 0, STATES)
-SETTINGS = {"steps": 8, "width": 64}
+SETTINGS = {"steps": 8, "width": 64, "sampler": "euler"}
 
 
 def made_up(
@@ -385,7 +387,7 @@ def test_videos_with_other_settings_are_refused_by_name_and_the_others_go_on(tmp
     from dataclasses import replace
 
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5, wordings=1)
-    videos[2] = replace(videos[2], settings={"steps": 20, "width": 64})
+    videos[2] = replace(videos[2], settings=SETTINGS | {"steps": 20})
     kept, left = comparable(videos)
     assert (len(kept), len(left)) == (9, 1)
     assert left[0].why_not == "steps is 20, and 8 in most"
@@ -715,6 +717,14 @@ def test_dispersion_is_stored_with_its_noise_levels(tmp_path: Path, predictors: 
     assert np.abs(np.diff(found.dispersion["sigma"].values)).max() < 0.05  # predictors would jump
     (line, *_) = report.dispersion_figure(found).axes[0].lines
     assert np.asarray(line.get_xdata()) == pytest.approx(np.linspace(1, 0, 41))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", ""])
+def test_a_sampler_that_is_not_known_has_no_gaussian_flow(tmp_path: Path, sampler: str) -> None:
+    videos = [replace(video, settings={"sampler": sampler}) for video in made_up(tmp_path, {"one": 1.0}, seeds=3)]
+    null = gaussian_null(videos)
+    assert (null.paths, null.sampler) == ((), "")
+    assert null.in_words == f"no Gaussian flow: unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}"
 
 
 def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,14 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
-from wantui.analysis.nulls import GaussianData, gaussian_flow, path_of_noise, random_walk
-from wantui.analysis.sampler_response import SOLVERS, exact_response, sampler_response
+from wantui.analysis.nulls import GaussianData, drawn_paths, gaussian_flow, path_of_noise, random_walk
+from wantui.analysis.sampler_response import SOLVERS, sampler_response
 from wantui.analysis.strides import strided_path, strides, unsettled
 from wantui.analysis.trajectory import METRICS, NoGeometry, Trajectory, trajectory, value
 from wantui.generation.denoise import prepare
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
+from wantui.planning.schedule import SCHEDULES, UnknownSamplerError
 
 Floats = NDArray[np.float64]
 
@@ -39,6 +40,12 @@ def euler(variance: float, steps: int, shift: float) -> float:
     for sigma, after in itertools.pairwise(sigmas):
         x += (after - sigma) * (sigma - (1 - sigma) * variance) / ((1 - sigma) ** 2 * variance + sigma**2) * x
     return x
+
+
+def exact_response(sigmas: Floats, variances: Floats) -> Floats:
+    """Return factors [S + 1, k] of the exact flow, over its first value."""
+    spread = np.sqrt((1 - sigmas[:, None]) ** 2 * variances + sigmas[:, None] ** 2)
+    return spread / spread[0]
 
 
 def flow(sigmas: Floats, variances: Floats) -> Trajectory:
@@ -275,7 +282,7 @@ def test_the_gaussian_flow_is_that_of_an_ode_solver_in_coordinates() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 15, 20])
-@pytest.mark.parametrize("sampler", SOLVERS)
+@pytest.mark.parametrize("sampler", SCHEDULES)
 def test_a_sampler_makes_of_gaussian_data_what_diffusers_makes_of_it(sampler: str, steps: int) -> None:
     states = few_states()
     velocity = gaussian_velocity(states.mean(0), np.cov(states.T))
@@ -290,13 +297,30 @@ def test_a_sampler_makes_of_gaussian_data_what_diffusers_makes_of_it(sampler: st
         x = scheduler.step(output, timestep, state, return_dict=False)[0].numpy().ravel()
         path.append(x)
     factors = sampler_response(sampler, sigmas, GaussianData.of(states, 9).variances)
-    assert factors is not None
     null = null_of(path[0], states, sigmas, factors)
     assert null.gram * 9 == pytest.approx(np.stack(path) @ np.stack(path).T, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("sampler", [None, *SOLVERS])
-def test_the_flow_to_data_without_any_covariance_is_a_straight_line(sampler: str | None) -> None:
+def test_every_sampler_of_planning_has_a_response_and_no_other() -> None:
+    assert list(SOLVERS) == list(SCHEDULES)
+    with pytest.raises(UnknownSamplerError, match=f"unknown sampler 'ddim'; known are {', '.join(SCHEDULES)}"):
+        sampler_response("ddim", grid(8, 3), np.ones(1))
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("sampler", SCHEDULES)
+def test_inner_products_of_drawn_paths_are_those_of_vectors(sampler: str, dimension: int) -> None:
+    # The noise off the axes and its component along the mean share a direction.
+    states = np.random.default_rng(26).normal(size=(3, dimension)) + 3
+    sigmas = np.repeat(grid(10, 3), [1, *[2] * 9, 1]) if sampler == "heun" else grid(10, 3) * (1 - 1e-3)
+    for path in gaussian_flow(GaussianData.of(states, dimension), sigmas, sampler, draws=200):
+        values = np.linalg.eigvalsh(path.gram)
+        assert values[0] >= -1e-12 * values[-1]
+        assert (values > 1e-9 * values[-1]).sum() <= dimension
+
+
+@pytest.mark.parametrize("sampler", SCHEDULES)
+def test_the_flow_to_data_without_any_covariance_is_a_straight_line(sampler: str) -> None:
     states = np.tile(np.random.default_rng(22).normal(size=300), (5, 1))
     data = GaussianData.of(states, 300)
     assert len(data.variances) == 0
@@ -311,7 +335,7 @@ def test_the_flow_to_data_without_a_mean_is_that_of_its_spectrum() -> None:
     variances = np.array([4.0, 1.0, 0.25, 0.01])
     data = GaussianData(10_000, 8000, 0.0, np.repeat(variances, 2000), np.zeros(8000))
     null = flow(grid(20, 3), variances)
-    for path in gaussian_flow(data, grid(20, 3), draws=2):
+    for path in drawn_paths(data, grid(20, 3), exact_response(grid(20, 3), data.variances), draws=2):
         for metric in METRICS:
             assert value(path, metric) == pytest.approx(value(null, metric), rel=0.05, abs=0.02), metric
 
@@ -331,7 +355,7 @@ def test_a_path_to_data_with_a_mean_and_a_few_axes_is_no_different_from_its_null
         along = axes @ z
         covariance = (exact_response(sigmas, np.array([900.0, 400, 100, 50, 20, 10])) * along) @ axes
         found.append(of((1 - sigmas)[:, None] * mean + covariance + sigmas[:, None] * (z - along @ axes), sigmas))
-    null = gaussian_flow(fitted, sigmas)
+    null = drawn_paths(fitted, sigmas, exact_response(sigmas, fitted.variances))
     for metric in ("straightness", "turning", "curvature", "effective_dimension", "log_volume"):
         truth = np.array([value(path, metric) for path in found])
         said = np.array([value(path, metric) for path in null])

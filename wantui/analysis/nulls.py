@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.sampler_response import exact_response, sampler_response
+from wantui.analysis.sampler_response import sampler_response
 from wantui.analysis.statistics import SEED
 from wantui.analysis.trajectory import Floats, NoGeometry, Trajectory
 from wantui.analysis.video import Video
+from wantui.planning.schedule import UnknownSamplerError
 
 DRAWS = 32
 """Paths of the Gaussian flow that are drawn; their metrics are averaged."""
@@ -61,30 +62,39 @@ class GaussianData:
         return cls(n, dimension, float(mean @ mean), squares / max(n - 1, 1), along)
 
 
-def gaussian_flow(
-    data: GaussianData, sigmas: Floats, sampler: str | None = None, draws: int = DRAWS
-) -> list[Trajectory]:
+def gaussian_flow(data: GaussianData, sigmas: Floats, sampler: str, draws: int = DRAWS) -> list[Trajectory]:
     """Return paths from drawn noises to Gaussian data, as a sampler integrates them.
-
-    The flow to N(mean, covariance) is x_sigma = (1 - sigma) mean + sum_k a_k(sigma) z_k u_k + sigma z_rest, with a_k
-    the sampler's factor for the variance of axis u_k (`sampler_response`) and z the initial noise. Without a sampler it
-    is the exact flow, a_k = sqrt((1 - sigma)^2 v_k + sigma^2). It has neither guidance nor rounding.
 
     Args:
         sigmas: [S + 1] of every state of the sampler; a noise level that comes twice (Heun) counts the second time.
+
+    Raises:
+        UnknownSamplerError: names those that are known.
+    """
+    return drawn_paths(data, sigmas, sampler_response(sampler, sigmas, data.variances), draws)
+
+
+def drawn_paths(data: GaussianData, sigmas: Floats, factors: Floats, draws: int = DRAWS) -> list[Trajectory]:
+    """Return paths from drawn noises to Gaussian data.
+
+    The flow to N(mean, covariance) is x_sigma = (1 - sigma) mean + sum_k a_k(sigma) z_k u_k + sigma z_rest, with z the
+    initial noise. It has neither guidance nor rounding.
+
+    Args:
+        factors: [S + 1, k], a_k for the variance v_k of axis u_k: a sampler's, or sqrt((1 - sigma)^2 v_k + sigma^2) of
+            the exact flow.
     """
     sigmas = np.asarray(sigmas, dtype=np.float64)
-    factors = sampler_response(sampler, sigmas, data.variances) if sampler is not None else None
-    if factors is None:
-        factors = exact_response(sigmas, data.variances)
     kept = np.append(np.diff(sigmas) != 0, True)
     sigmas, factors = sigmas[kept], factors[kept]
     random, k = np.random.default_rng(SEED), len(data.variances)
     left = max(data.mean_square - float((data.mean_along**2).sum()), 0.0)
     paths = []
     for _ in range(draws):
-        rest = float(random.chisquare(data.dimension - k)) if data.dimension > k else 0.0
-        mean_along_rest = np.sqrt(left) * float(random.standard_normal())
+        # One of the directions off the axes is that of the mean, so that its component g counts in both numbers.
+        g = float(random.standard_normal()) if data.dimension > k else 0.0
+        rest = g**2 + (float(random.chisquare(data.dimension - k - 1)) if data.dimension > k + 1 else 0.0)
+        mean_along_rest = np.sqrt(left) * g
         paths.append(path_of_noise(data, sigmas, factors, random.standard_normal(k), rest, mean_along_rest))
     return paths
 
@@ -119,16 +129,18 @@ class GaussianNull:
     paths: tuple[Trajectory, ...] = ()
     count: int = 0
     """Videos whose final states it knows."""
-    sampler: str | None = None
-    """None for the exact flow, where the sampler is not known."""
+    sampler: str = ""
+    """Sampler that integrates it; empty where there is no flow."""
     why_not: str = ""
 
     @property
     def in_words(self) -> str:
         if not self.paths:
             return f"no Gaussian flow: {self.why_not}"
-        how = f"integrated with {self.sampler}" if self.sampler else "the exact flow, as the sampler is not known"
-        text = f"Gaussian flow to the mean and covariance of {self.count} final states, {how}, without guidance"
+        text = (
+            f"Gaussian flow to the mean and covariance of {self.count} final states, integrated with {self.sampler}, "
+            "without guidance"
+        )
         if self.count < ENOUGH_VIDEOS:
             text += (
                 f"; from fewer than {ENOUGH_VIDEOS} videos the covariance is too small, and the null straighter than "
@@ -158,8 +170,11 @@ def gaussian_null(videos: Sequence[Video], final: Floats | None = None) -> Gauss
     assert first.trajectory is not None
     if len({len(state) for state in states}) > 1 or not all(np.isfinite(state).all() for state in states):
         return GaussianNull(count=len(usable), why_not="the final states differ in size, or hold NaN")
-    sampler = first.settings.get("sampler")
-    paths = gaussian_flow(GaussianData.of(np.stack(states), first.dimension), sigmas, sampler)
+    sampler = str(first.settings.get("sampler", ""))
+    try:
+        paths = gaussian_flow(GaussianData.of(np.stack(states), first.dimension), sigmas, sampler)
+    except UnknownSamplerError as error:
+        return GaussianNull(count=len(usable), why_not=str(error))
     stored = first.trajectory.sigmas
     if len(stored) < len(paths[0].sigmas):  # of latents that were stored at intervals
         chosen = [int(np.flatnonzero(paths[0].sigmas == sigma)[-1]) for sigma in stored]

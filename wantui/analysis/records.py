@@ -61,7 +61,7 @@ def video_record(
 
 
 def _null_record(null: GaussianNull) -> dict[str, Any]:
-    return {"videos": null.count, "sampler": null.sampler, "what": null.in_words}
+    return {"videos": null.count, "sampler": null.sampler or None, "what": null.in_words}
 
 
 def _stride_records(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int) -> dict[str, Any]:

@@ -14,26 +14,28 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.config.settings import SamplerName
+from wantui.planning.schedule import UnknownSamplerError
+
 Floats = NDArray[np.float64]
 SHORT = 15
 """Steps below which DPM-Solver takes lower orders at its end."""
 
 
-def exact_response(sigmas: Floats, variances: Floats) -> Floats:
-    """Return factors [S + 1, k] of the flow itself: sqrt((1 - sigma)^2 v + sigma^2), over its first value."""
-    spread = np.sqrt((1 - sigmas[:, None]) ** 2 * variances + sigmas[:, None] ** 2)
-    return spread / spread[0]
-
-
-def sampler_response(sampler: str, sigmas: Floats, variances: Floats) -> Floats | None:
-    """Return factors [S + 1, k] of a sampler by its name, or None where the name is not known.
+def sampler_response(sampler: str, sigmas: Floats, variances: Floats) -> Floats:
+    """Return factors [S + 1, k] of a sampler by its name.
 
     Args:
         sigmas: [S + 1] noise levels of all its states, as stored; those of Heun's method come twice.
         variances: [k] of the data.
+
+    Raises:
+        UnknownSamplerError: names those that are known.
     """
-    solve = SOLVERS.get(sampler)
-    return None if solve is None else solve(np.asarray(sigmas, dtype=np.float64), np.asarray(variances))
+    for name, solve in SOLVERS.items():
+        if name == sampler:
+            return solve(np.asarray(sigmas, dtype=np.float64), np.asarray(variances))
+    raise UnknownSamplerError(f"unknown sampler {sampler!r}; known are {', '.join(SOLVERS)}")
 
 
 def _clean(sigma: float, state: Floats, variances: Floats) -> Floats:
@@ -162,11 +164,11 @@ def _unipc_weights(hh: float, ratios: Floats) -> tuple[Floats, Floats]:
     return np.stack(matrix), np.array(right)
 
 
-SOLVERS: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "euler": _euler,
-    "heun": _heun,
-    "dpm++2m": _dpm(2),
-    "dpm++3m": _dpm(3),
+SOLVERS: dict[SamplerName, Callable[[Floats, Floats], Floats]] = {
     "unipc": _unipc(2),
     "unipc-3": _unipc(3),
+    "dpm++2m": _dpm(2),
+    "dpm++3m": _dpm(3),
+    "euler": _euler,
+    "heun": _heun,
 }
