@@ -303,7 +303,7 @@ def test_a_sampler_makes_of_gaussian_data_what_diffusers_makes_of_it(sampler: st
 
 def test_every_sampler_of_planning_has_a_response_and_no_other() -> None:
     assert list(SOLVERS) == list(SCHEDULES)
-    with pytest.raises(UnknownSamplerError, match=f"unknown sampler 'ddim'; known are {', '.join(SCHEDULES)}"):
+    with pytest.raises(UnknownSamplerError, match=r"unknown sampler 'ddim'; known are unipc, unipc-3, dpm\+\+2m, "):
         sampler_response("ddim", grid(8, 3), np.ones(1))
 
 
