@@ -175,7 +175,7 @@ def test_a_queue_that_another_program_holds_is_said_and_nothing_is_changed(queue
         other = sqlite3.connect(state_place().directory / "queue.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         await it.press("p")
-        assert "another program holds the queue" in it.said()
+        assert "another program holds it" in it.said()
         other.execute("ROLLBACK")
         row = queue.batch(number)
         assert row is not None

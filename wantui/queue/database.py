@@ -73,17 +73,20 @@ def migrations() -> list[str]:
     return [part.read_text(encoding="utf-8") for part in found if part.name.endswith(".sql")]
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """A connection with the newest schema, for one thread of one process.
+def open_database(path: Path, wait_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """Return a connection with the newest schema, for one thread of one process.
+
+    Args:
+        wait_seconds: how long it, and each statement later, waits for a database that another process has locked.
 
     Raises:
         NewerDatabase: a later version of wantui wrote it.
         sqlite3.DatabaseError: it is damaged.
     """
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, factory=_Connection)
+    connection = sqlite3.connect(path, timeout=wait_seconds, isolation_level=None, factory=_Connection)
     try:
         connection.row_factory = sqlite3.Row
-        _use_write_ahead_log(connection)
+        _use_write_ahead_log(connection, wait_seconds)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         path.chmod(0o600)
@@ -95,9 +98,9 @@ def open_database(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """SQLite does not wait for others here as it does elsewhere, and several may open a new file at once."""
-    until = time.monotonic() + BUSY_SECONDS
+def _use_write_ahead_log(connection: sqlite3.Connection, wait_seconds: float) -> None:
+    """Choose the journal: SQLite does not wait here as it does elsewhere, and several may open a new file at once."""
+    until = time.monotonic() + wait_seconds
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

@@ -10,7 +10,7 @@ from typing import Any
 
 from wantui.clock import seconds_since
 from wantui.errors import UserError
-from wantui.queue.database import NAME, open_database
+from wantui.queue.database import BUSY_SECONDS, NAME, open_database
 from wantui.queue.rows import BatchRow, Claim, Event, Hold, VideoPage, VideoRow, WorkerRow
 
 WAITING = "('queued', 'interrupted')"
@@ -33,11 +33,15 @@ class UnknownBatch(UserError):
 
 
 class QueueView:
-    """The queue in a directory, for one thread of one process."""
+    """The queue in a directory, for one thread of one process.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        wait_seconds: how long opening it and each question wait for a database that another process has locked.
+    """
+
+    def __init__(self, directory: Path, wait_seconds: float = BUSY_SECONDS) -> None:
         self.path = directory / NAME
-        self.db = open_database(self.path)
+        self.db = open_database(self.path, wait_seconds)
         self._file = _identity(self.path)
 
     def close(self) -> None:

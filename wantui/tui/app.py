@@ -13,7 +13,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,7 +44,7 @@ from wantui.tui.trails import Trails
 from wantui.tui.widgets.gpu_panel import GpuHistory, worker_figures, worker_process
 from wantui.tui.worker_errors import ReportsWorkerErrors
 
-LOCK_MILLISECONDS = 300
+LOCK_SECONDS = 0.3
 """How long a key may wait for a database that another program holds."""
 FAST_SECONDS, SLOW_SECONDS = 0.25, 2.0
 """Between two looks at the queue; with --low-bandwidth."""
@@ -113,7 +112,8 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.low_bandwidth = low_bandwidth or settings.low_bandwidth
         self.host = host or platform.node()
         self.drafts: Drafts = load_drafts(place.directory)
-        self.queue = self._open_queue()
+        self.queue = open_queue(place)[0]
+        self.queue.db.execute(f"PRAGMA busy_timeout = {round(1000 * LOCK_SECONDS)}")
         self.news = QueueNews()
         self.gpus, self.trails = GpuHistory(), Trails()
         self.gpu_panel = settings.gpu_panel
@@ -143,12 +143,6 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         driver = super().get_driver_class()
         read_any_bytes(driver)
         return driver
-
-    def _open_queue(self) -> Queue:
-        """Open the queue for what keys change; a key never waits long for another program."""
-        queue = open_queue(self.place)[0]
-        queue.db.execute(f"PRAGMA busy_timeout = {LOCK_MILLISECONDS}")
-        return queue
 
     def _post(self, message: Message) -> None:
         if self.is_running:
@@ -321,17 +315,21 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     # What all screens can do
 
-    @contextmanager
-    def changing_queue(self) -> Iterator[Queue]:
-        """Yield the queue to be changed; say what is wrong, and change nothing then."""
+    def change_queue(self, change: Callable[[Queue], None]) -> None:
+        """Call a function that changes the queue; say what is wrong, and change nothing then.
+
+        No context manager: one that cannot open the queue has nothing to yield, and its body cannot be skipped.
+        """
         try:
             if self.queue.is_replaced():
+                # Not by open_queue, which may put a database aside and look into those of other hosts: keys don't wait.
+                replacement = Queue(self.place.directory, LOCK_SECONDS)
                 self.queue.close()
-                self.queue = self._open_queue()
-            yield self.queue
+                self.queue = replacement
+            change(self.queue)
         except sqlite3.OperationalError as error:
-            reason = "another program holds the queue" if "locked" in str(error) else "the queue cannot be used"
-            self.notify(f"{error}: {reason}; nothing was changed, try again", severity="error")
+            reason = f"another program holds it ({error})" if "locked" in str(error) else str(error)
+            self.notify(f"cannot change the queue: {reason}. Nothing was changed; try again.", severity="error")
         except (sqlite3.Error, OSError) as error:
             self.notify(f"cannot change the queue: {error}. wantui queue ls says more.", severity="error", timeout=12)
         except UserError as error:
@@ -379,13 +377,15 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         return list(dict.fromkeys([*named, *(batch.folder.parent for batch in self.news.batches)]))
 
     def action_pause_queue(self) -> None:
-        with self.changing_queue() as queue:
+        def pause(queue: Queue) -> None:
             if queue.held() is None:
                 queue.hold("paused", "it was paused")
                 self.notify("the queue is paused: what runs stops at its next step")
             else:
                 queue.resume()
-                self.notify("the queue goes on")
+                self.notify("the queue continues")
+
+        self.change_queue(pause)
 
     def action_start_engine(self) -> None:
         if self.news.engine is not None:

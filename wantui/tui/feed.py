@@ -47,6 +47,16 @@ class PagesRead:
     pages: Mapping[int, VideoPage]
 
 
+@dataclass(frozen=True)
+class Watched:
+    """Videos that a screen wants to be read."""
+
+    batch: int | None
+    pages: frozenset[int]
+    generation: int
+    """How often the screen has asked for others: one that left a batch and came back has dropped what it had."""
+
+
 class Feed(threading.Thread):
     """Reads the queue for the screens, which never ask the database while they draw.
 
@@ -68,8 +78,9 @@ class Feed(threading.Thread):
         self.place, self.tell, self.tell_pages = place, tell, tell_pages
         self.interval, self.after = interval, after
         self._ended, self._hurry = threading.Event(), threading.Event()
-        self._watched: tuple[int, frozenset[int]] | None = None
-        self._pages: PagesRead | None = None
+        self._watched = Watched(None, frozenset(), 0)
+        self._published: tuple[int, PagesRead] | None = None
+        """Pages that the screen got last, and the generation of what was watched then."""
 
     def stop(self) -> None:
         self._ended.set()
@@ -81,9 +92,9 @@ class Feed(threading.Thread):
 
     def watch(self, batch: int | None, pages: Iterable[int] = ()) -> None:
         """Read these pages of a batch's videos from now on, and no others; with None, read no videos."""
-        watched = None if batch is None else (batch, frozenset(pages))
-        if watched != self._watched:
-            self._watched = watched
+        before, numbers = self._watched, frozenset(pages)
+        if (batch, numbers) != (before.batch, before.pages):
+            self._watched = Watched(batch, numbers, before.generation + 1)
             self._hurry.set()
 
     def run(self) -> None:
@@ -129,14 +140,11 @@ class Feed(threading.Thread):
 
     def _read_pages(self, queue: QueueView, changed: bool) -> None:
         """Read the watched pages where they may have changed, and publish them if they have."""
-        watched, before = self._watched, self._pages
-        if watched is None:
-            self._pages = None
+        watched, published = self._watched, self._published
+        batch, is_new = watched.batch, published is None or published[0] != watched.generation
+        if batch is None or not (changed or is_new):
             return
-        batch, numbers = watched
-        if not changed and before is not None and before.batch == batch and before.pages.keys() == numbers:
-            return
-        read = PagesRead(batch, {number: queue.page(batch, PAGE, number * PAGE) for number in sorted(numbers)})
-        if read != before:
-            self._pages = read
+        read = PagesRead(batch, {number: queue.page(batch, PAGE, number * PAGE) for number in sorted(watched.pages)})
+        if is_new or published is None or published[1] != read:
+            self._published = watched.generation, read
             self.tell_pages(read)

@@ -18,6 +18,7 @@ from textual.worker import get_current_worker
 from wantui.engine.enqueue import queue_missing
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.queue.queue import Queue
 from wantui.storage.layout import BatchFolder
 from wantui.storage.library import FoundBatch, find_batches, move_to_trash
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
@@ -443,17 +444,18 @@ class LibraryScreen(Place):
             self.notify(f"{folder.name} is on the queue; cancel it there first", severity="error")
             return
 
+        def forget(queue: Queue) -> None:
+            # The question may have been there for long, and the batch queued again.
+            now = next((batch for batch in queue.batches(-1) if batch.folder == folder), None)
+            if now is not None and now.unfinished:
+                raise UserError(f"{folder.name} is on the queue again; cancel it there first")
+            if now is not None:
+                queue.remove(now.id)
+            self.trash(folder)
+
         def trash(sure: bool | None) -> None:
-            if not sure:
-                return
-            with self.wantui.changing_queue() as queue:
-                # As it stands now: the question may have been there for long.
-                now = next((batch for batch in queue.batches(-1) if batch.folder == folder), None)
-                if now is not None and now.unfinished:
-                    raise UserError(f"{folder.name} is on the queue again; cancel it there first")
-                if now is not None:
-                    queue.remove(now.id)
-                self.trash(folder)
+            if sure:
+                self.wantui.change_queue(forget)
 
         self.app.push_screen(Confirm(f"Move {folder.name} with all its videos to the trash?", "Move"), trash)
 

@@ -14,6 +14,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
 from wantui.formatting import format_bytes, format_count, format_duration
+from wantui.queue.queue import Queue
 from wantui.queue.rows import VideoRow, WorkerRow
 from wantui.storage.layout import BatchFolder
 from wantui.tui.actions import bindings
@@ -336,11 +337,13 @@ class MonitorScreen(Place):
             return
         video = self.running[place]
 
+        def stop(queue: Queue) -> None:
+            queue.cancel(video.batch, video.number)
+            self.notify(f"{video.title} stops at its next step")
+
         def cancel(sure: bool | None) -> None:
             if sure:
-                with self.wantui.changing_queue() as queue:
-                    queue.cancel(video.batch, video.number)
-                    self.notify(f"{video.title} stops at its next step")
+                self.wantui.change_queue(stop)
 
         self.app.push_screen(Confirm(f"Give up {video.title}? What is done of it is lost.", "Give up"), cancel)
 

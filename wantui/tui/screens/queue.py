@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from wantui.engine.record import Record
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.queue.queue import Move
+from wantui.queue.queue import Move, Queue
 from wantui.queue.rows import BatchRow, VideoPage, VideoRow
 from wantui.queue.view import UNFINISHED
 from wantui.tui.actions import bindings
@@ -111,7 +111,8 @@ class QueueScreen(Place):
         if chosen != self.chosen or batch is None or batch.total != self.video_rows.count:
             same = chosen == self.chosen
             self.chosen = chosen
-            self.pages = {}
+            if not same:  # the feed publishes pages again where others are watched, or where they have changed
+                self.pages = {}
             self.video_rows.fill(batch.total if batch else 0, self._draw_video, keep_cursor=same)
         self.video_rows.border_title = plain(f"Videos of {batch.name}" if batch else "Videos")
 
@@ -230,19 +231,17 @@ class QueueScreen(Place):
         return self._video(self.video_rows.cursor) if self.video_rows.has_focus else None
 
     def action_move(self, to: Move) -> None:
-        def move(batch: BatchRow) -> None:
-            with self.wantui.changing_queue() as queue:
-                queue.move(batch.id, to)
-
-        self._on_batch(move)
+        self._on_batch(lambda batch: self.wantui.change_queue(lambda queue: queue.move(batch.id, to)))
 
     def action_pause_batch(self) -> None:
-        def pause(batch: BatchRow) -> None:
-            with self.wantui.changing_queue() as queue:
+        def ask(batch: BatchRow) -> None:
+            def pause(queue: Queue) -> None:
                 queue.pause_batch(batch.id, not batch.paused)
-            self.notify(f"batch {batch.id} {'goes on' if batch.paused else 'is paused'}")
+                self.notify(f"batch {batch.id} {'continues' if batch.paused else 'is paused'}")
 
-        self._on_batch(pause)
+            self.wantui.change_queue(pause)
+
+        self._on_batch(ask)
 
     def action_cancel(self) -> None:
         def ask(batch: BatchRow) -> None:
@@ -270,7 +269,7 @@ class QueueScreen(Place):
         self._on_batch(ask)
 
     def _cancel(self, batch: BatchRow, video: VideoRow | None) -> None:
-        with self.wantui.changing_queue() as queue:
+        def cancel(queue: Queue) -> None:
             numbers, running = queue.cancel(batch.id, None if video is None else video.number)
             try:
                 Record.of(batch.folder).cancel(numbers)
@@ -279,17 +278,22 @@ class QueueScreen(Place):
             more = f", {running} will stop at the next step" if running else ""
             self.notify(f"{format_count(len(numbers), 'video')} cancelled{more}")
 
+        self.wantui.change_queue(cancel)
+
     def action_retry(self) -> None:
-        def retry(batch: BatchRow) -> None:
+        def ask(batch: BatchRow) -> None:
             video = self._on_video()
-            with self.wantui.changing_queue() as queue:
+
+            def retry(queue: Queue) -> None:
                 count = queue.retry(batch.id, None if video is None else video.number)
                 again = f"queued again: {format_count(count, 'video')}"
                 self.notify(again if count else "nothing here failed or was cancelled")
                 if count and self.wantui.news.engine is None:
                     self.app.call_later(self.wantui.action_start_engine)
 
-        self._on_batch(retry)
+            self.wantui.change_queue(retry)
+
+        self._on_batch(ask)
 
     def action_remove(self) -> None:
         def ask(batch: BatchRow) -> None:
@@ -297,8 +301,7 @@ class QueueScreen(Place):
 
             def remove(sure: bool | None) -> None:
                 if sure:
-                    with self.wantui.changing_queue() as queue:
-                        queue.remove(batch.id)
+                    self.wantui.change_queue(lambda queue: queue.remove(batch.id))
 
             question = f"Forget batch {batch.id}, {batch.name}?{left} Its folder stays."
             self.app.push_screen(Confirm(question, "Forget"), remove)

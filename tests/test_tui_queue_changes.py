@@ -1,0 +1,119 @@
+"""The Queue screen over a queue that goes away, is replaced or is locked, and over batches that grow."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from screens import Under
+from test_tui_screens import RECIPE, add, on
+
+from wantui.queue.database import NAME
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import NewVideo
+from wantui.queue.view import QueueView
+from wantui.tui.feed import PAGE, Feed, PagesRead
+from wantui.tui.screens.queue import QueueScreen
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue(state_place().directory)
+
+
+def replace_database(made: Path) -> None:
+    """Put another file in place of the queue's."""
+    for suffix in ("-wal", "-shm"):
+        (state_place().directory / f"{NAME}{suffix}").unlink(missing_ok=True)
+    made.replace(state_place().directory / NAME)
+
+
+def test_state_directory_that_is_deleted_is_said_and_no_key_ends_the_screens(queue: Queue) -> None:
+    add(queue, "kiss")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "kiss" in it.text())
+        shutil.rmtree(state_place().directory)
+        for key in ("p", "J", "r", "f7"):
+            it.app.clear_notifications()
+            await it.press(key)
+            assert "cannot change the queue" in it.said(), key
+            assert "paused" not in it.said()
+        assert it.app.is_running
+
+    on("queue", test)
+
+
+def test_database_of_a_newer_version_that_replaces_the_queue_is_refused_by_name(queue: Queue, tmp_path: Path) -> None:
+    add(queue, "kiss")
+    made = tmp_path / "newer.db"
+    with closing(sqlite3.connect(made)) as other:
+        other.execute("PRAGMA user_version = 999")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "kiss" in it.text())
+        replace_database(made)
+        await it.press("p")
+        assert "was written by a newer wantui" in it.said()
+        assert "is paused" not in it.said()
+
+    on("queue", test)
+
+
+def test_locked_database_that_replaces_the_queue_is_said_and_taken_once_it_is_free(
+    queue: Queue, tmp_path: Path
+) -> None:
+    add(queue, "kiss")
+    made = tmp_path / "locked.db"
+    holder = sqlite3.connect(made, isolation_level=None)
+    holder.execute("CREATE TABLE x (y)")
+    holder.execute("DROP TABLE x")
+    holder.execute("BEGIN EXCLUSIVE")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "kiss" in it.text())
+        replace_database(made)
+        await it.press("f7")
+        assert "cannot change the queue: another program holds it" in it.said()
+        holder.execute("ROLLBACK")
+        holder.close()
+        await it.press("f7")
+        await it.until(lambda: it.app.news.held)
+
+    on("queue", test)
+
+
+def test_videos_of_a_batch_are_published_again_to_a_screen_that_came_back_to_it(queue: Queue) -> None:
+    first, second = add(queue, "first", 3), add(queue, "second", 3)
+    published: list[PagesRead] = []
+    feed = Feed(state_place(), lambda news: None, published.append, 60.0, 0)
+    with closing(QueueView(state_place().directory)) as view:
+        feed.watch(first, {0})
+        feed._read_pages(view, changed=True)
+        feed.watch(second, {0})
+        feed.watch(first, {0})
+        feed._read_pages(view, changed=False)
+        assert [read.batch for read in published] == [first, first]
+        feed.watch(first, {0})
+        feed._read_pages(view, changed=True)
+        assert len(published) == 2, "nothing that is known already is published"
+
+
+def test_videos_in_sight_stay_drawn_when_their_batch_grows(queue: Queue) -> None:
+    number = add(queue, "many", PAGE)
+
+    async def test(it: Under) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: "red seed 44" in it.text())
+        queue.add(Path("many").absolute(), "auto", [NewVideo(PAGE, "one more", RECIPE, 20)], new=False)
+        await it.until(lambda: screen.video_rows.count == PAGE + 1)
+        assert queue.batch(number) is not None
+        for _ in range(3):
+            await it.pilot.pause(0.1)
+            assert "red seed 44" in it.text()
+        await it.press("enter", "end")
+        await it.until(lambda: "one more" in it.text())
+
+    on("queue", test)
