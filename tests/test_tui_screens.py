@@ -466,8 +466,9 @@ def test_batches_are_searched_filtered_and_damaged_ones_named(made: BatchFolder,
     async def test(it: Under) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: len(screen.shown) == 2)
-        assert "broken" in it.text()
-        assert "damaged" in it.text()
+        assert "✗ unreadable broken  batch.json" in it.text()
+        await it.press("home", *["down"] * [found.folder.name for found in screen.shown].index("broken"))
+        await it.until(lambda: "cannot be read: EOF while parsing" in " ".join(it.cells("#cell #about").split()))
         await it.press("slash")
         await it.paste("circle red")
         await it.until(lambda: [found.folder for found in screen.shown] == [made.root.resolve()])

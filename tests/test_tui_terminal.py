@@ -66,6 +66,16 @@ class Terminal:
             assert time.monotonic() < deadline, self.read()[-2000:]
             time.sleep(0.05)
 
+    def until_it_takes_keys(self) -> None:
+        """Wait for the mark at the chosen config, which is drawn after all else, in answer to a message."""
+        self.until(lambda: "●".encode() in self.read())
+
+    def press(self, keys: bytes, shown: str) -> None:
+        """Write keys, and wait until something is drawn after them."""
+        before = len(self.read())
+        os.write(self.master, keys)
+        self.until(lambda: shown.encode() in self.read()[before:])
+
     def close(self) -> None:
         """End the application by force."""
         self.process.kill()
@@ -90,10 +100,8 @@ def test_losing_the_terminal_ends_the_application_at_once_and_keeps_what_was_typ
     machine: Machine, signals: bool
 ) -> None:
     terminal = Terminal(machine, signals=signals)
-    terminal.until(lambda: b"Compose" in terminal.read())
-    time.sleep(0.5)
-    os.write(terminal.master, b"t")
-    time.sleep(0.5)
+    terminal.until_it_takes_keys()
+    terminal.press(b"t", "$EDITOR")
     os.write(terminal.master, b"a red (star)")
     terminal.until(lambda: load_drafts(machine.place.directory).template == "a red (star)")
     terminal.lose()
@@ -103,8 +111,7 @@ def test_losing_the_terminal_ends_the_application_at_once_and_keeps_what_was_typ
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_to_leave_is_obeyed_and_the_terminal_is_given_back(machine: Machine, number: int) -> None:
     terminal = Terminal(machine)
-    terminal.until(lambda: b"Compose" in terminal.read())
-    time.sleep(0.5)
+    terminal.until_it_takes_keys()
     terminal.process.send_signal(number)
     terminal.until(lambda: terminal.process.poll() is not None, 5)
     assert b"\x1b[?1049l" in terminal.read(), "the alternate screen is left"
@@ -128,8 +135,7 @@ def test_a_clip_is_played_in_pixels_where_the_terminal_shows_them(wantui: Wantui
     save_drafts(machine.place.directory, Drafts(welcomed=True))
     terminal = Terminal(machine, TERM="xterm-kitty")
     try:
-        terminal.until(lambda: b"Compose" in terminal.read())
-        time.sleep(0.5)
+        terminal.until_it_takes_keys()
         os.write(terminal.master, b"4")
         terminal.until(lambda: b"single" in terminal.read())
         os.write(terminal.master, b"P")
@@ -146,19 +152,16 @@ def test_a_clip_is_played_in_pixels_where_the_terminal_shows_them(wantui: Wantui
 
 def test_bytes_that_are_no_text_are_taken_for_what_they_are(machine: Machine) -> None:
     terminal = Terminal(machine)
-    terminal.until(lambda: b"Compose" in terminal.read())
-    time.sleep(0.5)
-    for keys in (
-        b"t",
-        b"\xff\xfe\x80abc\xc3",
-        b"\x1b[200~caf\xe9 noir\x1b[201~",
-        b"\x1b[<999;999;999M",
-        b"\x1b[1;1R",
-        b"\0",
-    ):
-        os.write(terminal.master, keys)
-        time.sleep(0.3)
+    terminal.until_it_takes_keys()
+    terminal.press(b"t", "$EDITOR")
+    os.write(terminal.master, b"\xff\xfe\x80abc\xc3")
+    terminal.until(lambda: "abc" in load_drafts(machine.place.directory).template)
+    os.write(terminal.master, b"\x1b[200~caf\xe9 noir\x1b[201~")
     terminal.until(lambda: "caf\ufffd noir" in load_drafts(machine.place.directory).template)
+    for keys in (b"\x1b[<999;999;999M", b"\x1b[1;1R", b"\0"):
+        os.write(terminal.master, keys)
+        answers_keys(terminal)
+        terminal.press(b"1", "$EDITOR")  # Compose, as it was left
     assert terminal.process.poll() is None
     terminal.close()
 
@@ -166,8 +169,7 @@ def test_bytes_that_are_no_text_are_taken_for_what_they_are(machine: Machine) ->
 @pytest.mark.parametrize("term", ["dumb", "linux", "", "xterm-256color"])
 def test_every_kind_of_terminal_is_drawn_on_left_and_given_back(machine: Machine, term: str) -> None:
     terminal = Terminal(machine, TERM=term, NO_COLOR="1" if term == "dumb" else "")
-    terminal.until(lambda: b"Compose" in terminal.read())
-    time.sleep(0.5)
+    terminal.until_it_takes_keys()
     os.write(terminal.master, b"q")
     terminal.until(lambda: terminal.process.poll() is not None, 10)
     assert terminal.process.returncode == 0
@@ -198,8 +200,7 @@ EDITORS = {"exits with 1": "false", "is missing": "no-such-editor-here", "dies":
 @pytest.mark.parametrize("editor", EDITORS.values(), ids=EDITORS)
 def test_terminal_is_taken_back_from_an_editor_that_fails(machine: Machine, editor: str) -> None:  # B1
     terminal = Terminal(machine, EDITOR=editor, VISUAL="")
-    terminal.until(lambda: b"Compose" in terminal.read())
-    time.sleep(0.5)
+    terminal.until_it_takes_keys()
     os.write(terminal.master, b"\x05")  # ctrl+e
     terminal.until(lambda: b"cannot take the template" in terminal.read())
     answers_keys(terminal)
@@ -211,8 +212,7 @@ def test_template_is_taken_from_an_editor_that_changes_it(machine: Machine, tmp_
     editor.write_text("#!/bin/sh\nsleep 0.2\necho 'a blue (square)' > \"$1\"\n")
     editor.chmod(0o755)
     terminal = Terminal(machine, EDITOR=str(editor), VISUAL="")
-    terminal.until(lambda: b"Compose" in terminal.read())
-    time.sleep(0.5)
+    terminal.until_it_takes_keys()
     os.write(terminal.master, b"\x05")
     terminal.until(lambda: load_drafts(machine.place.directory).template == "a blue (square)")
     answers_keys(terminal)
@@ -228,8 +228,7 @@ def test_terminal_without_pixel_graphics_is_never_left_for_them(
     save_drafts(machine.place.directory, Drafts(welcomed=True))
     terminal = Terminal(machine, TERM=term, TMUX=tmux)
     try:
-        terminal.until(lambda: b"Compose" in terminal.read())
-        time.sleep(0.5)
+        terminal.until_it_takes_keys()
         os.write(terminal.master, b"4")
         terminal.until(lambda: b"single" in terminal.read())
         os.write(terminal.master, b"P")
@@ -252,10 +251,9 @@ def test_it_refuses_what_is_no_terminal_with_a_sentence(machine: Machine) -> Non
 
 def test_it_never_loads_torch(machine: Machine) -> None:
     terminal = Terminal(machine)
-    terminal.until(lambda: b"Compose" in terminal.read())
-    for key in b"2345":
-        os.write(terminal.master, bytes([key]))
-        time.sleep(0.3)
+    terminal.until_it_takes_keys()
+    for number, name in enumerate(("Queue", "Monitor", "Library", "Analysis"), start=2):
+        terminal.press(b"%d" % number, f"{number} {name}")
     maps = Path(f"/proc/{terminal.process.pid}/maps").read_text()
     assert "libtorch" not in maps
     terminal.process.kill()
@@ -303,9 +301,7 @@ def test_in_tmux_a_batch_is_composed_queued_left_by_a_killed_terminal_and_found_
         tmux.start()
         machine.until(lambda: tmux.shows("Template"))
         machine.until(lambda: tmux.shows("a large [red|blue] (circle)"))
-        tmux.keys("Escape")
-        time.sleep(0.3)
-        tmux.keys("2")
+        tmux.keys("F2")
         machine.until(lambda: tmux.shows("4/4"))
         tmux.keys("q")
         machine.until(lambda: not tmux.shows("4/4"))

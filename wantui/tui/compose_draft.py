@@ -7,7 +7,9 @@ from pathlib import Path
 from platformdirs import user_config_path
 
 from wantui.config import Config, ConfigError, load_config, parse_config, preset_directory
+from wantui.config.document import read_text
 from wantui.config.fields import value_of
+from wantui.config.presets import find_config
 from wantui.errors import UserError
 from wantui.paths import user_path
 from wantui.tui.drafts import Drafts
@@ -61,30 +63,90 @@ def summarise(name: str, path: Path) -> Source:
     return Source(name, path, f"{short}, {video.width}x{video.height}, {length}, {model.steps} steps", True)
 
 
-def config_of(drafts: Drafts, more: Mapping[str, str] | None = None) -> Config:
-    """The config of a draft, with `more` changes on top.
+def changed_at(path: Path) -> float | None:
+    """Return when a file was changed; None where it is gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True)
+class DraftText:
+    """YAML of a draft's config as it was read, without what was changed in the form."""
+
+    text: str
+    source: Path | str
+    path: Path | None = None
+    """File that it was read from; None where it was edited as text."""
+    changed: float | None = None
+    """When the file was changed, as it was read."""
+    error: ConfigError | None = None
+    """Why the file cannot be read; the text is then empty."""
+
+    def config(self, changes: Mapping[str, str]) -> Config:
+        """Return the config with some settings changed; no file is read.
+
+        Raises:
+            ConfigError: all that is wrong with it.
+        """
+        if self.error is not None:
+            raise self.error
+        return parse_config(self.text, self.source, [f"{key}={value}" for key, value in changes.items()])
+
+    def own_config(self) -> Config | None:
+        """Return the config without any change; None where it can only be used with changes."""
+        try:
+            return self.config({})
+        except ConfigError:
+            return None
+
+    def read_again(self) -> "DraftText | None":
+        """Return this text where its file is as it was, what is in the file now, or None where the file is gone."""
+        if self.path is None or (now := changed_at(self.path)) == self.changed:
+            return self
+        return None if now is None else read_file(self.path)
+
+
+def read_file(path: Path) -> DraftText:
+    """Read a config's file; one that cannot be read is a text with an error."""
+    changed = changed_at(path)  # before it is read: what changes it meanwhile is then seen
+    try:
+        return DraftText(read_text(path), path, path, changed)
+    except ConfigError as error:
+        return DraftText("", path, path, changed, error)
+
+
+def read_draft(drafts: Drafts) -> DraftText:
+    """Read the config of a draft.
+
+    Raises:
+        ConfigError: there is no config of that name.
+    """
+    if drafts.text is not None:
+        return DraftText(drafts.text, drafts.config)
+    return read_file(find_config(drafts.config))
+
+
+def config_of(drafts: Drafts) -> Config:
+    """Return the config of a draft.
 
     Raises:
         ConfigError: all that is wrong with it.
     """
-    changes = {**drafts.changes, **(more or {})}
-    overrides = [f"{key}={value}" for key, value in changes.items()]
-    if drafts.text is not None:
-        return parse_config(drafts.text, drafts.config, overrides)
-    return load_config(drafts.config, overrides)
+    return read_draft(drafts).config(drafts.changes)
 
 
-def real_changes(drafts: Drafts, config: Config) -> dict[str, str]:
+def real_changes(changes: dict[str, str], config: Config, own: Config | None) -> dict[str, str]:
     """Return the changes that make a difference: a setting that was set back to the config's own value is none.
 
     Args:
-        config: of the draft, with its changes.
+        config: with the changes.
+        own: without them; None where it can only be used with its changes.
     """
-    try:
-        own = config_of(drafts.model_copy(update={"changes": {}}))
-    except ConfigError:  # it can only be used with its changes
-        return drafts.changes
-    return {key: text for key, text in drafts.changes.items() if value_of(own, key) != value_of(config, key)}
+    if own is None:
+        return changes
+    return {key: text for key, text in changes.items() if value_of(own, key) != value_of(config, key)}
 
 
 def faults_of(error: ConfigError, key: str) -> str:

@@ -11,7 +11,5 @@ class ReportsWorkerErrors(DOMNode if TYPE_CHECKING else object):  # type: ignore
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         if event.state is WorkerState.ERROR:
-            error = event.worker.error
-            self.app.notify(
-                f"cannot {event.worker.name}: {type(error).__name__}: {error}", severity="error", timeout=12
-            )
+            error, action = event.worker.error, event.worker.name.replace("_", " ")
+            self.app.notify(f"cannot {action}: {type(error).__name__}: {error}", severity="error", timeout=12)

@@ -199,7 +199,8 @@ class LibraryScreen(Place):
     def _draw_batch(self, index: int, width: int) -> Text:
         batch, rows = self.shown[index], self.rows
         if batch.fault:
-            return Text.assemble(("✗ ", rows.colour("error")), batch.folder.name, "  ", (batch.fault, "dim"))
+            fault = batch.fault.replace(f"{batch.folder}/", "")  # a long path would leave no room for the reason
+            return Text.assemble(("✗ unreadable ", rows.colour("error")), batch.folder.name, "  ", (fault, "dim"))
         state = look(state_of_counts(dict(batch.counts)))
         line = Text.assemble((f"{state.glyph} {batch.count('done')}/{batch.total} ", rows.colour(state.colour)))
         line.append(batch.folder.name, Style(bold=True))

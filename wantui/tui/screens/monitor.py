@@ -60,8 +60,10 @@ class FilesRead(Message):
 
 
 def read_tail(path: Path, known: tuple[Path, int, int] | None) -> Tail | None:
-    """Read the last lines of a log; None where it is as it was, or not there."""
+    """Read the last lines of a log; None where it is as it was, not there, or no regular file."""
     try:
+        if not path.is_file():  # opening a pipe would never return
+            return None
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
             if (path, stat.st_size, stat.st_mtime_ns) == known:
@@ -284,10 +286,13 @@ class MonitorScreen(Place):
         self, log: Path | None, known: tuple[Path, int, int] | None, preview: tuple[int, int, str] | None
     ) -> None:
         """Read the end of a log that is not known yet, and a preview, off the thread that draws."""
-        picture = None if preview is None else read_picture(Path(preview[2]))
-        tail = None if log is None else read_tail(log, known)
+        picture, tail = None, None
         video, step = (0, 0) if preview is None else preview[:2]
-        self.post_message(FilesRead(video, step, picture, tail))
+        try:
+            picture = None if preview is None else read_picture(Path(preview[2]))
+            tail = None if log is None else read_tail(log, known)
+        finally:  # without it no file would be read again
+            self.post_message(FilesRead(video, step, picture, tail))
 
     @on(FilesRead)
     def _files_read(self, message: FilesRead) -> None:

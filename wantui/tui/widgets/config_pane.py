@@ -12,7 +12,16 @@ from textual.message import Message
 
 from wantui.config import Config, ConfigError, dump
 from wantui.errors import UserError
-from wantui.tui.compose_draft import Source, config_of, faults_of, find_sources, path_for, real_changes, save_config
+from wantui.tui.compose_draft import (
+    DraftText,
+    Source,
+    faults_of,
+    find_sources,
+    path_for,
+    read_draft,
+    real_changes,
+    save_config,
+)
 from wantui.tui.drafts import Drafts
 from wantui.tui.plain import plain
 from wantui.tui.widgets.rows import Rows
@@ -31,17 +40,10 @@ class SourcesFound(Message):
 class FileSeen(Message):
     """A config's file was looked at."""
 
-    path: Path
-    changed: float | None
-    """Time of its last change; None where it is gone."""
-
-
-def changed_at(path: Path) -> float | None:
-    """Return when a file was changed; None where it is gone."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return None
+    known: DraftText
+    """What was known of it."""
+    now: DraftText | None
+    """The same where it is as it was; None where it is gone."""
 
 
 class ConfigPane(ReportsWorkerErrors, Vertical):
@@ -59,10 +61,14 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         self.drafts = drafts
         self.sources: list[Source] = []
         self.config: Config | None = None
-        self.seen: tuple[Path, float] | None = None
-        """File of the config and when it was changed, as it was read."""
+        self.draft_text: DraftText | None = None
+        """Text of the draft's config, of which settings are changed without reading it again."""
+        self.own: Config | None = None
+        """Config of that text without changes; None where it can only be used with them."""
         self._name_width = 20
         self._looking = False
+        self._edit_wanted = False
+        """Whether the text is to be edited once its file was looked at."""
 
     def compose(self) -> ComposeResult:
         configs = Rows(id="configs", classes="pane")
@@ -120,24 +126,30 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         else:
             take()
 
-    def load(self) -> None:
-        """Read the draft's config anew, and say what is wrong with it."""
+    def load(self, text: DraftText | None = None) -> None:
+        """Take the draft's config, and say what is wrong with it.
+
+        Args:
+            text: of the config, where it was read already.
+        """
         drafts = self.drafts
+        self.draft_text = text
         try:
-            self.config = config_of(drafts)
+            self.draft_text = text or read_draft(drafts)
+            self.config = self.draft_text.config(drafts.changes)
         except ConfigError as error:
-            self.config = None
+            self.config = self.own = None
             if drafts.config != "nano" and any("no such file" in problem.message for problem in error.problems):
                 self.notify(f"{drafts.config} is not there any more; nano takes its place", severity="warning")
                 drafts.config, drafts.text, drafts.changes = "nano", None, {}
-                self.config = config_of(drafts)
+                self.draft_text = read_draft(drafts)
+                self.config = self.draft_text.config({})
             else:
                 self.post_message(self.Changed(str(error)))
-                self.notify(f"{error}\nchoose another config, or mend the text: y", severity="error", timeout=15)
+                self.notify(f"{error}\nChoose another config, or correct the text: y", severity="error", timeout=15)
                 return
-        source = Path(self.config.source)
-        self.seen = (source, source.stat().st_mtime) if drafts.text is None and source.is_file() else None
-        drafts.changes = real_changes(drafts, self.config)
+        self.own = self.draft_text.own_config()
+        drafts.changes = real_changes(drafts.changes, self.config, self.own)
         self.form.show(self.config, set(drafts.changes))
         self.rows.refresh()
         self._settings_title()
@@ -152,15 +164,17 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
     @on(SettingsForm.Changed)
     def _setting_changed(self, message: SettingsForm.Changed) -> None:
         drafts = self.drafts
+        if self.draft_text is None:
+            self.form.refuse(f"{drafts.config} cannot be read")
+            return
         try:
-            config = config_of(drafts, {message.key: message.value})
+            config = self.draft_text.config({**drafts.changes, message.key: message.value})
         except ConfigError as error:
             self.form.refuse(faults_of(error, message.key))
             return
         self.form.refuse(None)
         if message.final:
-            drafts.changes[message.key] = message.value
-            drafts.changes = real_changes(drafts, config)
+            drafts.changes = real_changes({**drafts.changes, message.key: message.value}, config, self.own)
             self.config = config
             self.form.accept()
             self.form.show(config, set(drafts.changes))
@@ -169,34 +183,47 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
 
     def look_at_file(self) -> None:
         """Have the config's file looked at, by a thread: a network file system may take its time."""
-        if self.seen is not None and not self._looking:
+        if self.draft_text is not None and self.draft_text.path is not None and not self._looking:
             self._looking = True
-            self.stat_file(self.seen[0])
+            self.read_again(self.draft_text)
 
-    @work(thread=True, group="stat", exit_on_error=False)
-    def stat_file(self, path: Path) -> None:
-        """Look when a file was changed."""
-        self.post_message(FileSeen(path, changed_at(path)))
+    @work(thread=True, group="look", exit_on_error=False)
+    def read_again(self, known: DraftText) -> None:
+        """Read a config's file again where it was changed."""
+        now: DraftText | None = known
+        try:
+            now = known.read_again()
+        finally:  # without it no file would be looked at again
+            self.post_message(FileSeen(known, now))
 
     @on(FileSeen)
     def _file_seen(self, message: FileSeen) -> None:
         self._looking = False
-        self._take_file(message.path, message.changed)
+        if (
+            self.draft_text is message.known and message.now is not message.known
+        ):  # and no other config was chosen since
+            self._take_file(message.known, message.now)
+        if self._edit_wanted and self.screen.is_current:
+            self._open_editor()
+        self._edit_wanted = False
 
-    def _take_file(self, path: Path, now: float | None) -> None:
-        """Read a config file again that was edited on disk, unless that would lose something."""
-        if self.seen is None or self.seen[0] != path or self.seen[1] == now:
+    def _take_file(self, known: DraftText, now: DraftText | None) -> None:
+        """Take a config file that was edited on disk, unless that would lose something."""
+        if now is not None:
+            self.notify(f"{Path(known.source).name} was changed on disk and is read again")
+            self.load(now)
             return
-        if now is None:
-            self.notify(f"{path} is gone; its settings are kept here: ctrl+s saves them", severity="warning")
-            if self.config is not None:
-                self.drafts.text, self.drafts.changes = dump(self.config.settings), {}
-            self.seen = None
-            self.post_message(self.Changed(""))
+        if known.error is not None:  # nothing of it is known
+            self.load()
             return
-        self.seen = (path, now)
-        self.notify(f"{path.name} was changed on disk and is read again")
-        self.load()
+        self.notify(f"{known.source} is gone; its settings are kept here: ctrl+s saves them", severity="warning")
+        drafts = self.drafts
+        drafts.text = known.text
+        if self.config is not None:
+            drafts.text, drafts.changes = dump(self.config.settings), {}
+        self.draft_text = read_draft(drafts)
+        self.own = self.draft_text.own_config()
+        self.post_message(self.Changed(""))
 
     def drop_changes(self) -> None:
         drafts = self.drafts
@@ -241,22 +268,24 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         self.app.push_screen(Ask("Save the config as (a name, or a path):"), named)
 
     def edit_yaml(self) -> None:
+        """Have the config edited as text, once it is known what is in its file now."""
+        self._edit_wanted = True
+        self.look_at_file()
+        if not self._looking:
+            self._open_editor()
+
+    def _open_editor(self) -> None:
         from wantui.tui.screens.yaml_editor import YamlEditor
 
-        if self.seen is not None:
-            self._take_file(self.seen[0], changed_at(self.seen[0]))
-        drafts = self.drafts
-        try:
-            if drafts.text is not None and not drafts.changes:
-                text = drafts.text
-            elif self.config is not None and drafts.changes:
-                text = dump(self.config.settings)
-            elif self.config is not None:
-                text = Path(self.config.source).read_text(encoding="utf-8")
-            else:
-                text = drafts.text or Path(drafts.config).read_text(encoding="utf-8", errors="replace")
-        except (OSError, UnicodeDecodeError) as error:
-            self.notify(f"{drafts.config} cannot be read: {error}", severity="error")
+        self._edit_wanted = False
+        drafts, read = self.drafts, self.draft_text
+        if self.config is not None and drafts.changes:
+            text = dump(self.config.settings)
+        elif read is not None and read.error is None:
+            text = read.text
+        else:
+            reason = f": {read.error}" if read is not None else ""
+            self.notify(f"{drafts.config} cannot be read{reason}", severity="error")
             return
 
         def edited(new: str | None) -> None:

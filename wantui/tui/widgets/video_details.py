@@ -8,6 +8,7 @@ from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.geometry import Size
 from textual.message import Message
 from textual.worker import get_current_worker
 
@@ -18,6 +19,7 @@ from wantui.tui.plain import plain
 from wantui.tui.plots import half_blocks
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.worker_errors import ReportsWorkerErrors
+from wantui.tui.wrapping import wrapped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,8 +53,9 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
         yield Cells(id="sheet")
 
     def say(self, text: str) -> None:
-        """Say something in place of a video."""
-        self._show([Text(text)])
+        """Say something in place of a video: all of it, because the end of an error is its reason."""
+        width = max(20, self.query_one("#about", Cells).size.width)
+        self._show(wrapped(text, width) or [Text("")])
 
     def show(self, variation: str, entry: VideoEntry, folder: Path) -> None:
         """Show a video of the batch in a folder."""
@@ -79,21 +82,25 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
         self.border_title = plain(f"Video {entry.id}")
         if self.with_sheets and "sheet" in entry.files:
             self.sheet = folder / entry.files["sheet"]
-            self.call_after_refresh(self.read_sheet, self.sheet)
+            self.call_after_refresh(self._want_sheet, self.sheet)
 
     def _show(self, lines: list[Text]) -> None:
         self.sheet = None
         self.query_one("#about", Cells).show(lines)
         self.query_one("#sheet", Cells).show([Text("")])
 
-    @work(thread=True, exclusive=True, group="sheet", exit_on_error=False)
-    def read_sheet(self, path: Path) -> None:
-        """Read a contact sheet, off the thread that draws."""
+    def _want_sheet(self, path: Path) -> None:
+        """Have a contact sheet read, where it is still wanted and there is room for it."""
         room = self.query_one("#sheet", Cells).size
-        if room.height >= 2:
-            picture = read_picture(path, within=(room.width, 2 * room.height))
-            if not get_current_worker().is_cancelled:
-                self.post_message(SheetRead(path, picture))
+        if path == self.sheet and room.height >= 2:
+            self.read_sheet(path, room)
+
+    @work(thread=True, exclusive=True, group="sheet", exit_on_error=False)
+    def read_sheet(self, path: Path, room: Size) -> None:
+        """Read a contact sheet at the size that there is room for, off the thread that draws."""
+        picture = read_picture(path, within=(room.width, 2 * room.height))
+        if not get_current_worker().is_cancelled:
+            self.post_message(SheetRead(path, picture))
 
     @on(SheetRead)
     def _sheet_read(self, message: SheetRead) -> None:

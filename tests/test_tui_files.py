@@ -1,0 +1,130 @@
+"""Files that the screens read by threads: logs and sheets that cannot be read, and the config of a draft."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from screens import Under, application, run
+from test_tui_compose import go_to
+from test_tui_screens import add, claim, on
+from textual.widgets import TextArea
+
+from wantui.config import ConfigError
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.tui import compose_draft
+from wantui.tui.drafts import Drafts, save_drafts
+from wantui.tui.screens import monitor
+from wantui.tui.screens.compose import ComposeScreen
+from wantui.tui.screens.monitor import MonitorScreen, read_tail
+from wantui.tui.screens.yaml_editor import YamlEditor
+
+NANO_FILE = "model_settings:\n  model_id: nano\n  steps: 5\n"
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue(state_place().directory)
+
+
+@pytest.fixture
+def config_file() -> Path:
+    path = Path("configs/mine.yaml")
+    path.parent.mkdir()
+    path.write_text(NANO_FILE)
+    save_drafts(state_place().directory, Drafts(welcomed=True, config=str(path)))
+    return path
+
+
+def test_log_is_read_again_after_a_read_that_failed(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(queue, "one")
+    Path("one/logs").mkdir()
+    Path("one/logs/batch.log").write_text("the first line\n")
+    failures = []
+
+    def fail(*_: Any) -> None:
+        failures.append(1)
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(monitor, "read_tail", fail)
+
+    async def test(it: Under) -> None:
+        it.screen(MonitorScreen)
+        claimed = claim(queue)
+        queue.step(claimed, 0, 20, 0.25, 1.0)
+        await it.until(lambda: failures)
+        await it.until(lambda: "cannot read files: MemoryError" in it.said())
+        monkeypatch.undo()
+        await it.until(lambda: "the first line" in it.text())
+
+    on("monitor", test)
+
+
+def test_log_that_is_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    pipe = tmp_path / "batch.log"
+    os.mkfifo(pipe)
+    assert read_tail(pipe, None) is None
+    assert read_tail(tmp_path, None) is None
+
+
+def test_setting_is_changed_without_reading_the_config_again(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            reads: list[Path] = []
+
+            def refuse(path: Path) -> str:
+                reads.append(path)
+                raise ConfigError([])
+
+            monkeypatch.setattr(compose_draft, "read_text", refuse)
+            for value, changes in (("7", {"model_settings.steps": "7"}), ("5", {})):
+                await go_to(it, "model_settings.steps")
+                await it.press("enter")
+                screen.pane.form.input.value = value
+                await it.pilot.pause()
+                await it.press("enter")
+                await it.until(lambda changes=changes: it.app.drafts.changes == changes)
+                assert screen.config is not None
+                assert screen.config.settings.model_settings.steps == int(value)
+            assert not reads
+
+    run(test)
+
+
+def test_config_that_was_changed_on_disk_is_edited_as_it_is_now(config_file: Path) -> None:
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            config_file.write_text(NANO_FILE.replace("5", "6"))
+            os.utime(config_file, (0, 1))
+            await it.press("y")
+            editor = await it.until(lambda: isinstance(it.app.screen, YamlEditor) and it.app.screen)
+            assert "steps: 6" in editor.query_one(TextArea).text
+            assert "changed on disk" in it.said()
+
+    run(test)
+
+
+def test_config_that_becomes_unreadable_is_said_and_taken_again_once_it_can_be_read(config_file: Path) -> None:
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            config_file.write_bytes(b"\xff\xfe")
+            os.utime(config_file, (0, 1))
+            screen.pane.look_at_file()
+            await it.until(lambda: screen.config is None)
+            assert "it is not UTF-8" in it.said()
+            await it.press("y")
+            await it.until(lambda: f"{config_file} cannot be read" in it.said())
+            config_file.write_text(NANO_FILE)
+            screen.pane.look_at_file()
+            await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 5)
+
+    run(test)
