@@ -554,7 +554,7 @@ def test_logs_are_shown_and_followed(start: Start, tiny_batch: list[str]) -> Non
     machine.call("engine", "start")
     follower = machine.client("logs", "-f")
     followed = machine.lines_of(follower)
-    machine.until(lambda: any(line.startswith("engine: ") for line in followed))
+    machine.until(lambda: any("engine of wantui" in line for line in followed))
     machine.call(*batch(tiny_batch, 1))
     # Of a worker whose log was not there at first.
     machine.until(lambda: any("single seed 42 of batch, attempt 1" in line for line in followed))

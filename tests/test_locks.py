@@ -103,6 +103,38 @@ def test_no_descriptor_is_kept_of_a_folder_that_was_deleted_while_a_video_was_lo
     assert descriptors(tmp_path) == before
 
 
+def test_a_lock_is_given_back_though_its_file_has_lost_its_name(tmp_path: Path) -> None:
+    before = descriptors(tmp_path)
+    assert try_lock_video(tmp_path, 0)
+    (tmp_path / MAKING).rename(tmp_path / "kept")
+    unlock_video(tmp_path, 0)
+    (tmp_path / "kept").rename(tmp_path / MAKING)
+    assert other_process_locks(tmp_path, 0)
+    assert descriptors(tmp_path) == before
+
+
+def test_a_lock_file_that_is_stale_does_not_spoil_other_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale, other = tmp_path / "stale", tmp_path / "other"
+    stale.mkdir()
+    other.mkdir()
+    assert try_lock_video(stale, 0)
+    unreachable = (stale / MAKING).stat().st_ino
+    real = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        found = real(descriptor)
+        if found.st_ino == unreachable:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return found
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    assert try_lock_video(other, 0)
+    unlock_video(other, 0)
+    unlock_video(stale, 0)
+
+
 @pytest.mark.parametrize("name", [LOCK, MAKING])
 def test_a_planted_link_is_not_followed(tmp_path: Path, name: str) -> None:  # R10
     folder, victim = tmp_path / "batch", tmp_path / "victim"

@@ -135,6 +135,28 @@ def test_a_worker_keeps_the_manifest_of_one_batch_only(
     assert most <= 3  # of the batch before, whose last video is being ended, too
 
 
+def test_claims_that_ended_by_pauses_do_not_count_as_errors_that_have_passed(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with only_queued():
+        wantui("run", "-t", "a star", "--videos-per-variation", 1, "--detach", *small)
+    queue = Queue(state_place().directory)
+    for _ in range(5):
+        claim = queue.claim("worker-0:7", ("auto", "cpu"))
+        assert claim is not None
+        queue.release(claim, "paused after step 1 of 3")
+    real, errors = make_video.ClipWriter._encode, [errno.EIO, errno.ESTALE]
+
+    def encode(*arguments: Any) -> Any:
+        if errors:
+            raise OSError(number := errors.pop(), os.strerror(number))
+        return real(*arguments)
+
+    monkeypatch.setattr(make_video.ClipWriter, "_encode", encode)
+    work(state_place())
+    assert [video.state for video in queue.videos(1)] == ["done"]
+
+
 @pytest.mark.parametrize("moment", ["step", "decode", "record"])
 def test_a_folder_that_is_deleted_while_a_video_is_made_is_named_and_does_not_come_back(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, moment: str

@@ -103,18 +103,32 @@ except SystemExit:
 sys.stdout, sys.stderr = shown, sys.__stderr__
 for name in ("HOME", "LOGNAME", "XDG_STATE_HOME"):
     os.environ.pop(name, None)
+if sys.argv[2] != "unset":
+    os.environ["HOME"] = sys.argv[2]
 os.setgroups([])
 os.setresgid(54321, 54321, 54321)
 os.setresuid(54321, 54321, 54321)
 os.chdir("/")
 places.LOCAL = Path(sys.argv[1])
-wantui.cli.main(sys.argv[2:])
+wantui.cli.main(sys.argv[3:])
 """
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user who has no name")
-@pytest.mark.parametrize("command", [["queue", "ls"], ["engine", "status"], ["doctor"]])
-def test_a_user_without_a_name_and_a_home_gets_a_folder_in_var_tmp(command: list[str], tmp_path: Path) -> None:  # B7
+@pytest.mark.parametrize(
+    ("home", "command"),
+    [
+        ("unset", ["queue", "ls"]),
+        ("", ["queue", "ls"]),
+        ("/", ["queue", "ls"]),
+        ("//", ["queue", "ls"]),
+        ("unset", ["engine", "status"]),
+        ("unset", ["doctor"]),
+    ],
+)
+def test_a_user_without_a_name_and_a_home_gets_a_folder_in_var_tmp(
+    home: str, command: list[str], tmp_path: Path
+) -> None:  # B7
     import shutil
     import tempfile
 
@@ -126,7 +140,7 @@ def test_a_user_without_a_name_and_a_home_gets_a_folder_in_var_tmp(command: list
             env.pop(name, None)
         env["XDG_STATE_HOME"] = str(tmp_path)
         ended = subprocess.run(
-            [sys.executable, "-c", NOBODY, local, *command], env=env, capture_output=True, text=True, check=False
+            [sys.executable, "-c", NOBODY, local, home, *command], env=env, capture_output=True, text=True, check=False
         )
         assert "Traceback" not in ended.stderr, ended.stderr
         assert ended.returncode in (0, 1, 3)

@@ -133,7 +133,9 @@ def _call(arguments: list[str] | None) -> int | None:
 
 
 def _provide_home() -> None:
-    if not os.environ.get("HOME") or not os.environ.get("LOGNAME"):  # not imported where nothing can be missing
+    if os.environ.get("HOME", "") in ("", "/") or not os.environ.get(
+        "LOGNAME"
+    ):  # not imported where nothing can be missing
         from wantui.queue.place import provide_home
 
         provide_home()

@@ -236,12 +236,12 @@ def _queue(place: "Place") -> Finding:
     import sqlite3
 
     from wantui.errors import UserError
-    from wantui.queue.database import NAME, is_damage, open_database
+    from wantui.queue.database import NAME, check_database, is_damage
 
     path = place.directory / NAME
     try:
         if path.exists():
-            open_database(path).close()
+            check_database(path)
     except sqlite3.DatabaseError as error:
         advice = "wantui engine start keeps it under another name and begins a new one" if is_damage(error) else ""
         return Finding("problem", "queue", f"{path} cannot be opened: {error}", advice)

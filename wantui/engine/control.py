@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from wantui import __version__
 from wantui.clock import boot_id, boot_seconds, seconds_since
@@ -21,13 +20,11 @@ from wantui.errors import UserError
 from wantui.formatting import format_count, printable
 from wantui.paths import user_path
 from wantui.queue.database import NAME, is_damage, put_aside
+from wantui.queue.engine_lock import LOCK, published
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 
-LOCK = "engine.lock"
 START_SECONDS = 20.0
-LARGEST_LOCK = 1 << 20
-"""Bytes of the lock file that are read."""
 
 
 class NoEngine(UserError):
@@ -103,7 +100,7 @@ def holds_lock_file(lock: int, directory: Path) -> bool:
 
 def announce(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str] = ()) -> None:
     """Publish that the engine that holds the lock is ready: it has taken stock of what was interrupted."""
-    published = {
+    content = {
         "process": os.getpid(),
         "started": time.time(),
         "logs": str(logs),
@@ -113,7 +110,7 @@ def announce(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str]
         "environment": compared_environment(),
         "notes": list(notes),
     }
-    text = json.dumps(published).encode()
+    text = json.dumps(content).encode()
     os.pwrite(lock, text, 0)
     os.ftruncate(lock, len(text))  # what was published before may have been longer
 
@@ -121,43 +118,23 @@ def announce(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str]
 def find_engine(directory: Path) -> Engine | None:
     """Return the engine of a state directory, if one runs; waits for one that starts."""
     until = time.monotonic() + START_SECONDS
-    while (published := _published(directory)) is not None:
+    while (found := published(directory)) is not None:
         try:
             return Engine(
-                published["process"],
-                published["started"],
-                Path(published["logs"]),
-                published["version"],
-                tuple(published["devices"]),
-                tuple(published["boot"]) if "boot" in published else None,
-                published.get("environment", {}),
-                tuple(published.get("notes", ())),
+                found["process"],
+                found["started"],
+                Path(found["logs"]),
+                found["version"],
+                tuple(found["devices"]),
+                tuple(found["boot"]) if "boot" in found else None,
+                found.get("environment", {}),
+                tuple(found.get("notes", ())),
             )
         except KeyError:
             if time.monotonic() > until:
                 return None
             time.sleep(0.02)
     return None
-
-
-def _published(directory: Path) -> dict[str, Any] | None:
-    """Return what the process that holds the engine's lock has published of itself; None where nobody holds it."""
-    try:
-        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        text = os.pread(descriptor, LARGEST_LOCK, 0)
-    finally:
-        os.close(descriptor)
-    try:
-        found = json.loads(text)
-    except ValueError:  # it is being written
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def logs_folder(place: Place, chosen: Path | None = None) -> Path:
@@ -248,8 +225,8 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
 
 def engine_process(directory: Path) -> int | None:
     """Return the process that is the engine of a state directory, also while it starts; None where there is none."""
-    published = _published(directory)
-    return None if published is None else published.get("process")
+    found = published(directory)
+    return None if found is None else found.get("process")
 
 
 def open_queue(place: Place, is_engine: bool = False) -> tuple[Queue, list[str]]:

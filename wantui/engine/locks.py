@@ -26,10 +26,19 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, er
 
 @dataclass
 class _OpenLocks:
-    """The descriptor of one `.making` file, and the numbers of the videos that this process has locked by it."""
+    """The descriptor of one `.making` file, and the videos that this process has locked by it: folder and number."""
 
     descriptor: int
-    numbers: set[int] = field(default_factory=set)
+    identity: tuple[int, int]
+    videos: set[tuple[Path, int]] = field(default_factory=set)
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the file is gone; one that cannot be looked at (ESTALE) is of no use either."""
+        try:
+            return os.fstat(self.descriptor).st_nlink == 0
+        except OSError:
+            return True
 
 
 _open: dict[tuple[int, int], _OpenLocks] = {}
@@ -57,20 +66,22 @@ def try_lock_video(folder: Path, number: int) -> bool:
             if error.errno in WITHOUT_LOCKS:
                 return True
             raise
-        locks.numbers.add(number)
+        locks.videos.add((folder, number))
         return True
 
 
 def unlock_video(folder: Path, number: int) -> None:
     """Unlock a video that is made, or will not be; does nothing where it is not locked."""
-    with _guard, suppress(OSError):
-        locks = _open.get(_identity((folder / MAKING).stat()))
-        if locks is None or number not in locks.numbers:
-            return
-        locks.numbers.discard(number)
-        with suppress(OSError):
-            fcntl.lockf(locks.descriptor, fcntl.LOCK_UN, 1, number)
-        _close_unused(locks)
+    with _guard:
+        # By the folder's name: its file may not be there any more, or be another one.
+        for locks in list(_open.values()):
+            if (folder, number) not in locks.videos:
+                continue
+            locks.videos.discard((folder, number))
+            if all(other != number for _, other in locks.videos):  # by another path to the same folder
+                with suppress(OSError):
+                    fcntl.lockf(locks.descriptor, fcntl.LOCK_UN, 1, number)
+            _close_unused(locks)
 
 
 def _locks_of(folder: Path) -> _OpenLocks:
@@ -79,17 +90,27 @@ def _locks_of(folder: Path) -> _OpenLocks:
         if (known := _open.get(_identity(path.stat()))) is not None:
             return known
     # Files that were deleted with their folder are of no use to anybody, and would be kept open for ever.
-    for key, locks in list(_open.items()):
-        if os.fstat(locks.descriptor).st_nlink == 0:
-            os.close(_open.pop(key).descriptor)
-    locks = _OpenLocks(_open_file(path))
-    _open[_identity(os.fstat(locks.descriptor))] = locks
+    for locks in list(_open.values()):
+        if locks.is_deleted:
+            _close(locks)
+    descriptor = _open_file(path)
+    try:
+        locks = _OpenLocks(descriptor, _identity(os.fstat(descriptor)))
+    except OSError:
+        os.close(descriptor)
+        raise
+    _open[locks.identity] = locks
     return locks
 
 
 def _close_unused(locks: _OpenLocks) -> None:
-    if not locks.numbers:
-        del _open[_identity(os.fstat(locks.descriptor))]
+    if not locks.videos:
+        _close(locks)
+
+
+def _close(locks: _OpenLocks) -> None:
+    del _open[locks.identity]
+    with suppress(OSError):  # the descriptor is free, whatever a network file system answers
         os.close(locks.descriptor)
 
 

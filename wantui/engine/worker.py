@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -50,8 +51,8 @@ DECODE_SECONDS = 0.5
 QUEUE_SECONDS = 2.0
 """Between two tries to write a queue that could not be written."""
 PR_SET_PDEATHSIG = 1
-ATTEMPTS = 3
-"""Claims after which a video fails over a file system error that had passed each time it was looked into."""
+PASSING_ERRORS = 3
+"""Errors of a file system that had passed each time it was looked into, after which a video fails over them."""
 
 
 class Stopped(Exception):
@@ -78,6 +79,8 @@ class Worker:
         """The video whose files are being ended while the next one is made."""
         self.record: Record | None = None
         """The manifest of the batch that was worked on last."""
+        self.passing_errors: Counter[int] = Counter()
+        """Of videos, by their id in the queue."""
         self.open_logs: dict[str, logging.Logger] = {}
         """Of batches, by their names."""
         self.stopping = False
@@ -211,11 +214,17 @@ class Worker:
             self._wait_for_room(claim, folder.root, max(needed, free_bytes(folder.root) + SPARE_BYTES), log)
         elif (unwritable := unwritable_folder(folder.root, error)) is not None:
             self._wait_for_folder(claim, *unwritable, log)
-        elif error.errno in UNWRITABLE and claim.attempt < ATTEMPTS:  # as of a network that was away for a moment
+        elif error.errno in UNWRITABLE and self._count_passing_error(claim) < PASSING_ERRORS:
+            # As of a network that was away for a moment.
             log.warning("%s: %s; trying again", claim.title, error)
             self.queue.release(claim, f"{error.strerror}, which has passed")
         else:
             self._fail(claim, folder, f"{type(error).__name__}: {error}", log)
+
+    def _count_passing_error(self, claim: Claim) -> int:
+        """Count by itself what claims do not: pauses, stops and holds end claims as well."""
+        self.passing_errors[claim.video] += 1
+        return self.passing_errors[claim.video]
 
     def _make(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
         if is_gone(folder.root):
@@ -317,6 +326,7 @@ class Worker:
             "peak_memory": entry.peak_memory,
         }
         self.queue.done(claim, device=ending.device, **said)
+        del self.passing_errors[claim.video]
         log.info("%s done in %.1f s", claim.title, time.monotonic() - ending.began)
 
     def _heed(self, wish: Wish, place: str) -> None:
@@ -372,6 +382,7 @@ class Worker:
 
     def _fail(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
         log.error("%s failed: %s", claim.title, error)
+        del self.passing_errors[claim.video]
         self._close(claim, folder, "failed", error)
         self.queue.failed(claim, error)
 

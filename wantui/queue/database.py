@@ -1,5 +1,6 @@
 """Opening the database: settings, migrations, and what is done about one that is newer or damaged."""
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wantui.errors import UserError
+from wantui.queue.engine_lock import engines_kept_out
 
 NAME = "queue.db"
 BUSY_SECONDS = 10.0
@@ -18,6 +20,14 @@ BUSY_SECONDS = 10.0
 QueueError = sqlite3.DatabaseError
 Unavailable = sqlite3.OperationalError
 """The database is locked for too long, or its disk is full; or, by `is_damage`, it is damaged."""
+
+
+STARTING_SECONDS = 20.0
+"""Time for which a process waits for an engine that starts, and may be about to migrate the database."""
+
+
+class OlderEngineError(UserError):
+    """An engine of an earlier version runs, and would fail if the database became one of this version."""
 
 
 class NewerDatabase(UserError):
@@ -81,6 +91,7 @@ def open_database(path: Path, wait_seconds: float = BUSY_SECONDS) -> sqlite3.Con
 
     Raises:
         NewerDatabase: a later version of wantui wrote it.
+        OlderEngineError: it is of an earlier version, and so is the engine that uses it.
         sqlite3.DatabaseError: it is damaged.
     """
     connection = sqlite3.connect(path, timeout=wait_seconds, isolation_level=None, factory=_Connection)
@@ -111,18 +122,59 @@ def _use_write_ahead_log(connection: sqlite3.Connection, wait_seconds: float) ->
             time.sleep(0.02)
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    steps = migrations()
+def check_database(path: Path) -> None:
+    """Find out whether the database can be opened, and brought up to date; nothing in it is changed.
+
+    Raises:
+        NewerDatabase: a later version of wantui wrote it.
+        sqlite3.DatabaseError: it is damaged.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with (
+        closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, factory=_Connection)) as stored,
+        closing(sqlite3.connect(":memory:", isolation_level=None, factory=_Connection)) as copy,
+        _decoded(),
+    ):
+        stored.backup(copy)
+        _apply(copy, _version(copy, path))
+        _check_schema(copy)
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == len(steps):
-        return
+    known = len(migrations())
     if version < 0:
         raise sqlite3.DatabaseError(f"its schema has the number {version}")
-    if version > len(steps):
+    if version > known:
         raise NewerDatabase(
-            f"{path} was written by a newer wantui (schema {version}, this one knows {len(steps)}); "
+            f"{path} was written by a newer wantui (schema {version}, this one knows {known}); "
             "update wantui, or set XDG_STATE_HOME to another folder"
         )
+    return int(version)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    until = time.monotonic() + STARTING_SECONDS
+    while (version := _version(connection, path)) < len(migrations()):
+        with engines_kept_out(path.parent) as engine:
+            # Nothing is migrated under an engine: it knows only the schema that it was written for.
+            if version == 0 or engine is None or engine.get("process") == os.getpid():
+                _apply(connection, version)
+                return
+        # An engine of this version has migrated the database before it publishes its version.
+        has_started = "version" in engine or time.monotonic() > until
+        if has_started and _version(connection, path) == version:
+            raise OlderEngineError(
+                f"cannot open the queue {path}: an engine of wantui {engine.get('version', 'unknown')} runs (process "
+                f"{engine.get('process', 'unknown')}), which cannot use a queue of this version. "
+                "Stop it first: wantui engine stop"
+            )
+        time.sleep(0.02)
+
+
+def _apply(connection: sqlite3.Connection, version: int) -> None:
+    """Bring the tables from a version of the schema to the newest."""
+    steps = migrations()
     # executescript commits what is open, so that each script brings its own transaction.
     for number, script in enumerate(steps[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")

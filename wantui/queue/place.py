@@ -63,13 +63,17 @@ def state_place() -> Place:
 def provide_home() -> None:
     """Give a user without a home folder one under /var/tmp, and a name to one without: libraries fail without them.
 
-    A container that runs under a number has neither an entry in /etc/passwd nor, at times, $HOME. The paths of
-    configuration, cache and state would then begin with a folder called "~".
+    A container that runs under a number has neither an entry in /etc/passwd nor, at times, $HOME, or it has one that
+    is empty or "/". The paths of configuration, cache and state would then begin with a folder called "~", or be at
+    the root of the file system.
 
     Raises:
         UserError: the folder cannot be made.
     """
-    if not os.environ.get("HOME") and os.path.expanduser("~") in ("~", ""):  # noqa: PTH111 - Path.expanduser raises
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # an empty one would be taken for "/"
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.expanduser raises
+    if home in ("~", "") or (home.rstrip("/") == "" and not os.access("/", os.W_OK)):
         os.environ["HOME"] = str(_own_folder())
     try:
         getpass.getuser()

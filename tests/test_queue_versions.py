@@ -1,0 +1,126 @@
+"""A queue of an earlier version: brought up to date by commands, but never under an engine that needs it as it is."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Wantui
+
+from wantui.engine.control import acquire_engine_lock
+from wantui.queue import database
+from wantui.queue.database import NAME, OlderEngineError, migrations
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+
+OLD_ENGINE = """
+import fcntl, json, os, sys, time
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.write(lock, json.dumps({"process": os.getpid(), **json.loads(sys.argv[2])}).encode())
+print("locked", flush=True)
+time.sleep(1000)
+"""
+ANNOUNCED = '{"started": 0, "logs": "logs", "version": "0.1.0", "devices": ["auto", "cpu"]}'
+StartEngine = Callable[[str], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def directory() -> Path:
+    """A state directory with the queue of an earlier version."""
+    found = state_place().directory
+    with sqlite3.connect(found / NAME) as old:
+        old.executescript((Path(__file__).parent / "data" / "queue-3.sql").read_text())
+        old.execute("PRAGMA journal_mode = WAL")
+    old.close()
+    return found
+
+
+@pytest.fixture
+def start_engine(directory: Path) -> Iterator[StartEngine]:
+    """Start a process that holds the engine's lock and has published something."""
+    engines = []
+
+    def start(published: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", OLD_ENGINE, str(directory / "engine.lock"), published]
+        engines.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert engines[-1].stdout is not None
+        assert engines[-1].stdout.readline() == "locked\n"
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.kill()
+        engine.communicate()
+
+
+def schema(directory: Path) -> int:
+    with sqlite3.connect(directory / NAME) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.close()
+    return int(version)
+
+
+def test_no_command_changes_the_queue_under_an_engine_of_an_earlier_version(
+    directory: Path, start_engine: StartEngine, wantui: Wantui
+) -> None:
+    engine = start_engine(ANNOUNCED)
+    for command in (["queue", "ls"], ["engine", "status"], ["run", "-t", "a star"]):
+        result = wantui(*command)
+        assert result.code == 2
+        assert f"an engine of wantui 0.1.0 runs (process {engine.pid})" in result.err
+        assert "Stop it first: wantui engine stop" in result.err
+    assert schema(directory) == 3
+    assert wantui("engine", "stop").code == 0
+    assert wantui("queue", "ls").code == 0
+    assert schema(directory) == len(migrations())
+
+
+def test_an_engine_that_starts_is_waited_for_and_may_migrate_the_queue_itself(
+    directory: Path, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_engine("{}")
+    waited = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:  # it has come so far
+            with sqlite3.connect(directory / NAME) as connection:
+                for script in migrations()[3:]:
+                    connection.executescript(script)
+                connection.execute(f"PRAGMA user_version = {len(migrations())}")
+            connection.close()
+
+    monkeypatch.setattr(database.time, "sleep", wait)
+    Queue(directory).close()
+    assert len(waited) == 3
+
+
+def test_an_engine_that_never_says_its_version_is_not_waited_for_for_ever(
+    directory: Path, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_engine("{}")
+    monkeypatch.setattr(database, "STARTING_SECONDS", -1.0)
+    with pytest.raises(OlderEngineError, match="wantui unknown"):
+        Queue(directory)
+
+
+def test_the_engine_itself_migrates_the_queue(directory: Path) -> None:
+    lock = acquire_engine_lock(directory)
+    assert lock is not None
+    Queue(directory).close()
+    os.close(lock)
+    assert schema(directory) == len(migrations())
+
+
+def test_doctor_checks_a_queue_of_an_earlier_version_and_leaves_it_so(
+    directory: Path, start_engine: StartEngine, wantui: Wantui
+) -> None:
+    before = (directory / NAME).read_bytes()
+    assert "ok queue in" in " ".join(wantui("doctor").out.split())
+    start_engine(ANNOUNCED)
+    assert "ok queue in" in " ".join(wantui("doctor").out.split())
+    assert (directory / NAME).read_bytes() == before

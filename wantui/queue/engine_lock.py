@@ -1,0 +1,46 @@
+"""The lock that an engine holds for life, and what it publishes in it."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+LOCK = "engine.lock"
+LARGEST_LOCK = 1 << 20
+"""Bytes of the lock file that are read."""
+
+
+def published(directory: Path) -> dict[str, Any] | None:
+    """Return what the engine of a state directory has published, `{}` while it is written; None without an engine."""
+    with engines_kept_out(directory) as holder:
+        return holder
+
+
+@contextmanager
+def engines_kept_out(directory: Path) -> Iterator[dict[str, Any] | None]:
+    """Let no engine start inside the block; yield what the one that runs has published, None where none runs."""
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield _parse(os.pread(descriptor, LARGEST_LOCK, 0))
+        else:
+            yield None
+    finally:
+        os.close(descriptor)
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:  # it is being written
+        return {}
+    return found if isinstance(found, dict) else {}
