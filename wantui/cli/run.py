@@ -1,6 +1,5 @@
 """wantui run: put the batch of a template on the queue, or what is missing of one, and follow it to its end."""
 
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -130,7 +129,7 @@ def _make(
     from wantui.cli.follow import follow, leave, report_end, shown_path
     from wantui.engine.control import ensure_engine
     from wantui.engine.costs import cpu_warning
-    from wantui.engine.enqueue import enqueue, may_use_gpu, missing_videos
+    from wantui.engine.enqueue import enqueue, may_use_gpu, missing_videos, remove_begun
     from wantui.queue.place import Place
 
     seq = queue.last_seq()
@@ -159,5 +158,6 @@ def _make(
         # Nothing could be made at all: there are no weights, say.
         if new and not any(root.rglob("*.mp4")) and (found := queue.batch(id_)) and not found.unfinished:
             queue.remove(id_)
-            shutil.rmtree(root, ignore_errors=True)  # it may be gone already
+            # Without a time stamp the folder may be one that the user had made.
+            remove_begun(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
         raise

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from wantui.engine.control import find_engine
-from wantui.engine.locks import refuse_unwritable
+from wantui.engine.locks import LOCK, MAKING, claim_folder, refuse_unwritable
 from wantui.engine.record import Record
 from wantui.engine.room import SPARE_BYTES
 from wantui.engine.slots import slots_for
@@ -22,6 +22,7 @@ from wantui.planning.schedule import model_evaluations
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo
+from wantui.storage.atomic import remove
 from wantui.storage.layout import BatchFolder, batch_folder
 from wantui.storage.manifest import Manifest, VideoEntry, start_folder
 
@@ -53,6 +54,19 @@ class Share:
 
 
 WHOLE = Share(1, 1)
+OWN_NAMES = (
+    "batch.json",
+    "batch.json.partial",
+    "batch.journal.jsonl",
+    "batch.journal.damaged.jsonl",
+    "configs",
+    "videos",
+    "latents",
+    "attention_maps",
+    "logs",
+    MAKING,
+)
+"""Names in a batch folder that are wantui's, but for that of the lock."""
 MAX_TRIES = 100
 """Names of batch folders that other runs may take while this one makes its own."""
 
@@ -115,12 +129,15 @@ def new_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
     refuse(batch)
     above = _missing_above(user_path(batch.config.settings.output_dir))
     folder: BatchFolder | None = None
+    is_new = False
     try:
-        folder = _make_folder(batch)
+        folder, is_new = _make_folder(batch)
         check_room(folder.root, batch)
         return folder, start_folder(folder, batch)
     except BaseException as error:
-        _remove_made(folder, above)
+        if folder is not None:
+            remove_begun(folder, with_root=is_new)
+        _remove_empty(above)
         if folder is not None and isinstance(error, OSError):
             raise _cannot_write(folder, error) from None
         raise
@@ -132,11 +149,22 @@ def _missing_above(folder: Path) -> list[Path]:
     return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
 
 
-def _remove_made(folder: BatchFolder | None, above: Sequence[Path]) -> None:
-    """Remove a batch folder that could not be finished, and those of `above` that were made for it alone."""
-    if folder is not None:
-        shutil.rmtree(folder.root, ignore_errors=True)
-    for path in above:
+def remove_begun(folder: BatchFolder, with_root: bool) -> None:
+    """Remove what wantui has put into a batch folder that it claimed, and nothing else.
+
+    Args:
+        with_root: whether to remove the folder itself, if it is empty then: not where a user had made it.
+    """
+    for name in (*OWN_NAMES, LOCK):  # the claim last: no other run may begin before all is removed
+        with suppress(OSError):
+            remove(folder.root / name)
+    if with_root:
+        _remove_empty([folder.root])
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders that were made for a batch, the lowest first."""
+    for path in folders:
         with suppress(OSError):  # it was not made yet, or somebody else uses it already
             path.rmdir()
 
@@ -226,8 +254,12 @@ def check_room(root: Path, batch: Batch) -> None:
         )
 
 
-def _make_folder(batch: Batch) -> BatchFolder:
-    """A folder that was not there before, for this batch alone."""
+def _make_folder(batch: Batch) -> tuple[BatchFolder, bool]:
+    """Make or take an empty folder for this batch alone; return it, and whether it was made here.
+
+    Raises:
+        UserError: there is something in it, another run has taken it, or it cannot be written.
+    """
     settings = batch.config.settings
     output_dir = user_path(settings.output_dir)
     now = datetime.now() if settings.use_timestamp else None
@@ -244,12 +276,22 @@ def _make_folder(batch: Batch) -> BatchFolder:
         folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
         try:
             folder.root.mkdir(mode=mode)
-            return folder
+            is_new = True
         except FileExistsError:
             if now is not None:  # another run of the same second took the name in between
                 continue
-            return _empty_folder(folder, is_private)
+            folder, is_new = _empty_folder(folder, is_private), False
         except OSError as error:
+            raise _cannot_write(folder, error) from None
+        try:
+            claim_folder(folder.root)  # also a new one: a run without a time stamp may take it while it is empty
+            return folder, is_new
+        except FileExistsError:
+            if now is None:
+                raise _taken(folder) from None
+        except OSError as error:
+            if is_new:
+                _remove_empty([folder.root])
             raise _cannot_write(folder, error) from None
     raise UserError(f"cannot make a batch folder in {output_dir}: {MAX_TRIES} names in a row were taken meanwhile")
 
@@ -265,11 +307,15 @@ def _empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
             if is_private:
                 folder.root.chmod(0o700)
             return folder
-        has_batch = folder.manifest.exists()
     except OSError as error:
         raise _cannot_write(folder, error) from None
+    raise _taken(folder)
+
+
+def _taken(folder: BatchFolder) -> UserError:
+    has_batch = os.path.lexists(folder.manifest)
     what = "holds a batch already; go on with it by --resume" if has_batch else "exists already"
-    raise UserError(f"{folder.root} {what}, or choose another name")
+    return UserError(f"{folder.root} {what}, or choose another name")
 
 
 def _cannot_write(folder: BatchFolder, error: OSError) -> UserError:

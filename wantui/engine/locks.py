@@ -135,6 +135,16 @@ def _open_file(path: Path) -> int:
     return descriptor
 
 
+def claim_folder(folder: Path) -> None:
+    """Make the lock file of an empty folder, which only one of several runs that want the folder can do.
+
+    Raises:
+        FileExistsError: another run has made it.
+        OSError: it cannot be made.
+    """
+    os.close(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666))
+
+
 @contextmanager
 def locked_manifest(folder: Path) -> Iterator[None]:
     """Keep other processes from writing a folder's manifest; without effect on a file system without locks.

@@ -1,0 +1,108 @@
+"""Folders of new batches: claimed by one run, and of a run that fails nothing is left and nothing else removed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Wantui, files
+
+from wantui.config import load_config
+from wantui.engine import enqueue, locks, warm
+from wantui.engine.enqueue import new_batch
+from wantui.errors import UserError
+from wantui.generation.errors import LoadError
+from wantui.planning import Batch, plan_batch
+
+
+def planned(stamped: bool) -> Batch:
+    settings = ["output_dir=outputs", "batch_name=mine", f"use_timestamp={str(stamped).lower()}"]
+    return plan_batch(load_config("nano", settings), "a star")
+
+
+def full_disk(*_: object) -> None:
+    raise UserError("the batch may need 1 TB")
+
+
+def test_an_empty_folder_of_a_user_outlives_a_batch_that_cannot_be_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = Path("outputs/mine")
+    mine.mkdir(parents=True)
+    identity = mine.stat().st_ino
+    monkeypatch.setattr(enqueue, "check_room", full_disk)
+    with pytest.raises(UserError, match="may need"):
+        new_batch(planned(stamped=False))
+    assert mine.stat().st_ino == identity
+    assert not list(mine.iterdir())
+
+
+def test_what_a_user_puts_into_the_folder_meanwhile_outlives_the_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def put_and_fail(root: Path, _: Batch) -> None:
+        (root / "notes.txt").write_text("mine")
+        full_disk()
+
+    monkeypatch.setattr(enqueue, "check_room", put_and_fail)
+    with pytest.raises(UserError, match="may need"):
+        new_batch(planned(stamped=False))
+    assert files("outputs") == ["outputs/mine/notes.txt"]
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_of_a_batch_that_cannot_be_begun_no_folder_is_left(monkeypatch: pytest.MonkeyPatch, stamped: bool) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(enqueue, "start_folder", fail)
+    with pytest.raises(UserError, match="No space left"):
+        new_batch(planned(stamped))
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_of_two_runs_on_one_folder_one_has_it_and_the_other_removes_nothing(
+    monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    if exists:
+        Path("outputs/mine").mkdir(parents=True)
+    real, made = locks.claim_folder, []
+
+    def second_run_first(root: Path) -> None:
+        if not made:
+            made.append(root)
+            real(root)  # the other run, just before
+            (root / "batch.json").write_text("{}")
+        real(root)
+
+    monkeypatch.setattr(enqueue, "claim_folder", second_run_first)
+    with pytest.raises(UserError, match="holds a batch already"):
+        new_batch(planned(stamped=False))
+    assert files("outputs") == ["outputs/mine/.lock", "outputs/mine/batch.json"]
+
+
+def test_a_run_whose_new_folder_was_taken_takes_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, taken = locks.claim_folder, []
+
+    def take_first(root: Path) -> None:
+        if not taken:
+            taken.append(root)
+            real(root)
+        real(root)
+
+    monkeypatch.setattr(enqueue, "claim_folder", take_first)
+    folder, _ = new_batch(planned(stamped=True))
+    assert folder.root not in taken
+    assert taken[0].exists()
+
+
+@pytest.mark.parametrize("stamped", ["true", "false"])
+def test_a_refused_run_leaves_the_folder_that_a_user_had_made(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, stamped: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise LoadError("its weights are cut")
+
+    Path("outputs/mine").mkdir(parents=True)
+    monkeypatch.setattr(warm, "load_for", refuse)
+    result = wantui("run", "-t", "a star", *small, "--batch-name", "mine", "--set", f"use_timestamp={stamped}")
+    assert "its weights are cut" in result.err
+    assert [path.name for path in Path("outputs").iterdir()] == ["mine"]
+    assert files("outputs") == []
