@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import zarr
 
@@ -71,11 +71,10 @@ class Machine:
                 return client.communicate(timeout=0.5)
         raise AssertionError(f"{client.args} did not end: {self.describe()}")
 
-    def lines_of(self, client: subprocess.Popen[str]) -> list[str]:
+    def lines_of(self, client: subprocess.Popen[str], stream: Literal["stdout", "stderr"] = "stdout") -> list[str]:
         """Return a list to which the lines are added that a client prints."""
         lines: list[str] = []
-        assert client.stdout is not None
-        threading.Thread(target=lines.extend, args=(client.stdout,), daemon=True).start()
+        threading.Thread(target=lines.extend, args=(getattr(client, stream),), daemon=True).start()
         return lines
 
     def _patiently(self) -> Iterator[None]:
