@@ -184,7 +184,7 @@ def test_several_groups_are_compared_in_pairs_under_one_family(tmp_path: Path) -
     assert len(found.differences) == 3 * 3
     assert all(d.family_p >= d.effect.p for d in found.differences)  # C12
     assert all(d.discovery_p >= d.effect.p for d in found.differences)
-    assert any("one wording only" in warning for warning in found.warnings)
+    assert any("only one wording" in warning for warning in found.warnings)
 
 
 def with_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]) -> None:
