@@ -1,0 +1,122 @@
+"""How often the tests of the analysis call like groups different. python tests/benchmarks/false_positives.py.
+
+Made-up values whose truth is known, drawn anew in each run: groups of one distribution with odd videos, groups of one
+mean with distributions of another shape or variance, a word that has another effect in every sentence, and the best of
+several metrics called the declared one afterwards. About two minutes; no model is needed.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.analysis.differences import family_p
+from wantui.analysis.spread import squared_distances, to_median
+from wantui.analysis.statistics import effect, ratio_interval, sign_flip
+from wantui.analysis.trajectory import METRICS
+
+Floats = NDArray[np.float64]
+ALPHA = 0.05
+VALUES = 50
+"""Values of a state."""
+
+
+def odd_videos(random: np.random.Generator, seeds: int) -> tuple[bool, bool]:
+    """Compare the spread of like groups in which one video of twenty is five times as far as is typical.
+
+    Returns:
+        Whether they are called different by distances to the centroid, and by those to the spatial median.
+    """
+    shared = random.normal(size=(seeds, VALUES))
+    groups = [np.sqrt(0.5) * (shared + random.normal(size=(seeds, VALUES))) for _ in range(2)]
+    for group in groups:
+        group[random.random(seeds) < 0.05] *= 5
+    centroid = [np.linalg.norm(group - group.mean(0), axis=1) for group in groups]
+    median = [to_median(squared_distances(group)) for group in groups]
+    return sign_flip(centroid[0] - centroid[1]) <= ALPHA, sign_flip(median[0] - median[1]) <= ALPHA
+
+
+def other_shape(random: np.random.Generator, seeds: int, scatter: float) -> tuple[bool, bool]:
+    """Compare lognormal with normal values of the same mean and `scatter` times the standard deviation.
+
+    Returns:
+        Whether they are called different, and whether the interval of the ratio of their means holds 1.
+    """
+    lognormal = random.lognormal(0, 1, seeds)
+    mean, deviation = np.exp(0.5), scatter * np.sqrt((np.e - 1) * np.e)
+    normal = random.normal(mean, deviation, seeds)
+    low, high = ratio_interval(normal, lognormal)
+    return sign_flip(lognormal - normal) <= ALPHA, bool(low <= 1 <= high)
+
+
+def other_variance(random: np.random.Generator, seeds: int) -> bool:
+    """Return whether some pair of three groups of one mean and variances of 10 : 1 : 1 is called different."""
+    values = random.normal(size=(seeds, 3, 1)) * np.sqrt([10, 1, 1])[:, None]
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    raw = np.array([[effect(values[:, i, 0] - values[:, j, 0]).p] for i, j in pairs])
+    return bool(family_p(values, pairs, raw).min() <= ALPHA)
+
+
+def other_sentences(random: np.random.Generator, seeds: int, sentences: int = 8) -> tuple[bool, bool]:
+    """Compare groups whose word has another effect in each sentence, and none on average over all sentences.
+
+    Returns:
+        Whether they are called different by seeds alone, and by the larger p of seeds and sentences.
+    """
+    differences = random.normal(size=sentences) + random.normal(0, 0.3, size=(seeds, sentences))
+    by_seed, by_sentence = sign_flip(differences.mean(1)), sign_flip(differences.mean(0))
+    return by_seed <= ALPHA, max(by_seed, by_sentence) <= ALPHA
+
+
+def best_metric(random: np.random.Generator, seeds: int, correlation: float) -> bool:
+    """Return whether the best of all metrics, equally correlated and without any effect, is called different."""
+    count = len(METRICS) + 1
+    shared, alone = random.normal(size=(seeds, 1)), random.normal(size=(seeds, count))
+    values = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * alone
+    return min(sign_flip(values[:, m]) for m in range(count)) <= ALPHA
+
+
+def shares(simulate: Callable[[np.random.Generator, int], object], seeds: int, runs: int) -> list[float]:
+    """Return in what share of the runs each answer is yes."""
+    random = np.random.default_rng(seeds)
+    answers = np.array([simulate(random, seeds) for _ in range(runs)], dtype=np.float64).reshape(runs, -1)
+    return [float(share) for share in answers.mean(0)]
+
+
+def rows(runs: int) -> Iterable[tuple[str, int, str, float]]:
+    """Yield case, seeds, question and share."""
+    for seeds in (6, 10, 20):
+        centroid, median = shares(odd_videos, seeds, runs)
+        yield "one odd video in twenty", seeds, "different by distances to the centroid", centroid
+        yield "one odd video in twenty", seeds, "different by distances to the spatial median", median
+    for scatter, seeds in itertools.product((1.0, 0.1), (10, 20)):
+        called, covered = shares(partial(other_shape, scatter=scatter), seeds, runs)
+        case = f"lognormal against normal, same mean, {scatter:g} times its deviation"
+        yield case, seeds, "different", called
+        yield case, seeds, "interval of the ratio holds 1", covered
+    for seeds in (8, 20):
+        yield "three groups, variances 10 : 1 : 1", seeds, "some pair different", *shares(other_variance, seeds, runs)
+    alone, both = shares(other_sentences, 12, runs)
+    yield "effect differs between 8 sentences", 12, "different by seeds alone", alone
+    yield "effect differs between 8 sentences", 12, "different by seeds and by sentences", both
+    for correlation in (0.9, 0.5, 0.0):
+        (called,) = shares(partial(best_metric, correlation=correlation), 12, runs)
+        case = f"best of {len(METRICS) + 1} metrics, correlation {correlation:g}"
+        yield case, 12, "different", called
+
+
+@click.command()
+@click.option("--runs", default=1000, show_default=True, help="Runs of each case.")
+def main(runs: int) -> None:
+    """Print the share of runs in which like groups are called different at 5 %."""
+    click.echo(f"{runs} runs of each case; standard error at most {0.5 / np.sqrt(runs):.1%}\n")
+    click.echo("| case | seeds | answer | share of runs |\n|---|---|---|---|")
+    for case, seeds, answer, share in rows(runs):
+        click.echo(f"| {case} | {seeds} | {answer} | {share:.1%} |")
+
+
+if __name__ == "__main__":
+    main()
