@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,6 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.signal import Signal
 
-from wantui import __version__
 from wantui.engine import control
 from wantui.engine.control import open_queue
 from wantui.errors import UserError
@@ -34,8 +33,8 @@ from wantui.gpu.sampler import Sample, Sampler
 from wantui.paths import user_path
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import Event
 from wantui.tui.actions import SCREENS, TABLE, bindings
+from wantui.tui.announcements import announce
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 from wantui.tui.feed import Feed, PagesRead, QueueNews
 from wantui.tui.keyboard import read_any_bytes
@@ -240,21 +239,12 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     def on_news_came(self, message: NewsCame) -> None:
         before, self.news = self.news.engine, message.news
-        engine = message.news.engine
-        if engine is not None and engine != before and engine.version != __version__:
-            self.notify(
-                f"the engine is wantui {engine.version}, and this is {__version__}; to bring them together: "
-                "wantui engine stop, then F6",
-                title="another version",
-                severity="warning",
-                timeout=15,
-            )
         self.trails.tell(message.news.events)
         self._tell_of_workers()
         fresh = [event for event in message.news.events if event.seq > self.since]
-        for event in fresh:
-            self._announce(event)
-        self._announce_ends(fresh)
+        announce(self, before, message.news, fresh)
+        if fresh:
+            self._entitle()
         self.news_signal.publish(message.news)
 
     def on_pages_came(self, message: PagesCame) -> None:
@@ -273,37 +263,6 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
             figures = worker_figures(worker_process(video.worker), trail.memory)
             if figures is not None:
                 self.gpus.workers[figures.process] = figures
-
-    def _announce(self, event: Event) -> None:
-        """What a user wants to hear of wherever he is."""
-        title, error = event.data.get("title", ""), str(event.data.get("error", ""))
-        if event.kind == "refused":
-            self.notify(error, severity="error", title="the batch cannot be made", timeout=20)
-        elif event.kind == "held":
-            self.notify(f"{event.data.get('reason', '')}; F7 lets it go on", severity="warning", title="queue held")
-        elif event.kind == "worker died":
-            self.notify(error, severity="error", title="a worker died")
-        elif event.kind == "out of memory":
-            text = f"{title}: tries {event.data.get('plan', '')}"
-            self.notify(text, severity="warning", title="out of memory")
-
-    def _announce_ends(self, events: Sequence[Event]) -> None:
-        """Failures, and batches of which nothing is left to make: once for each batch, however many videos."""
-        failed = [event for event in events if event.kind == "failed"]
-        for batch_id in dict.fromkeys(event.batch for event in failed):
-            own = [event for event in failed if event.batch == batch_id]
-            more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
-            text = f"{own[0].data.get('title', '')}: {own[0].data.get('error', '')}{more}"
-            self.notify(text, severity="error", title="failed")
-        ended = {event.batch for event in events if event.kind in ("done", "failed", "cancelled")}
-        for batch in self.news.batches:
-            if batch.id in ended and not batch.unfinished:
-                done = batch.counts.get("done", 0)
-                self.notify(f"{batch.name}: {done} of {batch.total} done", title="batch ended")
-                if self.settings.bell:
-                    self.bell()
-        if events:
-            self._entitle()
 
     def _entitle(self) -> None:
         """The terminal's title says how much is left, for those who look at another window."""

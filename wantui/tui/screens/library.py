@@ -1,10 +1,8 @@
 """The library: all batch folders, newest first; one of them as a matrix of variations by seeds; one cell in detail."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from rich.style import Style
 from rich.text import Text
@@ -15,32 +13,24 @@ from textual.message import Message
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
-from wantui.engine.enqueue import queue_missing
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.queue.queue import Queue
 from wantui.storage.layout import BatchFolder
-from wantui.storage.library import FoundBatch, find_batches, move_to_trash
+from wantui.storage.library import FoundBatch, find_batches
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
-from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
 from wantui.tui.plain import plain
 from wantui.tui.screens.dialogs import Confirm, Reader
-from wantui.tui.screens.place import Place
-from wantui.tui.screens.player import Player, read_clip
+from wantui.tui.screens.library_jobs import LibraryJobs
+from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import edit_copy
 from wantui.tui.states import look, state_of_counts
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.rows import Rows
 from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.video_details import VideoDetails
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from wantui.tui.graphics import Protocol
 
 NONE = "no batch is here yet; 1 composes one"
 FILTERS = ("all", "failures", "unfinished")
@@ -64,27 +54,7 @@ class Opened(Message):
     """Index of the video to put the cursor on."""
 
 
-@dataclass
-class Said(Message):
-    """The outcome of something that took a while."""
-
-    text: str
-    is_fault: bool
-    reload: bool = False
-    title: str = ""
-
-
-@dataclass
-class Decoded(Message):
-    """A clip was decoded, to be played in pixels."""
-
-    frames: "list[NDArray[np.uint8]]"
-    fps: float
-    title: str
-    protocol: "Protocol"
-
-
-class LibraryScreen(Place):
+class LibraryScreen(LibraryJobs):
     """Folders on the left, matrix and cell on the right."""
 
     NAME = "library"
@@ -311,6 +281,10 @@ class LibraryScreen(Place):
         self.found = []
         self.look()
 
+    def look_again(self) -> None:
+        self.folder = None
+        self.action_reload()
+
     def action_play(self) -> None:
         if (found := self.clip()) is not None:
             entry, path = found
@@ -327,32 +301,6 @@ class LibraryScreen(Place):
         if (found := self.clip()) is not None:
             entry, path = found
             self.decode_for_pixels(path, entry.recipe.fps, self._title_of(entry), protocol)
-
-    @work(thread=True, exclusive=True, group="pixels", exit_on_error=False)
-    def decode_for_pixels(self, path: Path, fps: float, title: str, protocol: "Protocol") -> None:
-        """Decode a clip, off the thread that draws."""
-        try:
-            frames = list(read_clip(path))
-        except UserError as error:
-            self.post_message(Said(str(error), True))
-            return
-        if not get_current_worker().is_cancelled:
-            self.post_message(Decoded(frames, fps, title, protocol))
-
-    @on(Decoded)
-    def _decoded(self, message: Decoded) -> None:
-        from wantui.tui.graphics import play_on_terminal
-
-        if not message.frames:
-            self.notify(f"cannot play {message.title}: the clip holds no frames", severity="error")
-            return
-        try:
-            with lent_terminal(self.app):
-                play_on_terminal(message.frames, message.fps, message.title, message.protocol)
-        except TerminalNotLentError:
-            self.notify("this needs a terminal; p plays in half blocks", severity="warning")
-        except Exception as error:  # the picture is of a foreign clip; whatever went wrong, the screens go on
-            self.notify(f"cannot play {message.title} in pixels: {error}. Play in half blocks: p", severity="error")
 
     def action_mark(self) -> None:
         if (found := self.clip()) is not None:
@@ -397,43 +345,9 @@ class LibraryScreen(Place):
             self.notify("made again in a process of its own; what it says comes here")
             self.rerun(found[1])
 
-    @work(group="rerun", exit_on_error=False)
-    async def rerun(self, clip: Path) -> None:
-        """`wantui rerun`, whose word is final."""
-        import asyncio
-
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "wantui", "rerun", str(clip)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            out, err = await process.communicate()
-        except asyncio.CancelledError:
-            process.kill()
-            raise
-        text = (out or err).decode(errors="replace").strip()
-        self.post_message(Said(text, process.returncode != 0, title="rerun"))
-
     def action_resume(self) -> None:
         if self.folder is not None and self.manifest is not None:
             self.queue_missing(self.folder, self.manifest)
-
-    @work(thread=True, group="missing", exit_on_error=False)
-    def queue_missing(self, folder: Path, manifest: Manifest) -> None:
-        """`wantui run --resume`, without waiting for its end."""
-        try:
-            made = queue_missing(self.wantui.place, BatchFolder(folder), manifest)
-            if made is None:
-                self.post_message(Said(f"nothing of {folder.name} is missing", False))
-                return
-            self.post_message(Said(f"batch {made.number}: {format_count(made.videos, 'video')}", False, title="queued"))
-            self.wantui.start_engine()
-        except UserError as error:
-            self.post_message(Said(str(error), True))
-        except Exception as error:
-            self.post_message(Said(f"the queue cannot be used: {error}", True))
 
     def action_trash(self) -> None:
         folder = self.shown[self.rows.cursor].folder if self.rows.cursor < len(self.shown) else None
@@ -459,20 +373,3 @@ class LibraryScreen(Place):
                 self.wantui.change_queue(forget)
 
         self.app.push_screen(Confirm(f"Move {folder.name} with all its videos to the trash?", "Move"), trash)
-
-    @work(thread=True, group="trash", exit_on_error=False)
-    def trash(self, folder: Path) -> None:
-        """Move a folder; across file systems that takes a while."""
-        try:
-            move_to_trash(folder)
-            self.post_message(Said(f"{folder.name} is in the trash", False, reload=True))
-        except UserError as error:
-            self.post_message(Said(str(error), True))
-
-    @on(Said)
-    def _said(self, message: Said) -> None:
-        severity: Literal["error", "information"] = "error" if message.is_fault else "information"
-        self.notify(message.text, severity=severity, title=message.title, timeout=12)
-        if message.reload:
-            self.folder = None
-            self.action_reload()
