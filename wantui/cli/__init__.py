@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from wantui import __version__
-from wantui.cli.streams import OutputClosedError, describe_os_error, discard_on_closed_pipe, prepare_streams
+from wantui.cli.streams import describe_os_error, discard_on_closed_pipe, output_may_close, prepare_streams
 from wantui.cli.tables import echo
 from wantui.environment import prepare_for_torch
 from wantui.errors import UserError
@@ -53,12 +53,10 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            try:
-                return super().invoke(ctx)
-            finally:
+            return super().invoke(ctx)
+        finally:
+            with output_may_close(sys.stdout):
                 sys.stdout.flush()  # while its errors can still become a sentence
-        except BrokenPipeError as error:  # click would exit with 1
-            raise OutputClosedError from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from wantui.cli.streams import OutputClosedError, is_output_closed
 from wantui.cli.tables import echo, print_json
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -46,6 +47,8 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
         if batch.paused:
             shown.say(f"the batch is paused; go on with: wantui queue resume {batch.id}")
         while True:
+            if is_output_closed():
+                raise OutputClosedError
             if (now := queue.version()) != version:
                 version = now
                 # In this order: what ended the batch is then among the events.

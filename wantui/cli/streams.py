@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import IO
+from weakref import WeakSet
 
+_closed: "WeakSet[IO[str]]" = WeakSet()
+"""Streams whose reader is gone."""
 WRITE_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EEXIST, errno.ENOTEMPTY))
 """Numbers of errors that only writing can meet."""
 
 
 class OutputClosedError(Exception):
-    """Raised when the reader of the output is gone, as in `wantui preview ... | head`."""
+    """Raised by a command that has nothing to do but print, once the reader of its output is gone."""
 
 
 def prepare_streams() -> None:
@@ -36,7 +39,7 @@ def prepare_streams() -> None:
 
 @contextmanager
 def discard_on_closed_pipe() -> Iterator[None]:
-    """Flush the output at the end; where its reader is gone, drop what is left without a word."""
+    """Flush the output at the end; if its reader is gone, discard the rest silently."""
     try:
         yield
         sys.stdout.flush()
@@ -46,8 +49,26 @@ def discard_on_closed_pipe() -> Iterator[None]:
         _discard(sys.stderr)
 
 
+@contextmanager
+def output_may_close(stream: IO[str]) -> Iterator[None]:
+    """Let the command continue without output where its reader is gone, as in `wantui preview ... | head`.
+
+    Its exit code then still says whether it succeeded.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        _closed.add(stream)
+        _discard(stream)
+
+
+def is_output_closed() -> bool:
+    """Return whether nobody reads the output any more."""
+    return sys.stdout in _closed
+
+
 def _discard(stream: IO[str]) -> None:
-    """Send what cannot be written to nowhere, or the interpreter would write it at its end, and complain."""
+    """Redirect an unwritable stream to /dev/null, so that the interpreter does not report an error at exit."""
     try:
         stream.flush()
     except OSError:

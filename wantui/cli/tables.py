@@ -12,21 +12,27 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from wantui.cli.streams import output_may_close
 from wantui.formatting import UNPRINTABLE, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
+def _write(text: str, nl: bool = True, err: bool = False) -> None:
+    with output_may_close(sys.stderr if err else sys.stdout):
+        click.echo(text, nl=nl, err=err)
+
+
 def echo(text: object = "", err: bool = False, nl: bool = True, bold: bool = False) -> None:
     """Print text of any origin to stdout, or to stderr; line breaks and tabs stay."""
     safe = printable(str(text), keep_lines=True)
-    click.echo(click.style(safe, bold=True) if bold else safe, nl=nl, err=err)
+    _write(click.style(safe, bold=True) if bold else safe, nl=nl, err=err)
 
 
 def print_json(value: Any, indent: int | None = 1) -> None:
     """Print plain values as JSON."""
-    click.echo(to_json(value, indent, ascii_only=not _is_unicode(sys.stdout)))
+    _write(to_json(value, indent, ascii_only=not _is_unicode(sys.stdout)))
 
 
 def to_json(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str:
@@ -48,7 +54,7 @@ def _is_unicode(stream: IO[str]) -> bool:
 def print_progress(text: str) -> None:
     """Replace the last line of stderr, where that is a terminal; an empty text ends the line."""
     if sys.stderr.isatty():
-        click.echo(f"\r{printable(text)}" if text else "", err=True, nl=not text)
+        _write(f"\r{printable(text)}" if text else "", err=True, nl=not text)
 
 
 def print_table(table: "Table") -> None:
