@@ -784,6 +784,29 @@ def test_an_option_that_would_do_nothing_is_refused(with_maps: BatchFolder, want
     assert " is for " in result.err
 
 
+def test_an_overlay_stays_in_its_batch_whatever_the_id_of_its_video(
+    with_maps: BatchFolder, wantui: Wantui, tmp_path: Path
+) -> None:  # R10
+    victim = tmp_path / "victim_circle.mp4"
+    victim.write_text("precious")
+    document = json.loads(with_maps.manifest.read_text())
+    document["videos"][0]["id"] = str(tmp_path / "victim")
+    with_maps.manifest.write_text(json.dumps(document))
+    drawn = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", str(tmp_path / "victim"))
+    assert drawn.code == 0
+    assert victim.read_text() == "precious"
+    assert [path.parent for path in with_maps.root.rglob("*victim_circle.mp4")] == [with_maps.root / "analysis"]
+
+
+def test_an_overlay_of_a_video_without_a_clip_gets_a_sentence(with_maps: BatchFolder, wantui: Wantui) -> None:  # R12
+    document = json.loads(with_maps.manifest.read_text())
+    del document["videos"][0]["files"]["clip"]
+    with_maps.manifest.write_text(json.dumps(document))
+    result = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", document["videos"][0]["id"])
+    assert result.code == 2
+    assert "its clip is not listed in batch.json" in result.err
+
+
 def test_an_overlay_that_cannot_be_written_gets_a_sentence(with_maps: BatchFolder, wantui: Wantui) -> None:
     video = next(video for video in read_batch(with_maps.root) if video.attention)
     Path("file").write_text("")

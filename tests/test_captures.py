@@ -1,5 +1,6 @@
 """Published captures: every chunk looked for by name, every byte verified, and one error that names what is damaged."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -292,7 +293,7 @@ def test_predictors_in_captures_of_earlier_versions_are_left_out_with_a_warning(
     assert corrected_states([0, 2, 4], np.array([1.0, 0.8, 0.5, 0.2, 0.0])) == ([0, 1, 2], ())
 
 
-@pytest.mark.parametrize("planted", ["folder", "file inside"])
+@pytest.mark.parametrize("planted", ["folder", "file inside", "pipe inside"])
 def test_planted_links_in_a_begun_capture_are_not_written_through(tmp_path: Path, planted: str) -> None:  # R10
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -303,7 +304,10 @@ def test_planted_links_in_a_begun_capture_are_not_written_through(tmp_path: Path
         partial.symlink_to(outside)
     else:
         partial.mkdir()
-        (partial / "zarr.json").symlink_to(outside / "victim")
+        if planted == "file inside":
+            (partial / "zarr.json").symlink_to(outside / "victim")
+        else:
+            os.mkfifo(partial / "zarr.json")  # a reader would wait for ever
     recipe = recipe_for(NANO, steps=STEPS, capture=PLAIN)
     sigmas = np.linspace(1, 0, STEPS + 1)
     with pytest.raises(NotWhole):

@@ -14,7 +14,7 @@ from wantui.config import load_config
 from wantui.engine.record import Record
 from wantui.planning import plan_batch
 from wantui.storage import manifest_file
-from wantui.storage.journal import read_tail
+from wantui.storage.journal import MAX_FAULTS, JournalLine, encode_line, read_tail
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, parse_manifest, read_manifest, start_folder
 from wantui.storage.manifest_file import ManifestFile
@@ -308,3 +308,23 @@ def test_a_batch_that_is_opened_to_be_continued_is_folded(folder: BatchFolder) -
     Record(folder).fold_when_reopened()
     assert not folder.journal.exists()
     assert [video["state"] for video in json.loads(folder.manifest.read_text())["videos"]] == expected(VIDEOS - 2)
+
+
+@pytest.mark.parametrize("video", ["Infinity", "1e999", "null", '"0"', "1.5", "[]"])
+def test_a_line_without_the_number_of_a_video_is_damaged(tmp_path: Path, video: str) -> None:  # R12
+    content = {"journal": "a", "video": 0, "id": "b", "entry": {}}
+    line = encode_line("a", JournalLine(0, "b", {})).replace(b'"video":0', f'"video":{video}'.encode())
+    assert content.keys() <= json.loads(line).keys()
+    path = tmp_path / "batch.journal.jsonl"
+    path.write_bytes(line)
+    tail = read_tail(path, "a")
+    assert tail.lines == ()
+    assert "number of a video" in tail.faults[0]
+
+
+def test_damaged_lines_beyond_a_few_are_counted(tmp_path: Path) -> None:  # R16
+    path = tmp_path / "batch.journal.jsonl"
+    path.write_bytes(b"\n" * 5000)
+    faults = read_tail(path, "a").faults
+    assert len(faults) == MAX_FAULTS + 1
+    assert "holds 4,990 more damaged lines" in faults[-1]

@@ -137,6 +137,13 @@ def test_tokens_and_cookies_beyond_ascii_are_refused_without_an_error(text: str)
     assert [reply.status for reply in ask(server, *requests)] == [403, 403, 403]  # R3: was 500
 
 
+def test_forms_that_cannot_be_decoded_are_refused_without_an_error() -> None:
+    server = WebServer(8000)
+    for kind in ("multipart/form-data; boundary=x", "application/x-www-form-urlencoded; charset=nope"):
+        form = {"method": "POST", "path": f"{path_of(server)}open", "data": b"\xff%ff=\xe9&token=\xff"}
+        assert ask(server, form | {"headers": {"Content-Type": kind}})[0].status == 400  # R3: was 500
+
+
 @pytest.mark.parametrize(
     ("columns", "rows", "size"),
     [
@@ -223,7 +230,8 @@ async def connected(session: ClientSession, address: str) -> ClientWebSocketResp
             try:
                 return await session.ws_connect(address)
             except WSServerHandshakeError as error:
-                assert error.status == 503, error
+                if error.status != 503:
+                    raise
                 await asyncio.sleep(0.1)
 
 

@@ -368,7 +368,7 @@ def _attention(videos: "list[Video]", as_json: bool) -> list[str]:
 
 def _overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
     from wantui.analysis.overlay import write_overlay
-    from wantui.storage.layout import BatchFolder
+    from wantui.storage.layout import BatchFolder, folder_name
     from wantui.storage.manifest import read_manifest
 
     with_maps = [video for video in videos if video.attention is not None]
@@ -379,7 +379,10 @@ def _overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
     video = with_maps[0]
     assert video.attention is not None
     entry = read_manifest(BatchFolder(video.folder)).videos[video.number]
-    target = output or video.folder / "analysis" / f"{video.id}_{word}.mp4"
+    if "clip" not in entry.files:
+        raise UserError(f"cannot draw over video {video.id}: its clip is not listed in batch.json")
+    # The id is text of whoever wrote the manifest, and may be a path.
+    target = output or video.folder / "analysis" / f"{folder_name(f'{video.id}_{word}')}.mp4"
     if output is not None and output.exists():
         raise UserError(f"{output} exists already; choose another name")
     try:

@@ -32,8 +32,17 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
     """
     from wantui.storage.library import find_batches
 
-    there = find_batches(folders or (Path("outputs"),))
-    _list([batch for batch in there if batch.holds(search)], as_json)
+    roots = folders or (Path("outputs"),)
+    for root in roots:
+        if folders and not root.is_dir():
+            raise UserError(f"cannot list {root}: there is no such folder")
+    there = find_batches(roots)
+    found = [batch for batch in there if batch.holds(search)]
+    if there and not found:
+        echo(f"none of {format_count(len(there), 'batch', 'batches')} matches {search!r}", err=True)
+    elif not there:
+        echo(f"no batches in {', '.join(map(str, roots))}", err=True)
+    _list(found, as_json)
     damaged = [batch for batch in there if batch.fault]
     for batch in damaged:
         echo(f"{batch.folder}: {batch.fault}", err=True)
@@ -46,7 +55,6 @@ def _list(found: "list[FoundBatch]", as_json: bool) -> None:
         print_json([vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts)} for batch in found])
         return
     if not found:
-        echo("no batch is there", err=True)
         return
     lines = [("created", "done", "failed", "model", "folder", "template")]
     for batch in found:

@@ -128,12 +128,12 @@ def _npy(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
 
 
 def _safetensors(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     stored = ("latents", "predicted_clean", "sigmas", "timesteps", "steps", "gram")
     arrays = {name: np.ascontiguousarray(capture.read(name)) for name in stored if name in capture.group}
     with whole_file(place.with_suffix(".safetensors")) as partial:
-        save_file(arrays, partial, {"recipe": entry.recipe.to_json()})
+        partial.write_bytes(save(arrays, {"recipe": entry.recipe.to_json()}))  # its own writer hides a full disk
     return place.with_suffix(".safetensors")
 
 

@@ -8,6 +8,7 @@ versions before 0.2 have none, and are read unverified.
 import json
 import math
 import os
+import stat
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,11 +52,14 @@ def reopen_for_writing(partial: Path) -> Any:
     """Open a group that an earlier process began.
 
     Raises:
-        NotWhole: it is a symbolic link, or holds one: it is not what that process wrote.
+        NotWhole: it holds something other than files and folders, such as a symbolic link, or a pipe, whose reader
+            would wait for ever: it is not what that process wrote.
         Exception: of zarr, where it is missing or damaged.
     """
-    if any(path.is_symlink() for path in (partial, *partial.rglob("*"))):
-        raise NotWhole(f"{partial} holds symbolic links")
+    for path in (partial, *partial.rglob("*")):
+        kind = path.lstat().st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            raise NotWhole(f"{path} is not a regular file")
     return open_for_writing(partial, "r+")
 
 

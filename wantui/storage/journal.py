@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wantui.formatting import format_count
 from wantui.json_files import parse_json, read_bytes
 from wantui.storage.atomic import sync
 
 MAX_JOURNAL_BYTES = 256 << 20
+MAX_FAULTS = 10
+"""Damaged lines that are described one by one; the others are counted."""
 CRC = "crc32"
 
 
@@ -73,17 +76,21 @@ def read_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -
     complete, newline, rest = content.rpartition(b"\n")
     lines: list[JournalLine] = []
     faults: list[str] = []
-    is_stale = False
+    damaged, is_stale = 0, False
     for number, text in enumerate(complete.split(b"\n") if newline else (), start=first_number):
         try:
             found = _decode(text, number)
-        except (ValueError, KeyError, TypeError) as error:
-            faults.append(f"line {number} of {path} is damaged: {error}")
+        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+            damaged += 1
+            if damaged <= MAX_FAULTS:
+                faults.append(f"line {number} of {path} is damaged: {error}")
             continue
         if found[0] == journal:
             lines.append(found[1])
         else:
             is_stale = True
+    if damaged > MAX_FAULTS:
+        faults.append(f"{path} holds {format_count(damaged - MAX_FAULTS, 'more damaged line')}")
     return JournalTail(tuple(lines), start + len(complete + newline), bool(rest), is_stale, tuple(faults))
 
 
@@ -118,11 +125,11 @@ def append_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
 def _decode(text: bytes, number: int) -> tuple[str, JournalLine]:
     """The identity of the manifest that a line continues, and the line."""
     content = parse_json(text)
-    if not isinstance(content, dict):
-        raise ValueError("it does not hold a JSON object")
+    if not isinstance(content, dict) or type(content.get("video")) is not int:
+        raise ValueError("it does not hold a JSON object with the number of a video")
     if content.pop(CRC, None) != _crc(content):
         raise ValueError("its bytes are not those that were written (CRC-32)")
-    return str(content["journal"]), JournalLine(int(content["video"]), str(content["id"]), content["entry"], number)
+    return str(content["journal"]), JournalLine(content["video"], str(content["id"]), content["entry"], number)
 
 
 def _crc(content: dict[str, Any]) -> int:

@@ -252,8 +252,9 @@ def check_manifest(manifest: Manifest) -> None:
         raise ValueError("config.memory_settings is not a section")
     for index, variation in enumerate(manifest.variations):
         for choice in variation.choices:
-            if type(choice.get("bracket")) is not int or not isinstance(choice.get("text"), str):
-                raise ValueError(f"variations[{index}].choices holds a choice without bracket or text")
+            are_numbers = type(choice.get("bracket")) is int and type(choice.get("option")) is int
+            if not are_numbers or not isinstance(choice.get("text"), str):
+                raise ValueError(f"variations[{index}].choices holds a choice without bracket, option or text")
     seen: dict[tuple[int, int], int] = {}
     for index, video in enumerate(manifest.videos):
         if video.variation >= len(manifest.variations):

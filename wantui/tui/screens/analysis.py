@@ -24,6 +24,7 @@ from wantui.analysis.read import read_batch
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.storage.library import find_batches
 from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
@@ -222,10 +223,11 @@ class AnalysisScreen(Place):
         self.shown = rows
         self.rows.empty = f"no video matches {word!r}; escape ends the search" if self.videos else self.nothing
         names = " + ".join(path.name for path in self.chosen) or "Trajectories"
-        what = f"groups by {self._words()}" if self.is_grouped else "videos"
+        number = format_count(len(rows), "group" if self.is_grouped else "video")
+        what = f"{number} by {self._words()}" if self.is_grouped else number
         within = f" of {self.inside}" if self.inside is not None else ""
         table = self.query_one("#table")
-        table.border_title = plain(f"{names}: {len(rows)} {what}{within}")
+        table.border_title = plain(f"{names}: {what}{within}")
         subtitle = "escape: back to the groups" if within else "enter: videos" if self.is_grouped else ""
         table.border_subtitle = plain(subtitle)
         self.rows.fill(len(rows), self._draw_row)

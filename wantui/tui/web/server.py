@@ -138,7 +138,10 @@ class WebServer:
 
     async def _open(self, request: web.Request) -> web.StreamResponse:
         """Exchange the token for the cookie."""
-        token = (await request.post()).get("token", "")
+        try:
+            token = (await request.post()).get("token", "")
+        except (ValueError, LookupError, web.RequestPayloadError):  # a form that cannot be decoded
+            raise web.HTTPBadRequest(text="the form cannot be read\n") from None
         if not isinstance(token, str) or not _is_equal(token, self._token):
             raise web.HTTPForbidden(text="this address has been used; open the one that `wantui serve` printed last\n")
         self._token = secrets.token_urlsafe(24)
