@@ -116,7 +116,7 @@ def test_workers_die_with_the_engine_and_the_queue_is_held_until_it_is_resumed(
     _, _, err = machine.call("engine", "start")
     machine.until(machine.queue.held)
     _, _, err = machine.call("queue", "ls")
-    assert "held: 1 video was interrupted when the engine ended; go on with: wantui queue resume" in err
+    assert "held: 1 video was interrupted when the engine ended. Resume with: wantui queue resume" in err
     time.sleep(1)
     assert not machine.queue.running()
     machine.call("queue", "resume")

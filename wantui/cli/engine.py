@@ -44,7 +44,7 @@ def start(logs: Path | None, workers: int | None) -> None:
     echo(f"{said}: process {engine.process}, logs in {engine.logs}", err=True)
     held = queue.held()
     if held is not None:
-        echo(f"the queue is held: {held.reason}; go on with: wantui queue resume", err=True)
+        echo(f"the queue is held: {held.reason}. Resume with: wantui queue resume", err=True)
 
 
 @command.command("stop")
@@ -93,14 +93,15 @@ def _print_status(
     from wantui.queue.waiting import starting_text
 
     if engine is None:
-        echo("no engine runs; wantui engine start, or wantui run, starts one")
+        echo("no engine is running. Start one: wantui engine start")
     else:
         up = "" if engine.uptime is None else f"up {format_duration(engine.uptime)}, "
         echo(f"engine: process {engine.process}, {up}wantui {engine.version}, logs in {engine.logs}")
         for warning in engine.warnings():
             echo(f"note: {warning}")
     if held is not None:
-        echo(f"held: {held.reason}; go on with: wantui queue resume")
+        by_itself = "; continues by itself once that is over" if held.kind in ("disk", "folder") else ""
+        echo(f"held: {held.reason}{by_itself}. Resume with: wantui queue resume")
     for worker in workers:
         if worker.state == "starting":
             echo(f"starting: {starting_text(worker)}")

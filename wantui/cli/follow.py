@@ -38,14 +38,14 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
         if held is not None and held.kind == "worker" and batch.unfinished:
             raise _no_worker(held.reason, batch.id)
         if held is not None:
-            shown.say(f"the queue is held: {held.reason}; go on with: wantui queue resume")
+            shown.say(f"the queue is held: {held.reason}. Resume with: wantui queue resume")
         for video in queue.running():
             if video.batch == batch.id:
                 data = {"title": video.title, "number": shown_number(video.number), "steps": video.steps}
                 data["worker"] = video.worker
                 shown.show(Event(after, time.time(), batch.id, video.id, "started", data))
         if batch.paused:
-            shown.say(f"the batch is paused; go on with: wantui queue resume {batch.id}")
+            shown.say(f"the batch is paused. Resume with: wantui queue resume {batch.id}")
         while True:
             if is_output_closed():
                 raise OutputClosedError
@@ -131,7 +131,11 @@ def leave(queue: "Queue", batch: int) -> NoReturn:
     from wantui.engine.control import engine_process
 
     found = queue.batch(batch)
-    engine = "the engine goes on" if engine_process(queue.path.parent) else "no engine runs (wantui engine start)"
+    engine = (
+        "the engine keeps running"
+        if engine_process(queue.path.parent)
+        else "no engine is running (wantui engine start)"
+    )
     counts = found.counts if found is not None else {}
     videos = format_count(sum(counts.values()), "video")
     echo(

@@ -45,7 +45,7 @@ def ls(everything: bool, as_json: bool) -> None:
         print_json({"held": held.reason if held else None, "batches": rows})
         return
     if held is not None:
-        echo(f"held: {held.reason}; go on with: wantui queue resume", err=True)
+        echo(f"held: {held.reason}. Resume with: wantui queue resume", err=True)
     if not batches:
         echo("nothing is left to make" + ("" if everything else "; --all shows finished batches"), err=True)
         return
@@ -58,7 +58,8 @@ def ls(everything: bool, as_json: bool) -> None:
 
 def _state(batch: "BatchRow", engine_runs: bool) -> str:
     if not batch.unfinished:
-        return "ended"
+        ended = [state for state, count in batch.counts.items() if count]
+        return ended[0] if len(ended) == 1 else "partly done"
     if batch.paused:
         return "paused"
     if batch.counts.get("running"):
@@ -126,13 +127,13 @@ def resume(batch: str | None) -> None:
     queue = _open()
     if batch is None:
         queue.resume()
-        echo("the queue goes on", err=True)
+        echo("queue resumed", err=True)
     else:
         row = queue.find_batch(batch)
         queue.pause_batch(row.id, False)
-        echo(f"batch {row.id} goes on", err=True)
+        echo(f"batch {row.id} resumed", err=True)
     if find_engine(queue.path.parent) is None:
-        echo("no engine runs: wantui engine start", err=True)
+        echo("no engine is running. Start one: wantui engine start", err=True)
 
 
 @command.command("move")

@@ -142,7 +142,10 @@ def _make(
     assert batch is not None
     echo(f"batch {id_}: {format_count(missing, 'video')} in {shown_path(root)}", err=True)
     try:  # from here on the batch is on the queue, and Ctrl-C leaves it there
-        if missing:
+        row = queue.batch(id_)
+        if missing or (
+            row and row.unfinished
+        ):  # also videos that another engine made meanwhile, which it takes note of
             engine, started = ensure_engine(Place(queue.path.parent), logs)
             show_warnings(tuple(engine.warnings()))
             if started:
