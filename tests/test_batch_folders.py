@@ -73,7 +73,7 @@ def test_of_two_runs_on_one_folder_one_has_it_and_the_other_removes_nothing(
         real(root)
 
     monkeypatch.setattr(enqueue, "claim_folder", second_run_first)
-    with pytest.raises(UserError, match="holds a batch already"):
+    with pytest.raises(UserError, match="already holds a batch"):
         new_batch(planned(stamped=False))
     assert files("outputs") == ["outputs/mine/.lock", "outputs/mine/batch.json"]
 

@@ -112,7 +112,7 @@ def test_workers_die_with_the_engine_and_the_queue_is_held_until_it_is_resumed(
     machine.until(lambda: not machine.workers())
     code, _, err = machine.call("watch")
     assert code == 3
-    assert "no engine runs any more, and 2 videos of" in err
+    assert "no engine is running, and 2 videos of" in err
     _, _, err = machine.call("engine", "start")
     machine.until(machine.queue.held)
     _, _, err = machine.call("queue", "ls")
@@ -472,7 +472,7 @@ def test_what_ran_when_an_engine_was_killed_is_not_called_running(start: Start, 
     machine.until(lambda: not machine.workers())
     code, out, _ = machine.call("engine", "status")
     assert code == 3
-    assert "running" not in out.replace("no engine runs", "")
+    assert "running" not in out.replace("no engine is running", "")
     assert "interrupted: batch 1, single seed 42, step " in out
     _, out, _ = machine.call("engine", "status", "--json")
     assert (json.loads(out)["running"], json.loads(out)["interrupted"][0]["number"]) == ([], 1)

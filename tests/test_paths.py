@@ -45,5 +45,5 @@ def test_user_path_refuses_what_no_path_can_be(text: str, reason: str) -> None:
 def test_user_path_refuses_a_circle_of_links(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    with pytest.raises(UserError, match="circle"):
+    with pytest.raises(UserError, match="loop"):
         user_path(tmp_path / "a" / "batch")  # B7

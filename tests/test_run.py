@@ -471,4 +471,4 @@ def test_ctrl_c_while_the_engine_starts_leaves_the_batch_on_the_queue_and_says_h
     result = wantui("run", "-t", "a star", *small)
     assert result.code == 130
     assert "wantui watch 1" in result.err
-    assert "no engine runs (wantui engine start)" in result.err
+    assert "no engine is running (wantui engine start)" in result.err

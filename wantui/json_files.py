@@ -18,7 +18,7 @@ MAX_JSON_BYTES = 64 << 20
 
 
 class UnreadableFileError(UserError):
-    """A file that cannot be read as what it should be; the text names it and the reason."""
+    """A file that cannot be read in its expected format; the text names it and the reason."""
 
 
 def read_bytes(path: Path, limit: int = MAX_JSON_BYTES, start: int = 0) -> bytes:

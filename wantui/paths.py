@@ -67,7 +67,7 @@ def _check_links(path: Path, text: str) -> None:
         path.stat()
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise _not_a_path(text, "its symbolic links run in a circle") from None
+            raise _not_a_path(text, "it contains a symbolic-link loop") from None
 
 
 def _not_a_path(text: str, reason: str) -> UserError:

@@ -127,7 +127,7 @@ def _gpus() -> Iterator[Finding]:
     except NoSuchGpuError as error:
         yield Finding("problem", "gpu", str(error), "set it to GPUs that are here; without them only device: cpu works")
     for remark in remarks_on_devices(report, setting):
-        yield Finding("problem", "gpu", remark, "unset CUDA_VISIBLE_DEVICES, or look after the driver")
+        yield Finding("problem", "gpu", remark, "unset CUDA_VISIBLE_DEVICES, or fix the driver")
     if not report.gpus:
         advice = "nano runs on the CPU; the large models need an NVIDIA GPU"
         yield Finding("note", "gpu", report.reason or "none", advice)

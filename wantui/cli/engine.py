@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from wantui.queue.rows import Hold, VideoRow, WorkerRow
 
 LOGS = click.option("--logs", type=PATH, help="Folder for its logs.  [default: beside the queue]")
-WORKERS = click.option(
-    "--workers", type=click.IntRange(1, 64), help="So many workers on the CPU, instead of one for each GPU."
-)
+WORKERS = click.option("--workers", type=click.IntRange(1, 64), help="Run N CPU workers instead of one per GPU.")
 
 
 @click.group("engine")
@@ -48,20 +46,20 @@ def start(logs: Path | None, workers: int | None) -> None:
 
 
 @command.command("stop")
-@click.option("--now", is_flag=True, help="In the middle of a step, which is then made again.")
+@click.option("--now", is_flag=True, help="Stop immediately; the current step is repeated later.")
 def stop(now: bool) -> None:
     """Stop at the next step of what is being made; it goes on from there when an engine is started again."""
     from wantui.engine.control import stop_engine
     from wantui.queue.place import state_place
 
     process = stop_engine(state_place().directory, now)
-    echo("no engine runs" if process is None else f"the engine (process {process}) has ended", err=True)
+    echo("no engine is running" if process is None else f"the engine (process {process}) has ended", err=True)
 
 
 @command.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """What runs. Exit code 0: an engine does, 3: none does."""
+    """Show the engine and what it runs. Exit code 0: an engine is running, 3: none is."""
     from wantui.engine.control import find_engine, open_queue
     from wantui.queue.place import state_place
 
@@ -115,11 +113,13 @@ def _print_status(
 @command.command("run")
 @LOGS
 @WORKERS
-@click.option("--drain", is_flag=True, help="End when nothing is left that could be made.")
-@click.option("--batch", type=PATH, help="Put what is missing of this folder on the queue first.")
-@click.option("--share", default="1/1", metavar="K/N", help="Of the batch: every N-th video, from the K-th.")
+@click.option("--drain", is_flag=True, help="Exit once no video can be made.")
+@click.option("--batch", type=PATH, help="Batch folder whose missing videos are queued first.")
+@click.option(
+    "--share", default="1/1", metavar="K/N", help="Shard of the batch: every N-th video, starting at the K-th."
+)
 def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None, share: str) -> None:
-    """Be the engine, in the foreground: for systemd, containers, cron and batch schedulers."""
+    """Run the engine in the foreground: for systemd, containers, cron and batch schedulers."""
     from wantui.engine.control import NoEngine, find_engine, logs_folder, open_queue
     from wantui.engine.enqueue import Share, queue_missing
     from wantui.engine.supervisor import run_engine

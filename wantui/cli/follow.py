@@ -72,9 +72,9 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                     )
                 if find_engine(directory) is None:
                     raise NoEngine(
-                        f"no engine runs any more, and {format_count(found.unfinished, 'video')} of {batch.folder} "
+                        f"no engine is running, and {format_count(found.unfinished, 'video')} of {batch.folder} "
                         f"{'is' if found.unfinished == 1 else 'are'} missing; "
-                        "go on with: wantui engine start, and wantui queue resume if the queue is held"
+                        "continue with: wantui engine start, and wantui queue resume if the queue is held"
                     )
             time.sleep(POLL_SECONDS)
 
@@ -127,7 +127,7 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
 
 
 def leave(queue: "Queue", batch: int) -> NoReturn:
-    """Say what goes on without us, and how to come back."""
+    """Say that the engine continues without us, and how to reattach."""
     from wantui.engine.control import engine_process
 
     found = queue.batch(batch)
@@ -140,8 +140,8 @@ def leave(queue: "Queue", batch: int) -> NoReturn:
     videos = format_count(sum(counts.values()), "video")
     echo(
         f"detached: {counts.get('done', 0)} of {videos} done, and {engine}.\n"
-        f"  wantui watch {batch}           comes back\n"
-        f"  wantui queue cancel {batch}    gives the batch up",
+        f"  wantui watch {batch}           reattach\n"
+        f"  wantui queue cancel {batch}    cancel the batch",
         err=True,
     )
     sys.exit(130)

@@ -143,9 +143,8 @@ def _make(
     echo(f"batch {id_}: {format_count(missing, 'video')} in {shown_path(root)}", err=True)
     try:  # from here on the batch is on the queue, and Ctrl-C leaves it there
         row = queue.batch(id_)
-        if missing or (
-            row and row.unfinished
-        ):  # also videos that another engine made meanwhile, which it takes note of
+        # Also videos that another engine has made: ours is still to take note of them.
+        if missing or (row is not None and row.unfinished):
             engine, started = ensure_engine(Place(queue.path.parent), logs)
             show_warnings(tuple(engine.warnings()))
             if started:

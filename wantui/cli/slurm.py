@@ -90,7 +90,7 @@ def command(
         f"{missing} in {format_count(len(submitted), 'job')}: {array}; logs in {shown_path(folder.root / 'slurm')}",
         err=True,
     )
-    echo(f"look at it with\n  squeue -j {array}\n  wantui library show {shown_path(folder.root)}", err=True)
+    echo(f"check its progress with\n  squeue -j {array}\n  wantui library show {shown_path(folder.root)}", err=True)
     echo(shown_path(folder.root))
 
 

@@ -41,5 +41,5 @@ def start(low_bandwidth: bool, mouse: bool) -> None:
     app = WantuiApp(place, settings, tuple(notes), low_bandwidth)
     app.run(mouse=mouse)
     if app.return_code:
-        echo("wantui ended over an error; the engine goes on. If the terminal looks broken: reset", err=True)
+        echo("wantui crashed; the engine is still running. If the terminal looks broken, run: reset", err=True)
     sys.exit(app.return_code or 0)

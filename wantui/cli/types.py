@@ -12,7 +12,7 @@ MAX_NUMBER = 2**63 - 1
 
 
 class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
-    """A path as `user_path` resolves it: with `~` and `$NAME`; refused where it could be no path.
+    """A path as `user_path` resolves it: with `~` and `$NAME`; rejects text that cannot be a path.
 
     Args:
         allow_dash: take "-" as it is, for stdin or stdout.

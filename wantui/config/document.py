@@ -18,7 +18,7 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 """Deepest nesting of mappings and lists."""
 MAX_NODES = 10_000
-"""Most values and keys of a config, those counted again that aliases repeat."""
+"""Maximum number of keys and values in a config, counting each alias expansion."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """PyYAML's loader in C where it was built: eight configs are summarised while a screen is drawn."""
 NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)

@@ -32,7 +32,7 @@ SURROGATE = re.compile(r"[\ud800-\udfff]")
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = MAX_TEXT
 RENAMED = {"model_revision": "model_settings.revision"}
-"""Keys of older files that have another name, and no meaning of their own."""
+"""Legacy keys and their current names."""
 MAX_KEY = 80
 """Longest key that a message repeats, in characters."""
 

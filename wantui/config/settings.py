@@ -223,7 +223,7 @@ class Settings(Section):
     """Who may read the batch folder: umask, as the system's file mode mask says (on most systems every user);
     private, you alone."""
     batch_name: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    """Name of the batch folder; empty: the config's name. Other characters than letters, digits, - become _;
-    letters of any script stay."""
+    """Name of the batch folder; empty: the config's name. Characters other than letters (of any
+    script), digits and - become _."""
     use_timestamp: bool = True
     """Add the date and time to the name of the batch folder."""

@@ -35,7 +35,7 @@ class NoEngine(UserError):
 
 @dataclass(frozen=True)
 class Engine:
-    """The engine that runs, as it said of itself."""
+    """The running engine, as published in its lock file."""
 
     process: int
     started: float
@@ -43,11 +43,11 @@ class Engine:
     logs: Path
     version: str
     devices: tuple[str, ...]
-    """What a batch may call the devices of its workers."""
+    """Device names that batches may ask for."""
     boot: tuple[str, float] | None = None
     """The boot in which it started, and the seconds since then; None for an engine of an earlier version."""
     environment: Mapping[str, str | None] = field(default_factory=dict)
-    """What of its environment decides how videos are made."""
+    """Environment variables that affect how videos are made."""
     notes: tuple[str, ...] = ()
     """What users should know about it."""
 
@@ -70,7 +70,7 @@ class Engine:
 
 
 def acquire_engine_lock(directory: Path) -> int | None:
-    """Become the engine of a state directory for as long as this process lives; None where there is one already.
+    """Acquire the engine lock of a state directory for the life of this process; None if another engine holds it.
 
     The kernel gives the lock back whatever happens to the process. Returns the descriptor that holds it; nobody sees
     an engine before it is given to `announce`.

@@ -23,7 +23,7 @@ from wantui.planning.schedule import model_evaluations
 MAX_CORE_FLOPS = 1e11
 """Floating-point operations a second that no core of a CPU exceeds in practice, with AVX-512 in float32."""
 LONG_SECONDS = 3600
-"""Seconds from which on a batch without a GPU is warned of."""
+"""Predicted seconds above which a CPU-only batch triggers a warning."""
 
 
 @dataclass(frozen=True)

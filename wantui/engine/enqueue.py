@@ -101,7 +101,7 @@ def check_device(place: Place, device: str) -> None:
 
 
 def may_use_gpu(place: Place, device: str) -> bool:
-    """Tell whether a batch for a device may be made on a GPU, by the running engine or the one to come."""
+    """Return whether a batch for this device could run on a GPU, with the running engine or a new one."""
     if device == "cpu":
         return False
     engine = find_engine(place.directory)
@@ -314,7 +314,7 @@ def _empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
 
 def _taken(folder: BatchFolder) -> UserError:
     has_batch = os.path.lexists(folder.manifest)
-    what = "holds a batch already; go on with it by --resume" if has_batch else "exists already"
+    what = "already holds a batch. Continue it with --resume" if has_batch else "exists already"
     return UserError(f"{folder.root} {what}, or choose another name")
 
 

@@ -71,7 +71,7 @@ def try_lock_video(folder: Path, number: int) -> bool:
 
 
 def unlock_video(folder: Path, number: int) -> None:
-    """Unlock a video that is made, or will not be; does nothing where it is not locked."""
+    """Release a video's lock; do nothing if it is not held."""
     with _guard:
         # By the folder's name: its file may not be there any more, or be another one.
         for locks in list(_open.values()):

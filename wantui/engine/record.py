@@ -13,7 +13,7 @@ from wantui.storage.manifest_file import ManifestFile
 
 
 class Record:
-    """The manifest of one batch with its journal, of which only what another process has written is read again."""
+    """Manifest and journal of one batch; rereads only what other processes have written."""
 
     def __init__(self, folder: BatchFolder) -> None:
         self.folder = folder
@@ -28,7 +28,7 @@ class Record:
         return self._file.read()
 
     def fold_when_reopened(self) -> None:
-        """Fold a journal into the manifest that a crash has left, or that is long."""
+        """Fold the journal into the manifest if a crash left it or it is long."""
         with locked_manifest(self.folder.root):
             self._file.fold_when_reopened()
 

@@ -35,7 +35,7 @@ class Slot:
     """Size of the file with the process's output when it was started."""
     signalled: set[int] = field(default_factory=set)
     cancel_seen: float = 0.0
-    """Since when the video that it makes is cancelled."""
+    """Monotonic time at which a cancel of the running video was first seen, seconds."""
 
     @property
     def worker(self) -> str:
@@ -74,12 +74,12 @@ class Slot:
         return last_line(self.output(logs), self.output_start)
 
     def delay(self) -> None:
-        """Let no process start for a while, which doubles each time."""
+        """Delay the next start; the delay doubles each time."""
         self.not_before = time.monotonic() + self.wait
         self.wait = min(2 * self.wait, LONGEST_WAIT_SECONDS)
 
     def works(self) -> None:
-        """Forget failures: a process had a video, or ended as it should."""
+        """Reset the failure count after a claim or a clean exit."""
         self.wait, self.failures = SHORTEST_WAIT_SECONDS, 0
 
 

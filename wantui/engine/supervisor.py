@@ -38,9 +38,9 @@ DISK_SECONDS = 2.0
 INTERRUPT_SECONDS, KILL_SECONDS = 30.0, 60.0
 """After so long a cancelled video is interrupted in the middle of its step, and its worker killed."""
 MAX_FAILURES = 3
-"""Workers in a row that end before they have a video; then the queue is held."""
+"""Consecutive worker exits without a claim before the queue is put on hold."""
 BUSY_LIMIT_SECONDS = 60.0
-"""Time for which an engine that starts waits for a database that others keep locked."""
+"""Seconds a starting engine waits for a locked database."""
 
 
 class StopRequests:
@@ -269,7 +269,7 @@ def _has_room(folder: Path, needed: int) -> bool:
 
 
 def run_engine(place: Place, logs: Path, workers: int | None, drain: bool) -> bool:
-    """Be the engine of a state directory; return False where there is one already.
+    """Run the engine of a state directory; return False if one is already running.
 
     Raises:
         UserError: the queue cannot be opened, or CUDA_VISIBLE_DEVICES names a GPU that is not here.

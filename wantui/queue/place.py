@@ -61,7 +61,7 @@ def state_place() -> Place:
 
 
 def provide_home() -> None:
-    """Give a user without a home folder one under /var/tmp, and a name to one without: libraries fail without them.
+    """Set HOME and LOGNAME for users without them, because libraries fail otherwise: libraries fail without them.
 
     A container that runs under a number has neither an entry in /etc/passwd nor, at times, $HOME, or it has one that
     is empty or "/". The paths of configuration, cache and state would then begin with a folder called "~", or be at

@@ -1,4 +1,4 @@
-"""Say what a batch waits for while none of its videos is made."""
+"""Describe what a batch is waiting for before its first video starts."""
 
 from dataclasses import dataclass
 

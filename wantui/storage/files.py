@@ -49,7 +49,7 @@ def make_folders(files: VideoFiles) -> None:
 
 
 def discard(files: VideoFiles) -> None:
-    """Remove what a video that will not be gone on with has left, under whatever name that is not final."""
+    """Remove the temporary files of a video that will not be continued."""
     captures = [path for path in (files.latents, files.attention) if path is not None]
     parts = [partial_path(path) for path in (files.clip, files.sheet, files.preview, *captures)]
     parts.append(files.preview)

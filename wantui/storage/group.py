@@ -39,7 +39,7 @@ class CaptureError(UserError):
 
 
 def open_for_writing(path: Path, mode: Literal["w", "r+"]) -> Any:
-    """Open a group all chunks of which will be written, also those that hold nothing but zeros."""
+    """Open a group for writing; all-zero chunks are written too."""
     import zarr
 
     from wantui.storage.local_store import BatchFolderStore

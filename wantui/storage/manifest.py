@@ -93,7 +93,7 @@ class Manifest(_Entry):
     wantui: str = ""
     """Version of wantui that wrote it; empty before 0.2."""
     journal: str = ""
-    """Identity that the lines of its journal hold; empty where it cannot have one."""
+    """Identity repeated in each line of its journal; empty if it has no journal (format 1)."""
     name: str
     created: str
     template: str

@@ -43,7 +43,7 @@ class ManifestFile:
         """Bytes of the journal that are applied."""
         self._lines = 0
         self._must_fold = False
-        """Whether nothing may be appended to the journal as it is."""
+        """Whether the journal must be folded before the next write."""
 
     def read(self) -> Manifest:
         """Return the manifest as it is on disk.

@@ -51,7 +51,7 @@ APP = (
     Action("app.pause", "f7", "pause_queue", "Pause all", "Pause the whole queue, or let it go on.", show=False),
     Action("app.engine", "f6", "start_engine", "Engine", "Start the engine, if none runs.", show=False),
     Action("app.leave", "escape", "leave_field", "Leave", "Leave what is being typed in.", show=False),
-    Action("app.quit", "q,ctrl+q", "quit", "Quit", "Leave; the engine goes on with the queue."),
+    Action("app.quit", "q,ctrl+q", "quit", "Quit", "Leave; the engine keeps running the queue."),
 )
 
 COMPOSE = (
