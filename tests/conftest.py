@@ -1,5 +1,7 @@
 """Tiny Wan pipelines of random weights, one for each form of the model, nano's own, and the program to be run."""
 
+import errno
+import io
 import logging
 import os
 
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -263,3 +266,24 @@ def recipe_for(model: WanModel, **changes: object) -> Recipe:
         "dtype": "float32",
     }
     return Recipe.model_validate(values | changes)
+
+
+def deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
+    """Let nobody look into a folder; root, as whom tests may run, enters folders of any mode."""
+    denied = denied.absolute()
+
+    def guard(module: ModuleType, name: str) -> None:
+        original = getattr(module, name)
+
+        def guarded(path: Any = ".", *arguments: Any, **options: Any) -> Any:
+            if not isinstance(path, int):
+                asked = Path(os.path.abspath(os.fsdecode(path)))
+                if denied in asked.parents or (name in ("scandir", "listdir") and asked == denied):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+            return original(path, *arguments, **options)
+
+        monkeypatch.setattr(module, name, guarded)
+
+    for name in ("stat", "lstat", "open", "scandir", "listdir"):
+        guard(os, name)
+    guard(io, "open")

@@ -149,9 +149,56 @@ def test_a_damaged_line_is_named_and_the_others_are_read(folder: BatchFolder, da
     (fault,) = manifest.faults
     assert "line 2 of " in fault
     finish(folder, range(4, 5))
-    assert folder.damaged_journal.read_bytes() == b"".join(lines)
+    assert damaged_journals(folder) == {"batch.journal.damaged.jsonl": b"".join(lines)}
     assert not folder.journal.exists()
     assert read_manifest(folder).faults == ()
+
+
+def damaged_journals(folder: BatchFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.root.glob("batch.journal.damaged*")}
+
+
+def flip_a_byte(folder: BatchFolder) -> bytes:
+    """Damage the first line of the journal; returns its bytes."""
+    damaged = bytearray(folder.journal.read_bytes())
+    damaged[40] ^= 1
+    folder.journal.write_bytes(damaged)
+    return bytes(damaged)
+
+
+def test_a_damaged_journal_is_set_aside_once_and_two_folds_follow(folder: BatchFolder) -> None:
+    finish(folder, range(1))
+    damaged = flip_a_byte(folder)
+    record = Record(folder)
+    record.fold_when_reopened()
+    for number in (0, *range(2, VIDEOS), 1):  # the last one ends the batch, and folds once more
+        record.change(number, done)
+    assert damaged_journals(folder) == {"batch.journal.damaged.jsonl": damaged}
+    assert not folder.journal.exists()
+    assert states(folder) == expected(VIDEOS)
+
+
+def test_a_second_damaged_journal_does_not_replace_the_first(folder: BatchFolder) -> None:
+    damaged = []
+    for number in (0, 1):
+        Record(folder).change(number, done)
+        damaged.append(flip_a_byte(folder))
+        Record(folder).fold_when_reopened()
+    assert damaged_journals(folder) == {
+        "batch.journal.damaged.jsonl": damaged[0],
+        "batch.journal.damaged-2.jsonl": damaged[1],
+    }
+
+
+def test_a_damaged_journal_that_was_taken_away_does_not_fail_the_fold(folder: BatchFolder) -> None:
+    finish(folder, range(2))
+    flip_a_byte(folder)
+    writer = ManifestFile(folder)
+    assert writer.read().faults
+    folder.journal.unlink()
+    writer.fold()
+    assert states(folder) == ["queued", "done"] + ["queued"] * (VIDEOS - 2)
+    assert damaged_journals(folder) == {}
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder", "device"])

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import zarr
-from conftest import TEMPLATE, Wantui, batch
+from conftest import TEMPLATE, Wantui, batch, deny
 
+from wantui.analysis.read import read_batch
 from wantui.storage.layout import BatchFolder
 
 
@@ -69,3 +70,38 @@ def test_what_earlier_versions_made_is_read_and_counted_as_unverified(made: Batc
     made.clip(0, 1).write_bytes(made.clip(0, 1).read_bytes()[:3000])
     assert wantui("library", "check", made.root).code == 1
     assert wantui("library", "check", "nowhere").code == 1
+
+
+DENIED: dict[str, Callable[[BatchFolder], Path]] = {
+    "videos": lambda b: b.clip(0, 1).parent,
+    "captures": lambda b: b.latents(0, 1).parent,
+    "capture": lambda b: b.latents(0, 1),
+    "array": lambda b: b.latents(0, 1) / "latents",
+    "chunks": lambda b: b.latents(0, 1) / "latents" / "c",
+}
+
+
+@pytest.mark.parametrize("denied", DENIED)
+def test_a_folder_that_may_not_be_entered_stops_neither_check_nor_export_nor_analysis(
+    made: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch, denied: str
+) -> None:
+    deny(monkeypatch, DENIED[denied](made))
+    checked = json.loads(wantui("library", "check", made.root, "--json").out)
+    assert len(checked) == 9
+    damage = [item for item in checked if item["damage"]]
+    assert {item["video"] for item in damage} == {"red seed 42"}
+    assert all("Permission denied" in item["damage"] for item in damage)
+    exported = wantui("export", made.root, "--format", "npy", "-o", "out")
+    assert len(exported.out.splitlines()) == (2 if denied == "videos" else 1)
+    videos = list(read_batch(made.root))
+    assert [video.is_damaged for video in videos] == [denied != "videos", False]
+
+
+def test_a_folder_that_cannot_be_listed_is_named_by_the_library(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    deny(monkeypatch, tmp_path / "closed")
+    result = wantui("library", "ls", tmp_path / "closed")
+    assert result.code == 1
+    assert "closed cannot be read: Permission denied" in result.err

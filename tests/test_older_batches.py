@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Wantui
+from conftest import Wantui, deny
 
 from wantui.analysis.noise_levels import levels_after
 from wantui.analysis.read import read_batch
@@ -222,3 +222,16 @@ def test_damaged_states_are_named_with_their_file(tmp_path: Path) -> None:  # B8
 def test_a_folder_with_an_odd_name_stops_nothing(tmp_path: Path) -> None:
     write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), "prompt_000/vid_x", lambda *_: None)
     assert only(tmp_path).seed == 0
+
+
+@pytest.mark.parametrize("denied", ["latents/prompt_000", "latents/prompt_000/vid_001"])
+def test_an_older_video_that_may_not_be_read_is_named_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denied: str
+) -> None:
+    for video in ("prompt_000/vid_001", "prompt_001/vid_001"):
+        write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3.0), video)
+    deny(monkeypatch, tmp_path / denied)
+    closed, read = read_batch(tmp_path)
+    assert "Permission denied" in closed.why_not
+    assert closed.is_damaged
+    assert read.trajectory is not None

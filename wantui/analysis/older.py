@@ -1,9 +1,11 @@
 """Batches of the older system: latents/prompt_000/vid_001/step_000.npy.gz, without the initial noise."""
 
 import gzip
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,30 @@ def read_older(folder: Path) -> Iterator[Video]:
     The variation is the prompt, together with the bending variation in the newest layout.
     """
     prompts, warnings = _prompts(folder)
-    directories = sorted({path.parent for path in folder.glob("latents/*/vid_*/step_*.npy*")})
-    for number, directory in enumerate(directories):
+    for number, directory in enumerate(_directories(folder)):
         yield _video(folder, number, directory, prompts, warnings)
+
+
+def _directories(folder: Path) -> Iterator[Path]:
+    """Yield the folders of videos in order, and those that cannot be listed, which a glob leaves out in silence."""
+    for group in sorted(folder.glob("latents/*")):
+        try:
+            videos = sorted(group / name for name in os.listdir(group) if name.startswith("vid_"))
+        except NotADirectoryError:
+            continue
+        except OSError:
+            yield group  # reading it will say why
+            continue
+        yield from filter(_holds_steps, videos)
+
+
+def _holds_steps(directory: Path) -> bool:
+    try:
+        return any(fnmatch(name, "step_*.npy*") for name in os.listdir(directory))
+    except NotADirectoryError:
+        return False
+    except OSError:
+        return True  # reading it will say why
 
 
 def _video(folder: Path, number: int, directory: Path, prompts: Mapping[str, str], warnings: tuple[str, ...]) -> Video:
@@ -44,6 +67,8 @@ def _video(folder: Path, number: int, directory: Path, prompts: Mapping[str, str
         metadata = _metadata(directory)
     except UnreadableFileError as unreadable:
         error = str(unreadable)
+    except OSError as unreadable:
+        error = f"{directory} cannot be read: {unreadable.strerror or unreadable}"
     first = metadata[min(metadata)] if metadata else {}
     prompt = str(first.get("prompt") or prompts.get(f"prompt_{later['prompt']}" if later else group, variation))
     seed, is_seed_stored = _seed(first, directory, later)

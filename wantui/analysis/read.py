@@ -36,9 +36,16 @@ def read_batch(folder: Path, from_latents: bool = False) -> Iterator[Video]:
     Raises:
         UserError: it is no batch folder of either kind.
     """
-    if (folder / "batch.json").exists():
+    try:
+        is_ours = (folder / "batch.json").exists()
+        is_older = not is_ours and (
+            (folder / "batch_metadata.json").exists() or any(folder.glob("latents/*/vid_*/step_*.npy*"))
+        )
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
+    if is_ours:
         yield from _read(folder, from_latents)
-    elif (folder / "batch_metadata.json").exists() or any(folder.glob("latents/*/vid_*/step_*.npy*")):
+    elif is_older:
         yield from read_older(folder)
     else:
         raise UserError(

@@ -1,6 +1,7 @@
 """Verify what a batch folder holds: manifest, journal, clips, contact sheets and captures, each item by name."""
 
 import hashlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +68,13 @@ class _DamageError(Exception):
 
 
 def _check_digest(path: Path, expected: str | None) -> bool:
-    if not path.is_file():
-        raise _DamageError(f"{path} is missing" if not path.exists() else f"{path} is not a regular file")
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _DamageError(f"{path} is not a regular file")
         found = file_sha256(path)
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError):
+        raise _DamageError(f"{path} is missing") from None
+    except OSError as error:  # as of a folder that may not be entered
         raise _DamageError(f"{path} cannot be read: {error.strerror or error}") from None
     if expected is not None and found != expected:
         raise _DamageError(f"{path} is damaged: its bytes are not those that were written (SHA-256)")

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,11 +76,17 @@ def named_damage(path: Path) -> Iterator[None]:
         raise CaptureError(str(error)) from error
     except UserError:
         raise
+    except OSError as error:
+        raise CaptureError(f"{error.filename or path} cannot be read: {_reason(error)}") from error
     except KeyError as error:
         raise CaptureError(f"{path} cannot be read: it has no {error}") from error
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise CaptureError(f"{path} cannot be read: {reason or type(error).__name__}") from error
+        raise CaptureError(f"{path} cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return text.partition("\n")[0] or type(error).__name__
 
 
 def open_capture(path: Path) -> Any:
@@ -94,9 +100,9 @@ def open_capture(path: Path) -> Any:
 
 def _open(path: Path) -> tuple[Any, list[str], Checksums | None]:
     """The group, the names of its arrays, and its checksums."""
-    if not (path / METADATA).exists():
-        raise CaptureError(f"{path / METADATA if path.exists() else path} is missing; copy it again")
     with named_damage(path):
+        if not (path / METADATA).exists():
+            raise CaptureError(f"{path / METADATA if path.exists() else path} is missing; copy it again")
         root = read_json_object(path / METADATA)
         if _node_type(path / METADATA, root) != "group":
             raise CaptureError(f"{path} is an array of zarr, and must be a group")
@@ -159,7 +165,7 @@ def _without_own_sum(root: dict[str, Any]) -> bytes:
 def _nodes(path: Path, checksums: Checksums | None) -> list[str]:
     """Names of all groups and arrays below a group, by their metadata files, which are verified."""
     found = []
-    for folder, folders, files in os.walk(path):
+    for folder, folders, files in os.walk(path, onerror=_raise):
         if METADATA not in files or Path(folder) == path:
             continue
         file = Path(folder) / METADATA
@@ -170,6 +176,11 @@ def _nodes(path: Path, checksums: Checksums | None) -> list[str]:
             folders.clear()
         found.append(name)
     return sorted(found)
+
+
+def _raise(error: OSError) -> NoReturn:
+    """Raise what hinders a walk, which else leaves out a folder that may not be entered."""
+    raise error
 
 
 def _node_type(file: Path, metadata: dict[str, Any]) -> str:
@@ -203,7 +214,7 @@ def _chunk_shape(metadata: Any) -> Sequence[int]:
 
 def _regular_files(folder: Path) -> set[str]:
     found = set()
-    for parent, _, files in os.walk(folder):
+    for parent, _, files in os.walk(folder, onerror=_raise):
         for file in files:
             path = Path(parent) / file
             if path.is_file():  # a FIFO in the place of a chunk would be waited for

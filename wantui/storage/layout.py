@@ -1,5 +1,6 @@
 """Where everything lies in a batch folder. Names are those of the older system; numbers count from 1 for videos."""
 
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -27,10 +28,13 @@ class BatchFolder:
         """What became of videos since the manifest was written."""
         return self.root / "batch.journal.jsonl"
 
-    @property
-    def damaged_journal(self) -> Path:
-        """A journal with lines that could not be read, kept for whoever wants to look at them."""
-        return self.root / "batch.journal.damaged.jsonl"
+    def fresh_damaged_journal(self) -> Path:
+        """Return a name that nothing has yet for a journal with lines that could not be read, which is kept."""
+        path, number = self.root / "batch.journal.damaged.jsonl", 2
+        while os.path.lexists(path):
+            path = self.root / f"batch.journal.damaged-{number}.jsonl"
+            number += 1
+        return path
 
     @property
     def config(self) -> Path:
@@ -72,7 +76,7 @@ def batch_folder(output_dir: Path, name: str, now: datetime | None) -> BatchFold
     stamp = f"_{now:%Y%m%d_%H%M%S}" if now else ""
     folder = output_dir / f"{name}{stamp}"
     number = 2
-    while now and folder.exists():
+    while now and os.path.lexists(folder):  # False where it may not be looked at: making it will say why
         folder = output_dir / f"{name}{stamp}_{number}"
         number += 1
     return BatchFolder(folder)

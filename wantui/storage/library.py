@@ -43,10 +43,20 @@ class FoundBatch:
 
 
 def find_batches(roots: Iterable[Path]) -> list[FoundBatch]:
-    """Return all batches in these folders, and those that are such folders themselves; newest first."""
+    """Return all batches in these folders, and those that are such folders themselves; newest first.
+
+    A folder that cannot be listed is returned with its fault.
+    """
     found: dict[Path, FoundBatch] = {}
     for root in roots:
-        for path in _batch_folders(Path(os.path.realpath(root))):
+        root = Path(os.path.realpath(root))
+        try:
+            folders = _batch_folders(root)
+        except OSError as error:
+            reason = f"{root} cannot be read: {error.strerror or error}"
+            found[root] = FoundBatch(root, "", "", "", (), reason)
+            continue
+        for path in folders:
             folder = BatchFolder(path)
             found[path] = _summary(path, file_version(folder.manifest), file_version(folder.journal))
     return sorted(found.values(), key=lambda batch: (batch.created, batch.folder.name), reverse=True)
@@ -58,7 +68,7 @@ def _batch_folders(root: Path) -> list[Path]:
     try:
         with os.scandir(root) as entries:
             folders = [Path(entry.path) for entry in entries]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [folder for folder in folders if os.access(folder / "batch.json", os.F_OK)]
 
@@ -115,9 +125,9 @@ def move_to_trash(folder: Path) -> None:
     """
     from send2trash import TrashPermissionError, send2trash
 
-    if not (folder / "batch.json").is_file():
-        raise UserError(f"{folder} is not a batch folder: it has no batch.json")
     try:
+        if not (folder / "batch.json").is_file():
+            raise UserError(f"{folder} is not a batch folder: it has no batch.json")
         send2trash(str(folder))
     except (OSError, TrashPermissionError) as error:
         raise UserError(f"{folder} cannot be moved to the trash: {error}") from None

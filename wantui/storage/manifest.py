@@ -111,6 +111,10 @@ class Manifest(_Entry):
         """Record which lines of the journal cannot be read."""
         self._faults = (*self._faults, *faults)
 
+    def clear_faults(self) -> None:
+        """Forget the faults of a journal that was set aside."""
+        self._faults = ()
+
     @property
     def memory_plan(self) -> str:
         """The slug of the memory plan that was asked for, or auto."""

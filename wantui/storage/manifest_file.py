@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -94,12 +95,14 @@ class ManifestFile:
             raise RuntimeError("a manifest is read before it is written")
         self.manifest.journal = secrets.token_hex(8)
         write_manifest(self.folder, self.manifest)
-        if self.manifest.faults:
-            self.folder.journal.replace(self.folder.damaged_journal)
+        manifest = self.manifest
+        if manifest.faults:
+            with suppress(FileNotFoundError):  # somebody took it away meanwhile
+                self.folder.journal.rename(self.folder.fresh_damaged_journal())
+            manifest.clear_faults()  # the next journal is another one, and must not be set aside for them
         else:
             remove(self.folder.journal)
         sync(self.folder.root)
-        manifest = self.manifest
         self.forget()
         self.manifest, self._seen = manifest, file_version(self.folder.manifest)
 

@@ -158,9 +158,9 @@ def _opened(path: Path) -> Iterator[Any]:
     """A container of PyAV; whatever comes of a damaged file while it is open is a ClipError."""
     import av
 
-    if path.exists() and not path.is_file():
-        raise ClipError(f"{path} is not a clip that can be read: it is not a regular file")
     try:
+        if path.exists() and not path.is_file():
+            raise ClipError(f"{path} is not a clip that can be read: it is not a regular file")
         # Other programs write tags in other encodings; bytes that are not UTF-8 become characters that no recipe holds.
         with av.open(_url(path), metadata_errors="surrogateescape", options=_READING) as container:
             yield container
