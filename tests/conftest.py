@@ -277,7 +277,7 @@ def deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
 
         def guarded(path: Any = ".", *arguments: Any, **options: Any) -> Any:
             if not isinstance(path, int):
-                asked = Path(os.path.abspath(os.fsdecode(path)))
+                asked = Path(os.fsdecode(path)).absolute()
                 if denied in asked.parents or (name in ("scandir", "listdir") and asked == denied):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
             return original(path, *arguments, **options)

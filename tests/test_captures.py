@@ -18,8 +18,9 @@ from wantui.planning import Capture
 from wantui.planning.estimate import captured_steps
 from wantui.planning.recipe import AttentionCapture, PromptMark
 from wantui.planning.schedule import model_evaluations
+from wantui.storage.atomic import sync, whole_file
 from wantui.storage.attention import AttentionWriter, NoMaps, open_maps
-from wantui.storage.group import CaptureError, NotWhole, open_capture, verify_capture
+from wantui.storage.group import CaptureError, NotWhole, open_capture, publish, reopen_for_writing, verify_capture
 from wantui.storage.latents import TrajectoryWriter
 from wantui.storage.states import StoredStates
 
@@ -140,7 +141,7 @@ def test_damaged_maps_raise_one_error_when_they_are_read(maps: Path) -> None:  #
 
 
 @pytest.mark.parametrize("damage", ["zeros", "cut", "empty", "longer"])
-def test_damage_without_checksums_is_one_error_or_other_values(maps: Path, damage: str) -> None:  # F7
+def test_damage_that_a_codec_refuses_is_one_error_without_checksums(maps: Path, damage: str) -> None:  # F7
     without_checksums(maps)
     chunk = next(file for file in chunks(maps) if "star" in file.parts)
     chunk.write_bytes(DAMAGE[damage](chunk.read_bytes()))
@@ -258,8 +259,6 @@ def test_a_removed_array_is_missed(trajectory: Path) -> None:  # R5: as if it ha
 
 
 def test_a_fifo_in_the_place_of_a_file_is_not_waited_for(trajectory: Path) -> None:  # R10
-    import os
-
     chunk = chunks(trajectory / "gram")[0]
     chunk.unlink()
     os.mkfifo(chunk)
@@ -316,3 +315,40 @@ def test_planted_links_in_a_begun_capture_are_not_written_through(tmp_path: Path
     assert verify_capture(path)
     assert [file.name for file in outside.iterdir()] == ["victim"]
     assert (outside / "victim").read_text() == "before"
+
+
+def test_a_chunk_that_is_removed_after_opening_is_not_read_as_zeros(trajectory: Path) -> None:
+    array = open_capture(trajectory)["gram"]
+    chunk = chunks(trajectory / "gram")[0]
+    chunk.unlink()
+    with pytest.raises(FileNotFoundError, match="gram"):
+        array[:]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link"])
+def test_what_is_no_file_in_a_begun_capture_is_neither_waited_for_nor_published(tmp_path: Path, kind: str) -> None:
+    partial = tmp_path / "vid_001.zarr.partial"
+    write_trajectory(tmp_path / "vid_001.zarr", PLAIN)
+    (tmp_path / "vid_001.zarr").rename(partial)
+    planted = partial / "latents" / "planted"
+    if kind == "fifo":
+        os.mkfifo(planted)
+    else:
+        planted.symlink_to("/etc/hostname")
+    with pytest.raises(CaptureError, match="planted is neither a file nor a folder"):
+        publish(partial, tmp_path / "vid_001.zarr")
+    with pytest.raises(NotWhole, match="planted"):
+        reopen_for_writing(partial)
+    with pytest.raises(OSError, match=r"Invalid argument|symbolic links"):
+        sync(planted)
+
+
+def test_a_file_that_is_exchanged_while_it_is_written_does_not_get_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    path.write_text("before")
+    with pytest.raises(OSError, match="was replaced by another file"), whole_file(path) as partial:  # noqa: PT012
+        other = tmp_path / "other"
+        other.write_text("of somebody else")
+        other.replace(partial)
+    assert path.read_text() == "before"
+    assert not partial.exists()

@@ -375,3 +375,36 @@ def test_damaged_lines_beyond_a_few_are_counted(tmp_path: Path) -> None:  # R16
     faults = read_tail(path, "a").faults
     assert len(faults) == MAX_FAULTS + 1
     assert "holds 4,990 more damaged lines" in faults[-1]
+
+
+def test_an_error_that_names_a_path_that_is_not_utf8_is_stored_and_read_back(folder: BatchFolder) -> None:
+    error = "FileNotFoundError: 'a\udcff.zarr'\nline 2"
+    record = Record(folder)
+    record.fail([0], error)
+    record.close([1], "failed", error)
+    for manifest in (record.read(), read_manifest(folder)):
+        assert manifest.faults == ()
+        assert [video.error for video in manifest.videos[:3]] == [
+            "FileNotFoundError: 'a\\udcff.zarr'\nline 2",
+            "FileNotFoundError: 'a\\udcff.zarr'\nline 2",
+            None,
+        ]
+    record.fail(list(range(2, VIDEOS)), error)  # the batch ends, and its manifest is written
+    assert not folder.journal.exists()
+    assert read_manifest(folder).counts() == {"failed": VIDEOS}
+
+
+def test_a_video_that_is_given_up_leaves_no_planted_link_and_not_what_it_points_to(
+    folder: BatchFolder, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    names = ("latents/prompt_000/vid_001.zarr.partial", "videos/prompt_000/video_001.checkpoint")
+    for name in names:
+        (folder.root / name).parent.mkdir(parents=True)
+        (folder.root / name).symlink_to(outside)
+    Record(folder).close([0], "failed", "x")
+    assert not [name for name in names if os.path.lexists(folder.root / name)]
+    assert (outside / "kept").read_text() == "kept"
+    assert read_manifest(folder).videos[0].state == "failed"

@@ -1,6 +1,7 @@
 """Output folders that cannot be written, or are deleted, while a batch is made."""
 
 import errno
+import fcntl
 import gc
 import os
 import shutil
@@ -13,14 +14,16 @@ from typing import Any
 import pytest
 from conftest import Wantui, batch, only_queued, work
 
-from wantui.engine import enqueue, output_faults, record, worker
+from wantui.engine import ending, enqueue, output_faults, record, worker
+from wantui.engine.locks import LOCK
 from wantui.engine.output_faults import UNWRITABLE, is_gone, unwritable_folder, why_unwritable
 from wantui.engine.supervisor import Supervisor
 from wantui.generation import make_video
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
+from wantui.storage import manifest_file
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import read_manifest
+from wantui.storage.manifest import parse_manifest, read_manifest
 
 Freeze = Callable[[Path], None]
 
@@ -255,3 +258,56 @@ def test_names_that_other_runs_take_all_the_time_end_in_a_sentence(
     monkeypatch.setattr(enqueue, "batch_folder", lambda *_: BatchFolder(Path("outputs/taken")))
     result = wantui("run", "-t", "a star", *small)
     assert (result.code, "100 names in a row were taken" in result.err) == (2, True)
+
+
+def test_closing_many_videos_reads_the_manifest_once(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with only_queued():
+        folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 8, "--detach", *small))
+    parsed: list[BatchFolder] = []
+    monkeypatch.setattr(
+        manifest_file, "parse_manifest", lambda folder: (parsed.append(folder), parse_manifest(folder))[1]
+    )
+
+    def fail(*_: object) -> None:
+        raise ValueError("no frames\udcff")
+
+    monkeypatch.setattr(make_video.ClipWriter, "_encode", fail)
+    work(state_place())
+    count = len(parsed)
+    assert read_manifest(folder).counts() == {"failed": 8}
+    assert all("no frames\\udcff" in str(video.error) for video in read_manifest(folder).videos)
+    assert count == 1
+
+
+def test_checksums_are_taken_while_the_manifest_is_not_locked(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, free = ending.file_sha256, []
+
+    def look_at_lock(path: Path) -> str:
+        with (Path(path).parents[2] / LOCK).open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody has it
+        free.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(ending, "file_sha256", look_at_lock)
+    with only_queued():
+        folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, "--detach", *small))
+    work(state_place())
+    assert read_manifest(folder).counts() == {"done": 1}
+    assert len(free) == 2
+
+
+def test_a_working_folder_whose_name_is_not_utf8_is_refused_before_anything_is_made(
+    wantui: Wantui, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff"))
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    with only_queued():
+        result = wantui("run", "-t", "a star", "--detach", *small)
+    assert result.code == 2
+    assert "a\\udcff/outputs: its name is not UTF-8. Choose another --output-dir" in result.err
+    assert list(odd.iterdir()) == []

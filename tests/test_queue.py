@@ -466,3 +466,20 @@ def test_a_state_directory_that_is_no_directory_is_a_sentence(tmp_path: Path) ->
     assert ended.returncode == 2
     assert "Set XDG_STATE_HOME to a folder that you can write" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_errors_that_name_a_path_that_is_not_utf8_are_stored(queue: Queue) -> None:
+    error, stored = "cannot read a\udcff", "cannot read a\\udcff"
+    add(queue, "a", 2)
+    add(queue, "b", 1)
+    queue.release(claim(queue), error)
+    queue.degrade(claim(queue), "offload", [], error)
+    queue.failed(claim(queue), error)
+    queue.fail_batch(claim(queue), error, 3)
+    queue.hold("disk", error)
+    assert [video.error for video in queue.videos(1)] == [stored, stored]
+    held = queue.held()
+    assert held is not None
+    assert held.reason == stored
+    said = [event.data.get("error") or event.data.get("reason") for event in queue.events(0)]
+    assert [text for text in said if text is not None] == [stored] * 5

@@ -1,11 +1,9 @@
 """Batches of the older system: latents/prompt_000/vid_001/step_000.npy.gz, without the initial noise."""
 
 import gzip
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +37,7 @@ def _directories(folder: Path) -> Iterator[Path]:
     """Yield the folders of videos in order, and those that cannot be listed, which a glob leaves out in silence."""
     for group in sorted(folder.glob("latents/*")):
         try:
-            videos = sorted(group / name for name in os.listdir(group) if name.startswith("vid_"))
+            videos = sorted(path for path in group.iterdir() if path.name.startswith("vid_"))
         except NotADirectoryError:
             continue
         except OSError:
@@ -50,7 +48,7 @@ def _directories(folder: Path) -> Iterator[Path]:
 
 def _holds_steps(directory: Path) -> bool:
     try:
-        return any(fnmatch(name, "step_*.npy*") for name in os.listdir(directory))
+        return any(path.match("step_*.npy*") for path in directory.iterdir())
     except NotADirectoryError:
         return False
     except OSError:

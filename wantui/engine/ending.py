@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wantui.engine.record import Record
 from wantui.generation.make_video import MadeVideo
+from wantui.planning import Recipe
 from wantui.planning.memory import ChosenPlan
 from wantui.queue.rows import Claim
 from wantui.storage.check import file_sha256
@@ -43,16 +44,33 @@ class Ending:
                 return self.files_done.result()
 
 
-def enter(entry: VideoEntry, folder: BatchFolder, ending: Ending, made: MadeVideo) -> None:
-    """Write into a video's entry what was made of it."""
-    files = ending.files
+@dataclass(frozen=True)
+class Written:
+    """The files of a finished video, as its entry holds them."""
+
+    files: dict[str, str]
+    sha256: dict[str, str]
+    bytes: int
+
+
+def measure(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> Written:
+    """Read the files of a finished video for their checksums and sizes, which takes seconds where they are large."""
     paths = {"clip": files.clip, "sheet": files.sheet}
-    if files.latents is not None and entry.recipe.capture.geometry:
+    if files.latents is not None and recipe.capture.geometry:
         paths["latents"] = files.latents
-    if files.attention is not None and entry.recipe.capture.attention:
+    if files.attention is not None and recipe.capture.attention:
         paths["attention"] = files.attention
+    return Written(
+        relative_files(folder, paths),
+        {kind: file_sha256(path) for kind, path in paths.items() if path.is_file()},
+        sum(_size(path) for path in paths.values()),
+    )
+
+
+def enter(entry: VideoEntry, ending: Ending, made: MadeVideo, written: Written) -> None:
+    """Write into a video's entry what was made of it."""
     entry.state, entry.error = "done", None
-    entry.files = relative_files(folder, paths)
+    entry.files, entry.sha256, entry.bytes = written.files, written.sha256, written.bytes
     entry.seconds = {"denoise": round(made.denoise_seconds, 3), "decode": round(made.decode_seconds, 3)}
     if ending.step_seconds is not None:
         entry.seconds["step"] = round(ending.step_seconds, 4)
@@ -62,8 +80,6 @@ def enter(entry: VideoEntry, folder: BatchFolder, ending: Ending, made: MadeVide
         entry.predicted["seconds"] = round(ending.foretold, 3)
     if ending.chosen.working is not None:
         entry.predicted["peak_memory"] = ending.chosen.working
-    entry.sha256 = {kind: file_sha256(path) for kind, path in paths.items() if path.is_file()}
-    entry.bytes = sum(_size(path) for path in paths.values())
     entry.latents_sha256 = made.latents_sha256
 
 

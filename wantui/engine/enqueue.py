@@ -14,7 +14,7 @@ from wantui.engine.record import Record
 from wantui.engine.room import SPARE_BYTES
 from wantui.engine.slots import slots_for
 from wantui.errors import UserError
-from wantui.formatting import format_bytes, format_count
+from wantui.formatting import format_bytes, format_count, printable
 from wantui.gpu.nvml import look, visible
 from wantui.paths import user_path
 from wantui.planning import Batch, Outline, estimate_disk
@@ -127,6 +127,7 @@ def new_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
         UserError: it cannot be made by this version, has no room, or its folder cannot be written; nothing is left.
     """
     refuse(batch)
+    _refuse_undecodable(user_path(batch.config.settings.output_dir).absolute())
     above = _missing_above(user_path(batch.config.settings.output_dir))
     folder: BatchFolder | None = None
     is_new = False
@@ -141,6 +142,21 @@ def new_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
         if folder is not None and isinstance(error, OSError):
             raise _cannot_write(folder, error) from None
         raise
+
+
+def _refuse_undecodable(folder: Path) -> None:
+    """Refuse a folder whose name neither the queue nor a manifest can hold.
+
+    Raises:
+        UserError: its name is not UTF-8.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"cannot make a batch in {printable(str(folder))}: its name is not UTF-8. Choose another --output-dir, or "
+            "start in another folder"
+        ) from None
 
 
 def _missing_above(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wantui.engine.locks import locked_manifest, try_lock_video, unlock_video
-from wantui.formatting import format_count
+from wantui.formatting import format_count, printable
 from wantui.storage.files import discard, video_files
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry
@@ -39,11 +39,15 @@ class Record:
 
     def cancel(self, numbers: Sequence[int]) -> None:
         """Record that videos were given up, and remove what was begun of them."""
+        self.close(numbers, "cancelled")
+
+    def close(self, numbers: Sequence[int], state: State, error: str | None = None) -> None:
+        """Record that videos will not be made, and remove what was begun of them."""
         if not numbers:
             return
         with self._writing(numbers) as manifest:
             for number in numbers:
-                _close(self.folder, manifest, number, "cancelled", None)
+                _close(self.folder, manifest, number, state, _storable(error))
 
     def fail(self, numbers: Sequence[int], error: str) -> None:
         """Record that videos cannot be made as things are; what was begun of them stays."""
@@ -51,7 +55,7 @@ class Record:
             for number in numbers:
                 entry = entry_of(manifest, number, self.folder)
                 if not is_made(self.folder, entry):
-                    entry.state, entry.error = "failed", error
+                    entry.state, entry.error = "failed", _storable(error)
 
     @contextmanager
     def _writing(self, numbers: Sequence[int]) -> Iterator[Manifest]:
@@ -73,10 +77,9 @@ class Record:
             edit(entry_of(manifest, number, self.folder))
 
 
-def close_entry(folder: BatchFolder, number: int, state: State, error: str | None = None) -> None:
-    """Record that a video will not be made, and remove what was begun of it."""
-    with Record(folder)._writing([number]) as manifest:
-        _close(folder, manifest, number, state, error)
+def _storable(error: str | None) -> str | None:
+    """Return an error text as JSON takes it: a path in it may hold bytes that are not UTF-8."""
+    return None if error is None else printable(error, keep_lines=True)
 
 
 def _close(folder: BatchFolder, manifest: Manifest, number: int, state: State, error: str | None) -> None:

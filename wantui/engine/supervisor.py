@@ -21,7 +21,7 @@ from wantui import __version__
 from wantui.engine.control import acquire_engine_lock, announce, holds_lock_file, open_queue
 from wantui.engine.logs import open_log
 from wantui.engine.output_faults import is_gone, why_unwritable
-from wantui.engine.record import close_entry
+from wantui.engine.record import Record
 from wantui.engine.slots import Slot, slots_for
 from wantui.errors import UserError
 from wantui.gpu.nvml import NoSuchGpuError, look, remarks_on_devices, visible
@@ -76,6 +76,8 @@ class Supervisor:
         self.is_ending = False
         """There is a reason of its own to stop: nothing is left to do, or the database is gone."""
         self.looked_at_disk = -math.inf
+        self.record: Record | None = None
+        """Record of the batch that a video was closed in last: to read a large manifest anew takes seconds."""
         self.is_replaced = False
         """The database was deleted, or another one has its name: what runs is stopped."""
 
@@ -213,7 +215,9 @@ class Supervisor:
             return
         try:
             state: State = "failed" if video.state == "failed" else "cancelled"
-            close_entry(BatchFolder(batch.folder), video.number, state, video.error)
+            if self.record is None or self.record.folder.root != batch.folder:
+                self.record = Record(BatchFolder(batch.folder))
+            self.record.close([video.number], state, video.error)
         except (OSError, UserError) as error:
             self.log.warning("the manifest of %s does not say so: %s", batch.name, error)
 

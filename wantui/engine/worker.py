@@ -20,11 +20,11 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from wantui.engine.ending import Ending, enter
+from wantui.engine.ending import Ending, enter, measure
 from wantui.engine.locks import check_writable, try_lock_video, unlock_video
 from wantui.engine.logs import close_log, open_log
 from wantui.engine.output_faults import FULL, UNWRITABLE, is_gone, unwritable_folder
-from wantui.engine.record import Record, close_entry, entry_of, is_made
+from wantui.engine.record import Record, entry_of, is_made
 from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
 from wantui.engine.warm import WarmPipeline
 from wantui.errors import UserError
@@ -184,7 +184,7 @@ class Worker:
                         for video in self.queue.videos(claim.batch)
                         if video.state in ("queued", "interrupted")
                     }
-                    Record(folder).fail(sorted({claim.number, *waiting}), str(error))
+                    self._record_of(folder).fail(sorted({claim.number, *waiting}), str(error))
                 self.queue.fail_batch(claim, str(error), error.exit_code)
         except OSError as error:
             self._handle_os_error(claim, folder, error, log)
@@ -316,7 +316,9 @@ class Worker:
     def _record(self, ending: Ending, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
         made = ending.wait()
         self.queue.check(claim)
-        ending.record.change(claim.number, partial(enter, folder=folder, ending=ending, made=made))
+        recipe = entry_of(ending.record.read(), claim.number, folder).recipe
+        written = measure(recipe, folder, ending.files)  # before the manifest is locked: others wait for it
+        ending.record.change(claim.number, partial(enter, ending=ending, made=made, written=written))
         discard(ending.files)
         entry = ending.record.read().videos[claim.number]
         said = {
@@ -388,7 +390,7 @@ class Worker:
 
     def _close(self, claim: Claim, folder: BatchFolder, state: State, error: str | None = None) -> None:
         try:
-            close_entry(folder, claim.number, state, error)
+            self._record_of(folder).close([claim.number], state, error)
         except (OSError, UserError) as also:
             self.log.warning("the manifest of %s does not say that it is %s: %s", claim.title, state, also)
 

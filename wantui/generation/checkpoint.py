@@ -24,7 +24,7 @@ from wantui.generation.samplers import SAMPLERS
 from wantui.generation.versions import ARITHMETIC, made_with
 from wantui.planning import Recipe
 from wantui.planning.schedule import model_evaluations
-from wantui.storage.atomic import create_new, partial_path
+from wantui.storage.atomic import create_new, partial_path, replace_created
 
 FORMAT = 3
 """Format of the file; a file of another format is refused by name."""
@@ -125,9 +125,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]
     partial = partial_path(path)
     try:
         # Not by save_file, whose errors do not tell a full disk from anything else.
-        create_new(partial)
+        created = create_new(partial)
         partial.write_bytes(save(tensors, {"wantui": json.dumps(header)}))
-        partial.replace(path)
+        replace_created(partial, path, created)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -17,7 +17,7 @@ from torch import Tensor
 from wantui.generation.denoise import Start, Step
 from wantui.generation.errors import LoadError
 from wantui.generation.memory import bring, device_of
-from wantui.storage.atomic import create_new, partial_path
+from wantui.storage.atomic import create_new, partial_path, replace_created
 
 FIELD = 128
 """Width and height of a field of colour, in pixels."""
@@ -112,9 +112,9 @@ class PreviewTap:
         partial = partial_path(self.path)
         try:
             self.path.parent.mkdir(exist_ok=True)
-            create_new(partial)
+            created = create_new(partial)
             Image.fromarray(np.concatenate(list(pictures), axis=1)).save(partial, format="PNG")
-            partial.replace(self.path)
+            replace_created(partial, self.path, created)
         except OSError:
             self.is_new = False  # a full disk: the video itself will say so
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from wantui.clock import boot_id, boot_seconds, seconds_since
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_count, printable
 from wantui.queue.rows import Claim, NewVideo, VideoRow, shown_number
 from wantui.queue.view import WAITING, QueueView, claimable
 
@@ -119,6 +119,7 @@ class Queue(QueueView):
 
     def hold(self, kind: str, reason: str, folder: Path | None = None, needed: int | None = None) -> None:
         """Let no video start. A hold that is there already stays, but for a user's pause, which takes its place."""
+        reason = _storable(reason)
         or_else = "REPLACE" if kind == "paused" else "IGNORE"
         with self._change() as db:
             added = db.execute(
@@ -257,6 +258,7 @@ class Queue(QueueView):
 
     def failed(self, claim: Claim, error: str, **data: Any) -> None:
         """The video cannot be made."""
+        error = _storable(error)
         self._end(claim, "failed", error, {"error": error, **data})
 
     def cancelled(self, claim: Claim) -> None:
@@ -267,7 +269,7 @@ class Queue(QueueView):
         """Give a video back; whoever claims it next goes on from its checkpoint."""
         with self._change():
             self._set(claim, "state = 'queued', worker = NULL", ())
-            self._tell_of(claim, "released", reason=reason)
+            self._tell_of(claim, "released", reason=_storable(reason))
 
     def degrade(self, claim: Claim, plan: str, earlier: Sequence[str], error: str) -> None:
         """Give back a video that did not fit into memory; it and the waiting ones of its batch try another plan.
@@ -284,10 +286,11 @@ class Queue(QueueView):
                 f"AND (plan IS NULL OR plan IN ({marks}))",
                 (plan, claim.batch, *earlier),
             )
-            self._tell_of(claim, "out of memory", plan=plan, error=error)
+            self._tell_of(claim, "out of memory", plan=plan, error=_storable(error))
 
     def fail_batch(self, claim: Claim, error: str, exit_code: int) -> None:
         """Nothing of this claim's batch can be made, as when there are no weights."""
+        error = _storable(error)
         with self._change() as db:
             self._set(claim, f"state = 'failed', worker = NULL, error = ?, {ENDED}", (error, *_ended()))
             db.execute(
@@ -385,6 +388,11 @@ class Queue(QueueView):
             if row is not None:
                 seconds = seconds_since(row["boot_id"], row["boot_seconds"])
                 self._tell("worker_ready", worker=worker, seconds=None if seconds is None else round(seconds, 1))
+
+
+def _storable(text: str) -> str:
+    """Return an error text as SQLite and JSON take it: a path in it may hold bytes that are not UTF-8."""
+    return printable(text, keep_lines=True)
 
 
 def _ended() -> tuple[float, float]:

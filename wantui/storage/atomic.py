@@ -17,15 +17,35 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def create_new(path: Path) -> None:
+def create_new(path: Path) -> tuple[int, int]:
     """Create an empty regular file in the place of whatever has its name; a symbolic link is removed, not followed.
+
+    Returns:
+        Device and inode of the file, for `replace_created`.
 
     Raises:
         OSError: it cannot be created.
     """
     path.parent.mkdir(exist_ok=True)  # and none above: a batch folder that is deleted meanwhile must not come back
     remove(path)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        found = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def replace_created(partial: Path, path: Path, created: tuple[int, int]) -> None:
+    """Give a file its final name, if it still is the one that `create_new` made.
+
+    Raises:
+        OSError: something else was put in its place while it was written, or it cannot be renamed.
+    """
+    found = partial.lstat()
+    if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) != created:
+        raise OSError(f"{partial} was replaced by another file while it was written")
+    partial.replace(path)
 
 
 @contextmanager
@@ -33,11 +53,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which replaces `path` when the block ends and is removed when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
-    create_new(partial)
+    created = create_new(partial)
     try:
         yield partial
         sync(partial)
-        partial.replace(path)
+        replace_created(partial, path, created)
         sync(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -45,8 +65,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: it is a symbolic link, a FIFO or a device, or its bytes cannot be written.
+    """
+    # Without O_NONBLOCK a FIFO that somebody put in its place would be waited for, for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

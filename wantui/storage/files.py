@@ -1,10 +1,9 @@
 """The files of one video, and what of them is removed when it is given up."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from wantui.storage.atomic import partial_path
+from wantui.storage.atomic import partial_path, remove
 from wantui.storage.layout import BatchFolder
 
 
@@ -56,7 +55,4 @@ def discard(files: VideoFiles) -> None:
     if files.checkpoint is not None:
         parts += [files.checkpoint, partial_path(files.checkpoint)]
     for part in parts:
-        if part.is_dir():
-            shutil.rmtree(part)
-        else:
-            part.unlink(missing_ok=True)
+        remove(part)

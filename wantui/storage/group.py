@@ -56,10 +56,8 @@ def reopen_for_writing(partial: Path) -> Any:
             would wait for ever: it is not what that process wrote.
         Exception: of zarr, where it is missing or damaged.
     """
-    for path in (partial, *partial.rglob("*")):
-        kind = path.lstat().st_mode
-        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
-            raise NotWhole(f"{path} is not a regular file")
+    if (odd := _odd_part(partial)) is not None:
+        raise NotWhole(f"{odd} is not a regular file")
     return open_for_writing(partial, "r+")
 
 
@@ -247,13 +245,28 @@ def constant_checksum(partial: Path, growing: Collection[str], derived: Collecti
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Put a complete group under its final name, with the checksums of its files."""
+    """Put a complete group under its final name, with the checksums of its files.
+
+    Raises:
+        CaptureError: it holds something that is neither a file nor a folder, which no writer made.
+    """
+    if (odd := _odd_part(partial)) is not None:
+        raise CaptureError(f"cannot complete {path}: {odd} is neither a file nor a folder. Make the video again")
     _write_checksums(partial)
     for part in (*partial.rglob("*"), partial):
         sync(part)
     remove(path)
     partial.rename(path)
     sync(path.parent)
+
+
+def _odd_part(partial: Path) -> Path | None:
+    """Return what in a group is neither a regular file nor a folder: no writer made it."""
+    for part in (partial, *partial.rglob("*")):
+        mode = part.lstat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            return part
+    return None
 
 
 def _write_checksums(partial: Path) -> None:

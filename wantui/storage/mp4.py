@@ -13,7 +13,7 @@ from wantui.errors import UserError
 from wantui.json_files import parse_json
 from wantui.planning import Recipe
 from wantui.planning.recipe import read_recipe
-from wantui.storage.atomic import create_new, partial_path, sync
+from wantui.storage.atomic import create_new, partial_path, replace_created, sync
 from wantui.storage.background import BackgroundWriter
 
 CRF = "18"
@@ -83,14 +83,14 @@ class ClipWriter:
                 f"{self.path.name}: {self.given} frames encoded and {read_back} read back, {self.count} expected"
             )
         sync(self.partial)
-        self.partial.replace(self.path)
+        replace_created(self.partial, self.path, self.created)
         sync(self.path.parent)
 
     def _encode(self, frame: Frame) -> None:
         import av
 
         if self.container is None:
-            create_new(self.partial)
+            self.created = create_new(self.partial)
             options = {"movflags": "+faststart+use_metadata_tags"}
             self.container = av.open(_url(self.partial), "w", format="mp4", options=options)
             self.container.metadata.update(self.tags)

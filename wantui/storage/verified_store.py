@@ -1,5 +1,7 @@
 """A store of zarr that compares each file with its checksum when it is read. Imports zarr: import it late."""
 
+import errno
+import os
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +35,8 @@ class VerifiedStore(LocalStore):
         return self._verified(key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
 
     def _verified(self, key: str, found: Any, byte_range: Any) -> Any:
+        if found is None and self.checksums is not None and key in self.checksums:  # zarr would take it for zeros
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root / key))
         if byte_range is not None:  # a part of a shard: what can be verified is the file
             self.verify(key, read_bytes(self.root / key, MAX_CHUNK_BYTES))
         elif found is not None and not key.endswith("zarr.json"):  # metadata were verified when the group was opened
