@@ -17,7 +17,9 @@ from wantui.engine.enqueue import missing_videos, new_batch
 from wantui.engine.logs import close_log, open_log
 from wantui.engine.record import Record
 from wantui.planning import plan_batch
+from wantui.storage import library
 from wantui.storage.atomic import write_text
+from wantui.storage.journal import JournalTail, read_tail
 from wantui.storage.layout import BatchFolder, batch_folder
 from wantui.storage.library import find_batches
 from wantui.storage.manifest import Manifest, ManifestError, read_manifest
@@ -247,3 +249,37 @@ def test_a_planted_link_in_the_place_of_a_log_is_not_written_through(tmp_path: P
     write_text(tmp_path / "note.txt", "new")
     assert victim.read_text() == "before"
     assert (tmp_path / "note.txt").read_text() == "new"
+
+
+def test_a_damaged_journal_line_is_named_by_the_listing_beside_the_counts(folder: BatchFolder, wantui: Wantui) -> None:
+    record = Record(folder)
+    record.fail([2], "first")  # writes the manifest in format 2
+    record.change(0, lambda entry: setattr(entry, "bytes", 9))
+    with folder.journal.open("ab") as file:
+        file.write(b"{}\n")
+    (found,) = find_batches([folder.root])
+    assert found.total == 4
+    assert "line 2 of " in found.fault
+    listed = wantui("library", "ls", folder.root)
+    assert listed.code == 1
+    assert "1/4" in listed.out
+    assert "line 2 of " in listed.err
+
+
+def test_listing_reads_only_the_new_lines_of_a_journal(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[int] = []
+
+    def read(path: Path, journal: str, start: int, number: int) -> JournalTail:
+        starts.append(start)
+        return read_tail(path, journal, start, number)
+
+    monkeypatch.setattr(library, "read_tail", read)
+    record = Record(folder)
+    record.fail([2], "first")
+    sizes = [0]
+    for number in (0, 1):
+        record.change(number, lambda entry: setattr(entry, "state", "cancelled"))
+        (found,) = find_batches([folder.root])
+        assert dict(found.counts) == read_manifest(folder).counts()
+        sizes.append(folder.journal.stat().st_size)
+    assert starts == sizes[:-1]

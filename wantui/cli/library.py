@@ -58,7 +58,7 @@ def _list(found: "list[FoundBatch]", as_json: bool) -> None:
         return
     lines = [("created", "done", "failed", "model", "folder", "template")]
     for batch in found:
-        done = "cannot be read" if batch.fault else f"{batch.count('done')}/{batch.total}"
+        done = "cannot be read" if batch.fault and not batch.counts else f"{batch.count('done')}/{batch.total}"
         template = batch.template.replace("\n", " ")
         lines.append((batch.created[:16], done, str(batch.count("failed")), batch.model, str(batch.folder), template))
     print_columns(*lines)

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import get_args
 
 from wantui.errors import UserError
-from wantui.json_files import read_json_object
+from wantui.json_files import UnreadableFileError, read_json_object
 from wantui.storage.journal import read_tail
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import MAX_MANIFEST_BYTES, ManifestError, State, check_format
 from wantui.storage.manifest_file import Version, file_version
+
+MAX_PROGRESS = 4096
+"""Journals of which it is remembered how much was read."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class FoundBatch:
     counts: tuple[tuple[str, int], ...]
     """Number of videos in each state that occurs."""
     fault: str = ""
-    """Why the manifest cannot be read."""
+    """Why the manifest cannot be read, or which lines of its journal cannot; then the counts are without those."""
 
     @property
     def total(self) -> int:
@@ -89,14 +92,54 @@ def _summary(path: Path, manifest: Version, journal: Version) -> FoundBatch:
     """Summarise a manifest and its journal as they were at a time."""
     try:
         outline = _outline(path, manifest)
-        states = list(outline.states)
-        for line in read_tail(BatchFolder(path).journal, outline.journal).lines:
-            states[line.video] = str(line.entry["state"])
+        states, faults = _states(path, outline, manifest, journal)
     except (UserError, ValueError, KeyError, TypeError, IndexError) as error:
         reason = str(error) if isinstance(error, UserError) else f"batch.json is damaged: {error!r}"
         return FoundBatch(path, "", "", "", (), reason)
     counts = tuple((state, states.count(state)) for state in dict.fromkeys(states))
-    return FoundBatch(path, outline.created, outline.template, outline.model, counts)
+    return FoundBatch(path, outline.created, outline.template, outline.model, counts, "; ".join(faults))
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What was read of a journal, so that a new line is read alone."""
+
+    manifest: Version
+    inode: int
+    end: int
+    lines: int
+    states: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+_progress: dict[Path, _Progress] = {}
+
+
+def _states(
+    path: Path, outline: _Outline, manifest: Version, journal: Version
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the states of the videos, and what of the journal cannot be read."""
+    known = _progress.get(path)
+    if known is None or (known.manifest, known.inode) != (manifest, journal[0]) or known.end > journal[2]:
+        known = _Progress(manifest, journal[0], 0, 0, outline.states, ())
+    file = BatchFolder(path).journal
+    try:
+        tail = read_tail(file, outline.journal, known.end, known.lines + 1)
+    except UnreadableFileError as error:
+        return known.states, (*known.faults, str(error))
+    states, faults = list(known.states), [*known.faults, *tail.faults]
+    for line in tail.lines:
+        state = line.entry.get("state") if isinstance(line.entry, dict) else None
+        if 0 <= line.video < len(states) and state in get_args(State):
+            states[line.video] = state
+        else:
+            faults.append(f"line {line.number} of {file} is damaged: it holds no state of a video")
+    read = known.lines + len(tail.lines) + len(tail.faults)
+    found = _Progress(manifest, journal[0], tail.end, read, tuple(states), tuple(faults))
+    if len(_progress) >= MAX_PROGRESS:
+        _progress.clear()
+    _progress[path] = found
+    return found.states, found.faults
 
 
 @lru_cache(maxsize=256)

@@ -147,7 +147,7 @@ class AnalysisScreen(Place):
     def read(self, chosen: list[Path]) -> None:
         """Find batches with trajectories and read those that were chosen, or the newest."""
         worker = get_current_worker()
-        found = [batch.folder for batch in find_batches(self.wantui.library_roots()) if not batch.fault][:MOST_FOLDERS]
+        found = [batch.folder for batch in find_batches(self.wantui.library_roots()) if batch.counts][:MOST_FOLDERS]
         folders = [path for path in found if any((path / "latents").glob("*/*.zarr"))]
         chosen = [path for path in chosen if path in folders] or folders[:1]
         videos: list[Video] = []
