@@ -131,7 +131,7 @@ def _states(
     for line in tail.lines:
         state = line.entry.get("state") if isinstance(line.entry, dict) else None
         if 0 <= line.video < len(states) and state in get_args(State):
-            states[line.video] = state
+            states[line.video] = str(state)
         else:
             faults.append(f"line {line.number} of {file} is damaged: it holds no state of a video")
     read = known.lines + len(tail.lines) + len(tail.faults)
