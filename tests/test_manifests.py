@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Wantui
+from conftest import Wantui, only_queued
 
 from wantui import __version__
 from wantui.config import load_config
@@ -283,3 +283,16 @@ def test_listing_reads_only_the_new_lines_of_a_journal(folder: BatchFolder, monk
         assert dict(found.counts) == read_manifest(folder).counts()
         sizes.append(folder.journal.stat().st_size)
     assert starts == sizes[:-1]
+
+
+def test_a_batch_that_is_resumed_has_its_journal_folded_in(folder: BatchFolder, wantui: Wantui) -> None:
+    record = Record(folder)
+    record.fail([2], "first")  # writes the manifest in format 2
+    record.change(2, lambda entry: setattr(entry, "error", "torn"))
+    with folder.journal.open("ab") as file:
+        file.write(b"{")
+    with only_queued():
+        result = wantui("run", "--detach", "--resume", folder.root)
+    assert result.code == 0, result.err
+    assert not folder.journal.exists()
+    assert read_manifest(folder).videos[2].error == "torn"

@@ -199,6 +199,9 @@ def enqueue(
     queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Share = WHOLE
 ) -> tuple[int, int]:
     """Put what is missing of a batch on the queue; returns the batch's number, and how many videos that is."""
+    if not new:
+        with suppress(OSError, UserError):  # what is wrong with the folder is said where a video is written
+            Record(folder).fold_when_reopened()
     names = [variation.id for variation in manifest.variations]
     missing = missing_videos(folder, manifest, share)
     videos = [
@@ -240,8 +243,6 @@ def queue_missing(place: Place, folder: BatchFolder, manifest: Manifest, share: 
     Raises:
         UserError: no such device.
     """
-    with suppress(OSError, UserError):  # what is wrong with the folder is said where a video is written
-        Record(folder).fold_when_reopened()
     if not missing_videos(folder, manifest, share):
         return None
     refuse_unwritable(folder)
