@@ -229,6 +229,23 @@ def test_what_differs_in_some_wordings_only_is_not_said_of_all(tmp_path: Path, m
     assert any("what is said is of these sentences" in warning for warning in said.warnings)
 
 
+def test_a_test_and_an_interval_that_disagree_are_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # S7: all signs are alike, and one difference is nearly all of the mean
+    excess = dict(zip(range(1, 7), [0.1, 0.1, 0.1, 0.1, 0.1, 9.0], strict=True))
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6, wordings=1)
+    first = min(video.seed for video in videos)
+
+    def value_of(video: Video) -> float:
+        return 10 + (video.choices[3] == "one") * excess[video.seed - first + 1]
+
+    with_values(monkeypatch, value_of)
+    found = compare(videos, by="1", primary="length", metrics=[])
+    assert found.differences[0].effect.p == pytest.approx(2 / 2**6)
+    assert found.verdicts[0].kind == "cannot tell"
+    assert "the interval contains 0" in found.verdicts[0].text
+
+
 def test_what_differs_in_all_wordings_is_said_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_values(
         monkeypatch,

@@ -74,7 +74,7 @@ def test_a_batch_outlives_its_client_and_can_be_watched_from_elsewhere(start: St
 
 def test_ctrl_c_detaches_and_says_how_to_come_back(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
-    client = machine.client(*batch(tiny_batch, 2))
+    client = machine.client(*batch(tiny_batch, 6))
     machine.until(lambda: machine.queue.running())
     client.send_signal(signal.SIGINT)
     out, err = machine.end_of(client)
@@ -82,7 +82,7 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(start: Start, tiny_batch: lis
     assert "wantui watch 1" in err
     assert "Traceback" not in err
     machine.until(machine.ended)
-    assert machine.queue.batches()[0].counts == {"done": 2}
+    assert machine.queue.batches()[0].counts == {"done": 6}
 
 
 def test_a_dead_worker_is_noticed_within_a_second_and_its_video_goes_on_from_its_step(

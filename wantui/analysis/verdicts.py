@@ -60,6 +60,9 @@ def verdict(
     def say(kind: str, text: str) -> Verdict:
         return Verdict(found.one, found.other, kind, p, text, metric)
 
+    if p <= ALPHA and found.effect.low <= 0 <= found.effect.high:  # signs and sizes of the differences disagree
+        skewed = "the interval contains 0 although the signs differ significantly: the differences are skewed"
+        return say("cannot tell", f"in {metric}, {names}: cannot tell: {skewed}. {said}")
     if p <= ALPHA:
         word = "more" if found.effect.mean > 0 else "less"
         little = "; within the equivalence margin" if alike else ""
@@ -71,7 +74,7 @@ def verdict(
         within = f"{margin:.0%}" if is_ratio(metric) else f"{margin:g}"
         return say("alike", f"{names}: alike in {metric}, within {within}{of_these}: {said}")
     more = ""
-    if found.needed is not None:
+    if found.needed is not None and found.needed > n:
         size = f"{margin:.0%}" if is_ratio(metric) else f"{margin:g}"
         more = f"; to find a difference of {size}, about {found.needed:,} seeds are needed"
     return say("cannot tell", f"in {metric}, {names}: cannot tell: {said}{more}")
