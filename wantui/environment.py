@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SPINNING = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-"""Threads of OpenMP sleep while they wait: two processes that spin on the same cores are up to 34 times slower."""
+"""Threads of OpenMP sleep while they wait: two processes that spin on the same cores are many times slower."""
 ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 COMPARED = (
