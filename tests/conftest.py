@@ -6,9 +6,7 @@ import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["GOMP_SPINCOUNT"] = (
-    "0"  # or OpenMP's threads spin while another process has the core, and steps take many times as long
-)
+os.environ["GOMP_SPINCOUNT"] = "0"  # threads that spin while another process has the core make steps slow
 os.environ.setdefault("HF_HOME", "/nonexistent/hub")  # no test may find, or need, what a machine has cached
 
 from collections.abc import Callable, Iterator
