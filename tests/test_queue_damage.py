@@ -142,3 +142,14 @@ def test_what_a_batch_waits_for_is_nothing_while_it_is_held_paused_or_made(tmp_p
     queue.pause_batch(second, True)
     assert not waiting_for(queue, second)
     assert not waiting_for(queue, 99)
+
+
+def test_a_queue_on_hold_is_named_by_doctor_and_by_a_client_that_detaches(
+    wantui: Wantui, small: list[str]
+) -> None:  # C7
+    queue = Queue(state_place().directory)
+    queue.hold("paused", "it was paused")
+    result = wantui("run", "--detach", "-t", "a star", *small)
+    assert result.code == 0
+    assert "the queue is held: " in result.err
+    assert "on hold: " in " ".join(wantui("doctor").out.split())

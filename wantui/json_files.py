@@ -44,19 +44,6 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES, start: int = 0) -> bytes
     return content
 
 
-def read_text(path: Path, limit: int = MAX_JSON_BYTES) -> str:
-    """Return the text of a regular UTF-8 file of at most `limit` bytes.
-
-    Raises:
-        FileNotFoundError: no such file.
-        UnreadableFileError: as `read_bytes`, or it is not UTF-8.
-    """
-    try:
-        return read_bytes(path, limit).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UnreadableFileError(f"{path} cannot be read: it is not UTF-8 (byte {error.start})") from None
-
-
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
     """Return the value in a JSON file.
 

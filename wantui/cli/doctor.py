@@ -240,13 +240,14 @@ def _queue(place: "Place") -> Finding:
 
     path = place.directory / NAME
     try:
-        if path.exists():
-            check_database(path)
+        held = check_database(path) if path.exists() else None
     except sqlite3.DatabaseError as error:
         advice = "wantui engine start keeps it under another name and begins a new one" if is_damage(error) else ""
         return Finding("problem", "queue", f"{path} cannot be opened: {error}", advice)
     except UserError as error:
         return Finding("problem", "queue", str(error))
+    if held is not None:
+        return Finding("problem", "queue", f"on hold: {held}", "wantui queue resume, once that is corrected")
     return Finding("note" if place.note else "ok", "queue", place.note or f"in {place.directory}")
 
 

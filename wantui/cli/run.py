@@ -150,6 +150,8 @@ def _make(
             if started:
                 echo(f"an engine was started (process {engine.process}, logs in {shown_path(engine.logs)})", err=True)
         if detach:
+            if (held := queue.held()) is not None:
+                echo(f"the queue is held: {held.reason}. Resume with: wantui queue resume", err=True)
             echo(f"follow it with\n  wantui watch {id_}", err=True)
             echo(shown_path(root))
             sys.exit(0)

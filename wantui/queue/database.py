@@ -122,8 +122,11 @@ def _use_write_ahead_log(connection: sqlite3.Connection, wait_seconds: float) ->
             time.sleep(0.02)
 
 
-def check_database(path: Path) -> None:
-    """Find out whether the database can be opened, and brought up to date; nothing in it is changed.
+def check_database(path: Path) -> str | None:
+    """Check that the database can be opened and brought up to date; nothing in it is changed.
+
+    Returns:
+        The reason for which the queue is on hold; None where it is not.
 
     Raises:
         NewerDatabase: a later version of wantui wrote it.
@@ -138,6 +141,8 @@ def check_database(path: Path) -> None:
         stored.backup(copy)
         _apply(copy, _version(copy, path))
         _check_schema(copy)
+        hold = copy.execute("SELECT reason FROM hold").fetchone()
+    return None if hold is None else str(hold[0])
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
