@@ -125,7 +125,7 @@ def test_a_stop_while_a_deleted_database_is_handled_is_not_lost(
 
     def open_and_lose(place: Place, is_engine: bool) -> tuple[Queue, list[str]]:
         opened.append(place)
-        assert len(opened) < 4, "the engine goes on for ever"
+        assert len(opened) < 4, "the engine never ends"
         if moment == "in between" and len(opened) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return Queue(place.directory), []

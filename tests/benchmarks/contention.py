@@ -47,7 +47,7 @@ def keep_busy() -> None:
 
 
 def measure(waiting: dict[str, str], beside: int) -> tuple[float, str]:
-    """Return the median seconds of a step, and the digest, beside so many busy processes."""
+    """Return the median seconds of a step, and the digest, beside a number of busy processes."""
     environment = {name: value for name, value in os.environ.items() if name not in (*SPINNING, "OMP_NUM_THREADS")}
     environment["CUDA_VISIBLE_DEVICES"] = ""
     busy = [subprocess.Popen([sys.executable, __file__, "--busy"], env=environment) for _ in range(beside)]

@@ -74,7 +74,7 @@ class Studied:
     """What some batches differ in, beside their seeds."""
 
     values: Mapping[str, Mapping[Path, Any]]
-    """By name of the setting and batch."""
+    """Values by name of the setting and batch."""
 
     def label(self, folder: Path) -> str:
         """Return the value of the one setting that differs, or nothing where there are none or several."""

@@ -60,7 +60,7 @@ class Comparison:
     """Share of such exchanges that the test of `spread` calls different at 5 %, with spread computed anew in each; NaN
     of other metrics, for which it is 5 % by construction, and with fewer than LEAST_SEEDS_FOR_RATE seeds."""
     nulls: Mapping[str, GaussianNull]
-    """By group."""
+    """Values by name of the group."""
     stride: int = 1
     """Every how many stored states the trajectories take."""
     warnings: tuple[str, ...] = ()

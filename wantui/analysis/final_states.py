@@ -47,7 +47,7 @@ class FinalStates:
     ends: Floats
     """[groups, videos, k] final states / sqrt(D)."""
     spread: Mapping[str, Floats]
-    """By group: distance of each video to the spatial median of its group."""
+    """Distance of each video to the spatial median of its group, by group."""
     dimension: int
     """D, values of a state."""
     curves: Mapping[str, DispersionCurve]
