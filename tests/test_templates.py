@@ -133,7 +133,7 @@ def test_times_and_ratios_in_parentheses_are_plain_text_with_a_warning(text: str
         ("a red] circle", "]", 5, "closes nothing"),
         ("a (red circle", "(", 2, "never closed"),
         ("a red) circle", ")", 5, "closes nothing"),
-        ("red|blue", "|", 3, "outside of"),
+        ("red|blue", "|", 3, "outside"),
         ("a (red [blue) x]", ")", 12, "']' was expected"),
         ("a [red (blue] x)", "]", 12, "')' was expected"),
         ("a (flower:11)", "1", 10, "outside of 0 to 10"),
