@@ -30,7 +30,10 @@ def replace_database(made: Path) -> None:
     made.replace(state_place().directory / NAME)
 
 
-def test_state_directory_that_is_deleted_is_said_and_no_key_ends_the_screens(queue: Queue) -> None:
+def test_state_directory_that_is_deleted_is_said_and_no_key_ends_the_screens(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wantui.tui.app.save_drafts", lambda *_: None)  # would make the folder again meanwhile
     add(queue, "kiss")
 
     async def test(it: Under) -> None:
