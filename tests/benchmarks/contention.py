@@ -80,9 +80,8 @@ def main(makes_steps: bool, busy: bool) -> None:
         ours, other = measure(SPINNING, beside)
         same = "equal bits" if one == other else "OTHER BITS"
         where = f"beside {beside} busy process" if beside else "alone"
-        click.echo(
-            f"{where}: {default:.3f} s by default, {ours:.3f} s with threads that sleep: {default / ours:.1f} times, {same}"
-        )
+        times = f"{default:.3f} s by default, {ours:.3f} s with threads that sleep"
+        click.echo(f"{where}: {times}: {default / ours:.1f} times, {same}")
 
 
 if __name__ == "__main__":
