@@ -205,7 +205,7 @@ except UserError as error:
 
 
 def as_second_user(folder: Path) -> str:
-    """What another user of the folder's group is told, or which of the first two videos it locks."""
+    """Return the error that another user of the group gets, or which of the first two videos it locks."""
     found = subprocess.run([sys.executable, "-c", SECOND, folder], capture_output=True, text=True, check=False)
     return found.stdout + found.stderr
 

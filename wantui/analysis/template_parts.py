@@ -14,7 +14,7 @@ class TemplateParts:
 
     skeleton: str
     options: Mapping[tuple[int, int], str]
-    """By number of the bracket and of the option, from 1."""
+    """Texts of the options by number of the bracket and of the option, from 1."""
 
     def chosen(self, choices: Mapping[int, int]) -> dict[int, str]:
         """Return the option of each bracket of a variation as written, from the numbers of its options."""

@@ -50,7 +50,7 @@ class Video:
     weights: str = ""
     """Marked words with a weight other than 1, as in "circle:6"."""
     options: Mapping[int, str] = field(default_factory=dict)
-    """By bracket: the option as the template has it, with the weights of its words."""
+    """Options by bracket, as the template has them, with the weights of their words."""
 
     def value(self, metric: str) -> float:
         """NaN where there is no trajectory, or no such value."""

@@ -42,7 +42,7 @@ class _OpenLocks:
 
 
 _open: dict[tuple[int, int], _OpenLocks] = {}
-"""By device and inode. One descriptor a file: closing any descriptor of a file drops all locks of the process on it."""
+"""Lock files by device and inode, one descriptor each: closing any descriptor of a file drops all locks on it."""
 _guard = threading.Lock()
 
 

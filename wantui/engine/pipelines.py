@@ -42,7 +42,7 @@ def plan_for(
     asked: str = "auto",
     among: Sequence[MemoryPlan] = PLANS,
 ) -> ChosenPlan:
-    """Choose the memory plan for a recipe: what was asked for, or the first that fits into what is free now.
+    """Choose the memory plan for a recipe: the requested one, or the first that fits into free memory.
 
     Args:
         first: the plan that comes after one that did not fit, from which on plans are tried.

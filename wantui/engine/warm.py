@@ -87,7 +87,7 @@ class WarmPipeline:
         return estimate_seconds(recipe, device.type, past, measured, self.chosen.plan).value
 
     def next_plan(self, claim: Claim) -> MemoryPlan | None:
-        """Return what to try after the plan that was chosen last; None where there is none."""
+        """Return the plan to try after the last one chosen, or None."""
         if self.chosen.is_forced:
             return None
         recipe = Recipe.model_validate_json(claim.recipe)
