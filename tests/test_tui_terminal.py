@@ -49,9 +49,11 @@ class Terminal:
 
     def _show(self) -> None:
         """As a terminal does: what nobody takes would hold the application up."""
+        waiting = select.poll()  # `select` takes no descriptor above 1023
+        waiting.register(self.master, select.POLLIN)
         while not self.is_lost:
             try:
-                if select.select([self.master], [], [], 0.05)[0]:
+                if waiting.poll(50):
                     self.shown += os.read(self.master, 65536)
             except OSError:
                 return

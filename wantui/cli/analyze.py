@@ -368,6 +368,7 @@ def _attention(videos: "list[Video]", as_json: bool) -> list[str]:
 
 def _overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
     from wantui.analysis.overlay import write_overlay
+    from wantui.storage.files import make_parent
     from wantui.storage.layout import BatchFolder, folder_name
     from wantui.storage.manifest import read_manifest
 
@@ -386,7 +387,7 @@ def _overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
     if output is not None and output.exists():
         raise UserError(f"{output} exists already; choose another name")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(target.parent if output is not None else video.folder, target)
         scale = write_overlay(video.folder / entry.files["clip"], video.attention, word, target, entry.recipe.fps)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error

@@ -37,7 +37,7 @@ from wantui.planning.memory import PLANS
 from wantui.queue.database import QueueError, Unavailable
 from wantui.queue.queue import LostClaim, Queue, Wish
 from wantui.queue.rows import Claim
-from wantui.storage.files import discard, make_folders, video_files
+from wantui.storage.files import LinkedFolderError, discard, linked_folder, make_folders, video_files
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, State
 
@@ -136,6 +136,9 @@ class Worker:
         log = self.open_logs.get(name)  # of the video that is being made, while the one before it is settled
         # Path.is_dir raises where a folder cannot be looked at (EACCES, ESTALE): that is the guarded part's to say.
         opened = log is None and os.path.isdir(folder.root)  # noqa: PTH112
+        if opened and (link := linked_folder(folder.root, folder.log)) is not None:
+            self.log.warning("%s is a symbolic link; the log of this batch is in this file", link)
+            opened = False
         if opened:
             log = self.open_logs[name] = open_log(name, folder.log)
         try:
@@ -188,7 +191,7 @@ class Worker:
                 self.queue.fail_batch(claim, str(error), error.exit_code)
         except OSError as error:
             self._handle_os_error(claim, folder, error, log)
-        except ManifestError as error:
+        except (ManifestError, LinkedFolderError) as error:
             self._fail(claim, folder, _deleted(folder) if is_gone(folder.root) else str(error), log)
         except Exception as error:
             if gpu_is_lost(error):

@@ -28,7 +28,7 @@ from wantui.generation.versions import clip_made_with
 from wantui.planning import Recipe
 from wantui.storage.background import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
-from wantui.storage.files import VideoFiles, discard
+from wantui.storage.files import VideoFiles, discard, refuse_links
 from wantui.storage.group import NotWhole
 from wantui.storage.mp4 import ClipWriter
 
@@ -160,6 +160,7 @@ def begin_video(
             "wantui": recipe.to_json(),
             "wantui_made_with": json.dumps({**clip_made_with(pipeline, recipe), "latents_sha256": digest}),
         }
+        refuse_links(files)
         clip = stack.enter_context(ClipWriter(files.clip, recipe.fps, recipe.frames, tags))
         pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decode_frames(pipeline, latents))
         for count, frame in enumerate(sheet.watch(pixels), start=1):

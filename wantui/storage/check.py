@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wantui.storage.files import LinkedFolderError
 from wantui.storage.group import CaptureError, verify_capture
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, ManifestError, VideoEntry, read_manifest
 from wantui.storage.mp4 import ClipError, read_frames
 
 CAPTURES = ("latents", "attention")
+WRITTEN = ("configs", "videos", "latents", "attention_maps", "logs", "analysis", "reports", "exports")
+"""The folders of a batch folder."""
 PART_BYTES = 1 << 20
 
 
@@ -40,9 +43,20 @@ def check_batch(folder: Path) -> Iterator[Checked]:
     yield Checked(folder, "", batch.manifest)
     for fault in manifest.faults:
         yield Checked(folder, "", batch.journal, fault)
+    for link in _linked_folders(folder):
+        yield Checked(folder, "", link, str(LinkedFolderError(link)))
     for entry in manifest.videos:
         if entry.state == "done":
             yield from _check_video(batch, manifest, entry)
+
+
+def _linked_folders(folder: Path) -> Iterator[Path]:
+    """Yield the folders that wantui writes to and that are symbolic links; what lies behind one is not searched."""
+    for part in WRITTEN:
+        if (folder / part).is_symlink():
+            yield folder / part
+            continue
+        yield from (child for child in sorted((folder / part).glob("prompt_*")) if child.is_symlink())
 
 
 def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[Checked]:

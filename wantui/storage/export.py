@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wantui.errors import UserError
 from wantui.storage.atomic import partial_path, remove, whole_file, write_text
+from wantui.storage.files import make_parent
 from wantui.storage.group import CaptureError, named_damage, open_capture
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
@@ -77,7 +78,7 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
             if "latents" not in capture.group:
                 continue
             is_any_stored = True
-            yield Exported(name, write[kind](_place(target, entry), entry, capture))
+            yield Exported(name, write[kind](_place(folder, target, entry), entry, capture))
         except CaptureError as error:
             is_any_stored = True
             yield Exported(name, None, str(error))
@@ -109,9 +110,9 @@ class _Capture:
             }
 
 
-def _place(target: Path, entry: VideoEntry) -> Path:
+def _place(batch: Path, target: Path, entry: VideoEntry) -> Path:
     place = target / f"prompt_{entry.variation:03d}" / f"vid_{entry.number:03d}"
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(batch if target.is_relative_to(batch) else target, place)
     return place
 
 

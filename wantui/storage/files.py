@@ -1,10 +1,22 @@
-"""The files of one video, and what of them is removed when it is given up."""
+"""The files of one video: their folders are made, their links refused, and what is given up of them removed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wantui.errors import UserError
 from wantui.storage.atomic import partial_path, remove
 from wantui.storage.layout import BatchFolder
+
+
+class LinkedFolderError(UserError):
+    """A folder below a batch folder is a symbolic link, which may lead to files of somebody else."""
+
+    def __init__(self, link: Path) -> None:
+        super().__init__(
+            f"{link} is a symbolic link, and wantui writes only into folders that lie in the batch folder itself; "
+            "replace the link by a folder, or give the whole batch another place with output_dir"
+        )
 
 
 @dataclass(frozen=True)
@@ -18,6 +30,14 @@ class VideoFiles:
     attention: Path | None = None
     checkpoint: Path | None = None
     """Nothing: a video that is ended early leaves nothing."""
+    root: Path | None = None
+    """The batch folder, below which no folder may be a link; None for files that are in no batch."""
+
+    def paths(self) -> Iterator[Path]:
+        """Yield the final path of every part that is stored."""
+        for path in (self.clip, self.sheet, self.latents, self.attention, self.checkpoint):
+            if path is not None:
+                yield path
 
     @property
     def preview(self) -> Path:
@@ -34,25 +54,66 @@ def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
         folder.latents(*place),
         folder.attention(*place),
         folder.checkpoint(*place),
+        folder.root,
     )
+
+
+def linked_folder(root: Path, path: Path) -> Path | None:
+    """Return the first folder between a batch folder and a path in it that is a symbolic link, if one is.
+
+    The batch folder itself and what is above it may be links: the user named them.
+    """
+    folder = root
+    for part in path.relative_to(root).parts[:-1]:
+        folder /= part
+        if folder.is_symlink():
+            return folder
+    return None
+
+
+def make_parent(root: Path, path: Path) -> None:
+    """Make the folders between a batch folder and a path in it.
+
+    Raises:
+        LinkedFolderError: one of them is a symbolic link.
+        OSError: one cannot be made.
+    """
+    if (link := linked_folder(root, path)) is not None:
+        raise LinkedFolderError(link)
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def make_folders(files: VideoFiles) -> None:
     """Make the folders of a video's files.
 
     The writers make none above a file's own: a batch folder that is deleted while they work must not come back.
+
+    Raises:
+        LinkedFolderError: one of them is a symbolic link.
+        OSError: one cannot be made.
     """
-    for path in (files.clip, files.sheet, files.latents, files.attention, files.checkpoint):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    for path in files.paths():
+        make_parent(files.root or path.parent, path)
+
+
+def refuse_links(files: VideoFiles) -> None:
+    """Check again, before a video's files get their final names, that none of their folders has become a link.
+
+    Raises:
+        LinkedFolderError: one has.
+    """
+    for path in files.paths():
+        if files.root is not None and (link := linked_folder(files.root, path)) is not None:
+            raise LinkedFolderError(link)
 
 
 def discard(files: VideoFiles) -> None:
-    """Remove the temporary files of a video that will not be continued."""
+    """Remove the temporary files of a video that will not be continued; those behind a linked folder stay."""
     captures = [path for path in (files.latents, files.attention) if path is not None]
     parts = [partial_path(path) for path in (files.clip, files.sheet, files.preview, *captures)]
     parts.append(files.preview)
     if files.checkpoint is not None:
         parts += [files.checkpoint, partial_path(files.checkpoint)]
     for part in parts:
-        remove(part)
+        if files.root is None or linked_folder(files.root, part) is None:
+            remove(part)

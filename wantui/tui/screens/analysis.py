@@ -25,6 +25,7 @@ from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.storage.files import make_parent
 from wantui.storage.library import find_batches
 from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
@@ -371,10 +372,11 @@ class AnalysisScreen(Place):
             return
         stamp = f"{datetime.now():%Y%m%d_%H%M%S}"
         folder, written = self.chosen[0] / "reports", []
+        table = folder / f"trajectories_{stamp}.csv"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_csv(folder / f"trajectories_{stamp}.csv", video_rows(self.videos, list(METRICS)))
-            written.append(f"trajectories_{stamp}.csv")
+            make_parent(self.chosen[0], table)
+            write_csv(table, video_rows(self.videos, list(METRICS)))
+            written.append(table.name)
             if self.comparison is not None and self.comparison.found is not None:
                 from wantui.analysis.report import write_report
 

@@ -1,0 +1,92 @@
+"""Folders below a batch folder that somebody replaced by symbolic links: nothing is written through them."""
+
+from pathlib import Path
+
+import pytest
+from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
+
+from wantui.queue.place import state_place
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder of somebody else, with files of the names that a batch writes."""
+    for name in ("video_001.mp4", "video_001.jpg", "video_001.mp4.partial", "vid_001.zarr/a", "vid_001.zarr.partial/a"):
+        file = tmp_path / "outside" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    return tmp_path / "outside"
+
+
+def untouched(outside: Path) -> bool:
+    return len(files(outside)) == 5 and all(Path(file).read_text() == "mine" for file in files(outside))
+
+
+@pytest.fixture
+def queued(wantui: Wantui, small: list[str]) -> BatchFolder:
+    with only_queued():
+        options = ["--detach", "--videos-per-variation", 1, "--store-latents"]
+        return batch(wantui("run", "-t", TEMPLATE, *options, *small))
+
+
+@pytest.mark.parametrize("link", ["videos", "latents", "videos/prompt_000", "latents/prompt_001"])
+def test_a_video_whose_folder_is_a_link_fails_and_names_it(
+    queued: BatchFolder, outside: Path, wantui: Wantui, link: str
+) -> None:  # R10
+    (queued.root / link).parent.mkdir(exist_ok=True)
+    (queued.root / link).symlink_to(outside)
+    work(state_place())
+    assert untouched(outside)
+    videos = read_manifest(queued).videos
+    for video in videos:
+        hit = link in ("videos", "latents") or link.endswith(str(video.variation))
+        assert video.state == ("failed" if hit else "done")
+        assert not hit or f"{link} is a symbolic link" in str(video.error)
+        assert not hit or "output_dir" in str(video.error), "it says how to mend it"
+    found = wantui("library", "check", queued.root)
+    assert found.code == 1
+    assert f"{link} is a symbolic link" in found.out
+
+
+def test_what_is_given_up_behind_a_link_is_not_removed(queued: BatchFolder, outside: Path, wantui: Wantui) -> None:
+    (queued.root / "videos").mkdir(exist_ok=True)
+    (queued.root / "videos/prompt_000").symlink_to(outside)
+    (queued.root / "latents").symlink_to(outside.parent)
+    (outside.parent / "prompt_000").symlink_to(outside)
+    assert wantui("queue", "cancel", "1").code == 0
+    assert untouched(outside)
+
+
+def test_a_batch_folder_that_is_itself_reached_by_a_link_is_written(
+    tmp_path: Path, wantui: Wantui, small: list[str]
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "scratch")
+    output = ["--set", f"output_dir={tmp_path / 'link'}"]
+    made = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small, *output))
+    assert read_manifest(made).videos[0].state == "done"
+    assert wantui("library", "check", made.root).code == 0
+
+
+def test_a_log_folder_that_is_a_link_gets_no_log(queued: BatchFolder, outside: Path) -> None:  # R10
+    (queued.root / "logs").symlink_to(outside)
+    work(state_place())
+    assert untouched(outside)
+    assert {video.state for video in read_manifest(queued).videos} == {"done"}
+
+
+def test_overlays_and_exports_are_not_written_through_links(outside: Path, wantui: Wantui, small: list[str]) -> None:
+    options = ["--videos-per-variation", 1, "--store-latents", "--store-attention"]
+    made = batch(wantui("run", "-t", "a (circle)", *options, *small))
+    (made.root / "analysis").symlink_to(outside)
+    result = wantui("analyze", made.root, "--overlay", "circle")
+    assert result.code == 2
+    assert "analysis is a symbolic link" in result.err
+    (made.root / "exports").mkdir()
+    (made.root / "exports/npy_latents").symlink_to(outside)
+    result = wantui("export", made.root, "--format", "npy")
+    assert result.code == 2
+    assert "npy_latents is a symbolic link" in result.err
+    assert untouched(outside)
