@@ -9,7 +9,7 @@ import click
 
 from wantui.cli.tables import echo
 from wantui.cli.types import PATH
-from wantui.formatting import format_bytes
+from wantui.text_files import TextFileError, read_text
 
 if TYPE_CHECKING:
     from wantui.config import Config
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "nano"
 MAX_TEMPLATE_BYTES = 1_000_000
+"""Longest template file, in bytes."""
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 """A byte of the command line that is not UTF-8, as Python hands it over."""
 
@@ -75,7 +76,11 @@ def resume_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_template(template: str | None, template_file: Path | None) -> str | None:
-    """The template as given, from one of the two options."""
+    """Return the template that one of the two options gives.
+
+    Raises:
+        click.UsageError: both options are given, or the file cannot be read.
+    """
     if template is not None and SURROGATE.search(template):
         raise click.UsageError("--template is not UTF-8")
     if template is not None and template_file is not None:
@@ -83,17 +88,9 @@ def read_template(template: str | None, template_file: Path | None) -> str | Non
     if template_file is None:
         return template
     try:
-        with template_file.open("rb") as file:
-            content = file.read(MAX_TEMPLATE_BYTES + 1)
-        if len(content) > MAX_TEMPLATE_BYTES:
-            raise click.UsageError(
-                f"--template-file: {template_file} is larger than {format_bytes(MAX_TEMPLATE_BYTES)}"
-            )
-        return content.decode().rstrip("\r\n")
-    except OSError as error:
-        raise click.UsageError(f"--template-file: cannot read {template_file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise click.UsageError(f"--template-file: cannot read {template_file}: it is not UTF-8") from None
+        return read_text(template_file, MAX_TEMPLATE_BYTES, may_be_pipe=True).rstrip("\r\n")
+    except TextFileError as error:
+        raise click.UsageError(f"--template-file: {error}") from None
 
 
 def plan(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "Batch":

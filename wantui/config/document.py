@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
+from wantui import text_files
 from wantui.config.problems import ConfigError, Problem, shorten
+from wantui.text_files import TextFileError
 
 MAX_BYTES = 1_000_000
 """Longest config, in bytes."""
@@ -54,21 +56,19 @@ class Document:
     """Keys that are written twice in one mapping, and the line that counts."""
 
 
-def read_text(path: Path) -> str:
-    """Read a config file of at most MAX_BYTES.
+def read_text(path: Path, *, may_be_pipe: bool = False) -> str:
+    """Return the text of a config file of at most MAX_BYTES.
+
+    Args:
+        may_be_pipe: accept a pipe, and wait for its end.
 
     Raises:
         ConfigError: it cannot be read, is too large, or is not UTF-8.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        _check_size(len(content), path)
-        return content.decode()
-    except OSError as error:
-        raise ConfigError([Problem(path, None, "", f"cannot be read: {error.strerror or error}")]) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError([Problem(path, None, "", f"cannot be read: it is not UTF-8 ({error.reason})")]) from None
+        return text_files.read_text(path, MAX_BYTES, may_be_pipe=may_be_pipe)
+    except TextFileError as error:
+        raise ConfigError([Problem(path, None, "", error.reason)]) from None
 
 
 def read_document(text: str, source: Path | str) -> Document:

@@ -72,7 +72,7 @@ def load_config(name: Path | str, overrides: Sequence[str] = (), options: Mappin
         ConfigError: no such file, YAML that does not parse, unknown keys, wrong values; all of them at once.
     """
     path = find_config(name)
-    return parse_config(read_text(path), path, overrides, options)
+    return parse_config(read_text(path, may_be_pipe=True), path, overrides, options)
 
 
 def parse_config(

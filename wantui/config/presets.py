@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wantui.config.problems import ConfigError, Problem
 from wantui.paths import user_path
+from wantui.text_files import is_pipe
 
 _IN_PACKAGE = Path(__file__).parent / "presets"
 _IN_CHECKOUT = Path(__file__).parents[2] / "configs"
@@ -21,7 +22,7 @@ def preset_names() -> list[str]:
 
 
 def find_config(name: Path | str) -> Path:
-    """The path of a config: a file as it is named, else the preset of that bare name.
+    """Return the path of a config: a file or a pipe as it is named, else the preset of that bare name.
 
     Raises:
         ConfigError: neither exists. A missing file is never created.
@@ -29,9 +30,13 @@ def find_config(name: Path | str) -> Path:
     path = user_path(str(name))
     if os.path.isfile(path):  # noqa: PTH113 -- says no, where Path.is_file raises for a name that is too long
         return path
+    if is_pipe(path):  # as a shell passes it for `-c <(command)`
+        return path
     preset = preset_directory() / f"{name}.yaml"
     if str(name) in preset_names():
         return preset
+    if os.path.exists(path):  # noqa: PTH110
+        raise ConfigError([Problem(path, None, "", "is not a file, and no preset has that name")])
     close = difflib.get_close_matches(path.stem, preset_names(), n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     message = f"no such file, and no preset of that name.{hint} Presets are {', '.join(preset_names())}"

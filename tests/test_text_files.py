@@ -1,0 +1,89 @@
+"""Texts that a user names: configs and templates from files and pipes, and what is refused in their place."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Wantui
+
+from wantui.config import ConfigError
+from wantui.config.document import MAX_BYTES, read_text
+from wantui.errors import UserError
+from wantui.tui import settings
+
+
+def in_bash(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell command line in which `$W` is wantui."""
+    environment = {"W": f"{sys.executable} -m wantui", "PATH": "/usr/bin:/bin", "XDG_STATE_HOME": str(Path.cwd())}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "$W preview --template-file <(echo 'a blue circle')",
+        "echo 'a blue circle' | $W preview --template-file /dev/stdin",
+        "$W preview -t 'a blue circle' -c <(echo 'videos_per_variation: 7')",
+        "echo 'videos_per_variation: 7' | $W preview -t 'a blue circle' -c /dev/stdin",
+    ],
+)
+def test_templates_and_configs_may_come_from_a_pipe(command: str) -> None:
+    ended = in_bash(command)
+    assert ended.returncode == 0, ended.stderr
+    assert "a blue circle" in ended.stdout
+    assert ("x 7 seeds" in ended.stdout) == ("-c" in command)
+
+
+def folder_at(path: Path) -> None:
+    path.mkdir()
+
+
+def large_file_at(path: Path) -> None:
+    path.write_text("a" * (MAX_BYTES + 1))
+
+
+def latin_file_at(path: Path) -> None:
+    path.write_bytes(b"caf\xe9")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (folder_at, "a folder, not a file"),
+        (lambda path: path.symlink_to("/dev/null"), "a device or a socket, not a file"),
+        (large_file_at, "is too large: more than 1.0 MB"),
+        (latin_file_at, "it is not UTF-8"),
+    ],
+    ids=["folder", "device", "large", "latin"],
+)
+def test_what_is_no_text_is_refused_as_a_template_and_as_a_config(
+    wantui: Wantui, make: Callable[[Path], None], said: str
+) -> None:
+    make(Path("text"))
+    template = wantui("preview", "--template-file", "text")
+    assert (template.code, said in template.err) == (2, True), template.err
+    with pytest.raises(ConfigError, match=said):
+        read_text(Path("text"))
+    config = wantui("preview", "-t", "a circle", "-c", "text")
+    assert config.code == 2
+    assert "text: " in config.err
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(wantui: Wantui) -> None:
+    Path("template.txt").write_text("\ufeffa blue circle\r\n", encoding="utf-8")
+    Path("mine.yaml").write_text("\ufeffvideos_per_variation: 7\r\n", encoding="utf-8")
+    result = wantui("preview", "--template-file", "template.txt", "-c", "mine.yaml", "--json")
+    assert result.code == 0, result.err
+    assert '"prompt": "a blue circle"' in result.out
+    assert '"videos": 7' in result.out
+
+
+def test_settings_of_the_application_never_wait_for_a_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(settings.LOCATION, str(tmp_path / "tui.yaml"))
+    os.mkfifo(tmp_path / "tui.yaml")
+    with pytest.raises(UserError, match=r"tui\.yaml: cannot be read: it is a pipe, not a file"):
+        settings.load_settings()

@@ -1,0 +1,59 @@
+"""Read text files that users name or write: UTF-8, bounded in size, and never by waiting where nobody asked for it."""
+
+import os
+import stat
+from pathlib import Path
+
+from wantui.errors import UserError
+from wantui.formatting import format_bytes, printable
+
+
+class TextFileError(UserError):
+    """A text file that cannot be read; `reason` says why, without the path."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{printable(str(path))} {reason}")
+
+
+def read_text(path: Path, limit: int, *, may_be_pipe: bool = False) -> str:
+    """Return the text of a file of at most `limit` bytes, without a byte order mark.
+
+    Args:
+        may_be_pipe: accept a pipe, as a shell passes it for `<(command)`, and wait for its end. Only for a path that
+            the command line names: elsewhere a FIFO without a writer would stop the program.
+
+    Raises:
+        TextFileError: it cannot be read, is neither a file nor an accepted pipe, is too large, or is not UTF-8.
+    """
+    try:
+        # Asked before it is opened, because opening some devices has effects; and again of what was opened.
+        _check_kind(path, path.stat().st_mode, may_be_pipe)
+        waits = 0 if may_be_pipe else os.O_NONBLOCK
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | waits)
+        with os.fdopen(descriptor, "rb") as file:
+            _check_kind(path, os.fstat(descriptor).st_mode, may_be_pipe)
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise TextFileError(path, f"cannot be read: {error.strerror or error}") from None
+    if len(content) > limit:
+        raise TextFileError(path, f"is too large: more than {format_bytes(limit)}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TextFileError(path, f"cannot be read: it is not UTF-8 ({error.reason})") from None
+
+
+def is_pipe(path: Path) -> bool:
+    """Return whether a path is a FIFO or a pipe; False where it cannot be examined."""
+    try:
+        return stat.S_ISFIFO(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _check_kind(path: Path, mode: int, may_be_pipe: bool) -> None:
+    if stat.S_ISREG(mode) or (may_be_pipe and stat.S_ISFIFO(mode)):
+        return
+    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+    raise TextFileError(path, f"cannot be read: it is {kind}, not a file")
