@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from wantui.models.nano.world import WORDS, describe, sample_scenes
 from wantui.models.pieces import pieces, tokenizer_file
 from wantui.planning import Outline, PromptMark, outline_batch
 from wantui.prompts import expand, parse
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
 
 
 def outlined(template: str, *settings: str) -> Outline:
@@ -82,8 +85,44 @@ def test_other_models_are_checked_by_their_own_tokenizers(tiny_models: dict[str,
     assert warnings[-2] == ALIKE.format("red and green")
     assert ALIKE.format("一 and 二") in outlined("[一|二] elephant", asked).warnings
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
-    assert any("tokenizer.json cannot be read as a tokenizer" in text for text in outlined("a [b|c]", asked).warnings)
     assert pieces((folder / "tokenizer" / "tokenizer.json").resolve(), "a star", 2, 6) == ()
+
+
+WORD_LEVEL = {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3}, "unk_token": "<unk>"}
+
+
+# A1
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("{}", "cannot be read as a tokenizer: Model missing"),
+        ("[]", "cannot be read as a tokenizer: invalid type: sequence"),
+        ("null", "cannot be read as a tokenizer"),
+        ("\ufeff{}", "cannot be read as a tokenizer"),
+        (WORD_LEVEL, "holds a WordLevel tokenizer, and T5Tokenizer loads a Unigram one"),
+        (5000, "its tokenizer knows 5,134 tokens (the largest number is 5,133), and its text encoder has"),
+    ],
+    ids=["object", "list", "null", "mark", "kind", "vocabulary"],
+)
+def test_a_tokenizer_that_cannot_be_loaded_is_refused_before_anything_is_queued(
+    wantui: Wantui, tiny_models: dict[str, WanModel], damage: object, said: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
+    path = folder / "tokenizer" / "tokenizer.json"
+    if not isinstance(damage, str):
+        content = json.loads(path.read_text())
+        if isinstance(damage, int):
+            content["model"]["vocab"] += [[f"▁w{number}", -5.0] for number in range(damage)]
+        else:
+            content["model"] = damage
+        damage = json.dumps(content)
+    path.write_text(damage)
+    result = wantui("run", "-t", "a [red|blue] star", "--set", f"model_settings.model_id={folder}")
+    assert result.code == 2
+    assert said in result.err
+    assert not Path("outputs").exists()
+    with closing(Queue(state_place().directory)) as queue:
+        assert queue.batches(-1) == []
 
 
 # A5

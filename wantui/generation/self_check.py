@@ -12,16 +12,13 @@ from wantui.generation.errors import LoadError
 from wantui.generation.memory import bring, device_of
 from wantui.generation.speed import is_fused
 from wantui.models.parts import components
+from wantui.models.pieces import vocabulary_fault
 from wantui.planning.arithmetic import TEXT_LENGTH
 
 CHECKED = 8
 """Height and width in patches of what the transformers are checked with, and in latent cells of what the VAE is."""
 WORDS = ("red", "blue", "left", "right", "circle", "square", "a", "star", "two", "1")
 """Words of which two must be equally many tokens, and not the same ones."""
-MIN_VOCABULARY = 0.9
-"""Smallest share of a text encoder's embeddings that its tokenizer may use; the rest is padding."""
-PADDING_ROWS = 1024
-"""Embeddings that a text encoder may have beyond the tokenizer's vocabulary, however few it has."""
 
 
 def check_fit(pipeline: WanPipeline, folder: Path) -> None:
@@ -54,13 +51,8 @@ def check_fit(pipeline: WanPipeline, folder: Path) -> None:
     if transformer is not None and (boundary is None) != (second is None):
         there = "no transformer_2" if second is None else "a transformer_2"
         raise LoadError(f"its model_index.json has boundary_ratio {boundary} and {there}: a model has both or neither")
-    known, rows = len(pipeline.tokenizer), encoder.vocab_size
-    largest = max(pipeline.tokenizer.get_vocab().values(), default=0)
-    if largest >= rows or known < min(MIN_VOCABULARY * rows, rows - PADDING_ROWS):
-        raise LoadError(
-            f"its tokenizer knows {known:,} tokens (the largest number is {largest:,}), and its text encoder has "
-            f"embeddings of {rows:,}: they are of different models"
-        )
+    if fault := vocabulary_fault(pipeline.tokenizer.get_vocab(), encoder.vocab_size):
+        raise LoadError(fault)
 
 
 def _check_latent_statistics(config: Any) -> None:

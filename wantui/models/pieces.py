@@ -1,5 +1,6 @@
 """What a model's tokenizer makes of text, without torch: tokens, and the pieces into which it cuts words."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,15 @@ from typing import Any
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import snapshot_in_cache
+from wantui.models.parts import PartError, components, read_json
 
 SPACE = "▁"
 """Begins a word in the vocabularies of T5; a token of it alone stands for no text."""
 UNKNOWN = "<unk>"
+MIN_VOCABULARY = 0.9
+"""Smallest share of a text encoder's embeddings that its tokenizer may use; the rest is padding."""
+PADDING_ROWS = 1024
+"""Embeddings that a text encoder may have beyond the tokenizer's vocabulary, however few it has."""
 
 
 class TokenizerError(UserError):
@@ -41,7 +47,47 @@ def _read(path: Path, *_: int) -> Any:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more exact
-        raise TokenizerError(f"{path} cannot be read as a tokenizer: {error}") from None
+        raise TokenizerError(f"{path} cannot be read as a tokenizer: {error}. Copy it from the model again") from None
+
+
+def check_tokenizer_fits(path: Path) -> None:
+    """Refuse a tokenizer of another kind than its model loads, or with another vocabulary than its text encoder has.
+
+    Args:
+        path: tokenizer.json in the folder `tokenizer` of a model.
+
+    Raises:
+        TokenizerError: says what does not fit.
+    """
+    tokenizer, folder = _tokenizer(path), path.parents[1]
+    try:
+        name = components(folder).get("tokenizer", ("", ""))[1]
+        rows = read_json(folder / "text_encoder" / "config.json").get("vocab_size")
+    except PartError:  # a model that is fetched in part has no text encoder yet; loading names what is missing
+        return
+    kind = type(tokenizer.model).__name__
+    if name.startswith("T5") and kind != "Unigram":
+        raise TokenizerError(
+            f"{path} holds a {kind} tokenizer, and {name} loads a Unigram one. Copy it from the model again"
+        )
+    if type(rows) is int and (fault := vocabulary_fault(tokenizer.get_vocab(with_added_tokens=True), rows)):
+        raise TokenizerError(f"{path}: {fault}")
+
+
+def vocabulary_fault(vocabulary: Mapping[str, int], rows: int) -> str | None:
+    """Return how a vocabulary does not fit a text encoder, or None where it does.
+
+    Args:
+        vocabulary: tokens with their numbers.
+        rows: embeddings of the text encoder.
+    """
+    known, largest = len(vocabulary), max(vocabulary.values(), default=0)
+    if largest < rows and known >= min(MIN_VOCABULARY * rows, rows - PADDING_ROWS):
+        return None
+    return (
+        f"its tokenizer knows {known:,} tokens (the largest number is {largest:,}), and its text encoder has "
+        f"embeddings of {rows:,}: they are of different models"
+    )
 
 
 def token_ids(path: Path, prompt: str) -> tuple[int, ...]:
@@ -75,7 +121,7 @@ def pieces(path: Path, prompt: str, start: int, end: int) -> tuple[str, ...]:
     """
     try:
         encoded = _tokenizer(path).encode(prompt)
-    except TokenizerError:  # of which `planning.token_checks` warns
+    except TokenizerError:  # which `planning.token_checks` refuses
         return ()
     return tuple(
         token

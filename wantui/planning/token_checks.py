@@ -10,7 +10,7 @@ from pathlib import Path
 from wantui.formatting import format_count
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.world import WORDS
-from wantui.models.pieces import TokenizerError, has_token, token_ids, tokenizer_file
+from wantui.models.pieces import TokenizerError, check_tokenizer_fits, has_token, token_ids, tokenizer_file
 from wantui.prompts import Variation
 
 NAMED = 5
@@ -38,11 +38,12 @@ def check_tokens(
     if path is None:
         return TokenChecks()
     try:
+        check_tokenizer_fits(path)
         texts = [*(variation.prompt for variation in variations), negative_prompt]
         warnings = [*_alike(path, variations), *_unknown(path, model, texts)]
         return TokenChecks(tuple(warnings), tuple(_unknown_marks(path, variations)) if uses_marks else ())
-    except TokenizerError as error:
-        return TokenChecks((str(error),))
+    except TokenizerError as error:  # a worker could not load it either
+        return TokenChecks((), (str(error),))
 
 
 def _alike(path: Path, variations: Sequence[Variation]) -> list[str]:
