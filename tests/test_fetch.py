@@ -11,7 +11,7 @@ from conftest import Wantui
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from wantui.generation.errors import LoadError
-from wantui.generation.load import load_parts
+from wantui.generation.load import load_parts, read_gguf
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.fetch import PARTS
 
@@ -103,6 +103,26 @@ def test_a_model_that_is_not_here_is_fetched_when_it_is_loaded(hub: Hub, tiny_mo
     assert hub.asked[-1][1] == {"revision": "v1", "allow_patterns": PARTS}
     assert pipeline.text_encoder is None
     assert pipeline.transformer.config.text_dim == 32
+
+
+def test_a_transformer_that_a_file_replaces_is_not_fetched(
+    hub: Hub, tiny_models: dict[str, WanModel], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_models["wan2.1"].location, tmp_path / "model"))
+    for weights in (folder / "transformer").glob("*.safetensors"):
+        weights.unlink()
+    hub.folder = str(folder)
+    model, file = find_model("wan2.1-1.3b"), tmp_path / "a.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(LoadError, match=r"a\.gguf cannot be loaded as the transformer of wan2\.1-1\.3b"):
+        read_gguf(model, None, "bfloat16", file)
+    transformer = load_parts(tiny_models["wan2.1"], None, "bfloat16").transformer
+    pipeline = load_parts(model, None, "bfloat16", {"transformer": transformer}, replaced=("transformer",))
+    assert pipeline.transformer is transformer
+    patterns = [options["allow_patterns"] for _, options in hub.asked]
+    assert len(patterns) == 4
+    assert all("transformer/*" not in asked and "transformer/*config.json" in asked for asked in patterns)
+    assert all("text_encoder/*" in asked for asked in patterns)
 
 
 def test_loading_a_model_that_is_not_here_looks_for_room_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

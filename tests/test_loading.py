@@ -15,7 +15,6 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import T5Tokenizer
 
-from wantui.generation import self_check
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import prepare
 from wantui.generation.encoding import Embeddings
@@ -24,6 +23,7 @@ from wantui.generation.finite import NotFiniteError
 from wantui.generation.load import load_parts, load_pipeline
 from wantui.generation.preview import fit_latents_to_rgb
 from wantui.models import fetch
+from wantui.models import pieces as tokenizer_pieces
 from wantui.models.catalogue import NANO, UnknownModel, WanModel, find_model, read_directory
 from wantui.planning.memory import plan_named
 
@@ -89,7 +89,7 @@ def test_a_tokenizer_without_words_is_refused(copy: Callable[..., Path]) -> None
 def test_a_tokenizer_of_another_model_is_refused(
     copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, words: int, knows: str
 ) -> None:
-    monkeypatch.setattr(self_check, "PADDING_ROWS", 0)
+    monkeypatch.setattr(tokenizer_pieces, "PADDING_ROWS", 0)
     folder, letters = copy(), "abcdefghijklmnopqrstuvwxyz"
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)]
     vocabulary += [(f"▁{letters[i % 26]}{i}", -2.0) for i in range(100 + words)]
@@ -129,7 +129,7 @@ def test_files_that_a_cached_model_lacks_are_fetched(
 ) -> None:
     asked = []
 
-    def bring(model: WanModel, revision: str | None) -> Path:
+    def bring(model: WanModel, revision: str | None, replaced: tuple[str, ...]) -> Path:
         asked.append((model.location, revision))
         shutil.rmtree(cached)
         shutil.copytree(tiny_models["wan2.1"].location, cached)

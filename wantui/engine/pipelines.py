@@ -12,6 +12,7 @@ from wantui.generation.load import load_pipeline, resolve_device
 from wantui.generation.memory import free_bytes, name_of
 from wantui.generation.preview import LatentToRgb, fit_latents_to_rgb
 from wantui.models.catalogue import find_model
+from wantui.models.fetch import replaced_parts
 from wantui.models.fingerprint import fingerprint, fingerprint_of_file
 from wantui.planning import Recipe
 from wantui.planning.memory import PLANS, ChosenPlan, MemoryPlan, choose_plan, plan_named, plans_after
@@ -79,7 +80,8 @@ def load_for(
     model, where = find_model(recipe.model), resolve_device(device)
     embeddings = None
     if plan.encodes_first:
-        embeddings = Embeddings(model, recipe.revision, recipe.dtype, where, may_fetch=may_fetch)
+        replaced = replaced_parts(recipe.transformer_file)
+        embeddings = Embeddings(model, recipe.revision, recipe.dtype, where, replaced=replaced, may_fetch=may_fetch)
         embeddings.encode(prompts_of([recipe, *recipes]))
     pipeline = load_pipeline(
         model,

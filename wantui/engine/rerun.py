@@ -13,7 +13,7 @@ from wantui.generation.load import resolve_device
 from wantui.generation.make_video import Decoded, MadeVideo, Stepped, make_video
 from wantui.generation.versions import clip_made_with
 from wantui.models.catalogue import find_model
-from wantui.models.fetch import find_folder
+from wantui.models.fetch import find_folder, replaced_parts
 from wantui.models.fingerprint import fingerprint, fingerprint_of_file
 from wantui.planning import Capture, Recipe
 from wantui.planning.memory import PLANS, MemoryPlan
@@ -59,8 +59,8 @@ def remake(
     """
     named = find_model(recipe.model)
     if not named.is_local:
-        without = () if recipe.transformer_file is None else ("transformer",)
-        find_folder(named, recipe.revision, without, may_fetch=may_fetch)
+        replaced = replaced_parts(recipe.transformer_file)
+        find_folder(named, recipe.revision, replaced, replaced=replaced, may_fetch=may_fetch)
     yield Loading(recipe.model, str(resolve_device(device)))
     loaded = load_for(recipe, device, _plan(recipe, device, then), may_fetch=may_fetch)
     pipeline = loaded.pipeline

@@ -2,7 +2,7 @@
 
 import platform
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -28,13 +28,21 @@ class Embeddings:
 
     Args:
         device: that the encoder ran on, or would run on; its arithmetic is part of what is kept.
+        replaced: parts of the model whose weights come from elsewhere, and are not fetched.
         may_fetch: whether files of a hub model that are missing are fetched.
     """
 
     def __init__(
-        self, model: WanModel, revision: str | None, dtype: str, device: torch.device, *, may_fetch: bool = True
+        self,
+        model: WanModel,
+        revision: str | None,
+        dtype: str,
+        device: torch.device,
+        *,
+        replaced: Collection[str] = (),
+        may_fetch: bool = True,
     ) -> None:
-        self.may_fetch = may_fetch
+        self.replaced, self.may_fetch = replaced, may_fetch
         self.model, self.revision, self.dtype, self.device = model, revision, dtype, device
         on_gpu = device.type == "cuda"
         self.made_with = {
@@ -76,7 +84,9 @@ class Embeddings:
         if not missing:
             return 0
         parts = dict.fromkeys(("transformer", "transformer_2", "vae"))
-        pipeline = load_parts(self.model, self.revision, self.dtype, parts, may_fetch=self.may_fetch)
+        pipeline = load_parts(
+            self.model, self.revision, self.dtype, parts, replaced=self.replaced, may_fetch=self.may_fetch
+        )
         try:
             if not self._fits(pipeline, missing):
                 self._stream(pipeline)

@@ -1,7 +1,7 @@
 """Load a Wan pipeline as published: transformer and text encoder in the chosen dtype, the VAE in float32."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,7 +21,7 @@ from wantui.generation.self_check import check_fit, self_check
 from wantui.generation.speed import speed_up
 from wantui.generation.tensors import check_gguf, check_is_loaded, check_part
 from wantui.models.catalogue import WanModel
-from wantui.models.fetch import NotFetched, find_folder
+from wantui.models.fetch import NotFetched, find_folder, replaced_parts
 from wantui.models.parts import PartError, components
 from wantui.planning.installed import what_kernels_miss, what_weights_miss
 from wantui.planning.memory import RESIDENT, MemoryPlan, fuses_blocks
@@ -55,6 +55,7 @@ def load_parts(
     dtype: str,
     given: Mapping[str, nn.Module | None] = MappingProxyType({}),
     *,
+    replaced: Collection[str] = (),
     may_fetch: bool = True,
 ) -> WanPipeline:
     """Load a pipeline, or some of its parts, into the machine's memory.
@@ -63,6 +64,7 @@ def load_parts(
         revision: branch, tag or commit of a hub model; not used for a local directory.
         dtype: "float32" or "bfloat16", of transformer and text encoder. diffusers keeps norm layers in float32.
         given: parts in the place of those that are stored; None leaves one out.
+        replaced: parts whose weights are loaded from elsewhere, and are not fetched.
         may_fetch: whether files of a hub model that are missing are fetched.
 
     Raises:
@@ -77,7 +79,7 @@ def load_parts(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            folder = find_folder(model, revision, given, may_fetch=may_fetch)
+            folder = find_folder(model, revision, given, replaced=replaced, may_fetch=may_fetch)
             pipeline = _from_folder(folder, dtype, given)
     except NotFetched as error:
         raise LoadError(
@@ -151,7 +153,8 @@ def load_pipeline(
     given: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
     if transformer_file is not None:
         given["transformer"] = read_gguf(model, revision, dtype, transformer_file, may_fetch=may_fetch)
-    pipeline = load_parts(model, revision, dtype, given, may_fetch=may_fetch)
+    replaced = replaced_parts(transformer_file)
+    pipeline = load_parts(model, revision, dtype, given, replaced=replaced, may_fetch=may_fetch)
     try:
         if transformer_file is not None and pipeline.transformer_2 is not None:
             raise LoadError(f"{transformer_file}: {model.name} has two transformers, and takes none from a file")
@@ -224,7 +227,8 @@ def read_gguf(
     try:
         if not path.is_file():
             raise PartError("it is missing, or not a regular file")
-        folder = find_folder(model, revision, ("transformer",), may_fetch=may_fetch)
+        replaced = replaced_parts(path)
+        folder = find_folder(model, revision, replaced, replaced=replaced, may_fetch=may_fetch)
         check_gguf(folder, path)
         quantization = GGUFQuantizationConfig(compute_dtype=precision)
         transformer = WanTransformer3DModel.from_single_file(

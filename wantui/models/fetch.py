@@ -28,8 +28,23 @@ class Missing:
     bytes: int
 
 
-def look(model: WanModel, revision: str | None = None) -> Missing:
-    """What a download would have to bring.
+def replaced_parts(transformer_file: object | None) -> tuple[str, ...]:
+    """Return the parts of a model that a transformer file replaces, if there is one."""
+    return () if transformer_file is None else ("transformer",)
+
+
+def _patterns(replaced: Collection[str]) -> list[str]:
+    """Return patterns of the files to fetch; of replaced parts only configs, which say what a replacement must hold."""
+    return [
+        pattern if (part := pattern.partition("/")[0]) not in replaced else f"{part}/*config.json" for pattern in PARTS
+    ]
+
+
+def look(model: WanModel, revision: str | None = None, replaced: Collection[str] = ()) -> Missing:
+    """Return what a download would have to bring.
+
+    Args:
+        replaced: parts whose weights come from elsewhere, and are not fetched.
 
     Raises:
         NotFetched: the hub cannot be reached, or has no such model or revision.
@@ -37,15 +52,18 @@ def look(model: WanModel, revision: str | None = None) -> Missing:
     from huggingface_hub import snapshot_download
 
     try:
-        files = snapshot_download(model.location, revision=revision, allow_patterns=PARTS, dry_run=True)
+        files = snapshot_download(model.location, revision=revision, allow_patterns=_patterns(replaced), dry_run=True)
     except Exception as error:  # of the hub's client, of what it sends requests with, and of the system
         raise _refused(model, revision, error) from None
     wanted = [file for file in files if file.will_download]
     return Missing(len(wanted), sum(file.file_size or 0 for file in wanted))
 
 
-def fetch(model: WanModel, revision: str | None = None) -> Path:
+def fetch(model: WanModel, revision: str | None = None, replaced: Collection[str] = ()) -> Path:
     """Download missing files into the hub's cache; interrupted downloads are resumed.
+
+    Args:
+        replaced: parts whose weights come from elsewhere, and are not fetched.
 
     Raises:
         NotFetched: there is no room, or the network fails; another call resumes the download.
@@ -53,7 +71,7 @@ def fetch(model: WanModel, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    missing = look(model, revision)
+    missing = look(model, revision, replaced)
     place = Path(HF_HUB_CACHE)
     while not place.is_dir():
         place = place.parent
@@ -64,20 +82,26 @@ def fetch(model: WanModel, revision: str | None = None) -> Path:
             "make room, or set HF_HOME to a folder on another disk"
         )
     try:
-        return Path(snapshot_download(model.location, revision=revision, allow_patterns=PARTS))
+        return Path(snapshot_download(model.location, revision=revision, allow_patterns=_patterns(replaced)))
     except Exception as error:
         raise _refused(model, revision, error) from None
 
 
 def find_folder(
-    model: WanModel, revision: str | None, without: Collection[str] = (), *, may_fetch: bool = True
+    model: WanModel,
+    revision: str | None,
+    without: Collection[str] = (),
+    *,
+    replaced: Collection[str] = (),
+    may_fetch: bool = True,
 ) -> Path:
     """Return the folder of a model with every file that it is loaded from; missing files of hub models are downloaded.
 
     A complete copy in the cache needs no network: the hub is asked only where something is missing.
 
     Args:
-        without: parts that are not needed.
+        without: parts that need not be complete.
+        replaced: parts whose weights come from elsewhere, and are not fetched.
 
     Raises:
         PartError: a file is missing in a local folder, or at the hub.
@@ -97,7 +121,7 @@ def find_folder(
     if not may_fetch:
         raise NotFetched(f"{missing}. `wantui models fetch {model.name}` fetches them")
     try:
-        folder = fetch(model, revision)
+        folder = fetch(model, revision, replaced)
     except NotFetched as error:
         raise NotFetched(f"{missing}; {error}") from error
     check_files(folder, without)
