@@ -442,11 +442,38 @@ def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
         compare(videos, by="1")
 
 
+@pytest.mark.parametrize("by", ["1,1", "1, 01"])
+def test_a_bracket_that_is_named_twice_is_refused(tmp_path: Path, by: str) -> None:
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
+    with pytest.raises(CannotCompare, match="it names a bracket twice"):
+        compare(videos, by=by)
+
+
+def test_groups_of_the_same_trajectories_are_named(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    one, other = (
+        [
+            video
+            for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, wordings=1)
+            if video.variation == name
+        ]
+        for name in ("one_0", "other_0")
+    )
+    same = [replace(video, trajectory=first.trajectory) for video, first in zip(other, one, strict=True)]
+    said = "3 of 3 videos of one and other have identical trajectories"
+    assert any(said in warning for warning in compare([*one, *same], by="1", primary="length").warnings)
+    assert not any("identical" in warning for warning in compare([*one, *other], by="1", primary="length").warnings)
+
+
 def test_groups_of_two_videos_are_not_compared_in_their_spread(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
     with pytest.raises(CannotCompare, match="spread needs 3 videos in each group, and there are 2: make more seeds"):
         compare(videos, by="1")
+    with pytest.raises(CannotCompare, match=r"videos_per_variation.*--primary straightness"):
+        compare(videos, by="1")
     found = compare(videos, by="1", primary="length")
+    assert "nan" not in found.verdicts[0].text
     assert found.verdicts[0].kind == "cannot tell"
     assert "spread" not in {difference.metric for difference in found.differences}
     assert any("nothing is said of spread" in warning for warning in found.warnings)

@@ -121,7 +121,7 @@ def compare(
     matched, left_out = _matched(videos, by)
     groups, seeds = matched.groups, matched.seeds
     pairs = list(itertools.combinations(range(len(groups)), 2))
-    warnings = _warnings(matched, by)
+    warnings = [*_identical(groups), *_warnings(matched, by)]
     names = [name for name in dict.fromkeys((primary, *explored)) if name != SPREAD]
     final: FinalStates | None
     try:
@@ -129,7 +129,10 @@ def compare(
         names.insert(0 if primary == SPREAD else 1, SPREAD)
     except NoGeometry as error:
         if primary == SPREAD:
-            raise CannotCompare(f"cannot tell: {error}, or declare another metric than {SPREAD}") from None
+            raise CannotCompare(
+                f"cannot tell: {error} (videos_per_variation), or declare another metric than {SPREAD} "
+                "(--primary straightness)"
+            ) from None
         warnings.append(f"nothing is said of {SPREAD}: {error}")
         final = None
     # [seeds, wordings, groups, metrics]
@@ -187,6 +190,26 @@ def _matched(videos: Sequence[Video], by: str) -> tuple[Matched, list[tuple[str,
             f"{error}. {len(left)} of {format_count(len(videos), 'video')} are left out, as {example}"
         ) from None
     return matched, [(video.name, video.why_not) for video in left] + matched.left_out
+
+
+def _identical(groups: Sequence[Group]) -> list[str]:
+    """Warn of groups whose videos have the same trajectories, as a copy of a batch has."""
+    found = []
+    for one, other in itertools.combinations(groups, 2):
+        same = sum(_is_same_path(*both) for both in zip(one.videos, other.videos, strict=True))
+        if same:
+            every = f"{same} of {format_count(len(one.videos), 'video')}"
+            found.append(
+                f"{every} of {one.name} and {other.name} have identical trajectories: the same prompt, or a copy of "
+                "the same batch; their differences of 0 are no result"
+            )
+    return found
+
+
+def _is_same_path(one: Video, other: Video) -> bool:
+    if one.trajectory is None or other.trajectory is None:
+        return False
+    return np.array_equal(one.trajectory.gram, other.trajectory.gram)
 
 
 def _warnings(matched: Matched, by: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Groups of videos: by what they are formed, what is said of each, and which of their videos can be compared."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from wantui.analysis.trajectory import Floats, value
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
+
+_BRACKET = re.compile(r"\d{1,6}", re.ASCII)
 
 
 class CannotCompare(UserError):
@@ -149,14 +152,17 @@ def _option(video: Video, bracket: int) -> str:
 
 def _chosen(videos: Sequence[Video], by: str) -> list[int]:
     brackets = _brackets(videos)
-    try:
-        return [brackets[int(word) - 1] for word in by.split(",") if int(word) > 0]
-    except (ValueError, IndexError):
+    words = [word.strip() for word in by.split(",")]
+    numbers = [int(word) if _BRACKET.fullmatch(word) else 0 for word in words]
+    if len(set(numbers)) < len(numbers) and all(numbers):
+        raise CannotCompare(f"cannot group by {by!r}: it names a bracket twice. Name each bracket once")
+    if not all(0 < number <= len(brackets) for number in numbers):
         many = f"brackets 1 to {len(brackets)}" if brackets else "no brackets"
         raise CannotCompare(
             f"cannot group by {by!r}: write variation, prompt, batch, or the number of a bracket; the template has "
             f"{many}"
-        ) from None
+        )
+    return [brackets[number - 1] for number in numbers]
 
 
 def describe(group: Group, metric: str, null: GaussianNull | None = None) -> Described:

@@ -52,7 +52,8 @@ def verdict(
     else:
         said_p = f"p {p:.3g}"
     said_p += f" over {pairs} pairs of groups" if pairs > 1 else ""
-    said = f"{interval_in_words(found)}, d_z {found.effect.size:.2f}, {said_p}, {format_count(n, 'seed')}"
+    size = f"d_z {found.effect.size:.2f}, " if math.isfinite(found.effect.size) else ""  # two seeds give none
+    said = f"{interval_in_words(found)}, {size}{said_p}, {format_count(n, 'seed')}"
     names, metric = f"{found.one} against {found.other}", found.metric
     of_these = "" if by_wording else f", of {'this sentence' if wordings == 1 else f'these {wordings} wordings'}"
     alike = all(_is_alike(metric, *both, margin) for both in units)

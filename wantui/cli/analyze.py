@@ -314,7 +314,9 @@ def _print_comparison(found: "Comparison", margin: float) -> None:
         if several:
             p.append(f"{d.wording_p:.3g}" if d.wording_p == d.wording_p else "")
         pair = f"{d.one} - {d.other}"
-        rows.append((pair, d.metric, share, interval, f"{d.effect.size:.2f}", *p, f"{d.needed or '-'}"))
+        rows.append(
+            (pair, d.metric, share, interval, f"{e.size:.2f}" if e.size == e.size else "-", *p, f"{d.needed or '-'}")
+        )
     p_names = ("p", "max-T", "BH", *(["p by wording"] if several else []))
     print_columns(("groups", "metric", "difference", "95 %", "d_z", *p_names, f"seeds to find {margin:.0%}"), *rows)
 
