@@ -46,6 +46,14 @@ def test_npy_safetensors_and_pt_hold_the_stored_bits(made: BatchFolder, wantui: 
     assert not list(Path("pt").rglob("*.safetensors"))
 
 
+def test_an_export_in_the_older_layout_is_analysed_where_it_is_written(made: BatchFolder, wantui: Wantui) -> None:
+    for options, root in (([], made.root / "exports" / "older"), (["-o", "old"], Path("old"))):
+        result = wantui("export", made.root, "--format", "older", *options)
+        assert f"wantui analyze {root}" in result.err
+        assert [video.prompt for video in read_batch(root)] == ["a red circle", "a blue circle"]
+        assert wantui("analyze", root).code == 0
+
+
 def test_the_older_systems_folder_is_written_as_it_was_and_can_be_analysed(made: BatchFolder, wantui: Wantui) -> None:
     assert wantui("export", made.root, "--format", "older", "-o", "old/latents").code == 0
     directory = Path("old/latents/prompt_000/vid_001")

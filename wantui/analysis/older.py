@@ -33,9 +33,14 @@ def read_older(folder: Path) -> Iterator[Video]:
         yield _video(folder, number, directory, prompts, warnings)
 
 
+def latents_folder(folder: Path) -> Path:
+    """Return the folder with a folder for each prompt: `latents`, or the batch folder itself, as of an export."""
+    return folder / "latents" if (folder / "latents").is_dir() else folder
+
+
 def _directories(folder: Path) -> Iterator[Path]:
     """Yield the folders of videos in order, and those that cannot be listed, which a glob leaves out in silence."""
-    for group in sorted(folder.glob("latents/*")):
+    for group in sorted(latents_folder(folder).glob("*")):
         try:
             videos = sorted(path for path in group.iterdir() if path.name.startswith("vid_"))
         except NotADirectoryError:

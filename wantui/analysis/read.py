@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from wantui.analysis.comparable import SAME_FOR_ALL
-from wantui.analysis.older import read_older
+from wantui.analysis.older import latents_folder, read_older
 from wantui.analysis.products import HeldStates, gram_of
 from wantui.analysis.template_parts import template_parts
 from wantui.analysis.trajectory import Floats, NoGeometry, Trajectory, trajectory
@@ -39,7 +39,7 @@ def read_batch(folder: Path, from_latents: bool = False) -> Iterator[Video]:
     try:
         is_ours = (folder / "batch.json").exists()
         is_older = not is_ours and (
-            (folder / "batch_metadata.json").exists() or any(folder.glob("latents/*/vid_*/step_*.npy*"))
+            (folder / "batch_metadata.json").exists() or any(latents_folder(folder).glob("*/vid_*/step_*.npy*"))
         )
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None

@@ -1,5 +1,6 @@
 """wantui export: stored latents in other formats."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -34,5 +35,8 @@ def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -
                 echo(video.path)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
+    if kind == "older":
+        root = target.parent if target.name == "latents" else target
+        echo(f"analyze them with\n  wantui analyze {shlex.quote(str(root))}", err=True)
     if unread:
         sys.exit(1)
