@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from conftest import TEMPLATE, Wantui, batch, only_queued
 
+from wantui.config import load_config
+from wantui.engine.enqueue import new_batch
 from wantui.errors import UserError
+from wantui.planning import plan_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.library import find_batches, move_to_trash
 
@@ -83,3 +86,15 @@ def test_preview_tells_time_and_memory_with_what_they_rest_on(
     assert "2 made here" in shown.out
     other = wantui("preview", "-t", TEMPLATE, *small, "--set", "video_settings.width=64")
     assert "scaled by arithmetic" in other.out
+
+
+def test_a_long_template_is_shortened_in_a_list_and_whole_in_json(wantui: Wantui) -> None:
+    template = "a [red|blue] circle " + "over a dark background " * 5000
+    new_batch(plan_batch(load_config("nano"), template[:900]))
+    folder = next(Path("outputs").iterdir())
+    manifest = json.loads((folder / "batch.json").read_text())
+    (folder / "batch.json").write_text(json.dumps(manifest | {"template": template}))
+    result = wantui("library", "ls")
+    assert "a [red|blue] circle" in result.out
+    assert len(result.out) < 1000
+    assert json.loads(wantui("library", "ls", "--json").out)[0]["template"] == template

@@ -8,12 +8,16 @@ import click
 
 from wantui.cli.tables import echo, print_columns, print_json
 from wantui.cli.types import PATH
+from wantui.config.problems import shorten
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.storage.library import FoundBatch
     from wantui.storage.manifest import Manifest
+
+MAX_TEMPLATE = 200
+"""Longest template in a list of batches, in characters."""
 
 
 @click.group("library")
@@ -59,7 +63,7 @@ def _list(found: "list[FoundBatch]", as_json: bool) -> None:
     lines = [("created", "done", "failed", "model", "folder", "template")]
     for batch in found:
         done = "cannot be read" if batch.fault and not batch.counts else f"{batch.count('done')}/{batch.total}"
-        template = batch.template.replace("\n", " ")
+        template = shorten(" ".join(batch.template.split()), MAX_TEMPLATE)
         lines.append((batch.created[:16], done, str(batch.count("failed")), batch.model, str(batch.folder), template))
     print_columns(*lines)
 
