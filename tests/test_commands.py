@@ -215,6 +215,24 @@ def test_doctor_knows_a_file_system_of_the_network_and_one_without_locks(
     assert "without locks (lustre)" in said
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("raise OSError('libcudart.so: cannot open shared object file')", "OSError: libcudart.so: cannot open shared"),
+        ("import os; os._exit(7)", "its import ended with exit code 7"),
+    ],
+)
+def test_doctor_names_a_torch_that_cannot_be_imported(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, said: str
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "torch.py").write_text(content)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    result = wantui("doctor")
+    assert result.code == 1
+    assert f"torch cannot be imported: {said}" in " ".join(result.out.split())
+
+
 def test_doctor_reports_libraries_and_nano(wantui: Wantui) -> None:
     result = wantui("doctor", "--json", "--full")
     findings = {finding["about"]: finding for finding in json.loads(result.out)}

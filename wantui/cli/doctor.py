@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from wantui.cli.tables import echo, print_json, print_line
+from wantui.environment import torch_environment
 from wantui.formatting import format_bytes
 from wantui.planning.installed import what_kernels_miss
 
@@ -31,6 +33,8 @@ ATTENTION = (
 )
 """Modules with attention of their own, and what they are called."""
 LITTLE_SPACE = 5_000_000_000
+MAX_IMPORT_SECONDS = 60
+"""Longest wait for the import of torch, which takes seconds from a local disk."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def examine(full: bool) -> Iterator[Finding]:
         "" if python_fits else "wantui is made for Python 3.11 to 3.13",
     )
     yield from _requirements()
+    yield from _torch_import()
     yield from _gpus()
     yield _nano()
     yield from _space()
@@ -116,6 +121,29 @@ def _libraries(requirements: Sequence[str]) -> Iterator[Finding]:
             yield Finding("problem", wanted.name, f"{found}, and wantui is made for {wanted.specifier}", advice)
         elif wanted.name in LIBRARIES:
             yield Finding("ok", wanted.name, found)
+
+
+def _torch_import() -> Iterator[Finding]:
+    """Import torch in a process of its own: a damaged library can end the process that loads it."""
+    if importlib.util.find_spec("torch") is None:
+        yield Finding("problem", "torch", "not installed", "pip install torch")
+        return
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", "import torch"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=MAX_IMPORT_SECONDS,
+            env=torch_environment(os.environ),
+        )
+    except subprocess.TimeoutExpired:
+        found = f"its import takes over {MAX_IMPORT_SECONDS} seconds"
+        yield Finding("note", "torch", found, "every worker waits for it: install it on a local disk")
+        return
+    if ended.returncode:
+        lines = ended.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"its import ended with exit code {ended.returncode}"
+        yield Finding("problem", "torch", f"cannot be imported: {reason}", "pip install --force-reinstall torch")
 
 
 def _gpus() -> Iterator[Finding]:
