@@ -94,7 +94,6 @@ class LibraryScreen(LibraryJobs):
         return self.query_one(Matrix)
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.set_focus(self.rows)
 
     def rest(self) -> None:
@@ -148,6 +147,18 @@ class LibraryScreen(LibraryJobs):
             pick = None
         if self.shown:
             self.read(self.shown[self.rows.cursor].folder, pick)
+        else:
+            self._show_nothing()
+
+    def _show_nothing(self) -> None:
+        """Empty the right side, on whose batch keys would act unseen."""
+        if self._wanted is None and self.folder is not None:
+            self._wanted = (self.folder, None)  # where the cursor returns to
+        self.folder = self.manifest = None
+        self.by_place = {}
+        self.matrix.show([], 0, lambda row, column: None, same=False)
+        self.matrix.border_title = "Variations by seeds"
+        self.query_one(VideoDetails).say("")
 
     def _why_empty(self, words: str) -> str:
         """Return what is said where no batch is shown."""
@@ -162,9 +173,10 @@ class LibraryScreen(LibraryJobs):
         """Put the cursor on a batch, and on one of its videos."""
         self._wanted = (folder.resolve(), video)
         self.filter = "all"
-        self.query_one(Search).close()
-        self.look()
         self.found = []
+        if self.is_mounted:  # otherwise it is shown for the first time, and looks by itself
+            self.query_one(Search).close()
+            self.look()
 
     def _draw_batch(self, index: int, width: int) -> Text:
         batch, rows = self.shown[index], self.rows
@@ -209,6 +221,8 @@ class LibraryScreen(LibraryJobs):
 
     @on(Opened)
     def _opened(self, message: Opened) -> None:
+        if not self.shown or self.shown[self.rows.cursor].folder != message.folder:
+            return  # another batch is under the cursor by now, or none
         same = message.folder == self.folder
         self.folder, self.manifest = message.folder, message.manifest
         manifest = message.manifest

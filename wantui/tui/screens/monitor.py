@@ -141,7 +141,6 @@ class MonitorScreen(Place):
         return self.query_one("#running", Rows)
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.set_focus(self.rows)
         self.auto = self.wantui.settings.preview_seconds > 0 and not self.wantui.low_bandwidth
         self.set_interval(SLOW_REDRAW_SECONDS if self.wantui.low_bandwidth else REDRAW_SECONDS, self._tick)

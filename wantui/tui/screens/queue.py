@@ -64,7 +64,6 @@ class QueueScreen(Place):
         return self.query_one("#videos", Rows)
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.set_focus(self.batch_rows)
         self.wantui.pages_signal.subscribe(self, self._pages_came)
         self.set_interval(SLOW_ETA_SECONDS if self.wantui.low_bandwidth else ETA_SECONDS, self._tick)

@@ -6,6 +6,7 @@ moves. That was a quarter of the start, and most of the bytes of a step from pan
 
 from rich.style import Style
 from rich.text import Text
+from textual.dom import DOMNode
 from textual.events import Click, Resize
 from textual.screen import Screen
 
@@ -34,10 +35,11 @@ class Keys(Cells):
         width = self.content_size.width
         if not width:
             return
-        found = {}
+        found, found_on = {}, {}
         for active in self.screen.active_bindings.values():
             if active.binding.show and active.enabled and active.binding.action not in found:
                 found[active.binding.action] = active.binding
+                found_on[active.binding.action] = active.node
         always = [found.pop(name) for name in self.ALWAYS if name in found]
         room = width - sum(len(self.app.get_key_display(b)) + len(b.description) + 3 for b in always)
         line, self._places = Text(no_wrap=True), []
@@ -48,14 +50,17 @@ class Keys(Cells):
                 if needed > room:
                     continue
                 room -= needed
-            self._places.append((len(line), len(line) + needed, binding.key))
+            self._places.append((len(line), len(line) + needed, found_on[binding.action], binding.action))
             line.append(key, self.colour("accent") + Style(bold=True))
             line.append(f" {binding.description}  ")
         self.show([line])
 
-    _places: list[tuple[int, int, str]] = []
+    _places: list[tuple[int, int, DOMNode, str]] = []
+    """Columns of each key, and the action with the node that it belongs to."""
 
-    def on_click(self, event: Click) -> None:
-        for start, end, key in self._places:
+    async def on_click(self, event: Click) -> None:
+        """Run what the key does. The key itself would be a letter where something is typed."""
+        for start, end, node, action in self._places:
             if start <= event.x - self.gutter.left < end:
-                self.app.simulate_key(key)
+                await self.app.run_action(action, node)
+                return

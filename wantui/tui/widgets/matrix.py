@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from rich.style import Style
 from rich.text import Text
 from textual.binding import Binding, BindingType
-from textual.events import Click
 from textual.message import Message
 from textual.reactive import reactive
 
@@ -89,8 +88,13 @@ class Matrix(Rows):
             line.append(right, Style(bold=True))
         return line
 
-    def on_click(self, event: Click) -> None:
+    def clicked(self, index: int, x: int) -> None:
+        """Move the cursor to the cell that was clicked, or choose it where the cursor is on it already."""
         names, room = self._widths(self.size.width)
-        if event.x >= names:
-            self.column = (event.x - names) // CELL + self._first_column(room)
-        super().on_click(event)
+        before = self.column
+        if x >= names:
+            self.column = (x - names) // CELL + self._first_column(room)
+        if self.column == before:
+            super().clicked(index, x)
+        else:
+            self.cursor = index

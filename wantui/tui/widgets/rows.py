@@ -148,9 +148,13 @@ class Rows(ScrollView, can_focus=True):
             self.post_message(self.Chosen(self, self.cursor))
 
     def on_click(self, event: Click) -> None:
-        index = event.y + self.scroll_offset.y
-        if index >= self.count:
-            return
+        """Move the cursor, or choose the row that it is on; a frame around the rows is none of them."""
+        offset = event.get_content_offset(self)
+        if offset is not None and (index := offset.y + self.scroll_offset.y) < self.count:
+            self.clicked(index, offset.x)
+
+    def clicked(self, index: int, x: int) -> None:
+        """Move the cursor to the row that was clicked at column `x` of the rows, or choose it."""
         if index == self.cursor:
             self.action_choose()
         self.cursor = index

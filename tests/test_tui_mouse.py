@@ -1,0 +1,158 @@
+"""Clicks: on rows inside a frame, on cells of a matrix, and on keys of the last line."""
+
+from pathlib import Path
+
+import pytest
+from conftest import only_queued
+from screens import Under, application, run
+from test_tui_screens import add, on
+
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.tui.screens.compose import ComposeScreen
+from wantui.tui.screens.help import Help
+from wantui.tui.screens.library import LibraryScreen
+from wantui.tui.screens.queue import QueueScreen
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue(state_place().directory)
+
+
+async def click(it: Under, text: str) -> None:
+    """Click on a text where it is on the screen first."""
+    lines = it.text().splitlines()
+    y = next(number for number, line in enumerate(lines) if text in line)
+    await it.pilot.click(offset=(lines[y].index(text), y))
+    await it.pilot.pause()
+
+
+def test_click_selects_the_row_under_the_mouse(queue: Queue) -> None:
+    for name in ("first", "second", "third"):
+        add(queue, name, 60)
+
+    async def test(it: Under) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: "red seed 44" in it.text())
+        for name in ("third", "second", "third"):
+            await click(it, f"{name} ")
+            assert screen.batches[screen.batch_rows.cursor].name == name
+        await it.until(lambda: "Videos of third" in it.text())
+        await click(it, "red seed 46")
+        assert screen.video_rows.cursor == 4
+        await it.press("end")
+        await it.until(lambda: "red seed 100" in it.text())
+        await click(it, "red seed 100")
+        assert screen.video_rows.cursor == 58
+        frame = screen.video_rows.region
+        for x, y in ((frame.x + 4, frame.y), (frame.x, frame.y + 2), (frame.x + 4, frame.bottom - 1)):
+            await it.pilot.click(offset=(x, y))
+            assert screen.video_rows.cursor == 58, "a click on the frame moves nothing"
+
+    on("queue", test)
+
+
+def test_second_click_opens_a_video_in_a_library_that_was_never_shown(queue: Queue) -> None:
+    add(queue, "first")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "red seed 44" in it.text())
+        await click(it, "red seed 43")
+        assert isinstance(it.app.screen, QueueScreen)
+        await click(it, "red seed 43")
+        await it.until(lambda: isinstance(it.app.screen, LibraryScreen) and it.app.screen.is_mounted)
+
+    on("queue", test)
+
+
+@pytest.mark.parametrize("keys", [("o",), ("enter", "enter")])
+def test_queue_opens_a_library_that_was_never_shown(queue: Queue, keys: tuple[str, ...]) -> None:
+    folder = Path("outputs/broken")
+    folder.mkdir(parents=True)
+    (folder / "batch.json").write_text("{")
+    add(queue, "outputs/other")
+    add(queue, str(folder))
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "broken" in it.text())
+        await it.press("down", *keys)
+        screen = await it.until(lambda: isinstance(it.app.screen, LibraryScreen) and it.app.screen)
+        await it.until(lambda: screen.folder == folder.resolve())
+
+    on("queue", test)
+
+
+def test_click_on_a_cell_moves_there_and_a_second_one_chooses_it() -> None:
+    chosen: list[tuple[int, int]] = []
+
+    async def test(it: Under) -> None:
+        matrix = it.screen(LibraryScreen).matrix
+        matrix.show([f"variation {row}" for row in range(40)], 5, lambda row, column: "done", same=False)
+        await it.pilot.pause()
+        it.screen(LibraryScreen)._cell_chosen = lambda: None  # type: ignore[method-assign]
+        choose = matrix.action_choose
+        matrix.action_choose = lambda: (chosen.append((matrix.cursor, matrix.column)), choose())[1]  # type: ignore[method-assign]
+        names, _ = matrix._widths(matrix.size.width)
+        for row, column in ((3, 2), (3, 4), (0, 4)):
+            offset = (matrix.content_region.x + names + 3 * column + 1, matrix.content_region.y + row)
+            await it.pilot.click(offset=offset)
+            await it.pilot.pause()
+            assert (matrix.cursor, matrix.column) == (row, column)
+            assert not chosen, "one click moves, and plays nothing"
+        await it.pilot.click(offset=offset)
+        await it.pilot.pause()
+        assert chosen == [(0, 4)]
+
+    on("library", test)
+
+
+def test_click_on_a_key_does_what_the_key_does_also_where_text_is_typed() -> None:
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("t")
+            await it.paste("a circle")
+            for label in ("c Configs", "s Settings", "t Template", "? Help"):
+                if label in it.text().splitlines()[-1]:
+                    await click(it, label)
+                    await it.press("escape")
+            assert screen.editor.text == "a circle"
+            await it.press("escape")
+            await click(it, "s Settings")
+            assert it.app.focused is screen.pane.form.rows
+            await click(it, "? Help")
+            await it.until(lambda: isinstance(it.app.screen, Help))
+
+    with only_queued():
+        run(test)
+
+
+def test_screen_handles_each_news_once(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    async def test(it: Under) -> None:
+        screen = it.screen(QueueScreen)
+        tell = screen.tell
+        monkeypatch.setattr(screen, "tell", lambda news: (seen.append(news), tell(news)))
+        add(queue, "first")
+        await it.until(lambda: "first" in it.text())
+        await it.pilot.pause(0.3)
+        assert len(seen) == len(set(map(id, seen)))
+
+    on("queue", test)
+
+
+def test_click_outside_of_all_rows_chooses_nothing(queue: Queue) -> None:
+    add(queue, "first", 1)
+
+    async def test(it: Under) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: "red seed 42" in it.text())
+        region = screen.video_rows.content_region
+        await it.pilot.click(offset=(region.x + 3, region.bottom - 1))
+        await it.pilot.pause()
+        assert isinstance(it.app.screen, QueueScreen)
+
+    on("queue", test)
