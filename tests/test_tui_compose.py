@@ -16,7 +16,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.tui.drafts import NAME, Drafts, load_drafts, save_drafts
 from wantui.tui.screens.compose import ComposeScreen
-from wantui.tui.screens.dialogs import Ask, Confirm
+from wantui.tui.screens.dialogs import Ask, Confirm, Reader
 from wantui.tui.screens.history import History
 from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.screens.welcome import Welcome
@@ -398,3 +398,61 @@ def test_the_first_start_offers_a_demo_that_one_key_runs() -> None:
 )
 def test_the_editor_knows_brackets_marks_weights_and_escapes(template: str, tokens: list[str]) -> None:
     assert [f"{template[a:b]}:{kind}" for a, b, kind in template_tokens(template)] == tokens
+
+
+ODD = "__color__ <lora:x:0.8> BREAK (16:9) (at 3:00) circle"
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_every_warning_can_be_read(size: tuple[int, int]) -> None:
+    async def test() -> None:
+        async with application(size=size) as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("t")
+            await it.paste(ODD)
+            outline = await it.until(lambda: screen.outline)
+            assert len(outline.warnings) > 4
+            await it.until(lambda: "w shows all" in it.text() or "w: all warnings" in it.text())
+            await it.press("escape", "w")
+            reader = await it.until(lambda: isinstance(it.app.screen, Reader) and it.app.screen)
+            for warning in outline.warnings:
+                assert warning in reader.text
+            await it.press("escape")
+            assert isinstance(it.app.screen, ComposeScreen)
+
+    run(test)
+
+
+def test_draft_without_warnings_says_that_there_is_none() -> None:
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("w")
+            assert "there is no warning" in it.said()
+
+    run(test)
+
+
+def test_config_that_becomes_unusable_leaves_no_cost_of_the_one_before() -> None:
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("t")
+            await it.paste("a [red|blue] circle")
+            await it.until(lambda: "4 = 2 variations" in it.cells("#cost Cells"))
+            it.app.drafts.text = "model_settings:\n  steps: none\n  seed: many\n"
+            screen.pane.load()
+            await it.until(lambda: screen.fault)
+            assert screen.outline is None
+            assert not it.cells("#cost Cells").strip()
+            await it.press("f5")
+            assert "steps" in it.said()
+            await it.press("escape", "w")
+            reader = await it.until(lambda: isinstance(it.app.screen, Reader) and it.app.screen)
+            assert "steps" in reader.text
+            assert "seed" in reader.text
+
+    run(test)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import only_queued
+from conftest import Wantui, batch, only_queued
 from screens import Under, application, run
 from test_tui_screens import RECIPE, add, claim, on
 from textual.widgets import Input
@@ -22,6 +22,7 @@ from wantui.tui.eta import batch_etas, queue_eta, video_eta
 from wantui.tui.plots import centred
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Ask, Confirm
+from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import QueueScreen
 from wantui.tui.states import state_of_counts
@@ -369,6 +370,71 @@ def test_search_without_a_hit_says_so() -> None:  # C8
         assert "no batch is here yet" not in it.text()
 
     on("library", test)
+
+
+def test_search_without_a_hit_leaves_no_batch_for_keys_to_act_on(wantui: Wantui, small: list[str]) -> None:
+    made = batch(wantui("run", "-t", "a [red|blue] circle", "--videos-per-variation", 1, *small))
+
+    async def test(it: Under) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: screen.manifest and "red, seed 42" in it.text())
+        await it.press("slash")
+        await it.paste("nothing like it")
+        await it.until(lambda: "no batch matches" in it.text())
+        assert screen.folder is None
+        assert made.root.name not in it.text()
+        assert "red, seed 42" not in it.text()
+        await it.press("enter")
+        for key in ("p", "P", "y", "m", "c", "i", "e", "n", "R", "delete", "space"):
+            await it.press(key)
+            assert isinstance(it.app.screen, LibraryScreen), key
+        await it.press("escape")
+        await it.until(lambda: screen.folder == made.root.resolve() and "red, seed 42" in it.text())
+
+    on("library", test)
+
+
+@pytest.mark.parametrize("start", [(40, 10), (80, 24)])
+def test_dialog_leaves_nothing_of_the_screen_below_after_a_resize(start: tuple[int, int]) -> None:
+    from dialogs import DIALOGS
+
+    async def test() -> None:
+        async with application(size=start) as it:
+            it.app.push_screen(DIALOGS[Confirm]())
+            await it.until(lambda: isinstance(it.app.screen, Confirm))
+            it.app.push_screen(DIALOGS[Ask]())
+            await it.until(lambda: "Save as" in it.text())
+            for size in ((start[0], start[1] + 1), (100, 30), (30, 8), start, (60, 20)):
+                await it.pilot.resize_terminal(*size)
+                await it.pilot.pause(0.1)
+                assert "Compose" not in it.text()
+                assert "RAM" not in it.text()
+            await it.press("escape")
+            await it.until(lambda: "Cancel it?" in it.text())
+            assert "Save as" not in it.text()
+            assert "RAM" not in it.text()
+            await it.press("escape")
+            await it.until(lambda: "Template" in it.text() and "Cancel it?" not in it.text())
+
+    run(test)
+
+
+def test_dialog_in_a_low_terminal_shows_what_has_the_focus() -> None:
+    from dialogs import DIALOGS
+
+    async def test() -> None:
+        async with application(size=(40, 7)) as it:
+            for kind in (Ask, Confirm):
+                it.app.push_screen(DIALOGS[kind]())
+                await it.until(lambda kind=kind: isinstance(it.app.screen, kind) and it.app.focused)
+                await it.pilot.pause(0.2)
+                assert it.app.focused is not None
+                region = it.app.focused.region
+                dialog = it.app.screen.query_one(".dialog").region
+                assert dialog.contains_region(region), (region, dialog)
+                await it.press("escape")
+
+    run(test)
 
 
 def test_thread_that_ends_over_something_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -665,3 +665,28 @@ def test_manifest_and_screen_agree_on_what_is_done(made: BatchFolder) -> None:
         assert states == [video.state for video in manifest.videos]
 
     on("library", test)
+
+
+def test_export_into_a_linked_reports_folder_is_refused_and_said(made: BatchFolder, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (made.root / "reports").symlink_to(elsewhere)
+
+    async def test(it: Under) -> None:
+        screen = it.screen(AnalysisScreen)
+        await it.until(lambda: screen.videos)
+        await it.press("x")
+        await it.until(lambda: "not written" in it.said())
+        assert "reports is a symbolic link" in it.said()
+        assert "replace the link by a folder" in it.said()
+        assert not list(elsewhere.iterdir())
+
+    on("analysis", test)
+
+
+def test_export_without_videos_says_so() -> None:
+    async def test(it: Under) -> None:
+        await it.press("x")
+        await it.until(lambda: "there is no video to write a table of" in it.said())
+
+    on("analysis", test)

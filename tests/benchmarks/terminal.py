@@ -77,9 +77,11 @@ class Terminal:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
+        waiting = select.poll()  # `select` takes no descriptor above 1023
+        waiting.register(self.master, select.POLLIN)
         while True:
             try:
-                if select.select([self.master], [], [], 1.0)[0]:
+                if waiting.poll(1000):
                     self.output += os.read(self.master, 65536)
                     self.latest = time.perf_counter()
             except OSError:

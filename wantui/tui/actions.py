@@ -60,6 +60,7 @@ COMPOSE = (
     Action("compose.configs", "c", "focus_configs", "Configs", "Choose a config."),
     Action("compose.settings", "s", "focus_settings", "Settings", "Change settings of the config."),
     Action("compose.list", "v", "focus_variations", "Variations", "Look through the variations.", show=False),
+    Action("compose.warnings", "w", "warnings", "Warnings", "Show every warning and error of the draft.", show=False),
     Action("compose.yaml", "y", "edit_yaml", "YAML", "See and edit the config as text."),
     Action("compose.save", "ctrl+s", "save_as", "Save as", "Save the config under a name.", priority=True),
     Action("compose.reset", "ctrl+x", "drop_changes", "Undo", "Drop the changes to the config.", show=False),

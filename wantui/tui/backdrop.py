@@ -45,6 +45,7 @@ class BackdropMixin(ModalScreen[object] if TYPE_CHECKING else object):  # type: 
     def on_resize(self, event: Resize) -> None:
         if event.size != self._picture_size:  # the screen below is laid out again only when it is in front again
             self._picture = None
+            self.refresh()  # what was drawn for another size is drawn over, also by a dialog below another one
 
     def render(self) -> RenderableType:
         return self._picture or super().render()

@@ -121,7 +121,6 @@ class AnalysisScreen(Place):
         return bool(self.by) and self.inside is None
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.set_focus(self.rows)
 
     def rest(self) -> None:
@@ -369,6 +368,7 @@ class AnalysisScreen(Place):
         from wantui.analysis.records import video_rows, write_csv
 
         if not self.videos:
+            self.app.call_from_thread(self.notify, "there is no video to write a table of", severity="warning")
             return
         stamp = f"{datetime.now():%Y%m%d_%H%M%S}"
         folder, written = self.chosen[0] / "reports", []

@@ -26,7 +26,7 @@ from wantui.tui.actions import bindings
 from wantui.tui.feed import ENDS, QueueNews
 from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
 from wantui.tui.plain import plain
-from wantui.tui.screens.dialogs import Confirm
+from wantui.tui.screens.dialogs import Confirm, Reader
 from wantui.tui.screens.place import Place
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.config_pane import ConfigPane
@@ -75,6 +75,7 @@ class ComposeScreen(Place):
         self.outline: Outline | None = None
         self.fault = ""
         """Of what is written, in words."""
+        self.costs: list[Cost] = []
         self.past: list[PastVideo] | None = None
         self._timer: Timer | None = None
         self._keeping: Timer | None = None
@@ -108,10 +109,12 @@ class ComposeScreen(Place):
         return self.pane.config
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.set_focus(self.pane.rows)
         self.pane.load()
         self.call_after_refresh(self.pane.find_sources)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show_costs)
 
     def rest(self) -> None:
         """Leave what is typed in: a value for its list of settings, everything else for the configs."""
@@ -124,7 +127,7 @@ class ComposeScreen(Place):
     def _config_changed(self, message: ConfigPane.Changed) -> None:
         self._keep()
         if message.fault:
-            self._say_fault(message.fault, None)
+            self._show_outline(None, message.fault, None, "none, until the config is corrected")
         else:
             self._expand_soon()
 
@@ -178,17 +181,28 @@ class ComposeScreen(Place):
 
     @on(Outlined)
     def _outlined(self, message: Outlined) -> None:
-        self.outline = message.outline
-        empty = not self.editor.text.strip()
-        self.fault = "" if empty else message.fault
-        self._say_fault(self.fault, None if empty else message.position)
-        variations = self.query_one(Variations)
-        if self.outline is None:
-            variations.show(None, None, EMPTY if empty else "none, until the template is mended")
-            self.query_one("#cost Cells", Cells).show([Text("")])
+        if self.config is None:  # it has become one that cannot be used; its fault is shown
             return
-        variations.show(self.outline, message.tokenizer)
-        self._show_costs(message.costs)
+        if not self.editor.text.strip():
+            self._show_outline(None, "", None, EMPTY)
+            return
+        self.costs = message.costs
+        instead = "none, until the template is corrected"
+        self._show_outline(message.outline, message.fault, message.position, instead, message.tokenizer)
+
+    def _show_outline(
+        self, outline: Outline | None, fault: str, position: int | None, instead: str, tokenizer: Path | None = None
+    ) -> None:
+        """Show what the draft comes to, or why it comes to nothing.
+
+        Args:
+            position: index of the character of the template that is wrong.
+            instead: what the list of variations says where there is none.
+        """
+        self.outline, self.fault = outline, fault
+        self._say_fault(fault, position)
+        self.query_one(Variations).show(outline, tokenizer, instead)
+        self._show_costs()
 
     def _say_fault(self, fault: str, position: int | None) -> None:
         said = self.query_one("#fault", Static)
@@ -197,23 +211,44 @@ class ComposeScreen(Place):
             said.update(plain(f"✗ {fault}", keep_lines=True))
         self.editor.show_fault(position)
 
-    def _show_costs(self, found: list[Cost]) -> None:
+    def _show_costs(self) -> None:
         cells = self.query_one("#cost Cells", Cells)
+        if self.outline is None:
+            cells.show([Text("")])
+            self.query_one("#cost").border_subtitle = ""
+            return
         lines = []
-        for cost in found:
+        for cost in self.costs:
             line = Text.assemble((f"{cost.about:<7}", Style(bold=True)))
             line.append(f"{'' if cost.fits else '✗ '}{cost.text}", Style.null() if cost.fits else cells.colour("error"))
             line.append(f"  {cost.basis}", Style(dim=cost.fits))
             lines.append(line)
-        assert self.outline is not None
         width = max(20, cells.size.width)
         for refusal in self.outline.refusals:
             lines += wrapped(f"✗ {refusal}", width, cells.colour("error"))
         for warning in self.outline.warnings[:WARNINGS_SHOWN]:
             lines += wrapped(f"! {warning}", width, cells.colour("warning"))
         if (more := len(self.outline.warnings) - WARNINGS_SHOWN) > 0:
-            lines.append(Text(f"! and {format_count(more, 'more warning')}", cells.colour("warning")))
+            lines.append(Text(f"! and {format_count(more, 'more warning')}: w shows all", cells.colour("warning")))
         cells.show(lines)
+        self.call_after_refresh(self._say_what_is_cut)
+
+    def _say_what_is_cut(self) -> None:
+        """Name the key that shows what the panes have no room for."""
+        cost, cells = self.query_one("#cost"), self.query_one("#cost Cells", Cells)
+        is_cut = self.outline is not None and len(cells.lines) > cost.content_size.height
+        cost.border_subtitle = "w: all warnings" if is_cut else ""
+
+    def action_warnings(self) -> None:
+        """Show every warning and error of the draft, however many there are."""
+        found = [*self.outline.refusals, *self.outline.warnings] if self.outline is not None else []
+        if self.fault:
+            found.insert(0, self.fault)
+        if not found:
+            self.notify("there is no warning")
+            return
+        title = format_count(len(found), "warning") if not self.fault else "What is wrong"
+        self.app.push_screen(Reader(title, "\n\n".join(found)))
 
     def action_history(self) -> None:
         from wantui.tui.screens.history import History
