@@ -7,8 +7,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import Wantui, only_queued
 
 from wantui import clock
 from wantui.engine.control import open_queue
@@ -17,7 +19,7 @@ from wantui.queue.database import NAME, NewerDatabase, migrations, open_database
 from wantui.queue.place import Place, file_system, state_place
 from wantui.queue.queue import LostClaim, Queue
 from wantui.queue.rows import Claim, NewVideo
-from wantui.queue.view import UnknownBatch
+from wantui.queue.view import QueueView, UnknownBatch
 
 CPU = ("auto", "cpu")
 
@@ -483,3 +485,50 @@ def test_errors_that_name_a_path_that_is_not_utf8_are_stored(queue: Queue) -> No
     assert held.reason == stored
     said = [event.data.get("error") or event.data.get("reason") for event in queue.events(0)]
     assert [text for text in said if text is not None] == [stored] * 5
+
+
+def test_queue_context_manager_closes_the_connection(tmp_path: Path) -> None:
+    with Queue(tmp_path) as queue:
+        queue.last_seq()
+    with pytest.raises(sqlite3.ProgrammingError):
+        queue.last_seq()
+
+
+def test_commands_close_their_queue(wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[QueueView] = []
+    original = QueueView.__init__
+
+    def remembered(self: QueueView, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        opened.append(self)
+
+    monkeypatch.setattr(QueueView, "__init__", remembered)
+    folder = wantui("run", "-t", "a circle", *small).out.strip()
+    opened.clear()  # the fixture works in the place of a worker, and keeps its queue
+    commands = (
+        ["run", "-t", "a circle", "--detach"],
+        ["run", "-t", "a circle", "--seed", "-1"],
+        ["preview", "-t", "a circle"],
+        ["queue", "ls", "--all"],
+        ["queue", "show", "1"],
+        ["queue", "show", "99"],
+        ["queue", "move", "1", "top"],
+        ["queue", "cancel", "1"],
+        ["queue", "retry", "1"],
+        ["queue", "pause"],
+        ["queue", "resume"],
+        ["watch", "1"],
+        ["engine", "status"],
+        ["logs", "1"],
+        ["logs", "99"],
+        ["queue", "remove", "1"],
+        ["library", "trash", folder],
+        ["doctor"],
+    )
+    with only_queued():
+        for command in commands:
+            wantui(*command)
+            for queue in opened:
+                with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+                    queue.last_seq()
+    assert len(opened) >= len(commands) - 3

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.options import show_warnings
+from wantui.cli.options import open_queue_for_command, show_warnings
 from wantui.cli.tables import echo, print_json
 from wantui.cli.types import PATH
 from wantui.formatting import format_count, format_duration
@@ -30,12 +30,11 @@ def command() -> None:
 @WORKERS
 def start(logs: Path | None, workers: int | None) -> None:
     """Start it, unless one runs."""
-    from wantui.engine.control import ensure_engine, open_queue
+    from wantui.engine.control import ensure_engine
     from wantui.queue.place import state_place
 
     place = state_place()
-    queue, notes = open_queue(place)
-    show_warnings(tuple(notes))
+    queue = open_queue_for_command(place)
     engine, started = ensure_engine(place, logs, workers)
     show_warnings(tuple(engine.warnings()))
     said = "started" if started else "an engine runs already"
@@ -60,12 +59,11 @@ def stop(now: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
     """Show the engine and what it runs. Exit code 0: an engine is running, 3: none is."""
-    from wantui.engine.control import find_engine, open_queue
+    from wantui.engine.control import find_engine
     from wantui.queue.place import state_place
 
     place = state_place()
-    queue, notes = open_queue(place)
-    show_warnings(tuple(notes))
+    queue = open_queue_for_command(place)
     engine, held, running = find_engine(place.directory), queue.held(), queue.running()
     workers = queue.workers() if engine else []
     if as_json:
@@ -137,9 +135,9 @@ def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None,
     if not run_engine(place, logs_folder(place, logs), workers, drain):
         engine = find_engine(place.directory)
         raise NoEngine(f"an engine runs already (process {engine.process if engine else 'unknown'})")
-    queue, _ = open_queue(place)
-    held = queue.held()
-    unfinished = sum(batch.unfinished for batch in queue.batches(-1))
+    with open_queue(place)[0] as queue:
+        held = queue.held()
+        unfinished = sum(batch.unfinished for batch in queue.batches(-1))
     if drain and unfinished:
         why = f": the queue is held: {held.reason}" if held is not None else ""
         echo(f"{format_count(unfinished, 'video')} left to make{why}", err=True)

@@ -138,11 +138,11 @@ def trash(folder: Path) -> None:
     from wantui.queue.place import state_place
     from wantui.storage.library import move_to_trash
 
-    queue, _ = open_queue(state_place())
-    queued = next((batch for batch in queue.batches(-1) if batch.folder == folder.resolve()), None)
-    if queued is not None and queued.unfinished:
-        raise UserError(f"{folder} is on the queue; first: wantui queue cancel {queued.id}")
-    move_to_trash(folder)
-    if queued is not None:
-        queue.remove(queued.id)
+    with open_queue(state_place())[0] as queue:
+        queued = next((batch for batch in queue.batches(-1) if batch.folder == folder.resolve()), None)
+        if queued is not None and queued.unfinished:
+            raise UserError(f"{folder} is on the queue; first: wantui queue cancel {queued.id}")
+        move_to_trash(folder)
+        if queued is not None:
+            queue.remove(queued.id)
     echo(f"{folder} is in the trash", err=True)

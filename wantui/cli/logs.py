@@ -58,9 +58,8 @@ def _files(batch: str | None, folder: Path | None) -> list[Path]:
 
     place = state_place()
     if batch is not None:
-        queue, _ = open_queue(place)
-        log = BatchFolder(queue.find_batch(batch).folder).log
-        queue.close()
+        with open_queue(place)[0] as queue:
+            log = BatchFolder(queue.find_batch(batch).folder).log
         if not log.exists():
             raise UserError(f"{log} is not there: no video of the batch was begun")
         return [log]

@@ -14,6 +14,8 @@ from wantui.text_files import TextFileError, read_text
 if TYPE_CHECKING:
     from wantui.config import Config
     from wantui.planning import Batch, Outline
+    from wantui.queue.place import Place
+    from wantui.queue.queue import Queue
 
 DEFAULT_CONFIG = "nano"
 MAX_TEMPLATE_BYTES = 1_000_000
@@ -120,6 +122,17 @@ def _config(config: str | None, overrides: tuple[str, ...], options: dict[str, A
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
+
+
+def open_queue_for_command(place: "Place | None" = None) -> "Queue":
+    """Open the queue, print what `open_queue` notes, and close the queue when the command of this context ends."""
+    from wantui.engine.control import open_queue
+    from wantui.queue.place import state_place
+
+    queue, notes = open_queue(state_place() if place is None else place)
+    click.get_current_context().call_on_close(queue.close)
+    show_warnings(tuple(notes))
+    return queue
 
 
 def show_warnings(warnings: tuple[str, ...]) -> None:

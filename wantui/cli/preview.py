@@ -105,9 +105,8 @@ def _costs(batch: "Outline") -> "list[Cost]":
     try:
         place = state_place()
         state = place.directory
-        queue, _ = open_queue(place)
-        past = past_videos(queue.finished())
-        queue.close()
+        with open_queue(place)[0] as queue:
+            past = past_videos(queue.finished())
     except UserError:
         past = []
     return costs(batch, past, Sampler(lambda _: None).sample(), state)

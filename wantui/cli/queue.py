@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.options import show_warnings
+from wantui.cli.options import open_queue_for_command
 from wantui.cli.tables import echo, print_columns, print_json
 from wantui.cli.types import BATCH
 from wantui.errors import UserError
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 PAGE = 50
 
 
-def _open() -> "Queue":
-    from wantui.engine.control import open_queue
-    from wantui.queue.place import state_place
-
-    queue, notes = open_queue(state_place())
-    show_warnings(tuple(notes))
-    return queue
-
-
 @click.group("queue")
 def command() -> None:
     """What is on the queue. BATCH is a number from `ls`, or a folder."""
@@ -37,7 +28,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(everything: bool, as_json: bool) -> None:
     """Batches in their order."""
-    queue = _open()
+    queue = open_queue_for_command()
     batches = [batch for batch in queue.batches(-1) if everything or batch.unfinished]
     held = queue.held()
     if as_json:
@@ -82,7 +73,7 @@ def show(batch: str, page: int, as_json: bool) -> None:
     """The videos of a batch."""
     from wantui.queue.rows import shown_number
 
-    queue = _open()
+    queue = open_queue_for_command()
     row = queue.find_batch(batch)
     videos = queue.videos(row.id) if as_json else queue.videos(row.id, PAGE, (page - 1) * PAGE)
     if not _engine_runs(queue):
@@ -108,7 +99,7 @@ def show(batch: str, page: int, as_json: bool) -> None:
 @click.argument("batch", required=False, type=BATCH)
 def pause(batch: str | None) -> None:
     """Stop what runs at its next step and start nothing: of the whole queue, or of one batch."""
-    queue = _open()
+    queue = open_queue_for_command()
     if batch is None:
         queue.hold("paused", "it was paused")
         echo("the queue is paused", err=True)
@@ -124,7 +115,7 @@ def resume(batch: str | None) -> None:
     """Go on after a pause, or after a crash: with the whole queue, or with one batch."""
     from wantui.engine.control import find_engine
 
-    queue = _open()
+    queue = open_queue_for_command()
     if batch is None:
         queue.resume()
         echo("queue resumed", err=True)
@@ -142,7 +133,7 @@ def resume(batch: str | None) -> None:
 @click.argument("other", required=False, type=BATCH)
 def move(batch: str, to: str, other: str | None) -> None:
     """Change the order: one place, to an end, or before OTHER."""
-    queue = _open()
+    queue = open_queue_for_command()
     row = queue.find_batch(batch)
     if to == "before" and other is not None:
         queue.move(row.id, queue.find_batch(other).id)
@@ -161,7 +152,7 @@ def cancel(batch: str, video: int | None) -> None:
     """Give up a batch, or one VIDEO of it (its number in `show`). What is done stays."""
     from wantui.engine.record import Record
 
-    queue = _open()
+    queue = open_queue_for_command()
     row = queue.find_batch(batch)
     _check_number(row, video)
     numbers, running = queue.cancel(row.id, None if video is None else video - 1)
@@ -178,7 +169,7 @@ def cancel(batch: str, video: int | None) -> None:
 @click.argument("video", required=False, type=int)
 def retry(batch: str, video: int | None) -> None:
     """Queue again what failed or was cancelled."""
-    queue = _open()
+    queue = open_queue_for_command()
     row = queue.find_batch(batch)
     _check_number(row, video)
     count = queue.retry(row.id, None if video is None else video - 1)
@@ -189,7 +180,7 @@ def retry(batch: str, video: int | None) -> None:
 @click.argument("batch", type=BATCH)
 def remove(batch: str) -> None:
     """Forget a batch; its folder and what was made stay."""
-    queue = _open()
+    queue = open_queue_for_command()
     row = queue.find_batch(batch)
     queue.remove(row.id)
     echo(f"batch {row.id} is off the queue; {row.folder} stays", err=True)

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from wantui.cli.options import DEFAULT_CONFIG, batch_options, plan, read_template, resume_option, show_warnings
+from wantui.cli.options import (
+    DEFAULT_CONFIG,
+    batch_options,
+    open_queue_for_command,
+    plan,
+    read_template,
+    resume_option,
+    show_warnings,
+)
 from wantui.cli.tables import echo
 from wantui.cli.types import PATH
 from wantui.errors import UserError
@@ -41,7 +49,7 @@ def command(
     folder on stdout; progress goes to stderr. Exit code 0: all done, 1: some videos failed, 2: wrong usage or config,
     3: no such GPU or no engine, 130: detached.
     """
-    from wantui.engine.control import find_engine, logs_folder, open_queue
+    from wantui.engine.control import find_engine, logs_folder
     from wantui.engine.enqueue import check_device, new_batch
     from wantui.engine.locks import refuse_unwritable
     from wantui.queue.place import state_place
@@ -50,8 +58,7 @@ def command(
     if text is None and resume is None:
         raise click.UsageError('give a template: -t "a [red|blue] circle"')
     place = state_place()
-    queue, notes = open_queue(place)
-    show_warnings(tuple(notes))
+    queue = open_queue_for_command(place)
     if find_engine(place.directory) is None:
         logs_folder(place, logs)  # before anything is queued for an engine that could not start
     if resume is not None:

@@ -14,13 +14,10 @@ def command(batch: str | None, as_json: bool) -> None:
     Ctrl-C ends the watching and nothing else.
     """
     from wantui.cli.follow import follow, leave, report_end
-    from wantui.cli.options import show_warnings
-    from wantui.engine.control import open_queue
+    from wantui.cli.options import open_queue_for_command
     from wantui.errors import UserError
-    from wantui.queue.place import state_place
 
-    queue, notes = open_queue(state_place())
-    show_warnings(tuple(notes))
+    queue = open_queue_for_command()
     if batch is None:
         unfinished = [row for row in queue.batches(-1) if row.unfinished]
         if not unfinished:

@@ -241,7 +241,11 @@ def open_queue(place: Place, is_engine: bool = False) -> tuple[Queue, list[str]]
     path = place.directory / NAME
     try:
         queue = _checked(place, is_engine)
-        return queue, notes + other_queues(place, queue)
+        try:
+            return queue, notes + other_queues(place, queue)
+        except BaseException:
+            queue.close()
+            raise
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise UserError(f"the queue {path} cannot be opened: {error}") from None

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -252,7 +252,7 @@ def queue_missing(place: Place, folder: BatchFolder, manifest: Manifest, share: 
 
 
 def _queue(place: Place, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Share) -> Enqueued:
-    with closing(Queue(place.directory)) as queue:
+    with Queue(place.directory) as queue:
         number, videos = enqueue(queue, folder, manifest, device, new, share)
     return Enqueued(number, videos, folder.root)
 

@@ -431,17 +431,17 @@ def main() -> None:
     log = open_log(options.name, options.logs / f"{options.name}.log")
     # No two processes claim under one name.
     name = f"{options.name}:{os.getpid()}"
-    queue = Queue(options.state)
-    queue.worker_ready(name)
-    worker = Worker(queue, name, options.devices.split(","), options.device, log)
+    with Queue(options.state) as queue:
+        queue.worker_ready(name)
+        worker = Worker(queue, name, options.devices.split(","), options.device, log)
 
-    def stop(*_: object) -> None:
-        worker.stopping = True
+        def stop(*_: object) -> None:
+            worker.stopping = True
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    log.info("%s on %s", name, options.device)
-    worker.run()
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        log.info("%s on %s", name, options.device)
+        worker.run()
     log.info("%s ends", name)
 
 

@@ -6,7 +6,8 @@ import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from wantui.clock import seconds_since
 from wantui.errors import UserError
@@ -33,7 +34,7 @@ class UnknownBatch(UserError):
 
 
 class QueueView:
-    """The queue in a directory, for one thread of one process.
+    """The queue in a directory, for one thread of one process. A context manager, which closes it.
 
     Args:
         wait_seconds: how long opening it and each question wait for a database that another process has locked.
@@ -45,7 +46,16 @@ class QueueView:
         self._file = _identity(self.path)
 
     def close(self) -> None:
+        """Close the connection; closing it again does nothing."""
         self.db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def is_replaced(self) -> bool:
         """Return whether the database's file was deleted, or another one has its name now: nobody else uses ours."""

@@ -201,6 +201,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.keep_drafts()
         self.feed.stop()
         self.sampler.stop()
+        self.queue.close()
 
     def _keep_theme(self, theme: object) -> None:
         self.drafts.theme = self.theme

@@ -101,7 +101,10 @@ class Feed(threading.Thread):
         news, version, looked, forecast = QueueNews(), -1, 0.0, None
         while not self._ended.is_set():
             try:
-                if forecast is None or forecast.queue.is_replaced():
+                if forecast is not None and forecast.queue.is_replaced():
+                    forecast.queue.close()
+                    forecast = None
+                if forecast is None:
                     forecast = Forecast(QueueView(self.place.directory))
                     forecast.look()
                     version, self.after = -1, min(self.after, forecast.queue.last_seq())
@@ -124,6 +127,8 @@ class Feed(threading.Thread):
                 forecast = None
                 self._ended.wait(1.0)
             self._hurry.wait(self.interval)
+        if forecast is not None:
+            forecast.queue.close()
 
     def _read(self, forecast: Forecast, engine: Engine | None) -> QueueNews:
         queue = forecast.queue

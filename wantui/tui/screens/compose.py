@@ -166,9 +166,8 @@ class ComposeScreen(Place):
             outline = outline_batch(config, template)
             tokenizer = tokenizer_file(outline.model, outline.first.revision)
             if self.past is None:
-                queue = Queue(self.wantui.place.directory)
-                self.past = past_videos(queue.finished())
-                queue.close()
+                with Queue(self.wantui.place.directory) as queue:
+                    self.past = past_videos(queue.finished())
             found = costs(outline, self.past, self.wantui.gpus.sample, self.wantui.place.directory)
         except TemplateError as error:
             fault, position = error.message, error.position
