@@ -13,6 +13,9 @@ from conftest import Wantui, batch, files
 
 from wantui.cli.doctor import _libraries, hub_cache
 from wantui.gpu.nvml import Gpu, GpuReport
+from wantui.queue.place import state_place
+from wantui.queue.queue import Queue
+from wantui.queue.rows import NewVideo
 from wantui.storage.mp4 import read_frames, read_tags, write_mp4
 
 
@@ -327,3 +330,41 @@ def test_rerun_writes_no_clip_over_its_own_contact_sheet(wantui: Wantui, small: 
     result = wantui("rerun", clip, "-o", "again.jpg", "--device", "cpu")
     assert result.code == 2
     assert "contact sheet" in result.err
+
+
+def test_queue_commands_say_why_nothing_was_changed(wantui: Wantui, tmp_path: Path) -> None:
+    with Queue(state_place().directory) as queue:
+        # A batch that was continued: only what was missing is on the queue.
+        queue.add(tmp_path / "a", "cpu", [NewVideo(number, f"v{number}", "{}", 3) for number in (4, 5, 8)])
+        claim = queue.claim("w", ("cpu",))
+        assert claim is not None
+        queue.done(claim)
+    done = wantui("queue", "retry", 1, 5)
+    assert (done.code, done.err) == (
+        0,
+        "queued again: 0 videos\nvideo 5 of batch 1 is done, and only failed or cancelled videos can be retried\n",
+    )
+    whole = wantui("queue", "retry", 1)
+    assert "batch 1 has 1 done, 2 queued, and only failed or cancelled videos can be retried" in whole.err
+    cancelled = wantui("queue", "cancel", 1, 5)
+    assert "video 5 of batch 1 is done, and only videos that are not made yet can be cancelled" in cancelled.err
+    for number in (1, 4, 7, 10, 2**70):
+        unknown = wantui("queue", "cancel", 1, number)
+        assert unknown.code == 2
+        assert f"batch 1 has no video {number} on the queue. It has 5 to 6, 9" in unknown.err
+    assert "1 video cancelled" in wantui("queue", "cancel", 1, 9).err
+
+
+def test_queue_ls_names_ended_batches_with_failed_videos(wantui: Wantui, tmp_path: Path) -> None:
+    with Queue(state_place().directory) as queue:
+        for number in range(5):
+            queue.add(tmp_path / f"b{number}", "cpu", [NewVideo(0, "v", "{}", 3)])
+            claim = queue.claim("w", ("cpu",))
+            assert claim is not None
+            queue.fail_batch(claim, "no weights", 2)
+    said = wantui("queue", "ls").err
+    assert "nothing is left to make" in said
+    assert "failed: 1 video of batch 5 (b4). Errors: wantui queue show 5; again: wantui queue retry 5" in said
+    assert "and videos of 2 earlier batches failed: wantui queue ls --all" in said
+    assert "no weights" in wantui("queue", "show", 5).out
+    assert "failed: " not in wantui("queue", "ls", "--all").err

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import TEMPLATE, Wantui, batch
+from conftest import TEMPLATE, Wantui, batch, only_queued
 from safetensors.numpy import load_file
 
 from wantui.analysis.read import read_batch
@@ -123,6 +123,28 @@ def test_latents_that_are_not_stored_cannot_be_exported(wantui: Wantui, small: l
     assert result.code == 2
     assert "no latents are stored" in result.err
     assert "store_latents" in result.err
+
+
+def test_export_names_videos_that_are_not_made_yet(wantui: Wantui, small: list[str]) -> None:
+    with only_queued():
+        folder = batch(wantui("run", "--detach", "-t", "a star", "--store-latents", *small))
+    result = wantui("export", folder.root)
+    assert result.code == 2
+    assert f"2 videos with latents are not made yet. Make what is missing: wantui run --resume {folder.root}" in (
+        result.err
+    )
+    assert wantui("queue", "cancel", 1, 2).code == 0
+    wantui("run", "--resume", folder.root)
+    assert wantui("export", folder.root).code == 0
+    first = folder.clip(0, 1)
+    document = json.loads(folder.manifest.read_text())
+    document["videos"][0] |= {"state": "failed", "files": {}}
+    folder.manifest.write_text(json.dumps(document))
+    assert first.exists()
+    part = wantui("export", folder.root)
+    assert part.code == 1
+    assert len(part.out.splitlines()) == 1
+    assert "left out: 1 video: not made yet" in part.err
 
 
 def test_an_export_goes_nowhere_where_nothing_can_be_written(made: BatchFolder, wantui: Wantui) -> None:

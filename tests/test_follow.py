@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from wantui.cli.follow import follow
 from wantui.cli.progress import Bars, JsonLines, PlainLines, news
-from wantui.queue.rows import BatchRow, Event, WorkerRow
+from wantui.errors import UserError
+from wantui.queue.queue import Queue
+from wantui.queue.rows import BatchRow, Event, NewVideo, WorkerRow
 from wantui.queue.waiting import Waiting
 
 
@@ -24,7 +27,7 @@ LIFE = [
     event("step", step=1, steps=20, seconds=0.1, sigma=1.0),
     event("step", step=2, steps=20, seconds=0.1, sigma=0.9),
     event("interrupted", title="[red] seed 42", error="signal SIGKILL"),
-    event("started", title="[red] seed 42", number=0, steps=20, worker="worker-0:8"),
+    event("started", title="[red] seed 42", number=0, steps=20, worker="worker-0:8", attempt=2),
     event("step", step=3, steps=20, seconds=0.1, sigma=0.8),
     event("done", title="[red] seed 42", number=0, seconds={"denoise": 2.0, "decode": 0.5}, files={"clip": "v.mp4"}),
 ]
@@ -58,7 +61,7 @@ def test_plain_lines_tell_starts_ends_and_trouble(capsys: pytest.CaptureFixture[
         "started: [red] seed 42",
         "loading nano: everything on the GPU (it fits)",
         "interrupted: [red] seed 42: signal SIGKILL",
-        "started: [red] seed 42",
+        "started: [red] seed 42 (attempt 2)",
         "  done: [red] seed 42, 2.5 s, v.mp4",
     ]
 
@@ -116,3 +119,18 @@ def test_bars_show_what_is_waited_for_until_a_video_starts() -> None:  # C11
         bars.wait(Waiting((), ()))
         assert bars.progress.tasks == []
     assert screen.getvalue().count("worker-0: loading torch; waits for 2 videos of batch 1 (b1)") == 1
+
+
+def test_follow_shows_a_start_once_that_came_before_it_looked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Queue(tmp_path) as queue:
+        before = queue.last_seq()
+        queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3), NewVideo(1, "red seed 2", "{}", 3)])
+        running = queue.claim("w", ("cpu",))
+        assert running is not None
+        batch = queue.find_batch("1")
+        for after, starts in ((before, 1), (queue.last_seq(), 1)):
+            with pytest.raises(UserError, match="no engine is running"):
+                follow(queue, batch, after, False)
+            assert capsys.readouterr().err.count("started: red seed 1") == starts

@@ -1,6 +1,7 @@
 """wantui library check: every damaged item of a batch by name, and what could not be verified."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -26,6 +27,10 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
 DAMAGE: dict[str, Callable[[BatchFolder], tuple[object, str]]] = {
     "clip": lambda b: (flip(b.clip(0, 1)), "red seed 42: .*video_001.mp4 is damaged"),
     "sheet": lambda b: (flip(b.sheet(1, 1)), "blue seed 42: .*video_001.jpg is damaged"),
@@ -36,6 +41,20 @@ DAMAGE: dict[str, Callable[[BatchFolder], tuple[object, str]]] = {
     "missing clip": lambda b: (b.clip(0, 1).unlink(), "red seed 42: .*video_001.mp4 is missing"),
     "missing capture": lambda b: (shutil.rmtree(b.latents(1, 1)), "blue seed 42: .*vid_001.zarr is missing"),
     "manifest": lambda b: (b.manifest.write_text("{"), "batch.json cannot be read"),
+    "cut config": lambda b: (cut(b.config), "generation_config.yaml is damaged"),
+    "cut template": lambda b: (cut(b.template), "prompt_template.txt is damaged: it does not hold what batch.json"),
+    "cut variations": lambda b: (cut(b.variations), "prompt_variations.json is damaged: "),
+    "changed config": lambda b: (
+        b.config.write_text(b.config.read_text().replace("steps: 3", "steps: 4")),
+        "generation_config.yaml is damaged: it does not hold what batch.json holds of it",
+    ),
+    "bytes in config": lambda b: (b.config.write_bytes(b"\xff\0"), "generation_config.yaml is damaged: .*utf-8"),
+    "missing config": lambda b: (b.config.unlink(), "generation_config.yaml is missing"),
+    "missing variations": lambda b: (b.variations.unlink(), "prompt_variations.json is missing"),
+    "template FIFO": lambda b: (
+        (b.template.unlink(), os.mkfifo(b.template)),
+        "prompt_template.txt cannot be read: it is not a regular file",
+    ),
     "journal": lambda b: (b.journal.write_text("{}\n"), "line 1 of .*batch.journal.jsonl is damaged"),
 }
 
@@ -43,7 +62,7 @@ DAMAGE: dict[str, Callable[[BatchFolder], tuple[object, str]]] = {
 def test_each_damaged_item_is_named(made: BatchFolder, wantui: Wantui) -> None:  # R5
     whole = wantui("library", "check", made.root)
     assert (whole.code, whole.out) == (0, "")
-    assert "9 items checked, 0 damaged\n" in whole.err
+    assert "12 items checked, 0 damaged\n" in whole.err
     for name, damage in DAMAGE.items():
         clone = BatchFolder(made.root.with_name(f"clone-{name}"))
         shutil.copytree(made.root, clone.root)
@@ -66,7 +85,7 @@ def test_what_earlier_versions_made_is_read_and_counted_as_unverified(made: Batc
     made.manifest.write_text(json.dumps(document | {"format": 1}))
     result = wantui("library", "check", made.root)
     assert result.code == 0
-    assert "9 items checked, 0 damaged, 4 without checksums (made by an earlier version)" in result.err
+    assert "12 items checked, 0 damaged, 4 without checksums (made by an earlier version)" in result.err
     made.clip(0, 1).write_bytes(made.clip(0, 1).read_bytes()[:3000])
     assert wantui("library", "check", made.root).code == 1
     assert wantui("library", "check", "nowhere").code == 1
@@ -87,7 +106,7 @@ def test_a_folder_that_may_not_be_entered_stops_neither_check_nor_export_nor_ana
 ) -> None:
     deny(monkeypatch, DENIED[denied](made))
     checked = json.loads(wantui("library", "check", made.root, "--json").out)
-    assert len(checked) == 9
+    assert len(checked) == 12
     damage = [item for item in checked if item["damage"]]
     assert {item["video"] for item in damage} == {"red seed 42"}
     assert all("Permission denied" in item["damage"] for item in damage)

@@ -241,3 +241,25 @@ def test_lock_files_of_earlier_versions_are_opened_to_the_group_by_their_owner(g
         (group_folder / name).touch(0o600)
     check_writable(BatchFolder(group_folder))
     assert as_second_user(group_folder) == "True True\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EROFS, "Have its file system mounted for writing"),
+        (errno.EACCES, r"chmod -R g\+rwX"),
+        (errno.ENOSPC, "Make room"),
+        (errno.EIO, "copy the folder to another file system"),
+    ],
+)
+def test_unwritable_batch_folder_advice_fits_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def fail(path: Path) -> int:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(locks, "_open_file", fail)
+    with pytest.raises(UserError, match=advice) as refused:
+        refuse_unwritable(BatchFolder(tmp_path))
+    assert os.strerror(number) in str(refused.value)
+    assert ("chmod" in str(refused.value)) == (number == errno.EACCES)

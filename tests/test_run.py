@@ -461,6 +461,32 @@ def test_a_disk_without_room_is_refused_before_anything_is_made(
     assert files() == []
 
 
+def test_preview_run_and_worker_ask_for_the_same_room_on_the_disk(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["-t", "a star", "--videos-per-variation", 1, *small]
+    needed = json.loads(wantui("preview", "--json", *options).out)["disk"]["must_be_free"]
+    usage = type(shutil.disk_usage("."))
+
+    def free(number: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - number, number))
+
+    free(needed - 1)
+    refused = wantui("run", *options)
+    assert refused.code == 2
+    assert f"{needed / 1e6:.1f} MB needed: " in refused.err
+    assert "20.0 MB to keep free" in refused.err
+    free(needed)
+    with only_queued():
+        folder = batch(wantui("run", "--detach", *options))
+    free(needed - 1)
+    held = wantui("run", "--resume", folder.root)
+    assert f"{needed / 1e6:.1f} MB needed: " in held.err
+    free(needed)
+    wantui("queue", "resume")
+    assert wantui("run", "--resume", folder.root).code == 0
+
+
 def test_ctrl_c_while_the_engine_starts_leaves_the_batch_on_the_queue_and_says_how_to_come_back(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

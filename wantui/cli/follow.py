@@ -39,8 +39,11 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
             raise _no_worker(held.reason, batch.id)
         if held is not None:
             shown.say(f"the queue is held: {held.reason}. Resume with: wantui queue resume")
-        for video in queue.running():
-            if video.batch == batch.id:
+        running = queue.running()
+        # Of those that began after `after` the event itself is shown below.
+        fresh = {event.video for event in queue.events(after, batch.id) if event.kind == "started"}
+        for video in running:
+            if video.batch == batch.id and video.id not in fresh:
                 data = {"title": video.title, "number": shown_number(video.number), "steps": video.steps}
                 data["worker"] = video.worker
                 shown.show(Event(after, time.time(), batch.id, video.id, "started", data))

@@ -26,6 +26,7 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     text = read_template(template, template_file)
     if text is None:
         raise click.UsageError('give a template: -t "a [red|blue] circle"')
+    from wantui.engine.room import disk_need
     from wantui.planning.estimate import disk_for
 
     batch = outline(template=text, **options)
@@ -52,6 +53,7 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
                 "attention": disk.attention,
                 "geometry": disk.geometry,
                 "total": disk.total,
+                "must_be_free": disk_need(recipe, batch.videos).total,
             },
             "warnings": batch.warnings,
             "refusals": batch.refusals,

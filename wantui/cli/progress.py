@@ -190,7 +190,8 @@ class PlainLines:
     def show(self, event: "Event") -> None:
         data = event.data
         if event.kind == "started":
-            self.say(f"started: {data['title']}")
+            attempt = data.get("attempt", 1)  # events of earlier versions do not tell it
+            self.say(f"started: {data['title']}" + (f" (attempt {attempt})" if attempt > 1 else ""))
         elif event.kind == "step":
             self.eta.step(event)
             if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:

@@ -7,7 +7,7 @@ import click
 
 from wantui.cli.options import open_queue_for_command
 from wantui.cli.tables import echo, print_columns, print_json
-from wantui.cli.types import BATCH
+from wantui.cli.types import BATCH, MAX_NUMBER
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from wantui.queue.rows import BatchRow
 
 PAGE = 50
+MAX_FAILURES_SHOWN = 3
+"""Ended batches with failed videos that `queue ls` names."""
 
 
 @click.group("queue")
@@ -39,12 +41,28 @@ def ls(everything: bool, as_json: bool) -> None:
         echo(f"held: {held.reason}. Resume with: wantui queue resume", err=True)
     if not batches:
         echo("nothing is left to make" + ("" if everything else "; --all shows finished batches"), err=True)
+    if not everything:
+        _tell_of_failures([batch for batch in queue.batches(-1) if not batch.unfinished and batch.counts.get("failed")])
+    if not batches:
         return
     lines, engine_runs = [("batch", "state", "done", "videos", "failed", "name")], _engine_runs(queue)
     for batch in batches:
         done, failed = batch.counts.get("done", 0), batch.counts.get("failed", 0)
         lines.append((str(batch.id), _state(batch, engine_runs), str(done), str(batch.total), str(failed), batch.name))
     print_columns(*lines)
+
+
+def _tell_of_failures(ended: "list[BatchRow]") -> None:
+    """Say which batches that are not listed any more have failed videos, and where their errors can be read."""
+    for batch in ended[-MAX_FAILURES_SHOWN:]:
+        echo(
+            f"failed: {format_count(batch.counts['failed'], 'video')} of batch {batch.id} ({batch.name}). "
+            f"Errors: wantui queue show {batch.id}; again: wantui queue retry {batch.id}; "
+            f"forget it: wantui queue remove {batch.id}",
+            err=True,
+        )
+    if len(ended) > MAX_FAILURES_SHOWN:
+        echo(f"and videos of {len(ended) - MAX_FAILURES_SHOWN} earlier batches failed: wantui queue ls --all", err=True)
 
 
 def _state(batch: "BatchRow", engine_runs: bool) -> str:
@@ -154,7 +172,7 @@ def cancel(batch: str, video: int | None) -> None:
 
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
-    _check_number(row, video)
+    _check_number(queue, row, video)
     numbers, running = queue.cancel(row.id, None if video is None else video - 1)
     try:
         Record.of(row.folder).cancel(numbers)
@@ -162,6 +180,8 @@ def cancel(batch: str, video: int | None) -> None:
         echo(f"warning: the batch folder does not say so: {error}", err=True)
     more = f", and {running} that run stop at their next step" if running else ""
     echo(f"{format_count(len(numbers), 'video')} cancelled{more}", err=True)
+    if not numbers and not running:
+        echo(f"{_why_unchanged(queue, row, video)}, and only videos that are not made yet can be cancelled", err=True)
 
 
 @command.command("retry")
@@ -171,9 +191,11 @@ def retry(batch: str, video: int | None) -> None:
     """Queue again what failed or was cancelled."""
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
-    _check_number(row, video)
+    _check_number(queue, row, video)
     count = queue.retry(row.id, None if video is None else video - 1)
     echo(f"queued again: {format_count(count, 'video')}", err=True)
+    if not count:
+        echo(f"{_why_unchanged(queue, row, video)}, and only failed or cancelled videos can be retried", err=True)
 
 
 @command.command("remove")
@@ -186,6 +208,27 @@ def remove(batch: str) -> None:
     echo(f"batch {row.id} is off the queue; {row.folder} stays", err=True)
 
 
-def _check_number(row: "BatchRow", video: int | None) -> None:
-    if video is not None and not 1 <= video <= row.total:
-        raise UserError(f"batch {row.id} has videos 1 to {row.total}, and no {video}")
+def _why_unchanged(queue: "Queue", row: "BatchRow", video: int | None) -> str:
+    """Return which states a batch's videos, or one of them, are in, as in "batch 1 has 2 done"."""
+    if video is not None:
+        found = queue.video_numbered(row.id, video - 1)
+        return f"video {video} of batch {row.id} is {'no longer on the queue' if found is None else found.state}"
+    now = queue.batch(row.id)
+    counts = {} if now is None else now.counts
+    return (
+        f"batch {row.id} has {', '.join(f'{count} {state}' for state, count in sorted(counts.items())) or 'no videos'}"
+    )
+
+
+def _check_number(queue: "Queue", row: "BatchRow", video: int | None) -> None:
+    """Refuse a number that no video has: of a batch that was continued, only what was missing is on the queue.
+
+    Raises:
+        UserError: names the numbers.
+    """
+    from wantui.queue.view import describe_numbers
+
+    if video is None or (1 <= video <= MAX_NUMBER and queue.video_numbered(row.id, video - 1) is not None):
+        return
+    numbers = describe_numbers([found.number + 1 for found in queue.videos(row.id)])
+    raise UserError(f"batch {row.id} has no video {video} on the queue. It has {numbers or 'none'}")

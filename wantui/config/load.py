@@ -278,7 +278,12 @@ def as_dict(settings: Settings) -> dict[str, Any]:
 
 def dump(settings: Settings) -> str:
     """Return the settings as YAML that loads to the same settings, and in which a terminal obeys nothing."""
-    text = str(yaml.dump(as_dict(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    return dump_values(as_dict(settings))
+
+
+def dump_values(values: Mapping[str, Any]) -> str:
+    """Return plain values, as `as_dict` makes them, as YAML in which a terminal obeys nothing."""
+    text = str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
     return printable(text, keep_lines=True)
 
 

@@ -1,13 +1,12 @@
 """What a batch takes in videos, time, memory and disk, each figure with what it rests on, and whether it fits."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.engine.measured import known
-from wantui.engine.room import SPARE_BYTES
+from wantui.engine.room import disk_need, free_bytes
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_count, format_duration, format_long
 from wantui.gpu.sampler import GpuState, Sample
@@ -65,14 +64,14 @@ def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, st
     lines.append(_memory(outline, past, sample, on_gpu, chosen))
     disk = disk_for(recipe, outline.model, videos)
     place = _existing(user_path(settings.output_dir))
-    free = shutil.disk_usage(place).free
-    fits = disk.total + SPARE_BYTES <= free
+    need, free = disk_need(recipe, videos), free_bytes(place)
+    fits = need.total <= free
     basis = f"clips {format_bytes(disk.videos)} ({disk.videos_basis})"
     if disk.latents:
         basis += f", latents {format_bytes(disk.latents)} ({disk.latents_basis})"
     if disk.attention:
         basis += f", attention {format_bytes(disk.attention)} ({disk.attention_basis})"
-    basis += f", geometry {format_bytes(disk.geometry)}"
+    basis += f", geometry {format_bytes(disk.geometry)}; {format_bytes(need.temporary + need.spare)} more must be free"
     if not fits:
         basis = f"{_what_fits(outline, free, disk.latents)} would fit; " + basis
     lines.append(Cost("disk", f"{format_bytes(disk.total)} of {format_bytes(free)} free", basis, fits))
@@ -142,8 +141,8 @@ def _memory(
 
 def _what_fits(outline: Outline, free: int, latents: int) -> str:
     """Of the same batch, what there is room for."""
-    one = disk_for(outline.first, outline.model, 1).total
-    videos = max(0, (free - SPARE_BYTES) // max(1, one))
+    need = disk_need(outline.first)
+    videos = max(0, (free - need.temporary - need.spare) // max(1, need.stored))
     words = format_count(videos, "video")
     return f"{words}, or no stored latents," if latents else words
 

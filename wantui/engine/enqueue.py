@@ -1,7 +1,6 @@
 """From a planned batch to its folder and its place on the queue; or, of a batch that exists, what is missing."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from pathlib import Path
 from wantui.engine.control import find_engine
 from wantui.engine.locks import LOCK, MAKING, claim_folder, refuse_unwritable
 from wantui.engine.record import Record
-from wantui.engine.room import SPARE_BYTES
+from wantui.engine.room import disk_need, free_bytes
 from wantui.engine.slots import slots_for
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_count, printable
 from wantui.gpu.nvml import look, visible
 from wantui.paths import user_path
-from wantui.planning import Batch, Outline, estimate_disk
+from wantui.planning import Batch, Outline
 from wantui.planning.schedule import model_evaluations
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
@@ -263,11 +262,11 @@ def check_room(root: Path, batch: Batch) -> None:
     Raises:
         UserError: says how much is missing, and what would make it fit.
     """
-    needed, free = estimate_disk(batch).total + SPARE_BYTES, shutil.disk_usage(root).free
-    if needed > free:
+    need, free = disk_need(batch.videos[0].recipe, len(batch.videos)), free_bytes(root)
+    if need.total > free:
         raise UserError(
-            f"the batch may need {format_bytes(needed)}, and {root.parent} has {format_bytes(free)} free; "
-            "choose another --output-dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
+            f"cannot queue the batch: {root.parent} has {format_bytes(free)} free, {need.text}. "
+            "Choose another --output-dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
         )
 
 
@@ -341,4 +340,6 @@ def _cannot_write(folder: BatchFolder, error: OSError) -> UserError:
             f"the output folder {folder.root} cannot be written: {error.filename} is no folder, or a link to none. "
             "Choose another --output-dir"
         )
-    return UserError(f"the output folder {folder.root} cannot be written: {error.strerror or error}")
+    return UserError(
+        f"the output folder {folder.root} cannot be written: {error.strerror or error}. Choose another --output-dir"
+    )

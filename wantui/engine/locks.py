@@ -18,6 +18,16 @@ from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 
 LOCK = ".lock"
+WRITE_ADVICE = {
+    errno.EROFS: "Have its file system mounted for writing, or copy the folder to another one.",
+    errno.EACCES: "Have its owner give you the right to (chmod -R g+rwX), or copy it to a folder of yours.",
+    errno.EPERM: "Have its owner give you the right to (chmod -R g+rwX), or copy it to a folder of yours.",
+    errno.ENOSPC: "Make room on its file system.",
+    errno.EDQUOT: "Make room, or have your quota raised.",
+    errno.ELOOP: "Remove this symbolic link.",
+}
+"""What a user can do about a batch folder that cannot be written, by the number of the error."""
+OTHER_ADVICE = "When that is corrected, try again; or copy the folder to another file system."
 MAKING = ".making"
 """A file with a byte for each video, which the process that makes the video locks."""
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
@@ -201,5 +211,5 @@ def refuse_unwritable(folder: BatchFolder) -> None:
     except OSError as error:
         raise UserError(
             f"cannot write the batch folder {folder.root}: {error.filename or folder.root}: {error.strerror}. "
-            "Have its owner give you the right to (chmod -R g+rwX), or copy it to a folder of yours"
+            + WRITE_ADVICE.get(error.errno or 0, OTHER_ADVICE)
         ) from None

@@ -25,9 +25,10 @@ from wantui.engine.locks import check_writable, try_lock_video, unlock_video
 from wantui.engine.logs import close_log, open_log
 from wantui.engine.output_faults import FULL, UNWRITABLE, is_gone, unwritable_folder
 from wantui.engine.record import Record, entry_of, is_made
-from wantui.engine.room import SPARE_BYTES, bytes_needed, free_bytes
+from wantui.engine.room import disk_need, free_bytes
 from wantui.engine.warm import WarmPipeline
 from wantui.errors import UserError
+from wantui.formatting import format_bytes
 from wantui.generation.errors import NotLoaded
 from wantui.generation.make_video import Decoded, Handed, Resumed, StartedAgain, Stepped, begin_video
 from wantui.generation.memory import device_of, gpu_is_lost, is_out_of_memory, memory_figures
@@ -212,9 +213,11 @@ class Worker:
         if is_gone(folder.root):
             self._fail(claim, folder, _deleted(folder), log)
         elif error.errno in FULL:
+            need = disk_need(Recipe.model_validate_json(claim.recipe))
             # More than there is now, whatever was estimated: with less, this would happen again.
-            needed = bytes_needed(Recipe.model_validate_json(claim.recipe))
-            self._wait_for_room(claim, folder.root, max(needed, free_bytes(folder.root) + SPARE_BYTES), log)
+            least = free_bytes(folder.root) + need.spare
+            details = need.text if need.total >= least else f"{format_bytes(least)} needed; {error.strerror}"
+            self._wait_for_room(claim, folder.root, max(need.total, least), details, log)
         elif (unwritable := unwritable_folder(folder.root, error)) is not None:
             self._wait_for_folder(claim, *unwritable, log)
         elif error.errno in UNWRITABLE and self._count_passing_error(claim) < PASSING_ERRORS:
@@ -249,8 +252,8 @@ class Worker:
             self.queue.done(claim, files=entry.files, seconds=entry.seconds, made_before=True)
             return
         make_folders(files)
-        if free_bytes(folder.root) < (needed := bytes_needed(recipe)):
-            self._wait_for_room(claim, folder.root, needed, log)
+        if free_bytes(folder.root) < (need := disk_need(recipe)).total:
+            self._wait_for_room(claim, folder.root, need.total, need.text, log)
             return
         loaded = self.warm.get(claim, recipe, record.read(), log, self.settle)
         pipeline, began = loaded.pipeline, time.monotonic()
@@ -370,8 +373,8 @@ class Worker:
         earlier = [before.slug for before in PLANS[: PLANS.index(plan)]]
         self.queue.degrade(claim, plan.slug, earlier, error)
 
-    def _wait_for_room(self, claim: Claim, root: Path, needed: int, log: logging.Logger) -> None:
-        reason = f"no room is left in {root} ({free_bytes(root) / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed)"
+    def _wait_for_room(self, claim: Claim, root: Path, needed: int, details: str, log: logging.Logger) -> None:
+        reason = f"no room is left in {root} ({format_bytes(free_bytes(root))} free, {details})"
         log.warning("%s: %s", claim.title, reason)
         self.queue.hold("disk", reason, root, needed)
         self.queue.release(claim, "no room on the disk")

@@ -210,7 +210,9 @@ class Queue(QueueView):
             )
             batch = db.execute("SELECT folder, device FROM batch WHERE id = ?", (row["batch"],)).fetchone()
             said = {"title": row["title"], "number": shown_number(row["number"])}
-            self._tell("started", row["batch"], row["id"], **said, steps=row["steps"], worker=worker)
+            self._tell(
+                "started", row["batch"], row["id"], **said, steps=row["steps"], worker=worker, attempt=row["attempt"]
+            )
         return Claim(
             row["id"],
             row["batch"],

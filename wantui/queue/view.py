@@ -101,7 +101,7 @@ class QueueView:
         if not known:
             raise UnknownBatch(f"no batch {word!r}: the queue is empty")
         if word.isdecimal():  # a number near it is no better a guess than any other
-            numbers = _ranges([batch.id for batch in known])
+            numbers = describe_numbers([batch.id for batch in known])
             raise UnknownBatch(f"no batch {word} is on the queue. It has {numbers}: wantui queue ls --all")
         names = [name for batch in known for name in (str(batch.id), batch.name)]
         begun = [name for name in names if name.startswith(word)]
@@ -154,6 +154,11 @@ class QueueView:
 
     def video(self, id_: int) -> VideoRow:
         return _video(self.db.execute("SELECT * FROM video WHERE id = ?", (id_,)).fetchone())
+
+    def video_numbered(self, batch: int, number: int) -> VideoRow | None:
+        """Return the video with a number (from 0) of a batch; None where the queue has no such video."""
+        row = self.db.execute("SELECT * FROM video WHERE batch = ? AND number = ?", (batch, number)).fetchone()
+        return None if row is None else _video(row)
 
     def last_seq(self) -> int:
         """Number of the latest event."""
@@ -217,8 +222,8 @@ def _real_path(word: str) -> Path | None:
         return None
 
 
-def _ranges(numbers: list[int]) -> str:
-    """Return numbers as in "1 to 3, 5"; only the first few of many."""
+def describe_numbers(numbers: list[int]) -> str:
+    """Return numbers as text, such as "1 to 3, 5"; only the first ranges of many."""
     parts: list[str] = []
     numbers = sorted(numbers)
     first = 0

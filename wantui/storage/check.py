@@ -1,11 +1,17 @@
 """Verify what a batch folder holds: manifest, journal, clips, contact sheets and captures, each item by name."""
 
 import hashlib
+import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from wantui.config import ConfigError
+from wantui.config.document import plain, read_document
+from wantui.config.load import dump_values
+from wantui.json_files import UnreadableFileError, parse_json, read_bytes
 from wantui.storage.files import LinkedFolderError
 from wantui.storage.group import CaptureError, verify_capture
 from wantui.storage.layout import BatchFolder
@@ -45,6 +51,7 @@ def check_batch(folder: Path) -> Iterator[Checked]:
         yield Checked(folder, "", batch.journal, fault)
     for link in _linked_folders(folder):
         yield Checked(folder, "", link, str(LinkedFolderError(link)))
+    yield from _check_configs(batch, manifest)
     for entry in manifest.videos:
         if entry.state == "done":
             yield from _check_video(batch, manifest, entry)
@@ -57,6 +64,31 @@ def _linked_folders(folder: Path) -> Iterator[Path]:
             yield folder / part
             continue
         yield from (child for child in sorted((folder / part).glob("prompt_*")) if child.is_symlink())
+
+
+def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[Checked]:
+    """Compare config, template and variations with what the manifest says of them; it has no checksums of these."""
+    variations = [entry.model_dump() for entry in manifest.variations]
+    expected: tuple[tuple[Path, Callable[[str], Any], str], ...] = (
+        (batch.config, _yaml_values, dump_values(manifest.config)),
+        (batch.template, str, manifest.template + "\n"),
+        (batch.variations, parse_json, json.dumps(variations)),
+    )
+    for path, parse, text in expected:
+        try:
+            is_same = parse(read_bytes(path).decode()) == parse(text)
+            damage = "" if is_same else f"{path} is damaged: it does not hold what {batch.manifest.name} holds of it"
+        except (FileNotFoundError, NotADirectoryError):
+            damage = f"{path} is missing"
+        except UnreadableFileError as error:
+            damage = str(error)
+        except (ConfigError, ValueError) as error:  # of UTF-8, YAML or JSON
+            damage = f"{path} is damaged: {str(error).removeprefix(f'{path}: ')}"
+        yield Checked(batch.root, "", path, damage)
+
+
+def _yaml_values(text: str) -> dict[str, Any]:
+    return {key: plain(value) for key, value in read_document(text, "").values.items()}
 
 
 def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[Checked]:

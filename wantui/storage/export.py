@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.storage.atomic import partial_path, remove, whole_file, write_text
 from wantui.storage.files import make_parent
 from wantui.storage.group import CaptureError, named_damage, open_capture
@@ -33,11 +34,11 @@ class Exported:
     """One video of an export."""
 
     video: str
-    """Variation and seed."""
+    """Variation and seed; of videos that are not made yet, their number."""
     path: Path | None
     """What was written; None where the video could not be read."""
     reason: str = ""
-    """Why it could not be read."""
+    """Why it could not be read, or is not there yet."""
 
 
 def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = ()) -> Iterator[Exported]:
@@ -70,6 +71,12 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
         "safetensors": _safetensors,
         "older": _older,
     }
+    unfinished = [
+        entry
+        for entry in manifest.videos
+        if entry.state != "done" and entry.recipe.capture.latents and (not ids or entry.id.startswith(ids))
+    ]
+    missing = f"not made yet. Make what is missing: wantui run --resume {folder}"
     is_any_stored = False
     for entry in chosen:
         name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
@@ -82,6 +89,13 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
         except CaptureError as error:
             is_any_stored = True
             yield Exported(name, None, str(error))
+    if is_any_stored and unfinished:
+        yield Exported(format_count(len(unfinished), "video"), None, missing)
+    if not is_any_stored and unfinished:
+        raise NothingToExport(
+            f"cannot export {folder}: {format_count(len(unfinished), 'video')} with latents "
+            f"{'is' if len(unfinished) == 1 else 'are'} {missing}"
+        )
     if not is_any_stored:
         raise NothingToExport(
             f"{folder}: no latents are stored{' of these videos' if ids else ''}, only what was derived from them; "
