@@ -110,6 +110,25 @@ def test_a_queue_whose_file_was_deleted_or_replaced_is_known(tmp_path: Path) -> 
     assert queue.is_replaced()
 
 
+def test_a_queue_overwritten_with_garbage_without_its_log_is_known_and_put_aside(tmp_path: Path) -> None:  # R8
+    queue, other = Queue(tmp_path), Queue(tmp_path)
+    for number in range(300):
+        queue.add(Path(f"/outputs/{number}"), "auto", [NewVideo(0, "red" * 100, "{}", 20)])
+    queue.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    queue.tell("something")
+    other.close()
+    assert not queue.is_replaced()
+    (tmp_path / NAME).write_bytes(b"\xa5" * (tmp_path / NAME).stat().st_size)
+    (tmp_path / f"{NAME}-wal").unlink()
+    assert queue.is_replaced()
+    queue.close()
+    again, notes = open_queue(Place(tmp_path), is_engine=True)
+    assert "was damaged" in notes[0]
+    assert again.batches() == []
+    assert list(tmp_path.glob(f"{NAME}.damaged-*"))
+    again.close()
+
+
 @pytest.mark.parametrize("word", ["99", "9" * 5000, "\u0663", "a\0b", "x" * 300, "~nobody/x"])
 def test_a_batch_that_is_not_there_is_a_sentence_and_no_guess_of_a_number(wantui: Wantui, word: str) -> None:  # C8
     queue = Queue(state_place().directory)

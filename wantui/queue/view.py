@@ -43,7 +43,7 @@ class QueueView:
     def __init__(self, directory: Path, wait_seconds: float = BUSY_SECONDS) -> None:
         self.path = directory / NAME
         self.db = open_database(self.path, wait_seconds)
-        self._file = _identity(self.path)
+        self._file = self._identities()
 
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
@@ -58,8 +58,16 @@ class QueueView:
         self.close()
 
     def is_replaced(self) -> bool:
-        """Return whether the database's file was deleted, or another one has its name now: nobody else uses ours."""
-        return _identity(self.path) != self._file
+        """Return whether the file or write-ahead log was deleted, or has another in its place: nobody else uses ours.
+
+        SQLite itself does not notice, and writes its pages over whatever has the name now.
+        """
+        return self._identities() != self._file
+
+    def _identities(self) -> tuple[tuple[int, int] | None, ...]:
+        # Never by opening the files: to close a descriptor of them drops the locks that SQLite has on them. The log is
+        # there as long as any connection is, and only truncated.
+        return tuple(_identity(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
 
     def held(self) -> Hold | None:
         row = self.db.execute("SELECT * FROM hold").fetchone()
