@@ -172,7 +172,8 @@ def test_a_folder_that_is_deleted_while_a_video_is_made_is_named_and_does_not_co
     real = getattr(kind, name)
 
     def deleting(*arguments: Any, **named: Any) -> Any:
-        shutil.rmtree("outputs", ignore_errors=True)
+        while Path("outputs").exists():  # another thread may put a file into a folder that is being emptied
+            shutil.rmtree("outputs", ignore_errors=True)
         return real(*arguments, **named)
 
     monkeypatch.setattr(kind, name, deleting)
@@ -311,3 +312,19 @@ def test_a_working_folder_whose_name_is_not_utf8_is_refused_before_anything_is_m
     assert result.code == 2
     assert "a\\udcff/outputs: its name is not UTF-8. Choose another --output-dir" in result.err
     assert list(odd.iterdir()) == []
+
+
+def test_run_names_a_manifest_that_was_deleted_and_what_became_of_the_videos(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = record.Record.change
+
+    def deleting(self: record.Record, *arguments: Any) -> None:
+        self.folder.manifest.unlink(missing_ok=True)
+        real(self, *arguments)
+
+    monkeypatch.setattr(record.Record, "change", deleting)
+    result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
+    assert result.code == 1
+    assert "0 of 2 videos done, 2 failed:" in result.err
+    assert "is not a batch folder: it has no batch.json" in result.err.splitlines()[-1]

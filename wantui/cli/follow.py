@@ -1,5 +1,6 @@
 """Following a batch to its end, from wherever and as often as one likes."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -98,17 +99,18 @@ def _raise_refusal(event: "Event", batch: int) -> None:
 
 
 def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
-    """Say how a batch ended: its folder on stdout; exit code 1 when videos failed."""
+    """Say how a batch ended: its folder on stdout; exit code 1 when videos failed or its manifest cannot be read."""
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import ManifestError, read_manifest
 
+    gone, fault = False, None
     try:
         # The folder may hold videos that this queue never knew.
-        counts, gone = read_manifest(BatchFolder(batch.folder)).counts(), False
-    except ManifestError:
-        counts, gone = batch.counts, not batch.folder.exists()
+        counts = read_manifest(BatchFolder(batch.folder)).counts()
+    except ManifestError as error:
+        counts, gone = batch.counts, not os.path.exists(batch.folder)  # noqa: PTH110 - Path.exists raises (EACCES)
         if not gone:
-            raise
+            fault = error
     failed = [video for video in queue.videos(batch.id) if video.state == "failed"]
     said = f"{counts.get('done', 0)} of {format_count(sum(counts.values()), 'video')} done"
     if batch.counts.get("cancelled"):
@@ -126,7 +128,9 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
         print_json({"event": "end", "folder": str(folder), **counts}, indent=None)
     else:
         echo(folder)
-    sys.exit(1 if failed else 0)
+    if fault is not None:
+        echo(f"wantui: {fault}", err=True)
+    sys.exit(1 if failed or fault is not None else 0)
 
 
 def leave(queue: "Queue", batch: int) -> NoReturn:

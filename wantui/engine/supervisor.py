@@ -251,7 +251,10 @@ class Supervisor:
             return
         self.looked_at_disk = time.monotonic()
         if self.queue.is_replaced():
-            self.log.error("the queue %s was deleted or replaced, or its write-ahead log was: what runs is stopped", self.queue.path)
+            self.log.error(
+                "the queue %s was deleted or replaced, or its write-ahead log was: what runs is stopped",
+                self.queue.path,
+            )
             self.is_replaced = self.is_ending = True
             return
         held = self.queue.held()
