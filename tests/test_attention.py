@@ -14,7 +14,8 @@ from conftest import FORMS, recipe_for, stock
 from diffusers import WanPipeline
 from diffusers.hooks import apply_group_offloading
 
-from wantui.generation import cache, observed
+from wantui.captures.attention import AttentionRequest
+from wantui.generation import attention_hooks, cache
 from wantui.generation.attention import CaptureWrong
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
@@ -23,7 +24,7 @@ from wantui.generation.speed import fuse_blocks
 from wantui.generation.word_weights import WordWeights
 from wantui.generation.words import WordNotRead, tokenize
 from wantui.models.catalogue import NANO, WanModel
-from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
+from wantui.planning import Captures, PromptMark, Recipe
 from wantui.planning.estimate import disk_for
 from wantui.planning.map_names import map_names
 from wantui.storage.attention import NoMaps, open_maps
@@ -42,11 +43,11 @@ def marks(prompt: str, *words: tuple[str, float]) -> tuple[PromptMark, ...]:
     return tuple(found)
 
 
-def marked(model: WanModel, attention: AttentionCapture | None = None, **changes: object) -> Recipe:
+def marked(model: WanModel, attention: AttentionRequest | None = None, **changes: object) -> Recipe:
     values: dict[str, object] = {
         "prompt": PROMPT,
         "marks": marks(PROMPT, ("red", 1.0), ("star", 1.0), ("star", 1.0)),
-        "capture": Capture(attention=attention or AttentionCapture()),
+        "capture": Captures(attention=attention or AttentionRequest()),
     }
     return recipe_for(model, **values | changes)
 
@@ -92,19 +93,19 @@ def test_maps_are_those_of_a_full_softmax_in_float64_and_latents_keep_their_bits
 ) -> None:
     pipeline = load_pipeline(tiny_models[form], None, dtype, CPU)
     changes = {"dtype": dtype, "steps": 3, "flow_shift": 12.0 if form == "a14b" else 3.0}
-    recipe = marked(tiny_models[form], AttentionCapture(pieces=True, unconditional=True), **changes)
+    recipe = marked(tiny_models[form], AttentionRequest(pieces=True, unconditional=True), **changes)
     start = prepare(pipeline, recipe)
-    assert start.attention is not None
-    grid = start.attention.grid
-    words = {word.name: word.tokens for word in start.attention.prompts["cond"].words}
+    assert "attention" in start.hooks
+    grid = start.hooks["attention"].grid
+    words = {word.name: word.tokens for word in start.hooks["attention"].prompts["cond"].words}
     assert set(words) == {"red", "star", "star_2"}
-    length = start.attention.prompts["cond"].length
+    length = start.hooks["attention"].prompts["cond"].length
     with projections_of(pipeline) as seen:
         for step in denoise(pipeline, recipe, start):
             latents = step.latents
             blocks, calls = len(pipeline.transformer.blocks), list(seen)
             seen.clear()
-            assert step.attention is not None
+            assert "attention" in step.captured
             p = torch.stack([exact(q, k) for _, q, k in calls[:blocks]]).mean((0, 1))
             expected = {name: p[:, list(tokens)].sum(1) for name, tokens in words.items()}
             expected |= {
@@ -113,23 +114,27 @@ def test_maps_are_those_of_a_full_softmax_in_float64_and_latents_keep_their_bits
                 "pad_mass": p[:, length:].sum(1),
             }
             for name, values in expected.items():
-                found = step.attention.maps["cond"][name]
+                found = step.captured["attention"].maps["cond"][name]
                 assert found.shape == (1, 1, *grid)
                 assert (found.flatten().double() / values - 1).abs().max() < 1e-4
-            uncond = step.attention.maps["uncond"]
+            uncond = step.captured["attention"].maps["uncond"]
             assert set(uncond) == {"prompt_mass", "end_mass", "pad_mass"}
             q = torch.stack([exact(q, k) for _, q, k in calls[blocks:]]).mean((0, 1))
             assert (uncond["pad_mass"].flatten().double() / q[:, 1:].sum(1) - 1).abs().max() < 1e-4
-            pieces = [values for name, values in step.attention.maps["cond"].items() if name.startswith("red.")]
+            pieces = [
+                values for name, values in step.captured["attention"].maps["cond"].items() if name.startswith("red.")
+            ]
             if pieces:
-                assert torch.allclose(sum(pieces), step.attention.maps["cond"]["red"])
-    assert start.attention.check.map_error < 1e-4
-    assert start.attention.check.output_error < (1e-5 if dtype == "float32" else 1e-2)
+                assert torch.allclose(sum(pieces), step.captured["attention"].maps["cond"]["red"])
+    assert start.hooks["attention"].check.map_error < 1e-4
+    assert start.hooks["attention"].check.output_error < (1e-5 if dtype == "float32" else 1e-2)
     assert torch.equal(latents, stock(pipeline, recipe, "latent"))
 
 
 def stored(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFiles:
-    files = VideoFiles(folder / "v.mp4", folder / "v.jpg", folder / "v.zarr", folder / "a.zarr")
+    files = VideoFiles(
+        folder / "v.mp4", folder / "v.jpg", {"trajectory": folder / "v.zarr", "attention": folder / "a.zarr"}
+    )
     for _ in make_video(pipeline, recipe, files):
         pass
     return files
@@ -139,14 +144,14 @@ def stored(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFiles:
 def test_stored_maps_are_those_of_the_steps(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, dtype: str, tolerance: float
 ) -> None:
-    recipe = marked(tiny_models["wan2.1"], AttentionCapture(dtype=dtype, interval=2), steps=6)  # type: ignore[arg-type]
+    recipe = marked(tiny_models["wan2.1"], AttentionRequest(dtype=dtype, interval=2), steps=6)  # type: ignore[arg-type]
     files = stored(tiny, recipe, tmp_path)
-    steps = [step for step in denoise(tiny, recipe) if step.attention is not None]
-    maps = open_maps(files.attention)  # type: ignore[arg-type]
+    steps = [step for step in denoise(tiny, recipe) if "attention" in step.captured]
+    maps = open_maps(files.captures["attention"])
     assert maps.steps.tolist() == [step.index for step in steps] == [0, 2, 4, 5]
     assert maps.sigmas == pytest.approx([step.sigma for step in steps])
     for name in ("red", "star", "star_2", "prompt_mass", "end_mass", "pad_mass"):
-        of_steps = np.stack([step.attention.maps["cond"][name].numpy() for step in steps])  # type: ignore[union-attr]
+        of_steps = np.stack([step.captured["attention"].maps["cond"][name].numpy() for step in steps])
         assert maps.map(name).shape == of_steps.shape
         assert np.abs(maps.map(name) / of_steps - 1).max() <= tolerance
     total = sum(maps.map(name).astype(np.float64) for name in ("prompt_mass", "end_mass", "pad_mass"))
@@ -163,20 +168,20 @@ def test_stored_maps_are_those_of_the_steps(
 def test_what_maps_take_on_the_disk_is_foretold(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, pieces: bool
 ) -> None:
-    capture = AttentionCapture(pieces=pieces, unconditional=True, per_block=True, compress=False)
+    capture = AttentionRequest(pieces=pieces, unconditional=True, per_block=True, compress=False)
     recipe = marked(tiny_models["wan2.1"], capture, negative_prompt="a star, and no star")
-    group = zarr.open_group(stored(tiny, recipe, tmp_path).attention, mode="r")
+    group = zarr.open_group(stored(tiny, recipe, tmp_path).captures["attention"], mode="r")
     sizes = [one.nbytes for _, one in group.members(None) if isinstance(one, zarr.Array) and one.ndim == 6]
-    foretold = disk_for(recipe, tiny_models["wan2.1"]).attention
+    foretold = disk_for(recipe, tiny_models["wan2.1"]).bytes_of("attention")
     assert foretold >= sum(sizes) if pieces else foretold == sum(sizes)
 
 
 def test_blocks_heads_and_squares_average_to_the_plain_map(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     def first(**options: object) -> torch.Tensor:
-        capture = AttentionCapture.model_validate(options)
+        capture = AttentionRequest.model_validate(options)
         step = next(denoise(tiny, marked(tiny_models["wan2.1"], capture, width=80, height=64)))
-        assert step.attention is not None
-        return step.attention.maps["cond"]["red"]
+        assert "attention" in step.captured
+        return step.captured["attention"].maps["cond"]["red"]
 
     plain = first()
     assert plain.shape == (1, 1, 3, 4, 5)
@@ -203,9 +208,9 @@ def test_blocks_that_were_fused_give_the_same_maps_and_weights(tiny_models: dict
         fused = list(denoise(pipeline, asked))
         for one, other in zip(plain, fused, strict=True):
             assert torch.allclose(one.latents, other.latents, atol=1e-4)
-            maps = [step.attention.maps["cond"]["red"] for step in (one, other)]  # type: ignore[union-attr]
+            maps = [step.captured["attention"].maps["cond"]["red"] for step in (one, other)]
             assert torch.allclose(*maps, rtol=1e-4)
-        bare = list(denoise(pipeline, asked.model_copy(update={"capture": Capture()})))
+        bare = list(denoise(pipeline, asked.model_copy(update={"capture": Captures()})))
         assert torch.equal(bare[-1].latents, fused[-1].latents)
 
 
@@ -230,10 +235,10 @@ def test_maps_are_right_with_every_way_to_save_memory(tiny_models: dict[str, Wan
     recipe = marked(model, steps=2)
     with projections_of(pipeline) as seen:
         step = next(denoise(pipeline, recipe))
-    assert step.attention is not None
+    assert "attention" in step.captured
     p = torch.stack([exact(q, k) for _, q, k in seen[:2]]).mean((0, 1))
     tokens = tokenize(pipeline.tokenizer, PROMPT, recipe.marks).words[0].tokens
-    found = step.attention.maps["cond"]["red"].flatten().double()
+    found = step.captured["attention"].maps["cond"]["red"].flatten().double()
     assert (found / p[:, list(tokens)].sum(1) - 1).abs().max() < 1e-4
 
 
@@ -242,8 +247,8 @@ def test_a_block_that_a_cache_skips_is_recorded_and_leaves_no_map(
 ) -> None:
     monkeypatch.setattr(cache, "FIRST_BLOCK_CHANGE", 1e9)
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
-    recipe = marked(tiny_models["wan2.1"], AttentionCapture(per_block=True), steps=3, speed="fast")
-    maps = open_maps(stored(pipeline, recipe, tmp_path).attention)  # type: ignore[arg-type]
+    recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_block=True), steps=3, speed="fast")
+    maps = open_maps(stored(pipeline, recipe, tmp_path).captures["attention"])
     blocks = maps.group["blocks"][:]
     assert blocks.tolist() == [[True, True], [True, False], [True, False]]
     assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
@@ -255,9 +260,9 @@ def test_a_pass_that_a_cache_leaves_out_is_recorded_and_leaves_no_map(
     tiny_models: dict[str, WanModel], tmp_path: Path, per_block: bool
 ) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
-    asked = AttentionCapture(per_block=per_block)
+    asked = AttentionRequest(per_block=per_block)
     recipe = marked(tiny_models["wan2.1"], asked, steps=3, speed="fast", magnitudes=((1.0, 0.0), (0.0, 0.0)))
-    maps = open_maps(stored(pipeline, recipe, tmp_path).attention)  # type: ignore[arg-type]
+    maps = open_maps(stored(pipeline, recipe, tmp_path).captures["attention"])
     assert maps.group["blocks"][:].tolist() == [[True, True], [False, False], [False, False]]
     assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
     assert np.isnan(maps.map("red")[1]).all()
@@ -275,18 +280,18 @@ def test_pads_that_differ_are_not_taken_together(tiny_models: dict[str, WanModel
     start = prepare(pipeline, recipe)
     with projections_of(pipeline) as seen:
         step = next(denoise(pipeline, recipe, start))
-    assert not start.attention.check.collapsed  # type: ignore[union-attr]
+    assert not start.hooks["attention"].check.collapsed
     p = torch.stack([exact(q, k) for _, q, k in seen[:2]]).mean((0, 1))
-    length = start.attention.prompts["cond"].length  # type: ignore[union-attr]
-    found = step.attention.maps["cond"]["pad_mass"].flatten().double()  # type: ignore[union-attr]
+    length = start.hooks["attention"].prompts["cond"].length
+    found = step.captured["attention"].maps["cond"]["pad_mass"].flatten().double()
     assert (found / p[:, length:].sum(1) - 1).abs().max() < 1e-4
 
 
 def test_attention_that_is_not_the_kernels_is_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel = observed.dispatch_attention_fn
-    monkeypatch.setattr(observed, "dispatch_attention_fn", lambda *a, **k: kernel(*a, **k) * 1.01)
+    kernel = attention_hooks.dispatch_attention_fn
+    monkeypatch.setattr(attention_hooks, "dispatch_attention_fn", lambda *a, **k: kernel(*a, **k) * 1.01)
     with pytest.raises(CaptureWrong, match=r"differs from what the model's kernel gave by 0\.0099"):
         next(denoise(tiny, marked(tiny_models["wan2.1"])))
 
@@ -312,11 +317,11 @@ def test_a_prompt_without_room_for_pads_has_exact_maps_too(tiny: WanPipeline, ti
     recipe = marked(tiny_models["wan2.1"], prompt=prompt, marks=marks(prompt, ("red", 1.0)), steps=1)
     start = prepare(tiny, recipe)
     step = next(denoise(tiny, recipe, start))
-    assert start.attention is not None
-    assert start.attention.prompts["cond"].length == 512
-    assert start.attention.check.map_error < 1e-4
-    assert step.attention is not None
-    assert not step.attention.maps["cond"]["pad_mass"].any()
+    assert "attention" in start.hooks
+    assert start.hooks["attention"].prompts["cond"].length == 512
+    assert start.hooks["attention"].check.map_error < 1e-4
+    assert "attention" in step.captured
+    assert not step.captured["attention"].maps["cond"]["pad_mass"].any()
 
 
 # Weights.
@@ -328,27 +333,27 @@ def test_weights_by_attention_multiply_the_odds_of_a_word_exactly(tiny_models: d
     weighted = marks(PROMPT, ("red", 2.5), ("star", 1.0), ("star", 0.5))
     recipe = marked(tiny_models["wan2.1"], marks=weighted, weighting="attention", dtype=dtype, steps=1)
     start = prepare(pipeline, recipe)
-    assert start.attention is not None
+    assert "attention" in start.hooks
     outputs, values = [], []
     for block in pipeline.transformer.blocks:
         block.attn2.to_out[0].register_forward_pre_hook(lambda m, i: outputs.append(i[0].double()))
         block.attn2.to_v.register_forward_hook(lambda m, i, out: values.append(out.double()))
     with projections_of(pipeline) as seen:
         step = next(denoise(pipeline, recipe, start))
-    by_token = {t: w.weight for w in start.attention.prompts["cond"].words for t in w.tokens}
+    by_token = {t: w.weight for w in start.hooks["attention"].prompts["cond"].words for t in w.tokens}
     maps = []
     for (_, q, k), output, value in list(zip(seen, outputs, values, strict=True))[:2]:
         p = exact(q, k, by_token)
         maps.append(p)
         expected = torch.einsum("hnt,thd->nhd", p, value[0].unflatten(1, (q.shape[1], -1))).flatten(1)
         assert (output[0] - expected).norm() / expected.norm() < (1e-5 if dtype == "float32" else 5e-3)
-    red = torch.stack(maps).mean((0, 1))[:, list(start.attention.prompts["cond"].words[0].tokens)].sum(1)
-    assert step.attention is not None
-    assert (step.attention.maps["cond"]["red"].flatten().double() / red - 1).abs().max() < 1e-4
+    red = torch.stack(maps).mean((0, 1))[:, list(start.hooks["attention"].prompts["cond"].words[0].tokens)].sum(1)
+    assert "attention" in step.captured
+    assert (step.captured["attention"].maps["cond"]["red"].flatten().double() / red - 1).abs().max() < 1e-4
 
 
 def test_the_unconditional_pass_is_not_weighted(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
-    recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 4.0)), weighting="attention", capture=Capture())
+    recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 4.0)), weighting="attention", capture=Captures())
     start = prepare(tiny, recipe)
     outputs: list[torch.Tensor] = []
     handle = tiny.transformer.register_forward_hook(lambda m, i, out: outputs.append(out[0]))
@@ -365,7 +370,7 @@ def test_weights_change_the_video_and_only_those_of_one_leave_it(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], weighting: str
 ) -> None:
     def latents(weight: float, method: str | None) -> torch.Tensor:
-        changes = {"marks": marks(PROMPT, ("red", weight)), "weighting": method, "capture": Capture()}
+        changes = {"marks": marks(PROMPT, ("red", weight)), "weighting": method, "capture": Captures()}
         *_, last = denoise(tiny, marked(tiny_models["wan2.1"], **changes))
         return last.latents
 
@@ -376,7 +381,7 @@ def test_weights_change_the_video_and_only_those_of_one_leave_it(
 def test_weights_on_embeddings_change_the_words_tokens_only(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
-    changes = {"marks": marks(PROMPT, ("red", 2.5)), "capture": Capture()}
+    changes = {"marks": marks(PROMPT, ("red", 2.5)), "capture": Captures()}
     recipe = marked(tiny_models["wan2.1"], **changes)
     plain = prepare(tiny, recipe).prompt_embeds[0]
     prompt = tokenize(tiny.tokenizer, PROMPT, recipe.marks)
@@ -406,7 +411,7 @@ def test_the_mass_on_a_word_grows_with_its_weight(nano: WanPipeline) -> None:
             frames=17,
             steps=4,
         )
-        maps = [step.attention.maps["cond"]["red"] for step in denoise(nano, recipe)]  # type: ignore[union-attr]
+        maps = [step.captured["attention"].maps["cond"]["red"] for step in denoise(nano, recipe)]
         masses.append(float(torch.stack(maps).mean()))
     assert masses == sorted(masses)
     assert masses[-1] > 4 * masses[0]
@@ -431,8 +436,8 @@ def test_weights_below_one_are_as_exact_as_those_above(weight: float, dtype: str
         width=128, height=128, frames=17, steps=2, guidance_scale=1.0,
     )  # fmt: skip
     start = prepare(pipeline, recipe)
-    assert start.attention is not None
-    by_token = dict.fromkeys(start.attention.prompts["cond"].words[0].tokens, weight)
+    assert "attention" in start.hooks
+    by_token = dict.fromkeys(start.hooks["attention"].prompts["cond"].words[0].tokens, weight)
     outputs, values = [], []
     for block in pipeline.transformer.blocks:
         block.attn2.to_out[0].register_forward_pre_hook(lambda m, i: outputs.append(i[0].double()))
@@ -446,18 +451,18 @@ def test_weights_below_one_are_as_exact_as_those_above(weight: float, dtype: str
         assert (output[0] - expected).norm() / expected.norm() < tolerance
         worst = ((output[0] - expected).norm(dim=1) / expected.norm(dim=1)).max()
         assert worst < (1e-4 if dtype == "float32" else 1e-2)
-    assert start.attention.check.weighted_error < tolerance
+    assert start.hooks["attention"].check.weighted_error < tolerance
 
 
 # S4
 def test_a_word_of_weight_zero_takes_no_part_and_the_rest_sums_to_one(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
-    capture = AttentionCapture()
+    capture = AttentionRequest()
     asked = marks(PROMPT, ("red", 0.0), ("star", 2.0))
     recipe = marked(tiny_models["wan2.1"], capture, marks=asked, weighting="attention", steps=1)
     step = next(denoise(tiny, recipe))
-    maps = step.attention.maps["cond"]  # type: ignore[union-attr]
+    maps = step.captured["attention"].maps["cond"]
     assert not maps["red"].any()
     assert torch.allclose(maps["prompt_mass"] + maps["end_mass"] + maps["pad_mass"], torch.ones(()), atol=1e-6)
 
@@ -510,9 +515,9 @@ def test_maps_of_words_never_share_a_name_with_each_other_or_other_arrays(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, words: str
 ) -> None:
     asked = marks(words, *((word, 1.0) for word in words.split()))
-    capture = AttentionCapture(pieces=True, unconditional=True)
+    capture = AttentionRequest(pieces=True, unconditional=True)
     recipe = marked(tiny_models["wan2.1"], capture, prompt=words, negative_prompt=words, marks=asked, steps=1)
-    maps = open_maps(stored(tiny, recipe, tmp_path).attention)  # type: ignore[arg-type]
+    maps = open_maps(stored(tiny, recipe, tmp_path).captures["attention"])
     assert list(maps.words) == NAMES[words]
     assert [maps.words[name]["text"] for name in maps.words] == words.split()
     assert maps.steps.tolist() == [0]
@@ -529,7 +534,7 @@ def test_maps_of_very_long_marks_have_short_names(
     asked = marks(prompt, (one, 1.0), (f"{one}s", 1.0), ("ö" * 150, 1.0))
     with pytest.raises(WordNotRead):  # nano's tokenizer has no ö
         stored(tiny, marked(tiny_models["wan2.1"], prompt=prompt, marks=asked, steps=1), tmp_path)
-    recipe = marked(tiny_models["wan2.1"], AttentionCapture(pieces=True), prompt=prompt, marks=asked[:2], steps=1)
-    maps = open_maps(stored(tiny, recipe, tmp_path).attention)  # type: ignore[arg-type]
+    recipe = marked(tiny_models["wan2.1"], AttentionRequest(pieces=True), prompt=prompt, marks=asked[:2], steps=1)
+    maps = open_maps(stored(tiny, recipe, tmp_path).captures["attention"])
     assert [words["text"] for words in maps.words.values()] == [one, f"{one}s"]
     assert all(len(name.encode()) <= 200 for name in map_names([one, f"{one}s", "ö" * 150]))

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from conftest import recipe_for
 
 from wantui.analysis.products import HeldStates, gram_of
 from wantui.analysis.read import corrected_states
+from wantui.captures import CAPTURES
+from wantui.captures.attention import AttentionRequest
+from wantui.config.settings import Settings
 from wantui.models.catalogue import NANO
-from wantui.planning import Capture
+from wantui.planning import Captures
 from wantui.planning.estimate import captured_steps
-from wantui.planning.recipe import AttentionCapture, PromptMark
+from wantui.planning.recipe import PromptMark
 from wantui.planning.schedule import model_evaluations
 from wantui.storage.atomic import sync, whole_file
 from wantui.storage.attention import AttentionWriter, NoMaps, open_maps
@@ -27,7 +31,7 @@ from wantui.storage.states import StoredStates
 STEPS, SHAPE = 4, (4, 3, 4, 4)
 
 
-def write_trajectory(path: Path, capture: Capture, sampler: str = "unipc") -> np.ndarray:
+def write_trajectory(path: Path, capture: Captures, sampler: str = "unipc") -> np.ndarray:
     """Write a capture of random states; returns them, [S + 1, *SHAPE]."""
     evaluations = model_evaluations(sampler, STEPS)
     sigmas = np.linspace(1, 0, STEPS + 1)
@@ -50,9 +54,9 @@ def write_trajectory(path: Path, capture: Capture, sampler: str = "unipc") -> np
 
 
 def write_maps(path: Path) -> None:
-    attention = AttentionCapture(unconditional=True)
+    attention = AttentionRequest(unconditional=True)
     mark = PromptMark(text="star", start=6, end=10)
-    recipe = recipe_for(NANO, steps=STEPS, marks=(mark,), capture=Capture(attention=attention))
+    recipe = recipe_for(NANO, steps=STEPS, marks=(mark,), capture=Captures(attention=attention))
     names = {"cond": ["star", "prompt_mass", "end_mass", "pad_mass"], "uncond": ["prompt_mass", "end_mass", "pad_mass"]}
     words = {"star": {"text": "star", "start": 6, "end": 10, "weight": 1.0, "tokens": [5], "pieces": ["star"]}}
     shape = (1, 1, 3, 2, 2)
@@ -62,12 +66,12 @@ def write_maps(path: Path) -> None:
         maps = {
             context: {name: random.random(shape).astype(np.float32) for name in own} for context, own in names.items()
         }
-        writer.write(maps, {context: [True, True] for context in names})
+        writer.write_maps(maps, {context: [True, True] for context in names})
     writer.finish({})
 
 
-EVERYTHING = Capture(latents=True, predicted_clean=True, compress=True)
-PLAIN = Capture(latents=True)
+EVERYTHING = Captures(latents=True, predicted_clean=True, compress=True)
+PLAIN = Captures(latents=True)
 
 
 @pytest.fixture
@@ -275,7 +279,7 @@ def test_the_captures_of_heun_are_the_second_evaluations_of_a_step(tmp_path: Pat
     assert captured_steps("heun", 3, 1) == [0, 2, 4, 5]
     assert captured_steps("heun", 1, 1) == [0, 1]
     assert captured_steps("euler", 7, 3) == [0, 3, 6, 7]
-    states = write_trajectory(tmp_path / "v.zarr", Capture(latents=True, interval=2), "heun")
+    states = write_trajectory(tmp_path / "v.zarr", Captures(latents=True, interval=2), "heun")
     group = open_capture(tmp_path / "v.zarr")
     assert group["steps"][:].tolist() == [0, 4, 7]
     assert np.array_equal(group["latents"][:], states[[0, 4, 7]])
@@ -352,3 +356,13 @@ def test_a_file_that_is_exchanged_while_it_is_written_does_not_get_its_name(tmp_
         other.replace(partial)
     assert path.read_text() == "before"
     assert not partial.exists()
+
+
+def test_every_declared_capture_has_a_recorder_and_names_of_its_own() -> None:
+    for name in ("name", "folder", "file_key", "section"):
+        assert len({getattr(kind, name) for kind in CAPTURES}) == len(CAPTURES)
+    for kind in CAPTURES:
+        recorder = import_module(f"wantui.generation.captures.{kind.name}").Recorder
+        for method in ("on_start", "on_step", "on_end", "checksums"):
+            assert callable(getattr(recorder, method))
+        assert isinstance(getattr(Settings(), kind.section), kind.settings)

@@ -16,6 +16,7 @@ from diffusers import WanPipeline
 from safetensors import safe_open
 from safetensors.torch import save
 
+from wantui.captures.attention import AttentionRequest
 from wantui.config.settings import SamplerName
 from wantui.generation import checkpoint as checkpoints
 from wantui.generation import versions
@@ -25,7 +26,7 @@ from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, Stepped, make_video
 from wantui.generation.samplers import SAMPLERS
 from wantui.models.catalogue import WanModel
-from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
+from wantui.planning import Captures, PromptMark, Recipe
 from wantui.storage.files import VideoFiles, discard
 
 CPU = torch.device("cpu")
@@ -66,7 +67,12 @@ def test_denoising_goes_on_after_any_step_to_the_same_bits(
 
 
 def video_files(root: Path) -> VideoFiles:
-    return VideoFiles(root / "v.mp4", root / "v.jpg", root / "v.zarr", root / "a.zarr", root / "v.checkpoint")
+    return VideoFiles(
+        root / "v.mp4",
+        root / "v.jpg",
+        {"trajectory": root / "v.zarr", "attention": root / "a.zarr"},
+        root / "v.checkpoint",
+    )
 
 
 def stop_after(events: Iterator[object], steps: int) -> None:
@@ -85,19 +91,19 @@ def made(events: Iterator[object]) -> tuple[MadeVideo, list[object]]:
 
 MARK = PromptMark(text="star", start=6, end=10)
 CAPTURES = {
-    "float32": Capture(latents=True),
-    "float16": Capture(latents=True, dtype="float16"),
-    "every third, compressed, with what was predicted": Capture(
+    "float32": Captures(latents=True),
+    "float16": Captures(latents=True, dtype="float16"),
+    "every third, compressed, with what was predicted": Captures(
         latents=True, interval=3, compress=True, predicted_clean=True
     ),
-    "attention, no latents": Capture(attention=AttentionCapture(interval=2)),
+    "attention, no latents": Captures(attention=AttentionRequest(interval=2)),
 }
 
 
 @pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
 @pytest.mark.parametrize("stops", [(1,), (4,), (5,), (2, 3), (1, 2, 3, 4)], ids=str)
 def test_a_stopped_video_ends_as_an_undisturbed_one_with_whole_captures(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: Capture, stops: tuple[int, ...]
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: Captures, stops: tuple[int, ...]
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5, marks=[MARK])
     undisturbed, stopped = video_files(tmp_path / "a"), video_files(tmp_path / "b")
@@ -129,15 +135,15 @@ def test_a_stopped_video_ends_as_an_undisturbed_one_with_whole_captures(
 
 @pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
 def test_a_video_that_was_made_and_not_recorded_is_only_decoded_again(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: Capture
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: Captures
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5), video_files(tmp_path)
     reference, _ = made(make_video(tiny, recipe, files))
-    before = {path: path.stat().st_mtime_ns for path in files.latents.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in files.captures["trajectory"].rglob("*")}
     again, said = made(make_video(tiny, recipe, files))
     assert said == [Resumed(5)]
     assert again.latents_sha256 == reference.latents_sha256
-    assert {path: path.stat().st_mtime_ns for path in files.latents.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in files.captures["trajectory"].rglob("*")} == before
 
 
 def test_a_video_that_is_stopped_between_two_checkpoints_goes_on_from_its_last_step(
@@ -189,7 +195,7 @@ def test_a_checkpoint_that_was_damaged_is_refused(
 def test_captures_that_are_not_whole_start_the_video_again(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
-    recipe = recipe_for(tiny_models["wan2.1"], capture=Capture(latents=True))
+    recipe = recipe_for(tiny_models["wan2.1"], capture=Captures(latents=True))
     files = video_files(tmp_path)
     stop_after(make_video(tiny, recipe, files), 3)
     shutil.rmtree(tmp_path / "v.zarr.partial" / "latents" / "c" / "1")
@@ -252,7 +258,7 @@ def test_a_checkpoint_that_was_edited_starts_the_video_again(
 ) -> None:
     if signed and edit in NOT_SEEN_WHEN_SIGNED:
         return
-    recipe = recipe_for(tiny_models["wan2.1"], capture=Capture(latents=True))
+    recipe = recipe_for(tiny_models["wan2.1"], capture=Captures(latents=True))
     reference, _ = made(make_video(tiny, recipe, video_files(tmp_path / "a")))
     files = video_files(tmp_path / "b")
     assert files.checkpoint is not None
@@ -369,8 +375,8 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-CAPTURED = Capture(
-    latents=True, interval=2, dtype="float16", predicted_clean=True, attention=AttentionCapture(unconditional=True)
+CAPTURED = Captures(
+    latents=True, interval=2, dtype="float16", predicted_clean=True, attention=AttentionRequest(unconditional=True)
 )
 PARTS_OF_CAPTURES = [
     "v.zarr.partial/sigmas/c/0",

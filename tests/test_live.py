@@ -11,7 +11,7 @@ from diffusers import WanPipeline
 from PIL import Image
 
 from wantui.analysis.trajectory import trajectory
-from wantui.generation.capture import TrajectoryTap
+from wantui.generation.captures.trajectory import Recorder
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.make_video import MadeVideo, Stepped, make_video
@@ -22,7 +22,7 @@ from wantui.storage.files import VideoFiles, discard
 
 
 def files_in(folder: Path) -> VideoFiles:
-    return VideoFiles(folder / "v.mp4", folder / "v.jpg", folder / "v.zarr")
+    return VideoFiles(folder / "v.mp4", folder / "v.jpg", {"trajectory": folder / "v.zarr"})
 
 
 def test_live_figures_are_those_of_the_whole_trajectory(
@@ -30,7 +30,7 @@ def test_live_figures_are_those_of_the_whole_trajectory(
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], steps=6)
     start = prepare(tiny, recipe)
-    tap = TrajectoryTap(tmp_path / "v.zarr", recipe, BackgroundWriter(), (), resumable=False)
+    tap = Recorder(tmp_path / "v.zarr", recipe, BackgroundWriter(), (), resumable=False)
     tap.on_start(start, 0)
     states, told = [start.noise.double().flatten()], []
     for step in denoise(tiny, recipe, start):

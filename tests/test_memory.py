@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wantui.captures.attention import AttentionRequest
 from wantui.config import load_config
 from wantui.config.plans import OLDER_NAMES, PlanName
 from wantui.engine import pipelines, warm
@@ -34,7 +35,7 @@ from wantui.generation.speed import fuse_blocks, is_fused
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import Magnitudes
-from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe, installed, outline_batch
+from wantui.planning import Captures, PromptMark, Recipe, installed, outline_batch
 from wantui.planning.arithmetic import block_parameters, full_precision_parameters, transformer_parameters
 from wantui.planning.memory import (
     PLAN_SLUGS,
@@ -662,7 +663,7 @@ def test_what_a_video_is_said_to_need_is_what_is_measured_of_it_without_its_enco
 def test_maps_of_every_block_are_counted(nano: WanPipeline, per_head: bool, unconditional: bool) -> None:
     alone = recipe_for(NANO, steps=2, width=128, height=128, frames=17)
     marks = (PromptMark(text="circle", start=12, end=18),)
-    capture = Capture(attention=AttentionCapture(per_block=True, per_head=per_head, unconditional=unconditional))
+    capture = Captures(attention=AttentionRequest(per_block=True, per_head=per_head, unconditional=unconditional))
     shown = alone.model_copy(update={"prompt": "a large red circle", "marks": marks, "capture": capture})
     found = []
     for recipe in (alone, shown):

@@ -233,13 +233,15 @@ def test_the_estimate_of_latents_is_their_exact_size() -> None:
     settings: tuple[Any, ...] = ("latent_analysis_settings.store_latents=true", "videos_per_variation=3")
     batch = planned("a [red|blue] circle", *settings)
     states = 20 + 1
-    assert estimate_disk(batch).latents == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
+    assert estimate_disk(batch).bytes_of("latents") == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
     half = planned("a [red|blue] circle", *settings, "latent_analysis_settings.storage_dtype=float16")
-    assert estimate_disk(half).latents * 2 == estimate_disk(batch).latents
+    assert estimate_disk(half).bytes_of("latents") * 2 == estimate_disk(batch).bytes_of("latents")
     clean = planned("a [red|blue] circle", *settings, "latent_analysis_settings.store_predicted_clean=true")
-    assert estimate_disk(clean).latents == 2 * 3 * (states + states - 1) * math.prod((16, 5, 16, 16)) * 4
+    assert estimate_disk(clean).bytes_of("latents") == 2 * 3 * (states + states - 1) * math.prod((16, 5, 16, 16)) * 4
     heun = planned("a [red|blue] circle", *settings, "model_settings.sampler=heun")
-    assert estimate_disk(heun).latents == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4  # S9: no predictors
+    assert (
+        estimate_disk(heun).bytes_of("latents") == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
+    )  # S9: no predictors
 
 
 def test_latent_shapes_are_those_of_the_pipeline(tiny_models: dict[str, WanModel], tiny: WanPipeline) -> None:

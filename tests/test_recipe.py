@@ -176,3 +176,15 @@ def test_an_unknown_sampler_is_taken_for_no_other(ask: Any) -> None:
 def test_unknown_weights_are_taken_for_no_others(tiny: WanPipeline) -> None:
     with pytest.raises(AssertionError, match="int4"):
         narrow.narrow(tiny.transformer, "int4")  # type: ignore[arg-type]
+
+
+def test_a_recipe_without_other_captures_has_the_json_of_format_1() -> None:
+    capture = json.loads(recipe_for(NANO).to_json())["capture"]
+    assert set(capture) == {"geometry", "latents", "interval", "dtype", "compress", "predicted_clean", "attention"}
+
+
+def test_a_capture_that_this_version_does_not_have_is_refused_by_name() -> None:
+    value = recipe_for(NANO).model_dump(mode="json")
+    value["capture"]["more"] = {"heat": {}}
+    with pytest.raises(ValueError, match="no capture 'heat'"):
+        read_recipe(value)

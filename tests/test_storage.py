@@ -14,7 +14,7 @@ from conftest import recipe_for
 
 from wantui.config import load_config
 from wantui.models.catalogue import NANO
-from wantui.planning import Capture, plan_batch
+from wantui.planning import Captures, plan_batch
 from wantui.storage.atomic import whole_file, write_text
 from wantui.storage.background import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
@@ -159,7 +159,7 @@ def states(count: int, shape: tuple[int, ...] = (4, 3, 2, 2)) -> list[np.ndarray
     return [rng.standard_normal(shape).astype(np.float32) for _ in range(count)]
 
 
-def latent_writer(capture: Capture, steps: int = 5) -> TrajectoryWriter:
+def latent_writer(capture: Captures, steps: int = 5) -> TrajectoryWriter:
     sigmas, recipe = np.linspace(1, 0, steps + 1), recipe_for(NANO, capture=capture, steps=steps)
     return TrajectoryWriter(Path("vid.zarr"), (4, 3, 2, 2), sigmas, 1000 * sigmas[:-1], recipe)
 
@@ -172,7 +172,7 @@ def gram_of(written: list[np.ndarray]) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("interval", [1, 2])
 def test_stored_latents_are_the_states_to_the_bit(interval: int, compress: bool) -> None:
-    writer = latent_writer(Capture(latents=True, interval=interval, compress=compress))
+    writer = latent_writer(Captures(latents=True, interval=interval, compress=compress))
     written = states(6)
     for step, state in enumerate(written):
         writer.write(step, state)
@@ -195,7 +195,7 @@ def test_what_float16_adds_to_the_turning_of_a_straight_path_is_told_beside_it()
     start, end = states(2, (16, 5, 16, 16))
     sigmas = np.linspace(1, 0, 21)
     straight = [(sigma * start + (1 - sigma) * end).astype(np.float32) for sigma in sigmas]
-    recipe = recipe_for(NANO, capture=Capture(latents=True, dtype="float16"), steps=20)
+    recipe = recipe_for(NANO, capture=Captures(latents=True, dtype="float16"), steps=20)
     writer = TrajectoryWriter(Path("vid.zarr"), (16, 5, 16, 16), sigmas, sigmas[:-1], recipe)
     for step, state in enumerate(straight):
         writer.write(step, state)
@@ -232,7 +232,7 @@ def test_a_write_that_fails_in_the_background_is_heard_of_and_little_waits() -> 
 
 
 def test_latents_that_are_not_complete_never_get_their_name() -> None:
-    writer = latent_writer(Capture(latents=True))
+    writer = latent_writer(Captures(latents=True))
     for step, state in enumerate(states(4)):
         writer.write(step, state)
     with pytest.raises(RuntimeError, match="4 of 6 states"):
@@ -242,7 +242,7 @@ def test_latents_that_are_not_complete_never_get_their_name() -> None:
 
 
 def test_float16_that_would_overflow_is_refused() -> None:
-    writer = latent_writer(Capture(latents=True, dtype="float16"))
+    writer = latent_writer(Captures(latents=True, dtype="float16"))
     with pytest.raises(ValueError, match="too large for float16"):
         writer.write(0, np.full((4, 3, 2, 2), 1e6, np.float32))
 

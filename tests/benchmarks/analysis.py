@@ -22,9 +22,9 @@ import zarr
 from wantui.analysis.compare import compare
 from wantui.analysis.read import read_batch
 from wantui.analysis.trajectory import METRICS
+from wantui.captures.trajectory import MAX_PROJECTED
 from wantui.config import load_config
 from wantui.planning import plan_batch
-from wantui.planning.estimate import PROJECTED
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import start_folder, write_manifest
 
@@ -57,7 +57,7 @@ def make_batch(root: Path, videos: int, latents: bool) -> Path:
             for i, weights in enumerate(mixing.astype(np.float32)):
                 array[i] = np.tensordot(weights, parts, 1)
         else:
-            sketch = rng.standard_normal((3, PROJECTED)) * np.sqrt(DIMENSION / PROJECTED)
+            sketch = rng.standard_normal((3, MAX_PROJECTED)) * np.sqrt(DIMENSION / MAX_PROJECTED)
             group.create_array("projection", data=(mixing @ sketch).astype(np.float32))
         entry.state = "done"
         entry.files = {"latents": path.relative_to(root).as_posix()}

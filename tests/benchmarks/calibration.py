@@ -31,7 +31,8 @@ from wantui.analysis.statistics import effect, sign_flip
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.config import load_config
-from wantui.generation.capture import AttentionTap, TrajectoryTap
+from wantui.generation.captures import attention as attention_capture
+from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
@@ -78,9 +79,11 @@ def make(job: tuple[Path, int, Recipe, int, int], device: str) -> None:
     if "pipeline" not in globals():
         torch.set_num_threads(1)
         pipeline = load_pipeline(NANO, None, "float32", torch.device(device))
-    taps = [TrajectoryTap(folder.latents(variation, number), recipe, background, (), resumable=False)]
+    taps = [trajectory_capture.Recorder(folder.latents(variation, number), recipe, background, (), resumable=False)]
     if recipe.capture.attention is not None:
-        taps.append(AttentionTap(folder.attention(variation, number), recipe, background, ()))
+        taps.append(
+            attention_capture.Recorder(folder.attention(variation, number), recipe, background, (), resumable=False)
+        )
     start = prepare(pipeline, recipe)
     for tap in taps:
         tap.path.parent.parent.mkdir(exist_ok=True)

@@ -16,9 +16,11 @@ import click
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
-from wantui.generation.attention import CrossAttention
+from wantui.captures.attention import AttentionRequest
 from wantui.generation.bench import random_transformer
-from wantui.generation.capture import AttentionTap, TrajectoryTap
+from wantui.generation.captures import attention as attention_capture
+from wantui.generation.captures import make_hooks
+from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.denoise import Start, denoise, new_scheduler, prepare
 from wantui.generation.load import load_pipeline
 from wantui.generation.memory import place
@@ -26,7 +28,7 @@ from wantui.generation.speed import fuse_blocks
 from wantui.generation.words import tokenize
 from wantui.models.catalogue import NANO, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
-from wantui.planning import AttentionCapture, Capture, PromptMark, Recipe
+from wantui.planning import Captures, PromptMark, Recipe
 from wantui.planning.memory import RESIDENT
 from wantui.storage.background import BackgroundWriter
 
@@ -39,11 +41,11 @@ MARKS = tuple(
     for word in ("circle", "star", "background")
 )
 CAPTURES = {
-    "trajectory (Gram matrix, projection)": Capture(),
-    "and latents, float32": Capture(latents=True),
-    "and attention of three words": Capture(attention=AttentionCapture()),
-    "and attention, each block": Capture(attention=AttentionCapture(per_block=True)),
-    "and attention, each block and head": Capture(attention=AttentionCapture(per_block=True, per_head=True)),
+    "trajectory (Gram matrix, projection)": Captures(),
+    "and latents, float32": Captures(latents=True),
+    "and attention of three words": Captures(attention=AttentionRequest()),
+    "and attention, each block": Captures(attention=AttentionRequest(per_block=True)),
+    "and attention, each block and head": Captures(attention=AttentionRequest(per_block=True, per_head=True)),
 }
 WEIGHTS = {"weight 1.5 of three words, no capture": 1.5, "weight 0.5 of three words, no capture": 0.5}
 """Weights from 1 on correct the kernel's output; those below 1 take the sum anew."""
@@ -72,7 +74,6 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
     embeds = embeds.to(device, pipeline.transformer.dtype)
     scheduler = new_scheduler(recipe, device)
     frames, height, width = (recipe.frames - 1) // 4 + 1, recipe.height // 8, recipe.width // 8
-    weighs = recipe.weighting == "attention"
     noise = torch.randn(1, 16, frames, height, width, generator=generator).to(device)
     return Start(
         noise,
@@ -81,24 +82,26 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
         scheduler,
         embeds,
         embeds.flip(2) if recipe.guidance_scale > 1 else None,
-        CrossAttention(pipeline, recipe, len(scheduler.timesteps)) if recipe.capture.attention or weighs else None,
+        make_hooks(pipeline, recipe, len(scheduler.timesteps)),
     )
 
 
 class Way:
     """A denoising loop with one way to capture, of which one step is made at a time."""
 
-    def __init__(self, pipeline: WanPipeline, recipe: Recipe, capture: Capture | None, folder: Path) -> None:
+    def __init__(self, pipeline: WanPipeline, recipe: Recipe, capture: Captures | None, folder: Path) -> None:
         self.device = pipeline._execution_device
-        recipe = recipe.model_copy(update={"capture": capture or Capture()})
+        recipe = recipe.model_copy(update={"capture": capture or Captures()})
         self.make: Callable[[], Start] = lambda: start_of(pipeline, recipe)
         start = self.make()
         self.background, self.taps = BackgroundWriter(), []
         if capture is not None:
-            tap = TrajectoryTap(folder / "v.zarr", recipe, self.background, (), resumable=False)
+            tap = trajectory_capture.Recorder(folder / "v.zarr", recipe, self.background, (), resumable=False)
             self.taps.append(tap)
             if capture.attention is not None:
-                self.taps.append(AttentionTap(folder / "a.zarr", recipe, self.background, ()))
+                self.taps.append(
+                    attention_capture.Recorder(folder / "a.zarr", recipe, self.background, (), resumable=False)
+                )
             for tap in self.taps:
                 tap.on_start(start, 0)
             for _ in range(EARLIER - 1):
@@ -165,7 +168,7 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
     size = f"{recipe.width}x{recipe.height}x{recipe.frames}"
     click.echo(f"{model}, {size}, guided, {speed}, on {name}, torch {torch.__version__}")
     click.echo(f"medians of {rounds} pairs of steps, the {EARLIER}th of 50; peak of one step, both over the plain loop")
-    ways: dict[str, tuple[Recipe, Capture | None]] = {label: (recipe, capture) for label, capture in CAPTURES.items()}
+    ways: dict[str, tuple[Recipe, Captures | None]] = {label: (recipe, capture) for label, capture in CAPTURES.items()}
     for label, weight in WEIGHTS.items():
         marks = tuple(mark.model_copy(update={"weight": weight}) for mark in MARKS)
         ways[label] = recipe.model_copy(update={"marks": marks, "weighting": "attention"}), None

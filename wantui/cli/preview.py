@@ -49,9 +49,8 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
             "costs": [asdict(cost) for cost in found],
             "disk": {
                 "videos": disk.videos,
-                "latents": disk.latents,
-                "attention": disk.attention,
-                "geometry": disk.geometry,
+                **dict.fromkeys(("latents", "attention", "geometry"), 0),
+                **{part.name: part.bytes for part in disk.captures},
                 "total": disk.total,
                 "must_be_free": disk_need(recipe, batch.videos).total,
             },

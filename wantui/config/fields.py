@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
-from wantui.config.settings import Section, Settings
+from wantui.config.settings import Settings
+from wantui.section import Section
 
 if TYPE_CHECKING:
     from wantui.config.load import Config

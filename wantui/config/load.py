@@ -16,9 +16,10 @@ from wantui.config.document import Key, Scalar, plain, read_document, read_text
 from wantui.config.fields import field_of
 from wantui.config.presets import find_config
 from wantui.config.problems import MAX_PROBLEMS, MAX_TEXT, ConfigError, Problem, at_most, shorten
-from wantui.config.settings import Section, Settings
+from wantui.config.settings import Settings
 from wantui.config.values import value_from_text
 from wantui.formatting import UNPRINTABLE, printable
+from wantui.section import Section
 
 UNSUPPORTED_SECTIONS = {
     "cfg_schedule_settings": "schedules of the guidance scale",

@@ -5,12 +5,15 @@ schema and `wantui config schema` are made from them.
 """
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, create_model, field_validator
 
+from wantui.captures import CAPTURES
+from wantui.captures.attention import AttentionAnalysisSettings
+from wantui.captures.trajectory import LatentAnalysisSettings
 from wantui.config.plans import PlanName, plan_slug
+from wantui.section import Section
 
 SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
 DtypeName = Literal["auto", "bfloat16", "float32"]
@@ -29,25 +32,13 @@ REFUSED_SAMPLERS = {
 }
 
 
-class Section(BaseModel):
-    """A section of the file. `DEAD` names keys of the older system that change nothing, with the reason."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-    DEAD: ClassVar[dict[str, str]] = {}
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def refuse_yes_and_no_for_numbers(cls, value: object, info: ValidationInfo) -> object:
-        """True is 1 to Python, and nobody means that."""
-        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
-            raise PydanticCustomError("boolean", "Input should not be true or false")
-        return value
-
-
 class ModelSettings(Section):
     """Which model, and how it samples."""
 
-    DEAD = {"eta": "UniPC and the other samplers offered have no eta", "clip_skip": "Wan has no CLIP text encoder"}
+    DEAD: ClassVar[dict[str, str]] = {
+        "eta": "UniPC and the other samplers offered have no eta",
+        "clip_skip": "Wan has no CLIP text encoder",
+    }
 
     model_id: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
     """Model: a short name from `wantui models ls`, a hub id, or a local diffusers directory."""
@@ -134,7 +125,7 @@ class VideoSettings(Section):
 class PromptSettings(Section):
     """What goes with the template."""
 
-    DEAD = {
+    DEAD: ClassVar[dict[str, str]] = {
         "base_weight": "weights are written in the template: (word:1.5)",
         "variation_weight": "weights are written in the template: (word:1.5)",
         "enable_prompt_weighting": "weights that stand in the template are always applied",
@@ -150,71 +141,29 @@ class PromptSettings(Section):
     """A template that expands to more variations is refused."""
 
 
-class LatentAnalysisSettings(Section):
-    """Whether and how the latents of every step are stored."""
-
-    DEAD = {
-        "latent_storage_format": "latents are stored as zarr; `wantui export` writes .npy, .pt and safetensors",
-        "auto_decode": "stored latents are not decoded by this version",
-    }
-
-    store_latents: bool = False
-    """Store the initial noise and the latents of every step. Their inner products, which all of the geometry is made
-    of, are stored in any case."""
-    storage_interval: Annotated[int, Field(ge=1)] = 1
-    """Store every n-th step; the last step always."""
-    storage_dtype: Literal["float32", "float16"] = "float32"
-    """float16 halves the size and bends a straight path by about 1.1 rad over 50 steps."""
-    compress_latents: bool = False
-    """Compress without loss (zstd); saves little on noise."""
-    store_predicted_clean: bool = False
-    """Store beside each stored step the clean latents that the model predicted there; doubles the size."""
-
-
-class AttentionAnalysisSettings(Section):
-    """Attention maps of marked words: exact, over all text positions."""
-
-    DEAD = {
-        "tokenizer_name": "words are found by the tokenizer of the model itself",
-        "storage_format": "attention maps are stored as zarr",
-        "attention_threshold": "it never had an effect",
-        "store_aggregated_attention": "means over steps are made when maps are looked at",
-        "aggregated_storage_format": "means over steps are made when maps are looked at",
-        "auto_generate_videos": "`wantui analyze --overlay` makes videos of attention",
-        "auto_generate_per_video": "`wantui analyze --overlay` makes videos of attention",
-        "auto_decode": "`wantui analyze --overlay` makes videos of attention",
-        "visualization_params": "`wantui analyze --overlay` makes videos of attention",
-    }
-
-    store_attention: bool = False
-    """Store the attention maps of the marked words, with the mass on the prompt, the end token and the pads."""
-    storage_interval: Annotated[int, Field(ge=1)] = 1
-    """Store every n-th step, from the first; the last step always."""
-    storage_dtype: Literal["float32", "float16"] = "float32"
-    """float16 halves the size; relative errors stay under 1e-3."""
-    compress_attention: bool = True
-    """Compress without loss (zstd)."""
-    store_per_block: bool = False
-    """Store each block of the transformer by itself, instead of their mean."""
-    store_per_head: bool = False
-    """Store each head by itself, instead of their mean."""
-    store_individual_tokens: bool = False
-    """Store also each piece into which the tokenizer cuts a word."""
-    spatial_downsample_factor: Annotated[int, Field(ge=1, le=64)] = 1
-    """Mean over squares of n x n places; 1 stores every place."""
-    store_unconditional: bool = False
-    """Store also the pass without the prompt: its masses, and marked words that stand in the negative prompt."""
-
-
-class Settings(Section):
-    """A whole config file."""
-
+class _Sections(Section):
     model_settings: ModelSettings = ModelSettings()
     memory_settings: MemorySettings = MemorySettings()
     video_settings: VideoSettings = VideoSettings()
     prompt_settings: PromptSettings = PromptSettings()
-    latent_analysis_settings: LatentAnalysisSettings = LatentAnalysisSettings()
-    attention_analysis_settings: AttentionAnalysisSettings = AttentionAnalysisSettings()
+
+
+if TYPE_CHECKING:
+
+    class _WithCaptures(_Sections):
+        latent_analysis_settings: LatentAnalysisSettings = LatentAnalysisSettings()
+        attention_analysis_settings: AttentionAnalysisSettings = AttentionAnalysisSettings()
+else:
+    _WithCaptures = create_model(
+        "_WithCaptures",
+        __base__=_Sections,
+        **{capture.section: (capture.settings, capture.settings()) for capture in CAPTURES},
+    )
+
+
+class Settings(_WithCaptures):
+    """The settings of a config file; every capture adds a section of its own."""
+
     videos_per_variation: Annotated[int, Field(ge=1, le=100_000)] = 3
     """Videos of each variation, with seeds seed, seed + 1, ..."""
     output_dir: str = "outputs"

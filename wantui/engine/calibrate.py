@@ -10,7 +10,7 @@ from wantui.generation.denoise import prepare
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import find_model
 from wantui.models.magnitudes import path_of
-from wantui.planning import Capture, Recipe
+from wantui.planning import Captures, Recipe
 from wantui.storage.atomic import write_text
 
 STEPS = 50
@@ -45,7 +45,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
             "magnitudes": (),
             "marks": (),
             "weighting": None,
-            "capture": Capture(),
+            "capture": Captures(),
         }
     )
     loaded = load_for(whole, device, plan_for(whole, device, asked=plan).plan)

@@ -67,13 +67,11 @@ def costs(outline: Outline, past: Sequence[PastVideo], sample: Sample | None, st
     need, free = disk_need(recipe, videos), free_bytes(place)
     fits = need.total <= free
     basis = f"clips {format_bytes(disk.videos)} ({disk.videos_basis})"
-    if disk.latents:
-        basis += f", latents {format_bytes(disk.latents)} ({disk.latents_basis})"
-    if disk.attention:
-        basis += f", attention {format_bytes(disk.attention)} ({disk.attention_basis})"
-    basis += f", geometry {format_bytes(disk.geometry)}; {format_bytes(need.temporary + need.spare)} more must be free"
+    for part in disk.captures:
+        basis += f", {part.name} {format_bytes(part.bytes)} ({part.basis})"
+    basis += f"; {format_bytes(need.temporary + need.spare)} more must be free"
     if not fits:
-        basis = f"{_what_fits(outline, free, disk.latents)} would fit; " + basis
+        basis = f"{_what_fits(outline, free, disk.bytes_of('latents'))} would fit; " + basis
     lines.append(Cost("disk", f"{format_bytes(disk.total)} of {format_bytes(free)} free", basis, fits))
     return lines
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from wantui.captures import CAPTURES
 from wantui.engine.record import Record
 from wantui.generation.make_video import MadeVideo
 from wantui.planning import Recipe
@@ -56,10 +57,9 @@ class Written:
 def measure(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> Written:
     """Read the files of a finished video for their checksums and sizes, which takes seconds where they are large."""
     paths = {"clip": files.clip, "sheet": files.sheet}
-    if files.latents is not None and recipe.capture.geometry:
-        paths["latents"] = files.latents
-    if files.attention is not None and recipe.capture.attention:
-        paths["attention"] = files.attention
+    for kind in CAPTURES:
+        if kind.name in files.captures and recipe.capture.request(kind.name) is not None:
+            paths[kind.file_key] = files.captures[kind.name]
     return Written(
         relative_files(folder, paths),
         {kind: file_sha256(path) for kind, path in paths.items() if path.is_file()},

@@ -22,7 +22,7 @@ from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo
 from wantui.storage.atomic import remove
-from wantui.storage.layout import BatchFolder, batch_folder
+from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, batch_folder
 from wantui.storage.manifest import Manifest, VideoEntry, start_folder
 
 
@@ -59,9 +59,7 @@ OWN_NAMES = (
     "batch.journal.jsonl",
     "batch.journal.damaged.jsonl",
     "configs",
-    "videos",
-    "latents",
-    "attention_maps",
+    *WRITTEN_FOLDERS,
     "logs",
     MAKING,
 )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wantui.errors import UserError
-from wantui.storage.layout import BatchFolder
+from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 
 LOCK = ".lock"
 WRITE_ADVICE = {
@@ -194,7 +194,7 @@ def check_writable(folder: BatchFolder) -> None:
     os.close(_open_file(folder.root / LOCK))
     with _guard:
         _close_unused(_locks_of(folder.root))
-    parents = {folder.root, *(folder.root / name for name in ("videos", "latents", "attention_maps"))}
+    parents = {folder.root, *(folder.root / name for name in WRITTEN_FOLDERS)}
     for parent in sorted(parents):
         if parent.is_dir() and not os.access(parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(parent))

@@ -15,7 +15,7 @@ from wantui.generation.versions import clip_made_with
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import find_folder, replaced_parts
 from wantui.models.fingerprint import fingerprint, fingerprint_of_file
-from wantui.planning import Capture, Recipe
+from wantui.planning import Captures, Recipe
 from wantui.planning.memory import PLANS, MemoryPlan
 from wantui.storage.files import VideoFiles
 from wantui.storage.mp4 import read_frames
@@ -68,7 +68,7 @@ def remake(
     files = VideoFiles(target, target.with_suffix(".jpg"))
     latents_sha256 = None
     # Captures do not change a video, and are not asked for here.
-    plain = recipe.model_copy(update={"capture": Capture()})
+    plain = recipe.model_copy(update={"capture": Captures()})
     for event in make_video(pipeline, plain, files, embeddings=loaded.embeddings):
         if isinstance(event, MadeVideo):
             latents_sha256 = event.latents_sha256

@@ -22,16 +22,15 @@ import torch.nn.functional as F
 from diffusers import WanPipeline
 from torch import Tensor
 
-from wantui.generation.fused_attention import FusedTextAttention
+from wantui.captures.attention import MASSES, AttentionRequest
+from wantui.captures.base import every
+from wantui.generation.attention_hooks import Site, observed_by
 from wantui.generation.memory import device_of
-from wantui.generation.observed import ObservedProcessor, observed_by
 from wantui.generation.text_softmax import mean_over_heads, softmax_rows
 from wantui.generation.word_weights import WordWeights
 from wantui.generation.words import TokenizedPrompt, tokenize
-from wantui.planning import AttentionCapture, Recipe
+from wantui.planning import Recipe
 from wantui.planning.arithmetic import TEXT_LENGTH
-from wantui.planning.estimate import attention_steps
-from wantui.planning.recipe import MASSES
 
 CHECKED_ROWS = 256
 """Places of the video, evenly spaced, at which each block is checked once for a video."""
@@ -92,6 +91,8 @@ class CrossAttention:
         capture: what is stored; nothing where only weights are applied.
     """
 
+    sites: tuple[Site, ...] = ("cross",)
+
     def __init__(self, pipeline: WanPipeline, recipe: Recipe, evaluations: int) -> None:
         self.pipeline, self.capture = pipeline, recipe.capture.attention
         cond = tokenize(pipeline.tokenizer, recipe.prompt, recipe.marks)
@@ -103,7 +104,7 @@ class CrossAttention:
             for token in word.tokens:
                 by_token[token] = by_token.get(token, 1.0) * word.weight
         self.weights = WordWeights(by_token)
-        self.steps = frozenset(attention_steps(evaluations, self.capture.interval)) if self.capture else frozenset()
+        self.steps = frozenset(every(evaluations, self.capture.interval)) if self.capture else frozenset()
         patch_frames, patch_height, patch_width = pipeline.transformer.config.patch_size
         frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
         self.grid = (
@@ -117,23 +118,6 @@ class CrossAttention:
         self.now: _Evaluation | None = None
         self.transformer = ""
         self.done: dict[str, _Evaluation] = {}
-
-    @contextmanager
-    def attached(self) -> Iterator["CrossAttention"]:
-        """Put the processors into the pipeline's cross-attention, and the old ones back at the end."""
-        before: list[tuple[Any, Any]] = []
-        try:
-            for transformer in (self.pipeline.transformer, self.pipeline.transformer_2):
-                for index, block in enumerate(transformer.blocks if transformer is not None else ()):
-                    attention, old = block.attn2, block.attn2.processor
-                    if isinstance(old, FusedTextAttention):
-                        continue  # it hands over to an observer by itself
-                    before.append((attention, old))
-                    attention.set_processor(ObservedProcessor(index, old))
-            yield self
-        finally:
-            for attention, old in before:
-                attention.set_processor(old)
 
     @contextmanager
     def evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
@@ -151,7 +135,7 @@ class CrossAttention:
         count = len(transformer.blocks)
         self.now = _Evaluation(context, self.prompts[context], stored, [False] * count, each=[None] * count)
         try:
-            with observed_by(self):
+            with observed_by(self, "cross"):
                 yield
         finally:
             finished, self.now = self.now, None
@@ -352,7 +336,7 @@ def _relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
-def _columns(prompt: TokenizedPrompt, capture: AttentionCapture | None) -> Sequence[tuple[str, slice]]:
+def _columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Sequence[tuple[str, slice]]:
     """Name and text positions of each map; the last positions are the pads, however many columns they take."""
     assert capture is not None
     named = []

@@ -5,8 +5,8 @@ bit. Tests hold it against the stock pipeline for every sampler.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
-from wantui.generation.attention import CrossAttention, StepMaps
+from wantui.generation.attention_hooks import DenoisingHook, attached
 from wantui.generation.cache import caching, forget
+from wantui.generation.captures import make_hooks
 from wantui.generation.finite import check_finite
 from wantui.generation.memory import bring, device_of
 from wantui.generation.passes import Passes
@@ -48,8 +49,8 @@ class Step:
     """The model's output, guided: an estimate of noise minus data."""
     latents: Tensor
     seconds: float
-    attention: StepMaps | None = None
-    """Maps of the marked words, where the recipe asks for them at this step."""
+    captured: Mapping[str, Any] = field(default_factory=dict)
+    """What hooks recorded of this step, by the name of their capture."""
 
     @property
     def predicted_clean(self) -> Tensor:
@@ -69,8 +70,8 @@ class Start:
     scheduler: Any
     prompt_embeds: Tensor
     negative_prompt_embeds: Tensor | None
-    attention: CrossAttention | None
-    """Where maps are stored or words are weighted in the attention itself."""
+    hooks: Mapping[str, DenoisingHook]
+    """Those that observe the attention of the blocks, by the name of their capture."""
     passes: Passes = field(default_factory=Passes)
 
 
@@ -136,7 +137,6 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         device,
         torch.Generator("cpu").manual_seed(recipe.seed),
     )
-    observes = recipe.capture.attention is not None or recipe.weighting == "attention"
     return Start(
         noise,
         tuple(scheduler.sigmas.tolist()),
@@ -144,7 +144,7 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         scheduler,
         prompt_embeds.to(dtype),
         negative_prompt_embeds.to(dtype) if negative_prompt_embeds is not None else None,
-        CrossAttention(pipeline, recipe, len(scheduler.timesteps)) if observes else None,
+        make_hooks(pipeline, recipe, len(scheduler.timesteps)),
     )
 
 
@@ -193,8 +193,8 @@ def denoise(
         resume_from.restore(start)
         latents, steps_done = resume_from.latents, resume_from.steps_done
     count = len(start.timesteps)
-    attached = start.attention.attached() if start.attention is not None else nullcontext()
-    with attached, caching(pipeline, recipe, start.sigmas[:-1]), closing(start.passes):
+    sites = {site for hook in start.hooks.values() for site in hook.sites}
+    with attached(pipeline, sites), caching(pipeline, recipe, start.sigmas[:-1]), closing(start.passes):
         for index, timestep in enumerate(start.scheduler.timesteps):
             if index < steps_done:
                 continue
@@ -212,7 +212,7 @@ def denoise(
                 velocity,
                 after,
                 time.perf_counter() - began,
-                start.attention.take() if start.attention is not None else None,
+                {name: taken for name, hook in start.hooks.items() if (taken := hook.take()) is not None},
             )
             latents = after
 
@@ -245,9 +245,9 @@ def _advance(
         cache = transformer.cache_context(
             context, step_index=index, sigma=start.sigmas[index], num_inference_steps=len(start.timesteps)
         )
-        attention = start.attention
-        observed = attention.evaluation(context, index, transformer) if attention is not None else nullcontext()
-        with cache, observed, start.passes.one(transformer, context):
+        with cache, start.passes.one(transformer, context), ExitStack() as stack:
+            for hook in start.hooks.values():
+                stack.enter_context(hook.evaluation(context, index, transformer))
             output: Tensor = transformer(
                 hidden_states=model_input, timestep=timesteps, encoder_hidden_states=prompt_embeds, return_dict=False
             )[0]

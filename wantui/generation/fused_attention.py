@@ -10,8 +10,8 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
 from wantui.generation import kernels
+from wantui.generation.attention_hooks import is_observed, observe
 from wantui.generation.fused_norm import rms_norm
-from wantui.generation.observed import observer
 from wantui.generation.passes import Text, running, taken_together
 
 
@@ -22,6 +22,8 @@ class FusedSelfAttention(WanAttnProcessor):
         block: its number in the transformer.
         kernel: of the attention, as diffusers calls it; native is torch's own.
     """
+
+    observes = True
 
     def __init__(self, block: int, kernel: str) -> None:
         super().__init__()
@@ -41,7 +43,9 @@ class FusedSelfAttention(WanAttnProcessor):
             rotary_emb: cos and sin, [1, places, 1, dim] float32: each angle twice.
         """
         now = running()
-        step = now.step if now is not None and now.step.has_two and self.block == 0 else None
+        # An observer sees every pass, so that it takes nothing from the pass before.
+        shares = now is not None and now.step.has_two and self.block == 0 and not is_observed("self")
+        step = now.step if now is not None and shares else None
         if step is not None and step.attended is not None:
             attended, step.attended = step.attended, None
             return attended
@@ -50,7 +54,8 @@ class FusedSelfAttention(WanAttnProcessor):
         norm_rotary(projected, attn.norm_q.weight, attn.norm_k.weight, cos, sin, attn.norm_q.eps)
         query, key, value = (part.unflatten(2, (attn.heads, -1)) for part in projected.chunk(3, 2))
         attended = dispatch_attention_fn(query, key, value, backend=AttentionBackendName(self.kernel))
-        attended = attn.to_out[0](attended.flatten(2, 3).type_as(hidden_states))
+        attended = attended.flatten(2, 3).type_as(hidden_states)
+        attended = attn.to_out[0](observe("self", self.block, query, key, value, attended))
         if step is not None:
             step.attended = attended.clone()  # whoever is given the other one may write over it
         return attended
@@ -62,6 +67,8 @@ class FusedTextAttention(WanAttnProcessor):
     Args:
         block: its number in the transformer.
     """
+
+    observes = True
 
     def __init__(self, block: int) -> None:
         super().__init__()
@@ -78,9 +85,9 @@ class FusedTextAttention(WanAttnProcessor):
         """From hidden states [1, places, width] and a text [1, 512, width] to the shape of the first."""
         query = rms_norm(attn.to_q(hidden_states), attn.norm_q.weight, attn.norm_q.eps)
         query = query.unflatten(2, (attn.heads, -1))
-        now, watching = running(), observer()
+        now, watched = running(), is_observed("cross")
         texts: dict[int, Text | None] = {} if now is None else now.texts
-        if texts.get(self.block) is None or watching is not None:
+        if texts.get(self.block) is None or watched:
             key, value = attn.to_kv(encoder_hidden_states).chunk(2, 2)
             key = rms_norm(key, attn.norm_k.weight, attn.norm_k.eps)
             key, value = (part.unflatten(2, query.shape[2:]) for part in (key, value))
@@ -88,8 +95,8 @@ class FusedTextAttention(WanAttnProcessor):
             texts[self.block] = taken_together(key, value)
         kept = texts[self.block]
         attended = dispatch_attention_fn(query, key, value).flatten(2, 3) if kept is None else attend_to(query, kept)
-        if watching is not None:
-            attended = watching.attend(self.block, query, key, value, attended)
+        if watched:
+            attended = observe("cross", self.block, query, key, value, attended)
         return attn.to_out[0](attended)
 
 

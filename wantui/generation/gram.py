@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wantui.planning.estimate import PROJECTED
+from wantui.captures.trajectory import MAX_PROJECTED
 
 SHARE_OF_FREE_MEMORY = 1 / 16
 """States stay on the GPU where they take no more of what is free there; else they lie in pinned memory."""
@@ -101,7 +101,7 @@ class Projection:
     sqrt(2 / k), 2.2 % for 4096. States of no more than `k` values are kept as they are.
     """
 
-    def __init__(self, dimension: int, device: torch.device, k: int = PROJECTED) -> None:
+    def __init__(self, dimension: int, device: torch.device, k: int = MAX_PROJECTED) -> None:
         self.dimension, self.k = dimension, min(k, dimension)
         self.is_identity = dimension <= k
         self.name = f"identity, {dimension}" if self.is_identity else f"balanced count sketch, {k}, seed {SEED}"

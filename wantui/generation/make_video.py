@@ -19,7 +19,9 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
-from wantui.generation.capture import AttentionTap, TrajectoryTap, array
+from wantui.generation.arrays import latents_array
+from wantui.generation.captures import make_recorders
+from wantui.generation.captures.trajectory import Recorder as TrajectoryRecorder
 from wantui.generation.checkpoint import CheckpointRefused, CheckpointTap, read_checkpoint
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import Checkpoint, Start, Step, denoise, prepare
@@ -149,7 +151,7 @@ def begin_video(
             for tap in taps:
                 tap.on_step(step)
             latents = step.latents
-            yield Stepped(step, next((tap.figures for tap in taps if isinstance(tap, TrajectoryTap)), {}))
+            yield Stepped(step, next((tap.figures for tap in taps if isinstance(tap, TrajectoryRecorder)), {}))
         bring(pipeline, pipeline.vae)
         denoised = time.perf_counter()
         digest = latents_digest(latents)
@@ -219,13 +221,7 @@ def _begin(
 ) -> list[Tap]:
     """The taps, told where the video starts; captures come before the checkpoint that counts on them."""
     earlier = {} if checkpoint is None else checkpoint.captured
-    resumable = files.checkpoint is not None
-    captures: dict[str, TrajectoryTap | AttentionTap] = {}
-    if files.latents is not None and recipe.capture.geometry:
-        already = earlier.get("trajectory", ())
-        captures["trajectory"] = TrajectoryTap(files.latents, recipe, background, already, resumable)
-    if recipe.capture.attention is not None and files.attention is not None:
-        captures["attention"] = AttentionTap(files.attention, recipe, background, earlier.get("attention", ()))
+    captures = make_recorders(files.captures, recipe, background, earlier, resumable=files.checkpoint is not None)
     taps: list[Tap] = [*listeners, *captures.values()]
     if files.checkpoint is not None:
         stored = {name: capture.checksums for name, capture in captures.items()}
@@ -237,4 +233,4 @@ def _begin(
 
 def latents_digest(latents: Tensor) -> str:
     """SHA-256 of the final latents' float32 bytes; equal digests are equal videos."""
-    return hashlib.sha256(array(latents).tobytes()).hexdigest()
+    return hashlib.sha256(latents_array(latents).tobytes()).hexdigest()

@@ -3,12 +3,11 @@
 from wantui.planning.batch import Batch, Outline, PlanError, outline_batch, pinned_revision, plan_batch
 from wantui.planning.estimate import DiskEstimate, estimate_disk
 from wantui.planning.past import Figure, PastVideo, estimate_seconds, past_videos
-from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe
+from wantui.planning.recipe import Captures, PromptMark, Recipe
 
 __all__ = [
-    "AttentionCapture",
     "Batch",
-    "Capture",
+    "Captures",
     "DiskEstimate",
     "Figure",
     "Outline",

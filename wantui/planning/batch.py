@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from wantui.captures import CAPTURES
+from wantui.captures.attention import ATTENTION, AttentionRequest
+from wantui.captures.trajectory import TRAJECTORY
 from wantui.config import Config
 from wantui.config.settings import ModelSettings, Settings
 from wantui.errors import UserError
@@ -12,7 +15,7 @@ from wantui.models.magnitudes import magnitudes_of
 from wantui.paths import user_path
 from wantui.planning.arithmetic import TEXT_LENGTH
 from wantui.planning.installed import what_weights_miss
-from wantui.planning.recipe import AttentionCapture, Capture, PromptMark, Recipe, TransformerFile, Weighting
+from wantui.planning.recipe import Captures, PromptMark, Recipe, TransformerFile, Weighting
 from wantui.planning.sizes import check_size, resolve_frames
 from wantui.planning.token_checks import check_tokens
 from wantui.prompts import Variation, count, expand, parse
@@ -118,15 +121,7 @@ def outline_batch(config: Config, template: str) -> Outline:
         weights=model_settings.weights if transformer_file is None else "gguf",
         transformer_file=transformer_file,
         speed=model_settings.speed,
-        capture=Capture(
-            geometry=not is_fast or model_settings.force_capture,
-            latents=latents.store_latents,
-            interval=latents.storage_interval,
-            dtype=latents.storage_dtype,
-            compress=latents.compress_latents,
-            predicted_clean=latents.store_latents and latents.store_predicted_clean,
-            attention=_attention(settings) if marked else None,
-        ),
+        capture=_captures(settings, has_marks=marked, is_fast=is_fast),
     )
     if is_fast and model.boundary_ratio is None:
         first = first.model_copy(update={"magnitudes": magnitudes_of(model, first.weights_id)})
@@ -245,19 +240,17 @@ def _weighting(variation: Variation, settings: Settings) -> Weighting | None:
     return settings.prompt_settings.embedding_method if weighted else None
 
 
-def _attention(settings: Settings) -> AttentionCapture | None:
-    asked = settings.attention_analysis_settings
-    if not asked.store_attention:
-        return None
-    return AttentionCapture(
-        interval=asked.storage_interval,
-        dtype=asked.storage_dtype,
-        compress=asked.compress_attention,
-        per_block=asked.store_per_block,
-        per_head=asked.store_per_head,
-        pieces=asked.store_individual_tokens,
-        downsample=asked.spatial_downsample_factor,
-        unconditional=asked.store_unconditional,
+def _captures(settings: Settings, has_marks: bool, is_fast: bool) -> Captures:
+    """Return what the settings ask to be recorded."""
+    requests = {kind.name: kind.requested(getattr(settings, kind.section)) for kind in CAPTURES}
+    trajectory, attention = requests.pop(TRAJECTORY.name), requests.pop(ATTENTION.name)
+    assert isinstance(attention, AttentionRequest | None)
+    assert trajectory is not None
+    return Captures(
+        **dict(trajectory),
+        geometry=not is_fast or settings.model_settings.force_capture,
+        attention=attention if has_marks else None,
+        more={name: dict(request) for name, request in requests.items() if request is not None},
     )
 
 

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from wantui.planning.recipe import MASSES
+from wantui.captures.attention import MASSES
 
 RESERVED = frozenset({*MASSES, "steps", "sigmas", "blocks", "cond", "uncond"})
 """Names of what is stored beside the maps of words."""

@@ -22,6 +22,7 @@ from wantui.planning.arithmetic import (
     tokens_of,
     transformer_parameters,
 )
+from wantui.planning.estimate import captures_on_gpu
 from wantui.planning.recipe import Recipe, Speed, Weights
 
 
@@ -75,8 +76,6 @@ CONTEXT_BYTES = 600_000_000
 """Of CUDA and its libraries in a process, beside what torch allocates."""
 WIDENING = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
 """What it takes to widen the largest weight, over what it takes when it is wide; of GGUF's kinds Q5_0 takes most."""
-TEXT_COLUMNS = 64
-"""Text positions of which maps are computed, for a text of usual length; all pads are one."""
 SLACK = 1.04
 """Memory that the allocator holds and cannot use, over what is allocated."""
 
@@ -157,17 +156,6 @@ def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) ->
     return block + rotary + modulation + widened + held
 
 
-def map_bytes(model: WanModel, recipe: Recipe) -> int:
-    """Attention maps that are held on the GPU until the passes of a step are done."""
-    capture = recipe.capture.attention
-    if capture is None:
-        return 0
-    each = 4 * tokens_of(model, recipe.width, recipe.height, recipe.frames) * (model.heads if capture.per_head else 1)
-    if capture.per_block:
-        return each * sum(recipe.stored_maps) * model.blocks
-    return each * TEXT_COLUMNS  # the sum over blocks, of every text position
-
-
 def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
     """What decoding needs beside the VAE's weights.
 
@@ -195,7 +183,7 @@ def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | No
     latents = 4 * prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
     beside = LATENTS_HELD * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE
     computing = activation_bytes(model, recipe, fuses_blocks(model, plan, recipe.speed, recipe.weights))
-    computing += map_bytes(model, recipe)
+    computing += captures_on_gpu(recipe, model)
     decoding = decode_bytes(model, recipe, plan.tile_for(recipe.width, recipe.height))
     block = block_bytes(model, recipe)
     match plan.transformer:

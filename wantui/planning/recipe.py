@@ -6,15 +6,27 @@ import re
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from wantui.captures import CAPTURES, CaptureRequest
+from wantui.captures.attention import ATTENTION, AttentionRequest
+from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
 from wantui.config.settings import SamplerName
 from wantui.json_files import describe_invalid
 
 RECIPE_FORMAT = 1
-MASSES = ("prompt_mass", "end_mass", "pad_mass")
-"""Maps that are stored beside those of words: attention to the prompt, its end token, and all pads."""
+FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
+"""Captures whose requests have fields of their own."""
 Speed = Literal["plain", "exact", "fast"]
 Weights = Literal["full", "float8", "int8", "gguf"]
 Weighting = Literal["attention", "multiply", "interpolation"]
@@ -35,30 +47,45 @@ class PromptMark(_Frozen):
     weight: Annotated[Finite, Field(ge=0, le=100)] = 1.0
 
 
-class AttentionCapture(_Frozen):
-    """Which attention maps of the marked words are stored, and how."""
+class Captures(TrajectoryRequest):
+    """What is recorded while a video is made.
 
-    interval: Count = 1
-    dtype: Literal["float32", "float16"] = "float32"
-    compress: bool = True
-    per_block: bool = False
-    per_head: bool = False
-    pieces: bool = False
-    downsample: Count = 1
-    unconditional: bool = False
-
-
-class Capture(_Frozen):
-    """What is stored while a video is made, beside the inner products of its states."""
+    The trajectory's request and `attention` are fields of their own, as recipes of format 1 have them. The requests of
+    all other captures are in `more`, which the canonical JSON leaves out while it is empty.
+    """
 
     geometry: bool = True
-    """The inner products themselves; not of a fast video, whose path is not the model's own."""
-    latents: bool = False
-    interval: Count = 1
-    dtype: Literal["float32", "float16"] = "float32"
-    compress: bool = False
-    predicted_clean: bool = False
-    attention: AttentionCapture | None = None
+    """Whether the trajectory is recorded; not of a cached video, whose path is not the model's own."""
+    attention: AttentionRequest | None = None
+    more: dict[str, Any] = Field(default_factory=dict)
+    """Requests by the name of their capture."""
+
+    @field_validator("more", mode="after")
+    @classmethod
+    def read_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Check each request against its capture's model, and name a capture that this version does not have."""
+        known = {capture.name: capture for capture in CAPTURES if capture.name not in FORMAT_1_CAPTURES}
+        for name in value:
+            if name not in known:
+                raise PydanticCustomError("capture", f"this version has no capture {name!r}".replace("{", "{{"))
+        return {name: known[name].request.model_validate(request) for name, request in sorted(value.items())}
+
+    @model_serializer(mode="wrap")
+    def leave_out_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Serialise without `more` while it is empty: digests of recipes that do not use it stay as they are."""
+        serialised: dict[str, Any] = handler(self)
+        if not self.more:
+            serialised.pop("more", None)
+        return serialised
+
+    def request(self, name: str) -> CaptureRequest | None:
+        """Return the request of a capture by its name; None where it records nothing."""
+        if name == TRAJECTORY.name:
+            return self if self.geometry else None
+        if name == ATTENTION.name:
+            return self.attention
+        request: CaptureRequest | None = self.more.get(name)
+        return request
 
 
 class TransformerFile(_Frozen):
@@ -105,7 +132,7 @@ class Recipe(_Frozen):
     """plain: to the bit what diffusers computes; exact: up to rounding; fast: with a cache, another video."""
     magnitudes: tuple[tuple[Finite, Finite], ...] = ()
     """Of a fast video, by which its cache goes; where there are none, it goes by the first block."""
-    capture: Capture = Capture()
+    capture: Captures = Captures()
 
     @model_validator(mode="before")
     @classmethod
@@ -155,17 +182,6 @@ class Recipe(_Frozen):
             for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", self.negative_prompt):
                 found.append(PromptMark(text=word, start=match.start(), end=match.end()))
         return tuple(sorted(found, key=lambda mark: mark.start))
-
-    @property
-    def stored_maps(self) -> tuple[int, int, int]:
-        """Of both prompts where both are asked for: words, masses, and at most how many pieces of words."""
-        capture = self.capture.attention
-        if capture is None:
-            return 0, 0, 0
-        both = capture.unconditional and self.guidance_scale > 1
-        marks = self.marks + (self.negative_marks if both else ())
-        pieces = sum(len(mark.text) for mark in marks) if capture.pieces else 0
-        return len(marks), len(MASSES) * (1 + both), pieces
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""

@@ -22,36 +22,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.planning import Recipe
-from wantui.storage.atomic import partial_path, remove
-from wantui.storage.group import (
-    CaptureError,
-    NotWhole,
-    checksum,
-    constant_checksum,
-    is_published,
-    named_damage,
-    open_capture,
-    open_for_writing,
-    publish,
-    reopen_for_writing,
-)
+from wantui.storage.group import CaptureError, named_damage, open_capture
+from wantui.storage.step_arrays import StepArray, StepArrayWriter
 
 FLOAT16_SCALE = 32768.0
 Maps = Mapping[str, Mapping[str, NDArray[np.float32]]]
 """By context, then by name: [blocks | 1, heads | 1, frames, height, width]."""
 
 
-class AttentionWriter:
-    """Writes the maps of one video step by step; `finish` makes the group appear.
+class AttentionWriter(StepArrayWriter):
+    """Write the maps of one video step by step.
 
     Args:
-        names: of the maps, by context. shape: of each map of a step, [blocks | 1, heads | 1, frames, height, width].
-        steps: evaluations whose maps are stored. sigmas: of these steps. blocks: of the transformer.
-        words: what is known of each marked word, for the metadata.
-        checksums: of the steps that an earlier process stored.
+        names: of the maps, by context (cond, uncond).
+        shape: of each map of a step, [blocks | 1, heads | 1, frames, height, width].
+        steps: evaluations whose maps are stored, from 0.
+        sigmas: noise level of each of them.
+        blocks: number of blocks of the transformer.
+        words: metadata of each marked word, by name.
+        checksums: as of `StepArrayWriter`.
 
     Raises:
-        NotWhole: those are not there.
+        NotWhole: as `StepArrayWriter`.
     """
 
     def __init__(
@@ -66,107 +58,37 @@ class AttentionWriter:
         words: Mapping[str, Any],
         checksums: Sequence[int] = (),
     ) -> None:
-        from zarr.codecs import ZstdCodec
-
-        assert recipe.capture.attention is not None
-        self.path, self.partial, self.names, self.steps = path, partial_path(path), names, list(steps)
-        self.capture = recipe.capture.attention
-        self.scale = FLOAT16_SCALE if self.capture.dtype == "float16" else 1.0
-        self.checksums: list[int] = []
-        self.is_finished = False
-        self.arrays: dict[tuple[str, str], Any] = {}
-        """By context and name, open from step to step."""
-        self.growing = [
-            name if context == "cond" else f"{context}/{name}"
-            for context in names
-            for name in (*names[context], "blocks")
-        ]
-        self.attributes = {
-            "recipe": recipe.model_dump(mode="json"),
+        request = recipe.capture.attention
+        assert request is not None
+        scale = FLOAT16_SCALE if request.dtype == "float16" else 1.0
+        arrays: dict[str, StepArray] = {}
+        for context, own in names.items():
+            for name in own:
+                arrays[_path(context, name)] = StepArray(shape, request.dtype, scale, request.compress)
+            arrays[_path(context, "blocks")] = StepArray((blocks,), "bool", has_one_chunk=True)
+        attributes = {
             "layout": "step, block, head, frame, height, width",
-            "blocks": "each" if self.capture.per_block else "mean",
-            "heads": "each" if self.capture.per_head else "mean",
+            "blocks": "each" if request.per_block else "mean",
+            "heads": "each" if request.per_head else "mean",
             "words": dict(words),
         }
-        if checksums:
-            self._reopen(checksums, recipe)
-            return
-        remove(self.partial)
-        path.parent.mkdir(exist_ok=True)
-        self.group = open_for_writing(self.partial, "w")
-        self.group.attrs.update(self.attributes)
-        self.group.create_array("steps", data=np.array(steps, dtype=np.int64))
-        self.group.create_array("sigmas", data=np.array(sigmas, dtype=np.float64))
-        compressors = [ZstdCodec(level=3)] if self.capture.compress else None
-        for context, own in names.items():
-            group = self._of(context)
-            for name in own:
-                array = group.create_array(
-                    name,
-                    shape=(len(steps), *shape),
-                    chunks=(1, *shape),
-                    dtype=self.capture.dtype,
-                    compressors=compressors,
-                )
-                array.attrs["scale"] = self.scale
-            group.create_array("blocks", shape=(len(steps), blocks), chunks=(len(steps), blocks), dtype="bool")
-        self.constant = constant_checksum(self.partial, self.growing)
+        super().__init__(path, arrays, steps, sigmas, recipe, attributes, checksums)
 
-    def _of(self, context: str) -> Any:
-        return self.group if context == "cond" else self.group.require_group(context)
+    def write_maps(self, maps: Maps, blocks: Mapping[str, Sequence[bool]]) -> None:
+        """Store the maps of the next step.
 
-    def _array(self, context: str, name: str) -> Any:
-        if (context, name) not in self.arrays:
-            self.arrays[context, name] = self._of(context)[name]
-        return self.arrays[context, name]
+        Args:
+            blocks: which blocks computed attention, by context.
+        """
+        values: dict[str, NDArray[Any]] = {}
+        for context, own in maps.items():
+            values |= {_path(context, name): values_of_map for name, values_of_map in own.items()}
+            values[_path(context, "blocks")] = np.array(blocks[context])
+        self.write(values)
 
-    def write(self, maps: Maps, blocks: Mapping[str, Sequence[bool]]) -> None:
-        """Store the maps of the next step; its checksum covers what does not change in the group too."""
-        if self.is_finished:
-            return
-        place = len(self.checksums)
-        sums = []
-        for context, own in self.names.items():
-            for name in own:
-                stored = (maps[context][name] * self.scale).astype(self.capture.dtype)
-                self._array(context, name)[place] = stored
-                sums.append(checksum(stored))
-            computed = np.array(blocks[context])
-            self._array(context, "blocks")[place] = computed
-            sums.append(checksum(computed))
-        self.checksums.append(checksum(np.array(sums, dtype=np.uint32), self.constant))
 
-    def finish(self, attributes: Mapping[str, Any]) -> None:
-        """Put the group under its final name."""
-        if self.is_finished:
-            return
-        if len(self.checksums) != len(self.steps):
-            raise RuntimeError(f"maps of {len(self.checksums)} of {len(self.steps)} steps were written to {self.path}")
-        self.group.attrs.update(dict(attributes))
-        publish(self.partial, self.path)
-
-    def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
-        try:
-            if is_published(self.partial, self.path, recipe):
-                self.is_finished = True
-                self.checksums = list(checksums)
-                return
-            self.group = reopen_for_writing(self.partial)
-            self.constant = constant_checksum(self.partial, self.growing)
-            for place, known in enumerate(checksums):
-                sums = [
-                    checksum(self._array(context, name)[place])
-                    for context, own in self.names.items()
-                    for name in (*own, "blocks")
-                ]
-                if checksum(np.array(sums, dtype=np.uint32), self.constant) != known:
-                    raise NotWhole(f"the maps of step {self.steps[place] + 1} are not those that were stored")
-            self.group.attrs.update(self.attributes)
-        except NotWhole:
-            raise
-        except Exception as error:  # zarr and its codecs have no common error; the video can always start again
-            raise NotWhole(f"the stored attention maps cannot be read ({type(error).__name__}: {error})") from None
-        self.checksums = list(checksums)
+def _path(context: str, name: str) -> str:
+    return name if context == "cond" else f"{context}/{name}"
 
 
 class NoMaps(CaptureError):

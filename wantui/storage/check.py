@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wantui.captures import CAPTURES
 from wantui.config import ConfigError
 from wantui.config.document import plain, read_document
 from wantui.config.load import dump_values
 from wantui.json_files import UnreadableFileError, parse_json, read_bytes
 from wantui.storage.files import LinkedFolderError
 from wantui.storage.group import CaptureError, verify_capture
-from wantui.storage.layout import BatchFolder
+from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 from wantui.storage.manifest import Manifest, ManifestError, VideoEntry, read_manifest
 from wantui.storage.mp4 import ClipError, read_frames
 
-CAPTURES = ("latents", "attention")
-WRITTEN = ("configs", "videos", "latents", "attention_maps", "logs", "analysis", "reports", "exports")
+CAPTURE_KEYS = frozenset(kind.file_key for kind in CAPTURES)
+FOLDERS = ("configs", *WRITTEN_FOLDERS, "logs", "analysis", "reports", "exports")
 """The folders of a batch folder."""
 PART_BYTES = 1 << 20
 
@@ -59,7 +60,7 @@ def check_batch(folder: Path) -> Iterator[Checked]:
 
 def _linked_folders(folder: Path) -> Iterator[Path]:
     """Yield the folders that wantui writes to and that are symbolic links; what lies behind one is not searched."""
-    for part in WRITTEN:
+    for part in FOLDERS:
         if (folder / part).is_symlink():
             yield folder / part
             continue
@@ -98,7 +99,7 @@ def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> I
     for kind, relative in entry.files.items():
         path = batch.root / relative
         try:
-            if kind in CAPTURES:
+            if kind in CAPTURE_KEYS:
                 yield Checked(batch.root, name, path, is_verified=verify_capture(path))
                 continue
             is_verified = _check_digest(path, entry.sha256.get(kind))

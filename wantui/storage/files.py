@@ -1,9 +1,10 @@
 """The files of one video: their folders are made, their links refused, and what is given up of them removed."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from wantui.captures import CAPTURES
 from wantui.errors import UserError
 from wantui.storage.atomic import partial_path, remove
 from wantui.storage.layout import BatchFolder
@@ -25,9 +26,8 @@ class VideoFiles:
 
     clip: Path
     sheet: Path
-    latents: Path | None = None
-    """The trajectory: with latents, or only what was derived from them. Nothing: it is not stored."""
-    attention: Path | None = None
+    captures: Mapping[str, Path] = field(default_factory=dict)
+    """Zarr groups by the name of their capture; a capture without a path is not stored."""
     checkpoint: Path | None = None
     """Nothing: a video that is ended early leaves nothing."""
     root: Path | None = None
@@ -35,9 +35,9 @@ class VideoFiles:
 
     def paths(self) -> Iterator[Path]:
         """Yield the final path of every part that is stored."""
-        for path in (self.clip, self.sheet, self.latents, self.attention, self.checkpoint):
-            if path is not None:
-                yield path
+        yield from (self.clip, self.sheet, *self.captures.values())
+        if self.checkpoint is not None:
+            yield self.checkpoint
 
     @property
     def preview(self) -> Path:
@@ -51,8 +51,7 @@ def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
     return VideoFiles(
         folder.clip(*place),
         folder.sheet(*place),
-        folder.latents(*place),
-        folder.attention(*place),
+        {kind.name: folder.capture(kind, *place) for kind in CAPTURES},
         folder.checkpoint(*place),
         folder.root,
     )
@@ -109,8 +108,7 @@ def refuse_links(files: VideoFiles) -> None:
 
 def discard(files: VideoFiles) -> None:
     """Remove the temporary files of a video that will not be continued; those behind a linked folder stay."""
-    captures = [path for path in (files.latents, files.attention) if path is not None]
-    parts = [partial_path(path) for path in (files.clip, files.sheet, files.preview, *captures)]
+    parts = [partial_path(path) for path in (files.clip, files.sheet, files.preview, *files.captures.values())]
     parts.append(files.preview)
     if files.checkpoint is not None:
         parts += [files.checkpoint, partial_path(files.checkpoint)]

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from wantui.captures import CAPTURES, CaptureKind
+from wantui.captures.attention import ATTENTION
+from wantui.captures.trajectory import TRAJECTORY
+
+WRITTEN_FOLDERS = ("videos", *(kind.folder for kind in CAPTURES))
+"""Folders of a batch folder into which workers write."""
 MAX_BATCH_NAME_BYTES = 200
 """Room is left for the time, a number, and what a file system of 255 bytes a name adds."""
 _NAME_CATEGORIES = ("L", "M", "N")
@@ -63,11 +69,17 @@ class BatchFolder:
     def log(self) -> Path:
         return self.root / "logs" / "batch.log"
 
+    def capture(self, kind: CaptureKind, variation: int, number: int) -> Path:
+        """Return the zarr group of a capture of the `number`-th video (from 1) of a variation (from 0)."""
+        return self.root / kind.folder / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
+
     def latents(self, variation: int, number: int) -> Path:
-        return self.root / "latents" / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
+        """Return the trajectory of a video, as `capture`."""
+        return self.capture(TRAJECTORY, variation, number)
 
     def attention(self, variation: int, number: int) -> Path:
-        return self.root / "attention_maps" / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
+        """Return the attention maps of a video, as `capture`."""
+        return self.capture(ATTENTION, variation, number)
 
 
 def batch_folder(output_dir: Path, name: str, now: datetime | None) -> BatchFolder:

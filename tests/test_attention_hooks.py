@@ -1,0 +1,68 @@
+"""Hooks on self- and cross-attention: they see what the kernels compute, and change nothing by themselves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import FORMS, latents_of, recipe_for
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+
+from wantui.generation.attention_hooks import Site, observed_by
+from wantui.generation.denoise import denoise, prepare
+from wantui.generation.load import load_pipeline
+from wantui.generation.speed import speed_up
+from wantui.models.catalogue import WanModel
+from wantui.planning.throughput import NATIVE
+
+
+class _Watcher:
+    """Observe one attention and change nothing; remember the shapes that each block shows."""
+
+    def __init__(self, site: Site) -> None:
+        self.sites, self.site = (site,), site
+        self.shown: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
+
+    @contextmanager
+    def evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
+        with observed_by(self, self.site):
+            yield
+
+    def take(self) -> int:
+        return len(self.shown)
+
+    def attend(
+        self, block: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, output: torch.Tensor
+    ) -> torch.Tensor:
+        exact = F.scaled_dot_product_attention(*(part.transpose(1, 2).double() for part in (query, key, value)))
+        assert torch.allclose(exact.transpose(1, 2).flatten(2), output.double(), atol=1e-4)
+        self.shown.append((block, tuple(query.shape), tuple(key.shape)))
+        return output
+
+
+@pytest.mark.parametrize("is_fused", [False, True], ids=["reference", "fused"])
+@pytest.mark.parametrize("site", ["self", "cross"])
+@pytest.mark.parametrize("form", FORMS)
+def test_observed_attention_is_what_the_kernel_computed_and_changes_no_bit(
+    tiny_models: dict[str, WanModel], form: str, site: Site, is_fused: bool
+) -> None:
+    pipeline = load_pipeline(tiny_models[form], None, "float32", torch.device("cpu"))
+    if is_fused:
+        speed_up(pipeline, NATIVE)
+    recipe = recipe_for(tiny_models[form], steps=2)
+    plain = latents_of(pipeline, recipe)
+    watcher = _Watcher(site)
+    start = prepare(pipeline, recipe)
+    *_, last = denoise(pipeline, recipe, replace(start, hooks={"watcher": watcher}))
+    assert torch.equal(last.latents, plain)
+    blocks = len(pipeline.transformer.blocks)
+    count = 2 * recipe.steps * blocks
+    assert last.captured == {"watcher": count}, "every block of both passes of every step"
+    positions = watcher.shown[0][1][1]
+    assert watcher.shown[0][2][1] == (positions if site == "self" else 512)
+    assert [block for block, *_ in watcher.shown] == list(range(blocks)) * (2 * recipe.steps)
+    if not is_fused:
+        assert all(type(block.attn1.processor) is WanAttnProcessor for block in pipeline.transformer.blocks)

@@ -1,0 +1,10 @@
+"""The registry of captures: everything that can be recorded while a video is denoised. No torch here."""
+
+from wantui.captures.attention import ATTENTION
+from wantui.captures.base import CaptureKind, CaptureRequest, DenoisingSize, DiskPart
+from wantui.captures.trajectory import TRAJECTORY
+
+CAPTURES: tuple[CaptureKind, ...] = (TRAJECTORY, ATTENTION)
+"""In the order of their sections in the config file."""
+
+__all__ = ["CAPTURES", "CaptureKind", "CaptureRequest", "DenoisingSize", "DiskPart"]

@@ -1,0 +1,152 @@
+"""Self- and cross-attention of Wan's blocks with observers between the kernel and the output projection.
+
+Reference blocks get the processors of this module while a hook needs them; fused blocks call `observe` by themselves.
+Observers see the inputs and the output of the kernel, which runs as it always does: an observer that returns the output
+unchanged changes no bit of the video.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol
+
+from diffusers import WanPipeline
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor, _get_qkv_projections
+from torch import Tensor
+
+Site = Literal["self", "cross"]
+"""Which attention of a block: among the positions of the video, or from them to the text."""
+
+
+class AttentionObserver(Protocol):
+    """See what a block attends with, and possibly replace the output of its kernel."""
+
+    def attend(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+        """Return the output to use, [1, positions, heads x dim].
+
+        Args:
+            query: [1, positions, heads, dim], after norm and rotary embedding, as the kernel gets it.
+            key, value: [1, positions or 512, heads, dim].
+            output: of the kernel, [1, positions, heads x dim].
+        """
+        ...
+
+
+class DenoisingHook(Protocol):
+    """Take part in the denoising of one video: observe its attention, and give what was observed of each step."""
+
+    sites: Collection[Site]
+    """Which attention is observed."""
+
+    def evaluation(self, context: str, index: int, transformer: Any) -> AbstractContextManager[None]:
+        """Surround one pass through a transformer.
+
+        Args:
+            context: cond or uncond, the name of diffusers' cache context.
+            index: of the model evaluation, from 0.
+        """
+        ...
+
+    def take(self) -> Any | None:
+        """Return what was recorded of the step that was just made, once; None where it records nothing there."""
+        ...
+
+
+_observers: ContextVar[Mapping[Site, tuple[AttentionObserver, ...]]] = ContextVar("observers", default={})  # noqa: B039
+
+
+def is_observed(site: Site) -> bool:
+    """Return whether the pass that runs now has an observer of this attention."""
+    return site in _observers.get()
+
+
+def observe(site: Site, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+    """Show one attention to its observers, each of which gets the output of the one before; return the last output."""
+    for observer in _observers.get().get(site, ()):
+        output = observer.attend(block, query, key, value, output)
+    return output
+
+
+@contextmanager
+def observed_by(observer: AttentionObserver, site: Site) -> Iterator[None]:
+    """Add an observer of one attention during a pass through a transformer."""
+    before = _observers.get()
+    token = _observers.set({**before, site: (*before.get(site, ()), observer)})
+    try:
+        yield
+    finally:
+        _observers.reset(token)
+
+
+@contextmanager
+def attached(pipeline: WanPipeline, sites: Collection[Site]) -> Iterator[None]:
+    """Put observing processors into the reference blocks of a pipeline; restore the former ones at the end."""
+    before: list[tuple[Any, Any]] = []
+    try:
+        for transformer in (pipeline.transformer, pipeline.transformer_2):
+            for index, block in enumerate(transformer.blocks if transformer is not None else ()):
+                for site, attention in (("self", block.attn1), ("cross", block.attn2)):
+                    processor = attention.processor
+                    if site in sites and not getattr(processor, "observes", False):
+                        before.append((attention, processor))
+                        attention.set_processor(ObservedProcessor(index, processor))
+        yield
+    finally:
+        for attention, processor in before:
+            attention.set_processor(processor)
+
+
+class ObservedProcessor(WanAttnProcessor):
+    """Compute Wan's attention as diffusers 0.42 does, and show it to the observers.
+
+    Args:
+        block: number of the block in the transformer.
+        instead_of: the processor whose attention backend is kept.
+    """
+
+    observes = True
+
+    def __init__(self, block: int, instead_of: Any) -> None:
+        super().__init__()
+        self.block = block
+        self._attention_backend, self._parallel_config = instead_of._attention_backend, instead_of._parallel_config
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        site: Site = "self" if encoder_hidden_states is None else "cross"
+        query, key, value = _get_qkv_projections(attn, hidden_states, encoder_hidden_states)
+        query = attn.norm_q(query).unflatten(2, (attn.heads, -1))
+        key = attn.norm_k(key).unflatten(2, (attn.heads, -1))
+        value = value.unflatten(2, (attn.heads, -1))
+        if rotary_emb is not None:
+            query, key = _rotated(query, *rotary_emb), _rotated(key, *rotary_emb)
+        output = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            dropout_p=0.0,
+            is_causal=False,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config if site == "self" else None,
+        )
+        output = observe(site, self.block, query, key, value, output.flatten(2, 3).type_as(query))
+        output = attn.to_out[0](output)
+        return attn.to_out[1](output)
+
+
+def _rotated(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Apply the rotary embedding to [1, positions, heads, dim] in the order of operations of diffusers."""
+    first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = cosines[..., 0::2], sines[..., 1::2]
+    rotated = states.new_empty(states.shape)
+    rotated[..., 0::2] = first * cos - second * sin
+    rotated[..., 1::2] = first * sin + second * cos
+    return rotated.type_as(states)

@@ -1,0 +1,86 @@
+"""Record what a recipe asks for while its video is denoised.
+
+A capture is declared in `wantui.captures`, and recorded by the module of the same name here. That module has a class
+`Recorder`, and, where the capture must see the attention of the blocks, a function `hook`.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from diffusers import WanPipeline
+
+from wantui.captures import CAPTURES
+from wantui.generation.attention_hooks import DenoisingHook
+from wantui.planning import Recipe
+from wantui.storage.background import BackgroundWriter
+
+if TYPE_CHECKING:
+    from wantui.generation.denoise import Start, Step
+
+
+class Recorder(Protocol):
+    """Record one capture of one video. It never changes what it is shown.
+
+    Args:
+        path: zarr group that appears once it is complete.
+        background: thread that writes.
+        earlier: CRC-32 of each part that an earlier process stored.
+        resumable: whether another process may have to resume from here.
+    """
+
+    def __init__(
+        self, path: Path, recipe: Recipe, background: BackgroundWriter, earlier: Sequence[int], resumable: bool
+    ) -> None: ...
+
+    def on_start(self, start: "Start", steps_done: int) -> None:
+        """Begin, or resume after some steps.
+
+        Raises:
+            NotWhole: what an earlier process stored is not there.
+        """
+        ...
+
+    def on_step(self, step: "Step") -> None:
+        """Record one step."""
+        ...
+
+    def on_end(self) -> None:
+        """Publish what was recorded."""
+        ...
+
+    def checksums(self) -> tuple[int, ...]:
+        """Return the CRC-32 of each part that is on the disk."""
+        ...
+
+
+def make_hooks(pipeline: WanPipeline, recipe: Recipe, evaluations: int) -> dict[str, DenoisingHook]:
+    """Return the hooks of the captures of a recipe, by the name of the capture."""
+    hooks: dict[str, DenoisingHook] = {}
+    for kind in CAPTURES:
+        make = getattr(_module(kind.name), "hook", None)
+        if make is not None and (hook := make(pipeline, recipe, evaluations)) is not None:
+            hooks[kind.name] = hook
+    return hooks
+
+
+def make_recorders(
+    paths: Mapping[str, Path],
+    recipe: Recipe,
+    background: BackgroundWriter,
+    earlier: Mapping[str, Sequence[int]],
+    resumable: bool,
+) -> dict[str, Recorder]:
+    """Return the recorders of what a recipe asks for and has a path, by the name of the capture."""
+    recorders: dict[str, Recorder] = {}
+    for kind in CAPTURES:
+        if kind.name in paths and recipe.capture.request(kind.name) is not None:
+            make: type[Recorder] = _module(kind.name).Recorder
+            already = earlier.get(kind.name, ())
+            recorders[kind.name] = make(paths[kind.name], recipe, background, already, resumable)
+    return recorders
+
+
+def _module(name: str) -> Any:
+    return import_module(f"{__name__}.{name}")

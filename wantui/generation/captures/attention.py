@@ -1,0 +1,95 @@
+"""Record the exact cross-attention maps of the marked words."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import WanPipeline
+
+from wantui.captures.attention import ATTENTION
+from wantui.generation.attention import CrossAttention, StepMaps
+from wantui.planning import Recipe
+from wantui.storage.attention import AttentionWriter
+from wantui.storage.background import BackgroundWriter
+from wantui.storage.group import NotWhole
+
+if TYPE_CHECKING:
+    from wantui.generation.denoise import Start, Step
+
+NAME = ATTENTION.name
+
+
+def hook(pipeline: WanPipeline, recipe: Recipe, evaluations: int) -> CrossAttention | None:
+    """Return what observes cross-attention: for the maps, and for weights that are applied there."""
+    if recipe.capture.attention is None and recipe.weighting != "attention":
+        return None
+    return CrossAttention(pipeline, recipe, evaluations)
+
+
+class Recorder:
+    """Record the attention maps of the marked words; arguments as of `captures.Recorder`."""
+
+    def __init__(
+        self, path: Path, recipe: Recipe, background: BackgroundWriter, earlier: Sequence[int], resumable: bool
+    ) -> None:
+        self.path, self.recipe, self.background, self.earlier = path, recipe, background, earlier
+
+    def on_start(self, start: "Start", steps_done: int) -> None:
+        attention = start.hooks[NAME]
+        assert isinstance(attention, CrossAttention)
+        self.attention: CrossAttention = attention
+        steps = sorted(self.attention.steps)
+        if len(self.earlier) != sum(step < steps_done for step in steps):
+            raise NotWhole(f"attention maps of {len(self.earlier)} steps were stored before step {steps_done}")
+        self.writer: AttentionWriter = AttentionWriter(
+            self.path,
+            {context: self.attention.names(context) for context in self.attention.prompts},
+            self.attention.map_shape,
+            steps,
+            [start.sigmas[step] for step in steps],
+            len(self.attention.pipeline.transformer.blocks),
+            self.recipe,
+            {
+                word.name: {
+                    "text": word.text,
+                    "start": word.start,
+                    "end": word.end,
+                    "weight": word.weight,
+                    "tokens": list(word.tokens),
+                    "pieces": list(word.pieces),
+                }
+                for word in self.attention.prompts["cond"].words
+            },
+            self.earlier,
+        )
+
+    def on_step(self, step: "Step") -> None:
+        recorded: StepMaps | None = step.captured.get(NAME)
+        if recorded is None:
+            return
+        maps = {
+            context: dict(zip(own, torch.stack(list(own.values())).cpu().numpy(), strict=True))
+            for context, own in recorded.maps.items()
+        }
+        self.background.submit(partial(self.writer.write_maps, maps, recorded.blocks))
+
+    def on_end(self) -> None:
+        self.background.flush()
+        check = self.attention.check
+        self.writer.finish(
+            {
+                "self_check": {
+                    "output_error": check.output_error,
+                    "weighted_error": check.weighted_error,
+                    "map_error": check.map_error,
+                    "pads_taken_together": check.collapsed,
+                }
+            }
+        )
+
+    def checksums(self) -> tuple[int, ...]:
+        """Of each step whose maps are on the disk."""
+        self.background.flush()
+        return tuple(self.writer.checksums)

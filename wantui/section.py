@@ -1,0 +1,21 @@
+"""A section of the config file: the base of every group of settings."""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+
+class Section(BaseModel):
+    """A section of the file. `DEAD` names keys of the older system that change nothing, with the reason."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    DEAD: ClassVar[dict[str, str]] = {}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def refuse_yes_and_no_for_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """True is 1 to Python, and nobody means that."""
+        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
+            raise PydanticCustomError("boolean", "Input should not be true or false")
+        return value

@@ -1,0 +1,156 @@
+"""Write a capture that has one value per recorded step for each of its arrays, as a zarr group.
+
+The group also has `steps` [s] int64, the index of each recorded model evaluation from 0, and `sigmas` [s] float64, the
+noise level that the model saw. It appears under its name only once it is complete, and a process that resumes a video
+verifies what an earlier process wrote.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.planning import Recipe
+from wantui.storage.atomic import partial_path, remove
+from wantui.storage.group import (
+    NotWhole,
+    checksum,
+    constant_checksum,
+    is_published,
+    open_for_writing,
+    publish,
+    reopen_for_writing,
+)
+
+
+@dataclass(frozen=True)
+class StepArray:
+    """One array of a capture."""
+
+    shape: tuple[int, ...]
+    """Shape of the value of one step."""
+    dtype: str
+    scale: float | None = None
+    """Factor by which values are multiplied before they are stored; readers divide by the attribute `scale`."""
+    compress: bool = False
+    has_one_chunk: bool = False
+    """Whether all steps share a chunk, as values of a few bytes should; else each step is a chunk."""
+
+
+class StepArrayWriter:
+    """Write the arrays of one capture of one video step by step; `finish` publishes the group.
+
+    Args:
+        arrays: by path in the group, such as "star" or "uncond/star".
+        steps: model evaluations that are recorded, from 0.
+        sigmas: noise level of each of them.
+        attributes: of the group, beside the recipe.
+        checksums: CRC-32 of each step that an earlier process stored; empty to begin anew.
+
+    Raises:
+        NotWhole: the group is not the one that these checksums describe.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        arrays: Mapping[str, StepArray],
+        steps: Sequence[int],
+        sigmas: Sequence[float],
+        recipe: Recipe,
+        attributes: Mapping[str, Any],
+        checksums: Sequence[int] = (),
+    ) -> None:
+        self.path, self.partial = path, partial_path(path)
+        self.arrays, self.steps = dict(arrays), list(steps)
+        self.attributes = {"recipe": recipe.model_dump(mode="json"), **attributes}
+        self.checksums: list[int] = []
+        self.is_finished = False
+        self._open_arrays: dict[str, Any] = {}
+        if checksums:
+            self._reopen(checksums, recipe)
+        else:
+            self._begin(sigmas)
+
+    def _begin(self, sigmas: Sequence[float]) -> None:
+        from zarr.codecs import ZstdCodec
+
+        remove(self.partial)
+        self.path.parent.mkdir(exist_ok=True)
+        self.group = open_for_writing(self.partial, "w")
+        self.group.attrs.update(self.attributes)
+        count = len(self.steps)
+        self.group.create_array("steps", data=np.array(self.steps, dtype=np.int64))
+        self.group.create_array("sigmas", data=np.array(sigmas, dtype=np.float64))
+        for path, array in self.arrays.items():
+            parent, _, name = path.rpartition("/")
+            group = self.group.require_group(parent) if parent else self.group
+            created = group.create_array(
+                name,
+                shape=(count, *array.shape),
+                chunks=(count if array.has_one_chunk else 1, *array.shape),
+                dtype=array.dtype,
+                **({} if array.has_one_chunk else {"compressors": [ZstdCodec(level=3)] if array.compress else None}),
+            )
+            if array.scale is not None:
+                created.attrs["scale"] = array.scale
+        self.constant = constant_checksum(self.partial, self.arrays)
+
+    def write(self, values: Mapping[str, NDArray[Any]]) -> None:
+        """Store the values of the next step; its checksum also covers what never changes in the group.
+
+        Args:
+            values: by path of the array, each of the array's shape.
+        """
+        if self.is_finished:
+            return
+        row, sums = len(self.checksums), []
+        for path, array in self.arrays.items():
+            scaled = values[path] if array.scale is None else values[path] * array.scale
+            stored = np.asarray(scaled).astype(array.dtype)
+            self._array(path)[row] = stored
+            sums.append(checksum(stored))
+        self.checksums.append(checksum(np.array(sums, dtype=np.uint32), self.constant))
+
+    def finish(self, attributes: Mapping[str, Any]) -> None:
+        """Publish the group under its final name.
+
+        Args:
+            attributes: of the group, known only now.
+
+        Raises:
+            RuntimeError: a step is missing.
+        """
+        if self.is_finished:
+            return
+        if len(self.checksums) != len(self.steps):
+            raise RuntimeError(f"{len(self.checksums)} of {len(self.steps)} steps were written to {self.path}")
+        self.group.attrs.update(dict(attributes))
+        publish(self.partial, self.path)
+
+    def _array(self, path: str) -> Any:
+        if path not in self._open_arrays:
+            self._open_arrays[path] = self.group[path]
+        return self._open_arrays[path]
+
+    def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
+        try:
+            if is_published(self.partial, self.path, recipe):
+                self.is_finished = True
+                self.checksums = list(checksums)
+                return
+            self.group = reopen_for_writing(self.partial)
+            self.constant = constant_checksum(self.partial, self.arrays)
+            for row, known in enumerate(checksums):
+                sums = [checksum(self._array(path)[row]) for path in self.arrays]
+                if checksum(np.array(sums, dtype=np.uint32), self.constant) != known:
+                    raise NotWhole(f"the values of step {self.steps[row] + 1} are not those that were stored")
+            self.group.attrs.update(self.attributes)
+        except NotWhole:
+            raise
+        except Exception as error:  # zarr and its codecs have no common error; the video can always start again
+            raise NotWhole(f"{self.partial.name} cannot be read ({type(error).__name__}: {error})") from None
+        self.checksums = list(checksums)
