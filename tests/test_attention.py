@@ -17,11 +17,11 @@ from diffusers.hooks import apply_group_offloading
 from wantui.captures.attention import AttentionRequest
 from wantui.generation import attention_hooks, cache
 from wantui.generation.attention import CaptureWrong
+from wantui.generation.controls.word_weights import WordWeights
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import make_video
 from wantui.generation.speed import fuse_blocks
-from wantui.generation.word_weights import WordWeights
 from wantui.generation.words import WordNotRead, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import Captures, PromptMark, Recipe

@@ -21,9 +21,11 @@ from wantui.generation.bench import random_transformer
 from wantui.generation.captures import attention as attention_capture
 from wantui.generation.captures import make_hooks
 from wantui.generation.captures import trajectory as trajectory_capture
+from wantui.generation.controls import apply_controls
 from wantui.generation.denoise import Start, denoise, new_scheduler, prepare
 from wantui.generation.load import load_pipeline
 from wantui.generation.memory import place
+from wantui.generation.preparation import Preparation
 from wantui.generation.speed import fuse_blocks
 from wantui.generation.words import tokenize
 from wantui.models.catalogue import NANO, find_model
@@ -74,15 +76,17 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
     embeds = embeds.to(device, pipeline.transformer.dtype)
     scheduler = new_scheduler(recipe, device)
     frames, height, width = (recipe.frames - 1) // 4 + 1, recipe.height // 8, recipe.width // 8
+    preparation = Preparation(pipeline, recipe, len(scheduler.timesteps), embeds, None)
+    apply_controls(preparation)
     noise = torch.randn(1, 16, frames, height, width, generator=generator).to(device)
     return Start(
         noise,
         tuple(scheduler.sigmas.tolist()),
         tuple(scheduler.timesteps.tolist()),
         scheduler,
-        embeds,
+        preparation.prompt_embeds,
         embeds.flip(2) if recipe.guidance_scale > 1 else None,
-        make_hooks(pipeline, recipe, len(scheduler.timesteps)),
+        make_hooks(preparation),
     )
 
 

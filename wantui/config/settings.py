@@ -13,6 +13,8 @@ from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionAnalysisSettings
 from wantui.captures.trajectory import LatentAnalysisSettings
 from wantui.config.plans import PlanName, plan_slug
+from wantui.controls import CONTROLS
+from wantui.controls.word_weights import Weighting
 from wantui.section import Section
 
 SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
@@ -134,7 +136,7 @@ class PromptSettings(Section):
 
     negative_prompt: str = ""
     """What guidance leads away from."""
-    embedding_method: Literal["attention", "multiply", "interpolation"] = "attention"
+    embedding_method: Weighting = "attention"
     """How the weight of (word:2.5) is applied: attention multiplies the odds of the word in every cross-attention;
     multiply and interpolation (between the end token and the word) change the word's text embedding."""
     max_variations: Annotated[int, Field(ge=1)] = 10_000
@@ -150,19 +152,23 @@ class _Sections(Section):
 
 if TYPE_CHECKING:
 
-    class _WithCaptures(_Sections):
+    class _WithSections(_Sections):
         latent_analysis_settings: LatentAnalysisSettings = LatentAnalysisSettings()
         attention_analysis_settings: AttentionAnalysisSettings = AttentionAnalysisSettings()
 else:
-    _WithCaptures = create_model(
-        "_WithCaptures",
+    _WithSections = create_model(
+        "_WithSections",
         __base__=_Sections,
-        **{capture.section: (capture.settings, capture.settings()) for capture in CAPTURES},
+        **{
+            kind.section: (kind.settings, kind.settings())
+            for kind in (*CAPTURES, *CONTROLS)
+            if kind.section is not None and kind.settings is not None
+        },
     )
 
 
-class Settings(_WithCaptures):
-    """The settings of a config file; every capture adds a section of its own."""
+class Settings(_WithSections):
+    """The settings of a config file; captures and controls add sections of their own."""
 
     videos_per_variation: Annotated[int, Field(ge=1, le=100_000)] = 3
     """Videos of each variation, with seeds seed, seed + 1, ..."""

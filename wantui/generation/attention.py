@@ -19,17 +19,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.captures.attention import MASSES, AttentionRequest
 from wantui.captures.base import every
 from wantui.generation.attention_hooks import Site, observed_by
+from wantui.generation.controls.word_weights import WordWeights
 from wantui.generation.memory import device_of
+from wantui.generation.preparation import Preparation
 from wantui.generation.text_softmax import mean_over_heads, softmax_rows
-from wantui.generation.word_weights import WordWeights
 from wantui.generation.words import TokenizedPrompt, tokenize
-from wantui.planning import Recipe
 from wantui.planning.arithmetic import TEXT_LENGTH
 
 CHECKED_ROWS = 256
@@ -93,18 +92,15 @@ class CrossAttention:
 
     sites: tuple[Site, ...] = ("cross",)
 
-    def __init__(self, pipeline: WanPipeline, recipe: Recipe, evaluations: int) -> None:
+    def __init__(self, preparation: Preparation) -> None:
+        pipeline, recipe = preparation.pipeline, preparation.recipe
         self.pipeline, self.capture = pipeline, recipe.capture.attention
         cond = tokenize(pipeline.tokenizer, recipe.prompt, recipe.marks)
         self.prompts = {"cond": cond}
         if self.capture is not None and self.capture.unconditional and recipe.guidance_scale > 1:
             self.prompts["uncond"] = tokenize(pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks)
-        by_token: dict[int, float] = {}
-        for word in cond.words if recipe.weighting == "attention" else ():
-            for token in word.tokens:
-                by_token[token] = by_token.get(token, 1.0) * word.weight
-        self.weights = WordWeights(by_token)
-        self.steps = frozenset(every(evaluations, self.capture.interval)) if self.capture else frozenset()
+        self.weights = WordWeights(preparation.token_weights)
+        self.steps = frozenset(every(preparation.evaluations, self.capture.interval)) if self.capture else frozenset()
         patch_frames, patch_height, patch_width = pipeline.transformer.config.patch_size
         frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
         self.grid = (

@@ -17,12 +17,14 @@ from torch import Tensor
 from wantui.generation.attention_hooks import DenoisingHook, attached
 from wantui.generation.cache import caching, forget
 from wantui.generation.captures import make_hooks
+from wantui.generation.controls import apply_controls
 from wantui.generation.finite import check_finite
 from wantui.generation.memory import bring, device_of
 from wantui.generation.passes import Passes
+from wantui.generation.preparation import Preparation
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.speed import is_fused
-from wantui.generation.words import check_length, tokenize, weigh_embeddings
+from wantui.generation.words import check_length
 from wantui.planning import Recipe
 from wantui.planning.arithmetic import TEXT_LENGTH
 from wantui.planning.sizes import SizeError
@@ -119,14 +121,14 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         prompt_embeds, negative_prompt_embeds = pipeline.encode_prompt(
             recipe.prompt, recipe.negative_prompt, guided, max_sequence_length=TEXT_LENGTH, device=device
         )
-    if recipe.weighting in ("multiply", "interpolation"):
-        prompt = tokenize(pipeline.tokenizer, recipe.prompt, recipe.marks)
-        prompt_embeds = weigh_embeddings(prompt_embeds, prompt, recipe.weighting)
+    scheduler = new_scheduler(recipe, device)
+    preparation = Preparation(pipeline, recipe, len(scheduler.timesteps), prompt_embeds, negative_prompt_embeds)
+    apply_controls(preparation)
+    prompt_embeds, negative_prompt_embeds = preparation.prompt_embeds, preparation.negative_prompt_embeds
     dtype = pipeline.transformer.dtype
     check_finite(prompt_embeds.to(dtype), "the text embedding of the prompt holds")
     if negative_prompt_embeds is not None:
         check_finite(negative_prompt_embeds.to(dtype), "the text embedding of the negative prompt holds")
-    scheduler = new_scheduler(recipe, device)
     noise = pipeline.prepare_latents(
         1,
         pipeline.transformer.config.in_channels,
@@ -144,7 +146,7 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         scheduler,
         prompt_embeds.to(dtype),
         negative_prompt_embeds.to(dtype) if negative_prompt_embeds is not None else None,
-        make_hooks(pipeline, recipe, len(scheduler.timesteps)),
+        make_hooks(preparation),
     )
 
 

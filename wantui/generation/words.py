@@ -1,10 +1,7 @@
 """Which text positions the marked words of a prompt take, as the model's own tokenizer cuts them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from torch import Tensor
 
 from wantui.errors import UserError
 from wantui.models.pieces import SPACE
@@ -96,20 +93,3 @@ def check_length(tokenizer: Any, prompt: str, which: str) -> None:
             f"the {which} has {length} tokens, and the model reads {TEXT_LENGTH}: shorten it, as its end would change "
             "nothing"
         )
-
-
-def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, weighting: str) -> Tensor:
-    """Weights on the text encoder's output [1, 512, channels], as the older system named them.
-
-    multiply: w e. interpolation: p + w (e - p), with p the embedding of the end token.
-    """
-    weighted = prompt_embeds.clone()
-    methods: dict[str, Callable[[Tensor, float], Tensor]] = {
-        "multiply": lambda e, w: w * e,
-        "interpolation": lambda e, w: end + w * (e - end),
-    }
-    end = prompt_embeds[0, prompt.length - 1]
-    for word in prompt.words:
-        for token in word.tokens if word.weight != 1 else ():
-            weighted[0, token] = methods[weighting](weighted[0, token], word.weight)
-    return weighted

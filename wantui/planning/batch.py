@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wantui.captures import CAPTURES
 from wantui.captures.attention import ATTENTION, AttentionRequest
 from wantui.captures.trajectory import TRAJECTORY
 from wantui.config import Config
 from wantui.config.settings import ModelSettings, Settings
+from wantui.controls import CONTROLS
+from wantui.controls.word_weights import Weighting
 from wantui.errors import UserError
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import commit_in_cache, fingerprint, fingerprint_of_file
@@ -15,7 +18,7 @@ from wantui.models.magnitudes import magnitudes_of
 from wantui.paths import user_path
 from wantui.planning.arithmetic import TEXT_LENGTH
 from wantui.planning.installed import what_weights_miss
-from wantui.planning.recipe import Captures, PromptMark, Recipe, TransformerFile, Weighting
+from wantui.planning.recipe import Captures, PromptMark, Recipe, TransformerFile
 from wantui.planning.sizes import check_size, resolve_frames
 from wantui.planning.token_checks import check_tokens
 from wantui.prompts import Variation, count, expand, parse
@@ -122,6 +125,7 @@ def outline_batch(config: Config, template: str) -> Outline:
         transformer_file=transformer_file,
         speed=model_settings.speed,
         capture=_captures(settings, has_marks=marked, is_fast=is_fast),
+        controls=_controls(settings),
     )
     if is_fast and model.boundary_ratio is None:
         first = first.model_copy(update={"magnitudes": magnitudes_of(model, first.weights_id)})
@@ -148,14 +152,15 @@ def outline_batch(config: Config, template: str) -> Outline:
     uses_marks = first.capture.attention is not None or any(_weighting(one, settings) for one in variations)
     checked = check_tokens(model, first.revision, variations, first.negative_prompt, uses_marks=uses_marks)
     warnings += checked.warnings
-    refusals = [*map(str, config.refusals), *checked.refusals]
+    refusals = [*map(str, config.refusals), *checked.refusals, *_conflicts(first)]
     if settings.attention_analysis_settings.store_attention and not marked:
         refusals.append("store_attention is on and the template marks no word: write (word) for each to be stored")
-    stored = latents.store_latents or settings.attention_analysis_settings.store_attention
+    captures = first.capture
+    stored = captures.latents or captures.attention is not None or bool(captures.more)
     if is_fast and stored and not model_settings.force_capture:
         refusals.append(
-            "model_settings.speed: fast leaves out blocks, so that latents and attention maps are not the model's own; "
-            "take exact, store neither, or set model_settings.force_capture"
+            "model_settings.speed: fast leaves out blocks, so that what is captured is not the model's own; "
+            "take exact, capture nothing, or set model_settings.force_capture"
         )
     if transformer_file is not None and model_settings.weights != "full":
         refusals.append(
@@ -252,6 +257,19 @@ def _captures(settings: Settings, has_marks: bool, is_fast: bool) -> Captures:
         attention=attention if has_marks else None,
         more={name: dict(request) for name, request in requests.items() if request is not None},
     )
+
+
+def _controls(settings: Settings) -> dict[str, Any]:
+    """Return the requests of the controls that the settings ask for, by name."""
+    own = [kind for kind in CONTROLS if kind.section is not None]
+    requests = {kind.name: kind.requested(getattr(settings, str(kind.section))) for kind in own}
+    return {name: dict(request) for name, request in requests.items() if request is not None}
+
+
+def _conflicts(recipe: Recipe) -> list[str]:
+    """Return why controls of a recipe cannot be applied."""
+    requests = ((kind, recipe.control(kind.name)) for kind in CONTROLS)
+    return [text for kind, request in requests if request is not None for text in kind.conflicts(request, recipe)]
 
 
 def pinned_revision(model: WanModel, asked: str | None) -> str | None:

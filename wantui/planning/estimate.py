@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from wantui.captures import CAPTURES, DenoisingSize, DiskPart
 from wantui.captures.trajectory import stored_evaluations
+from wantui.controls import CONTROLS
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch import Batch
@@ -70,8 +71,9 @@ def disk_for(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:
     return DiskEstimate(int(n * pixels * BYTES_PER_PIXEL), videos_basis, tuple(parts))
 
 
-def captures_on_gpu(recipe: Recipe, model: WanModel) -> int:
-    """Predict the bytes that captures hold on the GPU while a video is denoised."""
+def extra_gpu_bytes(recipe: Recipe, model: WanModel) -> int:
+    """Predict the bytes that captures and controls hold on the GPU while a video is denoised."""
     size = denoising_size(recipe, model)
-    requests = ((kind, recipe.capture.request(kind.name)) for kind in CAPTURES)
-    return sum(kind.gpu_bytes(request, size) for kind, request in requests if request is not None)
+    captures = [(kind.gpu_bytes, recipe.capture.request(kind.name)) for kind in CAPTURES]
+    controls = [(kind.gpu_bytes, recipe.control(kind.name)) for kind in CONTROLS]
+    return sum(count(request, size) for count, request in (*captures, *controls) if request is not None)

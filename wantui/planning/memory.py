@@ -22,7 +22,7 @@ from wantui.planning.arithmetic import (
     tokens_of,
     transformer_parameters,
 )
-from wantui.planning.estimate import captures_on_gpu
+from wantui.planning.estimate import extra_gpu_bytes
 from wantui.planning.recipe import Recipe, Speed, Weights
 
 
@@ -183,7 +183,7 @@ def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | No
     latents = 4 * prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
     beside = LATENTS_HELD * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE
     computing = activation_bytes(model, recipe, fuses_blocks(model, plan, recipe.speed, recipe.weights))
-    computing += captures_on_gpu(recipe, model)
+    computing += extra_gpu_bytes(recipe, model)
     decoding = decode_bytes(model, recipe, plan.tile_for(recipe.width, recipe.height))
     block = block_bytes(model, recipe)
     match plan.transformer:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,8 @@ from wantui.captures import CAPTURES, CaptureRequest
 from wantui.captures.attention import ATTENTION, AttentionRequest
 from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
 from wantui.config.settings import SamplerName
+from wantui.controls import CONTROLS, ControlRequest
+from wantui.controls.word_weights import WORD_WEIGHTS, Weight, Weighting, WordWeightsRequest
 from wantui.json_files import describe_invalid
 
 RECIPE_FORMAT = 1
@@ -29,7 +32,6 @@ FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
 """Captures whose requests have fields of their own."""
 Speed = Literal["plain", "exact", "fast"]
 Weights = Literal["full", "float8", "int8", "gguf"]
-Weighting = Literal["attention", "multiply", "interpolation"]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -44,7 +46,20 @@ class PromptMark(_Frozen):
     text: str
     start: Annotated[int, Field(ge=0)]
     end: Annotated[int, Field(ge=1)]
-    weight: Annotated[Finite, Field(ge=0, le=100)] = 1.0
+    weight: Weight = 1.0
+
+
+def _requests(value: Mapping[str, Any], noun: str, known: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    for name in value:
+        if name not in known:
+            raise PydanticCustomError(noun, f"this version has no {noun} {name!r}".replace("{", "{{"))
+    return {name: known[name].model_validate(request) for name, request in sorted(value.items())}
+
+
+def _without_empty(serialised: dict[str, Any], name: str) -> dict[str, Any]:
+    if not serialised[name]:
+        del serialised[name]
+    return serialised
 
 
 class Captures(TrajectoryRequest):
@@ -64,19 +79,13 @@ class Captures(TrajectoryRequest):
     @classmethod
     def read_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
         """Check each request against its capture's model, and name a capture that this version does not have."""
-        known = {capture.name: capture for capture in CAPTURES if capture.name not in FORMAT_1_CAPTURES}
-        for name in value:
-            if name not in known:
-                raise PydanticCustomError("capture", f"this version has no capture {name!r}".replace("{", "{{"))
-        return {name: known[name].request.model_validate(request) for name, request in sorted(value.items())}
+        known = {kind.name: kind.request for kind in CAPTURES if kind.name not in FORMAT_1_CAPTURES}
+        return _requests(value, "capture", known)
 
     @model_serializer(mode="wrap")
     def leave_out_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Serialise without `more` while it is empty: digests of recipes that do not use it stay as they are."""
-        serialised: dict[str, Any] = handler(self)
-        if not self.more:
-            serialised.pop("more", None)
-        return serialised
+        return _without_empty(handler(self), "more")
 
     def request(self, name: str) -> CaptureRequest | None:
         """Return the request of a capture by its name; None where it records nothing."""
@@ -133,6 +142,9 @@ class Recipe(_Frozen):
     magnitudes: tuple[tuple[Finite, Finite], ...] = ()
     """Of a fast video, by which its cache goes; where there are none, it goes by the first block."""
     capture: Captures = Captures()
+    controls: dict[str, Any] = Field(default_factory=dict)
+    """Requests of controls by name, but for word weights, which are in `marks` and `weighting`. The canonical JSON
+    leaves it out while it is empty."""
 
     @model_validator(mode="before")
     @classmethod
@@ -144,6 +156,26 @@ class Recipe(_Frozen):
                 "format", f"it has format {found!r}; this version reads format {RECIPE_FORMAT}".replace("{", "{{")
             )
         return value
+
+    @field_validator("controls", mode="after")
+    @classmethod
+    def read_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Check each request against its control's model, and name a control that this version does not have."""
+        return _requests(value, "control", {kind.name: kind.request for kind in CONTROLS if kind is not WORD_WEIGHTS})
+
+    @model_serializer(mode="wrap")
+    def leave_out_no_controls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Serialise without `controls` while it is empty: digests of recipes that use none stay as they are."""
+        return _without_empty(handler(self), "controls")
+
+    def control(self, name: str) -> ControlRequest | None:
+        """Return the request of a control by its name; None where the recipe does not have it."""
+        if name == WORD_WEIGHTS.name:
+            if self.weighting is None:
+                return None
+            return WordWeightsRequest(weighting=self.weighting, weights=tuple(mark.weight for mark in self.marks))
+        request: ControlRequest | None = self.controls.get(name)
+        return request
 
     @model_validator(mode="after")
     def refuse_what_does_not_fit(self) -> Self:

@@ -9,10 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from diffusers import WanPipeline
-
 from wantui.captures import CAPTURES
 from wantui.generation.attention_hooks import DenoisingHook
+from wantui.generation.preparation import Preparation
 from wantui.planning import Recipe
 from wantui.storage.background import BackgroundWriter
 
@@ -55,12 +54,12 @@ class Recorder(Protocol):
         ...
 
 
-def make_hooks(pipeline: WanPipeline, recipe: Recipe, evaluations: int) -> dict[str, DenoisingHook]:
-    """Return the hooks of the captures of a recipe, by the name of the capture."""
+def make_hooks(preparation: Preparation) -> dict[str, DenoisingHook]:
+    """Return the hooks that a denoising needs, by the name of the capture."""
     hooks: dict[str, DenoisingHook] = {}
     for kind in CAPTURES:
         make = getattr(_module(kind.name), "hook", None)
-        if make is not None and (hook := make(pipeline, recipe, evaluations)) is not None:
+        if make is not None and (hook := make(preparation)) is not None:
             hooks[kind.name] = hook
     return hooks
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import WanPipeline
 
 from wantui.captures.attention import ATTENTION
 from wantui.generation.attention import CrossAttention, StepMaps
+from wantui.generation.preparation import Preparation
 from wantui.planning import Recipe
 from wantui.storage.attention import AttentionWriter
 from wantui.storage.background import BackgroundWriter
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 NAME = ATTENTION.name
 
 
-def hook(pipeline: WanPipeline, recipe: Recipe, evaluations: int) -> CrossAttention | None:
+def hook(preparation: Preparation) -> CrossAttention | None:
     """Return what observes cross-attention: for the maps, and for weights that are applied there."""
-    if recipe.capture.attention is None and recipe.weighting != "attention":
+    if preparation.recipe.capture.attention is None and not preparation.token_weights:
         return None
-    return CrossAttention(pipeline, recipe, evaluations)
+    return CrossAttention(preparation)
 
 
 class Recorder:

@@ -7,12 +7,48 @@ In that case the sum is recomputed in float32, over the columns of the softmax.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from wantui.controls.word_weights import WordWeightsRequest
+from wantui.generation.preparation import Preparation
 from wantui.generation.text_softmax import softmax_rows
+from wantui.generation.words import TokenizedPrompt, tokenize
+
+
+def apply(request: WordWeightsRequest, preparation: Preparation) -> None:
+    """Weight the marked words of a prompt: their embeddings, or their odds in cross-attention.
+
+    Raises:
+        WordNotRead: a mark is on nothing that the model reads.
+    """
+    recipe = preparation.recipe
+    prompt = tokenize(preparation.pipeline.tokenizer, recipe.prompt, recipe.marks)
+    if request.weighting == "attention":
+        for word in prompt.words:
+            for token in word.tokens:
+                preparation.token_weights[token] = preparation.token_weights.get(token, 1.0) * word.weight
+    else:
+        preparation.prompt_embeds = weigh_embeddings(preparation.prompt_embeds, prompt, request.weighting)
+
+
+def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, weighting: str) -> Tensor:
+    """Weights on the text encoder's output [1, 512, channels], as the older system named them.
+
+    multiply: w e. interpolation: p + w (e - p), with p the embedding of the end token.
+    """
+    weighted = prompt_embeds.clone()
+    methods: dict[str, Callable[[Tensor, float], Tensor]] = {
+        "multiply": lambda e, w: w * e,
+        "interpolation": lambda e, w: end + w * (e - end),
+    }
+    end = prompt_embeds[0, prompt.length - 1]
+    for word in prompt.words:
+        for token in word.tokens if word.weight != 1 else ():
+            weighted[0, token] = methods[weighting](weighted[0, token], word.weight)
+    return weighted
 
 
 class WordWeights:

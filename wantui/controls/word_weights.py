@@ -1,0 +1,21 @@
+"""The control of word weights: (word:1.5) in the template multiplies what a word contributes."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from wantui.controls.base import ControlKind, ControlRequest
+
+Weighting = Literal["attention", "multiply", "interpolation"]
+MAX_WEIGHT = 100
+Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)]
+
+
+class WordWeightsRequest(ControlRequest):
+    """How weights of marked words are applied, and the weight of each mark of the prompt, in order."""
+
+    weighting: Weighting
+    weights: tuple[Weight, ...]
+
+
+WORD_WEIGHTS = ControlKind(name="word_weights", request=WordWeightsRequest)

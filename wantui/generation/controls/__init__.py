@@ -1,0 +1,17 @@
+"""Apply the controls of a recipe.
+
+A control is declared in `wantui.controls`, and applied by the module of the same name here, which has a function
+`apply(request, preparation)`.
+"""
+
+from importlib import import_module
+
+from wantui.controls import CONTROLS
+from wantui.generation.preparation import Preparation
+
+
+def apply_controls(preparation: Preparation) -> None:
+    """Let every control that the recipe asks for change the preparation, in the order of the registry."""
+    for kind in CONTROLS:
+        if (request := preparation.recipe.control(kind.name)) is not None:
+            import_module(f"{__name__}.{kind.name}").apply(request, preparation)
