@@ -111,15 +111,15 @@ def test_a_stopped_video_ends_as_an_undisturbed_one_with_whole_captures(
     for steps in stops:
         stop_after(make_video(tiny, recipe, stopped), steps)
         assert not stopped.clip.exists()
-        assert not stopped.latents.exists()
+        assert not stopped.captures["trajectory"].exists()
     result, said = made(make_video(tiny, recipe, stopped))
     assert said == [Resumed(stops[-1])]
     assert result.latents_sha256 == reference.latents_sha256
     assert stopped.clip.read_bytes() == undisturbed.clip.read_bytes()
-    for kind in ("latents", "attention"):
-        if not getattr(undisturbed, kind).exists():
+    for kind in ("trajectory", "attention"):
+        if not undisturbed.captures[kind].exists():
             continue
-        one, other = (zarr.open_group(getattr(files, kind), mode="r") for files in (undisturbed, stopped))
+        one, other = (zarr.open_group(files.captures[kind], mode="r") for files in (undisturbed, stopped))
         assert set(one) == set(other)
         assert "exact" not in one
         for name in one:

@@ -57,8 +57,8 @@ def _requests(value: Mapping[str, Any], noun: str, known: Mapping[str, type[Base
 
 
 def _without_empty(serialised: dict[str, Any], name: str) -> dict[str, Any]:
-    if not serialised[name]:
-        del serialised[name]
+    if not serialised.get(name):  # a caller may exclude it too
+        serialised.pop(name, None)
     return serialised
 
 
