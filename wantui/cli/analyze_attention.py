@@ -1,0 +1,87 @@
+"""Attention of `wantui analyze`: curves of marked words, and maps over clips."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wantui.cli.tables import echo, print_columns, print_json
+from wantui.errors import UserError
+
+if TYPE_CHECKING:
+    from wantui.analysis.video import Video
+
+
+def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
+    """Print the curves of each marked word, and return the videos whose maps cannot be read."""
+    import numpy as np
+
+    from wantui.analysis.attention import overlap, word_curves
+    from wantui.analysis.records import plain
+    from wantui.storage.attention import NoMaps, open_maps
+    from wantui.tui.plots import sparkline
+
+    records, rows, damaged = [], [], []
+    for video in videos:
+        if video.attention is None:
+            continue
+        try:
+            maps = open_maps(video.attention)
+            words = [word_curves(maps, name) for name in maps.words]
+            shared = {
+                word.name: {other.name: overlap(maps, word.name, other.name) for other in words if other is not word}
+                for word in words
+            }
+        except NoMaps as error:
+            echo(f"left out: {video.name}: {error}", err=True)
+            damaged.append(video.name)
+            continue
+        for word in words:
+            centre = np.nanmean(word.centre[-1], axis=0)
+            curves = shared[word.name].items()
+            near = max(((float(np.nanmean(curve)), name) for name, curve in curves), default=None)
+            about = (video.variation, str(video.seed), word.name, " ".join(word.pieces))
+            figures = (f"{np.nanmean(word.mass):.3%}", f"{np.nanmean(word.entropy):.3f}")
+            where = (f"{centre[0]:.2f}, {centre[1]:.2f}", f"{np.nanmean(word.spread[-1]):.2f}")
+            over_steps = sparkline(word.mass.tolist(), 12).rstrip()
+            rows.append((*about, *figures, *where, f"{near[0]:.2f} {near[1]}" if near else "", over_steps))
+            said = {"id": video.id, "variation": video.variation, "seed": video.seed}
+            records.append(said | vars(word) | {"overlap": shared[word.name]})
+    if not records and damaged:
+        raise UserError("no attention maps here can be read")
+    if not records:
+        raise UserError("no video here has attention maps of marked words; make some with --store-attention and (word)")
+    if as_json:
+        print_json(plain(records))
+        return damaged
+    head = ("variation", "seed", "word", "pieces", "mass", "entropy", "centre", "spread", "overlap", "mass over steps")
+    print_columns(head, *rows)
+    return damaged
+
+
+def write_word_overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
+    """Write the attention to a word over the clip of the one video that has maps."""
+    from wantui.analysis.overlay import write_overlay
+    from wantui.storage.files import make_parent
+    from wantui.storage.layout import BatchFolder, folder_name
+    from wantui.storage.manifest import read_manifest
+
+    with_maps = [video for video in videos if video.attention is not None]
+    if len(with_maps) != 1:
+        raise UserError(
+            f"--overlay is for one video, and {len(with_maps)} here have attention maps: choose by --video-id"
+        )
+    video = with_maps[0]
+    assert video.attention is not None
+    entry = read_manifest(BatchFolder(video.folder)).videos[video.number]
+    if "clip" not in entry.files:
+        raise UserError(f"cannot draw over video {video.id}: its clip is not listed in batch.json")
+    # The id is text of whoever wrote the manifest, and may be a path.
+    target = output or video.folder / "analysis" / f"{folder_name(f'{video.id}_{word}')}.mp4"
+    if output is not None and output.exists():
+        raise UserError(f"{output} exists already; choose another name")
+    try:
+        make_parent(target.parent if output is not None else video.folder, target)
+        scale = write_overlay(video.folder / entry.files["clip"], video.attention, word, target, entry.recipe.fps)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
+    echo(f"colours from 0 to {scale:.3g} of the attention, for all words of this video", err=True)
+    echo(target)
