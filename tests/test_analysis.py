@@ -21,7 +21,7 @@ from wantui.analysis import differences, final_states, products, read, report
 from wantui.analysis.attention import over_steps, overlap, word_curves
 from wantui.analysis.comparable import comparable
 from wantui.analysis.compare import compare
-from wantui.analysis.groups import CannotCompare, describe, group_videos, groupings
+from wantui.analysis.groups import CannotCompare, describe, group_videos, groupings, pooled_groups
 from wantui.analysis.nulls import gaussian_null
 from wantui.analysis.overlay import latent_frame, overlaid
 from wantui.analysis.products import HeldStates, gram_of, in_memory
@@ -29,7 +29,7 @@ from wantui.analysis.read import read_batch
 from wantui.analysis.records import comparison_record
 from wantui.analysis.statistics import Effect, effect
 from wantui.analysis.strides import strided_videos
-from wantui.analysis.trajectory import trajectory
+from wantui.analysis.trajectory import Trajectory, trajectory
 from wantui.analysis.video import Video
 from wantui.planning.schedule import SCHEDULES
 from wantui.storage.attention import NoMaps, StoredMaps, open_maps
@@ -334,7 +334,7 @@ def test_another_way_to_apply_weights_is_left_out_by_name(tmp_path: Path) -> Non
     by_embedding = weighted(videos[:3], "6", weighting="multiply")
     kept, left = comparable(by_attention + by_embedding)
     assert len(kept) == 8  # those without weights are comparable with both
-    assert [video.why_not for video in left] == ["embedding_method is multiply, and attention in most"] * 3
+    assert [video.why_not for video in left] == ["embedding_method is multiply, and attention in those taken"] * 3
 
 
 def test_a_seed_that_is_there_twice_gets_the_true_reason(tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_batches_may_differ_in_the_setting_that_is_studied_which_names_them(tmp_
         replace(video, settings={**video.settings, "width": 128}) if video.folder.name == "b" else video
         for video in batches
     ]
-    with pytest.raises(CannotCompare, match="width is 128, and 64 in most"):
+    with pytest.raises(CannotCompare, match="width is 128, and 64 in those taken"):
         compare(wide, by="batch", primary="length")
     heavy = weighted(made_up(tmp_path, {"one": 1.0}, seeds=4), "6")
     light = weighted(made_up(tmp_path, {"one": 1.0}, seeds=4), "")
@@ -407,7 +407,7 @@ def test_videos_with_other_settings_are_refused_by_name_and_the_others_go_on(tmp
     videos[2] = replace(videos[2], settings=SETTINGS | {"steps": 20})
     kept, left = comparable(videos)
     assert (len(kept), len(left)) == (9, 1)
-    assert left[0].why_not == "steps is 20, and 8 in most"
+    assert left[0].why_not == "steps is 20, and 8 in those taken"
     assert compare(videos, by="1").seeds == (0, 1, 3, 4)
 
 
@@ -431,6 +431,65 @@ def test_where_nothing_can_be_compared_the_reason_is_said(tmp_path: Path) -> Non
     broken = [replace(video, trajectory=None, why_not="its file is gone") for video in others]
     with pytest.raises(CannotCompare, match=r"there is 1 group.*15 of 16 videos are left out, as .*: its file is gone"):
         compare([one, *broken], by="1")
+
+
+def with_states(video: Video, stored: list[int]) -> Video:
+    """Return the video with some of its states only, as latents stored at intervals have them."""
+    path = video.trajectory
+    assert path is not None
+    return replace(video, trajectory=Trajectory(path.sigmas[stored], path.gram[np.ix_(stored, stored)]))
+
+
+def test_paths_through_other_noise_levels_are_not_compared_as_one(tmp_path: Path) -> None:
+    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0}, seeds=6, wordings=1)
+    mixed = [with_states(video, [0, 4, 8]) if video.seed > 3 else video for video in videos]
+    left = comparable(mixed)[1]
+    assert {video.seed for video in left} == {4, 5}
+    assert all(video.why_not.startswith("noise_levels is 3 (checksum ") for video in left)
+    # As many states at other levels are another path too.
+    other = [with_states(video, [0, 2, 8]) if video.seed > 3 else with_states(video, [0, 4, 8]) for video in videos]
+    assert {video.seed for video in comparable(other)[1]} == {4, 5}
+
+
+def test_batches_that_store_states_at_other_intervals_are_said_to_differ_in_that(tmp_path: Path) -> None:
+    one = made_up(tmp_path / "one", {"a": 1.0}, seeds=6, wordings=1)
+    other = [
+        replace(with_states(video, [0, 4, 8]), settings={**SETTINGS, "storage_interval": 4})
+        for video in made_up(tmp_path / "other", {"a": 1.0}, seeds=6, wordings=1)
+    ]
+    one = [replace(video, settings={**SETTINGS, "storage_interval": 1}) for video in one]
+    found = compare([*one, *other], by="batch", primary="turning")
+    assert [group.name for group in found.groups] == ["storage_interval 1", "storage_interval 4"]
+    assert "the batches differ in storage_interval, which is what is compared" in found.warnings
+    unsaid = [replace(video, settings=SETTINGS) for video in (*one, *other)]
+    assert "the batches differ in noise_levels, which is what is compared" in compare(unsaid, by="batch").warnings
+
+
+def test_means_of_groups_are_of_videos_with_the_same_settings_each_counted_once(tmp_path: Path) -> None:
+    one = made_up(tmp_path / "one", {"a": 1.0, "b": 1.0}, seeds=4, wordings=1)
+    again = [replace(video, folder=tmp_path / "again") for video in one[:2]]
+    other = [replace(video, settings={**SETTINGS, "steps": 9}, seed=9) for video in one[:1]]
+    groups, left = pooled_groups([*one, *again, *other], "1")
+    assert [len(group.videos) for group in groups] == [4, 4]
+    assert [why for _, why in left] == [
+        "steps is 9, and 8 in those taken",
+        *["the same video is in batch one too, and that one is taken"] * 2,
+    ]
+
+
+def test_a_mean_says_of_how_many_values_it_is(tmp_path: Path) -> None:
+    videos = made_up(tmp_path, {"a": 1.0}, seeds=4, wordings=1)
+    videos[0] = replace(videos[0], trajectory=Trajectory(SIGMAS, np.ones((STATES, STATES))))  # it never moves
+    described = describe(group_videos(videos, "1")[0], "straightness")
+    assert described.n == 3
+    assert described.mean == pytest.approx(np.mean([video.value("straightness") for video in videos[1:]]))
+
+
+@pytest.mark.parametrize("by", ["0", "0,1", "-1", "1,-2", "3", "", "1,"])
+def test_brackets_that_are_not_there_are_refused(tmp_path: Path, by: str) -> None:
+    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0}, seeds=3)
+    with pytest.raises(CannotCompare, match="the template has brackets 1 to 2"):
+        group_videos(videos, by)
 
 
 def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
@@ -805,6 +864,7 @@ WRONG = {
     "no batch": (["nowhere"], "is not a batch folder"),
     "metric": (["BATCH", "--metrics", "lenght"], "unknown metric 'lenght'"),
     "id": (["BATCH", "--video-id", "zzz"], "no finished video 'zzz' here"),
+    "no metric": (["BATCH", "--metrics", " , "], "names no metric"),
     "margin": (["BATCH", "--compare", "--margin", "3"], "is not between 0 and 1"),
     "by": (["BATCH", "--compare", "--by", "5"], "cannot group by '5'"),
     "csv": (["BATCH", "--csv", "/proc/x.csv"], "cannot write /proc/x.csv"),
@@ -820,12 +880,40 @@ WRONG = {
         "--list-videos --html x.html",
         "--groups --html x.html",
         "-o x.mp4",
+        "--primary turning",
+        "--groups --margin 0.1",
+        "--by 1",
+        "--attention --metrics turning",
+        "--overlay circle --json",
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(with_maps: BatchFolder, wantui: Wantui, ignored: str) -> None:
     result = wantui("analyze", with_maps.root, *ignored.split())
     assert result.code == 2
     assert " is for " in result.err
+
+
+@pytest.mark.parametrize("both", ["--list-videos --compare", "--groups --compare", "--attention --overlay circle"])
+def test_one_of_two_outputs_is_not_dropped_unsaid(with_maps: BatchFolder, wantui: Wantui, both: str) -> None:
+    result = wantui("analyze", with_maps.root, *both.split())
+    assert result.code == 2
+    assert "choose one of --" in result.err
+
+
+def test_a_word_without_attention_hides_no_figure_of_others(
+    wantui: Wantui, small: list[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    one = ["--videos-per-variation", "1"]
+    made = batch(wantui("run", "-t", "a (cat:0) and a (dog) by a (tree)", "--store-attention", *one, *small))
+    shown = wantui("analyze", made.root, "--attention")
+    assert (shown.code, shown.err) == (0, "")
+    cat, dog, tree = (line.split() for line in shown.out.splitlines()[1:])
+    assert "nan" not in shown.out
+    assert cat[-7:-1] != dog[-7:-1]
+    maps = open_maps(made.attention(0, 1))
+    mean = float(np.mean(overlap(maps, "dog", "tree")))
+    assert [" ".join(row[-3:-1]) for row in (dog, tree)] == [f"{mean:.2f} tree", f"{mean:.2f} dog"]
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
 
 def test_an_overlay_stays_in_its_batch_whatever_the_id_of_its_video(

@@ -124,6 +124,10 @@ def test_a_sparkline_goes_from_the_least_to_the_greatest() -> None:
     assert sparkline([3.0, 3.0], 4) == "▁▁  "
 
 
+def test_a_sparkline_with_room_to_spare_shows_every_value_once() -> None:
+    assert sparkline([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 12) == "▁▂▃▄▅▆▇█    "
+
+
 @pytest.mark.parametrize(
     ("share", "drawn"), [(0, "────"), (0.5, "██──"), (1, "████"), (2, "████"), (float("nan"), "────")]
 )

@@ -511,6 +511,35 @@ def test_what_has_no_geometry_is_refused_by_name(fault: str) -> None:
         trajectory(*make(), 10)
 
 
+def test_a_state_that_comes_twice_hides_no_bend_and_has_no_direction() -> None:
+    corner = np.zeros((4, 50))
+    corner[1:] += 1.3 * np.eye(50)[0]
+    corner[3] += np.eye(50)[1]
+    offset = np.random.default_rng(0).normal(size=50)  # so that equal states differ by rounding of their products
+    sigmas = np.array([1, 0.6, 0.4, 0.0])
+    found = trajectory((corner + offset) @ (corner + offset).T, sigmas, 50)
+    once = trajectory(np.delete(corner, 2, 0) @ np.delete(corner, 2, 0).T, np.delete(sigmas, 2), 50)
+    for metric in ("turning", "chord_alignment", "length", "largest_deviation"):
+        assert value(found, metric) == pytest.approx(value(once, metric)), metric
+    assert value(found, "turning") == pytest.approx(math.pi / 2)
+
+
+def test_a_path_that_never_moves_has_no_shape() -> None:
+    state = np.random.default_rng(1).normal(size=60)
+    found = trajectory(np.full((6, 6), state @ state) * (1 + 1e-16 * np.arange(6)), np.linspace(1, 0, 6), 60)
+    for metric in ("line_share", "effective_dimension", "straightness", "chord_alignment"):
+        assert math.isnan(value(found, metric)), metric
+    assert value(found, "length") == 0
+
+
+def test_a_straight_path_of_even_velocity_is_committed_from_the_start_despite_rounding() -> None:
+    noise, data = np.random.default_rng(2).normal(size=(2, 3000))
+    for steps in (5, 20, 51):
+        sigmas = 5 * np.linspace(1, 0, steps) / (1 + 4 * np.linspace(1, 0, steps))
+        states = sigmas[:, None] * noise + (1 - sigmas[:, None]) * data
+        assert value(trajectory(states @ states.T, sigmas, 3000), "commitment") == 1.0
+
+
 def test_a_metric_that_needs_more_states_than_there_are_has_no_value() -> None:
     found = of(np.random.default_rng(6).normal(size=(4, 30)))
     assert math.isnan(value(found, "log_volume"))

@@ -60,7 +60,14 @@ def overlap(maps: StoredMaps, one: str, other: str) -> Floats:
     """[s] sum of sqrt(q p) over all places (Bhattacharyya): 1 where two words lie in the same places, 0 where apart."""
     a, b = maps.mean(one), maps.mean(other)
     both = np.sqrt(a * b).sum((1, 2, 3))
-    return np.asarray(both / np.sqrt(a.sum((1, 2, 3)) * b.sum((1, 2, 3))))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a word of weight 0 has no attention, and lies nowhere
+        return np.asarray(both / np.sqrt(a.sum((1, 2, 3)) * b.sum((1, 2, 3))))
+
+
+def mean_of_known(values: Floats) -> float:
+    """Return the mean of the values that are no NaN; NaN where all are."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def over_steps(maps: StoredMaps, name: str) -> Floats:

@@ -1,6 +1,7 @@
 """Which trajectories can be compared at all: what of their recipes must be equal, and what batches differ in."""
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +17,26 @@ applied, where there are any; the weights themselves tell groups and wordings ap
 SIZE = ("width", "height", "frames", "shape", "values")
 """Settings without which seeds are not paired: the initial noise of another size is other noise."""
 METHOD = "embedding_method"
+LEVELS = "noise_levels"
+SCHEDULE = ("steps", "sampler", "flow_shift", "storage_interval", "levels")
+"""Settings that explain other noise levels."""
+LEVEL_DIGITS = 4
+"""Digits after the point in which noise levels are compared."""
 LONGEST_LABEL = 40
 
 
 def settings_of(video: Video) -> dict[str, Any]:
-    """Return the settings of a video as JSON has them, with the number of values of a state."""
+    """Return the settings of a video as JSON has them, with the number of values of a state and the noise levels.
+
+    Lengths and bends of a path depend on the states between which they are measured, whatever the recipe says: states
+    may be stored at another interval.
+    """
     own: dict[str, Any] = json.loads(json.dumps(dict(video.settings), default=str))
-    return own | {"values": video.dimension}
+    own["values"] = video.dimension
+    if video.trajectory is not None:
+        levels = [round(float(sigma), LEVEL_DIGITS) for sigma in video.trajectory.sigmas]
+        own[LEVELS] = f"{len(levels)} (checksum {zlib.crc32(json.dumps(levels).encode()):08x})"
+    return own
 
 
 def comparable(videos: Sequence[Video], by: str = "variation") -> tuple[list[Video], list[Video]]:
@@ -55,13 +69,12 @@ def _most(videos: Sequence[Video], names: Sequence[str] | None = None) -> tuple[
     method = methods.most_common(1)[0][0] if methods else ""
     kept, left = [], []
     for video, own in zip(videos, every, strict=True):
-        differs = [
-            f"{name} is {own.get(name)}, and {usual.get(name)} in most"
-            for name in {**usual, **own}
-            if own.get(name) != usual.get(name)
-        ]
+        different = [name for name in {**usual, **own} if own.get(name) != usual.get(name)]
+        if any(name in SCHEDULE for name in different):
+            different = [name for name in different if name != LEVELS]
+        differs = [f"{name} is {own.get(name)}, and {usual.get(name)} in those taken" for name in different]
         if names is None and video.weighting and video.weighting != method:
-            differs.append(f"{METHOD} is {video.weighting}, and {method} in most")
+            differs.append(f"{METHOD} is {video.weighting}, and {method} in those taken")
         if differs:
             left.append(replace(video, trajectory=None, why_not="; ".join(differs)))
         else:
@@ -111,6 +124,8 @@ def studied(videos: Sequence[Video]) -> Studied:
         differ.pop(METHOD, None)  # a batch without weights has no method of applying them
     if "model" in differ:
         differ.pop("revision", None)
+    if any(name in SCHEDULE for name in differ):
+        differ.pop(LEVELS, None)
     return Studied(differ)
 
 

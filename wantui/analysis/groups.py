@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.comparable import batch_names, studied
+from wantui.analysis.comparable import batch_names, comparable, studied
 from wantui.analysis.nulls import GaussianNull, random_walk
 from wantui.analysis.trajectory import Floats, value
 from wantui.analysis.video import Video
@@ -39,6 +39,10 @@ class Group:
         values = self._values(metric)
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
+    def count(self, metric: str) -> int:
+        """Return the number of videos that have the metric."""
+        return len(self._values(metric))
+
     def _values(self, metric: str) -> Floats:
         values = np.array([video.value(metric) for video in self.videos])
         return values[np.isfinite(values)]
@@ -59,6 +63,7 @@ class Described:
     """One metric of one group: a description, no test."""
 
     n: int
+    """Videos that have the metric."""
     mean: float
     deviation: float
     """n - 1."""
@@ -83,6 +88,25 @@ def group_videos(videos: Sequence[Video], by: str = "variation") -> list[Group]:
     for name, video in zip(_names(videos, by), videos, strict=True):
         found.setdefault(name, []).append(video)
     return [Group(name, tuple(own)) for name, own in found.items()]
+
+
+def pooled_groups(videos: Sequence[Video], by: str) -> tuple[list[Group], list[tuple[str, str]]]:
+    """Return groups whose means say something, and the names of the videos that are left out with the reasons.
+
+    Means are taken over videos of the same settings, as `comparable` chooses them, and each video counts once: batches
+    may have some in common.
+    """
+    usable, left = comparable(videos, by)
+    reasons = [(video.name, video.why_not) for video in left]
+    groups = []
+    for group in group_videos(usable, by):
+        own: dict[tuple[object, ...], Video] = {}
+        for video in group.videos:
+            first = own.setdefault((video.variation, video.prompt, video.weights, video.seed), video)
+            if first is not video:
+                reasons.append((video.name, _why_twice(video, first)))
+        groups.append(Group(group.name, tuple(own.values())))
+    return groups, reasons
 
 
 def groupings(videos: Sequence[Video]) -> list[str]:
@@ -174,7 +198,7 @@ def describe(group: Group, metric: str, null: GaussianNull | None = None) -> Des
     flows = np.array([value(path, metric) for path in null.paths] if null is not None else [])
     flows = flows[np.isfinite(flows)]
     return Described(
-        len(usable),
+        group.count(metric),
         group.mean(metric),
         group.deviation(metric),
         float(np.mean(walks)),

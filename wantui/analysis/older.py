@@ -96,7 +96,12 @@ def _video(folder: Path, number: int, directory: Path, prompts: Mapping[str, str
         return Video(**known, why_not=str(no_geometry), warnings=warnings)
     except CaptureError as damage:
         return Video(**known, why_not=str(damage), is_damaged=True, warnings=warnings)
-    settings = {"shape": list(shape), "steps": len(found.sigmas), "levels": "assumed" if of_levels else "stored"}
+    settings = {
+        "shape": list(shape),
+        "steps": len(found.sigmas),
+        "levels": "assumed" if of_levels else "stored",
+        "guidance_scale": first.get("cfg_scale"),
+    }
     return Video(
         **known,
         settings=settings,

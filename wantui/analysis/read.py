@@ -21,6 +21,7 @@ from wantui.analysis.template_parts import template_parts
 from wantui.analysis.trajectory import Floats, NoGeometry, Trajectory, trajectory
 from wantui.analysis.video import Video
 from wantui.errors import UserError
+from wantui.planning import Recipe
 from wantui.storage.group import CaptureError, named_damage, open_capture
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
@@ -117,7 +118,8 @@ def _video(
             "fast": recipe.speed == "fast",
             "magnitudes": hashlib.sha256(json.dumps(cache).encode()).hexdigest()[:8] if cache else None,
             "transformer_file": file.fingerprint[:8] if file is not None else None,
-        },
+        }
+        | (_stored_form(recipe) if held is not None else {}),
         "template": parts.skeleton,
         "options": parts.chosen({int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}),
         "weighting": recipe.weighting or "",
@@ -135,6 +137,11 @@ def _video(
     except CaptureError as error:
         return Video(**known, path=path, why_not=f"its stored trajectory cannot be read: {error}", is_damaged=True)
     return Video(**known, trajectory=found, dimension=dimension, channel_power=power, path=path, warnings=warnings)
+
+
+def _stored_form(recipe: Recipe) -> dict[str, Any]:
+    """Return how the latents are stored from which a trajectory is computed: it may differ in their interval."""
+    return {"storage_interval": recipe.capture.interval, "storage_dtype": recipe.capture.dtype}
 
 
 def _stored(path: Path, held: HeldStates | None) -> tuple[Trajectory, int, Floats | None, tuple[str, ...]]:

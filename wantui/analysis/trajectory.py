@@ -19,6 +19,10 @@ VOLUME_DIMENSIONS = 3
 """Of the log-volume; the same for every trajectory, or it would grow with the number of steps."""
 
 
+ROUNDING = 1e-14
+"""Share of the terms of a sum below which a squared distance is rounding: it is taken as 0."""
+
+
 class NoGeometry(UserError):
     """A trajectory with fewer states than its geometry needs, or with values that are not finite."""
 
@@ -50,8 +54,9 @@ class Trajectory:
 
     @cached_property
     def lengths(self) -> Floats:
-        """[N], |d_i| / sqrt(D)."""
-        return np.sqrt(np.maximum(np.diagonal(self.steps), 0))
+        """[N], |d_i| / sqrt(D); 0 between states that are equal but for rounding."""
+        squares = np.diagonal(self.gram)
+        return np.sqrt(_beyond_rounding(np.diagonal(self.steps), squares[:-1] + squares[1:]))
 
     @cached_property
     def velocity(self) -> Floats:
@@ -61,10 +66,7 @@ class Trajectory:
     @cached_property
     def turning(self) -> Floats:
         """[N - 1], angle between d_i and d_{i+1}, radians."""
-        both = self.lengths[:-1] * self.lengths[1:]
-        along = np.diagonal(self.steps, 1)
-        cosine = np.divide(along, both, out=np.ones_like(along), where=both > 0)
-        return np.arccos(np.clip(cosine, -1, 1))
+        return _angles(self.steps, self.lengths)
 
     @cached_property
     def _velocities(self) -> Floats:
@@ -137,14 +139,19 @@ class Trajectory:
 
     @property
     def chord_alignment(self) -> float:
-        """Mean cosine of the angle between a step and the chord."""
+        """Mean cosine of the angle between a step and the chord, over the steps that have a direction."""
         both = self.lengths * self.chord
-        return float(np.divide(self.steps.sum(0), both, out=np.zeros_like(both), where=both > 0).mean())
+        moves = both > 0
+        return float((self.steps.sum(0)[moves] / both[moves]).mean()) if moves.any() else float("nan")
 
     @property
     def total_turning(self) -> float:
-        """Radians, over all steps; a random walk in many dimensions turns by pi / 2 at each."""
-        return float(self.turning.sum())
+        """Radians, over all steps; a random walk in many dimensions turns by pi / 2 at each.
+
+        A state that comes twice has no direction to itself: the steps before and after it make the angle.
+        """
+        moves = np.flatnonzero(self.lengths > 0)
+        return float(_angles(self.steps[np.ix_(moves, moves)], self.lengths[moves]).sum())
 
     @property
     def mean_curvature(self) -> float:
@@ -157,7 +164,8 @@ class Trajectory:
         """[N + 1] eigenvalues of the centred states' Gram matrix / (N + 1), the largest first: their variances."""
         n = len(self.gram)
         centre = np.eye(n) - 1 / n
-        return np.maximum(np.linalg.eigvalsh(centre @ self.gram @ centre)[::-1], 0) / n
+        found = np.maximum(np.linalg.eigvalsh(centre @ self.gram @ centre)[::-1], 0) / n
+        return _beyond_rounding(found, np.trace(self.gram) / n)
 
     @property
     def line_share(self) -> float:
@@ -186,7 +194,8 @@ class Trajectory:
         here, there, cross = np.diagonal(gram)[:-1], np.diagonal(gram)[1:], np.diagonal(gram, 1)
         squared = (1 - ratio) ** 2 * here + ratio**2 * there + 2 * ratio * (1 - ratio) * cross
         with_end = (1 - ratio) * gram[:-1, -1] + ratio * gram[1:, -1]
-        return np.sqrt(np.maximum(squared + gram[-1, -1] - 2 * with_end, 0))
+        largest = (1 - ratio) ** 2 * here + ratio**2 * there + gram[-1, -1]
+        return np.sqrt(_beyond_rounding(squared + gram[-1, -1] - 2 * with_end, largest))
 
     @property
     def commitment(self) -> float:
@@ -252,6 +261,19 @@ CURVES: dict[str, Callable[[Trajectory], tuple[Floats, Floats]]] = {
     "clean_distance": lambda t: (t.sigmas[:-1], t.clean_distance),
 }
 """Noise levels and values of each curve."""
+
+
+def _beyond_rounding(squares: Floats, terms: Floats | float) -> Floats:
+    """Return squares that are sums of larger terms, and 0 where these cancel but for rounding."""
+    return np.where(squares > ROUNDING * terms, squares, 0.0)
+
+
+def _angles(steps: Floats, lengths: Floats) -> Floats:
+    """Return the angles between successive steps from their inner products; 0 where one has no length."""
+    both = lengths[:-1] * lengths[1:]
+    along = np.diagonal(steps, 1)
+    cosine = np.divide(along, both, out=np.ones_like(along), where=both > 0)
+    return np.arccos(np.clip(cosine, -1, 1))
 
 
 def _middles(sigmas: Floats) -> Floats:

@@ -74,24 +74,14 @@ def command(
     from wantui.analysis.trajectory import METRICS
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
 
-    for option, given, does_nothing, serves in (
-        (
-            "--csv",
-            csv_path,
-            as_json or list_videos or overlay or attention or by_group,
-            "metrics and --compare, without --json",
-        ),
-        ("--html", html_path, list_videos or overlay or attention or by_group, "--compare"),
-        (
-            "--stride",
-            None if stride == 1 else stride,
-            list_videos or overlay or attention,
-            "metrics, --groups and --compare",
-        ),
-        ("--output", output, overlay is None, "--overlay"),
-    ):
-        if given is not None and does_nothing:
-            raise click.UsageError(f"{option} is for {serves}")
+    modes = {
+        "--list-videos": list_videos,
+        "--overlay": overlay is not None,
+        "--attention": attention,
+        "--compare": compared or html_path is not None,
+        "--groups": by_group,
+    }
+    _refuse_idle_options([name for name, is_asked in modes.items() if is_asked], as_json)
     chosen = _chosen(metrics, list(METRICS))
     found, faults = read_batches(batches, from_latents)
     videos = _with_ids(found, ids)
@@ -115,6 +105,32 @@ def command(
         sys.exit(1)
 
 
+SERVES = {
+    "csv_path": ("--csv", ("", "--compare"), "metrics and --compare, without --json"),
+    "html_path": ("--html", ("--compare",), "--compare"),
+    "stride": ("--stride", ("", "--groups", "--compare"), "metrics, --groups and --compare"),
+    "metrics": ("--metrics", ("", "--groups", "--compare"), "metrics, --groups and --compare"),
+    "by": ("--by", ("--groups", "--compare"), "--groups and --compare"),
+    "primary": ("--primary", ("--compare",), "--compare"),
+    "margin": ("--margin", ("--compare",), "--compare"),
+    "output": ("--output", ("--overlay",), "--overlay"),
+    "as_json": ("--json", ("", "--list-videos", "--attention", "--compare", "--groups"), "all but --overlay"),
+}
+"""Options by parameter: name, modes in which they have an effect (empty: metrics of videos), and these in words."""
+
+
+def _refuse_idle_options(modes: Sequence[str], as_json: bool) -> None:
+    """Refuse options that would do nothing, and modes of which only one would run."""
+    source = click.get_current_context().get_parameter_source
+    for parameter, (option, serving, in_words) in SERVES.items():
+        is_given = source(parameter) is click.core.ParameterSource.COMMANDLINE
+        is_idle = any(mode not in serving for mode in modes or [""]) or (parameter == "csv_path" and as_json)
+        if is_given and is_idle:
+            raise click.UsageError(f"{option} is for {in_words}")
+    if len(modes) > 1:
+        raise click.UsageError(f"choose one of {' and '.join(modes)}: each prints something else")
+
+
 def _warn(videos: "list[Video]", faults: list[str]) -> None:
     """Name on stderr what cannot be read, and what limits the others."""
     for fault in faults:
@@ -132,7 +148,9 @@ def _chosen(metrics: str | None, known: list[str]) -> list[str] | None:
         return None
     if metrics == "all":
         return known
-    words = [word.strip() for word in metrics.split(",") if word.strip()]
+    words = list(dict.fromkeys(word.strip() for word in metrics.split(",") if word.strip()))
+    if not words:
+        raise UserError(f"--metrics: {metrics!r} names no metric; known are {', '.join(known)}")
     for word in words:
         if word not in known:
             raise UserError(f"--metrics: unknown metric {word!r}; known are {', '.join(known)}")
@@ -224,14 +242,13 @@ def _warn_of_steps(videos: "Sequence[Video]", metrics: Sequence[str], where: str
 
 
 def _groups(videos: "list[Video]", by: str, chosen: list[str] | None, as_json: bool) -> None:
-    from wantui.analysis.groups import describe, group_videos
+    from wantui.analysis.groups import describe, pooled_groups
     from wantui.analysis.nulls import gaussian_null
     from wantui.analysis.records import group_record
 
-    for video in videos:
-        if video.trajectory is None and not video.is_damaged:
-            echo(f"left out: {video.name}: {video.why_not}", err=True)
-    groups = group_videos([video for video in videos if video.trajectory is not None], by)
+    groups, left_out = pooled_groups([video for video in videos if not video.is_damaged], by)
+    for name, why in left_out:
+        echo(f"left out: {name}: {why}", err=True)
     metrics = chosen or list(SHOWN)
     nulls = [gaussian_null(group.videos) for group in groups]
     if as_json:

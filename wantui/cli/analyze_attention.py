@@ -1,5 +1,7 @@
 """Attention of `wantui analyze`: curves of marked words, and maps over clips."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,17 +9,15 @@ from wantui.cli.tables import echo, print_columns, print_json
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
+    from wantui.analysis.attention import Floats, WordCurves
     from wantui.analysis.video import Video
 
 
 def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     """Print the curves of each marked word, and return the videos whose maps cannot be read."""
-    import numpy as np
-
     from wantui.analysis.attention import overlap, word_curves
     from wantui.analysis.records import plain
     from wantui.storage.attention import NoMaps, open_maps
-    from wantui.tui.plots import sparkline
 
     records, rows, damaged = [], [], []
     for video in videos:
@@ -35,14 +35,8 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
             damaged.append(video.name)
             continue
         for word in words:
-            centre = np.nanmean(word.centre[-1], axis=0)
-            curves = shared[word.name].items()
-            near = max(((float(np.nanmean(curve)), name) for name, curve in curves), default=None)
             about = (video.variation, str(video.seed), word.name, " ".join(word.pieces))
-            figures = (f"{np.nanmean(word.mass):.3%}", f"{np.nanmean(word.entropy):.3f}")
-            where = (f"{centre[0]:.2f}, {centre[1]:.2f}", f"{np.nanmean(word.spread[-1]):.2f}")
-            over_steps = sparkline(word.mass.tolist(), 12).rstrip()
-            rows.append((*about, *figures, *where, f"{near[0]:.2f} {near[1]}" if near else "", over_steps))
+            rows.append((*about, *_figures(word, shared[word.name])))
             said = {"id": video.id, "variation": video.variation, "seed": video.seed}
             records.append(said | vars(word) | {"overlap": shared[word.name]})
     if not records and damaged:
@@ -55,6 +49,27 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     head = ("variation", "seed", "word", "pieces", "mass", "entropy", "centre", "spread", "overlap", "mass over steps")
     print_columns(head, *rows)
     return damaged
+
+
+def _figures(word: "WordCurves", shared: "Mapping[str, Floats]") -> tuple[str, ...]:
+    """Return the cells of one word; a word without attention, as one of weight 0, lies nowhere."""
+    from wantui.analysis.attention import mean_of_known
+    from wantui.tui.plots import sparkline
+
+    def cell(value: float, form: str) -> str:
+        return format(value, form) if math.isfinite(value) else "-"
+
+    x, y = (mean_of_known(word.centre[-1, :, axis]) for axis in (0, 1))
+    means = {name: mean_of_known(curve) for name, curve in shared.items()}
+    near = max(((mean, name) for name, mean in means.items() if math.isfinite(mean)), default=None)
+    return (
+        cell(mean_of_known(word.mass), ".3%"),
+        cell(mean_of_known(word.entropy), ".3f"),
+        f"{x:.2f}, {y:.2f}" if math.isfinite(x) else "-",
+        cell(mean_of_known(word.spread[-1]), ".2f"),
+        f"{near[0]:.2f} {near[1]}" if near else "",
+        sparkline(word.mass.tolist(), 12).rstrip(),
+    )
 
 
 def write_word_overlay(videos: "list[Video]", word: str, output: Path | None) -> None:

@@ -45,7 +45,8 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
         return " " * max(width, 0)
     low, high = min(finite), max(finite)
     span = (high - low) or 1.0
-    chosen = [values[min(len(values) - 1, i * len(values) // width)] for i in range(min(width, len(values)))]
+    shown = min(width, len(values))
+    chosen = [values[i * len(values) // shown] for i in range(shown)]
     return "".join(
         _BARS[1 + round((value - low) / span * 7)] if value is not None and math.isfinite(value) else " "
         for value in chosen
