@@ -22,21 +22,38 @@ ANYWHERE = (
     (re.compile(rf"::{_NUMBER}"), "is plain text: weights are written (word:1.5)"),
     (re.compile(r"[^\W\d]\w{0,40}[^\W\d](?:\+\+?|--)(?=[\s,.)\]|]|$)"), "is plain text: write (word:1.1)"),
     (re.compile(r"\.(?:blend|and|swap)\([^()]*\)"), "is read as text and marks: prompts are not blended"),
+    (re.compile(r"</?s>|<pad>|<unk>|<extra_id_\d+>"), "is a control token of the tokenizer, and no text: leave it out"),
+    (re.compile(r"<!--|-->|/\*|\*/|(?:^|(?<=\s))(?:#|//)\s"), "is plain text: a prompt has no comments"),
+    (re.compile(r"^\s*/imagine\b"), "is plain text: commands of other programs are not read from a prompt"),
     (
-        re.compile(r"^[ \t]*(?:Negative prompt|Steps|Sampler|CFG scale|Seed):.*", re.MULTILINE),
+        re.compile(
+            r"^[ \t]*(?:Positive prompt|Prompt|Steps|Sampler|CFG scale|Seed|Size|Clip skip):.*"
+            r"|\b[Nn]egative(?: [Pp]rompt)?:.*",
+            re.MULTILINE,
+        ),
         "is plain text: settings belong in the config, e.g. prompt_settings.negative_prompt",
     ),
 )
 """Syntax, and what is said of it, in templates and in negative prompts."""
 IN_TEMPLATES = (
-    (re.compile(r"[（）［］【】]"), "is a full-width bracket: only ASCII ( ) mark and only [ ] hold options"),
-    (re.compile(r"[｜]"), "is a full-width bar: only an ASCII | separates options"),
-    (re.compile(rf"：\s*{_NUMBER}"), "has a full-width colon: only an ASCII : gives a weight, as in (word:1.5)"),
+    (
+        re.compile(r"[（）［］｛｝【】〔〕〖〗⟦⟧⟮⟯❨❩❲❳⦅⦆﹙﹚﹝﹞]"),
+        "is no ASCII bracket: only ASCII ( ) mark and only [ ] hold options",
+    ),
+    (re.compile(r"[｜¦│┃∣❘ǀ￨]"), "is no ASCII bar: only an ASCII | separates options"),
+    (re.compile(rf"[：∶꞉﹕︓ː]\s*{_NUMBER}"), "has no ASCII colon: only an ASCII : gives a weight, as in (word:1.5)"),
     (
         re.compile(rf"[^\W\d](?:\w{{0,40}}[^\W\d])?\s?:{_NUMBER}(?=[\s,;|\]]|$)"),
         "is plain text outside of ( ): write (word:1.5)",
     ),
-    (re.compile(rf"\)\s?{_NUMBER}(?=[\s,]|$)|\)[+-]+(?=[\s,.]|$)"), "is plain text after the mark: write (word:1.5)"),
+    (
+        re.compile(rf"(?:^|[\[|])\s*{_NUMBER}::"),
+        "is plain text: every option makes its videos, and none is drawn by chance",
+    ),
+    (
+        re.compile(rf"\)\s?\^?{_NUMBER}(?=[\s,]|$)|\)[+-]+(?=[\s,.]|$)"),
+        "is plain text after the mark: write (word:1.5)",
+    ),
 )
 IN_NEGATIVE_PROMPTS = (
     (re.compile(r"\([^()]*\)|[\[\]|]"), "is plain text: a negative prompt has neither weights nor options"),
