@@ -87,3 +87,15 @@ def test_settings_of_the_application_never_wait_for_a_pipe(monkeypatch: pytest.M
     os.mkfifo(tmp_path / "tui.yaml")
     with pytest.raises(UserError, match=r"tui\.yaml: cannot be read: it is a pipe, not a file"):
         settings.load_settings()
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [("nowhere.yaml", "no such file"), ("~nobody_here/tui.yaml", "no such user"), ("a" * 300, "longer than 255 bytes")],
+)
+def test_a_settings_file_that_the_environment_names_must_exist(
+    monkeypatch: pytest.MonkeyPatch, named: str, said: str
+) -> None:
+    monkeypatch.setenv(settings.LOCATION, named)
+    with pytest.raises(UserError, match=f"{settings.LOCATION}: .*{said}"):
+        settings.load_settings()

@@ -191,7 +191,8 @@ def test_settings_that_cannot_be_used_name_file_key_and_the_nearest(
 
 
 def test_without_a_file_there_are_defaults_and_no_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(LOCATION, str(tmp_path / "none.yaml"))
+    monkeypatch.delenv(LOCATION, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert load_settings().gpu_panel == "line"
     assert not list(tmp_path.glob("*.yaml"))
 

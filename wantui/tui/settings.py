@@ -39,13 +39,25 @@ class TuiSettings(BaseModel):
 
 
 def settings_path() -> Path:
-    """Where the file is looked for."""
+    """Return the path of the file: the one that the environment names, or the one in the user's configuration folder.
+
+    Raises:
+        UserError: the environment names a file that does not exist, or what is no path.
+    """
     named = os.environ.get(LOCATION)
-    return Path(named).expanduser() if named else user_config_path("wantui") / "tui.yaml"
+    if not named:
+        return user_config_path("wantui") / "tui.yaml"
+    try:
+        path = user_path(named)
+    except UserError as error:
+        raise UserError(f"{LOCATION}: {error}") from None
+    if not os.path.lexists(path):
+        raise UserError(f"{LOCATION}: cannot read {path}: no such file. Write it, or unset {LOCATION}")
+    return path
 
 
 def load_settings() -> TuiSettings:
-    """Read the file; the defaults where there is none.
+    """Return the settings of the file; the defaults where the configuration folder has none.
 
     Raises:
         UserError: names file, key and the nearest valid key.
