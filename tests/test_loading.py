@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import T5Tokenizer
 
+from wantui.config import load_config
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import prepare
 from wantui.generation.encoding import Embeddings
@@ -25,6 +26,7 @@ from wantui.generation.preview import fit_latents_to_rgb
 from wantui.models import fetch
 from wantui.models import pieces as tokenizer_pieces
 from wantui.models.catalogue import NANO, UnknownModel, WanModel, find_model, read_directory
+from wantui.planning import outline_batch
 from wantui.planning.memory import plan_named
 
 CPU = torch.device("cpu")
@@ -480,3 +482,65 @@ def test_files_of_a_model_that_are_no_regular_files_are_not_waited_for(copy: Cal
     os.mkfifo(folder / "model_index.json")
     with pytest.raises(UnknownModel, match="not a regular file"):
         read_directory(folder)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def point(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n")
+
+
+def replace_by_page(path: Path) -> None:
+    path.write_text("<html>404 Not Found</html>")
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "transformer", "vae"])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (Path.unlink, "has no weights"),
+        (cut, "is not complete: it has"),
+        (lengthen, "is not complete: it has"),
+        (point, "is a pointer of Git LFS"),
+        (replace_by_page, "is no safetensors file, or only a part of one"),
+    ],
+    ids=["gone", "cut", "longer", "pointer", "page"],
+)
+def test_weights_that_are_not_complete_are_refused_when_a_batch_is_planned(
+    copy: Callable[..., Path], part: str, damage: Callable[[Path], object], said: str
+) -> None:
+    folder = copy()
+    plan = [f"model_settings.model_id={folder}"]
+    assert outline_batch(load_config("nano", plan), "a star").refusals == ()
+    damage(folder / part / WEIGHTS[part])
+    (refusal,) = outline_batch(load_config("nano", plan), "a star").refusals
+    assert f"{folder.resolve()} is not complete: " in refusal
+    assert said in refusal
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "transformer"])
+def test_a_config_with_a_million_layers_is_refused_before_they_are_built(copy: Callable[..., Path], part: str) -> None:
+    folder = copy()
+    config = json.loads((folder / part / "config.json").read_text())
+    (folder / part / "config.json").write_text(json.dumps(config | {"num_layers": 1_000_000}))
+    refused(folder, "has num_layers 1,000,000, and 1,000 is the most")
+
+
+def test_an_index_of_weights_without_metadata_is_refused_by_name(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    weights = folder / "vae" / WEIGHTS["vae"]
+    index = {"weight_map": dict.fromkeys(load_file(weights), weights.name)}
+    weights.with_name(f"{weights.name}.index.json").write_text(json.dumps(index))
+    refused(folder, r"diffusion_pytorch_model\.safetensors\.index\.json has no metadata")
+
+
+def test_a_vae_that_ignores_its_latents_is_refused(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    change(folder, "vae", lambda tensors: tensors["post_quant_conv.weight"].zero_())
+    refused(folder, "the VAE gives the same frames for different latents")

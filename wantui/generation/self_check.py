@@ -106,14 +106,16 @@ def self_check(pipeline: WanPipeline) -> None:
 
 
 def _check_vae(pipeline: WanPipeline, device: torch.device) -> None:
-    """Decode two latent frames of noise: later frames go through other layers than the first."""
+    """Decode two latent frames of two noises: later frames go through other layers than the first."""
     vae = pipeline.vae
-    shape = (1, vae.config.z_dim, 2, CHECKED, CHECKED)
+    shape = (2, vae.config.z_dim, 2, CHECKED, CHECKED)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, vae.dtype)
     bring(pipeline, vae)
     frames = vae.decode(latents, return_dict=False)[0]
     if not frames.isfinite().all() or bool((frames == frames[:, :, :1, :1, :1]).all()):
         raise LoadError("the VAE gives NaN, infinity or one colour: its weights are broken or not loaded")
+    if torch.equal(frames[0], frames[1]):
+        raise LoadError("the VAE gives the same frames for different latents: its weights are broken or not loaded")
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from wantui.models.parts import PartError, components, label, read_json, weight_files
+from wantui.models.parts import PartError, check_layers, components, label, read_json, weight_files
 
 COMPARED_ROWS = 64
 """Rows, evenly spaced, by which two tensors that must be one are compared."""
@@ -56,6 +56,7 @@ def check_part(folder: Path, part: str) -> None:
         PartError: names a tensor that is missing, unknown, twice there, or of another shape or kind.
     """
     library, kind = components(folder)[part]
+    check_layers(folder, part)
     config = read_json(folder / part / "config.json")
     if "quantization_config" in config:
         raise PartError(f"its {label(part)} is stored quantised, which is not supported. Use files in bfloat16")

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from wantui.errors import UserError
-from wantui.json_files import UnreadableFileError, read_json_object
+from wantui.json_files import UnreadableFileError, parse_json, read_json_object
 
 PART_NAMES = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
 """Folders of a Wan pipeline."""
@@ -28,6 +29,14 @@ TRANSFORMERS_WEIGHTS = (
 """Names of weight files in the order in which the library looks for them: the first that exists is loaded."""
 
 
+LAYER_COUNTS = ("num_layers", "num_decoder_layers", "num_res_blocks")
+"""Numbers of layers in the configs of parts."""
+MAX_LAYERS = 1000
+"""Most layers of a part; the largest Wan transformer has 40. Each is built before anything else is checked."""
+MAX_HEADER_BYTES = 100_000_000
+"""Longest header that the safetensors library reads."""
+LFS_POINTER = b"version https://git-lfs"
+"""First bytes of the small text that Git LFS leaves in the place of a file that was not downloaded."""
 LABELS = {"text_encoder": "text encoder", "vae": "VAE"}
 """What parts are called in messages, where that is not the name of their folder."""
 
@@ -92,7 +101,8 @@ def weight_files(folder: Path, part: str, library: str) -> list[Path]:
         raise PartError(f"its {label(part)} has no weights: none of {', '.join(known)} is in {folder / part}")
     if not path.name.endswith(".index.json"):
         return [path]
-    shards = read_json(path).get("weight_map")
+    index = read_json(path)
+    shards = index.get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(shard, str) for shard in shards.values()):
         raise PartError(f"{path} names no weight files")
     names = sorted(set(shards.values()))
@@ -101,6 +111,8 @@ def weight_files(folder: Path, part: str, library: str) -> list[Path]:
     files = [path.parent / name for name in names]
     if missing := [file.name for file in files if not file.is_file()]:
         raise PartError(f"its {label(part)} lacks {', '.join(missing)}, which {path.name} names")
+    if not isinstance(index.get("metadata"), dict):
+        raise PartError(f"{path} has no metadata, which the library that loads it needs. Copy it again")
     return files
 
 
@@ -127,8 +139,60 @@ def check_files(folder: Path, without: Collection[str] = ()) -> None:
         elif part == "scheduler":
             read_json(folder / part / "scheduler_config.json")
         else:
-            read_json(folder / part / "config.json")
-            weight_files(folder, part, library)
+            check_layers(folder, part)
+            for path in weight_files(folder, part, library):
+                check_length(path)
+
+
+def check_layers(folder: Path, part: str) -> None:
+    """Refuse a part whose config asks for more layers than any model has.
+
+    Raises:
+        PartError: names the number, or the config cannot be read.
+    """
+    config = read_json(folder / part / "config.json")
+    for name in LAYER_COUNTS:
+        if isinstance(number := config.get(name), int) and number > MAX_LAYERS:
+            raise PartError(f"the config of its {label(part)} has {name} {number:,}, and {MAX_LAYERS:,} is the most")
+
+
+def check_length(path: Path) -> None:
+    """Refuse a safetensors file that is shorter or longer than its header says, as after a broken download.
+
+    Raises:
+        PartError: names the file.
+    """
+    if path.suffix != ".safetensors":
+        return
+    try:
+        stat = path.stat()
+        fault = _length_fault(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    except OSError as error:
+        raise PartError(f"{path} cannot be read: {error.strerror or error}") from None
+    if fault:
+        raise PartError(f"{path} {fault}")
+
+
+@lru_cache(maxsize=256)
+def _length_fault(path: Path, size: int, *_: int) -> str | None:
+    """Return what is wrong with the length of a file, read again only when it has changed."""
+    with path.open("rb") as file:
+        start = file.read(len(LFS_POINTER))
+        if start == LFS_POINTER:
+            return "is a pointer of Git LFS in the place of the file. Fetch the file: git lfs pull"
+        length = int.from_bytes(start[:8], "little")
+        if len(start) < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            return "is no safetensors file, or only a part of one. Copy it again"
+        file.seek(8)
+        header = file.read(length)
+    try:
+        tensors = parse_json(header)
+        end = max((tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"), default=0)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return "has a damaged header. Copy it again"
+    if type(end) is not int or 8 + length + end != size:
+        return f"is not complete: it has {size:,} bytes, and its header says {8 + length + end:,}. Copy it again"
+    return None
 
 
 def check_tokenizer(folder: Path) -> None:

@@ -13,8 +13,10 @@ from wantui.controls import CONTROLS
 from wantui.controls.word_weights import Weighting
 from wantui.errors import UserError
 from wantui.models.catalogue import NANO, WanModel, find_model
+from wantui.models.fetch import replaced_parts
 from wantui.models.fingerprint import commit_in_cache, fingerprint, fingerprint_of_file
 from wantui.models.magnitudes import magnitudes_of
+from wantui.models.parts import PartError, check_files
 from wantui.paths import user_path
 from wantui.planning.arithmetic import TEXT_LENGTH
 from wantui.planning.installed import what_weights_miss
@@ -162,6 +164,7 @@ def outline_batch(config: Config, template: str) -> Outline:
             "model_settings.speed: fast leaves out blocks, so that what is captured is not the model's own; "
             "take exact, capture nothing, or set model_settings.force_capture"
         )
+    refusals += _missing_files(model, transformer_file)
     if transformer_file is not None and model_settings.weights != "full":
         refusals.append(
             f"model_settings.weights: {model_settings.weights} is not for a transformer_file, which has its own"
@@ -214,6 +217,17 @@ def plan_batch(config: Config, template: str) -> Batch:
         for number in range(1, config.settings.videos_per_variation + 1)
     )
     return Batch(template, config, found.model, found.variations, videos, found.warnings, found.refusals)
+
+
+def _missing_files(model: WanModel, transformer_file: TransformerFile | None) -> list[str]:
+    """Refuse a local model that lacks files, before anything is queued that no worker could load."""
+    if not model.is_local:
+        return []
+    try:
+        check_files(Path(model.location), replaced_parts(transformer_file))
+    except PartError as error:
+        return [f"{model.location} is not complete: {error}"]
+    return []
 
 
 def _transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFile | None:
