@@ -544,3 +544,39 @@ def test_a_vae_that_ignores_its_latents_is_refused(copy: Callable[..., Path]) ->
     folder = copy()
     change(folder, "vae", lambda tensors: tensors["post_quant_conv.weight"].zero_())
     refused(folder, "the VAE gives the same frames for different latents")
+
+
+def configure(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "said"),
+    [
+        ("tokenizer/tokenizer_config.json", {"padding_side": "left"}, "its tokenizer pads on the left"),
+        ("tokenizer/tokenizer_config.json", {"eos_token": "▁a"}, r"its tokenizer has eos_token_id \d+ and its text"),
+        ("vae/config.json", {"scale_factor_spatial": 16}, r"the VAE makes 5x64x64 .* promises 5x128x128: correct"),
+        ("vae/config.json", {"scale_factor_temporal": 8}, r"the VAE makes 5x64x64 .* promises 9x64x64: correct"),
+        ("vae/config.json", {"latents_mean": None}, r"its VAE has latents_mean \[None\]"),
+        (
+            "transformer/config.json",
+            {"attention_head_dim": 33},
+            r"cannot be built from .*\(AssertionError",
+        ),
+        ("transformer/config.json", {"eps": "a"}, r"does not work on cpu: .*eps.* Check the values in the configs"),
+    ],
+    ids=["padding", "end", "spatial", "temporal", "mean", "heads", "eps"],
+)
+def test_a_config_that_would_change_videos_is_refused(
+    copy: Callable[..., Path], file: str, values: dict[str, object], said: str
+) -> None:
+    folder = copy()
+    configure(folder / file, **values)
+    refused(folder, said)
+
+
+def test_a_tokenizer_config_that_is_no_object_is_refused_when_a_batch_is_planned(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    (folder / "tokenizer" / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(UnknownModel, match=r"tokenizer_config\.json cannot be read"):
+        read_directory(folder)

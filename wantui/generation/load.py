@@ -190,7 +190,10 @@ def load_pipeline(
                 f"({type(error).__name__}: {error}). They need a C compiler and Python's headers (gcc, python3-dev). "
                 "Or choose model_settings.speed: plain"
             ) from error
-        raise
+        raise LoadError(
+            f"{model.location} was loaded and does not work on {device}: {error} ({type(error).__name__}). Check the "
+            "values in the configs of its parts"
+        ) from error
     return pipeline
 
 

@@ -1,6 +1,7 @@
 """Find parts of a loaded pipeline that do not fit each other or do not work, before hours are spent on them."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,34 @@ def check_fit(pipeline: WanPipeline, folder: Path) -> None:
     if transformer is not None and (boundary is None) != (second is None):
         there = "no transformer_2" if second is None else "a transformer_2"
         raise LoadError(f"its model_index.json has boundary_ratio {boundary} and {there}: a model has both or neither")
+    _check_tokenizer(pipeline.tokenizer, encoder)
     if fault := vocabulary_fault(pipeline.tokenizer.get_vocab(), encoder.vocab_size):
         raise LoadError(fault)
+
+
+def _check_tokenizer(tokenizer: Any, encoder: Any) -> None:
+    """Refuse a tokenizer whose settings change what the encoder reads.
+
+    The pipeline takes as many embeddings from the start as a prompt has tokens: padding on the left would give it
+    those of the padding alone.
+    """
+    if tokenizer.padding_side != "right":
+        raise LoadError(f"its tokenizer pads on the {tokenizer.padding_side}, and a Wan model reads from the left")
+    for name in ("eos_token_id", "pad_token_id"):
+        found, wanted = getattr(tokenizer, name, None), getattr(encoder, name, None)
+        if isinstance(wanted, int) and found != wanted:
+            raise LoadError(
+                f"its tokenizer has {name} {found} and its text encoder {wanted}: correct tokenizer_config.json"
+            )
 
 
 def _check_latent_statistics(config: Any) -> None:
     """Refuse a VAE whose latents cannot be normalised; a standard deviation of 0 would give single-colour frames."""
     for name, values in (("latents_mean", config.latents_mean), ("latents_std", config.latents_std)):
-        if len(values) != config.z_dim or not all(map(math.isfinite, values)):
-            raise LoadError(f"its VAE has {name} {list(values)[:3]}..., which must be {config.z_dim} numbers")
+        listed = list(values) if isinstance(values, list | tuple) else [values]
+        numbers = [value for value in listed if isinstance(value, int | float)]
+        if len(numbers) != config.z_dim or not all(map(math.isfinite, numbers)):
+            raise LoadError(f"its VAE has {name} {listed[:3]}..., which must be {config.z_dim} numbers")
     if min(config.latents_std) <= 0:
         raise LoadError("its VAE has a latents_std of 0 or less")
 
@@ -114,8 +134,19 @@ def _check_vae(pipeline: WanPipeline, device: torch.device) -> None:
     frames = vae.decode(latents, return_dict=False)[0]
     if not frames.isfinite().all() or bool((frames == frames[:, :, :1, :1, :1]).all()):
         raise LoadError("the VAE gives NaN, infinity or one colour: its weights are broken or not loaded")
+    spatial, temporal = vae.config.scale_factor_spatial, vae.config.scale_factor_temporal
+    expected = (1 + temporal, CHECKED * spatial, CHECKED * spatial)
+    if tuple(frames.shape[2:]) != expected:
+        raise LoadError(
+            f"the VAE makes {_size(frames.shape[2:])} (frames, height, width) of latents of which its config promises "
+            f"{_size(expected)}: correct scale_factor_spatial and scale_factor_temporal in the config of the VAE"
+        )
     if torch.equal(frames[0], frames[1]):
         raise LoadError("the VAE gives the same frames for different latents: its weights are broken or not loaded")
+
+
+def _size(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))
 
 
 @torch.no_grad()

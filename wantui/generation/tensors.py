@@ -143,11 +143,20 @@ def empty_model(folder: Path, part: str) -> nn.Module:
     kind = getattr(module, name, None)
     if kind is None:
         raise PartError(f"its {label(part)} is a {library}.{name}, which is not known here")
+    try:
+        return _build(kind, folder / part, library)
+    except Exception as error:  # constructors raise errors of many kinds for wrong values
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise PartError(f"its {label(part)} cannot be built from {folder / part / 'config.json'} ({reason})") from error
+
+
+def _build(kind: Any, folder: Path, library: str) -> nn.Module:
+    """Return a model of a class as a config describes it, on the meta device."""
     with torch.device("meta"):
         if library == "transformers":
-            model: nn.Module = kind(kind.config_class.from_pretrained(folder / part, local_files_only=True))
+            model: nn.Module = kind(kind.config_class.from_pretrained(folder, local_files_only=True))
         else:
-            model = kind.from_config(kind.load_config(folder / part, local_files_only=True))
+            model = kind.from_config(kind.load_config(folder, local_files_only=True))
     return model
 
 

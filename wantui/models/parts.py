@@ -204,6 +204,8 @@ def check_tokenizer(folder: Path) -> None:
     paths = [folder / "tokenizer" / name for name in TOKENIZER_FILES]
     if not any(path.is_file() and path.stat().st_size for path in paths):
         raise PartError(f"its tokenizer is missing: there is no {' or '.join(TOKENIZER_FILES)} in {paths[0].parent}")
+    if (config := folder / "tokenizer" / "tokenizer_config.json").exists():
+        read_json(config)
 
 
 def read_json(path: Path) -> dict[str, Any]:
