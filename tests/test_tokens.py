@@ -190,3 +190,9 @@ def test_the_tokenizer_of_nano_needs_no_network() -> None:
 def test_ids_of_options_in_ascii_are_those_of_earlier_versions() -> None:
     assert ids("[a -b|A__b|x!|y  z.|] ball") == ["a-b", "a--b", "x", "y-z", "none"]
     assert ids("[!|?]x") == ["none-bb7208bc", "none-8a8de823"]
+
+
+def test_long_words_are_shortened_in_warnings() -> None:
+    (warning,) = [text for text in outlined("a " + "b" * 50_000).warnings if "not trained on" in text]
+    assert "bbb ... bbb" in warning
+    assert len(warning) < 1000

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wantui.config.problems import shorten
 from wantui.formatting import format_count
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.world import WORDS
@@ -15,6 +16,8 @@ from wantui.prompts import Variation
 
 NAMED = 5
 """Words or groups of variations that a message names; more are counted."""
+MAX_WORD = 60
+"""Longest word that a message repeats, in characters."""
 _PUNCTUATION = ".,;:!?'\"()[]{}-–—…“”‘’。，、！？"
 
 
@@ -86,6 +89,7 @@ def _unknown_marks(path: Path, variations: Sequence[Variation]) -> list[str]:
 
 
 def _listed(words: Sequence[str], before_last: str = "") -> str:
+    words = [shorten(word, MAX_WORD) for word in words]
     if len(words) > NAMED:
         return f"{', '.join(words[:NAMED])} and {len(words) - NAMED:,} more"
     if before_last and len(words) > 1:
