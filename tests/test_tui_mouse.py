@@ -4,14 +4,19 @@ from pathlib import Path
 
 import pytest
 from conftest import only_queued
+from dialogs import DIALOGS
 from screens import Under, application, run
 from test_tui_screens import add, on
+from textual.events import MouseDown
+from textual.widget import Widget
 
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
 from wantui.tui.screens.compose import ComposeScreen
+from wantui.tui.screens.dialogs import Reader
 from wantui.tui.screens.help import Help
 from wantui.tui.screens.library import LibraryScreen
+from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import QueueScreen
 
 
@@ -90,9 +95,11 @@ def test_click_on_a_cell_moves_there_and_a_second_one_chooses_it() -> None:
         matrix = it.screen(LibraryScreen).matrix
         matrix.show([f"variation {row}" for row in range(40)], 5, lambda row, column: "done", same=False)
         await it.pilot.pause()
-        it.screen(LibraryScreen)._cell_chosen = lambda: None  # type: ignore[method-assign]
-        choose = matrix.action_choose
-        matrix.action_choose = lambda: (chosen.append((matrix.cursor, matrix.column)), choose())[1]  # type: ignore[method-assign]
+
+        def choose() -> None:
+            chosen.append((matrix.cursor, matrix.column))
+
+        matrix.action_choose = choose  # type: ignore[method-assign]
         names, _ = matrix._widths(matrix.size.width)
         for row, column in ((3, 2), (3, 4), (0, 4)):
             offset = (matrix.content_region.x + names + 3 * column + 1, matrix.content_region.y + row)
@@ -156,3 +163,22 @@ def test_click_outside_of_all_rows_chooses_nothing(queue: Queue) -> None:
         assert isinstance(it.app.screen, QueueScreen)
 
     on("queue", test)
+
+
+@pytest.mark.parametrize("where", ["screen", "dialog", "player"])
+def test_click_on_a_widget_that_is_being_removed_is_survived(where: str) -> None:
+    async def test() -> None:
+        async with application() as it:
+            if where != "screen":
+                it.app.push_screen(DIALOGS[Reader if where == "dialog" else Player]())
+            await it.pilot.pause(0.2)
+            shown = it.app.screen.query(Widget)
+            gone = next(widget for widget in shown if widget.region and widget.allow_select)
+            x, y, parent = gone.region.x, gone.region.y, gone._parent
+            assert parent is not None
+            gone._detach()  # as a toast is, until the screen is drawn again
+            it.app.screen._forward_event(MouseDown(gone, x, y, 0, 0, 1, False, False, False, x, y))
+            gone._attach(parent)
+
+    with only_queued():
+        run(test)

@@ -12,6 +12,7 @@ from textual.widgets import Input, Static, TextArea
 from wantui.gpu.sampler import Sample
 from wantui.tui.actions import OPENS_FIELD
 from wantui.tui.feed import QueueNews
+from wantui.tui.selection import SafeSelectionMixin
 from wantui.tui.widgets.gpu_panel import GpuPanel
 from wantui.tui.widgets.header import Header
 from wantui.tui.widgets.keys import Keys
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 TOO_SMALL = "wantui needs 60 columns and 20 lines.\nMake the window larger, or use the command line: wantui --help"
 
 
-class Place(ReportsWorkerErrors, Screen[None]):
+class Place(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
     """A screen of the application. Subclasses say what is in its body, and what they do with news."""
 
     NAME = ""

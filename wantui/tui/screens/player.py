@@ -17,6 +17,7 @@ from textual.worker import get_current_worker
 
 from wantui.errors import UserError
 from wantui.tui.plots import centred
+from wantui.tui.selection import SafeSelectionMixin
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.keys import Keys
 from wantui.tui.worker_errors import ReportsWorkerErrors
@@ -56,7 +57,7 @@ class Loaded(Message):
     fault: str
 
 
-class Player(ReportsWorkerErrors, ModalScreen[None]):
+class Player(ReportsWorkerErrors, SafeSelectionMixin, ModalScreen[None]):
     """Plays from the start until it is paused or left.
 
     Args:
