@@ -1,6 +1,7 @@
 """What goes wrong around the screens: a queue that cannot be read, pastes, sizes, drafts that would be lost."""
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -620,3 +621,41 @@ def test_batch_of_days_without_a_gpu_is_queued_only_after_a_question(monkeypatch
 
     with only_queued():
         run(test)
+
+
+def test_video_whose_engine_was_killed_is_not_said_to_run(queue: Queue) -> None:
+    add(queue, "one")
+    lock = acquire_engine_lock(state_place().directory)
+    assert lock is not None
+    announce(lock, Path("logs"), ["auto", "cpu"])
+    queue.step(claim(queue), 9, 20, 0.5, 0.5, norm=1.0)
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "╭─ Running" in it.text() and "10/20" in it.text() and "ETA 0:05" in it.text())
+        os.close(lock)
+        await it.until(lambda: "Interrupted: the engine has ended; F6 starts it again" in it.text())
+        await it.until(lambda: "ETA 0:05" not in it.text())
+        await it.press("2")
+        await it.until(lambda: "no engine: nothing runs until F6 starts it" in it.text())
+
+    on("monitor", test)
+
+
+@pytest.mark.parametrize("size", [(60, 20), (80, 24)])
+def test_long_error_of_a_video_can_be_read_to_its_end(queue: Queue, size: tuple[int, int]) -> None:
+    add(queue, "one")
+    queue.failed(claim(queue), f"the output folder {'/very/long' * 12} is gone. Queue it again: r")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "✗ failed" in it.text())
+        await it.press("enter")
+        await it.until(lambda: "Queue it again: r" in it.text())
+
+    on("queue", test, size=size)
+
+
+def test_sentence_in_place_of_rows_is_shown_to_its_end() -> None:
+    async def test(it: Under) -> None:
+        await it.until(lambda: "no batch is here yet; 1" in it.text() and "composes one" in it.text())
+
+    on("library", test, size=(60, 20))

@@ -156,6 +156,9 @@ class MonitorScreen(Place):
 
     def _say_idle(self, news: QueueNews) -> None:
         """Say why nothing runs, where nothing does."""
+        has_ended = bool(self.running) and news.engine is None
+        title = "Running" if not has_ended else "Interrupted: the engine has ended; F6 starts it again"
+        self.rows.border_title = title
         text = "" if self.running else why_idle(news, self.wantui.is_starting_engine)
         if text != self.rows.empty:
             self.rows.empty = text
@@ -190,6 +193,7 @@ class MonitorScreen(Place):
         )
         if trail is None and not self.running:
             self.query_one("#preview Cells", Cells).show([Text("")])
+            self.query_one("#preview").border_title = "Predicted video"
             self.previewed = None
         self._draw_log()
         self._want_files(trail, with_preview=bool(self.auto) and is_due)
@@ -220,7 +224,7 @@ class MonitorScreen(Place):
     def _eta(self, video: VideoRow, trail: Trail) -> float | None:
         news = self.wantui.news
         batch = next((row for row in news.batches if row.id == video.batch), None)
-        if batch is None:
+        if batch is None or news.engine is None:  # without an engine it was running, and is no more
             return None
         now = replace(video, step=max(video.step, trail.step))
         return video_eta(now, 0, batch, news.left.get(batch.id), news.etas.get(batch.id), trail.pace)

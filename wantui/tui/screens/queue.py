@@ -25,6 +25,7 @@ from wantui.tui.screens.place import Place
 from wantui.tui.states import batch_state, look
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.rows import Rows
+from wantui.tui.wrapping import wrapped
 
 NONE = "nothing is on the queue; 1 composes a batch"
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
@@ -96,6 +97,8 @@ class QueueScreen(Place):
         held = news.held
         title = f"Batches: {len(self.batches)}"
         self.batch_rows.border_title = plain(f"{title}, held: {held.reason}" if held else title)
+        is_idle = news.engine is None and any(batch.unfinished for batch in news.batches)
+        self.batch_rows.border_subtitle = "no engine: nothing runs until F6 starts it" if is_idle else ""
         self._choose()
         self._explain()
 
@@ -180,6 +183,8 @@ class QueueScreen(Place):
         batch = next((row for row in self.batches if row.id == video.batch), None)
         if batch is None or (batch.paused and video.state != "running"):
             return None
+        if video.state == "running" and news.engine is None:  # it was, when the engine ended
+            return None
         before = self.pages[index // PAGE].before[index % PAGE]
         trail = self.wantui.trails.of.get(video.id)
         left, eta = news.left.get(batch.id), news.etas.get(batch.id)
@@ -193,10 +198,14 @@ class QueueScreen(Place):
             about.show([Text("")])
             return
         lines = [Text(str(batch.folder), "dim")]
+        width = max(20, about.content_size.width)
         if self.video_rows.has_focus and (video := self._video(self.video_rows.cursor)) is not None:
             said = video.error or (f"on {video.worker}" if video.worker else "")
-            lines = [Text(f"{video.title}: {said or look(video.state).word}")]
+            lines = wrapped(f"{video.title}: {said or look(video.state).word}", width)
         about.show(lines)
+
+    def on_descendant_focus(self) -> None:
+        self._explain()
 
     @on(Rows.Highlighted, "#batches")
     def _moved(self) -> None:

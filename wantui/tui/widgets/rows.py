@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any, ClassVar
 
 from rich.segment import Segment
@@ -170,7 +171,7 @@ class Rows(ScrollView, can_focus=True):
         width = self.size.width
         base = self.rich_style
         if index >= self.count:
-            said = self.empty.splitlines() if self.count == 0 else []
+            said = self._said(width) if self.count == 0 else []
             line = Text(said[y] if y < len(said) else "", style="dim")
             return strip_of(line, width).apply_style(base).adjust_cell_length(width, base)
         if index == self.cursor:
@@ -178,6 +179,10 @@ class Rows(ScrollView, can_focus=True):
         drawn = self._drawn[index] = self._draw(index, width)
         strip = strip_of(drawn, width)
         return Strip([Segment(s.text, base + (s.style or Style.null())) for s in strip]).adjust_cell_length(width, base)
+
+    def _said(self, width: int) -> list[str]:
+        """Return the lines of what is said when there is no row: all of it, however narrow the list is."""
+        return [part for line in self.empty.splitlines() for part in wrap(line, max(1, width)) or [""]]
 
     def _cursor_style(self) -> Style:
         """A bar where the focus is, a line where it is not; in a theme of 16 colours, reversed."""
