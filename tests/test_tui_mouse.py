@@ -12,6 +12,7 @@ from textual.widget import Widget
 
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
+from wantui.tui.feed import QueueNews
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Reader
 from wantui.tui.screens.help import Help
@@ -142,7 +143,12 @@ def test_screen_handles_each_news_once(queue: Queue, monkeypatch: pytest.MonkeyP
     async def test(it: Under) -> None:
         screen = it.screen(QueueScreen)
         tell = screen.tell
-        monkeypatch.setattr(screen, "tell", lambda news: (seen.append(news), tell(news)))
+
+        def counted(news: QueueNews) -> None:
+            seen.append(news)
+            tell(news)
+
+        monkeypatch.setattr(screen, "tell", counted)
         add(queue, "first")
         await it.until(lambda: "first" in it.text())
         await it.pilot.pause(0.3)
