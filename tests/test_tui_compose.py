@@ -456,3 +456,17 @@ def test_config_that_becomes_unusable_leaves_no_cost_of_the_one_before() -> None
             assert "seed" in reader.text
 
     run(test)
+
+
+def test_template_of_a_megabyte_is_refused_by_name() -> None:
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("t")
+            await it.paste("word " * 200_000)
+            await it.until(lambda: "it has 1,000,000 characters" in screen.fault)
+            await it.press("f5")
+            assert "cannot expand the template" in it.said()
+
+    run(test)

@@ -37,6 +37,8 @@ from wantui.tui.wrapping import wrapped
 REPEAT_SECONDS = 1.0
 """After a batch is queued, before another one is: a key that is held down queues once."""
 WARNINGS_SHOWN = 3
+MAX_TEMPLATE = 200_000
+"""Characters of the longest template that is expanded; a million takes most of a minute, for which leaving waits."""
 DELAY_SECONDS = 0.05
 """After the last key, before the template is expanded."""
 
@@ -163,6 +165,11 @@ class ComposeScreen(Place):
         worker = get_current_worker()
         outline, found, fault, position, tokenizer = None, [], "", None, None
         try:
+            if len(template) > MAX_TEMPLATE:
+                raise UserError(
+                    f"cannot expand the template: it has {len(template):,} characters, and at most {MAX_TEMPLATE:,} "
+                    "are expanded while one types. Shorten it."
+                )
             outline = outline_batch(config, template)
             tokenizer = tokenizer_file(outline.model, outline.first.revision)
             if self.past is None:
