@@ -37,6 +37,7 @@ from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import Magnitudes
 from wantui.planning import Captures, PromptMark, Recipe, installed, outline_batch
 from wantui.planning.arithmetic import block_parameters, full_precision_parameters, transformer_parameters
+from wantui.planning.estimate import extra_gpu_bytes
 from wantui.planning.memory import (
     PLAN_SLUGS,
     PLANS,
@@ -47,7 +48,6 @@ from wantui.planning.memory import (
     activation_bytes,
     block_bytes,
     choose_plan,
-    map_bytes,
     needs,
     next_plan,
     peak_bytes,
@@ -55,7 +55,7 @@ from wantui.planning.memory import (
     transformer_bytes,
     working_bytes,
 )
-from wantui.planning.recipe import Weights
+from wantui.planning.model_source import Weights
 from wantui.storage.embeddings import EmbeddingStore
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -672,9 +672,9 @@ def test_maps_of_every_block_are_counted(nano: WanPipeline, per_head: bool, unco
         with LiveBytes() as live:
             next(steps)
         found.append(live.most)
-    assert found[1] - found[0] == pytest.approx(map_bytes(NANO, shown), rel=0.01)
+    assert found[1] - found[0] == pytest.approx(extra_gpu_bytes(shown, NANO), rel=0.01)
     needed = [working_bytes(plan_named("offload"), LARGE, recipe) or 0 for recipe in (alone, shown)]
-    assert needed[1] - needed[0] == map_bytes(LARGE, shown)
+    assert needed[1] - needed[0] == extra_gpu_bytes(shown, LARGE)
 
 
 @pytest.mark.parametrize("magnitudes", [(), ((1.0, 0.0), (0.0, -1.0))])

@@ -21,7 +21,7 @@ from wantui.generation.denoise import denoise
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO
 from wantui.planning import Recipe, plan_batch
-from wantui.planning.recipe import Weights
+from wantui.planning.model_source import Weights
 
 TEMPLATE = "a [large|small] [red|blue] [circle|star] moving [left|up] over a [dark|light] background"
 CHANGES, ERRORS = (0.03, 0.05, cache.FIRST_BLOCK_CHANGE, 0.1, 0.15), (0.03, 0.06, cache.MAGNITUDE_ERROR, 0.2, 0.3)

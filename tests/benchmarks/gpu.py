@@ -43,7 +43,8 @@ from wantui.planning.memory import (
     peak_bytes,
     plan_named,
 )
-from wantui.planning.recipe import Speed, Weights
+from wantui.planning.model_source import Weights
+from wantui.planning.recipe import Speed
 from wantui.planning.throughput import NATIVE, Throughput
 
 GB = 1e9

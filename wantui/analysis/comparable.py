@@ -10,10 +10,12 @@ from typing import Any
 
 from wantui.analysis.video import Video
 
-SAME_FOR_ALL = ("model", "revision", "negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale",
-                "guidance_scale_2", "width", "height", "frames", "dtype", "weights")  # fmt: skip
-"""Fields of the recipe that must be equal for two trajectories to be compared. Beside them: how weights of words are
-applied, where there are any; the weights themselves tell groups and wordings apart (`groups`)."""
+SAME_FOR_ALL = ("negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale", "guidance_scale_2", "width",
+                "height", "frames")  # fmt: skip
+"""Fields of the recipe that must be equal for two trajectories to be compared, beside the model's `settings`.
+
+How weights of words are applied must be equal too where there are any; the weights themselves tell groups and wordings
+apart (`groups`)."""
 SIZE = ("width", "height", "frames", "shape", "values")
 """Settings without which seeds are not paired: the initial noise of another size is other noise."""
 METHOD = "embedding_method"

@@ -104,7 +104,7 @@ def _video(
     held: HeldStates | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
-    file, cache, parts = recipe.transformer_file, recipe.magnitudes, template_parts(manifest.template)
+    cache, parts = recipe.magnitudes, template_parts(manifest.template)
     known: dict[str, Any] = {
         "folder": folder,
         "number": number,
@@ -113,11 +113,11 @@ def _video(
         "prompt": recipe.prompt,
         "choices": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
-        "settings": {name: getattr(recipe, name) for name in SAME_FOR_ALL}
+        "settings": recipe.source.settings
+        | {name: getattr(recipe, name) for name in SAME_FOR_ALL}
         | {
             "fast": recipe.speed == "fast",
             "magnitudes": hashlib.sha256(json.dumps(cache).encode()).hexdigest()[:8] if cache else None,
-            "transformer_file": file.fingerprint[:8] if file is not None else None,
         }
         | (_stored_form(recipe) if held is not None else {}),
         "template": parts.skeleton,

@@ -30,7 +30,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
     model = find_model(recipe.model)
     if model.boundary_ratio is not None:
         raise LoadError(f"{model.name} has two transformers: fast goes by the first block of both")
-    if (weights := recipe.weights_id) is None:
+    if (weights := recipe.source.weights_id) is None:
         raise LoadError(f"{model.name} is not on this machine: `wantui models fetch {model.name}` brings it")
     path = path or path_of(model, weights)
     try:

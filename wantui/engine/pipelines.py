@@ -53,11 +53,11 @@ def plan_for(
     model, where = find_model(recipe.model), resolve_device(device)
     forced = None if asked == "auto" else plan_named(asked)
     if where.type != "cuda":
-        if forced is not None and forced.transformer != "resident":
+        if forced is not None and not forced.serves_cpu:
             raise LoadError(f"memory_settings.plan: {forced.slug} is for GPUs, and {where} is none")
         if first is not None:
             return ChosenPlan(first, None, TRIED)
-        best = next(plan for plan in among if plan.transformer == "resident")
+        best = next(plan for plan in among if plan.serves_cpu)
         return ChosenPlan(forced or best, None, "asked for" if forced else "no GPU is used", is_forced=bool(forced))
     if first is not None:
         chosen = choose_plan(model, recipe, free_bytes(where), among=(first, *plans_after(first)))

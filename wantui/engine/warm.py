@@ -50,8 +50,7 @@ class WarmPipeline:
         """
         device = claim.device if claim.device in ("cpu", "auto") else self.device
         asked = manifest.memory_plan
-        parts = recipe.model, recipe.revision, recipe.transformer_file
-        model = (*parts, recipe.dtype, recipe.weights, recipe.speed, device)
+        model = (recipe.source.identity, recipe.speed, device)
         wanted = (*model, claim.batch, claim.plan, recipe.width, recipe.height, recipe.frames, asked)
         # A plan beyond the one that comes next was taken because little was free, which may be over.
         first = None if claim.plan is None else plan_named(claim.plan)

@@ -25,7 +25,8 @@ from wantui.models.fetch import NotFetched, find_folder, replaced_parts
 from wantui.models.parts import PartError, components
 from wantui.planning.installed import what_kernels_miss, what_weights_miss
 from wantui.planning.memory import RESIDENT, MemoryPlan, fuses_blocks
-from wantui.planning.recipe import Speed, Weights
+from wantui.planning.model_source import Weights
+from wantui.planning.recipe import Speed
 from wantui.planning.throughput import NATIVE
 
 WEIGHTED_PARTS = ("text_encoder", "transformer", "transformer_2", "vae")

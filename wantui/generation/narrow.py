@@ -5,7 +5,7 @@ from typing import Any, assert_never
 import torch
 from torch import nn
 
-from wantui.planning.recipe import Weights
+from wantui.planning.model_source import Weights
 
 
 def narrow(transformer: Any, weights: Weights) -> None:

@@ -1,7 +1,8 @@
 """How much a Wan transformer computes, counted from its sizes: what makes one video take longer than another."""
 
 from wantui.models.catalogue import WanModel
-from wantui.planning.recipe import Recipe, Weights
+from wantui.planning.model_source import Weights
+from wantui.planning.recipe import Recipe
 
 TEXT_LENGTH = 512
 """Text positions that the transformer sees, pads included; `encode_prompt` alone would default to 226."""

@@ -20,7 +20,8 @@ from wantui.models.parts import PartError, check_files
 from wantui.paths import user_path
 from wantui.planning.arithmetic import TEXT_LENGTH
 from wantui.planning.installed import what_weights_miss
-from wantui.planning.recipe import Captures, PromptMark, Recipe, TransformerFile
+from wantui.planning.model_source import TransformerFile
+from wantui.planning.recipe import Captures, PromptMark, Recipe
 from wantui.planning.sizes import check_size, resolve_frames
 from wantui.planning.token_checks import check_tokens
 from wantui.prompts import Variation, count, expand, parse
@@ -130,7 +131,7 @@ def outline_batch(config: Config, template: str) -> Outline:
         controls=_controls(settings),
     )
     if is_fast and model.boundary_ratio is None:
-        first = first.model_copy(update={"magnitudes": magnitudes_of(model, first.weights_id)})
+        first = first.model_copy(update={"magnitudes": magnitudes_of(model, first.source.weights_id)})
     warnings = [*map(str, config.warnings), *parsed.warnings]
     warnings += foreign_in_negative_prompt(settings.prompt_settings.negative_prompt)
     if not settings.attention_analysis_settings.store_attention:
@@ -145,7 +146,7 @@ def outline_batch(config: Config, template: str) -> Outline:
     if is_fast and not first.magnitudes:
         better = "" if model.boundary_ratio else f"; `wantui models calibrate` once for {model.name} loses less"
         warnings.append(f"model_settings.speed: fast goes by the first block of this model{better}")
-    if first.weights_id is None:
+    if first.source.weights_id is None:
         warnings.append(
             f"`wantui models fetch {model.name}` brings its weights, which are not on this machine; else they come "
             "when its first video is made"

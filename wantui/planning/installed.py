@@ -4,7 +4,7 @@ import os
 import shutil
 from importlib.util import find_spec
 
-from wantui.planning.recipe import Weights
+from wantui.planning.model_source import Weights
 
 COMPILERS = ("cc", "gcc", "clang")
 

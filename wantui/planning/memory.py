@@ -23,7 +23,8 @@ from wantui.planning.arithmetic import (
     transformer_parameters,
 )
 from wantui.planning.estimate import extra_gpu_bytes
-from wantui.planning.recipe import Recipe, Speed, Weights
+from wantui.planning.model_source import Weights
+from wantui.planning.recipe import Recipe, Speed
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,29 @@ class MemoryPlan:
     Only the first is of any use on a CPU."""
     tile: int | None = None
     """Side in pixels of the tiles that are decoded one after the other."""
+
+    @property
+    def serves_cpu(self) -> bool:
+        """Whether the plan is of use without a GPU: the others only move weights."""
+        return self.transformer == "resident"
+
+    @property
+    def computes_fused(self) -> bool:
+        """Whether blocks can be fused: their parts are on the GPU at the same time."""
+        return self.transformer != "sequential"
+
+    @property
+    def weights_arrive(self) -> Literal["before", "beside", "between"]:
+        """When the weights of a block come to the GPU: before the pass, beside the block before, or between layers."""
+        match self.transformer:
+            case "resident" | "parked":
+                return "before"
+            case "streamed":
+                return "beside"
+            case "sequential":
+                return "between"
+            case _:
+                assert_never(self.transformer)
 
     def tile_for(self, width: int, height: int) -> int | None:
         """The same, and None where one tile holds all of a frame."""
@@ -117,7 +141,7 @@ def _held_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blo
 
 def fuses_blocks(model: WanModel, plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
     """Whether blocks are fused on a GPU: those that are there as a whole and as loaded, and are wide enough for it."""
-    as_loaded = plan.transformer != "sequential" and weights == "full"
+    as_loaded = plan.computes_fused and weights == "full"
     return speed != "plain" and as_loaded and model.dim >= LEAST_FUSED
 
 
@@ -297,7 +321,7 @@ def next_plan(
     """
     known = None if model is None or recipe is None else peak_bytes(plan, model, recipe, streams_encoder=True)
     for after in plans_after(plan):
-        if not on_gpu and after.transformer != "resident":
+        if not on_gpu and not after.serves_cpu:
             continue
         if on_gpu and known is not None and model is not None and recipe is not None:
             peak = peak_bytes(after, model, recipe, streams_encoder=True)

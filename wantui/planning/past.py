@@ -84,7 +84,7 @@ def estimate_seconds(
     """
     here = [video for video in past if video.device == device and _timed_share(video.recipe) > 0]
     if plan is not None:
-        here = [video for video in here if _comes(_plan(video.memory_plan)) == _comes(plan)]
+        here = [video for video in here if _plan(video.memory_plan).weights_arrive == plan.weights_arrive]
     alike = [video for video in here if _work(video.recipe) == _work(recipe)]
     alike = [video for video in alike if video.recipe.speed == recipe.speed] or alike
     if not alike:
@@ -119,11 +119,6 @@ def _left_out(recipe: Recipe) -> str:
 def _plan(name: str) -> MemoryPlan:
     """Return the plan with a slug; the first version recorded none."""
     return plan_named(name) if name in PLAN_SLUGS else RESIDENT
-
-
-def _comes(plan: MemoryPlan) -> str:
-    """Where a block is when its turn comes."""
-    return "there" if plan.transformer in ("resident", "parked") else plan.transformer
 
 
 def _by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> Figure:
@@ -178,9 +173,7 @@ def measured_peak(recipe: Recipe, plan: str, past: Sequence[PastVideo]) -> Figur
         for video in past
         if video.peak_memory
         and video.memory_plan == plan
-        and _size(video.recipe) == _size(recipe)
-        and _passes(video.recipe) == _passes(recipe)
-        and _how(video.recipe) == _how(recipe)
+        and _work(video.recipe) == _work(recipe)
         and _leaves_out(video.recipe) == _leaves_out(recipe)
     ]
     if not alike:
@@ -189,23 +182,20 @@ def measured_peak(recipe: Recipe, plan: str, past: Sequence[PastVideo]) -> Figur
 
 
 def _size(recipe: Recipe) -> tuple[Any, ...]:
-    return recipe.model, recipe.width, recipe.height, recipe.frames
+    return recipe.width, recipe.height, recipe.frames
 
 
 def _kind(recipe: Recipe) -> tuple[Any, ...]:
-    """What decides how long so many operations take."""
-    return recipe.model, *_how(recipe)
+    """Return what decides how long an operation takes.
+
+    Where it is known which blocks a cached video computes, they compute as those of a fused one do.
+    """
+    return *recipe.source.cost_key, "exact" if recipe.magnitudes else recipe.speed
 
 
 def _work(recipe: Recipe) -> tuple[Any, ...]:
-    """What decides how long one step takes."""
-    return *_size(recipe), _passes(recipe), *_how(recipe)
-
-
-def _how(recipe: Recipe) -> tuple[Any, ...]:
-    """How a block that is computed computes; where it is known which are, a fast video's are those of an exact one."""
-    size = None if recipe.transformer_file is None else recipe.transformer_file.bytes
-    return recipe.dtype, recipe.weights, size, "exact" if recipe.magnitudes else recipe.speed
+    """Return what decides how long one step takes."""
+    return *_size(recipe), _passes(recipe), *_kind(recipe)
 
 
 def _leaves_out(recipe: Recipe) -> tuple[bool, bool]:

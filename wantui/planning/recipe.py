@@ -26,12 +26,12 @@ from wantui.config.settings import SamplerName
 from wantui.controls import CONTROLS, ControlRequest
 from wantui.controls.word_weights import WORD_WEIGHTS, Weight, Weighting, WordWeightsRequest
 from wantui.json_files import describe_invalid
+from wantui.planning.model_source import Dtype, ModelSource, TransformerFile, Weights
 
 RECIPE_FORMAT = 1
 FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
 """Captures whose requests have fields of their own."""
 Speed = Literal["plain", "exact", "fast"]
-Weights = Literal["full", "float8", "int8", "gguf"]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -97,15 +97,6 @@ class Captures(TrajectoryRequest):
         return request
 
 
-class TransformerFile(_Frozen):
-    """A GGUF file in the place of a model's transformer."""
-
-    path: str
-    """Absolute."""
-    fingerprint: str
-    bytes: Annotated[int, Field(ge=0)]
-
-
 class Recipe(_Frozen):
     """Everything that determines one video. Equal recipes give equal videos on the same machine and libraries."""
 
@@ -130,7 +121,7 @@ class Recipe(_Frozen):
     height: Count
     frames: Count
     fps: Count
-    dtype: Literal["bfloat16", "float32"]
+    dtype: Dtype
     """Of transformer and text encoder; the VAE and norm layers are float32."""
     weights: Weights = "full"
     """How the transformer's are held: in its dtype, or in 8 bits, or as its file has them, widened layer by layer; that
@@ -188,11 +179,9 @@ class Recipe(_Frozen):
         return self
 
     @property
-    def weights_id(self) -> str | None:
-        """What tells the transformer's weights from others; None where it is not known."""
-        if self.revision is None or self.transformer_file is None:
-            return self.revision
-        return f"{self.revision}+{self.transformer_file.fingerprint}"
+    def source(self) -> ModelSource:
+        """Which weights make the video, and how they are held."""
+        return ModelSource(self.model, self.revision, self.dtype, self.weights, self.transformer_file)
 
     @property
     def unusual(self) -> str:

@@ -85,9 +85,9 @@ class Throughput:
             block += INT8_VALUE * self.value * tokens * (7 * model.dim + model.feed_forward)
         if model.has_timestep_per_token and not fuses_blocks(model, plan, recipe.speed, recipe.weights):
             block += PLACE_VALUE * self.value * tokens * model.dim
-        if plan.transformer in ("streamed", "sequential"):
+        if plan.weights_arrive != "before":
             coming = self.streamed_byte * block_bytes(model, recipe)
-            block = self.streamed_block + (max(block, coming) if plan.transformer == "streamed" else block + coming)
+            block = self.streamed_block + (max(block, coming) if plan.weights_arrive == "beside" else block + coming)
         return passes * computed_share(recipe) * model.blocks * block
 
     def decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:

@@ -1,0 +1,48 @@
+"""Which model a recipe names: identity of weights, cost of operations, and what trajectories must share."""
+
+from typing import Any
+
+import pytest
+from conftest import recipe_for
+
+from wantui.models.catalogue import NANO
+from wantui.planning import Recipe
+from wantui.planning.model_source import TransformerFile
+
+FILE = TransformerFile(path="/w/a.gguf", fingerprint="12345678abcd", bytes=100)
+OTHER = FILE.model_copy(update={"fingerprint": "ffff5678abcd"})
+
+
+def changed(**values: Any) -> Recipe:
+    return recipe_for(NANO).model_copy(update={"revision": "main"} | values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model": "1.3b"},
+        {"revision": "other"},
+        {"dtype": "bfloat16"},
+        {"weights": "int8"},
+        {"weights": "gguf", "transformer_file": FILE},
+    ],
+    ids=str,
+)
+def test_other_weights_have_another_identity_and_are_not_comparable(values: dict[str, Any]) -> None:
+    assert changed(**values).source.identity != changed().source.identity
+    assert changed(**values).source.settings != changed().source.settings
+
+
+def test_two_files_of_one_name_have_two_identities() -> None:
+    one, other = (changed(weights="gguf", transformer_file=file).source for file in (FILE, OTHER))
+    assert one.identity != other.identity
+    assert one.weights_id == "main+12345678abcd"
+    assert one.cost_key == other.cost_key, "operations on weights of one size take one time"
+
+
+def test_what_does_not_concern_the_weights_leaves_the_identity() -> None:
+    assert changed(seed=9, steps=7, width=64, sampler="euler").source == changed().source
+
+
+def test_a_revision_changes_no_cost() -> None:
+    assert changed(revision="other").source.cost_key == changed().source.cost_key

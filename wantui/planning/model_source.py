@@ -1,0 +1,65 @@
+"""Which model makes a video: its weights, their precision, and the files that replace parts of it."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Dtype = Literal["bfloat16", "float32"]
+Weights = Literal["full", "float8", "int8", "gguf"]
+
+
+class TransformerFile(BaseModel):
+    """A GGUF file that replaces a model's transformer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    path: str
+    """Absolute path."""
+    fingerprint: str
+    bytes: Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """The answer to "which model is this": equal identities are equal weights in equal precision."""
+
+    model: str
+    """Short name or hub id of a catalogued model, or the path of a local directory."""
+    revision: str | None
+    """Commit, tag or branch of a hub model; the fingerprint of a local directory."""
+    dtype: Dtype
+    weights: Weights
+    transformer_file: TransformerFile | None = None
+
+    @property
+    def identity(self) -> tuple[str | None, ...]:
+        """Everything that decides the values of the weights in memory; a loaded pipeline serves only its own."""
+        file = self.transformer_file
+        # The path too: whoever loads a file reads that path, whatever its bytes are called elsewhere.
+        return (self.model, self.revision, self.dtype, self.weights, *((file.path, file.fingerprint) if file else ()))
+
+    @property
+    def weights_id(self) -> str | None:
+        """What tells the transformer's weights from others; None where it is not known."""
+        if self.revision is None or self.transformer_file is None:
+            return self.revision
+        return f"{self.revision}+{self.transformer_file.fingerprint}"
+
+    @property
+    def cost_key(self) -> tuple[str | int | None, ...]:
+        """What of it decides how long an operation takes and how many bytes it needs; revisions are equal there."""
+        size = None if self.transformer_file is None else self.transformer_file.bytes
+        return self.model, self.dtype, self.weights, size
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must be equal for two trajectories to be compared, as it is shown to people."""
+        file = self.transformer_file
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "dtype": self.dtype,
+            "weights": self.weights,
+            "transformer_file": None if file is None else file.fingerprint[:8],
+        }
