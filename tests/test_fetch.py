@@ -66,6 +66,10 @@ REFUSALS = {
     "gated": (GatedRepoError("gated", response=RESPONSE), "must grant access first"),
     "unknown": (RepositoryNotFoundError("none", response=RESPONSE), "the hub has no such model"),
     "revision": (RevisionNotFoundError("none", response=RESPONSE), "it has no revision 'v9'"),
+    "offline": (
+        ConnectionError("Dry run cannot be performed as the repository cannot be accessed."),
+        "cannot be fetched: the repository cannot be accessed. What was fetched stays",
+    ),
     "network": (ConnectionError("Name or service not known"), "Name or service not known. What was fetched stays"),
 }
 

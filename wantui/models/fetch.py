@@ -144,6 +144,9 @@ def _refused(model: WanModel, revision: str | None, error: Exception) -> NotFetc
             why = f"it has no revision {revision!r}"
         case _:
             said = str(error).strip().splitlines()
-            reason = said[0].rstrip(".") if said else type(error).__name__
+            # What is missing is asked for by a dry run, which nobody else needs to know.
+            reason = (
+                said[0].removeprefix("Dry run cannot be performed as ").rstrip(".") if said else type(error).__name__
+            )
             why = f"{reason}. What was fetched stays; call it again to go on"
     return NotFetched(f"{model.location} cannot be fetched: {why}")
