@@ -131,6 +131,20 @@ def test_maps_are_those_of_a_full_softmax_in_float64_and_latents_keep_their_bits
     assert torch.equal(latents, stock(pipeline, recipe, "latent"))
 
 
+def test_a_word_with_a_special_token_inside_has_the_attention_of_its_pieces_alone(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    prompt = "a red </s> star moving left"
+    changes = {"prompt": prompt, "marks": marks(prompt, ("red </s> star", 1.0))}
+    start = prepare(tiny, marked(tiny_models["wan2.1"], AttentionRequest(pieces=True), **changes))
+    (word,) = start.hooks["attention"].prompts["cond"].words
+    assert word.tokens[-1] - word.tokens[0] + 1 > len(word.tokens)
+    step = next(denoise(tiny, marked(tiny_models["wan2.1"], AttentionRequest(pieces=True), **changes), start))
+    maps = step.captured["attention"].maps["cond"]
+    pieces = [maps[f"{word.name}.{i}"] for i in range(len(word.tokens))]
+    assert torch.allclose(maps[word.name], sum(pieces), rtol=1e-5)
+
+
 def stored(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFiles:
     files = VideoFiles(
         folder / "v.mp4", folder / "v.jpg", {"trajectory": folder / "v.zarr", "attention": folder / "a.zarr"}
@@ -155,7 +169,7 @@ def test_stored_maps_are_those_of_the_steps(
         assert maps.map(name).shape == of_steps.shape
         assert np.abs(maps.map(name) / of_steps - 1).max() <= tolerance
     total = sum(maps.map(name).astype(np.float64) for name in ("prompt_mass", "end_mass", "pad_mass"))
-    assert np.abs(total - 1).max() < 1e-3 if dtype == "float16" else 1e-6
+    assert np.abs(total - 1).max() < (1e-3 if dtype == "float16" else 1e-5)
     assert maps.words["star_2"] | {"tokens": 0, "pieces": 0} == {
         "text": "star", "start": 22, "end": 26, "weight": 1.0, "tokens": 0, "pieces": 0
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import Wantui, deny
 
+from wantui.analysis.comparable import comparable
 from wantui.analysis.noise_levels import levels_after
 from wantui.analysis.read import read_batch
 from wantui.analysis.trajectory import NoGeometry
@@ -52,6 +54,15 @@ def write_straight_video(
         changed = change(step, about)
         if changed is not None:
             (directory / f"step_{step:03d}_metadata.json").write_text(json.dumps(changed))
+
+
+def write_states(folder: Path, states: Sequence[Any]) -> None:
+    """Write states of any kind as the steps of one video."""
+    levels = unipc_levels(len(states), 3.0)
+    write_straight_video(folder, range(len(states)), levels)
+    for step, state in enumerate(states):
+        with gzip.open(folder / f"latents/prompt_000/vid_001/step_{step:03d}.npy.gz", "wb") as file:
+            np.save(file, state)
 
 
 def only(folder: Path) -> Video:
@@ -235,3 +246,59 @@ def test_an_older_video_that_may_not_be_read_is_named_and_the_others_are_read(
     assert "Permission denied" in closed.why_not
     assert closed.is_damaged
     assert read.trajectory is not None
+
+
+@pytest.mark.parametrize("shape", [(0,), (1, 0, 2)])
+def test_states_without_values_are_refused_by_name(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    write_states(tmp_path, [np.zeros(shape)] * STEPS)
+    assert only(tmp_path).why_not == "its states have no values"
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "datetime64[D]", [("a", "f4")]])
+def test_states_that_are_no_real_numbers_are_refused_by_name(tmp_path: Path, dtype: Any) -> None:
+    write_states(tmp_path, [np.zeros(8, dtype=dtype)] * STEPS)
+    video = only(tmp_path)
+    assert video.is_damaged
+    assert "must be real numbers" in video.why_not
+
+
+def test_states_of_one_value_take_little_memory(tmp_path: Path) -> None:
+    write_states(tmp_path, [np.float32(step) for step in range(STEPS)])
+    tracemalloc.start()
+    video = only(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert video.trajectory is not None
+    assert video.value("turning") == 0
+    assert peak < 100 << 20
+
+
+@pytest.mark.parametrize("name", ["step_000.npy.tmp", "step_abc.npy"])
+def test_a_folder_without_a_step_holds_no_video(tmp_path: Path, name: str) -> None:
+    write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3.0))
+    other = tmp_path / "latents" / "prompt_000" / "vid_002"
+    other.mkdir()
+    (other / name).write_text("")
+    assert only(tmp_path).why_not == ""
+
+
+def test_values_beyond_float32_are_refused_without_a_warning_of_numpy(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    write_states(tmp_path, [np.array([1e300, 0.0, -1e300])] * STEPS)
+    assert only(tmp_path).why_not == "the stored inner products hold NaN or infinity"
+    assert not list(recwarn)
+
+
+def test_videos_of_other_guidance_are_not_compared_as_one(tmp_path: Path) -> None:
+    sigmas = unipc_levels(STEPS, 3.0)
+    for number, scale in enumerate((5.0, 5.0, 9.0), start=1):
+        write_straight_video(
+            tmp_path,
+            range(STEPS),
+            sigmas,
+            f"prompt_000/vid_{number:03d}",
+            lambda _, about, s=scale: {**about, "cfg_scale": s},
+        )
+    _, left = comparable(list(read_batch(tmp_path)))
+    assert [video.why_not for video in left] == ["guidance_scale is 9.0, and 5.0 in those taken"]

@@ -53,7 +53,7 @@ def _directories(folder: Path) -> Iterator[Path]:
 
 def _holds_steps(directory: Path) -> bool:
     try:
-        return any(path.match("step_*.npy*") for path in directory.iterdir())
+        return any(_STEP.search(path.name) for path in directory.iterdir())
     except NotADirectoryError:
         return False
     except OSError:
@@ -168,8 +168,13 @@ def _load(path: Path) -> NDArray[np.float32]:
             raise ValueError("it is not a regular file")
         if path.suffix == ".gz":
             with gzip.open(path) as file:
-                return np.asarray(np.load(file), dtype=np.float32)
-        return np.asarray(np.load(path), dtype=np.float32)
+                stored = np.asarray(np.load(file))
+        else:
+            stored = np.asarray(np.load(path))
+        if stored.dtype.kind not in "fiub":
+            raise ValueError(f"its values are {stored.dtype}, and must be real numbers")
+        with np.errstate(over="ignore"):  # what is too large becomes infinity, which is refused by name
+            return stored.astype(np.float32)
 
 
 def _prompts(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:

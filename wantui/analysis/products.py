@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.trajectory import Floats
+from wantui.analysis.trajectory import Floats, NoGeometry
 from wantui.storage.states import Row
 
 HELD_BYTES = 13 << 26
 """Of states in float32 that are held at a time, of all videos together."""
+MAX_ROWS = 1 << 14
+"""States that are held at a time, however small they are: each has an entry in a list."""
 CHUNK = 1 << 13
 """Values of each state that are multiplied at a time; so many stay in a processor's caches."""
 AT_ONCE = 4
@@ -36,7 +38,8 @@ class HeldStates:
         with self.changed:
             if self.values.shape[1] != dimension:
                 self.changed.wait_for(lambda: len(self.free) == len(self.values))
-                self.values = np.empty((max(2, HELD_BYTES // (4 * dimension)), dimension), dtype=np.float32)
+                rows = min(MAX_ROWS, max(2, HELD_BYTES // (4 * dimension)))
+                self.values = np.empty((rows, dimension), dtype=np.float32)
                 self.free = list(range(len(self.values)))
 
     def take(self) -> int:
@@ -72,8 +75,11 @@ def gram_of(read: Read, n: int, dimension: int, held: HeldStates) -> Floats:
     A video with more states than fit is read more than once.
 
     Raises:
+        NoGeometry: the states have no values.
         Exception: of `read`.
     """
+    if dimension < 1:
+        raise NoGeometry("its states have no values")
     gram = np.zeros((n, n))
     rows: list[int] = []
     try:
@@ -118,7 +124,8 @@ def _products(values: NDArray[np.float32], left: Sequence[int], right: Sequence[
     found = np.zeros((len(left), len(right)))
     for start in range(0, values.shape[1], CHUNK):
         one = _part(values, left, start)
-        found += one @ (one if right is left else _part(values, right, start)).T
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused by name in what comes out
+            found += one @ (one if right is left else _part(values, right, start)).T
     return found
 
 

@@ -332,12 +332,15 @@ def _relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
-def _columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Sequence[tuple[str, slice]]:
-    """Name and text positions of each map; the last positions are the pads, however many columns they take."""
+def _columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Sequence[tuple[str, slice | list[int]]]:
+    """Return name and text positions of each map; the last positions are the pads, however many columns they take."""
     assert capture is not None
-    named = []
+    named: list[tuple[str, slice | list[int]]] = []
     for word in prompt.words:
-        named.append((word.name, slice(word.tokens[0], word.tokens[-1] + 1)))
+        first, last = word.tokens[0], word.tokens[-1]
+        # A special token, as of a literal </s>, may lie between the pieces and is none of them.
+        is_unbroken = last - first + 1 == len(word.tokens)
+        named.append((word.name, slice(first, last + 1) if is_unbroken else list(word.tokens)))
         if capture.pieces and len(word.tokens) > 1:
             named += [(f"{word.name}.{i}", slice(token, token + 1)) for i, token in enumerate(word.tokens)]
     end = prompt.length - 1
