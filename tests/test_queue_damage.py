@@ -34,7 +34,15 @@ def not_utf8_title(path: Path) -> None:
     run(path, "UPDATE video SET title = CAST(x'ff41' AS TEXT)")
 
 
+def unreadable_format(path: Path) -> None:
+    run(path, "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA journal_mode = DELETE")
+    content = bytearray(path.read_bytes())
+    content[47] = 7  # the number of the schema's format
+    path.write_bytes(bytes(content))
+
+
 DAMAGES: dict[str, Damage] = {
+    "format unknown": unreadable_format,
     "schema is not UTF-8": not_utf8_schema,
     "table missing": lambda path: run(path, "DROP TABLE event"),
     "later table missing": lambda path: run(path, "DROP TABLE worker"),
@@ -172,3 +180,32 @@ def test_a_queue_on_hold_is_named_by_doctor_and_by_a_client_that_detaches(
     assert result.code == 0
     assert "the queue is held: " in result.err
     assert "on hold: " in " ".join(wantui("doctor").out.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE video SET seconds = 'x'",
+        "UPDATE video SET steps = x'00'",
+        "UPDATE worker SET boot_seconds = '[]'",
+        "UPDATE event SET data = '{'",
+        "UPDATE event SET data = '[1]'",
+        "UPDATE batch SET folder = x'ff00'",
+    ],
+)
+def test_values_of_a_wrong_type_are_a_sentence_and_put_aside_by_the_engine(
+    wantui: Wantui, statement: str
+) -> None:  # R8
+    place = state_place()
+    with Queue(place.directory) as queue:
+        queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
+        claim = queue.claim("worker-0:1", ("auto",))
+        assert claim is not None
+        queue.done(claim)
+        queue.add_worker("worker-0:1", "cpu")
+    run(place.directory / NAME, statement)
+    for command in (["queue", "show", "1"], ["preview", "-t", "a star"], ["engine", "status"]):
+        wantui(*command)  # raises whatever it has no sentence for
+    queue, notes = open_queue(place, is_engine=True)
+    assert "was damaged" in notes[0]
+    queue.close()

@@ -19,7 +19,7 @@ from wantui.environment import compared_environment, differences, torch_environm
 from wantui.errors import UserError
 from wantui.formatting import format_count, printable
 from wantui.paths import user_path
-from wantui.queue.database import NAME, is_damage, put_aside
+from wantui.queue.database import NAME, check_content, is_damage, put_aside
 from wantui.queue.engine_lock import LOCK, published
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
@@ -271,12 +271,7 @@ def _checked(place: Place, thoroughly: bool) -> Queue:
     queue = Queue(place.directory)
     if thoroughly:
         try:
-            (found,) = queue.db.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
-            for table in ("batch", "video", "hold", "worker", "event"):  # text that is no text passes the check
-                for _ in queue.db.execute(f"SELECT * FROM {table}"):
-                    pass
+            check_content(queue.db)
         except BaseException:
             queue.close()
             raise

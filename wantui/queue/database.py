@@ -116,8 +116,9 @@ def _use_write_ahead_log(connection: sqlite3.Connection, wait_seconds: float) ->
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
+        except sqlite3.OperationalError as error:
+            # SQLITE_BUSY alone passes; a header that is damaged does not.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(0.02)
 
@@ -231,6 +232,35 @@ def _columns(connection: sqlite3.Connection) -> dict[str, set[str]]:
     for table, column in rows.fetchall():
         found.setdefault(table, set()).add(column)
     return found
+
+
+STORED_TYPES = {"INTEGER": ("integer",), "REAL": ("real", "integer"), "TEXT": ("text",)}
+"""Types of stored values that each declared type of a column has; SQLite itself takes any value in any column."""
+
+
+def check_content(connection: sqlite3.Connection) -> None:
+    """Read the whole database, which takes a second for a million events.
+
+    Raises:
+        sqlite3.DatabaseError: names what is damaged.
+    """
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+    for table in _expected_columns():
+        for _ in connection.execute(f"SELECT * FROM {table}"):  # text that is no text passes the check
+            pass
+        for column in connection.execute(f"PRAGMA table_info({table})").fetchall():
+            allowed = STORED_TYPES[column["type"]] + (() if column["notnull"] else ("null",))
+            marks = ", ".join("?" * len(allowed))
+            name = column["name"]
+            wrong = connection.execute(
+                f"SELECT typeof({name}) FROM {table} WHERE typeof({name}) NOT IN ({marks}) LIMIT 1", allowed
+            ).fetchone()
+            if wrong is not None:
+                raise sqlite3.DatabaseError(f"column {name} of its table {table} holds a value of the type {wrong[0]}")
+    if connection.execute("SELECT 1 FROM event WHERE NOT json_valid(data) OR json_type(data) <> 'object'").fetchone():
+        raise sqlite3.DatabaseError("the data of an event are not a JSON object")
 
 
 def _statements(script: str) -> list[str]:

@@ -17,6 +17,10 @@ from wantui.queue.rows import BatchRow, Claim, Event, Hold, VideoPage, VideoRow,
 WAITING = "('queued', 'interrupted')"
 LONGEST_NUMBER = 15
 """Digits of the largest number that is looked up as a batch's."""
+TEXTS = frozenset(
+    ("folder", "device", "title", "recipe", "state", "worker", "plan", "error", "boot_id", "name", "kind", "reason")
+)
+"""Columns of batches, videos, workers and holds that hold text; the others hold numbers."""
 UNFINISHED = ("queued", "interrupted", "running")
 
 
@@ -73,6 +77,7 @@ class QueueView:
         row = self.db.execute("SELECT * FROM hold").fetchone()
         if row is None:
             return None
+        _require_types(row)
         return Hold(row["kind"], row["reason"], Path(row["folder"]) if row["folder"] else None, row["needed"])
 
     def batches(self, limit: int = 1000, offset: int = 0) -> list[BatchRow]:
@@ -85,6 +90,7 @@ class QueueView:
         return None if row is None else self._batch(row)
 
     def _batch(self, row: sqlite3.Row) -> BatchRow:
+        _require_types(row)
         counts = self.db.execute("SELECT state, count(*) FROM video WHERE batch = ? GROUP BY state", (row["id"],))
         return BatchRow(
             row["id"], Path(row["folder"]), row["device"], bool(row["paused"]), row["created"], dict(map(tuple, counts))
@@ -152,10 +158,12 @@ class QueueView:
 
     def workers(self) -> list[WorkerRow]:
         """Return the worker processes of the engine, by name."""
-        return [
-            WorkerRow(row["name"], row["state"], row["device"], seconds_since(row["boot_id"], row["boot_seconds"]))
-            for row in self.db.execute("SELECT * FROM worker ORDER BY name")
-        ]
+        found = []
+        for row in self.db.execute("SELECT * FROM worker ORDER BY name").fetchall():
+            _require_types(row)
+            seconds = seconds_since(row["boot_id"], row["boot_seconds"])
+            found.append(WorkerRow(row["name"], row["state"], row["device"], seconds))
+        return found
 
     def running(self) -> list[VideoRow]:
         return [_video(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
@@ -180,7 +188,7 @@ class QueueView:
             f"SELECT * FROM event WHERE seq > ? {which} ORDER BY seq", (after, *([] if batch is None else [batch]))
         )
         return [
-            Event(row["seq"], row["time"], row["batch"], row["video"], row["kind"], json.loads(row["data"]))
+            Event(row["seq"], row["time"], row["batch"], row["video"], row["kind"], _event_data(row["data"]))
             for row in rows
         ]
 
@@ -191,7 +199,7 @@ class QueueView:
             "WHERE event.kind = 'done' ORDER BY event.seq DESC LIMIT ?",
             (limit,),
         )
-        return [(row["recipe"], json.loads(row["data"])) for row in rows]
+        return [(row["recipe"], _event_data(row["data"])) for row in rows]
 
     def recipe(self, video: int) -> str:
         """The recipe of a video, as JSON."""
@@ -250,7 +258,35 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _event_data(text: str) -> dict[str, Any]:
+    """Return what is told of an event.
+
+    Raises:
+        sqlite3.DatabaseError: it is not a JSON object.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise sqlite3.DatabaseError("the data of an event are not a JSON object")
+    return found
+
+
+def _require_types(row: sqlite3.Row) -> None:
+    """Refuse a row with a value of another type than its column has; SQLite keeps any value in any column.
+
+    Raises:
+        sqlite3.DatabaseError: names the column.
+    """
+    for name in row.keys():  # noqa: SIM118 - a row iterates over its values
+        expected = str if name in TEXTS else int | float
+        if not isinstance(row[name], expected | None):
+            raise sqlite3.DatabaseError(f"a value of its column {name} is of the type {type(row[name]).__name__}")
+
+
 def _video(row: sqlite3.Row) -> VideoRow:
+    _require_types(row)
     values = {name: row[name] for name in VideoRow.__dataclass_fields__}
     if row["state"] == "running":
         values["seconds"] = seconds_since(row["boot_id"], row["boot_seconds"])
