@@ -37,6 +37,14 @@ DAMAGE: dict[str, Callable[[BatchFolder], tuple[object, str]]] = {
     "gram": lambda b: (flip(b.latents(0, 1) / "gram/c/0/0"), "red seed 42: .*gram/c/0/0 is damaged"),
     "states": lambda b: (flip(b.latents(0, 1) / "latents/c/1/0/0/0/0"), "red seed 42: .*latents/c/1/.* is damaged"),
     "metadata": lambda b: (flip(b.latents(0, 1) / "sigmas/zarr.json"), "red seed 42: .*sigmas/zarr.json"),
+    "array's metadata a folder": lambda b: (
+        ((b.attention(0, 1) / "circle/zarr.json").unlink(), (b.attention(0, 1) / "circle/zarr.json").mkdir()),
+        "red seed 42: .*circle/zarr.json is missing",
+    ),
+    "recipe": lambda b: (
+        b.manifest.write_text(b.manifest.read_text().replace('"guidance_scale": 4', '"guidance_scale": 7', 1)),
+        "red seed 42: its recipe in .*batch.json is not the one of its id",
+    ),
     "maps": lambda b: (flip(b.attention(1, 1) / "circle/c/1/0/0/0/0/0"), "blue seed 42: .*circle/c/1/.* is damaged"),
     "missing clip": lambda b: (b.clip(0, 1).unlink(), "red seed 42: .*video_001.mp4 is missing"),
     "missing capture": lambda b: (shutil.rmtree(b.latents(1, 1)), "blue seed 42: .*vid_001.zarr is missing"),

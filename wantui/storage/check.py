@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wantui import __version__
 from wantui.captures import CAPTURES
 from wantui.config import ConfigError
 from wantui.config.document import plain, read_document
@@ -94,6 +95,9 @@ def _yaml_values(text: str) -> dict[str, Any]:
 
 def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[Checked]:
     name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
+    if manifest.wantui == __version__ and entry.recipe.digest[: len(entry.id)] != entry.id:
+        # Recipes of other versions may have had other fields when their digest was taken.
+        yield Checked(batch.root, name, batch.manifest, f"its recipe in {batch.manifest} is not the one of its id")
     if "clip" not in entry.files:
         yield Checked(batch.root, name, batch.manifest, "it is called done and has no clip")
     for kind, relative in entry.files.items():

@@ -115,8 +115,8 @@ def _open(path: Path) -> tuple[Any, list[str], Checksums | None]:
         for name in arrays:
             _check_chunks(path, name, group[name].metadata)
         for name in checksums or ():
-            if not (path / name).exists():
-                raise CaptureError(f"{path / name} is missing; copy it again")
+            if not (path / name).is_file():  # a folder of that name would leave out the whole array
+                raise CaptureError(f"{path / name} is missing, or not a regular file; copy it again")
         return group, arrays, checksums
 
 
