@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import weakref
 from collections.abc import Callable, Iterator
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from conftest import Wantui, batch, only_queued, work
 
 from wantui.engine import ending, enqueue, output_faults, record, worker
 from wantui.engine.locks import LOCK
+from wantui.engine.logs import close_log, open_log
 from wantui.engine.output_faults import UNWRITABLE, is_gone, unwritable_folder, why_unwritable
 from wantui.engine.supervisor import Supervisor
 from wantui.generation import make_video
@@ -328,3 +330,13 @@ def test_run_names_a_manifest_that_was_deleted_and_what_became_of_the_videos(
     assert result.code == 1
     assert "0 of 2 videos done, 2 failed:" in result.err
     assert "is not a batch folder: it has no batch.json" in result.err.splitlines()[-1]
+
+
+def test_a_log_on_a_full_disk_is_closed_without_an_error() -> None:  # R9
+    log = open_log("full disk", Path("/dev/full"))
+    (handler,) = log.handlers
+    assert isinstance(handler, RotatingFileHandler)
+    log.info("nothing takes this line")
+    close_log(log)
+    assert handler.stream is None
+    assert log.handlers == []

@@ -1,6 +1,7 @@
 """Log files: one of the engine, one of each worker, one in each batch folder; rotated at ten megabytes."""
 
 import logging
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def open_log(name: str, path: Path) -> logging.Logger:
 
 
 def close_log(logger: logging.Logger) -> None:
+    """Close the file of a logger; what cannot be written any more is lost."""
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a full disk, which the last line met already, must not end a worker
+            handler.close()
