@@ -477,6 +477,20 @@ def test_means_of_groups_are_of_videos_with_the_same_settings_each_counted_once(
     ]
 
 
+@pytest.mark.parametrize(("power", "has_band"), [(1, True), (2, False)])
+def test_curves_over_other_noise_levels_have_no_band_of_chance(tmp_path: Path, power: int, has_band: bool) -> None:
+    one = made_up(tmp_path / "one", {"a": 1.0}, seeds=6, wordings=1)
+    other = []
+    for video in made_up(tmp_path / "other", {"a": 1.0}, seeds=6, wordings=1):
+        assert video.trajectory is not None
+        path = replace(video.trajectory, sigmas=SIGMAS**power)
+        other.append(replace(video, trajectory=path, settings={**SETTINGS, "flow_shift": power}))
+    found = compare([*one, *other], by="batch", primary="turning")
+    legend = report._curves(found).axes[0].get_legend()
+    assert legend is not None
+    assert ("by chance" in [text.get_text() for text in legend.get_texts()]) is has_band
+
+
 def test_a_mean_says_of_how_many_values_it_is(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"a": 1.0}, seeds=4, wordings=1)
     videos[0] = replace(videos[0], trajectory=Trajectory(SIGMAS, np.ones((STATES, STATES))))  # it never moves

@@ -155,6 +155,7 @@ def _curves(found: Comparison) -> Figure:
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     for axes, name in zip(figure.subplots(2, 2).ravel(), SHOWN_CURVES, strict=True):
         every: list[NDArray[np.float64]] = []
+        levels: list[NDArray[np.float64]] = []
         for colour, group in zip(_colours(found), found.groups, strict=True):
             drawn = [CURVES[name](v.trajectory) for v in group.videos if v.trajectory is not None]
             values = np.stack([values for _, values in drawn])
@@ -162,7 +163,9 @@ def _curves(found: Comparison) -> Figure:
             axes.plot(sigmas, values.mean(0), color=colour, lw=1.4, label=group.name)
             axes.fill_between(sigmas, *np.quantile(values, [0.05, 0.95], axis=0), color=colour, alpha=0.15, lw=0)
             every.append(values)
-        if len({values.shape for values in every}) == 1:
+            levels.append(sigmas)
+        # Values at other noise levels are not exchangeable, even where there are as many.
+        if all(np.array_equal(levels[0], own) for own in levels):
             low, high = _curve_band(every, len(found.seeds))
             axes.fill_between(sigmas, low, high, color="#000", alpha=0.12, lw=0, label="by chance")
         first = found.groups[0].videos[0].trajectory
