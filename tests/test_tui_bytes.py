@@ -81,3 +81,17 @@ def test_screen_is_drawn_anew_when_a_dialog_is_left() -> None:  # T1
             assert max(map(len, it.text().splitlines())) <= 80
 
     run(test)
+
+
+@pytest.mark.parametrize("number", "12345")
+def test_screen_sends_nothing_while_nothing_happens(number: str) -> None:
+    async def test() -> None:
+        async with application(gpu_panel="hidden") as it:
+            it.app.sampler.stop()  # the machine's memory does change
+            await it.press(number)
+            await it.pilot.pause(1.5)
+            with counted_bytes(it.app) as written:
+                await asyncio.sleep(SECONDS)
+            assert len("".join(written)) <= FEW
+
+    run(test)
