@@ -5,6 +5,7 @@ import fcntl
 import gc
 import os
 import shutil
+import sqlite3
 import subprocess
 import weakref
 from collections.abc import Callable, Iterator
@@ -340,3 +341,18 @@ def test_a_log_on_a_full_disk_is_closed_without_an_error() -> None:  # R9
     close_log(log)
     assert handler.stream is None
     assert log.handlers == []
+
+
+def test_run_leaves_no_folder_where_the_disk_of_the_queue_is_full(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr(Queue, "add", full)
+    result = wantui("run", "-t", "a star", *small)
+    assert result.code == 3
+    assert "cannot use the queue: database or disk is full. Make room on its disk" in result.err
+    assert list(Path("outputs").iterdir()) == []

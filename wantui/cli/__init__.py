@@ -124,9 +124,14 @@ def _call(arguments: list[str] | None) -> int | None:
     except Exception as error:
         if type(error).__module__ != "sqlite3":  # not imported for its name: most commands have no use for it
             raise
-        return _fail(
-            f"wantui: cannot use the queue: {error}. If the database is corrupt, `wantui engine start` rebuilds it", 3
-        )
+        import sqlite3
+
+        from wantui.queue.database import is_damage
+
+        advice = "Make room on its disk, or end what keeps it locked, and try again."
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            advice = "It is damaged: wantui engine stop, then wantui engine start, which begins a new one."
+        return _fail(f"wantui: cannot use the queue: {error}. {advice}", 3)
     return None
 
 

@@ -210,7 +210,12 @@ def enqueue(
         )
         for index, video in missing
     ]
-    return queue.add(folder.root.resolve(), device, videos, new), len(missing)
+    try:
+        return queue.add(folder.root.resolve(), device, videos, new), len(missing)
+    except Exception:  # as where the disk of the queue is full
+        if new:  # nothing refers to the folder
+            remove_begun(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
+        raise
 
 
 @dataclass(frozen=True)
