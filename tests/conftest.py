@@ -31,6 +31,7 @@ from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import NANO, WanModel, read_directory
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Recipe
+from wantui.queue.events import StepDone
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 from wantui.storage.layout import BatchFolder
@@ -154,6 +155,11 @@ def work(place: Place) -> None:
     while (claim := queue.claim(worker.name, devices)) is not None:
         worker.work_on(claim)
     worker.settle()
+
+
+def step_done(index: int, count: int, seconds: float, sigma: float, **figures: Any) -> StepDone:
+    """The event of a step, from 0, of `count`."""
+    return StepDone(step=index + 1, steps=count, seconds=seconds, sigma=sigma, **figures)
 
 
 @contextmanager

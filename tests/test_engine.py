@@ -16,6 +16,7 @@ from processes import Machine, assert_equal_to_the_bit, kill, manifest_of
 
 from wantui.engine.control import engine_process
 from wantui.models.catalogue import WanModel
+from wantui.queue.events import VideoResumed
 from wantui.queue.queue import Queue
 
 Start = Callable[..., Machine]
@@ -96,7 +97,7 @@ def test_a_dead_worker_is_noticed_within_a_second_and_its_video_goes_on_from_its
     machine.until(lambda: any(event.kind == "interrupted" for event in machine.queue.events(0)))
     assert time.monotonic() - killed < 1.0
     machine.until(machine.ended)
-    resumed = [event.data["steps_done"] for event in machine.queue.events(0) if event.kind == "resumed video"]
+    resumed = [event.payload.steps_done for event in machine.queue.events(0) if isinstance(event.payload, VideoResumed)]
     assert len(resumed) == 1
     assert resumed[0] > 1
     machine.call(*batch(tiny_batch, 2, "undisturbed"))
@@ -243,7 +244,7 @@ def test_workers_that_cannot_start_hold_the_queue_with_their_last_words(start: S
     machine = start(BROKEN)
     code, _, err = machine.call(*batch(tiny_batch, 1))
     assert code == 3
-    deaths = [event for event in machine.queue.events(0) if event.kind == "worker died"]
+    deaths = [event for event in machine.queue.events(0) if event.kind == "worker_died"]
     assert len(deaths) == 3
     said = "no worker can start (3 tries): exit code 1: SystemExit: libcudart.so.13: no \\x1b[31m such file; see "
     assert said in err
@@ -392,7 +393,7 @@ def test_a_queue_that_is_deleted_under_an_idle_engine_is_noticed(
     machine.queue.close()
     machine.queue = Queue(machine.place.directory)
     assert [video.state for video in machine.queue.videos(1)] == ["done"]
-    claims = [event.data["worker"] for event in machine.queue.events(0) if event.kind == "started"]
+    claims = [str(event.as_json()["worker"]) for event in machine.queue.events(0) if event.kind == "started"]
     assert [worker.partition(":")[0] for worker in claims] == ["worker-0"]
     if what == "database":
         assert machine.engine() == old  # it went on with the new one
@@ -505,7 +506,7 @@ def test_running_out_of_memory_is_told_and_the_same_latents_are_decoded_in_tiles
     assert err.count("trying tiled") == 1  # the second video knows from the first
     videos = manifest_of(machine.root / "batch").videos
     assert [video.memory_plan for video in videos] == ["tiled"] * 2
-    resumed = [event.data["steps_done"] for event in machine.queue.events(0) if event.kind == "resumed video"]
+    resumed = [event.payload.steps_done for event in machine.queue.events(0) if isinstance(event.payload, VideoResumed)]
     assert resumed == [60, 60]  # without the text encoder first, which was not what took the room
 
 
@@ -530,7 +531,9 @@ def test_two_workers_share_a_batch(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
     machine.call("engine", "start", "--workers", "2")
     machine.call(*batch(tiny_batch, 6))
-    names = {event.data["worker"].partition(":")[0] for event in machine.queue.events(0) if event.kind == "started"}
+    names = {
+        event.as_json()["worker"].partition(":")[0] for event in machine.queue.events(0) if event.kind == "started"
+    }
     assert names == {"worker-0", "worker-1"}
     machine.call("engine", "stop")
     machine.call(*batch(tiny_batch, 6, "undisturbed"))

@@ -12,24 +12,25 @@ from rich.console import Console
 from wantui.cli.follow import follow
 from wantui.cli.progress import Bars, JsonLines, PlainLines, news
 from wantui.errors import UserError
+from wantui.queue.events import BatchAdded, read_payload
 from wantui.queue.queue import Queue
 from wantui.queue.rows import BatchRow, Event, NewVideo, WorkerRow
 from wantui.queue.waiting import Waiting
 
 
 def event(kind: str, video: int = 1, **data: Any) -> Event:
-    return Event(1, 0.0, 1, video, kind, data)
+    return Event(1, 0.0, 1, video, read_payload(kind, json.dumps(data)))
 
 
 LIFE = [
-    event("started", title="[red] seed 42", number=0, steps=20, worker="worker-0:7"),
+    event("started", title="[red] seed 42", steps=20, worker="worker-0:7"),
     event("loading", model="nano", plan="everything on the GPU", reason="it fits"),
     event("step", step=1, steps=20, seconds=0.1, sigma=1.0),
     event("step", step=2, steps=20, seconds=0.1, sigma=0.9),
     event("interrupted", title="[red] seed 42", error="signal SIGKILL"),
-    event("started", title="[red] seed 42", number=0, steps=20, worker="worker-0:8", attempt=2),
+    event("started", title="[red] seed 42", steps=20, worker="worker-0:8", attempt=2),
     event("step", step=3, steps=20, seconds=0.1, sigma=0.8),
-    event("done", title="[red] seed 42", number=0, seconds={"denoise": 2.0, "decode": 0.5}, files={"clip": "v.mp4"}),
+    event("done", title="[red] seed 42", seconds={"denoise": 2.0, "decode": 0.5}, files={"clip": "v.mp4"}),
 ]
 
 
@@ -75,7 +76,7 @@ def test_json_lines_count_videos_from_1_and_show_no_id_of_the_database(capsys: p
     # A13
     lines = JsonLines()
     lines.show(event("step", video=917, number=2, step=1, steps=20, seconds=0.1, sigma=1.0))
-    lines.show(Event(1, 0.0, 1, None, "added", {"videos": 2}))
+    lines.show(Event(1, 0.0, 1, None, BatchAdded(videos=2)))
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["batch"], first["video"], first["number"]) == (1, 2, 2)
     assert second["video"] is None

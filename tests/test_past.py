@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import recipe_for
+from conftest import recipe_for, step_done
 
 from wantui.config import load_config
 from wantui.engine.costs import costs
@@ -18,6 +18,7 @@ from wantui.planning.arithmetic import forward_flops
 from wantui.planning.caching import computed_steps
 from wantui.planning.memory import RESIDENT, plan_named
 from wantui.planning.past import measured_peak
+from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo
 
@@ -155,10 +156,10 @@ def test_a_queue_tells_when_it_will_be_empty(tmp_path: Path) -> None:
     assert forecast.left(row, queue.running(), ("auto", "cpu")).seconds is None
     claim = queue.claim("w:1", ("auto",))
     assert claim is not None
-    queue.done(claim, **TOLD)
+    queue.done(claim, VideoDone(**TOLD))
     claim = queue.claim("w:1", ("auto",))
     assert claim is not None
-    queue.step(claim, 9, 20, 0.1, 0.5)
+    queue.step(claim, step_done(9, 20, 0.1, 0.5))
     forecast.look()
     row = queue.batch(batch)
     assert row is not None

@@ -19,6 +19,7 @@ from wantui.cli.tables import to_json
 from wantui.config import load_config
 from wantui.engine.enqueue import new_batch, queue_missing
 from wantui.planning import plan_batch
+from wantui.queue.events import read_payload
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import Event
@@ -206,7 +207,7 @@ def test_progress_prints_nothing_that_a_terminal_obeys(
         ("failed", {"title": EVIL, "error": EVIL}),
         ("held", {"reason": EVIL}),
     ):
-        shown.show(Event(1, 0.0, 1, 1, kind, data))
+        shown.show(Event(1, 0.0, 1, 1, read_payload(kind, json.dumps(data))))
     captured = capsys.readouterr()
     assert "failed: \\x1b]52" in captured.out + captured.err  # R1
     assert OBEYED.findall(captured.out + captured.err) == []

@@ -10,12 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Wantui, only_queued
+from conftest import Wantui, only_queued, step_done
 
 from wantui import clock
 from wantui.engine.control import open_queue
 from wantui.queue import place as places
 from wantui.queue.database import NAME, NewerDatabase, migrations, open_database
+from wantui.queue.events import (
+    PAYLOADS,
+    ModelLoading,
+    StepDone,
+    UnknownEvent,
+    VideoDone,
+    VideoRestarted,
+    VideoResumed,
+    WorkerDied,
+)
 from wantui.queue.place import Place, file_system, state_place
 from wantui.queue.queue import LostClaim, Queue
 from wantui.queue.rows import Claim, NewVideo
@@ -120,14 +130,14 @@ def test_a_paused_batch_is_passed_over_and_a_held_queue_gives_nothing(queue: Que
 def test_a_running_video_hears_at_its_next_step_what_users_want(queue: Queue) -> None:
     batch = add(queue, "a", 3)
     running = claim(queue)
-    assert queue.step(running, 0, 20, 0.1, 1.0) == "go on"
+    assert queue.step(running, step_done(0, 20, 0.1, 1.0)) == "go on"
     queue.pause_batch(batch, True)
-    assert queue.step(running, 1, 20, 0.1, 0.9) == "pause"
+    assert queue.step(running, step_done(1, 20, 0.1, 0.9)) == "pause"
     queue.pause_batch(batch, False)
     queue.hold("disk", "no room")  # what runs may go on: its own writes will tell
-    assert queue.step(running, 2, 20, 0.1, 0.8) == "go on"
+    assert queue.step(running, step_done(2, 20, 0.1, 0.8)) == "go on"
     assert queue.cancel(batch) == ([1, 2], 1)
-    assert queue.step(running, 3, 20, 0.1, 0.7) == "cancel"
+    assert queue.step(running, step_done(3, 20, 0.1, 0.7)) == "cancel"
     queue.cancelled(running)
     assert {video.state for video in queue.videos(batch)} == {"cancelled"}
 
@@ -148,7 +158,11 @@ def test_what_a_lost_claim_says_is_not_heard(queue: Queue) -> None:
     queue.take_back("w1", "signal SIGKILL", blame=True)
     new = claim(queue, "w2")
     assert (new.video, new.attempt) == (old.video, 2)
-    told = (lambda c: queue.failed(c, "no"), lambda c: queue.step(c, 0, 1, 0.1, 0.5), lambda c: queue.decoded(c, 1, 9))
+    told = (
+        lambda c: queue.failed(c, "no"),
+        lambda c: queue.step(c, step_done(0, 1, 0.1, 0.5)),
+        lambda c: queue.decoded(c, 1, 9),
+    )
     for say in (queue.done, queue.cancelled, *told):
         with pytest.raises(LostClaim):
             say(old)
@@ -212,11 +226,11 @@ def test_followers_get_every_event_once_and_in_order_from_where_they_left_off(tm
     before = follower.version()
     running = claim(queue)
     for index in range(3):
-        queue.step(running, index, 3, 0.1, 1 - index / 3)
+        queue.step(running, step_done(index, 3, 0.1, 1 - index / 3))
     assert follower.version() != before
     first = follower.events(0, batch)
     assert [event.kind for event in first] == ["added", "started", "step", "step", "step"]
-    queue.done(running, files={})
+    queue.done(running, VideoDone(files={}))
     rest = follower.events(first[-1].seq, batch)
     assert [event.kind for event in rest] == ["done"]
     assert follower.events(rest[-1].seq, batch) == []
@@ -259,6 +273,42 @@ def test_a_database_of_every_older_schema_is_brought_up_to_date_with_what_is_in_
         assert claim(queue).number == 2
 
 
+def test_events_of_schema_4_become_typed_under_slugs(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / NAME) as old:
+        old.executescript((Path(__file__).parent / "data" / "queue-4.sql").read_text())
+    queue = Queue(tmp_path)
+    events = {event.kind: event.payload for event in queue.events(0)}
+    assert not any(isinstance(payload, UnknownEvent) for payload in events.values())
+    assert events["video_resumed"] == VideoResumed(title="red seed 42", number=1, steps_done=1)
+    assert events["restarted"] == VideoRestarted(title="red seed 42", number=1, reason="it is damaged")
+    assert events["worker_died"] == WorkerDied(worker="worker-0:7", error="signal SIGKILL")
+    assert {"queue_resumed", "batch_paused", "batch_resumed", "locked_elsewhere", "out_of_memory"} <= events.keys()
+    step, done = events["step"], events["done"]
+    assert isinstance(step, StepDone)
+    assert (step.predicted, step.peak, step.norm) == (123456, 3000, 1.0)
+    assert isinstance(done, VideoDone)
+    assert done.already_done
+
+
+def test_an_event_of_a_later_version_is_kept_as_it_is(queue: Queue) -> None:
+    add(queue, "a")
+    queue.db.execute("INSERT INTO event (time, kind, data) VALUES (1.0, 'warped', '{\"factor\": 9}')")
+    last = queue.events(0)[-1]
+    assert last.as_json() == {"event": "warped", "seq": last.seq, "batch": None, "video": None, "factor": 9}
+
+
+@pytest.mark.parametrize("kind", PAYLOADS)
+def test_every_event_is_read_back_as_it_was_emitted_and_is_documented(queue: Queue, kind: str) -> None:
+    payload = PAYLOADS[kind]()
+    queue.emit(payload)
+    assert queue.events(0)[-1].payload == payload
+    documented = (Path(__file__).parents[1] / "docs" / "events.md").read_text()
+    section = documented.partition(f"### `{kind}`")[2].partition("###")[0]
+    assert section, f"{kind} is not in docs/events.md"
+    for name in vars(payload):
+        assert f"`{name}`" in section, f"{kind}.{name} is not in docs/events.md"
+
+
 def test_plans_that_were_stored_as_an_index_become_slugs(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / NAME) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-3.sql").read_text())
@@ -284,9 +334,9 @@ def test_numbers_of_videos_count_from_1_in_json_and_events(queue: Queue) -> None
     batch = add(queue, "a", 2)
     assert [video.as_json()["number"] for video in queue.videos(batch)] == [1, 2]
     first = claim(queue)
-    queue.step(first, 0, 20, 0.1, 1.0)
+    queue.step(first, step_done(0, 20, 0.1, 1.0))
     queue.decoded(first, 1, 9)
-    queue.tell_of(first, "loading", model="nano")
+    queue.emit_of(first, ModelLoading(model="nano"))
     queue.release(first, "paused")
     queue.degrade(claim(queue), "offload", (), "no memory")
     claim(queue)
@@ -294,14 +344,14 @@ def test_numbers_of_videos_count_from_1_in_json_and_events(queue: Queue) -> None
     queue.done(claim(queue))
     queue.cancel(batch, 1)
     events = [event for event in queue.events(0) if event.video is not None]
-    numbers = {(event.kind, event.data["number"]) for event in events}
+    numbers = {(event.kind, event.as_json()["number"]) for event in events}
     expected = {
         "started",
         "step",
         "decoded",
         "loading",
         "released",
-        "out of memory",
+        "out_of_memory",
         "interrupted",
         "done",
         "cancelled",
@@ -367,7 +417,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Pa
     Queue(tmp_path).close()
     with sqlite3.connect(tmp_path / NAME) as newer:
         newer.execute("PRAGMA user_version = 99")
-    with pytest.raises(NewerDatabase, match="schema 99, this one knows 4"):
+    with pytest.raises(NewerDatabase, match=f"schema 99, this one knows {len(migrations())}"):
         open_queue(Place(tmp_path))
     with sqlite3.connect(tmp_path / NAME) as newer:
         assert newer.execute("PRAGMA user_version").fetchone() == (99,)
@@ -483,7 +533,7 @@ def test_errors_that_name_a_path_that_is_not_utf8_are_stored(queue: Queue) -> No
     held = queue.held()
     assert held is not None
     assert held.reason == stored
-    said = [event.data.get("error") or event.data.get("reason") for event in queue.events(0)]
+    said = [event.as_json().get("error") or event.as_json().get("reason") for event in queue.events(0)]
     assert [text for text in said if text is not None] == [stored] * 5
 
 

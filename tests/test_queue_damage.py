@@ -10,6 +10,7 @@ from conftest import Wantui
 from wantui.engine.control import open_queue
 from wantui.errors import UserError
 from wantui.queue.database import NAME, is_damage, open_database
+from wantui.queue.events import QueueResumed
 from wantui.queue.place import Place, state_place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo
@@ -123,7 +124,7 @@ def test_a_queue_overwritten_with_garbage_without_its_log_is_known_and_put_aside
     for number in range(300):
         queue.add(Path(f"/outputs/{number}"), "auto", [NewVideo(0, "red" * 100, "{}", 20)])
     queue.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    queue.tell("something")
+    queue.emit(QueueResumed())
     other.close()
     assert not queue.is_replaced()
     (tmp_path / NAME).write_bytes(b"\xa5" * (tmp_path / NAME).stat().st_size)

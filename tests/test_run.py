@@ -239,7 +239,7 @@ def test_a_video_that_is_interrupted_while_it_is_decoded_leaves_nothing_half_wri
     monkeypatch.setattr(make_video, "decode_frames", interrupted)
     result = wantui("run", "--json", "-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", *small)
     events = [json.loads(line) for line in result.out.splitlines()]
-    assert [event["steps_done"] for event in events if event["event"] == "resumed video"] == [3]
+    assert [event["steps_done"] for event in events if event["event"] == "video_resumed"] == [3]
     assert events[-1]["done"] == 2
     assert [event["event"] for event in events].count("loading") == 2  # what was half moved is not used again
     assert not list(Path("outputs").rglob("*.partial"))

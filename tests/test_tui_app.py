@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import only_queued
+from conftest import only_queued, step_done
 from screens import Under, application, run
 from test_sampler import FakeNvml
 from test_tui_screens import RECIPE, claim
@@ -210,7 +210,7 @@ def _something_of_everything() -> None:
     taken = claim(queue)
     for index in range(8):
         figures = {"norm": 1.0, "velocity": 1.5 - index / 20, "turning": 0.3, "linearity": 0.97}
-        queue.step(taken, index, 20, 0.25, 1 - index / 20, **figures)
+        queue.step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
     queue.db.execute("UPDATE video SET started = 0, finished = 2.5 WHERE state = 'failed'")
     queue.close()
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Wantui, batch, only_queued
+from conftest import Wantui, batch, only_queued, step_done
 from screens import Under, application, run
 from test_tui_screens import RECIPE, add, claim, on
 from textual.widgets import Input
 
 from wantui.engine.control import acquire_engine_lock, announce
 from wantui.engine.forecast import Left
+from wantui.queue.events import BatchAdded, VideoDone
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import BatchRow, NewVideo, VideoRow
@@ -59,7 +60,7 @@ def test_queue_that_cannot_be_read_is_said_and_every_screen_can_be_used(
     async def test(it: Under) -> None:
         await it.until(lambda: "red seed 44" in it.text())
         break_reads(monkeypatch)
-        queue.tell("added")
+        queue.emit(BatchAdded())
         await it.until(lambda: "disk I/O error" in it.text())
         await it.press("enter", "end", "pageup", "home", "escape", "J", "p", "r", "a", "a", "x", "y", "f7")
         for screen in "3451234512":
@@ -208,7 +209,7 @@ def test_eta_is_the_time_until_it_is_made_after_all_before_it() -> None:  # C9
 def test_header_batch_and_last_video_show_one_eta(queue: Queue) -> None:  # C9
     add(queue, "one", 3)
     told = {"seconds": {"denoise": 20.0, "decode": 10.0, "step": 1.0}, "device": "cpu", "memory_plan": ""}
-    queue.done(claim(queue), **told)
+    queue.done(claim(queue), VideoDone(**told))
 
     async def test(it: Under) -> None:
         await it.until(lambda: it.text().count("ETA 1:00") == 3)
@@ -457,7 +458,7 @@ def test_every_screen_and_dialog_stands_every_size(size: tuple[int, int], queue:
     from dialogs import DIALOGS
 
     queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
-    queue.step(claim(queue), 3, 20, 0.1, 0.5, norm=1.0)
+    queue.step(claim(queue), step_done(3, 20, 0.1, 0.5, norm=1.0))
 
     async def test() -> None:
         async with application(size=size, toasts=True) as it:
@@ -628,7 +629,7 @@ def test_video_whose_engine_was_killed_is_not_said_to_run(queue: Queue) -> None:
     lock = acquire_engine_lock(state_place().directory)
     assert lock is not None
     announce(lock, Path("logs"), ["auto", "cpu"])
-    queue.step(claim(queue), 9, 20, 0.5, 0.5, norm=1.0)
+    queue.step(claim(queue), step_done(9, 20, 0.5, 0.5, norm=1.0))
 
     async def test(it: Under) -> None:
         await it.until(lambda: "╭─ Running" in it.text() and "10/20" in it.text() and "ETA 0:05" in it.text())

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import step_done
 from screens import Under, application, run
 from test_tui_compose import go_to
 from test_tui_screens import add, claim, on
@@ -52,7 +53,7 @@ def test_log_is_read_again_after_a_read_that_failed(queue: Queue, monkeypatch: p
     async def test(it: Under) -> None:
         it.screen(MonitorScreen)
         claimed = claim(queue)
-        queue.step(claimed, 0, 20, 0.25, 1.0)
+        queue.step(claimed, step_done(0, 20, 0.25, 1.0))
         await it.until(lambda: failures)
         await it.until(lambda: "cannot read files: MemoryError" in it.said())
         monkeypatch.undo()

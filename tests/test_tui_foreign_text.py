@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Wantui, batch, only_queued
+from conftest import Wantui, batch, only_queued, step_done
 from dialogs import counted_bytes
 from screens import Under, application, run
 from test_sampler import FakeNvml
@@ -60,7 +60,7 @@ def hostile(wantui: Wantui, small: list[str]) -> BatchFolder:
     queue.add(root, "auto", [NewVideo(number, EVIL, RECIPE, 20) for number in range(4)])
     queue.failed(claim(queue), EVIL)
     running = claim(queue)
-    queue.step(running, 3, 20, 0.1, 0.5, preview=EVIL)
+    queue.step(running, step_done(3, 20, 0.1, 0.5, preview=EVIL))
     queue.hold("paused", EVIL)
     queue.close()
     return folder

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TEMPLATE, Wantui, batch, only_queued, recipe_for
+from conftest import TEMPLATE, Wantui, batch, only_queued, recipe_for, step_done
 from PIL import Image
 from screens import Under, application, run
 from test_sampler import FakeNvml
@@ -14,6 +14,7 @@ from test_sampler import FakeNvml
 from wantui.analysis.read import read_batch
 from wantui.engine.control import acquire_engine_lock, announce
 from wantui.models.catalogue import NANO
+from wantui.queue.events import VideoDone
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import Claim, NewVideo
@@ -76,12 +77,12 @@ def test_batches_and_videos_are_shown_with_state_words_and_follow_what_happens(q
         assert "· waiting" in it.text()
         taken = claim(queue)
         await it.until(lambda: "▶ running" in it.text())
-        queue.step(taken, 9, 20, 0.1, 0.5)
+        queue.step(taken, step_done(9, 20, 0.1, 0.5))
         await it.until(lambda: "10/20" in it.text())
         queue.failed(taken, "RuntimeError: it broke")
         await it.until(lambda: "✗ failed" in it.text())
         assert "RuntimeError: it broke" in it.said()
-        queue.done(claim(queue), seconds={"denoise": 1.0})
+        queue.done(claim(queue), VideoDone(seconds={"denoise": 1.0}))
         await it.until(lambda: "✓ done" in it.text())
 
     on("queue", test)
@@ -160,7 +161,7 @@ def test_ten_thousand_videos_are_read_by_pages(queue: Queue) -> None:
         await it.until(lambda: "red seed 42" in it.text())
         drawn = []
         screen.video_rows.update_row = drawn.append  # type: ignore[method-assign]
-        queue.step(claim(queue), 0, 20, 0.1, 1.0)
+        queue.step(claim(queue), step_done(0, 20, 0.1, 1.0))
         await it.until(lambda: drawn)
         assert drawn == [0], "only the row that changed is drawn anew"
 
@@ -190,7 +191,7 @@ def test_the_header_tells_engine_position_and_time_left_and_a_hold(queue: Queue)
     assert lock is not None
     announce(lock, Path("logs"), ["auto", "cpu"])
     told = {"seconds": {"denoise": 2.0, "decode": 0.5, "step": 0.1}, "device": "cpu", "memory_plan": ""}
-    queue.done(claim(queue), **told)
+    queue.done(claim(queue), VideoDone(**told))
 
     async def test(it: Under) -> None:
         await it.until(lambda: "● idle" in it.text())
@@ -254,8 +255,8 @@ def test_what_happened_while_another_screen_was_in_front_is_seen_on_return(queue
         await it.until(lambda: "red seed 42" in it.text())
         await it.press("3")
         taken = claim(queue)
-        queue.step(taken, 0, 20, 0.1, 1.0)
-        queue.done(taken, seconds={})
+        queue.step(taken, step_done(0, 20, 0.1, 1.0))
+        queue.done(taken, VideoDone(seconds={}))
         await it.until(lambda: it.app.news.batches[0].counts.get("done") == 1)
         claim(queue)  # other news after it
         await it.until(lambda: it.app.news.running)
@@ -287,7 +288,7 @@ def test_a_video_that_waits_is_foretold_after_all_that_is_before_it(queue: Queue
     add(queue, "one")
     add(queue, "two")
     told = {"seconds": {"denoise": 20.0, "decode": 10.0, "step": 1.0}, "device": "cpu", "memory_plan": ""}
-    queue.done(claim(queue), **told)
+    queue.done(claim(queue), VideoDone(**told))
 
     async def test(it: Under) -> None:
         # Two of the first batch and three of the second are left, of half a minute each.
@@ -327,7 +328,7 @@ def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue:
         await it.until(lambda: "red seed 42" in it.text())
         for index in range(8):
             figures = {"norm": 1.0, "velocity": 1.5, "turning": 0.3, "linearity": 0.97, "preview": str(strip)}
-            queue.step(taken, index, 20, 0.25, 1 - index / 20, **figures)
+            queue.step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
         screen = it.screen(MonitorScreen)
         await it.until(lambda: screen.current() and screen.current().step == 8)  # type: ignore[union-attr]
         screen._draw_all()
@@ -340,7 +341,7 @@ def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue:
         assert "0.97" in shown
         assert "after step 8" in shown
         assert "▀" in it.cells("#preview Cells")
-        queue.done(taken, seconds={})
+        queue.done(taken, VideoDone(seconds={}))
         await it.until(lambda: "nothing runs" in it.text())
 
     on("monitor", test)
@@ -379,13 +380,13 @@ def test_the_monitor_follows_the_decoding_of_a_video(queue: Queue) -> None:
 
     async def test(it: Under) -> None:
         taken = claim(queue)
-        queue.step(taken, 19, 20, 0.1, 0.02)
+        queue.step(taken, step_done(19, 20, 0.1, 0.02))
         await it.until(lambda: "20/20  decodes" in it.text())
         queue.decoded(taken, 4, 17)
         await it.until(lambda: "decodes frame 4/17" in it.text())
         queue.decoded(taken, 17, 17)
         await it.until(lambda: "20/20  ends its files" in it.text())
-        queue.done(taken, seconds={"denoise": 1.0})
+        queue.done(taken, VideoDone(seconds={"denoise": 1.0}))
         await it.until(lambda: "nothing runs" in it.text())
 
     on("monitor", test)
@@ -628,7 +629,7 @@ def test_the_panel_tells_who_holds_memory_and_what_was_foretold(queue: Queue) ->
 
     async def test(it: Under) -> None:
         memory = {"allocated": 9_000_000_000, "reserved": 11_000_000_000, "peak": 10_000_000_000}
-        queue.step(taken, 0, 20, 0.1, 1.0, **memory)
+        queue.step(taken, step_done(0, 20, 0.1, 1.0, **memory))
         await it.press("f9")
         await it.until(lambda: "ours 9.0 GB of 11.0 GB reserved" in it.cells("GpuPanel"))
         assert "peak 10.0 GB" in it.cells("GpuPanel")

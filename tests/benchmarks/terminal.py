@@ -24,6 +24,7 @@ import click
 
 from wantui.models.catalogue import NANO
 from wantui.planning import Recipe
+from wantui.queue.events import StepDone, VideoDone, VideoStarted
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import NewVideo
@@ -147,7 +148,10 @@ def a_queue_that_runs(stop: threading.Event) -> None:
         for claim in claims:
             assert claim is not None
             figures = {"norm": 1.0, "velocity": 1.5 + index % 7 / 10, "turning": 0.3, "linearity": 0.97}
-            queue.step(claim, index % 1000, 1000, 0.5, 1 - index % 1000 / 1000, **figures)
+            queue.step(
+                claim,
+                StepDone(step=index % 1000 + 1, steps=1000, seconds=0.5, sigma=1 - index % 1000 / 1000, **figures),
+            )
         index += 1
         stop.wait(0.5)
     for claim in claims:
@@ -276,12 +280,12 @@ def soak(ticks: int) -> None:
                 video, step = tick // 50 + 1, tick % 50
                 batch = BatchRow(1, Path("/outputs/b"), "auto", False, 0.0, {"running": 1, "queued": 5})
                 row = VideoRow(video, 1, video, "red", "running", 0, "worker-0:1", step, 50, 0, 0.0, None, None)
-                data = {"step": step + 1, "steps": 50, "seconds": 0.5, "sigma": 1 - step / 50, "norm": 1.0,
-                        "velocity": 1.0 + step / 50, "turning": 0.2, "linearity": 0.9}  # fmt: skip
-                events = [Event(10**6 + tick, 0.0, 1, video, "step", data)]
+                done = StepDone(step=step + 1, steps=50, seconds=0.5, sigma=1 - step / 50, norm=1.0,
+                                velocity=1.0 + step / 50, turning=0.2, linearity=0.9)  # fmt: skip
+                events = [Event(10**6 + tick, 0.0, 1, video, done)]
                 if step == 0:
-                    events.insert(0, Event(10**6 + tick, 0.0, 1, video, "started", {"title": "red", "steps": 50}))
-                    events.insert(0, Event(10**6 + tick, 0.0, 1, video - 1, "done", {"title": "red"}))
+                    events.insert(0, Event(10**6 + tick, 0.0, 1, video, VideoStarted(title="red", steps=50)))
+                    events.insert(0, Event(10**6 + tick, 0.0, 1, video - 1, VideoDone(title="red")))
                 app.post_message(NewsCame(QueueNews((batch,), (row,), None, None, {}, tuple(events))))
                 if app.gpus.sample is not None:
                     app.post_message(SampleCame(app.gpus.sample))

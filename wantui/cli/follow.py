@@ -29,6 +29,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
     """
     from wantui.cli.progress import reporter
     from wantui.engine.control import NoEngine, find_engine
+    from wantui.queue.events import VideoStarted
     from wantui.queue.rows import Event, shown_number
     from wantui.queue.waiting import waiting_for
 
@@ -42,12 +43,12 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
             shown.say(f"the queue is held: {held.reason}. Resume with: wantui queue resume")
         running = queue.running()
         # Of those that began after `after` the event itself is shown below.
-        fresh = {event.video for event in queue.events(after, batch.id) if event.kind == "started"}
+        fresh = {event.video for event in queue.events(after, batch.id) if isinstance(event.payload, VideoStarted)}
         for video in running:
             if video.batch == batch.id and video.id not in fresh:
-                data = {"title": video.title, "number": shown_number(video.number), "steps": video.steps}
-                data["worker"] = video.worker
-                shown.show(Event(after, time.time(), batch.id, video.id, "started", data))
+                number = shown_number(video.number)
+                payload = VideoStarted(title=video.title, number=number, steps=video.steps, worker=video.worker)
+                shown.show(Event(after, time.time(), batch.id, video.id, payload))
         if batch.paused:
             shown.say(f"the batch is paused. Resume with: wantui queue resume {batch.id}")
         while True:
@@ -90,12 +91,15 @@ def _no_worker(reason: str, batch: int) -> UserError:
 
 
 def _raise_refusal(event: "Event", batch: int) -> None:
-    if event.kind == "held" and event.data.get("hold") == "worker":
-        raise _no_worker(event.data["reason"], batch)
-    if event.kind == "refused":
-        refusal = UserError(event.data["error"])
-        refusal.exit_code = event.data["exit_code"]
-        raise refusal
+    from wantui.queue.events import BatchRefused, QueueHeld
+
+    match event.payload:
+        case QueueHeld(reason=reason, hold="worker"):
+            raise _no_worker(reason, batch)
+        case BatchRefused(error=error, exit_code=exit_code):
+            refusal = UserError(error)
+            refusal.exit_code = exit_code
+            raise refusal
 
 
 def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:

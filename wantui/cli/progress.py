@@ -12,27 +12,13 @@ from wantui.formatting import format_duration, printable
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from wantui.queue.events import StepDone
     from wantui.queue.rows import Event
     from wantui.queue.waiting import Waiting
 
 SECONDS_BETWEEN_LINES = 10.0
 WIDTH_OF_NUMBERS = 50
 """What bar, steps, pace and time left need on a line; the title gets the rest."""
-NEWS = {
-    "interrupted": "interrupted: {title}: {error}",
-    "cancelled": "cancelled: {title}",
-    "started again": "starts again: {title}: {reason}",
-    "elsewhere": "{title} is being made by another engine, on this machine or another one: waiting for it",
-    "out of memory": "out of memory: {title}; trying {plan}, or what needs less",
-    "held": "the queue is held: {reason}. Resume with: wantui queue resume",
-    "resumed": "queue resumed",
-    "batch paused": "the batch is paused",
-    "batch resumed": "batch resumed",
-    "worker died": "a worker died: {error}",
-    "loading": "loading {model}: {plan} ({reason})",
-    "failed": "failed: {title}: {error}",
-}
-"""What is said of an event, beside progress."""
 
 
 class Reporter(Protocol):
@@ -57,15 +43,38 @@ def reporter(as_json: bool, videos: int) -> Iterator[Reporter]:
 
 
 def news(event: "Event") -> str | None:
-    """What happened, on one line, if it is worth one."""
-    if event.kind == "done":
-        seconds = sum(event.data.get("seconds", {}).get(part, 0.0) for part in ("denoise", "decode"))
-        return f"done: {event.data['title']}, {seconds:.1f} s, {event.data.get('files', {}).get('clip', '')}"
-    template = NEWS.get(event.kind)
-    if template is None:
-        return None
-    words = {"title": "", "error": "", "reason": "", "model": "", "plan": "", **event.data}
-    return template.format_map(words)
+    """Return what happened, on one line, if it is worth one."""
+    from wantui.queue import events
+
+    match event.payload:
+        case events.VideoDone(title=title, seconds=seconds, files=files):
+            total = sum(seconds.get(part, 0.0) for part in ("denoise", "decode"))
+            return f"done: {title}, {total:.1f} s, {files.get('clip', '')}"
+        case events.VideoInterrupted(title=title, error=error):
+            return f"interrupted: {title}: {error}"
+        case events.VideoCancelled(title=title):
+            return f"cancelled: {title}"
+        case events.VideoFailed(title=title, error=error):
+            return f"failed: {title}: {error}"
+        case events.VideoRestarted(title=title, reason=reason):
+            return f"starts again: {title}: {reason}"
+        case events.VideoLockedElsewhere(title=title):
+            return f"{title} is being made by another engine, on this machine or another one: waiting for it"
+        case events.VideoOutOfMemory(title=title, plan=plan):
+            return f"out of memory: {title}; trying {plan}, or what needs less"
+        case events.QueueHeld(reason=reason):
+            return f"the queue is held: {reason}. Resume with: wantui queue resume"
+        case events.QueueResumed():
+            return "queue resumed"
+        case events.BatchPaused():
+            return "the batch is paused"
+        case events.BatchResumed():
+            return "batch resumed"
+        case events.WorkerDied(error=error):
+            return f"a worker died: {error}"
+        case events.ModelLoading(model=model, plan=plan, reason=reason):
+            return f"loading {model}: {plan} ({reason})"
+    return None
 
 
 class Eta:
@@ -76,11 +85,11 @@ class Eta:
         self.began: float | None = None
         self.shares: dict[int, float] = {}
 
-    def step(self, event: "Event") -> None:
+    def step(self, video: int, done: "StepDone") -> None:
         if self.began is None:
             # What came before the first step is loading, and happens once.
-            self.began = time.monotonic() - event.data["seconds"]
-        self.shares[event.video or 0] = event.data["step"] / event.data["steps"]
+            self.began = time.monotonic() - done.seconds
+        self.shares[video] = done.step / max(1, done.steps)
 
     def video_ended(self, video: int) -> None:
         self.shares.pop(video, None)
@@ -122,24 +131,22 @@ class Bars:
         self.progress.console.print(printable(text), markup=False, soft_wrap=True)
 
     def show(self, event: "Event") -> None:
-        video = event.video or 0
-        if event.kind == "started":
-            self._remove(video)
-            self.tasks[video] = self.progress.add_task(
-                printable(event.data["title"]), total=event.data["steps"], pace="starts", count=""
-            )
-        elif event.kind == "step" and video in self.tasks:
-            self.eta.step(event)
-            pace = f"{event.data['seconds']:.2f} s/step, all in {format_duration(self.eta.seconds())}"
-            self._advance(video, event.data["step"], event.data["steps"], pace)
-        elif event.kind == "decoded" and video in self.tasks:
-            frames, count = event.data["frames"], event.data["count"]
-            pace = "frames decoded" if frames < count else "ends its files"
-            self._advance(video, frames, count, pace)
-        elif event.kind in ("done", "failed", "cancelled"):
+        from wantui.queue import events
+
+        video, payload = event.video or 0, event.payload
+        match payload:
+            case events.VideoStarted(title=title, steps=steps):
+                self._remove(video)
+                self.tasks[video] = self.progress.add_task(printable(title), total=steps, pace="starts", count="")
+            case events.StepDone(step=step, steps=steps, seconds=seconds) if video in self.tasks:
+                self.eta.step(video, payload)
+                pace = f"{seconds:.2f} s/step, all in {format_duration(self.eta.seconds())}"
+                self._advance(video, step, steps, pace)
+            case events.FramesDecoded(frames=frames, count=count) if video in self.tasks:
+                self._advance(video, frames, count, "frames decoded" if frames < count else "ends its files")
+        if isinstance(payload, events.ENDED):
             self.eta.video_ended(video)
-            self._remove(video)
-        elif event.kind in ("released", "interrupted", "out of memory"):
+        if isinstance(payload, events.STOPPED):
             self._remove(video)
         if (text := news(event)) is not None:
             self.say(text)
@@ -188,20 +195,22 @@ class PlainLines:
         self.waits_for = now_for
 
     def show(self, event: "Event") -> None:
-        data = event.data
-        if event.kind == "started":
-            attempt = data.get("attempt", 1)  # events of earlier versions do not tell it
-            self.say(f"started: {data['title']}" + (f" (attempt {attempt})" if attempt > 1 else ""))
-        elif event.kind == "step":
-            self.eta.step(event)
-            if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
-                self.last = time.monotonic()
-                left = format_duration(self.eta.seconds())
-                self.say(f"  step {data['step']}/{data['steps']}, {data['seconds']:.2f} s/step, all in {left}")
-        elif event.kind in ("done", "failed", "cancelled"):
+        from wantui.queue import events
+
+        payload, has_ended = event.payload, isinstance(event.payload, events.ENDED)
+        match payload:
+            case events.VideoStarted(title=title, attempt=attempt):
+                self.say(f"started: {title}" + (f" (attempt {attempt})" if attempt > 1 else ""))
+            case events.StepDone(step=step, steps=steps, seconds=seconds):
+                self.eta.step(event.video or 0, payload)
+                if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
+                    self.last = time.monotonic()
+                    left = format_duration(self.eta.seconds())
+                    self.say(f"  step {step}/{steps}, {seconds:.2f} s/step, all in {left}")
+        if has_ended:
             self.eta.video_ended(event.video or 0)
         if (text := news(event)) is not None:
-            self.say(f"  {text}" if event.kind in ("done", "failed", "cancelled") else text)
+            self.say(f"  {text}" if has_ended else text)
 
 
 class JsonLines:
@@ -214,6 +223,4 @@ class JsonLines:
         """Nothing: `worker_starting` and `worker_ready` are events, and `wantui queue ls --json` has the order."""
 
     def show(self, event: "Event") -> None:
-        number = event.data.get("number")
-        line = {"event": event.kind, "seq": event.seq, "batch": event.batch, "video": number, **event.data}
-        print_json(line, indent=None)
+        print_json(event.as_json(), indent=None)

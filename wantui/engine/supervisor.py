@@ -26,6 +26,7 @@ from wantui.engine.slots import Slot, slots_for
 from wantui.errors import UserError
 from wantui.gpu.nvml import NoSuchGpuError, look, remarks_on_devices, visible
 from wantui.queue.database import QueueError, Unavailable, is_damage
+from wantui.queue.events import WorkerDied
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 from wantui.queue.rows import VideoRow
@@ -193,7 +194,7 @@ class Supervisor:
         slot.delay()
         if not slot.signalled:
             why = f"{why}: {slot.last_words(self.logs)}"
-            self.queue.tell("worker died", error=f"{why}; see {slot.output(self.logs)}", worker=worker)
+            self.queue.emit(WorkerDied(worker=worker, error=f"{why}; see {slot.output(self.logs)}"))
             self._count_failure(slot, why)
 
     def _count_failure(self, slot: Slot, why: str) -> None:

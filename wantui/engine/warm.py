@@ -12,6 +12,7 @@ from wantui.generation.memory import device_of, free_memory, name_of
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe, estimate_seconds, past_videos
 from wantui.planning.memory import RESIDENT, ChosenPlan, MemoryPlan, next_plan, plan_named
+from wantui.queue.events import ModelLoading
 from wantui.queue.queue import Queue
 from wantui.queue.rows import Claim
 from wantui.storage.manifest import Manifest
@@ -69,8 +70,8 @@ class WarmPipeline:
                 self.loaded.embeddings.encode(prompts_of([recipe, *others]))
         else:
             self.free()
-            told = {"model": recipe.model, "plan": chosen.plan.slug, "reason": chosen.reason}
-            self.queue.tell_of(claim, "loading", **told)
+            loading = ModelLoading(model=recipe.model, plan=chosen.plan.slug, reason=chosen.reason)
+            self.queue.emit_of(claim, loading)
             log.info("loading %s on %s", recipe.model, resolve_device(device))
             self.loaded = load_for(recipe, device, chosen.plan, others)
             log.info("previews show %.1f %% of the variance of colours", 100 * self.loaded.colours.r2)

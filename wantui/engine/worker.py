@@ -36,6 +36,7 @@ from wantui.generation.preview import PreviewTap
 from wantui.planning import Recipe
 from wantui.planning.memory import PLANS
 from wantui.queue.database import QueueError, Unavailable
+from wantui.queue.events import StepDone, VideoDone, VideoLockedElsewhere, VideoRestarted, VideoResumed
 from wantui.queue.queue import LostClaim, Queue, Wish
 from wantui.queue.rows import Claim
 from wantui.storage.files import LinkedFolderError, discard, linked_folder, make_folders, video_files
@@ -249,7 +250,7 @@ class Worker:
         if is_made(folder, entry):
             # Only the queue had not heard of it.
             discard(files)
-            self.queue.done(claim, files=entry.files, seconds=entry.seconds, made_before=True)
+            self.queue.done(claim, VideoDone(files=entry.files, seconds=entry.seconds, already_done=True))
             return
         make_folders(files)
         if free_bytes(folder.root) < (need := disk_need(recipe)).total:
@@ -271,8 +272,15 @@ class Worker:
                             figures["preview"] = str(files.preview)
                         figures |= memory_figures(device_of(pipeline))
                         if self.warm.chosen.working is not None:
-                            figures["foretold"] = self.warm.chosen.working
-                        wish = self.queue.step(claim, step.index, step.count, step.seconds, step.sigma, **figures)
+                            figures["predicted"] = self.warm.chosen.working
+                        done = StepDone(
+                            step=step.index + 1,
+                            steps=step.count,
+                            seconds=round(step.seconds, 4),
+                            sigma=step.sigma,
+                            **figures,
+                        )
+                        wish = self.queue.step(claim, done)
                         self._heed(wish, f"after step {step.index + 1} of {step.count}")
                         if self.ending is not None and self.ending.files_done.done():
                             self.settle()
@@ -282,10 +290,10 @@ class Worker:
                             self._heed(self.queue.decoded(claim, frames, count), f"after frame {frames} of {count}")
                     case Resumed(steps_done):
                         log.info("%s goes on after step %d", claim.title, steps_done)
-                        self.queue.tell_of(claim, "resumed video", steps_done=steps_done)
+                        self.queue.emit_of(claim, VideoResumed(steps_done=steps_done))
                     case StartedAgain(reason):
                         log.warning("%s starts again: its checkpoint does not serve: %s", claim.title, reason)
-                        self.queue.tell_of(claim, "started again", reason=reason)
+                        self.queue.emit_of(claim, VideoRestarted(reason=reason))
                     case Handed(finish):
                         ending = Ending(
                             claim,
@@ -314,7 +322,7 @@ class Worker:
             return
         self.settle()  # lest both wait for each other
         log.warning("%s is being made by another engine; waiting for it", claim.title)
-        self.queue.tell_of(claim, "elsewhere")
+        self.queue.emit_of(claim, VideoLockedElsewhere())
         while not try_lock_video(claim.folder, claim.number):
             self._heed(self.queue.check(claim), "while another engine made it")
             time.sleep(OTHERS_SECONDS)
@@ -327,13 +335,14 @@ class Worker:
         ending.record.change(claim.number, partial(enter, ending=ending, made=made, written=written))
         discard(ending.files)
         entry = ending.record.read().videos[claim.number]
-        said = {
-            "files": entry.files,
-            "seconds": entry.seconds,
-            "memory_plan": ending.chosen.plan.slug,
-            "peak_memory": entry.peak_memory,
-        }
-        self.queue.done(claim, device=ending.device, **said)
+        done = VideoDone(
+            files=entry.files,
+            seconds=entry.seconds,
+            memory_plan=ending.chosen.plan.slug,
+            peak_memory=entry.peak_memory,
+            device=ending.device,
+        )
+        self.queue.done(claim, done)
         del self.passing_errors[claim.video]
         log.info("%s done in %.1f s", claim.title, time.monotonic() - ending.began)
 

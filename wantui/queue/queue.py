@@ -1,4 +1,4 @@
-"""What can be done with the queue. Every change is one transaction, and is told to those who follow as an event.
+"""What can be done with the queue. Every change is one transaction, with an event for those who follow.
 
 A command compares the state that it expects in its WHERE, so that it does no harm when it is given twice.
 """
@@ -8,12 +8,38 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from wantui.clock import boot_id, boot_seconds, seconds_since
 from wantui.errors import UserError
 from wantui.formatting import format_count, printable
+from wantui.queue.events import (
+    BatchAdded,
+    BatchMoved,
+    BatchPaused,
+    BatchRefused,
+    BatchRemoved,
+    BatchResumed,
+    BatchRetried,
+    FramesDecoded,
+    Payload,
+    QueueHeld,
+    QueueResumed,
+    StepDone,
+    VideoCancelled,
+    VideoDone,
+    VideoFailed,
+    VideoInterrupted,
+    VideoOutOfMemory,
+    VideoPayload,
+    VideoReleased,
+    VideoStarted,
+    WorkerEnded,
+    WorkerReady,
+    WorkerStarting,
+)
 from wantui.queue.rows import Claim, NewVideo, VideoRow, shown_number
 from wantui.queue.view import WAITING, QueueView, claimable
 
@@ -47,25 +73,24 @@ class Queue(QueueView):
                 self.db.execute("ROLLBACK")
             raise
 
-    def _tell(self, kind: str, batch: int | None = None, video: int | None = None, **data: Any) -> None:
+    def _emit(self, payload: Payload, batch: int | None = None, video: int | None = None) -> None:
         self.db.execute(
             "INSERT INTO event (time, batch, video, kind, data) VALUES (?, ?, ?, ?, ?)",
-            (time.time(), batch, video, kind, json.dumps(data)),
+            (time.time(), batch, video, payload.kind, json.dumps(payload.as_json())),
         )
 
-    def tell(self, kind: str, batch: int | None = None, video: int | None = None, **data: Any) -> None:
+    def emit(self, payload: Payload, batch: int | None = None, video: int | None = None) -> None:
         """Append an event that changes nothing by itself."""
         with self._change():
-            self._tell(kind, batch, video, **data)
+            self._emit(payload, batch, video)
 
-    def tell_of(self, claim: Claim, kind: str, **data: Any) -> None:
-        """Append an event of a video that a worker makes, which changes nothing by itself."""
+    def emit_of(self, claim: Claim, payload: VideoPayload) -> None:
+        """Append an event of a claimed video that changes nothing by itself; title and number are filled in."""
         with self._change():
-            self._tell_of(claim, kind, **data)
+            self._emit_of(claim, payload)
 
-    def _tell_of(self, claim: Claim, kind: str, **data: Any) -> None:
-        said = {"title": claim.title, "number": shown_number(claim.number)} | data
-        self._tell(kind, claim.batch, claim.video, **said)
+    def _emit_of(self, claim: Claim, payload: VideoPayload) -> None:
+        self._emit(replace(payload, title=claim.title, number=shown_number(claim.number)), claim.batch, claim.video)
 
     # What users ask for
 
@@ -91,7 +116,7 @@ class Queue(QueueView):
                 "WHERE state <> 'running'",
                 [(batch, video.number, video.title, video.recipe, video.steps) for video in videos],
             )
-            self._tell("added", batch, videos=len(videos))
+            self._emit(BatchAdded(videos=len(videos)), batch)
         return batch
 
     def move(self, batch: int, to: Move | int) -> None:
@@ -115,7 +140,7 @@ class Queue(QueueView):
                     place = order.index(to) if to != batch else place
             order.insert(place, batch)
             db.executemany("UPDATE batch SET place = ? WHERE id = ?", [(n, id_) for n, id_ in enumerate(order, 1)])
-            self._tell("moved", batch)
+            self._emit(BatchMoved(), batch)
 
     def hold(self, kind: str, reason: str, folder: Path | None = None, needed: int | None = None) -> None:
         """Let no video start. A hold that is there already stays, but for a user's pause, which takes its place."""
@@ -127,20 +152,20 @@ class Queue(QueueView):
                 (kind, reason, None if folder is None else str(folder), needed),
             )
             if added.rowcount:
-                self._tell("held", reason=reason, hold=kind)
+                self._emit(QueueHeld(reason=reason, hold=kind))
 
     def resume(self, kind: str | None = None) -> None:
         """End whatever holds the queue, or only a hold of one kind."""
         with self._change() as db:
             if db.execute("DELETE FROM hold WHERE kind = coalesce(?, kind)", (kind,)).rowcount:
-                self._tell("resumed")
+                self._emit(QueueResumed())
 
     def pause_batch(self, batch: int, paused: bool) -> None:
         """Let no video of a batch start (and stop the one that runs at its next step), or let them again."""
         with self._change() as db:
             changed = db.execute("UPDATE batch SET paused = ? WHERE id = ? AND paused <> ?", (paused, batch, paused))
             if changed.rowcount:
-                self._tell("batch paused" if paused else "batch resumed", batch)
+                self._emit(BatchPaused() if paused else BatchResumed(), batch)
 
     def cancel(self, batch: int, number: int | None = None) -> tuple[list[int], int]:
         """Give up a batch's videos, or one; those that run stop at their next step.
@@ -156,8 +181,8 @@ class Queue(QueueView):
                 (time.time(), *arguments),
             ).fetchall()
             for row in rows:
-                said = {"title": row["title"], "number": shown_number(row["number"])}
-                self._tell("cancelled", batch, row["id"], **said)
+                payload = VideoCancelled(title=row["title"], number=shown_number(row["number"]))
+                self._emit(payload, batch, row["id"])
         return [row["number"] for row in rows], running
 
     def retry(self, batch: int, number: int | None = None) -> int:
@@ -170,7 +195,7 @@ class Queue(QueueView):
                 arguments,
             ).fetchall()
             if rows:
-                self._tell("retried", batch, videos=len(rows))
+                self._emit(BatchRetried(videos=len(rows)), batch)
         return len(rows)
 
     def remove(self, batch: int) -> None:
@@ -184,7 +209,7 @@ class Queue(QueueView):
                 raise UserError(f"a video of batch {batch} is being made; cancel it first: wantui queue cancel {batch}")
             db.execute("DELETE FROM batch WHERE id = ?", (batch,))
             db.execute("DELETE FROM event WHERE batch = ?", (batch,))
-            self._tell("removed", None)
+            self._emit(BatchRemoved())
 
     # What workers do
 
@@ -209,10 +234,14 @@ class Queue(QueueView):
                 "DELETE FROM event WHERE kind = 'step' AND seq < (SELECT max(seq) FROM event) - ?", (STEPS_KEPT,)
             )
             batch = db.execute("SELECT folder, device FROM batch WHERE id = ?", (row["batch"],)).fetchone()
-            said = {"title": row["title"], "number": shown_number(row["number"])}
-            self._tell(
-                "started", row["batch"], row["id"], **said, steps=row["steps"], worker=worker, attempt=row["attempt"]
+            payload = VideoStarted(
+                title=row["title"],
+                number=shown_number(row["number"]),
+                steps=row["steps"],
+                worker=worker,
+                attempt=row["attempt"],
             )
+            self._emit(payload, row["batch"], row["id"])
         return Claim(
             row["id"],
             row["batch"],
@@ -225,23 +254,23 @@ class Queue(QueueView):
             row["plan"],
         )
 
-    def step(self, claim: Claim, index: int, count: int, seconds: float, sigma: float, **figures: Any) -> Wish:
-        """Say that a step (from 0) is done; returns what users want to happen now.
+    def step(self, claim: Claim, done: StepDone) -> Wish:
+        """Record that a step is done; return what users want to happen now.
 
-        Args:
-            figures: what else is to be told of it, as plain values.
+        Raises:
+            LostClaim: the video is not this claim's any more.
         """
         with self._change() as db:
-            self._set(claim, "step = ?, steps = ?", (index + 1, count))
-            said = {"step": index + 1, "steps": count, "seconds": round(seconds, 4), "sigma": sigma, **figures}
-            self._tell("step", claim.batch, claim.video, number=shown_number(claim.number), **said)
+            self._set(claim, "step = ?, steps = ?", (done.step, done.steps))
+            # Without the title, which would make most of the bytes of a long denoising.
+            self._emit(replace(done, number=shown_number(claim.number)), claim.batch, claim.video)
             return _wish(db, claim)
 
     def decoded(self, claim: Claim, frames: int, count: int) -> Wish:
         """Say that so many frames are decoded; returns what users want to happen now."""
         with self._change() as db:
             self._set(claim, "worker = worker", ())
-            self._tell_of(claim, "decoded", frames=frames, count=count)
+            self._emit_of(claim, FramesDecoded(frames=frames, count=count))
             return _wish(db, claim)
 
     def check(self, claim: Claim) -> Wish:
@@ -254,24 +283,24 @@ class Queue(QueueView):
             self._set(claim, "worker = worker", ())
             return _wish(db, claim)
 
-    def done(self, claim: Claim, **data: Any) -> None:
-        """The video and its manifest entry are on disk."""
-        self._end(claim, "done", None, data)
+    def done(self, claim: Claim, done: VideoDone = VideoDone()) -> None:  # noqa: B008 - it is frozen
+        """Record that a video and its manifest entry are on disk."""
+        self._end(claim, "done", None, done)
 
-    def failed(self, claim: Claim, error: str, **data: Any) -> None:
-        """The video cannot be made."""
+    def failed(self, claim: Claim, error: str) -> None:
+        """Record that a video cannot be made."""
         error = _storable(error)
-        self._end(claim, "failed", error, {"error": error, **data})
+        self._end(claim, "failed", error, VideoFailed(error=error))
 
     def cancelled(self, claim: Claim) -> None:
-        """The video was stopped because a user gave it up."""
-        self._end(claim, "cancelled", None, {})
+        """Record that a video was stopped because a user cancelled it."""
+        self._end(claim, "cancelled", None, VideoCancelled())
 
     def release(self, claim: Claim, reason: str) -> None:
         """Give a video back; whoever claims it next goes on from its checkpoint."""
         with self._change():
             self._set(claim, "state = 'queued', worker = NULL", ())
-            self._tell_of(claim, "released", reason=_storable(reason))
+            self._emit_of(claim, VideoReleased(reason=_storable(reason)))
 
     def degrade(self, claim: Claim, plan: str, earlier: Sequence[str], error: str) -> None:
         """Give back a video that did not fit into memory; it and the waiting ones of its batch try another plan.
@@ -288,7 +317,7 @@ class Queue(QueueView):
                 f"AND (plan IS NULL OR plan IN ({marks}))",
                 (plan, claim.batch, *earlier),
             )
-            self._tell_of(claim, "out of memory", plan=plan, error=_storable(error))
+            self._emit_of(claim, VideoOutOfMemory(plan=plan, error=_storable(error)))
 
     def fail_batch(self, claim: Claim, error: str, exit_code: int) -> None:
         """Nothing of this claim's batch can be made, as when there are no weights."""
@@ -299,12 +328,12 @@ class Queue(QueueView):
                 f"UPDATE video SET state = 'failed', finished = ?, error = ? WHERE batch = ? AND state IN {WAITING}",
                 (time.time(), error, claim.batch),
             )
-            self._tell("refused", claim.batch, error=error, exit_code=exit_code)
+            self._emit(BatchRefused(error=error, exit_code=exit_code), claim.batch)
 
-    def _end(self, claim: Claim, state: str, error: str | None, data: dict[str, Any]) -> None:
+    def _end(self, claim: Claim, state: str, error: str | None, payload: VideoPayload) -> None:
         with self._change():
             self._set(claim, f"state = '{state}', worker = NULL, error = ?, {ENDED}", (error, *_ended()))
-            self._tell_of(claim, state, **data)
+            self._emit_of(claim, payload)
 
     def _set(self, claim: Claim, assignments: str, values: tuple[Any, ...]) -> None:
         changed = self.db.execute(
@@ -346,10 +375,10 @@ class Queue(QueueView):
                 )
             videos = [self.video(row["id"]) for row in rows]
             for video in videos:
-                said = {"title": video.title, "number": shown_number(video.number), "error": video.error or why}
-                self._tell(video.state, video.batch, video.id, **said)
+                payload = _taken_back(video.state, video.title, video.number, video.error or why)
+                self._emit(payload, video.batch, video.id)
             if has_ended and db.execute("DELETE FROM worker WHERE name = ?", (worker,)).rowcount:
-                self._tell("worker_ended", worker=worker)
+                self._emit(WorkerEnded(worker=worker))
         return videos
 
     def recover(self) -> int:
@@ -364,8 +393,8 @@ class Queue(QueueView):
                 "WHERE state = 'running' RETURNING id, batch, number, title, state"
             ).fetchall()
             for row in rows:
-                said = {"title": row["title"], "number": shown_number(row["number"]), "error": "the engine ended"}
-                self._tell(row["state"], row["batch"], row["id"], **said)
+                payload = _taken_back(row["state"], row["title"], row["number"], "the engine ended")
+                self._emit(payload, row["batch"], row["id"])
             (count,) = db.execute("SELECT count(*) FROM video WHERE state = 'interrupted'").fetchone()
         if count:
             were = "was" if count == 1 else "were"
@@ -379,7 +408,7 @@ class Queue(QueueView):
                 "INSERT OR REPLACE INTO worker VALUES (?, 'starting', ?, ?, ?)",
                 (worker, device, boot_id(), boot_seconds()),
             )
-            self._tell("worker_starting", worker=worker, device=device)
+            self._emit(WorkerStarting(worker=worker, device=device))
 
     def worker_ready(self, worker: str) -> None:
         """Record that a worker process has imported torch and asks for videos."""
@@ -389,7 +418,13 @@ class Queue(QueueView):
             ).fetchone()
             if row is not None:
                 seconds = seconds_since(row["boot_id"], row["boot_seconds"])
-                self._tell("worker_ready", worker=worker, seconds=None if seconds is None else round(seconds, 1))
+                self._emit(WorkerReady(worker=worker, seconds=None if seconds is None else round(seconds, 1)))
+
+
+def _taken_back(state: str, title: str, index: int, error: str) -> VideoPayload:
+    """Return the event of a video that was taken back from a worker, by the state that it has now."""
+    kinds = {"cancelled": VideoCancelled, "failed": VideoFailed, "interrupted": VideoInterrupted}
+    return kinds[state](title=title, number=shown_number(index), error=error)
 
 
 def _storable(text: str) -> str:

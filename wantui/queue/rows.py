@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wantui.queue.events import Payload, UnknownEvent
+
 
 def shown_number(index: int) -> int:
     """Return the number of a video as people and JSON count it, from 1; the manifest and the database count from 0."""
@@ -118,8 +120,18 @@ class Event:
     time: float
     batch: int | None
     video: int | None
-    kind: str
-    data: dict[str, Any]
+    payload: Payload
+
+    @property
+    def kind(self) -> str:
+        """Name of the kind, as `--json` prints it."""
+        return self.payload.name if isinstance(self.payload, UnknownEvent) else self.payload.kind
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the line that `--json` prints; `video` is the number in the batch, from 1."""
+        data = self.payload.as_json()
+        head = {"event": self.kind, "seq": self.seq, "batch": self.batch, "video": data.get("number")}
+        return head | data
 
 
 @dataclass(frozen=True)

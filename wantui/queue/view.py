@@ -1,7 +1,6 @@
 """What can be asked of the queue. Nothing here changes it."""
 
 import difflib
-import json
 import os
 import sqlite3
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from typing import Any, Self
 from wantui.clock import seconds_since
 from wantui.errors import UserError
 from wantui.queue.database import BUSY_SECONDS, NAME, open_database
+from wantui.queue.events import EventError, Payload, read_payload
 from wantui.queue.rows import BatchRow, Claim, Event, Hold, VideoPage, VideoRow, WorkerRow
 
 WAITING = "('queued', 'interrupted')"
@@ -188,18 +188,18 @@ class QueueView:
             f"SELECT * FROM event WHERE seq > ? {which} ORDER BY seq", (after, *([] if batch is None else [batch]))
         )
         return [
-            Event(row["seq"], row["time"], row["batch"], row["video"], row["kind"], _event_data(row["data"]))
+            Event(row["seq"], row["time"], row["batch"], row["video"], _payload(row["kind"], row["data"]))
             for row in rows
         ]
 
     def finished(self, limit: int = 200) -> list[tuple[str, dict[str, Any]]]:
-        """Recipe (JSON) of each of the latest videos that were made, newest first, and what was told of it."""
+        """Return the recipe (JSON) and the fields of the `done` event of the latest finished videos, newest first."""
         rows = self.db.execute(
             "SELECT video.recipe, event.data FROM event JOIN video ON video.id = event.video "
             "WHERE event.kind = 'done' ORDER BY event.seq DESC LIMIT ?",
             (limit,),
         )
-        return [(row["recipe"], _event_data(row["data"])) for row in rows]
+        return [(row["recipe"], _payload("done", row["data"]).as_json()) for row in rows]
 
     def recipe(self, video: int) -> str:
         """The recipe of a video, as JSON."""
@@ -258,19 +258,16 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _event_data(text: str) -> dict[str, Any]:
-    """Return what is told of an event.
+def _payload(kind: str, data: str) -> Payload:
+    """Return what an event says.
 
     Raises:
-        sqlite3.DatabaseError: it is not a JSON object.
+        sqlite3.DatabaseError: it cannot be read.
     """
     try:
-        found = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise sqlite3.DatabaseError("the data of an event are not a JSON object")
-    return found
+        return read_payload(kind, data)
+    except EventError as error:
+        raise sqlite3.DatabaseError(str(error)) from None
 
 
 def _require_types(row: sqlite3.Row) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from wantui import __version__
 from wantui.engine.control import Engine
+from wantui.queue import events
 from wantui.queue.rows import Event
 from wantui.tui.feed import QueueNews
 
@@ -38,27 +39,25 @@ def _announce_version(app: "WantuiApp", engine: Engine) -> None:
 
 
 def _announce_event(app: "WantuiApp", event: Event) -> None:
-    title, error = event.data.get("title", ""), str(event.data.get("error", ""))
-    if event.kind == "refused":
-        app.notify(error, severity="error", title="the batch cannot be made", timeout=20)
-    elif event.kind == "held":
-        app.notify(f"{event.data.get('reason', '')}; F7 continues it", severity="warning", title="queue held")
-    elif event.kind == "worker died":
-        app.notify(error, severity="error", title="a worker died")
-    elif event.kind == "out of memory":
-        text = f"{title}: tries {event.data.get('plan', '')}"
-        app.notify(text, severity="warning", title="out of memory")
+    match event.payload:
+        case events.BatchRefused(error=error):
+            app.notify(error, severity="error", title="the batch cannot be made", timeout=20)
+        case events.QueueHeld(reason=reason):
+            app.notify(f"{reason}; F7 continues it", severity="warning", title="queue held")
+        case events.WorkerDied(error=error):
+            app.notify(error, severity="error", title="a worker died")
+        case events.VideoOutOfMemory(title=title, plan=plan):
+            app.notify(f"{title}: tries {plan}", severity="warning", title="out of memory")
 
 
-def _announce_ends(app: "WantuiApp", news: QueueNews, events: Sequence[Event]) -> None:
+def _announce_ends(app: "WantuiApp", news: QueueNews, fresh: Sequence[Event]) -> None:
     """Notify of failures, and of batches that ended: once for each batch, however many videos it has."""
-    failed = [event for event in events if event.kind == "failed"]
-    for batch_id in dict.fromkeys(event.batch for event in failed):
-        own = [event for event in failed if event.batch == batch_id]
+    failed = [(event.batch, event.payload) for event in fresh if isinstance(event.payload, events.VideoFailed)]
+    for batch_id in dict.fromkeys(batch for batch, _ in failed):
+        own = [payload for batch, payload in failed if batch == batch_id]
         more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
-        text = f"{own[0].data.get('title', '')}: {own[0].data.get('error', '')}{more}"
-        app.notify(text, severity="error", title="failed")
-    ended = {event.batch for event in events if event.kind in ("done", "failed", "cancelled")}
+        app.notify(f"{own[0].title}: {own[0].error}{more}", severity="error", title="failed")
+    ended = {event.batch for event in fresh if isinstance(event.payload, events.ENDED)}
     for batch in news.batches:
         if batch.id in ended and not batch.unfinished:
             done = batch.counts.get("done", 0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from wantui.engine.control import Engine, find_engine
 from wantui.engine.forecast import Forecast, Left
+from wantui.queue.events import ENDED, BatchRefused
 from wantui.queue.place import Place
 from wantui.queue.rows import BatchRow, Event, Hold, VideoPage, VideoRow, WorkerRow
 from wantui.queue.view import QueueView
@@ -16,7 +17,8 @@ ENGINE_SECONDS = 1.0
 """Seconds between two looks for the engine."""
 PAGE = 200
 """Videos of a batch that are read at a time."""
-ENDS = ("done", "failed", "cancelled", "refused")
+ENDS = (*ENDED, BatchRefused)
+"""Events after which a batch may have ended."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Feed(threading.Thread):
         events = tuple(queue.events(self.after))
         if events:
             self.after = events[-1].seq
-        if any(event.kind in ENDS for event in events):
+        if any(isinstance(event.payload, ENDS) for event in events):
             forecast.look()
         batches, running = tuple(queue.batches(-1)), tuple(queue.running())
         devices = engine.devices if engine is not None else ()

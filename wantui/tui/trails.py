@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
 
+from wantui.queue.events import STOPPED, FramesDecoded, ModelLoading, StepDone, VideoStarted
 from wantui.queue.rows import Event
 
 CURVES = ("norm", "velocity", "turning", "linearity")
 LARGEST = 2000
 """Steps kept of one video."""
-FINISHED = ("done", "failed", "cancelled", "interrupted", "released", "out of memory")
+MEMORY = ("allocated", "reserved", "peak", "predicted")
 
 
 @dataclass
@@ -38,28 +38,26 @@ class Trail:
         """Median of the last steps, in seconds."""
         return median(self.seconds[-15:]) if self.seconds else None
 
-    def add(self, data: dict[str, Any]) -> None:
-        """Take in what was told of a step."""
+    def add(self, done: StepDone) -> None:
+        """Take in a step."""
         self.loading = False
-        step = int(data["step"])
-        self.steps, self.sigma = int(data["steps"]), float(data["sigma"])
-        if step <= self.step:  # begun again
-            again = self.step - step + 1
+        self.steps, self.sigma = done.steps, done.sigma
+        if done.step <= self.step:  # it started again from an earlier step
+            again = self.step - done.step + 1
             del self.seconds[max(0, len(self.seconds) - again) :]
             for curve in self.curves.values():
                 del curve[max(0, len(curve) - again) :]
-        self.step = step
-        self.seconds.append(float(data["seconds"]))
+        self.step = done.step
+        self.seconds.append(done.seconds)
         for name, curve in self.curves.items():
-            value = data.get(name)
-            curve.append(float(value) if isinstance(value, (int, float)) else None)
+            curve.append(getattr(done, name))
             del curve[:-LARGEST]
         del self.seconds[:-LARGEST]
-        if isinstance(data.get("preview"), str):
-            self.preview, self.preview_step = str(data["preview"]), step
-        if "allocated" in data:
-            names = ("allocated", "reserved", "peak", "foretold")
-            self.memory = {name: int(data[name]) for name in names if name in data}
+        if done.preview is not None:
+            self.preview, self.preview_step = done.preview, done.step
+        if done.allocated is not None:
+            values = {name: getattr(done, name) for name in MEMORY}
+            self.memory = {name: value for name, value in values.items() if value is not None}
 
 
 class Trails:
@@ -72,15 +70,14 @@ class Trails:
         for event in events:
             if event.video is None or event.batch is None:
                 continue
-            if event.kind == "started":
-                self.of[event.video] = Trail(event.batch, event.video, event.data.get("title", ""))
-                self.of[event.video].steps = event.data.get("steps", 0)
-            elif event.kind == "loading" and event.video in self.of:
-                self.of[event.video].loading = True
-            elif event.kind == "step":
-                self.of.setdefault(event.video, Trail(event.batch, event.video)).add(event.data)
-            elif event.kind == "decoded" and event.video in self.of:
-                trail = self.of[event.video]
-                trail.decoded, trail.frames = int(event.data["frames"]), int(event.data["count"])
-            elif event.kind in FINISHED:
+            match event.payload:
+                case VideoStarted(title=title, steps=steps):
+                    self.of[event.video] = Trail(event.batch, event.video, title, steps=steps)
+                case ModelLoading() if event.video in self.of:
+                    self.of[event.video].loading = True
+                case StepDone():
+                    self.of.setdefault(event.video, Trail(event.batch, event.video)).add(event.payload)
+                case FramesDecoded(frames=frames, count=count) if event.video in self.of:
+                    self.of[event.video].decoded, self.of[event.video].frames = frames, count
+            if isinstance(event.payload, STOPPED):
                 self.of.pop(event.video, None)

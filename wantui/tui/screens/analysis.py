@@ -138,7 +138,7 @@ class AnalysisScreen(Place):
         self.read(self.chosen)
 
     def tell(self, news: QueueNews) -> None:
-        if any(event.kind in ENDS for event in news.events):
+        if any(isinstance(event.payload, ENDS) for event in news.events):
             self.read(self.chosen)
 
     # Reading and comparing, off the thread that draws.

@@ -371,7 +371,7 @@ class ComposeScreen(Place):
 
     def tell(self, news: QueueNews) -> None:
         self.pane.look_at_file()
-        if any(event.kind in ENDS for event in news.events):
+        if any(isinstance(event.payload, ENDS) for event in news.events):
             self.past = None
             self._expand_soon()
 

@@ -15,6 +15,7 @@ from textual.worker import get_current_worker
 
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.queue.events import BatchAdded
 from wantui.queue.queue import Queue
 from wantui.storage.layout import BatchFolder
 from wantui.storage.library import FoundBatch, find_batches
@@ -104,7 +105,7 @@ class LibraryScreen(LibraryJobs):
         self.look()
 
     def tell(self, news: QueueNews) -> None:
-        if any(event.kind in ENDS or event.kind == "added" for event in news.events):
+        if any(isinstance(event.payload, (*ENDS, BatchAdded)) for event in news.events):
             self.look()
 
     # Folders

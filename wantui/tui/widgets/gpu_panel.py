@@ -112,8 +112,8 @@ class GpuPanel(Cells):
         total = gpu.memory_total or 1
         lines = [line, *self.graph(list(self.history.used.get(gpu.index, ())), total, width)]
         for worker in ours:
-            foretold = format_bytes(worker.predicted) if worker.predicted else "not known"
-            lines.append(Text(f"  peak {format_bytes(worker.peak)}, predicted {foretold}"))
+            predicted = format_bytes(worker.predicted) if worker.predicted else "not known"
+            lines.append(Text(f"  peak {format_bytes(worker.peak)}, predicted {predicted}"))
         for process in gpu.processes:
             whose = "our worker" if process.process in self.history.workers else process.name
             held = format_bytes(process.memory) if process.memory is not None else "N/A"
@@ -169,4 +169,4 @@ def worker_figures(process: int, memory: Mapping[str, int]) -> WorkerMemory | No
     """From what a step told of memory; nothing on a CPU."""
     if "allocated" not in memory:
         return None
-    return WorkerMemory(process, memory["allocated"], memory["reserved"], memory["peak"], memory.get("foretold"))
+    return WorkerMemory(process, memory["allocated"], memory["reserved"], memory["peak"], memory.get("predicted"))

@@ -1,0 +1,362 @@
+"""The events of the queue: one frozen dataclass a kind, which the database and `--json` store by name.
+
+docs/events.md lists every kind with its fields. A kind that a later version wrote is read as `UnknownEvent`.
+"""
+
+import json
+from dataclasses import field
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+_config = ConfigDict(extra="ignore")
+Number = float | None
+
+
+@dataclass(frozen=True, config=_config)
+class Payload:
+    """What an event says beside its time, its batch and its video."""
+
+    kind: ClassVar[str] = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields that have a value, by name; texts that are empty have none."""
+        fields: dict[str, Any] = ADAPTERS[self.kind].dump_python(self, mode="json", exclude_none=True)
+        return {name: value for name, value in fields.items() if value != ""}
+
+
+@dataclass(frozen=True, config=_config)
+class BatchAdded(Payload):
+    """Videos of a batch were queued."""
+
+    kind: ClassVar[str] = "added"
+    videos: int = 0
+
+
+@dataclass(frozen=True, config=_config)
+class BatchMoved(Payload):
+    """The place of a batch in the queue changed."""
+
+    kind: ClassVar[str] = "moved"
+
+
+@dataclass(frozen=True, config=_config)
+class BatchRemoved(Payload):
+    """A batch was removed from the queue; its folder stays."""
+
+    kind: ClassVar[str] = "removed"
+
+
+@dataclass(frozen=True, config=_config)
+class BatchRetried(Payload):
+    """Failed or cancelled videos of a batch were queued again."""
+
+    kind: ClassVar[str] = "retried"
+    videos: int = 0
+
+
+@dataclass(frozen=True, config=_config)
+class BatchPaused(Payload):
+    """A batch was paused."""
+
+    kind: ClassVar[str] = "batch_paused"
+
+
+@dataclass(frozen=True, config=_config)
+class BatchResumed(Payload):
+    """A paused batch was resumed."""
+
+    kind: ClassVar[str] = "batch_resumed"
+
+
+@dataclass(frozen=True, config=_config)
+class BatchRefused(Payload):
+    """No video of a batch can be made, as without weights."""
+
+    kind: ClassVar[str] = "refused"
+    error: str = ""
+    exit_code: int = 3
+
+
+@dataclass(frozen=True, config=_config)
+class QueueHeld(Payload):
+    """No video starts any more, for a reason."""
+
+    kind: ClassVar[str] = "held"
+    reason: str = ""
+    hold: str = ""
+    """Kind of the hold: paused, interrupted, disk, folder or worker."""
+
+
+@dataclass(frozen=True, config=_config)
+class QueueResumed(Payload):
+    """A hold ended."""
+
+    kind: ClassVar[str] = "queue_resumed"
+
+
+@dataclass(frozen=True, config=_config)
+class WorkerStarting(Payload):
+    """A worker process was started; it imports torch first."""
+
+    kind: ClassVar[str] = "worker_starting"
+    worker: str = ""
+    device: str = ""
+
+
+@dataclass(frozen=True, config=_config)
+class WorkerReady(Payload):
+    """A worker process has imported torch and asks for videos."""
+
+    kind: ClassVar[str] = "worker_ready"
+    worker: str = ""
+    seconds: Number = None
+    """Seconds since the process was started."""
+
+
+@dataclass(frozen=True, config=_config)
+class WorkerEnded(Payload):
+    """A worker process ended."""
+
+    kind: ClassVar[str] = "worker_ended"
+    worker: str = ""
+
+
+@dataclass(frozen=True, config=_config)
+class WorkerDied(Payload):
+    """A worker process ended unexpectedly."""
+
+    kind: ClassVar[str] = "worker_died"
+    worker: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, config=_config)
+class VideoPayload(Payload):
+    """An event of one video."""
+
+    title: str = ""
+    """Variation and seed."""
+    number: int | None = None
+    """Number of the video in its batch, from 1."""
+
+
+@dataclass(frozen=True, config=_config)
+class VideoStarted(VideoPayload):
+    """A worker has claimed a video."""
+
+    kind: ClassVar[str] = "started"
+    steps: int = 0
+    worker: str | None = None
+    attempt: int = 1
+
+
+@dataclass(frozen=True, config=_config)
+class ModelLoading(VideoPayload):
+    """A worker loads the model of a video by a memory plan."""
+
+    kind: ClassVar[str] = "loading"
+    model: str = ""
+    plan: str = ""
+    reason: str = ""
+    """Why this plan was chosen."""
+
+
+@dataclass(frozen=True, config=_config)
+class VideoResumed(VideoPayload):
+    """A video continues from its checkpoint."""
+
+    kind: ClassVar[str] = "video_resumed"
+    steps_done: int = 0
+
+
+@dataclass(frozen=True, config=_config)
+class VideoRestarted(VideoPayload):
+    """A video starts again from its first step, as its checkpoint cannot be used."""
+
+    kind: ClassVar[str] = "restarted"
+    reason: str = ""
+
+
+@dataclass(frozen=True, config=_config)
+class VideoLockedElsewhere(VideoPayload):
+    """Another engine makes the same video; the worker waits for it."""
+
+    kind: ClassVar[str] = "locked_elsewhere"
+
+
+@dataclass(frozen=True, config=_config)
+class StepDone(VideoPayload):
+    """A denoising step of a video is done."""
+
+    kind: ClassVar[str] = "step"
+    step: int = 0
+    """Steps that are done, from 1."""
+    steps: int = 0
+    seconds: float = 0.0
+    """Seconds of this step."""
+    sigma: Number = None
+    """Noise level that the model saw; 1 is pure noise."""
+    norm: Number = None
+    """Length of the latents, divided by the square root of the number of their values."""
+    velocity: Number = None
+    """Length of the step, divided likewise."""
+    turning: Number = None
+    """Angle to the step before, in radians."""
+    linearity: Number = None
+    """Chord over length of the trajectory so far."""
+    preview: str | None = None
+    """Path of a strip of pictures, where this step wrote one."""
+    allocated: int | None = None
+    """Bytes that torch holds in tensors on the GPU."""
+    reserved: int | None = None
+    """Bytes that torch has reserved on the GPU."""
+    peak: int | None = None
+    """Most bytes that were allocated for this video."""
+    predicted: int | None = None
+    """Predicted peak in bytes."""
+
+
+@dataclass(frozen=True, config=_config)
+class FramesDecoded(VideoPayload):
+    """Frames of a video are decoded."""
+
+    kind: ClassVar[str] = "decoded"
+    frames: int = 0
+    count: int = 0
+
+
+@dataclass(frozen=True, config=_config)
+class VideoDone(VideoPayload):
+    """A video and its entry in the manifest are complete."""
+
+    kind: ClassVar[str] = "done"
+    files: dict[str, str] = field(default_factory=dict)
+    """Paths in the batch folder by kind."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of denoising, of decoding, and of a usual step."""
+    memory_plan: str | None = None
+    peak_memory: int | None = None
+    """Bytes."""
+    device: str | None = None
+    """cpu or cuda."""
+    already_done: bool | None = None
+    """Whether it had been made before, and only the queue did not know."""
+
+
+@dataclass(frozen=True, config=_config)
+class VideoFailed(VideoPayload):
+    """A video cannot be made."""
+
+    kind: ClassVar[str] = "failed"
+    error: str = ""
+
+
+@dataclass(frozen=True, config=_config)
+class VideoCancelled(VideoPayload):
+    """A video was cancelled."""
+
+    kind: ClassVar[str] = "cancelled"
+    error: str | None = None
+
+
+@dataclass(frozen=True, config=_config)
+class VideoInterrupted(VideoPayload):
+    """The process that made a video ended; it can be resumed."""
+
+    kind: ClassVar[str] = "interrupted"
+    error: str = ""
+
+
+@dataclass(frozen=True, config=_config)
+class VideoReleased(VideoPayload):
+    """A worker gave a video back to the queue, as for a pause."""
+
+    kind: ClassVar[str] = "released"
+    reason: str = ""
+
+
+@dataclass(frozen=True, config=_config)
+class VideoOutOfMemory(VideoPayload):
+    """A video did not fit into memory; it is tried again by another plan."""
+
+    kind: ClassVar[str] = "out_of_memory"
+    plan: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, config=_config)
+class UnknownEvent(Payload):
+    """An event of a kind that this version does not have."""
+
+    name: str = ""
+    content: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as they were stored."""
+        return dict(self.content)
+
+
+PAYLOADS: dict[str, type[Payload]] = {
+    payload.kind: payload
+    for payload in (
+        BatchAdded,
+        BatchMoved,
+        BatchRemoved,
+        BatchRetried,
+        BatchPaused,
+        BatchResumed,
+        BatchRefused,
+        QueueHeld,
+        QueueResumed,
+        WorkerStarting,
+        WorkerReady,
+        WorkerEnded,
+        WorkerDied,
+        VideoStarted,
+        ModelLoading,
+        VideoResumed,
+        VideoRestarted,
+        VideoLockedElsewhere,
+        StepDone,
+        FramesDecoded,
+        VideoDone,
+        VideoFailed,
+        VideoCancelled,
+        VideoInterrupted,
+        VideoReleased,
+        VideoOutOfMemory,
+    )
+}
+"""Every kind of event by name."""
+ADAPTERS: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(payload) for kind, payload in PAYLOADS.items()}
+ENDED = (VideoDone, VideoFailed, VideoCancelled)
+"""Events after which a video is not made any more."""
+STOPPED = (*ENDED, VideoInterrupted, VideoReleased, VideoOutOfMemory)
+"""Events after which a video does not run."""
+
+
+class EventError(ValueError):
+    """An event whose stored fields cannot be read."""
+
+
+def read_payload(kind: str, data: str) -> Payload:
+    """Return the payload of a stored event.
+
+    Raises:
+        EventError: the data are not a JSON object, or a field has another type.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, TypeError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise EventError("the data of an event are not a JSON object")
+    if kind not in ADAPTERS:
+        return UnknownEvent(name=kind, content=content)
+    try:
+        payload: Payload = ADAPTERS[kind].validate_python(content)
+    except ValidationError as error:
+        raise EventError(f"the data of an event of kind {kind} cannot be read: {error.errors()[0]['msg']}") from None
+    return payload
