@@ -319,6 +319,9 @@ def test_a_batch_is_edited_as_a_copy(wantui: Wantui, small: list[str]) -> None:
 
 def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue: Queue, tmp_path: Path) -> None:
     add(queue, "one")
+    lock = acquire_engine_lock(state_place().directory)
+    assert lock is not None
+    announce(lock, Path("logs"), ["auto", "cpu"])
     strip = tmp_path / "strip.png"
     Image.new("RGB", (80, 16), (255, 0, 0)).save(strip)
 

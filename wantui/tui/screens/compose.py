@@ -243,7 +243,7 @@ class ComposeScreen(Place):
         """Name the key that shows what the panes have no room for."""
         cost, cells = self.query_one("#cost"), self.query_one("#cost Cells", Cells)
         is_cut = self.outline is not None and len(cells.lines) > cost.content_size.height
-        cost.border_subtitle = "w: all warnings" if is_cut else ""
+        cost.border_subtitle = plain("w: all warnings" if is_cut else "")
 
     def action_warnings(self) -> None:
         """Show every warning and error of the draft, however many there are."""

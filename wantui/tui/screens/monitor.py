@@ -158,8 +158,8 @@ class MonitorScreen(Place):
         """Say why nothing runs, where nothing does."""
         has_ended = bool(self.running) and news.engine is None
         title = "Running" if not has_ended else "Interrupted: the engine has ended; F6 starts it again"
-        if title != self.rows.border_title:  # to set it draws all rows
-            self.rows.border_title = title
+        if title != str(self.rows.border_title):  # to set it draws all rows
+            self.rows.border_title = plain(title)
         text = "" if self.running else why_idle(news, self.wantui.is_starting_engine)
         if text != self.rows.empty:
             self.rows.empty = text

@@ -98,7 +98,7 @@ class QueueScreen(Place):
         title = f"Batches: {len(self.batches)}"
         self.batch_rows.border_title = plain(f"{title}, held: {held.reason}" if held else title)
         is_idle = news.engine is None and any(batch.unfinished for batch in news.batches)
-        self.batch_rows.border_subtitle = "no engine: nothing runs until F6 starts it" if is_idle else ""
+        self.batch_rows.border_subtitle = plain("no engine: nothing runs until F6 starts it" if is_idle else "")
         self._choose()
         self._explain()
 
