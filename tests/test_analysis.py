@@ -5,7 +5,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from wantui.analysis.compare import compare
 from wantui.analysis.groups import CannotCompare, describe, group_videos, groupings, pooled_groups
 from wantui.analysis.nulls import gaussian_null
 from wantui.analysis.overlay import latent_frame, overlaid
-from wantui.analysis.products import HeldStates, gram_of, in_memory
+from wantui.analysis.products import HeldStates, Read, gram_of
 from wantui.analysis.read import read_batch
 from wantui.analysis.records import comparison_record
 from wantui.analysis.statistics import Effect, effect
@@ -575,6 +575,16 @@ def test_videos_are_grouped_by_variation_bracket_or_batch(tmp_path: Path) -> Non
     )
     assert said.walk == pytest.approx(said.mean)  # a walk keeps the step lengths
     assert math.isnan(said.flow)
+
+
+def in_memory(states: Any) -> Read:
+    """Return a reader of states that are in memory."""
+
+    def read(which: range, rows: Sequence[NDArray[np.float32]]) -> None:
+        for row, state in zip(rows, states[which.start : which.stop], strict=True):
+            row[:] = np.asarray(state).ravel()
+
+    return read
 
 
 def test_a_gram_matrix_made_in_blocks_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import Wantui, deny
 
+from wantui.analysis import products
 from wantui.analysis.comparable import comparable
 from wantui.analysis.noise_levels import levels_after
 from wantui.analysis.read import read_batch
@@ -260,6 +261,56 @@ def test_states_that_are_no_real_numbers_are_refused_by_name(tmp_path: Path, dty
     video = only(tmp_path)
     assert video.is_damaged
     assert "must be real numbers" in video.why_not
+
+
+def test_a_state_of_an_enormous_shape_is_refused_without_reading_it(tmp_path: Path) -> None:
+    write_states(tmp_path, [np.zeros(8, np.float32)] * STEPS)
+    for step in range(STEPS):
+        with gzip.open(tmp_path / f"latents/prompt_000/vid_001/step_{step:03d}.npy.gz", "wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f4", "fortran_order": False, "shape": (1, 16, 1 << 12, 1 << 10, 1 << 10)}
+            )
+    tracemalloc.start()
+    video = only(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert video.why_not == f"its states have {1 << 36:,} values each, and at most 67,108,864 are analysed"
+    assert peak < 10 << 20
+
+
+def test_the_states_of_a_video_are_read_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = np.random.default_rng(1).normal(size=(STEPS, 1 << 18)).astype(np.float32)
+    write_states(tmp_path, list(states))
+    monkeypatch.setattr(products, "HELD_BYTES", 6 * states[0].nbytes)
+    tracemalloc.start()
+    video = only(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert video.trajectory is not None
+    wide = states.astype(np.float64)
+    assert video.trajectory.gram == pytest.approx(wide @ wide.T / wide.shape[1], rel=1e-9)
+    assert peak < 12 * states[0].nbytes
+
+
+@pytest.mark.parametrize("suffix", [b"\0", b"\x93NUMPY"])
+def test_bytes_after_the_values_of_a_state_are_damage(tmp_path: Path, suffix: bytes) -> None:
+    write_states(tmp_path, [np.full(8, step, np.float32) for step in range(STEPS)])
+    file = tmp_path / "latents/prompt_000/vid_001/step_004.npy.gz"
+    file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()) + suffix))
+    video = only(tmp_path)
+    assert video.is_damaged
+    assert "step_004.npy.gz cannot be read: it has more bytes than its values take" in video.why_not
+
+
+def test_a_changed_value_in_a_gzipped_state_is_found_by_its_checksum(tmp_path: Path) -> None:
+    write_states(tmp_path, [np.full(8, step, np.float32) for step in range(STEPS)])
+    file = tmp_path / "latents/prompt_000/vid_001/step_004.npy.gz"
+    stored = bytearray(gzip.compress(gzip.decompress(file.read_bytes()), compresslevel=0))
+    stored[-10] ^= 0x40  # of the last value; its CRC-32 and length follow
+    file.write_bytes(stored)
+    video = only(tmp_path)
+    assert video.is_damaged
+    assert "step_004.npy.gz cannot be read: CRC check failed" in video.why_not
 
 
 def test_states_of_one_value_take_little_memory(tmp_path: Path) -> None:

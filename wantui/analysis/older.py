@@ -1,26 +1,31 @@
 """Batches of the older system: latents/prompt_000/vid_001/step_000.npy.gz, without the initial noise."""
 
 import gzip
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.noise_levels import levels_after
-from wantui.analysis.products import HeldStates, gram_of, in_memory
+from wantui.analysis.products import HeldStates, gram_of
 from wantui.analysis.trajectory import NoGeometry, Trajectory, trajectory
 from wantui.analysis.video import Video
 from wantui.json_files import UnreadableFileError, read_json, read_json_object
 from wantui.storage.group import CaptureError, named_damage
+from wantui.storage.states import Row
 
 _STEP = re.compile(r"step_(\d+)\.npy(\.gz)?$")
 _LATER_GROUP = re.compile(r"(?P<variation>p(?P<prompt>\d+)_b\d+)_s(?P<seed>\d+)$")
 """Folder of one video in the newest layout, by prompt, bending variation (b000 is none) and number of the seed."""
 _VIDEO = re.compile(r"vid_(\d+)$")
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+"""Readers of the header of .npy by version; later versions are for names of fields only."""
 
 
 def read_older(folder: Path) -> Iterator[Video]:
@@ -106,7 +111,7 @@ def _video(folder: Path, number: int, directory: Path, prompts: Mapping[str, str
         **known,
         settings=settings,
         trajectory=found,
-        dimension=int(np.prod(shape)),
+        dimension=math.prod(shape),
         warnings=(*warnings, *of_levels),
     )
 
@@ -149,32 +154,62 @@ def _files(directory: Path) -> dict[int, Path]:
 def _trajectory(
     directory: Path, metadata: Mapping[int, Mapping[str, Any]]
 ) -> tuple[Trajectory, tuple[int, ...], tuple[str, ...]]:
-    """Trajectory, shape of a state, and warnings about its noise levels."""
+    """Return the trajectory, the shape of a state, and warnings about its noise levels.
+
+    Sizes are known from the headers before any state is read: a gzipped file of some KiB may hold GiB.
+    """
     files = _files(directory)
-    loaded = [_load(path) for path in files.values()]
-    shapes = Counter(state.shape for state in loaded)
+    shapes = Counter(_shape(path) for path in files.values())
     if len(shapes) > 1:
         raise NoGeometry(f"its steps have different shapes: {', '.join(map(str, shapes))}")
     levels = levels_after(list(files), metadata)
-    shape = loaded[0].shape
-    dimension = int(np.prod(shape))
-    gram = gram_of(in_memory(loaded), len(loaded), dimension, HeldStates())
+    (shape,) = shapes
+    dimension = math.prod(shape)
+    paths = list(files.values())
+
+    def read(which: range, rows: Sequence[Row]) -> None:
+        for path, row in zip(paths[which.start : which.stop], rows, strict=True):
+            row[:] = _load(path, shape)
+
+    gram = gram_of(read, len(paths), dimension, HeldStates())
     return trajectory(gram, levels.sigmas, dimension), shape, levels.warnings
 
 
-def _load(path: Path) -> NDArray[np.float32]:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file of a state, and turn whatever reading it raises into a CaptureError that names it."""
     with named_damage(path):
         if not path.is_file():
             raise ValueError("it is not a regular file")
-        if path.suffix == ".gz":
-            with gzip.open(path) as file:
-                stored = np.asarray(np.load(file))
-        else:
-            stored = np.asarray(np.load(path))
-        if stored.dtype.kind not in "fiub":
-            raise ValueError(f"its values are {stored.dtype}, and must be real numbers")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield cast(BinaryIO, file)
+
+
+def _shape(path: Path) -> tuple[int, ...]:
+    """Return the shape of a stored state, from its header."""
+    with _opened(path) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"its version of .npy is {version[0]}.{version[1]}, and 1.0 and 2.0 are known")
+        shape, _, dtype = _HEADERS[version](file)
+        if dtype.kind not in "fiub":
+            raise ValueError(f"its values are {dtype}, and must be real numbers")
+        if any(length < 0 for length in shape):
+            raise ValueError(f"its shape is {shape}")
+        return tuple(shape)
+
+
+def _load(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the values of a stored state, of the shape that its header had before."""
+    if _shape(path) != shape:
+        raise CaptureError(f"{path} was changed while it was read. Read it again when nothing writes it")
+    with _opened(path) as file:
+        stored = np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+        # gzip verifies its checksum only where it is read to its end.
+        if file.read(1):
+            raise ValueError("it has more bytes than its values take")
         with np.errstate(over="ignore"):  # what is too large becomes infinity, which is refused by name
-            return stored.astype(np.float32)
+            return stored.astype(np.float32).ravel()
 
 
 def _prompts(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:

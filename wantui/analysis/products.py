@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from threading import Condition, Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,10 @@ HELD_BYTES = 13 << 26
 """Of states in float32 that are held at a time, of all videos together."""
 MAX_ROWS = 1 << 14
 """States that are held at a time, however small they are: each has an entry in a list."""
+MAX_VALUES = 1 << 26
+"""Largest number of values of a state: 16 times those of 81 frames at 720p."""
+MAX_STATES = 1 << 12
+"""Largest number of states of a video: the largest number of steps, twice for a sampler that evaluates twice, is 2,000."""
 CHUNK = 1 << 13
 """Values of each state that are multiplied at a time; so many stay in a processor's caches."""
 AT_ONCE = 4
@@ -59,27 +62,21 @@ Read = Callable[[range, Sequence[Row]], None]
 """Writes some states into rows of [dimension] float32."""
 
 
-def in_memory(states: Any) -> Read:
-    """Of states that are there: states[i:j] are some of them."""
-
-    def read(which: range, rows: Sequence[Row]) -> None:
-        for row, state in zip(rows, states[which.start : which.stop], strict=True):
-            row[:] = np.asarray(state).ravel()
-
-    return read
-
-
 def gram_of(read: Read, n: int, dimension: int, held: HeldStates) -> Floats:
     """Inner products of n stored states, [n, n] float64; several threads may call it with the same `held`.
 
     A video with more states than fit is read more than once.
 
     Raises:
-        NoGeometry: the states have no values.
+        NoGeometry: the states have no values, or they are too large or too many for any memory to hold.
         Exception: of `read`.
     """
     if dimension < 1:
         raise NoGeometry("its states have no values")
+    if dimension > MAX_VALUES:
+        raise NoGeometry(f"its states have {dimension:,} values each, and at most {MAX_VALUES:,} are analysed")
+    if n > MAX_STATES:
+        raise NoGeometry(f"it has {n:,} states, and at most {MAX_STATES:,} are analysed")
     gram = np.zeros((n, n))
     rows: list[int] = []
     try:
