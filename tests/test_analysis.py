@@ -23,7 +23,7 @@ from wantui.analysis.comparable import comparable
 from wantui.analysis.compare import compare
 from wantui.analysis.groups import CannotCompare, describe, group_videos, groupings, pooled_groups
 from wantui.analysis.nulls import gaussian_null
-from wantui.analysis.overlay import latent_frame, overlaid
+from wantui.analysis.overlay import latent_frame, overlaid, scale_of
 from wantui.analysis.products import HeldStates, Read, gram_of
 from wantui.analysis.read import read_batch
 from wantui.analysis.records import comparison_record
@@ -31,9 +31,11 @@ from wantui.analysis.statistics import Effect, effect
 from wantui.analysis.strides import strided_videos
 from wantui.analysis.trajectory import Trajectory, trajectory
 from wantui.analysis.video import Video
+from wantui.errors import UserError
 from wantui.planning.schedule import SCHEDULES
 from wantui.storage.attention import NoMaps, StoredMaps, open_maps
 from wantui.storage.layout import BatchFolder
+from wantui.tui.widgets.trajectory_details import drawn_words
 
 STATES, DIMENSION = 9, 60
 SIGMAS = np.linspace(1, 0, STATES)
@@ -345,8 +347,8 @@ def test_a_seed_that_is_there_twice_gets_the_true_reason(tmp_path: Path) -> None
     found = compare([*videos, *again, *other], by="1", primary="length")
     assert len(found.left_out) == 7
     first = f"in batch {tmp_path.name} too, and that one is taken"
-    assert found.left_out[0] == ("one_0 seed 0", f"the same video is {first}")
-    assert ("one_0 seed 0", f"a video of seed 0 and this wording is {first}") in found.left_out
+    assert found.left_out[0] == ("one_0 seed 0 of later", f"the same video is {first}")
+    assert ("one_0 seed 0 of later", f"a video of seed 0 and this wording is {first}") in found.left_out
     within = compare([*videos, replace(videos[0], id="x")], by="1", primary="length").left_out
     assert within == (("one_0 seed 0", "the group has another video of seed 0 and this wording"),)
 
@@ -961,6 +963,43 @@ def test_an_overlay_of_a_video_without_a_clip_gets_a_sentence(with_maps: BatchFo
     result = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", document["videos"][0]["id"])
     assert result.code == 2
     assert "its clip is not listed in batch.json" in result.err
+
+
+def test_the_report_and_the_screen_say_that_a_clip_is_not_listed(with_maps: BatchFolder) -> None:
+    document = json.loads(with_maps.manifest.read_text())
+    for video in document["videos"]:
+        del video["files"]["clip"]
+    with_maps.manifest.write_text(json.dumps(document))
+    videos = list(read_batch(with_maps.root))
+    with pytest.raises(UserError, match=r"its clip is not listed in batch\.json"):
+        drawn_words(videos[0], with_strips=True)
+    assert drawn_words(videos[0], with_strips=False)[0].strip is None
+    report.write_report(with_maps.root / "page.html", compare(videos, primary="length"))
+    assert "its clip is not listed in batch.json" in (with_maps.root / "page.html").read_text()
+
+
+def test_maps_without_any_value_are_named_without_a_warning_of_numpy(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    maps = maps_of({"star": np.full((2, 1, 3, 3), np.nan)}, tmp_path)
+    with pytest.raises(NoMaps, match="no block computed attention at any stored step"):
+        scale_of(maps, ["star"])
+    assert np.isnan(over_steps(maps, "star")).all()
+    assert not list(recwarn)
+
+
+def test_attention_names_the_batch_of_each_video_where_there_are_several(
+    with_maps: BatchFolder, wantui: Wantui
+) -> None:
+    clone = with_maps.root.with_name("a_clone")
+    shutil.copytree(with_maps.root, clone)
+    lines = wantui("analyze", with_maps.root, clone, "--attention").out.splitlines()
+    assert lines[0].split()[:2] == ["batch", "variation"]
+    assert sum(line.startswith("a_clone ") for line in lines) == 6
+    records = json.loads(wantui("analyze", with_maps.root, clone, "--attention", "--json").out)
+    assert {record["batch"] for record in records} == {str(with_maps.root), str(clone)}
+    shutil.rmtree(clone / "attention_maps")
+    assert "seed 42 of a_clone: " in wantui("analyze", with_maps.root, clone, "--attention").err
 
 
 def test_an_overlay_that_cannot_be_written_gets_a_sentence(with_maps: BatchFolder, wantui: Wantui) -> None:

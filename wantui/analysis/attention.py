@@ -71,5 +71,8 @@ def mean_of_known(values: Floats) -> float:
 
 
 def over_steps(maps: StoredMaps, name: str) -> Floats:
-    """[frames, height, width], mean over the steps that have a map."""
-    return np.asarray(np.nanmean(maps.mean(name), axis=0))
+    """Return the mean over the steps that have a map, [frames, height, width]; NaN where none has one."""
+    each = maps.mean(name)
+    is_known = ~np.isnan(each)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(is_known, each, 0).sum(0) / is_known.sum(0))

@@ -145,6 +145,21 @@ def _by_folder(videos: Sequence[Video]) -> dict[Path, list[Video]]:
     return found
 
 
+class VideoNames:
+    """Names of videos for sentences: with their batch where the videos that are analysed come from several."""
+
+    def __init__(self, videos: Sequence[Video]) -> None:
+        self.batches = batch_names([video.folder for video in videos])
+
+    def batch(self, video: Video) -> str:
+        """Return the name of the video's batch."""
+        return self.batches.get(video.folder, video.folder.name)
+
+    def __call__(self, video: Video) -> str:
+        """Return the name of the video."""
+        return f"{video.name} of {self.batch(video)}" if len(self.batches) > 1 else video.name
+
+
 def batch_names(folders: Sequence[Path]) -> dict[Path, str]:
     """Return a name for each folder: its last part, or as many parts as tell it from the others."""
     every = list(dict.fromkeys(folders))

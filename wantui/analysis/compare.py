@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.comparable import comparable, studied
+from wantui.analysis.comparable import VideoNames, comparable, studied
 from wantui.analysis.differences import ALPHA, Difference, Pairs, differences, family_p, without_rounding
 from wantui.analysis.final_states import SPREAD, DispersionCurve, FinalStates
 from wantui.analysis.groups import CannotCompare, Described, Group, Matched, describe
@@ -180,16 +180,17 @@ def compare(
 def _matched(videos: Sequence[Video], by: str) -> tuple[Matched, list[tuple[str, str]]]:
     """Return groups with the same seeds, and which videos are left out for what reason."""
     usable, left = comparable(videos, by)
+    names = VideoNames(videos)
     try:
-        matched = Matched.of(usable, by)
+        matched = Matched.of(usable, by, names)
     except CannotCompare as error:
         if not left:
             raise
-        example = f"{left[0].name}: {left[0].why_not}"
+        example = f"{names(left[0])}: {left[0].why_not}"
         raise CannotCompare(
             f"{error}. {len(left)} of {format_count(len(videos), 'video')} are left out, as {example}"
         ) from None
-    return matched, [(video.name, video.why_not) for video in left] + matched.left_out
+    return matched, [(names(video), video.why_not) for video in left] + matched.left_out
 
 
 def _identical(groups: Sequence[Group]) -> list[str]:

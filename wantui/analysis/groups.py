@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.comparable import batch_names, comparable, studied
+from wantui.analysis.comparable import VideoNames, batch_names, comparable, studied
 from wantui.analysis.nulls import GaussianNull, random_walk
 from wantui.analysis.trajectory import Floats, value
 from wantui.analysis.video import Video
@@ -97,14 +97,15 @@ def pooled_groups(videos: Sequence[Video], by: str) -> tuple[list[Group], list[t
     may have some in common.
     """
     usable, left = comparable(videos, by)
-    reasons = [(video.name, video.why_not) for video in left]
+    names = VideoNames(videos)
+    reasons = [(names(video), video.why_not) for video in left]
     groups = []
     for group in group_videos(usable, by):
         own: dict[tuple[object, ...], Video] = {}
         for video in group.videos:
             first = own.setdefault((video.variation, video.prompt, video.weights, video.seed), video)
             if first is not video:
-                reasons.append((video.name, _why_twice(video, first)))
+                reasons.append((names(video), _why_twice(video, first, names)))
         groups.append(Group(group.name, tuple(own.values())))
     return groups, reasons
 
@@ -216,7 +217,12 @@ class Matched:
     left_out: list[tuple[str, str]]
 
     @classmethod
-    def of(cls, videos: Sequence[Video], by: str) -> "Matched":
+    def of(cls, videos: Sequence[Video], by: str, names: VideoNames) -> "Matched":
+        """Match the groups of videos; `names` says how those that are left out are called.
+
+        Raises:
+            CannotCompare: fewer than two groups, or fewer than two seeds in all of them.
+        """
         groups = group_videos(videos, by)
         if len(groups) < 2:
             raise CannotCompare(f"grouped by {by} there is {len(groups)} group, and a comparison needs two")
@@ -228,7 +234,7 @@ class Matched:
             for video in group.videos:
                 first = own.setdefault((rest(video), video.seed), video)
                 if first is not video:
-                    left.append((video.name, _why_twice(video, first)))
+                    left.append((names(video), _why_twice(video, first, names)))
             cells.append(own)
         shared = set.intersection(*({key for key, _ in own} for own in cells))
         seeds = [
@@ -240,7 +246,7 @@ class Matched:
             raise CannotCompare(_too_few(groups, len(seeds), bool(shared)))
         taken = {(key, seed) for key in shared for seed in seeds}
         left += [
-            (video.name, "not in every group with this seed")
+            (names(video), "not in every group with this seed")
             for own in cells
             for cell, video in own.items()
             if cell not in taken
@@ -274,11 +280,11 @@ def _rests(videos: Sequence[Video], by: str) -> Callable[[Video], str]:
     )
 
 
-def _why_twice(video: Video, first: Video) -> str:
+def _why_twice(video: Video, first: Video, names: VideoNames) -> str:
     if video.folder == first.folder:
         return f"the group has another video of seed {video.seed} and this wording"
     same = "the same video is" if video.id == first.id else f"a video of seed {video.seed} and this wording is"
-    return f"{same} in batch {first.folder.name} too, and that one is taken"
+    return f"{same} in batch {names.batch(first)} too, and that one is taken"
 
 
 def _too_few(groups: Sequence[Group], seeds: int, share_wordings: bool) -> str:

@@ -7,7 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.attention import over_steps
+from wantui.analysis.video import Video
+from wantui.errors import UserError
 from wantui.storage.attention import NoMaps, StoredMaps, open_maps
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import read_frames, write_mp4
 
 STRENGTH = 0.65
@@ -16,14 +20,35 @@ SHOWN = 5
 """Frames of a strip."""
 
 
+def clip_of(video: Video) -> Path:
+    """Return the clip of a video that is made.
+
+    Raises:
+        UserError: the manifest cannot be read, has no such video any more, or lists no clip of it.
+    """
+    videos = read_manifest(BatchFolder(video.folder)).videos
+    files = videos[video.number].files if video.number < len(videos) else {}
+    if "clip" not in files:
+        raise UserError(f"cannot draw over video {video.id}: its clip is not listed in batch.json")
+    return video.folder / files["clip"]
+
+
 def latent_frame(frame: int) -> int:
     """The latent frame that a frame of the video belongs to: the first one alone, then four each."""
     return (frame + 3) // 4
 
 
 def scale_of(maps: StoredMaps, words: Sequence[str]) -> float:
-    """The upper end of a scale from 0 that the maps of all these words share: their 99.5th percentile."""
-    return float(np.quantile(np.stack([over_steps(maps, word) for word in words]), 0.995)) or 1.0
+    """Return the upper end of a scale from 0 that the maps of all these words share: their 99.5th percentile.
+
+    Raises:
+        NoMaps: no step has a map.
+    """
+    each = np.stack([over_steps(maps, word) for word in words])
+    known = each[np.isfinite(each)]
+    if not len(known):
+        raise NoMaps(f"no map in {maps.path} has a value: no block computed attention at any stored step")
+    return float(np.quantile(known, 0.995)) or 1.0
 
 
 def overlaid(

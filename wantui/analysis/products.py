@@ -16,7 +16,7 @@ MAX_ROWS = 1 << 14
 MAX_VALUES = 1 << 26
 """Largest number of values of a state: 16 times those of 81 frames at 720p."""
 MAX_STATES = 1 << 12
-"""Largest number of states of a video: the largest number of steps, twice for a sampler that evaluates twice, is 2,000."""
+"""Largest number of states of a video; 1,000 steps that evaluate twice have 2,000."""
 CHUNK = 1 << 13
 """Values of each state that are multiplied at a time; so many stay in a processor's caches."""
 AT_ONCE = 4

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wantui import __version__
-from wantui.analysis.attention import word_curves
+from wantui.analysis.attention import mean_of_known, word_curves
+from wantui.analysis.comparable import VideoNames
 from wantui.analysis.compare import Comparison
 from wantui.analysis.differences import Difference
 from wantui.analysis.final_states import SPREAD
 from wantui.analysis.nulls import random_walk
-from wantui.analysis.overlay import scale_of, strip
+from wantui.analysis.overlay import clip_of, scale_of, strip
 from wantui.analysis.statistics import SEED
 from wantui.analysis.strides import CHECKED, MAX_RATIO, MULTIPLES, strides
 from wantui.analysis.trajectory import CURVES
@@ -26,8 +27,6 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.storage.atomic import write_text
 from wantui.storage.attention import open_maps
-from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import read_manifest
 
 COLOURS = ("#2a6f97", "#c1551f", "#4f7942", "#7b4b94", "#a8802c", "#9c3848", "#4a8c8c", "#5c5c5c")
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
@@ -272,26 +271,22 @@ def _attention(videos: Sequence[Video]) -> list[str]:
     with_maps = [video for video in videos if video.attention is not None][:MOST_OVERLAYS]
     if not with_maps:
         return []
-    parts = ["<h2>Attention</h2>"]
+    parts, names = ["<h2>Attention</h2>"], VideoNames(videos)
     for video in with_maps:
         assert video.attention is not None
         try:
             maps = open_maps(video.attention)
             words = list(maps.words)
             scale = scale_of(maps, words)
-            clip = video.folder / _files(video)["clip"]
+            clip = clip_of(video)
             for word in words:
-                mean = float(np.nanmean(word_curves(maps, word).mass))
-                said = f"{video.name}, {maps.words[word]['text']}: {mean:.2%} of the attention"
+                mean = mean_of_known(word_curves(maps, word).mass)
+                said = f"{names(video)}, {maps.words[word]['text']}: {mean:.2%} of the attention"
                 parts.append(_note(f"{said}; colours from 0 to {scale:.2g}"))
                 parts.append(_png(strip(clip, maps, word, scale)))
         except UserError as error:
-            parts.append(_note(f"{video.name}: {error}"))
+            parts.append(_note(f"{names(video)}: {error}"))
     return parts
-
-
-def _files(video: Video) -> Mapping[str, str]:
-    return read_manifest(BatchFolder(video.folder)).videos[video.number].files
 
 
 def _png(picture: NDArray[np.uint8]) -> str:

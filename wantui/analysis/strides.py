@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wantui.analysis.comparable import VideoNames
 from wantui.analysis.trajectory import METRICS, NoGeometry, Trajectory, value
 from wantui.analysis.video import Video
 
@@ -60,7 +61,7 @@ def strided_videos(videos: Sequence[Video], stride: int) -> list[Video]:
     strided = [_strided_video(video, stride) for video in videos]
     too_short = [new for old, new in zip(videos, strided, strict=True) if old.trajectory and not new.trajectory]
     if too_short and not any(video.trajectory for video in strided):
-        example = f"{too_short[0].name}: {too_short[0].why_not}"
+        example = f"{VideoNames(videos)(too_short[0])}: {too_short[0].why_not}"
         raise NoGeometry(f"cannot measure at stride {stride}: {example}. Choose a smaller stride")
     return strided
 

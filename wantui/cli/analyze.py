@@ -133,14 +133,17 @@ def _refuse_idle_options(modes: Sequence[str], as_json: bool) -> None:
 
 def _warn(videos: "list[Video]", faults: list[str]) -> None:
     """Name on stderr what cannot be read, and what limits the others."""
+    from wantui.analysis.comparable import VideoNames
+
     for fault in faults:
         echo(f"left out: {fault}", err=True)
     warnings = Counter(warning for video in videos for warning in video.warnings)
     for warning, count in warnings.items():
         echo(f"warning: {warning} ({format_count(count, 'video')})", err=True)
+    names = VideoNames(videos)
     for video in videos:
         if video.is_damaged:
-            echo(f"left out: {video.name}: {video.why_not}", err=True)
+            echo(f"left out: {names(video)}: {video.why_not}", err=True)
 
 
 def _chosen(metrics: str | None, known: list[str]) -> list[str] | None:
@@ -194,7 +197,7 @@ def _list(videos: "list[Video]", as_json: bool) -> None:
 
 
 def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: Path | None) -> None:
-    from wantui.analysis.comparable import batch_names
+    from wantui.analysis.comparable import VideoNames
     from wantui.analysis.nulls import null_of_each
     from wantui.analysis.records import video_record, video_rows
 
@@ -205,16 +208,18 @@ def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: 
     if csv_path is not None:
         _write_csv(csv_path, video_rows(videos, metrics))
         return
+    names = VideoNames(videos)
     if not any(video.trajectory for video in videos):
-        reasons = "; ".join(dict.fromkeys(f"{video.name}: {video.why_not}" for video in videos)) or "no finished video"
+        reasons = (
+            "; ".join(dict.fromkeys(f"{names(video)}: {video.why_not}" for video in videos)) or "no finished video"
+        )
         raise UserError(f"nothing can be said of any video: {reasons}")
     from wantui.tui.plots import sparkline
 
-    batches = batch_names([video.folder for video in videos])
-    several = len(batches) > 1
+    several = len(names.batches) > 1
     table = plain_table(*(["batch"] if several else []), "variation", "seed", *metrics, "velocity")
     for video in videos:
-        about = [*([batches[video.folder]] if several else []), video.variation, str(video.seed)]
+        about = [*([names.batch(video)] if several else []), video.variation, str(video.seed)]
         if video.trajectory is None:
             add_row(table, *about, "cannot be read" if video.is_damaged else video.why_not)
             continue

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     """Print the curves of each marked word, and return the videos whose maps cannot be read."""
     from wantui.analysis.attention import overlap, word_curves
+    from wantui.analysis.comparable import VideoNames
     from wantui.analysis.records import plain
     from wantui.storage.attention import NoMaps, open_maps
 
     records, rows, damaged = [], [], []
+    names = VideoNames(videos)
+    several = len(names.batches) > 1
     for video in videos:
         if video.attention is None:
             continue
@@ -31,13 +34,14 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
                 for word in words
             }
         except NoMaps as error:
-            echo(f"left out: {video.name}: {error}", err=True)
-            damaged.append(video.name)
+            echo(f"left out: {names(video)}: {error}", err=True)
+            damaged.append(names(video))
             continue
         for word in words:
-            about = (video.variation, str(video.seed), word.name, " ".join(word.pieces))
+            batch = [names.batch(video)] if several else []
+            about = (*batch, video.variation, str(video.seed), word.name, " ".join(word.pieces))
             rows.append((*about, *_figures(word, shared[word.name])))
-            said = {"id": video.id, "variation": video.variation, "seed": video.seed}
+            said = {"batch": str(video.folder), "id": video.id, "variation": video.variation, "seed": video.seed}
             records.append(said | vars(word) | {"overlap": shared[word.name]})
     if not records and damaged:
         raise UserError("no attention maps here can be read")
@@ -47,7 +51,7 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
         print_json(plain(records))
         return damaged
     head = ("variation", "seed", "word", "pieces", "mass", "entropy", "centre", "spread", "overlap", "mass over steps")
-    print_columns(head, *rows)
+    print_columns((*(["batch"] if several else []), *head), *rows)
     return damaged
 
 
@@ -74,7 +78,7 @@ def _figures(word: "WordCurves", shared: "Mapping[str, Floats]") -> tuple[str, .
 
 def write_word_overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
     """Write the attention to a word over the clip of the one video that has maps."""
-    from wantui.analysis.overlay import write_overlay
+    from wantui.analysis.overlay import clip_of, write_overlay
     from wantui.storage.files import make_parent
     from wantui.storage.layout import BatchFolder, folder_name
     from wantui.storage.manifest import read_manifest
@@ -86,16 +90,15 @@ def write_word_overlay(videos: "list[Video]", word: str, output: Path | None) ->
         )
     video = with_maps[0]
     assert video.attention is not None
+    clip = clip_of(video)
     entry = read_manifest(BatchFolder(video.folder)).videos[video.number]
-    if "clip" not in entry.files:
-        raise UserError(f"cannot draw over video {video.id}: its clip is not listed in batch.json")
     # The id is text of whoever wrote the manifest, and may be a path.
     target = output or video.folder / "analysis" / f"{folder_name(f'{video.id}_{word}')}.mp4"
     if output is not None and output.exists():
         raise UserError(f"{output} exists already; choose another name")
     try:
         make_parent(target.parent if output is not None else video.folder, target)
-        scale = write_overlay(video.folder / entry.files["clip"], video.attention, word, target, entry.recipe.fps)
+        scale = write_overlay(clip, video.attention, word, target, entry.recipe.fps)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
     echo(f"colours from 0 to {scale:.3g} of the attention, for all words of this video", err=True)

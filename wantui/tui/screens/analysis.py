@@ -19,7 +19,7 @@ from textual.message import Message
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
-from wantui.analysis.groups import Group, group_videos, groupings
+from wantui.analysis.groups import Group, groupings, pooled_groups
 from wantui.analysis.read import read_batch
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
@@ -48,6 +48,13 @@ MOST_FOLDERS = 50
 """Newest batches that are looked into for trajectories."""
 
 
+def _searched(groups: Sequence[Group], found: Sequence[Video]) -> list[Group]:
+    """Return the groups with only those of their videos that were found, without groups of which none was."""
+    kept = {(video.folder, video.number) for video in found}
+    own = [(group, [video for video in group.videos if (video.folder, video.number) in kept]) for group in groups]
+    return [Group(group.name, tuple(videos)) for group, videos in own if videos]
+
+
 @dataclass
 class Read(Message):
     """The trajectories of the chosen batches; `folders` are all that have some."""
@@ -62,6 +69,7 @@ class Read(Message):
 class Compared(Message):
     """What was found between groups, or why nothing can be."""
 
+    videos: Sequence[Video]
     by: str
     found: "Comparison | None"
     why_not: str
@@ -90,11 +98,15 @@ class AnalysisScreen(Place):
         self.shown: Sequence[Video] | Sequence[Group] = []
         self.by = ""
         """How videos are grouped; empty: not at all."""
+        self.left_out: Sequence[tuple[str, str]] = []
+        """Names of the videos that the means of the groups leave out, and why."""
         self.inside: str | None = None
         """The group whose videos are shown."""
         self.comparison: Compared | None = None
         self.sorted_by, self.descending, self.first_column = "", False, 0
         self.attention = False
+        self.fault = ""
+        """Why some of the chosen batches cannot be read."""
         self.nothing = "reading ..."
         """What is said where there is no video to show."""
 
@@ -151,7 +163,7 @@ class AnalysisScreen(Place):
         folders = [path for path in found if any((path / "latents").glob("*/*.zarr"))]
         chosen = [path for path in chosen if path in folders] or folders[:1]
         videos: list[Video] = []
-        fault = ""
+        faults: list[str] = []
         for folder in chosen:
             try:
                 for video in read_batch(folder):
@@ -159,8 +171,8 @@ class AnalysisScreen(Place):
                     if worker.is_cancelled:
                         return
             except UserError as error:
-                fault = str(error)
-        self.post_message(Read(folders, chosen, videos, fault))
+                faults.append(str(error))
+        self.post_message(Read(folders, chosen, videos, "\n".join(faults)))
 
     @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
     def compare_groups(self, videos: list[Video], by: str) -> None:
@@ -168,9 +180,9 @@ class AnalysisScreen(Place):
         from wantui.analysis.compare import compare
 
         try:
-            self.post_message(Compared(by, compare(videos, by), ""))
+            self.post_message(Compared(videos, by, compare(videos, by), ""))
         except UserError as error:
-            self.post_message(Compared(by, None, str(error)))
+            self.post_message(Compared(videos, by, None, str(error)))
 
     @work(thread=True, exclusive=True, group="attention", exit_on_error=False)
     def read_attention(self, video: Video, with_strips: bool) -> None:
@@ -184,6 +196,9 @@ class AnalysisScreen(Place):
 
     @on(Read)
     def _read(self, message: Read) -> None:
+        if message.fault and message.videos and message.fault != self.fault:
+            self.notify(f"left out: {message.fault}", severity="warning", markup=False, timeout=10)
+        self.fault = message.fault
         unchanged = self.chosen == message.chosen and len(self.videos) == len(message.videos)
         self.folders, self.chosen, self.videos = message.folders, message.chosen, message.videos
         self.nothing = message.fault or NONE
@@ -195,7 +210,8 @@ class AnalysisScreen(Place):
 
     @on(Compared)
     def _compared(self, message: Compared) -> None:
-        if message.by == self.by:
+        # A thread that compares other batches does not end when it is cancelled.
+        if message.by == self.by and message.videos is self.videos:
             self.comparison = message
             self._draw_details()
 
@@ -214,17 +230,22 @@ class AnalysisScreen(Place):
         word = self.query_one(Search).value.lower()
         videos = [video for video in self.videos if word in f"{video.name} {video.prompt}".lower()]
         rows: Sequence[Video] | Sequence[Group] = videos
+        self.left_out = []
         if self.by:
-            groups = group_videos(videos, self.by)
+            # Over all videos, as the comparison is: which settings most have must not depend on what is searched for.
+            pooled, self.left_out = pooled_groups(self.videos, self.by)
+            groups = _searched(pooled, videos)
             own = next((group for group in groups if group.name == self.inside), None)
             rows = list(own.videos) if own is not None else groups
         if self.sorted_by:
             rows = sorted(rows, key=self._key, reverse=self.descending)
         self.shown = rows
-        self.rows.empty = f"no video matches {word!r}; escape ends the search" if self.videos else self.nothing
+        self.rows.empty = self._why_empty(word)
         names = " + ".join(path.name for path in self.chosen) or "Trajectories"
         number = format_count(len(rows), "group" if self.is_grouped else "video")
         what = f"{number} by {self._words()}" if self.is_grouped else number
+        if self.is_grouped and self.left_out:
+            what += f", {format_count(len(self.left_out), 'video')} left out"
         within = f" of {self.inside}" if self.inside is not None else ""
         table = self.query_one("#table")
         table.border_title = plain(f"{names}: {what}{within}")
@@ -232,9 +253,16 @@ class AnalysisScreen(Place):
         table.border_subtitle = plain(subtitle)
         self.rows.fill(len(rows), self._draw_row)
         if self.is_grouped and (self.comparison is None or self.comparison.by != self.by):
-            self.compare_groups(list(self.videos), self.by)
+            self.compare_groups(self.videos, self.by)
         self.call_after_refresh(self._draw_head)
         self.call_after_refresh(self._draw_details)
+
+    def _why_empty(self, word: str) -> str:
+        if not self.videos:
+            return self.nothing
+        if self.is_grouped and not any(video.trajectory for video in self.videos):
+            return "no video here has a trajectory that can be read; g shows single videos, each with the reason"
+        return f"no video matches {word!r}; escape ends the search"
 
     def _words(self) -> str:
         return self.by if not self.by[:1].isdigit() else f"bracket {self.by}"
@@ -285,18 +313,18 @@ class AnalysisScreen(Place):
     def _draw_details(self) -> None:
         row = self._row()
         if row is None:
-            self.details.say("")
+            self.details.show_groups("", self.left_out if self.is_grouped else [])
         elif isinstance(row, Video):
             if self.attention:
                 self.read_attention(row, with_strips=not self.wantui.settings.low_bandwidth)
             else:
                 self.details.show_video(row)
         elif self.comparison is None:
-            self.details.say("comparing ...", "Groups")
+            self.details.show_groups("comparing ...", self.left_out)
         elif self.comparison.found is None:
-            self.details.say(self.comparison.why_not, "Groups")
+            self.details.show_groups(self.comparison.why_not, self.left_out)
         else:
-            self.details.show_comparison(self.comparison.found)
+            self.details.show_comparison(self.comparison.found, self.left_out)
 
     @on(Rows.Highlighted, "#rows")
     def _moved(self) -> None:

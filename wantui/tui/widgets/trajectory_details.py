@@ -1,5 +1,6 @@
 """Below the table of trajectories: the curves of one video, its attention, or the verdict on the groups."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 STRIP_LINES = 7
+MOST_LEFT_OUT = 5
+"""Largest number of videos that are named one by one where several are left out."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,25 @@ class TrajectoryDetails(VerticalScroll):
             lines += [Text(line, self.cells.colour("accent")) for line in braille(points, width, each, 0.0, high)]
         self.cells.show([*lines[:height], *notes])
 
-    def show_comparison(self, found: "Comparison") -> None:
-        """Verdicts first, then what goes with them."""
+    def show_groups(self, text: str, left_out: Sequence[tuple[str, str]]) -> None:
+        """Show a sentence on the groups, and which videos their means leave out."""
+        self.border_title = "Groups"
+        width = max(20, self.cells.size.width)
+        self.cells.show([*wrapped(text, width), *self._left_out("left out", left_out, width)])
+
+    def _left_out(self, what: str, videos: Sequence[tuple[str, str]], width: int) -> list[Text]:
+        """Return lines that name the first videos that are left out, and how many more there are."""
+        said = [f"{what}: {name}: {why}" for name, why in videos[:MOST_LEFT_OUT]]
+        if more := len(videos) - len(said):
+            said.append(f"{what}: {more} more; `wantui analyze --groups` and `--compare` name each")
+        return [line for text in said for line in wrapped(text, width, self.cells.colour("text-muted"))]
+
+    def show_comparison(self, found: "Comparison", left_out: Sequence[tuple[str, str]]) -> None:
+        """Show verdicts first, then what goes with them.
+
+        Args:
+            left_out: videos that the means of the groups leave out; the comparison leaves out those, and others.
+        """
         seeds = format_count(len(found.seeds), "seed")
         self.border_title = plain(f"Groups by {found.by}: {found.primary}, {seeds}")
         width = max(20, self.cells.size.width)
@@ -99,8 +119,8 @@ class TrajectoryDetails(VerticalScroll):
             lines.append(Text.assemble((f"{name:<20.20} ", "bold"), sparkline(values.tolist(), 24), (about, "dim")))
         for warning in found.warnings:
             lines += wrapped(f"note: {warning}", width, self.cells.colour("text-muted"))
-        for name, why in found.left_out[:5]:
-            lines += wrapped(f"left out: {name}: {why}", width, self.cells.colour("text-muted"))
+        lines += self._left_out("left out", left_out, width)
+        lines += self._left_out("not compared", [one for one in found.left_out if one not in set(left_out)], width)
         self.cells.show(lines)
 
     def show_attention(self, video: Video, words: list[DrawnWord]) -> None:
@@ -122,25 +142,21 @@ def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
     Raises:
         UserError: no maps or no clip can be read.
     """
-    import numpy as np
-
-    from wantui.analysis.attention import word_curves
-    from wantui.analysis.overlay import scale_of, strip
+    from wantui.analysis.attention import mean_of_known, word_curves
+    from wantui.analysis.overlay import clip_of, scale_of, strip
     from wantui.storage.attention import open_maps
-    from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import read_manifest
 
     assert video.attention is not None
     maps = open_maps(video.attention)
     if not maps.words:
         return []
     scale = scale_of(maps, list(maps.words))
-    files = read_manifest(BatchFolder(video.folder)).videos[video.number].files
+    clip = clip_of(video) if with_strips else None
     drawn = []
     for name in maps.words:
         found = word_curves(maps, name)
-        mass, entropy = float(np.nanmean(found.mass)), float(np.nanmean(found.entropy))
+        mass, entropy = mean_of_known(found.mass), mean_of_known(found.entropy)
         line = f"{found.text} ({' '.join(found.pieces)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
-        picture = strip(video.folder / files["clip"], maps, name, scale) if with_strips else None
+        picture = strip(clip, maps, name, scale) if clip is not None else None
         drawn.append(DrawnWord(line, found.mass.tolist(), picture))
     return drawn

@@ -1,0 +1,120 @@
+"""The analysis screen over several batches: what its means take, and what it names as left out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from screens import Under
+from test_analysis import SETTINGS, made_up
+from test_tui_screens import on
+
+from wantui.analysis.groups import Group, pooled_groups
+from wantui.analysis.video import Video
+from wantui.tui.screens.analysis import AnalysisScreen, Compared, Read
+
+
+async def show(it: Under, videos: list[Video], fault: str = "") -> AnalysisScreen:
+    """Show videos as if they had been read from chosen batches."""
+    screen = it.screen(AnalysisScreen)
+    await it.until(lambda: screen.nothing != "reading ...")
+    folders = list(dict.fromkeys(video.folder for video in videos))
+    screen.post_message(Read(folders, folders, videos, fault))
+    await it.until(lambda: screen.videos is videos)
+    return screen
+
+
+def in_two_batches(folder: Path) -> list[Video]:
+    """Return 8 videos of one batch, and two of them again with another number of steps."""
+    videos = made_up(folder, {"one": 1.0, "other": 1.0}, seeds=4, wordings=1)
+    later = [
+        replace(video, folder=folder / "later", settings=SETTINGS | {"steps": 20})
+        for video in videos
+        if video.seed == 0
+    ]
+    return [*videos, *later]
+
+
+def test_means_of_groups_leave_out_videos_of_other_settings_and_name_them(tmp_path: Path) -> None:
+    videos = in_two_batches(tmp_path)
+    pooled, left_out = pooled_groups(videos, "variation")
+    assert [name for name, _ in left_out] == ["one_0 seed 0 of later", "other_0 seed 0 of later"]
+
+    async def test(it: Under) -> None:
+        screen = await show(it, videos)
+        await it.press("g")
+        await it.until(lambda: "one_0 (n = 4)" in it.text())
+        shown = [row for row in screen.shown if isinstance(row, Group)]
+        assert [row.mean("length") for row in shown] == [group.mean("length") for group in pooled]
+        assert "2 videos left out" in it.text()
+        await it.until(lambda: "left out: one_0 seed 0 of later: steps is 20" in it.cells("#curve-cells"))
+        assert "left out: other_0 seed 0 of later: steps is 20" in it.cells("#curve-cells")
+
+    on("analysis", test)
+
+
+def test_a_search_does_not_change_which_settings_the_means_are_of(tmp_path: Path) -> None:
+    videos = in_two_batches(tmp_path)
+    few = [videos[0], *videos[4:]]  # alone, the name "one_0" would have as many videos of each setting
+
+    async def test(it: Under) -> None:
+        screen = await show(it, few)
+        await it.press("g", "slash")
+        await it.paste("one_0")
+        await it.until(lambda: len(screen.shown) == 1)
+        (group,) = screen.shown
+        assert isinstance(group, Group)
+        assert [video.folder for video in group.videos] == [tmp_path]
+
+    on("analysis", test)
+
+
+def test_more_left_out_videos_than_are_named_are_counted(tmp_path: Path) -> None:
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, wordings=1)
+    twice = [replace(video, folder=tmp_path / "later") for video in videos[:9]]
+
+    async def test(it: Under) -> None:
+        await show(it, [*videos, *twice])
+        await it.press("g")
+        await it.until(lambda: "left out: 4 more" in it.cells("#curve-cells"))
+
+    on("analysis", test)
+
+
+def test_groups_without_any_trajectory_say_why_they_are_empty(tmp_path: Path) -> None:
+    videos = [
+        replace(video, trajectory=None, why_not="it has no stored trajectory")
+        for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
+    ]
+
+    async def test(it: Under) -> None:
+        await show(it, videos)
+        await it.press("g")
+        await it.until(lambda: "no video here has a trajectory that can be read" in it.text())
+        await it.until(lambda: "left out: one_0 seed 0: it has no stored trajectory" in it.cells("#curve-cells"))
+
+    on("analysis", test)
+
+
+def test_a_chosen_batch_that_cannot_be_read_is_named_beside_the_others(tmp_path: Path) -> None:
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
+
+    async def test(it: Under) -> None:
+        await show(it, videos, "b/batch.json cannot be read: it is not JSON")
+        assert "left out: b/batch.json cannot be read" in it.said()
+
+    on("analysis", test)
+
+
+@pytest.mark.parametrize("is_of_these_videos", [False, True])
+def test_a_comparison_of_videos_that_are_no_longer_shown_is_dropped(tmp_path: Path, is_of_these_videos: bool) -> None:
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
+
+    async def test(it: Under) -> None:
+        screen = await show(it, videos)
+        await it.press("g")
+        await it.until(lambda: screen.comparison)
+        screen.post_message(Compared(videos if is_of_these_videos else list(videos), "variation", None, "late"))
+        await it.pilot.pause()
+        assert (screen.comparison is not None and screen.comparison.why_not == "late") == is_of_these_videos
+
+    on("analysis", test)
