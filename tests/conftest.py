@@ -24,7 +24,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from wantui import __version__
 from wantui.cli import main
 from wantui.engine import control
-from wantui.engine.worker import Worker
+from wantui.engine.video_worker import Worker
 from wantui.generation.denoise import denoise
 from wantui.generation.load import load_pipeline
 from wantui.generation.samplers import build_scheduler

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from conftest import Wantui, batch, only_queued, work
 
-from wantui.engine import ending, enqueue, output_faults, record, worker
+from wantui.engine import ending, enqueue, output_faults, record
+from wantui.engine import video_worker as worker
 from wantui.engine.locks import LOCK
 from wantui.engine.logs import close_log, open_log
 from wantui.engine.output_faults import UNWRITABLE, is_gone, unwritable_folder, why_unwritable

@@ -10,7 +10,7 @@ from conftest import recipe_for, step_done
 from wantui.config import load_config
 from wantui.engine.costs import costs
 from wantui.engine.forecast import Forecast
-from wantui.engine.worker import _usual
+from wantui.engine.job import _usual
 from wantui.gpu.sampler import GpuState, Sample
 from wantui.models.catalogue import NANO
 from wantui.planning import estimate_seconds, outline_batch, past_videos

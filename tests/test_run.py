@@ -18,7 +18,7 @@ import zarr
 from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
 
 from wantui.engine import control, record, warm
-from wantui.engine import worker as engine_worker
+from wantui.engine import video_worker as engine_worker
 from wantui.generation import make_video
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import WanModel

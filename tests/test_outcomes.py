@@ -1,0 +1,104 @@
+"""What becomes of a video when making it raises: every row of the table, without a process."""
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+import torch
+
+from wantui.engine import outcomes
+from wantui.engine.outcomes import (
+    Cancel,
+    CancelledError,
+    Fail,
+    Outcome,
+    RefuseBatch,
+    Release,
+    Situation,
+    StoppedError,
+    TryNextPlan,
+    WaitForFolder,
+    WaitForRoom,
+    outcome_of,
+)
+from wantui.generation.errors import LoadError
+from wantui.queue.queue import LostClaim
+from wantui.storage.files import LinkedFolderError
+from wantui.storage.manifest import ManifestError
+
+OUT_OF_MEMORY = torch.cuda.OutOfMemoryError("CUDA out of memory")
+LOST_GPU = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def situation(root: Path, cancelled: bool = False, next_plan: bool = True, passed: int = 1) -> Situation:
+    return Situation(root, lambda: cancelled, lambda: next_plan, lambda: passed)
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+TABLE: dict[str, tuple[BaseException, Outcome | None]] = {
+    "claim lost": (LostClaim("not ours"), None),
+    "queue unavailable": (sqlite3.OperationalError("database is locked"), None),
+    "GPU lost": (LOST_GPU, None),
+    "GPU lost while loading": (caused(LoadError("cannot load"), LOST_GPU), None),
+    "process told to exit": (SystemExit(1), None),
+    "cancelled": (CancelledError(), Cancel()),
+    "paused": (StoppedError("paused after step 3 of 9"), Release("paused after step 3 of 9")),
+    "interrupted": (KeyboardInterrupt(), Release("interrupted", frees_pipeline=True)),
+    "out of memory": (OUT_OF_MEMORY, TryNextPlan("CUDA out of memory")),
+    "out of memory while loading": (caused(LoadError("cannot load"), OUT_OF_MEMORY), TryNextPlan("cannot load")),
+    "no weights": (LoadError("no weights"), RefuseBatch("no weights", LoadError.exit_code)),
+    "manifest": (ManifestError("another batch"), Fail("another batch")),
+    "anything else": (ValueError("odd"), Fail("ValueError: odd", is_unexpected=True)),
+    "full disk": (OSError(errno.ENOSPC, "No space left on device"), WaitForRoom("No space left on device")),
+    "missing file": (FileNotFoundError(errno.ENOENT, "No such file", "x"), Fail("FileNotFoundError: ")),
+}
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_every_error_has_one_outcome(row: str, tmp_path: Path) -> None:
+    error, expected = TABLE[row]
+    found = outcome_of(error, situation(tmp_path))
+    if isinstance(expected, Fail) and isinstance(found, Fail):
+        assert found.error.startswith(expected.error)
+        assert found.is_unexpected == expected.is_unexpected
+    else:
+        assert found == expected
+
+
+def test_a_linked_folder_fails_the_video_with_its_own_sentence(tmp_path: Path) -> None:
+    error = LinkedFolderError(tmp_path / "videos")
+    assert outcome_of(error, situation(tmp_path)) == Fail(str(error))
+
+
+def test_an_interrupt_of_a_cancelled_video_cancels_it(tmp_path: Path) -> None:
+    assert outcome_of(KeyboardInterrupt(), situation(tmp_path, cancelled=True)) == Cancel(frees_pipeline=True)
+
+
+def test_loading_that_does_not_fit_the_last_plan_refuses_the_batch(tmp_path: Path) -> None:
+    error = caused(LoadError("cannot load"), OUT_OF_MEMORY)
+    assert isinstance(outcome_of(error, situation(tmp_path, next_plan=False)), RefuseBatch)
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), OSError(errno.EIO, "I/O error"), ManifestError("gone")], ids=str)
+def test_a_deleted_folder_is_named_whatever_was_raised(error: Exception, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    assert outcome_of(error, situation(gone)) == Fail(f"the output folder {gone} was deleted")
+
+
+def test_a_folder_that_cannot_be_written_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "unwritable_folder", lambda root, error: (root, "read-only"))
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    assert outcome_of(error, situation(tmp_path)) == WaitForFolder(tmp_path, "read-only")
+
+
+def test_an_error_that_passed_is_tried_again_a_few_times(tmp_path: Path) -> None:
+    error = OSError(errno.ESTALE, "Stale file handle")
+    again = outcome_of(error, situation(tmp_path, passed=outcomes.MAX_PASSING_ERRORS - 1))
+    assert again == Release("Stale file handle, which has passed", is_warning=True)
+    assert isinstance(outcome_of(error, situation(tmp_path, passed=outcomes.MAX_PASSING_ERRORS)), Fail)
