@@ -13,6 +13,7 @@ from conftest import TEMPLATE, Wantui, batch, deny
 
 from wantui.analysis.read import read_batch
 from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest_file import ManifestFile
 
 
 @pytest.fixture
@@ -42,13 +43,25 @@ DAMAGE: dict[str, Callable[[BatchFolder], tuple[object, str]]] = {
         "red seed 42: .*circle/zarr.json is missing",
     ),
     "recipe": lambda b: (
-        b.manifest.write_text(b.manifest.read_text().replace('"guidance_scale": 4', '"guidance_scale": 7', 1)),
+        b.manifest.write_text(
+            re.sub('"checksum": "[^"]*"', '"checksum": ""', b.manifest.read_text()).replace(
+                '"guidance_scale": 4', '"guidance_scale": 7', 1
+            )
+        ),
         "red seed 42: its recipe in .*batch.json is not the one of its id",
     ),
     "maps": lambda b: (flip(b.attention(1, 1) / "circle/c/1/0/0/0/0/0"), "blue seed 42: .*circle/c/1/.* is damaged"),
     "missing clip": lambda b: (b.clip(0, 1).unlink(), "red seed 42: .*video_001.mp4 is missing"),
     "missing capture": lambda b: (shutil.rmtree(b.latents(1, 1)), "blue seed 42: .*vid_001.zarr is missing"),
     "manifest": lambda b: (b.manifest.write_text("{"), "batch.json cannot be read"),
+    "figure in the manifest": lambda b: (
+        b.manifest.write_text(re.sub('"denoise": [0-9]', '"denoise": 9', b.manifest.read_text(), count=1)),
+        "batch.json was changed since wantui wrote it",
+    ),
+    "date in the manifest": lambda b: (
+        b.manifest.write_text(b.manifest.read_text().replace('"created": "2', '"created": "3', 1)),
+        "batch.json was changed since wantui wrote it",
+    ),
     "cut config": lambda b: (cut(b.config), "generation_config.yaml is damaged"),
     "cut template": lambda b: (cut(b.template), "prompt_template.txt is damaged: it does not hold what batch.json"),
     "cut variations": lambda b: (cut(b.variations), "prompt_variations.json is damaged: "),
@@ -89,14 +102,26 @@ def test_what_earlier_versions_made_is_read_and_counted_as_unverified(made: Batc
     for path in (made.latents(0, 1), made.attention(0, 1)):
         del zarr.open_group(path, mode="r+").attrs["checksums"]
     document = json.loads(made.manifest.read_text())
-    del document["videos"][0]["sha256"]
+    del document["videos"][0]["sha256"], document["checksum"]
     made.manifest.write_text(json.dumps(document | {"format": 1}))
     result = wantui("library", "check", made.root)
     assert result.code == 0
-    assert "12 items checked, 0 damaged, 4 without checksums (made by an earlier version)" in result.err
+    assert "12 items checked, 0 damaged, 5 without checksums (made by an earlier version)" in result.err
     made.clip(0, 1).write_bytes(made.clip(0, 1).read_bytes()[:3000])
     assert wantui("library", "check", made.root).code == 1
     assert wantui("library", "check", "nowhere").code == 1
+
+
+def test_a_manifest_edited_by_hand_is_read_and_gets_a_new_checksum_when_it_is_written(
+    made: BatchFolder, wantui: Wantui
+) -> None:
+    made.manifest.write_text(made.manifest.read_text().replace('"created": "2', '"created": "3', 1))
+    assert wantui("library", "show", made.root).code == 0
+    assert wantui("library", "check", made.root).code == 1
+    file = ManifestFile(made)
+    assert file.read().created.startswith("3")
+    file.fold()
+    assert wantui("library", "check", made.root).code == 0
 
 
 DENIED: dict[str, Callable[[BatchFolder], Path]] = {

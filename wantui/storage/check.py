@@ -13,11 +13,18 @@ from wantui.captures import CAPTURES
 from wantui.config import ConfigError
 from wantui.config.document import plain, read_document
 from wantui.config.load import dump_values
-from wantui.json_files import UnreadableFileError, parse_json, read_bytes
+from wantui.json_files import UnreadableFileError, parse_json, read_bytes, read_json_object
 from wantui.storage.files import LinkedFolderError
 from wantui.storage.group import CaptureError, verify_capture
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
-from wantui.storage.manifest import Manifest, ManifestError, VideoEntry, read_manifest
+from wantui.storage.manifest import (
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    ManifestError,
+    VideoEntry,
+    manifest_checksum,
+    read_manifest,
+)
 from wantui.storage.mp4 import ClipError, read_frames
 
 CAPTURE_KEYS = frozenset(kind.file_key for kind in CAPTURES)
@@ -48,7 +55,7 @@ def check_batch(folder: Path) -> Iterator[Checked]:
     except ManifestError as error:
         yield Checked(folder, "", batch.manifest, str(error))
         return
-    yield Checked(folder, "", batch.manifest)
+    yield _check_manifest(batch)
     for fault in manifest.faults:
         yield Checked(folder, "", batch.journal, fault)
     for link in _linked_folders(folder):
@@ -57,6 +64,24 @@ def check_batch(folder: Path) -> Iterator[Checked]:
     for entry in manifest.videos:
         if entry.state == "done":
             yield from _check_video(batch, manifest, entry)
+
+
+def _check_manifest(batch: BatchFolder) -> Checked:
+    """Compare batch.json with its checksum; one that users have changed by hand can be read all the same."""
+    try:
+        document = read_json_object(batch.manifest, MAX_MANIFEST_BYTES)
+    except FileNotFoundError:
+        return Checked(batch.root, "", batch.manifest, f"{batch.manifest} is missing")
+    except UnreadableFileError as error:
+        return Checked(batch.root, "", batch.manifest, str(error))
+    expected = document.get("checksum", "")
+    if expected not in ("", manifest_checksum(document)):
+        damage = (
+            f"{batch.manifest} was changed since wantui wrote it (SHA-256): if nobody edited it, it is damaged. "
+            "Restore it from a backup"
+        )
+        return Checked(batch.root, "", batch.manifest, damage)
+    return Checked(batch.root, "", batch.manifest, is_verified=expected != "")
 
 
 def _linked_folders(folder: Path) -> Iterator[Path]:

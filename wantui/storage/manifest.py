@@ -1,5 +1,6 @@
 """batch.json: what a batch was to make, and what of it exists. A video is done when its entry says so."""
 
+import hashlib
 import json
 import secrets
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from wantui import __version__
 from wantui.config import as_dict, dump
 from wantui.config.plans import plan_slug
 from wantui.errors import UserError
-from wantui.json_files import UnreadableFileError, describe_invalid, read_json_object
+from wantui.json_files import UnreadableFileError, describe_invalid, parse_json, read_json_object
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 from wantui.planning import Batch, Recipe, estimate_disk
 from wantui.storage.atomic import write_text
@@ -94,6 +95,8 @@ class Manifest(_Entry):
     """Version of wantui that wrote it; empty before 0.2."""
     journal: str = ""
     """Identity repeated in each line of its journal; empty if it has no journal (format 1)."""
+    checksum: str = ""
+    """SHA-256 of the other fields as `manifest_checksum` takes it; empty in manifests of earlier versions."""
     name: str
     created: str
     template: str
@@ -165,12 +168,20 @@ def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
         ManifestError: it would be too large to be read.
     """
     manifest.format, manifest.wantui = MANIFEST_FORMAT, __version__
+    # Of what a reader gets: numbers may be written in another way than Python writes them.
+    manifest.checksum = manifest_checksum(parse_json(manifest.model_dump_json()))
     text = manifest.model_dump_json(indent=1) + "\n"
     size = len(text.encode())
     if size > MAX_MANIFEST_BYTES:
         raise ManifestError(f"cannot write {folder.manifest}: it would have {size >> 20} MiB. Make smaller batches")
     write_text(folder.manifest, text)
     return size
+
+
+def manifest_checksum(document: dict[str, Any]) -> str:
+    """Return the SHA-256 of a manifest without its checksum, as JSON with sorted keys and without spaces."""
+    content = {name: value for name, value in document.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def start_folder(folder: BatchFolder, batch: Batch) -> Manifest:
