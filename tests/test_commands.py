@@ -355,6 +355,30 @@ def test_queue_commands_say_why_nothing_was_changed(wantui: Wantui, tmp_path: Pa
     assert "1 video cancelled" in wantui("queue", "cancel", 1, 9).err
 
 
+def test_queue_commands_say_that_an_ended_batch_cannot_be_paused_resumed_or_moved(
+    wantui: Wantui, tmp_path: Path
+) -> None:
+    with Queue(state_place().directory) as queue:
+        for name in "abc":
+            queue.add(tmp_path / name, "cpu", [NewVideo(0, "v", "{}", 3)])
+        queue.cancel(2)
+        refused = "batch 2 has 1 cancelled, and only "
+        assert wantui("queue", "pause", 2).err == f"{refused}batches with unfinished videos can be paused\n"
+        assert not queue.batches()[1].paused
+        moved = wantui("queue", "move", 2, "top").err
+        assert moved == f"{refused}the order of unfinished batches matters\norder: 1, 3\n"
+        assert "nothing of it is left to resume" in wantui("queue", "resume", 2).err
+        assert wantui("queue", "move", 1, "up").err == "nothing changed: batch 1 was there already\norder: 1, 3\n"
+        assert wantui("queue", "move", 3, "up").err == "order: 3, 1\n"
+        wantui("queue", "pause", 3)
+        assert wantui("queue", "resume").err.startswith("the queue is not held\nstill paused: batch 3. ")
+        assert wantui("queue", "resume", 3).err.startswith("batch 3 resumed\n")
+        assert wantui("queue", "resume", 3).err.startswith("batch 3 is not paused\n")
+        queue.hold("paused", "it was paused")
+        assert "the queue is held: it was paused. " in wantui("queue", "resume", 3).err
+        assert wantui("queue", "resume").err.startswith("queue resumed\n")
+
+
 def test_queue_ls_names_ended_batches_with_failed_videos(wantui: Wantui, tmp_path: Path) -> None:
     with Queue(state_place().directory) as queue:
         for number in range(5):

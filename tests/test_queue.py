@@ -27,7 +27,7 @@ from wantui.queue.events import (
     WorkerDied,
 )
 from wantui.queue.place import Place, file_system, state_place
-from wantui.queue.queue import LostClaim, Queue
+from wantui.queue.queue import LostClaim, Move, Queue
 from wantui.queue.rows import Claim, NewVideo
 from wantui.queue.view import QueueView, UnknownBatch
 
@@ -87,6 +87,16 @@ def test_batches_can_be_moved(queue: Queue, moves: list[tuple[int, int | str]], 
     for batch, to in moves:
         queue.move(batch, to)  # type: ignore[arg-type]
     assert claimed_order(queue) == [f"{name}0" for name in order]
+
+
+@pytest.mark.parametrize(("batch", "to"), [(4, "up"), (1, "down")])
+def test_move_passes_one_unfinished_batch_and_any_ended_ones(queue: Queue, batch: int, to: Move) -> None:
+    for name in "abcd":
+        add(queue, name)
+    for ended in (2, 3):
+        queue.cancel(ended)
+    queue.move(batch, to)
+    assert [row.name for row in queue.batches() if row.unfinished] == ["d", "a"]
 
 
 def test_many_workers_at_once_claim_every_video_exactly_once(tmp_path: Path) -> None:

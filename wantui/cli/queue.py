@@ -123,6 +123,9 @@ def pause(batch: str | None) -> None:
         echo("the queue is paused", err=True)
     else:
         row = queue.find_batch(batch)
+        if not row.unfinished:
+            echo(f"{_why_unchanged(queue, row, None)}, and only batches with unfinished videos can be paused", err=True)
+            return
         queue.pause_batch(row.id, True)
         echo(f"batch {row.id} is paused", err=True)
 
@@ -130,17 +133,26 @@ def pause(batch: str | None) -> None:
 @command.command("resume")
 @click.argument("batch", required=False, type=BATCH)
 def resume(batch: str | None) -> None:
-    """Go on after a pause, or after a crash: with the whole queue, or with one batch."""
+    """Continue after a pause or a crash: the whole queue, or one batch."""
     from wantui.engine.control import find_engine
 
     queue = open_queue_for_command()
+    held = queue.held()
     if batch is None:
         queue.resume()
-        echo("queue resumed", err=True)
+        echo("queue resumed" if held is not None else "the queue is not held", err=True)
+        paused = [str(row.id) for row in queue.batches(-1) if row.paused and row.unfinished]
+        if paused:
+            echo(f"still paused: batch {', '.join(paused)}. Resume one with: wantui queue resume BATCH", err=True)
     else:
         row = queue.find_batch(batch)
         queue.pause_batch(row.id, False)
-        echo(f"batch {row.id} resumed", err=True)
+        if not row.unfinished:
+            echo(f"{_why_unchanged(queue, row, None)}, and nothing of it is left to resume", err=True)
+            return
+        echo(f"batch {row.id} resumed" if row.paused else f"batch {row.id} is not paused", err=True)
+        if held is not None:
+            echo(f"the queue is held: {held.reason}. Resume with: wantui queue resume", err=True)
     if find_engine(queue.path.parent) is None:
         echo("no engine is running. Start one: wantui engine start", err=True)
 
@@ -150,17 +162,27 @@ def resume(batch: str | None) -> None:
 @click.argument("to", metavar="up|down|top|bottom|before")
 @click.argument("other", required=False, type=BATCH)
 def move(batch: str, to: str, other: str | None) -> None:
-    """Change the order: one place, to an end, or before OTHER."""
+    """Move a batch past one other, to an end, or before OTHER."""
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
+    before = _order(queue)
     if to == "before" and other is not None:
         queue.move(row.id, queue.find_batch(other).id)
     elif to in ("up", "down", "top", "bottom") and other is None:
         queue.move(row.id, to)  # type: ignore[arg-type]
     else:
         raise click.UsageError("move BATCH up, down, top, bottom, or before OTHER")
-    order = ", ".join(str(found.id) for found in queue.batches(-1) if found.unfinished)
-    echo(f"order: {order}", err=True)
+    order = _order(queue)
+    if not row.unfinished:
+        echo(f"{_why_unchanged(queue, row, None)}, and only the order of unfinished batches matters", err=True)
+    elif order == before:
+        echo(f"nothing changed: batch {row.id} was there already", err=True)
+    if order:
+        echo(f"order: {', '.join(map(str, order))}", err=True)
+
+
+def _order(queue: "Queue") -> list[int]:
+    return [found.id for found in queue.batches(-1) if found.unfinished]
 
 
 @command.command("cancel")

@@ -41,7 +41,7 @@ from wantui.queue.events import (
     WorkerStarting,
 )
 from wantui.queue.rows import Claim, NewVideo, VideoRow, shown_number
-from wantui.queue.view import WAITING, QueueView, claimable
+from wantui.queue.view import UNFINISHED, WAITING, QueueView, claimable
 
 LETHAL_DEATHS = 2
 """A video over which so many workers died is not tried again."""
@@ -120,22 +120,27 @@ class Queue(QueueView):
         return batch
 
     def move(self, batch: int, to: Move | int) -> None:
-        """Change the order: one up or down, to an end, or before another batch (its number)."""
+        """Move a batch past one unfinished batch, to an end, or before another batch (its number)."""
         with self._change() as db:
             order = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
             if batch not in order:
                 raise UserError(f"batch {batch} is not on the queue any more")
             place = order.index(batch)
             order.remove(batch)
+            # Ended batches keep their places: to pass one of them would change nothing that anybody sees.
+            unfinished = {
+                row["batch"] for row in db.execute(f"SELECT DISTINCT batch FROM video WHERE state IN {UNFINISHED}")
+            }
+            passable = [n for n, id_ in enumerate(order) if id_ in unfinished]
             match to:
                 case "top":
                     place = 0
                 case "bottom":
                     place = len(order)
                 case "up":
-                    place = max(0, place - 1)
+                    place = max((n for n in passable if n < place), default=place)
                 case "down":
-                    place = place + 1
+                    place = min((n + 1 for n in passable if n >= place), default=place)
                 case _:
                     place = order.index(to) if to != batch else place
             order.insert(place, batch)
