@@ -1,11 +1,13 @@
 """The supervisor with workers that are processes of the shell: what it starts, holds, takes back and tells."""
 
+import errno
 import logging
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -61,6 +63,22 @@ def test_a_broken_gpu_holds_the_queue_though_the_other_one_has_nothing_to_do(
     assert held.kind == "worker"
     assert "the driver is too old" in held.reason
     assert [slot.starts for slot in two_gpus] == tries
+
+
+def test_a_worker_whose_output_finds_no_room_is_reported_with_that_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    slot = Slot("worker-0", ("auto", "cpu"), "cpu", {})
+    slot.output(tmp_path).touch()
+    assert slot.last_words(tmp_path) == "(it printed nothing)"
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    assert slot.last_words(tmp_path) == (
+        f"(its output could not be written to {tmp_path / 'worker-0.out'}: No space left on device. "
+        "Make room on its disk)"
+    )
 
 
 def test_a_worker_that_dies_after_another_took_the_last_video_does_not_hold_the_queue(

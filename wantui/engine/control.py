@@ -15,6 +15,7 @@ from pathlib import Path
 
 from wantui import __version__
 from wantui.clock import boot_id, boot_seconds, seconds_since
+from wantui.engine.output_faults import FULL
 from wantui.environment import compared_environment, differences, torch_environment
 from wantui.errors import UserError
 from wantui.formatting import format_count, printable
@@ -25,6 +26,8 @@ from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 
 START_SECONDS = 20.0
+TRACEBACK_BYTES = 16 << 10
+"""Size of what a process may print before it ends, bytes."""
 
 
 class NoEngine(UserError):
@@ -316,4 +319,17 @@ def last_line(path: Path, start: int = 0) -> str:
             lines = file.read().decode(errors="replace").strip().splitlines()
     except OSError as error:
         return f"({path} cannot be read: {error.strerror})"
-    return printable(lines[-1][:1000]) if lines else "(nothing)"
+    if lines:
+        return printable(lines[-1][:1000])
+    reason = _why_full(path)
+    return "(it printed nothing)" if reason is None else f"(its output could not be written to {path}: {reason})"
+
+
+def _why_full(path: Path) -> str | None:
+    """Return why a file as large as a traceback cannot be written beside another; None where it can."""
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(b" " * TRACEBACK_BYTES)
+    except OSError as error:
+        return f"{error.strerror or error}. Make room on its disk" if error.errno in FULL else error.strerror
+    return None
