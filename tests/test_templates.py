@@ -6,6 +6,7 @@ import itertools
 import pytest
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
+from wantui.errors import UserError
 from wantui.prompts import TemplateError, TooManyVariations, Variation, count, expand, parse
 
 
@@ -155,6 +156,39 @@ def test_a_fault_in_a_later_line_is_shown_in_that_line() -> None:
     error = the_error("a red circle\nover [a dark\nbackground")
     assert "line 2, column 6" in str(error)
     assert character_at_caret(error) == ("[", 5)
+
+
+def test_fault_in_a_long_line_is_shown_with_what_is_around_it() -> None:
+    error = the_error("word " * 100_000 + "(circle" + " word" * 100_000)
+    assert len(str(error)) < 400
+    assert "column 500001" in str(error)
+    assert character_at_caret(error)[0] == "("
+
+
+@pytest.mark.parametrize("weight", ["x" * 50_000, "1" * 50_000 + "x"])
+def test_long_weight_that_is_no_number_is_cut_in_the_message(weight: str) -> None:
+    assert len(str(the_error(f"a (circle:{weight})"))) < 500
+
+
+def test_thousands_of_brackets_and_marks_are_joined_with_spans_that_fit() -> None:
+    (variation,) = expand(parse("[one ] (two) [] " * 5000))
+    assert variation.prompt == " ".join(["one two"] * 5000)
+    assert len(variation.choices) == 10_000
+    assert {variation.prompt[mark.start : mark.end] for mark in variation.marks} == {"two"}
+    assert [mark.start for mark in variation.marks] == list(range(4, 8 * 5000, 8))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "[a|b]" * 13 + "word " * 10_000,  # 8,192 long prompts
+        "[a|b]" * 13 + "[x]" * 5000,  # short prompts with many choices each
+        "[a|b]" * 12 + "[" * 90 + "word " * 100 + "]" * 90,  # choices that repeat their text
+    ],
+)
+def test_expansion_that_would_fill_the_memory_is_refused(template: str) -> None:
+    with pytest.raises(UserError, match="Use shorter text or fewer options"):
+        expand(parse(template))
 
 
 @pytest.mark.parametrize("template", ["", "   ", "\n\t"])

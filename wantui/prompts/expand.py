@@ -6,15 +6,19 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import cache, reduce
+from functools import lru_cache, reduce
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from wantui.errors import UserError
 from wantui.prompts.clean import clean, clean_prompt
+from wantui.prompts.foreign import shown
 from wantui.prompts.parse import Alternatives, Marked, Sequence, Template, TemplateError, Text
 
 DEFAULT_LIMIT = 10_000
 LONGEST_ID = 60
+MAX_EXPANDED = 30_000_000
+"""Characters, choices and marks of all variations of a template together; 10,000 prompts of 512 tokens have fewer."""
 _NOT_IN_ID = re.compile(r"[^\w]+")
 _DASHES = re.compile("-+")
 
@@ -27,6 +31,16 @@ class TooManyVariations(UserError):
         super().__init__(
             f"the template expands to {in_words(number)} variations, more than the limit of {limit:,}; "
             "use fewer options, or raise prompt_settings.max_variations"
+        )
+
+
+class ExpansionTooLargeError(UserError):
+    """A template whose variations would together be too large for memory."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"cannot expand the template: its variations would have {in_words(size)} characters, choices and marks "
+            f"together, more than {MAX_EXPANDED:,}. Use shorter text or fewer options, or several batches."
         )
 
 
@@ -72,31 +86,55 @@ class _Piece(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
+class _Size(NamedTuple):
+    """What an expanded stretch of template comes to: its forms, and over all of them the text and what is kept of it."""
+
+    forms: int
+    text: int
+    kept: int
+    """Choices with their texts, and marks."""
+
+
 def count(template: Template) -> int:
-    """How many variations the template has, without making them."""
-    return _count(template.nodes)
+    """Return the number of variations of a template, without making them."""
+    return _measure(template.nodes).forms
 
 
-def _count(nodes: Sequence) -> int:
-    total = 1
+def _measure(nodes: Sequence) -> _Size:
+    forms, text, kept = 1, 0, 0
     for node in nodes:
-        if isinstance(node, Alternatives):
-            total *= sum(_count(option) for option in node.options)
-        elif isinstance(node, Marked):
-            total *= _count(node.content)
-    return total
+        if isinstance(node, Text):
+            text += forms * len(node.text)
+        else:
+            size = _measure_node(node)
+            text = text * size.forms + size.text * forms
+            kept = kept * size.forms + size.kept * forms
+            forms *= size.forms
+    return _Size(forms, text, kept)
+
+
+def _measure_node(node: Alternatives | Marked) -> _Size:
+    if isinstance(node, Marked):
+        forms, text, kept = _measure(node.content)
+        return _Size(forms, text, kept + text + forms)
+    sizes = [_measure(option) for option in node.options]
+    forms, text, kept = (sum(column) for column in zip(*sizes, strict=True))
+    return _Size(forms, text, kept + text + forms)
 
 
 def expand(template: Template, limit: int = DEFAULT_LIMIT) -> list[Variation]:
-    """All variations, in order, duplicates included.
+    """Return all variations, in order, duplicates included.
 
     Raises:
         TooManyVariations: more than `limit`.
+        ExpansionTooLargeError: more text, choices and marks than memory should hold.
         TemplateError: a variation without any text, or text that cleaning would change across a bracket.
     """
-    number = count(template)
-    if number > limit:
-        raise TooManyVariations(number, limit)
+    size = _measure(template.nodes)
+    if size.forms > limit:
+        raise TooManyVariations(size.forms, limit)
+    if size.text + size.kept > MAX_EXPANDED:
+        raise ExpansionTooLargeError(size.text + size.kept)
     pieces = _expand(template.nodes)
     ids = _ids([piece.labels for piece in pieces])
     plain = template.source.isascii() and "&" not in template.source
@@ -125,16 +163,35 @@ def _expand(nodes: Sequence) -> list[_Piece]:
 def _merge_single(expanded: list[list[_Piece]]) -> list[list[_Piece]]:
     """Join what has only one form to what stands before it, so that this is done once and not for each variation."""
     merged: list[list[_Piece]] = []
-    for pieces in expanded:
-        if len(pieces) == 1 and merged:
-            merged[-1] = _product(merged[-1], pieces)
+    for is_single, group in groupby(expanded, lambda pieces: len(pieces) == 1):
+        if not is_single:
+            merged += group
         else:
-            merged.append(pieces)
+            joined = [_concatenate([pieces[0] for pieces in group])]
+            merged[-1:] = [_product(merged[-1], joined)] if merged else [joined]
     return merged
 
 
+def _concatenate(pieces: list[_Piece]) -> _Piece:
+    """Set pieces side by side, with one space where white space meets.
+
+    One pass over all pieces: to join them one after the other copies the text and the marks before each.
+    """
+    texts, marks, length, ends_in_space = [], [], 0, False
+    for piece in pieces:
+        text = piece.text[1:] if ends_in_space and piece.text[:1] == " " else piece.text
+        offset = length + len(text) - len(piece.text)
+        marks += [replace(mark, start=mark.start + offset, end=mark.end + offset) for mark in piece.marks]
+        texts.append(text)
+        length += len(text)
+        ends_in_space = text[-1:] == " " if text else ends_in_space
+    choices = tuple(chain.from_iterable(piece.choices for piece in pieces))
+    labels = tuple(chain.from_iterable(piece.labels for piece in pieces))
+    return _Piece("".join(texts), tuple(marks), choices, labels)
+
+
 def _product(left: list[_Piece], right: list[_Piece]) -> list[_Piece]:
-    return [_join(a, b) for a in left for b in right]
+    return [_concatenate([a, b]) for a in left for b in right]
 
 
 def _choose(piece: _Piece, bracket: int, option: int) -> _Piece:
@@ -150,25 +207,13 @@ def _mark(piece: _Piece, weight: float) -> _Piece:
     return piece._replace(marks=(Mark(marked, start, start + len(marked), weight),))
 
 
-def _join(left: _Piece, right: _Piece) -> _Piece:
-    """Set two pieces side by side, with one space where white space meets."""
-    text, addition = left.text, right.text
-    if addition[:1] == " " and text[-1:] == " ":
-        addition = addition[1:]
-    marks = left.marks
-    if right.marks:
-        offset = len(text) + len(addition) - len(right.text)
-        marks += tuple(replace(mark, start=mark.start + offset, end=mark.end + offset) for mark in right.marks)
-    return _Piece(text + addition, marks, left.choices + right.choices, left.labels + right.labels)
-
-
 def _finish(template: Template, piece: _Piece, name: str, plain: bool) -> Variation:
     prompt = piece.text.strip()
     if not prompt:
         raise TemplateError("a variation of this template has no text", template.source, 0)
     if not plain and clean_prompt(prompt) != prompt:
         raise TemplateError(
-            f"cleaning changes the text of a variation across a bracket: {prompt!r}", template.source, 0
+            f"cleaning changes the text of a variation across a bracket: {shown(prompt)!r}", template.source, 0
         )
     marks = piece.marks
     if marks and piece.text[0] == " ":
@@ -197,7 +242,7 @@ def _ids(labels: list[tuple[str, ...]]) -> list[str]:
     return ids
 
 
-@cache
+@lru_cache(maxsize=20_000)  # bounded: an application sees a new label for each key that is typed
 def _slug(label: str) -> str:
     if label.isascii():
         return _NOT_IN_ID.sub("-", label.lower()).replace("_", "-").strip("-") or "none"

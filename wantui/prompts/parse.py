@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 
 from wantui.errors import UserError
 from wantui.formatting import printable
-from wantui.prompts.foreign import foreign_in_template, single_options
+from wantui.prompts.foreign import foreign_in_template, shown, single_options
 
+SHOWN_AROUND = 60
+"""Characters of a line that an error shows on each side of its fault."""
 SPECIAL = frozenset("[]|():\\")
 MINIMUM_WEIGHT, MAXIMUM_WEIGHT = 0.0, 10.0
 MAXIMUM_DEPTH = 100
-_NUMBER = re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+) *")
+_PLAIN = re.compile(r"[^\[\]|():\\]+")
+_NUMBER = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+) *")
+r"""Not \d+\.?\d*, which tries every division of a long row of digits."""
 _TIME_OR_RATIO = re.compile(r"(.*\s)?\d+:\d+(\s.*)?", re.DOTALL)
 
 
@@ -28,12 +32,21 @@ class TemplateError(UserError):
     def __init__(self, message: str, template: str, position: int) -> None:
         self.message, self.template, self.position = message, template, position
         line_start = template.rfind("\n", 0, position) + 1
-        line = template[line_start:].split("\n", 1)[0]
-        caret = " " * len(printable(line[: position - line_start])) + "^"
+        line_end = template.find("\n", line_start)
+        line, column = _around(template[line_start : line_end if line_end >= 0 else None], position - line_start)
+        caret = " " * len(printable(line[:column])) + "^"
         place = f"column {position - line_start + 1}"
         if "\n" in template:
             place = f"line {template.count(chr(10), 0, position) + 1}, {place}"
         super().__init__(f"{message} ({place})\n  {printable(line)}\n  {caret}")
+
+
+def _around(line: str, column: int) -> tuple[str, int]:
+    """Return the part of a line around a column that fits a terminal, and the column in that part."""
+    start = max(0, column - SHOWN_AROUND) if len(line) > 2 * SHOWN_AROUND else 0
+    end = max(start + 2 * SHOWN_AROUND, column + SHOWN_AROUND)
+    before, after = "..." if start else "", "..." if end < len(line) else ""
+    return f"{before}{line[start:end]}{after}", column - start + len(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +118,26 @@ class _Parser:
         return TemplateError(message, self.source, position)
 
     def sequence(self, opened: str | None) -> Sequence:
-        """Nodes up to what ends the construct that was opened by `opened` ("[", "(" or nothing)."""
+        """Return the nodes up to the end of the construct that `opened` ("[", "(" or nothing) begins."""
         nodes: list[Text | Alternatives | Marked] = []
-        text, start = "", self.position
+        # A list: a string that grows by characters is copied for each one once it is large.
+        texts: list[str] = []
+        start = self.position
         while self.position < len(self.source):
+            if plain := _PLAIN.match(self.source, self.position):
+                texts.append(plain[0])
+                self.position = plain.end()
+                continue
             character = self.source[self.position]
             if character in "[(":
-                if text:
-                    nodes.append(Text(text, (start, self.position)))
+                if texts:
+                    nodes.append(Text("".join(texts), (start, self.position)))
                 literal = self.time_or_ratio() if character == "(" else None
                 if literal:
                     nodes.append(literal)
                 else:
                     nodes.append(self.alternatives() if character == "[" else self.marked())
-                text, start = "", self.position
+                texts, start = [], self.position
                 continue
             if (opened == "[" and character in "|]") or (opened == "(" and character in ":)"):
                 break
@@ -128,10 +147,10 @@ class _Parser:
             if character == "\\" and following and following in SPECIAL:
                 character = following
                 self.position += 1
-            text += character
+            texts.append(character)
             self.position += 1
-        if text:
-            nodes.append(Text(text, (start, self.position)))
+        if texts:
+            nodes.append(Text("".join(texts), (start, self.position)))
         return tuple(nodes)
 
     @staticmethod
@@ -178,7 +197,7 @@ class _Parser:
             return None
         self.position = end + 1
         text = self.source[start : self.position]
-        self.warnings.append(f"{text} was read as plain text (a time or a ratio); it marks nothing")
+        self.warnings.append(f"{shown(text)} was read as plain text (a time or a ratio); it marks nothing")
         return Text(text, (start, self.position))
 
     def marked(self) -> Marked:
@@ -209,7 +228,7 @@ class _Parser:
         written = self.source[start:end]
         if not _NUMBER.fullmatch(written):
             raise self.error(
-                f"the weight {written!r} is not a number; write \\: for a colon in marked text, "
+                f"the weight {shown(written)!r} is not a number; write \\: for a colon in marked text, "
                 "or \\( \\) for literal parentheses",
                 start,
             )

@@ -38,7 +38,7 @@ REPEAT_SECONDS = 1.0
 """After a batch is queued, before another one is: a key that is held down queues once."""
 WARNINGS_SHOWN = 3
 MAX_TEMPLATE = 200_000
-"""Characters of the longest template that is expanded; a million takes most of a minute, for which leaving waits."""
+"""Characters of the longest template that is expanded for every key; a million takes seconds, for which leaving waits."""
 DELAY_SECONDS = 0.05
 """After the last key, before the template is expanded."""
 
@@ -168,7 +168,7 @@ class ComposeScreen(Place):
             if len(template) > MAX_TEMPLATE:
                 raise UserError(
                     f"cannot expand the template: it has {len(template):,} characters, and at most {MAX_TEMPLATE:,} "
-                    "are expanded while one types. Shorten it."
+                    "are expanded while one types. Shorten it, or save it as a file for wantui run."
                 )
             outline = outline_batch(config, template)
             tokenizer = tokenizer_file(outline.model, outline.first.revision)
