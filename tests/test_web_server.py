@@ -118,6 +118,12 @@ def test_requests_of_other_hosts_and_origins_are_refused_even_with_the_token(hea
     assert ask(server, {**first_visit(server), "headers": headers})[0].status == 403
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "%00", "..%2f..%2fetc/passwd"])
+def test_static_names_that_no_file_has_are_not_found(name: str) -> None:
+    server = WebServer(8000)
+    assert ask(server, first_visit(server), {"path": f"{path_of(server)}static/{name}"})[1].status == 404
+
+
 def test_answers_forbid_framing_and_load_nothing_from_elsewhere() -> None:
     server = WebServer(8000)
     page = ask(server, first_visit(server), {"path": path_of(server)})[1]

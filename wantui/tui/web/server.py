@@ -10,6 +10,7 @@ Anybody on the machine can connect to the loopback address, and anybody can list
 """
 
 import asyncio
+import errno
 import hmac
 import html
 import json
@@ -111,6 +112,10 @@ class WebServer:
             response = await self._guard(request, handler)
         except web.HTTPException as error:
             response = error
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise
+            response = web.HTTPNotFound()  # the name of a static file that no file can have
         if not response.prepared:
             response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
             response.headers["X-Frame-Options"] = "DENY"
