@@ -87,7 +87,7 @@ class _Piece(NamedTuple):
 
 
 class _Size(NamedTuple):
-    """What an expanded stretch of template comes to: its forms, and over all of them the text and what is kept of it."""
+    """What an expanded stretch of template comes to: its forms, and over all of them what memory holds."""
 
     forms: int
     text: int

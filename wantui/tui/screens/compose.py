@@ -38,7 +38,7 @@ REPEAT_SECONDS = 1.0
 """After a batch is queued, before another one is: a key that is held down queues once."""
 WARNINGS_SHOWN = 3
 MAX_TEMPLATE = 200_000
-"""Characters of the longest template that is expanded for every key; a million takes seconds, for which leaving waits."""
+"""Characters of the longest template that is expanded for every key; a million takes seconds, and leaving waits."""
 DELAY_SECONDS = 0.05
 """After the last key, before the template is expanded."""
 
