@@ -1,8 +1,10 @@
 """An application under test: a queue of its own, GPUs that are made up, and its screen as text."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from test_sampler import FakeNvml
@@ -10,6 +12,7 @@ from textual.events import Paste
 from textual.pilot import Pilot
 from textual.screen import Screen
 
+from wantui.engine.control import acquire_engine_lock, announce
 from wantui.queue.place import state_place
 from wantui.tui.app import WantuiApp
 from wantui.tui.settings import TuiSettings
@@ -22,6 +25,18 @@ PATIENCE = 10.0
 def run(test: Callable[[], Awaitable[None]]) -> None:
     """Run a test that waits for things."""
     asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
+
+
+@contextmanager
+def engine_announced() -> Iterator[None]:
+    """Hold the engine lock of the state directory, as an engine does that is ready."""
+    lock = acquire_engine_lock(state_place().directory)
+    assert lock is not None
+    announce(lock, Path("logs"), ["auto", "cpu"])
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 @asynccontextmanager

@@ -249,7 +249,7 @@ def test_followers_get_every_event_once_and_in_order_from_where_they_left_off(tm
 def test_a_batch_whose_video_runs_cannot_be_removed(queue: Queue) -> None:
     batch = add(queue, "a")
     running = claim(queue)
-    with pytest.raises(Exception, match="cancel it first"):
+    with pytest.raises(Exception, match="Cancel it: wantui queue cancel"):
         queue.remove(batch)
     queue.done(running)
     queue.remove(batch)

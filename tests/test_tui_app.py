@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import only_queued, step_done
-from screens import Under, application, run
+from screens import Under, application, engine_announced, run
 from test_sampler import FakeNvml
 from test_tui_screens import RECIPE, claim
 
@@ -130,6 +130,9 @@ def test_a_terminal_that_is_too_small_is_told_what_is_needed(size: tuple[int, in
     async def test() -> None:
         async with application(size=size) as it:
             await it.until(lambda: "60 columns and 20 lines" in it.text())
+            it.app._panel_changed()  # as a sample of the GPUs does, each second
+            await it.pilot.pause()
+            assert "RAM" not in it.text()
             await it.pilot.resize_terminal(80, 24)
             await it.until(lambda: "60 columns" not in it.text() and "Config" in it.text())
 
@@ -239,7 +242,7 @@ def test_each_screen_looks_as_it_did(screen: str, size: tuple[int, int]) -> None
                 kept.write_text(look)
             assert look == kept.read_text()
 
-    with only_queued():
+    with only_queued(), engine_announced():
         run(test)
 
 

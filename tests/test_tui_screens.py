@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import TEMPLATE, Wantui, batch, only_queued, recipe_for, step_done
 from PIL import Image
-from screens import Under, application, run
+from screens import Under, application, engine_announced, run
 from test_sampler import FakeNvml
 
 from wantui.analysis.read import read_batch
@@ -84,6 +84,33 @@ def test_batches_and_videos_are_shown_with_state_words_and_follow_what_happens(q
         assert "RuntimeError: it broke" in it.said()
         queue.done(claim(queue), VideoDone(seconds={"denoise": 1.0}))
         await it.until(lambda: "✓ done" in it.text())
+
+    with engine_announced():
+        on("queue", test)
+
+
+def test_video_is_interrupted_where_no_engine_runs_and_running_where_one_does(queue: Queue) -> None:
+    number = add(queue, "kiss", 1)
+    claim(queue)
+
+    async def test(it: Under) -> None:
+        screen = it.screen(QueueScreen)
+        with engine_announced():
+            await it.until(lambda: it.text().count("▶ running") == 2)
+        await it.press("enter")
+        await it.until(lambda: it.text().count("! interrupted") == 2)
+        await it.until(lambda: "workers" not in it.text())  # another process may have the number of the worker
+        assert "red seed 42: interrupted" in it.text()
+        await it.press("c")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        await it.press("y")
+        await it.until(lambda: "1 will stop when an engine starts" in it.said())
+        await it.until(lambda: it.app.screen is screen)
+        await it.press("x")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        await it.press("y")
+        await it.until(lambda: f"cannot remove batch {number}" in it.said())
+        assert "wantui engine start" in it.said()
 
     on("queue", test)
 
@@ -365,6 +392,33 @@ def test_several_workers_have_a_row_each_and_a_video_can_be_given_up(queue: Queu
     on("monitor", test)
 
 
+@pytest.mark.parametrize("then", ["queued again", "done"])
+def test_video_that_no_longer_runs_when_the_question_is_answered(made: BatchFolder, queue: Queue, then: str) -> None:
+    entry = read_manifest(made).videos[0]
+    number = queue.add(made.root.absolute(), "auto", [NewVideo(0, "red seed 42", RECIPE, 20)])
+    taken = claim(queue)
+    (made.root / next(path for path in entry.files.values() if path.endswith(".mp4"))).unlink()
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "red seed 42" in it.text())
+        await it.press("c")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        if then == "done":
+            queue.done(taken, VideoDone(seconds={"denoise": 1.0}))
+        else:
+            queue.release(taken, "paused")
+        await it.press("y")
+        await it.until(lambda: "nothing was cancelled" in it.said() or "1 video cancelled" in it.said())
+        assert "at its next step" not in it.said()
+
+    on("monitor", test)
+    (video,) = queue.videos(number)
+    if then == "queued again":
+        assert video.state == read_manifest(made).videos[0].state == "cancelled"
+    else:
+        assert video.state == "done"
+
+
 def test_the_log_of_the_batch_is_shown(queue: Queue) -> None:
     add(queue, "one")
     log = BatchFolder(Path("one").absolute()).log
@@ -640,7 +694,7 @@ def test_the_panel_tells_who_holds_memory_and_what_was_foretold(queue: Queue) ->
         await it.until(lambda: "of another container or user" in it.cells("GpuPanel"))
         assert "80.0 GB ┤" in it.cells("GpuPanel")
         await it.press("f8")
-        assert not it.app.screen.query_one(GpuPanel).display
+        await it.until(lambda: not it.app.screen.query_one(GpuPanel).display)
 
     on("queue", test, nvml=FakeNvml())
 

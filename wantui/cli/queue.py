@@ -200,7 +200,11 @@ def cancel(batch: str, video: int | None) -> None:
         Record.of(row.folder).cancel(numbers)
     except (OSError, UserError) as error:
         echo(f"warning: the batch folder does not say so: {error}", err=True)
-    more = f", and {running} that run stop at their next step" if running else ""
+    more = ""
+    if running:
+        more = f", and {running} that run stop at their next step"
+        if not _engine_runs(queue):
+            more = f", and {running} that ran when the last engine ended will be when one starts: wantui engine start"
     echo(f"{format_count(len(numbers), 'video')} cancelled{more}", err=True)
     if not numbers and not running:
         echo(f"{_why_unchanged(queue, row, video)}, and only videos that are not made yet can be cancelled", err=True)

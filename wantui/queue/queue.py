@@ -211,7 +211,11 @@ class Queue(QueueView):
         """
         with self._change() as db:
             if db.execute("SELECT 1 FROM video WHERE batch = ? AND state = 'running'", (batch,)).fetchone():
-                raise UserError(f"a video of batch {batch} is being made; cancel it first: wantui queue cancel {batch}")
+                raise UserError(
+                    f"cannot remove batch {batch}: a video of it is being made, or was when the last engine ended. "
+                    f"Cancel it: wantui queue cancel {batch}. Without an engine it ends when one starts: "
+                    "wantui engine start"
+                )
             db.execute("DELETE FROM batch WHERE id = ?", (batch,))
             db.execute("DELETE FROM event WHERE batch = ?", (batch,))
             self._emit(BatchRemoved())

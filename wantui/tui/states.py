@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wantui.formatting import printable
-from wantui.queue.rows import BatchRow
+from wantui.queue.rows import BatchRow, VideoRow
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,14 @@ def state_of_counts(counts: Mapping[str, int]) -> str:
     return "cancelled" if found == {"cancelled"} else "partly"
 
 
-def batch_state(batch: BatchRow) -> str:
+def batch_state(batch: BatchRow, has_engine: bool) -> str:
     """Return the state of a batch on the queue."""
-    return "paused" if batch.paused and batch.unfinished else state_of_counts(batch.counts)
+    if batch.paused and batch.unfinished:
+        return "paused"
+    state = state_of_counts(batch.counts)
+    return "interrupted" if state == "running" and not has_engine else state
+
+
+def video_state(video: VideoRow, has_engine: bool) -> str:
+    """Return the state of a video on the queue; without an engine, "running" is what the last one was making."""
+    return "interrupted" if video.state == "running" and not has_engine else video.state

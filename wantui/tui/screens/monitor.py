@@ -14,10 +14,10 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
 from wantui.formatting import format_bytes, format_count, format_duration
-from wantui.queue.queue import Queue
 from wantui.queue.rows import VideoRow, WorkerRow
 from wantui.storage.layout import BatchFolder
 from wantui.tui.actions import bindings
+from wantui.tui.cancelling import cancel_videos
 from wantui.tui.eta import eta_text, video_eta
 from wantui.tui.feed import QueueNews
 from wantui.tui.pictures import read_picture
@@ -25,6 +25,7 @@ from wantui.tui.plain import plain
 from wantui.tui.plots import bar, braille, half_blocks
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.place import Place
+from wantui.tui.states import look, video_state
 from wantui.tui.trails import CURVES, Trail
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.rows import Rows
@@ -202,7 +203,9 @@ class MonitorScreen(Place):
     def _draw_running(self, index: int, width: int) -> Text:
         video, rows = self.running[index], self.rows
         trail = self.wantui.trails.of.get(video.id, Trail(video.batch, video.id, video.title))
-        line = Text.assemble((f"▶ {(video.worker or '').partition(':')[0]:<9} ", rows.colour("accent")))
+        state = look(video_state(video, self.wantui.news.engine is not None))
+        worker = (video.worker or "").partition(":")[0]
+        line = Text.assemble((f"{state.glyph} {worker:<9} ", rows.colour(state.colour)))
         line.append(f"{video.title}  ", Style(bold=True))
         if trail.loading:
             return line.append("loads its model")
@@ -346,13 +349,9 @@ class MonitorScreen(Place):
             return
         video = self.running[place]
 
-        def stop(queue: Queue) -> None:
-            queue.cancel(video.batch, video.number)
-            self.notify(f"{video.title} stops at its next step")
-
         def cancel(sure: bool | None) -> None:
             if sure:
-                self.wantui.change_queue(stop)
+                cancel_videos(self.wantui, video.batch, video.number)
 
         self.app.push_screen(Confirm(f"Give up {video.title}? What is done of it is lost.", "Give up"), cancel)
 

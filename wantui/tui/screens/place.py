@@ -90,6 +90,6 @@ class Place(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
         if not self.is_current:
             return
         panel = self.query_one(GpuPanel)
-        panel.display = self.wantui.gpu_panel != "hidden"
+        panel.set_class(self.wantui.gpu_panel == "hidden", "-hidden")  # `display` would outweigh a small terminal's
         panel.large = self.wantui.gpu_panel == "large"
         panel.draw()

@@ -9,20 +9,19 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
-from wantui.engine.record import Record
-from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.queue.queue import Move, Queue
 from wantui.queue.rows import BatchRow, VideoPage, VideoRow
 from wantui.queue.view import UNFINISHED
 from wantui.tui.actions import bindings
+from wantui.tui.cancelling import cancel_videos
 from wantui.tui.eta import eta_text, video_eta
 from wantui.tui.feed import PAGE, PagesRead, QueueNews
 from wantui.tui.plain import plain
 from wantui.tui.plots import bar
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.place import Place
-from wantui.tui.states import batch_state, look
+from wantui.tui.states import batch_state, look, video_state
 from wantui.tui.widgets.cells import Cells
 from wantui.tui.widgets.rows import Rows
 from wantui.tui.wrapping import wrapped
@@ -43,6 +42,7 @@ class QueueScreen(Place):
         self.batches: list[BatchRow] = []
         self.chosen: int | None = None
         self.with_ended = True
+        self._has_engine = False
         self.pages: Mapping[int, VideoPage] = {}
         """Videos of the chosen batch that were read, by their page."""
 
@@ -83,6 +83,9 @@ class QueueScreen(Place):
 
     def tell(self, news: QueueNews) -> None:
         before = self.batches
+        if self._has_engine != (news.engine is not None):  # what ran is interrupted, or the reverse
+            self._has_engine = news.engine is not None
+            self.video_rows.redraw()
         self.batches = [batch for batch in news.batches if self.with_ended or batch.unfinished]
         hidden = len(news.batches) - len(self.batches)
         ended = format_count(hidden, "batch that has ended is", "batches that have ended are")
@@ -146,7 +149,7 @@ class QueueScreen(Place):
 
     def _draw_batch(self, index: int, width: int) -> Text:
         batch, rows = self.batches[index], self.batch_rows
-        state = look(batch_state(batch))
+        state = look(batch_state(batch, self._has_engine))
         line = Text(f"{batch.id:>4} ")
         line.append(f"{state.glyph} {state.word:<11} ", rows.colour(state.colour))
         done, failed = batch.counts.get("done", 0), batch.counts.get("failed", 0)
@@ -164,7 +167,7 @@ class QueueScreen(Place):
         rows = self.video_rows
         if video is None:
             return Text(f"{index + 1:>6} ...", "dim")
-        state = look(video.state)
+        state = look(video_state(video, self._has_engine))
         line = Text(f"{video.number + 1:>6} ")
         line.append(f"{state.glyph} {state.word:<11} ", rows.colour(state.colour))
         if video.state == "running":
@@ -200,8 +203,9 @@ class QueueScreen(Place):
         lines = [Text(str(batch.folder), "dim")]
         width = max(20, about.content_size.width)
         if self.video_rows.has_focus and (video := self._video(self.video_rows.cursor)) is not None:
-            said = video.error or (f"on {video.worker}" if video.worker else "")
-            lines = wrapped(f"{video.title}: {said or look(video.state).word}", width)
+            state = video_state(video, self._has_engine)
+            worker = f"on {video.worker}" if video.worker and state == "running" else ""
+            lines = wrapped(f"{video.title}: {video.error or worker or look(state).word}", width)
         about.show(lines)
 
     def on_descendant_focus(self) -> None:
@@ -270,23 +274,11 @@ class QueueScreen(Place):
 
             def cancel(sure: bool | None) -> None:
                 if sure:
-                    self._cancel(batch, video)
+                    cancel_videos(self.wantui, batch.id, None if video is None else video.number)
 
             self.app.push_screen(Confirm(f"Give up {what}?{more}", "Give up"), cancel)
 
         self._on_batch(ask)
-
-    def _cancel(self, batch: BatchRow, video: VideoRow | None) -> None:
-        def cancel(queue: Queue) -> None:
-            numbers, running = queue.cancel(batch.id, None if video is None else video.number)
-            try:
-                Record.of(batch.folder).cancel(numbers)
-            except (OSError, UserError) as error:
-                self.notify(f"the batch folder does not say so: {error}", severity="warning")
-            more = f", {running} will stop at the next step" if running else ""
-            self.notify(f"{format_count(len(numbers), 'video')} cancelled{more}")
-
-        self.wantui.change_queue(cancel)
 
     def action_retry(self) -> None:
         def ask(batch: BatchRow) -> None:

@@ -49,6 +49,7 @@ class GpuPanel(Cells):
 
     DEFAULT_CSS = """
     GpuPanel { background: $panel; height: auto; max-height: 50%; padding: 0 1; }
+    GpuPanel.-hidden { display: none; }
     """
 
     def __init__(self, history: GpuHistory, large: bool = False) -> None:
@@ -146,12 +147,13 @@ def _or_na(value: float | None, form: str) -> str:
 
 
 def worker_memory(news: QueueNews) -> int | None:
-    """Resident bytes of all our workers on this machine."""
+    """Return the resident bytes of all our workers on this machine; None without any."""
     import psutil
 
     total = None
     for video in news.running:
-        if video.worker is None:
+        # Without an engine the worker is gone, and its number may be another process's.
+        if video.worker is None or news.engine is None:
             continue
         try:
             total = (total or 0) + int(psutil.Process(worker_process(video.worker)).memory_info().rss)

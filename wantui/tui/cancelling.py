@@ -1,0 +1,36 @@
+"""Cancel videos on the queue and in the manifest of their batch, and report what came of it."""
+
+from typing import TYPE_CHECKING
+
+from wantui.engine.record import Record
+from wantui.errors import UserError
+from wantui.formatting import format_count
+from wantui.queue.queue import Queue
+
+if TYPE_CHECKING:
+    from wantui.tui.app import WantuiApp
+
+
+def cancel_videos(app: "WantuiApp", batch: int, number: int | None = None) -> None:
+    """Cancel a batch, or one video of it; videos that wait are cancelled in the manifest too, at once.
+
+    A worker writes the manifest for a video that it makes. Whether one does is known only after the queue has
+    changed: while the question was open, the video may have ended or have been queued again.
+    """
+
+    def cancel(queue: Queue) -> None:
+        row = queue.batch(batch)
+        if row is None:
+            raise UserError(f"batch {batch} is no longer on the queue. Nothing was changed.")
+        numbers, running = queue.cancel(batch, number)
+        try:
+            Record.of(row.folder).cancel(numbers)
+        except (OSError, UserError) as error:
+            app.notify(f"the batch folder does not say so: {error}", severity="warning")
+        parts = [f"{format_count(len(numbers), 'video')} cancelled"] if numbers else []
+        if running:
+            when = "at the next step" if app.news.engine is not None else "when an engine starts (F6): none runs now"
+            parts.append(f"{running} will stop {when}")
+        app.notify(", ".join(parts) or "nothing was cancelled: what was to be cancelled has ended already")
+
+    app.change_queue(cancel)
