@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import T5Tokenizer
 
 from wantui.config import load_config
+from wantui.generation import tensors
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import prepare
 from wantui.generation.encoding import Embeddings
@@ -23,9 +24,10 @@ from wantui.generation.errors import LoadError
 from wantui.generation.finite import NotFiniteError
 from wantui.generation.load import load_parts, load_pipeline
 from wantui.generation.preview import fit_latents_to_rgb
-from wantui.models import fetch
+from wantui.models import fetch, parts
 from wantui.models import pieces as tokenizer_pieces
 from wantui.models.catalogue import NANO, UnknownModel, WanModel, find_model, read_directory
+from wantui.models.pieces import TokenizerError, check_tokenizer_fits
 from wantui.planning import outline_batch
 from wantui.planning.memory import plan_named
 
@@ -185,12 +187,23 @@ def test_tensors_that_a_part_does_not_know_are_refused_by_name(
     refused(folder, rf"its {called} has {written} in its files, .*{hint}")
 
 
+UNSCALED = {
+    torch.int8: "I8",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.bool: "BOOL",
+    torch.complex64: "C64",
+}
+"""Types of weights that the library would load, rounded or with their meaning lost."""
+
+
 @pytest.mark.parametrize("part", ["text_encoder", "transformer", "transformer_2", "vae"])
 def test_tensors_of_another_shape_or_kind_are_refused_by_name(copy: Callable[..., Path], part: str) -> None:
     folder = copy("a14b")
     name = max(load_file(folder / part / WEIGHTS[part]).items(), key=lambda item: item[1].numel())[0]
-    change(folder, part, lambda tensors: tensors.update({name: tensors[name].to(torch.int8)}))
-    refused(folder, f"has {name} stored as integers with an unknown scale")
+    for dtype, called in UNSCALED.items():
+        change(folder, part, lambda tensors, to=dtype: tensors.update({name: tensors[name].float().to(to)}))
+        refused(folder, f"has {name} stored as {called}, and weights are BF16, F16, F32, F64")
     change(folder, part, lambda tensors: tensors.update({name: torch.ones(3, 5)}))
     refused(folder, f"has {name} of shape 3x5 in its files, and needs ")
 
@@ -563,9 +576,21 @@ def configure(path: Path, **values: object) -> None:
             {"attention_head_dim": 33},
             r"cannot be built from .*\(AssertionError",
         ),
-        ("transformer/config.json", {"eps": "a"}, r"does not work on cpu: .*eps.* Check the values in the configs"),
+        ("transformer/config.json", {"eps": "a"}, r"config of its transformer has eps 'a', which is above 0 and at"),
+        ("transformer/config.json", {"eps": 1e9}, r"has eps 1000000000\.0, which is above 0 and at most 0\.001\. Copy"),
+        ("transformer/config.json", {"eps": 0}, "config of its transformer has eps 0, which is above 0"),
+        ("text_encoder/config.json", {"layer_norm_epsilon": 0.1}, "its text encoder has layer_norm_epsilon 0.1"),
+        ("text_encoder/config.json", {"layer_norm_epsilon": float("nan")}, "has layer_norm_epsilon nan"),
+        (
+            "text_encoder/config.json",
+            {"feed_forward_proj": "gated-silu"},
+            "has feed_forward_proj 'gated-silu', which is",
+        ),
+        ("text_encoder/config.json", {"feed_forward_proj": "x"}, "has feed_forward_proj 'x', which is 'gated-gelu' in"),
+        ("text_encoder/config.json", {"dense_act_fn": "relu"}, "has dense_act_fn 'relu', which is 'gelu_new' in every"),
+        ("text_encoder/config.json", {"relative_attention_max_distance": 64}, "has relative_attention_max_distance 64"),
     ],
-    ids=["padding", "end", "spatial", "temporal", "mean", "heads", "eps"],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_a_config_that_would_change_videos_is_refused(
     copy: Callable[..., Path], file: str, values: dict[str, object], said: str
@@ -573,6 +598,38 @@ def test_a_config_that_would_change_videos_is_refused(
     folder = copy()
     configure(folder / file, **values)
     refused(folder, said)
+
+
+def test_a_missing_tokenizer_config_is_named_where_it_changes_the_vocabulary(
+    copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer_pieces, "PADDING_ROWS", 0)
+    folder = copy()
+    (folder / "tokenizer" / "tokenizer_config.json").unlink()
+    said = r"tokenizer_config\.json is missing, and without it transformers adds 100 tokens to the vocabulary\. Copy"
+    refused(folder, said)
+    with pytest.raises(TokenizerError, match=said):
+        check_tokenizer_fits(folder / "tokenizer" / "tokenizer.json")
+
+
+def test_a_tokenizer_of_sentencepiece_alone_is_refused_with_what_it_needs(
+    copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy()
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    (folder / "tokenizer" / "spiece.model").write_bytes(b"broken")
+    monkeypatch.setattr(parts, "SPIECE_PACKAGES", ("sentencepiece", "no_such_package.protobuf"))
+    said = r"no tokenizer\.json, and .*spiece\.model needs .*no_such_package\.protobuf, which .* not installed"
+    with pytest.raises(UnknownModel, match=said):
+        read_directory(folder)
+    refused(folder, said)
+    monkeypatch.setattr(parts, "SPIECE_PACKAGES", ())
+
+    def parse(_: str) -> None:
+        raise ValueError("Error parsing message")
+
+    monkeypatch.setattr(tensors, "SentencePieceExtractor", parse)
+    refused(folder, r"spiece\.model cannot be read as a SentencePiece vocabulary: Error parsing message\. Copy it")
 
 
 def test_a_tokenizer_config_that_is_no_object_is_refused_when_a_batch_is_planned(copy: Callable[..., Path]) -> None:

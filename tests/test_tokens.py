@@ -16,7 +16,7 @@ from wantui.generation.denoise import prepare
 from wantui.generation.words import WordNotRead, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.world import WORDS, describe, sample_scenes
-from wantui.models.pieces import pieces, tokenizer_file
+from wantui.models.pieces import pieces, token_ids, tokenizer_file
 from wantui.planning import Outline, PromptMark, outline_batch
 from wantui.prompts import expand, parse
 from wantui.queue.place import state_place
@@ -86,6 +86,52 @@ def test_other_models_are_checked_by_their_own_tokenizers(tiny_models: dict[str,
     assert ALIKE.format("一 and 二") in outlined("[一|二] elephant", asked).warnings
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
     assert pieces((folder / "tokenizer" / "tokenizer.json").resolve(), "a star", 2, 6) == ()
+
+
+LOWERCASE = {"type": "Lowercase"}
+EDITS: dict[str, dict[str, object]] = {
+    "normaliser": {"normalizer": LOWERCASE},
+    "normalisers": {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, LOWERCASE]}},
+    "pre-tokeniser": {"pre_tokenizer": {"type": "Whitespace"}},
+    "no pre-tokeniser": {"pre_tokenizer": None},
+    "no end": {"post_processor": None},
+    "truncation": {"truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}},
+    "padding": {
+        "padding": {
+            "strategy": {"Fixed": 32},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "<pad>",
+        }
+    },
+    "unknown": {"unk_id": 5},
+    "bytes": {"byte_fallback": True},
+}
+"""What a tokenizer.json may say about text that T5Tokenizer replaces, by the name of a test."""
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_tokens_are_those_of_the_pipeline_whatever_stages_the_file_has(
+    tiny_models: dict[str, WanModel], edit: dict[str, object]
+) -> None:
+    folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
+    path = (folder / "tokenizer" / "tokenizer.json").resolve()
+    content = json.loads(path.read_text())
+    content["model"] |= {name: value for name, value in edit.items() if name in content["model"]}
+    content |= {name: value for name, value in edit.items() if name in content}
+    content["model"]["vocab"] += [[f"<0x{byte:02X}>", -9.0] for byte in range(256)]
+    path.write_text(json.dumps(content))
+    assert path.read_text().count("unk_id") == 1
+    pipeline = T5Tokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    for prompt in ("A large RED circle, moving left. Ａ naïve ½ 圆 🦀 (star)!", "", "star", " a  star ", "left-right"):
+        encoded = pipeline(prompt, truncation=True, max_length=512, return_offsets_mapping=True)
+        assert token_ids(path, prompt) == tuple(encoded["input_ids"])
+        if "star" in prompt:
+            start = prompt.index("star")
+            (word,) = tokenize(pipeline, prompt, mark(prompt, "star")).words
+            assert pieces(path, prompt, start, start + 4) == word.pieces
 
 
 WORD_LEVEL = {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3}, "unk_token": "<unk>"}

@@ -16,6 +16,8 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 
 _BRACKET = re.compile(r"\d{1,6}", re.ASCII)
+NOTHING_TO_GROUP = "cannot group videos: there is no finished video with a stored trajectory"
+"""Reason for which there are no groups, whatever they are formed by."""
 
 
 class CannotCompare(UserError):
@@ -99,6 +101,8 @@ def pooled_groups(videos: Sequence[Video], by: str) -> tuple[list[Group], list[t
     usable, left = comparable(videos, by)
     names = VideoNames(videos)
     reasons = [(names(video), video.why_not) for video in left]
+    if not usable:
+        return [], reasons
     groups = []
     for group in group_videos(usable, by):
         own: dict[tuple[object, ...], Video] = {}
@@ -223,6 +227,8 @@ class Matched:
         Raises:
             CannotCompare: fewer than two groups, or fewer than two seeds in all of them.
         """
+        if not videos:
+            raise CannotCompare(NOTHING_TO_GROUP)
         groups = group_videos(videos, by)
         if len(groups) < 2:
             raise CannotCompare(f"grouped by {by} there is {len(groups)} group, and a comparison needs two")

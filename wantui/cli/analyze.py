@@ -84,6 +84,8 @@ def command(
     _refuse_idle_options([name for name, is_asked in modes.items() if is_asked], as_json)
     chosen = _chosen(metrics, list(METRICS))
     found, faults = read_batches(batches, from_latents)
+    if not (found or list_videos or as_json):
+        raise UserError(_nothing_finished(batches, faults))
     videos = _with_ids(found, ids)
     _warn(videos, faults)
     damaged = faults + [video.name for video in videos if video.is_damaged]
@@ -103,6 +105,16 @@ def command(
         _videos(videos, chosen or (list(METRICS) if as_json or csv_path else list(SHOWN)), as_json, csv_path)
     if damaged:
         sys.exit(1)
+
+
+def _nothing_finished(batches: Sequence[Path], faults: Sequence[str]) -> str:
+    """Return why there is nothing to analyze in batches that can be read."""
+    named = ", ".join(str(batch) for batch in batches[:3]) + (", ..." if len(batches) > 3 else "")
+    unread = "".join(f" {fault}." for fault in faults)
+    return (
+        f"cannot analyze {named}: no video is finished.{unread} Wait for the first ones (wantui watch {batches[0]}), "
+        f"or put the batch on the queue again: wantui run --resume {batches[0]}"
+    )
 
 
 SERVES = {

@@ -19,7 +19,7 @@ from wantui.generation.memory import is_out_of_memory, launch_on, place
 from wantui.generation.narrow import narrow
 from wantui.generation.self_check import check_fit, self_check
 from wantui.generation.speed import speed_up
-from wantui.generation.tensors import check_gguf, check_is_loaded, check_part
+from wantui.generation.tensors import check_gguf, check_is_loaded, check_part, check_sentencepiece
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetched, find_folder, replaced_parts
 from wantui.models.parts import PartError, components
@@ -109,6 +109,7 @@ def _from_folder(folder: Path, dtype: str, given: Mapping[str, nn.Module | None]
     for part in WEIGHTED_PARTS:
         if part in components(folder) and part not in given:
             check_part(folder, part)
+    check_sentencepiece(folder)
     dtypes = {"default": getattr(torch, dtype), "vae": torch.float32}
     pipeline = WanPipeline.from_pretrained(folder, local_files_only=True, dtype=dtypes, **given)
     for part in WEIGHTED_PARTS:

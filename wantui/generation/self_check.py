@@ -13,7 +13,7 @@ from wantui.generation.errors import LoadError
 from wantui.generation.memory import bring, device_of
 from wantui.generation.speed import is_fused
 from wantui.models.parts import components
-from wantui.models.pieces import vocabulary_fault
+from wantui.models.pieces import config_fault, vocabulary_fault
 from wantui.planning.arithmetic import TEXT_LENGTH
 
 CHECKED = 8
@@ -54,7 +54,7 @@ def check_fit(pipeline: WanPipeline, folder: Path) -> None:
         raise LoadError(f"its model_index.json has boundary_ratio {boundary} and {there}: a model has both or neither")
     _check_tokenizer(pipeline.tokenizer, encoder)
     if fault := vocabulary_fault(pipeline.tokenizer.get_vocab(), encoder.vocab_size):
-        raise LoadError(fault)
+        raise LoadError(config_fault(folder) or fault)
 
 
 def _check_tokenizer(tokenizer: Any, encoder: Any) -> None:

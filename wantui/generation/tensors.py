@@ -18,9 +18,20 @@ from diffusers.loaders.single_file_model import _should_convert_state_dict_to_di
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from safetensors import safe_open
 from torch import Tensor, nn
+from transformers.convert_slow_tokenizer import SentencePieceExtractor
 
-from wantui.models.parts import PartError, check_layers, components, label, read_json, weight_files
+from wantui.models.parts import PartError, check_config, components, label, read_json, weight_files
 
+FLOATS = ("BF16", "F16", "F32", "F64")
+"""Types from which weights are loaded. Values in 8 bits are cut at 448 and rounded to 3 bits, scaled or not."""
+TORCH_NAMES = {
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.bool: "BOOL",
+}
+"""Names of torch's types in safetensors files; other types keep the name that torch has for them."""
 COMPARED_ROWS = 64
 """Rows, evenly spaced, by which two tensors that must be one are compared."""
 IGNORED = {"UMT5EncoderModel": (r"^decoder\.", r"^lm_head\.")}
@@ -40,10 +51,16 @@ HINTS = (
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Shape and kind of a tensor, without its values."""
+    """Shape and type of a tensor, without its values."""
 
     shape: tuple[int, ...]
-    is_float: bool
+    dtype: str
+    """Name of the type as safetensors files have it, such as BF16 or F8_E4M3."""
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the values are real numbers that need no scale."""
+        return self.dtype in FLOATS
 
 
 def check_part(folder: Path, part: str) -> None:
@@ -56,7 +73,7 @@ def check_part(folder: Path, part: str) -> None:
         PartError: names a tensor that is missing, unknown, twice there, or of another shape or kind.
     """
     library, kind = components(folder)[part]
-    check_layers(folder, part)
+    check_config(folder, part)
     config = read_json(folder / part / "config.json")
     if "quantization_config" in config:
         raise PartError(f"its {label(part)} is stored quantised, which is not supported. Use files in bfloat16")
@@ -68,6 +85,25 @@ def check_part(folder: Path, part: str) -> None:
             raise PartError(
                 f"its {label(part)} holds {alias} and {source}, with different values; they must be the same tensor"
             )
+
+
+def check_sentencepiece(folder: Path) -> None:
+    """Refuse a tokenizer that is read from a spiece.model which is broken.
+
+    transformers takes a file that it cannot read for one of tiktoken, and advises to install that.
+
+    Raises:
+        PartError: names the file.
+    """
+    path = folder / "tokenizer" / "spiece.model"
+    if path.with_name("tokenizer.json").is_file() or not path.is_file():
+        return
+    try:
+        SentencePieceExtractor(str(path))
+    except Exception as error:  # protobuf and sentencepiece raise errors of their own
+        raise PartError(
+            f"{path} cannot be read as a SentencePiece vocabulary: {error}. Copy it from the model again"
+        ) from None
 
 
 def check_tensors(part: str, model: nn.Module, found: Mapping[str, TensorInfo], ignored: Iterable[str] = ()) -> None:
@@ -100,7 +136,10 @@ def check_tensors(part: str, model: nn.Module, found: Mapping[str, TensorInfo], 
                 f"its {label(part)} has {name} of shape {_shape(info)} in its files, and needs {_shape(wanted)}"
             )
         if wanted.is_float and not info.is_float:
-            raise PartError(f"its {label(part)} has {name} stored as integers with an unknown scale")
+            raise PartError(
+                f"its {label(part)} has {name} stored as {info.dtype}, and weights are {', '.join(FLOATS)}. Use files "
+                "in bfloat16; model_settings.weights: float8 or int8 makes 8 bits of them"
+            )
 
 
 def check_is_loaded(part: str, model: nn.Module) -> None:
@@ -184,7 +223,7 @@ def _read_safetensors(path: Path) -> dict[str, TensorInfo]:
     with safe_open(path, "pt") as file:
         for name in file.keys():  # noqa: SIM118 -- it is no dict
             tensor = file.get_slice(name)
-            found[name] = TensorInfo(tuple(tensor.get_shape()), tensor.get_dtype().startswith(("F", "BF")))
+            found[name] = TensorInfo(tuple(tensor.get_shape()), str(tensor.get_dtype()))
     return found
 
 
@@ -211,7 +250,7 @@ def _are_equal(path: Path, name: str, other_path: Path, other_name: str) -> bool
 
 
 def _info(tensor: Tensor) -> TensorInfo:
-    return TensorInfo(tuple(tensor.shape), tensor.is_floating_point())
+    return TensorInfo(tuple(tensor.shape), TORCH_NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")))
 
 
 def _is_empty(info: TensorInfo) -> bool:

@@ -1,7 +1,9 @@
 """The parts of a model's folder: which files each one is loaded from, and which of them are missing. No torch here."""
 
+import reprlib
 from collections.abc import Collection
 from contextlib import suppress
+from importlib.util import find_spec
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,17 @@ LAYER_COUNTS = ("num_layers", "num_decoder_layers", "num_res_blocks")
 """Numbers of layers in the configs of parts."""
 MAX_LAYERS = 1000
 """Most layers of a part; the largest Wan transformer has 40. Each is built before anything else is checked."""
+ACTIVATIONS = {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True}
+"""Activation of every UMT5 encoder. Another one fits the same weights, and changes every embedding."""
+RELATIVE_DISTANCE = {"relative_attention_max_distance": 128}
+"""Tokens beyond which UMT5 no longer tells distances apart; it decides what its weights mean."""
+CONSTANTS: dict[str, dict[str, object]] = {"text_encoder": ACTIVATIONS | RELATIVE_DISTANCE}
+"""Values that all models have, by part: those that fit the same weights with another value too."""
+EPSILONS = ("eps", "layer_norm_epsilon")
+MAX_EPSILON = 1e-3
+"""Largest number that a norm adds to a variance; Wan models have 1e-6."""
+SPIECE_PACKAGES = ("sentencepiece", "google.protobuf")
+"""Modules that transformers needs to read a spiece.model."""
 MAX_HEADER_BYTES = 100_000_000
 """Longest header that the safetensors library reads."""
 LFS_POINTER = b"version https://git-lfs"
@@ -139,21 +152,35 @@ def check_files(folder: Path, without: Collection[str] = ()) -> None:
         elif part == "scheduler":
             read_json(folder / part / "scheduler_config.json")
         else:
-            check_layers(folder, part)
+            check_config(folder, part)
             for path in weight_files(folder, part, library):
                 check_length(path)
 
 
-def check_layers(folder: Path, part: str) -> None:
-    """Refuse a part whose config asks for more layers than any model has.
+def check_config(folder: Path, part: str) -> None:
+    """Refuse a part whose config has a value that no model has and that its weights do not contradict.
 
     Raises:
-        PartError: names the number, or the config cannot be read.
+        PartError: names the value, or the config cannot be read.
     """
     config = read_json(folder / part / "config.json")
     for name in LAYER_COUNTS:
         if isinstance(number := config.get(name), int) and number > MAX_LAYERS:
             raise PartError(f"the config of its {label(part)} has {name} {number:,}, and {MAX_LAYERS:,} is the most")
+    for name, known in CONSTANTS.get(part, {}).items():
+        if name in config and config[name] != known:
+            raise _odd_value(folder, part, name, config[name], f"is {known!r} in every Wan model")
+    for name in EPSILONS:
+        value = config.get(name, MAX_EPSILON)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_EPSILON:
+            raise _odd_value(folder, part, name, value, f"is above 0 and at most {MAX_EPSILON}")
+
+
+def _odd_value(folder: Path, part: str, name: str, value: object, rule: str) -> PartError:
+    path = folder / part / "config.json"
+    return PartError(
+        f"the config of its {label(part)} has {name} {reprlib.repr(value)}, which {rule}. Copy {path} from the model again"
+    )
 
 
 def check_length(path: Path) -> None:
@@ -204,8 +231,30 @@ def check_tokenizer(folder: Path) -> None:
     paths = [folder / "tokenizer" / name for name in TOKENIZER_FILES]
     if not any(path.is_file() and path.stat().st_size for path in paths):
         raise PartError(f"its tokenizer is missing: there is no {' or '.join(TOKENIZER_FILES)} in {paths[0].parent}")
+    if not paths[0].is_file():
+        _check_spiece_packages(paths[1])
     if (config := folder / "tokenizer" / "tokenizer_config.json").exists():
         read_json(config)
+
+
+def _check_spiece_packages(path: Path) -> None:
+    """Refuse a vocabulary that cannot be read here; transformers would advise to install tiktoken.
+
+    Raises:
+        PartError: names the packages.
+    """
+    missing = []
+    for name in SPIECE_PACKAGES:
+        with suppress(ModuleNotFoundError):  # of the package around it
+            if find_spec(name):
+                continue
+        missing.append(name)
+    if missing:
+        raise PartError(
+            f"its tokenizer has no tokenizer.json, and {path} needs {' and '.join(missing)}, which "
+            f"{'is' if len(missing) == 1 else 'are'} not installed. Copy tokenizer.json from the model, or pip install "
+            "sentencepiece protobuf"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

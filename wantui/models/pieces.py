@@ -1,5 +1,6 @@
 """What a model's tokenizer makes of text, without torch: tokens, and the pieces into which it cuts words."""
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,13 @@ from wantui.models.parts import PartError, components, read_json
 SPACE = "▁"
 """Begins a word in the vocabularies of T5; a token of it alone stands for no text."""
 UNKNOWN = "<unk>"
+UNKNOWN_ID = 2
+"""Number that T5Tokenizer gives the unknown token, whatever the file says."""
+UNREAD = "\U0010fffd"
+"""A character of private use, which no vocabulary holds."""
+END = "</s>"
+EXTRA = "<extra_id_0>"
+"""First of the tokens that T5Tokenizer adds where no tokenizer_config.json says how many there are."""
 MIN_VOCABULARY = 0.9
 """Smallest share of a text encoder's embeddings that its tokenizer may use; the rest is padding."""
 PADDING_ROWS = 1024
@@ -45,9 +53,43 @@ def _read(path: Path, *_: int) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more exact
         raise TokenizerError(f"{path} cannot be read as a tokenizer: {error}. Copy it from the model again") from None
+    if _class_name(path.parents[1]).startswith("T5") and type(tokenizer.model).__name__ == "Unigram":
+        _replace_stages(tokenizer)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _class_name(folder: Path) -> str:
+    """Return the class of a model's tokenizer; an empty string where its index cannot be read, which loading names."""
+    try:
+        return components(folder).get("tokenizer", ("", ""))[1]
+    except PartError:
+        return ""
+
+
+def _replace_stages(tokenizer: Any) -> None:
+    """Replace the stages around the vocabulary by those of transformers' T5Tokenizer, which the pipeline uses.
+
+    That class takes the vocabulary and the character map of a tokenizer.json, and builds everything else itself: other
+    normalisers and pre-tokenisers of the file have no effect on what the model reads.
+    """
+    from tokenizers import models, normalizers, pre_tokenizers, processors
+
+    if [token.id for token in tokenizer.model.tokenize(UNREAD)] != [UNKNOWN_ID]:  # another token, or bytes
+        vocabulary = [tuple(entry) for entry in json.loads(tokenizer.model.__getstate__())["vocab"]]
+        if len(vocabulary) > UNKNOWN_ID:
+            tokenizer.model = models.Unigram(vocabulary, UNKNOWN_ID, False)
+    normalizer = tokenizer.normalizer
+    stages = [] if normalizer is None else list(normalizer) if hasattr(normalizer, "__getitem__") else [normalizer]
+    tokenizer.normalizer = next((stage for stage in stages if isinstance(stage, normalizers.Precompiled)), None)
+    words = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), words])
+    if (end := tokenizer.token_to_id(END)) is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(single=["$A", END], special_tokens=[(END, end)])
 
 
 def check_tokenizer_fits(path: Path) -> None:
@@ -61,17 +103,26 @@ def check_tokenizer_fits(path: Path) -> None:
     """
     tokenizer, folder = _tokenizer(path), path.parents[1]
     try:
-        name = components(folder).get("tokenizer", ("", ""))[1]
         rows = read_json(folder / "text_encoder" / "config.json").get("vocab_size")
     except PartError:  # a model that is fetched in part has no text encoder yet; loading names what is missing
         return
-    kind = type(tokenizer.model).__name__
+    name, kind = _class_name(folder), type(tokenizer.model).__name__
     if name.startswith("T5") and kind != "Unigram":
         raise TokenizerError(
             f"{path} holds a {kind} tokenizer, and {name} loads a Unigram one. Copy it from the model again"
         )
     if type(rows) is int and (fault := vocabulary_fault(tokenizer.get_vocab(with_added_tokens=True), rows)):
         raise TokenizerError(f"{path}: {fault}")
+    if name.startswith("T5") and tokenizer.token_to_id(EXTRA) is None and (fault := config_fault(folder)):
+        raise TokenizerError(fault)
+
+
+def config_fault(folder: Path) -> str | None:
+    """Return what is missing where a tokenizer has no tokenizer_config.json, or None where it has one."""
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    if path.is_file():
+        return None
+    return f"{path} is missing, and without it transformers adds 100 tokens to the vocabulary. Copy it from the model again"
 
 
 def vocabulary_fault(vocabulary: Mapping[str, int], rows: int) -> str | None:
