@@ -12,6 +12,8 @@ import torch
 from conftest import Wantui, batch, files
 
 from wantui.cli.doctor import _libraries, hub_cache
+from wantui.engine.enqueue import Share
+from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport
 from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
@@ -65,7 +67,7 @@ MISTAKES = {
     "output in a file": (["--output-dir", "broken.yaml/x"], "cannot be written"),
     "output not writable": (["--output-dir", "/proc/outputs"], "cannot be written"),
     "no such option": (["--colour", "red"], "No such option"),
-    "seed": (["--seed", "x"], "is not a valid integer"),
+    "seed": (["--seed", "x"], "should be a whole number in decimal digits, got 'x'"),
     "negative seed": (["--seed", "-1"], "wantui: --seed: model_settings.seed: input should be greater"),  # C7
     "resume nothing": (["--resume", "nowhere"], "is not a batch folder"),
 }
@@ -392,3 +394,40 @@ def test_queue_ls_names_ended_batches_with_failed_videos(wantui: Wantui, tmp_pat
     assert "and videos of 2 earlier batches failed: wantui queue ls --all" in said
     assert "no weights" in wantui("queue", "show", 5).out
     assert "failed: " not in wantui("queue", "ls", "--all").err
+
+
+@pytest.mark.parametrize("number", ["1_000", "٣", "３", "0x10", "1.5", "one", ""])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("preview", "-t", "a", "--seed"),
+        ("run", "-t", "a", "--videos-per-variation"),
+        ("serve", "--port"),
+        ("engine", "start", "--workers"),
+        ("queue", "show", "1", "--page"),
+        ("queue", "cancel", "1"),
+        ("queue", "retry", "1"),
+        ("slurm", "-t", "a", "--jobs"),
+        ("analyze", ".", "--stride"),
+    ],
+    ids=" ".join,
+)
+def test_whole_numbers_of_options_are_decimal_as_those_of_set(
+    wantui: Wantui, command: tuple[str, ...], number: str
+) -> None:
+    result = wantui(*command, number)
+    assert result.code == 2
+    assert "should be a whole number" in result.err
+
+
+@pytest.mark.parametrize("number", ["1_0", "٠.٥", "nan", "inf"])
+def test_decimal_numbers_of_options_are_those_of_set(wantui: Wantui, number: str) -> None:
+    result = wantui("analyze", ".", "--compare", "--margin", number)
+    assert result.code == 2
+    assert "should be a number in decimal digits" in result.err
+
+
+@pytest.mark.parametrize("share", ["٢/٨", "1_0/8", "0/8", "9/8", "2/", "/8", f"1/{'9' * 5000}"])
+def test_shares_that_are_no_decimal_numbers_are_refused(share: str) -> None:
+    with pytest.raises(UserError, match="is no share of a batch"):
+        Share.read(share)

@@ -9,13 +9,14 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from conftest import Wantui, only_queued
 
 import wantui.cli
 from wantui.cli.progress import Bars, PlainLines
-from wantui.cli.tables import to_json
+from wantui.cli.tables import echo, print_columns, to_json
 from wantui.config import load_config
 from wantui.engine.enqueue import new_batch, queue_missing
 from wantui.planning import plan_batch
@@ -270,3 +271,67 @@ def test_the_queue_database_is_never_a_closed_stream(tmp_path: Path) -> None:
     program("queue ls", shell="$W <&- >&- 2>&-")
     place = next(Path.cwd().rglob("queue.db"))
     assert Queue(place.parent).batches(-1) == []  # B7
+
+
+@pytest.mark.parametrize("width", [20, 40, 50, 200])
+def test_rows_wider_than_a_terminal_are_broken_between_cells(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    rows = [("name", "first value", "second value", "why"), ("circle", "0.98289", "-9.7935", "no room on the disk")]
+    print_columns(*rows)
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= width
+    cells = ("name", "first value", "second value", "circle", "0.98289", "-9.7935")
+    assert all(any(cell in line for line in lines) for cell in cells)
+    assert len(lines) == 2 if width == 200 else len(lines) > 2
+
+
+def test_narration_breaks_between_words_on_a_terminal_and_nowhere_else(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "warning: the path /a/very/long/path/that/stays/whole is what this sentence is about"
+    monkeypatch.setenv("COLUMNS", "30")
+    echo(text, err=True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    echo(text, err=True)
+    whole, *broken = capsys.readouterr().err.splitlines()
+    assert whole == text
+    assert [word for line in broken for word in line.split()] == text.split()
+    assert max(len(line) for line in broken if "/a/very" not in line) <= 30
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("preview", "-t", f"a [red {LONG}"),
+        ("preview", "-t", "[" + "a b " * 2000),
+        ("preview", "-t", "a", "-c", LONG),
+        ("preview", "-t", "a", "-c", f"{'folder name/' * 300}x.yaml"),
+        ("preview", "-t", "a", "--set", f"model_settings.{LONG}=1"),
+        ("preview", "-t", "a", "--set", f"model_settings.model_id={LONG}"),
+        ("preview", "-t", "a", "--set", f"model_settings.model_id={'two words ' * 500}"),
+        ("preview", "-t", "a", "--seed", LONG),
+        ("preview", "-t", "a", f"--{LONG}"),
+        ("watch", LONG),
+        ("watch", "9" * 5000),
+        ("logs", LONG),
+        ("rerun", LONG),
+        ("analyze", LONG),
+        ("analyze", ".", "--metrics", LONG),
+        ("export", LONG),
+        ("models", "fetch", LONG),
+        ("library", "show", LONG),
+        ("engine", "run", "--batch", ".", "--share", "1/" + "9" * 5000),
+        (LONG,),
+    ],
+    ids=lambda value: " ".join(word[:20] for word in value),
+)
+def test_errors_shorten_the_arguments_that_they_repeat(wantui: Wantui, arguments: tuple[str, ...]) -> None:
+    result = wantui(*arguments)
+    assert result.code == 2
+    assert 0 < len(result.err) < 2500

@@ -1,10 +1,35 @@
 """Format numbers and text for people, the same on the command line and on the screens."""
 
 import re
+from collections.abc import Iterable
 
+MAX_TEXT = 300
+"""Longest stretch of foreign text in a message, in characters."""
+_LONG_WORD = re.compile(rf"\S{{{MAX_TEXT + 1},}}")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 and C1 controls, line separators, directional overrides, and lone surrogates."""
 _UNPRINTABLE_BUT_LINES = re.compile(UNPRINTABLE.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
+
+
+def shorten(text: str, length: int = MAX_TEXT) -> str:
+    """Return text of at most `length` characters, with its middle left out where it is longer."""
+    if len(text) <= length:
+        return text
+    half = (length - 5) // 2
+    return f"{text[:half]} ... {text[-half:]}"
+
+
+def shorten_repeated(message: str, arguments: Iterable[str]) -> str:
+    """Return a message with every long stretch that it repeats from elsewhere shortened.
+
+    Args:
+        arguments: of the command line, which messages repeat as they are, from `=` on, or in quotes.
+    """
+    for argument in sorted(arguments, key=len, reverse=True):
+        for form in (argument, argument.partition("=")[2]):
+            if len(form) > MAX_TEXT:
+                message = message.replace(form, shorten(form)).replace(repr(form)[1:-1], shorten(repr(form)[1:-1]))
+    return _LONG_WORD.sub(lambda match: shorten(match[0]), message)
 
 
 def format_bytes(number: float) -> str:

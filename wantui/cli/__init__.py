@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,7 @@ from wantui.cli.streams import describe_os_error, discard_on_closed_pipe, output
 from wantui.cli.tables import echo
 from wantui.environment import prepare_for_torch
 from wantui.errors import UserError
+from wantui.formatting import shorten_repeated
 
 COMMANDS = {
     "run": ("wantui.cli.run", "Make the videos of a template."),
@@ -100,27 +102,28 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _call(arguments: list[str] | None) -> int | None:
     """Run a command and report its error; returns the exit code, or None where the command set none."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
         _provide_home()
         cli.main(args=arguments, prog_name="wantui", standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except UserError as error:
-        return _fail(f"wantui: {error}", error.exit_code)
+        return _fail(f"wantui: {error}", error.exit_code, given)
     except click.ClickException as error:
-        return _fail(_usage(error) + f"Error: {error.format_message()}", error.exit_code)
+        return _fail(_usage(error) + f"Error: {error.format_message()}", error.exit_code, given)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("wantui: interrupted", 130)
+        return _fail("wantui: interrupted", 130, given)
     except click.exceptions.Exit as end:
         return end.exit_code
     except UnicodeEncodeError as error:
         # A word of the command line that is not UTF-8 reaches us as characters that cannot be written.
-        return _fail(f"wantui: text that is not UTF-8: {error.object!r}", 2)
+        return _fail(f"wantui: text that is not UTF-8: {error.object!r}", 2, given)
     except OSError as error:
         message = describe_os_error(error)
         if message is None:
             raise
-        return _fail(f"wantui: {message}", 2)
+        return _fail(f"wantui: {message}", 2, given)
     except Exception as error:
         if type(error).__module__ != "sqlite3":  # not imported for its name: most commands have no use for it
             raise
@@ -131,7 +134,7 @@ def _call(arguments: list[str] | None) -> int | None:
         advice = "Make room on its disk, or end what keeps it locked, and try again."
         if isinstance(error, sqlite3.Error) and is_damage(error):
             advice = "It is damaged: wantui engine stop, then wantui engine start, which begins a new one."
-        return _fail(f"wantui: cannot use the queue: {error}. {advice}", 3)
+        return _fail(f"wantui: cannot use the queue: {error}. {advice}", 3, given)
     return None
 
 
@@ -144,10 +147,10 @@ def _provide_home() -> None:
         provide_home()
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(message: str, code: int, arguments: Sequence[str]) -> int:
     """Print an error and return the exit code, which holds where nobody reads stderr any more."""
     with discard_on_closed_pipe():
-        echo(message, err=True)
+        echo(shorten_repeated(message, arguments), err=True)
     return code
 
 

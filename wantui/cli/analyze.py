@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.tables import add_row, echo, plain_table, print_columns, print_json, print_line, print_table
-from wantui.cli.types import PATH, UserPath
+from wantui.cli.tables import echo, print_columns, print_json, print_line
+from wantui.cli.types import PATH, Number, UserPath, WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -30,10 +30,16 @@ SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension"
 @click.option("--compare", "compared", is_flag=True, help="Compare the groups: effects, tests, and a verdict.")
 @click.option("--by", default="variation", show_default=True, help="variation, prompt, batch, or brackets: 1 or 1,3.")
 @click.option("--primary", default="spread", show_default=True, help="The metric that is declared beforehand.")
-@click.option("--margin", default=0.05, show_default=True, help="Share of the mean below which a difference is none.")
+@click.option(
+    "--margin",
+    type=Number(),
+    default=0.05,
+    show_default=True,
+    help="Share of the mean below which a difference is none.",
+)
 @click.option(
     "--stride",
-    type=click.IntRange(1, 100),
+    type=WholeNumber(1, 100),
     default=1,
     show_default=True,
     help="Every how many states are measured; 2 or 4 where the bend of a path is mostly of its steps.",
@@ -229,15 +235,17 @@ def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: 
     from wantui.tui.plots import sparkline
 
     several = len(names.batches) > 1
-    table = plain_table(*(["batch"] if several else []), "variation", "seed", *metrics, "velocity")
+    head = (*(["batch"] if several else []), "variation", "seed", *metrics, "velocity")
+    rows = []
     for video in videos:
         about = [*([names.batch(video)] if several else []), video.variation, str(video.seed)]
         if video.trajectory is None:
-            add_row(table, *about, "cannot be read" if video.is_damaged else video.why_not)
+            reason = "cannot be read" if video.is_damaged else video.why_not
+            rows.append((*about, *["-"] * len(metrics), reason))
             continue
         values = ["-" if (value := video.value(name)) != value else f"{value:.5g}" for name in metrics]
-        add_row(table, *about, *values, sparkline(video.trajectory.velocity.tolist(), 10).rstrip())
-    print_table(table)
+        rows.append((*about, *values, sparkline(video.trajectory.velocity.tolist(), 10).rstrip()))
+    print_columns(head, *rows)
     _warn_of_steps(videos, metrics)
 
 

@@ -29,7 +29,7 @@ def validate(configs: tuple[str, ...], as_json: bool) -> None:
         problems: list[str] = []
         warnings: list[str] = []
         try:
-            config = load_config(name)
+            config = load_config(name, may_be_pipe=True)
             source = config.source
             warnings += [*map(str, config.warnings), *(f"{refusal} (not run)" for refusal in config.refusals)]
             model = find_model(config.settings.model_settings.model_id)
@@ -75,7 +75,7 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
             add_row(table, name, summary)
         print_table(table)
         return
-    loaded = load_config(config, overrides)
+    loaded = load_config(config, overrides, may_be_pipe=True)
     show_warnings(tuple(map(str, loaded.warnings)))
     if as_json:
         print_json(as_dict(loaded.settings))

@@ -9,7 +9,7 @@ import click
 
 from wantui.cli.options import open_queue_for_command, show_warnings
 from wantui.cli.tables import echo, print_json
-from wantui.cli.types import PATH
+from wantui.cli.types import PATH, WholeNumber
 from wantui.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wantui.queue.rows import Hold, VideoRow, WorkerRow
 
 LOGS = click.option("--logs", type=PATH, help="Folder for its logs.  [default: beside the queue]")
-WORKERS = click.option("--workers", type=click.IntRange(1, 64), help="Run N CPU workers instead of one per GPU.")
+WORKERS = click.option("--workers", type=WholeNumber(1, 64), help="Run N CPU workers instead of one per GPU.")
 
 
 @click.group("engine")

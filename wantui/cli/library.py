@@ -8,9 +8,8 @@ import click
 
 from wantui.cli.tables import echo, print_columns, print_json
 from wantui.cli.types import PATH
-from wantui.config.problems import shorten
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_count, shorten
 
 if TYPE_CHECKING:
     from wantui.storage.library import FoundBatch

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from wantui.cli.options import outline, read_template, recipe_options
-from wantui.cli.tables import echo, print_json, print_progress
+from wantui.cli.tables import echo, print_columns, print_json, print_progress
 from wantui.cli.types import PATH
 
 
@@ -22,7 +22,6 @@ def ls(as_json: bool) -> None:
     """List the models and whether their weights are on this machine."""
     # The hub's client asks the network for nothing here; offline it does not even look.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from wantui.cli.tables import add_row, plain_table, print_table
     from wantui.models.catalogue import CATALOGUE, WanModel
     from wantui.models.fetch import NotFetched, find_folder
     from wantui.models.fingerprint import snapshot_in_cache
@@ -52,11 +51,11 @@ def ls(as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    table = plain_table("name", "weights", "what", "location")
-    for row in rows:
-        location = "" if row["name"] == "nano" else row["location"]
-        add_row(table, row["name"], row["weights"], row["description"], location)
-    print_table(table)
+    shown = (
+        (row["name"], row["weights"], row["description"], "" if row["name"] == "nano" else row["location"])
+        for row in rows
+    )
+    print_columns(("name", "weights", "what", "location"), *shown)
     echo("Any other hub id (owner/name) or local diffusers directory of a Wan pipeline works as well.", err=True)
 
 

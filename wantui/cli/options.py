@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.tables import echo
-from wantui.cli.types import PATH
+from wantui.cli.types import INTEGER, PATH
 from wantui.text_files import TextFileError, read_text
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ RECIPE_OPTIONS = (
     click.option("-c", "--config", help=f"Config file or preset.  [default: {DEFAULT_CONFIG}]"),
     click.option("-t", "--template", help='Prompt template, as in "a [red|blue] (circle)".'),
     click.option("--template-file", type=PATH, help="Read the template from a file."),
-    click.option("--seed", type=int, help="Seed of the first video of every variation."),
+    click.option("--seed", type=INTEGER, help="Seed of the first video of every variation."),
     click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; repeatable."),
 )
 BATCH_OPTIONS = (
     *RECIPE_OPTIONS[:3],
-    click.option("--videos-per-variation", type=int, help="Videos (seeds) of each variation."),
+    click.option("--videos-per-variation", type=INTEGER, help="Videos (seeds) of each variation."),
     RECIPE_OPTIONS[3],
     click.option("--output-dir", type=PATH, help="Folder in which the batch folder is made."),
     click.option("--batch-name", help="Name of the batch folder."),
@@ -117,7 +117,7 @@ def _config(config: str | None, overrides: tuple[str, ...], options: dict[str, A
         for name, setting in SETTINGS_OF_OPTIONS.items()
         if options.get(name) is not None
     }
-    return load_config(DEFAULT_CONFIG if config is None else config, overrides, given)
+    return load_config(DEFAULT_CONFIG if config is None else config, overrides, given, may_be_pipe=True)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ import click
 
 from wantui.cli.options import open_queue_for_command
 from wantui.cli.tables import echo, print_columns, print_json
-from wantui.cli.types import BATCH, MAX_NUMBER
+from wantui.cli.types import BATCH, INTEGER, MAX_NUMBER, WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -85,7 +85,7 @@ def _engine_runs(queue: "Queue") -> bool:
 
 @command.command("show")
 @click.argument("batch", type=BATCH)
-@click.option("--page", default=1, show_default=True, type=click.IntRange(min=1), help=f"Of {PAGE} videos each.")
+@click.option("--page", default=1, show_default=True, type=WholeNumber(1), help=f"Of {PAGE} videos each.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; all videos.")
 def show(batch: str, page: int, as_json: bool) -> None:
     """The videos of a batch."""
@@ -187,7 +187,7 @@ def _order(queue: "Queue") -> list[int]:
 
 @command.command("cancel")
 @click.argument("batch", type=BATCH)
-@click.argument("video", required=False, type=int)
+@click.argument("video", required=False, type=INTEGER)
 def cancel(batch: str, video: int | None) -> None:
     """Give up a batch, or one VIDEO of it (its number in `show`). What is done stays."""
     from wantui.engine.record import Record
@@ -212,7 +212,7 @@ def cancel(batch: str, video: int | None) -> None:
 
 @command.command("retry")
 @click.argument("batch", type=BATCH)
-@click.argument("video", required=False, type=int)
+@click.argument("video", required=False, type=INTEGER)
 def retry(batch: str, video: int | None) -> None:
     """Queue again what failed or was cancelled."""
     queue = open_queue_for_command()

@@ -5,11 +5,12 @@ import socket
 
 import click
 
+from wantui.cli.types import WholeNumber
 from wantui.errors import UserError
 
 
 @click.command("serve")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="TCP port to listen on.")
+@click.option("--port", default=8000, show_default=True, type=WholeNumber(1, 65535), help="TCP port to listen on.")
 def command(port: int) -> None:
     """Serve the application to a browser on this machine, at an address that opens once.
 

@@ -7,6 +7,7 @@ import click
 
 from wantui.cli.options import batch_options, plan, read_template, resume_option, show_warnings
 from wantui.cli.tables import echo
+from wantui.cli.types import WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.paths import user_path
@@ -15,16 +16,14 @@ from wantui.paths import user_path
 @click.command("slurm")
 @batch_options
 @resume_option
-@click.option(
-    "--jobs", type=click.IntRange(1, 1000), default=4, show_default=True, help="Each has a share of the videos."
-)
-@click.option("--at-once", type=click.IntRange(1), help="So many jobs run at a time, at most.")
+@click.option("--jobs", type=WholeNumber(1, 1000), default=4, show_default=True, help="Each has a share of the videos.")
+@click.option("--at-once", type=WholeNumber(1), help="So many jobs run at a time, at most.")
 @click.option(
     "--time", "limit", default="4:00:00", show_default=True, help="Of each job: minutes, H:MM:SS, D-HH:MM:SS."
 )
-@click.option("--gpus", type=click.IntRange(0, 16), default=1, show_default=True, help="Of each job.")
-@click.option("--cpus", type=click.IntRange(1), default=4, show_default=True, help="Of each job.")
-@click.option("--mem", type=click.IntRange(1), default=32, show_default=True, metavar="GB", help="Of each job.")
+@click.option("--gpus", type=WholeNumber(0, 16), default=1, show_default=True, help="Of each job.")
+@click.option("--cpus", type=WholeNumber(1), default=4, show_default=True, help="Of each job.")
+@click.option("--mem", type=WholeNumber(1), default=32, show_default=True, metavar="GB", help="Of each job.")
 @click.option("--partition", help="Slurm's partition.")
 @click.option("--account", help="Whom Slurm charges.")
 @click.option("--qos", help="Quality of service.")

@@ -8,6 +8,8 @@ import json
 import re
 import shutil
 import sys
+import textwrap
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+CONTINUED = 4
+"""Columns by which the second line of a row of a table is indented."""
+
+
 def _write(text: str, nl: bool = True, err: bool = False) -> None:
     with output_may_close(sys.stderr if err else sys.stdout):
         click.echo(text, nl=nl, err=err)
@@ -27,7 +33,17 @@ def _write(text: str, nl: bool = True, err: bool = False) -> None:
 def echo(text: object = "", err: bool = False, nl: bool = True, bold: bool = False) -> None:
     """Print text of any origin to stdout, or to stderr; line breaks and tabs stay."""
     safe = printable(str(text), keep_lines=True)
+    if err and nl and sys.stderr.isatty():
+        safe = "\n".join(_wrapped(line, shutil.get_terminal_size().columns) for line in safe.split("\n"))
     _write(click.style(safe, bold=True) if bold else safe, nl=nl, err=err)
+
+
+def _wrapped(line: str, width: int, indent: int = 0) -> str:
+    """Break a line between words where it is wider than a terminal, which breaks inside of them; paths stay whole."""
+    if len(line) <= width:
+        return line
+    margin = " " * indent
+    return textwrap.fill(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
 
 
 def print_json(value: Any, indent: int | None = 1) -> None:
@@ -83,13 +99,31 @@ def plain_table(*columns: str) -> "Table":
 def print_columns(*rows: tuple[str, ...]) -> None:
     """Print rows to stdout in columns as wide as they need; the first is the header.
 
-    Without Rich, whose import would take most of the time that listing a queue takes.
+    Where a terminal is narrower than that, a row takes several lines, and the columns stay under each other. This is
+    done without Rich, whose import would take most of the time that listing a queue takes.
     """
     safe = [tuple(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    lines = _columns_of_lines(widths, columns)
     for number, row in enumerate(safe):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        echo(line, bold=number == 0)
+        for place, chosen in enumerate(lines):
+            line = "  ".join(row[column].ljust(widths[column]) for column in chosen).rstrip()
+            if line or place == 0:
+                echo(_wrapped(" " * (CONTINUED * (place > 0)) + line, columns, 2 * CONTINUED), bold=number == 0)
+
+
+def _columns_of_lines(widths: Sequence[int], width: int) -> list[list[int]]:
+    """Return which columns each line of a row holds, on a terminal of some width."""
+    lines: list[list[int]] = [[]]
+    used = 0
+    for column, own in enumerate(widths):
+        if lines[-1] and used + 2 + own > width:
+            lines.append([])
+            used = CONTINUED
+        used += own + (2 if lines[-1] else 0)
+        lines[-1].append(column)
+    return lines
 
 
 def print_line(text: str, indent: int = 0) -> None:

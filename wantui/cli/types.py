@@ -1,6 +1,7 @@
-"""Types of options and arguments: paths, batches."""
+"""Types of options and arguments: paths, numbers, batches."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,13 +33,51 @@ class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in old
             self.fail(str(error), param, ctx)
 
 
+class WholeNumber(click.IntRange):
+    """A whole number, read from text by the rule of `--set` and config files; a range as of `click.IntRange`."""
+
+    def __init__(self, least: int | None = None, most: int | None = None) -> None:
+        super().__init__(least, most)
+        if least is None and most is None:
+            self.name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(_number(self, value, param, ctx, is_whole=True), param, ctx)
+
+
+class Number(click.types.FloatParamType):
+    """A decimal number, read from text by the rule of `--set` and config files."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(_number(self, value, param, ctx, is_whole=False), param, ctx)
+
+
+def _number(
+    kind: "WholeNumber | Number",
+    value: Any,
+    param: click.Parameter | None,
+    ctx: click.Context | None,
+    *,
+    is_whole: bool,
+) -> Any:
+    """Return the number that a text means, and other values as they are; click's own types take `1_000` and `٣`."""
+    if not isinstance(value, str):
+        return value
+    from wantui.config.values import number_from_text  # pydantic comes with it, which --help need not wait for
+
+    try:
+        return number_from_text(value.strip(), is_whole)
+    except ValueError as error:
+        kind.fail(str(error), param, ctx)
+
+
 class BatchName(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
     """A batch on the queue: its number, the name of its folder, or a path."""
 
     name = "batch"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value.isdecimal():
+        if value.isascii() and value.isdecimal():
             if len(value) > len(str(MAX_NUMBER)) or int(value) > MAX_NUMBER:
                 self.fail(f"no batch has the number {value[:40]}", param, ctx)
             return value
@@ -49,4 +88,5 @@ class BatchName(click.ParamType):  # type: ignore[type-arg]  # not generic in ol
 
 
 PATH = UserPath()
+INTEGER = WholeNumber()
 BATCH = BatchName()

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from wantui import text_files
-from wantui.config.problems import ConfigError, Problem, shorten
+from wantui.config.problems import ConfigError, Problem
+from wantui.formatting import shorten
 from wantui.text_files import TextFileError
 
 MAX_BYTES = 1_000_000

@@ -15,10 +15,10 @@ from wantui import __version__
 from wantui.config.document import Key, Scalar, plain, read_document, read_text
 from wantui.config.fields import field_of
 from wantui.config.presets import find_config
-from wantui.config.problems import MAX_PROBLEMS, MAX_TEXT, ConfigError, Problem, at_most, shorten
+from wantui.config.problems import MAX_PROBLEMS, ConfigError, Problem, at_most
 from wantui.config.settings import Settings
 from wantui.config.values import value_from_text
-from wantui.formatting import UNPRINTABLE, printable
+from wantui.formatting import MAX_TEXT, UNPRINTABLE, printable, shorten
 from wantui.section import Section
 
 UNSUPPORTED_SECTIONS = {
@@ -62,18 +62,25 @@ class Config:
         return Path(self.source).stem
 
 
-def load_config(name: Path | str, overrides: Sequence[str] = (), options: Mapping[str, Option] | None = None) -> Config:
+def load_config(
+    name: Path | str,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, Option] | None = None,
+    *,
+    may_be_pipe: bool = False,
+) -> Config:
     """Load a config by path or preset name, and apply what the command line changes.
 
     Args:
         overrides: changes of the form section.key=value, whose text `values.value_from_text` reads.
         options: settings by their dotted key that have an option of their own; `overrides` win over them.
+        may_be_pipe: accept a pipe and wait for its end; only for a path that the command line names.
 
     Raises:
         ConfigError: no such file, YAML that does not parse, unknown keys, wrong values; all of them at once.
     """
     path = find_config(name)
-    return parse_config(read_text(path, may_be_pipe=True), path, overrides, options)
+    return parse_config(read_text(path, may_be_pipe=may_be_pipe), path, overrides, options)
 
 
 def parse_config(

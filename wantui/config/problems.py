@@ -6,18 +6,8 @@ from pathlib import Path
 
 from wantui.errors import UserError
 
-MAX_TEXT = 300
-"""Longest stretch of foreign text in a message, in characters."""
 MAX_PROBLEMS = 50
 """Most faults, and most warnings, that one config reports."""
-
-
-def shorten(text: str, length: int = MAX_TEXT) -> str:
-    """Return text of at most `length` characters, with its middle left out where it is longer."""
-    if len(text) <= length:
-        return text
-    half = (length - 5) // 2
-    return f"{text[:half]} ... {text[-half:]}"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from wantui.config.fields import FormField
-from wantui.config.problems import shorten
+from wantui.formatting import shorten
 
 MAX_DIGITS = 40
 """Longest number, in characters."""
@@ -35,10 +35,15 @@ def value_from_text(field: FormField, text: str) -> Any:
                 raise ValueError(f"should be yes or no, got {shorten(repr(text))}")
             return FLAGS[word.lower()]
         case "number":
-            return _number(word, field.is_whole)
+            return number_from_text(word, field.is_whole)
 
 
-def _number(word: str, is_whole: bool) -> int | float:
+def number_from_text(word: str, is_whole: bool) -> int | float:
+    """Return the number that a text means: ASCII digits, no separators, no other bases.
+
+    Raises:
+        ValueError: the text is no number of this kind; the message says what is expected.
+    """
     expected = "a whole number" if is_whole else "a number"
     if len(word) > MAX_DIGITS or not _DECIMAL.fullmatch(word):
         raise ValueError(f"should be {expected} in decimal digits, got {shorten(repr(word))}")

@@ -1,6 +1,7 @@
 """From a planned batch to its folder and its place on the queue; or, of a batch that exists, what is missing."""
 
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,10 +41,10 @@ class Share:
         Raises:
             UserError: it is no share.
         """
-        number, slash, count = text.partition("/")
-        if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        match = SHARE.fullmatch(text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UserError(f"{text!r} is no share of a batch; the second of eight is 2/8")
-        return cls(int(number), int(count))
+        return cls(int(match[1]), int(match[2]))
 
     def has(self, index: int) -> bool:
         return index % self.count == self.number - 1
@@ -53,6 +54,7 @@ class Share:
 
 
 WHOLE = Share(1, 1)
+SHARE = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 OWN_NAMES = (
     "batch.json",
     "batch.json.partial",

@@ -24,6 +24,7 @@ from wantui.engine.output_faults import is_gone, why_unwritable
 from wantui.engine.record import Record
 from wantui.engine.slots import Slot, slots_for
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.gpu.nvml import NoSuchGpuError, look, remarks_on_devices, visible
 from wantui.queue.database import QueueError, Unavailable, is_damage
 from wantui.queue.events import WorkerDied
@@ -306,7 +307,12 @@ def _run(place: Place, lock: int, logs: Path, workers: int | None, drain: bool, 
             log.warning("%s", note)
         slots, remarks = _slots(queue, workers)
         supervisor = Supervisor(queue, slots, logs, log, drain, requests)
-        log.info("engine of wantui %s, process %d, %d workers", __version__, os.getpid(), len(supervisor.slots))
+        log.info(
+            "engine of wantui %s, process %d, %s",
+            __version__,
+            os.getpid(),
+            format_count(len(supervisor.slots), "worker"),
+        )
         supervisor.take_stock()
         announce(lock, logs, sorted({name for slot in slots for name in slot.devices}), remarks)
         supervisor.run()

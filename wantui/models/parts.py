@@ -3,8 +3,8 @@
 import reprlib
 from collections.abc import Collection
 from contextlib import suppress
-from importlib.util import find_spec
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +178,9 @@ def check_config(folder: Path, part: str) -> None:
 
 def _odd_value(folder: Path, part: str, name: str, value: object, rule: str) -> PartError:
     path = folder / part / "config.json"
+    shown = reprlib.repr(value)
     return PartError(
-        f"the config of its {label(part)} has {name} {reprlib.repr(value)}, which {rule}. Copy {path} from the model again"
+        f"the config of its {label(part)} has {name} {shown}, which {rule}. Copy {path} from the model again"
     )
 
 

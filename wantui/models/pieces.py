@@ -122,7 +122,8 @@ def config_fault(folder: Path) -> str | None:
     path = folder / "tokenizer" / "tokenizer_config.json"
     if path.is_file():
         return None
-    return f"{path} is missing, and without it transformers adds 100 tokens to the vocabulary. Copy it from the model again"
+    why = "without it transformers adds 100 tokens to the vocabulary"
+    return f"{path} is missing, and {why}. Copy it from the model again"
 
 
 def vocabulary_fault(vocabulary: Mapping[str, int], rows: int) -> str | None:

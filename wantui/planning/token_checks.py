@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wantui.config.problems import shorten
-from wantui.formatting import format_count
+from wantui.formatting import format_count, shorten
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.world import WORDS
 from wantui.models.pieces import TokenizerError, check_tokenizer_fits, has_token, token_ids, tokenizer_file
