@@ -335,3 +335,15 @@ def test_errors_shorten_the_arguments_that_they_repeat(wantui: Wantui, arguments
     result = wantui(*arguments)
     assert result.code == 2
     assert 0 < len(result.err) < 2500
+
+
+@pytest.mark.parametrize(
+    "mode", [(), ("--compare", "--by", "1"), ("--groups", "--by", "1"), ("--attention",), ("--csv", "-")]
+)
+def test_analyze_names_a_batch_without_finished_videos(wantui: Wantui, mode: tuple[str, ...]) -> None:
+    folder, _ = new_batch(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] circle"))
+    result = wantui("analyze", folder.root, *mode)
+    assert result.code == 2
+    assert result.err.startswith(f"wantui: cannot analyze {folder.root}: no video is finished. Wait for the first ones")
+    assert "brackets" not in result.err
+    assert json.loads(wantui("analyze", folder.root, "--json").out) == []
