@@ -1,5 +1,6 @@
 """Attention maps and weights of marked words, against a softmax over all 512 positions in float64."""
 
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from diffusers.hooks import apply_group_offloading
 
 from wantui.captures.attention import AttentionRequest
 from wantui.generation import attention_hooks, cache
-from wantui.generation.attention import CaptureWrong
+from wantui.generation.attention import CaptureWrong, CrossAttention
+from wantui.generation.attention_check import BlockCheck, SelfCheck
 from wantui.generation.controls.word_weights import WordWeights
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
@@ -308,6 +310,39 @@ def test_attention_that_is_not_the_kernels_is_refused(
     monkeypatch.setattr(attention_hooks, "dispatch_attention_fn", lambda *a, **k: kernel(*a, **k) * 1.01)
     with pytest.raises(CaptureWrong, match=r"differs from what the model's kernel gave by 0\.0099"):
         next(denoise(tiny, marked(tiny_models["wan2.1"])))
+
+
+def test_maps_that_hold_nan_are_refused(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attended = CrossAttention._attended
+    monkeypatch.setattr(CrossAttention, "_attended", lambda *arguments: attended(*arguments) * math.nan)
+    with pytest.raises(CaptureWrong, match="the maps differ from a softmax over all text positions in float64 by nan"):
+        list(denoise(tiny, marked(tiny_models["wan2.1"])))
+
+
+FOUND = {"output_error": 1e-6, "weighted_error": 0.0, "map_error": 1e-7, "pads_taken_together": False}
+
+
+def test_the_record_of_a_self_check_survives_another_process() -> None:
+    first, second = SelfCheck(), SelfCheck()
+    first.add("transformer cond 0", BlockCheck(**FOUND))
+    second.resume(json.loads(json.dumps(first.to_attribute())))
+    second.add("transformer cond 0", BlockCheck(**FOUND | {"output_error": 2e-6}))  # of a later step
+    assert second.to_attribute() == first.to_attribute()
+    assert not second.collapsed
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [None, "text", [], {}, {"output_error": 0.0}, {"blocks": []}, {"blocks": {"a": None}}, {"blocks": {"a": {}}}]
+    + [{"blocks": {"a": FOUND | {name: value}}} for name in FOUND for value in ("1", None, math.nan, [])],
+    ids=str,
+)
+def test_a_damaged_record_of_a_self_check_is_none(damaged: Any) -> None:
+    check = SelfCheck()
+    check.resume(damaged)
+    assert check.blocks == {}
 
 
 def test_the_pipeline_is_as_before_after_a_capture_that_was_ended_early(

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from wantui.captures.attention import MASSES, AttentionRequest
 from wantui.captures.base import every
+from wantui.generation.attention_check import BlockCheck, SelfCheck
 from wantui.generation.attention_hooks import Site, observed_by
 from wantui.generation.controls.word_weights import WordWeights
 from wantui.generation.memory import device_of
@@ -52,20 +53,6 @@ class StepMaps:
     NaN where no block computed attention."""
     blocks: dict[str, tuple[bool, ...]]
     """By context: which blocks computed their attention; a cache may have skipped some."""
-
-
-@dataclass
-class SelfCheck:
-    """What comparing with the model's kernel and with a softmax over all 512 positions found at the first step."""
-
-    output_error: float = 0.0
-    """Largest over blocks of |recomputed - kernel's| / |kernel's| of the attention output."""
-    weighted_error: float = 0.0
-    """Largest over blocks of the same error of the output with the weights of words, against float64."""
-    map_error: float = 0.0
-    """Largest relative error of a column against the softmax over all positions."""
-    collapsed: bool = True
-    """Whether the pads could be taken together in every block."""
 
 
 @dataclass
@@ -265,14 +252,14 @@ class CrossAttention:
         if place not in self.modes:
             if query.shape[0] != 1 or key.shape[1] != TEXT_LENGTH:
                 raise CaptureWrong(f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not known here")
-            self.modes[place] = self._checked(now, query, key, value, output)
+            self.modes[place] = self._checked(now, block, query, key, value, output)
         return self.modes[place]
 
-    def _checked(self, now: _Evaluation, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> int:
+    def _checked(self, now: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> int:
         length = now.prompt.length
-        columns = min(TEXT_LENGTH, -(-(length + 1) // 8) * 8)
+        columns, are_pads_equal = min(TEXT_LENGTH, -(-(length + 1) // 8) * 8), True
         if not all(bool((pads == pads[:1]).all()) for pads in (key[0, length:], value[0, length:])):
-            columns, self.check.collapsed = TEXT_LENGTH, False
+            columns, are_pads_equal = TEXT_LENGTH, False
         rows = torch.linspace(0, query.shape[1] - 1, min(CHECKED_ROWS, query.shape[1])).round().long()
         few = query[:, rows.to(query.device)]
         logits = torch.einsum("nhd,thd->hnt", few[0].double(), key[0].double()) / math.sqrt(query.shape[3])
@@ -280,7 +267,6 @@ class CrossAttention:
         recomputed = torch.einsum("hnt,thd->nhd", full, value[0].double()).flatten(1)
         kernels = output[0, rows.to(output.device)].double()
         error = _relative(recomputed, kernels)
-        self.check.output_error = max(self.check.output_error, error)
         if (tolerance := TOLERANCE.get(output.dtype)) is None:
             raise CaptureWrong(
                 f"attention in {output.dtype} is not known here: no maps are stored, nor weights applied"
@@ -291,8 +277,9 @@ class CrossAttention:
                 f"norm, more than the {tolerance:g} that {output.dtype} explains: no maps are stored, nor weights "
                 "applied. Another attention backend may be in use; take the default one"
             )
+        weighted_error = 0.0
         if self.weights and now.context == "cond":
-            self._check_weights(few, key, value, output[:, rows.to(output.device)], logits, columns)
+            weighted_error = self._check_weights(few, key, value, output[:, rows.to(output.device)], logits, columns)
         # What is stored of these places, by the way that it goes.
         ours = self._attended(few, key, columns).double()
         exact = full if len(ours) > 1 else full.mean(0, keepdim=True)
@@ -300,18 +287,25 @@ class CrossAttention:
         if length == TEXT_LENGTH:
             gathered = [p[:, :, :length] for p in gathered]
         of_columns = (gathered[0] - gathered[1]).abs() / gathered[1].clamp_min(1e-30)
-        self.check.map_error = max(self.check.map_error, float(of_columns.max()))
-        if not self.check.map_error <= MAP_TOLERANCE:
+        map_error = float(of_columns.max())
+        if not map_error <= MAP_TOLERANCE:
             raise CaptureWrong(
-                f"the maps differ from a softmax over all text positions in float64 by {self.check.map_error:.2g}, "
+                f"the maps differ from a softmax over all text positions in float64 by {map_error:.2g}, "
                 f"more than {MAP_TOLERANCE:g}: none are stored"
             )
+        found = BlockCheck(
+            output_error=error,
+            weighted_error=weighted_error,
+            map_error=map_error,
+            pads_taken_together=are_pads_equal,
+        )
+        self.check.add(f"{self.transformer} {now.context} {block}", found)
         return columns
 
     def _check_weights(
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logits: Tensor, columns: int
-    ) -> None:
-        """Compare the weighted output at a few positions with a float64 softmax over all text positions.
+    ) -> float:
+        """Return the error of the weighted output at a few positions against a float64 softmax over all positions.
 
         Args:
             logits: of these places, [heads, places, 512] float64.
@@ -320,12 +314,12 @@ class CrossAttention:
         expected = torch.einsum("hnt,thd->nhd", exact, value[0].double()).flatten(1)
         found = torch.cat([out for _, out, _ in self.weights.apply(query, key, value, output, columns)])
         error = _relative(found.to(output.dtype).double(), expected)
-        self.check.weighted_error = max(self.check.weighted_error, error)
         if not error <= TOLERANCE[output.dtype]:
             raise CaptureWrong(
                 f"the attention with the weights of words is off by {error:.2g} of its norm, more than the "
                 f"{TOLERANCE[output.dtype]:g} that {output.dtype} explains: no weights are applied"
             )
+        return error
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:

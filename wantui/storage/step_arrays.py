@@ -115,6 +115,15 @@ class StepArrayWriter:
             sums.append(checksum(stored))
         self.checksums.append(checksum(np.array(sums, dtype=np.uint32), self.constant))
 
+    def attribute(self, name: str) -> Any:
+        """Return an attribute of the group that an earlier process may have stored; None where there is none."""
+        return self.group.attrs.get(name)
+
+    def update(self, attributes: Mapping[str, Any]) -> None:
+        """Store attributes that change while the video is made."""
+        if not self.is_finished:
+            self.group.attrs.update(dict(attributes))
+
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Publish the group under its final name.
 

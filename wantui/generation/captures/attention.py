@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from wantui.generation.denoise import Start, Step
 
 NAME = ATTENTION.name
+SELF_CHECK = "self_check"
+"""Attribute of the group that holds what comparing the attention with the model's kernel found."""
 
 
 def hook(preparation: Preparation) -> CrossAttention | None:
@@ -64,8 +66,13 @@ class Recorder:
             },
             self.earlier,
         )
+        if self.earlier and not self.writer.is_finished:
+            self.attention.check.resume(self.writer.attribute(SELF_CHECK))
+        self.noted: int = len(self.attention.check.blocks)
+        """Blocks whose check is stored."""
 
     def on_step(self, step: "Step") -> None:
+        self._note_checks()
         recorded: StepMaps | None = step.captured.get(NAME)
         if recorded is None:
             return
@@ -77,17 +84,14 @@ class Recorder:
 
     def on_end(self) -> None:
         self.background.flush()
+        self.writer.finish({SELF_CHECK: self.attention.check.to_attribute()})
+
+    def _note_checks(self) -> None:
+        """Store what was found at blocks that were evaluated for the first time: whoever resumes finds it there."""
         check = self.attention.check
-        self.writer.finish(
-            {
-                "self_check": {
-                    "output_error": check.output_error,
-                    "weighted_error": check.weighted_error,
-                    "map_error": check.map_error,
-                    "pads_taken_together": check.collapsed,
-                }
-            }
-        )
+        if len(check.blocks) > self.noted:
+            self.noted = len(check.blocks)
+            self.background.submit(partial(self.writer.update, {SELF_CHECK: check.to_attribute()}))
 
     def checksums(self) -> tuple[int, ...]:
         """Of each step whose maps are on the disk."""

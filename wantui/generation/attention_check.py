@@ -1,0 +1,83 @@
+"""What comparing recomputed attention with the model's kernel and with float64 found, block by block.
+
+Each block is checked at its first evaluation. A process that resumes a video takes over what was found before it, so
+that a resumed capture has the same record as one of a single process.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+BLOCKS = "blocks"
+"""Key of the record of single blocks in the attribute of a capture."""
+
+
+class BlockCheck(BaseModel):
+    """What was found at one block of a transformer in one pass."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    output_error: float
+    """|recomputed - kernel's| / |kernel's| of the attention output."""
+    weighted_error: float
+    """The same error of the output with the weights of words, against float64; 0 where none are applied."""
+    map_error: float
+    """Largest relative error of a column against the softmax over all positions."""
+    pads_taken_together: bool
+
+
+@dataclass
+class SelfCheck:
+    """What was found at every block that has been evaluated."""
+
+    blocks: dict[str, BlockCheck] = field(default_factory=dict)
+    """By transformer, pass and number of the block, as "transformer cond 0"."""
+    earlier: Mapping[str, BlockCheck] = field(default_factory=dict)
+    """The same of the processes that began the video."""
+
+    def add(self, place: str, found: BlockCheck) -> None:
+        """Record what was found at a block; what an earlier process found at its first evaluation stays."""
+        self.blocks[place] = self.earlier.get(place, found)
+
+    def resume(self, attribute: Any) -> None:
+        """Take over the record of an earlier process from the attribute of a capture; other versions have none."""
+        stored = attribute.get(BLOCKS) if isinstance(attribute, dict) else None
+        if not isinstance(stored, dict):
+            return
+        try:
+            self.earlier = {str(place): BlockCheck.model_validate(found) for place, found in stored.items()}
+        except ValidationError:  # an attribute that was damaged is no record; every block is checked again
+            return
+        self.blocks.update(self.earlier)
+
+    @property
+    def output_error(self) -> float:
+        """Largest over blocks."""
+        return max((found.output_error for found in self.blocks.values()), default=0.0)
+
+    @property
+    def weighted_error(self) -> float:
+        """Largest over blocks."""
+        return max((found.weighted_error for found in self.blocks.values()), default=0.0)
+
+    @property
+    def map_error(self) -> float:
+        """Largest over blocks."""
+        return max((found.map_error for found in self.blocks.values()), default=0.0)
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the pads could be taken together in every block."""
+        return all(found.pads_taken_together for found in self.blocks.values())
+
+    def to_attribute(self) -> dict[str, Any]:
+        """Return the record as JSON has it: the largest errors, and those of each block."""
+        return {
+            "output_error": self.output_error,
+            "weighted_error": self.weighted_error,
+            "map_error": self.map_error,
+            "pads_taken_together": self.collapsed,
+            BLOCKS: {place: self.blocks[place].model_dump() for place in sorted(self.blocks)},
+        }
