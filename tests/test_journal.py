@@ -16,6 +16,7 @@ from wantui.planning import plan_batch
 from wantui.storage import manifest_file
 from wantui.storage.journal import MAX_FAULTS, JournalLine, encode_line, read_tail
 from wantui.storage.layout import BatchFolder
+from wantui.storage.library import find_batches
 from wantui.storage.manifest import VideoEntry, parse_manifest, read_manifest, start_folder
 from wantui.storage.manifest_file import ManifestFile
 
@@ -152,6 +153,16 @@ def test_a_damaged_line_is_named_and_the_others_are_read(folder: BatchFolder, da
     assert damaged_journals(folder) == {"batch.journal.damaged.jsonl": b"".join(lines)}
     assert not folder.journal.exists()
     assert read_manifest(folder).faults == ()
+
+
+def test_the_library_counts_no_line_of_another_video(folder: BatchFolder) -> None:
+    manifest = read_manifest(folder)
+    line = JournalLine(1, manifest.videos[0].id, {**manifest.videos[0].outcome(), "state": "done"})
+    folder.journal.write_bytes(encode_line(manifest.journal, line))
+    assert set(states(folder)) == {"queued"}
+    (found,) = find_batches([folder.root])
+    assert dict(found.counts) == {"queued": len(manifest.videos)}
+    assert "line 1 of " in found.fault
 
 
 def damaged_journals(folder: BatchFolder) -> dict[str, bytes]:

@@ -157,3 +157,6 @@ def test_a_folder_that_cannot_be_listed_is_named_by_the_library(
     result = wantui("library", "ls", tmp_path / "closed")
     assert result.code == 1
     assert "closed cannot be read: Permission denied" in result.err
+    above = wantui("library", "ls", tmp_path)
+    assert above.code == 0  # a private batch of another user is no damage
+    assert f"not listed, because this user may not enter 1 folder: {tmp_path / 'closed'}" in above.err

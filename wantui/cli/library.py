@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MAX_TEMPLATE = 200
 """Longest template in a list of batches, in characters."""
 
+MAX_CLOSED_SHOWN = 3
+"""Folders that may not be entered and are named by `library ls`; the others are counted."""
+
 
 @click.group("library")
 def command() -> None:
@@ -33,7 +36,7 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
 
     A batch that cannot be read is named on stderr, and the others are listed; the exit code is then 1.
     """
-    from wantui.storage.library import find_batches
+    from wantui.storage.library import closed_folders, find_batches
 
     roots = folders or (Path("outputs"),)
     for root in roots:
@@ -45,6 +48,13 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
         echo(f"none of {format_count(len(there), 'batch', 'batches')} matches {search!r}", err=True)
     elif not there:
         echo(f"no batches in {', '.join(map(str, roots))}", err=True)
+    if closed := closed_folders(roots):
+        more = ", ..." if len(closed) > MAX_CLOSED_SHOWN else ""
+        names = ", ".join(map(str, closed[:MAX_CLOSED_SHOWN])) + more
+        echo(
+            f"{format_count(len(closed), 'folder')} may not be entered by this user, and are not listed: {names}",
+            err=True,
+        )
     _list(found, as_json)
     damaged = [batch for batch in there if batch.fault]
     for batch in damaged:

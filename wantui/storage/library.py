@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -76,6 +77,21 @@ def _batch_folders(root: Path) -> list[Path]:
     return [folder for folder in folders if os.access(folder / "batch.json", os.F_OK)]
 
 
+def closed_folders(roots: Iterable[Path]) -> list[Path]:
+    """Return the folders in these that this user may not enter, such as private batches of other users."""
+    closed = []
+    for root in roots:
+        with suppress(OSError), os.scandir(root) as entries:
+            for entry in entries:
+                try:
+                    os.stat(Path(entry.path) / "batch.json")  # noqa: PTH116 - only the error is of interest
+                except PermissionError:
+                    closed.append(Path(entry.path))
+                except OSError:
+                    continue
+    return sorted(closed)
+
+
 @dataclass(frozen=True)
 class _Outline:
     """What a manifest says of its batch, without its journal."""
@@ -84,6 +100,7 @@ class _Outline:
     template: str
     model: str
     states: tuple[str, ...]
+    ids: tuple[object, ...]
     journal: str
 
 
@@ -130,10 +147,11 @@ def _states(
     states, faults = list(known.states), [*known.faults, *tail.faults]
     for line in tail.lines:
         state = line.entry.get("state") if isinstance(line.entry, dict) else None
-        if 0 <= line.video < len(states) and state in get_args(State):
+        is_known = 0 <= line.video < len(states) and line.id == outline.ids[line.video]
+        if is_known and state in get_args(State):
             states[line.video] = str(state)
         else:
-            faults.append(f"line {line.number} of {file} is damaged: it holds no state of a video")
+            faults.append(f"line {line.number} of {file} is damaged: it holds no state of a video of this batch")
     read = known.lines + len(tail.lines) + len(tail.faults)
     found = _Progress(manifest, journal[0], tail.end, read, tuple(states), tuple(faults))
     if len(_progress) >= MAX_PROGRESS:
@@ -157,7 +175,8 @@ def _outline(path: Path, manifest: Version) -> _Outline:
     created, template, model = document["created"], document["template"], document["videos"][0]["recipe"]["model"]
     if not all(isinstance(text, str) for text in (created, template, model)):
         raise ManifestError(f"{file} is damaged: created, template or model is no text")
-    return _Outline(created, template, model, states, str(document.get("journal", "")))
+    ids = tuple(video.get("id") for video in document["videos"])
+    return _Outline(created, template, model, states, ids, str(document.get("journal", "")))
 
 
 def move_to_trash(folder: Path) -> None:
