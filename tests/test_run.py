@@ -117,6 +117,15 @@ def test_resume_takes_the_same_template_and_options_and_refuses_others(wantui: W
     assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()} == before
 
 
+def test_resume_with_options_says_that_the_stored_settings_are_missing(wantui: Wantui, small: list[str]) -> None:
+    folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
+    folder.config.unlink()
+    assert wantui("run", "--resume", folder.root).code == 0
+    seeded = wantui("run", "--resume", folder.root, "--seed", 42)
+    assert seeded.code == 2
+    assert f"its settings ({folder.config}) are missing. Leave the options out" in seeded.err
+
+
 def test_resume_refuses_weights_that_have_changed(
     wantui: Wantui, small: list[str], tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:

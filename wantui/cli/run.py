@@ -1,5 +1,6 @@
 """wantui run: put the batch of a template on the queue, or what is missing of one, and follow it to its end."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -90,6 +91,11 @@ def open_batch(
         raise UserError(f"{root} is the batch of another template:\n  {manifest.template}\nnot of\n  {template}")
     if config is None and all(value in (None, ()) for value in options.values()):
         return folder, manifest, str(manifest.config["model_settings"]["device"])
+    if config is None and not os.path.lexists(folder.config):
+        raise UserError(
+            f"cannot apply options to {root}: its settings ({folder.config}) are missing. Leave the options out to "
+            "continue it as it was begun, or name the config that it was made with: -c"
+        )
     # Without a config the options are changes to the settings that the batch was begun with.
     batch = plan(str(folder.config) if config is None else config, manifest.template, **options)
     _compare_recipes(root, manifest, batch)
