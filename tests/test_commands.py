@@ -431,3 +431,9 @@ def test_decimal_numbers_of_options_are_those_of_set(wantui: Wantui, number: str
 def test_shares_that_are_no_decimal_numbers_are_refused(share: str) -> None:
     with pytest.raises(UserError, match="is no share of a batch"):
         Share.read(share)
+
+
+def test_a_page_beyond_all_videos_is_refused(wantui: Wantui) -> None:
+    result = wantui("queue", "show", "1", "--page", "9" * 20)
+    assert result.code == 2
+    assert "is not in the range 1<=x<=1000000000" in result.err

@@ -493,3 +493,21 @@ def test_an_unknown_key_names_this_version() -> None:
 def test_a_renamed_key_is_refused_with_its_name_here() -> None:
     for text in ("model_revision: x\n", "model_settings:\n  model_revision: x\n"):
         assert "unknown key; it is model_settings.revision here" in the_error(text)  # C16
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("model_settings.device=mps", "--set: model_settings.device: should be auto, cpu, cuda or cuda:N, got 'mps'"),
+        (
+            "model_settings.device=cuda:٣",
+            "--set: model_settings.device: should be auto, cpu, cuda or cuda:N, got 'cuda",
+        ),
+        ("model_settings.model_id=", "--set: model_settings.model_id: should not be empty, got ''"),
+        ("output_dir=\t ", r"--set: output_dir: should not be empty, got '\\t '"),
+    ],
+)
+def test_patterns_of_settings_are_explained_in_words(written: str, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config("nano", [written])
+    assert said.replace("\\\\", "\\") in str(raised.value)

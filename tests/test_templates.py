@@ -217,7 +217,7 @@ def test_any_text_gives_prompts_or_a_template_error() -> None:
     ("template", "shown", "meaning"),
     [
         ("a [low emphasis] x", "[low emphasis]", "has one option"),
-        ("a [[[very low]]] x", "[[[very low]]]", "has one option"),
+        ("a [[[very low]]] x", "[[[very low]]]", "and 2 more have one option, so that their brackets"),
         ("a [cat:dog:0.5] x", "[cat:dog:0.5]", "does not change between steps"),
         ("a [dog:12] x", "[dog:12]", "does not change between steps"),
         ("一只（圆形：1.5）的圆", "（", "no ASCII bracket"),

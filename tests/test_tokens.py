@@ -242,3 +242,7 @@ def test_long_words_are_shortened_in_warnings() -> None:
     (warning,) = [text for text in outlined("a " + "b" * 50_000).warnings if "not trained on" in text]
     assert "bbb ... bbb" in warning
     assert len(warning) < 1000
+
+
+def test_an_unknown_word_that_cannot_be_seen_is_named_by_its_escapes() -> None:
+    assert any(r"no tokens for '\u200b': it reads" in text for text in outlined("a \u200b circle").warnings)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from wantui.queue.rows import BatchRow
 
 PAGE = 50
+MAX_PAGE = 1_000_000_000
+"""Largest number of a page; the database has no row numbers beyond 2**63."""
 MAX_FAILURES_SHOWN = 3
 """Ended batches with failed videos that `queue ls` names."""
 
@@ -85,7 +87,7 @@ def _engine_runs(queue: "Queue") -> bool:
 
 @command.command("show")
 @click.argument("batch", type=BATCH)
-@click.option("--page", default=1, show_default=True, type=WholeNumber(1), help=f"Of {PAGE} videos each.")
+@click.option("--page", default=1, show_default=True, type=WholeNumber(1, MAX_PAGE), help=f"Of {PAGE} videos each.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; all videos.")
 def show(batch: str, page: int, as_json: bool) -> None:
     """The videos of a batch."""

@@ -16,7 +16,7 @@ from wantui.config.document import Key, Scalar, plain, read_document, read_text
 from wantui.config.fields import field_of
 from wantui.config.presets import find_config
 from wantui.config.problems import MAX_PROBLEMS, ConfigError, Problem, at_most
-from wantui.config.settings import Settings
+from wantui.config.settings import PATTERNS, Settings
 from wantui.config.values import value_from_text
 from wantui.formatting import MAX_TEXT, UNPRINTABLE, printable, shorten
 from wantui.section import Section
@@ -234,7 +234,10 @@ class _Reader:
             return self.problem(key, f"unknown key{nearest(key)}")
         if details["type"] == "value_error":
             return self.problem(key, shorten(str(details["ctx"]["error"])))
-        message = f"{details['msg'][0].lower()}{details['msg'][1:]}, got {_REPR.repr(details['input'])}"
+        words = f"{details['msg'][0].lower()}{details['msg'][1:]}"
+        if details["type"] == "string_pattern_mismatch":
+            words = PATTERNS.get(details["ctx"]["pattern"], words)
+        message = f"{words}, got {_REPR.repr(details['input'])}"
         return self.problem(key, message)
 
 

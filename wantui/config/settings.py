@@ -20,7 +20,10 @@ from wantui.section import Section
 SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
 DtypeName = Literal["auto", "bfloat16", "float32"]
 
-DEVICE = re.compile(r"^(auto|cpu|cuda|cuda:\d+)$")
+DEVICE = re.compile(r"^(auto|cpu|cuda|cuda:[0-9]{1,4})$")
+NOT_BLANK = r"\S"
+PATTERNS = {DEVICE.pattern: "should be auto, cpu, cuda or cuda:N", NOT_BLANK: "should not be empty"}
+"""Patterns of settings, as messages say them."""
 LARGEST_FRAME_COUNT = 4093
 """1024 latent frames, which is what the transformer's rotary embedding holds."""
 
@@ -42,7 +45,7 @@ class ModelSettings(Section):
         "clip_skip": "Wan has no CLIP text encoder",
     }
 
-    model_id: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    model_id: Annotated[str, Field(pattern=NOT_BLANK)] = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
     """Model: a short name from `wantui models ls`, a hub id, or a local diffusers directory."""
     revision: str | None = None
     """Revision of a hub model: branch, tag or commit. A recipe holds the commit of a model that is on this machine."""
@@ -172,7 +175,7 @@ class Settings(_WithSections):
 
     videos_per_variation: Annotated[int, Field(ge=1, le=100_000)] = 3
     """Videos of each variation, with seeds seed, seed + 1, ..."""
-    output_dir: str = "outputs"
+    output_dir: Annotated[str, Field(pattern=NOT_BLANK)] = "outputs"
     """Folder in which the batch folder is made."""
     output_permissions: Literal["umask", "private"] = "umask"
     """Who may read the batch folder: umask, as the system's file mode mask says (on most systems every user);

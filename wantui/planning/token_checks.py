@@ -88,7 +88,7 @@ def _unknown_marks(path: Path, variations: Sequence[Variation]) -> list[str]:
 
 
 def _listed(words: Sequence[str], before_last: str = "") -> str:
-    words = [shorten(word, MAX_WORD) for word in words]
+    words = [shorten(word if any(map(str.isprintable, word)) else ascii(word), MAX_WORD) for word in words]
     if len(words) > NAMED:
         return f"{', '.join(words[:NAMED])} and {len(words) - NAMED:,} more"
     if before_last and len(words) > 1:

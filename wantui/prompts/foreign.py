@@ -82,9 +82,10 @@ def single_options(brackets: Sequence[tuple[int, str]]) -> Iterator[str]:
         return
     _, first = min(brackets)
     more = f" and {len(brackets) - 1} more" if len(brackets) > 1 else ""
-    meaning = "has one option, so that its brackets vanish: write (word:0.9) for less weight, \\[ \\] for brackets"
+    has, its, is_one = ("has", "its", "is one option") if not more else ("have", "their", "are single options")
+    meaning = f"{has} one option, so that {its} brackets vanish: write (word:0.9) for less weight, \\[ \\] for brackets"
     if _EDIT.fullmatch(first):
-        meaning = "is one option, and its brackets vanish: a prompt does not change between steps"
+        meaning = f"{is_one}, and {its} brackets vanish: a prompt does not change between steps"
     yield f"'{shown(first)}'{more} {meaning}"
 
 
