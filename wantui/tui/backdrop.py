@@ -12,6 +12,7 @@ from textual.renderables.background_screen import BackgroundScreen
 from textual.screen import ModalScreen
 from textual.strip import Strip
 
+from wantui.tui.dismissing import DismissOnceMixin
 from wantui.tui.selection import SafeSelectionMixin
 
 
@@ -27,7 +28,7 @@ class Picture:
             yield Segment.line()
 
 
-class BackdropMixin(SafeSelectionMixin, ModalScreen[object] if TYPE_CHECKING else object):  # type: ignore[misc]
+class BackdropMixin(DismissOnceMixin, SafeSelectionMixin, ModalScreen[object] if TYPE_CHECKING else object):  # type: ignore[misc]
     """A modal screen over a picture of the screen below.
 
     Textual draws the screens below a translucent one on every update of either, the whole terminal each time: up to

@@ -3,13 +3,14 @@
 from typing import Any
 
 from textual.app import App, ComposeResult
-from textual.command import CommandInput, CommandList, CommandPalette, SearchIcon
+from textual.command import CommandInput, CommandPalette, SearchIcon
 from textual.containers import Horizontal, Vertical
 from textual.system_commands import SystemCommandsProvider
 from textual.widgets import LoadingIndicator
 
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.widgets.line_input import LineInputMixin
+from wantui.tui.widgets.option_lists import PagedCommandList
 
 PLACEHOLDER = "Find an action ..."
 
@@ -30,7 +31,7 @@ class Palette(BackdropMixin, CommandPalette):
                 yield SearchIcon()
                 yield PaletteInput(placeholder=self._placeholder, select_on_focus=False)
             with Vertical(id="--results"):
-                yield CommandList()
+                yield PagedCommandList()
                 yield LoadingIndicator()
 
     def on_mount(self) -> None:

@@ -12,6 +12,7 @@ from textual.widgets.selection_list import Selection
 
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.plain import plain
+from wantui.tui.widgets.option_lists import PagedSelectionList
 
 
 class ChooseBatches(BackdropMixin, ModalScreen[list[Path] | None]):
@@ -29,7 +30,7 @@ class ChooseBatches(BackdropMixin, ModalScreen[list[Path] | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Batches with stored trajectories"
-            yield SelectionList[int](
+            yield PagedSelectionList(
                 *(Selection(plain(path.name), i, path in self.chosen) for i, path in enumerate(self.folders))
             )
             yield Label("space marks, enter takes the marked ones, escape leaves", markup=False)

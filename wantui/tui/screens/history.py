@@ -11,6 +11,7 @@ from textual.widgets import OptionList
 
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.plain import plain
+from wantui.tui.widgets.option_lists import PagedOptionList
 
 
 class History(BackdropMixin, ModalScreen[str | None]):
@@ -25,7 +26,7 @@ class History(BackdropMixin, ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Templates of before"
-            yield OptionList(*(plain(template[:500], keep_lines=True) for template in self.templates))
+            yield PagedOptionList(*(plain(template[:500], keep_lines=True) for template in self.templates))
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:

@@ -16,6 +16,7 @@ from textual.screen import ModalScreen
 from textual.worker import get_current_worker
 
 from wantui.errors import UserError
+from wantui.tui.dismissing import DismissOnceMixin
 from wantui.tui.plots import centred
 from wantui.tui.selection import SafeSelectionMixin
 from wantui.tui.widgets.cells import Cells
@@ -57,7 +58,7 @@ class Loaded(Message):
     fault: str
 
 
-class Player(ReportsWorkerErrors, SafeSelectionMixin, ModalScreen[None]):
+class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScreen[None]):
     """Plays from the start until it is paused or left.
 
     Args:

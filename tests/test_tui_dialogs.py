@@ -1,0 +1,72 @@
+"""Dialogs under keys that come faster than they close, and in terminals that have no room for them."""
+
+from pathlib import Path
+
+import pytest
+from screens import Under, application, run
+from textual.widgets import Button, OptionList
+
+from wantui.tui.palette import Palette
+from wantui.tui.screens.choose_batches import ChooseBatches
+from wantui.tui.screens.dialogs import Confirm, Reader
+from wantui.tui.screens.history import History
+
+
+def test_second_answer_changes_nothing() -> None:
+    answers: list[bool | None] = []
+
+    async def test() -> None:
+        async with application() as it:
+            below = it.app.screen
+            dialog = Confirm("sure?", "Yes")
+            await it.app.push_screen(dialog, answers.append)
+            dialog.on_button_pressed(Button.Pressed(dialog.query_one("#yes", Button)))
+            dialog.action_answer(False)
+            dialog.dismiss(False)
+            await it.pilot.pause()
+            assert it.app.screen is below
+            assert answers == [True]
+
+    run(test)
+
+
+def test_dialog_that_is_answered_below_another_one_takes_both_away() -> None:
+    async def test() -> None:
+        async with application() as it:
+            below = it.app.screen
+            dialog = Reader("first", "")
+            await it.app.push_screen(dialog)
+            await it.app.push_screen(Reader("second", ""))
+            dialog.dismiss()
+            await it.until(lambda: it.app.screen is below)
+
+    run(test)
+
+
+@pytest.mark.parametrize("kind", ["palette", "history", "batches"])
+def test_list_without_room_can_be_paged_through(kind: str) -> None:
+    async def opened(it: Under) -> None:
+        if kind == "palette":
+            await it.press("ctrl+p")
+            await it.until(lambda: isinstance(it.app.screen, Palette))
+        else:
+            dialog = History(["one", "two"]) if kind == "history" else ChooseBatches([Path("one"), Path("two")], [])
+            await it.app.push_screen(dialog)
+
+    async def test() -> None:
+        async with application(size=(60, 3)) as it:
+            await opened(it)
+            options = it.app.screen.query_one(OptionList)
+            await it.until(lambda: options.options)
+            options.styles.display = "block"
+            options.styles.height = 0
+            options.styles.min_height = 0
+            options.styles.border = None
+            options.highlighted = 0 if options.options else None
+            await it.pilot.pause()
+            assert not options.scrollable_content_region
+            options.action_page_down()
+            options.action_page_up()
+            assert it.app.is_running
+
+    run(test)
