@@ -1,9 +1,13 @@
-"""Tiny Wan pipelines of random weights, one for each form of the model, nano's own, and the program to be run."""
+"""Fixtures of all tests: a folder and a queue for each, the program to be run, and models. It loads no torch by itself.
+
+`pytest --fast` leaves out every module and every test that needs torch or processes.
+"""
 
 import errno
 import io
 import logging
 import os
+import re
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GOMP_SPINCOUNT"] = "0"  # threads that spin while another process has the core make steps slow
@@ -14,111 +18,56 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
-from transformers import UMT5Config, UMT5EncoderModel
 
 from wantui import __version__
 from wantui.cli import main
 from wantui.engine import control
-from wantui.engine.video_worker import Worker
-from wantui.generation.denoise import denoise
-from wantui.generation.load import load_pipeline
-from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import NANO, WanModel, read_directory
-from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Recipe
 from wantui.queue.events import StepDone
 from wantui.queue.place import Place
 from wantui.queue.queue import Queue
 from wantui.storage.layout import BatchFolder
 
-FORMS = ("wan2.1", "a14b", "5b")
+if TYPE_CHECKING:
+    from diffusers import WanPipeline
 
-torch.set_num_threads(1)  # tiny models only lose by more
-
-
-def tiny_transformer(channels: int, seed: int) -> WanTransformer3DModel:
-    torch.manual_seed(seed)
-    transformer = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=channels,
-        out_channels=channels,
-        text_dim=32,
-        freq_dim=32,
-        ffn_dim=32,
-        num_layers=2,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=64,
-    )
-    with torch.no_grad():
-        for parameter in transformer.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return transformer
+TORCH = re.compile(
+    r"^(?:import|from) (?:torch|diffusers|transformers|tiny|processes|wantui\.generation)\b", re.MULTILINE
+)
+SLOW_FIXTURES = frozenset({"tiny_models", "tiny", "nano", "small", "machine"})
 
 
-def tiny_autoencoder(form: str) -> AutoencoderKLWan:
-    torch.manual_seed(0)
-    if form == "5b":
-        return AutoencoderKLWan(
-            base_dim=3,
-            z_dim=48,
-            in_channels=12,
-            out_channels=12,
-            is_residual=True,
-            patch_size=2,
-            latents_mean=[0.1] * 48,
-            latents_std=[1.3] * 48,
-            dim_mult=[1, 1, 1, 1],
-            num_res_blocks=1,
-            scale_factor_spatial=16,
-            scale_factor_temporal=4,
-            temperal_downsample=[False, True, True],
-        )
-    return AutoencoderKLWan(
-        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
-    )
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out what needs torch or processes")
 
 
-def tiny_pipeline(form: str) -> WanPipeline:
-    """Random weights that answer to text, time and place, of the form of a published Wan model."""
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    text_encoder = UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=len(tokenizer),
-            d_model=32,
-            d_kv=8,
-            d_ff=37,
-            num_layers=2,
-            num_heads=4,
-            feed_forward_proj="gated-gelu",
-            pad_token_id=0,
-            eos_token_id=1,
-        )
-    ).eval()
-    channels = 48 if form == "5b" else 16
-    return WanPipeline(
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        vae=tiny_autoencoder(form),
-        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0),
-        transformer=tiny_transformer(channels, 1),
-        transformer_2=tiny_transformer(channels, 2) if form == "a14b" else None,
-        boundary_ratio=0.875 if form == "a14b" else None,
-        expand_timesteps=form == "5b",
-    )
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Under --fast, leave out modules that import torch or start processes, and those of the screens."""
+    if not config.getoption("--fast") or collection_path.suffix != ".py":
+        return None
+    if collection_path.name.startswith(("test_tui", "test_web", "test_imports", "test_ssh")):
+        return True
+    return bool(TORCH.search(collection_path.read_text(encoding="utf-8"))) or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under --fast, deselect tests with fixtures that load a model or start processes."""
+    if not config.getoption("--fast"):
+        return
+    slow = [item for item in items if SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in set(slow)]
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WanModel]:
     """Diffusers directories of a tiny model of each form, as the catalogue sees them."""
+    from tiny import FORMS, tiny_pipeline
+
     models = {}
     for form in FORMS:
         directory = tmp_path_factory.mktemp("models") / form
@@ -128,13 +77,23 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WanModel]
 
 
 @pytest.fixture(scope="session")
-def tiny(tiny_models: dict[str, WanModel]) -> WanPipeline:
+def tiny(tiny_models: dict[str, WanModel]) -> "WanPipeline":
     """The Wan 2.1 form in float32, loaded as every model is."""
+    import torch
+
+    from wantui.generation.load import load_pipeline
+
     return load_pipeline(tiny_models["wan2.1"], None, "float32", torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
-def nano() -> WanPipeline:
+def nano() -> "WanPipeline":
+    import torch
+
+    from wantui.generation.load import load_pipeline
+
+    torch.set_num_threads(1)
+
     return load_pipeline(NANO, None, "float32", torch.device("cpu"))
 
 
@@ -150,6 +109,11 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def work(place: Place) -> None:
     """Make in this process all that is on the queue, as a worker does in its own."""
+    import torch
+
+    from wantui.engine.video_worker import Worker
+
+    torch.set_num_threads(1)  # tiny models only lose by more
     queue, devices = Queue(place.directory), ("auto", "cpu")
     worker = Worker(queue, "worker-0:test", devices, "cpu", logging.getLogger("worker"))
     while (claim := queue.claim(worker.name, devices)) is not None:
@@ -182,10 +146,15 @@ Wantui = Callable[..., Result]
 
 
 @pytest.fixture
-def wantui(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Wantui:
+def wantui(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Wantui:
     """Run the program with arguments; in the place of an engine, this process works the queue off."""
+    is_fast = request.config.getoption("--fast")
 
     def engine_of_this_process(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
+        if is_fast:
+            pytest.skip("makes a video")
         work(place)
         return control.Engine(os.getpid(), 0.0, logs, __version__, ("auto", "cpu")), False
 
@@ -227,29 +196,6 @@ def batch(result: Result) -> BatchFolder:
 
 
 TEMPLATE = "a [red|blue] (circle)"
-
-
-def stock(pipeline: WanPipeline, recipe: Recipe, output_type: str) -> Any:
-    """What `WanPipeline.__call__` makes of a recipe."""
-    pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
-    return pipeline(
-        recipe.prompt,
-        recipe.negative_prompt,
-        height=recipe.height,
-        width=recipe.width,
-        num_frames=recipe.frames,
-        num_inference_steps=recipe.steps,
-        guidance_scale=recipe.guidance_scale,
-        guidance_scale_2=recipe.guidance_scale_2,
-        generator=torch.Generator("cpu").manual_seed(recipe.seed),
-        output_type=output_type,
-    ).frames
-
-
-def latents_of(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
-    """The last ones of our loop."""
-    *_, last = denoise(pipeline, recipe)
-    return last.latents
 
 
 def recipe_for(model: WanModel, **changes: object) -> Recipe:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import FORMS
+from tiny import FORMS
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 

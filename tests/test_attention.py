@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import FORMS, recipe_for, stock
+from conftest import recipe_for
 from diffusers import WanPipeline
 from diffusers.hooks import apply_group_offloading
+from tiny import FORMS, stock
 
 from wantui.captures.attention import AttentionRequest
 from wantui.generation import attention_hooks, cache

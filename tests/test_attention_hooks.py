@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import FORMS, latents_of, recipe_for
+from conftest import recipe_for
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from tiny import FORMS, latents_of
 
 from wantui.generation.attention_hooks import Site, observed_by
 from wantui.generation.denoise import denoise, prepare

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import FORMS, recipe_for
+from conftest import recipe_for
 from diffusers import WanPipeline
 from safetensors import safe_open
 from safetensors.torch import save
+from tiny import FORMS
 
 from wantui.captures.attention import AttentionRequest
 from wantui.config.settings import SamplerName

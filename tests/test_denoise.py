@@ -8,9 +8,10 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from conftest import FORMS, latents_of, recipe_for, stock
+from conftest import recipe_for
 from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
+from tiny import FORMS, latents_of, stock
 
 from wantui.config.settings import SamplerName
 from wantui.generation.decode import decode_frames

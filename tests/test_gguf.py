@@ -5,9 +5,10 @@ from pathlib import Path
 import gguf
 import pytest
 import torch
-from conftest import Wantui, batch, latents_of
+from conftest import Wantui, batch
 from gguf import GGMLQuantizationType as Kind
 from safetensors.torch import load_file
+from tiny import latents_of
 
 from wantui.analysis.comparable import comparable
 from wantui.analysis.read import read_batch

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Wantui, latents_of, recipe_for, tiny_transformer
+from conftest import Wantui, recipe_for
 from diffusers import WanPipeline
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from tiny import latents_of, tiny_transformer
 from transformers import T5Tokenizer
 
 from wantui.config import load_config

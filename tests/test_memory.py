@@ -10,9 +10,10 @@ from unittest.mock import Mock, patch
 
 import pytest
 import torch
-from conftest import latents_of, recipe_for
+from conftest import recipe_for
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from diffusers.hooks.group_offloading import ModuleGroup
+from tiny import latents_of
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

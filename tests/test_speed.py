@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Wantui, batch, latents_of, recipe_for, stock
+from conftest import Wantui, batch, recipe_for
 from diffusers import WanTransformer3DModel
+from tiny import latents_of, stock
 from torch import nn
 
 from wantui.config import load_config

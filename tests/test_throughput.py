@@ -8,7 +8,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from conftest import Wantui, latents_of, recipe_for
+from conftest import Wantui, recipe_for
+from tiny import latents_of
 
 from wantui.engine import pipelines
 from wantui.engine.measured import keep, known

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import recipe_for, tiny_autoencoder, tiny_pipeline
+from conftest import recipe_for
 from diffusers import WanPipeline, WanTransformer3DModel
+from tiny import tiny_autoencoder, tiny_pipeline
 
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
