@@ -52,7 +52,7 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
         more = ", ..." if len(closed) > MAX_CLOSED_SHOWN else ""
         names = ", ".join(map(str, closed[:MAX_CLOSED_SHOWN])) + more
         echo(
-            f"{format_count(len(closed), 'folder')} may not be entered by this user, and are not listed: {names}",
+            f"not listed, because this user may not enter {format_count(len(closed), 'folder')}: {names}",
             err=True,
         )
     _list(found, as_json)
