@@ -437,3 +437,10 @@ def test_a_page_beyond_all_videos_is_refused(wantui: Wantui) -> None:
     result = wantui("queue", "show", "1", "--page", "9" * 20)
     assert result.code == 2
     assert "is not in the range 1<=x<=1000000000" in result.err
+
+
+def test_calibrate_names_the_variation_that_it_measures(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wantui.engine.calibrate.calibrate", lambda *_: Path("magnitudes.json"))
+    several = wantui("models", "calibrate", "-t", "a [red|blue] star")
+    assert several.err == "warning: the template has 2 variations, and only the first is measured: a red star\n"
+    assert wantui("models", "calibrate", "-t", "a red star").err == ""

@@ -96,6 +96,11 @@ def calibrate(template: str | None, template_file: Path | None, output: Path | N
     from wantui.engine.enqueue import refuse
 
     refuse(batch)
+    if (count := len(batch.variations)) > 1:
+        echo(
+            f"warning: the template has {count:,} variations, and only the first is measured: {batch.first.prompt}",
+            err=True,
+        )
 
     def tell(step: int, count: int) -> None:
         print_progress(f"step {step} of {count}")
