@@ -978,6 +978,22 @@ def test_the_report_and_the_screen_say_that_a_clip_is_not_listed(with_maps: Batc
     assert "its clip is not listed in batch.json" in (with_maps.root / "page.html").read_text()
 
 
+@pytest.mark.parametrize(
+    "name", ["$\\frac{1$", "$5 and $6", "_under", "x" * 5000, "a\nb", "a\tb", "\x07", "日本語", "أحمر", "<b>&"]
+)
+def test_a_report_draws_groups_of_any_name(tmp_path: Path, name: str, recwarn: pytest.WarningsRecorder) -> None:
+    videos = [
+        replace(video, choices={3: name if video.choices[3] == "one" else "other"})
+        for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, wordings=1)
+    ]
+    report.write_report(tmp_path / "page.html", compare(videos, by="1", metrics=["length"]))
+    page = (tmp_path / "page.html").read_text()
+    drawn = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", page)).split()
+    wanted = report._label(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split()
+    assert all(drawn.count(word) >= 4 for word in wanted)  # in the effects, curves, room and paths
+    assert not [warning for warning in recwarn if "matplotlib" in str(warning.filename) or "Glyph" in str(warning)]
+
+
 def test_maps_without_any_value_are_named_without_a_warning_of_numpy(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:

@@ -1,5 +1,6 @@
 """Published captures: every chunk looked for by name, every byte verified, and one error that names what is damaged."""
 
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import zarr
 from conftest import recipe_for
 
+from wantui.analysis import read
 from wantui.analysis.products import HeldStates, gram_of
 from wantui.analysis.read import corrected_states
 from wantui.captures import CAPTURES
@@ -366,3 +368,26 @@ def test_every_declared_capture_has_a_recorder_and_names_of_its_own() -> None:
         for method in ("on_start", "on_step", "on_end", "checksums"):
             assert callable(getattr(recorder, method))
         assert isinstance(getattr(Settings(), kind.section), kind.settings)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [[], [4, -3, 4, 4], [4, 0, 4, 4], [4, 3, 4, -0.5], ["4", 3, 4, 4], 192, "4344", [True, 3, 4, 4], [4, 3, 4, 5]],
+)
+def test_an_odd_shape_of_states_in_an_unverified_capture_is_damage(
+    trajectory: Path, shape: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    without_checksums(trajectory)
+    zarr.open_group(trajectory, mode="r+").attrs["shape"] = shape
+    with pytest.raises(CaptureError, match=r"vid_001\.zarr cannot be read: its attribute shape is"):
+        read._stored(trajectory, None)
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, "1", None, True, [], math.nan, math.inf, 1e39])
+def test_an_odd_scale_of_unverified_maps_is_damage(maps: Path, scale: Any, recwarn: pytest.WarningsRecorder) -> None:
+    without_checksums(maps)
+    zarr.open_group(maps, mode="r+")["star"].attrs["scale"] = scale
+    with pytest.raises(NoMaps, match=r"maps\.zarr cannot be read: its attribute scale is"):
+        open_maps(maps).mean("star")
+    assert not list(recwarn)

@@ -149,7 +149,7 @@ def _stored(path: Path, held: HeldStates | None) -> tuple[Trajectory, int, Float
     group = open_capture(path)
     with named_damage(path):
         sigmas = np.asarray(group["sigmas"][:])
-        dimension = math.prod(group.attrs.get("shape") or group["latents"].shape[1:])
+        dimension = _dimension(group)
         if held is None:
             power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
             return trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, power, ()
@@ -160,6 +160,22 @@ def _stored(path: Path, held: HeldStates | None) -> tuple[Trajectory, int, Float
         states = StoredStates(group["latents"], chosen)
         gram = gram_of(states.read, len(states), states.dimension, held)
         return trajectory(gram, sigmas[[steps[index] for index in chosen]], dimension), dimension, None, warnings
+
+
+def _dimension(group: Any) -> int:
+    """Return the number of values of a state; captures without checksums may hold any shape.
+
+    Raises:
+        ValueError: the attribute `shape` is not the shape of a state.
+    """
+    shape = group.attrs.get("shape")
+    if shape is None:
+        return math.prod(group["latents"].shape[1:])
+    if not isinstance(shape, list) or not shape or not all(type(length) is int and length > 0 for length in shape):
+        raise ValueError(f"its attribute shape is {str(shape)[:80]}, and must be the lengths of a state's axes")
+    if "latents" in group and tuple(shape) != group["latents"].shape[1:]:
+        raise ValueError(f"its attribute shape is {str(shape)[:80]}, and its states are {group['latents'].shape[1:]}")
+    return math.prod(shape)
 
 
 def corrected_states(steps: Sequence[int], sigmas: Floats) -> tuple[list[int], tuple[str, ...]]:

@@ -3,11 +3,13 @@
 import base64
 import html
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -31,6 +33,10 @@ from wantui.storage.attention import open_maps
 COLOURS = ("#2a6f97", "#c1551f", "#4f7942", "#7b4b94", "#a8802c", "#9c3848", "#4a8c8c", "#5c5c5c")
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 MOST_OVERLAYS = 6
+MAX_LABEL = 40
+"""Longest name of a group in a figure, characters; the tables have all of it."""
+PLAIN_TEXT = {"text.parse_math": False, "svg.fonttype": "none"}
+"""Settings of matplotlib: names of groups are no formulas, whatever signs they have, and are text in the page."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
@@ -44,6 +50,11 @@ th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 1
 
 def write_report(path: Path, found: Comparison) -> None:
     """Write the page of a comparison."""
+    with rc_context(PLAIN_TEXT):
+        _write_page(path, found)
+
+
+def _write_page(path: Path, found: Comparison) -> None:
     parts = [
         f"<h1>{html.escape(_title(found))}</h1>",
         _note(
@@ -117,9 +128,19 @@ def _omnibus(found: Comparison) -> str:
     return ". ".join(parts) + "."
 
 
+def _label(name: str) -> str:
+    """Return the name of a group for a figure: one short line that matplotlib does not leave out of a legend."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split()) or "?"
+    text = text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 13]}...{text[-10:]}"
+    return f" {text}" if text.startswith("_") else text
+
+
 def _svg(figure: Figure) -> str:
     written = io.StringIO()
-    figure.savefig(written, format="svg", bbox_inches="tight", metadata={"Date": None})
+    with warnings.catch_warnings():
+        # The browser draws the text, and has the characters that the font of the layout lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(written, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = written.getvalue()
     return text[text.index("<svg") :]
 
@@ -139,12 +160,11 @@ def _forest(differences: Sequence[Difference], primary: str) -> Figure:
         axes.plot([100 * d.low, 100 * d.high], [place, place], color=colour, lw=1.5)
         filled = d.family_p <= 0.05
         axes.plot(100 * d.share, place, "o", ms=5, color=colour, mfc=colour if filled else "white")
-    names = [f"{d.metric}, {d.one} against {d.other}" if several else d.metric for d in reversed(shown)]
+    pairs = [f"{_label(d.one)} against {_label(d.other)}" for d in reversed(shown)]
+    names = [f"{d.metric}, {pair}" if several else d.metric for d, pair in zip(reversed(shown), pairs, strict=True)]
     axes.set_yticks(range(len(shown)), names)
     axes.axvline(0, color="#999", lw=0.8)
-    axes.set_xlabel(
-        "difference, %" if several or not shown else f"{shown[0].one} against {shown[0].other}, %", fontsize=9
-    )
+    axes.set_xlabel("difference, %" if several or not shown else f"{pairs[0]}, %", fontsize=9)
     axes.margins(y=0.02)
     _bare(axes)
     return figure
@@ -159,7 +179,7 @@ def _curves(found: Comparison) -> Figure:
             drawn = [CURVES[name](v.trajectory) for v in group.videos if v.trajectory is not None]
             values = np.stack([values for _, values in drawn])
             sigmas = drawn[0][0]
-            axes.plot(sigmas, values.mean(0), color=colour, lw=1.4, label=group.name)
+            axes.plot(sigmas, values.mean(0), color=colour, lw=1.4, label=_label(group.name))
             axes.fill_between(sigmas, *np.quantile(values, [0.05, 0.95], axis=0), color=colour, alpha=0.15, lw=0)
             every.append(values)
             levels.append(sigmas)
@@ -199,7 +219,7 @@ def dispersion_figure(found: Comparison) -> Figure:
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     for colour, (name, curve) in zip(_colours(found), found.dispersion.items(), strict=True):
-        axes.plot(curve.sigmas, curve.values, color=colour, label=name)
+        axes.plot(curve.sigmas, curve.values, color=colour, label=_label(name))
     axes.invert_xaxis()
     axes.set_xlabel("noise level", fontsize=8)
     axes.set_ylabel("sqrt(W² / D)", fontsize=8)
@@ -220,7 +240,7 @@ def _paths(found: Comparison) -> Figure:
     for colour, group, own in zip(_colours(found), found.groups, states, strict=True):
         for index, one in enumerate(own):
             path = pca.transform(one)
-            axes.plot(*path.T, color=colour, lw=0.7, alpha=0.6, label=group.name if index == 0 else None)
+            axes.plot(*path.T, color=colour, lw=0.7, alpha=0.6, label=_label(group.name) if index == 0 else None)
             axes.plot(*path[-1], "o", color=colour, ms=3)
     shares = 100 * pca.explained_variance_ratio_
     axes.set_xlabel(f"first axis, {shares[0]:.0f} % of the variance", fontsize=8)

@@ -26,6 +26,7 @@ from wantui.storage.group import CaptureError, named_damage, open_capture
 from wantui.storage.step_arrays import StepArray, StepArrayWriter
 
 FLOAT16_SCALE = 32768.0
+FLOAT32_LIMIT = float(np.finfo(np.float32).max)
 Maps = Mapping[str, Mapping[str, NDArray[np.float32]]]
 """By context, then by name: [blocks | 1, heads | 1, frames, height, width]."""
 
@@ -116,7 +117,7 @@ class StoredMaps:
         with _as_no_maps(self.path):
             group = self.group if context == "cond" else self.group[context]
             array = group[name]
-            found = np.asarray(array[place], dtype=np.float32) / np.float32(array.attrs["scale"])
+            found = np.asarray(array[place], dtype=np.float32) / _scale(array.attrs["scale"])
             if found.ndim != 5 + isinstance(place, slice):
                 raise ValueError(f"{name} has {found.ndim} axes")
             return found
@@ -144,6 +145,13 @@ def open_maps(path: Path) -> StoredMaps:
             if group[name].shape[0] != len(steps) or steps.shape != sigmas.shape:
                 raise ValueError(f"{name} does not have a map for each of {len(steps)} steps")
         return StoredMaps(group, words, steps, sigmas, path)
+
+
+def _scale(attribute: Any) -> np.float32:
+    is_number = isinstance(attribute, int | float) and not isinstance(attribute, bool)
+    if not is_number or not 0 < attribute < FLOAT32_LIMIT:
+        raise ValueError(f"its attribute scale is {str(attribute)[:80]!r}, and must be a number above 0")
+    return np.float32(attribute)
 
 
 def _word(about: Any) -> dict[str, Any]:
