@@ -21,7 +21,7 @@ async def draw(into: Path) -> None:
     from textual.events import Paste
 
     from wantui.engine.control import stop_engine
-    from wantui.queue.place import state_place
+    from wantui.queue.state_dir import state_place
     from wantui.tui.app import WantuiApp
     from wantui.tui.drafts import Drafts, save_drafts
     from wantui.tui.settings import TuiSettings

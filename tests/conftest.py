@@ -28,8 +28,8 @@ from wantui.engine import control
 from wantui.models.catalogue import NANO, WanModel, read_directory
 from wantui.planning import Recipe
 from wantui.queue.events import StepDone
-from wantui.queue.place import Place
 from wantui.queue.queue import Queue
+from wantui.queue.state_dir import StateDirectory
 from wantui.storage.layout import BatchFolder
 
 if TYPE_CHECKING:
@@ -107,18 +107,18 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
 
-def work(place: Place) -> None:
+def work(place: StateDirectory) -> None:
     """Make in this process all that is on the queue, as a worker does in its own."""
     import torch
 
-    from wantui.engine.video_worker import Worker
+    from wantui.worker.worker import Worker
 
     torch.set_num_threads(1)  # tiny models only lose by more
     queue, devices = Queue(place.directory), ("auto", "cpu")
     worker = Worker(queue, "worker-0:test", devices, "cpu", logging.getLogger("worker"))
     while (claim := queue.claim(worker.name, devices)) is not None:
-        worker.work_on(claim)
-    worker.settle()
+        worker.run_claim(claim)
+    worker.finish_pending()
 
 
 def step_done(index: int, count: int, seconds: float, sigma: float, **figures: Any) -> StepDone:
@@ -152,7 +152,9 @@ def wantui(
     """Run the program with arguments; in the place of an engine, this process works the queue off."""
     is_fast = request.config.getoption("--fast")
 
-    def engine_of_this_process(place: Place, logs: Path, workers: int | None = None) -> tuple[control.Engine, bool]:
+    def engine_of_this_process(
+        place: StateDirectory, logs: Path, workers: int | None = None
+    ) -> tuple[control.Engine, bool]:
         if is_fast:
             pytest.skip("makes a video")
         work(place)

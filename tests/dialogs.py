@@ -15,7 +15,7 @@ import wantui.tui
 from wantui.tui.app import WantuiApp
 from wantui.tui.palette import Palette
 from wantui.tui.screens.choose_batches import ChooseBatches
-from wantui.tui.screens.dialogs import Ask, Confirm, Reader
+from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
 from wantui.tui.screens.help import Help
 from wantui.tui.screens.history import History
 from wantui.tui.screens.player import Loaded, Player
@@ -33,14 +33,14 @@ class PausedPlayer(Player):
 
 
 DIALOGS: dict[type[ModalScreen[Any]], Callable[[], ModalScreen[Any]]] = {
-    Ask: lambda: Ask("Save as:", "mine"),
+    InputDialog: lambda: InputDialog("Save as:", "mine"),
     ChooseBatches: lambda: ChooseBatches([Path("one"), Path("two")], [Path("one")]),
     Confirm: lambda: Confirm("Cancel it?", "Cancel"),
     Help: lambda: Help("compose", None),
     History: lambda: History(["a red circle", "a blue circle"]),
     Palette: Palette,
     Player: lambda: PausedPlayer([(Path("a"), "a"), (Path("b"), "b")], 8.0),
-    Reader: lambda: Reader("Recipe", "one\ntwo\n" * 50),
+    TextViewer: lambda: TextViewer("Recipe", "one\ntwo\n" * 50),
     Welcome: Welcome,
     YamlEditor: lambda: YamlEditor("model_settings:\n  model_id: nano\n", "mine"),
 }

@@ -17,23 +17,25 @@ import zarr
 from conftest import TEMPLATE, Wantui, batch
 from numpy.typing import NDArray
 
-from wantui.analysis import differences, final_states, products, read, report
-from wantui.analysis.attention import over_steps, overlap, word_curves
+from wantui.analysis import differences, final_states, report
+from wantui.analysis import gram as products
+from wantui.analysis import loading as read
+from wantui.analysis.attention_summary import over_steps, overlap, word_curves
 from wantui.analysis.comparable import comparable
 from wantui.analysis.compare import compare
-from wantui.analysis.groups import CannotCompare, describe, group_videos, groupings, pooled_groups
+from wantui.analysis.gram import Read, StateBuffer, gram_of
+from wantui.analysis.groups import CannotCompareError, describe, group_videos, groupings, pooled_groups
+from wantui.analysis.loading import read_batch
 from wantui.analysis.nulls import gaussian_null
 from wantui.analysis.overlay import latent_frame, overlaid, scale_of
-from wantui.analysis.products import HeldStates, Read, gram_of
-from wantui.analysis.read import read_batch
-from wantui.analysis.records import comparison_record
+from wantui.analysis.serialize import comparison_record
 from wantui.analysis.statistics import Effect, effect
 from wantui.analysis.strides import strided_videos
 from wantui.analysis.trajectory import Trajectory, trajectory
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.planning.schedule import SCHEDULES
-from wantui.storage.attention import NoMaps, StoredMaps, open_maps
+from wantui.storage.attention_maps import NoMapsError, StoredMaps, open_maps
 from wantui.storage.layout import BatchFolder
 from wantui.tui.widgets.trajectory_details import drawn_words
 
@@ -314,7 +316,7 @@ def test_words_with_another_weight_are_groups_of_their_own(tmp_path: Path, by: s
     names = [group.name for group in group_videos(mixed, by)]
     assert len(names) == 3
     assert sum("one:6" in name for name in names) == 1
-    with pytest.raises(CannotCompare, match=r"0 seeds in common.*0-3; .*: 0-7; .*one:6.*: 4-7"):
+    with pytest.raises(CannotCompareError, match=r"0 seeds in common.*0-3; .*: 0-7; .*one:6.*: 4-7"):
         compare(mixed, by=by, primary="length")
     assert [group.name for group in group_videos(weighted(videos, "6"), by)] == [
         group.name for group in group_videos(videos, by)
@@ -377,7 +379,7 @@ def test_batches_may_differ_in_the_setting_that_is_studied_which_names_them(tmp_
         replace(video, settings={**video.settings, "width": 128}) if video.folder.name == "b" else video
         for video in batches
     ]
-    with pytest.raises(CannotCompare, match="width is 128, and 64 in those taken"):
+    with pytest.raises(CannotCompareError, match="width is 128, and 64 in those taken"):
         compare(wide, by="batch", primary="length")
     heavy = weighted(made_up(tmp_path, {"one": 1.0}, seeds=4), "6")
     light = weighted(made_up(tmp_path, {"one": 1.0}, seeds=4), "")
@@ -424,14 +426,16 @@ def test_videos_with_other_settings_are_refused_by_name_and_the_others_go_on(tmp
     ],
 )
 def test_what_cannot_be_compared_is_said_so(tmp_path: Path, change: dict[str, object], said: str) -> None:
-    with pytest.raises(CannotCompare, match=said):
+    with pytest.raises(CannotCompareError, match=said):
         compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3), **change)  # type: ignore[arg-type]
 
 
 def test_where_nothing_can_be_compared_the_reason_is_said(tmp_path: Path) -> None:
     one, *others = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4)
     broken = [replace(video, trajectory=None, why_not="its file is gone") for video in others]
-    with pytest.raises(CannotCompare, match=r"there is 1 group.*15 of 16 videos are left out, as .*: its file is gone"):
+    with pytest.raises(
+        CannotCompareError, match=r"there is 1 group.*15 of 16 videos are left out, as .*: its file is gone"
+    ):
         compare([one, *broken], by="1")
 
 
@@ -504,7 +508,7 @@ def test_a_mean_says_of_how_many_values_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("by", ["0", "0,1", "-1", "1,-2", "3", "", "1,"])
 def test_brackets_that_are_not_there_are_refused(tmp_path: Path, by: str) -> None:
     videos = made_up(tmp_path, {"a": 1.0, "b": 1.0}, seeds=3)
-    with pytest.raises(CannotCompare, match="the template has brackets 1 to 2"):
+    with pytest.raises(CannotCompareError, match="the template has brackets 1 to 2"):
         group_videos(videos, by)
 
 
@@ -513,14 +517,14 @@ def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
 
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, wordings=1)
     videos = [replace(video, seed=video.seed + 100) if video.variation == "other_0" else video for video in videos]
-    with pytest.raises(CannotCompare, match="have 0 seeds in common"):
+    with pytest.raises(CannotCompareError, match="have 0 seeds in common"):
         compare(videos, by="1")
 
 
 @pytest.mark.parametrize("by", ["1,1", "1, 01"])
 def test_a_bracket_that_is_named_twice_is_refused(tmp_path: Path, by: str) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
-    with pytest.raises(CannotCompare, match="it names a bracket twice"):
+    with pytest.raises(CannotCompareError, match="it names a bracket twice"):
         compare(videos, by=by)
 
 
@@ -543,9 +547,11 @@ def test_groups_of_the_same_trajectories_are_named(tmp_path: Path) -> None:
 
 def test_groups_of_two_videos_are_not_compared_in_their_spread(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
-    with pytest.raises(CannotCompare, match="spread needs 3 videos in each group, and there are 2: make more seeds"):
+    with pytest.raises(
+        CannotCompareError, match="spread needs 3 videos in each group, and there are 2: make more seeds"
+    ):
         compare(videos, by="1")
-    with pytest.raises(CannotCompare, match=r"videos_per_variation.*--primary straightness"):
+    with pytest.raises(CannotCompareError, match=r"videos_per_variation.*--primary straightness"):
         compare(videos, by="1")
     found = compare(videos, by="1", primary="length")
     assert "nan" not in found.verdicts[0].text
@@ -597,7 +603,7 @@ def test_a_gram_matrix_made_in_blocks_is_the_whole_one(monkeypatch: pytest.Monke
         monkeypatch.setattr(products, "PART", part)
         for rows in (1, 2, 3, 5, 6, 7, 9):
             monkeypatch.setattr(products, "HELD_BYTES", 4 * 200 * rows)
-            held = HeldStates()
+            held = StateBuffer()
             with ThreadPoolExecutor(3) as threads:
                 found = threads.map(lambda _, held=held: gram_of(in_memory(states), 7, 200, held), range(6))
                 assert all(gram == pytest.approx(flat @ flat.T, rel=1e-12) for gram in found)
@@ -607,7 +613,7 @@ def test_a_gram_matrix_made_in_blocks_is_the_whole_one(monkeypatch: pytest.Monke
 def test_a_state_that_cannot_be_read_keeps_no_memory_from_the_videos_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     states = list(np.random.default_rng(0).normal(size=(5, 20)).astype(np.float32))
     monkeypatch.setattr(products, "HELD_BYTES", 4 * 20 * 6)
-    held = HeldStates()
+    held = StateBuffer()
     with pytest.raises(ValueError, match="broadcast"):
         gram_of(in_memory([*states[:4], states[0][:3]]), 5, 20, held)
     flat = np.stack(states).astype(np.float64)
@@ -650,7 +656,7 @@ def test_mass_entropy_centre_and_spread_are_those_of_known_maps(tmp_path: Path) 
     assert overlap(maps, "point", "point") == pytest.approx([1, 1])
     assert overlap(maps, "point", "two") == pytest.approx([0, 0])
     assert overlap(maps, "even", "point") == pytest.approx([math.sqrt(3 / 96)] * 2)
-    with pytest.raises(NoMaps, match="there are even, point, two"):
+    with pytest.raises(NoMapsError, match="there are even, point, two"):
         word_curves(maps, "cat")
 
 
@@ -998,7 +1004,7 @@ def test_maps_without_any_value_are_named_without_a_warning_of_numpy(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     maps = maps_of({"star": np.full((2, 1, 3, 3), np.nan)}, tmp_path)
-    with pytest.raises(NoMaps, match="no block computed attention at any stored step"):
+    with pytest.raises(NoMapsError, match="no block computed attention at any stored step"):
         scale_of(maps, ["star"])
     assert np.isnan(over_steps(maps, "star")).all()
     assert not list(recwarn)
@@ -1044,7 +1050,7 @@ def test_chunks_that_were_not_copied_are_not_read_as_zeros(with_maps: BatchFolde
     assert all(video.trajectory is not None for video in videos[1:])
     maps = next(iter(sorted(clone.glob("attention_maps/*/*.zarr"))))
     shutil.rmtree(maps / "circle" / "c" / "1")
-    with pytest.raises(NoMaps, match=r"1 of the \d+ chunks of .*circle are missing; copy it again"):
+    with pytest.raises(NoMapsError, match=r"1 of the \d+ chunks of .*circle are missing; copy it again"):
         open_maps(maps)
 
 

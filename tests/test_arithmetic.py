@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO, WanModel, find_model
-from wantui.planning.arithmetic import forward_flops
+from wantui.planning.flops import forward_flops
 
 
 def counted(model: WanModel, width: int, height: int, frames: int) -> int:

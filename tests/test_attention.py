@@ -17,21 +17,22 @@ from diffusers.hooks import apply_group_offloading
 from tiny import FORMS, stock
 
 from wantui.captures.attention import AttentionRequest
-from wantui.generation import attention_hooks, cache
-from wantui.generation.attention import CaptureWrong, CrossAttention
+from wantui.generation import attention_hooks
+from wantui.generation import step_cache as cache
 from wantui.generation.attention_check import BlockCheck, SelfCheck
 from wantui.generation.controls.word_weights import WordWeights
+from wantui.generation.cross_attention import CaptureMismatchError, CrossAttention
 from wantui.generation.denoise import denoise, prepare
+from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import make_video
-from wantui.generation.speed import fuse_blocks
-from wantui.generation.words import WordNotRead, tokenize
+from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import Captures, PromptMark, Recipe
-from wantui.planning.estimate import disk_for
+from wantui.planning.disk_estimate import disk_for
 from wantui.planning.map_names import map_names
-from wantui.storage.attention import NoMaps, open_maps
-from wantui.storage.files import VideoFiles
+from wantui.storage.attention_maps import NoMapsError, open_maps
+from wantui.storage.video_files import VideoFiles
 
 CPU = torch.device("cpu")
 PROMPT = "a red star and a blue star moving left"
@@ -189,8 +190,8 @@ def test_what_maps_take_on_the_disk_is_foretold(
     recipe = marked(tiny_models["wan2.1"], capture, negative_prompt="a star, and no star")
     group = zarr.open_group(stored(tiny, recipe, tmp_path).captures["attention"], mode="r")
     sizes = [one.nbytes for _, one in group.members(None) if isinstance(one, zarr.Array) and one.ndim == 6]
-    foretold = disk_for(recipe, tiny_models["wan2.1"]).bytes_of("attention")
-    assert foretold >= sum(sizes) if pieces else foretold == sum(sizes)
+    predicted = disk_for(recipe, tiny_models["wan2.1"]).bytes_of("attention")
+    assert predicted >= sum(sizes) if pieces else predicted == sum(sizes)
 
 
 def test_blocks_heads_and_squares_average_to_the_plain_map(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
@@ -309,7 +310,7 @@ def test_attention_that_is_not_the_kernels_is_refused(
 ) -> None:
     kernel = attention_hooks.dispatch_attention_fn
     monkeypatch.setattr(attention_hooks, "dispatch_attention_fn", lambda *a, **k: kernel(*a, **k) * 1.01)
-    with pytest.raises(CaptureWrong, match=r"differs from what the model's kernel gave by 0\.0099"):
+    with pytest.raises(CaptureMismatchError, match=r"differs from what the model's kernel gave by 0\.0099"):
         next(denoise(tiny, marked(tiny_models["wan2.1"])))
 
 
@@ -318,7 +319,9 @@ def test_maps_that_hold_nan_are_refused(
 ) -> None:
     attended = CrossAttention._attended
     monkeypatch.setattr(CrossAttention, "_attended", lambda *arguments: attended(*arguments) * math.nan)
-    with pytest.raises(CaptureWrong, match="the maps differ from a softmax over all text positions in float64 by nan"):
+    with pytest.raises(
+        CaptureMismatchError, match="the maps differ from a softmax over all text positions in float64 by nan"
+    ):
         list(denoise(tiny, marked(tiny_models["wan2.1"])))
 
 
@@ -358,7 +361,7 @@ def test_the_pipeline_is_as_before_after_a_capture_that_was_ended_early(
 
 def test_a_word_beyond_what_the_model_reads_is_refused_by_name(tiny: WanPipeline) -> None:
     prompt = "a star and " * 300 + "one ring"
-    with pytest.raises(WordNotRead, match="the model does not read the marked 'ring' at character 3304"):
+    with pytest.raises(MarkOutOfRangeError, match="the model does not read the marked 'ring' at character 3304"):
         tokenize(tiny.tokenizer, prompt, marks(prompt, ("ring", 1.0)))
 
 
@@ -468,10 +471,10 @@ def test_the_mass_on_a_word_grows_with_its_weight(nano: WanPipeline) -> None:
 
 
 def test_maps_that_are_not_there_are_said_so(tmp_path: Path) -> None:
-    with pytest.raises(NoMaps, match=r"is missing; copy it again|cannot be read"):
+    with pytest.raises(NoMapsError, match=r"is missing; copy it again|cannot be read"):
         open_maps(tmp_path / "a.zarr")
     zarr.open_group(tmp_path / "b.zarr", mode="w")
-    with pytest.raises(NoMaps, match=r"is missing; copy it again|cannot be read"):
+    with pytest.raises(NoMapsError, match=r"is missing; copy it again|cannot be read"):
         open_maps(tmp_path / "b.zarr")
 
 
@@ -524,7 +527,7 @@ def test_weights_that_are_applied_wrongly_are_refused(
     apply = WordWeights.apply
     monkeypatch.setattr(WordWeights, "apply", lambda *a: ((r, 1.01 * out, p) for r, out, p in apply(*a)))
     recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 0.5)), weighting="attention")
-    with pytest.raises(CaptureWrong, match=r"with the weights of words is off by 0\.01 of its norm"):
+    with pytest.raises(CaptureMismatchError, match=r"with the weights of words is off by 0\.01 of its norm"):
         next(denoise(tiny, recipe))
 
 
@@ -582,7 +585,7 @@ def test_maps_of_very_long_marks_have_short_names(
     one = "red star " * 30 + "ring"
     prompt = f"{one} and {one}s {'ö' * 150}"
     asked = marks(prompt, (one, 1.0), (f"{one}s", 1.0), ("ö" * 150, 1.0))
-    with pytest.raises(WordNotRead):  # nano's tokenizer has no ö
+    with pytest.raises(MarkOutOfRangeError):  # nano's tokenizer has no ö
         stored(tiny, marked(tiny_models["wan2.1"], prompt=prompt, marks=asked, steps=1), tmp_path)
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(pieces=True), prompt=prompt, marks=asked[:2], steps=1)
     maps = open_maps(stored(tiny, recipe, tmp_path).captures["attention"])

@@ -14,8 +14,8 @@ from tiny import FORMS, latents_of
 
 from wantui.generation.attention_hooks import Site, observed_by
 from wantui.generation.denoise import denoise, prepare
+from wantui.generation.fuse import fuse_pipeline
 from wantui.generation.load import load_pipeline
-from wantui.generation.speed import speed_up
 from wantui.models.catalogue import WanModel
 from wantui.planning.throughput import NATIVE
 
@@ -52,7 +52,7 @@ def test_observed_attention_is_what_the_kernel_computed_and_changes_no_bit(
 ) -> None:
     pipeline = load_pipeline(tiny_models[form], None, "float32", torch.device("cpu"))
     if is_fused:
-        speed_up(pipeline, NATIVE)
+        fuse_pipeline(pipeline, NATIVE)
     recipe = recipe_for(tiny_models[form], steps=2)
     plain = latents_of(pipeline, recipe)
     watcher = _Watcher(site)

@@ -56,7 +56,7 @@ COMMANDS_WITH_PATHS = [
 def test_a_path_that_can_be_none_is_refused_in_a_sentence(
     wantui: Wantui, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wantui.engine.slurm.check_slurm", lambda: None)
+    monkeypatch.setattr("wantui.batches.slurm.check_slurm", lambda: None)
     Path("circle").symlink_to("circle")
     for command in COMMANDS_WITH_PATHS:
         result = wantui(*(word.replace("PATH", BAD_PATHS[kind]) for word in command))

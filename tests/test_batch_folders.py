@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from conftest import Wantui, files
 
+from wantui.batches import enqueue
+from wantui.batches.enqueue import new_batch
 from wantui.config import load_config
-from wantui.engine import enqueue, locks, warm
-from wantui.engine.enqueue import new_batch
 from wantui.errors import UserError
 from wantui.generation.errors import LoadError
 from wantui.planning import Batch, plan_batch
+from wantui.storage import locks
+from wantui.worker import pipeline_cache as warm
 
 
 def planned(stamped: bool) -> Batch:

@@ -13,22 +13,29 @@ import pytest
 import zarr
 from conftest import recipe_for
 
-from wantui.analysis import read
-from wantui.analysis.products import HeldStates, gram_of
-from wantui.analysis.read import corrected_states
+from wantui.analysis import loading as read
+from wantui.analysis.gram import StateBuffer, gram_of
+from wantui.analysis.loading import corrected_states
 from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionRequest
 from wantui.config.settings import Settings
 from wantui.models.catalogue import NANO
 from wantui.planning import Captures
-from wantui.planning.estimate import captured_steps
+from wantui.planning.disk_estimate import captured_steps
 from wantui.planning.recipe import PromptMark
 from wantui.planning.schedule import model_evaluations
-from wantui.storage.atomic import sync, whole_file
-from wantui.storage.attention import AttentionWriter, NoMaps, open_maps
-from wantui.storage.group import CaptureError, NotWhole, open_capture, publish, reopen_for_writing, verify_capture
+from wantui.storage.atomic import atomic_write, sync
+from wantui.storage.attention_maps import AttentionWriter, NoMapsError, open_maps
 from wantui.storage.latents import TrajectoryWriter
-from wantui.storage.states import StoredStates
+from wantui.storage.state_reader import StoredStates
+from wantui.storage.zarr_group import (
+    CaptureError,
+    IncompleteCaptureError,
+    open_capture,
+    publish,
+    reopen_for_writing,
+    verify_capture,
+)
 
 STEPS, SHAPE = 4, (4, 3, 4, 4)
 
@@ -141,7 +148,7 @@ def test_damaged_maps_raise_one_error_when_they_are_read(maps: Path) -> None:  #
     for damage in DAMAGE.values():
         before = chunk.read_bytes()
         chunk.write_bytes(damage(before))
-        with pytest.raises(NoMaps, match="star"):
+        with pytest.raises(NoMapsError, match="star"):
             open_maps(maps).map("star")
         chunk.write_bytes(before)
 
@@ -151,7 +158,7 @@ def test_damage_that_a_codec_refuses_is_one_error_without_checksums(maps: Path, 
     without_checksums(maps)
     chunk = next(file for file in chunks(maps) if "star" in file.parts)
     chunk.write_bytes(DAMAGE[damage](chunk.read_bytes()))
-    with pytest.raises(NoMaps, match="cannot be read"):
+    with pytest.raises(NoMapsError, match="cannot be read"):
         open_maps(maps).map("star")
 
 
@@ -162,13 +169,13 @@ def test_uncompressed_states_are_verified_where_they_are_read_from_their_files(t
     whole = StoredStates(open_capture(path)["latents"])
     assert whole.folder is not None
     expected = states.reshape(len(states), -1).astype(np.float64)
-    gram = gram_of(whole.read, len(whole), whole.dimension, HeldStates())
+    gram = gram_of(whole.read, len(whole), whole.dimension, StateBuffer())
     assert gram == pytest.approx(expected @ expected.T)
     file = path / "latents" / "c" / "2" / "0" / "0" / "0" / "0"
     file.write_bytes(DAMAGE[damage](file.read_bytes()))
     damaged = StoredStates(open_capture(path)["latents"])
     with pytest.raises(CaptureError, match="latents"):
-        gram_of(damaged.read, len(damaged), damaged.dimension, HeldStates())
+        gram_of(damaged.read, len(damaged), damaged.dimension, StateBuffer())
 
 
 def test_an_exchanged_chunk_is_found(trajectory: Path) -> None:  # R5: each is well by itself
@@ -315,7 +322,7 @@ def test_planted_links_in_a_begun_capture_are_not_written_through(tmp_path: Path
             os.mkfifo(partial / "zarr.json")  # a reader would wait for ever
     recipe = recipe_for(NANO, steps=STEPS, capture=PLAIN)
     sigmas = np.linspace(1, 0, STEPS + 1)
-    with pytest.raises(NotWhole):
+    with pytest.raises(IncompleteCaptureError):
         TrajectoryWriter(path, SHAPE, sigmas, sigmas[:-1], recipe, checksums=[1])
     write_trajectory(path, PLAIN)
     assert verify_capture(path)
@@ -343,7 +350,7 @@ def test_what_is_no_file_in_a_begun_capture_is_neither_waited_for_nor_published(
         planted.symlink_to("/etc/hostname")
     with pytest.raises(CaptureError, match="planted is neither a file nor a folder"):
         publish(partial, tmp_path / "vid_001.zarr")
-    with pytest.raises(NotWhole, match="planted"):
+    with pytest.raises(IncompleteCaptureError, match="planted"):
         reopen_for_writing(partial)
     with pytest.raises(OSError, match=r"Invalid argument|symbolic links"):
         sync(planted)
@@ -352,7 +359,7 @@ def test_what_is_no_file_in_a_begun_capture_is_neither_waited_for_nor_published(
 def test_a_file_that_is_exchanged_while_it_is_written_does_not_get_its_name(tmp_path: Path) -> None:
     path = tmp_path / "note.txt"
     path.write_text("before")
-    with pytest.raises(OSError, match="was replaced by another file"), whole_file(path) as partial:  # noqa: PT012
+    with pytest.raises(OSError, match="was replaced by another file"), atomic_write(path) as partial:  # noqa: PT012
         other = tmp_path / "other"
         other.write_text("of somebody else")
         other.replace(partial)
@@ -388,6 +395,6 @@ def test_an_odd_shape_of_states_in_an_unverified_capture_is_damage(
 def test_an_odd_scale_of_unverified_maps_is_damage(maps: Path, scale: Any, recwarn: pytest.WarningsRecorder) -> None:
     without_checksums(maps)
     zarr.open_group(maps, mode="r+")["star"].attrs["scale"] = scale
-    with pytest.raises(NoMaps, match=r"maps\.zarr cannot be read: its attribute scale is"):
+    with pytest.raises(NoMapsError, match=r"maps\.zarr cannot be read: its attribute scale is"):
         open_maps(maps).mean("star")
     assert not list(recwarn)

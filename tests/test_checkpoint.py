@@ -20,22 +20,22 @@ from tiny import FORMS
 from wantui.captures.attention import AttentionRequest
 from wantui.config.settings import SamplerName
 from wantui.generation import checkpoint as checkpoints
-from wantui.generation import versions
+from wantui.generation import provenance as versions
 from wantui.generation.checkpoint import CheckpointTap, read_checkpoint
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
-from wantui.generation.make_video import MadeVideo, Resumed, StartedAgain, Stepped, make_video
+from wantui.generation.make_video import MadeVideo, Restarted, Resumed, StepMade, make_video
 from wantui.generation.samplers import SAMPLERS
 from wantui.models.catalogue import WanModel
 from wantui.planning import Captures, PromptMark, Recipe
-from wantui.storage.files import VideoFiles, discard
+from wantui.storage.video_files import VideoFiles, discard
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
 def _after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "MOST_OF_THE_TIME", float("inf"))
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_TIME_BUDGET", float("inf"))
 
 
 @pytest.fixture(scope="module", params=[(form, dtype) for form in FORMS for dtype in ("float32", "bfloat16")])
@@ -79,7 +79,7 @@ def video_files(root: Path) -> VideoFiles:
 def stop_after(events: Iterator[object], steps: int) -> None:
     """Close a video's generator after its `steps`-th step, as a worker that is told to stop does."""
     for event in events:
-        if isinstance(event, Stepped) and event.step.index + 1 == steps:
+        if isinstance(event, StepMade) and event.step.index + 1 == steps:
             events.close()  # type: ignore[attr-defined]
             return
 
@@ -87,7 +87,7 @@ def stop_after(events: Iterator[object], steps: int) -> None:
 def made(events: Iterator[object]) -> tuple[MadeVideo, list[object]]:
     found = list(events)
     assert isinstance(found[-1], MadeVideo)
-    return found[-1], [event for event in found if isinstance(event, Resumed | StartedAgain)]
+    return found[-1], [event for event in found if isinstance(event, Resumed | Restarted)]
 
 
 MARK = PromptMark(text="star", start=6, end=10)
@@ -156,7 +156,7 @@ def test_a_video_that_was_made_and_not_recorded_is_only_decoded_again(
 def test_a_video_that_is_stopped_between_two_checkpoints_goes_on_from_its_last_step(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "MOST_OF_THE_TIME", 1e-9)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_TIME_BUDGET", 1e-9)
     recipe, files = recipe_for(tiny_models["wan2.1"], steps=5), video_files(tmp_path)
     stop_after(make_video(tiny, recipe, files), 4)
     _, said = made(make_video(tiny, recipe, files))
@@ -174,7 +174,7 @@ def test_a_checkpoint_of_other_software_or_another_recipe_is_refused_by_name(
         patch.setattr(torch, "__version__", "1.0")
         stop_after(make_video(tiny, recipe, files), 2)
     result, said = made(make_video(tiny, recipe, files))
-    assert said == [StartedAgain(f"torch was 1.0 and is {torch.__version__}")]
+    assert said == [Restarted(f"torch was 1.0 and is {torch.__version__}")]
     assert result.latents_sha256 == reference.latents_sha256
 
     stop_after(make_video(tiny, recipe.model_copy(update={"seed": 8}), files), 2)
@@ -195,7 +195,7 @@ def test_a_checkpoint_that_was_damaged_is_refused(
         stop_after(make_video(tiny, recipe, files), 2)
         files.checkpoint.write_bytes(spoil(files.checkpoint.read_bytes()))
         result, said = made(make_video(tiny, recipe, files))
-        assert [type(event) for event in said] == [StartedAgain]
+        assert [type(event) for event in said] == [Restarted]
         assert result.latents_sha256 == reference.latents_sha256
 
 
@@ -207,7 +207,7 @@ def test_captures_that_are_not_whole_start_the_video_again(
     stop_after(make_video(tiny, recipe, files), 3)
     shutil.rmtree(tmp_path / "v.zarr.partial" / "latents" / "c" / "1")
     _, said = made(make_video(tiny, recipe, files))
-    assert said == [StartedAgain("the state after step 1 is not the one that was stored")]
+    assert said == [Restarted("the state after step 1 is not the one that was stored")]
 
 
 # R12
@@ -272,7 +272,7 @@ def test_a_checkpoint_that_was_edited_starts_the_video_again(
     stop_after(make_video(tiny, recipe, files), 2)
     rewritten(files.checkpoint, EDITS[edit], signed)
     result, said = made(make_video(tiny, recipe, files))
-    assert [type(event) for event in said] == [StartedAgain]
+    assert [type(event) for event in said] == [Restarted]
     assert result.latents_sha256 == reference.latents_sha256
 
 
@@ -307,7 +307,7 @@ def test_whatever_is_wrong_with_a_checkpoint_starts_the_video_again(
     stop_after(make_video(tiny, recipe, files), 2)
     SPOILT[spoil](files.checkpoint)
     _, said = made(make_video(tiny, recipe, files))
-    assert [type(event) for event in said] == [StartedAgain]
+    assert [type(event) for event in said] == [Restarted]
 
 
 def test_the_reason_says_which_format_a_checkpoint_has(
@@ -318,7 +318,7 @@ def test_the_reason_says_which_format_a_checkpoint_has(
     stop_after(make_video(tiny, recipe, files), 2)
     rewritten(files.checkpoint, lambda h, t: h.update(format=2), signed=False)
     _, said = made(make_video(tiny, recipe, files))
-    assert said == [StartedAgain("its format is 2, and this version reads 3")]
+    assert said == [Restarted("its format is 2, and this version reads 3")]
 
 
 def test_a_checkpoint_serves_another_release_with_the_same_arithmetic(
@@ -417,7 +417,7 @@ def test_captures_that_were_changed_beside_a_checkpoint_start_the_video_again(
     else:
         flip(tmp_path / part)
     _, said = made(make_video(tiny, recipe, files))
-    assert [type(event) for event in said] == [StartedAgain]
+    assert [type(event) for event in said] == [Restarted]
 
 
 @pytest.mark.parametrize("name", ["v.zarr", "a.zarr"])

@@ -11,13 +11,13 @@ import pytest
 import torch
 from conftest import Wantui, batch, files
 
+from wantui.batches.enqueue import Shard
 from wantui.cli.doctor import _libraries, hub_cache
-from wantui.engine.enqueue import Share
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import NewVideo
+from wantui.queue.records import NewVideo
+from wantui.queue.state_dir import state_place
 from wantui.storage.mp4 import read_frames, read_tags, write_mp4
 
 
@@ -213,8 +213,8 @@ def test_doctor_knows_a_file_system_of_the_network_and_one_without_locks(
         raise OSError(38, "Function not implemented")
 
     assert "file system" not in wantui("doctor").out
-    monkeypatch.setattr("wantui.queue.place.file_system", lambda path: "lustre")
-    monkeypatch.setattr("wantui.engine.locks.fcntl.flock", refuse)
+    monkeypatch.setattr("wantui.queue.state_dir.file_system", lambda path: "lustre")
+    monkeypatch.setattr("wantui.storage.locks.fcntl.flock", refuse)
     said = " ".join(wantui("doctor").out.split())
     assert "is on a network file system (lustre)" in said
     assert "without locks (lustre)" in said
@@ -274,11 +274,11 @@ def test_doctor_leaves_nothing_in_the_working_folder(wantui: Wantui) -> None:  #
 
 def test_doctor_names_a_gpu_that_is_asked_for_and_not_here(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     # C15
-    monkeypatch.setattr("wantui.gpu.nvml.look", lambda: GpuReport((), None, "no driver"))
+    monkeypatch.setattr("wantui.gpu.nvml.query_gpus", lambda: GpuReport((), None, "no driver"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-7")
     assert "problem gpu CUDA_VISIBLE_DEVICES=MIG-7, but no GPU" in " ".join(wantui("doctor").out.split())
     gpus = (Gpu(0, "GPU-a", "H100", 80_000_000_000, 0),)
-    monkeypatch.setattr("wantui.gpu.nvml.look", lambda: GpuReport(gpus, "580", None))
+    monkeypatch.setattr("wantui.gpu.nvml.query_gpus", lambda: GpuReport(gpus, "580", None))
     assert "problem gpu CUDA_VISIBLE_DEVICES=MIG-7: MIG-7 names no GPU" in " ".join(wantui("doctor").out.split())
 
 
@@ -286,7 +286,7 @@ def test_a_gpu_that_is_not_here_is_refused_before_anything_is_queued(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # C15
     gpus = (Gpu(0, "GPU-a", "H100", 80_000_000_000, 0),)
-    monkeypatch.setattr("wantui.engine.enqueue.look", lambda: GpuReport(gpus, "580", None))
+    monkeypatch.setattr("wantui.batches.enqueue.query_gpus", lambda: GpuReport(gpus, "580", None))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,0")
     result = wantui("run", "-t", "a star")
     assert (result.code, "names GPU-a twice" in result.err) == (3, True)
@@ -430,7 +430,7 @@ def test_decimal_numbers_of_options_are_those_of_set(wantui: Wantui, number: str
 @pytest.mark.parametrize("share", ["٢/٨", "1_0/8", "0/8", "9/8", "2/", "/8", f"1/{'9' * 5000}"])
 def test_shares_that_are_no_decimal_numbers_are_refused(share: str) -> None:
     with pytest.raises(UserError, match="is no share of a batch"):
-        Share.read(share)
+        Shard.read(share)
 
 
 def test_a_page_beyond_all_videos_is_refused(wantui: Wantui) -> None:
@@ -440,7 +440,7 @@ def test_a_page_beyond_all_videos_is_refused(wantui: Wantui) -> None:
 
 
 def test_calibrate_names_the_variation_that_it_measures(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wantui.engine.calibrate.calibrate", lambda *_: Path("magnitudes.json"))
+    monkeypatch.setattr("wantui.batches.calibrate.calibrate", lambda *_: Path("magnitudes.json"))
     several = wantui("models", "calibrate", "-t", "a [red|blue] star")
     assert several.err == "warning: the template has 2 variations, and only the first is measured: a red star\n"
     assert wantui("models", "calibrate", "-t", "a red star").err == ""

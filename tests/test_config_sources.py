@@ -5,14 +5,14 @@ import os
 from pathlib import Path
 
 import pytest
-from screens import application, run
+from harness_tui import application, run
 from test_config import BOMBS
 from textual.widgets import TextArea
 
 from wantui.config import preset_names
 from wantui.errors import UserError
-from wantui.queue.place import state_place
-from wantui.tui.compose_draft import config_of, find_sources
+from wantui.queue.state_dir import state_place
+from wantui.tui.config_sources import config_of, find_sources
 from wantui.tui.drafts import NAME, load_drafts
 from wantui.tui.screens.yaml_editor import YamlEditor
 from wantui.tui.settings import LOCATION, load_settings

@@ -20,7 +20,7 @@ from wantui.generation.errors import LoadError
 from wantui.generation.finite import NotFiniteError
 from wantui.generation.load import load_pipeline
 from wantui.generation.samplers import build_scheduler
-from wantui.generation.words import PromptTooLong
+from wantui.generation.token_spans import PromptTooLongError
 from wantui.models.catalogue import WanModel, read_directory
 
 SAMPLERS = get_args(SamplerName)
@@ -187,9 +187,9 @@ def test_a_prompt_that_the_model_would_not_read_to_its_end_is_refused(
     fits = "red " * ((512 - 1) // one)
     assert len(tiny.tokenizer(fits)["input_ids"]) <= 512
     start(prompt=fits)
-    with pytest.raises(PromptTooLong, match=r"the prompt has \d+ tokens, and the model reads 512: shorten it"):
+    with pytest.raises(PromptTooLongError, match=r"the prompt has \d+ tokens, and the model reads 512: shorten it"):
         start(prompt=fits + "red red red")
-    with pytest.raises(PromptTooLong, match="the negative prompt has"):
+    with pytest.raises(PromptTooLongError, match="the negative prompt has"):
         start(negative_prompt=fits + "red red red")
     start(negative_prompt=fits + "red red red", guidance_scale=1.0)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import Machine, assert_equal_to_the_bit, kill, manifest_of
+from harness_engine import Machine, assert_equal_to_the_bit, kill, manifest_of
 
 from wantui.engine.control import engine_process
 from wantui.models.catalogue import WanModel
@@ -172,7 +172,7 @@ def test_cancel_pause_and_retry_reach_a_running_video(start: Start, tiny_batch: 
 
 POISON = """
 import os, signal, sys
-if "wantui.engine.worker" in " ".join(sys.orig_argv):
+if "wantui.worker.process" in " ".join(sys.orig_argv):
     import wantui.generation.denoise as d
     real = d._advance
     def fatal(pipeline, recipe, start, latents, timestep, index):
@@ -195,7 +195,7 @@ def test_a_video_that_kills_its_worker_twice_fails_and_the_others_are_made(start
 
 SLOW_END = """
 import sys, time
-if "wantui.engine.worker" in " ".join(sys.orig_argv):
+if "wantui.worker.process" in " ".join(sys.orig_argv):
     import wantui.storage.mp4 as mp4
     real = mp4.ClipWriter.finish
     def slow(self):
@@ -233,7 +233,7 @@ def test_a_worker_killed_while_it_ends_a_video_and_makes_another_loses_neither(
 
 BROKEN = """
 import os, sys
-if "wantui.engine.worker" in " ".join(sys.orig_argv):
+if "wantui.worker.process" in " ".join(sys.orig_argv):
     print("loads libraries", flush=True)
     raise SystemExit("libcudart.so.13: no \\x1b[31m such file")
 """
@@ -262,7 +262,7 @@ def test_workers_that_cannot_start_hold_the_queue_with_their_last_words(start: S
 
 LATE = """
 import sys
-if "wantui.engine.worker" in " ".join(sys.orig_argv):
+if "wantui.worker.process" in " ".join(sys.orig_argv):
     from wantui.queue.queue import Queue
     def end(*_):
         raise RuntimeError("the driver is too old")
@@ -280,7 +280,7 @@ def test_workers_that_die_before_each_claim_hold_the_queue_too(start: Start, tin
 
 NEEDS_FLAG = """
 import pathlib, sys
-if "wantui.engine.worker" in " ".join(sys.orig_argv) and not pathlib.Path(sys.path[0], "works").exists():
+if "wantui.worker.process" in " ".join(sys.orig_argv) and not pathlib.Path(sys.path[0], "works").exists():
     raise SystemExit("torch is not installed")
 """
 
@@ -432,7 +432,7 @@ def test_a_worker_that_starts_is_shown_by_run_and_status(
 
 SLOW_IMPORT = """
 import sys, time
-if "wantui.engine.worker" in " ".join(sys.orig_argv):
+if "wantui.worker.process" in " ".join(sys.orig_argv):
     import pathlib
     while not pathlib.Path(sys.path[0], "ready").exists():
         time.sleep(0.05)
@@ -441,7 +441,7 @@ if "wantui.engine.worker" in " ".join(sys.orig_argv):
 
 HELD_BACK = """
 import pathlib, sys, time
-if "wantui.engine.worker" in " ".join(sys.orig_argv):
+if "wantui.worker.process" in " ".join(sys.orig_argv):
     import wantui.generation.denoise as d
     real = d._advance
     def wait(*arguments):
@@ -485,7 +485,7 @@ def test_what_ran_when_an_engine_was_killed_is_not_called_running(start: Start, 
 
 TOO_LARGE = """
 import sys
-if "wantui.engine.worker" in " ".join(sys.orig_argv):
+if "wantui.worker.process" in " ".join(sys.orig_argv):
     import torch
     import wantui.generation.make_video as m
     real = m.decode_frames

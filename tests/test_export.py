@@ -12,7 +12,7 @@ import zarr
 from conftest import TEMPLATE, Wantui, batch, only_queued
 from safetensors.numpy import load_file
 
-from wantui.analysis.read import read_batch
+from wantui.analysis.loading import read_batch
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest

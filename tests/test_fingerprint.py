@@ -11,12 +11,12 @@ from conftest import Wantui, batch
 
 import wantui.models.fingerprint
 from wantui.config import load_config
-from wantui.engine.pipelines import check_weights
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fingerprint import fingerprint
 from wantui.planning import outline_batch
 from wantui.storage.manifest import read_manifest
+from wantui.worker.pipelines import check_weights
 
 PART = "transformer/diffusion_pytorch_model.safetensors"
 

@@ -14,7 +14,7 @@ from wantui.cli.progress import Bars, JsonLines, PlainLines, news
 from wantui.errors import UserError
 from wantui.queue.events import BatchAdded, read_payload
 from wantui.queue.queue import Queue
-from wantui.queue.rows import BatchRow, Event, NewVideo, WorkerRow
+from wantui.queue.records import BatchRow, Event, NewVideo, WorkerRow
 from wantui.queue.waiting import Waiting
 
 

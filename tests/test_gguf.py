@@ -11,16 +11,17 @@ from safetensors.torch import load_file
 from tiny import latents_of
 
 from wantui.analysis.comparable import comparable
-from wantui.analysis.read import read_batch
+from wantui.analysis.loading import read_batch
 from wantui.config import load_config
-from wantui.engine.pipelines import check_weights, load_for, plan_for
 from wantui.generation.errors import LoadError
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO, WanModel, find_model
-from wantui.planning import Recipe, installed, outline_batch
+from wantui.planning import Recipe, outline_batch
+from wantui.planning import requirements as installed
 from wantui.planning.batch import PlanError
-from wantui.planning.memory import RESIDENT, fuses_blocks, peak_bytes, transformer_bytes
+from wantui.planning.memory_plan import RESIDENT, fuses_blocks, peak_bytes, transformer_bytes
 from wantui.storage.manifest import read_manifest
+from wantui.worker.pipelines import check_weights, load_for, plan_for
 
 CPU = torch.device("cpu")
 WANS_NAMES = (

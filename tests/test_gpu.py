@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 import pytest
-from test_sampler import FakeNvml
+from test_gpu_monitor import FakeNvml
 
 from wantui.cli import doctor
 from wantui.cli.doctor import torch_and_driver

@@ -28,19 +28,19 @@ def loaded_by(code: str) -> set[str]:
         "wantui.storage.latents",
         "wantui.storage.mp4",
         "wantui.storage.contact_sheet",
-        "wantui.storage.library",
-        "wantui.analysis.read",
+        "wantui.storage.batch_index",
+        "wantui.analysis.loading",
         "wantui.gpu.nvml",
-        "wantui.gpu.sampler",
+        "wantui.gpu.monitor",
         "wantui.queue.queue",
-        "wantui.queue.place",
+        "wantui.queue.state_dir",
         "wantui.engine.control",
         "wantui.engine.supervisor",
-        "wantui.engine.record",
-        "wantui.engine.enqueue",
-        "wantui.engine.costs",
-        "wantui.engine.forecast",
-        "wantui.models.pieces",
+        "wantui.storage.manifest_store",
+        "wantui.batches.enqueue",
+        "wantui.batches.batch_cost",
+        "wantui.batches.eta",
+        "wantui.models.tokenizer",
         "wantui.models.catalogue",
         "wantui.models.nano.world",
         "wantui.cli",
@@ -58,7 +58,7 @@ def loaded_by(code: str) -> set[str]:
         "wantui.cli.analyze",
         "wantui.cli.gpu",
         "wantui.cli.serve",
-        "wantui.cli.terminal",
+        "wantui.cli.tui",
     ],
 )
 def test_everything_but_generation_and_engine_is_imported_without_torch(package: str) -> None:
@@ -70,7 +70,7 @@ def test_screens_are_imported_without_torch(screen: str) -> None:
     assert not loaded_by(f"import wantui.tui.screens.{screen}, wantui.tui.app") & HEAVY
 
 
-@pytest.mark.parametrize("package", ["wantui.generation.make_video", "wantui.engine.worker", "wantui.engine.rerun"])
+@pytest.mark.parametrize("package", ["wantui.generation.make_video", "wantui.worker.process", "wantui.batches.rerun"])
 def test_generation_knows_no_screens_and_no_database(package: str) -> None:
     loaded = loaded_by(f"import {package}")
     assert "torch" in loaded

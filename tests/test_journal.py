@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from wantui.config import load_config
-from wantui.engine.record import Record
 from wantui.planning import plan_batch
 from wantui.storage import manifest_file
+from wantui.storage.batch_index import find_batches
 from wantui.storage.journal import MAX_FAULTS, JournalLine, encode_line, read_tail
 from wantui.storage.layout import BatchFolder
-from wantui.storage.library import find_batches
 from wantui.storage.manifest import VideoEntry, parse_manifest, read_manifest, start_folder
 from wantui.storage.manifest_file import ManifestFile
+from wantui.storage.manifest_store import ManifestStore
 
 VIDEOS = 24
 
@@ -44,8 +44,8 @@ def expected(count: int) -> list[str]:
     return ["done"] * count + ["queued"] * (VIDEOS - count)
 
 
-def finish(folder: BatchFolder, numbers: range) -> Record:
-    record = Record(folder)
+def finish(folder: BatchFolder, numbers: range) -> ManifestStore:
+    record = ManifestStore(folder)
     for number in numbers:
         record.change(number, done)
     return record
@@ -78,7 +78,7 @@ def test_a_batch_that_is_made_again_is_not_rewritten_for_each_video(folder: Batc
 
 def test_a_change_that_changes_nothing_writes_nothing(folder: BatchFolder) -> None:
     before = folder.manifest.read_bytes()
-    Record(folder).change(0, lambda entry: None)
+    ManifestStore(folder).change(0, lambda entry: None)
     assert not folder.journal.exists()
     assert folder.manifest.read_bytes() == before
 
@@ -105,7 +105,7 @@ def test_what_is_written_grows_with_the_videos_and_not_with_their_square(
 
 
 def test_a_journal_never_outgrows_its_manifest(folder: BatchFolder) -> None:
-    record = Record(folder)
+    record = ManifestStore(folder)
     for turn in range(200):
         record.change(turn % 3, lambda entry, turn=turn: setattr(entry, "bytes", turn + 1))  # type: ignore[misc]
         if folder.journal.exists():
@@ -180,7 +180,7 @@ def flip_a_byte(folder: BatchFolder) -> bytes:
 def test_a_damaged_journal_is_set_aside_once_and_two_folds_follow(folder: BatchFolder) -> None:
     finish(folder, range(1))
     damaged = flip_a_byte(folder)
-    record = Record(folder)
+    record = ManifestStore(folder)
     record.fold_when_reopened()
     for number in (0, *range(2, VIDEOS), 1):  # the last one ends the batch, and folds once more
         record.change(number, done)
@@ -192,9 +192,9 @@ def test_a_damaged_journal_is_set_aside_once_and_two_folds_follow(folder: BatchF
 def test_a_second_damaged_journal_does_not_replace_the_first(folder: BatchFolder) -> None:
     damaged = []
     for number in (0, 1):
-        Record(folder).change(number, done)
+        ManifestStore(folder).change(number, done)
         damaged.append(flip_a_byte(folder))
-        Record(folder).fold_when_reopened()
+        ManifestStore(folder).fold_when_reopened()
     assert damaged_journals(folder) == {
         "batch.journal.damaged.jsonl": damaged[0],
         "batch.journal.damaged-2.jsonl": damaged[1],
@@ -255,7 +255,7 @@ def test_another_process_is_read_without_reading_all_again(
     monkeypatch.setattr(
         manifest_file, "parse_manifest", lambda folder: (parsed.append(folder), parse_manifest(folder))[1]
     )
-    other = Record(folder)
+    other = ManifestStore(folder)
     for number in range(1, 6):
         other.change(number, done)
         assert [video.state for video in mine.read().videos] == expected(number + 1)
@@ -279,7 +279,7 @@ def test_a_fold_between_the_two_files_is_noticed(folder: BatchFolder, monkeypatc
 
 def _work(root: Path, numbers: range) -> None:
     for number in numbers:
-        Record.of(root).change(number, done)
+        ManifestStore.of(root).change(number, done)
 
 
 def test_several_processes_append_and_fold_without_losing_a_line(folder: BatchFolder) -> None:
@@ -310,7 +310,7 @@ def finish_and_be_killed(folder: BatchFolder, numbers: list[int], point: int) ->
                 if calls == point:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        record = Record(folder)
+        record = ManifestStore(folder)
         record.read()
         sys.setprofile(before_call)
         for number in numbers:
@@ -349,13 +349,13 @@ def test_a_process_killed_at_any_point_loses_nothing_that_it_reported(folder: Ba
 def test_a_crash_between_fold_and_removal_leaves_a_journal_that_is_known_to_be_old(folder: BatchFolder) -> None:
     finish(folder, range(4))
     old = folder.journal.read_bytes()
-    Record(folder).change(1, lambda entry: setattr(entry, "state", "failed"))
+    ManifestStore(folder).change(1, lambda entry: setattr(entry, "state", "failed"))
     writer = ManifestFile(folder)
     writer.read()
     writer.fold()
     folder.journal.write_bytes(old)
     assert states(folder)[:4] == ["done", "failed", "done", "done"]
-    Record(folder).change(2, lambda entry: setattr(entry, "state", "failed"))
+    ManifestStore(folder).change(2, lambda entry: setattr(entry, "state", "failed"))
     assert states(folder)[:4] == ["done", "failed", "failed", "done"]
     assert read_manifest(folder).faults == ()
 
@@ -363,7 +363,7 @@ def test_a_crash_between_fold_and_removal_leaves_a_journal_that_is_known_to_be_o
 def test_a_batch_that_is_opened_to_be_continued_is_folded(folder: BatchFolder) -> None:  # R16
     finish(folder, range(VIDEOS - 2))
     assert folder.journal.exists()
-    Record(folder).fold_when_reopened()
+    ManifestStore(folder).fold_when_reopened()
     assert not folder.journal.exists()
     assert [video["state"] for video in json.loads(folder.manifest.read_text())["videos"]] == expected(VIDEOS - 2)
 
@@ -390,7 +390,7 @@ def test_damaged_lines_beyond_a_few_are_counted(tmp_path: Path) -> None:  # R16
 
 def test_an_error_that_names_a_path_that_is_not_utf8_is_stored_and_read_back(folder: BatchFolder) -> None:
     error = "FileNotFoundError: 'a\udcff.zarr'\nline 2"
-    record = Record(folder)
+    record = ManifestStore(folder)
     record.fail([0], error)
     record.close([1], "failed", error)
     for manifest in (record.read(), read_manifest(folder)):
@@ -415,7 +415,7 @@ def test_a_video_that_is_given_up_leaves_no_planted_link_and_not_what_it_points_
     for name in names:
         (folder.root / name).parent.mkdir(parents=True)
         (folder.root / name).symlink_to(outside)
-    Record(folder).close([0], "failed", "x")
+    ManifestStore(folder).close([0], "failed", "x")
     assert not [name for name in names if os.path.lexists(folder.root / name)]
     assert (outside / "kept").read_text() == "kept"
     assert read_manifest(folder).videos[0].state == "failed"

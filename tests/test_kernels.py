@@ -13,11 +13,11 @@ pytest.importorskip("triton")
 
 from wantui.generation.fused_attention import norm_rotary
 from wantui.generation.fused_norm import add_to, layer_norm, rms_norm
+from wantui.generation.kernels.cross_attention import fused_attend_to
 from wantui.generation.kernels.norm import fused_add_layer_norm, fused_add_to, fused_layer_norm, fused_rms_norm
 from wantui.generation.kernels.rotary import fused_norm_rotary
 from wantui.generation.kernels.softmax import fused_mean_over_heads
-from wantui.generation.kernels.text import fused_attend_to
-from wantui.generation.passes import taken_together
+from wantui.generation.pass_cache import merge_padding
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Triton's interpreter does not multiply bfloat16.
@@ -47,7 +47,7 @@ def test_attention_with_the_pads_taken_together_is_attention_to_all_512(
     places: int, heads: int, dim: int, length: int
 ) -> None:
     query, (keys, values) = random(1, places, heads, dim), text(heads, dim, length)
-    together = taken_together(keys, values)
+    together = merge_padding(keys, values)
     assert together is not None
     full = F.scaled_dot_product_attention(*(part.double().transpose(1, 2) for part in (query, keys, values)))
     assert away(fused_attend_to(query, *together), full.transpose(1, 2).flatten(2)) < ROUNDING

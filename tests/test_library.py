@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from conftest import TEMPLATE, Wantui, batch, only_queued
 
+from wantui.batches.enqueue import new_batch
 from wantui.config import load_config
-from wantui.engine.enqueue import new_batch
 from wantui.errors import UserError
 from wantui.planning import plan_batch
+from wantui.storage.batch_index import find_batches, move_to_trash
 from wantui.storage.layout import BatchFolder
-from wantui.storage.library import find_batches, move_to_trash
 
 
 @pytest.fixture

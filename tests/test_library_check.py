@@ -11,7 +11,7 @@ import pytest
 import zarr
 from conftest import TEMPLATE, Wantui, batch, deny
 
-from wantui.analysis.read import read_batch
+from wantui.analysis.loading import read_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest_file import ManifestFile
 

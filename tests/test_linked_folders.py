@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
 
-from wantui.queue.place import state_place
+from wantui.queue.state_dir import state_place
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 

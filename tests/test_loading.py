@@ -20,17 +20,17 @@ from wantui.config import load_config
 from wantui.generation import tensors
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import prepare
-from wantui.generation.encoding import Embeddings
 from wantui.generation.errors import LoadError
 from wantui.generation.finite import NotFiniteError
 from wantui.generation.load import load_parts, load_pipeline
 from wantui.generation.preview import fit_latents_to_rgb
+from wantui.generation.prompt_encoding import Embeddings
 from wantui.models import fetch, parts
-from wantui.models import pieces as tokenizer_pieces
-from wantui.models.catalogue import NANO, UnknownModel, WanModel, find_model, read_directory
-from wantui.models.pieces import TokenizerError, check_tokenizer_fits
+from wantui.models import tokenizer as tokenizer_pieces
+from wantui.models.catalogue import NANO, UnknownModelError, WanModel, find_model, read_directory
+from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits
 from wantui.planning import outline_batch
-from wantui.planning.memory import plan_named
+from wantui.planning.memory_plan import plan_named
 
 CPU = torch.device("cpu")
 WEIGHTS = {
@@ -79,7 +79,7 @@ def test_a_model_without_a_tokenizer_is_refused_by_name(copy: Callable[..., Path
     refused(folder, "its tokenizer is missing: there is no tokenizer.json or spiece.model", plan=plan_named(plan))
     shutil.rmtree(folder / "tokenizer")
     refused(folder, "its tokenizer is missing", plan=plan_named(plan))
-    with pytest.raises(UnknownModel, match="its tokenizer is missing"):
+    with pytest.raises(UnknownModelError, match="its tokenizer is missing"):
         read_directory(folder)
 
 
@@ -158,7 +158,7 @@ def test_what_a_cached_model_lacks_is_named_where_it_cannot_be_fetched(
     shutil.rmtree(cached / "tokenizer")
 
     def offline(*_: object) -> Path:
-        raise fetch.NotFetched("no network")
+        raise fetch.NotFetchedError("no network")
 
     monkeypatch.setattr(fetch, "fetch", offline)
     with pytest.raises(LoadError, match=r"its tokenizer is missing: .*; no network"):
@@ -324,19 +324,19 @@ def test_two_transformers_and_the_noise_level_between_them_go_together(copy: Cal
     folder = copy("a14b")
     edit_index(folder, boundary_ratio=None)
     refused(folder, "has boundary_ratio None and a transformer_2: a model has both or neither")
-    with pytest.raises(UnknownModel, match="has a transformer_2, and no boundary_ratio"):
+    with pytest.raises(UnknownModelError, match="has a transformer_2, and no boundary_ratio"):
         read_directory(folder)
     for boundary in (1.5, True, "0.9"):
         edit_index(folder, boundary_ratio=boundary)
-        with pytest.raises(UnknownModel, match="which must be between 0 and 1"):
+        with pytest.raises(UnknownModelError, match="which must be between 0 and 1"):
             read_directory(folder)
     edit_index(folder, boundary_ratio=0.9, transformer_2=[None, None])
     refused(folder, "has boundary_ratio 0.9 and no transformer_2: a model has both or neither")
-    with pytest.raises(UnknownModel, match=r"has a boundary_ratio in its model_index\.json, and no transformer_2"):
+    with pytest.raises(UnknownModelError, match=r"has a boundary_ratio in its model_index\.json, and no transformer_2"):
         read_directory(folder)
     edit_index(folder, transformer_2=["diffusers", "WanTransformer3DModel"])
     shutil.rmtree(folder / "transformer_2")
-    with pytest.raises(UnknownModel, match="and no transformer_2"):
+    with pytest.raises(UnknownModelError, match="and no transformer_2"):
         read_directory(folder)
 
 
@@ -481,7 +481,7 @@ def test_configs_with_other_values_than_numbers_are_refused_by_name(
 ) -> None:
     folder = copy()
     edit_config(folder, part, **{name: value})
-    with pytest.raises(UnknownModel, match=f"has (the )?{name} .*must be"):
+    with pytest.raises(UnknownModelError, match=f"has (the )?{name} .*must be"):
         read_directory(folder)
 
 
@@ -490,11 +490,11 @@ def test_files_of_a_model_that_are_no_regular_files_are_not_waited_for(copy: Cal
     os.mkfifo(folder / "vae" / "more.safetensors")
     assert read_directory(folder).vae is None
     (folder / "model_index.json").write_text("[" * 100_000)
-    with pytest.raises(UnknownModel, match=r"model_index\.json cannot be read"):
+    with pytest.raises(UnknownModelError, match=r"model_index\.json cannot be read"):
         read_directory(folder)
     (folder / "model_index.json").unlink()
     os.mkfifo(folder / "model_index.json")
-    with pytest.raises(UnknownModel, match="not a regular file"):
+    with pytest.raises(UnknownModelError, match="not a regular file"):
         read_directory(folder)
 
 
@@ -621,7 +621,7 @@ def test_a_tokenizer_of_sentencepiece_alone_is_refused_with_what_it_needs(
     (folder / "tokenizer" / "spiece.model").write_bytes(b"broken")
     monkeypatch.setattr(parts, "SPIECE_PACKAGES", ("sentencepiece", "no_such_package.protobuf"))
     said = r"no tokenizer\.json, and .*spiece\.model needs .*no_such_package\.protobuf, which .* not installed"
-    with pytest.raises(UnknownModel, match=said):
+    with pytest.raises(UnknownModelError, match=said):
         read_directory(folder)
     refused(folder, said)
     monkeypatch.setattr(parts, "SPIECE_PACKAGES", ())
@@ -636,5 +636,5 @@ def test_a_tokenizer_of_sentencepiece_alone_is_refused_with_what_it_needs(
 def test_a_tokenizer_config_that_is_no_object_is_refused_when_a_batch_is_planned(copy: Callable[..., Path]) -> None:
     folder = copy()
     (folder / "tokenizer" / "tokenizer_config.json").write_text("[]")
-    with pytest.raises(UnknownModel, match=r"tokenizer_config\.json cannot be read"):
+    with pytest.raises(UnknownModelError, match=r"tokenizer_config\.json cannot be read"):
         read_directory(folder)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from wantui.engine import locks
-from wantui.engine.locks import (
+from wantui.errors import UserError
+from wantui.storage import locks
+from wantui.storage.layout import BatchFolder
+from wantui.storage.locks import (
     LOCK,
     MAKING,
     can_lock,
@@ -24,13 +26,11 @@ from wantui.engine.locks import (
     try_lock_video,
     unlock_video,
 )
-from wantui.errors import UserError
-from wantui.storage.layout import BatchFolder
 
 TRY = """
 import sys
 from pathlib import Path
-from wantui.engine.locks import try_lock_video
+from wantui.storage.locks import try_lock_video
 print(try_lock_video(Path(sys.argv[1]), int(sys.argv[2])))
 """
 
@@ -187,7 +187,7 @@ def group_folder() -> Iterator[Path]:
 SECOND = """
 import os, sys
 from pathlib import Path
-from wantui.engine.locks import locked_manifest, refuse_unwritable, try_lock_video
+from wantui.storage.locks import locked_manifest, refuse_unwritable, try_lock_video
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 os.setgroups([50])

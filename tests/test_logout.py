@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import Wantui
 
-from wantui.engine.logout import look
+from wantui.engine.logind import read_logind
 
 
 def machine(root: Path, settings: dict[str, str], lingers: bool = False) -> Path:
@@ -45,11 +45,11 @@ KILLS = "[Login]\n#NAutoVTs=6\nKillUserProcesses=yes\n"
 def test_a_logout_ends_the_engine_only_where_processes_are_killed_and_do_not_linger(
     tmp_path: Path, settings: dict[str, str], lingers: bool, survives: bool
 ) -> None:
-    assert look(machine(tmp_path, settings, lingers)).survives == survives
+    assert read_logind(machine(tmp_path, settings, lingers)).survives == survives
 
 
 def test_without_systemd_nothing_is_killed(tmp_path: Path) -> None:
-    assert look(tmp_path).survives
+    assert read_logind(tmp_path).survives
 
 
 def test_doctor_prints_a_unit_and_speaks_of_queue_engine_and_logout(wantui: Wantui) -> None:

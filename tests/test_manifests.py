@@ -12,17 +12,17 @@ import pytest
 from conftest import Wantui, only_queued
 
 from wantui import __version__
+from wantui.batches.enqueue import missing_videos, new_batch
 from wantui.config import load_config
-from wantui.engine.enqueue import missing_videos, new_batch
-from wantui.engine.logs import close_log, open_log
-from wantui.engine.record import Record
 from wantui.planning import plan_batch
-from wantui.storage import library
+from wantui.storage import batch_index as library
 from wantui.storage.atomic import write_text
+from wantui.storage.batch_index import find_batches
 from wantui.storage.journal import JournalTail, read_tail
 from wantui.storage.layout import BatchFolder, batch_folder
-from wantui.storage.library import find_batches
+from wantui.storage.log_files import close_log, open_log
 from wantui.storage.manifest import Manifest, ManifestError, read_manifest
+from wantui.storage.manifest_store import ManifestStore
 
 STORED = Path(__file__).parent / "data" / "batch-1.json"
 Document = dict[str, Any]
@@ -50,7 +50,7 @@ def test_a_manifest_of_format_1_is_read_and_becomes_one_of_format_2(folder: Batc
     assert manifest.videos[0].memory_plan == "resident"
     assert len(missing_videos(folder, manifest)) == 4  # its clip is not here
     assert folder.manifest.read_text() == STORED.read_text()
-    Record(folder).fail([2], "no room")
+    ManifestStore(folder).fail([2], "no room")
     document = json.loads(folder.manifest.read_text())
     assert (document["format"], document["wantui"]) == (2, __version__)
     assert read_manifest(folder).counts() == {"done": 1, "failed": 2, "queued": 1}
@@ -173,7 +173,7 @@ def test_one_odd_manifest_hides_no_other_batch(folder: BatchFolder, wantui: Want
 
 
 def test_listing_reads_states_from_the_journal_too(folder: BatchFolder) -> None:
-    record = Record(folder)
+    record = ManifestStore(folder)
     record.fail([2], "first")  # writes the manifest in format 2
     record.change(0, lambda entry: setattr(entry, "error", "looked at"))
     record.change(1, lambda entry: setattr(entry, "state", "queued"))
@@ -252,7 +252,7 @@ def test_a_planted_link_in_the_place_of_a_log_is_not_written_through(tmp_path: P
 
 
 def test_a_damaged_journal_line_is_named_by_the_listing_beside_the_counts(folder: BatchFolder, wantui: Wantui) -> None:
-    record = Record(folder)
+    record = ManifestStore(folder)
     record.fail([2], "first")  # writes the manifest in format 2
     record.change(0, lambda entry: setattr(entry, "bytes", 9))
     with folder.journal.open("ab") as file:
@@ -274,7 +274,7 @@ def test_listing_reads_only_the_new_lines_of_a_journal(folder: BatchFolder, monk
         return read_tail(path, journal, start, number)
 
     monkeypatch.setattr(library, "read_tail", read)
-    record = Record(folder)
+    record = ManifestStore(folder)
     record.fail([2], "first")
     sizes = [0]
     for number in (0, 1):
@@ -286,7 +286,7 @@ def test_listing_reads_only_the_new_lines_of_a_journal(folder: BatchFolder, monk
 
 
 def test_a_batch_that_is_resumed_has_its_journal_folded_in(folder: BatchFolder, wantui: Wantui) -> None:
-    record = Record(folder)
+    record = ManifestStore(folder)
     record.fail([2], "first")  # writes the manifest in format 2
     record.change(2, lambda entry: setattr(entry, "error", "torn"))
     with folder.journal.open("ab") as file:

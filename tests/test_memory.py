@@ -21,25 +21,25 @@ from torch.utils._pytree import tree_leaves
 from wantui.captures.attention import AttentionRequest
 from wantui.config import load_config
 from wantui.config.plans import OLDER_NAMES, PlanName
-from wantui.engine import pipelines, warm
-from wantui.engine.pipelines import load_for, plan_for
-from wantui.engine.warm import WarmPipeline
-from wantui.generation import bench, encoding, fused_attention, load, memory
+from wantui.generation import bench, fused_attention, load
+from wantui.generation import placement as memory
+from wantui.generation import prompt_encoding as encoding
 from wantui.generation.bench import VAE_OF_2_2_5B
 from wantui.generation.decode import _decode_chunks, decode_frames
 from wantui.generation.denoise import denoise, prepare
-from wantui.generation.encoding import Embeddings, prompts_of
 from wantui.generation.errors import LoadError
+from wantui.generation.fuse import fuse_blocks, is_fused
 from wantui.generation.load import load_pipeline
-from wantui.generation.memory import Placement, gpu_is_lost, is_out_of_memory, launch_on, stream_blocks
-from wantui.generation.speed import fuse_blocks, is_fused
+from wantui.generation.placement import Placement, is_fatal_cuda_error, is_out_of_memory, set_device, stream_blocks
+from wantui.generation.prompt_encoding import Embeddings, prompts_of
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import Magnitudes
-from wantui.planning import Captures, PromptMark, Recipe, installed, outline_batch
-from wantui.planning.arithmetic import block_parameters, full_precision_parameters, transformer_parameters
-from wantui.planning.estimate import extra_gpu_bytes
-from wantui.planning.memory import (
+from wantui.planning import Captures, PromptMark, Recipe, outline_batch
+from wantui.planning import requirements as installed
+from wantui.planning.disk_estimate import extra_gpu_bytes
+from wantui.planning.flops import block_parameters, full_precision_parameters, transformer_parameters
+from wantui.planning.memory_plan import (
     PLAN_SLUGS,
     PLANS,
     RESIDENT,
@@ -58,6 +58,10 @@ from wantui.planning.memory import (
 )
 from wantui.planning.model_source import Weights
 from wantui.storage.embeddings import EmbeddingStore
+from wantui.worker import pipeline_cache as warm
+from wantui.worker import pipelines
+from wantui.worker.pipeline_cache import PipelineCache
+from wantui.worker.pipelines import load_for, plan_for
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 GB = 1_000_000_000
@@ -250,7 +254,7 @@ def test_after_a_plan_that_did_not_fit_comes_the_first_of_the_others_that_fits(
     free: int, name: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines, "resolve_device", lambda _: GPU)
-    monkeypatch.setattr(pipelines, "free_bytes", lambda _: free)
+    monkeypatch.setattr(pipelines, "free_gpu_bytes", lambda _: free)
     chosen = plan_for(recipe_of(SMALL), "cuda", plan_named("encode-first"))
     assert chosen.plan.slug == name
     assert reason in chosen.reason
@@ -267,7 +271,7 @@ def test_a_plan_that_was_taken_because_little_was_free_is_chosen_again_for_the_n
         warm, "load_for", lambda *told: loaded.append(told[2]) or Mock(plan=told[2], colours=Mock(r2=1.0))
     )
     monkeypatch.setattr(warm, "check_weights", lambda _: None)
-    pipeline, claim, manifest = WarmPipeline(Mock(), "cuda"), Mock(device="auto", plan="encode-first"), Mock(videos=[])
+    pipeline, claim, manifest = PipelineCache(Mock(), "cuda"), Mock(device="auto", plan="encode-first"), Mock(videos=[])
     for _ in range(5):
         pipeline.get(claim, recipe, manifest, Mock(), Mock())
     assert loaded == [found[0].plan, found[2].plan]
@@ -366,7 +370,7 @@ def test_kernels_are_launched_on_the_gpu_that_was_asked_for(monkeypatch: pytest.
     current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     for name in ("cpu", "cuda", "cuda:1"):
-        launch_on(torch.device(name))
+        set_device(torch.device(name))
     assert current == [torch.device("cuda:1")]
 
 
@@ -375,7 +379,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pipelines are loaded as on a GPU, and stay in the machine's memory."""
     monkeypatch.setattr(load, "fuses_blocks", lambda *_: True)
     monkeypatch.setattr(load, "what_kernels_miss", lambda: None)
-    monkeypatch.setattr(load, "place", lambda *_: None)
+    monkeypatch.setattr(load, "apply_plan", lambda *_: None)
 
 
 @pytest.mark.parametrize("model", ["wan2.1", "5b", "a14b"])
@@ -641,10 +645,10 @@ def test_a_plan_for_gpus_is_refused_on_a_cpu(kept: Path) -> None:
 )
 def test_a_gpu_that_is_lost_is_told_from_a_video_that_failed(error: Any, lost: bool) -> None:
     assert is_out_of_memory(error) == ("out of memory" in str(error) or "ALLOC_FAILED" in str(error))
-    assert gpu_is_lost(error) == lost
+    assert is_fatal_cuda_error(error) == lost
     wrapped = ValueError("it cannot be loaded")
     wrapped.__cause__ = error
-    assert gpu_is_lost(wrapped) == lost
+    assert is_fatal_cuda_error(wrapped) == lost
 
 
 def test_what_a_video_is_said_to_need_is_what_is_measured_of_it_without_its_encoder() -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from conftest import Wantui, deny
 
-from wantui.analysis import products
+from wantui.analysis import gram as products
 from wantui.analysis.comparable import comparable
+from wantui.analysis.loading import read_batch
 from wantui.analysis.noise_levels import levels_after
-from wantui.analysis.read import read_batch
-from wantui.analysis.trajectory import NoGeometry
+from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video
 
 STEPS = 20
@@ -216,7 +216,7 @@ def test_steps_that_cannot_be_placed_are_refused(tmp_path: Path) -> None:
         change=lambda step, about: about | {"total_steps": 20 + step % 2},
     )
     assert "its metadata tell of 20 and of 21 steps" in only(tmp_path / "c").why_not
-    with pytest.raises(NoGeometry, match="step 25 is stored of 20 steps"):
+    with pytest.raises(NoGeometryError, match="step 25 is stored of 20 steps"):
         levels_after([0, 25], {0: {"sigma": 1.0, "total_steps": 20}})
 
 

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from wantui.engine import outcomes
-from wantui.engine.outcomes import (
+from wantui.generation.errors import LoadError
+from wantui.queue.queue import LostClaimError
+from wantui.storage.manifest import ManifestError
+from wantui.storage.video_files import LinkedFolderError
+from wantui.worker import outcomes
+from wantui.worker.outcomes import (
     Cancel,
     CancelledError,
     Fail,
@@ -23,10 +27,6 @@ from wantui.engine.outcomes import (
     WaitForRoom,
     outcome_of,
 )
-from wantui.generation.errors import LoadError
-from wantui.queue.queue import LostClaim
-from wantui.storage.files import LinkedFolderError
-from wantui.storage.manifest import ManifestError
 
 OUT_OF_MEMORY = torch.cuda.OutOfMemoryError("CUDA out of memory")
 LOST_GPU = RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -42,7 +42,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
 
 
 TABLE: dict[str, tuple[BaseException, Outcome | None]] = {
-    "claim lost": (LostClaim("not ours"), None),
+    "claim lost": (LostClaimError("not ours"), None),
     "queue unavailable": (sqlite3.OperationalError("database is locked"), None),
     "GPU lost": (LOST_GPU, None),
     "GPU lost while loading": (caused(LoadError("cannot load"), LOST_GPU), None),

@@ -16,18 +16,21 @@ from typing import Any
 import pytest
 from conftest import Wantui, batch, only_queued, work
 
-from wantui.engine import ending, enqueue, output_faults, record
-from wantui.engine import video_worker as worker
-from wantui.engine.locks import LOCK
-from wantui.engine.logs import close_log, open_log
-from wantui.engine.output_faults import UNWRITABLE, is_gone, unwritable_folder, why_unwritable
+from wantui.batches import enqueue
 from wantui.engine.supervisor import Supervisor
 from wantui.generation import make_video
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
+from wantui.queue.state_dir import state_place
 from wantui.storage import manifest_file
+from wantui.storage import manifest_store as record
+from wantui.storage import output_errors as output_faults
 from wantui.storage.layout import BatchFolder
+from wantui.storage.locks import LOCK
+from wantui.storage.log_files import close_log, open_log
 from wantui.storage.manifest import parse_manifest, read_manifest
+from wantui.storage.output_errors import UNWRITABLE, is_gone, unwritable_folder, why_unwritable
+from wantui.worker import finalize as ending
+from wantui.worker import worker as worker
 
 Freeze = Callable[[Path], None]
 
@@ -122,10 +125,10 @@ def test_a_folder_that_cannot_be_looked_at_for_a_moment_neither_ends_the_worker_
 def test_a_worker_keeps_the_manifest_of_one_batch_only(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alive: weakref.WeakSet[record.Record] = weakref.WeakSet()
+    alive: weakref.WeakSet[record.ManifestStore] = weakref.WeakSet()
     most = 0
 
-    class Counted(record.Record):
+    class Counted(record.ManifestStore):
         def __init__(self, folder: BatchFolder) -> None:
             nonlocal most
             super().__init__(folder)
@@ -136,7 +139,7 @@ def test_a_worker_keeps_the_manifest_of_one_batch_only(
     with only_queued():
         for name in "abcd":
             wantui("run", "-t", "a star", "--videos-per-variation", 1, "--batch-name", name, "--detach", *small)
-    monkeypatch.setattr(worker, "Record", Counted)
+    monkeypatch.setattr(worker, "ManifestStore", Counted)
     work(state_place())
     assert not any(found.unfinished for found in Queue(state_place().directory).batches())
     assert most <= 3  # of the batch before, whose last video is being ended, too
@@ -171,7 +174,7 @@ def test_a_folder_that_is_deleted_while_a_video_is_made_is_named_and_does_not_co
     kind, name = {
         "step": (Queue, "step"),
         "decode": (make_video.ClipWriter, "_encode"),
-        "record": (record.Record, "change"),
+        "record": (record.ManifestStore, "change"),
     }[moment]
     real = getattr(kind, name)
 
@@ -321,13 +324,13 @@ def test_a_working_folder_whose_name_is_not_utf8_is_refused_before_anything_is_m
 def test_run_names_a_manifest_that_was_deleted_and_what_became_of_the_videos(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = record.Record.change
+    real = record.ManifestStore.change
 
-    def deleting(self: record.Record, *arguments: Any) -> None:
+    def deleting(self: record.ManifestStore, *arguments: Any) -> None:
         self.folder.manifest.unlink(missing_ok=True)
         real(self, *arguments)
 
-    monkeypatch.setattr(record.Record, "change", deleting)
+    monkeypatch.setattr(record.ManifestStore, "change", deleting)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
     assert result.code == 1
     assert "0 of 2 videos done, 2 failed:" in result.err

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.generation.denoise import prepare
-from wantui.models.catalogue import CATALOGUE, NANO, UnknownModel, WanModel, find_model
+from wantui.models.catalogue import CATALOGUE, NANO, UnknownModelError, WanModel, find_model
 from wantui.planning import Batch, Recipe, estimate_disk, plan_batch
-from wantui.planning.estimate import captured_steps
+from wantui.planning.disk_estimate import captured_steps
 
 
 def planned(template: str = "a [red|blue] circle", *overrides: str, config: str = "nano") -> Batch:
@@ -177,17 +177,17 @@ def test_models_are_found_by_name_hub_id_and_directory(tiny_models: dict[str, Wa
     ],
 )
 def test_an_unknown_model_is_refused_with_what_is_known(name: str, said: str) -> None:
-    with pytest.raises(UnknownModel, match=said):
+    with pytest.raises(UnknownModelError, match=said):
         find_model(name)
 
 
 def test_a_directory_of_another_kind_is_refused() -> None:
     Path("other").mkdir()
     Path("other/model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    with pytest.raises(UnknownModel, match="StableDiffusionPipeline, not a WanPipeline"):
+    with pytest.raises(UnknownModelError, match="StableDiffusionPipeline, not a WanPipeline"):
         find_model("./other")
     Path("other/model_index.json").write_text("{")
-    with pytest.raises(UnknownModel, match="cannot be read"):
+    with pytest.raises(UnknownModelError, match="cannot be read"):
         find_model("./other")
 
 
@@ -199,7 +199,7 @@ def test_a_wan_pipeline_with_a_part_of_another_kind_is_refused_by_its_name(
     index = json.loads(Path("other/model_index.json").read_text())
     index[part][1] = other
     Path("other/model_index.json").write_text(json.dumps(index))
-    with pytest.raises(UnknownModel, match=f"has a {other} as its {part}"):
+    with pytest.raises(UnknownModelError, match=f"has a {other} as its {part}"):
         find_model("./other")
 
 

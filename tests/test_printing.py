@@ -15,15 +15,15 @@ import pytest
 from conftest import Wantui, only_queued
 
 import wantui.cli
+from wantui.batches.enqueue import new_batch, queue_missing
+from wantui.cli.output import echo, print_columns, to_json
 from wantui.cli.progress import Bars, PlainLines
-from wantui.cli.tables import echo, print_columns, to_json
 from wantui.config import load_config
-from wantui.engine.enqueue import new_batch, queue_missing
 from wantui.planning import plan_batch
 from wantui.queue.events import read_payload
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import Event
+from wantui.queue.records import Event
+from wantui.queue.state_dir import state_place
 from wantui.storage.layout import BatchFolder
 from wantui.storage.mp4 import write_mp4
 

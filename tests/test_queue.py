@@ -14,8 +14,8 @@ from conftest import Wantui, only_queued, step_done
 
 from wantui import clock
 from wantui.engine.control import open_queue
-from wantui.queue import place as places
-from wantui.queue.database import NAME, NewerDatabase, migrations, open_database
+from wantui.queue import state_dir as places
+from wantui.queue.database import NAME, NewerDatabaseError, migrations, open_database
 from wantui.queue.events import (
     PAYLOADS,
     ModelLoading,
@@ -26,10 +26,10 @@ from wantui.queue.events import (
     VideoResumed,
     WorkerDied,
 )
-from wantui.queue.place import Place, file_system, state_place
-from wantui.queue.queue import LostClaim, Move, Queue
-from wantui.queue.rows import Claim, NewVideo
-from wantui.queue.view import QueueView, UnknownBatch
+from wantui.queue.queue import LostClaimError, Move, Queue
+from wantui.queue.reader import QueueReader, UnknownBatchError
+from wantui.queue.records import Claim, NewVideo
+from wantui.queue.state_dir import StateDirectory, file_system, state_place
 
 CPU = ("auto", "cpu")
 
@@ -165,7 +165,7 @@ def test_commands_given_twice_do_no_harm(queue: Queue) -> None:
 def test_what_a_lost_claim_says_is_not_heard(queue: Queue) -> None:
     add(queue, "a")
     old = claim(queue, "w1")
-    queue.take_back("w1", "signal SIGKILL", blame=True)
+    queue.reclaim("w1", "signal SIGKILL", blame=True)
     new = claim(queue, "w2")
     assert (new.video, new.attempt) == (old.video, 2)
     told = (
@@ -174,7 +174,7 @@ def test_what_a_lost_claim_says_is_not_heard(queue: Queue) -> None:
         lambda c: queue.decoded(c, 1, 9),
     )
     for say in (queue.done, queue.cancelled, *told):
-        with pytest.raises(LostClaim):
+        with pytest.raises(LostClaimError):
             say(old)
     queue.done(new)
     assert queue.video(new.video).state == "done"
@@ -184,7 +184,7 @@ def test_a_video_that_killed_two_workers_fails_and_the_next_is_made(queue: Queue
     batch = add(queue, "a", 2)
     for expected in ("interrupted", "failed"):
         assert claim(queue).number == 0
-        assert [video.state for video in queue.take_back("w", "signal SIGSEGV", blame=True)] == [expected]
+        assert [video.state for video in queue.reclaim("w", "signal SIGSEGV", blame=True)] == [expected]
     poison = queue.videos(batch)[0]
     assert poison.error == "2 workers died while they made it, the last: signal SIGSEGV"
     assert claim(queue).number == 1
@@ -194,7 +194,7 @@ def test_of_two_videos_of_a_dead_worker_only_the_one_begun_last_is_blamed(queue:
     add(queue, "kiss", 3)
     for expected in ("interrupted", "failed"):
         ending, made = claim(queue), claim(queue)
-        taken = {video.id: video.state for video in queue.take_back("w", "signal SIGKILL", blame=True)}
+        taken = {video.id: video.state for video in queue.reclaim("w", "signal SIGKILL", blame=True)}
         assert taken == {ending.video: "interrupted", made.video: expected}
 
 
@@ -205,7 +205,7 @@ def test_the_video_begun_last_is_blamed_though_the_clock_was_set_back(
     ending = claim(queue)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     made = claim(queue)
-    queue.take_back("w", "signal SIGKILL", blame=True)
+    queue.reclaim("w", "signal SIGKILL", blame=True)
     assert [queue.video(video.video).deaths for video in (ending, made)] == [0, 1]
 
 
@@ -213,7 +213,7 @@ def test_a_worker_that_was_killed_on_purpose_is_not_held_against_its_video(queue
     batch = add(queue, "a")
     for _ in range(3):
         claim(queue)
-        queue.take_back("w", "signal SIGKILL", blame=False)
+        queue.reclaim("w", "signal SIGKILL", blame=False)
     assert (queue.videos(batch)[0].state, queue.videos(batch)[0].deaths) == ("interrupted", 0)
 
 
@@ -257,13 +257,13 @@ def test_a_batch_whose_video_runs_cannot_be_removed(queue: Queue) -> None:
 
 
 def test_a_batch_is_found_by_number_name_and_path_and_the_nearest_is_named(queue: Queue, tmp_path: Path) -> None:
-    with pytest.raises(UnknownBatch, match="the queue is empty"):
+    with pytest.raises(UnknownBatchError, match="the queue is empty"):
         queue.find_batch("1")
     batch = queue.add(tmp_path / "kiss_20261124", "auto", videos(1))
     for word in (str(batch), "kiss_20261124", str(tmp_path / "kiss_20261124")):
         assert queue.find_batch(word).id == batch
     for word in ("kiss_2026124", "kiss"):
-        with pytest.raises(UnknownBatch, match="did you mean kiss_20261124"):
+        with pytest.raises(UnknownBatchError, match="did you mean kiss_20261124"):
             queue.find_batch(word)
 
 
@@ -350,7 +350,7 @@ def test_numbers_of_videos_count_from_1_in_json_and_events(queue: Queue) -> None
     queue.release(first, "paused")
     queue.degrade(claim(queue), "offload", (), "no memory")
     claim(queue)
-    queue.take_back("w", "signal", blame=True)
+    queue.reclaim("w", "signal", blame=True)
     queue.done(claim(queue))
     queue.cancel(batch, 1)
     events = [event for event in queue.events(0) if event.video is not None]
@@ -398,7 +398,7 @@ def test_a_worker_that_starts_is_seen_until_it_is_ready_and_after_it_has_ended_n
     assert worker.seconds < 60
     queue.worker_ready("worker-0:7")
     assert queue.workers()[0].state == "ready"
-    queue.take_back("worker-0:7", "exit code 0", blame=True, has_ended=True)
+    queue.reclaim("worker-0:7", "exit code 0", blame=True, has_ended=True)
     assert queue.workers() == []
     kinds = [event.kind for event in queue.events(0)]
     assert kinds == ["worker_starting", "worker_ready", "worker_ended"]
@@ -427,15 +427,15 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Pa
     Queue(tmp_path).close()
     with sqlite3.connect(tmp_path / NAME) as newer:
         newer.execute("PRAGMA user_version = 99")
-    with pytest.raises(NewerDatabase, match=f"schema 99, this one knows {len(migrations())}"):
-        open_queue(Place(tmp_path))
+    with pytest.raises(NewerDatabaseError, match=f"schema 99, this one knows {len(migrations())}"):
+        open_queue(StateDirectory(tmp_path))
     with sqlite3.connect(tmp_path / NAME) as newer:
         assert newer.execute("PRAGMA user_version").fetchone() == (99,)
 
 
 def test_a_damaged_database_is_kept_aside_and_said(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"this was a queue once, and is not any more" * 100)
-    queue, notes = open_queue(Place(tmp_path))
+    queue, notes = open_queue(StateDirectory(tmp_path))
     assert queue.batches() == []
     assert len(notes) == 1
     assert "was damaged" in notes[0]
@@ -452,7 +452,7 @@ def test_damage_inside_is_found_when_an_engine_starts(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[8 * 4096 : 40 * 4096] = b"\xff" * (32 * 4096)
     path.write_bytes(data)
-    mended, notes = open_queue(Place(tmp_path), is_engine=True)
+    mended, notes = open_queue(StateDirectory(tmp_path), is_engine=True)
     assert mended.batches() == []
     assert "was damaged" in notes[0]
     assert list(tmp_path.glob("queue.db.damaged-*"))
@@ -555,14 +555,14 @@ def test_queue_context_manager_closes_the_connection(tmp_path: Path) -> None:
 
 
 def test_commands_close_their_queue(wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[QueueView] = []
-    original = QueueView.__init__
+    opened: list[QueueReader] = []
+    original = QueueReader.__init__
 
-    def remembered(self: QueueView, *arguments: Any, **options: Any) -> None:
+    def remembered(self: QueueReader, *arguments: Any, **options: Any) -> None:
         original(self, *arguments, **options)
         opened.append(self)
 
-    monkeypatch.setattr(QueueView, "__init__", remembered)
+    monkeypatch.setattr(QueueReader, "__init__", remembered)
     folder = wantui("run", "-t", "a circle", *small).out.strip()
     opened.clear()  # the fixture works in the place of a worker, and keeps its queue
     commands = (

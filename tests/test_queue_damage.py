@@ -11,9 +11,9 @@ from wantui.engine.control import open_queue
 from wantui.errors import UserError
 from wantui.queue.database import NAME, is_damage, open_database
 from wantui.queue.events import QueueResumed
-from wantui.queue.place import Place, state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import NewVideo
+from wantui.queue.records import NewVideo
+from wantui.queue.state_dir import StateDirectory, state_place
 from wantui.queue.waiting import waiting_for
 
 Damage = Callable[[Path], None]
@@ -92,7 +92,7 @@ def test_text_that_is_no_text_is_found_when_an_engine_starts(tmp_path: Path) -> 
     with pytest.raises(sqlite3.DatabaseError) as error:
         Queue(tmp_path).videos(1)
     assert is_damage(error.value)
-    queue, notes = open_queue(Place(tmp_path), is_engine=True)
+    queue, notes = open_queue(StateDirectory(tmp_path), is_engine=True)
     assert "was damaged" in notes[0]
     assert queue.batches() == []
 
@@ -106,7 +106,7 @@ def test_a_locked_or_full_queue_is_not_taken_for_damaged(tmp_path: Path) -> None
     (tmp_path / NAME).unlink()
     (tmp_path / NAME).mkdir()
     with pytest.raises(UserError, match="cannot be opened: unable to open database file"):
-        open_queue(Place(tmp_path))
+        open_queue(StateDirectory(tmp_path))
     assert (tmp_path / NAME).is_dir()
 
 
@@ -131,7 +131,7 @@ def test_a_queue_overwritten_with_garbage_without_its_log_is_known_and_put_aside
     (tmp_path / f"{NAME}-wal").unlink()
     assert queue.is_replaced()
     queue.close()
-    again, notes = open_queue(Place(tmp_path), is_engine=True)
+    again, notes = open_queue(StateDirectory(tmp_path), is_engine=True)
     assert "was damaged" in notes[0]
     assert again.batches() == []
     assert list(tmp_path.glob(f"{NAME}.damaged-*"))

@@ -13,8 +13,8 @@ from conftest import Wantui
 from wantui.engine.control import acquire_engine_lock
 from wantui.queue import database
 from wantui.queue.database import NAME, OlderEngineError, migrations
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
+from wantui.queue.state_dir import state_place
 
 OLD_ENGINE = """
 import fcntl, json, os, sys, time

@@ -9,21 +9,21 @@ import pytest
 from conftest import Wantui, recipe_for
 from diffusers import WanPipeline
 
+from wantui.batches.rerun import remake
 from wantui.config.settings import SamplerName
-from wantui.engine.pipelines import load_for
-from wantui.engine.rerun import remake
-from wantui.generation import narrow
+from wantui.generation import quantize as narrow
 from wantui.generation.denoise import prepare
 from wantui.generation.errors import LoadError
 from wantui.generation.samplers import SAMPLERS, build_scheduler
 from wantui.models import fetch
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fingerprint import fingerprint_of_file
-from wantui.planning.estimate import captured_steps
-from wantui.planning.memory import RESIDENT, plan_named
+from wantui.planning.disk_estimate import captured_steps
+from wantui.planning.memory_plan import RESIDENT, plan_named
 from wantui.planning.recipe import read_recipe
 from wantui.planning.schedule import SCHEDULES, UnknownSamplerError, model_evaluations, noise_levels
 from wantui.planning.sizes import SizeError
+from wantui.worker.pipelines import load_for
 
 OLD: dict[str, Any] = {
     "capture": {
@@ -132,7 +132,7 @@ def test_making_a_clip_again_fetches_nothing(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(fetch, "fetch", fetched)
     recipe = recipe_for(NANO).model_copy(update={"model": "someone/something"})
     with pytest.raises(
-        fetch.NotFetched, match=r"none of its files is here. `wantui models fetch someone/something` fetches them"
+        fetch.NotFetchedError, match=r"none of its files is here. `wantui models fetch someone/something` fetches them"
     ):
         next(remake(tmp_path / "a.mp4", recipe, {}, tmp_path / "b.mp4", "cpu", may_fetch=False))
     with pytest.raises(LoadError, match="`wantui models fetch someone/something` fetches them"):
@@ -175,7 +175,7 @@ def test_an_unknown_sampler_is_taken_for_no_other(ask: Any) -> None:
 
 def test_unknown_weights_are_taken_for_no_others(tiny: WanPipeline) -> None:
     with pytest.raises(AssertionError, match="int4"):
-        narrow.narrow(tiny.transformer, "int4")  # type: ignore[arg-type]
+        narrow.quantize(tiny.transformer, "int4")  # type: ignore[arg-type]
 
 
 def test_a_recipe_without_other_captures_has_the_json_of_format_1() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wantui.analysis.records import csv_text, write_csv
+from wantui.analysis.serialize import csv_text, write_csv
 
 
 @pytest.mark.parametrize(

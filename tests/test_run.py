@@ -17,18 +17,20 @@ import torch
 import zarr
 from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
 
-from wantui.engine import control, record, warm
-from wantui.engine import video_worker as engine_worker
+from wantui.engine import control
 from wantui.generation import make_video
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import WanModel
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
+from wantui.queue.state_dir import state_place
 from wantui.storage import manifest_file
-from wantui.storage.files import video_files
+from wantui.storage import manifest_store as record
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import ClipError, read_frames, read_tags
+from wantui.storage.video_files import video_files
+from wantui.worker import pipeline_cache as warm
+from wantui.worker import worker as engine_worker
 
 
 def test_run_makes_every_video_and_prints_the_folder(wantui: Wantui, small: list[str]) -> None:
@@ -194,7 +196,7 @@ def test_nan_in_the_latents_fails_the_video_by_step(
 HOLD = """
 import sys, time
 from pathlib import Path
-from wantui.engine.locks import try_lock_video
+from wantui.storage.locks import try_lock_video
 assert try_lock_video(Path(sys.argv[1]), 0)
 print("holds", flush=True)
 time.sleep(1000)
@@ -205,7 +207,7 @@ def test_a_video_that_another_engine_makes_is_waited_for_and_nothing_of_it_is_to
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
-    record.Record.of(folder.root).change(0, lambda entry: setattr(entry, "state", "queued"))
+    record.ManifestStore.of(folder.root).change(0, lambda entry: setattr(entry, "state", "queued"))
     begun = video_files(folder, 0, 1).checkpoint
     assert begun is not None
     begun.write_text("of the other engine")
@@ -214,7 +216,7 @@ def test_a_video_that_another_engine_makes_is_waited_for_and_nothing_of_it_is_to
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "holds\n"
-        record.Record.of(folder.root).cancel([0])
+        record.ManifestStore.of(folder.root).cancel([0])
         monkeypatch.setattr(engine_worker, "OTHERS_SECONDS", 0.05)
         seen: list[str] = []
 

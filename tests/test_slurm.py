@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 from conftest import Wantui
-from processes import Machine
+from harness_engine import Machine
 from submitit.core.utils import DelayedSubmission
 
+from wantui.batches.enqueue import Shard, missing_videos, new_batch
+from wantui.batches.slurm import DrainShare, NoSlurmError, Resources, _local_folder, minutes_in, shares_of, submit
 from wantui.config import load_config
-from wantui.engine.enqueue import Share, missing_videos, new_batch
-from wantui.engine.locks import can_lock
-from wantui.engine.slurm import DrainShare, NoSlurm, Resources, _local_folder, minutes_in, shares_of, submit
 from wantui.errors import UserError
 from wantui.planning import plan_batch
 from wantui.storage.layout import BatchFolder
+from wantui.storage.locks import can_lock
 from wantui.storage.manifest import read_manifest
 
 RESOURCES = Resources(minutes=90, gpus=1, cpus=4, memory_gb=32)
@@ -52,14 +52,14 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_shares_are_the_batch_together_and_nothing_twice(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
-    shares = [[index for index, _ in missing_videos(folder, manifest, Share(k, 4))] for k in range(1, 5)]
+    shares = [[index for index, _ in missing_videos(folder, manifest, Shard(k, 4))] for k in range(1, 5)]
     assert shares == [[0, 4], [1, 5], [2], [3]]
 
 
 @pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "a/b", "1/-2", "1/2/3"])
 def test_what_is_no_share_is_refused_by_name(text: str) -> None:
     with pytest.raises(UserError, match="is no share"):
-        Share.read(text)
+        Shard.read(text)
 
 
 def test_an_engine_makes_a_share_of_a_batch_and_leaves_the_others(folder: BatchFolder, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_an_array_asks_for_what_was_asked_for(cluster: Path, folder: BatchFolder
 def test_an_array_that_runs_over_a_batch_is_not_submitted_twice(cluster: Path, folder: BatchFolder) -> None:
     submit(folder.root, 2, RESOURCES)
     (cluster / "squeue.txt").write_text("6\n7\n")
-    with pytest.raises(NoSlurm, match="scancel 7"):
+    with pytest.raises(NoSlurmError, match="scancel 7"):
         submit(folder.root, 2, RESOURCES)
     (cluster / "squeue.txt").write_text("6\n")
     submit(folder.root, 2, RESOURCES)
@@ -142,9 +142,9 @@ def test_without_slurm_nothing_is_written(wantui: Wantui, tmp_path: Path, monkey
 def test_a_job_makes_its_share_and_says_what_could_not_be_made(folder: BatchFolder) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        DrainShare(folder.root, Share(1, 6))()
+        DrainShare(folder.root, Shard(1, 6))()
         assert read_manifest(folder).videos[0].state == "done"
-        damaged = DrainShare(folder.root, Share(2, 6))
+        damaged = DrainShare(folder.root, Shard(2, 6))
         damaged._start = lambda _: subprocess.Popen(["false"])  # type: ignore[method-assign]
         with pytest.raises(RuntimeError, match="cannot make 1 video of share 2/6"):
             damaged()
@@ -159,14 +159,14 @@ def test_a_preempted_job_is_put_back_unless_it_was_cancelled_or_is_back_already(
     (cluster / "squeue.txt").write_text(state)
     handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR2)}
     put_back: list[int] = []
-    job = DrainShare(folder.root, Share(1, 6))
+    job = DrainShare(folder.root, Shard(1, 6))
 
     def preempt(_: Path) -> "subprocess.Popen[bytes]":
         os.kill(os.getpid(), signal.SIGTERM)
         return subprocess.Popen(["true"])
 
     monkeypatch.setattr(job, "_start", preempt)
-    monkeypatch.setattr("wantui.engine.slurm.END_SECONDS", 0)
+    monkeypatch.setattr("wantui.batches.slurm.END_SECONDS", 0)
     signal.signal(signal.SIGUSR2, lambda number, _: put_back.append(number))
     try:
         with pytest.raises(RuntimeError, match="cannot make 1 video"):
@@ -179,7 +179,7 @@ def test_a_preempted_job_is_put_back_unless_it_was_cancelled_or_is_back_already(
 
 def test_a_job_has_its_queue_on_a_local_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {"/tmp": "lustre", "/var/tmp": "ext4"}
-    monkeypatch.setattr("wantui.engine.slurm.file_system", lambda path: kinds.get(str(path), "nfs4"))
+    monkeypatch.setattr("wantui.batches.slurm.file_system", lambda path: kinds.get(str(path), "nfs4"))
     assert str(_local_folder()) == "/var/tmp"
     kinds["/var/tmp"] = "nfs"
     with pytest.raises(RuntimeError, match="set TMPDIR"):
@@ -187,7 +187,7 @@ def test_a_job_has_its_queue_on_a_local_disk(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_job_near_its_limit_closes_its_video_at_a_checkpoint(folder: BatchFolder, tmp_path: Path) -> None:
-    job = DrainShare(folder.root, Share(1, 6))
+    job = DrainShare(folder.root, Shard(1, 6))
     job.engine = job._start(tmp_path)
     checkpoint = folder.checkpoint(0, 1)
     while not checkpoint.exists():
@@ -242,7 +242,7 @@ def test_a_folder_whose_file_system_has_no_locks_is_known(tmp_path: Path, monkey
     def refuse(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr("wantui.engine.locks.fcntl.flock", refuse)
+    monkeypatch.setattr("wantui.storage.locks.fcntl.flock", refuse)
     assert not can_lock(tmp_path)
 
 

@@ -22,17 +22,17 @@ from wantui.config import load_config
 from wantui.generation import fused_attention, fused_block
 from wantui.generation.calibrate import measure_magnitudes
 from wantui.generation.denoise import denoise, prepare
+from wantui.generation.fuse import fuse_blocks, is_fused
 from wantui.generation.fused_linear import linear, linear_gelu
 from wantui.generation.load import load_pipeline
-from wantui.generation.passes import Passes, taken_together
-from wantui.generation.speed import fuse_blocks, is_fused
+from wantui.generation.pass_cache import PassCache, merge_padding
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import OF_NANO, Magnitudes
 from wantui.planning import Recipe, outline_batch, plan_batch
-from wantui.planning.caching import computed_steps, ratios
-from wantui.planning.memory import PLANS, fuses_blocks
+from wantui.planning.memory_plan import PLANS, fuses_blocks
 from wantui.planning.schedule import noise_levels
+from wantui.planning.step_skipping import computed_steps, ratios
 from wantui.storage.manifest import read_manifest
 
 CPU = torch.device("cpu")
@@ -335,7 +335,7 @@ def test_passes_that_have_something_in_common_give_what_each_gives_alone(
     fused: WanTransformer3DModel, words: int
 ) -> None:
     latents, texts = torch.randn(2, 1, 16, 3, 8, 8), {"cond": text(words), "uncond": text(1)}
-    passes = Passes()
+    passes = PassCache()
     with torch.no_grad():
         for now in latents:
             passes.next_step(has_two=True)
@@ -349,13 +349,13 @@ def test_passes_that_have_something_in_common_give_what_each_gives_alone(
 def test_of_a_text_only_what_is_attended_to_is_kept() -> None:
     both = torch.randn(1, 512, 3, 16)
     both[:, 7:] = both[:, 7:8]
-    kept = taken_together(both[..., :8].contiguous(), both[..., 8:])
+    kept = merge_padding(both[..., :8].contiguous(), both[..., 8:])
     assert kept is not None
     assert kept.last == 512 - 7
     for part in (kept.keys, kept.values):
         assert part.shape == (8, 3, 8)
         assert part.untyped_storage().nbytes() == part.nbytes
-    assert taken_together(torch.randn(1, 512, 3, 8), torch.randn(1, 512, 3, 8)) is None
+    assert merge_padding(torch.randn(1, 512, 3, 8), torch.randn(1, 512, 3, 8)) is None
 
 
 def test_nothing_is_kept_after_a_video() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import WANTUI, Machine, assert_equal_to_the_bit, kill
+from harness_engine import WANTUI, Machine, assert_equal_to_the_bit, kill
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
 CUTS = 10

@@ -9,11 +9,11 @@ import pytest
 
 from wantui.engine.control import acquire_engine_lock, announce, engine_process, find_engine, open_queue
 from wantui.errors import UserError
-from wantui.queue import place as places
+from wantui.queue import state_dir as places
 from wantui.queue.database import NAME
-from wantui.queue.place import Place, file_system, state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import NewVideo
+from wantui.queue.records import NewVideo
+from wantui.queue.state_dir import StateDirectory, file_system, state_place
 
 
 def mounts(*lines: bytes) -> bytes:
@@ -89,10 +89,11 @@ def test_a_link_to_another_disk_that_a_user_has_made_is_followed(tmp_path: Path)
 NOBODY = """
 import os, sys
 import wantui.cli, wantui.cli.queue, wantui.cli.doctor, wantui.cli.engine
-import wantui.queue.place as places, wantui.engine.control, wantui.engine.logout, wantui.gpu.nvml, wantui.queue.queue
+import wantui.queue.state_dir as places
+import wantui.engine.control, wantui.engine.logind, wantui.gpu.nvml, wantui.queue.queue
 import pynvml, platformdirs, sqlite3, tempfile, packaging.requirements, encodings.ascii
 from pathlib import Path
-from wantui.queue.place import state_place
+from wantui.queue.state_dir import state_place
 wantui.queue.database._expected_columns()
 wantui.queue.database.migrations()
 shown, sys.stdout, sys.stderr = sys.stdout, open(os.devnull, "w"), open(os.devnull, "w")
@@ -159,15 +160,15 @@ def test_the_queue_of_another_host_name_is_pointed_to_while_the_own_one_is_empty
     (tmp_path / "damaged" / NAME).write_bytes(b"no database")
     old = Queue(tmp_path / "old")
     batch = old.add(Path("/outputs/kiss"), "auto", [NewVideo(0, "red", "{}", 20)])
-    queue, notes = open_queue(Place(tmp_path / "new"))
+    queue, notes = open_queue(StateDirectory(tmp_path / "new"))
     (note,) = notes
     assert f"the queue of new is empty, and that of old has 1 batch: {tmp_path / 'old'}" in note
     assert "wantui run --resume FOLDER" in note
     queue.add(Path("/outputs/b"), "auto", [NewVideo(0, "red", "{}", 20)])
-    assert open_queue(Place(tmp_path / "new"))[1] == []
+    assert open_queue(StateDirectory(tmp_path / "new"))[1] == []
     queue.remove(queue.batches()[0].id)
     old.cancel(batch)
-    assert open_queue(Place(tmp_path / "new"))[1] == []  # nothing is left to make there
+    assert open_queue(StateDirectory(tmp_path / "new"))[1] == []  # nothing is left to make there
 
 
 def test_an_engine_that_publishes_itself_again_is_found_whatever_it_published_before(tmp_path: Path) -> None:  # R8

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.optimize import minimize
 
 from wantui.analysis.differences import family_p, without_rounding
-from wantui.analysis.spread import (
+from wantui.analysis.dispersion import (
     dispersion,
     divergence,
     median_weights,

@@ -15,14 +15,14 @@ from conftest import recipe_for
 from wantui.config import load_config
 from wantui.models.catalogue import NANO
 from wantui.planning import Captures, plan_batch
-from wantui.storage.atomic import whole_file, write_text
-from wantui.storage.background import BackgroundWriter
+from wantui.storage.atomic import atomic_write, write_text
+from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.latents import TrajectoryWriter
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, read_manifest, start_folder, write_manifest
 from wantui.storage.mp4 import FRAMES_WAITING, ClipError, ClipWriter, read_frames, read_tags, write_mp4
-from wantui.storage.states import StoredStates
+from wantui.storage.state_reader import StoredStates
 
 
 def moving_bar(count: int, height: int = 32, width: int = 48) -> list[np.ndarray]:
@@ -42,7 +42,7 @@ def test_a_file_that_fails_half_way_leaves_what_was_there() -> None:
     write_text(Path("a.txt"), "before")
 
     def write_half() -> None:
-        with whole_file(Path("a.txt")) as partial:
+        with atomic_write(Path("a.txt")) as partial:
             partial.write_text("half")
             raise OSError(errno.ENOSPC, "full")
 

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from wantui.engine import enqueue, slots, supervisor
+from wantui.batches import enqueue
+from wantui.engine import slots, supervisor
 from wantui.engine.slots import Slot
 from wantui.engine.supervisor import StopRequests, Supervisor, run_engine
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
-from wantui.queue.place import Place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import NewVideo
+from wantui.queue.records import NewVideo
+from wantui.queue.state_dir import StateDirectory
 
 LOG = logging.getLogger("engine")
 
@@ -105,7 +106,7 @@ def test_a_dead_worker_and_its_video_are_taken_back_in_one_transaction(tmp_path:
     queue.claim("worker-0:7", ("auto",))
     seen: list[tuple[str, int]] = []
     queue.db.set_trace_callback(lambda _: seen.append((other.videos(1)[0].state, len(other.workers()))))
-    queue.take_back("worker-0:7", "signal SIGKILL", blame=True, has_ended=True)
+    queue.reclaim("worker-0:7", "signal SIGKILL", blame=True, has_ended=True)
     queue.db.set_trace_callback(None)
     seen.append((other.videos(1)[0].state, len(other.workers())))
     assert set(seen) == {("running", 1), ("interrupted", 0)}
@@ -138,10 +139,10 @@ def _handlers() -> Iterator[None]:
 def test_a_stop_while_a_deleted_database_is_handled_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    place, opened = Place(tmp_path), []
-    monkeypatch.setattr(supervisor, "look", lambda: GpuReport((), None, "no driver"))
+    place, opened = StateDirectory(tmp_path), []
+    monkeypatch.setattr(supervisor, "query_gpus", lambda: GpuReport((), None, "no driver"))
 
-    def open_and_lose(place: Place, is_engine: bool) -> tuple[Queue, list[str]]:
+    def open_and_lose(place: StateDirectory, is_engine: bool) -> tuple[Queue, list[str]]:
         opened.append(place)
         assert len(opened) < 4, "the engine never ends"
         if moment == "in between" and len(opened) == 2:
@@ -169,7 +170,7 @@ def test_a_database_that_stays_locked_is_not_called_damaged(tmp_path: Path, monk
     monkeypatch.setattr(Queue, "recover", locked)
     monkeypatch.setattr(supervisor, "BUSY_LIMIT_SECONDS", -1.0)
     with pytest.raises(UserError, match=r"cannot use the queue .*: database is locked\. End what keeps it locked"):
-        run_engine(Place(tmp_path), tmp_path / "logs", 1, drain=True)
+        run_engine(StateDirectory(tmp_path), tmp_path / "logs", 1, drain=True)
     log = (tmp_path / "logs" / "engine.log").read_text()
     assert "database is locked" in log
     assert "damaged" not in log
@@ -185,19 +186,19 @@ def test_work_for_the_cpu_is_made_whatever_visible_devices_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
 ) -> None:
     published: list[Sequence[str]] = []
-    monkeypatch.setattr(supervisor, "look", lambda: GPUS)
-    monkeypatch.setattr(enqueue, "look", lambda: GPUS)
+    monkeypatch.setattr(supervisor, "query_gpus", lambda: GPUS)
+    monkeypatch.setattr(enqueue, "query_gpus", lambda: GPUS)
     monkeypatch.setattr(supervisor, "announce", lambda _, __, devices, ___: published.append(devices))
     monkeypatch.setattr(Supervisor, "run", lambda _: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    enqueue.check_device(Place(tmp_path), "cpu")
+    enqueue.check_device(StateDirectory(tmp_path), "cpu")
     with pytest.raises(NoSuchGpuError):
-        enqueue.check_device(Place(tmp_path), "auto")
+        enqueue.check_device(StateDirectory(tmp_path), "auto")
     queue = Queue(tmp_path)
     add(queue, "cpu")
-    run_engine(Place(tmp_path), tmp_path / "logs", workers, drain=True)
+    run_engine(StateDirectory(tmp_path), tmp_path / "logs", workers, drain=True)
     assert published == [["cpu"] if workers is None else ["auto", "cpu"]]
     add(queue, "auto")
     if workers is None:
         with pytest.raises(NoSuchGpuError):
-            run_engine(Place(tmp_path), tmp_path / "logs", workers, drain=True)
+            run_engine(StateDirectory(tmp_path), tmp_path / "logs", workers, drain=True)

@@ -7,7 +7,7 @@ import pytest
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from wantui.errors import UserError
-from wantui.prompts import TemplateError, TooManyVariations, Variation, count, expand, parse
+from wantui.prompts import TemplateError, TooManyVariationsError, Variation, count, expand, parse
 
 
 def variations(template: str) -> list[Variation]:
@@ -68,7 +68,7 @@ def test_the_number_of_variations_is_known_without_making_them() -> None:
 
 
 def test_more_variations_than_allowed_are_refused_with_their_number() -> None:
-    with pytest.raises(TooManyVariations, match="expands to 1,000 variations, more than the limit of 999"):
+    with pytest.raises(TooManyVariationsError, match="expands to 1,000 variations, more than the limit of 999"):
         expand(parse("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=999)
     assert len(expand(parse("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=1000)) == 1000
 

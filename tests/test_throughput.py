@@ -11,22 +11,23 @@ import torch
 from conftest import Wantui, recipe_for
 from tiny import latents_of
 
-from wantui.engine import pipelines
-from wantui.engine.measured import keep, known
-from wantui.generation import attention_probe, bench, load, timing
+from wantui.generation import attention_backends as attention_probe
+from wantui.generation import bench, load, timing
 from wantui.generation.bench import random_transformer
+from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline
-from wantui.generation.speed import fuse_blocks
+from wantui.generation.provenance import made_with
 from wantui.generation.timing import median_and_launch
-from wantui.generation.versions import made_with
 from wantui.models.catalogue import NANO, find_model
-from wantui.planning import memory
-from wantui.planning.arithmetic import forward_flops
-from wantui.planning.memory import RESIDENT, block_bytes, plan_named
-from wantui.planning.past import estimate_seconds
+from wantui.planning import memory_plan as memory
+from wantui.planning.flops import forward_flops
+from wantui.planning.memory_plan import RESIDENT, block_bytes, plan_named
 from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, _terms, decoded_length, fit
-from wantui.queue.place import state_place
+from wantui.planning.time_estimate import estimate_seconds
+from wantui.queue.benchmark_store import load_throughput, save_throughput
+from wantui.queue.state_dir import state_place
+from wantui.worker import pipelines
 
 ATTENTION, PRODUCT, VALUE = 1.7e-15, 1.5e-15, 2.0e-11
 CARD = "a card"
@@ -114,22 +115,22 @@ def test_a_video_of_a_size_that_was_not_measured_takes_what_its_parts_take() -> 
 
 def test_what_was_measured_is_kept_for_each_device_and_speed(tmp_path: Path) -> None:
     recipe = recipe_for(find_model("wan2.1-1.3b"))
-    assert known(tmp_path, CARD, recipe) is None
-    keep(tmp_path, fitted())
-    keep(tmp_path, fit(BLOCKS, 2e-7, CARD, "exact", "2.11"))
-    keep(tmp_path, fit(BLOCKS, 3e-7, CARD, "plain", "2.11"))
-    plain = known(tmp_path, CARD, recipe)
-    exact = known(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}))
+    assert load_throughput(tmp_path, CARD, recipe) is None
+    save_throughput(tmp_path, fitted())
+    save_throughput(tmp_path, fit(BLOCKS, 2e-7, CARD, "exact", "2.11"))
+    save_throughput(tmp_path, fit(BLOCKS, 3e-7, CARD, "plain", "2.11"))
+    plain = load_throughput(tmp_path, CARD, recipe)
+    exact = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}))
     assert plain is not None
     assert exact is not None
     assert (plain.decoded_value, exact.decoded_value) == (3e-7, 2e-7)
     last = plan_named("sequential")
     assert (
-        known(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}), last) == plain
+        load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}), last) == plain
     )  # its blocks are not fused
-    assert known(tmp_path, CARD, recipe_for(NANO, speed="exact")) == plain  # nor are nano's
+    assert load_throughput(tmp_path, CARD, recipe_for(NANO, speed="exact")) == plain  # nor are nano's
     (tmp_path / "throughput.json").write_text("[{]")
-    assert known(tmp_path, CARD, recipe) is None
+    assert load_throughput(tmp_path, CARD, recipe) is None
 
 
 def test_a_random_transformer_has_the_precisions_of_a_loaded_one() -> None:
@@ -242,15 +243,17 @@ def test_a_bench_says_what_it_found_and_what_cannot_be_told_from_it(
     assert lines[:2] == ["a card, exact, torch 2.11:", "self-attention 1000.00 TFLOP/s"]
     assert "other products ? TFLOP/s" in lines
     assert "launch 1.00 ms a block, at least" in lines
-    assert known(state_place().directory, CARD, recipe_for(find_model("wan2.1-1.3b"), speed="exact")) is not None
+    assert (
+        load_throughput(state_place().directory, CARD, recipe_for(find_model("wan2.1-1.3b"), speed="exact")) is not None
+    )
 
 
 def test_a_fast_video_is_judged_by_what_was_measured_of_exact_ones(tmp_path: Path) -> None:
     model = find_model("wan2.1-1.3b")
     recipe = recipe_for(model, width=832, height=480, frames=81)
     for speed in ("plain", "exact"):
-        keep(tmp_path, fit(BLOCKS, 2e-7, CARD, speed, "2.11"))
-    found = known(tmp_path, CARD, recipe.model_copy(update={"speed": "fast"}))
+        save_throughput(tmp_path, fit(BLOCKS, 2e-7, CARD, speed, "2.11"))
+    found = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "fast"}))
     assert found is not None
     assert found.speed == "exact"
     fast = found.step_seconds(model, recipe.model_copy(update={"speed": "fast"}))
@@ -302,8 +305,8 @@ def test_fused_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says_so
 
 
 def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    keep(state_place().directory, fit(BLOCKS, 2e-7, "cpu", "exact", "2.11", attention="_native_math"))
-    monkeypatch.setattr(memory, "LEAST_FUSED", NANO.dim)
+    save_throughput(state_place().directory, fit(BLOCKS, 2e-7, "cpu", "exact", "2.11", attention="_native_math"))
+    monkeypatch.setattr(memory, "MIN_FUSED_WIDTH", NANO.dim)
     asked: list[str] = []
     ours = pipelines.load_pipeline
     monkeypatch.setattr(pipelines, "load_pipeline", lambda *a, **k: asked.append(k["attention"]) or ours(*a, **k))

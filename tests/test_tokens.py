@@ -13,17 +13,17 @@ from transformers import T5Tokenizer
 
 from wantui.config import load_config
 from wantui.generation.denoise import prepare
-from wantui.generation.words import WordNotRead, tokenize
+from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.world import WORDS, describe, sample_scenes
-from wantui.models.pieces import pieces, token_ids, tokenizer_file
-from wantui.planning import Outline, PromptMark, outline_batch
+from wantui.models.tokenizer import pieces, token_ids, tokenizer_file
+from wantui.planning import BatchPreview, PromptMark, outline_batch
 from wantui.prompts import expand, parse
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
+from wantui.queue.state_dir import state_place
 
 
-def outlined(template: str, *settings: str) -> Outline:
+def outlined(template: str, *settings: str) -> BatchPreview:
     return outline_batch(load_config("nano", settings), template)
 
 
@@ -196,15 +196,17 @@ def test_marked_words_without_tokens_are_refused_when_they_matter(wantui: Wantui
 # A5
 def test_a_marked_word_without_tokens_is_not_said_to_be_too_far_on(nano: WanPipeline) -> None:
     for prompt, word in (("a 红色 circle", "红色"), ("红色 circle", "红色"), ("一只红色的圆", "红色")):
-        with pytest.raises(WordNotRead, match=rf"does not read the marked '{word}' .*no tokens for it \(<unk>\)"):
+        with pytest.raises(
+            MarkOutOfRangeError, match=rf"does not read the marked '{word}' .*no tokens for it \(<unk>\)"
+        ):
             tokenize(nano.tokenizer, prompt, mark(prompt, word))
     far = "a star and " * 300 + "红色"
-    with pytest.raises(WordNotRead, match=r"it takes 512 tokens at most\. Shorten the prompt"):
+    with pytest.raises(MarkOutOfRangeError, match=r"it takes 512 tokens at most\. Shorten the prompt"):
         tokenize(nano.tokenizer, far, mark(far, "红色"))
     (word,) = tokenize(nano.tokenizer, "a naïve circle", mark("a naïve circle", "naïve")).words
     assert word.pieces == ("▁", "n", "a", "<unk>", "v", "e")
     recipe = recipe_for(NANO, prompt="a 红色 circle", marks=mark("a 红色 circle", "红色"), weighting="multiply")
-    with pytest.raises(WordNotRead, match="no tokens for it"):
+    with pytest.raises(MarkOutOfRangeError, match="no tokens for it"):
         prepare(nano, recipe)
 
 

@@ -15,7 +15,7 @@ from scipy.integrate import solve_ivp
 from wantui.analysis.nulls import GaussianData, drawn_paths, gaussian_flow, path_of_noise, random_walk
 from wantui.analysis.sampler_response import SOLVERS, sampler_response
 from wantui.analysis.strides import strided_path, strides, unsettled
-from wantui.analysis.trajectory import METRICS, NoGeometry, Trajectory, trajectory, value
+from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, trajectory, value
 from wantui.generation.denoise import prepare
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
@@ -462,7 +462,7 @@ def test_a_smooth_path_is_settled_however_few_its_steps_are(steps: int) -> None:
 @pytest.mark.parametrize("stride", [21, 40, 100])
 def test_a_stride_that_leaves_two_states_is_refused(stride: int) -> None:
     found = of(np.random.default_rng(24).normal(size=(41, 30)))
-    with pytest.raises(NoGeometry, match=f"stride {stride} leaves 2 of 41 states, and an angle needs three"):
+    with pytest.raises(NoGeometryError, match=f"stride {stride} leaves 2 of 41 states, and an angle needs three"):
         strided_path(found, stride)
     assert len(strided_path(found, 20).sigmas) == 3
 
@@ -507,7 +507,7 @@ REFUSED: dict[str, tuple[Callable[[], tuple[Floats, Floats]], str]] = {
 @pytest.mark.parametrize("fault", REFUSED)
 def test_what_has_no_geometry_is_refused_by_name(fault: str) -> None:
     make, why = REFUSED[fault]
-    with pytest.raises(NoGeometry, match=why):
+    with pytest.raises(NoGeometryError, match=why):
         trajectory(*make(), 10)
 
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from screens import Under
+from harness_tui import Under
 from test_analysis import SETTINGS, made_up
 from test_tui_screens import on
 
 from wantui.analysis.groups import Group, pooled_groups
 from wantui.analysis.video import Video
-from wantui.tui.screens.analysis import AnalysisScreen, Compared, Read
+from wantui.tui.screens.analysis import AnalysisScreen, ComparisonDone, Read
 
 
 async def show(it: Under, videos: list[Video], fault: str = "") -> AnalysisScreen:
@@ -113,7 +113,7 @@ def test_a_comparison_of_videos_that_are_no_longer_shown_is_dropped(tmp_path: Pa
         screen = await show(it, videos)
         await it.press("g")
         await it.until(lambda: screen.comparison)
-        screen.post_message(Compared(videos if is_of_these_videos else list(videos), "variation", None, "late"))
+        screen.post_message(ComparisonDone(videos if is_of_these_videos else list(videos), "variation", None, "late"))
         await it.pilot.pause()
         assert (screen.comparison is not None and screen.comparison.why_not == "late") == is_of_these_videos
 

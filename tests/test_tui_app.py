@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from conftest import only_queued, step_done
-from screens import Under, application, engine_announced, run
-from test_sampler import FakeNvml
+from harness_tui import Under, application, engine_announced, run
+from test_gpu_monitor import FakeNvml
 from test_tui_screens import RECIPE, claim
 
 from wantui.errors import UserError
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import NewVideo
+from wantui.queue.records import NewVideo
+from wantui.queue.state_dir import state_place
 from wantui.tui.actions import SCREENS, TABLE, all_actions
 from wantui.tui.drafts import load_drafts
 from wantui.tui.screens.help import Help

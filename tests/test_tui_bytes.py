@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from conftest import step_done
 from dialogs import DIALOGS, counted_bytes, dialog_types
-from screens import application, run
+from harness_tui import application, run
 from test_tui_screens import RECIPE, claim
 from textual.screen import ModalScreen
 
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import NewVideo
+from wantui.queue.records import NewVideo
+from wantui.queue.state_dir import state_place
 
 SECONDS = 1.5
 """Seconds that a screen is watched: longer than a blink, an animation and a second of the clock take."""

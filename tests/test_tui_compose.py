@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import only_queued
-from screens import application, run
+from harness_tui import application, run
 
 from wantui.prompts.tokens import template_tokens
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
+from wantui.queue.state_dir import state_place
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.tui.drafts import NAME, Drafts, load_drafts, save_drafts
 from wantui.tui.screens.compose import ComposeScreen
-from wantui.tui.screens.dialogs import Ask, Confirm, Reader
+from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
 from wantui.tui.screens.history import History
 from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.screens.welcome import Welcome
 from wantui.tui.screens.yaml_editor import YamlEditor
-from wantui.tui.widgets.rows import Rows
+from wantui.tui.widgets.virtual_list import VirtualList
 
 
 @pytest.fixture(autouse=True)
@@ -258,7 +258,7 @@ def test_a_config_is_saved_under_a_name_and_not_over_another_unasked() -> None:
             screen.pane.form.input.value = "9"
             await it.pilot.pause()
             await it.press("enter", "ctrl+s")
-            await it.until(lambda: isinstance(it.app.screen, Ask))
+            await it.until(lambda: isinstance(it.app.screen, InputDialog))
             await it.paste("mine")
             await it.press("enter")
             await it.until(lambda: Path("configs/mine.yaml").exists())
@@ -309,8 +309,8 @@ def test_a_config_that_is_gone_or_broken_is_said_and_the_application_goes_on() -
             await it.until(lambda: screen.pane.sources)
             place = [source.name for source in screen.pane.sources].index("configs/broken.yaml")
             assert not screen.pane.sources[place].is_valid
-            it.app.screen.query_one("#configs", Rows).focus()
-            it.app.screen.query_one("#configs", Rows).cursor = place
+            it.app.screen.query_one("#configs", VirtualList).focus()
+            it.app.screen.query_one("#configs", VirtualList).cursor = place
             await it.pilot.pause()
             await it.press("enter")
             await it.until(lambda: "did you mean model_settings.steps" in it.said())
@@ -364,7 +364,7 @@ def test_ten_thousand_variations_are_listed_and_only_those_in_sight_are_drawn() 
             await it.paste("[" + "|".join(f"v{i}" for i in range(100)) + "] and [" + "|".join("abcdefghij" * 10) + "]")
             await it.until(lambda: screen.outline and len(screen.outline.variations) == 10_000)
             await it.until(lambda: "Variations: 10,000" in it.text())
-            rows = it.app.screen.query_one("#variations", Rows)
+            rows = it.app.screen.query_one("#variations", VirtualList)
             rows.focus()
             await it.press("end")
             assert rows.cursor == 9999
@@ -415,7 +415,7 @@ def test_every_warning_can_be_read(size: tuple[int, int]) -> None:
             assert len(outline.warnings) > 4
             await it.until(lambda: "w shows all" in it.text() or "w: all warnings" in it.text())
             await it.press("escape", "w")
-            reader = await it.until(lambda: isinstance(it.app.screen, Reader) and it.app.screen)
+            reader = await it.until(lambda: isinstance(it.app.screen, TextViewer) and it.app.screen)
             for warning in outline.warnings:
                 assert warning in reader.text
             await it.press("escape")
@@ -451,7 +451,7 @@ def test_config_that_becomes_unusable_leaves_no_cost_of_the_one_before() -> None
             await it.press("f5")
             assert "steps" in it.said()
             await it.press("escape", "w")
-            reader = await it.until(lambda: isinstance(it.app.screen, Reader) and it.app.screen)
+            reader = await it.until(lambda: isinstance(it.app.screen, TextViewer) and it.app.screen)
             assert "steps" in reader.text
             assert "seed" in reader.text
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from screens import Under, application, run
+from harness_tui import Under, application, run
 from textual.widgets import Button, OptionList
 
 from wantui.tui.palette import Palette
 from wantui.tui.screens.choose_batches import ChooseBatches
-from wantui.tui.screens.dialogs import Confirm, Reader
+from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.screens.history import History
 
 
@@ -34,9 +34,9 @@ def test_dialog_that_is_answered_below_another_one_takes_both_away() -> None:
     async def test() -> None:
         async with application() as it:
             below = it.app.screen
-            dialog = Reader("first", "")
+            dialog = TextViewer("first", "")
             await it.app.push_screen(dialog)
-            await it.app.push_screen(Reader("second", ""))
+            await it.app.push_screen(TextViewer("second", ""))
             dialog.dismiss()
             await it.until(lambda: it.app.screen is below)
 

@@ -9,27 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Wantui, batch, only_queued, step_done
-from screens import Under, application, run
+from harness_tui import Under, application, run
 from test_tui_screens import RECIPE, add, claim, on
 from textual.widgets import Input
 
+from wantui.batches.eta import Remaining
 from wantui.engine.control import acquire_engine_lock, announce
-from wantui.engine.forecast import Left
 from wantui.queue.events import BatchAdded, VideoDone
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import BatchRow, NewVideo, VideoRow
-from wantui.queue.view import QueueView
+from wantui.queue.reader import QueueReader
+from wantui.queue.records import BatchRow, NewVideo, VideoRow
+from wantui.queue.state_dir import state_place
 from wantui.tui.eta import batch_etas, queue_eta, video_eta
 from wantui.tui.plots import centred
 from wantui.tui.screens.compose import ComposeScreen
-from wantui.tui.screens.dialogs import Ask, Confirm
+from wantui.tui.screens.dialogs import Confirm, InputDialog
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import QueueScreen
-from wantui.tui.states import state_of_counts
-from wantui.tui.widgets.cells import Cells
-from wantui.tui.widgets.keys import Keys
+from wantui.tui.state_style import state_of_counts
+from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.line_input import join_lines
 
 READS = ("batches", "batch", "videos", "page", "running", "held", "events", "workers", "finished", "unfinished_before")
@@ -47,7 +47,7 @@ def break_reads(patch: pytest.MonkeyPatch) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
     for name in READS:
-        patch.setattr(QueueView, name, fail)
+        patch.setattr(QueueReader, name, fail)
 
 
 def test_queue_that_cannot_be_read_is_said_and_every_screen_can_be_used(
@@ -135,7 +135,7 @@ def test_every_input_takes_all_lines_of_a_paste(where: str) -> None:  # A10
                     screen.pane.form.input.value = ""
                 case "ask":
                     await it.press("ctrl+s")
-                    await it.until(lambda: isinstance(it.app.screen, Ask))
+                    await it.until(lambda: isinstance(it.app.screen, InputDialog))
                 case "palette":
                     await it.press("ctrl+p")
             await it.until(lambda: isinstance(it.app.focused, Input))
@@ -193,7 +193,7 @@ def test_eta_is_the_time_until_it_is_made_after_all_before_it() -> None:  # C9
     first = BatchRow(1, folder, "auto", False, 0.0, {"running": 1, "queued": 1})
     paused = BatchRow(2, folder, "auto", True, 0.0, {"queued": 5})
     last = BatchRow(3, folder, "auto", False, 0.0, {"queued": 2, "done": 7})
-    left = {1: Left(15.0, 10.0), 2: Left(50.0, 10.0), 3: Left(20.0, 10.0)}
+    left = {1: Remaining(15.0, 10.0), 2: Remaining(50.0, 10.0), 3: Remaining(20.0, 10.0)}
     etas = batch_etas([first, paused, last], left)
     assert etas == {1: 15.0, 3: 35.0}
     assert queue_eta(etas) == 35.0
@@ -203,7 +203,7 @@ def test_eta_is_the_time_until_it_is_made_after_all_before_it() -> None:  # C9
     running = VideoRow(1, 1, 0, "x", "running", 0, "w", 10, 20, "", None, None, None, None)
     assert video_eta(running, 0, first, left[1], etas[1]) == 5.0
     assert video_eta(running, 0, first, None, None, pace=2.0) == 20.0
-    assert batch_etas([first, last], {1: Left(None, None), 3: left[3]}) == {1: None, 3: None}
+    assert batch_etas([first, last], {1: Remaining(None, None), 3: left[3]}) == {1: None, 3: None}
 
 
 def test_header_batch_and_last_video_show_one_eta(queue: Queue) -> None:  # C9
@@ -328,9 +328,9 @@ def test_player_gives_the_screen_to_the_clip(size: tuple[int, int]) -> None:  # 
         async with application(size=size) as it:
             it.app.push_screen(PausedPlayer([(Path("a"), "a")], 8.0))
             await it.until(lambda: isinstance(it.app.screen, Player) and "▀" in it.text())
-            assert it.app.screen.query_one(Keys).size.height == 1
-            assert it.app.screen.query_one("#about", Cells).size.height == 1
-            assert it.app.screen.query_one("#picture-0", Cells).size.height == size[1] - 2
+            assert it.app.screen.query_one(KeyFooter).size.height == 1
+            assert it.app.screen.query_one("#about", DiffText).size.height == 1
+            assert it.app.screen.query_one("#picture-0", DiffText).size.height == size[1] - 2
 
     run(test)
 
@@ -404,7 +404,7 @@ def test_dialog_leaves_nothing_of_the_screen_below_after_a_resize(start: tuple[i
         async with application(size=start) as it:
             it.app.push_screen(DIALOGS[Confirm]())
             await it.until(lambda: isinstance(it.app.screen, Confirm))
-            it.app.push_screen(DIALOGS[Ask]())
+            it.app.push_screen(DIALOGS[InputDialog]())
             await it.until(lambda: "Save as" in it.text())
             for size in ((start[0], start[1] + 1), (100, 30), (30, 8), start, (60, 20)):
                 await it.pilot.resize_terminal(*size)
@@ -426,7 +426,7 @@ def test_dialog_in_a_low_terminal_shows_what_has_the_focus() -> None:
 
     async def test() -> None:
         async with application(size=(40, 7)) as it:
-            for kind in (Ask, Confirm):
+            for kind in (InputDialog, Confirm):
                 it.app.push_screen(DIALOGS[kind]())
                 await it.until(lambda kind=kind: isinstance(it.app.screen, kind) and it.app.focused)
                 await it.pilot.pause(0.2)

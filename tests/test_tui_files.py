@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 from conftest import step_done
-from screens import Under, application, run
+from harness_tui import Under, application, run
 from test_tui_compose import go_to
 from test_tui_screens import add, claim, on
 from textual.widgets import TextArea
 
 from wantui.config import ConfigError
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.tui import compose_draft
+from wantui.queue.state_dir import state_place
+from wantui.tui import config_sources as compose_draft
 from wantui.tui.drafts import Drafts, save_drafts
 from wantui.tui.screens import monitor
 from wantui.tui.screens.compose import ComposeScreen

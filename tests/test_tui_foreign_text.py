@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from conftest import Wantui, batch, only_queued, step_done
 from dialogs import counted_bytes
-from screens import Under, application, run
-from test_sampler import FakeNvml
+from harness_tui import Under, application, run
+from test_gpu_monitor import FakeNvml
 from test_tui_screens import RECIPE, claim
 
 import wantui.tui
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import NewVideo
+from wantui.queue.records import NewVideo
+from wantui.queue.state_dir import state_place
 from wantui.storage.layout import BatchFolder
 from wantui.tui.screens.analysis import AnalysisScreen
 from wantui.tui.screens.compose import ComposeScreen

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 from conftest import only_queued
 from dialogs import DIALOGS
-from screens import Under, application, run
+from harness_tui import Under, application, run
 from test_tui_screens import add, on
 from textual.events import MouseDown
 from textual.widget import Widget
 
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.tui.feed import QueueNews
+from wantui.queue.state_dir import state_place
+from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.screens.compose import ComposeScreen
-from wantui.tui.screens.dialogs import Reader
+from wantui.tui.screens.dialogs import TextViewer
 from wantui.tui.screens.help import Help
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
@@ -144,7 +144,7 @@ def test_screen_handles_each_news_once(queue: Queue, monkeypatch: pytest.MonkeyP
         screen = it.screen(QueueScreen)
         tell = screen.tell
 
-        def counted(news: QueueNews) -> None:
+        def counted(news: QueueSnapshot) -> None:
             seen.append(news)
             tell(news)
 
@@ -176,7 +176,7 @@ def test_click_on_a_widget_that_is_being_removed_is_survived(where: str) -> None
     async def test() -> None:
         async with application() as it:
             if where != "screen":
-                it.app.push_screen(DIALOGS[Reader if where == "dialog" else Player]())
+                it.app.push_screen(DIALOGS[TextViewer if where == "dialog" else Player]())
             await it.pilot.pause(0.2)
             shown = it.app.screen.query(Widget)
             gone = next(widget for widget in shown if widget.region and widget.allow_select)

@@ -6,15 +6,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from screens import Under
+from harness_tui import Under
 from test_tui_screens import RECIPE, add, on
 
 from wantui.queue.database import NAME
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import NewVideo
-from wantui.queue.view import QueueView
-from wantui.tui.feed import PAGE, Feed, PagesRead
+from wantui.queue.reader import QueueReader
+from wantui.queue.records import NewVideo
+from wantui.queue.state_dir import state_place
+from wantui.tui.queue_watcher import PAGE, PagesRead, QueueWatcher
 from wantui.tui.screens.queue import QueueScreen
 
 
@@ -91,8 +91,8 @@ def test_locked_database_that_replaces_the_queue_is_said_and_taken_once_it_is_fr
 def test_videos_of_a_batch_are_published_again_to_a_screen_that_came_back_to_it(queue: Queue) -> None:
     first, second = add(queue, "first", 3), add(queue, "second", 3)
     published: list[PagesRead] = []
-    feed = Feed(state_place(), lambda news: None, published.append, 60.0, 0)
-    with closing(QueueView(state_place().directory)) as view:
+    feed = QueueWatcher(state_place(), lambda news: None, published.append, 60.0, 0)
+    with closing(QueueReader(state_place().directory)) as view:
         feed.watch(first, {0})
         feed._read_pages(view, changed=True)
         feed.watch(second, {0})

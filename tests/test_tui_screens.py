@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 from conftest import TEMPLATE, Wantui, batch, only_queued, recipe_for, step_done
+from harness_tui import Under, application, engine_announced, run
 from PIL import Image
-from screens import Under, application, engine_announced, run
-from test_sampler import FakeNvml
+from test_gpu_monitor import FakeNvml
 
-from wantui.analysis.read import read_batch
+from wantui.analysis.loading import read_batch
 from wantui.engine.control import acquire_engine_lock, announce
 from wantui.models.catalogue import NANO
 from wantui.queue.events import VideoDone
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import Claim, NewVideo
+from wantui.queue.records import Claim, NewVideo
+from wantui.queue.state_dir import state_place
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
-from wantui.tui.feed import PAGE
+from wantui.tui.queue_watcher import PAGE
 from wantui.tui.screens.analysis import AnalysisScreen
 from wantui.tui.screens.compose import ComposeScreen
-from wantui.tui.screens.dialogs import Confirm, Reader
+from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.screens.player import Player
@@ -472,7 +472,7 @@ def test_a_batch_is_a_matrix_of_variations_by_seeds_and_a_cell_tells_its_video(m
         assert "videos/prompt_001/video_002.mp4" in it.cells("#about")
         await it.until(lambda: "▀" in it.cells("#sheet"))
         await it.press("i")
-        await it.until(lambda: isinstance(it.app.screen, Reader))
+        await it.until(lambda: isinstance(it.app.screen, TextViewer))
         assert '"seed": 43' in it.text()
 
     on("library", test)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import Wantui, batch
-from processes import Machine, manifest_of
+from harness_engine import Machine, manifest_of
 
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, CookieJar, WSMsgType, WSServerHandshakeError
 from aiohttp.test_utils import TestClient, TestServer
-from processes import Machine
+from harness_engine import Machine
 
 from wantui.tui.web import LOOPBACK, WebServer
 from wantui.tui.web.connections import MAX_STRANGERS

@@ -20,7 +20,7 @@ import numpy as np
 import zarr
 
 from wantui.analysis.compare import compare
-from wantui.analysis.read import read_batch
+from wantui.analysis.loading import read_batch
 from wantui.analysis.trajectory import METRICS
 from wantui.captures.trajectory import MAX_PROJECTED
 from wantui.config import load_config

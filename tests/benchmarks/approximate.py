@@ -15,7 +15,7 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.config import load_config
-from wantui.generation import cache
+from wantui.generation import step_cache as cache
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise
 from wantui.generation.load import load_pipeline

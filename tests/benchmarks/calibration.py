@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from wantui.analysis.compare import Comparison, compare
 from wantui.analysis.differences import interval_in_words
+from wantui.analysis.dispersion import squared_distances, to_median
 from wantui.analysis.final_states import SPREAD
-from wantui.analysis.read import read_batch
-from wantui.analysis.spread import squared_distances, to_median
+from wantui.analysis.loading import read_batch
 from wantui.analysis.statistics import effect, sign_flip
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
@@ -39,8 +39,8 @@ from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO
 from wantui.models.nano.world import BACKGROUNDS, COLOURS, SHAPE_FREQUENCIES, SHAPES
 from wantui.planning import Recipe, plan_batch
-from wantui.storage.attention import open_maps
-from wantui.storage.background import BackgroundWriter
+from wantui.storage.attention_maps import open_maps
+from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest, start_folder, write_manifest
 

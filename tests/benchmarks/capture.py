@@ -23,16 +23,16 @@ from wantui.generation.captures import make_hooks
 from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.controls import apply_controls
 from wantui.generation.denoise import Start, denoise, new_scheduler, prepare
+from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline
-from wantui.generation.memory import place
+from wantui.generation.placement import apply_plan
 from wantui.generation.preparation import Preparation
-from wantui.generation.speed import fuse_blocks
-from wantui.generation.words import tokenize
+from wantui.generation.token_spans import tokenize
 from wantui.models.catalogue import NANO, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Captures, PromptMark, Recipe
-from wantui.planning.memory import RESIDENT
-from wantui.storage.background import BackgroundWriter
+from wantui.planning.memory_plan import RESIDENT
+from wantui.storage.background_writer import BackgroundWriter
 
 PROMPT = "a large red circle moving left and a small blue star moving right over a dark background"
 SIZES = ("wan2.1-1.3b", "wan2.1-14b")
@@ -60,7 +60,7 @@ def random_pipeline(name: str, device: torch.device) -> WanPipeline:
     vae = AutoencoderKLWan(base_dim=3, num_res_blocks=1)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     pipeline = WanPipeline(build_tokenizer(), None, vae, scheduler, transformer)
-    place(pipeline, device, RESIDENT)
+    apply_plan(pipeline, device, RESIDENT)
     return pipeline
 
 

@@ -22,19 +22,19 @@ import numpy as np
 import torch
 
 from wantui.config import load_config
-from wantui.engine.record import Record
 from wantui.generation.checkpoint import CheckpointTap
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline, resolve_device
 from wantui.models.catalogue import find_model
 from wantui.planning import plan_batch
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import NewVideo
-from wantui.storage.group import verify_capture
+from wantui.queue.records import NewVideo
+from wantui.queue.state_dir import state_place
 from wantui.storage.latents import TrajectoryWriter
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest, start_folder
+from wantui.storage.manifest_store import Record
+from wantui.storage.zarr_group import verify_capture
 
 BATCHES, VIDEOS = 10, 1000
 

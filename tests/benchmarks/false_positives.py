@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.differences import family_p
-from wantui.analysis.spread import squared_distances, to_median
+from wantui.analysis.dispersion import squared_distances, to_median
 from wantui.analysis.statistics import effect, ratio_interval, sign_flip
 from wantui.analysis.trajectory import METRICS
 

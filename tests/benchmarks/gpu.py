@@ -21,20 +21,19 @@ import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline
 
 from wantui.config import load_config
-from wantui.generation import memory
+from wantui.generation import placement as memory
 from wantui.generation.bench import measure, random_transformer, random_vae
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
-from wantui.generation.memory import Placement, bring
-from wantui.generation.narrow import narrow
-from wantui.generation.passes import Passes
-from wantui.generation.speed import fuse_blocks, speed_up
+from wantui.generation.fuse import fuse_blocks, fuse_pipeline
+from wantui.generation.pass_cache import PassCache
+from wantui.generation.placement import Placement, ensure_on_device
+from wantui.generation.quantize import quantize
 from wantui.generation.timing import median_seconds
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Recipe, outline_batch
-from wantui.planning.caching import computed_steps
-from wantui.planning.memory import (
+from wantui.planning.memory_plan import (
     CONTEXT_BYTES,
     RESIDENT,
     MemoryPlan,
@@ -45,6 +44,7 @@ from wantui.planning.memory import (
 )
 from wantui.planning.model_source import Weights
 from wantui.planning.recipe import Speed
+from wantui.planning.step_skipping import computed_steps
 from wantui.planning.throughput import NATIVE, Throughput
 
 GB = 1e9
@@ -126,7 +126,7 @@ def pipeline_of(model: WanModel, device: torch.device, weights: Weights = "full"
                 model.heads, model.feed_forward, model.blocks, device, torch.bfloat16, model.latent_channels
             )
         )
-        narrow(transformers[-1], weights)
+        quantize(transformers[-1], weights)
     vae = random_vae(model.has_timestep_per_token, device)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     return WanPipeline(
@@ -159,7 +159,7 @@ def speeds(model: WanModel, rounds: int) -> None:
     clear()
     transformer = random_transformer(model.heads, model.feed_forward, model.blocks, DEVICE, torch.bfloat16)
     latents = torch.randn(1, 16, 21, 60, 104, device=DEVICE, dtype=torch.bfloat16)
-    timestep, passes = torch.tensor([500.0], device=DEVICE), Passes()
+    timestep, passes = torch.tensor([500.0], device=DEVICE), PassCache()
     texts = {"cond": embedding(""), "uncond": -embedding("")}
 
     def step() -> torch.Tensor:
@@ -225,13 +225,13 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     denoised, step, decoded, peak, reserved = _make(model, recipe, chosen.plan, (free - CONTEXT_BYTES) / total)
     # The encoder is not here: what the plan needs for the rest.
     without = replace(model, text_encoder=0)
-    foretold = _peak(chosen.plan, without, recipe)
+    predicted = _peak(chosen.plan, without, recipe)
     denoising = _peak(replace(chosen.plan, tile=None), replace(without, decode_bytes=0), recipe)
-    memory_error = foretold / peak - 1
+    memory_error = predicted / peak - 1
     line = f"{cell.label}: " + (f"{chosen.plan.slug}, " if cell.plan is None else "")
     line += (
         f"peak {peak / GB:.2f} GB ({denoised / GB:.2f} denoising, foretold {denoising / GB:.2f}), "
-        f"foretold {foretold / GB:.2f} ({memory_error:+.1%})"
+        f"foretold {predicted / GB:.2f} ({memory_error:+.1%})"
     )
     line += f", reserved {reserved / GB:.2f}; step {step:.2f} s"
     expected = known.step_seconds(model, recipe, chosen.plan)
@@ -253,7 +253,7 @@ def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float) -> tu
     """Bytes while denoising, seconds of a step and of decoding, bytes in all, and bytes that torch had reserved."""
     pipeline = pipeline_of(model, DEVICE, recipe.weights)
     if fuses_blocks(model, plan, recipe.speed, recipe.weights):
-        speed_up(pipeline, NATIVE)
+        fuse_pipeline(pipeline, NATIVE)
     if plan.transformer != "resident":
         pipeline.to("cpu")
     clear()
@@ -272,7 +272,7 @@ def _denoise_and_decode(pipeline: WanPipeline, recipe: Recipe, plan: MemoryPlan)
         latents = step.latents
     torch.cuda.synchronize()
     denoised = torch.cuda.max_memory_allocated()
-    bring(pipeline, pipeline.vae)
+    ensure_on_device(pipeline, pipeline.vae)
     began = time.perf_counter()
     frames = sum(1 for _ in decode_frames(pipeline, latents))
     assert frames == recipe.frames

@@ -25,9 +25,9 @@ import click
 from wantui.models.catalogue import NANO
 from wantui.planning import Recipe
 from wantui.queue.events import StepDone, VideoDone, VideoStarted
-from wantui.queue.place import state_place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import NewVideo
+from wantui.queue.records import NewVideo
+from wantui.queue.state_dir import state_place
 from wantui.tui.drafts import Drafts, save_drafts
 
 SIZE = (140, 40)
@@ -260,9 +260,9 @@ def soak(ticks: int) -> None:
     """Two days at one news and one look at the GPUs a second, without the waiting."""
     import psutil
 
-    from wantui.queue.rows import BatchRow, Event, VideoRow
-    from wantui.tui.app import NewsCame, SampleCame, WantuiApp
-    from wantui.tui.feed import QueueNews
+    from wantui.queue.records import BatchRow, Event, VideoRow
+    from wantui.tui.app import GpuSampled, QueueChanged, WantuiApp
+    from wantui.tui.queue_watcher import QueueSnapshot
     from wantui.tui.settings import TuiSettings
 
     process = psutil.Process()
@@ -286,9 +286,9 @@ def soak(ticks: int) -> None:
                 if step == 0:
                     events.insert(0, Event(10**6 + tick, 0.0, 1, video, VideoStarted(title="red", steps=50)))
                     events.insert(0, Event(10**6 + tick, 0.0, 1, video - 1, VideoDone(title="red")))
-                app.post_message(NewsCame(QueueNews((batch,), (row,), None, None, {}, tuple(events))))
+                app.post_message(QueueChanged(QueueSnapshot((batch,), (row,), None, None, {}, tuple(events))))
                 if app.gpus.sample is not None:
-                    app.post_message(SampleCame(app.gpus.sample))
+                    app.post_message(GpuSampled(app.gpus.sample))
                 if tick % 100 == 99:
                     await pilot.pause()
                     app.screen._draw_all()  # type: ignore[attr-defined]

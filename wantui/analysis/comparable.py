@@ -24,7 +24,7 @@ SCHEDULE = ("steps", "sampler", "flow_shift", "storage_interval", "levels")
 """Settings that explain other noise levels."""
 LEVEL_DIGITS = 4
 """Digits after the point in which noise levels are compared."""
-LONGEST_LABEL = 40
+MAX_LABEL = 40
 
 
 def settings_of(video: Video) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Studied:
             return ""
         ((name, values),) = self.values.items()
         text = f"no {name}" if values[folder] in ("", None) else f"{name} {values[folder]}"
-        return text if len(text) <= LONGEST_LABEL else ""
+        return text if len(text) <= MAX_LABEL else ""
 
     @property
     def in_words(self) -> str:

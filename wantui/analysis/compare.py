@@ -9,13 +9,13 @@ import numpy as np
 
 from wantui.analysis.comparable import VideoNames, comparable, studied
 from wantui.analysis.differences import ALPHA, Difference, Pairs, differences, family_p, without_rounding
+from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.final_states import SPREAD, DispersionCurve, FinalStates
-from wantui.analysis.groups import CannotCompare, Described, Group, Matched, describe
+from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, Matched, describe
 from wantui.analysis.nulls import GaussianNull, gaussian_null
-from wantui.analysis.spread import Permuted
 from wantui.analysis.statistics import Floats, omnibus, signs
 from wantui.analysis.strides import unsettled
-from wantui.analysis.trajectory import METRICS, NoGeometry
+from wantui.analysis.trajectory import METRICS, NoGeometryError
 from wantui.analysis.verdicts import LEAST_WORDINGS, Verdict, verdict
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
@@ -37,15 +37,15 @@ class Comparison:
     seeds: tuple[int, ...]
     groups: tuple[Group, ...]
     """What was compared, the same seeds in each."""
-    described: Mapping[str, Mapping[str, Described]]
+    described: Mapping[str, Mapping[str, GroupSummary]]
     """By metric and group."""
     differences: tuple[Difference, ...]
     verdicts: tuple[Verdict, ...]
     omnibus_p: float
     """That any group differs in the declared metric, by permutation within seeds."""
-    location: Permuted | None
+    location: PermutationTest | None
     """PERMANOVA of the final states."""
-    spread: Permuted | None
+    spread: PermutationTest | None
     """PERMDISP of the final states."""
     apart: Mapping[tuple[str, str], float]
     """By pair of groups: |mean paired difference of the final states|^2 / D, without bias; below 0 by chance."""
@@ -112,12 +112,12 @@ def compare(
         margin: a difference shown to be smaller than this share of the mean is called none.
 
     Raises:
-        CannotCompare: fewer than two groups or two seeds; an unknown metric.
+        CannotCompareError: fewer than two groups or two seeds; an unknown metric.
     """
     explored = list(METRICS) if metrics is None else list(metrics)
     for name in (primary, *explored):
         if name != SPREAD and name not in METRICS:
-            raise CannotCompare(f"unknown metric {name!r}; known are {SPREAD}, {', '.join(METRICS)}")
+            raise CannotCompareError(f"unknown metric {name!r}; known are {SPREAD}, {', '.join(METRICS)}")
     matched, left_out = _matched(videos, by)
     groups, seeds = matched.groups, matched.seeds
     pairs = list(itertools.combinations(range(len(groups)), 2))
@@ -127,9 +127,9 @@ def compare(
     try:
         final = FinalStates.read(groups)
         names.insert(0 if primary == SPREAD else 1, SPREAD)
-    except NoGeometry as error:
+    except NoGeometryError as error:
         if primary == SPREAD:
-            raise CannotCompare(
+            raise CannotCompareError(
                 f"cannot tell: {error} (videos_per_variation), or declare another metric than {SPREAD} "
                 "(--primary straightness)"
             ) from None
@@ -141,7 +141,7 @@ def compare(
     if missing := [name for name, is_known in zip(names, finite, strict=True) if not is_known]:
         warnings.append(f"not compared, as some videos have no value of it: {', '.join(missing)}")
     if not finite[0]:
-        raise CannotCompare(f"the declared metric {primary} has no value for some videos; declare another one")
+        raise CannotCompareError(f"the declared metric {primary} has no value for some videos; declare another one")
     names = [name for name, is_known in zip(names, finite, strict=True) if is_known]
     cells = without_rounding(cells[..., np.array(finite)])
     stride = groups[0].stride
@@ -183,11 +183,11 @@ def _matched(videos: Sequence[Video], by: str) -> tuple[Matched, list[tuple[str,
     names = VideoNames(videos)
     try:
         matched = Matched.of(usable, by, names)
-    except CannotCompare as error:
+    except CannotCompareError as error:
         if not left:
             raise
         example = f"{names(left[0])}: {left[0].why_not}"
-        raise CannotCompare(
+        raise CannotCompareError(
             f"{error}. {len(left)} of {format_count(len(videos), 'video')} are left out, as {example}"
         ) from None
     return matched, [(names(video), video.why_not) for video in left] + matched.left_out
@@ -257,7 +257,7 @@ def _verdicts(found: Sequence[Difference], own: Floats, pairs: Pairs, margin: fl
 
 def _describe(
     groups: Sequence[Group], names: Sequence[str], cells: Floats, nulls: Mapping[str, GaussianNull]
-) -> dict[str, dict[str, Described]]:
+) -> dict[str, dict[str, GroupSummary]]:
     described = {}
     for m, name in enumerate(names):
         described[name] = {
@@ -267,9 +267,9 @@ def _describe(
     return described
 
 
-def _described(values: Floats) -> Described:
+def _described(values: Floats) -> GroupSummary:
     by_seed, nan = values.mean(1), float("nan")
-    return Described(len(by_seed), float(by_seed.mean()), float(by_seed.std(ddof=1)), nan, nan)
+    return GroupSummary(len(by_seed), float(by_seed.mean()), float(by_seed.std(ddof=1)), nan, nan)
 
 
 def _exchange_band(

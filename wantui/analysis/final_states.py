@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.groups import Group, Matched
-from wantui.analysis.spread import (
+from wantui.analysis.dispersion import (
     LEAST_VIDEOS,
     Floats,
-    Permuted,
+    PermutationTest,
     dispersion,
     divergence,
     median_weights,
@@ -20,8 +19,9 @@ from wantui.analysis.spread import (
     squared_distances,
     to_median,
 )
+from wantui.analysis.groups import Group, Matched
 from wantui.analysis.statistics import SEED, sign_flip
-from wantui.analysis.trajectory import NoGeometry
+from wantui.analysis.trajectory import NoGeometryError
 
 SPREAD = "spread"
 """Distance of the final latents to the spatial median of their group, / sqrt(D): what "takes more room" means."""
@@ -58,10 +58,10 @@ class FinalStates:
         """Read the stored projections of equally large groups.
 
         Raises:
-            NoGeometry: too few videos, or projections that are missing or differ in shape.
+            NoGeometryError: too few videos, or projections that are missing or differ in shape.
         """
         if (videos := len(groups[0].videos)) < LEAST_VIDEOS:
-            raise NoGeometry(
+            raise NoGeometryError(
                 f"{SPREAD} needs {LEAST_VIDEOS} videos in each group, and there are {videos}: make more seeds"
             )
         projected: dict[str, NDArray[np.float32]] = {}
@@ -70,12 +70,12 @@ class FinalStates:
             paths = [video.projected_path() for video in group.videos]
             levels[group.name], states = paths[0][0], [states for _, states in paths]
             if len(shapes := {own.shape for own in states}) > 1:
-                raise NoGeometry(f"{group.name}: the stored projections have different shapes: {shapes}")
+                raise NoGeometryError(f"{group.name}: the stored projections have different shapes: {shapes}")
             projected[group.name] = np.stack(states)
             if not np.isfinite(projected[group.name]).all():
-                raise NoGeometry(f"{group.name}: a stored projection holds NaN or infinity")
+                raise NoGeometryError(f"{group.name}: a stored projection holds NaN or infinity")
         if len(widths := {states.shape[2] for states in projected.values()}) > 1:
-            raise NoGeometry(f"the projections of the groups have different numbers of values: {widths}")
+            raise NoGeometryError(f"the projections of the groups have different numbers of values: {widths}")
         dimension = groups[0].videos[0].dimension
         curves = {
             name: DispersionCurve(
@@ -98,10 +98,10 @@ class FinalStates:
         by_seed = self.ends.reshape(len(names), seeds, -1, self.ends.shape[2]).mean(2)
         return {(names[i], names[j]): divergence(by_seed[i] - by_seed[j]) for i, j in pairs}
 
-    def permanova(self, matched: Matched) -> Permuted:
+    def permanova(self, matched: Matched) -> PermutationTest:
         return permanova(self.distances, matched.cells)
 
-    def permdisp(self, matched: Matched) -> Permuted:
+    def permdisp(self, matched: Matched) -> PermutationTest:
         return permdisp(self.distances, matched.cells)
 
     def relabelled(self, matched: Matched, pairs: Sequence[tuple[int, int]]) -> tuple[Floats, Floats]:

@@ -20,7 +20,7 @@ NOTHING_TO_GROUP = "cannot group videos: there is no finished video with a store
 """Reason for which there are no groups, whatever they are formed by."""
 
 
-class CannotCompare(UserError):
+class CannotCompareError(UserError):
     """Groups between which nothing can be said; the text says why."""
 
 
@@ -61,7 +61,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Described:
+class GroupSummary:
     """One metric of one group: a description, no test."""
 
     n: int
@@ -84,7 +84,7 @@ def group_videos(videos: Sequence[Video], by: str = "variation") -> list[Group]:
         by: "variation", "prompt", "batch", or brackets of the template by number from 1, as in "1" or "1,3".
 
     Raises:
-        CannotCompare: the template has no such bracket.
+        CannotCompareError: the template has no such bracket.
     """
     found: dict[str, list[Video]] = {}
     for name, video in zip(_names(videos, by), videos, strict=True):
@@ -184,25 +184,25 @@ def _chosen(videos: Sequence[Video], by: str) -> list[int]:
     words = [word.strip() for word in by.split(",")]
     numbers = [int(word) if _BRACKET.fullmatch(word) else 0 for word in words]
     if len(set(numbers)) < len(numbers) and all(numbers):
-        raise CannotCompare(f"cannot group by {by!r}: it names a bracket twice. Name each bracket once")
+        raise CannotCompareError(f"cannot group by {by!r}: it names a bracket twice. Name each bracket once")
     if not all(0 < number <= len(brackets) for number in numbers):
         many = f"brackets 1 to {len(brackets)}" if brackets else "no brackets"
-        raise CannotCompare(
+        raise CannotCompareError(
             f"cannot group by {by!r}: write variation, prompt, batch, or the number of a bracket; the template has "
             f"{many}"
         )
     return [brackets[number - 1] for number in numbers]
 
 
-def describe(group: Group, metric: str, null: GaussianNull | None = None) -> Described:
+def describe(group: Group, metric: str, null: GaussianNull | None = None) -> GroupSummary:
     """Return mean and standard deviation of a metric, and those of its nulls."""
     usable = [video for video in group.videos if video.trajectory is not None]
     if not usable:
-        return Described(0, *[float("nan")] * 4)
+        return GroupSummary(0, *[float("nan")] * 4)
     walks = [value(random_walk(video.trajectory), metric) for video in usable if video.trajectory is not None]
     flows = np.array([value(path, metric) for path in null.paths] if null is not None else [])
     flows = flows[np.isfinite(flows)]
-    return Described(
+    return GroupSummary(
         group.count(metric),
         group.mean(metric),
         group.deviation(metric),
@@ -225,13 +225,13 @@ class Matched:
         """Match the groups of videos; `names` says how those that are left out are called.
 
         Raises:
-            CannotCompare: fewer than two groups, or fewer than two seeds in all of them.
+            CannotCompareError: fewer than two groups, or fewer than two seeds in all of them.
         """
         if not videos:
-            raise CannotCompare(NOTHING_TO_GROUP)
+            raise CannotCompareError(NOTHING_TO_GROUP)
         groups = group_videos(videos, by)
         if len(groups) < 2:
-            raise CannotCompare(f"grouped by {by} there is {len(groups)} group, and a comparison needs two")
+            raise CannotCompareError(f"grouped by {by} there is {len(groups)} group, and a comparison needs two")
         rest = _rests(videos, by)
         cells: list[dict[tuple[str, int], Video]] = []
         left: list[tuple[str, str]] = []
@@ -249,7 +249,7 @@ class Matched:
             if shared and all((key, seed) in own for own in cells for key in shared)
         ]
         if len(seeds) < 2:
-            raise CannotCompare(_too_few(groups, len(seeds), bool(shared)))
+            raise CannotCompareError(_too_few(groups, len(seeds), bool(shared)))
         taken = {(key, seed) for key in shared for seed in seeds}
         left += [
             (names(video), "not in every group with this seed")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wantui.analysis.trajectory import Floats, NoGeometry
+from wantui.analysis.trajectory import Floats, NoGeometryError
 
 TRAIN_STEPS = 1000
 """Timesteps of a model in training: timestep / 1000 is the noise level."""
@@ -38,14 +38,14 @@ def levels_after(steps: Sequence[int], metadata: Mapping[int, Mapping[str, Any]]
         metadata: metadata by number of step; empty where none are stored.
 
     Raises:
-        NoGeometry: a level is not stored and does not follow from the others; names the step.
+        NoGeometryError: a level is not stored and does not follow from the others; names the step.
     """
     before = {step: level for step, about in metadata.items() if (level := _level(about, step)) is not None}
     stated = {step: _number(about, "sigma_after", step) for step, about in metadata.items() if "sigma_after" in about}
     count = _step_count(metadata)
     last = steps[-1]
     if count is not None and last >= count:
-        raise NoGeometry(f"step {last} is stored of {count} steps")
+        raise NoGeometryError(f"step {last} is stored of {count} steps")
     if not before and not stated:
         return NoiseLevels(
             np.array([1 - (step + 1) / (count or last + 1) for step in steps]),
@@ -54,7 +54,7 @@ def levels_after(steps: Sequence[int], metadata: Mapping[int, Mapping[str, Any]]
     warnings: tuple[str, ...] = ()
     if count is None and last + 1 not in before and last not in stated:
         if list(steps) != list(range(last + 1)):
-            raise NoGeometry(f"the noise level after step {last} is not stored, nor how many steps there were")
+            raise NoGeometryError(f"the noise level after step {last} is not stored, nor how many steps there were")
         count = last + 1
         warnings = (f"how many steps there were is not stored: step {last} is taken for the last",)
     known = {step - 1: level for step, level in before.items()} | stated
@@ -65,7 +65,7 @@ def levels_after(steps: Sequence[int], metadata: Mapping[int, Mapping[str, Any]]
         has_sigmas = all(about.get("sigma") is not None for about in metadata.values())
         schedule = None if count is None else _fit(before, count, SIGMA_TOLERANCE if has_sigmas else TIMESTEP_TOLERANCE)
         if schedule is None or count is None:
-            raise NoGeometry(
+            raise NoGeometryError(
                 f"the noise level after step {missing[0]} is not stored, and does not follow from those that are"
             )
         known |= {step: _shifted(schedule, 1 - (step + 1) / count) for step in missing}
@@ -99,12 +99,12 @@ def _level(about: Mapping[str, Any], step: int) -> float | None:
 def _number(about: Mapping[str, Any], name: str, step: int) -> float:
     value = about[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise NoGeometry(f"{name} of step {step} is {value!r}, and must be a number")
+        raise NoGeometryError(f"{name} of step {step} is {value!r}, and must be a number")
     return float(value)
 
 
 def _step_count(metadata: Mapping[int, Mapping[str, Any]]) -> int | None:
     counts = {about["total_steps"] for about in metadata.values() if type(about.get("total_steps")) is int}
     if len(counts) > 1:
-        raise NoGeometry(f"its metadata tell of {' and of '.join(map(str, sorted(counts)))} steps")
+        raise NoGeometryError(f"its metadata tell of {' and of '.join(map(str, sorted(counts)))} steps")
     return next(iter(counts), None)

@@ -10,7 +10,7 @@ import numpy as np
 
 from wantui.analysis.sampler_response import sampler_response
 from wantui.analysis.statistics import SEED
-from wantui.analysis.trajectory import Floats, NoGeometry, Trajectory
+from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory
 from wantui.analysis.video import Video
 from wantui.planning.schedule import UnknownSamplerError
 
@@ -164,7 +164,7 @@ def gaussian_null(videos: Sequence[Video], final: Floats | None = None) -> Gauss
     try:
         states = [video.projection()[-1] for video in usable] if final is None else list(final)
         sigmas = usable[0].noise_levels()
-    except NoGeometry as error:
+    except NoGeometryError as error:
         return GaussianNull(count=len(usable), why_not=str(error))
     first = usable[0]
     assert first.trajectory is not None

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.attention import over_steps
+from wantui.analysis.attention_summary import over_steps
 from wantui.analysis.video import Video
 from wantui.errors import UserError
-from wantui.storage.attention import NoMaps, StoredMaps, open_maps
+from wantui.storage.attention_maps import NoMapsError, StoredMaps, open_maps
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import read_frames, write_mp4
@@ -42,12 +42,12 @@ def scale_of(maps: StoredMaps, words: Sequence[str]) -> float:
     """Return the upper end of a scale from 0 that the maps of all these words share: their 99.5th percentile.
 
     Raises:
-        NoMaps: no step has a map.
+        NoMapsError: no step has a map.
     """
     each = np.stack([over_steps(maps, word) for word in words])
     known = each[np.isfinite(each)]
     if not len(known):
-        raise NoMaps(f"no map in {maps.path} has a value: no block computed attention at any stored step")
+        raise NoMapsError(f"no map in {maps.path} has a value: no block computed attention at any stored step")
     return float(np.quantile(known, 0.995)) or 1.0
 
 
@@ -72,11 +72,11 @@ def write_overlay(clip: Path, attention: Path, word: str, target: Path, fps: int
     """Write the attention to a word over a clip, as another clip; returns the upper end of the scale.
 
     Raises:
-        NoMaps: no such word.
+        NoMapsError: no such word.
     """
     maps = open_maps(attention)
     if word not in maps.words:
-        raise NoMaps(f"no map of {word!r} is stored; there are {', '.join(maps.words) or 'none of any word'}")
+        raise NoMapsError(f"no map of {word!r} is stored; there are {', '.join(maps.words) or 'none of any word'}")
     scale = scale_of(maps, list(maps.words))
     frames = list(read_frames(clip))
     drawn = overlaid(frames, over_steps(maps, word), scale)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wantui import __version__
-from wantui.analysis.attention import mean_of_known, word_curves
+from wantui.analysis.attention_summary import mean_of_known, word_curves
 from wantui.analysis.comparable import VideoNames
 from wantui.analysis.compare import Comparison
 from wantui.analysis.differences import Difference
@@ -28,7 +28,7 @@ from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.storage.atomic import write_text
-from wantui.storage.attention import open_maps
+from wantui.storage.attention_maps import open_maps
 
 COLOURS = ("#2a6f97", "#c1551f", "#4f7942", "#7b4b94", "#a8802c", "#9c3848", "#4a8c8c", "#5c5c5c")
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wantui.analysis.comparable import VideoNames
-from wantui.analysis.trajectory import METRICS, NoGeometry, Trajectory, value
+from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, value
 from wantui.analysis.video import Video
 
 MULTIPLES = (1, 2, 4)
@@ -41,14 +41,14 @@ def strided_path(path: Trajectory, stride: int) -> Trajectory:
     The first step takes up what is left, so that none is shorter than the stride: it is the straightest part.
 
     Raises:
-        NoGeometry: fewer than MIN_STATES are left.
+        NoGeometryError: fewer than MIN_STATES are left.
     """
     if stride == 1:
         return path
     last = len(path.sigmas) - 1
     kept = [0, *range(last - stride * max(0, last // stride - 1), last + 1, stride)]
     if len(kept) < MIN_STATES:
-        raise NoGeometry(f"stride {stride} leaves {len(kept)} of {last + 1} states, and an angle needs three")
+        raise NoGeometryError(f"stride {stride} leaves {len(kept)} of {last + 1} states, and an angle needs three")
     return Trajectory(path.sigmas[kept], path.gram[np.ix_(kept, kept)])
 
 
@@ -56,13 +56,13 @@ def strided_videos(videos: Sequence[Video], stride: int) -> list[Video]:
     """Return the videos with every `stride`-th state of their trajectories only.
 
     Raises:
-        NoGeometry: the stride leaves too few states of every trajectory.
+        NoGeometryError: the stride leaves too few states of every trajectory.
     """
     strided = [_strided_video(video, stride) for video in videos]
     too_short = [new for old, new in zip(videos, strided, strict=True) if old.trajectory and not new.trajectory]
     if too_short and not any(video.trajectory for video in strided):
         example = f"{VideoNames(videos)(too_short[0])}: {too_short[0].why_not}"
-        raise NoGeometry(f"cannot measure at stride {stride}: {example}. Choose a smaller stride")
+        raise NoGeometryError(f"cannot measure at stride {stride}: {example}. Choose a smaller stride")
     return strided
 
 
@@ -71,7 +71,7 @@ def _strided_video(video: Video, stride: int) -> Video:
         return replace(video, stride=stride * video.stride)
     try:
         path = strided_path(video.trajectory, stride)
-    except NoGeometry as error:
+    except NoGeometryError as error:
         return replace(video, stride=stride * video.stride, trajectory=None, why_not=str(error))
     return replace(video, stride=stride * video.stride, trajectory=path)
 

@@ -23,7 +23,7 @@ ROUNDING = 1e-14
 """Share of the terms of a sum below which a squared distance is rounding: it is taken as 0."""
 
 
-class NoGeometry(UserError):
+class NoGeometryError(UserError):
     """A trajectory with fewer states than its geometry needs, or with values that are not finite."""
 
 
@@ -297,14 +297,14 @@ def trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory:
         dimension: number of values of a state.
 
     Raises:
-        NoGeometry: fewer than three states, values that are not finite, or shapes that do not fit.
+        NoGeometryError: fewer than three states, values that are not finite, or shapes that do not fit.
     """
     gram, sigmas = np.asarray(gram, dtype=np.float64), np.asarray(sigmas, dtype=np.float64)
     if gram.shape != (len(sigmas), len(sigmas)):
-        raise NoGeometry(f"inner products of shape {gram.shape} do not fit {len(sigmas)} noise levels")
+        raise NoGeometryError(f"inner products of shape {gram.shape} do not fit {len(sigmas)} noise levels")
     if not (np.isfinite(gram).all() and np.isfinite(sigmas).all()):
-        raise NoGeometry("the stored inner products hold NaN or infinity")
+        raise NoGeometryError("the stored inner products hold NaN or infinity")
     kept = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
     if len(kept) < 3:
-        raise NoGeometry(f"{len(kept)} states are stored, and an angle needs three: store more steps")
+        raise NoGeometryError(f"{len(kept)} states are stored, and an angle needs three: store more steps")
     return Trajectory(sigmas[kept], gram[np.ix_(kept, kept)] / dimension)

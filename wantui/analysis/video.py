@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.trajectory import Floats, NoGeometry, Trajectory, value
+from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory, value
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Video:
         """[S + 1, k], the states in few dimensions.
 
         Raises:
-            NoGeometry: it was not stored.
+            NoGeometryError: it was not stored.
         """
         return np.asarray(self._stored("projection", "projection of its states"))
 
@@ -72,7 +72,7 @@ class Video:
         """[S + 1], noise level of every state of the sampler, stored or not.
 
         Raises:
-            NoGeometry: they were not stored.
+            NoGeometryError: they were not stored.
         """
         return np.asarray(self._stored("sigmas", "noise levels"), dtype=np.float64)
 
@@ -82,22 +82,22 @@ class Video:
         Heun's method has two states at a noise level, of which the first is a predictor and no state of the path.
 
         Raises:
-            NoGeometry: they were not stored, or do not fit each other.
+            NoGeometryError: they were not stored, or do not fit each other.
         """
         states, sigmas = self.projection(), self.noise_levels()
         if len(states) != len(sigmas):
-            raise NoGeometry(f"{self.name}: {len(states)} projected states do not fit {len(sigmas)} noise levels")
+            raise NoGeometryError(f"{self.name}: {len(states)} projected states do not fit {len(sigmas)} noise levels")
         kept = np.append(np.diff(sigmas) != 0, True)
         return sigmas[kept], states[kept]
 
     def _stored(self, name: str, what: str) -> NDArray[np.float32]:
-        from wantui.storage.group import CaptureError, named_damage, open_capture
+        from wantui.storage.zarr_group import CaptureError, named_damage, open_capture
 
         if self.path is None:
-            raise NoGeometry(f"{self.name}: no {what} is stored")
+            raise NoGeometryError(f"{self.name}: no {what} is stored")
         try:
             group = open_capture(self.path)
             with named_damage(self.path):
                 return np.asarray(group[name][:])
         except CaptureError as error:
-            raise NoGeometry(f"{self.name}: no {what} can be read: {error}") from None
+            raise NoGeometryError(f"{self.name}: no {what} can be read: {error}") from None

@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from wantui import __version__
+from wantui.cli.output import echo
 from wantui.cli.streams import describe_os_error, discard_on_closed_pipe, output_may_close, prepare_streams
-from wantui.cli.tables import echo
 from wantui.environment import prepare_for_torch
 from wantui.errors import UserError
 from wantui.formatting import shorten_repeated
@@ -80,7 +80,7 @@ def cli(context: click.Context, low_bandwidth: bool, no_mouse: bool) -> None:
       wantui run -t "a [red|blue] circle moving [left|up] over a dark background"
     """
     if context.invoked_subcommand is None:
-        from wantui.cli.terminal import start
+        from wantui.cli.tui import start
 
         start(low_bandwidth, mouse=not no_mouse)
 
@@ -142,7 +142,7 @@ def _provide_home() -> None:
     if os.environ.get("HOME", "") in ("", "/") or not os.environ.get(
         "LOGNAME"
     ):  # not imported where nothing can be missing
-        from wantui.queue.place import provide_home
+        from wantui.queue.state_dir import provide_home
 
         provide_home()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.tables import echo, print_columns, print_json, print_line
+from wantui.cli.output import echo, print_columns, print_json, print_line
 from wantui.cli.types import PATH, Number, UserPath, WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -75,7 +75,7 @@ def command(
     Lengths are divided by the square root of the number of latent values; angles are in radians. What cannot be read
     is named on stderr, and the others are analysed; the exit code is then 1.
     """
-    from wantui.analysis.read import read_batches
+    from wantui.analysis.loading import read_batches
     from wantui.analysis.strides import strided_videos
     from wantui.analysis.trajectory import METRICS
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
@@ -217,7 +217,7 @@ def _list(videos: "list[Video]", as_json: bool) -> None:
 def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: Path | None) -> None:
     from wantui.analysis.comparable import VideoNames
     from wantui.analysis.nulls import null_of_each
-    from wantui.analysis.records import video_record, video_rows
+    from wantui.analysis.serialize import video_record, video_rows
 
     if as_json:
         nulls = null_of_each(videos)
@@ -269,7 +269,7 @@ def _warn_of_steps(videos: "Sequence[Video]", metrics: Sequence[str], where: str
 def _groups(videos: "list[Video]", by: str, chosen: list[str] | None, as_json: bool) -> None:
     from wantui.analysis.groups import describe, pooled_groups
     from wantui.analysis.nulls import gaussian_null
-    from wantui.analysis.records import group_record
+    from wantui.analysis.serialize import group_record
 
     groups, left_out = pooled_groups([video for video in videos if not video.is_damaged], by)
     for name, why in left_out:
@@ -303,7 +303,7 @@ def _compare(
     html_path: Path | None,
 ) -> None:
     from wantui.analysis.compare import compare
-    from wantui.analysis.records import comparison_record, difference_rows
+    from wantui.analysis.serialize import comparison_record, difference_rows
 
     if not 0 < margin < 1:
         raise UserError(f"--margin: {margin} is not between 0 and 1")
@@ -365,7 +365,7 @@ def _print_comparison(found: "Comparison", margin: float) -> None:
 
 
 def _write_csv(path: Path, rows: list[list[str]]) -> None:
-    from wantui.analysis.records import csv_text, write_csv
+    from wantui.analysis.serialize import csv_text, write_csv
 
     if str(path) == "-":
         echo(csv_text(rows), nl=False)

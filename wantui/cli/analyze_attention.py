@@ -5,20 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wantui.cli.tables import echo, print_columns, print_json
+from wantui.cli.output import echo, print_columns, print_json
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
-    from wantui.analysis.attention import Floats, WordCurves
+    from wantui.analysis.attention_summary import Floats, WordCurves
     from wantui.analysis.video import Video
 
 
 def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     """Print the curves of each marked word, and return the videos whose maps cannot be read."""
-    from wantui.analysis.attention import overlap, word_curves
+    from wantui.analysis.attention_summary import overlap, word_curves
     from wantui.analysis.comparable import VideoNames
-    from wantui.analysis.records import plain
-    from wantui.storage.attention import NoMaps, open_maps
+    from wantui.analysis.serialize import plain
+    from wantui.storage.attention_maps import NoMapsError, open_maps
 
     records, rows, damaged = [], [], []
     names = VideoNames(videos)
@@ -33,7 +33,7 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
                 word.name: {other.name: overlap(maps, word.name, other.name) for other in words if other is not word}
                 for word in words
             }
-        except NoMaps as error:
+        except NoMapsError as error:
             echo(f"left out: {names(video)}: {error}", err=True)
             damaged.append(names(video))
             continue
@@ -57,7 +57,7 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
 
 def _figures(word: "WordCurves", shared: "Mapping[str, Floats]") -> tuple[str, ...]:
     """Return the cells of one word; a word without attention, as one of weight 0, lies nowhere."""
-    from wantui.analysis.attention import mean_of_known
+    from wantui.analysis.attention_summary import mean_of_known
     from wantui.tui.plots import sparkline
 
     def cell(value: float, form: str) -> str:
@@ -79,9 +79,9 @@ def _figures(word: "WordCurves", shared: "Mapping[str, Floats]") -> tuple[str, .
 def write_word_overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
     """Write the attention to a word over the clip of the one video that has maps."""
     from wantui.analysis.overlay import clip_of, write_overlay
-    from wantui.storage.files import make_parent
     from wantui.storage.layout import BatchFolder, folder_name
     from wantui.storage.manifest import read_manifest
+    from wantui.storage.video_files import make_parent
 
     with_maps = [video for video in videos if video.attention is not None]
     if len(with_maps) != 1:

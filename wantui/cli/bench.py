@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from wantui.cli.tables import echo, print_json
+from wantui.cli.output import echo, print_json
 
 LEAST_SECONDS = 1e-20
 """No device does anything in less."""
@@ -22,17 +22,17 @@ LEAST_SECONDS = 1e-20
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(device: str, speed: str, as_json: bool) -> None:
     """Measure a GPU with blocks of random weights; keep what follows for preview, Compose and the queue."""
-    from wantui.engine.measured import keep
     from wantui.generation.bench import measure
-    from wantui.generation.errors import NoSuchDevice
+    from wantui.generation.errors import NoSuchDeviceError
     from wantui.generation.load import resolve_device
-    from wantui.queue.place import state_place
+    from wantui.queue.benchmark_store import save_throughput
+    from wantui.queue.state_dir import state_place
 
     place, where = state_place(), resolve_device(device)
     if where.type != "cuda":
-        raise NoSuchDevice(f"bench measures a GPU, and {where} is none: for nano, make a first video")
+        raise NoSuchDeviceError(f"bench measures a GPU, and {where} is none: for nano, make a first video")
     found = measure(where, speed, lambda line: echo(line, err=True))  # type: ignore[arg-type]
-    path = keep(place.directory, found)
+    path = save_throughput(place.directory, found)
     if as_json:
         print_json(asdict(found))
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from wantui.cli.tables import echo, print_json
+from wantui.cli.output import echo, print_json
 
 
 @click.group("config")
@@ -59,7 +59,7 @@ def validate(configs: tuple[str, ...], as_json: bool) -> None:
 def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print a config with every setting in effect; without a name, list the presets."""
     from wantui.cli.options import show_warnings
-    from wantui.cli.tables import add_row, plain_table, print_table
+    from wantui.cli.output import add_row, plain_table, print_table
     from wantui.config import as_dict, dump, load_config, preset_directory, preset_names
 
     if config is None:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from wantui.cli.tables import echo, print_json, print_line
+from wantui.cli.output import echo, print_json, print_line
 from wantui.environment import torch_environment
 from wantui.formatting import format_bytes
-from wantui.planning.installed import what_kernels_miss
+from wantui.planning.requirements import what_kernels_miss
 
 if TYPE_CHECKING:
-    from wantui.queue.place import Place
+    from wantui.queue.state_dir import StateDirectory
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 DRIVERS = {11: 450, 12: 525, 13: 580}
@@ -54,7 +54,7 @@ class Finding:
 def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
     """Check this machine; each line says what to do. Exit code 1 when there is a problem."""
     if systemd_unit:
-        from wantui.engine import logout
+        from wantui.engine import logind as logout
 
         echo(logout.systemd_unit(), nl=False)
         echo("save it as ~/.config/systemd/user/wantui.service; systemctl --user enable --now wantui", err=True)
@@ -147,9 +147,9 @@ def _torch_import() -> Iterator[Finding]:
 
 
 def _gpus() -> Iterator[Finding]:
-    from wantui.gpu.nvml import NoSuchGpuError, look, remarks_on_devices, visible
+    from wantui.gpu.nvml import NoSuchGpuError, query_gpus, remarks_on_devices, visible
 
-    report, setting = look(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    report, setting = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         visible(report.gpus, setting)
     except NoSuchGpuError as error:
@@ -210,9 +210,9 @@ def torch_and_driver(torch_version: str, driver: str) -> Finding:
 
 
 def _who_holds_memory() -> Iterator[Finding]:
-    from wantui.gpu.sampler import Sampler
+    from wantui.gpu.monitor import GpuMonitor
 
-    sampler = Sampler(lambda _: None)
+    sampler = GpuMonitor(lambda _: None)
     sampler.processes_wanted = True
     for gpu in sampler.sample().gpus:
         for process in gpu.processes:
@@ -259,7 +259,7 @@ def _expand(text: str) -> Path:
     return Path(os.path.expandvars(text)).expanduser()
 
 
-def _queue(place: "Place") -> Finding:
+def _queue(place: "StateDirectory") -> Finding:
     """Open the database as it is: a check changes nothing, and a damaged one is the engine's to put aside."""
     import sqlite3
 
@@ -280,10 +280,10 @@ def _queue(place: "Place") -> Finding:
 
 
 def _engine() -> Iterator[Finding]:
-    from wantui.engine import logout
+    from wantui.engine import logind as logout
     from wantui.engine.control import find_engine
     from wantui.errors import UserError
-    from wantui.queue.place import state_place
+    from wantui.queue.state_dir import state_place
 
     try:
         place = state_place()
@@ -295,7 +295,7 @@ def _engine() -> Iterator[Finding]:
     yield Finding("ok", "engine", f"process {engine.process}, logs in {engine.logs}" if engine else "none runs")
     for warning in engine.warnings() if engine else ():
         yield Finding("note", "engine", warning)
-    left = logout.look()
+    left = logout.read_logind()
     if left.survives:
         yield Finding("ok", "logout", f"the engine outlives it ({left.why})")
     else:
@@ -308,8 +308,8 @@ def _engine() -> Iterator[Finding]:
 
 
 def _space() -> Iterator[Finding]:
-    from wantui.engine.locks import can_lock
-    from wantui.queue.place import NETWORK_FILE_SYSTEMS, file_system
+    from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, file_system
+    from wantui.storage.locks import can_lock
 
     try:
         here = Path.cwd()

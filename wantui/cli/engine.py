@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.options import open_queue_for_command, show_warnings
-from wantui.cli.tables import echo, print_json
+from wantui.cli.output import echo, print_json
 from wantui.cli.types import PATH, WholeNumber
 from wantui.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from wantui.engine.control import Engine
-    from wantui.queue.rows import Hold, VideoRow, WorkerRow
+    from wantui.queue.records import Hold, VideoRow, WorkerRow
 
 LOGS = click.option("--logs", type=PATH, help="Folder for its logs.  [default: beside the queue]")
 WORKERS = click.option("--workers", type=WholeNumber(1, 64), help="Run N CPU workers instead of one per GPU.")
@@ -31,7 +31,7 @@ def command() -> None:
 def start(logs: Path | None, workers: int | None) -> None:
     """Start it, unless one runs."""
     from wantui.engine.control import ensure_engine
-    from wantui.queue.place import state_place
+    from wantui.queue.state_dir import state_place
 
     place = state_place()
     queue = open_queue_for_command(place)
@@ -49,7 +49,7 @@ def start(logs: Path | None, workers: int | None) -> None:
 def stop(now: bool) -> None:
     """Stop at the next step of what is being made; it goes on from there when an engine is started again."""
     from wantui.engine.control import stop_engine
-    from wantui.queue.place import state_place
+    from wantui.queue.state_dir import state_place
 
     process = stop_engine(state_place().directory, now)
     echo("no engine is running" if process is None else f"the engine (process {process}) has ended", err=True)
@@ -60,7 +60,7 @@ def stop(now: bool) -> None:
 def status(as_json: bool) -> None:
     """Show the engine and what it runs. Exit code 0: an engine is running, 3: none is."""
     from wantui.engine.control import find_engine
-    from wantui.queue.place import state_place
+    from wantui.queue.state_dir import state_place
 
     place = state_place()
     queue = open_queue_for_command(place)
@@ -118,14 +118,14 @@ def _print_status(
 )
 def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None, share: str) -> None:
     """Run the engine in the foreground: for systemd, containers, cron and batch schedulers."""
-    from wantui.engine.control import NoEngine, find_engine, logs_folder, open_queue
-    from wantui.engine.enqueue import Share, queue_missing
+    from wantui.batches.enqueue import Shard, queue_missing
+    from wantui.engine.control import NoEngineError, find_engine, logs_folder, open_queue
     from wantui.engine.supervisor import run_engine
-    from wantui.queue.place import state_place
+    from wantui.queue.state_dir import state_place
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
 
-    place, part = state_place(), Share.read(share)
+    place, part = state_place(), Shard.read(share)
     if batch is None and share != "1/1":
         raise click.UsageError("--share is of a batch: name its folder by --batch")
     if batch is not None:
@@ -134,7 +134,7 @@ def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None,
         echo(f"missing of share {part} of {batch}: {queued.videos if queued else 0}", err=True)
     if not run_engine(place, logs_folder(place, logs), workers, drain):
         engine = find_engine(place.directory)
-        raise NoEngine(f"an engine runs already (process {engine.process if engine else 'unknown'})")
+        raise NoEngineError(f"an engine runs already (process {engine.process if engine else 'unknown'})")
     with open_queue(place)[0] as queue:
         held = queue.held()
         unfinished = sum(batch.unfinished for batch in queue.batches(-1))

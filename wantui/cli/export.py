@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from wantui.cli.tables import echo
+from wantui.cli.output import echo
 from wantui.cli.types import PATH
 from wantui.errors import UserError
 from wantui.storage.export import FORMATS

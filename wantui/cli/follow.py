@@ -6,14 +6,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from wantui.cli.output import echo, print_json
 from wantui.cli.streams import OutputClosedError, is_output_closed
-from wantui.cli.tables import echo, print_json
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.queue.queue import Queue
-    from wantui.queue.rows import BatchRow, Event
+    from wantui.queue.records import BatchRow, Event
 
 POLL_SECONDS = 0.1
 ENGINE_SECONDS = 1.0
@@ -24,13 +24,13 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
     """Show what happens to a batch until no video of it is left to make; returns how it stands then.
 
     Raises:
-        NoEngine: nothing is being made, and nothing will be.
+        NoEngineError: nothing is being made, and nothing will be.
         KeyboardInterrupt: the user has seen enough.
     """
     from wantui.cli.progress import reporter
-    from wantui.engine.control import NoEngine, find_engine
+    from wantui.engine.control import NoEngineError, find_engine
     from wantui.queue.events import VideoStarted
-    from wantui.queue.rows import Event, shown_number
+    from wantui.queue.records import Event, shown_number
     from wantui.queue.waiting import waiting_for
 
     looked, directory = time.monotonic(), queue.path.parent
@@ -63,7 +63,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                     shown.show(event)
                     _raise_refusal(event, batch.id)
                 if row is None:
-                    raise NoEngine(f"batch {batch.id} was removed from the queue")
+                    raise NoEngineError(f"batch {batch.id} was removed from the queue")
                 found = row
                 if not found.unfinished:
                     return found
@@ -71,12 +71,12 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                 looked = time.monotonic()
                 shown.wait(waiting_for(queue, batch.id))
                 if queue.is_replaced():
-                    raise NoEngine(
+                    raise NoEngineError(
                         f"the queue {queue.path} was deleted or replaced. "
                         f"To make what is missing: wantui run --resume {shown_path(batch.folder)}"
                     )
                 if find_engine(directory) is None:
-                    raise NoEngine(
+                    raise NoEngineError(
                         f"no engine is running, and {format_count(found.unfinished, 'video')} of {batch.folder} "
                         f"{'is' if found.unfinished == 1 else 'are'} missing; "
                         "continue with: wantui engine start, and wantui queue resume if the queue is held"

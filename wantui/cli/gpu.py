@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from wantui.cli.tables import echo, print_columns, print_json
+from wantui.cli.output import echo, print_columns, print_json
 from wantui.formatting import format_bytes
 
 
@@ -13,9 +13,9 @@ from wantui.formatting import format_bytes
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
     """Memory, load and processes of each GPU; on a machine without one, the machine's memory."""
-    from wantui.gpu.sampler import Sampler
+    from wantui.gpu.monitor import GpuMonitor
 
-    sampler = Sampler(lambda _: None)
+    sampler = GpuMonitor(lambda _: None)
     sampler.processes_wanted = True
     sample = sampler.sample()
     if as_json:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.tables import echo, print_columns, print_json
+from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import PATH
 from wantui.errors import UserError
 from wantui.formatting import format_count, shorten
 
 if TYPE_CHECKING:
-    from wantui.storage.library import FoundBatch
+    from wantui.storage.batch_index import BatchSummary
     from wantui.storage.manifest import Manifest
 
 MAX_TEMPLATE = 200
@@ -36,7 +36,7 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
 
     A batch that cannot be read is named on stderr, and the others are listed; the exit code is then 1.
     """
-    from wantui.storage.library import closed_folders, find_batches
+    from wantui.storage.batch_index import closed_folders, find_batches
 
     roots = folders or (Path("outputs"),)
     for root in roots:
@@ -63,7 +63,7 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _list(found: "list[FoundBatch]", as_json: bool) -> None:
+def _list(found: "list[BatchSummary]", as_json: bool) -> None:
     if as_json:
         print_json([vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts)} for batch in found])
         return
@@ -144,8 +144,8 @@ def check(batches: tuple[Path, ...], as_json: bool) -> None:
 def trash(folder: Path) -> None:
     """Move a batch folder to the trash, unless videos of it are still to be made."""
     from wantui.engine.control import open_queue
-    from wantui.queue.place import state_place
-    from wantui.storage.library import move_to_trash
+    from wantui.queue.state_dir import state_place
+    from wantui.storage.batch_index import move_to_trash
 
     with open_queue(state_place())[0] as queue:
         queued = next((batch for batch in queue.batches(-1) if batch.folder == folder.resolve()), None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from wantui.cli.tables import echo
+from wantui.cli.output import echo
 from wantui.cli.types import BATCH, PATH
 from wantui.errors import UserError
 
@@ -53,7 +53,7 @@ def _show(path: Path, line: str, several: bool) -> None:
 
 def _files(batch: str | None, folder: Path | None) -> list[Path]:
     from wantui.engine.control import find_engine, open_queue
-    from wantui.queue.place import state_place
+    from wantui.queue.state_dir import state_place
     from wantui.storage.layout import BatchFolder
 
     place = state_place()

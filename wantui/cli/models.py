@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from wantui.cli.options import outline, read_template, recipe_options
-from wantui.cli.tables import echo, print_columns, print_json, print_progress
+from wantui.cli.output import echo, print_columns, print_json, print_progress
 from wantui.cli.types import PATH
 
 
@@ -23,7 +23,7 @@ def ls(as_json: bool) -> None:
     # The hub's client asks the network for nothing here; offline it does not even look.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from wantui.models.catalogue import CATALOGUE, WanModel
-    from wantui.models.fetch import NotFetched, find_folder
+    from wantui.models.fetch import NotFetchedError, find_folder
     from wantui.models.fingerprint import snapshot_in_cache
     from wantui.models.parts import PartError
 
@@ -34,7 +34,7 @@ def ls(as_json: bool) -> None:
             return "not here"
         try:
             find_folder(model, None, may_fetch=False)
-        except (NotFetched, PartError):
+        except (NotFetchedError, PartError):
             return "incomplete"
         return "in the cache"
 
@@ -74,7 +74,7 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
         echo(f"{model.name} is on this machine: {model.location}", err=True)
         return
     if dry_run:
-        missing = fetching.look(model, revision)
+        missing = fetching.dry_run(model, revision)
         echo(f"{format_count(missing.files, 'file')}, {format_bytes(missing.bytes)}")
         return
     echo(fetching.fetch(model, revision))
@@ -92,8 +92,8 @@ def calibrate(template: str | None, template_file: Path | None, output: Path | N
     if text is None:
         raise click.UsageError('give a prompt that is usual for your work: -t "a red circle moving left"')
     batch = outline(template=text, **options)
-    from wantui.engine.calibrate import calibrate as measure
-    from wantui.engine.enqueue import refuse
+    from wantui.batches.calibrate import calibrate as measure
+    from wantui.batches.enqueue import refuse
 
     refuse(batch)
     if (count := len(batch.variations)) > 1:

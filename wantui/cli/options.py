@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wantui.cli.tables import echo
+from wantui.cli.output import echo
 from wantui.cli.types import INTEGER, PATH
 from wantui.text_files import TextFileError, read_text
 
 if TYPE_CHECKING:
     from wantui.config import Config
-    from wantui.planning import Batch, Outline
-    from wantui.queue.place import Place
+    from wantui.planning import Batch, BatchPreview
     from wantui.queue.queue import Queue
+    from wantui.queue.state_dir import StateDirectory
 
 DEFAULT_CONFIG = "nano"
 MAX_TEMPLATE_BYTES = 1_000_000
@@ -102,7 +102,7 @@ def plan(config: str | None, template: str, overrides: tuple[str, ...], **option
     return plan_batch(_config(config, overrides, options), template)
 
 
-def outline(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "Outline":
+def outline(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "BatchPreview":
     """As `plan`, without writing down every video."""
     from wantui.planning import outline_batch
 
@@ -124,10 +124,10 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def open_queue_for_command(place: "Place | None" = None) -> "Queue":
+def open_queue_for_command(place: "StateDirectory | None" = None) -> "Queue":
     """Open the queue, print what `open_queue` notes, and close the queue when the command of this context ends."""
     from wantui.engine.control import open_queue
-    from wantui.queue.place import state_place
+    from wantui.queue.state_dir import state_place
 
     queue, notes = open_queue(state_place() if place is None else place)
     click.get_current_context().call_on_close(queue.close)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.options import batch_options, outline, read_template, show_warnings
-from wantui.cli.tables import add_row, echo, plain_table, print_json, print_line, print_table
+from wantui.cli.output import add_row, echo, plain_table, print_json, print_line, print_table
 from wantui.formatting import format_count
 
 if TYPE_CHECKING:
-    from wantui.engine.costs import Cost
-    from wantui.planning import Outline
+    from wantui.batches.batch_cost import Cost
+    from wantui.planning import BatchPreview
 
 SHOWN = 50
 
@@ -26,8 +26,8 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     text = read_template(template, template_file)
     if text is None:
         raise click.UsageError('give a template: -t "a [red|blue] circle"')
-    from wantui.engine.room import disk_need
-    from wantui.planning.estimate import disk_for
+    from wantui.planning.disk_estimate import disk_for
+    from wantui.storage.disk_space import disk_need
 
     batch = outline(template=text, **options)
     recipe = batch.first
@@ -88,19 +88,19 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
         print_line(f"not run by this version: {refusal}")
 
 
-def _weighting(batch: "Outline") -> str | None:
+def _weighting(batch: "BatchPreview") -> str | None:
     weighted = any(mark.weight != 1 for variation in batch.variations for mark in variation.marks)
     return batch.config.settings.prompt_settings.embedding_method if weighted else None
 
 
-def _costs(batch: "Outline") -> "list[Cost]":
+def _costs(batch: "BatchPreview") -> "list[Cost]":
     """Judged by the videos that the queue remembers; without a queue, by none."""
+    from wantui.batches.batch_cost import costs
     from wantui.engine.control import open_queue
-    from wantui.engine.costs import costs
     from wantui.errors import UserError
-    from wantui.gpu.sampler import Sampler
+    from wantui.gpu.monitor import GpuMonitor
     from wantui.planning import past_videos
-    from wantui.queue.place import state_place
+    from wantui.queue.state_dir import state_place
 
     state = None
     try:
@@ -110,4 +110,4 @@ def _costs(batch: "Outline") -> "list[Cost]":
             past = past_videos(queue.finished())
     except UserError:
         past = []
-    return costs(batch, past, Sampler(lambda _: None).sample(), state)
+    return costs(batch, past, GpuMonitor(lambda _: None).sample(), state)

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from wantui.cli.tables import echo, print_json
+from wantui.cli.output import echo, print_json
 from wantui.formatting import format_duration, printable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from wantui.queue.events import StepDone
-    from wantui.queue.rows import Event
+    from wantui.queue.records import Event
     from wantui.queue.waiting import Waiting
 
 SECONDS_BETWEEN_LINES = 10.0

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.options import open_queue_for_command
-from wantui.cli.tables import echo, print_columns, print_json
+from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import BATCH, INTEGER, MAX_NUMBER, WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.queue.queue import Queue
-    from wantui.queue.rows import BatchRow
+    from wantui.queue.records import BatchRow
 
 PAGE = 50
 MAX_PAGE = 1_000_000_000
@@ -91,7 +91,7 @@ def _engine_runs(queue: "Queue") -> bool:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; all videos.")
 def show(batch: str, page: int, as_json: bool) -> None:
     """The videos of a batch."""
-    from wantui.queue.rows import shown_number
+    from wantui.queue.records import shown_number
 
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
@@ -192,14 +192,14 @@ def _order(queue: "Queue") -> list[int]:
 @click.argument("video", required=False, type=INTEGER)
 def cancel(batch: str, video: int | None) -> None:
     """Give up a batch, or one VIDEO of it (its number in `show`). What is done stays."""
-    from wantui.engine.record import Record
+    from wantui.storage.manifest_store import ManifestStore
 
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
     _check_number(queue, row, video)
     numbers, running = queue.cancel(row.id, None if video is None else video - 1)
     try:
-        Record.of(row.folder).cancel(numbers)
+        ManifestStore.of(row.folder).cancel(numbers)
     except (OSError, UserError) as error:
         echo(f"warning: the batch folder does not say so: {error}", err=True)
     more = ""
@@ -254,7 +254,7 @@ def _check_number(queue: "Queue", row: "BatchRow", video: int | None) -> None:
     Raises:
         UserError: names the numbers.
     """
-    from wantui.queue.view import describe_numbers
+    from wantui.queue.reader import describe_numbers
 
     if video is None or (1 <= video <= MAX_NUMBER and queue.video_numbered(row.id, video - 1) is not None):
         return

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wantui.cli.tables import echo, print_json, print_progress
+from wantui.cli.output import echo, print_json, print_progress
 from wantui.cli.types import PATH
 from wantui.errors import UserError
 from wantui.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
-    from wantui.engine.rerun import Comparison
+    from wantui.batches.rerun import RerunResult
     from wantui.planning import Recipe
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -70,18 +70,20 @@ def _check_output(output: Path | None) -> None:
         raise UserError(f"{output} cannot be written: {output.absolute().parent} is no folder that can be written to")
 
 
-def _remake(clip: Path, recipe: "Recipe", then: dict[str, Any], target: Path, device: str, fetch: bool) -> "Comparison":
-    from wantui.engine.rerun import Comparison, remake
-    from wantui.models.fetch import NotFetched
+def _remake(
+    clip: Path, recipe: "Recipe", then: dict[str, Any], target: Path, device: str, fetch: bool
+) -> "RerunResult":
+    from wantui.batches.rerun import RerunResult, remake
+    from wantui.models.fetch import NotFetchedError
 
     progress = _Progress()
     try:
         for event in remake(clip, recipe, then, target, device, fetch):
-            if isinstance(event, Comparison):
+            if isinstance(event, RerunResult):
                 print_progress("")
                 return event
             progress.show(event)
-    except NotFetched as error:
+    except NotFetchedError as error:
         advice = "" if fetch else ", and so does --fetch here"
         raise UserError(f"cannot make {clip} again: {error}{advice}") from None
     except (OSError, RuntimeError) as error:
@@ -97,7 +99,7 @@ class _Progress:
         self.last = time.monotonic()
 
     def show(self, event: object) -> None:
-        from wantui.engine.rerun import Loading
+        from wantui.batches.rerun import Loading
         from wantui.generation.denoise import Step
         from wantui.generation.make_video import Decoded
 
@@ -124,7 +126,7 @@ class _Progress:
             echo(text, err=True)
 
 
-def _print(clip: Path, comparison: "Comparison") -> None:
+def _print(clip: Path, comparison: "RerunResult") -> None:
     if comparison.identical:
         known = "latents and frames" if comparison.latents_equal else "frames (the clip does not tell its latents)"
         echo(f"bit-identical: {known} of {clip}")

@@ -16,7 +16,7 @@ from wantui.cli.options import (
     resume_option,
     show_warnings,
 )
-from wantui.cli.tables import echo
+from wantui.cli.output import echo
 from wantui.cli.types import PATH
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -50,10 +50,10 @@ def command(
     folder on stdout; progress goes to stderr. Exit code 0: all done, 1: some videos failed, 2: wrong usage or config,
     3: no such GPU or no engine, 130: detached.
     """
+    from wantui.batches.enqueue import check_device, new_batch
     from wantui.engine.control import find_engine, logs_folder
-    from wantui.engine.enqueue import check_device, new_batch
-    from wantui.engine.locks import refuse_unwritable
-    from wantui.queue.place import state_place
+    from wantui.queue.state_dir import state_place
+    from wantui.storage.locks import refuse_unwritable
 
     text = read_template(template, template_file)
     if text is None and resume is None:
@@ -103,7 +103,7 @@ def open_batch(
 
 
 def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
-    from wantui.engine.enqueue import refuse
+    from wantui.batches.enqueue import refuse
     from wantui.planning import pinned_revision
 
     refuse(batch)
@@ -139,16 +139,16 @@ def _make(
     as_json: bool,
     new: bool,
 ) -> NoReturn:
+    from wantui.batches.batch_cost import cpu_warning
+    from wantui.batches.enqueue import enqueue, may_use_gpu, missing_videos, remove_begun
     from wantui.cli.follow import follow, leave, report_end, shown_path
     from wantui.engine.control import ensure_engine
-    from wantui.engine.costs import cpu_warning
-    from wantui.engine.enqueue import enqueue, may_use_gpu, missing_videos, remove_begun
-    from wantui.queue.place import Place
+    from wantui.queue.state_dir import StateDirectory
 
     seq = queue.last_seq()
     root = folder.root.resolve()
     left = [video for _, video in missing_videos(folder, manifest)]
-    if left and not may_use_gpu(Place(queue.path.parent), device):
+    if left and not may_use_gpu(StateDirectory(queue.path.parent), device):
         show_warnings(tuple(filter(None, [cpu_warning(left[0].recipe, len(left))])))
     id_, missing = enqueue(queue, folder, manifest, device, new)
     batch = queue.batch(id_)
@@ -158,7 +158,7 @@ def _make(
         row = queue.batch(id_)
         # Also videos that another engine has made: ours is still to take note of them.
         if missing or (row is not None and row.unfinished):
-            engine, started = ensure_engine(Place(queue.path.parent), logs)
+            engine, started = ensure_engine(StateDirectory(queue.path.parent), logs)
             show_warnings(tuple(engine.warnings()))
             if started:
                 echo(f"an engine was started (process {engine.process}, logs in {shown_path(engine.logs)})", err=True)

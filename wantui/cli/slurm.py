@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from wantui.cli.options import batch_options, plan, read_template, resume_option, show_warnings
-from wantui.cli.tables import echo
+from wantui.cli.output import echo
 from wantui.cli.types import WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -54,10 +54,10 @@ def command(
     Writes the batch folder, which all nodes must see, and submits an array over it; a job that is preempted or reaches
     its time limit goes on from its last step when Slurm runs it again. Prints the batch folder on stdout.
     """
+    from wantui.batches.enqueue import missing_videos, new_batch
+    from wantui.batches.slurm import Resources, check_slurm, check_submission, minutes_in, submit
     from wantui.cli.follow import shown_path
     from wantui.cli.run import open_batch
-    from wantui.engine.enqueue import missing_videos, new_batch
-    from wantui.engine.slurm import Resources, check_slurm, check_submission, minutes_in, submit
 
     text = read_template(template, template_file)
     if text is None and resume is None:

@@ -1,4 +1,4 @@
-"""Names of memory plans: what each does is in `wantui.planning.memory`."""
+"""Names of memory plans: what each does is in `wantui.planning.memory_plan`."""
 
 from typing import Literal
 

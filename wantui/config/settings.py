@@ -24,7 +24,7 @@ DEVICE = re.compile(r"^(auto|cpu|cuda|cuda:[0-9]{1,4})$")
 NOT_BLANK = r"\S"
 PATTERNS = {DEVICE.pattern: "should be auto, cpu, cuda or cuda:N", NOT_BLANK: "should not be empty"}
 """Patterns of settings, as messages say them."""
-LARGEST_FRAME_COUNT = 4093
+MAX_FRAME_COUNT = 4093
 """1024 latent frames, which is what the transformer's rotary embedding holds."""
 
 REFUSED_SAMPLERS = {
@@ -123,7 +123,7 @@ class VideoSettings(Section):
     """Frames per second."""
     duration: Annotated[float, Field(gt=0)] | None = None
     """Length in seconds; gives the frames where `frames` is empty."""
-    frames: Annotated[int, Field(ge=1, le=LARGEST_FRAME_COUNT)] | None = None
+    frames: Annotated[int, Field(ge=1, le=MAX_FRAME_COUNT)] | None = None
     """Number of frames, 4k + 1; wins over `duration`. Empty with an empty duration: 81."""
 
 

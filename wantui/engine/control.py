@@ -15,22 +15,22 @@ from pathlib import Path
 
 from wantui import __version__
 from wantui.clock import boot_id, boot_seconds, seconds_since
-from wantui.engine.output_faults import FULL
 from wantui.environment import compared_environment, differences, torch_environment
 from wantui.errors import UserError
 from wantui.formatting import format_count, printable
 from wantui.paths import user_path
-from wantui.queue.database import NAME, check_content, is_damage, put_aside
+from wantui.queue.database import NAME, check_content, is_damage, quarantine
 from wantui.queue.engine_lock import LOCK, published
-from wantui.queue.place import Place
 from wantui.queue.queue import Queue
+from wantui.queue.state_dir import StateDirectory
+from wantui.storage.output_errors import FULL
 
 START_SECONDS = 20.0
 TRACEBACK_BYTES = 16 << 10
 """Size of what a process may print before it ends, bytes."""
 
 
-class NoEngine(UserError):
+class NoEngineError(UserError):
     """There is no engine, and none could be started."""
 
     exit_code = 3
@@ -140,7 +140,7 @@ def find_engine(directory: Path) -> Engine | None:
     return None
 
 
-def logs_folder(place: Place, chosen: Path | None = None) -> Path:
+def logs_folder(place: StateDirectory, chosen: Path | None = None) -> Path:
     """Return the folder for the logs of an engine: the chosen one, or the one beside the queue.
 
     Raises:
@@ -158,14 +158,14 @@ def logs_folder(place: Place, chosen: Path | None = None) -> Path:
     return folder
 
 
-def ensure_engine(place: Place, logs: Path | None = None, workers: int | None = None) -> tuple[Engine, bool]:
+def ensure_engine(place: StateDirectory, logs: Path | None = None, workers: int | None = None) -> tuple[Engine, bool]:
     """Return the engine that runs, or one that is started now in a session of its own; and whether it was started.
 
     Args:
         logs: folder for its log files; None: beside the queue.
 
     Raises:
-        NoEngine: it ended at once; the text says where to look.
+        NoEngineError: it ended at once; the text says where to look.
         UserError: the folder for logs cannot be written.
     """
     import subprocess
@@ -197,14 +197,14 @@ def ensure_engine(place: Place, logs: Path | None = None, workers: int | None = 
         if process.poll() is not None and find_engine(place.directory) is None:
             break
         time.sleep(0.02)
-    raise NoEngine(f"the engine did not start; {output} says why:\n  {last_line(output)}")
+    raise NoEngineError(f"the engine did not start; {output} says why:\n  {last_line(output)}")
 
 
 def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int | None:
     """Ask the engine to end (`now`: without finishing the step at hand) and wait; return its process, if one ran.
 
     Raises:
-        NoEngine: it did not end in time.
+        NoEngineError: it did not end in time.
     """
     process = engine_process(directory)
     if process is None:
@@ -220,7 +220,7 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
         if engine_process(directory) != process:
             return process
         time.sleep(0.05)
-    raise NoEngine(
+    raise NoEngineError(
         f"cannot stop the engine (process {process}) yet: it is in the middle of a step. "
         "End it at once: wantui engine stop --now"
     )
@@ -232,7 +232,7 @@ def engine_process(directory: Path) -> int | None:
     return None if found is None else found.get("process")
 
 
-def open_queue(place: Place, is_engine: bool = False) -> tuple[Queue, list[str]]:
+def open_queue(place: StateDirectory, is_engine: bool = False) -> tuple[Queue, list[str]]:
     """The queue, and what a user has to be told about it.
 
     A damaged database is put aside and a new one begun: what was made is in its folders.
@@ -262,7 +262,7 @@ def open_queue(place: Place, is_engine: bool = False) -> tuple[Queue, list[str]]
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise UserError(f"the queue {path} cannot be opened: {error}") from None
-            aside = put_aside(path)
+            aside = quarantine(path)
             notes.append(
                 f"the queue {path} was damaged ({error}) and is kept as {aside.name}; a new one is begun. "
                 "Finished videos are in their folders; wantui run --resume FOLDER puts back what is missing of a batch"
@@ -270,7 +270,7 @@ def open_queue(place: Place, is_engine: bool = False) -> tuple[Queue, list[str]]
         return Queue(place.directory), notes
 
 
-def _checked(place: Place, thoroughly: bool) -> Queue:
+def _checked(place: StateDirectory, thoroughly: bool) -> Queue:
     queue = Queue(place.directory)
     if thoroughly:
         try:
@@ -281,7 +281,7 @@ def _checked(place: Place, thoroughly: bool) -> Queue:
     return queue
 
 
-def other_queues(place: Place, queue: Queue) -> list[str]:
+def other_queues(place: StateDirectory, queue: Queue) -> list[str]:
     """Say where queues of other host names are, where this one is empty: a container made again has a new name."""
     if queue.batches(1):
         return []

@@ -48,7 +48,7 @@ class Slot:
         Raises:
             OSError: it cannot be started.
         """
-        command = [sys.executable, "-m", "wantui.engine.worker", "--state", str(state)]
+        command = [sys.executable, "-m", "wantui.worker.process", "--state", str(state)]
         command += ["--logs", str(logs), "--name", self.name, "--device", self.device]
         command += ["--devices", ",".join(self.devices), "--parent", str(os.getpid())]
         logs.mkdir(parents=True, exist_ok=True)

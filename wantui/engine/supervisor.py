@@ -19,20 +19,20 @@ from pathlib import Path
 
 from wantui import __version__
 from wantui.engine.control import acquire_engine_lock, announce, holds_lock_file, open_queue
-from wantui.engine.logs import open_log
-from wantui.engine.output_faults import is_gone, why_unwritable
-from wantui.engine.record import Record
 from wantui.engine.slots import Slot, slots_for
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.gpu.nvml import NoSuchGpuError, look, remarks_on_devices, visible
+from wantui.gpu.nvml import NoSuchGpuError, query_gpus, remarks_on_devices, visible
 from wantui.queue.database import QueueError, Unavailable, is_damage
 from wantui.queue.events import WorkerDied
-from wantui.queue.place import Place
 from wantui.queue.queue import Queue
-from wantui.queue.rows import VideoRow
+from wantui.queue.records import VideoRow
+from wantui.queue.state_dir import StateDirectory
 from wantui.storage.layout import BatchFolder
+from wantui.storage.log_files import open_log
 from wantui.storage.manifest import State
+from wantui.storage.manifest_store import ManifestStore
+from wantui.storage.output_errors import is_gone, why_unwritable
 
 TICK_SECONDS = 0.1
 DISK_SECONDS = 2.0
@@ -78,7 +78,7 @@ class Supervisor:
         self.is_ending = False
         """There is a reason of its own to stop: nothing is left to do, or the database is gone."""
         self.looked_at_disk = -math.inf
-        self.record: Record | None = None
+        self.record: ManifestStore | None = None
         """Record of the batch that a video was closed in last: to read a large manifest anew takes seconds."""
         self.is_replaced = False
         """The database was deleted, or another one has its name: what runs is stopped."""
@@ -104,7 +104,7 @@ class Supervisor:
                 time.sleep(1.0)
             time.sleep(TICK_SECONDS)
 
-    def take_stock(self) -> None:
+    def hold_if_interrupted(self) -> None:
         """Hold the queue if the last engine ended with videos in progress.
 
         Raises:
@@ -178,7 +178,7 @@ class Supervisor:
             why += " (from outside: perhaps the system ran out of memory)"
         worker = slot.worker
         # Also after a good end: whatever the worker did not give back is taken back.
-        videos = self.queue.take_back(worker, why, blame=signal.SIGKILL not in slot.signalled, has_ended=True)
+        videos = self.queue.reclaim(worker, why, blame=signal.SIGKILL not in slot.signalled, has_ended=True)
         slot.process = None
         for video in videos:
             self._close(video)
@@ -218,7 +218,7 @@ class Supervisor:
         try:
             state: State = "failed" if video.state == "failed" else "cancelled"
             if self.record is None or self.record.folder.root != batch.folder:
-                self.record = Record(BatchFolder(batch.folder))
+                self.record = ManifestStore(BatchFolder(batch.folder))
             self.record.close([video.number], state, video.error)
         except (OSError, UserError) as error:
             self.log.warning("the manifest of %s does not say so: %s", batch.name, error)
@@ -277,7 +277,7 @@ def _has_room(folder: Path, needed: int) -> bool:
         return True  # the folder is gone: its videos will fail and say so
 
 
-def run_engine(place: Place, logs: Path, workers: int | None, drain: bool) -> bool:
+def run_engine(place: StateDirectory, logs: Path, workers: int | None, drain: bool) -> bool:
     """Run the engine of a state directory; return False if one is already running.
 
     Raises:
@@ -298,7 +298,9 @@ def run_engine(place: Place, logs: Path, workers: int | None, drain: bool) -> bo
     return True
 
 
-def _run(place: Place, lock: int, logs: Path, workers: int | None, drain: bool, requests: StopRequests) -> bool:
+def _run(
+    place: StateDirectory, lock: int, logs: Path, workers: int | None, drain: bool, requests: StopRequests
+) -> bool:
     """Be the engine for as long as the queue's database is in its place; return whether to begin with another one."""
     log = open_log("engine", logs / "engine.log")
     queue, notes = open_queue(place, is_engine=True)
@@ -313,7 +315,7 @@ def _run(place: Place, lock: int, logs: Path, workers: int | None, drain: bool, 
             os.getpid(),
             format_count(len(supervisor.slots), "worker"),
         )
-        supervisor.take_stock()
+        supervisor.hold_if_interrupted()
         announce(lock, logs, sorted({name for slot in slots for name in slot.devices}), remarks)
         supervisor.run()
     except QueueError as error:
@@ -341,7 +343,7 @@ def _slots(queue: Queue, workers: int | None) -> tuple[list[Slot], list[str]]:
     """
     if workers is not None:  # on the CPU, whatever CUDA_VISIBLE_DEVICES says
         return slots_for((), workers), []
-    report, setting = look(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    report, setting = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         return slots_for(visible(report.gpus, setting), None), remarks_on_devices(report, setting)
     except NoSuchGpuError as error:
@@ -361,7 +363,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int)
     options = parser.parse_args()
     try:
-        run_engine(Place(options.state), options.logs, options.workers, drain=False)
+        run_engine(StateDirectory(options.state), options.logs, options.workers, drain=False)
     except UserError as error:
         sys.stderr.write(f"wantui: {error}\n")
         sys.exit(error.exit_code)

@@ -9,12 +9,12 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
-from wantui.generation.attention_probe import quickest_attention
+from wantui.generation.attention_backends import quickest_attention
 from wantui.generation.errors import LoadError
+from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import check_kernels
-from wantui.generation.memory import free_memory, is_out_of_memory, launch_on, name_of, stream_blocks
-from wantui.generation.passes import Passes
-from wantui.generation.speed import fuse_blocks
+from wantui.generation.pass_cache import PassCache
+from wantui.generation.placement import free_memory, is_out_of_memory, name_of, set_device, stream_blocks
 from wantui.generation.timing import median_and_launch, median_seconds
 from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, fit
@@ -92,7 +92,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
 
 @torch.no_grad()
 def _measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> Throughput:
-    launch_on(device)
+    set_device(device)
     attention = quickest_attention(device, tell)
     blocks = []
     for heads, feed_forward, count in WIDTHS:
@@ -101,7 +101,7 @@ def _measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) ->
             fuse_blocks(transformer, attention)
         text = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
         text[:, :WORDS] = torch.randn(1, WORDS, 4096, device=device)
-        passes, timestep = Passes(), torch.tensor([500.0], device=device)
+        passes, timestep = PassCache(), torch.tensor([500.0], device=device)
         for frames, height, width in GRIDS:
             latents = torch.randn(1, 16, frames, height, width, device=device, dtype=torch.bfloat16)
             run = partial(_pass, passes, transformer, latents, timestep, text)
@@ -130,7 +130,7 @@ def _measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) ->
     return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention)
 
 
-def _pass(passes: Passes, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:
+def _pass(passes: PassCache, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:
     """As in a step without guidance."""
     passes.next_step(has_two=False)
     with passes.one(transformer, "cond"):

@@ -19,20 +19,20 @@ from safetensors.torch import save
 from torch import Tensor
 
 from wantui.generation.denoise import Checkpoint, Start, Step, new_scheduler
-from wantui.generation.memory import device_of
+from wantui.generation.placement import device_of
+from wantui.generation.provenance import ARITHMETIC, made_with
 from wantui.generation.samplers import SAMPLERS
-from wantui.generation.versions import ARITHMETIC, made_with
 from wantui.planning import Recipe
 from wantui.planning.schedule import model_evaluations
 from wantui.storage.atomic import create_new, partial_path, replace_created
 
 FORMAT = 3
 """Format of the file; a file of another format is refused by name."""
-MOST_OF_THE_TIME = 0.01
+CHECKPOINT_TIME_BUDGET = 0.01
 """Checkpoints may take this share of the time."""
 
 
-class CheckpointRefused(Exception):
+class CheckpointRefusedError(Exception):
     """A checkpoint that cannot be gone on from; the text says what does not match."""
 
 
@@ -78,7 +78,7 @@ class CheckpointTap:
             self.identity,
         )
         ended = time.monotonic()
-        self.earliest = ended + (ended - began) / MOST_OF_THE_TIME
+        self.earliest = ended + (ended - began) / CHECKPOINT_TIME_BUDGET
 
     def _state(self) -> dict[str, Any]:
         """Attributes of the sampler that its steps have changed.
@@ -137,12 +137,12 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
     """Read the checkpoint at `path`, if there is one.
 
     Raises:
-        CheckpointRefused: it is damaged, or was made from another recipe or by other software.
+        CheckpointRefusedError: it is damaged, or was made from another recipe or by other software.
     """
     if not os.path.lexists(path):
         return None
     if not path.is_file():  # reading a pipe would wait for ever
-        raise CheckpointRefused(f"{path.name} is no regular file")
+        raise CheckpointRefusedError(f"{path.name} is no regular file")
     try:
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["wantui"])
@@ -150,41 +150,43 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
         found_format, digest = header.get("format"), header.pop("sha256", None)
         is_whole = digest == _digest(header, tensors)
     except Exception as error:  # of damaged bytes anything can come; the video can always start again
-        raise CheckpointRefused(f"it cannot be read ({type(error).__name__}: {error})") from None
+        raise CheckpointRefusedError(f"it cannot be read ({type(error).__name__}: {error})") from None
     if found_format != FORMAT:
-        raise CheckpointRefused(f"its format is {found_format!r}, and this version reads {FORMAT}")
+        raise CheckpointRefusedError(f"its format is {found_format!r}, and this version reads {FORMAT}")
     if not is_whole:
-        raise CheckpointRefused("its bytes are not those that were written")
+        raise CheckpointRefusedError("its bytes are not those that were written")
     try:
         return _checked(header, tensors, pipeline, recipe)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointRefused(f"it does not hold what a checkpoint holds ({type(error).__name__}: {error})") from None
+        raise CheckpointRefusedError(
+            f"it does not hold what a checkpoint holds ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _checked(header: dict[str, Any], tensors: dict[str, Tensor], pipeline: WanPipeline, recipe: Recipe) -> Checkpoint:
     """Return a checkpoint whose bytes are those that were written.
 
     Raises:
-        CheckpointRefused: it was made from another recipe or by other software, or is not of its sampler.
+        CheckpointRefusedError: it was made from another recipe or by other software, or is not of its sampler.
         Exception: it is of another form, or does not fit on the device.
     """
     here = identity(pipeline, recipe)
     for name in {**here, **header["made_by"]}:
         if header["made_by"].get(name) != here.get(name):
-            raise CheckpointRefused(f"{name} was {header['made_by'].get(name)} and is {here.get(name)}")
+            raise CheckpointRefusedError(f"{name} was {header['made_by'].get(name)} and is {here.get(name)}")
     count, steps_done = model_evaluations(recipe.sampler, recipe.steps), header["steps_done"]
     scheduler = header["scheduler"]
     if unknown := sorted(scheduler.keys() - SAMPLERS[recipe.sampler].state):
-        raise CheckpointRefused(f"{', '.join(unknown)} is no state of the sampler {recipe.sampler}")
+        raise CheckpointRefusedError(f"{', '.join(unknown)} is no state of the sampler {recipe.sampler}")
     at = scheduler.get("_step_index")
     if type(steps_done) is not int or not 1 <= steps_done <= count or at != steps_done:
-        raise CheckpointRefused(f"it is of step {steps_done} of {count}, and its sampler of step {at}")
+        raise CheckpointRefusedError(f"it is of step {steps_done} of {count}, and its sampler of step {at}")
     captured = {str(name): tuple(map(int, checksums)) for name, checksums in header["captured"].items()}
     frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
     sides = (side // pipeline.vae_scale_factor_spatial for side in (recipe.height, recipe.width))
     latents, shape = tensors["latents"], (1, pipeline.transformer.config.in_channels, frames, *sides)
     if tuple(latents.shape) != shape or not latents.is_floating_point():
-        raise CheckpointRefused(f"its latents are {tuple(latents.shape)} of {latents.dtype}, and must be {shape}")
+        raise CheckpointRefusedError(f"its latents are {tuple(latents.shape)} of {latents.dtype}, and must be {shape}")
     device = device_of(pipeline)
     state = {name: _unpack(value, tensors, device) for name, value in scheduler.items()}
     return Checkpoint(steps_done, latents.to(device), state, captured)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wantui.generation.finite import check_finite
-from wantui.generation.memory import device_of
+from wantui.generation.placement import device_of
 
 
 def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np.float32]]:

@@ -15,18 +15,18 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.generation.attention_hooks import DenoisingHook, attached
-from wantui.generation.cache import caching, forget
 from wantui.generation.captures import make_hooks
 from wantui.generation.controls import apply_controls
 from wantui.generation.finite import check_finite
-from wantui.generation.memory import bring, device_of
-from wantui.generation.passes import Passes
+from wantui.generation.fuse import is_fused
+from wantui.generation.pass_cache import PassCache
+from wantui.generation.placement import device_of, ensure_on_device
 from wantui.generation.preparation import Preparation
 from wantui.generation.samplers import build_scheduler
-from wantui.generation.speed import is_fused
-from wantui.generation.words import check_length
+from wantui.generation.step_cache import caching, forget
+from wantui.generation.token_spans import check_length
 from wantui.planning import Recipe
-from wantui.planning.arithmetic import TEXT_LENGTH
+from wantui.planning.flops import TEXT_LENGTH
 from wantui.planning.sizes import SizeError
 
 
@@ -74,7 +74,7 @@ class Start:
     negative_prompt_embeds: Tensor | None
     hooks: Mapping[str, DenoisingHook]
     """Those that observe the attention of the blocks, by the name of their capture."""
-    passes: Passes = field(default_factory=Passes)
+    passes: PassCache = field(default_factory=PassCache)
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         embeddings: of prompts that were encoded before, [1, 512, dim]; in the place of the text encoder.
 
     Raises:
-        PromptTooLong: the model would not see the end of a prompt.
-        WordNotRead: a mark is on nothing that the model reads.
+        PromptTooLongError: the model would not see the end of a prompt.
+        MarkOutOfRangeError: a mark is on nothing that the model reads.
         NotFiniteError: an embedding holds NaN or infinity.
         SizeError: the model cannot make the recipe's size.
     """
@@ -187,7 +187,7 @@ def denoise(
 
     Raises:
         NotFiniteError: the latents hold NaN or infinity after a step.
-        CaptureWrong: attention that was to be stored or weighted is not the one that the model computes.
+        CaptureMismatchError: attention that was to be stored or weighted is not the one that the model computes.
     """
     start = start or prepare(pipeline, recipe)
     latents, steps_done = start.noise, 0
@@ -231,7 +231,7 @@ def _advance(
         forget(transformer)
         transformer = pipeline.transformer_2
         guidance_scale = recipe.guidance_scale if recipe.guidance_scale_2 is None else recipe.guidance_scale_2
-    bring(pipeline, transformer)
+    ensure_on_device(pipeline, transformer)
     model_input = latents.to(pipeline.transformer.dtype)
     if pipeline.config.expand_timesteps and not is_fused(transformer):
         # Wan 2.2 5B: a timestep for each token; without a first frame that is given they are all the same.

@@ -3,15 +3,15 @@
 from wantui.errors import UserError
 
 
-class NotLoaded(UserError):
+class NotLoadedError(UserError):
     """There is no pipeline, and nothing was made."""
 
 
-class LoadError(NotLoaded):
+class LoadError(NotLoadedError):
     """Weights that cannot be loaded or do not work; the text says what to do."""
 
 
-class NoSuchDevice(NotLoaded):
+class NoSuchDeviceError(NotLoadedError):
     """A device that is not in this machine."""
 
     exit_code = 3

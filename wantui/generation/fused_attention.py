@@ -12,7 +12,7 @@ from torch import Tensor
 from wantui.generation import kernels
 from wantui.generation.attention_hooks import is_observed, observe
 from wantui.generation.fused_norm import rms_norm
-from wantui.generation.passes import Text, running, taken_together
+from wantui.generation.pass_cache import CrossAttentionKV, merge_padding, running
 
 
 class FusedSelfAttention(WanAttnProcessor):
@@ -86,13 +86,13 @@ class FusedTextAttention(WanAttnProcessor):
         query = rms_norm(attn.to_q(hidden_states), attn.norm_q.weight, attn.norm_q.eps)
         query = query.unflatten(2, (attn.heads, -1))
         now, watched = running(), is_observed("cross")
-        texts: dict[int, Text | None] = {} if now is None else now.texts
+        texts: dict[int, CrossAttentionKV | None] = {} if now is None else now.texts
         if texts.get(self.block) is None or watched:
             key, value = attn.to_kv(encoder_hidden_states).chunk(2, 2)
             key = rms_norm(key, attn.norm_k.weight, attn.norm_k.eps)
             key, value = (part.unflatten(2, query.shape[2:]) for part in (key, value))
         if self.block not in texts:
-            texts[self.block] = taken_together(key, value)
+            texts[self.block] = merge_padding(key, value)
         kept = texts[self.block]
         attended = dispatch_attention_fn(query, key, value).flatten(2, 3) if kept is None else attend_to(query, kept)
         if watched:
@@ -122,10 +122,10 @@ def norm_rotary(
         values.copy_(torch.stack([first * cos - second * sin, first * sin + second * cos], 4).flatten(2))
 
 
-def attend_to(query: Tensor, text: Text) -> Tensor:
+def attend_to(query: Tensor, text: CrossAttentionKV) -> Tensor:
     """Output [1, places, heads x dim] of query [1, places, heads, dim]; a pad's logit counts for all that it is."""
     if kernels.serve(query):
-        from wantui.generation.kernels.text import fused_attend_to
+        from wantui.generation.kernels.cross_attention import fused_attend_to
 
         return fused_attend_to(query, text.keys, text.values, text.last)
     bias = torch.zeros(1, len(text.keys), device=query.device, dtype=query.dtype)

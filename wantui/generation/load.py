@@ -13,20 +13,20 @@ from transformers.utils import logging as transformers_logging
 
 from wantui.config.settings import DEVICE
 from wantui.errors import UserError
-from wantui.generation.attention_probe import check_kernel
-from wantui.generation.errors import LoadError, NoSuchDevice, NotLoaded
-from wantui.generation.memory import is_out_of_memory, launch_on, place
-from wantui.generation.narrow import narrow
+from wantui.generation.attention_backends import check_kernel
+from wantui.generation.errors import LoadError, NoSuchDeviceError, NotLoadedError
+from wantui.generation.fuse import fuse_pipeline
+from wantui.generation.placement import apply_plan, is_out_of_memory, set_device
+from wantui.generation.quantize import quantize
 from wantui.generation.self_check import check_fit, self_check
-from wantui.generation.speed import speed_up
 from wantui.generation.tensors import check_gguf, check_is_loaded, check_part, check_sentencepiece
 from wantui.models.catalogue import WanModel
-from wantui.models.fetch import NotFetched, find_folder, replaced_parts
+from wantui.models.fetch import NotFetchedError, find_folder, replaced_parts
 from wantui.models.parts import PartError, components
-from wantui.planning.installed import what_kernels_miss, what_weights_miss
-from wantui.planning.memory import RESIDENT, MemoryPlan, fuses_blocks
+from wantui.planning.memory_plan import RESIDENT, MemoryPlan, fuses_blocks
 from wantui.planning.model_source import Weights
 from wantui.planning.recipe import Speed
+from wantui.planning.requirements import what_kernels_miss, what_weights_miss
 from wantui.planning.throughput import NATIVE
 
 WEIGHTED_PARTS = ("text_encoder", "transformer", "transformer_2", "vae")
@@ -38,7 +38,7 @@ def resolve_device(device: str) -> torch.device:
 
     Raises:
         LoadError: no device has such a name.
-        NoSuchDevice: a GPU was asked for and there is none of that number.
+        NoSuchDeviceError: a GPU was asked for and there is none of that number.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -46,7 +46,9 @@ def resolve_device(device: str) -> torch.device:
         raise LoadError(f"device {device!r} is none of auto, cpu, cuda, cuda:N")
     resolved = torch.device(device)
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise NoSuchDevice(f"model_settings.device: {device} is not here; torch sees {torch.cuda.device_count()} GPUs")
+        raise NoSuchDeviceError(
+            f"model_settings.device: {device} is not here; torch sees {torch.cuda.device_count()} GPUs"
+        )
     return resolved
 
 
@@ -82,7 +84,7 @@ def load_parts(
             warnings.simplefilter("ignore")
             folder = find_folder(model, revision, given, replaced=replaced, may_fetch=may_fetch)
             pipeline = _from_folder(folder, dtype, given)
-    except NotFetched as error:
+    except NotFetchedError as error:
         raise LoadError(
             f"the weights of {model.location} are not all on this machine (looked in {_hub_cache()}). {error}. "
             "Or copy a diffusers directory here and give its path as model_settings.model_id, or use the model that "
@@ -151,7 +153,7 @@ def load_pipeline(
         check_kernels(speed, attention)
     if without := what_weights_miss(weights):
         raise LoadError(without)
-    launch_on(device)
+    set_device(device)
     given: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
     if transformer_file is not None:
         given["transformer"] = read_gguf(model, revision, dtype, transformer_file, may_fetch=may_fetch)
@@ -162,10 +164,10 @@ def load_pipeline(
             raise LoadError(f"{transformer_file}: {model.name} has two transformers, and takes none from a file")
         for transformer in (pipeline.transformer, pipeline.transformer_2):
             if transformer is not None:
-                narrow(transformer, weights)
+                quantize(transformer, weights)
         if fuses:
-            speed_up(pipeline, attention)
-        place(pipeline, device, plan)
+            fuse_pipeline(pipeline, attention)
+        apply_plan(pipeline, device, plan)
         self_check(pipeline)
     except RuntimeError as error:
         if is_out_of_memory(error):
@@ -181,7 +183,7 @@ def load_pipeline(
             ) from error
         plain = ". Perhaps model_settings.speed: plain does" if fuses else ""
         raise LoadError(f"{model.location} was loaded and does not work on {device}: {error}{plain}") from error
-    except NotLoaded:
+    except NotLoadedError:
         raise
     except Exception as error:
         if weights != "full" and isinstance(error, ImportError):

@@ -22,17 +22,17 @@ from torch import Tensor
 from wantui.generation.arrays import latents_array
 from wantui.generation.captures import make_recorders
 from wantui.generation.captures.trajectory import Recorder as TrajectoryRecorder
-from wantui.generation.checkpoint import CheckpointRefused, CheckpointTap, read_checkpoint
+from wantui.generation.checkpoint import CheckpointRefusedError, CheckpointTap, read_checkpoint
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import Checkpoint, Start, Step, denoise, prepare
-from wantui.generation.memory import bring, device_of
-from wantui.generation.versions import clip_made_with
+from wantui.generation.placement import device_of, ensure_on_device
+from wantui.generation.provenance import clip_made_with
 from wantui.planning import Recipe
-from wantui.storage.background import BackgroundWriter
+from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
-from wantui.storage.files import VideoFiles, discard, refuse_links
-from wantui.storage.group import NotWhole
 from wantui.storage.mp4 import ClipWriter
+from wantui.storage.video_files import VideoFiles, discard, refuse_links
+from wantui.storage.zarr_group import IncompleteCaptureError
 
 
 class Tap(Protocol):
@@ -51,7 +51,7 @@ class Resumed:
 
 
 @dataclass(frozen=True)
-class StartedAgain:
+class Restarted:
     """There is a checkpoint, and it does not serve."""
 
     reason: str
@@ -78,7 +78,7 @@ class MadeVideo:
 
 
 @dataclass(frozen=True)
-class Handed:
+class ReadyToFinalize:
     """The device has done its part: `finish` ends the clip and the captures, on any thread, and is to be called once.
 
     What it raises has removed what was begun, but for the checkpoint.
@@ -88,7 +88,7 @@ class Handed:
 
 
 @dataclass(frozen=True)
-class Stepped:
+class StepMade:
     """A denoising step was made."""
 
     step: Step
@@ -102,10 +102,10 @@ def make_video(
     files: VideoFiles,
     listeners: Sequence[Tap] = (),
     embeddings: Callable[[str], Tensor] | None = None,
-) -> Generator[Resumed | StartedAgain | Stepped | Decoded | MadeVideo, None, None]:
+) -> Generator[Resumed | Restarted | StepMade | Decoded | MadeVideo, None, None]:
     """As `begin_video`, to the end: the last event is what was made."""
     for event in begin_video(pipeline, recipe, files, listeners, embeddings):
-        yield event.finish() if isinstance(event, Handed) else event
+        yield event.finish() if isinstance(event, ReadyToFinalize) else event
 
 
 def begin_video(
@@ -114,7 +114,7 @@ def begin_video(
     files: VideoFiles,
     listeners: Sequence[Tap] = (),
     embeddings: Callable[[str], Tensor] | None = None,
-) -> Generator[Resumed | StartedAgain | Stepped | Decoded | Handed, None, None]:
+) -> Generator[Resumed | Restarted | StepMade | Decoded | ReadyToFinalize, None, None]:
     """Make one video; yields each denoising step and each decoded frame, and at last what is left to do without GPU.
 
     Args:
@@ -122,7 +122,7 @@ def begin_video(
         embeddings: of prompts that were encoded before, for a pipeline without a text encoder.
 
     Whatever ends it early (an error, Ctrl-C, the consumer closing the generator) removes what was begun, but for the
-    checkpoint and the captures that belong to it: `storage.files.discard` removes those.
+    checkpoint and the captures that belong to it: `storage.video_files.discard` removes those.
     """
     device = device_of(pipeline)
     if device.type == "cuda":
@@ -140,8 +140,8 @@ def begin_video(
             if files.checkpoint is not None:
                 checkpoint = read_checkpoint(files.checkpoint, pipeline, recipe)
             taps += _begin(pipeline, recipe, files, start, checkpoint, background, listeners)
-        except (CheckpointRefused, NotWhole) as refused:
-            yield StartedAgain(str(refused))
+        except (CheckpointRefusedError, IncompleteCaptureError) as refused:
+            yield Restarted(str(refused))
             checkpoint = None
             taps[:] = _begin(pipeline, recipe, files, start, None, background, listeners)
         if checkpoint is not None:
@@ -151,8 +151,8 @@ def begin_video(
             for tap in taps:
                 tap.on_step(step)
             latents = step.latents
-            yield Stepped(step, next((tap.figures for tap in taps if isinstance(tap, TrajectoryRecorder)), {}))
-        bring(pipeline, pipeline.vae)
+            yield StepMade(step, next((tap.figures for tap in taps if isinstance(tap, TrajectoryRecorder)), {}))
+        ensure_on_device(pipeline, pipeline.vae)
         denoised = time.perf_counter()
         digest = latents_digest(latents)
         sheet = ContactSheet(recipe.frames)
@@ -186,7 +186,7 @@ def begin_video(
                 tap.on_end()
         return made
 
-    yield Handed(finish)
+    yield ReadyToFinalize(finish)
 
 
 def _ended(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wantui.generation.denoise import Start, Step
 from wantui.generation.errors import LoadError
-from wantui.generation.memory import bring, device_of
+from wantui.generation.placement import device_of, ensure_on_device
 from wantui.storage.atomic import create_new, partial_path, replace_created
 
 FIELD = 128
@@ -56,7 +56,7 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
     """
     vae = pipeline.vae
     device = device_of(pipeline)
-    bring(pipeline, pipeline.vae)
+    ensure_on_device(pipeline, pipeline.vae)
     generator = torch.Generator("cpu").manual_seed(0)
     coarse = torch.rand(FIELDS, 3, PATCHES, PATCHES, generator=generator)
     # Two of flat patches, two that change smoothly.

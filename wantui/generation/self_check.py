@@ -10,11 +10,11 @@ import transformers
 from diffusers import WanPipeline
 
 from wantui.generation.errors import LoadError
-from wantui.generation.memory import bring, device_of
-from wantui.generation.speed import is_fused
+from wantui.generation.fuse import is_fused
+from wantui.generation.placement import device_of, ensure_on_device
 from wantui.models.parts import components
-from wantui.models.pieces import config_fault, vocabulary_fault
-from wantui.planning.arithmetic import TEXT_LENGTH
+from wantui.models.tokenizer import config_fault, vocabulary_fault
+from wantui.planning.flops import TEXT_LENGTH
 
 CHECKED = 8
 """Height and width in patches of what the transformers are checked with, and in latent cells of what the VAE is."""
@@ -117,7 +117,7 @@ def self_check(pipeline: WanPipeline) -> None:
         text = text.to(device, transformer.dtype)
         per_place = pipeline.config.expand_timesteps and not is_fused(transformer)
         timestep = torch.full((1, CHECKED**2) if per_place else (1,), 500.0, device=device)
-        bring(pipeline, transformer)
+        ensure_on_device(pipeline, transformer)
         output = transformer(noise, timestep, text, return_dict=False)[0]
         if not output.isfinite().all() or not output.any():
             raise LoadError(f"{name} gives NaN, infinity or only zeros: its weights are broken or not loaded")
@@ -130,7 +130,7 @@ def _check_vae(pipeline: WanPipeline, device: torch.device) -> None:
     vae = pipeline.vae
     shape = (2, vae.config.z_dim, 2, CHECKED, CHECKED)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, vae.dtype)
-    bring(pipeline, vae)
+    ensure_on_device(pipeline, vae)
     frames = vae.decode(latents, return_dict=False)[0]
     if not frames.isfinite().all() or bool((frames == frames[:, :, :1, :1, :1]).all()):
         raise LoadError("the VAE gives NaN, infinity or one colour: its weights are broken or not loaded")

@@ -38,7 +38,7 @@ class GpuReport:
     reason: str | None
 
 
-def look() -> GpuReport:
+def query_gpus() -> GpuReport:
     """Ask the driver once."""
     import pynvml
 

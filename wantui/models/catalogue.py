@@ -19,7 +19,7 @@ MAX_NUMBER = 1_000_000
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
-class UnknownModel(UserError):
+class UnknownModelError(UserError):
     """A model that is neither in the catalogue nor a diffusers directory of the Wan kind."""
 
 
@@ -161,7 +161,7 @@ def find_model(name: str) -> WanModel:
     """A model by its short name, hub id or local directory.
 
     Raises:
-        UnknownModel: nothing of that name, or a directory without a Wan pipeline in it.
+        UnknownModelError: nothing of that name, or a directory without a Wan pipeline in it.
     """
     for model in CATALOGUE:
         if name in (model.name, model.location):
@@ -170,38 +170,42 @@ def find_model(name: str) -> WanModel:
     if os.path.isdir(directory):  # noqa: PTH112 -- says no, where Path.is_dir raises for a name that is too long
         return read_directory(directory.resolve())
     if os.path.exists(directory) or name.startswith((".", "/", "~")):  # noqa: PTH110
-        raise UnknownModel(f"{name} is not a directory; a local model is a diffusers directory with model_index.json")
+        raise UnknownModelError(
+            f"{name} is not a directory; a local model is a diffusers directory with model_index.json"
+        )
     if _HUB_ID.fullmatch(name):
         return WanModel(name, name, "from the hub; its sizes are taken to be Wan 2.1's")
     known = ", ".join(model.name for model in CATALOGUE)
-    raise UnknownModel(f"unknown model {name!r}; known are {known}, any hub id (owner/name) and any local directory")
+    raise UnknownModelError(
+        f"unknown model {name!r}; known are {known}, any hub id (owner/name) and any local directory"
+    )
 
 
 def read_directory(directory: Path) -> WanModel:
     """What the JSON files of a diffusers directory tell of its model.
 
     Raises:
-        UnknownModel: files are missing or it is no Wan pipeline.
+        UnknownModelError: files are missing or it is no Wan pipeline.
     """
     index = _read_json(directory / "model_index.json")
     if index.get("_class_name") != "WanPipeline":
-        raise UnknownModel(
+        raise UnknownModelError(
             f"{directory} holds a {index.get('_class_name', 'model of another kind')}, not a WanPipeline"
         )
     for part, wanted in PARTS.items():
         found = index.get(part)
         if isinstance(found, list) and found[-1:] not in ([wanted], [None]):
-            raise UnknownModel(f"{directory} has a {found[-1]} as its {part}; that of a Wan model is a {wanted}")
+            raise UnknownModelError(f"{directory} has a {found[-1]} as its {part}; that of a Wan model is a {wanted}")
     _check_transformers(directory, index)
     try:
         check_tokenizer(directory)
     except PartError as error:
-        raise UnknownModel(f"{directory} is not complete: {error}") from None
+        raise UnknownModelError(f"{directory} is not complete: {error}") from None
     vae, transformer = _read_json(directory / "vae/config.json"), _read_json(directory / "transformer/config.json")
     spatial_compression, boundary_ratio = _number(vae, "scale_factor_spatial", 8), index.get("boundary_ratio")
     patch_size = transformer.get("patch_size", [1, 2, 2])
     if not isinstance(patch_size, list) or len(patch_size) != 3:
-        raise UnknownModel(f"{directory} has the patch_size {patch_size!r}, which must be three numbers")
+        raise UnknownModelError(f"{directory} has the patch_size {patch_size!r}, which must be three numbers")
     heads = _number(transformer, "num_attention_heads", 40)
     published = find_model("wan2.2-5b" if spatial_compression == 16 else "wan2.1-1.3b")
     base = 160 if spatial_compression == 16 else 96
@@ -234,18 +238,18 @@ def _check_transformers(directory: Path, index: dict[str, Any]) -> None:
     """Refuse a second transformer without the noise level at which it takes over, and the other way round.
 
     Raises:
-        UnknownModel: says what is missing.
+        UnknownModelError: says what is missing.
     """
     boundary = index.get("boundary_ratio")
     has_two = isinstance(index.get("transformer_2"), list) and index["transformer_2"][-1:] != [None]
     if boundary is None and has_two:
-        raise UnknownModel(f"{directory} has a transformer_2, and no boundary_ratio in its model_index.json")
+        raise UnknownModelError(f"{directory} has a transformer_2, and no boundary_ratio in its model_index.json")
     if boundary is None:
         return
     if not has_two or not (directory / "transformer_2").is_dir():
-        raise UnknownModel(f"{directory} has a boundary_ratio in its model_index.json, and no transformer_2")
+        raise UnknownModelError(f"{directory} has a boundary_ratio in its model_index.json, and no transformer_2")
     if isinstance(boundary, bool) or not isinstance(boundary, int | float) or not 0 <= boundary <= 1:
-        raise UnknownModel(f"{directory} has the boundary_ratio {boundary!r}, which must be between 0 and 1")
+        raise UnknownModelError(f"{directory} has the boundary_ratio {boundary!r}, which must be between 0 and 1")
 
 
 def _parameters(directory: Path) -> int | None:
@@ -270,11 +274,13 @@ def _number(config: dict[str, Any], name: str, default: int) -> int:
     """Return a positive whole number of a config file.
 
     Raises:
-        UnknownModel: it is none.
+        UnknownModelError: it is none.
     """
     value = config.get(name, default)
     if type(value) is not int or not 1 <= value <= MAX_NUMBER:
-        raise UnknownModel(f"its config has {name} {value!r}, which must be a whole number from 1 to {MAX_NUMBER:,}")
+        raise UnknownModelError(
+            f"its config has {name} {value!r}, which must be a whole number from 1 to {MAX_NUMBER:,}"
+        )
     return value
 
 
@@ -282,6 +288,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return read_json_object(path)
     except FileNotFoundError:
-        raise UnknownModel(f"{path} is missing: this is not a complete diffusers directory") from None
+        raise UnknownModelError(f"{path} is missing: this is not a complete diffusers directory") from None
     except UnreadableFileError as error:
-        raise UnknownModel(str(error)) from None
+        raise UnknownModelError(str(error)) from None

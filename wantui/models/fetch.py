@@ -13,10 +13,10 @@ from wantui.models.parts import INDEX, PART_NAMES, PartError, check_files
 
 PARTS = [INDEX, *(f"{part}/*" for part in PART_NAMES)]
 """What a pipeline is made of; pictures and other formats in the repository are left there."""
-SPARE_BYTES = 1_000_000_000
+RESERVE_BYTES = 1_000_000_000
 
 
-class NotFetched(UserError):
+class NotFetchedError(UserError):
     """Weights that cannot be fetched; what was fetched before stays."""
 
 
@@ -40,14 +40,14 @@ def _patterns(replaced: Collection[str]) -> list[str]:
     ]
 
 
-def look(model: WanModel, revision: str | None = None, replaced: Collection[str] = ()) -> Missing:
+def dry_run(model: WanModel, revision: str | None = None, replaced: Collection[str] = ()) -> Missing:
     """Return what a download would have to bring.
 
     Args:
         replaced: parts whose weights come from elsewhere, and are not fetched.
 
     Raises:
-        NotFetched: the hub cannot be reached, or has no such model or revision.
+        NotFetchedError: the hub cannot be reached, or has no such model or revision.
     """
     from huggingface_hub import snapshot_download
 
@@ -66,18 +66,18 @@ def fetch(model: WanModel, revision: str | None = None, replaced: Collection[str
         replaced: parts whose weights come from elsewhere, and are not fetched.
 
     Raises:
-        NotFetched: there is no room, or the network fails; another call resumes the download.
+        NotFetchedError: there is no room, or the network fails; another call resumes the download.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    missing = look(model, revision, replaced)
+    missing = dry_run(model, revision, replaced)
     place = Path(HF_HUB_CACHE)
     while not place.is_dir():
         place = place.parent
     free = shutil.disk_usage(place).free
-    if missing.bytes + SPARE_BYTES > free:
-        raise NotFetched(
+    if missing.bytes + RESERVE_BYTES > free:
+        raise NotFetchedError(
             f"{model.name} needs {format_bytes(missing.bytes)} more, and {format_bytes(free)} are free in {place}; "
             "make room, or set HF_HOME to a folder on another disk"
         )
@@ -105,7 +105,7 @@ def find_folder(
 
     Raises:
         PartError: a file is missing in a local folder, or at the hub.
-        NotFetched: a file is missing in the cache, and cannot or may not be fetched.
+        NotFetchedError: a file is missing in the cache, and cannot or may not be fetched.
     """
     if model.is_local:
         check_files(Path(model.location), without)
@@ -119,16 +119,16 @@ def find_folder(
         except PartError as error:
             missing = str(error)
     if not may_fetch:
-        raise NotFetched(f"{missing}. `wantui models fetch {model.name}` fetches them")
+        raise NotFetchedError(f"{missing}. `wantui models fetch {model.name}` fetches them")
     try:
         folder = fetch(model, revision, replaced)
-    except NotFetched as error:
-        raise NotFetched(f"{missing}; {error}") from error
+    except NotFetchedError as error:
+        raise NotFetchedError(f"{missing}; {error}") from error
     check_files(folder, without)
     return folder
 
 
-def _refused(model: WanModel, revision: str | None, error: Exception) -> NotFetched:
+def _refused(model: WanModel, revision: str | None, error: Exception) -> NotFetchedError:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     known = (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError)
@@ -149,4 +149,4 @@ def _refused(model: WanModel, revision: str | None, error: Exception) -> NotFetc
                 said[0].removeprefix("Dry run cannot be performed as ").rstrip(".") if said else type(error).__name__
             )
             why = f"{reason}. What was fetched stays; call it again to go on"
-    return NotFetched(f"{model.location} cannot be fetched: {why}")
+    return NotFetchedError(f"{model.location} cannot be fetched: {why}")

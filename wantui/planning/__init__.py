@@ -1,20 +1,20 @@
 """Recipe (everything that determines one video), Batch, and the estimate of what a batch will take. No torch here."""
 
-from wantui.planning.batch import Batch, Outline, PlanError, outline_batch, pinned_revision, plan_batch
-from wantui.planning.estimate import DiskEstimate, estimate_disk
-from wantui.planning.past import Figure, PastVideo, estimate_seconds, past_videos
+from wantui.planning.batch import Batch, BatchPreview, PlanError, outline_batch, pinned_revision, plan_batch
+from wantui.planning.disk_estimate import DiskEstimate, estimate_disk
 from wantui.planning.recipe import Captures, PromptMark, Recipe
+from wantui.planning.time_estimate import Estimate, TimedVideo, estimate_seconds, past_videos
 
 __all__ = [
     "Batch",
+    "BatchPreview",
     "Captures",
     "DiskEstimate",
-    "Figure",
-    "Outline",
-    "PastVideo",
+    "Estimate",
     "PlanError",
     "PromptMark",
     "Recipe",
+    "TimedVideo",
     "estimate_disk",
     "estimate_seconds",
     "outline_batch",

@@ -18,10 +18,10 @@ from wantui.models.fingerprint import commit_in_cache, fingerprint, fingerprint_
 from wantui.models.magnitudes import magnitudes_of
 from wantui.models.parts import PartError, check_files
 from wantui.paths import user_path
-from wantui.planning.arithmetic import TEXT_LENGTH
-from wantui.planning.installed import what_weights_miss
+from wantui.planning.flops import TEXT_LENGTH
 from wantui.planning.model_source import TransformerFile
 from wantui.planning.recipe import Captures, PromptMark, Recipe
+from wantui.planning.requirements import what_weights_miss
 from wantui.planning.sizes import check_size, resolve_frames
 from wantui.planning.token_checks import check_tokens
 from wantui.prompts import Variation, count, expand, parse
@@ -29,7 +29,7 @@ from wantui.prompts.clean import clean_prompt
 from wantui.prompts.expand import in_words
 from wantui.prompts.foreign import foreign_in_negative_prompt, shown
 
-LARGEST_SEED = 2**63 - 1
+MAX_SEED = 2**63 - 1
 MAX_VIDEOS = 100_000
 """Most videos of one batch: its manifest of about 120 MB is read as a whole."""
 
@@ -62,7 +62,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Outline:
+class BatchPreview:
     """What can be said of a batch without writing down every video: enough to show what it is and what it costs."""
 
     template: str
@@ -79,7 +79,7 @@ class Outline:
         return len(self.variations) * self.config.settings.videos_per_variation
 
 
-def outline_batch(config: Config, template: str) -> Outline:
+def outline_batch(config: Config, template: str) -> BatchPreview:
     """Expand a template under a config.
 
     Raises:
@@ -100,7 +100,7 @@ def outline_batch(config: Config, template: str) -> Outline:
     model = find_model(model_settings.model_id)
     check_size(video, model)
     frames, frames_warning = resolve_frames(video, model)
-    if model_settings.seed + settings.videos_per_variation - 1 > LARGEST_SEED:
+    if model_settings.seed + settings.videos_per_variation - 1 > MAX_SEED:
         raise PlanError("model_settings.seed: the last seed would not fit into 63 bits")
     latents = settings.latent_analysis_settings
     marked = any(variation.marks for variation in variations)
@@ -187,7 +187,7 @@ def outline_batch(config: Config, template: str) -> Outline:
         refusals.append(
             "model_settings.cfg_scale_2 does nothing where cfg_scale is 1 or less, as there is no second pass then"
         )
-    return Outline(template, config, model, variations, first, tuple(warnings), tuple(refusals))
+    return BatchPreview(template, config, model, variations, first, tuple(warnings), tuple(refusals))
 
 
 def plan_batch(config: Config, template: str) -> Batch:

@@ -1,6 +1,6 @@
 """Wan's rules for width, height and number of frames, applied before anything is made."""
 
-from wantui.config.settings import LARGEST_FRAME_COUNT, VideoSettings
+from wantui.config.settings import MAX_FRAME_COUNT, VideoSettings
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
@@ -24,8 +24,8 @@ def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | No
         origin = f"{video.duration:g} s at {video.fps} fps are {format_count(asked, 'frame')}"
     else:
         asked, origin = DEFAULT_FRAMES, f"{DEFAULT_FRAMES} frames"
-    if asked > LARGEST_FRAME_COUNT:
-        raise SizeError(f"video_settings: {origin}; Wan makes at most {LARGEST_FRAME_COUNT}")
+    if asked > MAX_FRAME_COUNT:
+        raise SizeError(f"video_settings: {origin}; Wan makes at most {MAX_FRAME_COUNT}")
     step = model.temporal_compression
     frames = asked if asked % step == 1 else max(1, asked // step * step + 1)
     if video.frames is not None and video.duration is not None and video.frames != int(video.fps * video.duration):

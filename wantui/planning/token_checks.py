@@ -10,7 +10,7 @@ from pathlib import Path
 from wantui.formatting import format_count, shorten
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.world import WORDS
-from wantui.models.pieces import TokenizerError, check_tokenizer_fits, has_token, token_ids, tokenizer_file
+from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits, has_token, token_ids, tokenizer_file
 from wantui.prompts import Variation
 
 NAMED = 5

@@ -1,6 +1,6 @@
 """Prompt templates: the grammar, and the variations that a template expands to. No torch here."""
 
-from wantui.prompts.expand import DEFAULT_LIMIT, Choice, Mark, TooManyVariations, Variation, count, expand
+from wantui.prompts.expand import DEFAULT_LIMIT, Choice, Mark, TooManyVariationsError, Variation, count, expand
 from wantui.prompts.parse import Template, TemplateError, parse
 
 __all__ = [
@@ -9,7 +9,7 @@ __all__ = [
     "Mark",
     "Template",
     "TemplateError",
-    "TooManyVariations",
+    "TooManyVariationsError",
     "Variation",
     "count",
     "expand",

@@ -23,7 +23,7 @@ _NOT_IN_ID = re.compile(r"[^\w]+")
 _DASHES = re.compile("-+")
 
 
-class TooManyVariations(UserError):
+class TooManyVariationsError(UserError):
     """A template that expands to more variations than allowed."""
 
     def __init__(self, number: int, limit: int) -> None:
@@ -126,13 +126,13 @@ def expand(template: Template, limit: int = DEFAULT_LIMIT) -> list[Variation]:
     """Return all variations, in order, duplicates included.
 
     Raises:
-        TooManyVariations: more than `limit`.
+        TooManyVariationsError: more than `limit`.
         ExpansionTooLargeError: more text, choices and marks than memory should hold.
         TemplateError: a variation without any text, or text that cleaning would change across a bracket.
     """
     size = _measure(template.nodes)
     if size.forms > limit:
-        raise TooManyVariations(size.forms, limit)
+        raise TooManyVariationsError(size.forms, limit)
     if size.text + size.kept > MAX_EXPANDED:
         raise ExpansionTooLargeError(size.text + size.kept)
     pieces = _expand(template.nodes)

@@ -30,7 +30,7 @@ class OlderEngineError(UserError):
     """An engine of an earlier version runs, and would fail if the database became one of this version."""
 
 
-class NewerDatabase(UserError):
+class NewerDatabaseError(UserError):
     """The database was written by a later version."""
 
 
@@ -90,7 +90,7 @@ def open_database(path: Path, wait_seconds: float = BUSY_SECONDS) -> sqlite3.Con
         wait_seconds: how long it, and each statement later, waits for a database that another process has locked.
 
     Raises:
-        NewerDatabase: a later version of wantui wrote it.
+        NewerDatabaseError: a later version of wantui wrote it.
         OlderEngineError: it is of an earlier version, and so is the engine that uses it.
         sqlite3.DatabaseError: it is damaged.
     """
@@ -130,7 +130,7 @@ def check_database(path: Path) -> str | None:
         The reason for which the queue is on hold; None where it is not.
 
     Raises:
-        NewerDatabase: a later version of wantui wrote it.
+        NewerDatabaseError: a later version of wantui wrote it.
         sqlite3.DatabaseError: it is damaged.
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -152,7 +152,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     if version < 0:
         raise sqlite3.DatabaseError(f"its schema has the number {version}")
     if version > known:
-        raise NewerDatabase(
+        raise NewerDatabaseError(
             f"{path} was written by a newer wantui (schema {version}, this one knows {known}); "
             "update wantui, or set XDG_STATE_HOME to another folder"
         )
@@ -273,7 +273,7 @@ def _statements(script: str) -> list[str]:
     return found
 
 
-def put_aside(path: Path) -> Path:
+def quarantine(path: Path) -> Path:
     """Rename a damaged database and what belongs to it, and return its new name."""
     stamp, number = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}", 2
     aside = path.with_name(stamp)

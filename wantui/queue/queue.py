@@ -40,14 +40,14 @@ from wantui.queue.events import (
     WorkerReady,
     WorkerStarting,
 )
-from wantui.queue.rows import Claim, NewVideo, VideoRow, shown_number
-from wantui.queue.view import UNFINISHED, WAITING, QueueView, claimable
+from wantui.queue.reader import UNFINISHED, WAITING, QueueReader, claimable
+from wantui.queue.records import Claim, NewVideo, VideoRow, shown_number
 
-LETHAL_DEATHS = 2
+MAX_CRASHES = 2
 """A video over which so many workers died is not tried again."""
 STEPS_KEPT = 20_000
 """Events back from the newest, beyond which steps are forgotten; whoever follows has seen them long since."""
-Wish = Literal["go on", "cancel", "pause"]
+UserRequest = Literal["go on", "cancel", "pause"]
 Move = Literal["up", "down", "top", "bottom"]
 
 
@@ -55,11 +55,11 @@ ENDED = "finished = ?, seconds = max(0, ? - boot_seconds)"
 """SQL that ends a video; its parameters are `_ended()`."""
 
 
-class LostClaim(Exception):
+class LostClaimError(Exception):
     """The video is not this worker's any more."""
 
 
-class Queue(QueueView):
+class Queue(QueueReader):
     """The queue in a directory, for one thread of one process, with all that changes it."""
 
     @contextmanager
@@ -263,11 +263,11 @@ class Queue(QueueView):
             row["plan"],
         )
 
-    def step(self, claim: Claim, done: StepDone) -> Wish:
+    def step(self, claim: Claim, done: StepDone) -> UserRequest:
         """Record that a step is done; return what users want to happen now.
 
         Raises:
-            LostClaim: the video is not this claim's any more.
+            LostClaimError: the video is not this claim's any more.
         """
         with self._change() as db:
             self._set(claim, "step = ?, steps = ?", (done.step, done.steps))
@@ -275,18 +275,18 @@ class Queue(QueueView):
             self._emit(replace(done, number=shown_number(claim.number)), claim.batch, claim.video)
             return _wish(db, claim)
 
-    def decoded(self, claim: Claim, frames: int, count: int) -> Wish:
+    def decoded(self, claim: Claim, frames: int, count: int) -> UserRequest:
         """Say that so many frames are decoded; returns what users want to happen now."""
         with self._change() as db:
             self._set(claim, "worker = worker", ())
             self._emit_of(claim, FramesDecoded(frames=frames, count=count))
             return _wish(db, claim)
 
-    def check(self, claim: Claim) -> Wish:
+    def check(self, claim: Claim) -> UserRequest:
         """Make sure that a video is still this claim's; returns what users want to happen now.
 
         Raises:
-            LostClaim: it is not.
+            LostClaimError: it is not.
         """
         with self._change() as db:
             self._set(claim, "worker = worker", ())
@@ -350,11 +350,11 @@ class Queue(QueueView):
             (*values, claim.video, claim.attempt),
         )
         if not changed.rowcount:
-            raise LostClaim(f"{claim.title} is not made here any more")
+            raise LostClaimError(f"{claim.title} is not made here any more")
 
     # What the engine does
 
-    def take_back(self, worker: str, why: str, blame: bool, has_ended: bool = False) -> list[VideoRow]:
+    def reclaim(self, worker: str, why: str, blame: bool, has_ended: bool = False) -> list[VideoRow]:
         """Take back what a worker that is dead, or lost the queue, was making; returns those videos as they stand now.
 
         Args:
@@ -362,7 +362,7 @@ class Queue(QueueView):
                 that was begun last: the files of those before it were only being ended.
             has_ended: whether the worker's process is gone, which is recorded with it.
         """
-        lethal = f"NOT cancel AND deaths + :blame >= {LETHAL_DEATHS}"
+        lethal = f"NOT cancel AND deaths + :blame >= {MAX_CRASHES}"
         with self._change() as db:
             rows = db.execute(
                 "SELECT id FROM video WHERE worker = ? AND state = 'running' ORDER BY boot_seconds DESC, id DESC",
@@ -378,7 +378,7 @@ class Queue(QueueView):
                         "now": time.time(),
                         "clock": boot_seconds(),
                         "blame": blame and place == 0,
-                        "error": f"{LETHAL_DEATHS} workers died while they made it, the last: {why}",
+                        "error": f"{MAX_CRASHES} workers died while they made it, the last: {why}",
                         "id": row["id"],
                     },
                 )
@@ -445,7 +445,7 @@ def _ended() -> tuple[float, float]:
     return time.time(), boot_seconds()
 
 
-def _wish(db: sqlite3.Connection, claim: Claim) -> Wish:
+def _wish(db: sqlite3.Connection, claim: Claim) -> UserRequest:
     row = db.execute(
         "SELECT video.cancel, batch.paused OR EXISTS (SELECT 1 FROM hold WHERE kind = 'paused') AS paused "
         "FROM video JOIN batch ON batch.id = video.batch WHERE video.id = ?",

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from wantui.formatting import format_count, format_duration
-from wantui.queue.rows import BatchRow, WorkerRow
-from wantui.queue.view import QueueView
+from wantui.queue.reader import QueueReader
+from wantui.queue.records import BatchRow, WorkerRow
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def starting_text(worker: WorkerRow, with_seconds: bool = True) -> str:
     return f"{worker.short_name}: loading torch{seconds}"
 
 
-def waiting_for(queue: QueueView, batch: int) -> Waiting:
+def waiting_for(queue: QueueReader, batch: int) -> Waiting:
     """Return what a batch waits for; nothing where a video of it is made, or it is paused or held."""
     found = queue.batch(batch)
     if found is None or not found.unfinished or found.counts.get("running") or found.paused or queue.held():

@@ -49,7 +49,7 @@ def replace_created(partial: Path, path: Path, created: tuple[int, int]) -> None
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which replaces `path` when the block ends and is removed when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
@@ -80,7 +80,7 @@ def sync(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file as a whole, or leave what was there."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

@@ -14,8 +14,6 @@ from wantui.config import ConfigError
 from wantui.config.document import plain, read_document
 from wantui.config.load import dump_values
 from wantui.json_files import UnreadableFileError, parse_json, read_bytes, read_json_object
-from wantui.storage.files import LinkedFolderError
-from wantui.storage.group import CaptureError, verify_capture
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 from wantui.storage.manifest import (
     MAX_MANIFEST_BYTES,
@@ -26,6 +24,8 @@ from wantui.storage.manifest import (
     read_manifest,
 )
 from wantui.storage.mp4 import ClipError, read_frames
+from wantui.storage.video_files import LinkedFolderError
+from wantui.storage.zarr_group import CaptureError, verify_capture
 
 CAPTURE_KEYS = frozenset(kind.file_key for kind in CAPTURES)
 FOLDERS = ("configs", *WRITTEN_FOLDERS, "logs", "analysis", "reports", "exports")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wantui.storage.atomic import whole_file
+from wantui.storage.atomic import atomic_write
 from wantui.storage.mp4 import Frame
 
 COLUMNS = 5
-LARGEST_WIDTH = 320
+MAX_WIDTH = 320
 """Of one frame, in pixels."""
 
 
@@ -32,10 +32,10 @@ class ContactSheet:
         from PIL import Image
 
         height, width = self.kept[0].shape[:2]
-        scale = min(1.0, LARGEST_WIDTH / width)
+        scale = min(1.0, MAX_WIDTH / width)
         size = (round(width * scale), round(height * scale))
         sheet = Image.new("RGB", (size[0] * len(self.kept), size[1]))
         for column, frame in enumerate(self.kept):
             sheet.paste(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS), (column * size[0], 0))
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             sheet.save(partial, format="JPEG", quality=90)

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.storage.atomic import partial_path, remove, whole_file, write_text
-from wantui.storage.files import make_parent
-from wantui.storage.group import CaptureError, named_damage, open_capture
+from wantui.storage.atomic import atomic_write, partial_path, remove, write_text
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
+from wantui.storage.video_files import make_parent
+from wantui.storage.zarr_group import CaptureError, named_damage, open_capture
 
 MAX_IDS_SHOWN = 10
 """Most ids of videos that an error lists."""
 FORMATS = ("npy", "pt", "safetensors", "older")
 
 
-class NothingToExport(UserError):
+class NothingToExportError(UserError):
     """No stored latents, or a place that cannot be written; the text says which."""
 
 
@@ -50,7 +50,7 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
     older        prompt_000/vid_001/step_000.npy.gz, [1, ...] each, without the initial noise
 
     Raises:
-        NothingToExport: no video has stored latents, or there is no such video.
+        NothingToExportError: no video has stored latents, or there is no such video.
         OSError: `target` cannot be written.
     """
     manifest = read_manifest(BatchFolder(folder))
@@ -59,7 +59,7 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
             known = [entry.id for entry in manifest.videos]
             more = f" and {len(known) - MAX_IDS_SHOWN:,} more" if len(known) > MAX_IDS_SHOWN else ""
             ids_here = ", ".join(known[:MAX_IDS_SHOWN]) + more
-            raise NothingToExport(f"--video-id: {folder} has no video {wanted!r}. Its ids are {ids_here}.")
+            raise NothingToExportError(f"--video-id: {folder} has no video {wanted!r}. Its ids are {ids_here}.")
     chosen = [
         entry
         for entry in manifest.videos
@@ -92,12 +92,12 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
     if is_any_stored and unfinished:
         yield Exported(format_count(len(unfinished), "video"), None, missing)
     if not is_any_stored and unfinished:
-        raise NothingToExport(
+        raise NothingToExportError(
             f"cannot export {folder}: {format_count(len(unfinished), 'video')} with latents "
             f"{'is' if len(unfinished) == 1 else 'are'} {missing}"
         )
     if not is_any_stored:
-        raise NothingToExport(
+        raise NothingToExportError(
             f"{folder}: no latents are stored{' of these videos' if ids else ''}, only what was derived from them; "
             "set latent_analysis_settings.store_latents for those to come"
         )
@@ -132,7 +132,7 @@ def _place(batch: Path, target: Path, entry: VideoEntry) -> Path:
 
 def _npy(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
     latents, about = capture.group["latents"], capture.about(entry)
-    with whole_file(place.with_suffix(".npy")) as partial:
+    with atomic_write(place.with_suffix(".npy")) as partial:
         header = np.lib.format.open_memmap(partial, mode="w+", dtype=latents.dtype, shape=latents.shape)
         for index in range(latents.shape[0]):  # a state at a time: some have gigabytes
             header[index] = capture.read("latents", index)
@@ -147,7 +147,7 @@ def _safetensors(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
 
     stored = ("latents", "predicted_clean", "sigmas", "timesteps", "steps", "gram")
     arrays = {name: np.ascontiguousarray(capture.read(name)) for name in stored if name in capture.group}
-    with whole_file(place.with_suffix(".safetensors")) as partial:
+    with atomic_write(place.with_suffix(".safetensors")) as partial:
         partial.write_bytes(save(arrays, {"recipe": entry.recipe.to_json()}))  # its own writer hides a full disk
     return place.with_suffix(".safetensors")
 
@@ -166,11 +166,11 @@ def _pt(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
     """Write a .pt file by another process, because torch belongs into no client."""
     source = _safetensors(place.with_name(f"{place.name}_for_torch"), entry, capture)
     try:
-        with whole_file(place.with_suffix(".pt")) as partial:
+        with atomic_write(place.with_suffix(".pt")) as partial:
             done = subprocess.run([sys.executable, "-c", _TO_TORCH, source, partial], capture_output=True, text=True)
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-                raise NothingToExport(f"torch could not write {place.name}.pt: {reason}")
+                raise NothingToExportError(f"torch could not write {place.name}.pt: {reason}")
     finally:
         source.unlink(missing_ok=True)
     return place.with_suffix(".pt")

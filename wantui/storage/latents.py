@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.planning import Recipe
-from wantui.planning.estimate import captured_steps
+from wantui.planning.disk_estimate import captured_steps
 from wantui.storage.atomic import partial_path, remove
-from wantui.storage.group import (
-    NotWhole,
+from wantui.storage.zarr_group import (
+    IncompleteCaptureError,
     checksum,
     constant_checksum,
     is_published,
@@ -47,7 +47,7 @@ class TrajectoryWriter:
         resumable: whether another process may have to go on from here.
 
     Raises:
-        NotWhole: those states are not there.
+        IncompleteCaptureError: those states are not there.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class TrajectoryWriter:
                 return
             self.group = reopen_for_writing(self.partial)
             if self.group["steps"][:].tolist() != self.steps:
-                raise NotWhole("an earlier version of wantui stored states after other steps")
+                raise IncompleteCaptureError("an earlier version of wantui stored states after other steps")
             self.latents = self.group.get("latents")
             self.exact = self.group.get(EXACT)
             self.predicted = self.group.get("predicted_clean")
@@ -200,17 +200,19 @@ class TrajectoryWriter:
             for step, known in enumerate(checksums):
                 self.earlier.append(self._verified(step, known))
             self.group.attrs.update(self.attributes)
-        except NotWhole:
+        except IncompleteCaptureError:
             raise
         except Exception as error:  # zarr and its codecs have no common error; the video can always start again
-            raise NotWhole(f"the stored states cannot be read ({type(error).__name__}: {error})") from None
+            raise IncompleteCaptureError(
+                f"the stored states cannot be read ({type(error).__name__}: {error})"
+            ) from None
         self.checksums = list(checksums)
 
     def _verified(self, step: int, known: int) -> NDArray[np.float32]:
         """Return the state after a step as an earlier process stored it.
 
         Raises:
-            NotWhole: the state, or what was stored beside it, is not what was written.
+            IncompleteCaptureError: the state, or what was stored beside it, is not what was written.
         """
         source, place = self.exact if self.exact is not None else self.latents, self.place_of.get(step)
         state = np.ascontiguousarray(source[step], dtype=np.float32)
@@ -221,7 +223,7 @@ class TrajectoryWriter:
             place is None or self.exact is None or np.array_equal(self.latents[place], self._narrowed(state, step))
         )
         if found != known or not is_stored:
-            raise NotWhole(f"the state after step {step} is not the one that was stored")
+            raise IncompleteCaptureError(f"the state after step {step} is not the one that was stored")
         return state
 
 

@@ -14,7 +14,7 @@ from wantui.json_files import parse_json
 from wantui.planning import Recipe
 from wantui.planning.recipe import read_recipe
 from wantui.storage.atomic import create_new, partial_path, replace_created, sync
-from wantui.storage.background import BackgroundWriter
+from wantui.storage.background_writer import BackgroundWriter
 
 CRF = "18"
 """Quality of H.264; 18 is visually lossless for most pictures."""

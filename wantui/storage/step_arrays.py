@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from wantui.planning import Recipe
 from wantui.storage.atomic import partial_path, remove
-from wantui.storage.group import (
-    NotWhole,
+from wantui.storage.zarr_group import (
+    IncompleteCaptureError,
     checksum,
     constant_checksum,
     is_published,
@@ -51,7 +51,7 @@ class StepArrayWriter:
         checksums: CRC-32 of each step that an earlier process stored; empty to begin anew.
 
     Raises:
-        NotWhole: the group is not the one that these checksums describe.
+        IncompleteCaptureError: the group is not the one that these checksums describe.
     """
 
     def __init__(
@@ -156,10 +156,14 @@ class StepArrayWriter:
             for row, known in enumerate(checksums):
                 sums = [checksum(self._array(path)[row]) for path in self.arrays]
                 if checksum(np.array(sums, dtype=np.uint32), self.constant) != known:
-                    raise NotWhole(f"the values of step {self.steps[row] + 1} are not those that were stored")
+                    raise IncompleteCaptureError(
+                        f"the values of step {self.steps[row] + 1} are not those that were stored"
+                    )
             self.group.attrs.update(self.attributes)
-        except NotWhole:
+        except IncompleteCaptureError:
             raise
         except Exception as error:  # zarr and its codecs have no common error; the video can always start again
-            raise NotWhole(f"{self.partial.name} cannot be read ({type(error).__name__}: {error})") from None
+            raise IncompleteCaptureError(
+                f"{self.partial.name} cannot be read ({type(error).__name__}: {error})"
+            ) from None
         self.checksums = list(checksums)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 from wantui import __version__
 from wantui.engine.control import Engine
 from wantui.queue import events
-from wantui.queue.rows import Event
-from wantui.tui.feed import QueueNews
+from wantui.queue.records import Event
+from wantui.tui.queue_watcher import QueueSnapshot
 
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
 
-def announce(app: "WantuiApp", before: Engine | None, news: QueueNews, fresh: Sequence[Event]) -> None:
+def announce(app: "WantuiApp", before: Engine | None, news: QueueSnapshot, fresh: Sequence[Event]) -> None:
     """Notify of what is new.
 
     Args:
@@ -50,7 +50,7 @@ def _announce_event(app: "WantuiApp", event: Event) -> None:
             app.notify(f"{title}: tries {plan}", severity="warning", title="out of memory")
 
 
-def _announce_ends(app: "WantuiApp", news: QueueNews, fresh: Sequence[Event]) -> None:
+def _announce_ends(app: "WantuiApp", news: QueueSnapshot, fresh: Sequence[Event]) -> None:
     """Notify of failures, and of batches that ended: once for each batch, however many videos it has."""
     failed = [(event.batch, event.payload) for event in fresh if isinstance(event.payload, events.VideoFailed)]
     for batch_id in dict.fromkeys(batch for batch, _ in failed):

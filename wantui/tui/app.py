@@ -29,17 +29,17 @@ from wantui.engine import control
 from wantui.engine.control import open_queue
 from wantui.errors import UserError
 from wantui.formatting import printable
-from wantui.gpu.sampler import Sample, Sampler
+from wantui.gpu.monitor import GpuMonitor, Sample
 from wantui.paths import user_path
-from wantui.queue.place import Place
 from wantui.queue.queue import Queue
+from wantui.queue.state_dir import StateDirectory
 from wantui.tui.actions import SCREENS, TABLE, bindings
 from wantui.tui.announcements import announce
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
-from wantui.tui.feed import Feed, PagesRead, QueueNews
 from wantui.tui.keyboard import read_any_bytes
+from wantui.tui.live_progress import ProgressTracker
+from wantui.tui.queue_watcher import PagesRead, QueueSnapshot, QueueWatcher
 from wantui.tui.settings import TuiSettings
-from wantui.tui.trails import Trails
 from wantui.tui.widgets.gpu_panel import GpuHistory, worker_figures, worker_process
 from wantui.tui.worker_errors import ReportsWorkerErrors
 
@@ -52,21 +52,21 @@ SMALLEST = (60, 20)
 
 
 @dataclass
-class NewsCame(Message):
+class QueueChanged(Message):
     """The queue is other than before."""
 
-    news: QueueNews
+    news: QueueSnapshot
 
 
 @dataclass
-class SampleCame(Message):
+class GpuSampled(Message):
     """The GPUs were looked at."""
 
     sample: Sample
 
 
 @dataclass
-class PagesCame(Message):
+class PagesChanged(Message):
     """Videos that a screen watches were read."""
 
     pages: PagesRead
@@ -99,7 +99,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     def __init__(
         self,
-        place: Place,
+        place: StateDirectory,
         settings: TuiSettings,
         notes: tuple[str, ...] = (),
         low_bandwidth: bool = False,
@@ -113,28 +113,28 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.drafts: Drafts = load_drafts(place.directory)
         self.queue = open_queue(place)[0]
         self.queue.db.execute(f"PRAGMA busy_timeout = {round(1000 * LOCK_SECONDS)}")
-        self.news = QueueNews()
-        self.gpus, self.trails = GpuHistory(), Trails()
+        self.news = QueueSnapshot()
+        self.gpus, self.trails = GpuHistory(), ProgressTracker()
         self.gpu_panel = settings.gpu_panel
         self._terminal_title = ""
         self.is_starting_engine = False
         self._drafts_failed = False
-        self.news_signal: Signal[QueueNews] = Signal(self, "news")
+        self.news_signal: Signal[QueueSnapshot] = Signal(self, "news")
         self.sample_signal: Signal[Sample] = Signal(self, "sample")
         self.pages_signal: Signal[PagesRead] = Signal(self, "pages")
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
         first = max(0, self.queue.last_seq() - 500)  # enough to draw the curves of what runs
         self.since = self.queue.last_seq()
         """Events up to this one happened before we came."""
-        self.feed = Feed(
+        self.feed = QueueWatcher(
             place,
-            lambda news: self._post(NewsCame(news)),
-            lambda pages: self._post(PagesCame(pages)),
+            lambda news: self._post(QueueChanged(news)),
+            lambda pages: self._post(PagesChanged(pages)),
             interval,
             first,
         )
         rate = SLOW_SECONDS if self.low_bandwidth else 1.0
-        self.sampler = Sampler(lambda sample: self._post(SampleCame(sample)), rate, nvml)
+        self.sampler = GpuMonitor(lambda sample: self._post(GpuSampled(sample)), rate, nvml)
         self.sampler.processes_wanted = self.gpu_panel == "large"
         self.animation_level = "none"
 
@@ -238,20 +238,20 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     # News
 
-    def on_news_came(self, message: NewsCame) -> None:
+    def on_news_came(self, message: QueueChanged) -> None:
         before, self.news = self.news.engine, message.news
         self.trails.tell(message.news.events)
         self._tell_of_workers()
         fresh = [event for event in message.news.events if event.seq > self.since]
         announce(self, before, message.news, fresh)
         if fresh:
-            self._entitle()
+            self._set_terminal_title()
         self.news_signal.publish(message.news)
 
-    def on_pages_came(self, message: PagesCame) -> None:
+    def on_pages_came(self, message: PagesChanged) -> None:
         self.pages_signal.publish(message.pages)
 
-    def on_sample_came(self, message: SampleCame) -> None:
+    def on_sample_came(self, message: GpuSampled) -> None:
         self.gpus.add(message.sample)
         self.sample_signal.publish(message.sample)
 
@@ -265,7 +265,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
             if figures is not None:
                 self.gpus.workers[figures.process] = figures
 
-    def _entitle(self) -> None:
+    def _set_terminal_title(self) -> None:
         """The terminal's title says how much is left, for those who look at another window."""
         left = sum(batch.unfinished for batch in self.news.batches)
         title = f"wantui: {left} left" if left else "wantui: all made"
@@ -295,7 +295,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         except UserError as error:
             self.notify(str(error), severity="error", timeout=12)
         finally:
-            self.feed.hurry()
+            self.feed.poll_now()
 
     def action_go(self, name: str) -> None:
         """Switch to a screen, unless a dialog asks something."""
@@ -308,9 +308,9 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         return self.screen_stack[0]
 
     def action_leave_field(self) -> None:
-        from wantui.tui.screens.place import Place as ScreenPlace
+        from wantui.tui.screens.base import BaseScreen
 
-        if isinstance(self.screen, ScreenPlace):
+        if isinstance(self.screen, BaseScreen):
             self.screen.rest()
 
     async def action_help(self) -> None:
@@ -364,7 +364,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
             self.call_later(self.notify, f"no engine: {error}", severity="error", timeout=20)
         finally:
             self.is_starting_engine = False
-            self.feed.hurry()
+            self.feed.poll_now()
 
     def action_command_palette(self) -> None:
         from wantui.tui.palette import open_palette

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from wantui.engine.record import Record
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.queue.queue import Queue
+from wantui.storage.manifest_store import ManifestStore
 
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
@@ -24,7 +24,7 @@ def cancel_videos(app: "WantuiApp", batch: int, number: int | None = None) -> No
             raise UserError(f"batch {batch} is no longer on the queue. Nothing was changed.")
         numbers, running = queue.cancel(batch, number)
         try:
-            Record.of(row.folder).cancel(numbers)
+            ManifestStore.of(row.folder).cancel(numbers)
         except (OSError, UserError) as error:
             app.notify(f"the batch folder does not say so: {error}", severity="warning")
         parts = [f"{format_count(len(numbers), 'video')} cancelled"] if numbers else []

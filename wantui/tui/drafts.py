@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from wantui.config import text_of_yaml
 from wantui.json_files import UnreadableFileError, read_json
-from wantui.storage.atomic import whole_file
+from wantui.storage.atomic import atomic_write
 
 NAME = "tui.json"
 DRAFTS_FORMAT = 2
@@ -62,6 +62,6 @@ def save_drafts(directory: Path, drafts: Drafts) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with whole_file(directory / NAME) as partial:
+    with atomic_write(directory / NAME) as partial:
         partial.write_text(drafts.model_dump_json(indent=1), encoding="utf-8")
         partial.chmod(0o600)

@@ -6,12 +6,12 @@ batch waits for them. Where nothing like a video was made yet, the ETA is None a
 
 from collections.abc import Mapping, Sequence
 
-from wantui.engine.forecast import Left
+from wantui.batches.eta import Remaining
 from wantui.formatting import format_duration
-from wantui.queue.rows import BatchRow, VideoRow
+from wantui.queue.records import BatchRow, VideoRow
 
 
-def batch_etas(batches: Sequence[BatchRow], left: Mapping[int, Left]) -> dict[int, float | None]:
+def batch_etas(batches: Sequence[BatchRow], left: Mapping[int, Remaining]) -> dict[int, float | None]:
     """Return the ETA of each unfinished batch that is not paused, in seconds, in the order of the queue."""
     etas: dict[int, float | None] = {}
     total: float | None = 0.0
@@ -30,7 +30,7 @@ def queue_eta(etas: Mapping[int, float | None]) -> float | None:
 
 
 def video_eta(
-    video: VideoRow, before: int, batch: BatchRow, left: Left | None, eta: float | None, pace: float | None = None
+    video: VideoRow, before: int, batch: BatchRow, left: Remaining | None, eta: float | None, pace: float | None = None
 ) -> float | None:
     """Return the ETA of a video in seconds.
 

@@ -13,7 +13,7 @@ from wantui.captures import CAPTURES
 from wantui.generation.attention_hooks import DenoisingHook
 from wantui.generation.preparation import Preparation
 from wantui.planning import Recipe
-from wantui.storage.background import BackgroundWriter
+from wantui.storage.background_writer import BackgroundWriter
 
 if TYPE_CHECKING:
     from wantui.generation.denoise import Start, Step
@@ -37,7 +37,7 @@ class Recorder(Protocol):
         """Begin, or resume after some steps.
 
         Raises:
-            NotWhole: what an earlier process stored is not there.
+            IncompleteCaptureError: what an earlier process stored is not there.
         """
         ...
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from wantui.captures.attention import ATTENTION
-from wantui.generation.attention import CrossAttention, StepMaps
+from wantui.generation.cross_attention import CrossAttention, StepMaps
 from wantui.generation.preparation import Preparation
 from wantui.planning import Recipe
-from wantui.storage.attention import AttentionWriter
-from wantui.storage.background import BackgroundWriter
-from wantui.storage.group import NotWhole
+from wantui.storage.attention_maps import AttentionWriter
+from wantui.storage.background_writer import BackgroundWriter
+from wantui.storage.zarr_group import IncompleteCaptureError
 
 if TYPE_CHECKING:
     from wantui.generation.denoise import Start, Step
@@ -44,7 +44,9 @@ class Recorder:
         self.attention: CrossAttention = attention
         steps = sorted(self.attention.steps)
         if len(self.earlier) != sum(step < steps_done for step in steps):
-            raise NotWhole(f"attention maps of {len(self.earlier)} steps were stored before step {steps_done}")
+            raise IncompleteCaptureError(
+                f"attention maps of {len(self.earlier)} steps were stored before step {steps_done}"
+            )
         self.writer: AttentionWriter = AttentionWriter(
             self.path,
             {context: self.attention.names(context) for context in self.attention.prompts},

@@ -13,9 +13,9 @@ from torch import Tensor
 from wantui.generation.arrays import latents_array
 from wantui.generation.gram import GramMatrix, Projection
 from wantui.planning import Recipe
-from wantui.storage.background import BackgroundWriter
-from wantui.storage.group import NotWhole
+from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.latents import TrajectoryWriter
+from wantui.storage.zarr_group import IncompleteCaptureError
 
 if TYPE_CHECKING:
     from wantui.generation.denoise import Start, Step
@@ -34,7 +34,7 @@ class Recorder:
 
     def on_start(self, start: "Start", steps_done: int) -> None:
         if steps_done and len(self.earlier) != steps_done + 1:
-            raise NotWhole(f"{len(self.earlier)} states were stored before step {steps_done}")
+            raise IncompleteCaptureError(f"{len(self.earlier)} states were stored before step {steps_done}")
         shape, device = tuple(start.noise.shape[1:]), start.noise.device
         self.writer = TrajectoryWriter(
             self.path, shape, start.sigmas, start.timesteps, self.recipe, self.earlier, self.resumable

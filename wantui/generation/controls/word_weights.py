@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from wantui.controls.word_weights import WordWeightsRequest
+from wantui.generation.cross_attention_softmax import softmax_rows
 from wantui.generation.preparation import Preparation
-from wantui.generation.text_softmax import softmax_rows
-from wantui.generation.words import TokenizedPrompt, tokenize
+from wantui.generation.token_spans import TokenizedPrompt, tokenize
 
 
 def apply(request: WordWeightsRequest, preparation: Preparation) -> None:
     """Weight the marked words of a prompt: their embeddings, or their odds in cross-attention.
 
     Raises:
-        WordNotRead: a mark is on nothing that the model reads.
+        MarkOutOfRangeError: a mark is on nothing that the model reads.
     """
     recipe = preparation.recipe
     prompt = tokenize(preparation.pipeline.tokenizer, recipe.prompt, recipe.marks)

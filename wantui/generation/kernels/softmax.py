@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wantui.planning.arithmetic import TEXT_LENGTH
+from wantui.planning.flops import TEXT_LENGTH
 
 ROWS = 64
 """Places of the video for each program."""

@@ -20,23 +20,23 @@ from textual.widgets import Input
 from textual.worker import get_current_worker
 
 from wantui.analysis.groups import Group, groupings, pooled_groups
-from wantui.analysis.read import read_batch
+from wantui.analysis.loading import read_batch
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.storage.files import make_parent
-from wantui.storage.library import find_batches
+from wantui.storage.batch_index import find_batches
+from wantui.storage.video_files import make_parent
 from wantui.tui.actions import bindings
-from wantui.tui.feed import ENDS, QueueNews
 from wantui.tui.plain import plain
 from wantui.tui.plots import sparkline
+from wantui.tui.queue_watcher import ENDS, QueueSnapshot
+from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.choose_batches import ChooseBatches
-from wantui.tui.screens.place import Place
-from wantui.tui.widgets.cells import Cells
-from wantui.tui.widgets.rows import Rows
+from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.trajectory_details import DrawnWord, TrajectoryDetails, drawn_words
+from wantui.tui.widgets.virtual_list import VirtualList
 
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
@@ -66,7 +66,7 @@ class Read(Message):
 
 
 @dataclass
-class Compared(Message):
+class ComparisonDone(Message):
     """What was found between groups, or why nothing can be."""
 
     videos: Sequence[Video]
@@ -76,7 +76,7 @@ class Compared(Message):
 
 
 @dataclass
-class Attended(Message):
+class AttentionLoaded(Message):
     """The attention of one video, or why it cannot be shown."""
 
     video: Video
@@ -84,7 +84,7 @@ class Attended(Message):
     why_not: str
 
 
-class AnalysisScreen(Place):
+class AnalysisScreen(BaseScreen):
     """A table of videos or groups, and what is said of the row under the cursor."""
 
     NAME = "analysis"
@@ -102,7 +102,7 @@ class AnalysisScreen(Place):
         """Names of the videos that the means of the groups leave out, and why."""
         self.inside: str | None = None
         """The group whose videos are shown."""
-        self.comparison: Compared | None = None
+        self.comparison: ComparisonDone | None = None
         self.sorted_by, self.descending, self.first_column = "", False, 0
         self.attention = False
         self.fault = ""
@@ -115,14 +115,14 @@ class AnalysisScreen(Place):
             yield Search("part of a variation's name")
             with Vertical(id="table", classes="pane") as table:
                 table.border_title = "Trajectories"
-                yield Cells(id="head")
-                yield Rows(id="rows", empty="reading ...")
+                yield DiffText(id="head")
+                yield VirtualList(id="rows", empty="reading ...")
             with TrajectoryDetails(id="curves", classes="pane") as details:
                 details.border_title = "Curves"
 
     @property
-    def rows(self) -> Rows:
-        return self.query_one("#rows", Rows)
+    def rows(self) -> VirtualList:
+        return self.query_one("#rows", VirtualList)
 
     @property
     def details(self) -> TrajectoryDetails:
@@ -138,7 +138,7 @@ class AnalysisScreen(Place):
     def rest(self) -> None:
         if self.inside is not None:
             self.inside = None
-            self._sift()
+            self._apply_filter()
         self.query_one(Search).close()
         self.set_focus(self.rows)
 
@@ -146,10 +146,10 @@ class AnalysisScreen(Place):
         self.call_after_refresh(self._draw_head)
         self.call_after_refresh(self._draw_details)
 
-    def come_back(self) -> None:
+    def on_shown(self) -> None:
         self.read(self.chosen)
 
-    def tell(self, news: QueueNews) -> None:
+    def tell(self, news: QueueSnapshot) -> None:
         if any(isinstance(event.payload, ENDS) for event in news.events):
             self.read(self.chosen)
 
@@ -180,9 +180,9 @@ class AnalysisScreen(Place):
         from wantui.analysis.compare import compare
 
         try:
-            self.post_message(Compared(videos, by, compare(videos, by), ""))
+            self.post_message(ComparisonDone(videos, by, compare(videos, by), ""))
         except UserError as error:
-            self.post_message(Compared(videos, by, None, str(error)))
+            self.post_message(ComparisonDone(videos, by, None, str(error)))
 
     @work(thread=True, exclusive=True, group="attention", exit_on_error=False)
     def read_attention(self, video: Video, with_strips: bool) -> None:
@@ -190,9 +190,9 @@ class AnalysisScreen(Place):
         try:
             if video.attention is None:
                 raise UserError("no attention maps are stored of this video: mark a (word) and set store_attention")
-            self.post_message(Attended(video, drawn_words(video, with_strips), ""))
+            self.post_message(AttentionLoaded(video, drawn_words(video, with_strips), ""))
         except UserError as error:
-            self.post_message(Attended(video, [], str(error)))
+            self.post_message(AttentionLoaded(video, [], str(error)))
 
     @on(Read)
     def _read(self, message: Read) -> None:
@@ -206,17 +206,17 @@ class AnalysisScreen(Place):
             self.by, self.inside = "", None
         if not unchanged:
             self.comparison = None
-        self._sift()
+        self._apply_filter()
 
-    @on(Compared)
-    def _compared(self, message: Compared) -> None:
+    @on(ComparisonDone)
+    def _compared(self, message: ComparisonDone) -> None:
         # A thread that compares other batches does not end when it is cancelled.
         if message.by == self.by and message.videos is self.videos:
             self.comparison = message
             self._draw_details()
 
-    @on(Attended)
-    def _attended(self, message: Attended) -> None:
+    @on(AttentionLoaded)
+    def _attended(self, message: AttentionLoaded) -> None:
         if not self.attention or self._row() is not message.video:
             return
         if message.why_not:
@@ -226,7 +226,7 @@ class AnalysisScreen(Place):
 
     # What is shown.
 
-    def _sift(self) -> None:
+    def _apply_filter(self) -> None:
         word = self.query_one(Search).value.lower()
         videos = [video for video in self.videos if word in f"{video.name} {video.prompt}".lower()]
         rows: Sequence[Video] | Sequence[Group] = videos
@@ -284,7 +284,7 @@ class AnalysisScreen(Place):
         return name, each, list(METRICS)[first : first + room]
 
     def _draw_head(self) -> None:
-        head = self.query_one("#head", Cells)
+        head = self.query_one("#head", DiffText)
         name, each, metrics = self._columns(self.rows.size.width)
         line = Text(f"{'group' if self.is_grouped else 'video':<{name}}")
         for metric in metrics:
@@ -326,21 +326,21 @@ class AnalysisScreen(Place):
         else:
             self.details.show_comparison(self.comparison.found, self.left_out)
 
-    @on(Rows.Highlighted, "#rows")
+    @on(VirtualList.Highlighted, "#rows")
     def _moved(self) -> None:
         if not self.is_grouped:
             self._draw_details()
 
-    @on(Rows.Chosen, "#rows")
+    @on(VirtualList.Chosen, "#rows")
     def _opened(self) -> None:
         row = self._row()
         if isinstance(row, Group):
             self.inside = row.name
-            self._sift()
+            self._apply_filter()
 
     @on(Input.Changed, "#search")
     def _searching(self) -> None:
-        self._sift()
+        self._apply_filter()
 
     @on(Input.Submitted, "#search")
     def _searched(self) -> None:
@@ -354,17 +354,17 @@ class AnalysisScreen(Place):
         self.sorted_by = order[(order.index(self.sorted_by) + 1) % len(order)]
         if self.sorted_by and self.sorted_by not in self._columns(self.rows.size.width)[2]:
             self.first_column = list(METRICS).index(self.sorted_by)
-        self._sift()
+        self._apply_filter()
 
     def action_reverse(self) -> None:
         self.descending = not self.descending
-        self._sift()
+        self._apply_filter()
 
     def action_columns(self, by: int) -> None:
         """Other columns, where not all fit."""
         room = len(self._columns(self.rows.size.width)[2])
         self.first_column = max(0, min(len(METRICS) - room, self.first_column + by * room))
-        self._sift()
+        self._apply_filter()
 
     def action_search(self) -> None:
         self.query_one(Search).open()
@@ -374,7 +374,7 @@ class AnalysisScreen(Place):
         ways = ["", *groupings(self.videos)]
         self.by = ways[(ways.index(self.by) + 1) % len(ways)]
         self.inside, self.comparison = None, None
-        self._sift()
+        self._apply_filter()
 
     def action_attention(self) -> None:
         self.attention = not self.attention
@@ -393,7 +393,7 @@ class AnalysisScreen(Place):
     @work(thread=True, exclusive=True, group="export", exit_on_error=False)
     def action_export(self) -> None:
         """Table of the videos as CSV, and of the groups as a page of HTML, beside the batch."""
-        from wantui.analysis.records import video_rows, write_csv
+        from wantui.analysis.serialize import video_rows, write_csv
 
         if not self.videos:
             self.app.call_from_thread(self.notify, "there is no video to write a table of", severity="warning")

@@ -14,22 +14,22 @@ from textual.timer import Timer
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
+from wantui.batches.batch_cost import Cost, costs, cpu_warning
 from wantui.config import Config
-from wantui.engine.costs import Cost, costs, cpu_warning
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.models.pieces import tokenizer_file
-from wantui.planning import Outline, PastVideo, outline_batch, past_videos, plan_batch
+from wantui.models.tokenizer import tokenizer_file
+from wantui.planning import BatchPreview, TimedVideo, outline_batch, past_videos, plan_batch
 from wantui.prompts import TemplateError
 from wantui.queue.queue import Queue
 from wantui.tui.actions import bindings
-from wantui.tui.feed import ENDS, QueueNews
 from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
 from wantui.tui.plain import plain
-from wantui.tui.screens.dialogs import Confirm, Reader
-from wantui.tui.screens.place import Place
-from wantui.tui.widgets.cells import Cells
+from wantui.tui.queue_watcher import ENDS, QueueSnapshot
+from wantui.tui.screens.base import BaseScreen
+from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.widgets.config_pane import ConfigPane
+from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.template_editor import TemplateEditor
 from wantui.tui.widgets.variations import EMPTY, Variations
 from wantui.tui.wrapping import wrapped
@@ -44,10 +44,10 @@ DELAY_SECONDS = 0.05
 
 
 @dataclass
-class Outlined(Message):
+class BatchPreviewed(Message):
     """What the draft comes to, or why it comes to nothing."""
 
-    outline: Outline | None
+    outline: BatchPreview | None
     costs: list[Cost]
     fault: str
     position: int | None
@@ -66,7 +66,7 @@ class Queued(Message):
     is_demo: bool
 
 
-class ComposeScreen(Place):
+class ComposeScreen(BaseScreen):
     """Left the config, right the template; what is typed is kept on every change."""
 
     NAME = "compose"
@@ -74,11 +74,11 @@ class ComposeScreen(Place):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outline: Outline | None = None
+        self.outline: BatchPreview | None = None
         self.fault = ""
         """Of what is written, in words."""
         self.costs: list[Cost] = []
-        self.past: list[PastVideo] | None = None
+        self.past: list[TimedVideo] | None = None
         self._timer: Timer | None = None
         self._keeping: Timer | None = None
         self._queueing, self._queued_at = False, -REPEAT_SECONDS
@@ -95,7 +95,7 @@ class ComposeScreen(Place):
                 yield Variations()
                 with Vertical(id="cost", classes="pane") as cost:
                     cost.border_title = "Cost"
-                    yield Cells()
+                    yield DiffText()
 
     @property
     def editor(self) -> TemplateEditor:
@@ -183,10 +183,10 @@ class ComposeScreen(Place):
         except Exception as error:  # a thread that ends over something must still say so
             fault = f"{type(error).__name__}: {error}"
         if not worker.is_cancelled:
-            self.post_message(Outlined(outline, found, fault, position, tokenizer))
+            self.post_message(BatchPreviewed(outline, found, fault, position, tokenizer))
 
-    @on(Outlined)
-    def _outlined(self, message: Outlined) -> None:
+    @on(BatchPreviewed)
+    def _outlined(self, message: BatchPreviewed) -> None:
         if self.config is None:  # it has become one that cannot be used; its fault is shown
             return
         if not self.editor.text.strip():
@@ -197,7 +197,12 @@ class ComposeScreen(Place):
         self._show_outline(message.outline, message.fault, message.position, instead, message.tokenizer)
 
     def _show_outline(
-        self, outline: Outline | None, fault: str, position: int | None, instead: str, tokenizer: Path | None = None
+        self,
+        outline: BatchPreview | None,
+        fault: str,
+        position: int | None,
+        instead: str,
+        tokenizer: Path | None = None,
     ) -> None:
         """Show what the draft comes to, or why it comes to nothing.
 
@@ -218,7 +223,7 @@ class ComposeScreen(Place):
         self.editor.show_fault(position)
 
     def _show_costs(self) -> None:
-        cells = self.query_one("#cost Cells", Cells)
+        cells = self.query_one("#cost Cells", DiffText)
         if self.outline is None:
             cells.show([Text("")])
             self.query_one("#cost").border_subtitle = ""
@@ -241,7 +246,7 @@ class ComposeScreen(Place):
 
     def _say_what_is_cut(self) -> None:
         """Name the key that shows what the panes have no room for."""
-        cost, cells = self.query_one("#cost"), self.query_one("#cost Cells", Cells)
+        cost, cells = self.query_one("#cost"), self.query_one("#cost Cells", DiffText)
         is_cut = self.outline is not None and len(cells.lines) > cost.content_size.height
         cost.border_subtitle = plain("w: all warnings" if is_cut else "")
 
@@ -254,7 +259,7 @@ class ComposeScreen(Place):
             self.notify("there is no warning")
             return
         title = format_count(len(found), "warning") if not self.fault else "What is wrong"
-        self.app.push_screen(Reader(title, "\n\n".join(found)))
+        self.app.push_screen(TextViewer(title, "\n\n".join(found)))
 
     def action_history(self) -> None:
         from wantui.tui.screens.history import History
@@ -330,7 +335,7 @@ class ComposeScreen(Place):
     @work(thread=True, group="enqueue", exit_on_error=False)
     def put_on_queue(self, config: Config, template: str, is_demo: bool) -> None:
         """Make the folder, queue the videos, and see that an engine runs."""
-        from wantui.engine.enqueue import queue_new  # with what workers are started by
+        from wantui.batches.enqueue import queue_new  # with what workers are started by
 
         app = self.wantui
         try:
@@ -352,7 +357,7 @@ class ComposeScreen(Place):
         self._queued_at = time.monotonic()
         self.wantui.drafts.remember(message.template)
         self.wantui.keep_drafts()
-        self.wantui.feed.hurry()
+        self.wantui.feed.poll_now()
         self.notify(
             f"batch {message.batch}: {format_count(message.videos, 'video')} in {message.folder}", title="queued"
         )
@@ -369,13 +374,13 @@ class ComposeScreen(Place):
         self._keeping = None
         self.wantui.keep_drafts()
 
-    def tell(self, news: QueueNews) -> None:
+    def tell(self, news: QueueSnapshot) -> None:
         self.pane.look_at_file()
         if any(isinstance(event.payload, ENDS) for event in news.events):
             self.past = None
             self._expand_soon()
 
-    def come_back(self) -> None:
+    def on_shown(self) -> None:
         self.pane.look_at_file()
         if self.is_mounted and self.past is not None:
             self.past = None  # videos may have been made since

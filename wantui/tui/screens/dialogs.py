@@ -40,7 +40,7 @@ class Confirm(BackdropMixin, ModalScreen[bool]):
         self.dismiss(answer)
 
 
-class Ask(BackdropMixin, ModalScreen[str | None]):
+class InputDialog(BackdropMixin, ModalScreen[str | None]):
     """Asks for one line of text."""
 
     BINDINGS = [Binding("escape", "dismiss(None)", "Leave")]
@@ -59,7 +59,7 @@ class Ask(BackdropMixin, ModalScreen[str | None]):
         self.dismiss(event.value)
 
 
-class Reader(BackdropMixin, ModalScreen[None]):
+class TextViewer(BackdropMixin, ModalScreen[None]):
     """A long text."""
 
     BINDINGS = [Binding("escape,q,enter", "dismiss", "Close")]

@@ -17,21 +17,21 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.queue.events import BatchAdded
 from wantui.queue.queue import Queue
+from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.layout import BatchFolder
-from wantui.storage.library import FoundBatch, find_batches
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.tui.actions import bindings
-from wantui.tui.feed import ENDS, QueueNews
 from wantui.tui.plain import plain
-from wantui.tui.screens.dialogs import Confirm, Reader
+from wantui.tui.queue_watcher import ENDS, QueueSnapshot
+from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.screens.library_jobs import LibraryJobs
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import edit_copy
-from wantui.tui.states import look, state_of_counts
+from wantui.tui.state_style import state_of_counts, state_style
 from wantui.tui.widgets.matrix import Matrix
-from wantui.tui.widgets.rows import Rows
 from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.video_details import VideoDetails
+from wantui.tui.widgets.virtual_list import VirtualList
 
 NONE = "no batch is here yet; 1 composes one"
 FILTERS = ("all", "failures", "unfinished")
@@ -41,7 +41,7 @@ FILTERS = ("all", "failures", "unfinished")
 class BatchesFound(Message):
     """The folders were looked through."""
 
-    batches: list[FoundBatch]
+    batches: list[BatchSummary]
 
 
 @dataclass
@@ -63,8 +63,8 @@ class LibraryScreen(LibraryJobs):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[FoundBatch] = []
-        self.shown: list[FoundBatch] = []
+        self.found: list[BatchSummary] = []
+        self.shown: list[BatchSummary] = []
         self.filter = "all"
         self.folder: Path | None = None
         self.manifest: Manifest | None = None
@@ -77,7 +77,7 @@ class LibraryScreen(LibraryJobs):
         with Horizontal():
             with Vertical(id="left"):
                 yield Search("name, prompt or model")
-                batches = Rows(id="batches", classes="pane", empty="reading ...")
+                batches = VirtualList(id="batches", classes="pane", empty="reading ...")
                 batches.border_title = "Batches"
                 yield batches
             with Vertical(id="right"):
@@ -87,8 +87,8 @@ class LibraryScreen(LibraryJobs):
                 yield VideoDetails(with_sheets=not self.wantui.low_bandwidth)
 
     @property
-    def rows(self) -> Rows:
-        return self.query_one("#batches", Rows)
+    def rows(self) -> VirtualList:
+        return self.query_one("#batches", VirtualList)
 
     @property
     def matrix(self) -> Matrix:
@@ -101,10 +101,10 @@ class LibraryScreen(LibraryJobs):
         self.query_one(Search).close()
         self.set_focus(self.rows)
 
-    def come_back(self) -> None:
+    def on_shown(self) -> None:
         self.look()
 
-    def tell(self, news: QueueNews) -> None:
+    def tell(self, news: QueueSnapshot) -> None:
         if any(isinstance(event.payload, (*ENDS, BatchAdded)) for event in news.events):
             self.look()
 
@@ -122,9 +122,9 @@ class LibraryScreen(LibraryJobs):
         if message.batches == self.found and self.folder is not None:
             return
         self.found = message.batches
-        self._sift()
+        self._apply_filter()
 
-    def _sift(self) -> None:
+    def _apply_filter(self) -> None:
         """Show what search and filter leave, with the cursor where it was."""
         words = self.query_one(Search).value
         self.shown = [
@@ -141,7 +141,7 @@ class LibraryScreen(LibraryJobs):
         self.rows.border_title = plain(f"Batches: {len(self.shown)} of {len(self.found)}{more}")
         wanted, pick = self._wanted or (self.folder, None)
         if wanted in folders:
-            self.rows.set_reactive(Rows.cursor, folders.index(wanted))
+            self.rows.set_reactive(VirtualList.cursor, folders.index(wanted))
             self.rows.refresh()
             self._wanted = None
         else:
@@ -184,24 +184,24 @@ class LibraryScreen(LibraryJobs):
         if batch.fault:
             fault = batch.fault.replace(f"{batch.folder}/", "")  # a long path would leave no room for the reason
             return Text.assemble(("✗ unreadable ", rows.colour("error")), batch.folder.name, "  ", (fault, "dim"))
-        state = look(state_of_counts(dict(batch.counts)))
+        state = state_style(state_of_counts(dict(batch.counts)))
         line = Text.assemble((f"{state.glyph} {batch.count('done')}/{batch.total} ", rows.colour(state.colour)))
         line.append(batch.folder.name, Style(bold=True))
         line.append(f"  {batch.template}", Style(dim=True))
         return line
 
-    @on(Rows.Highlighted, "#batches")
+    @on(VirtualList.Highlighted, "#batches")
     def _moved(self) -> None:
         if self.rows.cursor < len(self.shown):
             self.read(self.shown[self.rows.cursor].folder, None)
 
-    @on(Rows.Chosen, "#batches")
+    @on(VirtualList.Chosen, "#batches")
     def _chosen(self) -> None:
         self.set_focus(self.matrix)
 
     @on(Input.Changed, "#search")
     def _searching(self) -> None:
-        self._sift()
+        self._apply_filter()
 
     @on(Input.Submitted, "#search")
     def _searched(self) -> None:
@@ -272,7 +272,7 @@ class LibraryScreen(LibraryJobs):
     def _cell_moved(self) -> None:
         self._show_cell()
 
-    @on(Rows.Chosen, "#matrix")
+    @on(VirtualList.Chosen, "#matrix")
     def _cell_chosen(self) -> None:
         self.action_play()
 
@@ -290,7 +290,7 @@ class LibraryScreen(LibraryJobs):
 
     def action_filter(self) -> None:
         self.filter = FILTERS[(FILTERS.index(self.filter) + 1) % len(FILTERS)]
-        self._sift()
+        self._apply_filter()
 
     def action_reload(self) -> None:
         self.found = []
@@ -340,7 +340,7 @@ class LibraryScreen(LibraryJobs):
         entry = self.entry()
         if entry is not None:
             text = json.dumps(entry.model_dump(mode="json"), indent=2, ensure_ascii=False)
-            self.app.push_screen(Reader(f"Recipe of {self._title_of(entry)}", text))
+            self.app.push_screen(TextViewer(f"Recipe of {self._title_of(entry)}", text))
 
     def action_copy_path(self) -> None:
         entry = self.entry()

@@ -9,14 +9,14 @@ from textual import on, work
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from wantui.engine.enqueue import queue_missing
+from wantui.batches.enqueue import queue_missing
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.storage.batch_index import move_to_trash
 from wantui.storage.layout import BatchFolder
-from wantui.storage.library import move_to_trash
 from wantui.storage.manifest import Manifest
 from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
-from wantui.tui.screens.place import Place
+from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.player import read_clip
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Said(Message):
+class TaskFinished(Message):
     """The outcome of something that took a while."""
 
     text: str
@@ -46,7 +46,7 @@ class Decoded(Message):
     protocol: "Protocol"
 
 
-class LibraryJobs(Place):
+class LibraryJobs(BaseScreen):
     """Runs them off the thread that draws, and says how they ended."""
 
     def look_again(self) -> None:
@@ -59,7 +59,7 @@ class LibraryJobs(Place):
         try:
             frames = list(read_clip(path))
         except UserError as error:
-            self.post_message(Said(str(error), True))
+            self.post_message(TaskFinished(str(error), True))
             return
         if not get_current_worker().is_cancelled:
             self.post_message(Decoded(frames, fps, title, protocol))
@@ -96,7 +96,7 @@ class LibraryJobs(Place):
             process.kill()
             raise
         text = (out or err).decode(errors="replace").strip()
-        self.post_message(Said(text, process.returncode != 0, title="rerun"))
+        self.post_message(TaskFinished(text, process.returncode != 0, title="rerun"))
 
     @work(thread=True, group="missing", exit_on_error=False)
     def queue_missing(self, folder: Path, manifest: Manifest) -> None:
@@ -104,26 +104,28 @@ class LibraryJobs(Place):
         try:
             made = queue_missing(self.wantui.place, BatchFolder(folder), manifest)
             if made is None:
-                self.post_message(Said(f"nothing of {folder.name} is missing", False))
+                self.post_message(TaskFinished(f"nothing of {folder.name} is missing", False))
                 return
-            self.post_message(Said(f"batch {made.number}: {format_count(made.videos, 'video')}", False, title="queued"))
+            self.post_message(
+                TaskFinished(f"batch {made.number}: {format_count(made.videos, 'video')}", False, title="queued")
+            )
             self.wantui.start_engine()
         except UserError as error:
-            self.post_message(Said(str(error), True))
+            self.post_message(TaskFinished(str(error), True))
         except Exception as error:
-            self.post_message(Said(f"the queue cannot be used: {error}", True))
+            self.post_message(TaskFinished(f"the queue cannot be used: {error}", True))
 
     @work(thread=True, group="trash", exit_on_error=False)
     def trash(self, folder: Path) -> None:
         """Move a folder; across file systems that takes a while."""
         try:
             move_to_trash(folder)
-            self.post_message(Said(f"{folder.name} is in the trash", False, reload=True))
+            self.post_message(TaskFinished(f"{folder.name} is in the trash", False, reload=True))
         except UserError as error:
-            self.post_message(Said(str(error), True))
+            self.post_message(TaskFinished(str(error), True))
 
-    @on(Said)
-    def _said(self, message: Said) -> None:
+    @on(TaskFinished)
+    def _said(self, message: TaskFinished) -> None:
         severity: Literal["error", "information"] = "error" if message.is_fault else "information"
         self.notify(message.text, severity=severity, title=message.title, timeout=12)
         if message.reload:

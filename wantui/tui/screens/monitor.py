@@ -14,21 +14,21 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
 from wantui.formatting import format_bytes, format_count, format_duration
-from wantui.queue.rows import VideoRow, WorkerRow
+from wantui.queue.records import VideoRow, WorkerRow
 from wantui.storage.layout import BatchFolder
 from wantui.tui.actions import bindings
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.eta import eta_text, video_eta
-from wantui.tui.feed import QueueNews
+from wantui.tui.live_progress import CURVES, VideoProgress
 from wantui.tui.pictures import read_picture
 from wantui.tui.plain import plain
 from wantui.tui.plots import bar, braille, half_blocks
+from wantui.tui.queue_watcher import QueueSnapshot
+from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm
-from wantui.tui.screens.place import Place
-from wantui.tui.states import look, video_state
-from wantui.tui.trails import CURVES, Trail
-from wantui.tui.widgets.cells import Cells
-from wantui.tui.widgets.rows import Rows
+from wantui.tui.state_style import state_style, video_state
+from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.virtual_list import VirtualList
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +76,7 @@ def read_tail(path: Path, known: tuple[Path, int, int] | None) -> Tail | None:
     return Tail((path, stat.st_size, stat.st_mtime_ns), text.splitlines())
 
 
-def why_idle(news: QueueNews, is_starting_engine: bool) -> str:
+def why_idle(news: QueueSnapshot, is_starting_engine: bool) -> str:
     """Return what is said where no video runs: what is waited for, or which key continues."""
     waiting = sum(batch.unfinished for batch in news.batches if not batch.paused)
     waits = f"; {format_count(waiting, 'video')} waiting" if waiting else ""
@@ -101,7 +101,7 @@ def _loading(worker: WorkerRow) -> str:
     return f"{worker.name.partition(':')[0]} is starting: it loads PyTorch, which takes seconds to minutes{so_far}"
 
 
-class MonitorScreen(Place):
+class MonitorScreen(BaseScreen):
     """One row for each running video; below, the one under the cursor."""
 
     NAME = "monitor"
@@ -123,23 +123,23 @@ class MonitorScreen(Place):
 
     def body(self) -> ComposeResult:
         with Vertical():
-            running = Rows(id="running", classes="pane")
+            running = VirtualList(id="running", classes="pane")
             running.border_title = "Running"
             yield running
             with Horizontal(id="middle"):
                 with Vertical(id="preview", classes="pane") as preview:
                     preview.border_title = "Predicted video"
-                    yield Cells()
+                    yield DiffText()
                 with Vertical(id="curves", classes="pane") as curves:
                     curves.border_title = "Path so far"
-                    yield Cells()
+                    yield DiffText()
             with Vertical(id="log", classes="pane") as log:
                 log.border_title = "Log"
-                yield Cells()
+                yield DiffText()
 
     @property
-    def rows(self) -> Rows:
-        return self.query_one("#running", Rows)
+    def rows(self) -> VirtualList:
+        return self.query_one("#running", VirtualList)
 
     def on_mount(self) -> None:
         self.set_focus(self.rows)
@@ -155,7 +155,7 @@ class MonitorScreen(Place):
             if self.running:
                 self._draw_all()
 
-    def _say_idle(self, news: QueueNews) -> None:
+    def _say_idle(self, news: QueueSnapshot) -> None:
         """Say why nothing runs, where nothing does."""
         has_ended = bool(self.running) and news.engine is None
         title = "Running" if not has_ended else "Interrupted: the engine has ended; F6 starts it again"
@@ -166,10 +166,10 @@ class MonitorScreen(Place):
             self.rows.empty = text
             self.rows.refresh()
 
-    def come_back(self) -> None:
+    def on_shown(self) -> None:
         self.call_after_refresh(self._draw_all)
 
-    def tell(self, news: QueueNews) -> None:
+    def tell(self, news: QueueSnapshot) -> None:
         """Show at once who runs; how far they are is drawn once a second."""
         self._say_idle(news)
         if [video.id for video in news.running] != [video.id for video in self.running]:
@@ -179,7 +179,7 @@ class MonitorScreen(Place):
         else:
             self.running = list(news.running)
 
-    def current(self) -> Trail | None:
+    def current(self) -> VideoProgress | None:
         """Of the video under the cursor."""
         place = self.rows.cursor
         return self.wantui.trails.of.get(self.running[place].id) if place < len(self.running) else None
@@ -194,7 +194,7 @@ class MonitorScreen(Place):
             time.monotonic() - self._previewed_at >= wait or (self.previewed or (None,))[0] != trail.video
         )
         if trail is None and not self.running:
-            self.query_one("#preview Cells", Cells).show([Text("")])
+            self.query_one("#preview Cells", DiffText).show([Text("")])
             self.query_one("#preview").border_title = "Predicted video"
             self.previewed = None
         self._draw_log()
@@ -202,8 +202,8 @@ class MonitorScreen(Place):
 
     def _draw_running(self, index: int, width: int) -> Text:
         video, rows = self.running[index], self.rows
-        trail = self.wantui.trails.of.get(video.id, Trail(video.batch, video.id, video.title))
-        state = look(video_state(video, self.wantui.news.engine is not None))
+        trail = self.wantui.trails.of.get(video.id, VideoProgress(video.batch, video.id, video.title))
+        state = state_style(video_state(video, self.wantui.news.engine is not None))
         worker = (video.worker or "").partition(":")[0]
         line = Text.assemble((f"{state.glyph} {worker:<9} ", rows.colour(state.colour)))
         line.append(f"{video.title}  ", Style(bold=True))
@@ -225,7 +225,7 @@ class MonitorScreen(Place):
             line.append(f"  {format_bytes(trail.memory['allocated'])}")
         return line
 
-    def _eta(self, video: VideoRow, trail: Trail) -> float | None:
+    def _eta(self, video: VideoRow, trail: VideoProgress) -> float | None:
         news = self.wantui.news
         batch = next((row for row in news.batches if row.id == video.batch), None)
         if batch is None or news.engine is None:  # without an engine it was running, and is no more
@@ -233,8 +233,8 @@ class MonitorScreen(Place):
         now = replace(video, step=max(video.step, trail.step))
         return video_eta(now, 0, batch, news.left.get(batch.id), news.etas.get(batch.id), trail.pace)
 
-    def _draw_curves(self, trail: Trail | None) -> None:
-        cells = self.query_one("#curves Cells", Cells)
+    def _draw_curves(self, trail: VideoProgress | None) -> None:
+        cells = self.query_one("#curves Cells", DiffText)
         width, height = cells.size.width, cells.parent.size.height if cells.parent else 0  # type: ignore[attr-defined]
         if trail is None or not width:
             cells.show([Text("")])
@@ -273,7 +273,7 @@ class MonitorScreen(Place):
 
     # Files are read by a thread: a network file system may take its time.
 
-    def _want_files(self, trail: Trail | None, with_preview: bool) -> None:
+    def _want_files(self, trail: VideoProgress | None, with_preview: bool) -> None:
         """Have the log read if it changed, and the newest preview, unless a read is under way."""
         if self._reading:
             return
@@ -310,7 +310,7 @@ class MonitorScreen(Place):
             self._draw_log()
         trail = self.current()
         if message.picture is not None and trail is not None and trail.video == message.video:
-            cells = self.query_one("#preview Cells", Cells)
+            cells = self.query_one("#preview Cells", DiffText)
             room = cells.parent.size if cells.parent else cells.size  # type: ignore[attr-defined]
             cells.show(half_blocks(message.picture, room.width, max(1, room.height)))
             self.previewed, self._previewed_at = (message.video, message.step), time.monotonic()
@@ -319,12 +319,12 @@ class MonitorScreen(Place):
     def _draw_log(self) -> None:
         """Show the last lines that there is room for."""
         if self._log is not None:
-            cells = self.query_one("#log Cells", Cells)
+            cells = self.query_one("#log Cells", DiffText)
             room = cells.parent.size.height if cells.parent else 1  # type: ignore[attr-defined]
             cells.show([Text(line) for line in self._log_lines[-max(1, room) :]])
             self.query_one("#log").border_title = plain(f"Log: {self._log[0].name}")
 
-    @on(Rows.Highlighted, "#running")
+    @on(VirtualList.Highlighted, "#running")
     def _other(self) -> None:
         self.previewed, self._log, self._log_lines = None, None, []
         self._draw_all()

@@ -19,8 +19,8 @@ from wantui.errors import UserError
 from wantui.tui.dismissing import DismissOnceMixin
 from wantui.tui.plots import centred
 from wantui.tui.selection import SafeSelectionMixin
-from wantui.tui.widgets.cells import Cells
-from wantui.tui.widgets.keys import Keys
+from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.worker_errors import ReportsWorkerErrors
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
         with Horizontal(id="stage"):
             for number in range(len(self.clips)):
                 with Vertical():
-                    yield Cells(id=f"picture-{number}")
-        yield Cells(id="about")
-        yield Keys()
+                    yield DiffText(id=f"picture-{number}")
+        yield DiffText(id="about")
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         self.load()
@@ -139,12 +139,12 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
 
     def _draw(self) -> None:
         for number, clip in enumerate(self.frames):
-            cells = self.query_one(f"#picture-{number}", Cells)
+            cells = self.query_one(f"#picture-{number}", DiffText)
             frame = clip[min(self.place, len(clip) - 1)]
             cells.show(centred(frame, cells.size.width, cells.size.height))
         names = "   |   ".join(name for _, name in self.clips)
         state = "▶" if self.playing else "‖"
-        self.query_one("#about", Cells).show([Text(f"{state} {self.place + 1}/{self.count}  {names}")])
+        self.query_one("#about", DiffText).show([Text(f"{state} {self.place + 1}/{self.count}  {names}")])
 
     def action_pause(self) -> None:
         self.playing = not self.playing

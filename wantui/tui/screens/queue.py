@@ -11,19 +11,19 @@ from textual.containers import Vertical
 
 from wantui.formatting import format_count
 from wantui.queue.queue import Move, Queue
-from wantui.queue.rows import BatchRow, VideoPage, VideoRow
-from wantui.queue.view import UNFINISHED
+from wantui.queue.reader import UNFINISHED
+from wantui.queue.records import BatchRow, VideoPage, VideoRow
 from wantui.tui.actions import bindings
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.eta import eta_text, video_eta
-from wantui.tui.feed import PAGE, PagesRead, QueueNews
 from wantui.tui.plain import plain
 from wantui.tui.plots import bar
+from wantui.tui.queue_watcher import PAGE, PagesRead, QueueSnapshot
+from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm
-from wantui.tui.screens.place import Place
-from wantui.tui.states import batch_state, look, video_state
-from wantui.tui.widgets.cells import Cells
-from wantui.tui.widgets.rows import Rows
+from wantui.tui.state_style import batch_state, state_style, video_state
+from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrapped
 
 NONE = "nothing is on the queue; 1 composes a batch"
@@ -31,7 +31,7 @@ ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
 """Seconds after which the ETAs in sight are drawn anew; with --low-bandwidth."""
 
 
-class QueueScreen(Place):
+class QueueScreen(BaseScreen):
     """Whole batches above, single videos below; what a key acts on is where the cursor is."""
 
     NAME = "queue"
@@ -48,21 +48,21 @@ class QueueScreen(Place):
 
     def body(self) -> ComposeResult:
         with Vertical():
-            batches = Rows(id="batches", classes="pane", empty=NONE)
+            batches = VirtualList(id="batches", classes="pane", empty=NONE)
             batches.border_title = "Batches"
             yield batches
-            videos = Rows(id="videos", classes="pane")
+            videos = VirtualList(id="videos", classes="pane")
             videos.border_title = "Videos"
             yield videos
-            yield Cells(id="about")
+            yield DiffText(id="about")
 
     @property
-    def batch_rows(self) -> Rows:
-        return self.query_one("#batches", Rows)
+    def batch_rows(self) -> VirtualList:
+        return self.query_one("#batches", VirtualList)
 
     @property
-    def video_rows(self) -> Rows:
-        return self.query_one("#videos", Rows)
+    def video_rows(self) -> VirtualList:
+        return self.query_one("#videos", VirtualList)
 
     def on_mount(self) -> None:
         self.set_focus(self.batch_rows)
@@ -77,11 +77,11 @@ class QueueScreen(Place):
     def on_screen_suspend(self) -> None:
         self.wantui.feed.watch(None)
 
-    def come_back(self) -> None:
+    def on_shown(self) -> None:
         """Watch again what is in sight."""
         self._watch()
 
-    def tell(self, news: QueueNews) -> None:
+    def tell(self, news: QueueSnapshot) -> None:
         before = self.batches
         if self._has_engine != (news.engine is not None):  # what ran is interrupted, or the reverse
             self._has_engine = news.engine is not None
@@ -121,7 +121,7 @@ class QueueScreen(Place):
             self.video_rows.fill(batch.total if batch else 0, self._draw_video, keep_cursor=same)
         self.video_rows.border_title = plain(f"Videos of {batch.name}" if batch else "Videos")
 
-    @on(Rows.Seen, "#videos")
+    @on(VirtualList.Seen, "#videos")
     def _watch(self) -> None:
         """Have the videos in sight read, and those around the cursor; they come by `_pages_came`."""
         if self.is_current:
@@ -149,7 +149,7 @@ class QueueScreen(Place):
 
     def _draw_batch(self, index: int, width: int) -> Text:
         batch, rows = self.batches[index], self.batch_rows
-        state = look(batch_state(batch, self._has_engine))
+        state = state_style(batch_state(batch, self._has_engine))
         line = Text(f"{batch.id:>4} ")
         line.append(f"{state.glyph} {state.word:<11} ", rows.colour(state.colour))
         done, failed = batch.counts.get("done", 0), batch.counts.get("failed", 0)
@@ -167,7 +167,7 @@ class QueueScreen(Place):
         rows = self.video_rows
         if video is None:
             return Text(f"{index + 1:>6} ...", "dim")
-        state = look(video_state(video, self._has_engine))
+        state = state_style(video_state(video, self._has_engine))
         line = Text(f"{video.number + 1:>6} ")
         line.append(f"{state.glyph} {state.word:<11} ", rows.colour(state.colour))
         if video.state == "running":
@@ -195,7 +195,7 @@ class QueueScreen(Place):
 
     def _explain(self) -> None:
         """Below: all of what the row under the cursor had no room for."""
-        about = self.query_one("#about", Cells)
+        about = self.query_one("#about", DiffText)
         batch = self._current()
         if batch is None:
             about.show([Text("")])
@@ -205,27 +205,27 @@ class QueueScreen(Place):
         if self.video_rows.has_focus and (video := self._video(self.video_rows.cursor)) is not None:
             state = video_state(video, self._has_engine)
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
-            lines = wrapped(f"{video.title}: {video.error or worker or look(state).word}", width)
+            lines = wrapped(f"{video.title}: {video.error or worker or state_style(state).word}", width)
         about.show(lines)
 
     def on_descendant_focus(self) -> None:
         self._explain()
 
-    @on(Rows.Highlighted, "#batches")
+    @on(VirtualList.Highlighted, "#batches")
     def _moved(self) -> None:
         self._choose()
         self._explain()
 
-    @on(Rows.Highlighted, "#videos")
+    @on(VirtualList.Highlighted, "#videos")
     def _video_moved(self) -> None:
         self._explain()
 
-    @on(Rows.Chosen, "#batches")
+    @on(VirtualList.Chosen, "#batches")
     def _opened(self) -> None:
         self.set_focus(self.video_rows)
         self._explain()
 
-    @on(Rows.Chosen, "#videos")
+    @on(VirtualList.Chosen, "#videos")
     def _video_opened(self) -> None:
         self.action_open_library()
 
@@ -265,7 +265,7 @@ class QueueScreen(Place):
             )
             running = (video.state == "running") if video else bool(batch.counts.get("running"))
             if video is not None and video.state not in ("queued", "interrupted", "running"):
-                self.notify(f"{video.title} is {look(video.state).word} already")
+                self.notify(f"{video.title} is {state_style(video.state).word} already")
                 return
             if video is None and not batch.unfinished:
                 self.notify(f"batch {batch.id} has ended already")
@@ -327,7 +327,7 @@ class QueueScreen(Place):
         self.tell(self.wantui.news)
 
 
-def edit_copy(screen: Place, folder: Path) -> None:
+def edit_copy(screen: BaseScreen, folder: Path) -> None:
     """Take template and settings of a batch folder into Compose."""
     from wantui.storage.layout import BatchFolder
     from wantui.tui.screens.compose import ComposeScreen

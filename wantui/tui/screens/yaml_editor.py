@@ -10,7 +10,7 @@ from textual.widgets import Static, TextArea
 from wantui.config import ConfigError, parse_config
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.plain import plain
-from wantui.tui.widgets.keys import Keys
+from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.printable_lines import PrintableLinesMixin
 
 
@@ -35,7 +35,7 @@ class YamlEditor(BackdropMixin, ModalScreen[str | None]):
             dialog.border_title = plain(self.source)
             yield YamlText(self.text, show_line_numbers=True, tab_behavior="indent")
             yield Static("", markup=False, classes="fault")
-        yield Keys()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         self.query_one(TextArea).cursor_blink = False

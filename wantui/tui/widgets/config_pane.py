@@ -12,7 +12,7 @@ from textual.message import Message
 
 from wantui.config import Config, ConfigError, dump
 from wantui.errors import UserError
-from wantui.tui.compose_draft import (
+from wantui.tui.config_sources import (
     DraftText,
     Source,
     faults_of,
@@ -24,8 +24,8 @@ from wantui.tui.compose_draft import (
 )
 from wantui.tui.drafts import Drafts
 from wantui.tui.plain import plain
-from wantui.tui.widgets.rows import Rows
 from wantui.tui.widgets.settings_form import SettingsForm
+from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.worker_errors import ReportsWorkerErrors
 
 
@@ -71,7 +71,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         """Whether the text is to be edited once its file was looked at."""
 
     def compose(self) -> ComposeResult:
-        configs = Rows(id="configs", classes="pane")
+        configs = VirtualList(id="configs", classes="pane")
         configs.border_title = "Config"
         yield configs
         with Vertical(id="settings", classes="pane") as settings:
@@ -79,8 +79,8 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
             yield SettingsForm()
 
     @property
-    def rows(self) -> Rows:
-        return self.query_one("#configs", Rows)
+    def rows(self) -> VirtualList:
+        return self.query_one("#configs", VirtualList)
 
     @property
     def form(self) -> SettingsForm:
@@ -110,8 +110,8 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         line.append(source.summary, Style(dim=True) if source.is_valid else rows.colour("error"))
         return line
 
-    @on(Rows.Chosen, "#configs")
-    def _choose(self, message: Rows.Chosen) -> None:
+    @on(VirtualList.Chosen, "#configs")
+    def _choose(self, message: VirtualList.Chosen) -> None:
         from wantui.tui.screens.dialogs import Confirm
 
         source, drafts = self.sources[message.index], self.drafts
@@ -234,7 +234,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         if self.config is None:
             self.notify("this config cannot be used, and is not saved", severity="error")
             return
-        from wantui.tui.screens.dialogs import Ask, Confirm
+        from wantui.tui.screens.dialogs import Confirm, InputDialog
 
         text = dump(self.config.settings)
 
@@ -265,7 +265,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
             else:
                 save(path)
 
-        self.app.push_screen(Ask("Save the config as (a name, or a path):"), named)
+        self.app.push_screen(InputDialog("Save the config as (a name, or a path):"), named)
 
     def edit_yaml(self) -> None:
         """Have the config edited as text, once it is known what is in its file now."""

@@ -8,10 +8,10 @@ from rich.text import Text
 from textual.events import Resize
 
 from wantui.formatting import format_bytes
-from wantui.gpu.sampler import GpuState, Sample
-from wantui.tui.feed import QueueNews
+from wantui.gpu.monitor import GpuState, Sample
 from wantui.tui.plots import bar, braille
-from wantui.tui.widgets.cells import Cells
+from wantui.tui.queue_watcher import QueueSnapshot
+from wantui.tui.widgets.diff_text import DiffText
 
 HISTORY = 600
 """Samples kept for the graph."""
@@ -44,7 +44,7 @@ class GpuHistory:
             self.used.setdefault(gpu.index, deque(maxlen=HISTORY)).append(gpu.memory_used)
 
 
-class GpuPanel(Cells):
+class GpuPanel(DiffText):
     """One line for each GPU, or (large) a graph and the processes too."""
 
     DEFAULT_CSS = """
@@ -55,7 +55,7 @@ class GpuPanel(Cells):
     def __init__(self, history: GpuHistory, large: bool = False) -> None:
         super().__init__()
         self.history, self.large = history, large
-        self.news = QueueNews()
+        self.news = QueueSnapshot()
 
     def on_resize(self, event: Resize) -> None:
         self.draw()
@@ -146,7 +146,7 @@ def _or_na(value: float | None, form: str) -> str:
     return "N/A" if value is None else format(value, form)
 
 
-def worker_memory(news: QueueNews) -> int | None:
+def worker_memory(news: QueueSnapshot) -> int | None:
     """Return the resident bytes of all our workers on this machine; None without any."""
     import psutil
 

@@ -6,11 +6,11 @@ from textual.events import Click, Resize
 
 from wantui.tui.actions import SCREENS
 from wantui.tui.eta import eta_text, queue_eta
-from wantui.tui.feed import QueueNews
-from wantui.tui.widgets.cells import Cells
+from wantui.tui.queue_watcher import QueueSnapshot
+from wantui.tui.widgets.diff_text import DiffText
 
 
-class Header(Cells):
+class Header(DiffText):
     """Tabs on the left, state on the right; the state is cut before the tabs are."""
 
     DEFAULT_CSS = """
@@ -20,10 +20,10 @@ class Header(Cells):
     def __init__(self, screen: str, host: str) -> None:
         super().__init__()
         self.current, self.host = screen, host
-        self.news = QueueNews()
+        self.news = QueueSnapshot()
         self._tabs: list[tuple[int, int, str]] = []
 
-    def tell(self, news: QueueNews) -> None:
+    def tell(self, news: QueueSnapshot) -> None:
         self.news = news
         self.draw()
 

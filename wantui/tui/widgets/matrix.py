@@ -10,13 +10,13 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.reactive import reactive
 
-from wantui.tui.states import look
-from wantui.tui.widgets.rows import Rows
+from wantui.tui.state_style import state_style
+from wantui.tui.widgets.virtual_list import VirtualList
 
 CELL = 3
 
 
-class Matrix(Rows):
+class Matrix(VirtualList):
     """`show` says what the rows and columns are, and the state of each cell."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -78,7 +78,7 @@ class Matrix(Rows):
         first = self._first_column(room)
         for column in range(first, min(self.columns, first + room)):
             state = self.state(row, column)
-            shown = look(state) if state is not None else None
+            shown = state_style(state) if state is not None else None
             style = self.colour(shown.colour) if shown else Style(dim=True)
             here = row == self.cursor and column == self.column
             glyph = shown.glyph if shown else " "

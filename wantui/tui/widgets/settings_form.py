@@ -14,7 +14,7 @@ from wantui.config import Config
 from wantui.config.fields import FormField, form_fields, value_of
 from wantui.tui.plain import plain
 from wantui.tui.widgets.line_input import HiddenLineInput
-from wantui.tui.widgets.rows import Rows
+from wantui.tui.widgets.virtual_list import VirtualList
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class SettingsForm(Vertical):
             self.entries.append(field)
 
     def compose(self) -> ComposeResult:
-        yield Rows(id="fields")
+        yield VirtualList(id="fields")
         yield HiddenLineInput(id="value", compact=True)
         yield Static("", markup=False, id="about")
 
     @property
-    def rows(self) -> Rows:
-        return self.query_one("#fields", Rows)
+    def rows(self) -> VirtualList:
+        return self.query_one("#fields", VirtualList)
 
     @property
     def input(self) -> Input:
@@ -116,14 +116,14 @@ class SettingsForm(Vertical):
             how = {"flag": "space changes it", "choice": "space or arrows change it"}.get(field.kind, "enter edits it")
             about.update(plain(f"{field.help}\n{field.range}; {how}", keep_lines=True))
 
-    @on(Rows.Highlighted, "#fields")
+    @on(VirtualList.Highlighted, "#fields")
     def _moved(self) -> None:
         if self.is_editing:
             self._close()
         self.fault = None
         self._explain()
 
-    @on(Rows.Chosen, "#fields")
+    @on(VirtualList.Chosen, "#fields")
     def _edit(self) -> None:
         field = self._current()
         if field is None or self.config is None:

@@ -6,7 +6,7 @@ from textual.widgets import TextArea
 from textual.widgets.text_area import TextAreaTheme
 
 from wantui.prompts.tokens import template_tokens
-from wantui.tui.widgets.cells import colour
+from wantui.tui.widgets.diff_text import colour
 from wantui.tui.widgets.printable_lines import PrintableLinesMixin
 
 COLOURED = 20_000

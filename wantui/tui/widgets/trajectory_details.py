@@ -14,7 +14,7 @@ from wantui.analysis.video import Video
 from wantui.formatting import format_count
 from wantui.tui.plain import plain
 from wantui.tui.plots import braille, half_blocks, sparkline
-from wantui.tui.widgets.cells import Cells
+from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrapped
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ class TrajectoryDetails(VerticalScroll):
     """Shows one thing at a time."""
 
     def compose(self) -> ComposeResult:
-        yield Cells(id="curve-cells")
+        yield DiffText(id="curve-cells")
 
     @property
-    def cells(self) -> Cells:
-        return self.query_one("#curve-cells", Cells)
+    def cells(self) -> DiffText:
+        return self.query_one("#curve-cells", DiffText)
 
     def say(self, text: str, title: str = "Curves") -> None:
         """Say something in the place of curves."""
@@ -142,9 +142,9 @@ def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
     Raises:
         UserError: no maps or no clip can be read.
     """
-    from wantui.analysis.attention import mean_of_known, word_curves
+    from wantui.analysis.attention_summary import mean_of_known, word_curves
     from wantui.analysis.overlay import clip_of, scale_of, strip
-    from wantui.storage.attention import open_maps
+    from wantui.storage.attention_maps import open_maps
 
     assert video.attention is not None
     maps = open_maps(video.attention)

@@ -5,10 +5,10 @@ from pathlib import Path
 from rich.style import Style
 from rich.text import Text
 
-from wantui.models.pieces import pieces
-from wantui.planning import Outline
+from wantui.models.tokenizer import pieces
+from wantui.planning import BatchPreview
 from wantui.tui.plain import plain
-from wantui.tui.widgets.rows import Rows
+from wantui.tui.widgets.virtual_list import VirtualList
 
 EMPTY = """t: write a template
 
@@ -19,18 +19,18 @@ LOOKED_AT = 500
 """Variations by whose ids the width of the column is chosen."""
 
 
-class Variations(Rows):
+class Variations(VirtualList):
     """Any number of them; only those in sight are cut into pieces."""
 
     def __init__(self) -> None:
         super().__init__(id="variations", classes="pane", empty=EMPTY)
         self.border_title = "Variations"
-        self.outline: Outline | None = None
+        self.outline: BatchPreview | None = None
         self.tokenizer: Path | None = None
         self._first_with_prompt: list[int] = []
         self._id_width = 20
 
-    def show(self, outline: Outline | None, tokenizer: Path | None, instead: str = EMPTY) -> None:
+    def show(self, outline: BatchPreview | None, tokenizer: Path | None, instead: str = EMPTY) -> None:
         """Show the variations of an outline, or without one what is said instead."""
         self.outline, self.tokenizer = outline, tokenizer
         if outline is None:

@@ -17,7 +17,7 @@ from wantui.storage.manifest import VideoEntry
 from wantui.tui.pictures import read_picture
 from wantui.tui.plain import plain
 from wantui.tui.plots import half_blocks
-from wantui.tui.widgets.cells import Cells
+from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.worker_errors import ReportsWorkerErrors
 from wantui.tui.wrapping import wrapped
 
@@ -49,12 +49,12 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
         """The contact sheet that belongs to what is shown."""
 
     def compose(self) -> ComposeResult:
-        yield Cells(id="about")
-        yield Cells(id="sheet")
+        yield DiffText(id="about")
+        yield DiffText(id="sheet")
 
     def say(self, text: str) -> None:
         """Say something in place of a video: all of it, because the end of an error is its reason."""
-        width = max(20, self.query_one("#about", Cells).size.width)
+        width = max(20, self.query_one("#about", DiffText).size.width)
         self._show(wrapped(text, width) or [Text("")])
 
     def show(self, variation: str, entry: VideoEntry, folder: Path) -> None:
@@ -86,12 +86,12 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
 
     def _show(self, lines: list[Text]) -> None:
         self.sheet = None
-        self.query_one("#about", Cells).show(lines)
-        self.query_one("#sheet", Cells).show([Text("")])
+        self.query_one("#about", DiffText).show(lines)
+        self.query_one("#sheet", DiffText).show([Text("")])
 
     def _want_sheet(self, path: Path) -> None:
         """Have a contact sheet read, where it is still wanted and there is room for it."""
-        room = self.query_one("#sheet", Cells).size
+        room = self.query_one("#sheet", DiffText).size
         if path == self.sheet and room.height >= 2:
             self.read_sheet(path, room)
 
@@ -106,7 +106,7 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
     def _sheet_read(self, message: SheetRead) -> None:
         if message.path != self.sheet:
             return
-        cells = self.query_one("#sheet", Cells)
+        cells = self.query_one("#sheet", DiffText)
         if message.picture is None:
             cells.show([Text(f"{message.path.name} cannot be shown", "dim")])
         else:

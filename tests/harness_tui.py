@@ -1,0 +1,103 @@
+"""An application under test: a queue of its own, GPUs that are made up, and its screen as text."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from test_gpu_monitor import FakeNvml
+from textual.events import Paste
+from textual.pilot import Pilot
+from textual.screen import Screen
+
+from wantui.engine.control import acquire_engine_lock, announce
+from wantui.queue.state_dir import state_place
+from wantui.tui.app import WantuiApp
+from wantui.tui.settings import TuiSettings
+from wantui.tui.widgets.diff_text import DiffText
+
+Kind = TypeVar("Kind")
+PATIENCE = 10.0
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """Run a test that waits for things."""
+    asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
+
+
+@contextmanager
+def engine_announced() -> Iterator[None]:
+    """Hold the engine lock of the state directory, as an engine does that is ready."""
+    lock = acquire_engine_lock(state_place().directory)
+    assert lock is not None
+    announce(lock, Path("logs"), ["auto", "cpu"])
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+@asynccontextmanager
+async def application(
+    size: tuple[int, int] = (120, 40),
+    nvml: Any = None,
+    welcomed: bool = True,
+    toasts: bool = False,
+    **settings: Any,
+) -> AsyncIterator["Under"]:
+    """The application on a made-up terminal; `nvml` are its GPUs (none)."""
+    nvml = nvml or FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+    app = WantuiApp(state_place(), TuiSettings(**settings), host="gpu1", nvml=nvml)
+    app.drafts.welcomed = welcomed
+    async with app.run_test(size=size, notifications=toasts) as pilot:
+        under = Under(app, pilot)
+        await under.until(lambda: app.gpus.sample is not None)
+        await pilot.pause()
+        yield under
+
+
+class Under:
+    """The application and what a test does with it."""
+
+    def __init__(self, app: WantuiApp, pilot: Pilot[None]) -> None:
+        self.app, self.pilot = app, pilot
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+
+    async def paste(self, text: str) -> None:
+        """As a terminal does it: into whatever has the focus."""
+        self.app.post_message(Paste(text))
+        await self.pilot.pause()
+
+    async def until(self, what: Callable[[], Any]) -> Any:
+        """Wait for something to become true, and return it."""
+        for _ in range(int(PATIENCE / 0.02)):
+            try:
+                if found := what():
+                    return found
+            except LookupError:
+                pass
+            await asyncio.sleep(0.02)
+            await self.pilot.pause()
+        raise AssertionError(f"waited in vain; the screen:\n{self.text()}\n{self.said()}")
+
+    def screen(self, kind: type[Kind]) -> Kind:
+        screen = self.app.screen
+        assert isinstance(screen, kind), screen
+        return screen
+
+    def cells(self, selector: str) -> str:
+        return self.app.screen.query_one(selector, DiffText).text()
+
+    def text(self, screen: Screen[Any] | None = None) -> str:
+        """The screen, line by line."""
+        lines = (screen or self.app.screen)._compositor.render_strips()
+        return "\n".join("".join(segment.text for segment in line).rstrip() for line in lines)
+
+    def said(self) -> str:
+        """All notifications that are shown."""
+        return "\n".join(f"{note.title} {note.message}" for note in self.app._notifications)

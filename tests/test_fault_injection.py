@@ -1,0 +1,76 @@
+"""The fault drill: nano's videos, made while clients, workers and engines are killed at random moments."""
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+from harness_engine import Machine, assert_equal_to_the_bit, kill
+
+KILLS = {"client": 9, "worker": 9, "engine": 8}
+VIDEOS = 16
+
+
+def test_whatever_is_killed_every_video_is_made_exactly_once_and_to_the_same_bits(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "work")
+    chance = random.Random(0)
+    victims = [victim for victim, times in KILLS.items() for _ in range(times)]
+    chance.shuffle(victims)
+    options = ["-t", "a red [circle|star] moving up", "--videos-per-variation", VIDEOS // 2, "--store-latents"]
+    options += ["--output-dir", ".", "--set", "use_timestamp=false"]
+    try:
+        assert machine.call("run", *options, "--batch-name", "undisturbed")[0] == 0
+        assert machine.call("run", *options, "--batch-name", "batch", "--detach")[0] == 0
+        batch = machine.queue.find_batch("batch")
+        killed: Counter[str] = Counter()
+        for victim in victims:
+            revive(machine)
+            assert not machine.ended(), f"all was made after {killed}"
+            if victim == "client":
+                client = machine.client("run", "--resume", "batch")
+                time.sleep(chance.uniform(0, 1))
+                client.kill()
+                client.communicate()
+            else:
+                # Where it stands when it is hit is left to chance: loading, in a step, decoding, between two videos.
+                machine.until(lambda: machine.workers())
+                if chance.random() < 0.8:
+                    seq = machine.queue.last_seq()
+                    machine.until(lambda seq=seq: machine.queue.last_seq() > seq or machine.ended())  # type: ignore[misc]
+                time.sleep(chance.uniform(0, 0.8))
+                target = machine.engine() if victim == "engine" else next(iter(machine.workers()), None)
+                if target is not None:
+                    kill(target)
+                    machine.until(lambda target=target: not alive(target))  # type: ignore[misc]
+            killed[victim] += 1
+        while not machine.ended():
+            revive(machine)
+            time.sleep(0.2)
+        assert killed == KILLS
+        assert batch.total == VIDEOS
+        done = [event for event in machine.queue.events(0, batch.id) if event.kind == "done"]
+        made = Counter(event.video for event in done if not event.as_json().get("already_done"))
+        # Killed between its record and the queue's, a video is done without the queue having seen it made.
+        assert {event.video for event in done} == {video.id for video in machine.queue.videos(batch.id)}
+        assert set(made.values()) == {1}
+        assert_equal_to_the_bit(machine.root / "batch", machine.root / "undisturbed")
+        assert [tuple(row) for row in machine.queue.db.execute("PRAGMA integrity_check")] == [("ok",)]
+    finally:
+        machine.shut_down()
+
+
+def revive(machine: Machine) -> None:
+    """What a user does who comes back: start the engine, go on, and try again what died twice by our hand."""
+    if machine.engine() is None:
+        machine.call("engine", "start")
+    if machine.queue.held() is not None:
+        machine.call("queue", "resume")
+    if any(batch.counts.get("failed") for batch in machine.queue.batches()):
+        machine.call("queue", "retry", "batch")
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,126 @@
+"""Looking at GPUs: what a driver may answer, and how often it is asked."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from wantui.gpu.monitor import GpuMonitor
+
+
+class FakeNvml:
+    """Answers as the module pynvml does. `broken` maps a function's name to the error that it raises."""
+
+    NVML_ERROR_LIBRARY_NOT_FOUND, NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_LIB_RM_VERSION_MISMATCH = 12, 9, 18
+    NVML_ERROR_NO_PERMISSION, NVML_ERROR_NOT_SUPPORTED, NVML_ERROR_GPU_IS_LOST = 4, 3, 15
+    nvmlMemory_v2 = 2  # noqa: N815 -- its name there
+
+    class NVMLError(Exception):
+        def __init__(self, value: int) -> None:
+            super().__init__(f"code {value}")
+            self.value = value
+
+    def __init__(self, gpus: int = 1, **broken: int) -> None:
+        self.gpus, self.broken = gpus, broken
+        self.asked: dict[str, int] = {}
+        self.used = 20_000_000_000
+
+    def __getattr__(self, name: str) -> Any:
+        answers = {
+            "nvmlInit": None,
+            "nvmlSystemGetDriverVersion": "580.1",
+            "nvmlDeviceGetCount": self.gpus,
+            "nvmlDeviceGetUUID": "GPU-1",
+            "nvmlDeviceGetName": "NVIDIA H100",
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=80_000_000_000, used=self.used),
+            "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=97),
+            "nvmlDeviceGetPowerUsage": 412_000,
+            "nvmlDeviceGetEnforcedPowerLimit": 700_000,
+            "nvmlDeviceGetTemperature": 61,
+            "nvmlDeviceGetMigMode": (0, 0),
+            "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=2**22 + 5, usedGpuMemory=None)],
+            "nvmlDeviceGetHandleByIndex": "handle",
+        }
+        if name not in answers:
+            raise AttributeError(name)
+
+        def answer(*_: Any, **__: Any) -> Any:
+            self.asked[name] = self.asked.get(name, 0) + 1
+            if name in self.broken:
+                raise self.NVMLError(self.broken[name])
+            return answers[name]
+
+        return answer
+
+
+def sampler(nvml: FakeNvml, times: list[float] | None = None) -> GpuMonitor:
+    clock = iter(times) if times is not None else None
+    return GpuMonitor(lambda _: None, nvml=nvml, clock=(lambda: next(clock)) if clock else lambda: 0.0)
+
+
+def test_a_gpu_is_read_with_its_memory_load_power_and_temperature() -> None:
+    gpu = sampler(FakeNvml()).sample().gpus[0]
+    assert (gpu.name, gpu.memory_used, gpu.memory_total) == ("NVIDIA H100", 20_000_000_000, 80_000_000_000)
+    assert (gpu.utilisation, gpu.power, gpu.power_limit, gpu.temperature) == (97, 412.0, 700.0, 61)
+    assert not gpu.mig
+
+
+def test_no_driver_is_an_answer_and_is_asked_for_again_later() -> None:
+    nvml = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+    sample = sampler(nvml).sample()
+    assert sample.gpus == ()
+    assert sample.why_none == "no NVIDIA driver is installed"
+    assert sample.memory_total > 0
+
+
+def test_a_driver_that_was_updated_says_what_to_do() -> None:
+    nvml = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
+    assert "restart the machine" in sampler(nvml).sample().why_none
+
+
+def test_fields_that_a_gpu_does_not_tell_are_left_empty_and_the_others_told() -> None:
+    unsupported = FakeNvml.NVML_ERROR_NOT_SUPPORTED
+    nvml = FakeNvml(
+        nvmlDeviceGetUtilizationRates=unsupported,
+        nvmlDeviceGetPowerUsage=unsupported,
+        nvmlDeviceGetMemoryInfo=unsupported,
+        nvmlDeviceGetMigMode=unsupported,
+    )
+    gpu = sampler(nvml).sample().gpus[0]
+    assert (gpu.utilisation, gpu.power, gpu.memory_used) == (None, None, None)
+    assert gpu.temperature == 61
+    assert gpu.state == "ok"
+
+
+def test_a_lost_gpu_keeps_its_row_and_the_others_go_on() -> None:
+    nvml = FakeNvml(gpus=2, nvmlDeviceGetMemoryInfo=FakeNvml.NVML_ERROR_GPU_IS_LOST)
+    assert [gpu.state for gpu in sampler(nvml).sample().gpus] == ["lost", "lost"]
+    nvml = FakeNvml(gpus=2, nvmlDeviceGetHandleByIndex=FakeNvml.NVML_ERROR_GPU_IS_LOST)
+    assert [gpu.state for gpu in sampler(nvml).sample().gpus] == ["lost", "lost"]
+
+
+def test_a_card_that_is_split_is_marked() -> None:
+    nvml = FakeNvml()
+    nvml.nvmlDeviceGetMigMode = lambda _: (1, 1)
+    assert sampler(nvml).sample().gpus[0].mig
+
+
+def test_processes_are_asked_for_only_while_somebody_looks() -> None:
+    nvml = FakeNvml()
+    looks = sampler(nvml)
+    looks.sample()
+    assert "nvmlDeviceGetComputeRunningProcesses" not in nvml.asked
+    looks.processes_wanted = True
+    (process,) = looks.sample().gpus[0].processes
+    assert process.name == "of another container or user"
+    assert process.memory is None
+
+
+def test_slow_fields_are_asked_for_less_often_than_memory() -> None:
+    nvml, now = FakeNvml(), [0.0]
+    looks = GpuMonitor(lambda _: None, nvml=nvml, clock=lambda: now[0])
+    for _ in range(20):
+        looks.sample()
+        now[0] += 1.0
+    assert nvml.asked["nvmlDeviceGetMemoryInfo"] == 20
+    assert nvml.asked["nvmlDeviceGetPowerUsage"] == 10
+    assert nvml.asked["nvmlDeviceGetTemperature"] == 4
+    assert nvml.asked["nvmlInit"] == 1

@@ -1,0 +1,115 @@
+"""What is told of a video while it is made: figures of its path, and pictures of what it will be."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import recipe_for
+from diffusers import WanPipeline
+from PIL import Image
+
+from wantui.analysis.trajectory import trajectory
+from wantui.generation.captures.trajectory import Recorder
+from wantui.generation.decode import decode_frames
+from wantui.generation.denoise import denoise, prepare
+from wantui.generation.make_video import MadeVideo, StepMade, make_video
+from wantui.generation.preview import PreviewTap, fit_latents_to_rgb
+from wantui.models.catalogue import NANO, WanModel
+from wantui.storage.background_writer import BackgroundWriter
+from wantui.storage.video_files import VideoFiles, discard
+
+
+def files_in(folder: Path) -> VideoFiles:
+    return VideoFiles(folder / "v.mp4", folder / "v.jpg", {"trajectory": folder / "v.zarr"})
+
+
+def test_live_figures_are_those_of_the_whole_trajectory(
+    tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], steps=6)
+    start = prepare(tiny, recipe)
+    tap = Recorder(tmp_path / "v.zarr", recipe, BackgroundWriter(), (), resumable=False)
+    tap.on_start(start, 0)
+    states, told = [start.noise.double().flatten()], []
+    for step in denoise(tiny, recipe, start):
+        tap.on_step(step)
+        told.append(tap.figures)
+        states.append(step.latents.double().flatten())
+    stacked = torch.stack(states).numpy()
+    whole = trajectory(stacked @ stacked.T, np.array(start.sigmas), stacked.shape[1])
+    assert [figures["norm"] for figures in told] == pytest.approx(whole.norm[1:])
+    assert [figures["velocity"] for figures in told] == pytest.approx(whole.velocity)
+    assert [figures["turning"] for figures in told[1:]] == pytest.approx(whole.turning, abs=1e-6)
+    assert "turning" not in told[0]
+    assert told[-1]["linearity"] == pytest.approx(whole.straightness)
+
+
+def test_listeners_change_nothing_of_a_video(
+    tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"])
+    alone = list(make_video(tiny, recipe, files_in(tmp_path / "a")))[-1]
+    listeners = (PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "p.png"),)
+    heard = list(make_video(tiny, recipe, files_in(tmp_path / "b"), listeners))[-1]
+    assert isinstance(alone, MadeVideo)
+    assert isinstance(heard, MadeVideo)
+    assert heard.latents_sha256 == alone.latents_sha256
+    assert (tmp_path / "a" / "v.mp4").read_bytes() == (tmp_path / "b" / "v.mp4").read_bytes()
+
+
+def test_a_preview_of_the_last_step_looks_like_the_video(tmp_path: Path, nano: WanPipeline) -> None:
+    changes = {"width": 128, "height": 128, "frames": 17, "steps": 8, "dtype": "float32"}
+    recipe = recipe_for(NANO, prompt="a large red circle moving left over a grey background", **changes)
+    fit = fit_latents_to_rgb(nano)
+    assert fit.r2 > 0.95
+    path = tmp_path / "strip.png"
+    tap = PreviewTap(fit, path)
+    latents = None
+    for step in denoise(nano, recipe):
+        tap.on_step(step)
+        latents = step.latents
+    assert latents is not None
+    with Image.open(path) as image:
+        strip = np.asarray(image).astype(float)
+    assert strip.shape == (16, 5 * 16, 3)
+    decoded = np.stack(list(decode_frames(nano, latents)))
+    # A latent frame stands for four frames, the first one for itself.
+    frames = np.stack([decoded[0], *(decoded[i : i + 4].mean(0) for i in (1, 5, 9, 13))])
+    small = frames.reshape(5, 16, 8, 16, 8, 3).mean((2, 4)) * 255
+    predicted = strip.reshape(16, 5, 16, 3).transpose(1, 0, 2, 3)
+    assert np.corrcoef(small.ravel(), predicted.ravel())[0, 1] > 0.95
+
+
+def test_a_preview_goes_with_the_video_that_it_was_of(
+    tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"])
+    files = files_in(tmp_path)
+    events = making(tiny, files, recipe_steps=recipe)
+    next(events)
+    assert files.preview.exists()
+    for _ in events:
+        pass
+    assert not files.preview.exists()
+    again = making(tiny, files, recipe_steps=recipe)
+    next(again)
+    discard(files)
+    assert not files.preview.exists()
+
+
+def making(pipeline: WanPipeline, files: VideoFiles, recipe_steps: object) -> Iterator[StepMade]:
+    tap = PreviewTap(fit_latents_to_rgb(pipeline), files.preview)
+    for event in make_video(pipeline, recipe_steps, files, (tap,)):  # type: ignore[arg-type]
+        if isinstance(event, StepMade):
+            yield event
+
+
+def test_a_preview_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    tap = PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "file" / "p.png")
+    tap.on_step(next(denoise(tiny, recipe_for(tiny_models["wan2.1"]))))
+    assert not tap.is_new

@@ -1,0 +1,189 @@
+"""What a batch is foretold to take: as videos of the same work took before, or nothing."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import recipe_for, step_done
+
+from wantui.batches.batch_cost import costs
+from wantui.batches.eta import Forecast
+from wantui.config import load_config
+from wantui.gpu.monitor import GpuState, Sample
+from wantui.models.catalogue import NANO
+from wantui.planning import estimate_seconds, outline_batch, past_videos
+from wantui.planning.flops import forward_flops
+from wantui.planning.memory_plan import RESIDENT, plan_named
+from wantui.planning.step_skipping import computed_steps
+from wantui.planning.time_estimate import measured_peak
+from wantui.queue.events import VideoDone
+from wantui.queue.queue import Queue
+from wantui.queue.records import NewVideo
+from wantui.worker.job import typical_step_seconds
+
+RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"})
+TOLD = {"seconds": {"denoise": 3.0, "decode": 0.5, "step": 0.1}, "device": "cpu", "memory_plan": "everything resident"}
+
+
+def past(*told: dict[str, Any], recipe: Any = RECIPE) -> Any:
+    return past_videos([(recipe.to_json(), {**TOLD, **one}) for one in told])
+
+
+def test_time_is_that_of_the_steps_of_like_videos_and_their_decoding() -> None:
+    found = estimate_seconds(RECIPE, "cpu", past({}, {}, {}))
+    assert found.value == pytest.approx(20 * 0.1 + 0.5)
+    assert "3 made here" in found.basis
+
+
+def test_what_was_decoded_as_a_whole_foretells_what_tiles_take() -> None:
+    large = RECIPE.model_copy(update={"width": 832, "height": 480})
+    known, tiled = past({}, recipe=large), plan_named("tiled")
+    found = estimate_seconds(large, "cpu", known, plan=tiled)
+    assert found.value == pytest.approx(20 * 0.1 + 0.5 * 1.2 * 1088 * 608 / (832 * 480))
+    back = estimate_seconds(large, "cpu", past({"memory_plan": tiled.slug}, recipe=large), plan=RESIDENT)
+    assert back.value == pytest.approx(20 * 0.1 + 0.5 / (1.2 * 1088 * 608 / (832 * 480)))
+
+
+def test_more_steps_take_longer_and_heun_evaluates_nearly_twice() -> None:
+    more = RECIPE.model_copy(update={"steps": 40, "sampler": "heun"})
+    assert estimate_seconds(more, "cpu", past({})).value == pytest.approx((2 * 40 - 1) * 0.1 + 0.5)
+
+
+def test_of_a_calibrated_fast_video_the_steps_count_that_are_computed() -> None:
+    rising = tuple((1 - i / 10, -0.4 * i) for i in range(11))
+    fast = RECIPE.model_copy(update={"speed": "fast", "magnitudes": rising})
+    few, many = fast, fast.model_copy(update={"steps": 60})
+    computed = [computed_steps(recipe) for recipe in (few, many)]
+    assert computed[1] / 60 < computed[0] / 20 < 1
+    # As a worker tells it of a video whose computed steps take a second, and whose others take no time.
+    usual = typical_step_seconds([1.0, *[1.0] * (computed[0] - 1), *[0.0] * (20 - computed[0])], few)
+    fast_ones = past({"seconds": {"step": usual, "decode": 0.5}}, recipe=few)
+    found = estimate_seconds(many, "cpu", fast_ones)
+    assert found.value == pytest.approx(computed[1] + 0.5)
+    assert f"({computed[1]} of 60 are computed)" in found.basis
+    exact_ones = past({"seconds": {"step": 2.0, "decode": 0.5}}, recipe=RECIPE.model_copy(update={"speed": "exact"}))
+    assert estimate_seconds(few, "cpu", exact_ones).value == pytest.approx(2 * computed[0] + 0.5)
+    assert estimate_seconds(many, "cpu", [*exact_ones, *fast_ones]) == found
+    # Of two steps the second one is left out, and tells nothing of those that are not.
+    flat = fast.model_copy(update={"magnitudes": ((1.0, 0.0), (0.0, 0.0)), "steps": 2})
+    assert computed_steps(flat) == 1
+    assert estimate_seconds(flat, "cpu", past({}, recipe=flat)).value is None
+    assert estimate_seconds(few.model_copy(update={"magnitudes": ()}), "cpu", past({}, recipe=few)).value is None
+
+
+@pytest.mark.parametrize("change", [{"model": "wan2.1-14b"}, {"dtype": "bfloat16"}])
+def test_nothing_is_foretold_from_videos_of_another_model(change: dict[str, Any]) -> None:
+    found = estimate_seconds(RECIPE.model_copy(update=change), "cpu", past({}))
+    assert found.value is None
+    assert "not known" in found.basis
+    assert estimate_seconds(RECIPE, "cuda", past({})).value is None
+
+
+def test_another_size_of_the_same_model_is_scaled_by_what_it_computes_and_says_so() -> None:
+    unguided = estimate_seconds(RECIPE.model_copy(update={"guidance_scale": 1.0}), "cpu", past({}))
+    assert unguided.value == pytest.approx(20 * 0.05 + 0.5)
+    larger = RECIPE.model_copy(update={"width": 128, "height": 128, "frames": 17})
+    work = forward_flops(NANO, 128, 128, 17) / forward_flops(NANO, 32, 32, 9)
+    found = estimate_seconds(larger, "cpu", past({}))
+    assert found.value == pytest.approx(20 * 0.1 * work + 0.5 * (128 * 128 * 17) / (32 * 32 * 9))
+    assert "scaled by arithmetic" in found.basis
+    assert "from 1 of 32x32, 9 frames made here" in found.basis
+
+
+def test_the_size_that_is_nearest_in_work_is_scaled_from() -> None:
+    near, far = RECIPE.model_copy(update={"width": 128, "height": 112}), RECIPE
+    known = past({}, recipe=far) + past({"seconds": {"step": 1.0, "decode": 0.5}}, recipe=near)
+    found = estimate_seconds(RECIPE.model_copy(update={"width": 128, "height": 128}), "cpu", known)
+    assert "of 128x112" in found.basis
+    assert found.value is not None
+    assert found.value > 20
+
+
+def test_memory_is_that_of_the_latest_video_like_it_by_the_same_plan() -> None:
+    known = past({"peak_memory": 5_000}, {"peak_memory": 9_000})
+    assert measured_peak(RECIPE, "resident", known).value == 5_000
+    assert measured_peak(RECIPE, "stream", known).value is None
+
+
+def test_what_an_older_version_told_without_times_is_left_out() -> None:
+    assert past_videos([(RECIPE.to_json(), {"seconds": {"denoise": 1.0}}), ("not a recipe", TOLD)]) == []
+
+
+def sample(*gpus: GpuState) -> Sample:
+    return Sample(0.0, gpus, "" if gpus else "none", "", 32_000_000_000, 2_000_000_000, 1.0)
+
+
+def card(total: int, used: int) -> GpuState:
+    return GpuState(0, "GPU-0", "H100", memory_total=total, memory_used=used)
+
+
+def test_a_model_that_is_larger_than_the_gpu_is_told_with_the_plan_that_fits() -> None:
+    outline = outline_batch(load_config("wan_14b_optimized"), "a [red|blue] circle")
+    memory = {c.about: c for c in costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
+    assert memory.fits
+    assert "stream" in memory.text
+    assert "and 24.0 GB are free" in memory.basis
+    assert not {c.about: c for c in costs(outline, [], sample(card(3_000_000_000, 0)))}["memory"].fits
+    assert {c.about: c for c in costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
+
+
+def test_a_plan_that_is_asked_for_and_does_not_fit_is_told_so() -> None:
+    outline = outline_batch(load_config("default", ["memory_settings.plan=resident"]), "a circle")
+    memory = costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]
+    assert not memory.fits
+    assert "asked for; it needs" in memory.basis
+
+
+def test_a_batch_that_would_fill_the_disk_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    overrides = ["latent_analysis_settings.store_latents=true", "videos_per_variation=100"]
+    disk = costs(outline_batch(load_config("default", overrides), "a circle"), [], sample())[3]
+    assert not disk.fits
+    assert "would fit" in disk.basis
+    assert "no stored latents" in disk.basis
+
+
+def test_a_queue_tells_when_it_will_be_empty(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    batch = queue.add(Path("/outputs/a"), "auto", [NewVideo(i, f"v{i}", RECIPE.to_json(), 20) for i in range(4)])
+    forecast = Forecast(queue)
+    forecast.look()
+    row = queue.batch(batch)
+    assert row is not None
+    assert forecast.left(row, queue.running(), ("auto", "cpu")).seconds is None
+    claim = queue.claim("w:1", ("auto",))
+    assert claim is not None
+    queue.done(claim, VideoDone(**TOLD))
+    claim = queue.claim("w:1", ("auto",))
+    assert claim is not None
+    queue.step(claim, step_done(9, 20, 0.1, 0.5))
+    forecast.look()
+    row = queue.batch(batch)
+    assert row is not None
+    left = forecast.left(row, queue.running(), ("auto", "cpu"))
+    assert left.per_video == pytest.approx(2.5)
+    assert left.seconds == pytest.approx(2.5 * (3 - 0.5))
+
+
+def test_one_last_video_takes_its_own_time_however_many_gpus_there_are(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    batch = queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "v", RECIPE.to_json(), 20)])
+    pinned = queue.add(Path("/outputs/b"), "cuda:1", [NewVideo(i, "v", RECIPE.to_json(), 20) for i in range(4)])
+    forecast = Forecast(queue)
+    forecast.past = past({"device": "cuda"})
+    devices = ("auto", "cuda", *(f"cuda:{i}" for i in range(8)))
+    for number, videos in ((batch, 1), (pinned, 4)):
+        row = queue.batch(number)
+        assert row is not None
+        assert forecast.left(row, [], devices).seconds == pytest.approx(videos * 2.5)
+
+
+def test_where_the_plan_is_not_known_yet_videos_of_all_plans_count() -> None:
+    streamed, parked = past({"memory_plan": "stream"}), past({"memory_plan": "offload"})
+    assert estimate_seconds(RECIPE, "cpu", streamed).value is not None
+    assert estimate_seconds(RECIPE, "cpu", streamed, plan=RESIDENT).value is None
+    assert estimate_seconds(RECIPE, "cpu", streamed, plan=plan_named("stream")).value is not None
+    assert estimate_seconds(RECIPE, "cpu", parked, plan=RESIDENT).value is not None  # which works as fast

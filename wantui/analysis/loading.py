@@ -1,0 +1,199 @@
+"""Stored trajectories as the analysis takes them: of batch folders, and of the older system's.
+
+What cannot be analysed is named with its reason, and the others go on.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wantui.analysis.comparable import SAME_FOR_ALL
+from wantui.analysis.gram import StateBuffer, gram_of
+from wantui.analysis.legacy import latents_folder, read_older
+from wantui.analysis.template_parts import template_parts
+from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory, trajectory
+from wantui.analysis.video import Video
+from wantui.errors import UserError
+from wantui.planning import Recipe
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.storage.state_reader import StoredStates
+from wantui.storage.zarr_group import CaptureError, named_damage, open_capture
+
+
+def read_batch(folder: Path, from_latents: bool = False) -> Iterator[Video]:
+    """Yield every finished video of a batch folder, of this system or of the older one.
+
+    Args:
+        from_latents: make the Gram matrices from the stored latents, rather than take the stored ones.
+
+    Raises:
+        UserError: it is no batch folder of either kind.
+    """
+    try:
+        is_ours = (folder / "batch.json").exists()
+        is_older = not is_ours and (
+            (folder / "batch_metadata.json").exists() or any(latents_folder(folder).glob("*/vid_*/step_*.npy*"))
+        )
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
+    if is_ours:
+        yield from _read(folder, from_latents)
+    elif is_older:
+        yield from read_older(folder)
+    else:
+        raise UserError(
+            f"{folder} is not a batch folder: it has no batch.json, nor latents/prompt_000/vid_001/step_000.npy.gz "
+            "as the older system wrote them"
+        )
+
+
+def read_batches(folders: Sequence[Path], from_latents: bool = False) -> tuple[list[Video], list[str]]:
+    """Return the videos of several batches, and why some of the batches cannot be read.
+
+    Raises:
+        UserError: none of them can be read.
+    """
+    videos: list[Video] = []
+    faults: list[UserError] = []
+    seen: dict[str, Path] = {}
+    for folder in folders:
+        try:
+            if (first := seen.setdefault(os.path.realpath(folder), folder)) is not folder:
+                raise UserError(f"cannot analyze {folder} again: it is the same batch as {first}. Name each batch once")
+            videos += read_batch(folder, from_latents)
+        except UserError as error:
+            faults.append(error)
+    if faults and len(faults) == len(folders):
+        raise faults[0]
+    return videos, [str(fault) for fault in faults]
+
+
+def _read(folder: Path, from_latents: bool) -> Iterator[Video]:
+    manifest = read_manifest(BatchFolder(folder))
+    done = [(number, entry) for number, entry in enumerate(manifest.videos) if entry.state == "done"]
+    if not from_latents:
+        for number, entry in done:
+            yield _video(folder, number, entry, manifest, None)
+        return
+    from threadpoolctl import threadpool_limits
+
+    held = StateBuffer()
+    # One reads while the other multiplies, on one core each: more for products of matrices are taken from the reading.
+    with threadpool_limits(1), ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(_video, folder, number, entry, manifest, held) for number, entry in done]
+        try:
+            for video in waiting:
+                yield video.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _video(
+    folder: Path,
+    number: int,
+    entry: VideoEntry,
+    manifest: Manifest,
+    held: StateBuffer | None,
+) -> Video:
+    recipe, variation = entry.recipe, manifest.variations[entry.variation]
+    cache, parts = recipe.magnitudes, template_parts(manifest.template)
+    known: dict[str, Any] = {
+        "folder": folder,
+        "number": number,
+        "id": entry.id,
+        "variation": variation.id,
+        "prompt": recipe.prompt,
+        "choices": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
+        "seed": entry.seed,
+        "settings": recipe.source.settings
+        | {name: getattr(recipe, name) for name in SAME_FOR_ALL}
+        | {
+            "fast": recipe.speed == "fast",
+            "magnitudes": hashlib.sha256(json.dumps(cache).encode()).hexdigest()[:8] if cache else None,
+        }
+        | (_stored_form(recipe) if held is not None else {}),
+        "template": parts.skeleton,
+        "options": parts.chosen({int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}),
+        "weighting": recipe.weighting or "",
+        "weights": ", ".join(f"{mark.text}:{mark.weight:g}" for mark in recipe.marks if mark.weight != 1),
+        "attention": folder / entry.files["attention"] if "attention" in entry.files else None,
+        "words": len(recipe.prompt.split()),
+    }
+    if "latents" not in entry.files:
+        return Video(**known, why_not="it has no stored trajectory")
+    path = folder / entry.files["latents"]
+    try:
+        found, dimension, power, warnings = _stored(path, held)
+    except NoGeometryError as error:
+        return Video(**known, path=path, why_not=str(error))
+    except CaptureError as error:
+        return Video(**known, path=path, why_not=f"its stored trajectory cannot be read: {error}", is_damaged=True)
+    return Video(**known, trajectory=found, dimension=dimension, channel_power=power, path=path, warnings=warnings)
+
+
+def _stored_form(recipe: Recipe) -> dict[str, Any]:
+    """Return how the latents are stored from which a trajectory is computed: it may differ in their interval."""
+    return {"storage_interval": recipe.capture.interval, "storage_dtype": recipe.capture.dtype}
+
+
+def _stored(path: Path, held: StateBuffer | None) -> tuple[Trajectory, int, Floats | None, tuple[str, ...]]:
+    """Trajectory, number of values of a state, mean square of each channel of the final state, and warnings."""
+    group = open_capture(path)
+    with named_damage(path):
+        sigmas = np.asarray(group["sigmas"][:])
+        dimension = _dimension(group)
+        if held is None:
+            power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
+            return trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, power, ()
+        if "latents" not in group:
+            raise NoGeometryError("its latents are not stored, only what was derived from them")
+        steps = [int(step) for step in group["steps"][:]]
+        chosen, warnings = corrected_states(steps, sigmas)
+        states = StoredStates(group["latents"], chosen)
+        gram = gram_of(states.read, len(states), states.dimension, held)
+        return trajectory(gram, sigmas[[steps[index] for index in chosen]], dimension), dimension, None, warnings
+
+
+def _dimension(group: Any) -> int:
+    """Return the number of values of a state; captures without checksums may hold any shape.
+
+    Raises:
+        ValueError: the attribute `shape` is not the shape of a state.
+    """
+    shape = group.attrs.get("shape")
+    if shape is None:
+        return math.prod(group["latents"].shape[1:])
+    if not isinstance(shape, list) or not shape or not all(type(length) is int and length > 0 for length in shape):
+        raise ValueError(f"its attribute shape is {str(shape)[:80]}, and must be the lengths of a state's axes")
+    if "latents" in group and tuple(shape) != group["latents"].shape[1:]:
+        raise ValueError(f"its attribute shape is {str(shape)[:80]}, and its states are {group['latents'].shape[1:]}")
+    return math.prod(shape)
+
+
+def corrected_states(steps: Sequence[int], sigmas: Floats) -> tuple[list[int], tuple[str, ...]]:
+    """Return which stored states are the last ones of their noise level, and a warning where others are stored.
+
+    Heun's sampler evaluates the model twice at a noise level: first at an Euler predictor, then at the corrected state.
+    Versions before 0.2 counted `storage_interval` in evaluations, and stored predictors whose corrected state is not
+    stored: no comparison of neighbours can find those.
+
+    Args:
+        steps: after how many evaluations each stored state was.
+        sigmas: [S + 1], noise level of every state, stored or not.
+    """
+    last = np.append(np.diff(sigmas) != 0, True)
+    chosen = [index for index, step in enumerate(steps) if last[step]]
+    dropped = [step for step in steps if not last[step] and step + 1 not in steps]
+    if not dropped:
+        return chosen, ()
+    return chosen, (
+        f"{len(dropped)} of {len(steps)} stored states are predictors of the heun sampler and are left out",
+    )

@@ -1,0 +1,153 @@
+"""What a batch takes in videos, time, memory and disk, each figure with what it rests on, and whether it fits."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.errors import UserError
+from wantui.formatting import format_bytes, format_count, format_duration, format_long
+from wantui.gpu.monitor import GpuState, Sample
+from wantui.models.catalogue import WanModel, find_model
+from wantui.paths import user_path
+from wantui.planning import BatchPreview, Recipe, TimedVideo, estimate_seconds
+from wantui.planning.disk_estimate import disk_for
+from wantui.planning.flops import step_flops
+from wantui.planning.memory_plan import RESIDENT, ChosenPlan, choose_plan, plan_named, weight_bytes
+from wantui.planning.schedule import model_evaluations
+from wantui.planning.time_estimate import measured_peak
+from wantui.queue.benchmark_store import load_throughput
+from wantui.storage.disk_space import disk_need, free_bytes
+
+MAX_CORE_FLOPS = 1e11
+"""Floating-point operations a second that no core of a CPU exceeds in practice, with AVX-512 in float32."""
+LONG_SECONDS = 3600
+"""Predicted seconds above which a CPU-only batch triggers a warning."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One line of what a batch takes."""
+
+    about: str
+    text: str
+    basis: str
+    fits: bool = True
+
+
+def costs(
+    outline: BatchPreview, past: Sequence[TimedVideo], sample: Sample | None, state: Path | None = None
+) -> list[Cost]:
+    """What a batch takes, each figure with what it rests on, and whether it fits.
+
+    Args:
+        state: the directory of the queue, where measured throughputs lie.
+    """
+    recipe, videos = outline.first, outline.videos
+    settings = outline.config.settings
+    seeds = settings.videos_per_variation
+    many = format_count(len(outline.variations), "variation")
+    last = recipe.seed + seeds - 1
+    size = f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')}, "
+    size += format_count(recipe.steps, "step")
+    lines = [Cost("videos", f"{videos:,} = {many} x {format_count(seeds, 'seed')}", f"{recipe.seed} to {last}; {size}")]
+    gpus = sample.gpus if sample is not None else ()
+    on_gpu = bool(gpus) and settings.model_settings.device != "cpu"
+    chosen = _chosen(outline, gpus) if on_gpu else None
+    plan = RESIDENT if chosen is None else chosen.plan
+    throughput = load_throughput(state, gpus[0].name, recipe, plan) if state is not None and on_gpu else None
+    seconds = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", past, throughput, plan)
+    shown, basis = "?", seconds.basis
+    if seconds.value is not None:
+        shown = f"{format_duration(seconds.value * videos)} on one worker"
+    elif not on_gpu and (least := min_cpu_seconds(outline.model, recipe, videos)) >= LONG_SECONDS:
+        shown = f"at least {format_long(least)} without a GPU"
+    lines.append(Cost("time", shown, basis))
+    lines.append(_memory(outline, past, sample, on_gpu, chosen))
+    disk = disk_for(recipe, outline.model, videos)
+    place = _existing(user_path(settings.output_dir))
+    need, free = disk_need(recipe, videos), free_bytes(place)
+    fits = need.total <= free
+    basis = f"clips {format_bytes(disk.videos)} ({disk.videos_basis})"
+    for part in disk.captures:
+        basis += f", {part.name} {format_bytes(part.bytes)} ({part.basis})"
+    basis += f"; {format_bytes(need.temporary + need.spare)} more must be free"
+    if not fits:
+        basis = f"{_what_fits(outline, free, disk.bytes_of('latents'))} would fit; " + basis
+    lines.append(Cost("disk", f"{format_bytes(disk.total)} of {format_bytes(free)} free", basis, fits))
+    return lines
+
+
+def min_cpu_seconds(model: WanModel, recipe: Recipe, videos: int) -> float:
+    """Return the least seconds that videos take on this machine's CPU: the transformer alone, each core at its peak."""
+    evaluations = model_evaluations(recipe.sampler, recipe.steps)
+    return videos * evaluations * step_flops(model, recipe) / (MAX_CORE_FLOPS * (os.cpu_count() or 1))
+
+
+def cpu_warning(recipe: Recipe, videos: int) -> str | None:
+    """Return a warning for a batch that takes hours without a GPU; None for one that does not."""
+    try:
+        least = min_cpu_seconds(find_model(recipe.model), recipe, videos)
+    except UserError:  # no such model any more, which the worker says with all that belongs to it
+        return None
+    if least < LONG_SECONDS:
+        return None
+    return (
+        f"without a GPU {format_count(videos, 'video')} of {recipe.model} will take at least {format_long(least)} on "
+        f"this machine ({format_count(os.cpu_count() or 1, 'core')}); -c nano is a model for CPUs"
+    )
+
+
+def _free(gpus: Sequence[GpuState]) -> int | None:
+    """Bytes of the GPU that has the most; None where that cannot be read."""
+    readable = [gpu for gpu in gpus if gpu.memory_total is not None and gpu.memory_used is not None]
+    return max(((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable), default=None)
+
+
+def _chosen(outline: BatchPreview, gpus: Sequence[GpuState]) -> ChosenPlan | None:
+    free = _free(gpus)
+    if free is None:
+        return None
+    asked = outline.config.settings.memory_settings.plan
+    return choose_plan(outline.model, outline.first, free, None if asked == "auto" else plan_named(asked))
+
+
+def _memory(
+    outline: BatchPreview, past: Sequence[TimedVideo], sample: Sample | None, on_gpu: bool, chosen: ChosenPlan | None
+) -> Cost:
+    recipe, model = outline.first, outline.model
+    weights = weight_bytes(model, recipe)
+    text = "?" if weights is None else format_bytes(weights)
+    if sample is None:
+        return Cost("memory", text, "the weights alone; what is free is not known")
+    if not on_gpu:
+        free = sample.memory_total - sample.memory_used
+        fits = weights is None or weights <= sample.memory_total
+        basis = "no GPU is used: the weights lie in the machine's memory"
+        if not fits:
+            basis = f"the weights alone take {text}: choose a smaller model, or another machine"
+        return Cost("memory", f"{text} of {format_bytes(free)} free", basis, fits)
+    on_device = _free(sample.gpus)
+    if on_device is None or chosen is None:
+        return Cost("memory", text, "the weights alone; what is free on the GPU is not known")
+    peak, basis = chosen.peak, "counted from its sizes"
+    measured = measured_peak(recipe, chosen.plan.slug, past)
+    if measured.value is not None:
+        peak, basis = int(measured.value), measured.basis
+    text = "?" if peak is None else format_bytes(peak)
+    text = f"{text} of {format_bytes(on_device)} free on the GPU: {chosen.plan.slug}"
+    return Cost("memory", text, f"{chosen.reason}; {basis}", chosen.fits)
+
+
+def _what_fits(outline: BatchPreview, free: int, latents: int) -> str:
+    """Of the same batch, what there is room for."""
+    need = disk_need(outline.first)
+    videos = max(0, (free - need.temporary - need.spare) // max(1, need.stored))
+    words = format_count(videos, "video")
+    return f"{words}, or no stored latents," if latents else words
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest folder that exists and can be entered: the path itself, or one above it."""
+    path = path.absolute()
+    return next((place for place in (path, *path.parents) if os.path.isdir(place)), Path("/"))  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered

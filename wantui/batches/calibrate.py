@@ -1,0 +1,64 @@
+"""Measures the magnitudes of a model with a recipe of its, and keeps them for `speed: fast`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from wantui.generation.calibrate import measure_magnitudes
+from wantui.generation.denoise import prepare
+from wantui.generation.errors import LoadError
+from wantui.models.catalogue import find_model
+from wantui.models.magnitudes import path_of
+from wantui.planning import Captures, Recipe
+from wantui.storage.atomic import write_text
+from wantui.worker.pipelines import load_for, plan_for
+
+STEPS = 50
+"""At least: magnitudes of fewer do not reach low noise levels."""
+
+
+def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int], None], path: Path | None) -> Path:
+    """Denoise one video without leaving anything out; returns the file in which the magnitudes were kept.
+
+    Args:
+        plan: the name of a memory plan, or auto.
+        path: where they are kept, in the place of where wantui looks for them.
+
+    Raises:
+        LoadError: the model cannot be calibrated or loaded, or what was found cannot be kept.
+    """
+    model = find_model(recipe.model)
+    if model.boundary_ratio is not None:
+        raise LoadError(f"{model.name} has two transformers: fast goes by the first block of both")
+    if (weights := recipe.source.weights_id) is None:
+        raise LoadError(f"{model.name} is not on this machine: `wantui models fetch {model.name}` brings it")
+    path = path or path_of(model, weights)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LoadError(f"{path} cannot be written: {error.strerror}") from None
+    whole = recipe.model_copy(
+        update={
+            "sampler": "unipc",
+            "steps": max(STEPS, recipe.steps),
+            "speed": "exact" if recipe.speed == "fast" else recipe.speed,
+            "magnitudes": (),
+            "marks": (),
+            "weighting": None,
+            "capture": Captures(),
+        }
+    )
+    loaded = load_for(whole, device, plan_for(whole, device, asked=plan).plan)
+    if loaded.pipeline.transformer_2 is not None:
+        raise LoadError(f"{model.name} has two transformers: fast goes by the first block of both")
+    try:
+        start = prepare(loaded.pipeline, whole, loaded.embeddings)
+        magnitudes = measure_magnitudes(loaded.pipeline, whole, start, tell)
+    except RuntimeError as error:  # no memory, or NaN
+        raise LoadError(f"{model.name} could not be calibrated: {error}") from error
+    asked = whole.model_dump(mode="json", include={"prompt", "steps", "sampler", "width", "height", "frames"})
+    try:
+        write_text(path, json.dumps({"model": model.name, "revision": weights, "of": asked, "magnitudes": magnitudes}))
+    except OSError as error:
+        raise LoadError(f"{path} cannot be written: {error.strerror}") from None
+    return path

@@ -1,0 +1,354 @@
+"""From a planned batch to its folder and its place on the queue; or, of a batch that exists, what is missing."""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from wantui.engine.control import find_engine
+from wantui.engine.slots import slots_for
+from wantui.errors import UserError
+from wantui.formatting import format_bytes, format_count, printable
+from wantui.gpu.nvml import query_gpus, visible
+from wantui.paths import user_path
+from wantui.planning import Batch, BatchPreview
+from wantui.planning.schedule import model_evaluations
+from wantui.queue.queue import Queue
+from wantui.queue.records import NewVideo
+from wantui.queue.state_dir import StateDirectory
+from wantui.storage.atomic import remove
+from wantui.storage.disk_space import disk_need, free_bytes
+from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, batch_folder
+from wantui.storage.locks import LOCK, MAKING, claim_folder, refuse_unwritable
+from wantui.storage.manifest import Manifest, VideoEntry, start_folder
+from wantui.storage.manifest_store import ManifestStore
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of a batch, as written 2/8: every `count`-th video, beginning with the `number`-th."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def read(cls, text: str) -> "Shard":
+        """From what a user wrote.
+
+        Raises:
+            UserError: it is no share.
+        """
+        match = SHARE.fullmatch(text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UserError(f"{text!r} is no share of a batch; the second of eight is 2/8")
+        return cls(int(match[1]), int(match[2]))
+
+    def has(self, index: int) -> bool:
+        return index % self.count == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+WHOLE = Shard(1, 1)
+SHARE = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
+OWN_NAMES = (
+    "batch.json",
+    "batch.json.partial",
+    "batch.journal.jsonl",
+    "batch.journal.damaged.jsonl",
+    "configs",
+    *WRITTEN_FOLDERS,
+    "logs",
+    MAKING,
+)
+"""Names in a batch folder that are wantui's, but for that of the lock."""
+MAX_TRIES = 100
+"""Names of batch folders that other runs may take while this one makes its own."""
+
+
+class NoSuchDeviceError(UserError):
+    """A device that no worker on this machine has."""
+
+    exit_code = 3
+
+
+def check_device(place: StateDirectory, device: str) -> None:
+    """Refuse a batch that no worker would ever take.
+
+    Raises:
+        NoSuchDeviceError: names the devices that there are.
+    """
+    engine = find_engine(place.directory)
+    if engine is not None:
+        if device not in engine.devices:
+            raise NoSuchDeviceError(
+                f"model_settings.device: {device} is none of those that the engine has: {', '.join(engine.devices)}; "
+                "if it is here, wantui engine stop, and the next one will find it"
+            )
+        return
+    if device == "cpu":  # every engine has it, whatever CUDA_VISIBLE_DEVICES says
+        return
+    report = query_gpus()
+    gpus = visible(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not any(device in slot.devices for slot in slots_for(gpus, None)):
+        why = report.reason or f"visible here: {format_count(len(gpus), 'GPU')}"
+        raise NoSuchDeviceError(f"model_settings.device: {device} is not here ({why})")
+
+
+def may_use_gpu(place: StateDirectory, device: str) -> bool:
+    """Return whether a batch for this device could run on a GPU, with the running engine or a new one."""
+    if device == "cpu":
+        return False
+    engine = find_engine(place.directory)
+    if engine is not None:
+        return any(name.startswith("cuda") for name in engine.devices)
+    return bool(visible(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+def refuse(batch: Batch | BatchPreview) -> None:
+    """Stop at what this version cannot do.
+
+    Raises:
+        UserError: names all of it.
+    """
+    if batch.refusals:
+        raise UserError("this batch cannot be made:\n  " + "\n  ".join(batch.refusals))
+
+
+def new_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
+    """Make the folder of a batch, with its manifest.
+
+    Raises:
+        UserError: it cannot be made by this version, has no room, or its folder cannot be written; nothing is left.
+    """
+    refuse(batch)
+    _refuse_undecodable(user_path(batch.config.settings.output_dir).absolute())
+    above = _missing_above(user_path(batch.config.settings.output_dir))
+    folder: BatchFolder | None = None
+    is_new = False
+    try:
+        folder, is_new = _make_folder(batch)
+        check_room(folder.root, batch)
+        return folder, start_folder(folder, batch)
+    except BaseException as error:
+        if folder is not None:
+            remove_begun(folder, with_root=is_new)
+        _remove_empty(above)
+        if folder is not None and isinstance(error, OSError):
+            raise _cannot_write(folder, error) from None
+        raise
+
+
+def _refuse_undecodable(folder: Path) -> None:
+    """Refuse a folder whose name neither the queue nor a manifest can hold.
+
+    Raises:
+        UserError: its name is not UTF-8.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"cannot make a batch in {printable(str(folder))}: its name is not UTF-8. Choose another --output-dir, or "
+            "start in another folder"
+        ) from None
+
+
+def _missing_above(folder: Path) -> list[Path]:
+    """Return a folder and those above it that do not exist, the lowest first."""
+    folder = folder.absolute()
+    return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+
+
+def remove_begun(folder: BatchFolder, with_root: bool) -> None:
+    """Remove what wantui has put into a batch folder that it claimed, and nothing else.
+
+    Args:
+        with_root: whether to remove the folder itself, if it is empty then: not where a user had made it.
+    """
+    for name in (*OWN_NAMES, LOCK):  # the claim last: no other run may begin before all is removed
+        with suppress(OSError):
+            remove(folder.root / name)
+    if with_root:
+        _remove_empty([folder.root])
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders that were made for a batch, the lowest first."""
+    for path in folders:
+        with suppress(OSError):  # it was not made yet, or somebody else uses it already
+            path.rmdir()
+
+
+def missing_videos(folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE) -> list[tuple[int, VideoEntry]]:
+    """The videos of a share that are not done or whose files are gone, with their index in the manifest."""
+    return [
+        (index, video)
+        for index, video in enumerate(manifest.videos)
+        if share.has(index)
+        and (video.state != "done" or not all((folder.root / path).exists() for path in video.files.values()))
+    ]
+
+
+def enqueue(
+    queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Shard = WHOLE
+) -> tuple[int, int]:
+    """Put what is missing of a batch on the queue; returns the batch's number, and how many videos that is."""
+    if not new:
+        with suppress(OSError, UserError):  # what is wrong with the folder is said where a video is written
+            ManifestStore(folder).fold_when_reopened()
+    names = [variation.id for variation in manifest.variations]
+    missing = missing_videos(folder, manifest, share)
+    videos = [
+        NewVideo(
+            index,
+            f"{names[video.variation]} seed {video.seed}",
+            video.recipe.to_json(),
+            model_evaluations(video.recipe.sampler, video.recipe.steps),
+        )
+        for index, video in missing
+    ]
+    try:
+        return queue.add(folder.root.resolve(), device, videos, new), len(missing)
+    except Exception:  # as where the disk of the queue is full
+        if new:  # nothing refers to the folder
+            remove_begun(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
+        raise
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    """A batch that is on the queue."""
+
+    number: int
+    videos: int
+    folder: Path
+
+
+def queue_new(place: StateDirectory, batch: Batch) -> Enqueued:
+    """Make a batch's folder and put all of it on the queue, over a connection of this thread's own.
+
+    Raises:
+        UserError: no such device, or as `new_batch`.
+    """
+    device = batch.config.settings.model_settings.device
+    check_device(place, device)
+    folder, manifest = new_batch(batch)
+    return _queue(place, folder, manifest, device, True, WHOLE)
+
+
+def queue_missing(
+    place: StateDirectory, folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE
+) -> Enqueued | None:
+    """Put on the queue what is missing of a batch that exists, or of a share of it; None where nothing is.
+
+    Raises:
+        UserError: no such device.
+    """
+    if not missing_videos(folder, manifest, share):
+        return None
+    refuse_unwritable(folder)
+    device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
+    check_device(place, device)
+    return _queue(place, folder, manifest, device, False, share)
+
+
+def _queue(
+    place: StateDirectory, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Shard
+) -> Enqueued:
+    with Queue(place.directory) as queue:
+        number, videos = enqueue(queue, folder, manifest, device, new, share)
+    return Enqueued(number, videos, folder.root)
+
+
+def check_room(root: Path, batch: Batch) -> None:
+    """Refuse a batch that would fill the disk.
+
+    Raises:
+        UserError: says how much is missing, and what would make it fit.
+    """
+    need, free = disk_need(batch.videos[0].recipe, len(batch.videos)), free_bytes(root)
+    if need.total > free:
+        raise UserError(
+            f"cannot queue the batch: {root.parent} has {format_bytes(free)} free, {need.text}. "
+            "Choose another --output-dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
+        )
+
+
+def _make_folder(batch: Batch) -> tuple[BatchFolder, bool]:
+    """Make or take an empty folder for this batch alone; return it, and whether it was made here.
+
+    Raises:
+        UserError: there is something in it, another run has taken it, or it cannot be written.
+    """
+    settings = batch.config.settings
+    output_dir = user_path(settings.output_dir)
+    now = datetime.now() if settings.use_timestamp else None
+    # Who may not enter the folder can read nothing in it, whatever the modes of the files are.
+    is_private = settings.output_permissions == "private"
+    mode = 0o700 if is_private else 0o777
+    folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
+    try:
+        # By itself: below, FileExistsError then means that the batch's own name is taken.
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+    for _ in range(MAX_TRIES):
+        folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
+        try:
+            folder.root.mkdir(mode=mode)
+            is_new = True
+        except FileExistsError:
+            if now is not None:  # another run of the same second took the name in between
+                continue
+            folder, is_new = _empty_folder(folder, is_private), False
+        except OSError as error:
+            raise _cannot_write(folder, error) from None
+        try:
+            claim_folder(folder.root)  # also a new one: a run without a time stamp may take it while it is empty
+            return folder, is_new
+        except FileExistsError:
+            if now is None:
+                raise _taken(folder) from None
+        except OSError as error:
+            if is_new:
+                _remove_empty([folder.root])
+            raise _cannot_write(folder, error) from None
+    raise UserError(f"cannot make a batch folder in {output_dir}: {MAX_TRIES} names in a row were taken meanwhile")
+
+
+def _empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
+    """Return a folder that exists, if there is nothing in it; one that is to be private is made so.
+
+    Raises:
+        UserError: there is, or it cannot be looked at.
+    """
+    try:
+        if folder.root.is_dir() and not any(folder.root.iterdir()):
+            if is_private:
+                folder.root.chmod(0o700)
+            return folder
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+    raise _taken(folder)
+
+
+def _taken(folder: BatchFolder) -> UserError:
+    has_batch = os.path.lexists(folder.manifest)
+    what = "already holds a batch. Continue it with --resume" if has_batch else "exists already"
+    return UserError(f"{folder.root} {what}, or choose another name")
+
+
+def _cannot_write(folder: BatchFolder, error: OSError) -> UserError:
+    if isinstance(error, FileExistsError):
+        return UserError(
+            f"the output folder {folder.root} cannot be written: {error.filename} is no folder, or a link to none. "
+            "Choose another --output-dir"
+        )
+    return UserError(
+        f"the output folder {folder.root} cannot be written: {error.strerror or error}. Choose another --output-dir"
+    )

@@ -1,0 +1,106 @@
+"""Make the video of a clip again from the recipe in it, and say whether it is the same."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wantui.generation.denoise import Step
+from wantui.generation.load import resolve_device
+from wantui.generation.make_video import Decoded, MadeVideo, StepMade, make_video
+from wantui.generation.provenance import clip_made_with
+from wantui.models.catalogue import find_model
+from wantui.models.fetch import find_folder, replaced_parts
+from wantui.models.fingerprint import fingerprint, fingerprint_of_file
+from wantui.planning import Captures, Recipe
+from wantui.planning.memory_plan import PLANS, MemoryPlan
+from wantui.storage.mp4 import read_frames
+from wantui.storage.video_files import VideoFiles
+from wantui.worker.pipelines import load_for, plan_for
+
+
+@dataclass(frozen=True)
+class RerunResult:
+    """How a remade clip compares with the one it came from."""
+
+    latents_equal: bool | None
+    """Nothing where the clip does not say what its latents were."""
+    frames_equal: bool
+    largest_pixel_difference: int
+    """Of 255, over all frames."""
+    changed: dict[str, tuple[Any, Any]]
+    """What it was made with, then and now, where the two differ."""
+
+    @property
+    def identical(self) -> bool:
+        return self.frames_equal and self.latents_equal is not False
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The model is being loaded, which can take minutes."""
+
+    model: str
+    device: str
+
+
+def remake(
+    clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, device: str, may_fetch: bool
+) -> Iterator[Loading | Step | Decoded | RerunResult]:
+    """Make a recipe's video as `target`; yield what happens, and at last the comparison with `clip`.
+
+    Args:
+        may_fetch: fetch weights that are not on this machine. A clip names any model of the hub; nobody else chose it.
+
+    Raises:
+        UserError: the model is unknown, or its weights are not here and may not be fetched.
+    """
+    named = find_model(recipe.model)
+    if not named.is_local:
+        replaced = replaced_parts(recipe.transformer_file)
+        find_folder(named, recipe.revision, replaced, replaced=replaced, may_fetch=may_fetch)
+    yield Loading(recipe.model, str(resolve_device(device)))
+    loaded = load_for(recipe, device, _plan(recipe, device, then), may_fetch=may_fetch)
+    pipeline = loaded.pipeline
+    now = clip_made_with(pipeline, recipe)
+    files = VideoFiles(target, target.with_suffix(".jpg"))
+    latents_sha256 = None
+    # Captures do not change a video, and are not asked for here.
+    plain = recipe.model_copy(update={"capture": Captures()})
+    for event in make_video(pipeline, plain, files, embeddings=loaded.embeddings):
+        if isinstance(event, MadeVideo):
+            latents_sha256 = event.latents_sha256
+        elif isinstance(event, StepMade):
+            yield event.step
+        elif isinstance(event, Decoded):
+            yield event
+    changed = {key: (then.get(key), value) for key, value in now.items() if then and then.get(key) != value}
+    model = find_model(recipe.model)
+    if model.is_local and (weights := fingerprint(Path(model.location))) != recipe.revision:
+        changed["weights"] = (recipe.revision, weights)
+    file = recipe.transformer_file
+    if file is not None and (weights := fingerprint_of_file(Path(file.path))) != file.fingerprint:
+        changed["transformer_file"] = (file.fingerprint, weights)
+    known = then.get("latents_sha256")
+    equal, difference = compare_clips(clip, target)
+    yield RerunResult(None if known is None else known == latents_sha256, equal, difference, changed)
+
+
+def _plan(recipe: Recipe, device: str, then: dict[str, Any]) -> MemoryPlan:
+    """One that decodes as it was done then, where there is room for that; else the comparison tells of it."""
+    if "tile" in then:
+        alike = [plan for plan in PLANS if plan.tile_for(recipe.width, recipe.height) == then["tile"]]
+        if alike and (chosen := plan_for(recipe, device, among=alike)).fits:
+            return chosen.plan
+    return plan_for(recipe, device).plan
+
+
+def compare_clips(one: Path, other: Path) -> tuple[bool, int]:
+    """Whether all frames are equal, and the largest difference of a pixel's channel (255 where sizes differ)."""
+    frames = [list(read_frames(path)) for path in (one, other)]
+    if len(frames[0]) != len(frames[1]) or frames[0][0].shape != frames[1][0].shape:
+        return False, 255
+    largest = max(int(np.abs(a.astype(np.int16) - b).max()) for a, b in zip(*frames, strict=True))
+    return largest == 0, largest

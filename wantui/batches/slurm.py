@@ -1,0 +1,320 @@
+"""A batch on a Slurm cluster: an array of jobs, each of which is an engine for its share of the batch.
+
+Each job has a queue of its own on its node's disk, so that no database lies on a network file system; what they share
+is the batch folder. A job that is preempted, or comes near its time limit, closes its video at a checkpoint and is put
+back into Slurm's queue; it goes on from there, on whichever node it gets. Needs submitit: pip install 'wantui[slurm]'.
+"""
+
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wantui.batches.enqueue import Shard, missing_videos
+from wantui.errors import UserError
+from wantui.formatting import UNPRINTABLE, format_count
+from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, file_system
+from wantui.storage.layout import BatchFolder
+from wantui.storage.locks import can_lock, refuse_unwritable
+from wantui.storage.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+TIMES = 1000
+"""So often a job may reach its time limit and be put back."""
+POLL_SECONDS = 0.2
+END_SECONDS = 5.0
+"""How long Slurm may take to end a job that it was asked to put back."""
+_ELSEWHERE = "Choose another --output-dir, or work in another folder."
+_SBATCH_KEY = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
+log = logging.getLogger("submitit")
+
+
+class NoSlurmError(UserError):
+    """Slurm, or what is needed to speak to it, is not here or refuses."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each job of the array asks for."""
+
+    minutes: int
+    gpus: int
+    cpus: int
+    memory_gb: int
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    at_once: int | None = None
+    """So many jobs run at a time, at most."""
+    setup: tuple[str, ...] = ()
+    """Shell commands before wantui."""
+    others: tuple[tuple[str, str | bool], ...] = ()
+    """Any other options of sbatch."""
+
+
+class DrainShare:
+    """What one job of the array does, and does again after it was put back.
+
+    Slurm sends SIGTERM to every process of a job that it preempts: the engine stops at the next step by itself. Near
+    the time limit submitit gets its own signal, and calls `checkpoint`.
+    """
+
+    def __init__(self, folder: Path, share: Shard) -> None:
+        self.folder, self.share = folder, share
+        self.engine: subprocess.Popen[bytes] | None = None
+        self.preempted = False
+
+    def __call__(self) -> None:
+        """Make what is missing of the share.
+
+        Raises:
+            RuntimeError: not all of it could be made.
+        """
+        signal.signal(signal.SIGTERM, self._preempt)
+        with tempfile.TemporaryDirectory(prefix="wantui-", dir=_local_folder()) as state:
+            self.engine = self._start(Path(state))
+            _wait(self.engine)
+        folder = BatchFolder(self.folder)
+        left = [video for _, video in missing_videos(folder, read_manifest(folder), self.share)]
+        if self.preempted and any(video.state != "failed" for video in left) and _is_running():
+            self._put_back()
+        if left:
+            raise RuntimeError(
+                f"cannot make {format_count(len(left), 'video')} of share {self.share}: see the logs in {self._logs}"
+            )
+
+    def checkpoint(self) -> "DelayedSubmission":
+        """Close the video at a checkpoint; what submitit is to call when the job runs again."""
+        from submitit.helpers import DelayedSubmission
+
+        engine = self.engine
+        if engine is not None:
+            if not self.preempted and not _has_ended(engine):  # a second one would be an order to end at once
+                os.kill(engine.pid, signal.SIGTERM)
+            _wait(engine)
+        return DelayedSubmission(DrainShare(self.folder, self.share))
+
+    def _start(self, state: Path) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "wantui", "engine", "run", "--drain", "--logs", str(self._logs)]
+        command += ["--batch", str(self.folder), "--share", str(self.share)]
+        ours = _own_signal()
+        before = signal.signal(ours, signal.SIG_IGN)  # which a child inherits: it is meant for submitit alone
+        try:
+            return subprocess.Popen(command, env=os.environ | {"XDG_STATE_HOME": str(state)})
+        finally:
+            signal.signal(ours, before)
+
+    def _preempt(self, *_: object) -> None:
+        log.warning("told to end: the video of share %s is closed at a checkpoint", self.share)
+        self.preempted = True
+
+    def _put_back(self) -> None:
+        """Slurm calls a job that ends within its time of grace done; submitit puts it back."""
+        os.kill(os.getpid(), _own_signal())
+        time.sleep(END_SECONDS)
+
+    @property
+    def _logs(self) -> Path:
+        return self.folder / "slurm" / f"share_{self.share.number}"
+
+
+def _has_ended(engine: "subprocess.Popen[bytes]") -> bool:
+    """As `Popen.poll`, which never sees the end when a signal's handler calls it in the middle of itself."""
+    try:
+        return os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def _wait(engine: "subprocess.Popen[bytes]") -> None:
+    while not _has_ended(engine):
+        time.sleep(POLL_SECONDS)
+
+
+def _is_running() -> bool:
+    """Whether Slurm still calls this job running: not where a user has cancelled it, or Slurm has put it back."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    command = ["squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={job}"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    return found.returncode == 0 and found.stdout.strip() == "RUNNING"
+
+
+def _local_folder() -> Path:
+    """Where a queue can lie: SQLite's log does not work over a network, and jobs must not share one.
+
+    Raises:
+        RuntimeError: no folder for temporary files is on a local disk.
+    """
+    tried = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
+    for folder in tried:
+        if os.access(folder, os.W_OK) and file_system(folder) not in NETWORK_FILE_SYSTEMS:
+            return folder
+    raise RuntimeError(f"none of {', '.join(map(str, tried))} is on a local disk; set TMPDIR to a folder that is")
+
+
+def check_slurm() -> None:
+    """Before anything is written, and before `submit`.
+
+    Raises:
+        NoSlurmError: Slurm, or submitit, is not here.
+    """
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise NoSlurmError("sbatch and srun are not here; call wantui slurm on a login node of the cluster")
+    if find_spec("submitit") is None:
+        raise NoSlurmError("submitit is not installed: pip install 'wantui[slurm]'")
+
+
+def check_submission(folder: Path, resources: Resources) -> None:
+    """Refuse what would end a line of the batch script, or what Slurm would replace in the names of its logs.
+
+    Raises:
+        UserError: names the path or the option.
+    """
+    folder = folder.resolve()
+    if UNPRINTABLE.search(str(folder)):
+        raise UserError(
+            f"cannot submit {folder}: its path holds a line break or another control character. {_ELSEWHERE}"
+        )
+    if "%" in str(folder) or "\\" in str(folder):
+        raise UserError(f"cannot submit {folder}: Slurm replaces % and \\ in the names of its logs. {_ELSEWHERE}")
+    named = {f"--{name}": getattr(resources, name) for name in ("partition", "account", "qos", "constraint")}
+    for key, value in (*named.items(), *((f"--sbatch {key}", value) for key, value in resources.others)):
+        if UNPRINTABLE.search(key) or UNPRINTABLE.search(str(value)):
+            raise UserError(f"cannot submit the batch: {key} holds a line break or another control character")
+    for key, _ in resources.others:
+        if not _SBATCH_KEY.fullmatch(key):
+            raise UserError(f"cannot submit the batch: --sbatch {key!r} is not the name of an option")
+
+
+def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
+    """Submit an array over what is missing of a batch; returns the ids of its jobs.
+
+    Args:
+        jobs: there will be no more; fewer, where less is missing.
+
+    Raises:
+        NoSlurmError: Slurm refuses, or an earlier array over this batch has not ended.
+        UserError: nothing is missing, or the folder's file system has no locks.
+    """
+    check_submission(folder, resources)
+    folder = folder.resolve()
+    manifest = read_manifest(BatchFolder(folder))
+    missing = [index for index, _ in missing_videos(BatchFolder(folder), manifest)]
+    if not missing:
+        raise UserError(f"nothing is missing of {folder}")
+    if alive := _alive(folder / "slurm"):
+        raise NoSlurmError(
+            f"an array over {folder} has not ended: {', '.join(alive)}; its videos would be made twice. "
+            f"Wait for it, or first: scancel {' '.join(alive)}"
+        )
+    refuse_unwritable(BatchFolder(folder))
+    if not can_lock(folder):
+        raise UserError(
+            f"{folder} is on a file system without locks, where jobs would overwrite each other's entries in "
+            "batch.json; choose another --output-dir, or have it mounted with locks (Lustre: -o flock)"
+        )
+    from submitit import SlurmExecutor
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    executor = SlurmExecutor(folder / "slurm", max_num_timeout=TIMES)
+    executor.update_parameters(**_parameters(folder, resources))
+    shares = [DrainShare(folder, share) for share in shares_of(missing, len(manifest.videos), jobs)]
+    try:
+        with executor.batch():
+            submitted = [executor.submit(share) for share in shares]
+    except (FailedJobError, FailedSubmissionError) as error:
+        said = [line for line in str(error).splitlines() if "sbatch" in line] or str(error).splitlines()[-1:]
+        raise NoSlurmError(f"Slurm refuses the array: {said[-1].strip()}") from None
+    return [str(job.job_id) for job in submitted]
+
+
+def _parameters(folder: Path, resources: Resources) -> dict[str, Any]:
+    asked = {
+        "job_name": f"wantui-{folder.name}",
+        "time": resources.minutes,
+        "cpus_per_task": resources.cpus,
+        "mem": f"{resources.memory_gb}G",
+        "gpus_per_node": resources.gpus or None,
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "array_parallelism": resources.at_once,
+        "setup": list(resources.setup) or None,
+        "additional_parameters": {"requeue": True, **dict(resources.others)},
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _alive(folder: Path) -> list[str]:
+    """Arrays that were submitted from a folder and have not ended."""
+    ours = {path.name.split("_")[0] for path in folder.glob("*_submission.sh")}
+    if not ours:
+        return []
+    found = subprocess.run(["squeue", "--me", "--noheader", "--format=%F"], capture_output=True, text=True)
+    if found.returncode:
+        raise NoSlurmError(f"squeue does not say whether an earlier array has ended: {found.stderr.strip()}")
+    return sorted(ours & set(found.stdout.split()))
+
+
+def _own_signal() -> signal.Signals:
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    return signal.Signals(getattr(signal, f"SIG{SlurmJobEnvironment.USR_SIG}"))
+
+
+def minutes_in(text: str) -> int:
+    """Of a time limit as sbatch takes it: minutes, H:M:S, or D-H:M:S (seconds are rounded up).
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = re.fullmatch(r"(?:(?P<d>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?", text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no time limit; write minutes, H:MM:SS or D-HH:MM:SS")
+    parts = [int(match[name] or 0) for name in ("first", "second", "third")]
+    if match["d"] is not None:
+        hours, minutes, seconds = parts
+        hours += 24 * int(match["d"])
+    elif match["third"] is not None:
+        hours, minutes, seconds = parts
+    else:
+        hours, (minutes, seconds) = 0, parts[:2]
+    total = 60 * hours + minutes + -(-seconds // 60)
+    if total < 1:
+        raise ValueError("a time limit of less than a minute")
+    return total
+
+
+def shares_of(missing: Sequence[int], videos: int, jobs: int) -> list[Shard]:
+    """Shares of a batch that hold all that is missing: no more than there are to be jobs, the largest one small.
+
+    Args:
+        missing: places in the batch, from 0. videos: in the whole batch.
+    """
+    best: list[Shard] = []
+    least = len(missing) + 1
+    for count in range(min(jobs, videos), videos + 1):
+        sizes = Counter(index % count for index in missing)
+        if len(sizes) <= jobs and max(sizes.values()) < least:
+            least = max(sizes.values())
+            best = [Shard(number + 1, count) for number in sorted(sizes)]
+        if least == -(-len(missing) // jobs):
+            break
+    return best

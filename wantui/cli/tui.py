@@ -1,0 +1,45 @@
+"""The terminal application, as `wantui` alone starts it. What Textual reads when it is imported is set before that."""
+
+import gc
+import locale
+import os
+import sys
+
+from wantui.cli.output import echo
+from wantui.errors import UserError
+
+LOW_BANDWIDTH = {"TEXTUAL_FPS": "5", "TEXTUAL_SMOOTH_SCROLL": "0"}
+
+
+def start(low_bandwidth: bool, mouse: bool) -> None:
+    """Run it until the user leaves.
+
+    Raises:
+        UserError: there is no terminal, or queue or settings cannot be used.
+    """
+    in_browser = "TEXTUAL_DRIVER" in os.environ
+    if not in_browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError("this is no terminal; `wantui --help` lists the commands that need none")
+    gc.disable()  # until the first paint: what imports make stays, and looking through it takes a fifth of the start
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    os.environ.setdefault("ESCDELAY", "50")
+    if low_bandwidth:
+        for name, value in LOW_BANDWIDTH.items():
+            os.environ.setdefault(name, value)
+
+    from wantui.engine.control import open_queue
+    from wantui.queue.state_dir import state_place
+    from wantui.tui.app import WantuiApp
+    from wantui.tui.settings import load_settings
+
+    settings = load_settings()
+    place = state_place()
+    queue, notes = open_queue(place)
+    queue.close()
+    if locale.getpreferredencoding(False).upper().replace("-", "") != "UTF8":
+        notes.append("this terminal's locale is not UTF-8: if lines look broken, export LANG=C.UTF-8 before wantui")
+    app = WantuiApp(place, settings, tuple(notes), low_bandwidth)
+    app.run(mouse=mouse)
+    if app.return_code:
+        echo("wantui crashed; the engine is still running. If the terminal looks broken, run: reset", err=True)
+    sys.exit(app.return_code or 0)

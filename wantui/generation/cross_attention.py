@@ -1,0 +1,344 @@
+"""What cross-attention does to marked words: their exact maps, and their weights.
+
+A Wan block attends from every place of the video to 512 text positions: the n real tokens, and pads that all have the
+same key. The map of a word is the sum of its tokens' columns of the softmax over all 512. Its numerators need one
+column for each real token and one for all pads together, with the logit of a pad plus ln(512 - n): exact while the keys
+of the pads are equal to the bit, which is looked at; where they are not, all 512 columns are computed. Products of
+bfloat16 are exact in float32, and are summed there.
+
+Weights by `attention` multiply the odds of a word (`word_weights`).
+
+The model's own kernel runs as ever, on the same inputs: what is observed beside it changes no bit.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wantui.captures.attention import MASSES, AttentionRequest
+from wantui.captures.base import every
+from wantui.generation.attention_check import BlockCheck, SelfCheck
+from wantui.generation.attention_hooks import Site, observed_by
+from wantui.generation.controls.word_weights import WordWeights
+from wantui.generation.cross_attention_softmax import mean_over_heads, softmax_rows
+from wantui.generation.placement import device_of
+from wantui.generation.preparation import Preparation
+from wantui.generation.token_spans import TokenizedPrompt, tokenize
+from wantui.planning.flops import TEXT_LENGTH
+
+CHECKED_ROWS = 256
+"""Places of the video, evenly spaced, at which each block is checked once for a video."""
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
+"""Largest relative error of the recomputed attention output against the kernel's, by the model's dtype."""
+MAP_TOLERANCE = 1e-4
+"""Largest relative error of what is stored against a softmax in float64."""
+
+
+class CaptureMismatchError(RuntimeError):
+    """The attention that was recomputed is not the one that the model used; nothing is stored that may be wrong."""
+
+
+@dataclass(frozen=True)
+class StepMaps:
+    """The maps of one step."""
+
+    maps: dict[str, dict[str, Tensor]]
+    """By context (cond, uncond), then by name: [blocks | 1, heads | 1, frames, height, width] float32, on the device.
+    NaN where no block computed attention."""
+    blocks: dict[str, tuple[bool, ...]]
+    """By context: which blocks computed their attention; a cache may have skipped some."""
+
+
+@dataclass
+class _Evaluation:
+    """One pass through the transformer that is being observed."""
+
+    context: str
+    prompt: TokenizedPrompt
+    stored: bool
+    """Whether its maps are stored, or only weights applied."""
+    blocks: list[bool]
+    total: Tensor | None = None
+    """[heads | 1, places, columns], summed over blocks."""
+    each: list[Tensor | None] = field(default_factory=list)
+    """[heads | 1, names, places] of every block."""
+
+
+class CrossAttention:
+    """Observes and weights the cross-attention of one video.
+
+    Args:
+        capture: what is stored; nothing where only weights are applied.
+    """
+
+    sites: tuple[Site, ...] = ("cross",)
+
+    def __init__(self, preparation: Preparation) -> None:
+        pipeline, recipe = preparation.pipeline, preparation.recipe
+        self.pipeline, self.capture = pipeline, recipe.capture.attention
+        cond = tokenize(pipeline.tokenizer, recipe.prompt, recipe.marks)
+        self.prompts = {"cond": cond}
+        if self.capture is not None and self.capture.unconditional and recipe.guidance_scale > 1:
+            self.prompts["uncond"] = tokenize(pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks)
+        self.weights = WordWeights(preparation.token_weights)
+        self.steps = frozenset(every(preparation.evaluations, self.capture.interval)) if self.capture else frozenset()
+        patch_frames, patch_height, patch_width = pipeline.transformer.config.patch_size
+        frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
+        self.grid = (
+            frames // patch_frames,
+            recipe.height // pipeline.vae_scale_factor_spatial // patch_height,
+            recipe.width // pipeline.vae_scale_factor_spatial // patch_width,
+        )
+        self.check = SelfCheck()
+        self.modes: dict[tuple[str, str, int], int] = {}
+        """Columns for each block of each transformer and context, settled at its first evaluation."""
+        self.now: _Evaluation | None = None
+        self.transformer = ""
+        self.done: dict[str, _Evaluation] = {}
+
+    @contextmanager
+    def evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
+        """Around one pass through a transformer.
+
+        Args:
+            context: cond or uncond, as diffusers' cache context is called.
+            index: of the evaluation, from 0.
+        """
+        stored = index in self.steps and context in self.prompts
+        if not stored and not (self.weights and context == "cond"):
+            yield
+            return
+        self.transformer = "transformer" if transformer is self.pipeline.transformer else "transformer_2"
+        count = len(transformer.blocks)
+        self.now = _Evaluation(context, self.prompts[context], stored, [False] * count, each=[None] * count)
+        try:
+            with observed_by(self, "cross"):
+                yield
+        finally:
+            finished, self.now = self.now, None
+        if stored:
+            self.done[context] = finished
+
+    def take(self) -> StepMaps | None:
+        """The maps of the step that was just made, where it is one of those chosen."""
+        if not self.done:
+            return None
+        done, self.done = self.done, {}
+        maps = {context: self._maps(evaluation) for context, evaluation in done.items()}
+        return StepMaps(maps, {context: tuple(evaluation.blocks) for context, evaluation in done.items()})
+
+    def names(self, context: str = "cond") -> tuple[str, ...]:
+        """Of the maps: words, their pieces where asked for, and the masses."""
+        return tuple(name for name, _ in _columns(self.prompts[context], self.capture))
+
+    @property
+    def map_shape(self) -> tuple[int, ...]:
+        """[blocks | 1, heads | 1, frames, height, width] of each map."""
+        assert self.capture is not None
+        transformer, factor = self.pipeline.transformer, self.capture.downsample
+        frames, height, width = self.grid
+        return (
+            len(transformer.blocks) if self.capture.per_block else 1,
+            transformer.config.num_attention_heads if self.capture.per_head else 1,
+            frames,
+            -(-height // factor),
+            -(-width // factor),
+        )
+
+    # What a block hands over.
+
+    def attend(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+        """Observe or weigh, whichever this video asks for; returns the output with weights, or as it is."""
+        if self.weights:
+            return self.weigh(block, query, key, value, output)
+        self.observe(block, query, key, value, output)
+        return output
+
+    def observe(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
+        """Add one block's attention to the maps of this evaluation.
+
+        Args:
+            query: [1, places, heads, dim]. key, value: [1, 512, heads, dim], as the kernel gets them.
+            output: the kernel's, [1, places, heads x dim].
+        """
+        now = self.now
+        if now is None or not now.stored:
+            return
+        columns = self._columns_for(now, block, query, key, value, output)
+        self._add(now, block, self._attended(query, key, columns))
+
+    def weigh(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+        """Return the attention output with the weights of the words, a new tensor; the maps have them too."""
+        now = self.now
+        if now is None or now.context != "cond":
+            if now is not None:
+                self.observe(block, query, key, value, output)
+            return output
+        columns = self._columns_for(now, block, query, key, value, output)
+        weighted = torch.empty_like(output)
+        kept: list[Tensor] = []
+        for rows, out, p in self.weights.apply(query, key, value, output, columns):
+            weighted[0, rows] = out.to(output.dtype)
+            if now.stored:
+                kept.append(self._over_heads(p))
+        if now.stored:
+            self._add(now, block, torch.cat(kept, 1))
+        return weighted
+
+    def _attended(self, query: Tensor, key: Tensor, columns: int) -> Tensor:
+        """[heads | 1, places, columns] of one block."""
+        if self.capture is not None and self.capture.per_head:
+            return torch.cat([p for _, p in softmax_rows(query, key, columns)], 1)
+        return mean_over_heads(query, key, columns)
+
+    def _over_heads(self, p: Tensor) -> Tensor:
+        assert self.capture is not None
+        return p if self.capture.per_head else p.mean(0, keepdim=True)
+
+    def _add(self, now: _Evaluation, block: int, p: Tensor) -> None:
+        """p: [heads | 1, places, columns] of one block."""
+        assert self.capture is not None
+        now.blocks[block] = True
+        if self.capture.per_block:
+            now.each[block] = self._grouped(now, p)
+        elif now.total is None:
+            now.total = p
+        elif now.total.shape[2] == p.shape[2]:
+            now.total += p
+        else:  # the pads of one block could be taken together and those of another could not
+            width = now.prompt.length
+            pads = [each[:, :, width:].sum(2, keepdim=True) for each in (now.total, p)]
+            now.total = torch.cat([now.total[:, :, :width] + p[:, :, :width], pads[0] + pads[1]], 2)
+
+    def _grouped(self, now: _Evaluation, p: Tensor) -> Tensor:
+        """[heads | 1, names, places] from columns."""
+        grouped = [p[:, :, tokens].sum(2) for _, tokens in _columns(now.prompt, self.capture)]
+        return torch.stack(grouped, 1)
+
+    def _maps(self, evaluation: _Evaluation) -> dict[str, Tensor]:
+        assert self.capture is not None
+        count = sum(evaluation.blocks)
+        blocks, heads, *_ = self.map_shape
+        names = [name for name, _ in _columns(evaluation.prompt, self.capture)]
+        if evaluation.total is not None:
+            stacked = (self._grouped(evaluation, evaluation.total) / count)[None]
+        else:
+            shape, device = (heads, len(names), math.prod(self.grid)), device_of(self.pipeline)
+            missing = torch.full(shape, math.nan, device=device)
+            each = evaluation.each if self.capture.per_block else [None]
+            stacked = torch.stack([missing if one is None else one for one in each])
+        maps = stacked.unflatten(3, self.grid)
+        factor = self.capture.downsample
+        if factor > 1:
+            flat = maps.reshape(-1, 1, *self.grid[1:])
+            pooled = F.avg_pool2d(flat, factor, ceil_mode=True, count_include_pad=False)
+            maps = pooled.reshape(*maps.shape[:4], *pooled.shape[2:])
+        assert maps.shape[0] == blocks
+        return {name: maps[:, :, index] for index, name in enumerate(names)}
+
+    # Whether it is right.
+
+    def _columns_for(
+        self, now: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
+    ) -> int:
+        """How many columns a block needs; at its first evaluation it is checked against the kernel."""
+        place = self.transformer, now.context, block
+        if place not in self.modes:
+            if query.shape[0] != 1 or key.shape[1] != TEXT_LENGTH:
+                raise CaptureMismatchError(
+                    f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not known here"
+                )
+            self.modes[place] = self._checked(now, block, query, key, value, output)
+        return self.modes[place]
+
+    def _checked(self, now: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> int:
+        length = now.prompt.length
+        columns, are_pads_equal = min(TEXT_LENGTH, -(-(length + 1) // 8) * 8), True
+        if not all(bool((pads == pads[:1]).all()) for pads in (key[0, length:], value[0, length:])):
+            columns, are_pads_equal = TEXT_LENGTH, False
+        rows = torch.linspace(0, query.shape[1] - 1, min(CHECKED_ROWS, query.shape[1])).round().long()
+        few = query[:, rows.to(query.device)]
+        logits = torch.einsum("nhd,thd->hnt", few[0].double(), key[0].double()) / math.sqrt(query.shape[3])
+        full = logits.softmax(2)
+        recomputed = torch.einsum("hnt,thd->nhd", full, value[0].double()).flatten(1)
+        kernels = output[0, rows.to(output.device)].double()
+        error = _relative(recomputed, kernels)
+        if (tolerance := TOLERANCE.get(output.dtype)) is None:
+            raise CaptureMismatchError(
+                f"attention in {output.dtype} is not known here: no maps are stored, nor weights applied"
+            )
+        if not error <= tolerance:
+            raise CaptureMismatchError(
+                f"the attention that was recomputed differs from what the model's kernel gave by {error:.2g} of its "
+                f"norm, more than the {tolerance:g} that {output.dtype} explains: no maps are stored, nor weights "
+                "applied. Another attention backend may be in use; take the default one"
+            )
+        weighted_error = 0.0
+        if self.weights and now.context == "cond":
+            weighted_error = self._check_weights(few, key, value, output[:, rows.to(output.device)], logits, columns)
+        # What is stored of these places, by the way that it goes.
+        ours = self._attended(few, key, columns).double()
+        exact = full if len(ours) > 1 else full.mean(0, keepdim=True)
+        gathered = [torch.cat([p[:, :, :length], p[:, :, length:].sum(2, keepdim=True)], 2) for p in (ours, exact)]
+        if length == TEXT_LENGTH:
+            gathered = [p[:, :, :length] for p in gathered]
+        of_columns = (gathered[0] - gathered[1]).abs() / gathered[1].clamp_min(1e-30)
+        map_error = float(of_columns.max())
+        if not map_error <= MAP_TOLERANCE:
+            raise CaptureMismatchError(
+                f"the maps differ from a softmax over all text positions in float64 by {map_error:.2g}, "
+                f"more than {MAP_TOLERANCE:g}: none are stored"
+            )
+        found = BlockCheck(
+            output_error=error,
+            weighted_error=weighted_error,
+            map_error=map_error,
+            pads_taken_together=are_pads_equal,
+        )
+        self.check.add(f"{self.transformer} {now.context} {block}", found)
+        return columns
+
+    def _check_weights(
+        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logits: Tensor, columns: int
+    ) -> float:
+        """Return the error of the weighted output at a few positions against a float64 softmax over all positions.
+
+        Args:
+            logits: of these places, [heads, places, 512] float64.
+        """
+        exact = (logits + self.weights.logits(logits.shape[2], logits.device, logits.dtype)).softmax(2)
+        expected = torch.einsum("hnt,thd->nhd", exact, value[0].double()).flatten(1)
+        found = torch.cat([out for _, out, _ in self.weights.apply(query, key, value, output, columns)])
+        error = _relative(found.to(output.dtype).double(), expected)
+        if not error <= TOLERANCE[output.dtype]:
+            raise CaptureMismatchError(
+                f"the attention with the weights of words is off by {error:.2g} of its norm, more than the "
+                f"{TOLERANCE[output.dtype]:g} that {output.dtype} explains: no weights are applied"
+            )
+        return error
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
+
+
+def _columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Sequence[tuple[str, slice | list[int]]]:
+    """Return name and text positions of each map; the last positions are the pads, however many columns they take."""
+    assert capture is not None
+    named: list[tuple[str, slice | list[int]]] = []
+    for word in prompt.words:
+        first, last = word.tokens[0], word.tokens[-1]
+        # A special token, as of a literal </s>, may lie between the pieces and is none of them.
+        is_unbroken = last - first + 1 == len(word.tokens)
+        named.append((word.name, slice(first, last + 1) if is_unbroken else list(word.tokens)))
+        if capture.pieces and len(word.tokens) > 1:
+            named += [(f"{word.name}.{i}", slice(token, token + 1)) for i, token in enumerate(word.tokens)]
+    end = prompt.length - 1
+    spans = (slice(0, end), slice(end, end + 1), slice(end + 1, None))
+    return [*named, *zip(MASSES, spans, strict=True)]

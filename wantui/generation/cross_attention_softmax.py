@@ -1,0 +1,69 @@
+"""The softmax of a block's attention over the text, in float32, with the pads taken together.
+
+The last of the columns stands for all pads after it too: its logit has ln(how many) added. Products of bfloat16 numbers
+are exact in float32, and are summed there.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from wantui.generation import kernels
+from wantui.planning.flops import TEXT_LENGTH
+
+CHUNK_BYTES = 1 << 25
+"""Of logits in float32 at a time."""
+FUSED_COLUMNS = 128
+"""So many fit into the registers of one program on a GPU."""
+
+
+def softmax_rows(
+    query: Tensor, key: Tensor, columns: int, added: Tensor | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the softmax over the text at some places after others: [heads, places, columns] float32.
+
+    Args:
+        query: [1, places, heads, dim]. key: [1, 512, heads, dim].
+        columns: the first text positions; the last of them stands for all after it too.
+        added: to the logits, [columns] float32.
+    """
+    keys = key[0, :columns].permute(1, 2, 0)
+    heads, dim = query.shape[2:]
+    scale, rest = 1 / math.sqrt(dim), math.log(TEXT_LENGTH - columns + 1)
+    several = max(1, CHUNK_BYTES // (4 * heads * columns))
+    for first in range(0, query.shape[1], several):
+        rows = slice(first, min(first + several, query.shape[1]))
+        logits = _products(query[0, rows].movedim(1, 0), keys).mul_(scale)
+        if rest:
+            logits[:, :, -1] += rest
+        if added is not None:
+            logits += added
+        yield rows, torch.softmax(logits, 2)
+
+
+def mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
+    """[1, places, columns] mean over heads of the softmax; arguments as of `softmax_rows`.
+
+    On a GPU, what is narrower than float32 goes through one kernel that reads the query once and writes the mean alone.
+    """
+    if columns <= FUSED_COLUMNS and kernels.serve(query):
+        from wantui.generation.kernels.softmax import fused_mean_over_heads
+
+        return fused_mean_over_heads(query, key, columns)
+    return torch.cat([p.mean(0, keepdim=True) for _, p in softmax_rows(query, key, columns)], 1)
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Batched matrix product in float32 of what may be narrower."""
+    if left.dtype == torch.float32:
+        return torch.bmm(left, right)
+    if left.is_cuda and _bmm_widens():
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return torch.bmm(left.float(), right.float())
+
+
+def _bmm_widens() -> bool:
+    """Whether torch.bmm sums bfloat16 into float32 by itself; since torch 2.8, on a GPU."""
+    return tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (2, 8)

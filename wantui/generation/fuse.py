@@ -1,0 +1,53 @@
+"""How fast a transformer is made: as diffusers has it, fused to the same result up to rounding, or with a cache.
+
+plain  to the bit what diffusers computes.
+exact  the same numbers up to the rounding of bfloat16: projections of one input in one product, bias and GELU inside
+       the products, norms with the sums before them and with the rotary embedding in one pass, pads of the text taken
+       together, and what passes have in common computed once. On a CPU, of a narrow model as nano, or where weights
+       come layer by layer or are held in 8 bits or as in a GGUF file, it is plain.
+fast   exact, and blocks are left out where little changes (`cache`). Other videos come of it.
+
+Blocks are fused by hand and not by torch.compile: what is left for it is not worth its seconds for each size of video,
+and where it chooses how to sum by what is quick at the moment, a video has other bits in another process.
+"""
+
+from types import MethodType
+from typing import Any
+
+from diffusers import WanPipeline
+from torch import nn
+
+from wantui.generation import fused_block
+from wantui.generation.fused_attention import FusedSelfAttention, FusedTextAttention
+from wantui.generation.fused_linear import fuse
+from wantui.planning.throughput import NATIVE
+
+
+def fuse_pipeline(pipeline: WanPipeline, attention: str) -> None:
+    """Make a pipeline fast that was just loaded; arguments as of `fuse_blocks`."""
+    for transformer in (pipeline.transformer, pipeline.transformer_2):
+        if transformer is not None:
+            fuse_blocks(transformer, attention)
+
+
+def fuse_blocks(transformer: Any, attention: str = NATIVE) -> None:
+    """Put what is computed together into the blocks of a transformer, in the place of its parts.
+
+    Args:
+        attention: the kernel of self-attention, as diffusers calls it; native is torch's own.
+    """
+    for index, block in enumerate(transformer.blocks):
+        for part, fused in ((block.attn1, ("to_q", "to_k", "to_v")), (block.attn2, ("to_k", "to_v"))):
+            part.fuse_projections()
+            for name in fused:  # whose weights would be held twice
+                setattr(part, name, None)
+        fuse(block)
+        if isinstance(block.norm2, nn.LayerNorm):  # all published ones have it
+            block.forward = MethodType(fused_block.forward, block)
+        block.attn1.set_processor(FusedSelfAttention(index, attention))
+        block.attn2.set_processor(FusedTextAttention(index))
+
+
+def is_fused(transformer: Any) -> bool:
+    """Whether `fuse_blocks` was there; such blocks take one timestep for all places."""
+    return isinstance(transformer.blocks[0].attn1.processor, FusedSelfAttention)

@@ -1,0 +1,158 @@
+"""All prompts of a batch through the text encoder before the rest is loaded, so that it need not stay in memory."""
+
+import platform
+import random
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+import transformers
+from diffusers import WanPipeline
+from torch import Tensor
+
+from wantui.generation.errors import LoadError
+from wantui.generation.finite import check_finite
+from wantui.generation.load import load_parts
+from wantui.generation.placement import free_memory, is_out_of_memory
+from wantui.generation.self_check import check_text_encoder
+from wantui.models.catalogue import WanModel
+from wantui.models.fingerprint import commit_in_cache
+from wantui.planning import Recipe
+from wantui.planning.flops import TEXT_LENGTH
+from wantui.planning.memory_plan import RESIDENT
+from wantui.storage.embeddings import EmbeddingStore
+
+
+class Embeddings:
+    """Embeddings of prompts that were encoded before.
+
+    Args:
+        device: that the encoder ran on, or would run on; its arithmetic is part of what is kept.
+        replaced: parts of the model whose weights come from elsewhere, and are not fetched.
+        may_fetch: whether files of a hub model that are missing are fetched.
+    """
+
+    def __init__(
+        self,
+        model: WanModel,
+        revision: str | None,
+        dtype: str,
+        device: torch.device,
+        *,
+        replaced: Collection[str] = (),
+        may_fetch: bool = True,
+    ) -> None:
+        self.replaced, self.may_fetch = replaced, may_fetch
+        self.model, self.revision, self.dtype, self.device = model, revision, dtype, device
+        on_gpu = device.type == "cuda"
+        self.made_with = {
+            "model": model.location,
+            "dtype": dtype,
+            "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "length": TEXT_LENGTH,
+        }
+
+    @property
+    def store(self) -> EmbeddingStore:
+        """Of these weights; which commit a branch of the hub stands for is known when they are here."""
+        commit = None if self.model.is_local else commit_in_cache(self.model.location, self.revision)
+        return EmbeddingStore({**self.made_with, "revision": commit or self.revision})
+
+    def __call__(self, prompt: str) -> Tensor:
+        """[1, 512, dim] on the device, padded with zeros as the pipeline does; encoded now where it was not before."""
+        kept = self.store.read(prompt)
+        if kept is None:
+            self.encode([prompt])
+            kept = self.store.read(prompt)
+        assert kept is not None
+        values = torch.from_numpy(kept)
+        if self.dtype == "bfloat16":
+            values = values.view(torch.bfloat16)
+        padded = torch.zeros(1, TEXT_LENGTH, values.shape[1], dtype=values.dtype)
+        padded[0, : len(values)] = values
+        return padded.to(self.device)
+
+    def encode(self, prompts: Sequence[str]) -> int:
+        """Encode those that are not kept yet; the encoder is loaded for them alone, and freed. Returns how many.
+
+        Raises:
+            LoadError: the encoder cannot be loaded or does not work, or what it gives cannot be kept.
+        """
+        missing = [prompt for prompt in dict.fromkeys(prompts) if self.store.read(prompt) is None]
+        if not missing:
+            return 0
+        parts = dict.fromkeys(("transformer", "transformer_2", "vae"))
+        pipeline = load_parts(
+            self.model, self.revision, self.dtype, parts, replaced=self.replaced, may_fetch=self.may_fetch
+        )
+        try:
+            if not self._fits(pipeline, missing):
+                self._stream(pipeline)
+                self._encode(pipeline, missing)
+        except OSError as error:
+            raise LoadError(
+                f"text embeddings cannot be kept in {self.store.directory} ({error.strerror or error}): make room "
+                f"there, set XDG_CACHE_HOME to another place, or choose memory_settings.plan: {RESIDENT.slug}"
+            ) from error
+        finally:
+            del pipeline
+            free_memory()
+        self.store.tidy(set(prompts))
+        return len(missing)
+
+    def _fits(self, pipeline: WanPipeline, prompts: Sequence[str]) -> bool:
+        """Encode with the whole encoder on the device; whether there was memory for it."""
+        try:
+            pipeline.text_encoder.to(self.device)
+            self._encode(pipeline, prompts)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _stream(self, pipeline: WanPipeline) -> None:
+        """Have the encoder come to the GPU layer by layer: slower, and the same bits."""
+        from diffusers.hooks import apply_group_offloading
+
+        pipeline.text_encoder.to("cpu")
+        free_memory()
+        apply_group_offloading(
+            pipeline.text_encoder,
+            onload_device=self.device,
+            offload_device=torch.device("cpu"),
+            offload_type="leaf_level",
+        )
+
+    @torch.no_grad()
+    def _encode(self, pipeline: WanPipeline, prompts: Sequence[str]) -> None:
+        check_text_encoder(pipeline, self.device)
+        # In any order: workers of several GPUs that begin together each find what others have encoded meanwhile.
+        for prompt in random.sample(prompts, len(prompts)):
+            if self.store.read(prompt) is not None:
+                continue
+            embedding, _ = pipeline.encode_prompt(
+                prompt, None, False, max_sequence_length=TEXT_LENGTH, device=self.device
+            )
+            check_finite(embedding, f"the text embedding of {prompt[:80]!r} holds")
+            self.store.write(prompt, _bits(_real(embedding[0])))
+
+
+def _real(embedding: Tensor) -> Tensor:
+    """Without the zeros at the end."""
+    rows = embedding.any(1).nonzero()
+    return embedding[: int(rows.max()) + 1] if len(rows) else embedding[:1]
+
+
+def _bits(embedding: Tensor) -> Any:
+    embedding = embedding.cpu().contiguous()
+    return embedding.view(torch.int16).numpy() if embedding.dtype == torch.bfloat16 else embedding.float().numpy()
+
+
+def prompts_of(recipes: Sequence[Recipe]) -> list[str]:
+    """What must be encoded to make the videos of these recipes."""
+    prompts = [recipe.prompt for recipe in recipes]
+    prompts += [recipe.negative_prompt for recipe in recipes if recipe.guidance_scale > 1]
+    return list(dict.fromkeys(prompts))

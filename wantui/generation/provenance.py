@@ -1,0 +1,57 @@
+"""With what a video was made: whatever beside the recipe can change the bits of its latents, or of its clip."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import WanPipeline
+
+from wantui import __version__
+from wantui.generation import kernels
+from wantui.generation.fused_attention import FusedSelfAttention
+from wantui.generation.placement import device_of
+from wantui.models.catalogue import find_model
+from wantui.models.fingerprint import commit_in_cache
+from wantui.planning import Recipe
+
+ARITHMETIC = 1
+"""Number of wantui's own arithmetic. Whatever gives latents other bits raises it: a video that was begun before then
+starts again, and is not made half by one and half by the other."""
+LIBRARIES = {"int8": ("torchao",), "gguf": ("gguf",)}
+"""That widen weights."""
+
+
+def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
+    """Versions, device and number of threads, the commit of a hub model, which a recipe may only name by branch, and
+    whether its blocks are those of diffusers, or fused: what decides the latents."""
+    model = find_model(recipe.model)
+    device = device_of(pipeline)
+    on_gpu = device.type == "cuda"
+    processor = pipeline.transformer.blocks[0].attn1.processor
+    blocks: dict[str, str | None] = {"blocks": "plain"}
+    if isinstance(processor, FusedSelfAttention):
+        blocks = {"blocks": "fused", "attention": processor.kernel, "triton": kernels.triton_version()}
+    return {
+        "wantui": __version__,
+        "commit": None if model.is_local else commit_in_cache(model.location, recipe.revision),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
+        "threads": None if on_gpu else torch.get_num_threads(),
+        **blocks,
+        **{name: version(name) for name in LIBRARIES.get(recipe.weights, ())},
+    }
+
+
+def clip_made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
+    """As `made_with`, and the side of the tiles that the latents are decoded in; None where they are as a whole."""
+    vae = pipeline.vae
+    tile = vae.tile_sample_min_height if vae.use_tiling else None
+    if tile is not None and max(recipe.width, recipe.height) <= tile:
+        tile = None
+    return {**made_with(pipeline, recipe), "tile": tile}

@@ -1,0 +1,59 @@
+"""What `speed: fast` leaves out, by diffusers' caches: blocks whose sum of what they add is taken from an earlier step.
+
+Where a model's magnitudes are known, whole passes are left out while the error that they foretell stays small
+(MagCache). Otherwise the first block is computed at every step, and the others are left out where little changes in it
+(first-block cache).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from diffusers import WanPipeline
+from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig
+
+from wantui.planning import Recipe
+from wantui.planning.step_skipping import MAGNITUDE_ERROR, MOST_IN_A_ROW, WHOLE_SHARE, ratios
+
+FIRST_BLOCK_CHANGE = 0.07
+"""Largest relative change of what the first block adds at which the others are left out."""
+
+
+@contextmanager
+def caching(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[float]) -> Iterator[None]:
+    """Around the denoising of one video.
+
+    Args:
+        sigmas: noise levels at which the model is evaluated.
+    """
+    if recipe.speed != "fast":
+        yield
+        return
+    transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
+    for transformer in transformers:
+        transformer.enable_cache(config_for(recipe, sigmas))
+    try:
+        yield
+    finally:
+        for transformer in transformers:
+            forget(transformer)  # what it holds lies in a cycle, and would be freed much later
+            transformer.disable_cache()
+
+
+def forget(transformer: Any) -> None:
+    """Free what the cache of a transformer holds that has done its part of a video."""
+    if transformer.is_cache_enabled:
+        transformer._reset_stateful_cache()
+
+
+def config_for(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConfig | MagCacheConfig:
+    """Of diffusers' caches, the one that a recipe asks for."""
+    if not recipe.magnitudes:
+        return FirstBlockCacheConfig(threshold=FIRST_BLOCK_CHANGE)
+    return MagCacheConfig(
+        threshold=MAGNITUDE_ERROR,
+        max_skip_steps=MOST_IN_A_ROW,
+        retention_ratio=WHOLE_SHARE,
+        num_inference_steps=len(sigmas),
+        mag_ratios=ratios(recipe.magnitudes, sigmas),
+    )

@@ -1,0 +1,96 @@
+"""Which text positions the marked words of a prompt take, as the model's own tokenizer cuts them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from wantui.errors import UserError
+from wantui.models.tokenizer import SPACE
+from wantui.planning import PromptMark
+from wantui.planning.flops import TEXT_LENGTH
+from wantui.planning.map_names import map_names
+
+
+class MarkOutOfRangeError(UserError):
+    """A marked word that the model does not see."""
+
+
+class PromptTooLongError(UserError):
+    """A prompt the end of which the model would not see."""
+
+
+@dataclass(frozen=True)
+class MarkedWord:
+    """One occurrence of a marked stretch of the prompt."""
+
+    name: str
+    """Name of its array (`planning.map_names`)."""
+    text: str
+    start: int
+    end: int
+    weight: float
+    tokens: tuple[int, ...]
+    """Text positions, of 512."""
+    pieces: tuple[str, ...]
+    """What the tokenizer cut it into."""
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """A prompt as the transformer sees it."""
+
+    words: tuple[MarkedWord, ...]
+    length: int
+    """Real tokens with the end token; the other positions of 512 are pads."""
+
+
+def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> TokenizedPrompt:
+    """Find the tokens of the marks of a prompt.
+
+    A word takes every token that shares a character with it; one at least must be of the tokenizer's vocabulary.
+
+    Args:
+        prompt: as the pipeline tokenises it, cleaned.
+
+    Raises:
+        MarkOutOfRangeError: a mark is beyond the 512 tokens that the model reads, or on text that its tokenizer does not
+            know.
+    """
+    encoded = tokenizer(
+        prompt, max_length=TEXT_LENGTH, truncation=True, add_special_tokens=True, return_offsets_mapping=True
+    )
+    offsets, special = encoded["offset_mapping"], {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    read_to = max((last for _, last in offsets), default=0)
+    texts = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    names = map_names(mark.text for mark in marks)
+    words = []
+    for mark, name in zip(marks, names, strict=True):
+        tokens = tuple(
+            position
+            for position, (token, (first, last)) in enumerate(zip(encoded["input_ids"], offsets, strict=True))
+            if first < mark.end and last > mark.start and last > first and token not in special
+        )
+        of_no_word = {tokenizer.unk_token_id, tokenizer.convert_tokens_to_ids(SPACE)}
+        if all(encoded["input_ids"][position] in of_no_word for position in tokens):
+            why = f"its tokenizer has no tokens for it ({tokenizer.unk_token}). Mark a word that it knows"
+            if mark.start >= read_to:
+                why = f"it takes {TEXT_LENGTH} tokens at most. Shorten the prompt, or take away the mark"
+            raise MarkOutOfRangeError(
+                f"the model does not read the marked {mark.text!r} at character {mark.start} of the prompt: {why}"
+            )
+        pieces = tuple(texts[position] for position in tokens)
+        words.append(MarkedWord(name, mark.text, mark.start, mark.end, mark.weight, tokens, pieces))
+    return TokenizedPrompt(tuple(words), len(encoded["input_ids"]))
+
+
+def check_length(tokenizer: Any, prompt: str, which: str) -> None:
+    """Refuse what the pipeline would cut without a word: prompts that differ only after the cut are the same to it.
+
+    Raises:
+        PromptTooLongError: it has more tokens than the model reads.
+    """
+    length = len(tokenizer(prompt, truncation=False, add_special_tokens=True, verbose=False)["input_ids"])
+    if length > TEXT_LENGTH:
+        raise PromptTooLongError(
+            f"the {which} has {length} tokens, and the model reads {TEXT_LENGTH}: shorten it, as its end would change "
+            "nothing"
+        )

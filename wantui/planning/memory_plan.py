@@ -1,0 +1,336 @@
+"""Memory plans: where the parts of a model are while a video is made, and what a GPU must hold at most with each.
+
+What is counted: the weights of the parts that are on the GPU, and the tensors that live at the worst moment of a pass
+through the transformer, of decoding, and of encoding the prompt. The sizes of the moments are counted from diffusers'
+code, those of the VAE and the text encoder were measured; `tests/benchmarks/gpu.py` shows how far they are off.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, assert_never
+
+from wantui.config.plans import plan_slug
+from wantui.formatting import format_bytes
+from wantui.models.catalogue import WanModel
+from wantui.planning.disk_estimate import extra_gpu_bytes
+from wantui.planning.flops import (
+    TEXT_LENGTH,
+    block_parameters,
+    full_precision_block_parameters,
+    full_precision_parameters,
+    narrowed_block_parameters,
+    tokens_of,
+    transformer_parameters,
+)
+from wantui.planning.model_source import Weights
+from wantui.planning.recipe import Recipe, Speed
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """One way to need less memory on a GPU."""
+
+    slug: str
+    """Name used in configs, manifests, events and messages."""
+    encodes_first: bool = False
+    """All prompts of a batch are encoded before anything else is loaded, and the text encoder is freed."""
+    transformer: Literal["resident", "parked", "streamed", "sequential"] = "resident"
+    """Stays on the GPU; is there only while it works; comes block by block while the one before works; layer by layer.
+    Only the first is of any use on a CPU."""
+    tile: int | None = None
+    """Side in pixels of the tiles that are decoded one after the other."""
+
+    @property
+    def serves_cpu(self) -> bool:
+        """Whether the plan is of use without a GPU: the others only move weights."""
+        return self.transformer == "resident"
+
+    @property
+    def computes_fused(self) -> bool:
+        """Whether blocks can be fused: their parts are on the GPU at the same time."""
+        return self.transformer != "sequential"
+
+    @property
+    def weights_arrive(self) -> Literal["before", "beside", "between"]:
+        """When the weights of a block come to the GPU: before the pass, beside the block before, or between layers."""
+        match self.transformer:
+            case "resident" | "parked":
+                return "before"
+            case "streamed":
+                return "beside"
+            case "sequential":
+                return "between"
+            case _:
+                assert_never(self.transformer)
+
+    def tile_for(self, width: int, height: int) -> int | None:
+        """The same, and None where one tile holds all of a frame."""
+        return None if self.tile is None or max(width, height) <= self.tile else self.tile
+
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+"""Bytes of a number."""
+SMALL_TILE, TILE = 128, 256
+RESIDENT = MemoryPlan("resident")
+PLANS = (
+    RESIDENT,
+    MemoryPlan("encode-first", True),
+    MemoryPlan("offload", True, "parked"),
+    MemoryPlan("stream", True, "streamed"),
+    MemoryPlan("tiled", True, tile=TILE),
+    MemoryPlan("offload-tiled", True, "parked", TILE),
+    MemoryPlan("stream-tiled", True, "streamed", TILE),
+    MemoryPlan("sequential", True, "sequential", SMALL_TILE),
+    MemoryPlan("small-tiles", True, tile=SMALL_TILE),
+)
+"""From the best to the last resort: those that change no pixel first, faster before slower."""
+PLAN_SLUGS = tuple(plan.slug for plan in PLANS)
+LATENTS_HELD = 10
+"""States, velocities and a sampler's earlier outputs, in float32."""
+WORKSPACE = 70_000_000
+"""Of cuBLAS, and what is lost between tensors."""
+ENCODING = 240_000_000
+"""Of the text encoder's activations at 512 tokens, for UMT5-XXL; measured."""
+STREAMED_ENCODER = 2_500_000_000
+"""Of the text encoder where it comes layer by layer: its embedding, and what it computes; measured."""
+MIN_FUSED_WIDTH = 512
+"""Width of a transformer; the blocks of a narrower one, as nano, take longer to launch than to compute."""
+CONTEXT_BYTES = 600_000_000
+"""Of CUDA and its libraries in a process, beside what torch allocates."""
+WIDENING = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
+"""What it takes to widen the largest weight, over what it takes when it is wide; of GGUF's kinds Q5_0 takes most."""
+SLACK = 1.04
+"""Memory that the allocator holds and cannot use, over what is allocated."""
+
+
+def plan_named(name: str) -> MemoryPlan:
+    """Return the plan with a slug, or with the name that older versions gave it.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {plan.slug: plan for plan in PLANS}[plan_slug(name)]
+
+
+def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
+    """Weights of one transformer, as loaded."""
+    if recipe.transformer_file is not None:
+        return recipe.transformer_file.bytes
+    return _held_bytes(model, recipe, transformer_parameters(model), full_precision_parameters(model), model.blocks)
+
+
+def block_bytes(model: WanModel, recipe: Recipe) -> int:
+    """Weights of one of its blocks; of those in a file their share of it."""
+    parameters = block_parameters(model)
+    if recipe.transformer_file is not None:
+        return recipe.transformer_file.bytes * parameters // transformer_parameters(model)
+    return _held_bytes(model, recipe, parameters, full_precision_block_parameters(model), 1)
+
+
+def _held_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blocks: int) -> int:
+    """Of some parameters, of which so many stay in float32, with so many blocks among them."""
+    item = DTYPE_BYTES[recipe.dtype]
+    narrowed = scales = 0
+    if recipe.weights != "full":
+        narrowed = blocks * narrowed_block_parameters(model, recipe.weights)
+    if recipe.weights == "int8":
+        scales = blocks * (9 * model.dim + model.feed_forward)  # one for each row
+    return item * (parameters - kept - narrowed) + narrowed + 4 * (kept + scales)
+
+
+def fuses_blocks(model: WanModel, plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
+    """Whether blocks are fused on a GPU: those that are there as a whole and as loaded, and are wide enough for it."""
+    as_loaded = plan.computes_fused and weights == "full"
+    return speed != "plain" and as_loaded and model.dim >= MIN_FUSED_WIDTH
+
+
+def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
+    """All parts, as loaded; None where their sizes are not known."""
+    if model.text_encoder is None or model.vae is None:
+        return None
+    item = DTYPE_BYTES[recipe.dtype]
+    transformers = transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
+    return transformers + item * model.text_encoder + 4 * model.vae
+
+
+def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) -> int:
+    """What lives at the worst moment of a block, beside the weights.
+
+    Either in the feed-forward layer: its input and output twice as wide each (before and after GELU), beside the
+    block's input, the residual, its norm and the attention's output. Or at its end, in float32: residual, output and
+    their gated product, beside the five in the model's precision.
+
+    Of fused blocks either what is wide once, beside the block's input, the residual, its norm, the output, and what the
+    next pass takes from this one; or query, key and value at once, beside five.
+    """
+    item = DTYPE_BYTES[recipe.dtype]
+    tokens = tokens_of(model, recipe.width, recipe.height, recipe.frames)
+    narrow, wide = tokens * model.dim * item, tokens * model.feed_forward * item
+    gated = 3 * tokens * model.dim * (0 if item == 4 else 4) + 5 * narrow
+    block = max(wide + 5 * narrow, 8 * narrow) if is_fused else max(2 * wide + 4 * narrow, gated)
+    rotary = 2 * tokens * (model.dim // model.heads) * 4
+    modulation = 0
+    if model.has_timestep_per_token and not is_fused:
+        modulation = tokens * 6 * model.dim * (item + 4)
+    held = 0
+    if recipe.speed == "fast":  # of each pass, by the cache: its input and what blocks added; or of two parts of them
+        held = (2 if recipe.guidance_scale > 1 else 1) * (2 if recipe.magnitudes else 3) * narrow
+    widened = int(WIDENING.get(recipe.weights, 0) * model.dim * model.feed_forward * item)
+    return block + rotary + modulation + widened + held
+
+
+def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
+    """What decoding needs beside the VAE's weights.
+
+    Args:
+        tile: as of `MemoryPlan.tile_for`.
+    """
+    pixels = recipe.width * recipe.height
+    if tile is None:
+        return int(model.decode_bytes * pixels)
+    video = 3 * 4 * pixels * recipe.frames
+    return int(max(4.75 * video, model.decode_bytes * tile * tile + 1.35 * video))
+
+
+def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
+    """Bytes that torch has allocated on the GPU at most while a video is made; None where the parts are not known.
+
+    Prompts were encoded before, where the plan encodes them first.
+    """
+    if model.text_encoder is None or model.vae is None:
+        return None
+    item = DTYPE_BYTES[recipe.dtype]
+    one, count = transformer_bytes(model, recipe), 1 if model.boundary_ratio is None else 2
+    transformers = one * count
+    vae = 4 * model.vae
+    latents = 4 * prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
+    beside = LATENTS_HELD * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE
+    computing = activation_bytes(model, recipe, fuses_blocks(model, plan, recipe.speed, recipe.weights))
+    computing += extra_gpu_bytes(recipe, model)
+    decoding = decode_bytes(model, recipe, plan.tile_for(recipe.width, recipe.height))
+    block = block_bytes(model, recipe)
+    match plan.transformer:
+        case "resident":
+            working = max(transformers + vae + computing, transformers + vae + decoding)
+        case "parked":
+            working = max(one + computing, vae + decoding)
+        case "streamed":
+            rest = count * (one - block * model.blocks)
+            left = block if recipe.speed == "fast" else 0  # came for a pass that was left out
+            working = rest + max(2 * block + computing, left + vae + decoding)
+        case "sequential":
+            working = max(2 * model.dim * model.feed_forward * item + computing, vae + decoding)
+        case _:
+            assert_never(plan.transformer)
+    return working + beside + (0 if plan.encodes_first else item * model.text_encoder)
+
+
+def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encoder: bool = False) -> int | None:
+    """As `working_bytes`, with what encoding the prompts takes.
+
+    Args:
+        streams_encoder: the text encoder comes layer by layer, because it does not fit.
+    """
+    working = working_bytes(plan, model, recipe)
+    if working is None or model.text_encoder is None or not plan.encodes_first:
+        return working
+    encoder = DTYPE_BYTES[recipe.dtype] * model.text_encoder
+    encoding = encoder + ENCODING * model.text_encoder // 5_680_910_336
+    if streams_encoder:
+        encoding = min(encoding, STREAMED_ENCODER)
+    return max(working, encoding)
+
+
+def _peak(plan: MemoryPlan, model: WanModel, recipe: Recipe, free: int) -> int | None:
+    whole = peak_bytes(plan, model, recipe)
+    fits = whole is not None and int(whole * SLACK) + CONTEXT_BYTES <= free
+    return whole if fits else peak_bytes(plan, model, recipe, streams_encoder=True)
+
+
+def _words(size: int | None) -> str:
+    return "?" if size is None else format_bytes(size)
+
+
+def needs(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
+    """Bytes of a GPU that must be free for a plan: the least that its text encoder needs, the process's own, slack."""
+    peak = peak_bytes(plan, model, recipe, streams_encoder=True)
+    return None if peak is None else int(peak * SLACK) + CONTEXT_BYTES
+
+
+@dataclass(frozen=True)
+class ChosenPlan:
+    """A plan, what it needs, and why it was chosen."""
+
+    plan: MemoryPlan
+    peak: int | None
+    reason: str
+    fits: bool = True
+    is_forced: bool = False
+    """No other is tried where it does not fit."""
+    working: int | None = None
+    """Of the peak, what it takes to make a video whose prompts are encoded; what is measured of each."""
+
+
+def choose_plan(
+    model: WanModel,
+    recipe: Recipe,
+    free: int,
+    forced: MemoryPlan | None = None,
+    among: Sequence[MemoryPlan] = PLANS,
+) -> ChosenPlan:
+    """The first plan that fits into what is free on a GPU, or the one that was asked for.
+
+    Args:
+        free: bytes, before the process that will make the videos has taken any.
+        among: what is tried, in this order.
+    """
+
+    def chosen(plan: MemoryPlan, reason: str, fits: bool = True) -> ChosenPlan:
+        peak, working = _peak(plan, model, recipe, free), working_bytes(plan, model, recipe)
+        return ChosenPlan(plan, peak, reason, fits, forced is not None, working)
+
+    if forced is not None:
+        needed = needs(forced, model, recipe)
+        fits = needed is None or needed <= free
+        reason = "asked for" if fits else f"asked for; it needs {_words(needed)} and {_words(free)} are free"
+        return chosen(forced, reason, fits)
+    known = [(plan, needs(plan, model, recipe)) for plan in among]
+    larger = ""
+    for plan, needed in known:
+        if needed is None:
+            return chosen(plan, "the sizes of the model's parts are not known before it is here")
+        if needed <= free:
+            why = f"{_words(free)} are free"
+            if larger:
+                why = f"{larger}, and {why}"
+            return chosen(plan, why)
+        larger = larger or f"{plan.slug} needs {_words(needed)}"
+    plan, needed = min(known, key=lambda one: one[1] or 0)
+    reason = f"none fits: the least that is needed are {_words(needed)}, and {_words(free)} are free"
+    return chosen(plan, reason, False)
+
+
+def next_plan(
+    plan: MemoryPlan, on_gpu: bool, model: WanModel | None = None, recipe: Recipe | None = None
+) -> MemoryPlan | None:
+    """Return the plan to try where one did not fit: the next in `PLANS` that holds less on the device.
+
+    Args:
+        model, recipe: what is made, where it is known; else the order of the plans decides alone.
+    """
+    known = None if model is None or recipe is None else peak_bytes(plan, model, recipe, streams_encoder=True)
+    for after in plans_after(plan):
+        if not on_gpu and not after.serves_cpu:
+            continue
+        if on_gpu and known is not None and model is not None and recipe is not None:
+            peak = peak_bytes(after, model, recipe, streams_encoder=True)
+            if peak is not None and peak >= known:
+                continue
+        return after
+    return None
+
+
+def plans_after(plan: MemoryPlan) -> tuple[MemoryPlan, ...]:
+    """Return the plans that are tried after one."""
+    return PLANS[PLANS.index(plan) + 1 :]

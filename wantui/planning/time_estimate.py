@@ -1,0 +1,207 @@
+"""What a batch will take in time and memory, judged by the videos that were made on this machine before.
+
+A figure comes from a video of the same work, or is scaled by arithmetic from one of the same model in another size (and
+says so), or from what `wantui bench` measured, or is not given.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from pydantic import ValidationError
+
+from wantui.config.plans import plan_slug
+from wantui.errors import UserError
+from wantui.formatting import format_count
+from wantui.models.catalogue import find_model
+from wantui.planning.flops import step_flops
+from wantui.planning.memory_plan import PLAN_SLUGS, RESIDENT, MemoryPlan, plan_named
+from wantui.planning.recipe import Recipe
+from wantui.planning.schedule import model_evaluations
+from wantui.planning.step_skipping import computed_share, computed_steps
+from wantui.planning.throughput import Throughput, decoded_pixels
+
+
+@dataclass(frozen=True)
+class TimedVideo:
+    """A video that was made, and what it took."""
+
+    recipe: Recipe
+    device: str
+    """cpu or cuda."""
+    step_seconds: float
+    """Of a fast video the mean, without its first step."""
+    decode_seconds: float
+    peak_memory: int | None
+    memory_plan: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A predicted figure, or none, and what it rests on in words."""
+
+    value: float | None
+    basis: str
+
+
+def past_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[TimedVideo]:
+    """From what the queue tells of finished videos; what an older version wrote without times is left out."""
+    found = []
+    for recipe, told in finished:
+        seconds = told.get("seconds") or {}
+        if "step" not in seconds or "decode" not in seconds or "device" not in told:
+            continue
+        try:
+            found.append(
+                TimedVideo(
+                    Recipe.model_validate_json(recipe),
+                    told["device"],
+                    seconds["step"],
+                    seconds["decode"],
+                    told.get("peak_memory"),
+                    plan_slug(told.get("memory_plan") or ""),
+                )
+            )
+        except ValidationError:
+            continue
+    return found
+
+
+def estimate_seconds(
+    recipe: Recipe,
+    device: str,
+    past: Sequence[TimedVideo],
+    throughput: Throughput | None = None,
+    plan: MemoryPlan | None = None,
+) -> Estimate:
+    """Seconds for one video of a recipe on a kind of device (cpu or cuda), its model being loaded.
+
+    Args:
+        throughput: of the device, where it was measured; for what was not made here yet.
+        plan: where the blocks come from decides how long they take; where it is not known yet, all videos count.
+    """
+    here = [video for video in past if video.device == device and _timed_share(video.recipe) > 0]
+    if plan is not None:
+        here = [video for video in here if _plan(video.memory_plan).weights_arrive == plan.weights_arrive]
+    alike = [video for video in here if _work(video.recipe) == _work(recipe)]
+    alike = [video for video in alike if video.recipe.speed == recipe.speed] or alike
+    if not alike:
+        if throughput is not None and device == "cuda":
+            return _by_throughput(recipe, throughput, plan or RESIDENT)
+        return _scaled(recipe, here, plan)
+    step = median(map(_whole_step, alike)) * computed_share(recipe)
+    decode = _decode_seconds(recipe, plan, alike)
+    basis = f"{len(alike)} made here: {step:.2g} s a step{_left_out(recipe)}, {decode:.2g} s to decode"
+    return Estimate(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
+
+
+def _whole_step(video: TimedVideo) -> float:
+    """Seconds of a step of which nothing is left out. The others take no time, which is nearly so for large models."""
+    return video.step_seconds / _timed_share(video.recipe)
+
+
+def _timed_share(recipe: Recipe) -> float:
+    """Of the steps that `TimedVideo.step_seconds` is the mean of, those that are computed; the first always is."""
+    evaluations = model_evaluations(recipe.sampler, recipe.steps)
+    if recipe.speed != "fast" or not recipe.magnitudes or evaluations == 1:
+        return computed_share(recipe)
+    return (computed_steps(recipe) - 1) / (evaluations - 1)
+
+
+def _left_out(recipe: Recipe) -> str:
+    if recipe.speed != "fast" or not recipe.magnitudes:
+        return ""
+    return f" ({computed_steps(recipe)} of {model_evaluations(recipe.sampler, recipe.steps)} are computed)"
+
+
+def _plan(name: str) -> MemoryPlan:
+    """Return the plan with a slug; the first version recorded none."""
+    return plan_named(name) if name in PLAN_SLUGS else RESIDENT
+
+
+def _by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> Estimate:
+    try:
+        model = find_model(recipe.model)
+    except UserError:
+        return Estimate(None, "its model is not known")
+    step = throughput.step_seconds(model, recipe, plan)
+    basis = f"{step:.2g} s a step{_left_out(recipe)}, from `wantui bench` on {throughput.device}"
+    return Estimate(throughput.video_seconds(model, recipe, plan), basis)
+
+
+def _decode_seconds(recipe: Recipe, plan: MemoryPlan | None, made: Sequence[TimedVideo]) -> float:
+    """By the pixels of what was decoded, and of what will be: tiles overlap."""
+    scaled = []
+    for video in made:
+        then = _plan(video.memory_plan)
+        ratio = decoded_pixels(recipe, plan or then) / decoded_pixels(video.recipe, then)
+        scaled.append(video.decode_seconds * ratio)
+    return median(scaled)
+
+
+def _scaled(recipe: Recipe, past: Sequence[TimedVideo], plan: MemoryPlan | None) -> Estimate:
+    """By arithmetic, from the videos of the same model whose size is nearest in what it computes."""
+    nothing = Estimate(None, "not known before a first video of this model was made here, or `wantui bench` was run")
+    kin = [video for video in past if _kind(video.recipe) == _kind(recipe)]
+    if not kin:
+        return nothing
+    try:
+        model = find_model(recipe.model)
+    except UserError:
+        return nothing
+    work = step_flops(model, recipe)
+    ratios = {_work(video.recipe): work / step_flops(model, video.recipe) for video in kin}
+    nearest = min(ratios, key=lambda one: abs(math.log(ratios[one])))
+    near, ratio = [video for video in kin if _work(video.recipe) == nearest], ratios[nearest]
+    old = near[0].recipe
+    step = ratio * median(map(_whole_step, near)) * computed_share(recipe)
+    decode = _decode_seconds(recipe, plan, near)
+    size = f"{old.width}x{old.height}, {format_count(old.frames, 'frame')}"
+    basis = (
+        f"{step:.2g} s a step{_left_out(recipe)}, scaled by arithmetic ({ratio:.2g} times the work) "
+        f"from {len(near)} of {size} made here"
+    )
+    return Estimate(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
+
+
+def measured_peak(recipe: Recipe, plan: str, past: Sequence[TimedVideo]) -> Estimate:
+    """Bytes that a GPU held at most for the latest video of this size, made by the same memory plan."""
+    alike = [
+        video
+        for video in past
+        if video.peak_memory
+        and video.memory_plan == plan
+        and _work(video.recipe) == _work(recipe)
+        and _leaves_out(video.recipe) == _leaves_out(recipe)
+    ]
+    if not alike:
+        return Estimate(None, "none was made here yet")
+    return Estimate(alike[0].peak_memory, f"as the latest of {len(alike)} made here")
+
+
+def _size(recipe: Recipe) -> tuple[Any, ...]:
+    return recipe.width, recipe.height, recipe.frames
+
+
+def _kind(recipe: Recipe) -> tuple[Any, ...]:
+    """Return what decides how long an operation takes.
+
+    Where it is known which blocks a cached video computes, they compute as those of a fused one do.
+    """
+    return *recipe.source.cost_key, "exact" if recipe.magnitudes else recipe.speed
+
+
+def _work(recipe: Recipe) -> tuple[Any, ...]:
+    """Return what decides how long one step takes."""
+    return *_size(recipe), _passes(recipe), *_kind(recipe)
+
+
+def _leaves_out(recipe: Recipe) -> tuple[bool, bool]:
+    """What is held in memory for it."""
+    return recipe.speed == "fast", bool(recipe.magnitudes)
+
+
+def _passes(recipe: Recipe) -> int:
+    return 2 if recipe.guidance_scale > 1 else 1

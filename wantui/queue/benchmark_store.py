@@ -1,0 +1,60 @@
+"""What `wantui bench` measured on this machine, kept beside the queue: one file, an entry for each device and speed."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from wantui.errors import UserError
+from wantui.json_files import UnreadableFileError, read_json
+from wantui.models.catalogue import find_model
+from wantui.planning.memory_plan import RESIDENT, MemoryPlan, fuses_blocks
+from wantui.planning.recipe import Recipe, Speed
+from wantui.planning.throughput import NATIVE, Throughput
+from wantui.queue.state_dir import state_place
+from wantui.storage.atomic import write_text
+
+NAME = "throughput.json"
+
+
+def save_throughput(directory: Path, measured: Throughput) -> Path:
+    """Write it beside what was measured of other devices; returns the file."""
+    kept = [one for one in _read(directory) if (one.device, one.speed) != (measured.device, measured.speed)]
+    path = directory / NAME
+    write_text(path, json.dumps([asdict(one) for one in (*kept, measured)], indent=1) + "\n")
+    return path
+
+
+def load_throughput(directory: Path, device: str, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> Throughput | None:
+    """Of this device (as torch or the driver calls it), for blocks as a recipe has them; None where none was measured.
+
+    A fast video's blocks are those of an exact one; how many it leaves out is not measured. Where only the other of
+    plain and exact was measured, that is near.
+    """
+    wanted: Speed = "exact" if _is_fused(recipe, plan) else "plain"
+    here = [one for one in _read(directory) if one.device == device]
+    return min(here, key=lambda one: one.speed != wanted, default=None)
+
+
+def attention_backend_for(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
+    """The kernel that fused blocks attend by on a device, as diffusers calls it; native where none was measured."""
+    if not _is_fused(recipe, plan):
+        return NATIVE
+    try:
+        found = load_throughput(state_place().directory, device, recipe, plan)
+    except UserError:  # there is no state directory, and nothing was measured
+        return NATIVE
+    return NATIVE if found is None else found.attention
+
+
+def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:
+    try:
+        return fuses_blocks(find_model(recipe.model), plan, recipe.speed, recipe.weights)
+    except UserError:  # a directory that has gone, of which nothing can be made
+        return False
+
+
+def _read(directory: Path) -> list[Throughput]:
+    try:
+        return [Throughput(**one) for one in read_json(directory / NAME)]
+    except (OSError, UnreadableFileError, ValueError, TypeError):
+        return []

@@ -1,0 +1,290 @@
+"""What can be asked of the queue. Nothing here changes it."""
+
+import difflib
+import os
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from wantui.clock import seconds_since
+from wantui.errors import UserError
+from wantui.queue.database import BUSY_SECONDS, NAME, open_database
+from wantui.queue.events import EventError, Payload, read_payload
+from wantui.queue.records import BatchRow, Claim, Event, Hold, VideoPage, VideoRow, WorkerRow
+
+WAITING = "('queued', 'interrupted')"
+MAX_NUMBER_DIGITS = 15
+"""Digits of the largest number that is looked up as a batch's."""
+TEXTS = frozenset(
+    ("folder", "device", "title", "recipe", "state", "worker", "plan", "error", "boot_id", "name", "kind", "reason")
+)
+"""Columns of batches, videos, workers and holds that hold text; the others hold numbers."""
+UNFINISHED = ("queued", "interrupted", "running")
+
+
+def claimable(devices: int) -> str:
+    """FROM and WHERE of the videos that a worker may take; its parameters are the names of so many devices."""
+    return (
+        "FROM batch CROSS JOIN video ON video.batch = batch.id "
+        f"WHERE video.state IN {WAITING} AND NOT batch.paused AND batch.device IN ({', '.join('?' * devices)}) "
+        "AND NOT EXISTS (SELECT 1 FROM hold)"
+    )
+
+
+class UnknownBatchError(UserError):
+    """No batch has such a number or name."""
+
+
+class QueueReader:
+    """The queue in a directory, for one thread of one process. A context manager, which closes it.
+
+    Args:
+        wait_seconds: how long opening it and each question wait for a database that another process has locked.
+    """
+
+    def __init__(self, directory: Path, wait_seconds: float = BUSY_SECONDS) -> None:
+        self.path = directory / NAME
+        self.db = open_database(self.path, wait_seconds)
+        self._file = self._identities()
+
+    def close(self) -> None:
+        """Close the connection; closing it again does nothing."""
+        self.db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def is_replaced(self) -> bool:
+        """Return whether the file or write-ahead log was deleted, or has another in its place: nobody else uses ours.
+
+        SQLite itself does not notice, and writes its pages over whatever has the name now.
+        """
+        return self._identities() != self._file
+
+    def _identities(self) -> tuple[tuple[int, int] | None, ...]:
+        # Never by opening the files: to close a descriptor of them drops the locks that SQLite has on them. The log is
+        # there as long as any connection is, and only truncated.
+        return tuple(_identity(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
+
+    def held(self) -> Hold | None:
+        row = self.db.execute("SELECT * FROM hold").fetchone()
+        if row is None:
+            return None
+        _require_types(row)
+        return Hold(row["kind"], row["reason"], Path(row["folder"]) if row["folder"] else None, row["needed"])
+
+    def batches(self, limit: int = 1000, offset: int = 0) -> list[BatchRow]:
+        """Batches in their order, with counts of their videos' states."""
+        rows = self.db.execute("SELECT * FROM batch ORDER BY place, id LIMIT ? OFFSET ?", (limit, offset)).fetchall()
+        return [self._batch(row) for row in rows]
+
+    def batch(self, id_: int) -> BatchRow | None:
+        row = self.db.execute("SELECT * FROM batch WHERE id = ?", (id_,)).fetchone()
+        return None if row is None else self._batch(row)
+
+    def _batch(self, row: sqlite3.Row) -> BatchRow:
+        _require_types(row)
+        counts = self.db.execute("SELECT state, count(*) FROM video WHERE batch = ? GROUP BY state", (row["id"],))
+        return BatchRow(
+            row["id"], Path(row["folder"]), row["device"], bool(row["paused"]), row["created"], dict(map(tuple, counts))
+        )
+
+    def find_batch(self, word: str) -> BatchRow:
+        """The batch with a number, a folder's name or a path.
+
+        Raises:
+            UnknownBatchError: names the nearest.
+        """
+        if _is_number(word) and (numbered := self.batch(int(word))) is not None:
+            return numbered
+        known = self.batches(limit=-1)
+        path = _real_path(word)
+        found = [batch for batch in known if batch.folder == path] or [batch for batch in known if batch.name == word]
+        if len(found) > 1:
+            numbers = ", ".join(str(batch.id) for batch in found)
+            raise UnknownBatchError(f"several batches are named {word!r}; give the number of one: {numbers}")
+        if found:
+            return found[0]
+        if not known:
+            raise UnknownBatchError(f"no batch {word!r}: the queue is empty")
+        if word.isdecimal():  # a number near it is no better a guess than any other
+            numbers = describe_numbers([batch.id for batch in known])
+            raise UnknownBatchError(f"no batch {word} is on the queue. It has {numbers}: wantui queue ls --all")
+        names = [name for batch in known for name in (str(batch.id), batch.name)]
+        begun = [name for name in names if name.startswith(word)]
+        near = begun or difflib.get_close_matches(word, names, 1, 0.5) or [str(known[-1].id)]
+        raise UnknownBatchError(f"no batch {word!r} is on the queue; did you mean {near[0]}? wantui queue ls shows all")
+
+    def videos(self, batch: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
+        """Videos of a batch in their order."""
+        rows = self.db.execute(
+            "SELECT * FROM video WHERE batch = ? ORDER BY number LIMIT ? OFFSET ?", (batch, limit, offset)
+        )
+        return [_video(row) for row in rows]
+
+    def unfinished_before(self, batch: int, number: int) -> int:
+        """How many videos of a batch are to be made before one of it."""
+        (count,) = self.db.execute(
+            f"SELECT count(*) FROM video WHERE batch = ? AND number < ? AND (state IN {WAITING} OR state = 'running')",
+            (batch, number),
+        ).fetchone()
+        return int(count)
+
+    def page(self, batch: int, limit: int, offset: int) -> VideoPage:
+        """Return some videos of a batch with their places in line, by two queries whatever their number."""
+        videos = self.videos(batch, limit, offset)
+        before, count = [], self.unfinished_before(batch, videos[0].number) if videos else 0
+        for video in videos:
+            before.append(count)
+            count += video.state in UNFINISHED
+        return VideoPage(tuple(videos), tuple(before))
+
+    def batches_before(self, batch: int) -> list[BatchRow]:
+        """Return the batches that workers take videos from before this one, in their order."""
+        rows = self.db.execute(
+            "SELECT * FROM batch WHERE place < (SELECT place FROM batch WHERE id = ?) AND NOT paused "
+            f"AND EXISTS (SELECT 1 FROM video WHERE batch = batch.id AND (state IN {WAITING} OR state = 'running')) "
+            "ORDER BY place, id",
+            (batch,),
+        )
+        return [self._batch(row) for row in rows.fetchall()]
+
+    def workers(self) -> list[WorkerRow]:
+        """Return the worker processes of the engine, by name."""
+        found = []
+        for row in self.db.execute("SELECT * FROM worker ORDER BY name").fetchall():
+            _require_types(row)
+            seconds = seconds_since(row["boot_id"], row["boot_seconds"])
+            found.append(WorkerRow(row["name"], row["state"], row["device"], seconds))
+        return found
+
+    def running(self) -> list[VideoRow]:
+        return [_video(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
+
+    def video(self, id_: int) -> VideoRow:
+        return _video(self.db.execute("SELECT * FROM video WHERE id = ?", (id_,)).fetchone())
+
+    def video_numbered(self, batch: int, number: int) -> VideoRow | None:
+        """Return the video with a number (from 0) of a batch; None where the queue has no such video."""
+        row = self.db.execute("SELECT * FROM video WHERE batch = ? AND number = ?", (batch, number)).fetchone()
+        return None if row is None else _video(row)
+
+    def last_seq(self) -> int:
+        """Number of the latest event."""
+        (seq,) = self.db.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
+        return int(seq)
+
+    def events(self, after: int, batch: int | None = None) -> list[Event]:
+        """What happened after the event numbered `after`; of one batch, or of all."""
+        which = "" if batch is None else "AND (batch = ? OR batch IS NULL)"
+        rows = self.db.execute(
+            f"SELECT * FROM event WHERE seq > ? {which} ORDER BY seq", (after, *([] if batch is None else [batch]))
+        )
+        return [
+            Event(row["seq"], row["time"], row["batch"], row["video"], _payload(row["kind"], row["data"]))
+            for row in rows
+        ]
+
+    def finished(self, limit: int = 200) -> list[tuple[str, dict[str, Any]]]:
+        """Return the recipe (JSON) and the fields of the `done` event of the latest finished videos, newest first."""
+        rows = self.db.execute(
+            "SELECT video.recipe, event.data FROM event JOIN video ON video.id = event.video "
+            "WHERE event.kind = 'done' ORDER BY event.seq DESC LIMIT ?",
+            (limit,),
+        )
+        return [(row["recipe"], _payload("done", row["data"]).as_json()) for row in rows]
+
+    def recipe(self, video: int) -> str:
+        """The recipe of a video, as JSON."""
+        (recipe,) = self.db.execute("SELECT recipe FROM video WHERE id = ?", (video,)).fetchone()
+        return str(recipe)
+
+    def version(self) -> int:
+        """A number that changes when another connection has changed something; microseconds to ask for."""
+        (version,) = self.db.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    def waiting(self, devices: Iterable[str]) -> bool:
+        """Whether a worker that serves these devices would find something to do."""
+        names = list(devices)
+        (found,) = self.db.execute(f"SELECT EXISTS (SELECT 1 {claimable(len(names))})", names).fetchone()
+        return bool(found)
+
+    def cancelling(self) -> set[str]:
+        """Workers that make a video that was given up."""
+        return {row["worker"] for row in self.db.execute("SELECT worker FROM video WHERE state = 'running' AND cancel")}
+
+    def is_cancelled(self, claim: Claim) -> bool:
+        """Whether a user wants this video no more."""
+        row = self.db.execute("SELECT cancel FROM video WHERE id = ? AND attempt = ?", (claim.video, claim.attempt))
+        return bool((row.fetchone() or (True,))[0])
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdecimal() and len(word) <= MAX_NUMBER_DIGITS
+
+
+def _real_path(word: str) -> Path | None:
+    try:
+        return Path(os.path.realpath(word))
+    except ValueError:  # no path can hold such a character
+        return None
+
+
+def describe_numbers(numbers: list[int]) -> str:
+    """Return numbers as text, such as "1 to 3, 5"; only the first ranges of many."""
+    parts: list[str] = []
+    numbers = sorted(numbers)
+    first = 0
+    for place, number in enumerate(numbers):
+        if place + 1 == len(numbers) or numbers[place + 1] != number + 1:
+            parts.append(str(number) if first == place else f"{numbers[first]} to {number}")
+            first = place + 1
+    return ", ".join(parts[:10]) + ", ..." * (len(parts) > 10)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _payload(kind: str, data: str) -> Payload:
+    """Return what an event says.
+
+    Raises:
+        sqlite3.DatabaseError: it cannot be read.
+    """
+    try:
+        return read_payload(kind, data)
+    except EventError as error:
+        raise sqlite3.DatabaseError(str(error)) from None
+
+
+def _require_types(row: sqlite3.Row) -> None:
+    """Refuse a row with a value of another type than its column has; SQLite keeps any value in any column.
+
+    Raises:
+        sqlite3.DatabaseError: names the column.
+    """
+    for name in row.keys():  # noqa: SIM118 - a row iterates over its values
+        expected = str if name in TEXTS else int | float
+        if not isinstance(row[name], expected | None):
+            raise sqlite3.DatabaseError(f"a value of its column {name} is of the type {type(row[name]).__name__}")
+
+
+def _video(row: sqlite3.Row) -> VideoRow:
+    _require_types(row)
+    values = {name: row[name] for name in VideoRow.__dataclass_fields__}
+    if row["state"] == "running":
+        values["seconds"] = seconds_since(row["boot_id"], row["boot_seconds"])
+    return VideoRow(**values)

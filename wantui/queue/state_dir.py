@@ -1,0 +1,146 @@
+"""Where the queue lies: the user's state directory, one for each machine, on a local disk."""
+
+import getpass
+import os
+import platform
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_state_path
+
+from wantui.errors import UserError
+
+LOCAL = Path("/var/tmp")
+"""On a local disk wherever there is one, and not emptied when the machine starts."""
+MOUNTS = Path("/proc/self/mountinfo")
+ADVICE = "Set XDG_STATE_HOME to a folder that you can write."
+NETWORK_FILE_SYSTEMS = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "afs",
+    "9p",
+    "fuse.sshfs",
+    "fuse.glusterfs",
+    "fuse.ceph",
+}
+
+
+@dataclass(frozen=True)
+class StateDirectory:
+    """A directory that exists, is this user's alone, and is on a local disk; `note` says why it is an unusual one."""
+
+    directory: Path
+    note: str | None = None
+
+
+def state_place() -> StateDirectory:
+    """Return the state directory: $XDG_STATE_HOME/wantui/HOST, or one under /var/tmp where that is a network's.
+
+    SQLite's write-ahead log does not work over a network, and homes often are on one.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
+    directory = user_state_path("wantui") / platform.node()
+    kind = file_system(directory)
+    if kind in NETWORK_FILE_SYSTEMS:
+        fallback = _private(_own_folder() / platform.node())
+        return StateDirectory(
+            fallback, f"{directory} is on a network file system ({kind}); the queue is kept in {fallback}"
+        )
+    stands_in = LOCAL / f"wantui-{os.getuid()}"
+    note = f"there is no home folder: {stands_in} stands in for it" if directory.is_relative_to(stands_in) else None
+    return StateDirectory(_private(directory), note)
+
+
+def provide_home() -> None:
+    """Set HOME and LOGNAME for users without them, because libraries fail otherwise: libraries fail without them.
+
+    A container that runs under a number has neither an entry in /etc/passwd nor, at times, $HOME, or it has one that
+    is empty or "/". The paths of configuration, cache and state would then begin with a folder called "~", or be at
+    the root of the file system.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # an empty one would be taken for "/"
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.expanduser raises
+    if home in ("~", "") or (home.rstrip("/") == "" and not os.access("/", os.W_OK)):
+        os.environ["HOME"] = str(_own_folder())
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
+
+
+def _own_folder() -> Path:
+    """Return this user's folder in /var/tmp, where anybody may have put something of that name before.
+
+    Raises:
+        UserError: it is a link, or another user's, or cannot be made.
+    """
+    folder = LOCAL / f"wantui-{os.getuid()}"
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        # All by one descriptor: between two looks at the name it could become a link to a folder of the user's own.
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(f"cannot use the state directory {folder}: {error.strerror or error}. {ADVICE}") from None
+    try:
+        if os.fstat(descriptor).st_uid != os.getuid():
+            raise UserError(f"cannot use the state directory {folder}: it belongs to another user. {ADVICE}")
+        os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
+    return folder
+
+
+def _private(directory: Path) -> Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if directory.stat().st_uid != os.getuid():
+            raise UserError(f"the state directory {directory} belongs to another user. {ADVICE}")
+        if not directory.is_symlink():  # the target of a link that a user has made keeps its mode
+            directory.chmod(0o700)
+    except OSError as error:
+        raise UserError(
+            f"the state directory {directory} cannot be made: {error.strerror or error}. {ADVICE}"
+        ) from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise UserError(f"the state directory {directory} cannot be written. {ADVICE}")
+    return directory
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system that holds a path (or would), by the kernel's mount table."""
+    try:
+        lines = MOUNTS.read_bytes().splitlines()
+    except OSError:
+        return "unknown"
+    real = Path(os.path.realpath(path))
+    found, kind = Path("/"), "unknown"
+    for line in lines:
+        before, _, after = line.partition(b" - ")
+        fields, types = before.split(), after.split()
+        if len(fields) < 5 or not types:
+            continue
+        mounted = _mount_point(fields[4])
+        if real.is_relative_to(mounted) and len(mounted.parts) >= len(found.parts):
+            found, kind = mounted, types[0].decode(errors="replace")
+    return kind
+
+
+def _mount_point(field: bytes) -> Path:
+    """Return a path as the mount table writes it: its bytes, with blanks and backslashes as three octal digits."""
+    return Path(os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 0xFF]), field)))

@@ -1,0 +1,169 @@
+"""The attention maps of one video, as a zarr group that appears only when it is whole.
+
+NAME         [s, blocks | 1, heads | 1, frames, height, width], float32 or float16: attention of each place of the video
+             to a marked word, the sum of its pieces; NAME_2 is the word's second occurrence, NAME.0 its first piece
+prompt_mass  the same for all words of the prompt together, end_mass for the end token, pad_mass for the pads
+steps        [s] int64, index of the evaluation, from 0
+sigmas       [s] float64, noise level that the model saw
+blocks       [s, blocks] bool, which blocks computed attention; a cache may have skipped some
+uncond/      the same of the pass without the prompt, on request
+
+Values are those of the array divided by its attribute `scale`: float16 holds them times a power of two, because
+attention is often smaller than what float16 holds with all of its digits.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.planning import Recipe
+from wantui.storage.step_arrays import StepArray, StepArrayWriter
+from wantui.storage.zarr_group import CaptureError, named_damage, open_capture
+
+FLOAT16_SCALE = 32768.0
+FLOAT32_LIMIT = float(np.finfo(np.float32).max)
+Maps = Mapping[str, Mapping[str, NDArray[np.float32]]]
+"""By context, then by name: [blocks | 1, heads | 1, frames, height, width]."""
+
+
+class AttentionWriter(StepArrayWriter):
+    """Write the maps of one video step by step.
+
+    Args:
+        names: of the maps, by context (cond, uncond).
+        shape: of each map of a step, [blocks | 1, heads | 1, frames, height, width].
+        steps: evaluations whose maps are stored, from 0.
+        sigmas: noise level of each of them.
+        blocks: number of blocks of the transformer.
+        words: metadata of each marked word, by name.
+        checksums: as of `StepArrayWriter`.
+
+    Raises:
+        IncompleteCaptureError: as `StepArrayWriter`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        names: Mapping[str, Sequence[str]],
+        shape: tuple[int, ...],
+        steps: Sequence[int],
+        sigmas: Sequence[float],
+        blocks: int,
+        recipe: Recipe,
+        words: Mapping[str, Any],
+        checksums: Sequence[int] = (),
+    ) -> None:
+        request = recipe.capture.attention
+        assert request is not None
+        scale = FLOAT16_SCALE if request.dtype == "float16" else 1.0
+        arrays: dict[str, StepArray] = {}
+        for context, own in names.items():
+            for name in own:
+                arrays[_path(context, name)] = StepArray(shape, request.dtype, scale, request.compress)
+            arrays[_path(context, "blocks")] = StepArray((blocks,), "bool", has_one_chunk=True)
+        attributes = {
+            "layout": "step, block, head, frame, height, width",
+            "blocks": "each" if request.per_block else "mean",
+            "heads": "each" if request.per_head else "mean",
+            "words": dict(words),
+        }
+        super().__init__(path, arrays, steps, sigmas, recipe, attributes, checksums)
+
+    def write_maps(self, maps: Maps, blocks: Mapping[str, Sequence[bool]]) -> None:
+        """Store the maps of the next step.
+
+        Args:
+            blocks: which blocks computed attention, by context.
+        """
+        values: dict[str, NDArray[Any]] = {}
+        for context, own in maps.items():
+            values |= {_path(context, name): values_of_map for name, values_of_map in own.items()}
+            values[_path(context, "blocks")] = np.array(blocks[context])
+        self.write(values)
+
+
+def _path(context: str, name: str) -> str:
+    return name if context == "cond" else f"{context}/{name}"
+
+
+class NoMapsError(CaptureError):
+    """Attention maps that are missing or cannot be read; the text says which."""
+
+
+@dataclass(frozen=True)
+class StoredMaps:
+    """The maps of one video."""
+
+    group: Any
+    """The zarr group."""
+    words: dict[str, dict[str, Any]]
+    """By name of the map: text, span, weight, tokens and pieces."""
+    steps: NDArray[np.int64]
+    sigmas: NDArray[np.float64]
+    path: Path
+
+    def map(self, name: str, place: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
+        """[s, blocks | 1, heads | 1, frames, height, width], or of one stored step without the first axis.
+
+        Raises:
+            NoMapsError: there is no such map, or it is damaged.
+        """
+        with _as_no_maps(self.path):
+            group = self.group if context == "cond" else self.group[context]
+            array = group[name]
+            found = np.asarray(array[place], dtype=np.float32) / _scale(array.attrs["scale"])
+            if found.ndim != 5 + isinstance(place, slice):
+                raise ValueError(f"{name} has {found.ndim} axes")
+            return found
+
+    def mean(self, name: str) -> NDArray[np.float64]:
+        """[s, frames, height, width], mean over blocks and heads.
+
+        Raises:
+            NoMapsError: as `map`.
+        """
+        return self.map(name).astype(np.float64).mean((1, 2))
+
+
+def open_maps(path: Path) -> StoredMaps:
+    """Open the stored maps of a video.
+
+    Raises:
+        NoMapsError: there are none, or they are damaged.
+    """
+    with _as_no_maps(path):
+        group = open_capture(path)
+        words = {str(name): _word(about) for name, about in dict(group.attrs["words"]).items()}
+        steps, sigmas = np.asarray(group["steps"][:]), np.asarray(group["sigmas"][:])
+        for name in words:
+            if group[name].shape[0] != len(steps) or steps.shape != sigmas.shape:
+                raise ValueError(f"{name} does not have a map for each of {len(steps)} steps")
+        return StoredMaps(group, words, steps, sigmas, path)
+
+
+def _scale(attribute: Any) -> np.float32:
+    is_number = isinstance(attribute, int | float) and not isinstance(attribute, bool)
+    if not is_number or not 0 < attribute < FLOAT32_LIMIT:
+        raise ValueError(f"its attribute scale is {str(attribute)[:80]!r}, and must be a number above 0")
+    return np.float32(attribute)
+
+
+def _word(about: Any) -> dict[str, Any]:
+    if not isinstance(about["text"], str) or not all(isinstance(piece, str) for piece in about["pieces"]):
+        raise ValueError("the attribute words is damaged")
+    return dict(about)
+
+
+@contextmanager
+def _as_no_maps(path: Path) -> Iterator[None]:
+    try:
+        with named_damage(path):
+            yield
+    except CaptureError as error:
+        raise NoMapsError(str(error)) from error

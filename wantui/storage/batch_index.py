@@ -1,0 +1,195 @@
+"""The batch folders on a machine: the archive, whatever the queue knows of them."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import get_args
+
+from wantui.errors import UserError
+from wantui.json_files import UnreadableFileError, read_json_object
+from wantui.storage.journal import read_tail
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import MAX_MANIFEST_BYTES, ManifestError, State, check_format
+from wantui.storage.manifest_file import Version, file_version
+
+MAX_PROGRESS = 4096
+"""Journals of which it is remembered how much was read."""
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """A batch folder in a few words, as its manifest has it."""
+
+    folder: Path
+    created: str
+    """ISO 8601, UTC; empty where the manifest cannot be read."""
+    template: str
+    model: str
+    counts: tuple[tuple[str, int], ...]
+    """Number of videos in each state that occurs."""
+    fault: str = ""
+    """Why the manifest cannot be read, or which lines of its journal cannot; then the counts are without those."""
+
+    @property
+    def total(self) -> int:
+        return sum(count for _, count in self.counts)
+
+    def count(self, state: str) -> int:
+        return dict(self.counts).get(state, 0)
+
+    def holds(self, words: str) -> bool:
+        """Whether each word is somewhere in its name, template or model."""
+        text = f"{self.folder.name} {self.template} {self.model} {self.created}".lower()
+        return all(word in text for word in words.lower().split())
+
+
+def find_batches(roots: Iterable[Path]) -> list[BatchSummary]:
+    """Return all batches in these folders, and those that are such folders themselves; newest first.
+
+    A folder that cannot be listed is returned with its fault.
+    """
+    found: dict[Path, BatchSummary] = {}
+    for root in roots:
+        root = Path(os.path.realpath(root))
+        try:
+            folders = _batch_folders(root)
+        except OSError as error:
+            reason = f"{root} cannot be read: {error.strerror or error}"
+            found[root] = BatchSummary(root, "", "", "", (), reason)
+            continue
+        for path in folders:
+            folder = BatchFolder(path)
+            found[path] = _summary(path, file_version(folder.manifest), file_version(folder.journal))
+    return sorted(found.values(), key=lambda batch: (batch.created, batch.folder.name), reverse=True)
+
+
+def _batch_folders(root: Path) -> list[Path]:
+    if os.access(root / "batch.json", os.F_OK):
+        return [root]
+    try:
+        with os.scandir(root) as entries:
+            folders = [Path(entry.path) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder for folder in folders if os.access(folder / "batch.json", os.F_OK)]
+
+
+def closed_folders(roots: Iterable[Path]) -> list[Path]:
+    """Return the folders in these that this user may not enter, such as private batches of other users."""
+    closed = []
+    for root in roots:
+        with suppress(OSError), os.scandir(root) as entries:
+            for entry in entries:
+                try:
+                    os.stat(Path(entry.path) / "batch.json")  # noqa: PTH116 - only the error is of interest
+                except PermissionError:
+                    closed.append(Path(entry.path))
+                except OSError:
+                    continue
+    return sorted(closed)
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """What a manifest says of its batch, without its journal."""
+
+    created: str
+    template: str
+    model: str
+    states: tuple[str, ...]
+    ids: tuple[object, ...]
+    journal: str
+
+
+@lru_cache(maxsize=4096)
+def _summary(path: Path, manifest: Version, journal: Version) -> BatchSummary:
+    """Summarise a manifest and its journal as they were at a time."""
+    try:
+        outline = _outline(path, manifest)
+        states, faults = _states(path, outline, manifest, journal)
+    except (UserError, ValueError, KeyError, TypeError, IndexError) as error:
+        reason = str(error) if isinstance(error, UserError) else f"batch.json is damaged: {error!r}"
+        return BatchSummary(path, "", "", "", (), reason)
+    counts = tuple((state, states.count(state)) for state in dict.fromkeys(states))
+    return BatchSummary(path, outline.created, outline.template, outline.model, counts, "; ".join(faults))
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What was read of a journal, so that a new line is read alone."""
+
+    manifest: Version
+    inode: int
+    end: int
+    lines: int
+    states: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+_progress: dict[Path, _Progress] = {}
+
+
+def _states(
+    path: Path, outline: _Outline, manifest: Version, journal: Version
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the states of the videos, and what of the journal cannot be read."""
+    known = _progress.get(path)
+    if known is None or (known.manifest, known.inode) != (manifest, journal[0]) or known.end > journal[2]:
+        known = _Progress(manifest, journal[0], 0, 0, outline.states, ())
+    file = BatchFolder(path).journal
+    try:
+        tail = read_tail(file, outline.journal, known.end, known.lines + 1)
+    except UnreadableFileError as error:
+        return known.states, (*known.faults, str(error))
+    states, faults = list(known.states), [*known.faults, *tail.faults]
+    for line in tail.lines:
+        state = line.entry.get("state") if isinstance(line.entry, dict) else None
+        is_known = 0 <= line.video < len(states) and line.id == outline.ids[line.video]
+        if is_known and state in get_args(State):
+            states[line.video] = str(state)
+        else:
+            faults.append(f"line {line.number} of {file} is damaged: it holds no state of a video of this batch")
+    read = known.lines + len(tail.lines) + len(tail.faults)
+    found = _Progress(manifest, journal[0], tail.end, read, tuple(states), tuple(faults))
+    if len(_progress) >= MAX_PROGRESS:
+        _progress.clear()
+    _progress[path] = found
+    return found.states, found.faults
+
+
+@lru_cache(maxsize=256)
+def _outline(path: Path, manifest: Version) -> _Outline:
+    """Read a manifest without checking its recipes, which would take most of the time of a listing."""
+    file = BatchFolder(path).manifest
+    try:
+        document = read_json_object(file, MAX_MANIFEST_BYTES)
+    except FileNotFoundError:
+        raise ManifestError(f"{file} is missing") from None
+    check_format(file, document)
+    states = tuple(str(video["state"]) for video in document["videos"])
+    if unknown := set(states) - set(get_args(State)):
+        raise ManifestError(f"{file} is damaged: {min(unknown)!r} is no state of a video")
+    created, template, model = document["created"], document["template"], document["videos"][0]["recipe"]["model"]
+    if not all(isinstance(text, str) for text in (created, template, model)):
+        raise ManifestError(f"{file} is damaged: created, template or model is no text")
+    ids = tuple(video.get("id") for video in document["videos"])
+    return _Outline(created, template, model, states, ids, str(document.get("journal", "")))
+
+
+def move_to_trash(folder: Path) -> None:
+    """Move a batch folder to the trash of its file system.
+
+    Raises:
+        UserError: it is no batch folder, or there is no trash for it; the folder is then as it was.
+    """
+    from send2trash import TrashPermissionError, send2trash
+
+    try:
+        if not (folder / "batch.json").is_file():
+            raise UserError(f"{folder} is not a batch folder: it has no batch.json")
+        send2trash(str(folder))
+    except (OSError, TrashPermissionError) as error:
+        raise UserError(f"{folder} cannot be moved to the trash: {error}") from None

@@ -1,0 +1,58 @@
+"""Whether there is room on the disk for what is to be made: one rule for previews, new batches and workers."""
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.formatting import format_bytes
+from wantui.models.catalogue import find_model
+from wantui.planning import Recipe
+from wantui.planning.disk_estimate import disk_for
+from wantui.planning.schedule import model_evaluations
+
+RESERVE_BYTES = 20_000_000
+"""Bytes to leave free beyond the estimate."""
+CHECKPOINTS, LATENTS_IN_CHECKPOINT = 2, 5
+"""The old one lies there while the new one is written; multistep samplers keep up to four states beside the latents."""
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """Bytes that must be free before videos are made."""
+
+    stored: int
+    """Bytes that stay: clips and captures."""
+    temporary: int
+    """Bytes of checkpoints and exact states, of one video while it is made."""
+    spare: int = RESERVE_BYTES
+
+    @property
+    def total(self) -> int:
+        return self.stored + self.temporary + self.spare
+
+    @property
+    def text(self) -> str:
+        """The total and its parts, as in "21.0 MB needed: 0.4 MB to store, ..."."""
+        return (
+            f"{format_bytes(self.total)} needed: {format_bytes(self.stored)} to store, "
+            f"{format_bytes(self.temporary)} for checkpoints, {format_bytes(self.spare)} to keep free"
+        )
+
+
+def disk_need(recipe: Recipe, videos: int = 1) -> DiskNeed:
+    """Return the bytes that must be free for some videos of a recipe, which are made one after the other.
+
+    Raises:
+        UserError: its model is not here any more.
+    """
+    model = find_model(recipe.model)
+    latents = 4 * math.prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
+    states = model_evaluations(recipe.sampler, recipe.steps) + 1  # all of them lie there until the video is done
+    temporary = (states + CHECKPOINTS * LATENTS_IN_CHECKPOINT) * latents
+    return DiskNeed(disk_for(recipe, model, videos).total, temporary)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that this user can write on the file system of a folder."""
+    return shutil.disk_usage(folder).free

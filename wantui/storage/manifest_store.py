@@ -1,0 +1,110 @@
+"""Keep batch.json and its journal true while several workers make the videos of one batch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from wantui.formatting import format_count, printable
+from wantui.storage.layout import BatchFolder
+from wantui.storage.locks import locked_manifest, try_lock_video, unlock_video
+from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry
+from wantui.storage.manifest_file import ManifestFile
+from wantui.storage.video_files import discard, video_files
+
+
+class ManifestStore:
+    """Manifest and journal of one batch; rereads only what other processes have written."""
+
+    def __init__(self, folder: BatchFolder) -> None:
+        self.folder = folder
+        self._file = ManifestFile(folder)
+
+    def read(self) -> Manifest:
+        """Return the manifest as it is on disk.
+
+        Raises:
+            ManifestError: it is missing or damaged.
+        """
+        return self._file.read()
+
+    def fold_when_reopened(self) -> None:
+        """Fold the journal into the manifest if a crash left it or it is long."""
+        with locked_manifest(self.folder.root):
+            self._file.fold_when_reopened()
+
+    @classmethod
+    def of(cls, folder: Path) -> "ManifestStore":
+        """Of the batch in a folder."""
+        return cls(BatchFolder(folder))
+
+    def cancel(self, numbers: Sequence[int]) -> None:
+        """Record that videos were given up, and remove what was begun of them."""
+        self.close(numbers, "cancelled")
+
+    def close(self, numbers: Sequence[int], state: State, error: str | None = None) -> None:
+        """Record that videos will not be made, and remove what was begun of them."""
+        if not numbers:
+            return
+        with self._writing(numbers) as manifest:
+            for number in numbers:
+                _close(self.folder, manifest, number, state, _storable(error))
+
+    def fail(self, numbers: Sequence[int], error: str) -> None:
+        """Record that videos cannot be made as things are; what was begun of them stays."""
+        with self._writing(numbers) as manifest:
+            for number in numbers:
+                entry = entry_of(manifest, number, self.folder)
+                if not is_complete(self.folder, entry):
+                    entry.state, entry.error = "failed", _storable(error)
+
+    @contextmanager
+    def _writing(self, numbers: Sequence[int]) -> Iterator[Manifest]:
+        """Yield the manifest under its lock, and write the entries of these videos afterwards."""
+        with locked_manifest(self.folder.root):
+            try:
+                manifest = self.read()
+                entries = {number: entry_of(manifest, number, self.folder) for number in numbers}
+                before = {number: entry.model_copy(deep=True) for number, entry in entries.items()}
+                yield manifest
+                self._file.save({n: old.state for n, old in before.items() if old != manifest.videos[n]})
+            except BaseException:
+                self._file.forget()  # what we hold may not be what is on disk
+                raise
+
+    def change(self, number: int, edit: Callable[[VideoEntry], None]) -> None:
+        """Change the entry of one video, while nobody else changes any."""
+        with self._writing([number]) as manifest:
+            edit(entry_of(manifest, number, self.folder))
+
+
+def _storable(error: str | None) -> str | None:
+    """Return an error text as JSON takes it: a path in it may hold bytes that are not UTF-8."""
+    return None if error is None else printable(error, keep_lines=True)
+
+
+def _close(folder: BatchFolder, manifest: Manifest, number: int, state: State, error: str | None) -> None:
+    if not try_lock_video(folder.root, number):
+        return  # another engine makes it
+    entry = entry_of(manifest, number, folder)
+    discard(video_files(folder, entry.variation, entry.number))
+    if not is_complete(folder, entry):  # it may have been finished just before
+        entry.state, entry.error = state, error
+    unlock_video(folder.root, number)
+
+
+def is_complete(folder: BatchFolder, entry: VideoEntry) -> bool:
+    """Whether the manifest calls a video done and its files are there."""
+    return entry.state == "done" and all((folder.root / path).exists() for path in entry.files.values())
+
+
+def entry_of(manifest: Manifest, number: int, folder: BatchFolder) -> VideoEntry:
+    """The entry with an index.
+
+    Raises:
+        ManifestError: there is none: another batch lies there now.
+    """
+    if number >= len(manifest.videos):
+        raise ManifestError(
+            f"{folder.manifest} has {format_count(len(manifest.videos), 'video')}, and was to have number {number + 1}"
+        )
+    return manifest.videos[number]

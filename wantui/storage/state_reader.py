@@ -1,0 +1,77 @@
+"""Stored states: read straight from their files where these hold nothing but them, and by zarr otherwise."""
+
+import math
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.storage.zarr_group import named_damage
+
+Row = NDArray[np.float32]
+
+
+class StoredStates:
+    """The states of one video.
+
+    Args:
+        array: of an opened capture, [n, channels, frames, height, width].
+        chosen: indices of the states to be read; all of them by default.
+    """
+
+    def __init__(self, array: Any, chosen: Sequence[int] | None = None) -> None:
+        self.array = array
+        self.chosen = range(array.shape[0]) if chosen is None else chosen
+        self.dimension = math.prod(array.shape[1:])
+        self.folder = _folder_of_plain_files(array)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def read(self, which: range, rows: Sequence[Row]) -> None:
+        """Write some states into rows of [dimension] float32.
+
+        Raises:
+            CaptureError: they are damaged.
+        """
+        for position, row in zip(which, rows, strict=True):
+            index = self.chosen[position]
+            if not self._read_file(index, row):
+                with named_damage(self.array.store.root / self.array.path):
+                    row[:] = np.asarray(self.array[index]).ravel()
+
+    def _read_file(self, index: int, row: Row) -> bool:
+        """Return whether a state could be read from a file of its own, of just its size."""
+        if self.folder is None:
+            return False
+        key = self.array.metadata.encode_chunk_key((index, *(0,) * (self.array.ndim - 1)))
+        try:
+            with (self.folder / key).open("rb", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return False
+                whole = file.readinto(row.view(np.uint8)) == row.nbytes and not file.read(1)
+                # States are read once, and are many: the kernel needs no second copy, nor to give up others' for it.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError:
+            return False
+        if whole and hasattr(self.array.store, "verify"):
+            self.array.store.verify(f"{self.array.path}/{key}", row)
+        return whole
+
+
+def _folder_of_plain_files(array: Any) -> Path | None:
+    """Where each state is a file of its little-endian float32 values; None where it is not so."""
+    from zarr.codecs import BytesCodec
+    from zarr.storage import LocalStore
+
+    codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
+    plain = len(codecs) == 1 and isinstance(codecs[0], BytesCodec) and array.dtype == np.dtype("<f4")
+    if not plain or not isinstance(array.store, LocalStore) or array.chunks != (1, *array.shape[1:]):
+        return None
+    if codecs[0].endian is None or codecs[0].endian.value != "little":
+        return None
+    return Path(array.store.root) / array.path

@@ -1,0 +1,288 @@
+"""Zarr groups that appear under their name only once they are complete, with checksums that are verified on reading.
+
+The attribute `checksums` of a published group holds the CRC-32 of each of its files by relative path (chunks and the
+`zarr.json` of each array), and under `zarr.json` that of the root's metadata without this one entry. Groups of
+versions before 0.2 have none, and are read unverified.
+"""
+
+import json
+import math
+import os
+import stat
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.errors import UserError
+from wantui.json_files import UnreadableFileError, read_bytes, read_json_object
+from wantui.planning import Recipe
+from wantui.storage.atomic import remove, sync, write_text
+
+METADATA = "zarr.json"
+CHECKSUMS = "checksums"
+Checksums = Mapping[str, int]
+"""CRC-32 by path relative to the group."""
+
+
+class IncompleteCaptureError(Exception):
+    """The captures that were begun are not those that were written."""
+
+
+class CaptureError(UserError):
+    """Stored captures that are missing, damaged or of an unknown form; the text names the file and the reason."""
+
+
+def open_for_writing(path: Path, mode: Literal["w", "r+"]) -> Any:
+    """Open a group for writing; all-zero chunks are written too."""
+    import zarr
+
+    from wantui.storage.local_store import BatchFolderStore
+
+    zarr.config.set({"array.write_empty_chunks": True})
+    return zarr.open_group(BatchFolderStore(path), mode=mode)
+
+
+def reopen_for_writing(partial: Path) -> Any:
+    """Open a group that an earlier process began.
+
+    Raises:
+        IncompleteCaptureError: it holds something other than files and folders, such as a symbolic link, or a pipe,
+            whose reader would wait for ever: it is not what that process wrote.
+        Exception: of zarr, where it is missing or damaged.
+    """
+    if (odd := _odd_part(partial)) is not None:
+        raise IncompleteCaptureError(f"{odd} is not a regular file")
+    return open_for_writing(partial, "r+")
+
+
+@contextmanager
+def named_damage(path: Path) -> Iterator[None]:
+    """Turn whatever reading a damaged group raises into a CaptureError that names it.
+
+    zarr and its codecs have no common error type: TypeError, MetadataValidationError, RuntimeError, IndexError and
+    others come out of damaged files.
+    """
+    try:
+        yield
+    except UnreadableFileError as error:  # names the file
+        raise CaptureError(str(error)) from error
+    except UserError:
+        raise
+    except OSError as error:
+        raise CaptureError(f"{error.filename or path} cannot be read: {_reason(error)}") from error
+    except KeyError as error:
+        raise CaptureError(f"{path} cannot be read: it has no {error}") from error
+    except Exception as error:
+        raise CaptureError(f"{path} cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return text.partition("\n")[0] or type(error).__name__
+
+
+def open_capture(path: Path) -> Any:
+    """Open a published group for reading; each chunk is verified when it is read.
+
+    Raises:
+        CaptureError: part of it is missing, or its metadata are damaged.
+    """
+    return _open(path)[0]
+
+
+def _open(path: Path) -> tuple[Any, list[str], Checksums | None]:
+    """The group, the names of its arrays, and its checksums."""
+    with named_damage(path):
+        if not (path / METADATA).exists():
+            raise CaptureError(f"{path / METADATA if path.exists() else path} is missing; copy it again")
+        root = read_json_object(path / METADATA)
+        if _node_type(path / METADATA, root) != "group":
+            raise CaptureError(f"{path} is an array of zarr, and must be a group")
+        checksums = _checksums(path, root)
+        nodes = _nodes(path, checksums)
+        import zarr
+
+        from wantui.storage.verified_store import VerifiedStore
+
+        group = zarr.open_group(store=VerifiedStore(path, checksums, _mismatch), mode="r")
+        arrays = [name for name in nodes if hasattr(group[name], "shape")]
+        for name in arrays:
+            _check_chunks(path, name, group[name].metadata)
+        for name in checksums or ():
+            if not (path / name).is_file():  # a folder of that name would leave out the whole array
+                raise CaptureError(f"{path / name} is missing, or not a regular file; copy it again")
+        return group, arrays, checksums
+
+
+def verify_capture(path: Path) -> bool:
+    """Read all of a published group; returns whether it has checksums, which those of earlier versions have not.
+
+    Raises:
+        CaptureError: part of it is missing or damaged.
+    """
+    group, arrays, checksums = _open(path)
+    for name in arrays:
+        with named_damage(path / name):
+            array = group[name]
+            if not array.ndim:
+                array[()]
+                continue
+            for start in range(0, array.shape[0], array.chunks[0]):
+                array[start : start + array.chunks[0]]
+    return checksums is not None
+
+
+def _mismatch(path: Path) -> CaptureError:
+    return CaptureError(f"{path} is damaged: its bytes are not those that were written (CRC-32); copy it again")
+
+
+def _checksums(path: Path, root: dict[str, Any]) -> dict[str, int] | None:
+    attributes = root.get("attributes")
+    found = attributes.get(CHECKSUMS) if isinstance(attributes, dict) else None
+    if found is None:
+        return None
+    if not isinstance(found, dict) or not all(type(value) is int for value in found.values()):
+        raise CaptureError(f"{path / METADATA} is damaged: its checksums are not numbers")
+    if zlib.crc32(_without_own_sum(root)) != found.get(METADATA):
+        raise _mismatch(path / METADATA)
+    return {name: value for name, value in found.items() if name != METADATA}
+
+
+def _without_own_sum(root: dict[str, Any]) -> bytes:
+    attributes = dict(root["attributes"])
+    attributes[CHECKSUMS] = {name: value for name, value in attributes[CHECKSUMS].items() if name != METADATA}
+    return json.dumps({**root, "attributes": attributes}, sort_keys=True).encode()
+
+
+def _nodes(path: Path, checksums: Checksums | None) -> list[str]:
+    """Names of all groups and arrays below a group, by their metadata files, which are verified."""
+    found = []
+    for folder, folders, files in os.walk(path, onerror=_raise):
+        if METADATA not in files or Path(folder) == path:
+            continue
+        file = Path(folder) / METADATA
+        name = Path(folder).relative_to(path).as_posix()
+        if checksums is not None and zlib.crc32(read_bytes(file)) != checksums.get(f"{name}/{METADATA}"):
+            raise _mismatch(file)
+        if _node_type(file, read_json_object(file)) == "array":
+            folders.clear()
+        found.append(name)
+    return sorted(found)
+
+
+def _raise(error: OSError) -> NoReturn:
+    """Raise what hinders a walk, which else leaves out a folder that may not be entered."""
+    raise error
+
+
+def _node_type(file: Path, metadata: dict[str, Any]) -> str:
+    kind = metadata.get("node_type")
+    if kind not in ("array", "group") or metadata.get("zarr_format") != 3:
+        raise CaptureError(f"{file} is damaged: it describes neither a group nor an array of zarr format 3")
+    return str(kind)
+
+
+def _check_chunks(path: Path, name: str, metadata: Any) -> None:
+    """Look for each chunk of an array by its key: what is missing would be read as zeros.
+
+    Files are not counted, because a stray one (.DS_Store) would hide a missing chunk. Of a sharded array each shard is
+    looked for, which is what its chunk grid is made of.
+    """
+    grid = [-(-length // chunk) for length, chunk in zip(metadata.shape, _chunk_shape(metadata), strict=True)]
+    wanted, there = math.prod(grid), _regular_files(path / name)
+    # Damaged metadata can ask for more chunks than could be listed: so many files there are not, either.
+    missing = wanted - len(there)
+    if missing <= 0:
+        missing = sum(metadata.encode_chunk_key(place) not in there for place in product(*map(range, grid)))
+    if missing > 0:
+        raise CaptureError(f"{missing} of the {wanted:,} chunks of {path / name} are missing; copy it again")
+
+
+def _chunk_shape(metadata: Any) -> Sequence[int]:
+    """Shape of what a file holds: a chunk, or a shard of a sharded array."""
+    grid = getattr(metadata, "chunk_grid", None)
+    return tuple(grid.chunk_shape if grid is not None else metadata.chunks)
+
+
+def _regular_files(folder: Path) -> set[str]:
+    found = set()
+    for parent, _, files in os.walk(folder, onerror=_raise):
+        for file in files:
+            path = Path(parent) / file
+            if path.is_file():  # a FIFO in the place of a chunk would be waited for
+                found.add(path.relative_to(folder).as_posix())
+    return found
+
+
+def checksum(values: NDArray[Any], before: int = 0) -> int:
+    """Return the CRC-32 of an array's bytes, continued from that of what comes before them."""
+    return zlib.crc32(np.ascontiguousarray(values).data, before)
+
+
+def constant_checksum(partial: Path, growing: Collection[str], derived: Collection[str] = ()) -> int:
+    """Return the CRC-32 of what does not change in a group while a video is made.
+
+    These are the metadata of its arrays, and the values of those that are complete from the beginning.
+
+    Args:
+        growing: arrays that are written step by step, by path; their values do not count.
+        derived: arrays that are written at the end.
+    """
+    found = 0
+    for file in sorted(file for file in partial.rglob("*") if file.is_file()):
+        name = file.relative_to(partial).as_posix()
+        is_value = any(name.startswith(f"{array}/c/") for array in growing)
+        if name == METADATA or is_value or any(name.startswith(f"{array}/") for array in derived):
+            continue
+        found = zlib.crc32(file.read_bytes(), zlib.crc32(name.encode(), found))
+    return found
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Put a complete group under its final name, with the checksums of its files.
+
+    Raises:
+        CaptureError: it holds something that is neither a file nor a folder, which no writer made.
+    """
+    if (odd := _odd_part(partial)) is not None:
+        raise CaptureError(f"cannot complete {path}: {odd} is neither a file nor a folder. Make the video again")
+    _write_checksums(partial)
+    for part in (*partial.rglob("*"), partial):
+        sync(part)
+    remove(path)
+    partial.rename(path)
+    sync(path.parent)
+
+
+def _odd_part(partial: Path) -> Path | None:
+    """Return what in a group is neither a regular file nor a folder: no writer made it."""
+    for part in (partial, *partial.rglob("*")):
+        mode = part.lstat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            return part
+    return None
+
+
+def _write_checksums(partial: Path) -> None:
+    root = read_json_object(partial / METADATA)
+    sums = {
+        file.relative_to(partial).as_posix(): zlib.crc32(file.read_bytes())
+        for file in sorted(partial.rglob("*"))
+        if file.is_file() and file != partial / METADATA
+    }
+    root.setdefault("attributes", {})[CHECKSUMS] = sums
+    sums[METADATA] = zlib.crc32(_without_own_sum(root))
+    write_text(partial / METADATA, json.dumps(root, indent=1))
+
+
+def is_published(partial: Path, path: Path, recipe: Recipe) -> bool:
+    """Return whether the process before ended between its last capture and the record of the video."""
+    if partial.exists() or not path.exists():
+        return False
+    return bool(open_capture(path).attrs["recipe"] == recipe.model_dump(mode="json"))

@@ -1,0 +1,157 @@
+"""The queue as the screens see it: read by a thread of its own, published as values that never change."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from wantui.batches.eta import Forecast, Remaining
+from wantui.engine.control import Engine, find_engine
+from wantui.queue.events import ENDED, BatchRefused
+from wantui.queue.reader import QueueReader
+from wantui.queue.records import BatchRow, Event, Hold, VideoPage, VideoRow, WorkerRow
+from wantui.queue.state_dir import StateDirectory
+from wantui.tui.eta import batch_etas
+
+ENGINE_SECONDS = 1.0
+"""Seconds between two looks for the engine."""
+PAGE = 200
+"""Videos of a batch that are read at a time."""
+ENDS = (*ENDED, BatchRefused)
+"""Events after which a batch may have ended."""
+
+
+@dataclass(frozen=True)
+class QueueSnapshot:
+    """The queue at one moment, and what has happened since the news before."""
+
+    batches: tuple[BatchRow, ...] = ()
+    running: tuple[VideoRow, ...] = ()
+    held: Hold | None = None
+    engine: Engine | None = None
+    left: Mapping[int, Remaining] = field(default_factory=dict)
+    """By batch, of those that are not made yet."""
+    events: tuple[Event, ...] = ()
+    fault: str | None = None
+    """Why the queue could not be read; the rest is then as it was."""
+
+    workers: tuple[WorkerRow, ...] = ()
+    """Processes of the engine that make videos, or will once they have started."""
+    etas: Mapping[int, float | None] = field(default_factory=dict)
+    """Seconds until each batch is made, in the order of the queue; None where that is not known."""
+
+
+@dataclass(frozen=True)
+class PagesRead:
+    """Videos of one batch, by the number of their page."""
+
+    batch: int
+    pages: Mapping[int, VideoPage]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Videos that a screen wants to be read."""
+
+    batch: int | None
+    pages: frozenset[int]
+    generation: int
+    """How often the screen has asked for others: one that left a batch and came back has dropped what it had."""
+
+
+class QueueWatcher(threading.Thread):
+    """Reads the queue for the screens, which never ask the database while they draw.
+
+    Args:
+        tell: called with `QueueSnapshot` whenever something changed, but not more often than `interval`.
+        tell_pages: called with the videos that are watched, when they were read first and when they changed.
+        after: events up to this number are known already.
+    """
+
+    def __init__(
+        self,
+        place: StateDirectory,
+        tell: Callable[[QueueSnapshot], None],
+        tell_pages: Callable[[PagesRead], None],
+        interval: float,
+        after: int,
+    ) -> None:
+        super().__init__(name="queue feed", daemon=True)
+        self.place, self.tell, self.tell_pages = place, tell, tell_pages
+        self.interval, self.after = interval, after
+        self._ended, self._hurry = threading.Event(), threading.Event()
+        self._watched = Watched(None, frozenset(), 0)
+        self._published: tuple[int, PagesRead] | None = None
+        """Pages that the screen got last, and the generation of what was watched then."""
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._hurry.set()
+
+    def poll_now(self) -> None:
+        """Look at once: a user has just changed something."""
+        self._hurry.set()
+
+    def watch(self, batch: int | None, pages: Iterable[int] = ()) -> None:
+        """Read these pages of a batch's videos from now on, and no others; with None, read no videos."""
+        before, numbers = self._watched, frozenset(pages)
+        if (batch, numbers) != (before.batch, before.pages):
+            self._watched = Watched(batch, numbers, before.generation + 1)
+            self._hurry.set()
+
+    def run(self) -> None:
+        news, version, looked, forecast = QueueSnapshot(), -1, 0.0, None
+        while not self._ended.is_set():
+            try:
+                if forecast is not None and forecast.queue.is_replaced():
+                    forecast.queue.close()
+                    forecast = None
+                if forecast is None:
+                    forecast = Forecast(QueueReader(self.place.directory))
+                    forecast.look()
+                    version, self.after = -1, min(self.after, forecast.queue.last_seq())
+                engine, now = news.engine, time.monotonic()
+                if now - looked >= ENGINE_SECONDS or self._hurry.is_set():
+                    engine, looked = find_engine(self.place.directory), now
+                self._hurry.clear()
+                changed = (current := forecast.queue.version()) != version
+                if changed or engine != news.engine or news.fault:
+                    version = current
+                    news = self._read(forecast, engine)
+                    self.tell(news)
+                self._read_pages(forecast.queue, changed)
+            except Exception as error:  # whatever it is, the screens must not stand still without a word
+                if news.fault is None:
+                    news = replace(news, events=(), fault=str(error))
+                    self.tell(news)
+                if forecast is not None:
+                    forecast.queue.close()
+                forecast = None
+                self._ended.wait(1.0)
+            self._hurry.wait(self.interval)
+        if forecast is not None:
+            forecast.queue.close()
+
+    def _read(self, forecast: Forecast, engine: Engine | None) -> QueueSnapshot:
+        queue = forecast.queue
+        events = tuple(queue.events(self.after))
+        if events:
+            self.after = events[-1].seq
+        if any(isinstance(event.payload, ENDS) for event in events):
+            forecast.look()
+        batches, running = tuple(queue.batches(-1)), tuple(queue.running())
+        devices = engine.devices if engine is not None else ()
+        left = {batch.id: forecast.left(batch, running, devices) for batch in batches if batch.unfinished}
+        workers, etas = tuple(queue.workers()), batch_etas(batches, left)
+        return QueueSnapshot(batches, running, queue.held(), engine, left, events, None, workers, etas)
+
+    def _read_pages(self, queue: QueueReader, changed: bool) -> None:
+        """Read the watched pages where they may have changed, and publish them if they have."""
+        watched, published = self._watched, self._published
+        batch, is_new = watched.batch, published is None or published[0] != watched.generation
+        if batch is None or not (changed or is_new):
+            return
+        read = PagesRead(batch, {number: queue.page(batch, PAGE, number * PAGE) for number in sorted(watched.pages)})
+        if is_new or published is None or published[1] != read:
+            self._published = watched.generation, read
+            self.tell_pages(read)

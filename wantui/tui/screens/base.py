@@ -1,0 +1,95 @@
+"""What every screen has around its body: the header, the GPU panel and the footer, fed while the screen is shown."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input, Static, TextArea
+
+from wantui.gpu.monitor import Sample
+from wantui.tui.actions import OPENS_FIELD
+from wantui.tui.queue_watcher import QueueSnapshot
+from wantui.tui.selection import SafeSelectionMixin
+from wantui.tui.widgets.footer import KeyFooter
+from wantui.tui.widgets.gpu_panel import GpuPanel
+from wantui.tui.widgets.header import Header
+from wantui.tui.worker_errors import ReportsWorkerErrors
+
+if TYPE_CHECKING:
+    from wantui.tui.app import WantuiApp
+
+TOO_SMALL = "wantui needs 60 columns and 20 lines.\nMake the window larger, or use the command line: wantui --help"
+
+
+class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
+    """A screen of the application. Subclasses say what is in its body, and what they do with news."""
+
+    NAME = ""
+    BINDING_GROUP_TITLE = ""
+
+    def __init__(self) -> None:
+        super().__init__(name=self.NAME)
+
+    @property
+    def wantui(self) -> "WantuiApp":
+        return cast("WantuiApp", self.app)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys that lead to a field are letters there."""
+        return not (action in OPENS_FIELD and isinstance(self.focused, Input | TextArea))
+
+    def compose(self) -> ComposeResult:
+        yield Header(self.NAME, self.wantui.host)
+        yield Static(TOO_SMALL, classes="too-small")
+        with Container(id="body"):
+            yield from self.body()
+        yield GpuPanel(self.wantui.gpus)
+        yield KeyFooter()
+
+    def body(self) -> Iterable[Widget]:
+        """The widgets between header and GPU panel."""
+        raise NotImplementedError
+
+    def on_mount(self) -> None:
+        self.wantui.news_signal.subscribe(self, self._news_came)
+        self.wantui.sample_signal.subscribe(self, self._sample_came)
+
+    def on_screen_resume(self) -> None:
+        self._show_news(self.wantui.news)
+        if self.wantui.gpus.sample is not None:
+            self._sample_came(self.wantui.gpus.sample)
+        self.on_shown()
+
+    def on_resize(self) -> None:
+        """Give the focus back that a terminal too small took away."""
+        if self.focused is None and self.is_current:
+            self.call_after_refresh(self.rest)
+
+    def rest(self) -> None:
+        """Escape: the focus leaves what is typed in, for where the screen is moved through."""
+
+    def on_shown(self) -> None:
+        """The screen is shown again."""
+
+    def tell(self, news: QueueSnapshot) -> None:
+        """The queue is other than before, or the screen is shown again."""
+
+    def _news_came(self, news: QueueSnapshot) -> None:
+        if self.is_current:
+            self._show_news(news)
+
+    def _show_news(self, news: QueueSnapshot) -> None:
+        self.query_one(Header).tell(news)
+        self.query_one(GpuPanel).news = news
+        self.tell(news)
+
+    def _sample_came(self, sample: Sample) -> None:
+        if not self.is_current:
+            return
+        panel = self.query_one(GpuPanel)
+        panel.set_class(self.wantui.gpu_panel == "hidden", "-hidden")  # `display` would outweigh a small terminal's
+        panel.large = self.wantui.gpu_panel == "large"
+        panel.draw()

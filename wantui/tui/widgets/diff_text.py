@@ -1,0 +1,143 @@
+"""A widget that sends only the cells that changed.
+
+Textual sends a refreshed region as a whole. What is drawn once a second over a slow link must therefore know itself
+which of its cells are other than before.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
+from textual.app import App
+from textual.color import Color, ColorParseError
+from textual.events import Resize
+from textual.geometry import Region, Size
+from textual.strip import Strip
+from textual.widget import Widget
+
+from wantui.formatting import UNPRINTABLE, printable
+
+_SPACES = re.compile(r"[\t\n\r]")
+
+
+def colour(app: "App[object]", name: str) -> Style:
+    """The style of a colour of the theme (`success`, `error`, ...); what a theme has no colour for is left plain."""
+    value = app.theme_variables.get(name, "")
+    try:
+        return Style.from_color(Color.parse(value).rich_color)
+    except ColorParseError:
+        return Style.null()
+
+
+class DiffText(Widget):
+    """Shows lines of text; `show` replaces them and repaints where they differ."""
+
+    DEFAULT_CSS = """
+    Cells { height: auto; width: 1fr; }
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.lines: list[Strip] = []
+        self.texts: list[Text] = []
+
+    def on_resize(self, event: Resize) -> None:
+        """What was cut for one width may have room in another."""
+        if self.texts:
+            self.show(self.texts)
+
+    def show(self, lines: Sequence[Text]) -> None:
+        """Replace what is shown; a line that is too long is cut with an ellipsis."""
+        self.texts = list(lines)
+        width = self.content_size.width or 1
+        strips = [strip_of(line, width) for line in lines]
+        before, self.lines = self.lines, strips
+        if len(before) != len(strips):
+            self.refresh(layout=self.styles.is_auto_height if hasattr(self.styles, "is_auto_height") else True)
+            return
+        changed = [
+            Region(start, y, end - start, 1)
+            for y, (old, new) in enumerate(zip(before, strips, strict=True))
+            for start, end in _differences(old, new)
+        ]
+        if changed:
+            self.refresh(*(region.translate(self.gutter.top_left) for region in changed))
+
+    def colour(self, name: str) -> Style:
+        return colour(self.app, name)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return max(1, len(self.lines))
+
+    def render_line(self, y: int) -> Strip:
+        width = self.content_size.width
+        base = self.rich_style
+        if y >= len(self.lines):
+            return Strip.blank(width, base)
+        return self.lines[y].apply_style(base).adjust_cell_length(width, base)
+
+    def text(self) -> str:
+        """What is shown, for tests and for those who copy it."""
+        return "\n".join(line.text.rstrip() for line in self.lines)
+
+
+def strip_of(line: Text, width: int) -> Strip:
+    """Return a line of text of any origin as a strip; what is too long ends in an ellipsis."""
+    safe = line.copy()
+    if UNPRINTABLE.search(line.plain):
+        safe = Text()
+        for text, style in _runs(line):
+            # A line break would move the terminal's cursor, and is a space; what else is not printable shows its code.
+            safe.append(printable(_SPACES.sub(" ", text)), style)
+    safe.no_wrap, safe.end = True, ""
+    safe.truncate(width, overflow="ellipsis")
+    segments = [Segment(text, style) for text, style in _runs(safe)]
+    return Strip(segments).adjust_cell_length(width)
+
+
+def _runs(line: Text) -> list[tuple[str, Style]]:
+    """Stretches of one style."""
+    plain, base = line.plain, line.style if isinstance(line.style, Style) else Style.parse(line.style or "")
+    styles = [base] * len(plain)
+    for span in line.spans:
+        style = span.style if isinstance(span.style, Style) else Style.parse(span.style)
+        for index in range(span.start, min(span.end, len(plain))):
+            styles[index] = styles[index] + style
+    runs: list[tuple[str, Style]] = []
+    for character, style in zip(plain, styles, strict=True):
+        if runs and runs[-1][1] == style:
+            runs[-1] = (runs[-1][0] + character, style)
+        else:
+            runs.append((character, style))
+    return runs
+
+
+def _differences(old: Strip, new: Strip, gap: int = 6) -> list[tuple[int, int]]:
+    """Columns that differ, as [start, end); stretches that are near to each other are one."""
+    if old == new:
+        return []
+    left, right = _cells(old), _cells(new)
+    if len(left) != len(right):
+        return [(0, max(len(left), len(right)))]
+    columns = [index for index, (one, other) in enumerate(zip(left, right, strict=True)) if one != other]
+    spans: list[tuple[int, int]] = []
+    for column in columns:
+        if spans and column - spans[-1][1] <= gap:
+            spans[-1] = (spans[-1][0], column + 1)
+        else:
+            spans.append((column, column + 1))
+    return spans
+
+
+def _cells(strip: Strip) -> list[tuple[str, Style | None]]:
+    """One entry for each column; a wide character has its second column empty."""
+    found: list[tuple[str, Style | None]] = []
+    for segment in strip:
+        for character in segment.text:
+            width = cell_len(character)
+            found += [(character, segment.style), *[("", segment.style)] * (width - 1)][: max(width, 0)]
+    return found

@@ -1,0 +1,66 @@
+"""The last line of every screen: the keys that do something here.
+
+Textual's own footer makes a widget for each key, three dozen of them, and makes all of them anew whenever the focus
+moves. That was a quarter of the start, and most of the bytes of a step from pane to pane.
+"""
+
+from rich.style import Style
+from rich.text import Text
+from textual.dom import DOMNode
+from textual.events import Click, Resize
+from textual.screen import Screen
+
+from wantui.tui.widgets.diff_text import DiffText
+
+
+class KeyFooter(DiffText):
+    """As many keys as there is room for, help and palette always among them."""
+
+    DEFAULT_CSS = """
+    Keys { height: 1; background: $panel; padding: 0 1; }
+    """
+    ALWAYS = ("help", "command_palette")
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, self._changed)
+
+    def _changed(self, screen: Screen[object]) -> None:
+        if self.screen.is_current:
+            self.draw()
+
+    def on_resize(self, event: Resize) -> None:
+        self.draw()
+
+    def draw(self) -> None:
+        width = self.content_size.width
+        if not width:
+            return
+        found, found_on = {}, {}
+        for active in self.screen.active_bindings.values():
+            if active.binding.show and active.enabled and active.binding.action not in found:
+                found[active.binding.action] = active.binding
+                found_on[active.binding.action] = active.node
+        always = [found.pop(name) for name in self.ALWAYS if name in found]
+        room = width - sum(len(self.app.get_key_display(b)) + len(b.description) + 3 for b in always)
+        line, self._places = Text(no_wrap=True), []
+        for binding in [*found.values(), *always]:
+            key = self.app.get_key_display(binding)
+            needed = len(key) + len(binding.description) + 3
+            if binding not in always:
+                if needed > room:
+                    continue
+                room -= needed
+            self._places.append((len(line), len(line) + needed, found_on[binding.action], binding.action))
+            line.append(key, self.colour("accent") + Style(bold=True))
+            line.append(f" {binding.description}  ")
+        self.show([line])
+
+    _places: list[tuple[int, int, DOMNode, str]] = []
+    """Columns of each key, and the action with the node that it belongs to."""
+
+    async def on_click(self, event: Click) -> None:
+        """Run what the key does. The key itself would be a letter where something is typed."""
+        for start, end, node, action in self._places:
+            if start <= event.x - self.gutter.left < end:
+                await self.app.run_action(action, node)
+                return

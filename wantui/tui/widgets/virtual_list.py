@@ -1,0 +1,199 @@
+"""A list of any length: only the rows in sight are drawn, and a row that changed is drawn alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any, ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.events import Click
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from wantui.tui.widgets.diff_text import colour, strip_of
+
+Render = Callable[[int, int], Text]
+"""The text of the row with an index, for a width in cells."""
+
+
+class VirtualList(ScrollView, can_focus=True):
+    """Rows with a cursor. `fill` says how many there are and how each is drawn."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("pageup", "page(-1)", "Page up", show=False),
+        Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("home", "move(-1000000)", "First", show=False),
+        Binding("end", "move(1000000)", "Last", show=False),
+        Binding("enter", "choose", "Open", show=False),
+    ]
+    DEFAULT_CSS = """
+    Rows { height: 1fr; scrollbar-size-vertical: 1; overflow-x: hidden; overflow-y: auto; }
+    """
+
+    cursor: reactive[int] = reactive(0)
+
+    @dataclass
+    class Highlighted(Message):
+        """The cursor is on another row."""
+
+        rows: "VirtualList"
+        index: int
+
+        @property
+        def control(self) -> "VirtualList":
+            return self.rows
+
+    @dataclass
+    class Chosen(Message):
+        """Enter, or a click on the row under the cursor."""
+
+        rows: "VirtualList"
+        index: int
+
+        @property
+        def control(self) -> "VirtualList":
+            return self.rows
+
+    @dataclass
+    class Seen(Message):
+        """Other rows are in sight, or other rows were filled in."""
+
+        rows: "VirtualList"
+        first: int
+        last: int
+        """Index of the last row in sight; less than `first` where there is none."""
+
+        @property
+        def control(self) -> "VirtualList":
+            return self.rows
+
+    def __init__(self, *, empty: str = "", **options: Any) -> None:
+        super().__init__(**options)
+        self.empty = empty
+        """What is said when there is no row."""
+        self.count = 0
+        self._draw: Render = lambda index, width: Text()
+        self._drawn: dict[int, Text] = {}
+        """Rows as they were last drawn, of those in sight."""
+
+    def fill(self, count: int, draw: Render, keep_cursor: bool = True) -> None:
+        """Show other rows."""
+        resized = count != self.count
+        self.count, self._draw, self._drawn = count, draw, {}
+        self.virtual_size = Size(self.scrollable_content_region.width or 1, count)
+        self.set_reactive(VirtualList.cursor, max(0, min(self.cursor if keep_cursor else 0, count - 1)))
+        if not keep_cursor:
+            self.scroll_to(y=0, animate=False, force=True)
+        if resized:
+            self.refresh(layout=False)
+        else:
+            self.refresh()
+        self._tell_seen()
+
+    def redraw(self) -> None:
+        """Draw the rows in sight that are other than they were drawn."""
+        for index, drawn in self._drawn.items():
+            if index < self.count and self._draw(index, self.size.width) != drawn:
+                self.update_row(index)
+
+    def in_sight(self) -> tuple[int, int]:
+        """Return the indices of the first and the last row in sight."""
+        first = self.scroll_offset.y
+        return first, min(self.count, first + self.size.height) - 1
+
+    def _tell_seen(self) -> None:
+        first, last = self.in_sight()
+        self._drawn = {index: text for index, text in self._drawn.items() if first <= index <= last}
+        if self.is_mounted:
+            self.post_message(self.Seen(self, first, last))
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        if round(old_value) != round(new_value):
+            self._tell_seen()
+
+    def update_row(self, index: int) -> None:
+        """Draw one row anew."""
+        y = index - self.scroll_offset.y
+        if 0 <= y < self.size.height:
+            self.refresh(Region(0, y, self.size.width, 1))
+
+    def validate_cursor(self, cursor: int) -> int:
+        return max(0, min(cursor, self.count - 1))
+
+    def watch_cursor(self, before: int, now: int) -> None:
+        if before == now:
+            return
+        self.update_row(before)
+        self.update_row(now)
+        self.scroll_to_region(Region(0, now, 1, 1), animate=False, force=True)
+        if self.count:
+            self.post_message(self.Highlighted(self, now))
+
+    def action_move(self, by: int) -> None:
+        self.cursor += by
+
+    def action_page(self, by: int) -> None:
+        self.cursor += by * max(1, self.size.height - 1)
+
+    def action_choose(self) -> None:
+        if self.count:
+            self.post_message(self.Chosen(self, self.cursor))
+
+    def on_click(self, event: Click) -> None:
+        """Move the cursor, or choose the row that it is on; a frame around the rows is none of them."""
+        offset = event.get_content_offset(self)
+        if offset is not None and (index := offset.y + self.scroll_offset.y) < self.count:
+            self.clicked(index, offset.x)
+
+    def clicked(self, index: int, x: int) -> None:
+        """Move the cursor to the row that was clicked at column `x` of the rows, or choose it."""
+        if index == self.cursor:
+            self.action_choose()
+        self.cursor = index
+
+    def on_focus(self) -> None:
+        self.update_row(self.cursor)
+
+    def on_blur(self) -> None:
+        self.update_row(self.cursor)
+
+    def render_line(self, y: int) -> Strip:
+        index = y + self.scroll_offset.y
+        width = self.size.width
+        base = self.rich_style
+        if index >= self.count:
+            said = self._said(width) if self.count == 0 else []
+            line = Text(said[y] if y < len(said) else "", style="dim")
+            return strip_of(line, width).apply_style(base).adjust_cell_length(width, base)
+        if index == self.cursor:
+            base += self._cursor_style()
+        drawn = self._drawn[index] = self._draw(index, width)
+        strip = strip_of(drawn, width)
+        return Strip([Segment(s.text, base + (s.style or Style.null())) for s in strip]).adjust_cell_length(width, base)
+
+    def _said(self, width: int) -> list[str]:
+        """Return the lines of what is said when there is no row: all of it, however narrow the list is."""
+        return [part for line in self.empty.splitlines() for part in wrap(line, max(1, width)) or [""]]
+
+    def _cursor_style(self) -> Style:
+        """A bar where the focus is, a line where it is not; in a theme of 16 colours, reversed."""
+        if not self.has_focus:
+            return Style(underline=True)
+        ground = colour(self.app, "primary-muted").color
+        return Style(bgcolor=ground, bold=True) if ground is not None and ground.triplet else Style(reverse=True)
+
+    def on_resize(self) -> None:
+        self.virtual_size = Size(self.scrollable_content_region.width or 1, self.count)
+        self._tell_seen()
+
+    def colour(self, name: str) -> Style:
+        return colour(self.app, name)

@@ -1,0 +1,1 @@
+"""The process with torch: it claims videos, makes them, and records what became of them."""

@@ -1,0 +1,67 @@
+"""A video while a worker makes it: what is to be made, and what was measured so far."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+from wantui.generation.make_video import MadeVideo
+from wantui.generation.placement import device_of
+from wantui.planning import Recipe
+from wantui.planning.memory_plan import ChosenPlan
+from wantui.queue.records import Claim
+from wantui.storage.manifest_store import ManifestStore
+from wantui.storage.video_files import VideoFiles
+from wantui.worker.finalize import PendingFinalization
+
+if TYPE_CHECKING:
+    from diffusers import WanPipeline
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video that is to be made."""
+
+    claim: Claim
+    recipe: Recipe
+    files: VideoFiles
+    record: ManifestStore
+
+
+@dataclass
+class Making:
+    """A video while it is made."""
+
+    job: Job
+    pipeline: "WanPipeline"
+    predicted_seconds: float | None
+    began: float
+    """By the monotonic clock."""
+    step_seconds: list[float] = field(default_factory=list)
+    reported_at: float = field(default_factory=time.monotonic)
+    """When decoding was reported last, by the monotonic clock."""
+
+    def ending(self, chosen: ChosenPlan, files_done: "Future[MadeVideo]") -> PendingFinalization:
+        """Return what is left to do once the device has done its part."""
+        return PendingFinalization(
+            self.job.claim,
+            self.job.files,
+            self.job.record,
+            chosen,
+            self.predicted_seconds,
+            device_of(self.pipeline).type,
+            typical_step_seconds(self.step_seconds, self.job.recipe),
+            self.began,
+            files_done,
+        )
+
+
+def typical_step_seconds(seconds: Sequence[float], recipe: Recipe) -> float | None:
+    """Return the seconds of a step to predict others by: the median, or the mean of a fast video, which skips steps."""
+    if not seconds:
+        return None
+    if recipe.speed == "fast":
+        return fmean(seconds[1:] or seconds)  # the first one may have built kernels
+    return median(seconds)

@@ -1,0 +1,100 @@
+"""The pipeline that a worker keeps from one video to the next, by the memory plan that fits, and what it will take."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from wantui.generation.load import resolve_device
+from wantui.generation.placement import device_of, free_memory, name_of
+from wantui.generation.prompt_encoding import prompts_of
+from wantui.models.catalogue import find_model
+from wantui.planning import Recipe, estimate_seconds, past_videos
+from wantui.planning.memory_plan import RESIDENT, ChosenPlan, MemoryPlan, next_plan, plan_named
+from wantui.queue.benchmark_store import load_throughput
+from wantui.queue.events import ModelLoading
+from wantui.queue.queue import Queue
+from wantui.queue.records import Claim
+from wantui.storage.manifest import Manifest
+from wantui.worker.pipelines import Loaded, check_weights, load_for, plan_for
+
+
+class PipelineCache:
+    """Of one worker. Between videos of one model and plan nothing is loaded again.
+
+    Args:
+        device: what torch calls the worker's.
+    """
+
+    def __init__(self, queue: Queue, device: str) -> None:
+        self.queue, self.device = queue, device
+        self.loaded: Loaded | None = None
+        self.loaded_for: tuple[Any, ...] = ()
+        self.chosen = ChosenPlan(RESIDENT, None, "nothing was made yet")
+        """The plan of the video that is being made, or was tried last."""
+
+    def get(
+        self,
+        claim: Claim,
+        recipe: Recipe,
+        manifest: Manifest,
+        log: logging.Logger,
+        before_loading: Callable[[], None],
+    ) -> Loaded:
+        """The pipeline for a video.
+
+        Args:
+            before_loading: is called before anything is loaded, which may take long; whoever holds parts of what is
+                loaded now gives them up there.
+
+        Raises:
+            NotLoadedError: as `load_for`.
+        """
+        device = claim.device if claim.device in ("cpu", "auto") else self.device
+        asked = manifest.memory_plan
+        model = (recipe.source.identity, recipe.speed, device)
+        wanted = (*model, claim.batch, claim.plan, recipe.width, recipe.height, recipe.frames, asked)
+        # A plan beyond the one that comes next was taken because little was free, which may be over.
+        first = None if claim.plan is None else plan_named(claim.plan)
+        went_beyond = first is not None and self.chosen.plan is not first
+        if self.loaded is not None and wanted == self.loaded_for and not went_beyond:
+            return self.loaded
+        before_loading()
+        if self.loaded is not None and self.loaded_for[: len(model)] != model:
+            self.free()
+        check_weights(recipe)
+        self.chosen = chosen = plan_for(recipe, device, first, asked)
+        log.log(logging.INFO if chosen.fits else logging.WARNING, "%s: %s", chosen.plan.slug, chosen.reason)
+        others = [video.recipe for video in manifest.videos if video.state != "done"]
+        if self.loaded is not None and self.loaded.plan is chosen.plan:
+            if self.loaded.embeddings is not None:
+                self.loaded.embeddings.encode(prompts_of([recipe, *others]))
+        else:
+            self.free()
+            loading = ModelLoading(model=recipe.model, plan=chosen.plan.slug, reason=chosen.reason)
+            self.queue.emit_of(claim, loading)
+            log.info("loading %s on %s", recipe.model, resolve_device(device))
+            self.loaded = load_for(recipe, device, chosen.plan, others)
+            log.info("previews show %.1f %% of the variance of colours", 100 * self.loaded.colours.r2)
+        self.loaded_for = wanted
+        return self.loaded
+
+    def predicted_seconds(self, recipe: Recipe) -> float | None:
+        """What a video is said to take before it is made; of a recipe whose pipeline is here."""
+        assert self.loaded is not None
+        device = device_of(self.loaded.pipeline)
+        measured = load_throughput(self.queue.path.parent, name_of(device), recipe, self.chosen.plan)
+        past = past_videos(self.queue.finished())
+        return estimate_seconds(recipe, device.type, past, measured, self.chosen.plan).value
+
+    def next_plan(self, claim: Claim) -> MemoryPlan | None:
+        """Return the plan to try after the last one chosen, or None."""
+        if self.chosen.is_forced:
+            return None
+        recipe = Recipe.model_validate_json(claim.recipe)
+        on_gpu = claim.device != "cpu" and self.device != "cpu"
+        return next_plan(self.chosen.plan, on_gpu, find_model(recipe.model), recipe)
+
+    def free(self) -> None:
+        """Give up what is loaded."""
+        self.loaded, self.loaded_for = None, ()
+        free_memory()

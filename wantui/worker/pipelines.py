@@ -1,0 +1,120 @@
+"""The pipeline that a recipe asks for, from the weights that it names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wantui.generation.errors import LoadError
+from wantui.generation.load import load_pipeline, resolve_device
+from wantui.generation.placement import free_gpu_bytes, name_of
+from wantui.generation.preview import LatentToRgb, fit_latents_to_rgb
+from wantui.generation.prompt_encoding import Embeddings, prompts_of
+from wantui.models.catalogue import find_model
+from wantui.models.fetch import replaced_parts
+from wantui.models.fingerprint import fingerprint, fingerprint_of_file
+from wantui.planning import Recipe
+from wantui.planning.memory_plan import PLANS, ChosenPlan, MemoryPlan, choose_plan, plan_named, plans_after
+from wantui.queue.benchmark_store import attention_backend_for
+
+if TYPE_CHECKING:
+    from diffusers import WanPipeline
+
+
+TRIED = "what was tried before it did not fit"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A pipeline by a memory plan."""
+
+    pipeline: "WanPipeline"
+    plan: MemoryPlan
+    embeddings: Embeddings | None
+    """Of the prompts, where the plan encodes them first."""
+    colours: LatentToRgb
+    """For previews."""
+
+
+def plan_for(
+    recipe: Recipe,
+    device: str,
+    first: MemoryPlan | None = None,
+    asked: str = "auto",
+    among: Sequence[MemoryPlan] = PLANS,
+) -> ChosenPlan:
+    """Choose the memory plan for a recipe: the requested one, or the first that fits into free memory.
+
+    Args:
+        first: the plan that comes after one that did not fit, from which on plans are tried.
+        asked: the slug of a plan, or auto.
+        among: plans that serve, where no other one is asked for.
+    """
+    model, where = find_model(recipe.model), resolve_device(device)
+    forced = None if asked == "auto" else plan_named(asked)
+    if where.type != "cuda":
+        if forced is not None and not forced.serves_cpu:
+            raise LoadError(f"memory_settings.plan: {forced.slug} is for GPUs, and {where} is none")
+        if first is not None:
+            return ChosenPlan(first, None, TRIED)
+        best = next(plan for plan in among if plan.serves_cpu)
+        return ChosenPlan(forced or best, None, "asked for" if forced else "no GPU is used", is_forced=bool(forced))
+    if first is not None:
+        chosen = choose_plan(model, recipe, free_gpu_bytes(where), among=(first, *plans_after(first)))
+        return replace(chosen, reason=f"{TRIED}, and {chosen.reason}")
+    return choose_plan(model, recipe, free_gpu_bytes(where), forced, among)
+
+
+def load_for(
+    recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Recipe] = (), *, may_fetch: bool = True
+) -> Loaded:
+    """Load the pipeline that makes this recipe's video.
+
+    Args:
+        recipes: others that it will make, whose prompts are encoded together with this one's.
+        may_fetch: whether weights of a hub model that are missing are fetched.
+
+    Raises:
+        LoadError: as `load_pipeline`.
+    """
+    model, where = find_model(recipe.model), resolve_device(device)
+    embeddings = None
+    if plan.encodes_first:
+        replaced = replaced_parts(recipe.transformer_file)
+        embeddings = Embeddings(model, recipe.revision, recipe.dtype, where, replaced=replaced, may_fetch=may_fetch)
+        embeddings.encode(prompts_of([recipe, *recipes]))
+    pipeline = load_pipeline(
+        model,
+        recipe.revision,
+        recipe.dtype,
+        where,
+        plan,
+        speed=recipe.speed,
+        weights=recipe.weights,
+        transformer_file=None if recipe.transformer_file is None else Path(recipe.transformer_file.path),
+        attention=attention_backend_for(name_of(where), recipe, plan),
+        may_fetch=may_fetch,
+    )
+    return Loaded(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))
+
+
+def check_weights(recipe: Recipe) -> None:
+    """Refuse to go on with other weights than the recipe names.
+
+    Raises:
+        LoadError: the files of a local model, or that of a transformer, have changed since the recipe was written.
+    """
+    model = find_model(recipe.model)
+    if model.is_local and (found := fingerprint(Path(model.location))) != recipe.revision:
+        raise LoadError(
+            f"the weights in {model.location} have changed since this batch was planned "
+            f"(fingerprint {found[:12]}, planned {str(recipe.revision)[:12]}); plan a new batch"
+        )
+    if (file := recipe.transformer_file) is None:
+        return
+    try:
+        found = fingerprint_of_file(Path(file.path))
+    except OSError as error:
+        raise LoadError(f"model_settings.transformer_file: {file.path} cannot be read: {error.strerror}") from None
+    if found != file.fingerprint:
+        raise LoadError(f"{file.path} has changed since this batch was planned; plan a new batch")

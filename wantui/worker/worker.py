@@ -1,0 +1,431 @@
+"""Make the videos that the queue has for one device, one after another, and record them.
+
+The pipeline stays from one video to the next of the same model. A video goes through the states of `WorkerState`; what
+becomes of it when something raises an error is in `outcomes`.
+"""
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, assert_never
+
+from wantui.errors import UserError
+from wantui.formatting import format_bytes
+from wantui.generation.denoise import Step
+from wantui.generation.make_video import Decoded, ReadyToFinalize, Restarted, Resumed, StepMade, begin_video
+from wantui.generation.placement import device_of, memory_figures
+from wantui.generation.preview import PreviewTap
+from wantui.planning import Recipe
+from wantui.planning.memory_plan import PLANS
+from wantui.queue.database import Unavailable
+from wantui.queue.events import StepDone, VideoDone, VideoLockedElsewhere, VideoRestarted, VideoResumed
+from wantui.queue.queue import LostClaimError, Queue, UserRequest
+from wantui.queue.records import Claim
+from wantui.storage.disk_space import disk_need, free_bytes
+from wantui.storage.layout import BatchFolder
+from wantui.storage.locks import check_writable, try_lock_video, unlock_video
+from wantui.storage.log_files import close_log, open_log
+from wantui.storage.manifest import ManifestError, State
+from wantui.storage.manifest_store import ManifestStore, entry_of, is_complete
+from wantui.storage.output_errors import is_gone
+from wantui.storage.video_files import discard, linked_folder, make_folders, video_files
+from wantui.worker.finalize import PendingFinalization, enter, measure
+from wantui.worker.job import Job, Making
+from wantui.worker.outcomes import (
+    Cancel,
+    CancelledError,
+    Fail,
+    Outcome,
+    RefuseBatch,
+    Release,
+    Situation,
+    StoppedError,
+    TryNextPlan,
+    WaitForFolder,
+    WaitForRoom,
+    deleted,
+    outcome_of,
+)
+from wantui.worker.pipeline_cache import PipelineCache
+
+if TYPE_CHECKING:
+    pass
+
+WorkerState = Literal["idle", "claimed", "loading", "denoising", "decoding", "finalizing"]
+Event = Resumed | Restarted | StepMade | Decoded | ReadyToFinalize
+"""What making a video yields."""
+IDLE_SECONDS = 120.0
+"""After so long with nothing to do a worker ends, and the GPU's memory is free."""
+POLL_SECONDS = 0.2
+OTHERS_SECONDS = 1.0
+"""Between two looks at whether another engine still makes a video."""
+DECODE_SECONDS = 0.5
+"""Between two times that decoding is told of, and wishes are asked for."""
+QUEUE_SECONDS = 2.0
+"""Between two tries to write a queue that could not be written."""
+
+
+class Worker:
+    """Makes videos on one device until it is told to stop.
+
+    Args:
+        devices: what a batch may call this worker's device.
+        device: what torch calls it.
+    """
+
+    def __init__(self, queue: Queue, name: str, devices: Sequence[str], device: str, log: logging.Logger) -> None:
+        self.queue, self.name, self.devices, self.device, self.log = queue, name, devices, device, log
+        self.warm = PipelineCache(queue, device)
+        self.finisher = ThreadPoolExecutor(1, thread_name_prefix="finisher")
+        self.ending: PendingFinalization | None = None
+        """The video whose files are being ended while the next one is made."""
+        self.record: ManifestStore | None = None
+        """The manifest of the batch that was worked on last."""
+        self.passing_errors: Counter[int] = Counter()
+        """Of videos, by their id in the queue."""
+        self.open_logs: dict[str, logging.Logger] = {}
+        """Of batches, by their names."""
+        self.stopping = False
+        self.state: WorkerState = "idle"
+        """What the worker does with the video that it claimed last."""
+
+    def run(self) -> None:
+        """Work until told to stop, or until there has been nothing to do for a while."""
+        idle_since = time.monotonic()
+        while not self.stopping:
+            try:
+                claim = self.queue.claim(self.name, self.devices)
+                if claim is not None:
+                    self.run_claim(claim)
+                    idle_since = time.monotonic()
+                    continue
+                self.finish_pending()
+            except Unavailable as error:
+                self._wait_for_queue(error)
+                continue
+            if time.monotonic() - idle_since > IDLE_SECONDS:
+                return
+            time.sleep(POLL_SECONDS)
+        try:
+            self.finish_pending()
+        except Unavailable as error:
+            self.log.warning("the queue cannot be used now: %s", error)
+
+    def run_claim(self, claim: Claim) -> None:
+        """Make one video, or leave it in the state that says why not; `finish_pending` waits for the end of its files.
+
+        Raises:
+            Unavailable: the queue cannot be written now; what was made of the video stays.
+            Exception: the GPU is lost to this process.
+        """
+        self.log.info("%s of %s, attempt %d", claim.title, claim.folder.name, claim.attempt)
+        self._run_logged(claim, self._generate)
+
+    def finish_pending(self) -> None:
+        """Wait until the files of the video that was made last are whole, and record it.
+
+        Raises:
+            Unavailable: the queue cannot be written now; the video will be decoded again.
+        """
+        ending, self.ending = self.ending, None
+        self._finish_pending(ending)
+
+    def _finish_pending(self, ending: PendingFinalization | None) -> None:
+        if ending is not None:
+            self._run_logged(ending.claim, partial(self._record, ending))
+
+    def _run_logged(self, claim: Claim, make: Callable[[Claim, BatchFolder, logging.Logger], None]) -> None:
+        """Do what is to be done for a video; whatever goes wrong leaves it in the state that says so."""
+        folder, name = BatchFolder(claim.folder), f"batch.{claim.batch}"
+        log = self.open_logs.get(name)  # of the video that is being made, while the one before it is settled
+        # Path.is_dir raises where a folder cannot be looked at (EACCES, ESTALE): that is the guarded part's to say.
+        opened = log is None and os.path.isdir(folder.root)  # noqa: PTH112
+        if opened and (link := linked_folder(folder.root, folder.log)) is not None:
+            self.log.warning("%s is a symbolic link; the log of this batch is in this file", link)
+            opened = False
+        if opened:
+            log = self.open_logs[name] = open_log(name, folder.log)
+        try:
+            self._handle_errors(claim, folder, log or self.log, make)
+        except LostClaimError as error:
+            self.log.warning("%s", error)
+        finally:
+            if self.ending is None or self.ending.claim != claim:
+                unlock_video(claim.folder, claim.number)
+            if opened:
+                close_log(self.open_logs.pop(name))
+
+    def _handle_errors(
+        self,
+        claim: Claim,
+        folder: BatchFolder,
+        log: logging.Logger,
+        make: Callable[[Claim, BatchFolder, logging.Logger], None],
+    ) -> None:
+        """Call `make`, and leave the video in the state that its error asks for.
+
+        Raises:
+            BaseException: an error that must end the worker.
+        """
+        situation = Situation(
+            folder.root,
+            lambda: self.queue.is_cancelled(claim),
+            lambda: self.warm.next_plan(claim) is not None,
+            lambda: self._count_passing_error(claim),
+        )
+        outcome = None
+        try:
+            make(claim, folder, log)
+        except BaseException as error:
+            outcome = outcome_of(error, situation)
+            if outcome is None:
+                raise
+            if isinstance(outcome, Fail) and outcome.is_unexpected:
+                self.log.exception("%s failed", claim.title)
+        if outcome is not None:  # only now, when the error and the tensors that it holds are gone
+            self._apply(outcome, claim, folder, log)
+
+    def _apply(self, outcome: Outcome, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
+        match outcome:
+            case Cancel(frees_pipeline):
+                self._cancel(claim, folder)
+                if frees_pipeline:
+                    self.warm.free()
+            case Release(reason, frees_pipeline, is_warning):
+                log.log(logging.WARNING if is_warning else logging.INFO, "%s: %s", claim.title, reason)
+                self.queue.release(claim, reason)
+                if frees_pipeline:
+                    self.warm.free()
+            case Fail(error):
+                self._fail(claim, folder, error, log)
+            case RefuseBatch(error, exit_code):
+                self._refuse_batch(claim, folder, error, exit_code, log)
+            case TryNextPlan(error):
+                self._degrade(claim, folder, error, log)
+            case WaitForRoom(reason):
+                need = disk_need(Recipe.model_validate_json(claim.recipe))
+                # More than there is now, whatever was estimated: with less, this would happen again.
+                least = free_bytes(folder.root) + need.spare
+                details = need.text if need.total >= least else f"{format_bytes(least)} needed; {reason}"
+                self._wait_for_room(claim, folder.root, max(need.total, least), details, log)
+            case WaitForFolder(unwritable, reason):
+                self._wait_for_folder(claim, unwritable, reason, log)
+            case _:
+                assert_never(outcome)
+
+    def _refuse_batch(self, claim: Claim, folder: BatchFolder, error: str, exit_code: int, log: logging.Logger) -> None:
+        log.error("%s", error)
+        with suppress(OSError, ManifestError):  # the queue will know it
+            waiting = {
+                video.number for video in self.queue.videos(claim.batch) if video.state in ("queued", "interrupted")
+            }
+            self._record_of(folder).fail(sorted({claim.number, *waiting}), error)
+        self.queue.fail_batch(claim, error, exit_code)
+
+    def _count_passing_error(self, claim: Claim) -> int:
+        """Count by itself what claims do not: pauses, stops and holds end claims as well."""
+        self.passing_errors[claim.video] += 1
+        return self.passing_errors[claim.video]
+
+    def _generate(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
+        """Take a claimed video through its states: loading, denoising, decoding; its files are finalized later."""
+        self._enter("claimed", log)
+        job = self._begin(claim, folder, log)
+        if job is None:
+            return
+        self._enter("loading", log)
+        loaded = self.warm.get(claim, job.recipe, job.record.read(), log, self.finish_pending)
+        self._enter("denoising", log)
+        making = Making(job, loaded.pipeline, self.warm.predicted_seconds(job.recipe), time.monotonic())
+        preview = PreviewTap(loaded.colours, job.files.preview)
+        events = begin_video(loaded.pipeline, job.recipe, job.files, (preview,), loaded.embeddings)
+        with closing(events):
+            for event in events:
+                self._heed_event(event, making, preview, log)
+
+    def _begin(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> Job | None:
+        """Return what is to be made, once no other engine makes it and there is room; None where nothing is.
+
+        Raises:
+            ManifestError: the folder is gone, or is that of another batch.
+            OSError: it cannot be written.
+        """
+        if is_gone(folder.root):
+            raise ManifestError(deleted(folder.root))
+        check_writable(folder)
+        record = self._record_of(folder)
+        entry = entry_of(record.read(), claim.number, folder)
+        recipe = Recipe.model_validate_json(claim.recipe)
+        if entry.recipe.digest != recipe.digest:
+            raise ManifestError(f"{folder.manifest} is that of another batch, and not of the one that was queued")
+        files = video_files(folder, entry.variation, entry.number)
+        if recipe.speed == "fast":  # what its cache holds between two steps is not in a checkpoint
+            files = replace(files, checkpoint=None)
+        self._wait_for_others(claim, log)
+        entry = entry_of(record.read(), claim.number, folder)
+        if is_complete(folder, entry):
+            # Only the queue had not heard of it.
+            discard(files)
+            self.queue.done(claim, VideoDone(files=entry.files, seconds=entry.seconds, already_done=True))
+            return None
+        make_folders(files)
+        if free_bytes(folder.root) < (need := disk_need(recipe)).total:
+            self._wait_for_room(claim, folder.root, need.total, need.text, log)
+            return None
+        return Job(claim, recipe, files, record)
+
+    def _heed_event(self, event: Event, making: Making, preview: PreviewTap, log: logging.Logger) -> None:
+        """Tell the queue what happened to the video that is made, and do what users want to happen now.
+
+        Raises:
+            CancelledError, StoppedError: a user, or the engine, wants it left.
+            LostClaimError: the video is not this worker's any more.
+        """
+        claim = making.job.claim
+        match event:
+            case StepMade(step, figures):
+                making.step_seconds.append(step.seconds)
+                wish = self.queue.step(claim, self._step_done(step, figures, making, preview))
+                self._raise_if_requested(wish, f"after step {step.index + 1} of {step.count}")
+                if self.ending is not None and self.ending.files_done.done():
+                    self.finish_pending()
+            case Decoded(frames, count):
+                self._enter("decoding", log)
+                if time.monotonic() - making.reported_at >= DECODE_SECONDS or frames == count:
+                    making.reported_at = time.monotonic()
+                    self._raise_if_requested(
+                        self.queue.decoded(claim, frames, count), f"after frame {frames} of {count}"
+                    )
+            case Resumed(steps_done):
+                log.info("%s resumes after step %d", claim.title, steps_done)
+                self.queue.emit_of(claim, VideoResumed(steps_done=steps_done))
+            case Restarted(reason):
+                log.warning("%s starts again: its checkpoint cannot be used: %s", claim.title, reason)
+                self.queue.emit_of(claim, VideoRestarted(reason=reason))
+            case ReadyToFinalize(finish):
+                self._enter("finalizing", log)
+                before, self.ending = self.ending, making.ending(self.warm.chosen, self.finisher.submit(finish))
+                self._finish_pending(before)
+                if claim.attempt > 1:  # had its end been what a worker died of, it would be blamed alone now
+                    self.finish_pending()
+
+    def _step_done(self, step: Step, figures: dict[str, float], making: Making, preview: PreviewTap) -> StepDone:
+        values: dict[str, Any] = {name: round(value, 6) for name, value in figures.items()}
+        if preview.is_new:
+            values["preview"] = str(making.job.files.preview)
+        values |= memory_figures(device_of(making.pipeline))
+        if self.warm.chosen.working is not None:
+            values["predicted"] = self.warm.chosen.working
+        return StepDone(
+            step=step.index + 1, steps=step.count, seconds=round(step.seconds, 4), sigma=step.sigma, **values
+        )
+
+    def _enter(self, state: WorkerState, log: logging.Logger) -> None:
+        if state != self.state:
+            log.debug("%s -> %s", self.state, state)
+            self.state = state
+
+    def _record_of(self, folder: BatchFolder) -> ManifestStore:
+        if self.record is None or self.record.folder.root != folder.root:
+            self.record = ManifestStore(folder)
+        return self.record
+
+    def _wait_for_others(self, claim: Claim, log: logging.Logger) -> None:
+        """Until no other engine makes this video."""
+        if try_lock_video(claim.folder, claim.number):
+            return
+        self.finish_pending()  # lest both wait for each other
+        log.warning("%s is being made by another engine; waiting for it", claim.title)
+        self.queue.emit_of(claim, VideoLockedElsewhere())
+        while not try_lock_video(claim.folder, claim.number):
+            self._raise_if_requested(self.queue.check(claim), "while another engine made it")
+            time.sleep(OTHERS_SECONDS)
+
+    def _record(self, ending: PendingFinalization, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
+        made = ending.wait()
+        self.queue.check(claim)
+        recipe = entry_of(ending.record.read(), claim.number, folder).recipe
+        written = measure(recipe, folder, ending.files)  # before the manifest is locked: others wait for it
+        ending.record.change(claim.number, partial(enter, ending=ending, made=made, written=written))
+        discard(ending.files)
+        entry = ending.record.read().videos[claim.number]
+        done = VideoDone(
+            files=entry.files,
+            seconds=entry.seconds,
+            memory_plan=ending.chosen.plan.slug,
+            peak_memory=entry.peak_memory,
+            device=ending.device,
+        )
+        self.queue.done(claim, done)
+        del self.passing_errors[claim.video]
+        log.info("%s done in %.1f s", claim.title, time.monotonic() - ending.began)
+
+    def _raise_if_requested(self, wish: UserRequest, place: str) -> None:
+        """Leave the video where users, or the engine, want it left."""
+        if wish == "cancel":
+            raise CancelledError
+        if wish == "pause" or self.stopping:
+            raise StoppedError(f"{'paused' if wish == 'pause' else 'the engine stops'} {place}")
+
+    def _wait_for_queue(self, error: Exception) -> None:
+        """Until the queue can be written again; then give back what we were making, to go on from where it is."""
+        ending, self.ending = self.ending, None
+        if ending is not None:  # its files must not change under whoever makes it again
+            with suppress(Exception):
+                ending.wait()
+            unlock_video(ending.claim.folder, ending.claim.number)
+        while not self.stopping:
+            self.log.warning("the queue cannot be used now: %s", error)
+            time.sleep(QUEUE_SECONDS)
+            try:
+                self.queue.reclaim(self.name, str(error), blame=False)
+                return
+            except Unavailable as again:
+                error = again
+
+    def _degrade(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
+        """Free memory and try the next plan, from the checkpoint; fail where there is none."""
+        plan = self.warm.next_plan(claim)
+        self.warm.free()
+        if plan is None:
+            chosen = self.warm.chosen
+            asked = ", which was asked for (memory_settings.plan: auto tries others)" if chosen.is_forced else ""
+            self._fail(claim, folder, f"out of memory, with {chosen.plan.slug}{asked}: {error}", log)
+            return
+        log.warning("%s: out of memory (%s); trying %s, or what needs less", claim.title, error, plan.slug)
+        earlier = [before.slug for before in PLANS[: PLANS.index(plan)]]
+        self.queue.degrade(claim, plan.slug, earlier, error)
+
+    def _wait_for_room(self, claim: Claim, root: Path, needed: int, details: str, log: logging.Logger) -> None:
+        reason = f"no room is left in {root} ({format_bytes(free_bytes(root))} free, {details})"
+        log.warning("%s: %s", claim.title, reason)
+        self.queue.hold("disk", reason, root, needed)
+        self.queue.release(claim, "no room on the disk")
+
+    def _wait_for_folder(self, claim: Claim, unwritable: Path, reason: str, log: logging.Logger) -> None:
+        log.warning("%s: cannot write %s: %s", claim.title, unwritable, reason)
+        self.queue.hold("folder", f"cannot write the output folder {unwritable}: {reason}", unwritable)
+        self.queue.release(claim, "the output folder cannot be written")
+
+    def _cancel(self, claim: Claim, folder: BatchFolder) -> None:
+        self._close(claim, folder, "cancelled")
+        self.queue.cancelled(claim)
+
+    def _fail(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
+        log.error("%s failed: %s", claim.title, error)
+        del self.passing_errors[claim.video]
+        self._close(claim, folder, "failed", error)
+        self.queue.failed(claim, error)
+
+    def _close(self, claim: Claim, folder: BatchFolder, state: State, error: str | None = None) -> None:
+        try:
+            self._record_of(folder).close([claim.number], state, error)
+        except (OSError, UserError) as also:
+            self.log.warning("the manifest of %s does not say that it is %s: %s", claim.title, state, also)
