@@ -52,8 +52,8 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
         prompt: as the pipeline tokenises it, cleaned.
 
     Raises:
-        MarkOutOfRangeError: a mark is beyond the 512 tokens that the model reads, or on text that its tokenizer does not
-            know.
+        MarkOutOfRangeError: a mark is beyond the 512 tokens that the model reads, or on text that its tokenizer
+            does not know.
     """
     encoded = tokenizer(
         prompt, max_length=TEXT_LENGTH, truncation=True, add_special_tokens=True, return_offsets_mapping=True
