@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pwd
 import sqlite3
 from pathlib import Path
 
@@ -102,3 +103,19 @@ def test_an_error_that_passed_is_tried_again_a_few_times(tmp_path: Path) -> None
     again = outcome_of(error, situation(tmp_path, passed=outcomes.MAX_PASSING_ERRORS - 1))
     assert again == Release("Stale file handle, which has passed", is_warning=True)
     assert isinstance(outcome_of(error, situation(tmp_path, passed=outcomes.MAX_PASSING_ERRORS)), Fail)
+
+
+def test_a_file_of_another_user_in_a_sticky_folder_fails_the_video_and_names_the_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "video_001.mp4.partial"
+    theirs.touch()
+    tmp_path.chmod(0o1777)
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    error = PermissionError(errno.EPERM, "Operation not permitted", str(theirs))
+    found = outcome_of(error, situation(tmp_path))
+    assert isinstance(found, Fail)
+    assert f"{theirs}: it belongs to {owner}" in found.error
+    tmp_path.chmod(0o777)
+    assert isinstance(outcome_of(error, situation(tmp_path)), Release), "without the sticky bit anybody may replace it"

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import pwd
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +60,37 @@ def _folders(root: Path, error: OSError) -> Iterator[Path]:
             if folder.is_relative_to(root) and not is_gone(folder):
                 yield folder
     yield root
+
+
+def protected_file(error: OSError) -> str | None:
+    """Return why a file cannot be replaced or removed that another user owns in a folder with the sticky bit.
+
+    Such a folder can be written, so that nothing else tells this error from one that passes.
+    """
+    if error.errno not in (errno.EPERM, errno.EACCES):
+        return None
+    for name in (error.filename, error.filename2):
+        if not isinstance(name, str | bytes):
+            continue
+        path = Path(os.fsdecode(name)).absolute()
+        try:
+            file, folder = path.lstat(), path.parent.stat()
+        except OSError:
+            continue
+        if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (file.st_uid, folder.st_uid):
+            owner = _user_name(file.st_uid)
+            return (
+                f"cannot replace {path}: it belongs to {owner}, and its folder lets only owners replace files "
+                f"(sticky bit). Have {owner} continue the batch, or continue a copy of its folder"
+            )
+    return None
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def why_unwritable(folder: Path) -> str | None:

@@ -9,7 +9,7 @@ from wantui.generation.placement import is_fatal_cuda_error, is_out_of_memory
 from wantui.queue.database import QueueError
 from wantui.queue.queue import LostClaimError
 from wantui.storage.manifest import ManifestError
-from wantui.storage.output_errors import FULL, UNWRITABLE, is_gone, unwritable_folder
+from wantui.storage.output_errors import FULL, UNWRITABLE, is_gone, protected_file, unwritable_folder
 from wantui.storage.video_files import LinkedFolderError
 
 MAX_PASSING_ERRORS = 3
@@ -139,6 +139,8 @@ def _of_os_error(error: OSError, situation: Situation) -> Outcome:
         return WaitForRoom(error.strerror or "")
     if (unwritable := unwritable_folder(situation.root, error)) is not None:
         return WaitForFolder(*unwritable)
+    if (protected := protected_file(error)) is not None:
+        return Fail(protected)
     if error.errno in UNWRITABLE and situation.count_passing_error() < MAX_PASSING_ERRORS:
         # As of a network that was away for a moment.
         return Release(f"{error.strerror}, which has passed", is_warning=True)
