@@ -38,12 +38,12 @@ def test_a_template_is_expanded_while_it_is_typed_with_its_marks_pieces_and_cost
             await it.paste("a [red|blue] (circle)")
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.outline and len(screen.outline.variations) == 2)
-            await it.until(lambda: "4 = 2 variations x 2 seeds" in it.cells("#cost Cells"))
+            await it.until(lambda: "4 = 2 variations x 2 seeds" in it.cells("#cost DiffText"))
             shown = it.text()
             assert "a red circle" in shown
             assert "circle = ▁cir·cle" in shown
-            assert "not known before a first video" in it.cells("#cost Cells")
-            assert "disk" in it.cells("#cost Cells")
+            assert "not known before a first video" in it.cells("#cost DiffText")
+            assert "disk" in it.cells("#cost DiffText")
 
     run(test)
 
@@ -103,7 +103,7 @@ def test_a_batch_that_this_version_cannot_make_says_why_and_leaves_nothing() -> 
             await go_to(it, "attention_analysis_settings.store_attention")
             await it.press("space", "t")
             await it.paste("a circle")
-            await it.until(lambda: "marks no word" in it.cells("#cost Cells"))
+            await it.until(lambda: "marks no word" in it.cells("#cost DiffText"))
             await it.press("f5")
             await it.until(lambda: "this batch cannot be made" in it.said())
             assert not Queue(state_place().directory).batches()
@@ -442,12 +442,12 @@ def test_config_that_becomes_unusable_leaves_no_cost_of_the_one_before() -> None
             await it.until(lambda: screen.config)
             await it.press("t")
             await it.paste("a [red|blue] circle")
-            await it.until(lambda: "4 = 2 variations" in it.cells("#cost Cells"))
+            await it.until(lambda: "4 = 2 variations" in it.cells("#cost DiffText"))
             it.app.drafts.text = "model_settings:\n  steps: none\n  seed: many\n"
             screen.pane.load()
             await it.until(lambda: screen.fault)
             assert screen.outline is None
-            assert not it.cells("#cost Cells").strip()
+            assert not it.cells("#cost DiffText").strip()
             await it.press("f5")
             assert "steps" in it.said()
             await it.press("escape", "w")

@@ -591,7 +591,7 @@ def test_warnings_are_shown_whole() -> None:  # C13
             warnings = [" ".join(warning.split()) for warning in screen.outline.warnings[:3]]
 
             def are_shown() -> bool:
-                shown = " ".join(it.cells("#cost Cells").split())
+                shown = " ".join(it.cells("#cost DiffText").split())
                 return all(warning in shown for warning in warnings)
 
             await it.until(are_shown)

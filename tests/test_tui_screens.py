@@ -370,7 +370,7 @@ def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue:
         assert "linearity" in shown
         assert "0.97" in shown
         assert "after step 8" in shown
-        assert "▀" in it.cells("#preview Cells")
+        assert "▀" in it.cells("#preview DiffText")
         queue.done(taken, VideoDone(seconds={}))
         await it.until(lambda: "nothing runs" in it.text())
 

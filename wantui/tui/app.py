@@ -238,7 +238,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     # News
 
-    def on_news_came(self, message: QueueChanged) -> None:
+    def on_queue_changed(self, message: QueueChanged) -> None:
         before, self.news = self.news.engine, message.news
         self.trails.tell(message.news.events)
         self._tell_of_workers()
@@ -248,10 +248,10 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
             self._set_terminal_title()
         self.news_signal.publish(message.news)
 
-    def on_pages_came(self, message: PagesChanged) -> None:
+    def on_pages_changed(self, message: PagesChanged) -> None:
         self.pages_signal.publish(message.pages)
 
-    def on_sample_came(self, message: GpuSampled) -> None:
+    def on_gpu_sampled(self, message: GpuSampled) -> None:
         self.gpus.add(message.sample)
         self.sample_signal.publish(message.sample)
 

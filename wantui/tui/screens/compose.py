@@ -223,7 +223,7 @@ class ComposeScreen(BaseScreen):
         self.editor.show_fault(position)
 
     def _show_costs(self) -> None:
-        cells = self.query_one("#cost Cells", DiffText)
+        cells = self.query_one("#cost DiffText", DiffText)
         if self.outline is None:
             cells.show([Text("")])
             self.query_one("#cost").border_subtitle = ""
@@ -246,7 +246,7 @@ class ComposeScreen(BaseScreen):
 
     def _say_what_is_cut(self) -> None:
         """Name the key that shows what the panes have no room for."""
-        cost, cells = self.query_one("#cost"), self.query_one("#cost Cells", DiffText)
+        cost, cells = self.query_one("#cost"), self.query_one("#cost DiffText", DiffText)
         is_cut = self.outline is not None and len(cells.lines) > cost.content_size.height
         cost.border_subtitle = plain("w: all warnings" if is_cut else "")
 

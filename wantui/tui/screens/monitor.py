@@ -194,7 +194,7 @@ class MonitorScreen(BaseScreen):
             time.monotonic() - self._previewed_at >= wait or (self.previewed or (None,))[0] != trail.video
         )
         if trail is None and not self.running:
-            self.query_one("#preview Cells", DiffText).show([Text("")])
+            self.query_one("#preview DiffText", DiffText).show([Text("")])
             self.query_one("#preview").border_title = "Predicted video"
             self.previewed = None
         self._draw_log()
@@ -234,7 +234,7 @@ class MonitorScreen(BaseScreen):
         return video_eta(now, 0, batch, news.left.get(batch.id), news.etas.get(batch.id), trail.pace)
 
     def _draw_curves(self, trail: VideoProgress | None) -> None:
-        cells = self.query_one("#curves Cells", DiffText)
+        cells = self.query_one("#curves DiffText", DiffText)
         width, height = cells.size.width, cells.parent.size.height if cells.parent else 0  # type: ignore[attr-defined]
         if trail is None or not width:
             cells.show([Text("")])
@@ -310,7 +310,7 @@ class MonitorScreen(BaseScreen):
             self._draw_log()
         trail = self.current()
         if message.picture is not None and trail is not None and trail.video == message.video:
-            cells = self.query_one("#preview Cells", DiffText)
+            cells = self.query_one("#preview DiffText", DiffText)
             room = cells.parent.size if cells.parent else cells.size  # type: ignore[attr-defined]
             cells.show(half_blocks(message.picture, room.width, max(1, room.height)))
             self.previewed, self._previewed_at = (message.video, message.step), time.monotonic()
@@ -319,7 +319,7 @@ class MonitorScreen(BaseScreen):
     def _draw_log(self) -> None:
         """Show the last lines that there is room for."""
         if self._log is not None:
-            cells = self.query_one("#log Cells", DiffText)
+            cells = self.query_one("#log DiffText", DiffText)
             room = cells.parent.size.height if cells.parent else 1  # type: ignore[attr-defined]
             cells.show([Text(line) for line in self._log_lines[-max(1, room) :]])
             self.query_one("#log").border_title = plain(f"Log: {self._log[0].name}")

@@ -77,7 +77,7 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
     Player { background: $background; }
     Player #stage { height: 1fr; }
     Player #stage Vertical { width: 1fr; padding: 0 1; }
-    Player #stage Cells { height: 1fr; }
+    Player #stage DiffText { height: 1fr; }
     Player #about { height: 1; padding: 0 1; }
     """
 

@@ -37,7 +37,7 @@ class DiffText(Widget):
     """Shows lines of text; `show` replaces them and repaints where they differ."""
 
     DEFAULT_CSS = """
-    Cells { height: auto; width: 1fr; }
+    DiffText { height: auto; width: 1fr; }
     """
 
     def __init__(self, **options: Any) -> None:

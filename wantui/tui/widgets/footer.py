@@ -17,7 +17,7 @@ class KeyFooter(DiffText):
     """As many keys as there is room for, help and palette always among them."""
 
     DEFAULT_CSS = """
-    Keys { height: 1; background: $panel; padding: 0 1; }
+    KeyFooter { height: 1; background: $panel; padding: 0 1; }
     """
     ALWAYS = ("help", "command_palette")
 

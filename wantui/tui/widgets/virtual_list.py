@@ -35,7 +35,7 @@ class VirtualList(ScrollView, can_focus=True):
         Binding("enter", "choose", "Open", show=False),
     ]
     DEFAULT_CSS = """
-    Rows { height: 1fr; scrollbar-size-vertical: 1; overflow-x: hidden; overflow-y: auto; }
+    VirtualList { height: 1fr; scrollbar-size-vertical: 1; overflow-x: hidden; overflow-y: auto; }
     """
 
     cursor: reactive[int] = reactive(0)
