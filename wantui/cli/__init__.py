@@ -25,7 +25,7 @@ COMMANDS = {
     "slurm": ("wantui.cli.slurm", "Make the videos of a template on a Slurm cluster."),
     "watch": ("wantui.cli.watch", "Follow a batch that is on the queue."),
     "queue": ("wantui.cli.queue", "List, pause, order, cancel and retry what is on the queue."),
-    "engine": ("wantui.cli.engine", "The process in the background that makes what is on the queue."),
+    "engine": ("wantui.cli.engine", "Manage the background process that runs the queue."),
     "logs": ("wantui.cli.logs", "Show the logs of the engine, its workers, or a batch."),
     "preview": ("wantui.cli.preview", "Show the variations of a template and what they need; makes nothing."),
     "library": ("wantui.cli.library", "List, show and trash the batches that were made."),

@@ -24,33 +24,42 @@ SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension"
 @click.command("analyze")
 @click.argument("batches", nargs=-1, required=True, type=PATH)
 @click.option("--list-videos", is_flag=True, help="List the videos, and what is stored of each.")
-@click.option("--video-id", "ids", multiple=True, help="These videos only; repeatable. A beginning of an id is enough.")
-@click.option("--metrics", help="These metrics only, separated by commas; `all` for all.")
-@click.option("--groups", "by_group", is_flag=True, help="Means of the groups, with their nulls.")
+@click.option("--video-id", "ids", multiple=True, help="Id of a video, or the start of one; repeatable.")
+@click.option("--metrics", help="Metrics to print, separated by commas, or `all`.")
+@click.option("--groups", "by_group", is_flag=True, help="Print the means of each group beside the null models.")
 @click.option("--compare", "compared", is_flag=True, help="Compare the groups: effects, tests, and a verdict.")
-@click.option("--by", default="variation", show_default=True, help="variation, prompt, batch, or brackets: 1 or 1,3.")
-@click.option("--primary", default="spread", show_default=True, help="The metric that is declared beforehand.")
+@click.option(
+    "--by",
+    default="variation",
+    show_default=True,
+    help="What defines a group: variation, prompt, batch, or numbers of brackets (1 or 1,3).",
+)
+@click.option(
+    "--primary", default="spread", show_default=True, help="Metric declared in advance, which the verdict is about."
+)
 @click.option(
     "--margin",
     type=Number(),
     default=0.05,
     show_default=True,
-    help="Share of the mean below which a difference is none.",
+    help="Equivalence margin, as a fraction of the mean.",
 )
 @click.option(
     "--stride",
     type=WholeNumber(1, 100),
     default=1,
     show_default=True,
-    help="Every how many states are measured; 2 or 4 where the bend of a path is mostly of its steps.",
+    help="Measure every N-th state; 2 or 4 where the sampler dominates turning.",
 )
-@click.option("--attention", is_flag=True, help="The stored attention maps of marked words.")
+@click.option("--attention", is_flag=True, help="Summarise the stored attention maps of marked words.")
 @click.option("--overlay", metavar="WORD", help="Write the attention to a word over the clip of one --video-id.")
-@click.option("--from-latents", is_flag=True, help="Compute from stored latents, not from stored inner products.")
+@click.option(
+    "--from-latents", is_flag=True, help="Compute from the stored latents instead of the stored inner products."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the curves.")
-@click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="Write a table; - for stdout.")
-@click.option("--html", "html_path", type=PATH, help="Write the comparison as one HTML page.")
-@click.option("-o", "--output", type=PATH, help="Where --overlay goes.")
+@click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="CSV file to write; - for stdout.")
+@click.option("--html", "html_path", type=PATH, help="HTML file to write the comparison to.")
+@click.option("-o", "--output", type=PATH, help="File for --overlay.")
 def command(
     batches: tuple[Path, ...],
     list_videos: bool,

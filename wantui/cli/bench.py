@@ -11,17 +11,17 @@ LEAST_SECONDS = 1e-20
 
 
 @click.command("bench")
-@click.option("--device", default="cuda", show_default=True, help="cuda or cuda:N.")
+@click.option("--device", default="cuda", show_default=True, help="Device: cuda or cuda:N.")
 @click.option(
     "--speed",
     type=click.Choice(["plain", "exact"]),
     default="exact",
     show_default=True,
-    help="As model_settings.speed.",
+    help="Speed to measure, as in model_settings.speed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(device: str, speed: str, as_json: bool) -> None:
-    """Measure a GPU with blocks of random weights; keep what follows for preview, Compose and the queue."""
+    """Measure a GPU with random weights; save the result for time estimates."""
     from wantui.generation.bench import measure
     from wantui.generation.errors import NoSuchDeviceError
     from wantui.generation.load import resolve_device

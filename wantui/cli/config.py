@@ -54,7 +54,9 @@ def validate(configs: tuple[str, ...], as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("config", required=False)
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; repeatable.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting as KEY=VALUE; repeatable."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print a config with every setting in effect; without a name, list the presets."""

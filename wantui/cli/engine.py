@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from wantui.engine.control import Engine
     from wantui.queue.records import Hold, VideoRow, WorkerRow
 
-LOGS = click.option("--logs", type=PATH, help="Folder for its logs.  [default: beside the queue]")
+LOGS = click.option("--logs", type=PATH, help="Folder for the logs.  [default: beside the queue]")
 WORKERS = click.option("--workers", type=WholeNumber(1, 64), help="Run N CPU workers instead of one per GPU.")
 
 
 @click.group("engine")
 def command() -> None:
-    """The process in the background that makes what is on the queue."""
+    """Manage the background process that runs the queue."""
 
 
 @command.command("start")
 @LOGS
 @WORKERS
 def start(logs: Path | None, workers: int | None) -> None:
-    """Start it, unless one runs."""
+    """Start the engine, unless one is running."""
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import state_place
 
@@ -47,7 +47,7 @@ def start(logs: Path | None, workers: int | None) -> None:
 @command.command("stop")
 @click.option("--now", is_flag=True, help="Stop immediately; the current step is repeated later.")
 def stop(now: bool) -> None:
-    """Stop at the next step of what is being made; it goes on from there when an engine is started again."""
+    """Stop the engine after the current step; running videos resume when an engine starts again."""
     from wantui.engine.control import stop_engine
     from wantui.queue.state_dir import state_place
 

@@ -15,8 +15,8 @@ from wantui.storage.export import FORMATS
 @click.command("export")
 @click.argument("batch", type=PATH)
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="npy", show_default=True)
-@click.option("-o", "--output", type=PATH, help="Folder; in BATCH/exports by default.")
-@click.option("--video-id", "ids", multiple=True, help="These videos only; repeatable. A beginning of an id is enough.")
+@click.option("-o", "--output", type=PATH, help="Output folder; BATCH/exports by default.")
+@click.option("--video-id", "ids", multiple=True, help="Id of a video, or the start of one; repeatable.")
 def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -> None:
     """Write the stored latents of BATCH as .npy, .pt, safetensors, or in the older system's folders.
 

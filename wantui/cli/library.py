@@ -24,12 +24,12 @@ MAX_CLOSED_SHOWN = 3
 
 @click.group("library")
 def command() -> None:
-    """The batches that were made; FOLDER is a batch folder."""
+    """List, show, verify and remove batch folders."""
 
 
 @command.command("ls")
 @click.argument("folders", nargs=-1, type=PATH)
-@click.option("--search", default="", help="Only those with these words in name, template or model.")
+@click.option("--search", default="", help="Words that the name, template or model must contain.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
     """Batches in FOLDERS (outputs, when none is given), newest first.
@@ -115,7 +115,7 @@ def _show(manifest: "Manifest") -> None:
 def check(batches: tuple[Path, ...], as_json: bool) -> None:
     """Verify manifests, clips and captures of BATCHES against their checksums.
 
-    All of every file is read, and each clip is decoded. Each damaged item is named; the exit code is then 1. Files of
+    Every file is read and every clip decoded. Damaged items are named, and the exit code is then 1. Files of
     earlier versions have no checksums: they are read, and counted as unverified.
     """
     from wantui.storage.check import check_batch

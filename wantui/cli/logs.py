@@ -15,8 +15,8 @@ POLL_SECONDS = 0.2
 
 @click.command("logs")
 @click.argument("batch", required=False, type=BATCH)
-@click.option("-f", "--follow", is_flag=True, help="Go on showing what is added.")
-@click.option("-n", "--lines", default=20, show_default=True, help="Lines of each file to begin with.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines.")
+@click.option("-n", "--lines", default=20, show_default=True, help="Number of last lines of each file to print first.")
 @click.option("--logs", "folder", type=PATH, help="Folder of the logs.  [default: the engine's]")
 def command(batch: str | None, follow: bool, lines: int, folder: Path | None) -> None:
     """Show the log of BATCH, or those of the engine and its workers."""

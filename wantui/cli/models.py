@@ -13,7 +13,7 @@ from wantui.cli.types import PATH
 
 @click.group("models")
 def command() -> None:
-    """The models that wantui knows."""
+    """List, fetch and calibrate models."""
 
 
 @command.command("ls")
@@ -61,10 +61,10 @@ def ls(as_json: bool) -> None:
 
 @command.command("fetch")
 @click.argument("name")
-@click.option("--revision", help="Branch, tag or commit.")
-@click.option("--dry-run", is_flag=True, help="Say what would be fetched.")
+@click.option("--revision", help="Branch, tag or commit to fetch.")
+@click.option("--dry-run", is_flag=True, help="Print what would be fetched, and fetch nothing.")
 def fetch(name: str, revision: str | None, dry_run: bool) -> None:
-    """Fetch the weights of NAME from the hub; a broken download is gone on with."""
+    """Fetch the weights of NAME from the hub; interrupted downloads are resumed."""
     from wantui.formatting import format_bytes, format_count
     from wantui.models import fetch as fetching
     from wantui.models.catalogue import find_model
@@ -82,7 +82,7 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
 
 @command.command("calibrate")
 @recipe_options
-@click.option("--output", type=PATH, help="File, if not where wantui looks for it.")
+@click.option("--output", type=PATH, help="File to write instead of the one that wantui reads.")
 def calibrate(template: str | None, template_file: Path | None, output: Path | None, **options: Any) -> None:
     """Measure, with one video of a config, what `model_settings.speed: fast` may leave out of its model.
 

@@ -39,13 +39,15 @@ RECIPE_OPTIONS = (
     click.option("-t", "--template", help='Prompt template, as in "a [red|blue] (circle)".'),
     click.option("--template-file", type=PATH, help="Read the template from a file."),
     click.option("--seed", type=INTEGER, help="Seed of the first video of every variation."),
-    click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; repeatable."),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting as KEY=VALUE; repeatable."
+    ),
 )
 BATCH_OPTIONS = (
     *RECIPE_OPTIONS[:3],
     click.option("--videos-per-variation", type=INTEGER, help="Videos (seeds) of each variation."),
     RECIPE_OPTIONS[3],
-    click.option("--output-dir", type=PATH, help="Folder in which the batch folder is made."),
+    click.option("--output-dir", type=PATH, help="Parent folder of the batch folder."),
     click.option("--batch-name", help="Name of the batch folder."),
     click.option("--store-latents", is_flag=True, default=None, help="Store the latents of every step."),
     click.option("--store-attention", is_flag=True, default=None, help="Store attention maps of marked words."),
@@ -73,7 +75,7 @@ def resume_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--resume",
         type=PATH,
         metavar="BATCH_DIR",
-        help="Make only what is missing in this batch folder; template and config are optional then, and must agree.",
+        help="Batch folder to complete; a template or config given with it must be the stored one.",
     )(command)
 
 

@@ -22,7 +22,7 @@ SHOWN = 50
 @click.option("--all", "show_all", is_flag=True, help=f"Show all variations, not only the first {SHOWN}.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(template: str | None, template_file: Path | None, show_all: bool, as_json: bool, **options: Any) -> None:
-    """Show the variations of a template, its marked words, and what the batch will need. Makes nothing."""
+    """Show the variations of a template, its marked words, and the predicted cost; makes no video."""
     text = read_template(template, template_file)
     if text is None:
         raise click.UsageError('give a template: -t "a [red|blue] circle"')

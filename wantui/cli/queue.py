@@ -24,14 +24,14 @@ MAX_FAILURES_SHOWN = 3
 
 @click.group("queue")
 def command() -> None:
-    """What is on the queue. BATCH is a number from `ls`, or a folder."""
+    """Show and change the queue. BATCH is a number from `ls`, or a folder."""
 
 
 @command.command("ls")
-@click.option("--all", "everything", is_flag=True, help="Finished batches too.")
+@click.option("--all", "everything", is_flag=True, help="Include finished batches.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(everything: bool, as_json: bool) -> None:
-    """Batches in their order."""
+    """List the batches in queue order."""
     queue = open_queue_for_command()
     batches = [batch for batch in queue.batches(-1) if everything or batch.unfinished]
     held = queue.held()
@@ -87,10 +87,10 @@ def _engine_runs(queue: "Queue") -> bool:
 
 @command.command("show")
 @click.argument("batch", type=BATCH)
-@click.option("--page", default=1, show_default=True, type=WholeNumber(1, MAX_PAGE), help=f"Of {PAGE} videos each.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; all videos.")
+@click.option("--page", default=1, show_default=True, type=WholeNumber(1, MAX_PAGE), help=f"Page to show, of {PAGE} videos each.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all videos.")
 def show(batch: str, page: int, as_json: bool) -> None:
-    """The videos of a batch."""
+    """List the videos of a batch."""
     from wantui.queue.records import shown_number
 
     queue = open_queue_for_command()
@@ -118,7 +118,7 @@ def show(batch: str, page: int, as_json: bool) -> None:
 @command.command("pause")
 @click.argument("batch", required=False, type=BATCH)
 def pause(batch: str | None) -> None:
-    """Stop what runs at its next step and start nothing: of the whole queue, or of one batch."""
+    """Pause the queue or one BATCH; running videos stop after the current step."""
     queue = open_queue_for_command()
     if batch is None:
         queue.hold("paused", "it was paused")
@@ -135,7 +135,7 @@ def pause(batch: str | None) -> None:
 @command.command("resume")
 @click.argument("batch", required=False, type=BATCH)
 def resume(batch: str | None) -> None:
-    """Continue after a pause or a crash: the whole queue, or one batch."""
+    """Resume the queue or one BATCH after a pause or a crash."""
     from wantui.engine.control import find_engine
 
     queue = open_queue_for_command()
@@ -191,7 +191,7 @@ def _order(queue: "Queue") -> list[int]:
 @click.argument("batch", type=BATCH)
 @click.argument("video", required=False, type=INTEGER)
 def cancel(batch: str, video: int | None) -> None:
-    """Give up a batch, or one VIDEO of it (its number in `show`). What is done stays."""
+    """Cancel a batch, or one VIDEO of it (its number in `show`); finished videos stay."""
     from wantui.storage.manifest_store import ManifestStore
 
     queue = open_queue_for_command()
@@ -216,7 +216,7 @@ def cancel(batch: str, video: int | None) -> None:
 @click.argument("batch", type=BATCH)
 @click.argument("video", required=False, type=INTEGER)
 def retry(batch: str, video: int | None) -> None:
-    """Queue again what failed or was cancelled."""
+    """Queue failed and cancelled videos again."""
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
     _check_number(queue, row, video)
@@ -229,7 +229,7 @@ def retry(batch: str, video: int | None) -> None:
 @command.command("remove")
 @click.argument("batch", type=BATCH)
 def remove(batch: str) -> None:
-    """Forget a batch; its folder and what was made stay."""
+    """Remove a batch from the queue; its folder stays."""
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
     queue.remove(row.id)

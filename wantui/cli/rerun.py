@@ -24,8 +24,8 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @click.command("rerun")
 @click.argument("clip", type=PATH)
-@click.option("-o", "--output", type=PATH, help="Keep the new clip here.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("-o", "--output", type=PATH, help="File to keep the new clip in.")
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")
 @click.option("--fetch", is_flag=True, help="Download the clip's model weights if they are missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(clip: Path, output: Path | None, device: str, fetch: bool, as_json: bool) -> None:

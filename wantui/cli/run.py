@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @batch_options
 @resume_option
-@click.option("--detach", is_flag=True, help="Put it on the queue and return at once.")
+@click.option("--detach", is_flag=True, help="Queue the batch and return at once.")
 @click.option("--logs", type=PATH, help="Folder for the logs of a new engine.  [default: beside the queue]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
 def command(
@@ -46,8 +46,8 @@ def command(
 ) -> None:
     """Make the videos of a template.
 
-    The batch goes on the queue, and an engine in the background makes it; Ctrl-C leaves it to that. Prints the batch
-    folder on stdout; progress goes to stderr. Exit code 0: all done, 1: some videos failed, 2: wrong usage or config,
+    The batch is queued, and a background engine makes it; Ctrl-C detaches from it. Prints the batch folder on stdout
+    and progress on stderr. Exit code 0: all done, 1: some videos failed, 2: wrong usage or config,
     3: no such GPU or no engine, 130: detached.
     """
     from wantui.batches.enqueue import check_device, new_batch
@@ -125,7 +125,7 @@ def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
             if getattr(mine, field) != getattr(theirs, field):
                 raise UserError(
                     f"{root} was made with {field}: {getattr(theirs, field)}, and these options say "
-                    f"{getattr(mine, field)}; leave the options out to go on as it was begun"
+                    f"{getattr(mine, field)}; leave the options out to continue with the stored ones"
                 )
 
 

@@ -16,20 +16,26 @@ from wantui.paths import user_path
 @click.command("slurm")
 @batch_options
 @resume_option
-@click.option("--jobs", type=WholeNumber(1, 1000), default=4, show_default=True, help="Each has a share of the videos.")
-@click.option("--at-once", type=WholeNumber(1), help="So many jobs run at a time, at most.")
 @click.option(
-    "--time", "limit", default="4:00:00", show_default=True, help="Of each job: minutes, H:MM:SS, D-HH:MM:SS."
+    "--jobs",
+    type=WholeNumber(1, 1000),
+    default=4,
+    show_default=True,
+    help="Number of jobs; each makes a share of the videos.",
 )
-@click.option("--gpus", type=WholeNumber(0, 16), default=1, show_default=True, help="Of each job.")
-@click.option("--cpus", type=WholeNumber(1), default=4, show_default=True, help="Of each job.")
-@click.option("--mem", type=WholeNumber(1), default=32, show_default=True, metavar="GB", help="Of each job.")
-@click.option("--partition", help="Slurm's partition.")
-@click.option("--account", help="Whom Slurm charges.")
+@click.option("--at-once", type=WholeNumber(1), help="Maximum number of concurrent jobs.")
+@click.option(
+    "--time", "limit", default="4:00:00", show_default=True, help="Time limit of a job: minutes, H:MM:SS or D-HH:MM:SS."
+)
+@click.option("--gpus", type=WholeNumber(0, 16), default=1, show_default=True, help="GPUs per job.")
+@click.option("--cpus", type=WholeNumber(1), default=4, show_default=True, help="CPU cores per job.")
+@click.option("--mem", type=WholeNumber(1), default=32, show_default=True, metavar="GB", help="Memory per job.")
+@click.option("--partition", help="Slurm partition.")
+@click.option("--account", help="Slurm account that is charged.")
 @click.option("--qos", help="Quality of service.")
-@click.option("--constraint", help="Features of a node.")
-@click.option("--setup", multiple=True, metavar="COMMAND", help="Shell command before wantui; repeatable.")
-@click.option("--sbatch", multiple=True, metavar="KEY[=VALUE]", help="Any other option of sbatch; repeatable.")
+@click.option("--constraint", help="Required features of the nodes.")
+@click.option("--setup", multiple=True, metavar="COMMAND", help="Shell command to run before wantui; repeatable.")
+@click.option("--sbatch", multiple=True, metavar="KEY[=VALUE]", help="Other sbatch option; repeatable.")
 def command(
     config: str | None,
     template: str | None,
@@ -52,7 +58,7 @@ def command(
     """Make the videos of a template on a Slurm cluster.
 
     Writes the batch folder, which all nodes must see, and submits an array over it; a job that is preempted or reaches
-    its time limit goes on from its last step when Slurm runs it again. Prints the batch folder on stdout.
+    its time limit resumes from its last step when Slurm runs it again. Prints the batch folder on stdout.
     """
     from wantui.batches.enqueue import missing_videos, new_batch
     from wantui.batches.slurm import Resources, check_slurm, check_submission, minutes_in, submit

@@ -11,7 +11,7 @@ from wantui.cli.types import BATCH
 def command(batch: str | None, as_json: bool) -> None:
     """Follow BATCH (number or folder; the first unfinished one when not given) to its end.
 
-    Ctrl-C ends the watching and nothing else.
+    Ctrl-C stops following; the batch continues.
     """
     from wantui.cli.follow import follow, leave, report_end
     from wantui.cli.options import open_queue_for_command
