@@ -896,6 +896,7 @@ WRONG = {
     "no batch": (["nowhere"], "is not a batch folder"),
     "metric": (["BATCH", "--metrics", "lenght"], "unknown metric 'lenght'"),
     "id": (["BATCH", "--video-id", "zzz"], "no finished video 'zzz' here"),
+    "empty id": (["BATCH", "--video-id", ""], "the id is empty"),
     "no metric": (["BATCH", "--metrics", " , "], "names no metric"),
     "margin": (["BATCH", "--compare", "--margin", "3"], "is not between 0 and 1"),
     "by": (["BATCH", "--compare", "--by", "5"], "cannot group by '5'"),

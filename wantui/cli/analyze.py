@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.output import echo, print_columns, print_json, print_line
-from wantui.cli.types import PATH, Number, UserPath, WholeNumber
+from wantui.cli.types import PATH, Number, UserPath, VideoId, WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -24,7 +24,9 @@ SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension"
 @click.command("analyze")
 @click.argument("batches", nargs=-1, required=True, type=PATH)
 @click.option("--list-videos", is_flag=True, help="List the videos, and what is stored of each.")
-@click.option("--video-id", "ids", multiple=True, help="Id of a video, or the start of one; repeatable.")
+@click.option(
+    "--video-id", "ids", type=VideoId(), multiple=True, help="Id of a video, or the start of one; repeatable."
+)
 @click.option("--metrics", help="Metrics to print, separated by commas, or `all`.")
 @click.option("--groups", "by_group", is_flag=True, help="Print the means of each group beside the null models.")
 @click.option("--compare", "compared", is_flag=True, help="Compare the groups: effects, tests, and a verdict.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from wantui.cli.output import echo
-from wantui.cli.types import PATH
+from wantui.cli.types import PATH, VideoId
 from wantui.errors import UserError
 from wantui.storage.export import FORMATS
 
@@ -16,7 +16,9 @@ from wantui.storage.export import FORMATS
 @click.argument("batch", type=PATH)
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="npy", show_default=True)
 @click.option("-o", "--output", type=PATH, help="Output folder; BATCH/exports by default.")
-@click.option("--video-id", "ids", multiple=True, help="Id of a video, or the start of one; repeatable.")
+@click.option(
+    "--video-id", "ids", type=VideoId(), multiple=True, help="Id of a video, or the start of one; repeatable."
+)
 def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -> None:
     """Write the stored latents of BATCH as .npy, .pt, safetensors, or in the older system's folders.
 

@@ -87,7 +87,9 @@ def _engine_runs(queue: "Queue") -> bool:
 
 @command.command("show")
 @click.argument("batch", type=BATCH)
-@click.option("--page", default=1, show_default=True, type=WholeNumber(1, MAX_PAGE), help=f"Page to show, of {PAGE} videos each.")
+@click.option(
+    "--page", default=1, show_default=True, type=WholeNumber(1, MAX_PAGE), help=f"Page to show, of {PAGE} videos each."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all videos.")
 def show(batch: str, page: int, as_json: bool) -> None:
     """List the videos of a batch."""

@@ -33,6 +33,17 @@ class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in old
             self.fail(str(error), param, ctx)
 
 
+class VideoId(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
+    """The id of a video, or the start of one; rejects an empty one, which every id starts with."""
+
+    name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value.strip():
+            self.fail("the id is empty; give an id, or the start of one", param, ctx)
+        return value.strip()
+
+
 class WholeNumber(click.IntRange):
     """A whole number, read from text by the rule of `--set` and config files; a range as of `click.IntRange`."""
 
