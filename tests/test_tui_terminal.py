@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -117,6 +118,39 @@ def test_a_signal_to_leave_is_obeyed_and_the_terminal_is_given_back(machine: Mac
     terminal.process.send_signal(number)
     terminal.until(lambda: terminal.process.poll() is not None, 5)
     assert b"\x1b[?1049l" in terminal.read(), "the alternate screen is left"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize("program", ["editor", "player"])
+def test_a_signal_to_leave_while_the_terminal_is_lent_gives_it_back_as_it_was(
+    wantui: Wantui, small: list[str], tmp_path: Path, number: int, program: str
+) -> None:  # B1
+    batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, *small))
+    machine = Machine(Path.cwd())
+    save_drafts(machine.place.directory, Drafts(welcomed=True))
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nstty -echo\necho editing\nexec sleep 60\n")
+    editor.chmod(0o755)
+    terminal = Terminal(machine, TERM="xterm-kitty", EDITOR=str(editor), VISUAL="")
+    before = termios.tcgetattr(terminal.master)
+    try:
+        terminal.until_it_takes_keys()
+        if program == "editor":
+            os.write(terminal.master, b"\x05")
+            terminal.until(lambda: b"editing" in terminal.read())
+        else:
+            os.write(terminal.master, b"4")
+            terminal.until(lambda: b"single" in terminal.read())
+            os.write(terminal.master, b"P")
+            terminal.until(lambda: b"any key ends" in terminal.read())
+        terminal.process.send_signal(number)
+        terminal.until(lambda: terminal.process.poll() is not None, 10)
+        assert terminal.process.returncode == 0
+        assert not shows_screen_of_its_own(terminal.read())
+        assert termios.tcgetattr(terminal.master) == before, "it echoes, and reads lines"
+    finally:
+        terminal.close()
+        machine.shut_down()
 
 
 def test_nothing_is_written_while_nothing_changes(machine: Machine) -> None:
