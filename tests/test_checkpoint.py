@@ -180,7 +180,7 @@ def test_a_checkpoint_of_other_software_or_another_recipe_is_refused_by_name(
     stop_after(make_video(tiny, recipe.model_copy(update={"seed": 8}), files), 2)
     result, said = made(make_video(tiny, recipe, files))
     assert len(said) == 1
-    assert str(said[0]).startswith("StartedAgain(reason='recipe was ")
+    assert str(said[0]).startswith("Restarted(reason='recipe was ")
     assert result.latents_sha256 == reference.latents_sha256
 
 

@@ -95,18 +95,21 @@ def part_files(folder: Path) -> list[Path]:
         found |= {Path(name) / path.relative_to(part) for path in part.rglob("*") if path.is_file()}
         if name in libraries:
             with suppress(PartError):
-                found |= {path.relative_to(folder) for path in weight_files(folder, name, libraries[name])}
+                found |= {
+                    path.relative_to(folder) for path in weight_files(folder, name, libraries[name], is_loaded=False)
+                }
     return sorted(found)
 
 
-def weight_files(folder: Path, part: str, library: str) -> list[Path]:
+def weight_files(folder: Path, part: str, library: str, *, is_loaded: bool = True) -> list[Path]:
     """Return the files from which a part's weights are loaded, shards of an index included.
 
     Args:
         library: "diffusers" or "transformers", which look for files in different order.
+        is_loaded: whether the library is to read them, and refuses an index without metadata.
 
     Raises:
-        PartError: there are none, or a shard is missing.
+        PartError: there are none, a shard is missing, or the library could not load them.
     """
     known = DIFFUSERS_WEIGHTS if library == "diffusers" else TRANSFORMERS_WEIGHTS
     path = next((path for name in known if (path := folder / part / name).is_file()), None)
@@ -124,7 +127,7 @@ def weight_files(folder: Path, part: str, library: str) -> list[Path]:
     files = [path.parent / name for name in names]
     if missing := [file.name for file in files if not file.is_file()]:
         raise PartError(f"its {label(part)} lacks {', '.join(missing)}, which {path.name} names")
-    if not isinstance(index.get("metadata"), dict):
+    if is_loaded and not isinstance(index.get("metadata"), dict):
         raise PartError(f"{path} has no metadata, which the library that loads it needs. Copy it again")
     return files
 
