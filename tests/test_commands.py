@@ -238,6 +238,13 @@ def test_doctor_names_a_torch_that_cannot_be_imported(
     assert f"torch cannot be imported: {said}" in " ".join(result.out.split())
 
 
+def test_doctor_names_a_python_that_cannot_be_started(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    result = wantui("doctor")
+    assert result.code == 1
+    assert "/nowhere/python cannot be started (No such file or directory)" in " ".join(result.out.split())
+
+
 def test_doctor_reports_libraries_and_nano(wantui: Wantui) -> None:
     result = wantui("doctor", "--json", "--full")
     findings = {finding["about"]: finding for finding in json.loads(result.out)}

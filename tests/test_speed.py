@@ -370,7 +370,7 @@ def test_nothing_is_kept_after_a_video() -> None:
 def test_the_first_self_attention_is_computed_once_a_step_and_a_texts_keys_once_a_video(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    counts = dict.fromkeys(("norm_rotary", "taken_together"), 0)
+    counts = dict.fromkeys(("norm_rotary", "merge_padding"), 0)
     for name in counts:
         original = getattr(fused_attention, name)
 
@@ -385,4 +385,4 @@ def test_the_first_self_attention_is_computed_once_a_step_and_a_texts_keys_once_
     wanted = latents_of(load_pipeline(NANO, None, "float32", CPU), recipe)
     found = latents_of(pipeline, recipe)
     assert float((found - wanted).norm() / wanted.norm()) < 1e-3
-    assert counts == {"norm_rotary": 3 * (2 * NANO.blocks - 1), "taken_together": 2 * NANO.blocks}
+    assert counts == {"norm_rotary": 3 * (2 * NANO.blocks - 1), "merge_padding": 2 * NANO.blocks}

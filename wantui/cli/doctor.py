@@ -140,6 +140,10 @@ def _torch_import() -> Iterator[Finding]:
         found = f"its import takes over {MAX_IMPORT_SECONDS} seconds"
         yield Finding("note", "torch", found, "every worker waits for it: install it on a local disk")
         return
+    except OSError as error:
+        found = f"cannot be tried: {sys.executable} cannot be started ({error.strerror or error})"
+        yield Finding("problem", "torch", found, "give this user the right to run it; workers need it too")
+        return
     if ended.returncode:
         lines = ended.stderr.decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"its import ended with exit code {ended.returncode}"
