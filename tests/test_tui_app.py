@@ -91,7 +91,7 @@ def test_the_palette_finds_actions_of_the_screen() -> None:
             assert "wantui: Pause all" in commands
             assert "theme: ansi-dark" in commands
             await it.paste("pause all")
-            await it.until(lambda: "Pause the whole queue" in it.text())
+            await it.until(lambda: "Pause or resume the whole queue" in it.text())
             await it.press("enter")
             await it.press("enter")
             await it.until(lambda: Queue(state_place().directory).held() is not None)
