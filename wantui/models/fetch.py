@@ -148,5 +148,5 @@ def _refused(model: WanModel, revision: str | None, error: Exception) -> NotFetc
             reason = (
                 said[0].removeprefix("Dry run cannot be performed as ").rstrip(".") if said else type(error).__name__
             )
-            why = f"{reason}. The files that were fetched stay; run the command again to resume"
+            why = f"{reason}. What was fetched stays; run the command again to resume"
     return NotFetchedError(f"{model.location} cannot be fetched: {why}")
