@@ -452,8 +452,8 @@ def test_damage_inside_is_found_when_an_engine_starts(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[8 * 4096 : 40 * 4096] = b"\xff" * (32 * 4096)
     path.write_bytes(data)
-    mended, notes = open_queue(StateDirectory(tmp_path), is_engine=True)
-    assert mended.batches() == []
+    reopened, notes = open_queue(StateDirectory(tmp_path), is_engine=True)
+    assert reopened.batches() == []
     assert "was damaged" in notes[0]
     assert list(tmp_path.glob("queue.db.damaged-*"))
 

@@ -215,7 +215,7 @@ def fast(model: WanModel) -> None:
 
 
 def run(cell: Cell, known: Throughput) -> tuple[float, float]:
-    """A few guided steps and decoding by a plan, under a cap; prints foretold and measured, returns both errors."""
+    """A few guided steps and decoding by a plan, under a cap; prints predicted and measured, returns both errors."""
     clear()
     model = find_model(cell.model)
     recipe = recipe_of(model, cell)
@@ -230,15 +230,15 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     memory_error = predicted / peak - 1
     line = f"{cell.label}: " + (f"{chosen.plan.slug}, " if cell.plan is None else "")
     line += (
-        f"peak {peak / GB:.2f} GB ({denoised / GB:.2f} denoising, foretold {denoising / GB:.2f}), "
-        f"foretold {predicted / GB:.2f} ({memory_error:+.1%})"
+        f"peak {peak / GB:.2f} GB ({denoised / GB:.2f} denoising, predicted {denoising / GB:.2f}), "
+        f"predicted {predicted / GB:.2f} ({memory_error:+.1%})"
     )
     line += f", reserved {reserved / GB:.2f}; step {step:.2f} s"
     expected = known.step_seconds(model, recipe, chosen.plan)
     time_error = expected / step - 1
-    line += f", foretold {expected:.2f} ({time_error:+.1%})"
+    line += f", predicted {expected:.2f} ({time_error:+.1%})"
     expected = known.decode_seconds(model, recipe, chosen.plan)
-    line += f"; decode {decoded:.1f} s, foretold {expected:.1f}"
+    line += f"; decode {decoded:.1f} s, predicted {expected:.1f}"
     click.echo(line)
     return memory_error, time_error
 
@@ -281,7 +281,7 @@ def _denoise_and_decode(pipeline: WanPipeline, recipe: Recipe, plan: MemoryPlan)
 
 
 def estimates(cells: list[Cell]) -> None:
-    """What is foretold of some cells against what they take."""
+    """Compare predictions of some cells with what they take."""
     if not cells:
         return
     known = {}

@@ -33,7 +33,7 @@ class SelfCheck:
     """What was found at every block that has been evaluated."""
 
     blocks: dict[str, BlockCheck] = field(default_factory=dict)
-    """By transformer, pass and number of the block, as "transformer cond 0"."""
+    """Errors by transformer, pass and number of the block, such as "transformer cond 0"."""
     earlier: Mapping[str, BlockCheck] = field(default_factory=dict)
     """The same of the processes that began the video."""
 

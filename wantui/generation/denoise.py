@@ -73,7 +73,7 @@ class Start:
     prompt_embeds: Tensor
     negative_prompt_embeds: Tensor | None
     hooks: Mapping[str, DenoisingHook]
-    """Those that observe the attention of the blocks, by the name of their capture."""
+    """Hooks that observe the attention of the blocks, by the name of their capture."""
     passes: PassCache = field(default_factory=PassCache)
 
 

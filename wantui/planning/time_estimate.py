@@ -103,7 +103,7 @@ def _whole_step(video: TimedVideo) -> float:
 
 
 def _timed_share(recipe: Recipe) -> float:
-    """Of the steps that `TimedVideo.step_seconds` is the mean of, those that are computed; the first always is."""
+    """Return the share of computed steps among those that `TimedVideo.step_seconds` is the mean of."""
     evaluations = model_evaluations(recipe.sampler, recipe.steps)
     if recipe.speed != "fast" or not recipe.magnitudes or evaluations == 1:
         return computed_share(recipe)

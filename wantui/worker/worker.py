@@ -94,7 +94,7 @@ class Worker:
         """Of batches, by their names."""
         self.stopping = False
         self.state: WorkerState = "idle"
-        """What the worker does with the video that it claimed last."""
+        """What the worker does with the video that it claimed last; the log of an unexpected error names it."""
 
     def run(self) -> None:
         """Work until told to stop, or until there has been nothing to do for a while."""
@@ -188,7 +188,7 @@ class Worker:
             if outcome is None:
                 raise
             if isinstance(outcome, Fail) and outcome.is_unexpected:
-                self.log.exception("%s failed", claim.title)
+                self.log.exception("%s failed while the worker was %s", claim.title, self.state)
         if outcome is not None:  # only now, when the error and the tensors that it holds are gone
             self._apply(outcome, claim, folder, log)
 
@@ -236,13 +236,13 @@ class Worker:
 
     def _generate(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
         """Take a claimed video through its states: loading, denoising, decoding; its files are finalized later."""
-        self._enter("claimed", log)
+        self.state = "claimed"
         job = self._begin(claim, folder, log)
         if job is None:
             return
-        self._enter("loading", log)
+        self.state = "loading"
         loaded = self.warm.get(claim, job.recipe, job.record.read(), log, self.finish_pending)
-        self._enter("denoising", log)
+        self.state = "denoising"
         making = Making(job, loaded.pipeline, self.warm.predicted_seconds(job.recipe), time.monotonic())
         preview = PreviewTap(loaded.colours, job.files.preview)
         events = begin_video(loaded.pipeline, job.recipe, job.files, (preview,), loaded.embeddings)
@@ -297,7 +297,7 @@ class Worker:
                 if self.ending is not None and self.ending.files_done.done():
                     self.finish_pending()
             case Decoded(frames, count):
-                self._enter("decoding", log)
+                self.state = "decoding"
                 if time.monotonic() - making.reported_at >= DECODE_SECONDS or frames == count:
                     making.reported_at = time.monotonic()
                     self._raise_if_requested(
@@ -310,7 +310,7 @@ class Worker:
                 log.warning("%s starts again: its checkpoint cannot be used: %s", claim.title, reason)
                 self.queue.emit_of(claim, VideoRestarted(reason=reason))
             case ReadyToFinalize(finish):
-                self._enter("finalizing", log)
+                self.state = "finalizing"
                 before, self.ending = self.ending, making.ending(self.warm.chosen, self.finisher.submit(finish))
                 self._finish_pending(before)
                 if claim.attempt > 1:  # had its end been what a worker died of, it would be blamed alone now
@@ -326,11 +326,6 @@ class Worker:
         return StepDone(
             step=step.index + 1, steps=step.count, seconds=round(step.seconds, 4), sigma=step.sigma, **values
         )
-
-    def _enter(self, state: WorkerState, log: logging.Logger) -> None:
-        if state != self.state:
-            log.debug("%s -> %s", self.state, state)
-            self.state = state
 
     def _record_of(self, folder: BatchFolder) -> ManifestStore:
         if self.record is None or self.record.folder.root != folder.root:

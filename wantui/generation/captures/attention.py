@@ -96,6 +96,6 @@ class Recorder:
             self.background.submit(partial(self.writer.update, {SELF_CHECK: check.to_attribute()}))
 
     def checksums(self) -> tuple[int, ...]:
-        """Of each step whose maps are on the disk."""
+        """Return the CRC-32 of each step whose maps are on the disk."""
         self.background.flush()
         return tuple(self.writer.checksums)

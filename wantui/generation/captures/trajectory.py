@@ -82,6 +82,6 @@ class Recorder:
         self.writer.finish(derived, {"projection": self.projection.name})
 
     def checksums(self) -> tuple[int, ...]:
-        """Of each state that is on the disk."""
+        """Return the CRC-32 of each state that is on the disk."""
         self.background.flush()
         return tuple(self.writer.checksums)
