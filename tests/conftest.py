@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from diffusers import WanPipeline
 
 TORCH = re.compile(
-    r"^(?:import|from) (?:torch|diffusers|transformers|tiny|processes|wantui\.generation)\b", re.MULTILINE
+    r"^(?:import|from) (?:torch|diffusers|transformers|tiny|harness_engine|wantui\.generation|wantui\.worker)\b",
+    re.MULTILINE,
 )
 SLOW_FIXTURES = frozenset({"tiny_models", "tiny", "nano", "small", "machine"})
 
