@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Wantui, batch, files
+from conftest import Wantui, batch, files, only_queued
 
 from wantui.batches.enqueue import Shard
 from wantui.cli.doctor import _libraries, hub_cache
@@ -18,6 +18,9 @@ from wantui.gpu.nvml import Gpu, GpuReport
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import state_place
+from wantui.storage import video_files
+from wantui.storage.manifest import read_manifest
+from wantui.storage.manifest_store import ManifestStore
 from wantui.storage.mp4 import read_frames, read_tags, write_mp4
 
 
@@ -362,6 +365,32 @@ def test_queue_commands_say_why_nothing_was_changed(wantui: Wantui, tmp_path: Pa
         assert unknown.code == 2
         assert f"batch 1 has no video {number} on the queue. It has 5 to 6, 9" in unknown.err
     assert "1 video cancelled" in wantui("queue", "cancel", 1, 9).err
+
+
+def test_a_cancel_is_reported_before_the_manifest_is_written(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with only_queued():
+        assert wantui("run", "--detach", "-t", "a star", "--videos-per-variation", 3, *small).code == 0
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt  # by a user who does not wait for a slow disk
+
+    monkeypatch.setattr(ManifestStore, "cancel", interrupted)
+    assert "3 videos cancelled\n" in wantui("queue", "cancel", 1).err
+
+
+def test_videos_that_were_never_begun_are_cancelled_without_looking_for_each_file(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+    monkeypatch.setattr(video_files, "linked_folder", lambda root, path: looked.append(path))
+    monkeypatch.setattr(video_files, "remove", looked.append)
+    with only_queued():
+        folder = batch(wantui("run", "--detach", "-t", "a star", "--videos-per-variation", 50, *small))
+    assert "50 videos cancelled\n" in wantui("queue", "cancel", 1).err
+    assert {video.state for video in read_manifest(folder).videos} == {"cancelled"}
+    assert looked == []
 
 
 def test_queue_commands_say_that_an_ended_batch_cannot_be_paused_resumed_or_moved(

@@ -14,6 +14,7 @@ from wantui.config import load_config
 from wantui.planning import plan_batch
 from wantui.storage import manifest_file
 from wantui.storage.batch_index import find_batches
+from wantui.storage.check import check_batch
 from wantui.storage.journal import MAX_FAULTS, JournalLine, encode_line, read_tail
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, parse_manifest, read_manifest, start_folder
@@ -163,6 +164,59 @@ def test_the_library_counts_no_line_of_another_video(folder: BatchFolder) -> Non
     (found,) = find_batches([folder.root])
     assert dict(found.counts) == {"queued": len(manifest.videos)}
     assert "line 1 of " in found.fault
+
+
+INVALID = {
+    "seconds": "a while",
+    "files": {"clip": "../../elsewhere.mp4"},
+    "odd": 1,
+    "bytes": "many",
+    "memory_plan": 7,
+}
+
+
+@pytest.mark.parametrize("field", [*INVALID, "no object"])
+def test_the_library_counts_no_line_whose_fields_are_invalid(folder: BatchFolder, field: str) -> None:
+    manifest = read_manifest(folder)
+    entry = {**manifest.videos[1].outcome(), "state": "done"}
+    entry |= {field: INVALID.get(field)}
+    line = JournalLine(1, manifest.videos[1].id, [entry] if field == "no object" else entry)  # type: ignore[arg-type]
+    folder.journal.write_bytes(encode_line(manifest.journal, line))
+    assert set(states(folder)) == {"queued"}
+    (found,) = find_batches([folder.root])
+    assert dict(found.counts) == {"queued": VIDEOS}
+    assert "line 1 of " in found.fault
+    assert any(f"line 1 of {folder.journal} is damaged" in item.damage for item in check_batch(folder.root))
+
+
+def test_an_earlier_manifest_put_back_beside_a_journal_loses_no_line_in_silence(folder: BatchFolder) -> None:
+    finish(folder, range(1))
+    earlier = folder.manifest.read_bytes()
+    writer = ManifestFile(folder)
+    writer.read()
+    writer.fold()
+    finish(folder, range(1, 3))
+    lines = folder.journal.read_bytes()
+    folder.manifest.write_bytes(earlier)
+    (fault,) = read_manifest(folder).faults
+    assert f"line 1 of {folder.journal} continues another batch.json" in fault
+    ManifestStore(folder).fold_when_reopened()
+    assert damaged_journals(folder) == {"batch.journal.damaged.jsonl": lines}
+
+
+def test_a_journal_that_was_folded_is_known_though_the_fold_held_newer_entries(folder: BatchFolder) -> None:
+    record = ManifestStore(folder)
+    record.change(0, lambda entry: setattr(entry, "bytes", 1))
+    before = folder.journal.read_bytes()
+    writer = ManifestFile(folder)
+    writer.read().videos[0].bytes = 2
+    writer.fold()
+    folder.journal.write_bytes(before)  # as where a crash kept it from being removed
+    assert read_manifest(folder).faults == ()
+    assert read_manifest(folder).videos[0].bytes == 2
+    ManifestStore(folder).fold_when_reopened()
+    assert damaged_journals(folder) == {}
+    assert not folder.journal.exists()
 
 
 def damaged_journals(folder: BatchFolder) -> dict[str, bytes]:

@@ -112,15 +112,46 @@ def test_what_earlier_versions_made_is_read_and_counted_as_unverified(made: Batc
     assert wantui("library", "check", "nowhere").code == 1
 
 
-def test_a_manifest_edited_by_hand_is_read_and_gets_a_new_checksum_when_it_is_written(
+def test_a_manifest_edited_by_hand_is_read_and_kept_when_another_one_takes_its_place(
     made: BatchFolder, wantui: Wantui
 ) -> None:
     made.manifest.write_text(made.manifest.read_text().replace('"created": "2', '"created": "3', 1))
+    edited = made.manifest.read_bytes()
     assert wantui("library", "show", made.root).code == 0
     assert wantui("library", "check", made.root).code == 1
     file = ManifestFile(made)
     assert file.read().created.startswith("3")
     file.fold()
+    file.fold()  # only what was edited is kept
+    assert [path.name for path in made.set_aside()] == ["batch.edited.json"]
+    (kept,) = made.set_aside()
+    assert kept.read_bytes() == edited
+    result = wantui("library", "check", made.root)
+    assert result.code == 1
+    assert "batch.json was changed by something other than wantui" in result.out
+    assert "batch.edited.json is that file as it was found. If the change was meant, remove it" in result.out
+    kept.unlink()
+    assert wantui("library", "check", made.root).code == 0
+
+
+def test_continuing_a_batch_whose_manifest_was_edited_says_so(made: BatchFolder, wantui: Wantui) -> None:
+    assert "was changed since" not in wantui("run", "--resume", made.root).err
+    made.manifest.write_text(made.manifest.read_text().replace('"created": "2', '"created": "3', 1))
+    result = wantui("run", "--resume", made.root)
+    assert f"warning: {made.manifest} was changed since wantui wrote it (SHA-256)" in result.err
+    assert result.code == 0
+
+
+def test_a_journal_that_was_set_aside_is_named_until_it_is_removed(made: BatchFolder, wantui: Wantui) -> None:
+    made.journal.write_text("{}\n")
+    result = wantui("run", "--resume", made.root)
+    assert f"warning: line 1 of {made.journal} is damaged" in result.err
+    assert not made.journal.exists()
+    (kept,) = made.set_aside()
+    assert "batch.journal.damaged.jsonl is a journal with lines that could not be read" in (
+        wantui("library", "check", made.root).out
+    )
+    kept.unlink()
     assert wantui("library", "check", made.root).code == 0
 
 

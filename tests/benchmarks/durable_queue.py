@@ -33,7 +33,7 @@ from wantui.queue.state_dir import state_place
 from wantui.storage.latents import TrajectoryWriter
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest, start_folder
-from wantui.storage.manifest_store import Record
+from wantui.storage.manifest_store import ManifestStore
 from wantui.storage.zarr_group import verify_capture
 
 BATCHES, VIDEOS = 10, 1000
@@ -151,7 +151,7 @@ def manifest_figures(folder: Path, videos: int) -> None:
     batch.root.mkdir()
     settings = ["videos_per_variation=" + str(videos), "model_settings.steps=20"]
     start_folder(batch, plan_batch(load_config("nano", settings), "a large red circle moving left"))
-    size, record, written = batch.manifest.stat().st_size, Record(batch), 0
+    size, record, written = batch.manifest.stat().st_size, ManifestStore(batch), 0
 
     def finish(entry: VideoEntry) -> None:
         entry.state, entry.latents_sha256, entry.bytes, entry.peak_memory = "done", "0" * 64, 123_456, 1 << 34

@@ -60,6 +60,7 @@ OWN_NAMES = (
     "batch.json.partial",
     "batch.journal.jsonl",
     "batch.journal.damaged.jsonl",
+    "batch.edited.json",
     "configs",
     *WRITTEN_FOLDERS,
     "logs",

@@ -200,18 +200,19 @@ def cancel(batch: str, video: int | None) -> None:
     row = queue.find_batch(batch)
     _check_number(queue, row, video)
     numbers, running = queue.cancel(row.id, None if video is None else video - 1)
-    try:
-        ManifestStore.of(row.folder).cancel(numbers)
-    except (OSError, UserError) as error:
-        echo(f"warning: the batch folder does not say so: {error}", err=True)
     more = ""
     if running:
         more = f", and {running} that run stop at their next step"
         if not _engine_runs(queue):
             more = f", and {running} that ran when the last engine ended will be when one starts: wantui engine start"
+    # Before the manifest is written, which takes seconds for 10,000 videos.
     echo(f"{format_count(len(numbers), 'video')} cancelled{more}", err=True)
     if not numbers and not running:
         echo(f"{_why_unchanged(queue, row, video)}, and only videos that are not made yet can be cancelled", err=True)
+    try:
+        ManifestStore.of(row.folder).cancel(numbers)
+    except (OSError, UserError) as error:
+        echo(f"warning: the batch folder does not say so: {error}", err=True)
 
 
 @command.command("retry")

@@ -83,10 +83,18 @@ def open_batch(
 ) -> tuple["BatchFolder", "Manifest", str]:
     """The batch in a folder, held against whatever was given beside it, and the device to make it on."""
     from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import read_manifest
+    from wantui.storage.manifest import read_manifest, was_edited
 
     folder = BatchFolder(root)
     manifest = read_manifest(folder)
+    show_warnings(manifest.faults)
+    if was_edited(folder):
+        show_warnings(
+            (
+                f"{folder.manifest} was changed since wantui wrote it (SHA-256), and is taken as it is now. If nobody "
+                "edited it, it is damaged: restore it from a backup. wantui library check verifies the whole batch",
+            )
+        )
     if template is not None and template != manifest.template:
         raise UserError(f"{root} is the batch of another template:\n  {manifest.template}\nnot of\n  {template}")
     if config is None and all(value in (None, ()) for value in options.values()):

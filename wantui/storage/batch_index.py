@@ -10,9 +10,10 @@ from typing import get_args
 
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json_object
-from wantui.storage.journal import read_tail
+from wantui.planning import Recipe
+from wantui.storage.journal import JournalLine, read_tail
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import MAX_MANIFEST_BYTES, ManifestError, State, check_format
+from wantui.storage.manifest import MAX_MANIFEST_BYTES, ManifestError, State, VideoEntry, check_format, read_outcome
 from wantui.storage.manifest_file import Version, file_version
 
 MAX_PROGRESS = 4096
@@ -146,18 +147,23 @@ def _states(
         return known.states, (*known.faults, str(error))
     states, faults = list(known.states), [*known.faults, *tail.faults]
     for line in tail.lines:
-        state = line.entry.get("state") if isinstance(line.entry, dict) else None
-        is_known = 0 <= line.video < len(states) and line.id == outline.ids[line.video]
-        if is_known and state in get_args(State):
-            states[line.video] = str(state)
-        else:
-            faults.append(f"line {line.number} of {file} is damaged: it holds no state of a video of this batch")
-    read = known.lines + len(tail.lines) + len(tail.faults)
+        try:
+            if not 0 <= line.video < len(states) or line.id != outline.ids[line.video]:
+                raise ValueError("it holds no state of a video of this batch")
+            states[line.video] = read_outcome(line.entry, _placeholder(line)).state
+        except ValueError as error:
+            faults.append(f"line {line.number} of {file} is damaged: {error}")
+    read = known.lines + len(tail.lines) + len(tail.stale) + len(tail.faults)
     found = _Progress(manifest, journal[0], tail.end, read, tuple(states), tuple(faults))
     if len(_progress) >= MAX_PROGRESS:
         _progress.clear()
     _progress[path] = found
     return found.states, found.faults
+
+
+def _placeholder(line: JournalLine) -> VideoEntry:
+    """Return an entry for the video of a line without its recipe, which a listing does not read."""
+    return VideoEntry(id=line.id, variation=0, number=1, seed=0, recipe=Recipe.model_construct())
 
 
 @lru_cache(maxsize=256)

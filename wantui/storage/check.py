@@ -58,6 +58,8 @@ def check_batch(folder: Path) -> Iterator[Checked]:
     yield _check_manifest(batch)
     for fault in manifest.faults:
         yield Checked(folder, "", batch.journal, fault)
+    for kept in batch.set_aside():
+        yield Checked(folder, "", kept, _why_set_aside(kept))
     for link in _linked_folders(folder):
         yield Checked(folder, "", link, str(LinkedFolderError(link)))
     yield from _check_configs(batch, manifest)
@@ -78,10 +80,22 @@ def _check_manifest(batch: BatchFolder) -> Checked:
     if expected not in ("", manifest_checksum(document)):
         damage = (
             f"{batch.manifest} was changed since wantui wrote it (SHA-256): if nobody edited it, it is damaged. "
-            "Restore it from a backup"
+            "Restore it from a backup. What is written next keeps this file as batch.edited.json"
         )
         return Checked(batch.root, "", batch.manifest, damage)
     return Checked(batch.root, "", batch.manifest, is_verified=expected != "")
+
+
+def _why_set_aside(kept: Path) -> str:
+    if kept.suffix == ".json":
+        return (
+            f"batch.json was changed by something other than wantui before wantui wrote it again; {kept.name} is that "
+            "file as it was found. If the change was meant, remove it"
+        )
+    return (
+        f"{kept.name} is a journal with lines that could not be read, which batch.json is without: videos may be made "
+        "and not recorded (wantui run --resume makes what is missing). Then remove it"
+    )
 
 
 def _linked_folders(folder: Path) -> Iterator[Path]:

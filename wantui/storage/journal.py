@@ -5,8 +5,10 @@ the manifest that it continues (its field `journal`), so that lines that were fo
 such, and a CRC-32 of itself.
 """
 
+import hashlib
 import json
 import os
+import secrets
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,6 +38,8 @@ class JournalLine:
     """All fields of its entry that change."""
     number: int = 0
     """Number of the line in the file, from 1; for messages."""
+    journal: str = ""
+    """Identity of the manifest that it continues, where it was read."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,24 @@ class JournalTail:
     """Byte after the last complete line."""
     is_torn: bool = False
     """Whether a line follows that was not written to its end."""
-    is_stale: bool = False
-    """Whether its lines continue another manifest: the one in the folder holds them already."""
+    stale: tuple[JournalLine, ...] = ()
+    """Lines that continue another manifest: the one in the folder should hold what they say."""
     faults: tuple[str, ...] = ()
     """Which lines cannot be read."""
+
+
+def next_journal(journal: str) -> str:
+    """Return a new identity for a manifest into which the journal of another identity is folded."""
+    return secrets.token_hex(4) + _digest_of(journal)
+
+
+def was_folded(journal: str, into: str) -> bool:
+    """Return whether a manifest of the identity `into` was made by folding the journal of another identity."""
+    return into[8:] == _digest_of(journal)
+
+
+def _digest_of(journal: str) -> str:
+    return hashlib.sha256(journal.encode()).hexdigest()[:8]
 
 
 def encode_line(journal: str, line: JournalLine) -> bytes:
@@ -76,7 +94,8 @@ def read_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -
     complete, newline, rest = content.rpartition(b"\n")
     lines: list[JournalLine] = []
     faults: list[str] = []
-    damaged, is_stale = 0, False
+    stale: list[JournalLine] = []
+    damaged = 0
     for number, text in enumerate(complete.split(b"\n") if newline else (), start=first_number):
         try:
             found = _decode(text, number)
@@ -85,13 +104,10 @@ def read_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -
             if damaged <= MAX_FAULTS:
                 faults.append(f"line {number} of {path} is damaged: {error}")
             continue
-        if found[0] == journal:
-            lines.append(found[1])
-        else:
-            is_stale = True
+        (lines if found.journal == journal else stale).append(found)
     if damaged > MAX_FAULTS:
         faults.append(f"{path} holds {format_count(damaged - MAX_FAULTS, 'more damaged line')}")
-    return JournalTail(tuple(lines), start + len(complete + newline), bool(rest), is_stale, tuple(faults))
+    return JournalTail(tuple(lines), start + len(complete + newline), bool(rest), tuple(stale), tuple(faults))
 
 
 def append_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
@@ -122,14 +138,13 @@ def append_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
     return end + sum(map(len, lines))
 
 
-def _decode(text: bytes, number: int) -> tuple[str, JournalLine]:
-    """The identity of the manifest that a line continues, and the line."""
+def _decode(text: bytes, number: int) -> JournalLine:
     content = parse_json(text)
     if not isinstance(content, dict) or type(content.get("video")) is not int:
         raise ValueError("it does not hold a JSON object with the number of a video")
     if content.pop(CRC, None) != _crc(content):
         raise ValueError("its bytes are not those that were written (CRC-32)")
-    return str(content["journal"]), JournalLine(content["video"], str(content["id"]), content["entry"], number)
+    return JournalLine(content["video"], str(content["id"]), content["entry"], number, str(content["journal"]))
 
 
 def _crc(content: dict[str, Any]) -> int:

@@ -36,11 +36,23 @@ class BatchFolder:
 
     def fresh_damaged_journal(self) -> Path:
         """Return a name that nothing has yet for a journal with lines that could not be read, which is kept."""
-        path, number = self.root / "batch.journal.damaged.jsonl", 2
+        return self._fresh("batch.journal.damaged", ".jsonl")
+
+    def fresh_edited_manifest(self) -> Path:
+        """Return a name that nothing has yet for a manifest that was edited, which is kept before it is replaced."""
+        return self._fresh("batch.edited", ".json")
+
+    def _fresh(self, stem: str, suffix: str) -> Path:
+        path, number = self.root / f"{stem}{suffix}", 2
         while os.path.lexists(path):
-            path = self.root / f"batch.journal.damaged-{number}.jsonl"
+            path = self.root / f"{stem}-{number}{suffix}"
             number += 1
         return path
+
+    def set_aside(self) -> list[Path]:
+        """Return the damaged journals and edited manifests that were kept when others took their places."""
+        patterns = ("batch.journal.damaged*.jsonl", "batch.edited*.json")
+        return sorted(path for pattern in patterns for path in self.root.glob(pattern))
 
     @property
     def config(self) -> Path:

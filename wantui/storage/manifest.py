@@ -184,6 +184,17 @@ def manifest_checksum(document: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def was_edited(folder: BatchFolder) -> bool:
+    """Return whether something other than wantui has changed batch.json: it is not what its checksum is of.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        UnreadableFileError: it is no JSON.
+    """
+    document = read_json_object(folder.manifest, MAX_MANIFEST_BYTES)
+    return document.get("checksum", "") not in ("", manifest_checksum(document))
+
+
 def start_folder(folder: BatchFolder, batch: Batch) -> Manifest:
     """Make a batch folder: manifest, and the copies of config, template and variations."""
     manifest = new_manifest(batch, folder.root.name)
@@ -279,6 +290,23 @@ def check_manifest(manifest: Manifest) -> None:
         if (first := seen.setdefault((video.variation, video.number), index)) != index:
             raise ValueError(f"videos[{first}] and videos[{index}] have one variation and number, and so one clip")
         check_files(f"videos[{index}]", video)
+
+
+def read_outcome(entry: object, video: VideoEntry) -> VideoEntry:
+    """Return a video's entry with the outcome that a line of the journal holds of it.
+
+    Raises:
+        ValueError: names the field that is wrong, or the file that is outside of the batch folder.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError("its entry is no JSON object")
+    fixed = {name: getattr(video, name) for name in FIXED_FIELDS}
+    try:
+        changed = VideoEntry.model_validate({**entry, **fixed})
+    except ValidationError as error:
+        raise ValueError(describe_invalid(error)) from None
+    check_files("entry", changed)
+    return changed
 
 
 def check_files(name: str, video: VideoEntry) -> None:

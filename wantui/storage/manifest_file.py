@@ -1,24 +1,23 @@
 """A manifest with its journal: read as one, written by a line where that is enough."""
 
 import os
-import secrets
-from collections.abc import Collection, Mapping
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from wantui.json_files import UnreadableFileError, describe_invalid
-from wantui.storage.atomic import remove, sync
-from wantui.storage.journal import JournalLine, append_lines, encode_line, read_tail
+from wantui.json_files import UnreadableFileError
+from wantui.storage.atomic import atomic_write, remove, sync
+from wantui.storage.journal import JournalLine, append_lines, encode_line, next_journal, read_tail, was_folded
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import (
     Manifest,
     ManifestError,
     State,
     VideoEntry,
-    check_files,
     parse_manifest,
+    read_outcome,
+    was_edited,
     write_manifest,
 )
 
@@ -93,7 +92,8 @@ class ManifestFile:
         """Write all of the manifest, and remove the journal, under the lock of the folder."""
         if self.manifest is None:
             raise RuntimeError("a manifest is read before it is written")
-        self.manifest.journal = secrets.token_hex(8)
+        self._keep_edited()
+        self.manifest.journal = next_journal(self.manifest.journal)
         write_manifest(self.folder, self.manifest)
         manifest = self.manifest
         if manifest.faults:
@@ -105,6 +105,16 @@ class ManifestFile:
         sync(self.folder.root)
         self.forget()
         self.manifest, self._seen = manifest, file_version(self.folder.manifest)
+
+    def _keep_edited(self) -> None:
+        """Keep a copy of a manifest that somebody has edited: what replaces it has a checksum of its own."""
+        try:
+            if not was_edited(self.folder):
+                return
+        except (FileNotFoundError, UnreadableFileError):  # somebody replaces it at this moment
+            return
+        with atomic_write(self.folder.fresh_edited_manifest()) as copy:
+            shutil.copyfile(self.folder.manifest, copy)
 
     def fold_when_reopened(self) -> None:
         """Fold in what a crash has left, or a journal that is long; under the lock of the folder."""
@@ -129,13 +139,20 @@ class ManifestFile:
         faults = list(tail.faults)
         for line in tail.lines:
             try:
-                _apply(manifest, line)
+                manifest.videos[line.video] = _changed(manifest, line)
             except ValueError as error:
                 faults.append(f"line {line.number} of {path} is damaged: {error}")
+        if (lost := _lost(manifest, tail.stale)) is not None:
+            faults.append(
+                f"line {lost.number} of {path} continues another batch.json, and says of a video what this one does "
+                "not hold: an earlier batch.json was put in its place, or a journal of another batch. Put back the "
+                "newest batch.json, or make the videos again that it does not know: wantui run --resume"
+            )
         manifest.add_faults(faults)
         self._end = tail.end
-        self._lines += len(tail.lines) + len(tail.faults)
-        self._must_fold = self._must_fold or tail.is_torn or tail.is_stale or bool(faults) or path.is_symlink()
+        self._lines += len(tail.lines) + len(tail.stale) + len(tail.faults)
+        is_odd = tail.is_torn or bool(tail.stale) or bool(faults) or path.is_symlink()
+        self._must_fold = self._must_fold or is_odd
 
     @staticmethod
     def _line(manifest: Manifest, index: int) -> bytes:
@@ -164,8 +181,8 @@ def file_version(path: Path) -> Version:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _apply(manifest: Manifest, line: JournalLine) -> None:
-    """Put a line into the manifest.
+def _changed(manifest: Manifest, line: JournalLine) -> VideoEntry:
+    """Return the entry of the video of a line, as the line has it.
 
     Raises:
         ValueError: it is no line of this manifest.
@@ -173,12 +190,22 @@ def _apply(manifest: Manifest, line: JournalLine) -> None:
     if not 0 <= line.video < len(manifest.videos):
         raise ValueError(f"there is no video {line.video}")
     video = manifest.videos[line.video]
-    if line.id != video.id or not isinstance(line.entry, dict):
+    if line.id != video.id:
         raise ValueError(f"it is not of video {video.id}")
-    fixed = {"id": video.id, "variation": video.variation, "number": video.number, "seed": video.seed}
-    try:
-        changed = VideoEntry.model_validate({**line.entry, **fixed, "recipe": video.recipe})
-    except ValidationError as error:
-        raise ValueError(describe_invalid(error)) from None
-    check_files(f"videos[{line.video}]", changed)
-    manifest.videos[line.video] = changed
+    return read_outcome(line.entry, video)
+
+
+def _lost(manifest: Manifest, stale: Sequence[JournalLine]) -> JournalLine | None:
+    """Return a line that continues another manifest and was not folded into this one; None where all were.
+
+    A crash between a fold and the removal of its journal leaves lines that were.
+    """
+    unknown = [line for line in stale if not was_folded(line.journal, manifest.journal)]
+    for line in {line.video: line for line in unknown}.values():  # the last one of each video
+        try:
+            # Earlier versions did not mark a manifest by the journal that was folded into it.
+            if _changed(manifest, line) != manifest.videos[line.video]:
+                return line
+        except ValueError:
+            return line
+    return None
