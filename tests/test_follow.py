@@ -35,7 +35,7 @@ LIFE = [
 
 
 def test_bars_show_every_video_that_runs_and_lines_what_came_of_it() -> None:
-    bars = Bars(2)
+    bars = Bars(lambda: 65.0)
     screen = io.StringIO()
     bars.progress.live.console = Console(file=screen, force_terminal=True, width=80, highlight=False)
     with bars.progress:
@@ -44,7 +44,7 @@ def test_bars_show_every_video_that_runs_and_lines_what_came_of_it() -> None:
         bars.show(event("started", 2, title="blue seed 42", number=1, steps=20, worker="worker-1:9"))
         shown = [(task.description, task.completed, task.total) for task in bars.progress.tasks]
         assert shown == [("[red] seed 42", 2, 20), ("blue seed 42", 0, 20)]
-        assert "all in" in bars.progress.tasks[0].fields["pace"]
+        assert "ETA 1:05" in bars.progress.tasks[0].fields["pace"]
         bars.progress.refresh()
         for happened in LIFE[4:]:
             bars.show(happened)
@@ -55,7 +55,7 @@ def test_bars_show_every_video_that_runs_and_lines_what_came_of_it() -> None:
 
 
 def test_plain_lines_tell_starts_ends_and_trouble(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = PlainLines(1)
+    lines = PlainLines(lambda: None)
     for happened in LIFE:
         lines.show(happened)
     assert capsys.readouterr().err.splitlines() == [
@@ -92,7 +92,7 @@ def test_plain_lines_say_what_is_waited_for_when_it_changes_and_every_ten_second
 ) -> None:  # C11
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    lines = PlainLines(1)
+    lines = PlainLines(lambda: None)
     for second in range(13):
         now = float(second)
         lines.wait(waiting(second))
@@ -107,7 +107,7 @@ def test_plain_lines_say_what_is_waited_for_when_it_changes_and_every_ten_second
 
 
 def test_bars_show_what_is_waited_for_until_a_video_starts() -> None:  # C11
-    bars = Bars(1)
+    bars = Bars(lambda: None)
     screen = io.StringIO()
     bars.progress.live.console = Console(file=screen, force_terminal=True, width=100, highlight=False)
     with bars.progress:

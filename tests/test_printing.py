@@ -202,7 +202,7 @@ def test_a_config_with_control_characters_prints_as_yaml_that_loads_back(wantui:
 def test_progress_prints_nothing_that_a_terminal_obeys(
     reporter: type[Bars] | type[PlainLines], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = reporter(2)
+    shown = reporter(lambda: None)
     for kind, data in (
         ("started", {"title": EVIL, "steps": 3}),
         ("failed", {"title": EVIL, "error": EVIL}),

@@ -1,14 +1,12 @@
 """What a batch is foretold to take: as videos of the same work took before, or nothing."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import recipe_for, step_done
+from conftest import recipe_for
 
 from wantui.batches.batch_cost import costs
-from wantui.batches.eta import Forecast
 from wantui.config import load_config
 from wantui.gpu.monitor import GpuState, Sample
 from wantui.models.catalogue import NANO
@@ -17,9 +15,6 @@ from wantui.planning.flops import forward_flops
 from wantui.planning.memory_plan import RESIDENT, plan_named
 from wantui.planning.step_skipping import computed_steps
 from wantui.planning.time_estimate import measured_peak
-from wantui.queue.events import VideoDone
-from wantui.queue.queue import Queue
-from wantui.queue.records import NewVideo
 from wantui.worker.job import typical_step_seconds
 
 RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"})
@@ -144,41 +139,6 @@ def test_a_batch_that_would_fill_the_disk_says_what_would_fit(monkeypatch: pytes
     assert not disk.fits
     assert "would fit" in disk.basis
     assert "no stored latents" in disk.basis
-
-
-def test_a_queue_tells_when_it_will_be_empty(tmp_path: Path) -> None:
-    queue = Queue(tmp_path)
-    batch = queue.add(Path("/outputs/a"), "auto", [NewVideo(i, f"v{i}", RECIPE.to_json(), 20) for i in range(4)])
-    forecast = Forecast(queue)
-    forecast.look()
-    row = queue.batch(batch)
-    assert row is not None
-    assert forecast.left(row, queue.running(), ("auto", "cpu")).seconds is None
-    claim = queue.claim("w:1", ("auto",))
-    assert claim is not None
-    queue.done(claim, VideoDone(**TOLD))
-    claim = queue.claim("w:1", ("auto",))
-    assert claim is not None
-    queue.step(claim, step_done(9, 20, 0.1, 0.5))
-    forecast.look()
-    row = queue.batch(batch)
-    assert row is not None
-    left = forecast.left(row, queue.running(), ("auto", "cpu"))
-    assert left.per_video == pytest.approx(2.5)
-    assert left.seconds == pytest.approx(2.5 * (3 - 0.5))
-
-
-def test_one_last_video_takes_its_own_time_however_many_gpus_there_are(tmp_path: Path) -> None:
-    queue = Queue(tmp_path)
-    batch = queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "v", RECIPE.to_json(), 20)])
-    pinned = queue.add(Path("/outputs/b"), "cuda:1", [NewVideo(i, "v", RECIPE.to_json(), 20) for i in range(4)])
-    forecast = Forecast(queue)
-    forecast.past = past({"device": "cuda"})
-    devices = ("auto", "cuda", *(f"cuda:{i}" for i in range(8)))
-    for number, videos in ((batch, 1), (pinned, 4)):
-        row = queue.batch(number)
-        assert row is not None
-        assert forecast.left(row, [], devices).seconds == pytest.approx(videos * 2.5)
 
 
 def test_where_the_plan_is_not_known_yet_videos_of_all_plans_count() -> None:

@@ -13,21 +13,19 @@ from harness_tui import Under, application, run
 from test_tui_screens import RECIPE, add, claim, on
 from textual.widgets import Input
 
-from wantui.batches.eta import Remaining
 from wantui.engine.control import acquire_engine_lock, announce
 from wantui.queue.events import BatchAdded, VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
-from wantui.queue.records import BatchRow, NewVideo, VideoRow
+from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import state_place
-from wantui.tui.eta import batch_etas, queue_eta, video_eta
+from wantui.queue.states import state_of_counts
 from wantui.tui.plots import centred
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, InputDialog
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import QueueScreen
-from wantui.tui.state_style import state_of_counts
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.line_input import join_lines
@@ -186,24 +184,6 @@ def test_ctrl_c_says_how_to_leave_without_markup() -> None:  # C9
             assert "[b]" not in it.said()
 
     run(test)
-
-
-def test_eta_is_the_time_until_it_is_made_after_all_before_it() -> None:  # C9
-    folder = Path("/outputs/x")
-    first = BatchRow(1, folder, "auto", False, 0.0, {"running": 1, "queued": 1})
-    paused = BatchRow(2, folder, "auto", True, 0.0, {"queued": 5})
-    last = BatchRow(3, folder, "auto", False, 0.0, {"queued": 2, "done": 7})
-    left = {1: Remaining(15.0, 10.0), 2: Remaining(50.0, 10.0), 3: Remaining(20.0, 10.0)}
-    etas = batch_etas([first, paused, last], left)
-    assert etas == {1: 15.0, 3: 35.0}
-    assert queue_eta(etas) == 35.0
-    waiting = VideoRow(9, 3, 8, "x", "queued", 0, None, 0, 20, "", None, None, None, None)
-    assert video_eta(waiting, 1, last, left[3], etas[3]) == 35.0, "the last video is made when its batch is"
-    assert video_eta(waiting, 0, last, left[3], etas[3]) == 25.0
-    running = VideoRow(1, 1, 0, "x", "running", 0, "w", 10, 20, "", None, None, None, None)
-    assert video_eta(running, 0, first, left[1], etas[1]) == 5.0
-    assert video_eta(running, 0, first, None, None, pace=2.0) == 20.0
-    assert batch_etas([first, last], {1: Remaining(None, None), 3: left[3]}) == {1: None, 3: None}
 
 
 def test_header_batch_and_last_video_show_one_eta(queue: Queue) -> None:  # C9

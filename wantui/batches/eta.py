@@ -1,25 +1,91 @@
-"""When what is on the queue will be made: from what past videos took, and how far the running ones are."""
+"""Estimated time of arrival (ETA): seconds until a batch or a video is done, all that is queued before it included.
 
-from collections.abc import Sequence
+One model for the terminal application, `wantui watch`, `wantui run` and `wantui queue ls`. It uses durations of like
+videos on this machine; without one, the pace of a running video of the batch. With neither, the ETA is None, shown as
+"?". A paused batch has no ETA, and no batch waits for it.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from wantui.batches.progress import ProgressTracker
+from wantui.engine.control import find_engine
+from wantui.formatting import format_duration
 from wantui.gpu.nvml import query_gpus
 from wantui.planning import Recipe, TimedVideo, estimate_seconds, past_videos
 from wantui.queue.benchmark_store import load_throughput
+from wantui.queue.events import ENDED
 from wantui.queue.reader import QueueReader
-from wantui.queue.records import BatchRow, VideoRow
+from wantui.queue.records import BatchRow, Event, VideoRow
+
+REFRESH_SECONDS = 1.0
+"""Seconds for which the ETA of a followed batch is kept: an ETA is shown in whole seconds."""
 
 
 @dataclass(frozen=True)
 class Remaining:
-    """Seconds until a batch is made, when nothing else is before it; None where nothing like it was made yet."""
+    """Seconds until a batch is done when nothing is before it; None where no like video is known yet."""
 
     seconds: float | None
     per_video: float | None
 
 
-class Forecast:
-    """Keeps what it has read of the queue; `look` again after a video is done."""
+@dataclass(frozen=True)
+class Etas:
+    """ETAs of all unfinished batches at one moment."""
+
+    remaining: Mapping[int, Remaining]
+    """By batch, paused ones included."""
+    batches: Mapping[int, float | None]
+    """Seconds until each batch is done, in the order of the queue, without the paused ones."""
+
+    @property
+    def queue(self) -> float | None:
+        """Seconds until the last batch is done; None where that is not known or nothing is left."""
+        return list(self.batches.values())[-1] if self.batches else None
+
+    def video(self, video: VideoRow, before: int, batch: BatchRow, pace: float | None = None) -> float | None:
+        """Return the ETA of an unfinished video of a batch, in seconds.
+
+        Args:
+            before: number of unfinished videos before it in its batch.
+            pace: seconds per step, if it runs.
+        """
+        remaining, eta = self.remaining.get(batch.id), self.batches.get(batch.id)
+        if video.state == "running":
+            if remaining is not None and remaining.per_video is not None:
+                return remaining.per_video * (1 - video.step / max(1, video.steps))
+            return None if pace is None else pace * (video.steps - video.step)
+        if remaining is None or remaining.seconds is None or eta is None:
+            return None
+        return eta - remaining.seconds * (1 - (before + 1) / max(1, batch.unfinished))
+
+
+NO_ETAS = Etas({}, {})
+"""ETAs of an empty queue."""
+
+
+def add_up(batches: Sequence[BatchRow], remaining: Mapping[int, Remaining]) -> Etas:
+    """Return the ETAs of batches in queue order: each waits for the batches before it."""
+    etas: dict[int, float | None] = {}
+    total: float | None = 0.0
+    for batch in batches:
+        if batch.paused or not batch.unfinished:
+            continue
+        seconds = remaining[batch.id].seconds if batch.id in remaining else None
+        total = None if total is None or seconds is None else total + seconds
+        etas[batch.id] = total
+    return Etas(remaining, etas)
+
+
+def format_eta(seconds: float | None) -> str:
+    """Return an ETA as it is shown: "ETA 1:05", or "ETA ?" for None."""
+    return f"ETA {'?' if seconds is None else format_duration(seconds)}"
+
+
+class EtaModel:
+    """Estimates the ETAs of a queue; call `refresh` after a video is done."""
 
     def __init__(self, queue: QueueReader) -> None:
         self.queue = queue
@@ -27,21 +93,34 @@ class Forecast:
         gpus = query_gpus().gpus
         self._gpu = gpus[0].name if gpus else None
         self._recipes: dict[int, Recipe] = {}
+        self.refresh()
 
-    def look(self) -> None:
-        """Read what past videos took."""
+    def refresh(self) -> None:
+        """Read the durations of past videos from the queue."""
         self.past = past_videos(self.queue.finished())
 
-    def left(self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str]) -> Remaining:
-        """Of one batch, on an engine with these devices."""
-        recipe = self._recipe(batch)
-        if recipe is None:
-            return Remaining(None, None)
-        on_gpu = any(name.startswith("cuda") for name in devices) and batch.device != "cpu"
-        measured = None
-        if on_gpu and self._gpu is not None:
-            measured = load_throughput(self.queue.path.parent, self._gpu, recipe)
-        per_video = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", self.past, measured).value
+    def etas(
+        self,
+        batches: Sequence[BatchRow],
+        running: Sequence[VideoRow],
+        devices: Sequence[str],
+        paces: Mapping[int, float],
+    ) -> Etas:
+        """Return the ETAs of batches in queue order.
+
+        Args:
+            devices: names of the devices of the running engine.
+            paces: seconds per step of running videos, by video.
+        """
+        return add_up(
+            batches, {batch.id: self.remaining(batch, running, devices, paces) for batch in batches if batch.unfinished}
+        )
+
+    def remaining(
+        self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str], paces: Mapping[int, float]
+    ) -> Remaining:
+        """Return the time that one batch needs by itself on an engine with these devices."""
+        per_video = self._seconds_per_video(batch, running, devices, paces)
         if per_video is None:
             return Remaining(None, None)
         workers = max(
@@ -51,8 +130,23 @@ class Forecast:
         done = sum(video.step / max(1, video.steps) for video in running if video.batch == batch.id)
         return Remaining((batch.unfinished - done) * per_video / workers, per_video)
 
+    def _seconds_per_video(
+        self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str], paces: Mapping[int, float]
+    ) -> float | None:
+        recipe = self._recipe(batch)
+        if recipe is not None:
+            on_gpu = any(name.startswith("cuda") for name in devices) and batch.device != "cpu"
+            measured = None
+            if on_gpu and self._gpu is not None:
+                measured = load_throughput(self.queue.path.parent, self._gpu, recipe)
+            estimate = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", self.past, measured)
+            if estimate.value is not None:
+                return estimate.value
+        own = [paces[video.id] * video.steps for video in running if video.batch == batch.id and video.id in paces]
+        return sum(own) / len(own) if own else None
+
     def _recipe(self, batch: BatchRow) -> Recipe | None:
-        """Of one of its videos: all of a batch take the same time."""
+        """Return the recipe of the batch's first video: all videos of a batch take the same time."""
         if batch.id not in self._recipes:
             first = self.queue.videos(batch.id, limit=1)
             if not first:
@@ -62,3 +156,38 @@ class Forecast:
             except ValueError:
                 return None
         return self._recipes[batch.id]
+
+
+def queue_etas(queue: QueueReader) -> Etas:
+    """Return the ETAs of a queue now, from past videos and the steps that are done."""
+    engine = find_engine(queue.path.parent)
+    devices = engine.devices if engine is not None else ()
+    return EtaModel(queue).etas(queue.batches(-1), queue.running(), devices, {})
+
+
+class BatchEta:
+    """ETA of one batch for a client that follows its events."""
+
+    def __init__(self, queue: QueueReader, batch: int) -> None:
+        self.batch = batch
+        self._model, self._tracker = EtaModel(queue), ProgressTracker()
+        self._seconds: float | None = None
+        self._computed_at: float | None = None
+
+    def apply(self, event: Event) -> None:
+        """Take an event of the batch into account."""
+        self._tracker.apply([event])
+        if isinstance(event.payload, ENDED):
+            self._model.refresh()
+            self._computed_at = None
+
+    def seconds(self) -> float | None:
+        """Return the seconds until the batch is done, at most `REFRESH_SECONDS` old; None where that is not known."""
+        now = time.monotonic()
+        if self._computed_at is None or now - self._computed_at >= REFRESH_SECONDS:
+            queue = self._model.queue
+            engine = find_engine(queue.path.parent)
+            devices = engine.devices if engine is not None else ()
+            etas = self._model.etas(queue.batches(-1), queue.running(), devices, self._tracker.paces())
+            self._seconds, self._computed_at = etas.batches.get(self.batch), now
+        return self._seconds

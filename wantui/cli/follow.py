@@ -27,6 +27,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
         NoEngineError: nothing is being made, and nothing will be.
         KeyboardInterrupt: the user has seen enough.
     """
+    from wantui.batches.eta import BatchEta
     from wantui.cli.progress import reporter
     from wantui.engine.control import NoEngineError, find_engine
     from wantui.queue.events import VideoStarted
@@ -35,7 +36,8 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
 
     looked, directory = time.monotonic(), queue.path.parent
     version, found = -1, batch
-    with reporter(as_json, batch.unfinished) as shown:
+    eta = BatchEta(queue, batch.id)
+    with reporter(as_json, eta.seconds) as shown:
         held = queue.held()
         if held is not None and held.kind == "worker" and batch.unfinished:
             raise _no_worker(held.reason, batch.id)
@@ -60,6 +62,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                 row = queue.batch(batch.id)
                 for event in queue.events(after, batch.id):
                     after = event.seq
+                    eta.apply(event)
                     shown.show(event)
                     _raise_refusal(event, batch.id)
                 if row is None:

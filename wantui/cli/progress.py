@@ -2,23 +2,26 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from wantui.cli.output import echo, print_json
-from wantui.formatting import format_duration, printable
+from wantui.formatting import printable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from wantui.queue.events import StepDone
     from wantui.queue.records import Event
     from wantui.queue.waiting import Waiting
 
 SECONDS_BETWEEN_LINES = 10.0
 WIDTH_OF_NUMBERS = 50
 """What bar, steps, pace and time left need on a line; the title gets the rest."""
+
+
+EtaSource = Callable[[], float | None]
+"""Returns the seconds until the followed batch is done; None where that is not known."""
 
 
 class Reporter(Protocol):
@@ -30,16 +33,16 @@ class Reporter(Protocol):
 
 
 @contextmanager
-def reporter(as_json: bool, videos: int) -> Iterator[Reporter]:
-    """The reporter that fits where the output goes; `videos` are to be made."""
+def reporter(as_json: bool, eta: "EtaSource") -> Iterator[Reporter]:
+    """Yield the reporter that fits where the output goes."""
     if as_json:
         yield JsonLines()
     elif sys.stderr.isatty():
-        bars = Bars(videos)
+        bars = Bars(eta)
         with bars.progress:
             yield bars
     else:
-        yield PlainLines(videos)
+        yield PlainLines(eta)
 
 
 def news(event: "Event") -> str | None:
@@ -77,36 +80,10 @@ def news(event: "Event") -> str | None:
     return None
 
 
-class Eta:
-    """Time to the end of the batch, from the time between ends so far and the steps of the videos that run."""
-
-    def __init__(self, videos: int) -> None:
-        self.left, self.ended = videos, 0
-        self.began: float | None = None
-        self.shares: dict[int, float] = {}
-
-    def step(self, video: int, done: "StepDone") -> None:
-        if self.began is None:
-            # What came before the first step is loading, and happens once.
-            self.began = time.monotonic() - done.seconds
-        self.shares[video] = done.step / max(1, done.steps)
-
-    def video_ended(self, video: int) -> None:
-        self.shares.pop(video, None)
-        self.ended += 1
-        self.left = max(self.left - 1, 0)
-
-    def seconds(self) -> float:
-        done = self.ended + sum(self.shares.values())
-        if self.began is None or not done:
-            return 0.0
-        return (time.monotonic() - self.began) / done * max(self.left - sum(self.shares.values()), 0.0)
-
-
 class Bars:
     """A Rich progress bar for each video that runs, on stderr; finished videos become lines."""
 
-    def __init__(self, videos: int) -> None:
+    def __init__(self, eta: EtaSource) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column
@@ -125,12 +102,13 @@ class Bars:
         self.tasks: dict[int, TaskID] = {}
         self.waiting: TaskID | None = None
         self.waits_for: tuple[int, ...] = ()
-        self.eta = Eta(videos)
+        self.eta = eta
 
     def say(self, text: str) -> None:
         self.progress.console.print(printable(text), markup=False, soft_wrap=True)
 
     def show(self, event: "Event") -> None:
+        from wantui.batches.eta import format_eta
         from wantui.queue import events
 
         video, payload = event.video or 0, event.payload
@@ -139,13 +117,10 @@ class Bars:
                 self._remove(video)
                 self.tasks[video] = self.progress.add_task(printable(title), total=steps, pace="starts", count="")
             case events.StepDone(step=step, steps=steps, seconds=seconds) if video in self.tasks:
-                self.eta.step(video, payload)
-                pace = f"{seconds:.2f} s/step, all in {format_duration(self.eta.seconds())}"
+                pace = f"{seconds:.2f} s/step, {format_eta(self.eta())}"
                 self._advance(video, step, steps, pace)
             case events.FramesDecoded(frames=frames, count=count) if video in self.tasks:
                 self._advance(video, frames, count, "frames decoded" if frames < count else "ends its files")
-        if isinstance(payload, events.ENDED):
-            self.eta.video_ended(video)
         if isinstance(payload, events.STOPPED):
             self._remove(video)
         if (text := news(event)) is not None:
@@ -178,8 +153,8 @@ class Bars:
 class PlainLines:
     """Lines on stderr: each video's start and end, and its progress every ten seconds."""
 
-    def __init__(self, videos: int) -> None:
-        self.eta, self.last = Eta(videos), time.monotonic()
+    def __init__(self, eta: EtaSource) -> None:
+        self.eta, self.last = eta, time.monotonic()
         self.waits_for: tuple[object, ...] = ()
 
     def say(self, text: str) -> None:
@@ -195,6 +170,7 @@ class PlainLines:
         self.waits_for = now_for
 
     def show(self, event: "Event") -> None:
+        from wantui.batches.eta import format_eta
         from wantui.queue import events
 
         payload, has_ended = event.payload, isinstance(event.payload, events.ENDED)
@@ -202,13 +178,9 @@ class PlainLines:
             case events.VideoStarted(title=title, attempt=attempt):
                 self.say(f"started: {title}" + (f" (attempt {attempt})" if attempt > 1 else ""))
             case events.StepDone(step=step, steps=steps, seconds=seconds):
-                self.eta.step(event.video or 0, payload)
                 if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
                     self.last = time.monotonic()
-                    left = format_duration(self.eta.seconds())
-                    self.say(f"  step {step}/{steps}, {seconds:.2f} s/step, all in {left}")
-        if has_ended:
-            self.eta.video_ended(event.video or 0)
+                    self.say(f"  step {step}/{steps}, {seconds:.2f} s/step, {format_eta(self.eta())}")
         if (text := news(event)) is not None:
             self.say(f"  {text}" if has_ended else text)
 

@@ -9,7 +9,7 @@ from wantui.cli.options import open_queue_for_command
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import BATCH, INTEGER, MAX_NUMBER, WholeNumber
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from wantui.queue.queue import Queue
@@ -32,11 +32,23 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(everything: bool, as_json: bool) -> None:
     """List the batches in queue order."""
+    from wantui.batches.eta import queue_etas
+    from wantui.queue.states import batch_state, state_word
+
     queue = open_queue_for_command()
     batches = [batch for batch in queue.batches(-1) if everything or batch.unfinished]
     held = queue.held()
+    has_engine, etas = _has_engine(queue), queue_etas(queue).batches
     if as_json:
-        rows = [asdict(batch) | {"folder": str(batch.folder)} for batch in batches]
+        rows = [
+            asdict(batch)
+            | {
+                "folder": str(batch.folder),
+                "state": batch_state(batch, has_engine),
+                "eta_seconds": etas.get(batch.id),
+            }
+            for batch in batches
+        ]
         print_json({"held": held.reason if held else None, "batches": rows})
         return
     if held is not None:
@@ -47,10 +59,12 @@ def ls(everything: bool, as_json: bool) -> None:
         _tell_of_failures([batch for batch in queue.batches(-1) if not batch.unfinished and batch.counts.get("failed")])
     if not batches:
         return
-    lines, engine_runs = [("batch", "state", "done", "videos", "failed", "name")], _engine_runs(queue)
+    lines = [("batch", "state", "done", "videos", "failed", "ETA", "name")]
     for batch in batches:
         done, failed = batch.counts.get("done", 0), batch.counts.get("failed", 0)
-        lines.append((str(batch.id), _state(batch, engine_runs), str(done), str(batch.total), str(failed), batch.name))
+        state = state_word(batch_state(batch, has_engine))
+        eta = "" if batch.id not in etas else "?" if (left := etas[batch.id]) is None else format_duration(left)
+        lines.append((str(batch.id), state, str(done), str(batch.total), str(failed), eta, batch.name))
     print_columns(*lines)
 
 
@@ -67,18 +81,7 @@ def _tell_of_failures(ended: "list[BatchRow]") -> None:
         echo(f"and videos of {len(ended) - MAX_FAILURES_SHOWN} earlier batches failed: wantui queue ls --all", err=True)
 
 
-def _state(batch: "BatchRow", engine_runs: bool) -> str:
-    if not batch.unfinished:
-        ended = [state for state, count in batch.counts.items() if count]
-        return ended[0] if len(ended) == 1 else "partly done"
-    if batch.paused:
-        return "paused"
-    if batch.counts.get("running"):
-        return "running" if engine_runs else "interrupted"
-    return "waiting"
-
-
-def _engine_runs(queue: "Queue") -> bool:
+def _has_engine(queue: "Queue") -> bool:
     """Return whether an engine runs; where none does, "running" is what the last one was in the middle of."""
     from wantui.engine.control import engine_process
 
@@ -98,7 +101,7 @@ def show(batch: str, page: int, as_json: bool) -> None:
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
     videos = queue.videos(row.id) if as_json else queue.videos(row.id, PAGE, (page - 1) * PAGE)
-    if not _engine_runs(queue):
+    if not _has_engine(queue):
         videos = [replace(video, state="interrupted") if video.state == "running" else video for video in videos]
     if as_json:
         shown = [video.as_json() for video in videos]
@@ -203,7 +206,7 @@ def cancel(batch: str, video: int | None) -> None:
     more = ""
     if running:
         more = f", and {running} that run stop at their next step"
-        if not _engine_runs(queue):
+        if not _has_engine(queue):
             more = f", and {running} that ran when the last engine ended will be when one starts: wantui engine start"
     # Before the manifest is written, which takes seconds for 10,000 videos.
     echo(f"{format_count(len(numbers), 'video')} cancelled{more}", err=True)

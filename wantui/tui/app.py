@@ -37,7 +37,6 @@ from wantui.tui.actions import SCREENS, TABLE, bindings
 from wantui.tui.announcements import announce
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 from wantui.tui.keyboard import read_any_bytes
-from wantui.tui.live_progress import ProgressTracker
 from wantui.tui.queue_watcher import PagesRead, QueueSnapshot, QueueWatcher
 from wantui.tui.settings import TuiSettings
 from wantui.tui.widgets.gpu_panel import GpuHistory, worker_figures, worker_process
@@ -114,7 +113,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.queue = open_queue(place)[0]
         self.queue.db.execute(f"PRAGMA busy_timeout = {round(1000 * LOCK_SECONDS)}")
         self.news = QueueSnapshot()
-        self.gpus, self.trails = GpuHistory(), ProgressTracker()
+        self.gpus = GpuHistory()
         self.gpu_panel = settings.gpu_panel
         self._terminal_title = ""
         self.is_starting_engine = False
@@ -240,7 +239,6 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     def on_queue_changed(self, message: QueueChanged) -> None:
         before, self.news = self.news.engine, message.news
-        self.trails.tell(message.news.events)
         self._tell_of_workers()
         fresh = [event for event in message.news.events if event.seq > self.since]
         announce(self, before, message.news, fresh)
@@ -258,10 +256,10 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
     def _tell_of_workers(self) -> None:
         self.gpus.workers.clear()
         for video in self.news.running:
-            trail = self.trails.of.get(video.id)
-            if trail is None or video.worker is None:
+            progress = self.news.progress.get(video.id)
+            if progress is None or video.worker is None:
                 continue
-            figures = worker_figures(worker_process(video.worker), trail.memory)
+            figures = worker_figures(worker_process(video.worker), progress.memory)
             if figures is not None:
                 self.gpus.workers[figures.process] = figures
 

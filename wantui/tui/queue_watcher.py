@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from wantui.batches.eta import Forecast, Remaining
+from wantui.batches.eta import NO_ETAS, EtaModel, Etas
+from wantui.batches.progress import ProgressTracker, VideoProgress
 from wantui.engine.control import Engine, find_engine
 from wantui.queue.events import ENDED, BatchRefused
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Event, Hold, VideoPage, VideoRow, WorkerRow
 from wantui.queue.state_dir import StateDirectory
-from wantui.tui.eta import batch_etas
 
 ENGINE_SECONDS = 1.0
 """Seconds between two looks for the engine."""
@@ -29,16 +29,15 @@ class QueueSnapshot:
     running: tuple[VideoRow, ...] = ()
     held: Hold | None = None
     engine: Engine | None = None
-    left: Mapping[int, Remaining] = field(default_factory=dict)
-    """By batch, of those that are not made yet."""
+    etas: Etas = NO_ETAS
+    progress: Mapping[int, VideoProgress] = field(default_factory=dict)
+    """Progress of the running videos, by video."""
     events: tuple[Event, ...] = ()
     fault: str | None = None
     """Why the queue could not be read; the rest is then as it was."""
 
     workers: tuple[WorkerRow, ...] = ()
     """Processes of the engine that make videos, or will once they have started."""
-    etas: Mapping[int, float | None] = field(default_factory=dict)
-    """Seconds until each batch is made, in the order of the queue; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ class QueueWatcher(threading.Thread):
         self.place, self.tell, self.tell_pages = place, tell, tell_pages
         self.interval, self.after = interval, after
         self._ended, self._hurry = threading.Event(), threading.Event()
+        self._tracker = ProgressTracker()
         self._watched = Watched(None, frozenset(), 0)
         self._published: tuple[int, PagesRead] | None = None
         """Pages that the screen got last, and the generation of what was watched then."""
@@ -100,50 +100,51 @@ class QueueWatcher(threading.Thread):
             self._hurry.set()
 
     def run(self) -> None:
-        news, version, looked, forecast = QueueSnapshot(), -1, 0.0, None
+        news, version, looked, model = QueueSnapshot(), -1, 0.0, None
         while not self._ended.is_set():
             try:
-                if forecast is not None and forecast.queue.is_replaced():
-                    forecast.queue.close()
-                    forecast = None
-                if forecast is None:
-                    forecast = Forecast(QueueReader(self.place.directory))
-                    forecast.look()
-                    version, self.after = -1, min(self.after, forecast.queue.last_seq())
+                if model is not None and model.queue.is_replaced():
+                    model.queue.close()
+                    model = None
+                if model is None:
+                    model = EtaModel(QueueReader(self.place.directory))
+                    version, self.after = -1, min(self.after, model.queue.last_seq())
                 engine, now = news.engine, time.monotonic()
                 if now - looked >= ENGINE_SECONDS or self._hurry.is_set():
                     engine, looked = find_engine(self.place.directory), now
                 self._hurry.clear()
-                changed = (current := forecast.queue.version()) != version
+                changed = (current := model.queue.version()) != version
                 if changed or engine != news.engine or news.fault:
                     version = current
-                    news = self._read(forecast, engine)
+                    news = self._read(model, engine)
                     self.tell(news)
-                self._read_pages(forecast.queue, changed)
+                self._read_pages(model.queue, changed)
             except Exception as error:  # whatever it is, the screens must not stand still without a word
                 if news.fault is None:
                     news = replace(news, events=(), fault=str(error))
                     self.tell(news)
-                if forecast is not None:
-                    forecast.queue.close()
-                forecast = None
+                if model is not None:
+                    model.queue.close()
+                model = None
                 self._ended.wait(1.0)
             self._hurry.wait(self.interval)
-        if forecast is not None:
-            forecast.queue.close()
+        if model is not None:
+            model.queue.close()
 
-    def _read(self, forecast: Forecast, engine: Engine | None) -> QueueSnapshot:
-        queue = forecast.queue
+    def _read(self, model: EtaModel, engine: Engine | None) -> QueueSnapshot:
+        queue = model.queue
         events = tuple(queue.events(self.after))
         if events:
             self.after = events[-1].seq
         if any(isinstance(event.payload, ENDS) for event in events):
-            forecast.look()
+            model.refresh()
         batches, running = tuple(queue.batches(-1)), tuple(queue.running())
         devices = engine.devices if engine is not None else ()
-        left = {batch.id: forecast.left(batch, running, devices) for batch in batches if batch.unfinished}
-        workers, etas = tuple(queue.workers()), batch_etas(batches, left)
-        return QueueSnapshot(batches, running, queue.held(), engine, left, events, None, workers, etas)
+        self._tracker.apply(events)
+        etas = model.etas(batches, running, devices, self._tracker.paces())
+        return QueueSnapshot(
+            batches, running, queue.held(), engine, etas, self._tracker.snapshot(), events, None, tuple(queue.workers())
+        )
 
     def _read_pages(self, queue: QueueReader, changed: bool) -> None:
         """Read the watched pages where they may have changed, and publish them if they have."""

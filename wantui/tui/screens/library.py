@@ -17,6 +17,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.queue.events import BatchAdded
 from wantui.queue.queue import Queue
+from wantui.queue.states import state_of_counts
 from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
@@ -27,7 +28,7 @@ from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.screens.library_jobs import LibraryJobs
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import edit_copy
-from wantui.tui.state_style import state_of_counts, state_style
+from wantui.tui.state_style import state_style
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.video_details import VideoDetails

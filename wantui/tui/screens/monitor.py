@@ -13,20 +13,21 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
+from wantui.batches.eta import format_eta
+from wantui.batches.progress import CURVES, VideoProgress
 from wantui.formatting import format_bytes, format_count, format_duration
 from wantui.queue.records import VideoRow, WorkerRow
+from wantui.queue.states import video_state
 from wantui.storage.layout import BatchFolder
 from wantui.tui.actions import bindings
 from wantui.tui.cancelling import cancel_videos
-from wantui.tui.eta import eta_text, video_eta
-from wantui.tui.live_progress import CURVES, VideoProgress
 from wantui.tui.pictures import read_picture
 from wantui.tui.plain import plain
 from wantui.tui.plots import bar, braille, half_blocks
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm
-from wantui.tui.state_style import state_style, video_state
+from wantui.tui.state_style import state_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -182,69 +183,71 @@ class MonitorScreen(BaseScreen):
     def current(self) -> VideoProgress | None:
         """Of the video under the cursor."""
         place = self.rows.cursor
-        return self.wantui.trails.of.get(self.running[place].id) if place < len(self.running) else None
+        return self.wantui.news.progress.get(self.running[place].id) if place < len(self.running) else None
 
     def _draw_all(self) -> None:
         for index in range(len(self.running)):
             self.rows.update_row(index)
-        trail = self.current()
-        self._draw_curves(trail)
+        progress = self.current()
+        self._draw_curves(progress)
         wait = self.wantui.settings.preview_seconds
-        is_due = trail is not None and (
-            time.monotonic() - self._previewed_at >= wait or (self.previewed or (None,))[0] != trail.video
+        is_due = progress is not None and (
+            time.monotonic() - self._previewed_at >= wait or (self.previewed or (None,))[0] != progress.video
         )
-        if trail is None and not self.running:
+        if progress is None and not self.running:
             self.query_one("#preview DiffText", DiffText).show([Text("")])
             self.query_one("#preview").border_title = "Predicted video"
             self.previewed = None
         self._draw_log()
-        self._want_files(trail, with_preview=bool(self.auto) and is_due)
+        self._want_files(progress, with_preview=bool(self.auto) and is_due)
 
     def _draw_running(self, index: int, width: int) -> Text:
         video, rows = self.running[index], self.rows
-        trail = self.wantui.trails.of.get(video.id, VideoProgress(video.batch, video.id, video.title))
+        progress = self.wantui.news.progress.get(video.id, VideoProgress(video.batch, video.id, video.title))
         state = state_style(video_state(video, self.wantui.news.engine is not None))
         worker = (video.worker or "").partition(":")[0]
         line = Text.assemble((f"{state.glyph} {worker:<9} ", rows.colour(state.colour)))
         line.append(f"{video.title}  ", Style(bold=True))
-        if trail.loading:
+        if progress.loading:
             return line.append("loads its model")
-        line.append(f"{bar(trail.step / max(1, video.steps), 16 if width >= 100 else 8)} ", rows.colour("success"))
-        line.append(f"{trail.step}/{video.steps}")
-        if trail.step == video.steps:
-            if trail.frames and trail.decoded == trail.frames:
+        line.append(f"{bar(progress.step / max(1, video.steps), 16 if width >= 100 else 8)} ", rows.colour("success"))
+        line.append(f"{progress.step}/{video.steps}")
+        if progress.step == video.steps:
+            if progress.frames and progress.decoded == progress.frames:
                 return line.append("  ends its files")
-            return line.append(f"  decodes frame {trail.decoded}/{trail.frames}" if trail.frames else "  decodes")
-        if trail.sigma is not None:
-            line.append(f"  σ {trail.sigma:.3f}")
-        if trail.pace is not None:
-            line.append(f"  {trail.pace:.2f} s/step")
-        if (eta := self._eta(video, trail)) is not None:
-            line.append(f"  {eta_text(eta)}")
-        if trail.memory:
-            line.append(f"  {format_bytes(trail.memory['allocated'])}")
+            return line.append(
+                f"  decodes frame {progress.decoded}/{progress.frames}" if progress.frames else "  decodes"
+            )
+        if progress.sigma is not None:
+            line.append(f"  σ {progress.sigma:.3f}")
+        if progress.pace is not None:
+            line.append(f"  {progress.pace:.2f} s/step")
+        if (eta := self._eta(video, progress)) is not None:
+            line.append(f"  {format_eta(eta)}")
+        if progress.memory:
+            line.append(f"  {format_bytes(progress.memory['allocated'])}")
         return line
 
-    def _eta(self, video: VideoRow, trail: VideoProgress) -> float | None:
+    def _eta(self, video: VideoRow, progress: VideoProgress) -> float | None:
         news = self.wantui.news
         batch = next((row for row in news.batches if row.id == video.batch), None)
         if batch is None or news.engine is None:  # without an engine it was running, and is no more
             return None
-        now = replace(video, step=max(video.step, trail.step))
-        return video_eta(now, 0, batch, news.left.get(batch.id), news.etas.get(batch.id), trail.pace)
+        now = replace(video, step=max(video.step, progress.step))
+        return news.etas.video(now, 0, batch, progress.pace)
 
-    def _draw_curves(self, trail: VideoProgress | None) -> None:
+    def _draw_curves(self, progress: VideoProgress | None) -> None:
         cells = self.query_one("#curves DiffText", DiffText)
         width, height = cells.size.width, cells.parent.size.height if cells.parent else 0  # type: ignore[attr-defined]
-        if trail is None or not width:
+        if progress is None or not width:
             cells.show([Text("")])
             return
         names = CURVES if height >= 4 else CURVES[:1]
         each = max(1, (height - len(names)) // len(names))
         lines: list[Text] = []
         for name in names:
-            values = trail.curves[name]
-            low, high = self._bounds(trail.video, name, values)
+            values = progress.curves[name]
+            low, high = self._bounds(progress.video, name, values)
             last = next((value for value in reversed(values) if value is not None), None)
             lines.append(
                 Text.assemble(
@@ -254,7 +257,7 @@ class MonitorScreen(BaseScreen):
                 )
             )
             if height >= 8:
-                steps = max(trail.steps, 1)
+                steps = max(progress.steps, 1)
                 stretched = _stretch(values, steps, 2 * width)
                 lines += [Text(row, cells.colour("accent")) for row in braille(stretched, width, each, low, high)]
         cells.show(lines[:height])
@@ -273,17 +276,17 @@ class MonitorScreen(BaseScreen):
 
     # Files are read by a thread: a network file system may take its time.
 
-    def _want_files(self, trail: VideoProgress | None, with_preview: bool) -> None:
+    def _want_files(self, progress: VideoProgress | None, with_preview: bool) -> None:
         """Have the log read if it changed, and the newest preview, unless a read is under way."""
         if self._reading:
             return
-        batch = next((row for row in self.wantui.news.batches if trail and row.id == trail.batch), None)
+        batch = next((row for row in self.wantui.news.batches if progress and row.id == progress.batch), None)
         engine = self.wantui.news.engine
         log = BatchFolder(batch.folder).log if batch is not None else engine.logs / "engine.log" if engine else None
         preview = None
-        is_new = trail is not None and (trail.video, trail.preview_step) != self.previewed
-        if with_preview and is_new and trail is not None and trail.preview is not None:
-            preview = (trail.video, trail.preview_step, trail.preview)
+        is_new = progress is not None and (progress.video, progress.preview_step) != self.previewed
+        if with_preview and is_new and progress is not None and progress.preview is not None:
+            preview = (progress.video, progress.preview_step, progress.preview)
         if log is not None or preview is not None:
             self._reading = True
             self.read_files(log, self._log, preview)
@@ -308,8 +311,8 @@ class MonitorScreen(BaseScreen):
             self._log = message.tail.known
             self._log_lines = message.tail.lines
             self._draw_log()
-        trail = self.current()
-        if message.picture is not None and trail is not None and trail.video == message.video:
+        progress = self.current()
+        if message.picture is not None and progress is not None and progress.video == message.video:
             cells = self.query_one("#preview DiffText", DiffText)
             room = cells.parent.size if cells.parent else cells.size  # type: ignore[attr-defined]
             cells.show(half_blocks(message.picture, room.width, max(1, room.height)))
@@ -330,13 +333,13 @@ class MonitorScreen(BaseScreen):
         self._draw_all()
 
     def action_preview(self) -> None:
-        trail = self.current()
-        if trail is None:
+        progress = self.current()
+        if progress is None:
             self.notify("nothing runs")
-        elif trail.preview is None:
+        elif progress.preview is None:
             self.notify("no preview yet: the first comes with the first step")
         else:
-            self._want_files(trail, with_preview=True)
+            self._want_files(progress, with_preview=True)
 
     def action_auto_preview(self) -> None:
         self.auto = not self.auto

@@ -9,19 +9,20 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
+from wantui.batches.eta import format_eta
 from wantui.formatting import format_count
 from wantui.queue.queue import Move, Queue
 from wantui.queue.reader import UNFINISHED
 from wantui.queue.records import BatchRow, VideoPage, VideoRow
+from wantui.queue.states import batch_state, video_state
 from wantui.tui.actions import bindings
 from wantui.tui.cancelling import cancel_videos
-from wantui.tui.eta import eta_text, video_eta
 from wantui.tui.plain import plain
 from wantui.tui.plots import bar
 from wantui.tui.queue_watcher import PAGE, PagesRead, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm
-from wantui.tui.state_style import batch_state, state_style, video_state
+from wantui.tui.state_style import state_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrapped
@@ -157,8 +158,9 @@ class QueueScreen(BaseScreen):
             line.append(bar(done / max(1, batch.total), 12) + " ", rows.colour("success"))
         line.append(f"{done:>5}/{batch.total:<5} ")
         line.append(f"{failed} failed " if failed else "", rows.colour("error"))
-        if batch.id in self.wantui.news.etas:
-            line.append(f"{eta_text(self.wantui.news.etas[batch.id]):<12} ")
+        etas = self.wantui.news.etas.batches
+        if batch.id in etas:
+            line.append(f"{format_eta(etas[batch.id]):<12} ")
         line.append(batch.name, Style(bold=True))
         return line
 
@@ -173,7 +175,7 @@ class QueueScreen(BaseScreen):
         if video.state == "running":
             line.append(f"{bar(video.step / max(1, video.steps), 10)} {video.step:>3}/{video.steps:<3} ")
         if video.state in UNFINISHED and (eta := self._eta(index, video)) is not None:
-            line.append(f"{eta_text(eta):<12} ")
+            line.append(f"{format_eta(eta):<12} ")
         elif video.state == "done" and video.seconds is not None:
             line.append(f"{video.seconds:>8.1f} s ")
         line.append(video.title, Style(bold=True))
@@ -189,9 +191,8 @@ class QueueScreen(BaseScreen):
         if video.state == "running" and news.engine is None:  # it was, when the engine ended
             return None
         before = self.pages[index // PAGE].before[index % PAGE]
-        trail = self.wantui.trails.of.get(video.id)
-        left, eta = news.left.get(batch.id), news.etas.get(batch.id)
-        return video_eta(video, before, batch, left, eta, None if trail is None else trail.pace)
+        progress = news.progress.get(video.id)
+        return news.etas.video(video, before, batch, None if progress is None else progress.pace)
 
     def _explain(self) -> None:
         """Below: all of what the row under the cursor had no room for."""

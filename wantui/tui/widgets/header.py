@@ -4,8 +4,8 @@ from rich.style import Style
 from rich.text import Text
 from textual.events import Click, Resize
 
+from wantui.batches.eta import format_eta
 from wantui.tui.actions import SCREENS
-from wantui.tui.eta import eta_text, queue_eta
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.widgets.diff_text import DiffText
 
@@ -71,8 +71,8 @@ class Header(DiffText):
                 place = next((n for n, batch in enumerate(waiting, 1) if batch.counts.get("running")), 1)
                 text.append(f"  batch {place}/{len(waiting)}")
             text.append(f"  {videos:,} left")
-            if news.etas:
-                text.append(f"  {eta_text(queue_eta(news.etas))}")
+            if news.etas.batches:
+                text.append(f"  {format_eta(news.etas.queue)}")
         return text
 
     async def on_click(self, event: Click) -> None:

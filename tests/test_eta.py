@@ -1,0 +1,115 @@
+"""Estimated time of arrival of batches and videos, as commands and screens show it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Wantui, recipe_for, step_done
+
+from wantui.batches.eta import BatchEta, EtaModel, Remaining, add_up, queue_etas
+from wantui.models.catalogue import NANO
+from wantui.planning import past_videos
+from wantui.queue.events import VideoDone
+from wantui.queue.queue import Queue
+from wantui.queue.records import BatchRow, NewVideo, VideoRow
+from wantui.queue.state_dir import state_place
+
+RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"})
+DONE = VideoDone(seconds={"denoise": 3.0, "decode": 0.5, "step": 0.1}, device="cpu", memory_plan="resident")
+FOLDER = Path("/outputs/x")
+CPU = ("auto", "cpu")
+
+
+def add(queue: Queue, folder: str, videos: int, device: str = "auto") -> BatchRow:
+    number = queue.add(Path(folder), device, [NewVideo(i, f"v{i}", RECIPE.to_json(), 20) for i in range(videos)])
+    return row(queue, number)
+
+
+def row(queue: Queue, number: int) -> BatchRow:
+    batch = queue.batch(number)
+    assert batch is not None
+    return batch
+
+
+def test_eta_counts_all_that_is_queued_before() -> None:  # C9
+    first = BatchRow(1, FOLDER, "auto", False, 0.0, {"running": 1, "queued": 1})
+    paused = BatchRow(2, FOLDER, "auto", True, 0.0, {"queued": 5})
+    last = BatchRow(3, FOLDER, "auto", False, 0.0, {"queued": 2, "done": 7})
+    remaining = {1: Remaining(15.0, 10.0), 2: Remaining(50.0, 10.0), 3: Remaining(20.0, 10.0)}
+    etas = add_up([first, paused, last], remaining)
+    assert etas.batches == {1: 15.0, 3: 35.0}
+    assert etas.queue == 35.0
+    waiting = VideoRow(9, 3, 8, "x", "queued", 0, None, 0, 20, "", None, None, None, None)
+    assert etas.video(waiting, 1, last) == 35.0, "the last video is done when its batch is"
+    assert etas.video(waiting, 0, last) == 25.0
+    running = VideoRow(1, 1, 0, "x", "running", 0, "w", 10, 20, "", None, None, None, None)
+    assert etas.video(running, 0, first) == 5.0
+    assert add_up([first], {}).video(running, 0, first, pace=2.0) == 20.0
+    assert add_up([first, last], {1: Remaining(None, None), 3: remaining[3]}).batches == {1: None, 3: None}
+    assert add_up([], {}).queue is None
+
+
+def test_remaining_time_of_a_batch_is_that_of_past_videos_less_the_steps_done(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    batch = add(queue, "/outputs/a", 4)
+    model = EtaModel(queue)
+    assert model.remaining(batch, queue.running(), CPU, {}).seconds is None
+    claim = queue.claim("w:1", ("auto",))
+    assert claim is not None
+    queue.done(claim, DONE)
+    claim = queue.claim("w:1", ("auto",))
+    assert claim is not None
+    queue.step(claim, step_done(9, 20, 0.1, 0.5))
+    model.refresh()
+    left = model.remaining(row(queue, batch.id), queue.running(), CPU, {claim.video: 77.0})
+    assert left.per_video == pytest.approx(20 * 0.1 + 0.5), "past videos come before the pace of a running one"
+    assert left.seconds == pytest.approx(2.5 * (3 - 0.5))
+
+
+def test_pace_of_a_running_video_gives_the_eta_before_any_like_it_is_done(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    batch, other = add(queue, "/outputs/a", 3), add(queue, "/outputs/b", 2)
+    follower = BatchEta(queue, batch.id)
+    assert follower.seconds() is None
+    claim = queue.claim("w:1", ("auto",))
+    assert claim is not None
+    for step in range(5):
+        queue.step(claim, step_done(step, 20, 0.5, 0.5))
+    follower = BatchEta(queue, batch.id)
+    for event in queue.events(0, batch.id):
+        follower.apply(event)
+    # 3 videos of 20 steps of 0.5 s, of which 5 steps are done.
+    assert follower.seconds() == pytest.approx((60 - 5) * 0.5)
+    assert BatchEta(queue, other.id).seconds() is None, "the pace says nothing about another batch"
+
+
+def test_workers_share_a_batch_but_no_single_video(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    single, pinned = add(queue, "/outputs/a", 1), add(queue, "/outputs/b", 4, "cuda:1")
+    many = add(queue, "/outputs/c", 16)
+    model = EtaModel(queue)
+    told = {"seconds": {"denoise": 3.0, "decode": 0.5, "step": 0.1}, "device": "cuda", "memory_plan": "resident"}
+    model.past = past_videos([(RECIPE.to_json(), told)])
+    devices = ("auto", "cuda", *(f"cuda:{i}" for i in range(8)))
+    assert [model.remaining(batch, [], devices, {}).seconds for batch in (single, pinned, many)] == pytest.approx(
+        [2.5, 4 * 2.5, 16 * 2.5 / 8]
+    )
+
+
+def test_queue_ls_shows_state_and_eta_of_each_batch(wantui: Wantui) -> None:
+    with Queue(state_place().directory) as queue:
+        first, second = add(queue, "/outputs/one", 3), add(queue, "/outputs/two", 2)
+        claim = queue.claim("w:1", ("auto",))
+        assert claim is not None
+        queue.done(claim, DONE)
+        queue.pause_batch(second.id, True)
+        assert queue_etas(queue).batches == {first.id: pytest.approx(5.0)}
+    lines = wantui("queue", "ls").out.splitlines()
+    assert lines[0].split() == ["batch", "state", "done", "videos", "failed", "ETA", "name"]
+    assert lines[1].split() == ["1", "waiting", "1", "3", "0", "0:05", "one"]
+    assert lines[2].split() == ["2", "paused", "0", "2", "0", "two"]
+    batches = json.loads(wantui("queue", "ls", "--json").out)["batches"]
+    assert [(batch["state"], batch["eta_seconds"]) for batch in batches] == [
+        ("queued", pytest.approx(5.0)),
+        ("paused", None),
+    ]

@@ -1,0 +1,104 @@
+"""Progress of running videos, kept from the events of the queue: steps, pace, curves and memory."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from statistics import median
+
+from wantui.queue.events import STOPPED, FramesDecoded, ModelLoading, StepDone, VideoStarted
+from wantui.queue.records import Event
+
+CURVES = ("norm", "velocity", "turning", "linearity")
+"""Names of the live metrics of a step."""
+MAX_STEPS = 2000
+"""Number of steps that are kept of one video."""
+PACE_STEPS = 15
+"""Number of steps back from the newest whose median is the pace."""
+MEMORY = ("allocated", "reserved", "peak", "predicted")
+"""Names of a step's GPU memory figures, in bytes."""
+
+
+@dataclass
+class VideoProgress:
+    """Steps of one running video so far."""
+
+    batch: int
+    video: int
+    title: str = ""
+    step: int = 0
+    steps: int = 0
+    sigma: float | None = None
+    seconds: list[float] = field(default_factory=list)
+    curves: dict[str, list[float | None]] = field(default_factory=lambda: {name: [] for name in CURVES})
+    preview: str | None = None
+    preview_step: int = 0
+    memory: dict[str, int] = field(default_factory=dict)
+    loading: bool = False
+    decoded: int = 0
+    """Number of decoded frames."""
+    frames: int = 0
+    """Number of frames that the decoded video will have; 0 before its decoding starts."""
+
+    @property
+    def pace(self) -> float | None:
+        """Median duration of the last steps, in seconds; None before the first step."""
+        return median(self.seconds[-PACE_STEPS:]) if self.seconds else None
+
+    def add(self, done: StepDone) -> None:
+        """Add a step; one that was done before replaces that step and all after it."""
+        self.loading = False
+        self.steps, self.sigma = done.steps, done.sigma
+        if done.step <= self.step:
+            again = self.step - done.step + 1
+            del self.seconds[max(0, len(self.seconds) - again) :]
+            for curve in self.curves.values():
+                del curve[max(0, len(curve) - again) :]
+        self.step = done.step
+        self.seconds.append(done.seconds)
+        for name, curve in self.curves.items():
+            curve.append(getattr(done, name))
+            del curve[:-MAX_STEPS]
+        del self.seconds[:-MAX_STEPS]
+        if done.preview is not None:
+            self.preview, self.preview_step = done.preview, done.step
+        if done.allocated is not None:
+            values = {name: getattr(done, name) for name in MEMORY}
+            self.memory = {name: value for name, value in values.items() if value is not None}
+
+
+class ProgressTracker:
+    """Progress of all running videos, by the number of the video; videos that ended are dropped."""
+
+    def __init__(self) -> None:
+        self.videos: dict[int, VideoProgress] = {}
+
+    def apply(self, events: Iterable[Event]) -> None:
+        """Update the progress of the videos that the events are about."""
+        for event in events:
+            if event.video is None or event.batch is None:
+                continue
+            match event.payload:
+                case VideoStarted(title=title, steps=steps):
+                    self.videos[event.video] = VideoProgress(event.batch, event.video, title, steps=steps)
+                case ModelLoading() if event.video in self.videos:
+                    self.videos[event.video].loading = True
+                case StepDone():
+                    self.videos.setdefault(event.video, VideoProgress(event.batch, event.video)).add(event.payload)
+                case FramesDecoded(frames=frames, count=count) if event.video in self.videos:
+                    self.videos[event.video].decoded, self.videos[event.video].frames = frames, count
+            if isinstance(event.payload, STOPPED):
+                self.videos.pop(event.video, None)
+
+    def snapshot(self) -> Mapping[int, VideoProgress]:
+        """Return copies that later events do not change."""
+        return {
+            number: replace(
+                video,
+                seconds=list(video.seconds),
+                curves={name: list(curve) for name, curve in video.curves.items()},
+            )
+            for number, video in self.videos.items()
+        }
+
+    def paces(self) -> Mapping[int, float]:
+        """Return the pace of each running video in seconds per step, where it has one."""
+        return {number: video.pace for number, video in self.videos.items() if video.pace is not None}

@@ -1,0 +1,51 @@
+"""States of videos and batches as every client shows them: one mapping for the terminal application and commands."""
+
+from collections.abc import Mapping
+
+from wantui.formatting import printable
+from wantui.queue.records import BatchRow, VideoRow
+
+WORDS = {
+    "queued": "waiting",
+    "running": "running",
+    "done": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "partly": "partly done",
+    "interrupted": "interrupted",
+    "paused": "paused",
+}
+"""The word for each state, at most 11 characters long."""
+
+
+def state_word(state: str) -> str:
+    """Return the word for a state; an unknown state is its own word."""
+    return WORDS.get(state) or printable(state)
+
+
+def state_of_counts(counts: Mapping[str, int]) -> str:
+    """Return the state of a batch, from the number of its videos in each state.
+
+    A batch with nothing left to make is failed if a video failed, done or cancelled if all its videos are, and partly
+    done otherwise.
+    """
+    present = {state for state, count in counts.items() if count}
+    for state in ("running", "interrupted", "queued", "failed"):
+        if state in present:
+            return state
+    if present <= {"done"}:
+        return "done"
+    return "cancelled" if present == {"cancelled"} else "partly"
+
+
+def batch_state(batch: BatchRow, has_engine: bool) -> str:
+    """Return the state of a batch on the queue."""
+    if batch.paused and batch.unfinished:
+        return "paused"
+    state = state_of_counts(batch.counts)
+    return "interrupted" if state == "running" and not has_engine else state
+
+
+def video_state(video: VideoRow, has_engine: bool) -> str:
+    """Return the state of a video on the queue; without an engine, "running" is what the last one was making."""
+    return "interrupted" if video.state == "running" and not has_engine else video.state
