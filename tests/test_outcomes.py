@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wantui.generation.errors import LoadError
-from wantui.queue.queue import LostClaimError
+from wantui.queue.claims import LostClaimError
 from wantui.storage.manifest import ManifestError
 from wantui.storage.video_files import LinkedFolderError
 from wantui.worker import outcomes

@@ -15,6 +15,7 @@ from conftest import Wantui, only_queued, step_done
 from wantui import clock
 from wantui.engine.control import open_queue
 from wantui.queue import state_dir as places
+from wantui.queue.claims import LostClaimError
 from wantui.queue.database import NAME, NewerDatabaseError, migrations, open_database
 from wantui.queue.events import (
     PAYLOADS,
@@ -26,7 +27,7 @@ from wantui.queue.events import (
     VideoResumed,
     WorkerDied,
 )
-from wantui.queue.queue import LostClaimError, Move, Queue
+from wantui.queue.queue import Move, Queue
 from wantui.queue.reader import QueueReader, UnknownBatchError
 from wantui.queue.records import Claim, NewVideo
 from wantui.queue.state_dir import StateDirectory, file_system, state_place
@@ -140,12 +141,12 @@ def test_a_paused_batch_is_passed_over_and_a_held_queue_gives_nothing(queue: Que
 def test_a_running_video_hears_at_its_next_step_what_users_want(queue: Queue) -> None:
     batch = add(queue, "a", 3)
     running = claim(queue)
-    assert queue.step(running, step_done(0, 20, 0.1, 1.0)) == "go on"
+    assert queue.step(running, step_done(0, 20, 0.1, 1.0)) == "continue"
     queue.pause_batch(batch, True)
     assert queue.step(running, step_done(1, 20, 0.1, 0.9)) == "pause"
     queue.pause_batch(batch, False)
     queue.hold("disk", "no room")  # what runs may go on: its own writes will tell
-    assert queue.step(running, step_done(2, 20, 0.1, 0.8)) == "go on"
+    assert queue.step(running, step_done(2, 20, 0.1, 0.8)) == "continue"
     assert queue.cancel(batch) == ([1, 2], 1)
     assert queue.step(running, step_done(3, 20, 0.1, 0.7)) == "cancel"
     queue.cancelled(running)

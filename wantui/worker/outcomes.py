@@ -6,8 +6,8 @@ from pathlib import Path
 
 from wantui.generation.errors import NotLoadedError
 from wantui.generation.placement import is_fatal_cuda_error, is_out_of_memory
+from wantui.queue.claims import LostClaimError
 from wantui.queue.database import QueueError
-from wantui.queue.queue import LostClaimError
 from wantui.storage.manifest import ManifestError
 from wantui.storage.output_errors import FULL, UNWRITABLE, is_gone, protected_file, unwritable_folder
 from wantui.storage.video_files import LinkedFolderError

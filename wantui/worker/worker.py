@@ -7,56 +7,43 @@ becomes of it when something raises an error is in `outcomes`.
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, assert_never
+from typing import Any, Literal
 
-from wantui.errors import UserError
-from wantui.formatting import format_bytes
 from wantui.generation.denoise import Step
 from wantui.generation.make_video import Decoded, ReadyToFinalize, Restarted, Resumed, StepMade, begin_video
 from wantui.generation.placement import device_of, memory_figures
 from wantui.generation.preview import PreviewTap
 from wantui.planning import Recipe
-from wantui.planning.memory_plan import PLANS
+from wantui.queue.claims import LostClaimError, UserRequest
 from wantui.queue.database import Unavailable
 from wantui.queue.events import StepDone, VideoDone, VideoLockedElsewhere, VideoRestarted, VideoResumed
-from wantui.queue.queue import LostClaimError, Queue, UserRequest
+from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
 from wantui.storage.disk_space import disk_need, free_bytes
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import check_writable, try_lock_video, unlock_video
 from wantui.storage.log_files import close_log, open_log
-from wantui.storage.manifest import ManifestError, State
-from wantui.storage.manifest_store import ManifestStore, entry_of, is_complete
+from wantui.storage.manifest import ManifestError
+from wantui.storage.manifest_store import entry_of, is_complete
 from wantui.storage.output_errors import is_gone
 from wantui.storage.video_files import discard, linked_folder, make_folders, video_files
 from wantui.worker.finalize import PendingFinalization, enter, measure
 from wantui.worker.job import Job, Making
+from wantui.worker.outcome_applier import OutcomeApplier
 from wantui.worker.outcomes import (
-    Cancel,
     CancelledError,
     Fail,
-    Outcome,
-    RefuseBatch,
-    Release,
     Situation,
     StoppedError,
-    TryNextPlan,
-    WaitForFolder,
-    WaitForRoom,
     deleted,
     outcome_of,
 )
 from wantui.worker.pipeline_cache import PipelineCache
-
-if TYPE_CHECKING:
-    pass
 
 WorkerState = Literal["idle", "claimed", "loading", "denoising", "decoding", "finalizing"]
 Event = Resumed | Restarted | StepMade | Decoded | ReadyToFinalize
@@ -82,14 +69,11 @@ class Worker:
 
     def __init__(self, queue: Queue, name: str, devices: Sequence[str], device: str, log: logging.Logger) -> None:
         self.queue, self.name, self.devices, self.device, self.log = queue, name, devices, device, log
-        self.warm = PipelineCache(queue, device)
+        self.pipelines = PipelineCache(queue, device)
+        self.outcomes = OutcomeApplier(queue, self.pipelines, log)
         self.finisher = ThreadPoolExecutor(1, thread_name_prefix="finisher")
         self.ending: PendingFinalization | None = None
         """The video whose files are being ended while the next one is made."""
-        self.record: ManifestStore | None = None
-        """The manifest of the batch that was worked on last."""
-        self.passing_errors: Counter[int] = Counter()
-        """Of videos, by their id in the queue."""
         self.open_logs: dict[str, logging.Logger] = {}
         """Of batches, by their names."""
         self.stopping = False
@@ -177,8 +161,8 @@ class Worker:
         situation = Situation(
             folder.root,
             lambda: self.queue.is_cancelled(claim),
-            lambda: self.warm.next_plan(claim) is not None,
-            lambda: self._count_passing_error(claim),
+            lambda: self.pipelines.next_plan(claim) is not None,
+            lambda: self.outcomes.count_passing_error(claim),
         )
         outcome = None
         try:
@@ -190,49 +174,7 @@ class Worker:
             if isinstance(outcome, Fail) and outcome.is_unexpected:
                 self.log.exception("%s failed while the worker was %s", claim.title, self.state)
         if outcome is not None:  # only now, when the error and the tensors that it holds are gone
-            self._apply(outcome, claim, folder, log)
-
-    def _apply(self, outcome: Outcome, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
-        match outcome:
-            case Cancel(frees_pipeline):
-                self._cancel(claim, folder)
-                if frees_pipeline:
-                    self.warm.free()
-            case Release(reason, frees_pipeline, is_warning):
-                log.log(logging.WARNING if is_warning else logging.INFO, "%s: %s", claim.title, reason)
-                self.queue.release(claim, reason)
-                if frees_pipeline:
-                    self.warm.free()
-            case Fail(error):
-                self._fail(claim, folder, error, log)
-            case RefuseBatch(error, exit_code):
-                self._refuse_batch(claim, folder, error, exit_code, log)
-            case TryNextPlan(error):
-                self._degrade(claim, folder, error, log)
-            case WaitForRoom(reason):
-                need = disk_need(Recipe.model_validate_json(claim.recipe))
-                # More than there is now, whatever was estimated: with less, this would happen again.
-                least = free_bytes(folder.root) + need.spare
-                details = need.text if need.total >= least else f"{format_bytes(least)} needed; {reason}"
-                self._wait_for_room(claim, folder.root, max(need.total, least), details, log)
-            case WaitForFolder(unwritable, reason):
-                self._wait_for_folder(claim, unwritable, reason, log)
-            case _:
-                assert_never(outcome)
-
-    def _refuse_batch(self, claim: Claim, folder: BatchFolder, error: str, exit_code: int, log: logging.Logger) -> None:
-        log.error("%s", error)
-        with suppress(OSError, ManifestError):  # the queue will know it
-            waiting = {
-                video.number for video in self.queue.videos(claim.batch) if video.state in ("queued", "interrupted")
-            }
-            self._record_of(folder).fail(sorted({claim.number, *waiting}), error)
-        self.queue.fail_batch(claim, error, exit_code)
-
-    def _count_passing_error(self, claim: Claim) -> int:
-        """Count by itself what claims do not: pauses, stops and holds end claims as well."""
-        self.passing_errors[claim.video] += 1
-        return self.passing_errors[claim.video]
+            self.outcomes.apply(outcome, claim, folder, log)
 
     def _generate(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
         """Take a claimed video through its states: loading, denoising, decoding; its files are finalized later."""
@@ -241,9 +183,9 @@ class Worker:
         if job is None:
             return
         self.state = "loading"
-        loaded = self.warm.get(claim, job.recipe, job.record.read(), log, self.finish_pending)
+        loaded = self.pipelines.get(claim, job.recipe, job.record.read(), log, self.finish_pending)
         self.state = "denoising"
-        making = Making(job, loaded.pipeline, self.warm.predicted_seconds(job.recipe), time.monotonic())
+        making = Making(job, loaded.pipeline, self.pipelines.predicted_seconds(job.recipe), time.monotonic())
         preview = PreviewTap(loaded.colours, job.files.preview)
         events = begin_video(loaded.pipeline, job.recipe, job.files, (preview,), loaded.embeddings)
         with closing(events):
@@ -260,7 +202,7 @@ class Worker:
         if is_gone(folder.root):
             raise ManifestError(deleted(folder.root))
         check_writable(folder)
-        record = self._record_of(folder)
+        record = self.outcomes.manifest(folder)
         entry = entry_of(record.read(), claim.number, folder)
         recipe = Recipe.model_validate_json(claim.recipe)
         if entry.recipe.digest != recipe.digest:
@@ -277,7 +219,7 @@ class Worker:
             return None
         make_folders(files)
         if free_bytes(folder.root) < (need := disk_need(recipe)).total:
-            self._wait_for_room(claim, folder.root, need.total, need.text, log)
+            self.outcomes.wait_for_room(claim, folder.root, need.total, need.text, log)
             return None
         return Job(claim, recipe, files, record)
 
@@ -311,7 +253,7 @@ class Worker:
                 self.queue.emit_of(claim, VideoRestarted(reason=reason))
             case ReadyToFinalize(finish):
                 self.state = "finalizing"
-                before, self.ending = self.ending, making.ending(self.warm.chosen, self.finisher.submit(finish))
+                before, self.ending = self.ending, making.ending(self.pipelines.chosen, self.finisher.submit(finish))
                 self._finish_pending(before)
                 if claim.attempt > 1:  # had its end been what a worker died of, it would be blamed alone now
                     self.finish_pending()
@@ -321,16 +263,11 @@ class Worker:
         if preview.is_new:
             values["preview"] = str(making.job.files.preview)
         values |= memory_figures(device_of(making.pipeline))
-        if self.warm.chosen.working is not None:
-            values["predicted"] = self.warm.chosen.working
+        if self.pipelines.chosen.working is not None:
+            values["predicted"] = self.pipelines.chosen.working
         return StepDone(
             step=step.index + 1, steps=step.count, seconds=round(step.seconds, 4), sigma=step.sigma, **values
         )
-
-    def _record_of(self, folder: BatchFolder) -> ManifestStore:
-        if self.record is None or self.record.folder.root != folder.root:
-            self.record = ManifestStore(folder)
-        return self.record
 
     def _wait_for_others(self, claim: Claim, log: logging.Logger) -> None:
         """Until no other engine makes this video."""
@@ -359,7 +296,7 @@ class Worker:
             device=ending.device,
         )
         self.queue.done(claim, done)
-        del self.passing_errors[claim.video]
+        del self.outcomes.passing_errors[claim.video]
         log.info("%s done in %.1f s", claim.title, time.monotonic() - ending.began)
 
     def _raise_if_requested(self, wish: UserRequest, place: str) -> None:
@@ -384,43 +321,3 @@ class Worker:
                 return
             except Unavailable as again:
                 error = again
-
-    def _degrade(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
-        """Free memory and try the next plan, from the checkpoint; fail where there is none."""
-        plan = self.warm.next_plan(claim)
-        self.warm.free()
-        if plan is None:
-            chosen = self.warm.chosen
-            asked = ", which was asked for (memory_settings.plan: auto tries others)" if chosen.is_forced else ""
-            self._fail(claim, folder, f"out of memory, with {chosen.plan.slug}{asked}: {error}", log)
-            return
-        log.warning("%s: out of memory (%s); trying %s, or what needs less", claim.title, error, plan.slug)
-        earlier = [before.slug for before in PLANS[: PLANS.index(plan)]]
-        self.queue.degrade(claim, plan.slug, earlier, error)
-
-    def _wait_for_room(self, claim: Claim, root: Path, needed: int, details: str, log: logging.Logger) -> None:
-        reason = f"no room is left in {root} ({format_bytes(free_bytes(root))} free, {details})"
-        log.warning("%s: %s", claim.title, reason)
-        self.queue.hold("disk", reason, root, needed)
-        self.queue.release(claim, "no room on the disk")
-
-    def _wait_for_folder(self, claim: Claim, unwritable: Path, reason: str, log: logging.Logger) -> None:
-        log.warning("%s: cannot write %s: %s", claim.title, unwritable, reason)
-        self.queue.hold("folder", f"cannot write the output folder {unwritable}: {reason}", unwritable)
-        self.queue.release(claim, "the output folder cannot be written")
-
-    def _cancel(self, claim: Claim, folder: BatchFolder) -> None:
-        self._close(claim, folder, "cancelled")
-        self.queue.cancelled(claim)
-
-    def _fail(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
-        log.error("%s failed: %s", claim.title, error)
-        del self.passing_errors[claim.video]
-        self._close(claim, folder, "failed", error)
-        self.queue.failed(claim, error)
-
-    def _close(self, claim: Claim, folder: BatchFolder, state: State, error: str | None = None) -> None:
-        try:
-            self._record_of(folder).close([claim.number], state, error)
-        except (OSError, UserError) as also:
-            self.log.warning("the manifest of %s does not say that it is %s: %s", claim.title, state, also)

@@ -1,0 +1,278 @@
+"""What workers and the engine do with the queue: claim videos, report on them, give them back, recover after a crash.
+
+Every statement on a claimed video names the attempt, so that a worker which lost its claim changes nothing.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from wantui.clock import boot_id, boot_seconds, seconds_since
+from wantui.formatting import format_count
+from wantui.queue.events import (
+    BatchRefused,
+    FramesDecoded,
+    StepDone,
+    VideoCancelled,
+    VideoDone,
+    VideoFailed,
+    VideoInterrupted,
+    VideoOutOfMemory,
+    VideoPayload,
+    VideoReleased,
+    VideoStarted,
+    WorkerEnded,
+    WorkerReady,
+    WorkerStarting,
+)
+from wantui.queue.reader import WAITING, claimable
+from wantui.queue.records import Claim, VideoRow, shown_number
+from wantui.queue.writer import QueueWriter, storable
+
+MAX_CRASHES = 2
+"""Number of workers that may die over one video before it fails."""
+STEPS_KEPT = 20_000
+"""Number of events back from the newest, beyond which steps are deleted: every follower has seen them by then."""
+UserRequest = Literal["continue", "cancel", "pause"]
+"""What users want to happen to a running video."""
+ENDED = "finished = ?, seconds = max(0, ? - boot_seconds)"
+"""SQL that ends a video; its parameters are `_ended()`."""
+
+
+class LostClaimError(Exception):
+    """The video is not this worker's any more."""
+
+
+class ClaimQueue(QueueWriter):
+    """The queue as workers and the engine change it."""
+
+    # Workers
+
+    def claim(self, worker: str, devices: Iterable[str]) -> Claim | None:
+        """The next video that this worker is to make; no other worker gets it.
+
+        Args:
+            devices: the values of a batch's device that this worker serves.
+        """
+        names = list(devices)
+        with self._change() as db:
+            row = db.execute(
+                "UPDATE video SET state = 'running', worker = ?, attempt = attempt + 1, step = 0, started = ?, "
+                "finished = NULL, error = NULL, boot_id = ?, boot_seconds = ?, seconds = NULL WHERE id = ("
+                f"SELECT video.id {claimable(len(names))} ORDER BY batch.place, video.number LIMIT 1"
+                ") RETURNING *",
+                (worker, time.time(), boot_id(), boot_seconds(), *names),
+            ).fetchone()
+            if row is None:
+                return None
+            db.execute(
+                "DELETE FROM event WHERE kind = 'step' AND seq < (SELECT max(seq) FROM event) - ?", (STEPS_KEPT,)
+            )
+            batch = db.execute("SELECT folder, device FROM batch WHERE id = ?", (row["batch"],)).fetchone()
+            payload = VideoStarted(
+                title=row["title"],
+                number=shown_number(row["number"]),
+                steps=row["steps"],
+                worker=worker,
+                attempt=row["attempt"],
+            )
+            self._emit(payload, row["batch"], row["id"])
+        return Claim(
+            row["id"],
+            row["batch"],
+            row["attempt"],
+            Path(batch["folder"]),
+            batch["device"],
+            row["number"],
+            row["title"],
+            row["recipe"],
+            row["plan"],
+        )
+
+    def step(self, claim: Claim, done: StepDone) -> UserRequest:
+        """Record that a step is done; return what users want to happen now.
+
+        Raises:
+            LostClaimError: the video is not this claim's any more.
+        """
+        with self._change() as db:
+            self._set(claim, "step = ?, steps = ?", (done.step, done.steps))
+            # Without the title, which would make most of the bytes of a long denoising.
+            self._emit(replace(done, number=shown_number(claim.number)), claim.batch, claim.video)
+            return _user_request(db, claim)
+
+    def decoded(self, claim: Claim, frames: int, count: int) -> UserRequest:
+        """Say that so many frames are decoded; returns what users want to happen now."""
+        with self._change() as db:
+            self._set(claim, "worker = worker", ())
+            self._emit_of(claim, FramesDecoded(frames=frames, count=count))
+            return _user_request(db, claim)
+
+    def check(self, claim: Claim) -> UserRequest:
+        """Make sure that a video is still this claim's; returns what users want to happen now.
+
+        Raises:
+            LostClaimError: it is not.
+        """
+        with self._change() as db:
+            self._set(claim, "worker = worker", ())
+            return _user_request(db, claim)
+
+    def done(self, claim: Claim, done: VideoDone = VideoDone()) -> None:  # noqa: B008 - it is frozen
+        """Record that a video and its manifest entry are on disk."""
+        self._end(claim, "done", None, done)
+
+    def failed(self, claim: Claim, error: str) -> None:
+        """Record that a video cannot be made."""
+        error = storable(error)
+        self._end(claim, "failed", error, VideoFailed(error=error))
+
+    def cancelled(self, claim: Claim) -> None:
+        """Record that a video was stopped because a user cancelled it."""
+        self._end(claim, "cancelled", None, VideoCancelled())
+
+    def release(self, claim: Claim, reason: str) -> None:
+        """Give a video back; whoever claims it next goes on from its checkpoint."""
+        with self._change():
+            self._set(claim, "state = 'queued', worker = NULL", ())
+            self._emit_of(claim, VideoReleased(reason=storable(reason)))
+
+    def degrade(self, claim: Claim, plan: str, earlier: Sequence[str], error: str) -> None:
+        """Give back a video that did not fit into memory; it and the waiting ones of its batch try another plan.
+
+        Args:
+            plan: the slug of the memory plan to try.
+            earlier: slugs of the plans before it; a video that is past `plan` already keeps its own.
+        """
+        with self._change() as db:
+            self._set(claim, "state = 'queued', worker = NULL", ())
+            marks = ", ".join("?" * len(earlier))
+            db.execute(
+                f"UPDATE video SET plan = ? WHERE batch = ? AND state IN {WAITING} "
+                f"AND (plan IS NULL OR plan IN ({marks}))",
+                (plan, claim.batch, *earlier),
+            )
+            self._emit_of(claim, VideoOutOfMemory(plan=plan, error=storable(error)))
+
+    def fail_batch(self, claim: Claim, error: str, exit_code: int) -> None:
+        """Nothing of this claim's batch can be made, as when there are no weights."""
+        error = storable(error)
+        with self._change() as db:
+            self._set(claim, f"state = 'failed', worker = NULL, error = ?, {ENDED}", (error, *_ended()))
+            db.execute(
+                f"UPDATE video SET state = 'failed', finished = ?, error = ? WHERE batch = ? AND state IN {WAITING}",
+                (time.time(), error, claim.batch),
+            )
+            self._emit(BatchRefused(error=error, exit_code=exit_code), claim.batch)
+
+    def _end(self, claim: Claim, state: str, error: str | None, payload: VideoPayload) -> None:
+        with self._change():
+            self._set(claim, f"state = '{state}', worker = NULL, error = ?, {ENDED}", (error, *_ended()))
+            self._emit_of(claim, payload)
+
+    def _set(self, claim: Claim, assignments: str, values: tuple[Any, ...]) -> None:
+        changed = self.db.execute(
+            f"UPDATE video SET {assignments} WHERE id = ? AND attempt = ? AND state = 'running'",
+            (*values, claim.video, claim.attempt),
+        )
+        if not changed.rowcount:
+            raise LostClaimError(f"{claim.title} is not made here any more")
+
+    # The engine
+
+    def reclaim(self, worker: str, why: str, blame: bool, has_ended: bool = False) -> list[VideoRow]:
+        """Take back what a worker that is dead, or lost the queue, was making; returns those videos as they stand now.
+
+        Args:
+            blame: whether a video may have been the cause, which it may be once and no more. Of several it is the one
+                that was begun last: the files of those before it were only being ended.
+            has_ended: whether the worker's process is gone, which is recorded with it.
+        """
+        lethal = f"NOT cancel AND deaths + :blame >= {MAX_CRASHES}"
+        with self._change() as db:
+            rows = db.execute(
+                "SELECT id FROM video WHERE worker = ? AND state = 'running' ORDER BY boot_seconds DESC, id DESC",
+                (worker,),
+            ).fetchall()
+            for place, row in enumerate(rows):
+                db.execute(
+                    "UPDATE video SET deaths = deaths + :blame, worker = NULL, finished = :now, "
+                    "seconds = max(0, :clock - boot_seconds), state = CASE "
+                    f"WHEN cancel THEN 'cancelled' WHEN {lethal} THEN 'failed' ELSE 'interrupted' END, "
+                    f"error = CASE WHEN {lethal} THEN :error END WHERE id = :id",
+                    {
+                        "now": time.time(),
+                        "clock": boot_seconds(),
+                        "blame": blame and place == 0,
+                        "error": f"{MAX_CRASHES} workers died while they made it, the last: {why}",
+                        "id": row["id"],
+                    },
+                )
+            videos = [self.video(row["id"]) for row in rows]
+            for video in videos:
+                payload = _reclaimed_event(video.state, video.title, video.number, video.error or why)
+                self._emit(payload, video.batch, video.id)
+            if has_ended and db.execute("DELETE FROM worker WHERE name = ?", (worker,)).rowcount:
+                self._emit(WorkerEnded(worker=worker))
+        return videos
+
+    def recover(self) -> int:
+        """What no engine watches over any more is interrupted; the queue is held until a user has seen that.
+
+        Returns how many videos are interrupted.
+        """
+        with self._change() as db:
+            db.execute("DELETE FROM worker")
+            rows = db.execute(
+                "UPDATE video SET state = CASE WHEN cancel THEN 'cancelled' ELSE 'interrupted' END, worker = NULL "
+                "WHERE state = 'running' RETURNING id, batch, number, title, state"
+            ).fetchall()
+            for row in rows:
+                payload = _reclaimed_event(row["state"], row["title"], row["number"], "the engine ended")
+                self._emit(payload, row["batch"], row["id"])
+            (count,) = db.execute("SELECT count(*) FROM video WHERE state = 'interrupted'").fetchone()
+        if count:
+            were = "was" if count == 1 else "were"
+            self.hold("interrupted", f"{format_count(count, 'video')} {were} interrupted when the engine ended")
+        return int(count)
+
+    def add_worker(self, worker: str, device: str) -> None:
+        """Record that a worker process was started; importing torch takes it seconds to minutes."""
+        with self._change() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO worker VALUES (?, 'starting', ?, ?, ?)",
+                (worker, device, boot_id(), boot_seconds()),
+            )
+            self._emit(WorkerStarting(worker=worker, device=device))
+
+    def worker_ready(self, worker: str) -> None:
+        """Record that a worker process has imported torch and asks for videos."""
+        with self._change() as db:
+            row = db.execute(
+                "UPDATE worker SET state = 'ready' WHERE name = ? RETURNING boot_id, boot_seconds", (worker,)
+            ).fetchone()
+            if row is not None:
+                seconds = seconds_since(row["boot_id"], row["boot_seconds"])
+                self._emit(WorkerReady(worker=worker, seconds=None if seconds is None else round(seconds, 1)))
+
+
+def _reclaimed_event(state: str, title: str, index: int, error: str) -> VideoPayload:
+    """Return the event of a video that was taken back from a worker, by the state that it has now."""
+    kinds = {"cancelled": VideoCancelled, "failed": VideoFailed, "interrupted": VideoInterrupted}
+    return kinds[state](title=title, number=shown_number(index), error=error)
+
+
+def _ended() -> tuple[float, float]:
+    return time.time(), boot_seconds()
+
+
+def _user_request(db: sqlite3.Connection, claim: Claim) -> UserRequest:
+    row = db.execute(
+        "SELECT video.cancel, batch.paused OR EXISTS (SELECT 1 FROM hold WHERE kind = 'paused') AS paused "
+        "FROM video JOIN batch ON batch.id = video.batch WHERE video.id = ?",
+        (claim.video,),
+    ).fetchone()
+    return "cancel" if row["cancel"] else "pause" if row["paused"] else "continue"

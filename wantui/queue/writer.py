@@ -1,0 +1,71 @@
+"""Transactions on the queue: every change comes with an event for those who follow."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from wantui.formatting import printable
+from wantui.queue.events import Payload, QueueHeld, QueueResumed, VideoPayload
+from wantui.queue.reader import QueueReader
+from wantui.queue.records import Claim, shown_number
+
+
+class QueueWriter(QueueReader):
+    """The queue in a directory, for one thread of one process, with transactions, events and the hold."""
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self.db
+            self.db.execute("COMMIT")
+        except BaseException:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+            raise
+
+    def _emit(self, payload: Payload, batch: int | None = None, video: int | None = None) -> None:
+        self.db.execute(
+            "INSERT INTO event (time, batch, video, kind, data) VALUES (?, ?, ?, ?, ?)",
+            (time.time(), batch, video, payload.kind, json.dumps(payload.as_json())),
+        )
+
+    def emit(self, payload: Payload, batch: int | None = None, video: int | None = None) -> None:
+        """Append an event that changes nothing by itself."""
+        with self._change():
+            self._emit(payload, batch, video)
+
+    def emit_of(self, claim: Claim, payload: VideoPayload) -> None:
+        """Append an event of a claimed video that changes nothing by itself; title and number are filled in."""
+        with self._change():
+            self._emit_of(claim, payload)
+
+    def _emit_of(self, claim: Claim, payload: VideoPayload) -> None:
+        self._emit(replace(payload, title=claim.title, number=shown_number(claim.number)), claim.batch, claim.video)
+
+    def hold(self, kind: str, reason: str, folder: Path | None = None, needed: int | None = None) -> None:
+        """Let no video start. A hold that is there already stays, but for a user's pause, which takes its place."""
+        reason = storable(reason)
+        or_else = "REPLACE" if kind == "paused" else "IGNORE"
+        with self._change() as db:
+            added = db.execute(
+                f"INSERT OR {or_else} INTO hold VALUES (1, ?, ?, ?, ?)",
+                (kind, reason, None if folder is None else str(folder), needed),
+            )
+            if added.rowcount:
+                self._emit(QueueHeld(reason=reason, hold=kind))
+
+    def resume(self, kind: str | None = None) -> None:
+        """End whatever holds the queue, or only a hold of one kind."""
+        with self._change() as db:
+            if db.execute("DELETE FROM hold WHERE kind = coalesce(?, kind)", (kind,)).rowcount:
+                self._emit(QueueResumed())
+
+
+def storable(text: str) -> str:
+    """Return an error text as SQLite and JSON take it: a path in it may hold bytes that are not UTF-8."""
+    return printable(text, keep_lines=True)
