@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from wantui.cli import follow as follow_module
 from wantui.cli.follow import follow
 from wantui.cli.progress import Bars, JsonLines, PlainLines, news
+from wantui.engine import control
 from wantui.errors import UserError
+from wantui.queue import state_dir
 from wantui.queue.events import BatchAdded, read_payload
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchRow, Event, NewVideo, WorkerRow
@@ -135,3 +138,21 @@ def test_follow_shows_a_start_once_that_came_before_it_looked(
             with pytest.raises(UserError, match="no engine is running"):
                 follow(queue, batch, after, False)
             assert capsys.readouterr().err.count("started: red seed 1") == starts
+
+
+def test_follow_says_when_nothing_can_be_recorded_and_when_it_can_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(["No space left on device", "No space left on device", None])
+    monkeypatch.setattr(follow_module, "ENGINE_SECONDS", 0.0)
+    monkeypatch.setattr(state_dir, "why_full", lambda folder: next(answers))
+    monkeypatch.setattr(control, "find_engine", lambda directory: control.Engine(1, 0.0, tmp_path, "", ()))
+    with Queue(tmp_path) as queue:
+        queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
+        with pytest.raises(StopIteration):
+            follow(queue, queue.find_batch("1"), queue.last_seq(), False)
+    assert capsys.readouterr().err.splitlines() == [
+        f"nothing can be recorded in {tmp_path}: No space left on device. When that is corrected, the engine continues "
+        "by itself; until then no video advances",
+        f"{tmp_path} can be written again",
+    ]

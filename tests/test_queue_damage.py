@@ -105,7 +105,7 @@ def test_a_locked_or_full_queue_is_not_taken_for_damaged(tmp_path: Path) -> None
         assert not is_damage(error)
     (tmp_path / NAME).unlink()
     (tmp_path / NAME).mkdir()
-    with pytest.raises(UserError, match="cannot be opened: unable to open database file"):
+    with pytest.raises(UserError, match=r"cannot be opened: unable to open database file\. Make room on its disk, end"):
         open_queue(StateDirectory(tmp_path))
     assert (tmp_path / NAME).is_dir()
 

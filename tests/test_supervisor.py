@@ -78,7 +78,7 @@ def test_a_worker_whose_output_finds_no_room_is_reported_with_that_reason(
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     assert slot.last_words(tmp_path) == (
         f"(its output could not be written to {tmp_path / 'worker-0.out'}: No space left on device. "
-        "Make room on its disk)"
+        "Make room on its disk, or have it made writable)"
     )
 
 

@@ -267,17 +267,21 @@ def _queue(place: "StateDirectory") -> Finding:
     """Open the database as it is: a check changes nothing, and a damaged one is the engine's to put aside."""
     import sqlite3
 
+    from wantui.engine.control import ADVICE
     from wantui.errors import UserError
     from wantui.queue.database import NAME, check_database, is_damage
+    from wantui.queue.state_dir import why_full
 
     path = place.directory / NAME
     try:
         held = check_database(path) if path.exists() else None
     except sqlite3.DatabaseError as error:
-        advice = "wantui engine start keeps it under another name and begins a new one" if is_damage(error) else ""
+        advice = "wantui engine start keeps it under another name and begins a new one" if is_damage(error) else ADVICE
         return Finding("problem", "queue", f"{path} cannot be opened: {error}", advice)
     except UserError as error:
         return Finding("problem", "queue", str(error))
+    if (reason := why_full(place.directory)) is not None:
+        return Finding("problem", "queue", f"{place.directory} cannot be written: {reason}", "make room on its disk")
     if held is not None:
         return Finding("problem", "queue", f"on hold: {held}", "wantui queue resume, once that is corrected")
     return Finding("note" if place.note else "ok", "queue", place.note or f"in {place.directory}")

@@ -60,7 +60,7 @@ def stop(now: bool) -> None:
 def status(as_json: bool) -> None:
     """Show the engine and what it runs. Exit code 0: an engine is running, 3: none is."""
     from wantui.engine.control import find_engine
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import state_place, why_unwritable
 
     place = state_place()
     queue = open_queue_for_command(place)
@@ -79,12 +79,16 @@ def status(as_json: bool) -> None:
             }
         )
     else:
-        _print_status(engine, held, workers, running)
+        _print_status(engine, held, workers, running, why_unwritable(place.directory))
     sys.exit(0 if engine else 3)
 
 
 def _print_status(
-    engine: "Engine | None", held: "Hold | None", workers: "list[WorkerRow]", running: "list[VideoRow]"
+    engine: "Engine | None",
+    held: "Hold | None",
+    workers: "list[WorkerRow]",
+    running: "list[VideoRow]",
+    unwritable: str | None,
 ) -> None:
     from wantui.queue.waiting import starting_text
 
@@ -95,6 +99,8 @@ def _print_status(
         echo(f"engine: process {engine.process}, {up}wantui {engine.version}, logs in {engine.logs}")
         for warning in engine.warnings():
             echo(f"note: {warning}")
+    if unwritable is not None:
+        echo(f"note: {unwritable}")
     if held is not None:
         by_itself = "; continues by itself once that is over" if held.kind in ("disk", "folder") else ""
         echo(f"held: {held.reason}{by_itself}. Resume with: wantui queue resume")

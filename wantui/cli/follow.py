@@ -32,9 +32,11 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
     from wantui.engine.control import NoEngineError, find_engine
     from wantui.queue.events import VideoStarted
     from wantui.queue.records import Event, shown_number
+    from wantui.queue.state_dir import why_unwritable
     from wantui.queue.waiting import waiting_for
 
     looked, directory = time.monotonic(), queue.path.parent
+    unwritable: str | None = None
     version, found = -1, batch
     eta = BatchEta(queue, batch.id)
     with reporter(as_json, eta.seconds) as shown:
@@ -72,6 +74,9 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                     return found
             if time.monotonic() - looked > ENGINE_SECONDS:
                 looked = time.monotonic()
+                if (reason := why_unwritable(directory)) != unwritable:
+                    unwritable = reason
+                    shown.say(reason or f"{directory} can be written again")
                 shown.wait(waiting_for(queue, batch.id))
                 if queue.is_replaced():
                     raise NoEngineError(

@@ -22,12 +22,10 @@ from wantui.paths import user_path
 from wantui.queue.database import NAME, check_content, is_damage, quarantine
 from wantui.queue.engine_lock import LOCK, published
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import StateDirectory
-from wantui.storage.output_errors import FULL
+from wantui.queue.state_dir import StateDirectory, why_full
 
 START_SECONDS = 20.0
-TRACEBACK_BYTES = 16 << 10
-"""Size of what a process may print before it ends, bytes."""
+ADVICE = "Make room on its disk, end what keeps it locked, or have its folder made writable; then try again"
 
 
 class NoEngineError(UserError):
@@ -251,7 +249,7 @@ def open_queue(place: StateDirectory, is_engine: bool = False) -> tuple[Queue, l
             raise
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
-            raise UserError(f"the queue {path} cannot be opened: {error}") from None
+            raise UserError(f"the queue {path} cannot be opened: {error}. {ADVICE}") from None
         if not is_engine and find_engine(place.directory) is not None:
             raise UserError(f"the queue {path} is damaged ({error}); first: wantui engine stop") from None
     # One at a time: the next one finds it mended.
@@ -261,7 +259,7 @@ def open_queue(place: StateDirectory, is_engine: bool = False) -> tuple[Queue, l
             return _checked(place, is_engine), notes
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
-                raise UserError(f"the queue {path} cannot be opened: {error}") from None
+                raise UserError(f"the queue {path} cannot be opened: {error}. {ADVICE}") from None
             aside = quarantine(path)
             notes.append(
                 f"the queue {path} was damaged ({error}) and is kept as {aside.name}; a new one is begun. "
@@ -321,15 +319,7 @@ def last_line(path: Path, start: int = 0) -> str:
         return f"({path} cannot be read: {error.strerror})"
     if lines:
         return printable(lines[-1][:1000])
-    reason = _why_full(path)
-    return "(it printed nothing)" if reason is None else f"(its output could not be written to {path}: {reason})"
-
-
-def _why_full(path: Path) -> str | None:
-    """Return why a file as large as a traceback cannot be written beside another; None where it can."""
-    try:
-        with tempfile.TemporaryFile(dir=path.parent) as file:
-            file.write(b" " * TRACEBACK_BYTES)
-    except OSError as error:
-        return f"{error.strerror or error}. Make room on its disk" if error.errno in FULL else error.strerror
-    return None
+    reason = why_full(path.parent)
+    if reason is None:
+        return "(it printed nothing)"
+    return f"(its output could not be written to {path}: {reason}. Make room on its disk, or have it made writable)"

@@ -4,6 +4,7 @@ import getpass
 import os
 import platform
 import re
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from wantui.errors import UserError
 LOCAL = Path("/var/tmp")
 """On a local disk wherever there is one, and not emptied when the machine starts."""
 MOUNTS = Path("/proc/self/mountinfo")
+PROBE_BYTES = 64 << 10
+"""Bytes that are written to find out whether a disk is full: more than a transaction of the queue, or a traceback."""
 ADVICE = "Set XDG_STATE_HOME to a folder that you can write."
 NETWORK_FILE_SYSTEMS = {
     "nfs",
@@ -120,6 +123,30 @@ def _private(directory: Path) -> Path:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UserError(f"the state directory {directory} cannot be written. {ADVICE}")
     return directory
+
+
+def why_unwritable(directory: Path) -> str | None:
+    """Return that nothing can be recorded in a state directory now, why, and what to do; None where it can.
+
+    Clients ask this: an engine and workers that cannot write the queue can report it in no other way.
+    """
+    reason = why_full(directory)
+    if reason is None:
+        return None
+    return (
+        f"nothing can be recorded in {directory}: {reason}. When that is corrected, the engine continues by itself; "
+        "until then no video advances"
+    )
+
+
+def why_full(folder: Path) -> str | None:
+    """Return why a file of a few pages cannot be written in a folder; None where it can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(PROBE_BYTES))
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def file_system(path: Path) -> str:

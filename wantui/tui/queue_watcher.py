@@ -11,7 +11,7 @@ from wantui.engine.control import Engine, find_engine
 from wantui.queue.events import ENDED, BatchRefused
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Event, Hold, VideoPage, VideoRow, WorkerRow
-from wantui.queue.state_dir import StateDirectory
+from wantui.queue.state_dir import StateDirectory, why_unwritable
 
 ENGINE_SECONDS = 1.0
 """Seconds between two looks for the engine."""
@@ -34,7 +34,7 @@ class QueueSnapshot:
     """Progress of the running videos, by video."""
     events: tuple[Event, ...] = ()
     fault: str | None = None
-    """Why the queue could not be read; the rest is then as it was."""
+    """Why the queue could not be read, and the rest is as it was; or why it cannot be written."""
 
     workers: tuple[WorkerRow, ...] = ()
     """Processes of the engine that make videos, or will once they have started."""
@@ -101,6 +101,7 @@ class QueueWatcher(threading.Thread):
 
     def run(self) -> None:
         news, version, looked, model = QueueSnapshot(), -1, 0.0, None
+        unwritable: str | None = None
         while not self._ended.is_set():
             try:
                 if model is not None and model.queue.is_replaced():
@@ -112,11 +113,12 @@ class QueueWatcher(threading.Thread):
                 engine, now = news.engine, time.monotonic()
                 if now - looked >= ENGINE_SECONDS or self._hurry.is_set():
                     engine, looked = find_engine(self.place.directory), now
+                    unwritable = why_unwritable(self.place.directory)
                 self._hurry.clear()
                 changed = (current := model.queue.version()) != version
-                if changed or engine != news.engine or news.fault:
+                if changed or engine != news.engine or unwritable != news.fault:
                     version = current
-                    news = self._read(model, engine)
+                    news = replace(self._read(model, engine), fault=unwritable)
                     self.tell(news)
                 self._read_pages(model.queue, changed)
             except Exception as error:  # whatever it is, the screens must not stand still without a word
