@@ -12,7 +12,9 @@ import torch
 from conftest import Wantui, batch, files, only_queued
 
 from wantui.batches.enqueue import Shard
+from wantui.batches.rerun import RerunResult
 from wantui.cli.doctor import _libraries, hub_cache
+from wantui.cli.rerun import _print
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport
 from wantui.queue.queue import Queue
@@ -144,6 +146,31 @@ def test_rerun_refuses_a_clip_that_was_cut_short(wantui: Wantui, small: list[str
     result = wantui("rerun", clip, "--device", "cpu")
     assert result.code == 2
     assert "not a clip that can be read" in result.err
+
+
+def test_rerun_refuses_a_clip_of_another_size_before_it_loads_anything(small: list[str], wantui: Wantui) -> None:
+    clip = next(batch(wantui("run", "-t", "a star", *small)).root.rglob("*.mp4"))
+    recipe, _ = read_tags(clip)
+    edited = recipe.model_copy(update={"width": 16_000})
+    write_mp4(Path("edited.mp4"), read_frames(clip), recipe.fps, recipe.frames, {"wantui": edited.to_json()})
+    result = wantui("rerun", "edited.mp4", "--device", "cpu")
+    assert result.code == 2
+    assert result.err == "wantui: edited.mp4 was changed: its frames are 32x32, and its recipe makes 16000x32\n"
+
+
+def test_rerun_refuses_a_name_without_room_for_the_partial_file(small: list[str], wantui: Wantui) -> None:
+    clip = next(batch(wantui("run", "-t", "a star", *small)).root.rglob("*.mp4"))
+    result = wantui("rerun", clip, "-o", "y" * 244 + ".mp4", "--device", "cpu")
+    assert result.code == 2
+    assert "its name is too long. Choose one of at most 247 bytes" in result.err
+
+
+def test_rerun_calls_versions_the_same_only_where_a_clip_names_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for then, said in (({}, "the clip does not say with which"), ({"torch": "2"}, "versions, device and weights are")):
+        _print(Path("a.mp4"), RerunResult(None, False, 9, {}, is_known=bool(then)))
+        assert said in capsys.readouterr().out
 
 
 def test_rerun_writes_over_nothing(wantui: Wantui, small: list[str]) -> None:

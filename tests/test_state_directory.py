@@ -1,11 +1,14 @@
 """The state directory: on which disk, whose it is, and what is done about users without a home or a name."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import Wantui
 
 from wantui.engine.control import acquire_engine_lock, announce, engine_process, find_engine, open_queue
 from wantui.errors import UserError
@@ -184,3 +187,22 @@ def test_an_engine_that_publishes_itself_again_is_found_whatever_it_published_be
     assert 0 <= found.uptime < 60
     os.close(lock)
     assert find_engine(tmp_path) is None
+
+
+@pytest.mark.parametrize("call", ["flock", "lockf"])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_state_directory_without_locks_is_a_sentence(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, call, refuse)
+    result = wantui("queue", "ls")
+    assert result.code == 2
+    assert result.err.endswith(
+        f"its file system has no locks ({os.strerror(number)}). Set XDG_STATE_HOME to a folder on a local disk.\n"
+    )
+    assert f"problem queue cannot keep the queue in the state directory {tmp_path / 'state'}" in (
+        " ".join(wantui("doctor").out.split())
+    )

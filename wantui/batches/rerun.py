@@ -32,6 +32,8 @@ class RerunResult:
     """Of 255, over all frames."""
     changed: dict[str, tuple[Any, Any]]
     """What it was made with, then and now, where the two differ."""
+    is_known: bool = True
+    """Whether the clip says what it was made with; without that nothing is known to differ."""
 
     @property
     def identical(self) -> bool:
@@ -85,7 +87,8 @@ def remake(
         changed["transformer_file"] = (file.fingerprint, weights)
     known = then.get("latents_sha256")
     equal, difference = compare_clips(clip, target)
-    yield RerunResult(None if known is None else known == latents_sha256, equal, difference, changed)
+    latents_equal = None if known is None else known == latents_sha256
+    yield RerunResult(latents_equal, equal, difference, changed, is_known=bool(then))
 
 
 def _plan(recipe: Recipe, device: str, then: dict[str, Any]) -> MemoryPlan:

@@ -48,7 +48,15 @@ def _read(clip: Path) -> "tuple[Recipe, dict[str, Any]]":
         raise UserError(f"{clip} is not a file")
     recipe, then = read_tags(clip)
     # The tags of a truncated clip can still be read: see that the frames are there before hours are spent on them.
-    frames = sum(1 for _ in read_frames(clip))
+    frames, size = 0, (recipe.height, recipe.width)
+    for frame in read_frames(clip):
+        frames += 1
+        if frame.shape[:2] != size:
+            height, width = frame.shape[:2]
+            raise UserError(
+                f"{clip} was changed: its frames are {width}x{height}, and its recipe makes "
+                f"{recipe.width}x{recipe.height}"
+            )
     if frames != recipe.frames:
         raise UserError(
             f"{clip} is damaged: it holds {format_count(frames, 'frame')}, and its recipe makes {recipe.frames}"
@@ -58,12 +66,18 @@ def _read(clip: Path) -> "tuple[Recipe, dict[str, Any]]":
 
 def _check_output(output: Path | None) -> None:
     """Refuse a place where the new clip, or the contact sheet beside it, cannot be written."""
+    from wantui.paths import MAX_NAME_BYTES
+    from wantui.storage.atomic import partial_path
+
     if output is None:
         return
     sheet = output.with_suffix(".jpg")
     if output == sheet:
         raise UserError(f"cannot write {output}: the contact sheet has this name. Choose one that ends in .mp4.")
     for path in (output, sheet):
+        if len(os.fsencode(partial_path(path).name)) > MAX_NAME_BYTES:
+            most = MAX_NAME_BYTES - len(partial_path(Path("x")).name) + 1
+            raise UserError(f"cannot write {path}: its name is too long. Choose one of at most {most} bytes")
         if path.exists():
             raise UserError(f"{path} exists already; choose another name")
     if not os.access(output.absolute().parent, os.W_OK):
@@ -135,5 +149,7 @@ def _print(clip: Path, comparison: "RerunResult") -> None:
     echo(f"  latents equal: {comparison.latents_equal}; frames equal: {comparison.frames_equal}")
     for name, (before, now) in comparison.changed.items():
         echo(f"  {name}: was {before}, is {now}")
-    if not comparison.changed:
+    if not comparison.is_known:
+        echo("  the clip does not say with which versions, device and weights it was made")
+    elif not comparison.changed:
         echo("  versions, device and weights are the same: the clip itself was changed")

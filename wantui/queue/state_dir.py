@@ -1,5 +1,6 @@
 """Where the queue lies: the user's state directory, one for each machine, on a local disk."""
 
+import fcntl
 import getpass
 import os
 import platform
@@ -122,7 +123,30 @@ def _private(directory: Path) -> Path:
         ) from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UserError(f"the state directory {directory} cannot be written. {ADVICE}")
+    if (reason := _why_no_locks(directory)) is not None:
+        raise UserError(
+            f"cannot keep the queue in the state directory {directory}: its file system has no locks ({reason}). "
+            "Set XDG_STATE_HOME to a folder on a local disk."
+        )
     return directory
+
+
+def _why_no_locks(directory: Path) -> str | None:
+    """Return why files in a folder cannot be locked, as SQLite (POSIX locks) and the engine (flock) do.
+
+    None where they can, and where no file can be made to find out: what needs one says why.
+    """
+    try:
+        file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - only what locks raise is of interest below
+    except OSError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.strerror or str(error)
+    return None
 
 
 def why_unwritable(directory: Path) -> str | None:
