@@ -97,7 +97,7 @@ def test_maps_are_those_of_a_full_softmax_in_float64_and_latents_keep_their_bits
 ) -> None:
     pipeline = load_pipeline(tiny_models[form], None, dtype, CPU)
     changes = {"dtype": dtype, "steps": 3, "flow_shift": 12.0 if form == "a14b" else 3.0}
-    recipe = marked(tiny_models[form], AttentionRequest(pieces=True, unconditional=True), **changes)
+    recipe = marked(tiny_models[form], AttentionRequest(per_token=True, unconditional=True), **changes)
     start = prepare(pipeline, recipe)
     assert "attention" in start.hooks
     grid = start.hooks["attention"].grid
@@ -140,10 +140,10 @@ def test_a_word_with_a_special_token_inside_has_the_attention_of_its_pieces_alon
 ) -> None:
     prompt = "a red </s> star moving left"
     changes = {"prompt": prompt, "marks": marks(prompt, ("red </s> star", 1.0))}
-    start = prepare(tiny, marked(tiny_models["wan2.1"], AttentionRequest(pieces=True), **changes))
+    start = prepare(tiny, marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), **changes))
     (word,) = start.hooks["attention"].prompts["cond"].words
     assert word.tokens[-1] - word.tokens[0] + 1 > len(word.tokens)
-    step = next(denoise(tiny, marked(tiny_models["wan2.1"], AttentionRequest(pieces=True), **changes), start))
+    step = next(denoise(tiny, marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), **changes), start))
     maps = step.captured["attention"].maps["cond"]
     pieces = [maps[f"{word.name}.{i}"] for i in range(len(word.tokens))]
     assert torch.allclose(maps[word.name], sum(pieces), rtol=1e-5)
@@ -182,16 +182,16 @@ def test_stored_maps_are_those_of_the_steps(
     assert maps.group.attrs["self_check"]["pads_taken_together"]
 
 
-@pytest.mark.parametrize("pieces", [False, True])
+@pytest.mark.parametrize("per_token", [False, True])
 def test_what_maps_take_on_the_disk_is_foretold(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, pieces: bool
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, per_token: bool
 ) -> None:
-    capture = AttentionRequest(pieces=pieces, unconditional=True, per_block=True, compress=False)
+    capture = AttentionRequest(per_token=per_token, unconditional=True, per_block=True, compress=False)
     recipe = marked(tiny_models["wan2.1"], capture, negative_prompt="a star, and no star")
     group = zarr.open_group(stored(tiny, recipe, tmp_path).captures["attention"], mode="r")
     sizes = [one.nbytes for _, one in group.members(None) if isinstance(one, zarr.Array) and one.ndim == 6]
     predicted = disk_for(recipe, tiny_models["wan2.1"]).bytes_of("attention")
-    assert predicted >= sum(sizes) if pieces else predicted == sum(sizes)
+    assert predicted >= sum(sizes) if per_token else predicted == sum(sizes)
 
 
 def test_blocks_heads_and_squares_average_to_the_plain_map(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
@@ -265,7 +265,7 @@ def test_a_block_that_a_cache_skips_is_recorded_and_leaves_no_map(
 ) -> None:
     monkeypatch.setattr(cache, "FIRST_BLOCK_CHANGE", 1e9)
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
-    recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_block=True), steps=3, speed="fast")
+    recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_block=True), steps=3, speed="cached")
     maps = open_maps(stored(pipeline, recipe, tmp_path).captures["attention"])
     blocks = maps.group["blocks"][:]
     assert blocks.tolist() == [[True, True], [True, False], [True, False]]
@@ -279,7 +279,7 @@ def test_a_pass_that_a_cache_leaves_out_is_recorded_and_leaves_no_map(
 ) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
     asked = AttentionRequest(per_block=per_block)
-    recipe = marked(tiny_models["wan2.1"], asked, steps=3, speed="fast", magnitudes=((1.0, 0.0), (0.0, 0.0)))
+    recipe = marked(tiny_models["wan2.1"], asked, steps=3, speed="cached", magnitudes=((1.0, 0.0), (0.0, 0.0)))
     maps = open_maps(stored(pipeline, recipe, tmp_path).captures["attention"])
     assert maps.group["blocks"][:].tolist() == [[True, True], [False, False], [False, False]]
     assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
@@ -568,7 +568,7 @@ def test_maps_of_words_never_share_a_name_with_each_other_or_other_arrays(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, words: str
 ) -> None:
     asked = marks(words, *((word, 1.0) for word in words.split()))
-    capture = AttentionRequest(pieces=True, unconditional=True)
+    capture = AttentionRequest(per_token=True, unconditional=True)
     recipe = marked(tiny_models["wan2.1"], capture, prompt=words, negative_prompt=words, marks=asked, steps=1)
     maps = open_maps(stored(tiny, recipe, tmp_path).captures["attention"])
     assert list(maps.words) == NAMES[words]
@@ -587,7 +587,7 @@ def test_maps_of_very_long_marks_have_short_names(
     asked = marks(prompt, (one, 1.0), (f"{one}s", 1.0), ("ö" * 150, 1.0))
     with pytest.raises(MarkOutOfRangeError):  # nano's tokenizer has no ö
         stored(tiny, marked(tiny_models["wan2.1"], prompt=prompt, marks=asked, steps=1), tmp_path)
-    recipe = marked(tiny_models["wan2.1"], AttentionRequest(pieces=True), prompt=prompt, marks=asked[:2], steps=1)
+    recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), prompt=prompt, marks=asked[:2], steps=1)
     maps = open_maps(stored(tiny, recipe, tmp_path).captures["attention"])
     assert [words["text"] for words in maps.words.values()] == [one, f"{one}s"]
     assert all(len(name.encode()) <= 200 for name in map_names([one, f"{one}s", "ö" * 150]))

@@ -22,7 +22,7 @@ from wantui.config.settings import Settings
 from wantui.models.catalogue import NANO
 from wantui.planning import Captures
 from wantui.planning.disk_estimate import captured_steps
-from wantui.planning.recipe import PromptMark
+from wantui.planning.recipe import PromptMark, read_recipe
 from wantui.planning.schedule import model_evaluations
 from wantui.storage.atomic import atomic_write, sync
 from wantui.storage.attention_maps import AttentionWriter, NoMapsError, open_maps
@@ -31,6 +31,7 @@ from wantui.storage.state_reader import StoredStates
 from wantui.storage.zarr_group import (
     CaptureError,
     IncompleteCaptureError,
+    is_published,
     open_capture,
     publish,
     reopen_for_writing,
@@ -93,6 +94,20 @@ def trajectory(tmp_path: Path) -> Path:
 def maps(tmp_path: Path) -> Path:
     write_maps(tmp_path / "maps.zarr")
     return tmp_path / "maps.zarr"
+
+
+def test_a_capture_that_an_earlier_version_published_is_known_by_its_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "maps.zarr"
+    write_maps(path)
+    group = zarr.open_group(path, mode="r+")
+    stored = group.attrs["recipe"]
+    recipe = read_recipe(stored)
+    former = stored | {"format": 1, "speed": "plain"}
+    former["capture"]["attention"]["pieces"] = former["capture"]["attention"].pop("per_token")
+    group.attrs["recipe"] = former
+    del group.attrs["checksums"]
+    assert is_published(path.with_name("maps.zarr.partial"), path, recipe)
+    assert not is_published(path.with_name("maps.zarr.partial"), path, recipe.model_copy(update={"seed": 1}))
 
 
 def without_checksums(path: Path) -> None:

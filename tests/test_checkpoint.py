@@ -100,7 +100,7 @@ CAPTURES = {
     "attention, no latents": Captures(attention=AttentionRequest(interval=2)),
     "attention in all detail": Captures(
         attention=AttentionRequest(
-            interval=3, dtype="float16", per_block=True, per_head=True, pieces=True, downsample=2, unconditional=True
+            interval=3, dtype="float16", per_block=True, per_head=True, per_token=True, downsample=2, unconditional=True
         )
     ),
 }
@@ -273,6 +273,20 @@ def test_a_checkpoint_that_was_edited_starts_the_video_again(
     rewritten(files.checkpoint, EDITS[edit], signed)
     result, said = made(make_video(tiny, recipe, files))
     assert [type(event) for event in said] == [Restarted]
+    assert result.latents_sha256 == reference.latents_sha256
+
+
+def test_a_checkpoint_of_an_earlier_version_continues_under_the_new_name_of_its_blocks(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], capture=Captures(latents=True))
+    reference, _ = made(make_video(tiny, recipe, video_files(tmp_path / "a")))
+    files = video_files(tmp_path / "b")
+    assert files.checkpoint is not None
+    stop_after(make_video(tiny, recipe, files), 2)
+    rewritten(files.checkpoint, lambda h, t: h["made_by"].update(blocks="plain"), signed=True)
+    result, events = made(make_video(tiny, recipe, files))
+    assert [type(event) for event in events] == [Resumed]
     assert result.latents_sha256 == reference.latents_sha256
 
 

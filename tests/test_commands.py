@@ -119,6 +119,19 @@ def test_rerun_decodes_in_the_tiles_that_a_clip_was_decoded_in(wantui: Wantui, s
     assert "latents equal: True; frames equal: False" in whole.out
 
 
+def test_rerun_matches_a_clip_of_an_earlier_version(wantui: Wantui, small: list[str]) -> None:
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
+    recipe, made_with = read_tags(clip)
+    former = json.loads(recipe.to_json()) | {"format": 1, "speed": "exact"}
+    tags = {"wantui": json.dumps(former), "wantui_made_with": json.dumps({**made_with, "blocks": "plain"})}
+    write_mp4(Path("former.mp4"), list(read_frames(clip)), 8, 9, tags)
+    read, read_made_with = read_tags(Path("former.mp4"))
+    assert (read, read.digest, read_made_with) == (recipe, recipe.digest, made_with)
+    again = wantui("rerun", "former.mp4", "--device", "cpu")
+    assert "latents equal: True" in again.out  # its frames were encoded twice
+    assert "blocks" not in again.out
+
+
 def test_rerun_tells_a_clip_that_was_changed(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
     recipe, made_with = read_tags(folder.clip(0, 1))

@@ -8,6 +8,7 @@ import yaml
 from wantui import __version__
 from wantui.config import Config, ConfigError, dump, load_config, parse_config, preset_directory, preset_names
 from wantui.config.settings import REFUSED_SAMPLERS, Settings
+from wantui.config.speeds import FORMER_SPEEDS
 from wantui.errors import UserError
 from wantui.planning import plan_batch
 from wantui.section import Section
@@ -195,6 +196,18 @@ def test_an_error_in_set_names_set_and_not_a_line_of_the_file() -> None:
     assert "did you mean model_settings.steps?" in the_error(text, "model_settings.stps=1")
     assert "write it as section.key=value" in the_error(text, "model_settings.steps")
     assert "use_timestamp is not a section" in the_error("use_timestamp: true\n", "use_timestamp.x=1")
+
+
+@pytest.mark.parametrize(("former", "slug"), FORMER_SPEEDS.items())
+def test_the_former_name_of_a_speed_is_read_as_its_slug_without_a_warning(former: str, slug: str) -> None:
+    for config in (
+        parse_config(f"model_settings:\n  speed: {former}\n", "former.yaml"),
+        parse_config("", "empty.yaml", [f"model_settings.speed={former}"]),
+        parse_config(f"model_settings:\n  speed: {slug}\n", "new.yaml"),
+    ):
+        assert config.settings.model_settings.speed == slug
+        assert config.warnings == ()
+        assert f"speed: {slug}\n" in dump(config.settings)
 
 
 def test_the_older_systems_file_loads_and_every_dead_key_is_told() -> None:

@@ -244,8 +244,8 @@ def test_workers_that_cannot_start_hold_the_queue_with_their_last_words(start: S
     machine = start(BROKEN)
     code, _, err = machine.call(*batch(tiny_batch, 1))
     assert code == 3
-    deaths = [event for event in machine.queue.events(0) if event.kind == "worker_died"]
-    assert len(deaths) == 3
+    crashes = [event for event in machine.queue.events(0) if event.kind == "worker_died"]
+    assert len(crashes) == 3
     said = "no worker can start (3 tries): exit code 1: SystemExit: libcudart.so.13: no \\x1b[31m such file; see "
     assert said in err
     assert "\x1b[31m" not in err

@@ -43,7 +43,7 @@ def test_live_figures_are_those_of_the_whole_trajectory(
     assert [figures["velocity"] for figures in told] == pytest.approx(whole.velocity)
     assert [figures["turning"] for figures in told[1:]] == pytest.approx(whole.turning, abs=1e-6)
     assert "turning" not in told[0]
-    assert told[-1]["linearity"] == pytest.approx(whole.straightness)
+    assert told[-1]["straightness"] == pytest.approx(whole.straightness)
 
 
 def test_listeners_change_nothing_of_a_video(

@@ -21,7 +21,7 @@ from wantui.storage.batch_index import find_batches
 from wantui.storage.journal import JournalTail, read_tail
 from wantui.storage.layout import BatchFolder, batch_folder
 from wantui.storage.log_files import close_log, open_log
-from wantui.storage.manifest import Manifest, ManifestError, read_manifest
+from wantui.storage.manifest import MANIFEST_FORMAT, Manifest, ManifestError, read_manifest, write_manifest
 from wantui.storage.manifest_store import ManifestStore
 
 STORED = Path(__file__).parent / "data" / "batch-1.json"
@@ -43,7 +43,7 @@ def edit(folder: BatchFolder, change: Callable[[Document], object]) -> None:
     folder.manifest.write_text(json.dumps(document))
 
 
-def test_a_manifest_of_format_1_is_read_and_becomes_one_of_format_2(folder: BatchFolder) -> None:
+def test_a_manifest_of_format_1_is_read_and_becomes_one_of_the_newest_format(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
     assert manifest.counts() == {"done": 1, "failed": 1, "queued": 2}
     assert manifest.videos[0].files["clip"] == "videos/prompt_000/video_001.mp4"
@@ -52,16 +52,39 @@ def test_a_manifest_of_format_1_is_read_and_becomes_one_of_format_2(folder: Batc
     assert folder.manifest.read_text() == STORED.read_text()
     ManifestStore(folder).fail([2], "no room")
     document = json.loads(folder.manifest.read_text())
-    assert (document["format"], document["wantui"]) == (2, __version__)
+    assert (document["format"], document["wantui"]) == (MANIFEST_FORMAT, __version__)
     assert read_manifest(folder).counts() == {"done": 1, "failed": 2, "queued": 1}
 
 
+@pytest.mark.parametrize(("stored", "speed"), [("batch-1.json", "fused"), ("batch-2.json", "cached")])
+def test_recipes_of_stored_manifests_keep_the_digests_that_their_videos_are_named_by(
+    folder: BatchFolder, stored: str, speed: str
+) -> None:
+    shutil.copy(STORED.parent / stored, folder.manifest)
+    manifest = read_manifest(folder)
+    assert {video.recipe.speed for video in manifest.videos} == {speed}
+    assert [video.recipe.digest[:12] for video in manifest.videos] == [video.id for video in manifest.videos]
+    write_manifest(folder, manifest)
+    again = read_manifest(folder)
+    assert [video.recipe for video in again.videos] == [video.recipe for video in manifest.videos]
+    assert [video.recipe.digest[:12] for video in again.videos] == [video.id for video in manifest.videos]
+
+
+def test_lines_of_a_journal_continue_a_manifest_of_format_2(folder: BatchFolder) -> None:
+    shutil.copy(STORED.parent / "batch-2.json", folder.manifest)
+    before = folder.manifest.read_bytes()
+    ManifestStore(folder).fail([0], "no room")
+    assert folder.manifest.read_bytes() == before
+    manifest = read_manifest(folder)
+    assert (manifest.counts(), manifest.faults) == ({"failed": 1, "queued": 1}, ())
+
+
 def test_a_manifest_of_a_later_version_is_refused_with_field_and_version(folder: BatchFolder) -> None:  # C3
-    edit(folder, lambda document: document.update(format=3, wantui="9.1", journal="x"))
+    edit(folder, lambda document: document.update(format=4, wantui="9.1", journal="x"))
     with pytest.raises(ManifestError) as raised:
         read_manifest(folder)
-    assert "was written by wantui 9.1 with format 3" in str(raised.value)
-    assert f"wantui {__version__} reads 1 and 2. Update wantui" in str(raised.value)
+    assert "was written by wantui 9.1 with format 4" in str(raised.value)
+    assert f"wantui {__version__} reads 1, 2, 3. Update wantui" in str(raised.value)
 
 
 def test_a_format_that_is_text_is_said_to_be_text(folder: BatchFolder) -> None:  # C3
@@ -117,7 +140,7 @@ EDITS: dict[str, tuple[Callable[[Document], None], str]] = {
     "unknown state": (put("videos.0.state", "ready"), "videos[0].state: Input should be "),
     "seed 2^70": (put("videos.0.recipe.seed", 2**70), "videos[0].recipe.seed: "),
     "steps 0": (put("videos.0.recipe.steps", 0), "videos[0].recipe.steps: "),
-    "recipe of format 2": (put("videos.0.recipe.format", 2), "videos[0].recipe: it has format 2; this version reads"),
+    "recipe of a later format": (put("videos.0.recipe.format", 3), "videos[0].recipe: it has format 3; this version reads"),
     "recipe of text": (put("videos.0.recipe", "x"), "videos[0].recipe: "),
     "deep config": (put("config.deep", json.loads("[" * 250 + "]" * 250)), "recursion limit exceeded"),
 }

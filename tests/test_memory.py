@@ -337,7 +337,7 @@ def test_a_transformer_that_is_streamed_goes_to_the_gpu_in_no_other_way(monkeypa
     ],
 )
 def test_fused_blocks_need_less_by_what_was_measured(model: str, size: tuple[int, int, int], saved: float) -> None:
-    """GB between the peaks of plain and exact denoising that tests/benchmarks/gpu.py printed on an H100."""
+    """GB between the peaks of reference and fused denoising that tests/benchmarks/gpu.py printed on an H100."""
     known, (width, height, frames) = find_model(model), size
     recipe = recipe_of(known, width=width, height=height, frames=frames)
     less = activation_bytes(known, recipe) - activation_bytes(known, recipe, is_fused=True)
@@ -346,11 +346,11 @@ def test_fused_blocks_need_less_by_what_was_measured(model: str, size: tuple[int
 
 @pytest.mark.parametrize(("plan", "less"), [("stream-tiled", True), ("sequential", False)])
 def test_a_plan_with_fused_blocks_is_foretold_with_what_they_need(plan: str, less: bool) -> None:
-    plain, exact = (
+    reference, fused = (
         peak_bytes(plan_named(plan), LARGE, recipe_of(LARGE, width=1280, height=720, speed=speed), True) or 0
-        for speed in ("plain", "exact")
+        for speed in ("reference", "fused")
     )
-    assert (exact < plain - GB, exact == plain) == (less, not less)
+    assert (fused < reference - GB, fused == reference) == (less, not less)
 
 
 def test_around_streamed_blocks_stays_what_the_architecture_has_there() -> None:
@@ -391,7 +391,7 @@ def test_a_pipeline_is_checked_as_it_will_work(
     monkeypatch.setattr(
         fused_attention, "norm_rotary", lambda *given: checked.append(given[0].shape[1]) or ours(*given)
     )
-    pipeline = load_pipeline(tiny_models[model], None, "float32", GPU, speed="exact")
+    pipeline = load_pipeline(tiny_models[model], None, "float32", GPU, speed="fused")
     transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
     assert all(is_fused(one) for one in transformers)
     assert checked == [64] * sum(len(one.blocks) for one in transformers)
@@ -402,19 +402,21 @@ def test_what_kernels_need_and_is_not_here_is_told_before_anything_is_loaded(
 ) -> None:
     monkeypatch.setattr(load, "load_parts", Mock(side_effect=AssertionError))
     with pytest.raises(LoadError, match=r"attention by _flash_3 the quickest here, but .*`wantui bench` again"):
-        load_pipeline(SMALL, None, "bfloat16", GPU, speed="exact", attention="_flash_3")
+        load_pipeline(SMALL, None, "bfloat16", GPU, speed="fused", attention="_flash_3")
     monkeypatch.setattr(load, "what_kernels_miss", lambda: "there is no C compiler")
-    with pytest.raises(LoadError, match=r"there is no C compiler\. Install it, or choose model_settings.speed: plain"):
-        load_pipeline(SMALL, None, "bfloat16", GPU, speed="exact")
+    with pytest.raises(
+        LoadError, match=r"there is no C compiler\. Install it, or choose model_settings.speed: reference"
+    ):
+        load_pipeline(SMALL, None, "bfloat16", GPU, speed="fused")
     with pytest.raises(LoadError, match="there is no C compiler"):
-        bench.measure(torch.device("cuda"), "exact", print)
+        bench.measure(torch.device("cuda"), "fused", print)
 
 
 def test_what_is_computed_in_float32_needs_no_kernels(
     tiny_models: dict[str, WanModel], as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load, "what_kernels_miss", lambda: "there is no C compiler")
-    assert is_fused(load_pipeline(tiny_models["wan2.1"], None, "float32", GPU, speed="exact").transformer)
+    assert is_fused(load_pipeline(tiny_models["wan2.1"], None, "float32", GPU, speed="fused").transformer)
 
 
 def test_kernels_that_cannot_be_built_are_told_with_what_they_need(
@@ -424,8 +426,8 @@ def test_kernels_that_cannot_be_built_are_told_with_what_they_need(
         raise subprocess.CalledProcessError(1, ["gcc", "main.c"])
 
     monkeypatch.setattr(fused_attention, "norm_rotary", compiler)
-    with pytest.raises(LoadError, match=r"speed: exact needs kernels.*'gcc', 'main.c'.*python3-dev.*speed: plain"):
-        load_pipeline(tiny_models["wan2.1"], None, "float32", GPU, speed="exact")
+    with pytest.raises(LoadError, match=r"speed: fused needs kernels.*'gcc', 'main.c'.*python3-dev.*speed: reference"):
+        load_pipeline(tiny_models["wan2.1"], None, "float32", GPU, speed="fused")
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -684,14 +686,14 @@ def test_maps_of_every_block_are_counted(nano: WanPipeline, per_head: bool, unco
 
 @pytest.mark.parametrize("magnitudes", [(), ((1.0, 0.0), (0.0, -1.0))])
 def test_what_the_cache_of_a_fast_video_holds_is_counted(nano: WanPipeline, magnitudes: Magnitudes) -> None:
-    exact = recipe_for(NANO, steps=4, speed="exact", width=128, height=128, frames=17)
-    fast = exact.model_copy(update={"speed": "fast", "magnitudes": magnitudes})
+    fused = recipe_for(NANO, steps=4, speed="fused", width=128, height=128, frames=17)
+    cached = fused.model_copy(update={"speed": "cached", "magnitudes": magnitudes})
     found = []
-    for recipe in (exact, fast):
+    for recipe in (fused, cached):
         start = prepare(nano, recipe)
         with LiveBytes() as live:
             for _ in denoise(nano, recipe, start):
                 pass
         found.append(live.most)
-    counted = activation_bytes(NANO, fast) - activation_bytes(NANO, exact)
+    counted = activation_bytes(NANO, cached) - activation_bytes(NANO, fused)
     assert found[1] - found[0] == pytest.approx(counted, rel=0.01)

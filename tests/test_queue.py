@@ -1,5 +1,6 @@
 """The durable queue: order, claims, states, events, and what is done about a database that is old, new or damaged."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from conftest import Wantui, only_queued, step_done
 
 from wantui import clock
 from wantui.engine.control import open_queue
+from wantui.planning.recipe import read_recipe
 from wantui.queue import state_dir as places
 from wantui.queue.claims import LostClaimError
 from wantui.queue.database import NAME, NewerDatabaseError, migrations, open_database
@@ -207,7 +209,7 @@ def test_the_video_begun_last_is_blamed_though_the_clock_was_set_back(
     monkeypatch.setattr(time, "time", lambda: 0.0)
     made = claim(queue)
     queue.reclaim("w", "signal SIGKILL", blame=True)
-    assert [queue.video(video.video).deaths for video in (ending, made)] == [0, 1]
+    assert [queue.video(video.video).worker_crashes for video in (ending, made)] == [0, 1]
 
 
 def test_a_worker_that_was_killed_on_purpose_is_not_held_against_its_video(queue: Queue) -> None:
@@ -215,7 +217,7 @@ def test_a_worker_that_was_killed_on_purpose_is_not_held_against_its_video(queue
     for _ in range(3):
         claim(queue)
         queue.reclaim("w", "signal SIGKILL", blame=False)
-    assert (queue.videos(batch)[0].state, queue.videos(batch)[0].deaths) == ("interrupted", 0)
+    assert (queue.videos(batch)[0].state, queue.videos(batch)[0].worker_crashes) == ("interrupted", 0)
 
 
 def test_after_a_crash_the_queue_is_held_until_a_user_resumes_it(queue: Queue) -> None:
@@ -299,6 +301,17 @@ def test_events_of_schema_4_become_typed_under_slugs(tmp_path: Path) -> None:
     assert (step.predicted, step.peak, step.norm) == (123456, 3000, 1.0)
     assert isinstance(done, VideoDone)
     assert done.already_done
+
+
+def test_straightness_in_events_of_schema_5_gets_its_name(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / NAME) as old:
+        old.executescript((Path(__file__).parent / "data" / "queue-5.sql").read_text())
+    queue = Queue(tmp_path)
+    step = [event.payload for event in queue.events(0) if event.kind == "step"][-1]
+    assert isinstance(step, StepDone)
+    assert (step.step, step.straightness) == (2, 0.75)
+    recipe = read_recipe(json.loads(queue.recipe(3)))
+    assert (recipe.format, recipe.speed) == (2, "cached")
 
 
 def test_an_event_of_a_later_version_is_kept_as_it_is(queue: Queue) -> None:

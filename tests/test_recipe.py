@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -68,6 +69,8 @@ OLD: dict[str, Any] = {
     "width": 128,
 }
 """A recipe as version 0.1 wrote it."""
+STORED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "recipes-1.json").read_text())
+"""Recipes and their digests as version 0.2 wrote them, of each speed, with maps of tokens, and with a GGUF file."""
 DIGEST = "9fbb112ef67128a287bbda236472258d3c86a69e345ff9f6e5fa0a7616027940"
 
 
@@ -77,8 +80,43 @@ def changed(**changes: object) -> dict[str, Any]:
 
 def test_a_recipe_of_an_earlier_version_is_read_and_keeps_its_digest() -> None:
     recipe = read_recipe(OLD)
-    assert json.loads(recipe.to_json()) == OLD
+    written = changed(format=2, speed="fused")
+    written["capture"]["attention"]["per_token"] = written["capture"]["attention"].pop("pieces")
+    assert json.loads(recipe.to_json()) == written
     assert recipe.digest == DIGEST
+    again = read_recipe(written)
+    assert (again, again.digest) == (recipe, DIGEST)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_stored_recipes_of_format_1_keep_their_digests(index: int) -> None:
+    stored = STORED[index]
+    recipe = read_recipe(stored["recipe"])
+    assert recipe.digest == stored["digest"]
+    former = stored["recipe"].get("speed", "plain")
+    assert recipe.speed == {"plain": "reference", "exact": "fused", "fast": "cached"}[former]
+    attention = stored["recipe"]["capture"]["attention"]
+    if attention is not None:
+        assert recipe.capture.attention is not None
+        assert recipe.capture.attention.per_token is attention["pieces"]
+    again = read_recipe(json.loads(recipe.to_json()))
+    assert (again, again.digest) == (recipe, stored["digest"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"speed": "fused"}, "speed: format 1 has plain, exact, fast, and not 'fused'"),
+        ({"speed": ["exact"]}, "speed: format 1 has plain"),
+        ({"format": 2}, "speed: Input should be 'reference', 'fused' or 'cached'"),
+        ({"format": 2, "speed": "fused"}, "capture.attention.pieces is not a field that this version knows"),
+        ({"capture": {"attention": {"per_token": True}}}, "capture.attention: format 1 has no per_token"),
+        ({"format": 3}, "it has format 3; this version reads formats 1 and 2"),
+    ],
+)
+def test_a_recipe_in_the_spelling_of_another_format_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        read_recipe(changed(**changes))
 
 
 # R12
@@ -97,7 +135,7 @@ def test_a_recipe_of_an_earlier_version_is_read_and_keeps_its_digest() -> None:
         ("marks", [{"text": "large", "start": 2, "end": 7, "weight": float("nan")}]),
         ("marks", [{"text": "large", "start": 2, "end": 7, "weight": -1}]),
         ("capture", {"interval": 0}), ("capture", {"attention": {"downsample": 0}}), ("weights", "gguf"),
-        ("format", 2), ("format", "1"), ("format", True), ("format", None), ("colour", "red"),
+        ("format", 3), ("format", "1"), ("format", True), ("format", None), ("colour", "red"),
         ("transformer_file", {"path": "/x.gguf", "fingerprint": "0", "bytes": -1}),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Speeds: exact is diffusers' own to the bit on a CPU, fast is told apart everywhere, what is fused is what it was."""
+"""Speeds: fused is diffusers' own to the bit on a CPU, cached videos are told apart, what is fused is what it was."""
 
 import copy
 import gc
@@ -45,33 +45,33 @@ def recipe_of(speed: str, **changes: object) -> Recipe:
 
 
 def test_exact_is_the_stock_pipeline_to_the_bit_on_a_cpu() -> None:
-    recipe = recipe_of("exact")
+    recipe = recipe_of("fused")
     pipeline = load_pipeline(NANO, None, "float32", CPU, speed=recipe.speed)
     assert torch.equal(latents_of(pipeline, recipe), stock(pipeline, recipe, "latent"))
 
 
 def test_exact_is_the_speed_where_none_is_chosen() -> None:
-    assert outline_batch(load_config("nano"), "a circle").first.speed == "exact"
+    assert outline_batch(load_config("nano"), "a circle").first.speed == "fused"
 
 
 def test_blocks_are_fused_on_a_gpu_where_they_are_there_as_a_whole() -> None:
     model = find_model("wan2.1-1.3b")
-    fused = [plan.slug for plan in PLANS if fuses_blocks(model, plan, "exact", "full")]
+    fused = [plan.slug for plan in PLANS if fuses_blocks(model, plan, "fused", "full")]
     assert fused == [plan.slug for plan in PLANS if plan.transformer != "sequential"]
     for plan in PLANS:
-        assert not fuses_blocks(model, plan, "plain", "full")
-        assert not fuses_blocks(model, plan, "exact", "float8")
-        assert not fuses_blocks(NANO, plan, "exact", "full")  # which is over before it is launched
+        assert not fuses_blocks(model, plan, "reference", "full")
+        assert not fuses_blocks(model, plan, "fused", "float8")
+        assert not fuses_blocks(NANO, plan, "fused", "full")  # which is over before it is launched
 
 
 @pytest.mark.parametrize(("calibrated", "share", "most"), [(True, 0.6, 0.05), (False, 0.8, 0.2)])
 def test_a_video_that_leaves_blocks_out_is_near_the_exact_one_and_the_same_after_another(
     calibrated: bool, share: float, most: float
 ) -> None:
-    exact, fast = recipe_of("exact", steps=30), recipe_of("fast", steps=30)
-    whole = latents_of(load_pipeline(NANO, None, "float32", CPU), exact)
-    fast = fast.model_copy(update={"magnitudes": fast.magnitudes if calibrated else ()})
-    pipeline = load_pipeline(NANO, None, "float32", CPU, speed="fast")
+    fused, cached = recipe_of("fused", steps=30), recipe_of("cached", steps=30)
+    whole = latents_of(load_pipeline(NANO, None, "float32", CPU), fused)
+    cached = cached.model_copy(update={"magnitudes": cached.magnitudes if calibrated else ()})
+    pipeline = load_pipeline(NANO, None, "float32", CPU, speed="cached")
     ran = 0
 
     def count(*_: object) -> None:
@@ -79,19 +79,19 @@ def test_a_video_that_leaves_blocks_out_is_near_the_exact_one_and_the_same_after
         ran += 1
 
     pipeline.transformer.blocks[4].ffn.register_forward_hook(count)
-    first = latents_of(pipeline, fast)
+    first = latents_of(pipeline, cached)
     assert ran < share * 2 * 30  # of two passes a step
     error = float((first - whole).norm() / whole.norm())
     assert 0 < error < most
-    latents_of(pipeline, fast.model_copy(update={"prompt": "a small blue star moving up", "seed": 7}))
-    assert torch.equal(latents_of(pipeline, fast), first)
+    latents_of(pipeline, cached.model_copy(update={"prompt": "a small blue star moving up", "seed": 7}))
+    assert torch.equal(latents_of(pipeline, cached), first)
 
 
 @pytest.mark.parametrize("sampler", ["unipc", "dpm++2m", "euler", "heun"])
 @pytest.mark.parametrize("steps", [3, 12, 30])
 def test_how_much_a_calibrated_video_computes_is_known_before(sampler: str, steps: int) -> None:
-    recipe = recipe_of("fast", steps=steps, sampler=sampler, frames=5, width=32, height=32)
-    pipeline = load_pipeline(NANO, None, "float32", CPU, speed="fast")
+    recipe = recipe_of("cached", steps=steps, sampler=sampler, frames=5, width=32, height=32)
+    pipeline = load_pipeline(NANO, None, "float32", CPU, speed="cached")
     levels = noise_levels(sampler, steps, recipe.flow_shift)
     assert np.allclose(levels, prepare(pipeline, recipe).sigmas[:-1], atol=1e-5)
     ran: list[bool] = []
@@ -105,7 +105,7 @@ def test_how_much_a_calibrated_video_computes_is_known_before(sampler: str, step
 
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_what_a_cache_holds_is_freed_with_its_video(calibrated: bool) -> None:
-    pipeline, recipe = load_pipeline(NANO, None, "float32", CPU), recipe_of("fast")
+    pipeline, recipe = load_pipeline(NANO, None, "float32", CPU), recipe_of("cached")
     recipe = recipe.model_copy(update={"magnitudes": recipe.magnitudes if calibrated else ()})
     gc.disable()  # Python looks for cycles when there are many objects, however much they hold
     try:
@@ -121,7 +121,7 @@ def test_what_a_cache_holds_is_freed_with_its_video(calibrated: bool) -> None:
 def test_the_first_of_two_transformers_leaves_no_cache_to_the_second(tiny_models: dict[str, WanModel]) -> None:
     model = tiny_models["a14b"]
     pipeline = load_pipeline(model, None, "float32", CPU)
-    recipe = recipe_for(model, steps=6, speed="fast")
+    recipe = recipe_for(model, steps=6, speed="cached")
     held: list[tuple[int, int]] = []
     for _ in denoise(pipeline, recipe):
         held.append(tuple(_held_by_cache(one) for one in (pipeline.transformer, pipeline.transformer_2)))
@@ -141,20 +141,20 @@ def _held_by_cache(transformer: Any) -> int:
 
 
 def test_fast_is_refused_with_captures_unless_that_is_forced() -> None:
-    asked = ["model_settings.speed=fast", "latent_analysis_settings.store_latents=true"]
+    asked = ["model_settings.speed=cached", "latent_analysis_settings.store_latents=true"]
     outline = outline_batch(load_config("nano", asked), "a circle")
-    assert any("fast leaves out blocks" in refusal for refusal in outline.refusals)
+    assert any("cached skips blocks" in refusal for refusal in outline.refusals)
     forced = outline_batch(load_config("nano", [*asked, "model_settings.force_capture=true"]), "a circle")
     assert not forced.refusals
     assert forced.first.capture.geometry
 
 
 def test_a_fast_video_says_so_and_has_no_trajectory(wantui: Wantui, small: list[str]) -> None:
-    result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small, "--set", "model_settings.speed=fast")
+    result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small, "--set", "model_settings.speed=cached")
     assert result.code == 0, result.err
     folder = batch(result)
     video = read_manifest(folder).videos[0]
-    assert video.recipe.speed == "fast"
+    assert video.recipe.speed == "cached"
     assert "latents" not in video.files
     assert not folder.latents(0, 1).exists()
     assert not list(Path(folder.root).rglob("*.checkpoint"))
@@ -192,14 +192,14 @@ def test_magnitudes_are_the_ratios_of_what_the_blocks_add(tiny_models: dict[str,
 
 def test_what_comes_with_wantui_was_measured_of_the_nano_that_comes_with_it() -> None:
     assert json.loads(OF_NANO.read_text())["revision"] == fingerprint(Path(NANO.location))
-    assert recipe_of("fast").magnitudes
-    assert not recipe_of("exact").magnitudes
+    assert recipe_of("cached").magnitudes
+    assert not recipe_of("fused").magnitudes
 
 
 def test_a_model_is_calibrated_once_and_its_fast_videos_go_by_it(
     wantui: Wantui, tiny_models: dict[str, WanModel], small: list[str]
 ) -> None:
-    asked = [*small, "--set", "model_settings.speed=fast", "--set", "model_settings.sampler=heun", "-t", "a star"]
+    asked = [*small, "--set", "model_settings.speed=cached", "--set", "model_settings.sampler=heun", "-t", "a star"]
     before = wantui("preview", "--json", *asked)
     assert "goes by the first block of this model" in before.out
     assert json.loads(before.out)["recipe"]["magnitudes"] == []
@@ -233,7 +233,7 @@ def test_a_cache_lays_itself_around_blocks_that_are_fused(
     tiny_models: dict[str, WanModel], magnitudes: Magnitudes
 ) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
-    recipe = recipe_for(tiny_models["wan2.1"], steps=4, speed="fast", magnitudes=magnitudes)
+    recipe = recipe_for(tiny_models["wan2.1"], steps=4, speed="cached", magnitudes=magnitudes)
     wanted = latents_of(pipeline, recipe)
     fuse_blocks(pipeline.transformer)
     assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-3)
@@ -361,8 +361,8 @@ def test_of_a_text_only_what_is_attended_to_is_kept() -> None:
 def test_nothing_is_kept_after_a_video() -> None:
     pipeline = load_pipeline(NANO, None, "float32", CPU)
     fuse_blocks(pipeline.transformer)
-    start = prepare(pipeline, recipe_of("exact", steps=2))
-    list(denoise(pipeline, recipe_of("exact", steps=2), start))
+    start = prepare(pipeline, recipe_of("fused", steps=2))
+    list(denoise(pipeline, recipe_of("fused", steps=2), start))
     assert not start.passes._texts
     assert start.passes._step.attended is None
 
@@ -381,7 +381,7 @@ def test_the_first_self_attention_is_computed_once_a_step_and_a_texts_keys_once_
         monkeypatch.setattr(fused_attention, name, count)
     pipeline = load_pipeline(NANO, None, "float32", CPU)
     fuse_blocks(pipeline.transformer)
-    recipe = recipe_of("exact", steps=3)
+    recipe = recipe_of("fused", steps=3)
     wanted = latents_of(load_pipeline(NANO, None, "float32", CPU), recipe)
     found = latents_of(pipeline, recipe)
     assert float((found - wanted).norm() / wanted.norm()) < 1e-3

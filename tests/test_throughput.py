@@ -1,7 +1,8 @@
 """The throughput model: fitted to blocks whose times are known, kept on disk, and used where nothing was made yet."""
 
+import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -42,7 +43,7 @@ BLOCKS = [block(dim, wide, tokens) for dim, wide in ((1536, 8960), (5120, 13824)
 
 
 def fitted() -> Throughput:
-    return fit(BLOCKS, 1e-7, CARD, "plain", "2.11")
+    return fit(BLOCKS, 1e-7, CARD, "reference", "2.11")
 
 
 def test_a_fit_finds_what_made_the_times() -> None:
@@ -56,7 +57,7 @@ def test_a_fit_finds_what_made_the_times() -> None:
 def test_a_small_block_takes_what_it_takes_to_launch_it_and_says_nothing_about_the_device() -> None:
     launched = [Block(b.dim, b.feed_forward, b.tokens, max(b.seconds, 0.002), 0.002) for b in BLOCKS]
     assert sum(b.seconds == 0.002 for b in launched) == 1
-    found = fit(launched, 1e-7, CARD, "plain", "2.11")
+    found = fit(launched, 1e-7, CARD, "reference", "2.11")
     assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
     assert found.block_seconds(1536, 8960, 100) == 0.002
     assert found.error < 1e-6
@@ -66,7 +67,7 @@ def test_a_block_that_was_launched_slowly_once_does_not_make_the_device_slower()
     first, *others = (replace(b, launch=0.0005) for b in BLOCKS)
     slow = replace(first, seconds=0.0031, launch=0.003)
     assert slow.seconds > 1.2 * first.seconds
-    found = fit([slow, *others], 1e-7, CARD, "plain", "2.11")
+    found = fit([slow, *others], 1e-7, CARD, "reference", "2.11")
     assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
     assert found.product_operation == pytest.approx(PRODUCT, rel=1e-6)
     assert found.launch == 0.0005
@@ -91,7 +92,7 @@ def test_no_part_takes_less_than_nothing() -> None:
     blocks = [
         Block(b.dim, b.feed_forward, b.tokens, _terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15) for b in BLOCKS
     ]
-    found = fit(blocks, 1e-7, CARD, "plain", "2.11")
+    found = fit(blocks, 1e-7, CARD, "reference", "2.11")
     assert min(found.attention_operation, found.product_operation, found.value) >= 0
 
 
@@ -117,20 +118,35 @@ def test_what_was_measured_is_kept_for_each_device_and_speed(tmp_path: Path) -> 
     recipe = recipe_for(find_model("wan2.1-1.3b"))
     assert load_throughput(tmp_path, CARD, recipe) is None
     save_throughput(tmp_path, fitted())
-    save_throughput(tmp_path, fit(BLOCKS, 2e-7, CARD, "exact", "2.11"))
-    save_throughput(tmp_path, fit(BLOCKS, 3e-7, CARD, "plain", "2.11"))
-    plain = load_throughput(tmp_path, CARD, recipe)
-    exact = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}))
-    assert plain is not None
-    assert exact is not None
-    assert (plain.decoded_value, exact.decoded_value) == (3e-7, 2e-7)
+    save_throughput(tmp_path, fit(BLOCKS, 2e-7, CARD, "fused", "2.11"))
+    save_throughput(tmp_path, fit(BLOCKS, 3e-7, CARD, "reference", "2.11"))
+    reference = load_throughput(tmp_path, CARD, recipe)
+    fused = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "fused"}))
+    assert reference is not None
+    assert fused is not None
+    assert (reference.decoded_value, fused.decoded_value) == (3e-7, 2e-7)
     last = plan_named("sequential")
     assert (
-        load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "exact"}), last) == plain
+        load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "fused"}), last) == reference
     )  # its blocks are not fused
-    assert load_throughput(tmp_path, CARD, recipe_for(NANO, speed="exact")) == plain  # nor are nano's
+    assert load_throughput(tmp_path, CARD, recipe_for(NANO, speed="fused")) == reference  # nor are nano's
     (tmp_path / "throughput.json").write_text("[{]")
     assert load_throughput(tmp_path, CARD, recipe) is None
+
+
+def test_measurements_of_earlier_versions_are_read_under_the_names_of_their_speeds(tmp_path: Path) -> None:
+    stored = [asdict(fitted()) | {"speed": "plain"}, asdict(fitted()) | {"speed": "exact", "launch": 0.5}]
+    (tmp_path / "throughput.json").write_text(json.dumps(stored))
+    recipe = recipe_for(find_model("wan2.1-1.3b"))
+    for speed, launch in (("reference", fitted().launch), ("fused", 0.5), ("cached", 0.5)):
+        found = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": speed}))
+        assert found is not None
+        assert found.launch == launch
+    save_throughput(tmp_path, fit(BLOCKS, 2e-7, CARD, "fused", "2.11"))
+    assert [entry["speed"] for entry in json.loads((tmp_path / "throughput.json").read_text())] == [
+        "reference",
+        "fused",
+    ]
 
 
 def test_a_random_transformer_has_the_precisions_of_a_loaded_one() -> None:
@@ -140,7 +156,7 @@ def test_a_random_transformer_has_the_precisions_of_a_loaded_one() -> None:
     assert dtypes["blocks.0.scale_shift_table"] == dtypes["blocks.0.norm2.weight"] == torch.float32
 
 
-@pytest.mark.parametrize("speed", ["plain", "exact"])
+@pytest.mark.parametrize("speed", ["reference", "fused"])
 def test_blocks_of_each_width_and_size_are_measured(speed: Speed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
@@ -159,7 +175,7 @@ def test_blocks_that_come_take_their_own_time_or_that_of_coming() -> None:
     large = recipe_for(NANO).model_copy(update={"model": model.name, "width": 832, "height": 480, "frames": 81})
     large = large.model_copy(update={"dtype": "bfloat16"})
     small = large.model_copy(update={"width": 64, "height": 64, "frames": 1})
-    found = fit(BLOCKS, 1e-7, CARD, "plain", "2.11", streamed=(0.004, 2e-11))
+    found = fit(BLOCKS, 1e-7, CARD, "reference", "2.11", streamed=(0.004, 2e-11))
     more = found.step_seconds(model, large, plan) - found.step_seconds(model, large, RESIDENT)
     assert more == pytest.approx(2 * 40 * 0.004)
     coming = 0.004 + 2e-11 * block_bytes(model, small)
@@ -181,13 +197,13 @@ def test_products_in_int8_take_what_it_takes_to_scale_their_outputs() -> None:
 def test_only_plain_blocks_of_2_2_5b_are_modulated_at_every_place_on_their_own() -> None:
     model = find_model("wan2.2-5b")
     recipe = recipe_for(NANO).model_copy(update={"model": model.name, "width": 1280, "height": 704, "frames": 49})
-    plain, exact = (
+    reference, fused = (
         fitted().step_seconds(model, recipe.model_copy(update={"speed": speed, "dtype": "bfloat16"}))
-        for speed in ("plain", "exact")
+        for speed in ("reference", "fused")
     )
     places = 13 * 22 * 40
-    assert exact == pytest.approx(2 * 30 * block(model.dim, model.feed_forward, places).seconds)
-    assert plain - exact == pytest.approx(2 * 30 * 0.25 * VALUE * places * model.dim)
+    assert fused == pytest.approx(2 * 30 * block(model.dim, model.feed_forward, places).seconds)
+    assert reference - fused == pytest.approx(2 * 30 * 0.25 * VALUE * places * model.dim)
 
 
 def test_tiles_are_decoded_with_what_they_share() -> None:
@@ -209,7 +225,7 @@ def test_what_streaming_adds_is_told_from_the_work_of_the_same_blocks(monkeypatc
     monkeypatch.setattr(bench, "stream_blocks", slowly)
     monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
-    block, byte = bench._streaming(torch.device("cpu"), "exact")
+    block, byte = bench._streaming(torch.device("cpu"), "fused")
     assert block > 0.02
     assert byte >= 0
 
@@ -236,28 +252,28 @@ def test_a_bench_says_what_it_found_and_what_cannot_be_told_from_it(
         for b in BLOCKS
     ]
     monkeypatch.setattr(load, "resolve_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(bench, "measure", lambda *_: fit(blocks, 1e-7, CARD, "exact", "2.11"))
+    monkeypatch.setattr(bench, "measure", lambda *_: fit(blocks, 1e-7, CARD, "fused", "2.11"))
     result = wantui("bench")
     assert result.code == 0
     lines = [" ".join(line.split()) for line in result.out.splitlines()]
-    assert lines[:2] == ["a card, exact, torch 2.11:", "self-attention 1000.00 TFLOP/s"]
+    assert lines[:2] == ["a card, fused, torch 2.11:", "self-attention 1000.00 TFLOP/s"]
     assert "other products ? TFLOP/s" in lines
     assert "launch 1.00 ms a block, at least" in lines
     assert (
-        load_throughput(state_place().directory, CARD, recipe_for(find_model("wan2.1-1.3b"), speed="exact")) is not None
+        load_throughput(state_place().directory, CARD, recipe_for(find_model("wan2.1-1.3b"), speed="fused")) is not None
     )
 
 
 def test_a_fast_video_is_judged_by_what_was_measured_of_exact_ones(tmp_path: Path) -> None:
     model = find_model("wan2.1-1.3b")
     recipe = recipe_for(model, width=832, height=480, frames=81)
-    for speed in ("plain", "exact"):
+    for speed in ("reference", "fused"):
         save_throughput(tmp_path, fit(BLOCKS, 2e-7, CARD, speed, "2.11"))
-    found = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "fast"}))
+    found = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "cached"}))
     assert found is not None
-    assert found.speed == "exact"
-    fast = found.step_seconds(model, recipe.model_copy(update={"speed": "fast"}))
-    assert fast < found.step_seconds(model, recipe)
+    assert found.speed == "fused"
+    cached = found.step_seconds(model, recipe.model_copy(update={"speed": "cached"}))
+    assert cached < found.step_seconds(model, recipe)
 
 
 # Attention kernels.
@@ -296,7 +312,7 @@ def test_fused_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says_so
 ) -> None:
     pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
     recipe = recipe_for(NANO, steps=2)
-    assert made_with(pipeline, recipe)["blocks"] == "plain"
+    assert made_with(pipeline, recipe)["blocks"] == "reference"
     wanted = latents_of(pipeline, recipe)
     fuse_blocks(pipeline.transformer, "_native_math")
     said = made_with(pipeline, recipe)
@@ -305,11 +321,11 @@ def test_fused_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says_so
 
 
 def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    save_throughput(state_place().directory, fit(BLOCKS, 2e-7, "cpu", "exact", "2.11", attention="_native_math"))
+    save_throughput(state_place().directory, fit(BLOCKS, 2e-7, "cpu", "fused", "2.11", attention="_native_math"))
     monkeypatch.setattr(memory, "MIN_FUSED_WIDTH", NANO.dim)
     asked: list[str] = []
     ours = pipelines.load_pipeline
     monkeypatch.setattr(pipelines, "load_pipeline", lambda *a, **k: asked.append(k["attention"]) or ours(*a, **k))
-    for speed in ("exact", "plain"):
+    for speed in ("fused", "reference"):
         pipelines.load_for(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT)
     assert asked == ["_native_math", "native"]

@@ -47,8 +47,8 @@ def test_more_steps_take_longer_and_heun_evaluates_nearly_twice() -> None:
 
 def test_of_a_calibrated_fast_video_the_steps_count_that_are_computed() -> None:
     rising = tuple((1 - i / 10, -0.4 * i) for i in range(11))
-    fast = RECIPE.model_copy(update={"speed": "fast", "magnitudes": rising})
-    few, many = fast, fast.model_copy(update={"steps": 60})
+    cached = RECIPE.model_copy(update={"speed": "cached", "magnitudes": rising})
+    few, many = cached, cached.model_copy(update={"steps": 60})
     computed = [computed_steps(recipe) for recipe in (few, many)]
     assert computed[1] / 60 < computed[0] / 20 < 1
     # As a worker tells it of a video whose computed steps take a second, and whose others take no time.
@@ -57,11 +57,11 @@ def test_of_a_calibrated_fast_video_the_steps_count_that_are_computed() -> None:
     found = estimate_seconds(many, "cpu", fast_ones)
     assert found.value == pytest.approx(computed[1] + 0.5)
     assert f"({computed[1]} of 60 are computed)" in found.basis
-    exact_ones = past({"seconds": {"step": 2.0, "decode": 0.5}}, recipe=RECIPE.model_copy(update={"speed": "exact"}))
+    exact_ones = past({"seconds": {"step": 2.0, "decode": 0.5}}, recipe=RECIPE.model_copy(update={"speed": "fused"}))
     assert estimate_seconds(few, "cpu", exact_ones).value == pytest.approx(2 * computed[0] + 0.5)
     assert estimate_seconds(many, "cpu", [*exact_ones, *fast_ones]) == found
     # Of two steps the second one is left out, and tells nothing of those that are not.
-    flat = fast.model_copy(update={"magnitudes": ((1.0, 0.0), (0.0, 0.0)), "steps": 2})
+    flat = cached.model_copy(update={"magnitudes": ((1.0, 0.0), (0.0, 0.0)), "steps": 2})
     assert computed_steps(flat) == 1
     assert estimate_seconds(flat, "cpu", past({}, recipe=flat)).value is None
     assert estimate_seconds(few.model_copy(update={"magnitudes": ()}), "cpu", past({}, recipe=few)).value is None

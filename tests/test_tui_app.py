@@ -212,7 +212,7 @@ def _something_of_everything() -> None:
     queue.failed(claim(queue), "RuntimeError: the encoder failed")
     taken = claim(queue)
     for index in range(8):
-        figures = {"norm": 1.0, "velocity": 1.5 - index / 20, "turning": 0.3, "linearity": 0.97}
+        figures = {"norm": 1.0, "velocity": 1.5 - index / 20, "turning": 0.3, "straightness": 0.97}
         queue.step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
     queue.db.execute("UPDATE video SET started = 0, finished = 2.5 WHERE state = 'failed'")
     queue.close()

@@ -357,7 +357,7 @@ def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue:
         taken = claim(queue)
         await it.until(lambda: "red seed 42" in it.text())
         for index in range(8):
-            figures = {"norm": 1.0, "velocity": 1.5, "turning": 0.3, "linearity": 0.97, "preview": str(strip)}
+            figures = {"norm": 1.0, "velocity": 1.5, "turning": 0.3, "straightness": 0.97, "preview": str(strip)}
             queue.step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
         screen = it.screen(MonitorScreen)
         await it.until(lambda: screen.current() and screen.current().step == 8)  # type: ignore[union-attr]
@@ -367,7 +367,7 @@ def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue:
         assert "8/20" in shown
         assert "σ 0.650" in shown
         assert "0.25 s/step  ETA 0:03" in shown
-        assert "linearity" in shown
+        assert "straightness" in shown
         assert "0.97" in shown
         assert "after step 8" in shown
         assert "▀" in it.cells("#preview DiffText")

@@ -1,6 +1,6 @@
 """What videos gain and lose that are not made as the model would, on nano: python tests/benchmarks/approximate.py.
 
-The same prompts and seeds by `exact`, by `fast` with both caches and several thresholds, and with weights in 8 bits:
+The same prompts and seeds by `fused`, by `cached` with both caches and several thresholds, and with weights in 8 bits:
 PSNR of frames, relative difference of the final latents, and the time of denoising.
 """
 
@@ -65,27 +65,27 @@ def main(steps: int, videos: int) -> None:
     load: Callable[[str, Weights], WanPipeline] = lambda dtype, weights: load_pipeline(  # noqa: E731
         NANO, None, dtype, torch.device("cpu"), weights=weights
     )
-    pipeline, exact, fast = load("float32", "full"), recipes(videos, steps, "exact"), recipes(videos, steps, "fast")
-    make(pipeline, exact[:1])
-    wanted = make(pipeline, exact)
+    pipeline, fused, cached = load("float32", "full"), recipes(videos, steps, "fused"), recipes(videos, steps, "cached")
+    make(pipeline, fused[:1])
+    wanted = make(pipeline, fused)
     click.echo(f"nano, {steps} steps, {videos} videos, on a CPU with {torch.get_num_threads()} threads")
     of_fast = cache.MAGNITUDE_ERROR, cache.FIRST_BLOCK_CHANGE
     for error in ERRORS:
-        mark = "  (speed: fast)" if error == of_fast[0] else ""
+        mark = "  (speed: cached)" if error == of_fast[0] else ""
         cache.MAGNITUDE_ERROR = error
-        tell(f"magnitudes, {error}", make(pipeline, fast), wanted, mark)
+        tell(f"magnitudes, {error}", make(pipeline, cached), wanted, mark)
     for change in CHANGES:
-        mark = "  (speed: fast, not calibrated)" if change == of_fast[1] else ""
+        mark = "  (speed: cached, not calibrated)" if change == of_fast[1] else ""
         cache.FIRST_BLOCK_CHANGE = change
         tell(
             f"first block, {change}",
-            make(pipeline, [r.model_copy(update={"magnitudes": ()}) for r in fast]),
+            make(pipeline, [r.model_copy(update={"magnitudes": ()}) for r in cached]),
             wanted,
             mark,
         )
-    wanted = make(load("bfloat16", "full"), exact)
+    wanted = make(load("bfloat16", "full"), fused)
     for weights in ("int8", "float8"):
-        tell(f"weights in {weights}", make(load("bfloat16", weights), exact), wanted)
+        tell(f"weights in {weights}", make(load("bfloat16", weights), fused), wanted)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ class Way:
 @click.option("--model", type=click.Choice(["nano", *SIZES]), default="nano", show_default=True)
 @click.option("--rounds", type=click.IntRange(1, 50 - EARLIER - 1), default=12, show_default=True)
 @click.option("--threads", type=int, help="Of torch on a CPU.")
-@click.option("--speed", type=click.Choice(["plain", "exact"]), default="plain", show_default=True)
+@click.option("--speed", type=click.Choice(["reference", "fused"]), default="reference", show_default=True)
 @click.option("--only", default="", help="Ways to capture whose name holds this.")
 def main(model: str, rounds: int, threads: int | None, speed: str, only: str) -> None:
     """Print the cost of each way to capture in percent of a guided step, in time and in peak memory."""
@@ -148,7 +148,7 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
     device = torch.device("cuda" if torch.cuda.is_available() and model != "nano" else "cpu")
     real = model != "nano"
     pipeline = random_pipeline(model, device) if real else load_pipeline(NANO, None, "float32", device)
-    if speed == "exact" and device.type == "cuda":
+    if speed == "fused" and device.type == "cuda":
         fuse_blocks(pipeline.transformer)
     recipe = Recipe(
         model=find_model(model).name,

@@ -1,10 +1,10 @@
 """What the published sizes take on a GPU, with random weights: python tests/benchmarks/gpu.py.
 
-Speeds by plain, exact and fast, memory plans, estimates, and videos an hour.
+Speeds by reference, fused and cached, memory plans, estimates, and videos an hour.
 
-Time and memory of a random transformer are those of the published one. Its peers are plain diffusers and, for memory
-and time, what wantui foretells. A hard cap on what torch may allocate stands for a smaller GPU. What fast leaves out of
-a random model is what it would leave out of nano, as that model's magnitudes are the only ones that are there.
+Time and memory of a random transformer are those of the published one. They are compared with plain diffusers and, for
+memory and time, with what wantui predicts. A hard cap on what torch may allocate simulates a smaller GPU. For a random
+model, cached skips what it would skip of nano, whose magnitudes are the only ones that exist.
 """
 
 import gc
@@ -64,7 +64,7 @@ class Cell(NamedTuple):
     cap: int | None = None
     """Of the GPU's memory, in GB."""
     weights: Weights = "full"
-    speed: Speed = "plain"
+    speed: Speed = "reference"
 
     @property
     def label(self) -> str:
@@ -85,14 +85,14 @@ CELLS = (
     Cell("wan2.1-14b", 832, 480, 81, cap=24, weights="int8"),
     Cell("wan2.2-5b", 1280, 704, 49, "encode-first"),
     Cell("wan2.2-a14b", 832, 480, 81, "encode-first"),
-    Cell("wan2.1-1.3b", 832, 480, 81, "encode-first", speed="exact"),
-    Cell("wan2.1-1.3b", 1280, 720, 49, "encode-first", speed="exact"),
-    Cell("wan2.1-1.3b", 480, 480, 33, "encode-first", speed="exact"),
-    Cell("wan2.1-14b", 832, 480, 81, cap=48, speed="exact"),
-    Cell("wan2.2-5b", 1280, 704, 49, "encode-first", speed="exact"),
+    Cell("wan2.1-1.3b", 832, 480, 81, "encode-first", speed="fused"),
+    Cell("wan2.1-1.3b", 1280, 720, 49, "encode-first", speed="fused"),
+    Cell("wan2.1-1.3b", 480, 480, 33, "encode-first", speed="fused"),
+    Cell("wan2.1-14b", 832, 480, 81, cap=48, speed="fused"),
+    Cell("wan2.2-5b", 1280, 704, 49, "encode-first", speed="fused"),
     # The last ones, as torch keeps pinned memory.
     Cell("wan2.1-14b", 832, 480, 81, cap=24),
-    Cell("wan2.1-14b", 832, 480, 81, cap=24, speed="exact"),
+    Cell("wan2.1-14b", 832, 480, 81, cap=24, speed="fused"),
 )
 
 
@@ -155,7 +155,7 @@ def clear() -> None:
 
 @torch.no_grad()
 def speeds(model: WanModel, rounds: int) -> None:
-    """One guided step of exact against one of plain diffusers, on the same weights."""
+    """One guided step of fused against one of plain diffusers, on the same weights."""
     clear()
     transformer = random_transformer(model.heads, model.feed_forward, model.blocks, DEVICE, torch.bfloat16)
     latents = torch.randn(1, 16, 21, 60, 104, device=DEVICE, dtype=torch.bfloat16)
@@ -172,7 +172,7 @@ def speeds(model: WanModel, rounds: int) -> None:
 
     step()
     reference = step().float()
-    plain, plain_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
+    reference, plain_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
     fuse_blocks(transformer)
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
@@ -180,21 +180,21 @@ def speeds(model: WanModel, rounds: int) -> None:
     torch.cuda.synchronize()
     first = time.perf_counter() - began
     step()
-    exact, exact_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
+    fused, exact_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
     differs = float((step().float() - reference).norm() / reference.norm())
     click.echo(
-        f"{model.name:<12} step plain {plain:.3f} s, exact {exact:.3f} s: {plain / exact:.3f} times; "
+        f"{model.name:<12} step reference {reference:.3f} s, fused {fused:.3f} s: {reference / fused:.3f} times; "
         f"differs {differs:.1e} of the norm; first step {first:.1f} s; "
         f"peak {plain_peak / GB:.2f} and {exact_peak / GB:.2f} GB"
     )
 
 
-def fast(model: WanModel) -> None:
-    """Denoising one video of 832x480x81 by fast against exact."""
+def cached(model: WanModel) -> None:
+    """Denoising one video of 832x480x81 by cached against fused."""
     clear()
-    magnitudes = outline_batch(load_config("nano", ["model_settings.speed=fast"]), "a star").first.magnitudes
+    magnitudes = outline_batch(load_config("nano", ["model_settings.speed=cached"]), "a star").first.magnitudes
     whole = recipe_of(model, Cell(model.name, 832, 480, 81)).model_copy(update={"steps": 20})
-    less = whole.model_copy(update={"speed": "fast", "magnitudes": magnitudes})
+    less = whole.model_copy(update={"speed": "cached", "magnitudes": magnitudes})
     pipeline = pipeline_of(model, DEVICE)
     pipeline.wantui_placement = Placement(pipeline, DEVICE, RESIDENT)
     fuse_blocks(pipeline.transformer)
@@ -208,7 +208,7 @@ def fast(model: WanModel) -> None:
         seconds.append(time.perf_counter() - began)
         peaks.append(torch.cuda.max_memory_allocated())
     click.echo(
-        f"{model.name:<12} {less.steps} steps by exact {seconds[1]:.2f} s, by fast, which computes "
+        f"{model.name:<12} {less.steps} steps by fused {seconds[1]:.2f} s, by cached, which computes "
         f"{computed_steps(less)}, {seconds[2]:.2f} s: {seconds[1] / seconds[2]:.2f} times; "
         f"peak with the VAE {peaks[1] / GB:.2f} and {peaks[2] / GB:.2f} GB"
     )
@@ -298,7 +298,7 @@ def estimates(cells: list[Cell]) -> None:
 
 
 @click.command()
-@click.option("--only", multiple=True, help="Part of a name, as in speed, fast, batch, 1.3b, or '24 GB'; repeatable.")
+@click.option("--only", multiple=True, help="Part of a name, as in speed, cached, batch, 1.3b, or '24 GB'; repeatable.")
 @click.option("--rounds", default=5, show_default=True)
 def main(only: tuple[str, ...], rounds: int) -> None:
     """Print all figures."""
@@ -314,8 +314,8 @@ def main(only: tuple[str, ...], rounds: int) -> None:
     for name in SPEEDS:
         if wanted(f"speed {name}"):
             speeds(find_model(name), rounds)
-    if wanted(f"fast {SPEEDS[0]}"):
-        fast(find_model(SPEEDS[0]))
+    if wanted(f"cached {SPEEDS[0]}"):
+        cached(find_model(SPEEDS[0]))
     estimates([cell for cell in CELLS if wanted(f"cell {cell.label}")])
     if wanted("batch"):
         clear()

@@ -147,7 +147,7 @@ def a_queue_that_runs(stop: threading.Event) -> None:
     while not stop.is_set():
         for claim in claims:
             assert claim is not None
-            figures = {"norm": 1.0, "velocity": 1.5 + index % 7 / 10, "turning": 0.3, "linearity": 0.97}
+            figures = {"norm": 1.0, "velocity": 1.5 + index % 7 / 10, "turning": 0.3, "straightness": 0.97}
             queue.step(
                 claim,
                 StepDone(step=index % 1000 + 1, steps=1000, seconds=0.5, sigma=1 - index % 1000 / 1000, **figures),
@@ -281,7 +281,7 @@ def soak(ticks: int) -> None:
                 batch = BatchRow(1, Path("/outputs/b"), "auto", False, 0.0, {"running": 1, "queued": 5})
                 row = VideoRow(video, 1, video, "red", "running", 0, "worker-0:1", step, 50, 0, 0.0, None, None)
                 done = StepDone(step=step + 1, steps=50, seconds=0.5, sigma=1 - step / 50, norm=1.0,
-                                velocity=1.0 + step / 50, turning=0.2, linearity=0.9)  # fmt: skip
+                                velocity=1.0 + step / 50, turning=0.2, straightness=0.9)  # fmt: skip
                 events = [Event(10**6 + tick, 0.0, 1, video, done)]
                 if step == 0:
                     events.insert(0, Event(10**6 + tick, 0.0, 1, video, VideoStarted(title="red", steps=50)))

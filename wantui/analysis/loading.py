@@ -116,7 +116,7 @@ def _video(
         "settings": recipe.source.settings
         | {name: getattr(recipe, name) for name in SAME_FOR_ALL}
         | {
-            "fast": recipe.speed == "fast",
+            "cached": recipe.speed == "cached",
             "magnitudes": hashlib.sha256(json.dumps(cache).encode()).hexdigest()[:8] if cache else None,
         }
         | (_stored_form(recipe) if held is not None else {}),

@@ -1,4 +1,4 @@
-"""Measures the magnitudes of a model with a recipe of its, and keeps them for `speed: fast`."""
+"""Measures the magnitudes of a model with a recipe of its, and keeps them for `speed: cached`."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
     """
     model = find_model(recipe.model)
     if model.boundary_ratio is not None:
-        raise LoadError(f"{model.name} has two transformers: fast goes by the first block of both")
+        raise LoadError(f"{model.name} has two transformers: cached goes by the first block of both")
     if (weights := recipe.source.weights_id) is None:
         raise LoadError(f"{model.name} is not on this machine: `wantui models fetch {model.name}` brings it")
     path = path or path_of(model, weights)
@@ -41,7 +41,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
         update={
             "sampler": "unipc",
             "steps": max(STEPS, recipe.steps),
-            "speed": "exact" if recipe.speed == "fast" else recipe.speed,
+            "speed": "fused" if recipe.speed == "cached" else recipe.speed,
             "magnitudes": (),
             "marks": (),
             "weighting": None,
@@ -50,7 +50,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
     )
     loaded = load_for(whole, device, plan_for(whole, device, asked=plan).plan)
     if loaded.pipeline.transformer_2 is not None:
-        raise LoadError(f"{model.name} has two transformers: fast goes by the first block of both")
+        raise LoadError(f"{model.name} has two transformers: cached goes by the first block of both")
     try:
         start = prepare(loaded.pipeline, whole, loaded.embeddings)
         magnitudes = measure_magnitudes(loaded.pipeline, whole, start, tell)

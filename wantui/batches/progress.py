@@ -7,7 +7,7 @@ from statistics import median
 from wantui.queue.events import STOPPED, FramesDecoded, ModelLoading, StepDone, VideoStarted
 from wantui.queue.records import Event
 
-CURVES = ("norm", "velocity", "turning", "linearity")
+CURVES = ("norm", "velocity", "turning", "straightness")
 """Names of the live metrics of a step."""
 MAX_STEPS = 2000
 """Number of steps that are kept of one video."""

@@ -59,7 +59,7 @@ class AttentionRequest(CaptureRequest):
     compress: bool = True
     per_block: bool = False
     per_head: bool = False
-    pieces: bool = False
+    per_token: bool = False
     downsample: Count = 1
     unconditional: bool = False
 
@@ -68,7 +68,7 @@ def stored_maps(request: AttentionRequest, size: DenoisingSize) -> tuple[int, in
     """Return how many maps of a step are stored: words, masses, and at most how many tokens of words."""
     both = request.unconditional and size.is_guided
     marks = size.marks + (size.negative_marks if both else ())
-    return len(marks), len(MASSES) * (1 + both), sum(map(len, marks)) if request.pieces else 0
+    return len(marks), len(MASSES) * (1 + both), sum(map(len, marks)) if request.per_token else 0
 
 
 def _requested(settings: AttentionAnalysisSettings) -> AttentionRequest | None:
@@ -80,7 +80,7 @@ def _requested(settings: AttentionAnalysisSettings) -> AttentionRequest | None:
         compress=settings.compress_attention,
         per_block=settings.store_per_block,
         per_head=settings.store_per_head,
-        pieces=settings.store_individual_tokens,
+        per_token=settings.store_individual_tokens,
         downsample=settings.spatial_downsample_factor,
         unconditional=settings.store_unconditional,
     )

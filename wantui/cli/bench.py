@@ -5,6 +5,7 @@ from dataclasses import asdict
 import click
 
 from wantui.cli.output import echo, print_json
+from wantui.cli.types import SPEED
 
 LEAST_SECONDS = 1e-20
 """No device does anything in less."""
@@ -14,8 +15,8 @@ LEAST_SECONDS = 1e-20
 @click.option("--device", default="cuda", show_default=True, help="Device: cuda or cuda:N.")
 @click.option(
     "--speed",
-    type=click.Choice(["plain", "exact"]),
-    default="exact",
+    type=SPEED,
+    default="fused",
     show_default=True,
     help="Speed to measure, as in model_settings.speed.",
 )

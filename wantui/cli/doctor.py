@@ -173,8 +173,8 @@ def _gpus() -> Iterator[Finding]:
     yield Finding(
         "problem" if missing else "ok",
         "kernels",
-        missing or "wantui's own can be built (model_settings.speed: exact, attention maps)",
-        "install it, or set model_settings.speed: plain" if missing else "",
+        missing or "wantui's own can be built (model_settings.speed: fused, attention maps)",
+        "install it, or set model_settings.speed: reference" if missing else "",
     )
 
     others = [name for module, name in ATTENTION if importlib.util.find_spec(module) is not None]

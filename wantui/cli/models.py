@@ -84,7 +84,7 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
 @recipe_options
 @click.option("--output", type=PATH, help="File to write instead of the one that wantui reads.")
 def calibrate(template: str | None, template_file: Path | None, output: Path | None, **options: Any) -> None:
-    """Measure, with one video of a config, what `model_settings.speed: fast` may leave out of its model.
+    """Measure, with one video of a config, what `model_settings.speed: cached` may leave out of its model.
 
     The video is denoised by unipc, in 50 steps or more; no clip is made.
     """

@@ -98,6 +98,18 @@ class BatchName(click.ParamType):  # type: ignore[type-arg]  # not generic in ol
             self.fail(str(error), param, ctx)
 
 
+class MeasuredSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in older versions of click
+    """A speed that `wantui bench` measures; takes the names of earlier versions too."""
+
+    def __init__(self) -> None:
+        super().__init__(["reference", "fused"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        former = {"plain": "reference", "exact": "fused"}
+        return super().convert(former.get(value, value), param, ctx)
+
+
 PATH = UserPath()
 INTEGER = WholeNumber()
 BATCH = BatchName()
+SPEED = MeasuredSpeed()

@@ -13,6 +13,7 @@ from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionAnalysisSettings
 from wantui.captures.trajectory import LatentAnalysisSettings
 from wantui.config.plans import PlanName, plan_slug
+from wantui.config.speeds import SpeedName, speed_slug
 from wantui.controls import CONTROLS
 from wantui.controls.word_weights import Weighting
 from wantui.section import Section
@@ -69,13 +70,18 @@ class ModelSettings(Section):
     transformer_file: str | None = None
     """A GGUF file in the place of the model's transformer, in the precision of its kind; the rest is that of the model.
     Blocks are not fused then."""
-    speed: Literal["plain", "exact", "fast"] = "exact"
-    """plain: to the bit what diffusers computes. exact: the same up to rounding, fused on a GPU, and to the bit on a
-    CPU and of nano. fast: leaves out blocks where little changes; another video, which is not compared with others."""
+    speed: SpeedName = "fused"
+    """reference: what diffusers computes, to the bit. fused: the same up to rounding, by fused kernels on a GPU; to the
+    bit on a CPU and with nano. cached: skips blocks where little changes; another video, not compared with others."""
     force_capture: bool = False
-    """Store trajectories and attention of fast videos too, although their paths are not the model's own."""
+    """Store trajectories and attention of cached videos too, although their paths are not the model's own."""
     device: Annotated[str, Field(pattern=DEVICE.pattern)] = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
+
+    @field_validator("speed", mode="before")
+    @classmethod
+    def accept_former_speed_names(cls, speed: object) -> object:
+        return speed_slug(speed) if isinstance(speed, str) else speed
 
     @field_validator("sampler", mode="before")
     @classmethod

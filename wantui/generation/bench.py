@@ -77,7 +77,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     Raises:
         LoadError: fused blocks need what is not here, or there is too little memory.
     """
-    if device.type == "cuda" and speed != "plain":
+    if device.type == "cuda" and speed != "reference":
         check_kernels(speed)
     try:
         return _measure(device, speed, tell)
@@ -97,7 +97,7 @@ def _measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) ->
     blocks = []
     for heads, feed_forward, count in WIDTHS:
         transformer = random_transformer(heads, feed_forward, count, device, torch.bfloat16)
-        if speed != "plain":
+        if speed != "reference":
             fuse_blocks(transformer, attention)
         text = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
         text[:, :WORDS] = torch.randn(1, WORDS, 4096, device=device)
@@ -155,7 +155,7 @@ def _streamed(
 ) -> tuple[float, float, int]:
     """Seconds of a block that is there, and of one that comes from the machine's memory; its bytes."""
     transformer = random_transformer(heads, feed_forward, blocks, device, torch.bfloat16)
-    if speed != "plain":
+    if speed != "reference":
         fuse_blocks(transformer)
     size = sum(p.numel() * p.element_size() for p in transformer.blocks[0].parameters())
     latents = torch.randn(1, 16, *grid, device=device, dtype=torch.bfloat16)

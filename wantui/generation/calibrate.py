@@ -22,7 +22,7 @@ def measure_magnitudes(
     """Of the transformer; the ratio of two steps is the mean over places and passes of that of the norms.
 
     Args:
-        recipe: of a video that is not fast, of two steps or more by a sampler that does not go back.
+        recipe: of a video that is not cached, of two steps or more by a sampler that does not go back.
         tell: is told of each step, from 1, and how many there are.
     """
     found, summed = [], 0.0

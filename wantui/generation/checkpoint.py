@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from wantui.config.speeds import speed_slug
 from wantui.generation.denoise import Checkpoint, Start, Step, new_scheduler
 from wantui.generation.placement import device_of
 from wantui.generation.provenance import ARITHMETIC, made_with
@@ -170,10 +171,11 @@ def _checked(header: dict[str, Any], tensors: dict[str, Tensor], pipeline: WanPi
         CheckpointRefusedError: it was made from another recipe or by other software, or is not of its sampler.
         Exception: it is of another form, or does not fit on the device.
     """
-    here = identity(pipeline, recipe)
-    for name in {**here, **header["made_by"]}:
-        if header["made_by"].get(name) != here.get(name):
-            raise CheckpointRefusedError(f"{name} was {header['made_by'].get(name)} and is {here.get(name)}")
+    here, then = identity(pipeline, recipe), dict(header["made_by"])
+    then["blocks"] = speed_slug(then["blocks"])
+    for name in {**here, **then}:
+        if then.get(name) != here.get(name):
+            raise CheckpointRefusedError(f"{name} was {then.get(name)} and is {here.get(name)}")
     count, steps_done = model_evaluations(recipe.sampler, recipe.steps), header["steps_done"]
     scheduler = header["scheduler"]
     if unknown := sorted(scheduler.keys() - SAMPLERS[recipe.sampler].state):

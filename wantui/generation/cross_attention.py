@@ -337,7 +337,7 @@ def _columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Seque
         # A special token, as of a literal </s>, may lie between the pieces and is none of them.
         is_unbroken = last - first + 1 == len(word.tokens)
         named.append((word.name, slice(first, last + 1) if is_unbroken else list(word.tokens)))
-        if capture.pieces and len(word.tokens) > 1:
+        if capture.per_token and len(word.tokens) > 1:
             named += [(f"{word.name}.{i}", slice(token, token + 1)) for i, token in enumerate(word.tokens)]
     end = prompt.length - 1
     spans = (slice(0, end), slice(end, end + 1), slice(end + 1, None))

@@ -1,11 +1,11 @@
-"""How fast a transformer is made: as diffusers has it, fused to the same result up to rounding, or with a cache.
+"""Speeds of a transformer: as diffusers has it, fused to the same result up to rounding, or with a cache.
 
-plain  to the bit what diffusers computes.
-exact  the same numbers up to the rounding of bfloat16: projections of one input in one product, bias and GELU inside
-       the products, norms with the sums before them and with the rotary embedding in one pass, pads of the text taken
-       together, and what passes have in common computed once. On a CPU, of a narrow model as nano, or where weights
-       come layer by layer or are held in 8 bits or as in a GGUF file, it is plain.
-fast   exact, and blocks are left out where little changes (`cache`). Other videos come of it.
+reference  what diffusers computes, to the bit.
+fused      the same numbers up to the rounding of bfloat16: projections of one input in one product, bias and GELU
+           inside the products, norms with the sums before them and with the rotary embedding in one pass, padding of
+           the text merged, and what passes have in common computed once. It is the reference on a CPU, with a narrow
+           model such as nano, and where weights come layer by layer, in 8 bits or from a GGUF file.
+cached     fused, and blocks are skipped where little changes (`step_cache`). The videos are other ones.
 
 Blocks are fused by hand and not by torch.compile: what is left for it is not worth its seconds for each size of video,
 and where it chooses how to sum by what is quick at the moment, a video has other bits in another process.
@@ -24,7 +24,7 @@ from wantui.planning.throughput import NATIVE
 
 
 def fuse_pipeline(pipeline: WanPipeline, attention: str) -> None:
-    """Make a pipeline fast that was just loaded; arguments as of `fuse_blocks`."""
+    """Fuse the blocks of a pipeline that was just loaded; arguments as of `fuse_blocks`."""
     for transformer in (pipeline.transformer, pipeline.transformer_2):
         if transformer is not None:
             fuse_blocks(transformer, attention)

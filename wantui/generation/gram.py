@@ -70,10 +70,10 @@ class GramMatrix:
     def figures(self, sigmas: tuple[float, ...], dimension: int) -> dict[str, float]:
         """What is shown of the latest state x_i, with D = `dimension` values and d_i = x_i - x_{i-1}.
 
-        norm        |x_i| / sqrt(D)
-        velocity    |d_i| / (sqrt(D) |sigma_i - sigma_{i-1}|), per unit of noise level
-        turning     angle between d_{i-1} and d_i, radians
-        linearity   |x_i - x_0| / sum of |d_j| for j <= i; 1 is a straight line
+        norm          |x_i| / sqrt(D)
+        velocity      |d_i| / (sqrt(D) |sigma_i - sigma_{i-1}|), per unit of noise level
+        turning       angle between d_{i-1} and d_i, radians
+        straightness  |x_i - x_0| / sum of |d_j| for j <= i; 1 is a straight line
         """
         i, gram = self.size - 1, self.values / dimension
         found = {"norm": float(np.sqrt(gram[i, i]))}
@@ -89,7 +89,7 @@ class GramMatrix:
             found["turning"] = float(np.arccos(np.clip(cosine, -1, 1)))
         if lengths.sum() > 0:
             chord = np.sqrt(max(gram[i, i] + gram[0, 0] - 2 * gram[i, 0], 0))
-            found["linearity"] = float(chord / lengths.sum())
+            found["straightness"] = float(chord / lengths.sum())
         return found
 
 

@@ -128,7 +128,7 @@ def load_pipeline(
     device: torch.device,
     plan: MemoryPlan = RESIDENT,
     *,
-    speed: Speed = "plain",
+    speed: Speed = "reference",
     weights: Weights = "full",
     transformer_file: Path | None = None,
     attention: str = NATIVE,
@@ -181,8 +181,8 @@ def load_pipeline(
                 f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and {_free(device)}. "
                 "Choose a smaller model, or end what else holds memory there"
             ) from error
-        plain = ". Perhaps model_settings.speed: plain does" if fuses else ""
-        raise LoadError(f"{model.location} was loaded and does not work on {device}: {error}{plain}") from error
+        hint = ". Perhaps model_settings.speed: reference does" if fuses else ""
+        raise LoadError(f"{model.location} was loaded and does not work on {device}: {error}{hint}") from error
     except NotLoadedError:
         raise
     except Exception as error:
@@ -192,7 +192,7 @@ def load_pipeline(
             raise LoadError(
                 f"model_settings.speed: {speed} needs kernels that are built here, and they cannot be "
                 f"({type(error).__name__}: {error}). They need a C compiler and Python's headers (gcc, python3-dev). "
-                "Or choose model_settings.speed: plain"
+                "Or choose model_settings.speed: reference"
             ) from error
         raise LoadError(
             f"{model.location} was loaded and does not work on {device}: {error} ({type(error).__name__}). Check the "
@@ -210,7 +210,7 @@ def check_kernels(speed: Speed, attention: str = NATIVE) -> None:
     if missing := what_kernels_miss():
         raise LoadError(
             f"model_settings.speed: {speed} needs kernels that are built here, and {missing}. Install it, or choose "
-            "model_settings.speed: plain"
+            "model_settings.speed: reference"
         )
     try:
         check_kernel(attention)
@@ -218,7 +218,7 @@ def check_kernels(speed: Speed, attention: str = NATIVE) -> None:
         reason = str(error).strip().rstrip(".")
         raise LoadError(
             f"`wantui bench` found attention by {attention} the quickest here, but {reason}. Run `wantui bench` again, "
-            "or choose model_settings.speed: plain"
+            "or choose model_settings.speed: reference"
         ) from None
 
 

@@ -93,7 +93,7 @@ class StepMade:
 
     step: Step
     figures: dict[str, float]
-    """norm, velocity, turning and linearity of the trajectory so far; lengths are divided by sqrt(D)."""
+    """norm, velocity, turning and straightness of the trajectory so far; lengths are divided by sqrt(D)."""
 
 
 def make_video(

@@ -31,7 +31,7 @@ def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     device = device_of(pipeline)
     on_gpu = device.type == "cuda"
     processor = pipeline.transformer.blocks[0].attn1.processor
-    blocks: dict[str, str | None] = {"blocks": "plain"}
+    blocks: dict[str, str | None] = {"blocks": "reference"}
     if isinstance(processor, FusedSelfAttention):
         blocks = {"blocks": "fused", "attention": processor.kernel, "triton": kernels.triton_version()}
     return {

@@ -1,6 +1,6 @@
-"""What `speed: fast` leaves out, by diffusers' caches: blocks whose sum of what they add is taken from an earlier step.
+"""Skip blocks for `speed: cached` with diffusers' caches, which reuse the sum that blocks added at an earlier step.
 
-Where a model's magnitudes are known, whole passes are left out while the error that they foretell stays small
+Where a model's magnitudes are known, whole passes are left out while the error that they predict stays small
 (MagCache). Otherwise the first block is computed at every step, and the others are left out where little changes in it
 (first-block cache).
 """
@@ -26,7 +26,7 @@ def caching(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[float]) -> I
     Args:
         sigmas: noise levels at which the model is evaluated.
     """
-    if recipe.speed != "fast":
+    if recipe.speed != "cached":
         yield
         return
     transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]

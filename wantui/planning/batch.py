@@ -104,7 +104,7 @@ def outline_batch(config: Config, template: str) -> BatchPreview:
         raise PlanError("model_settings.seed: the last seed would not fit into 63 bits")
     latents = settings.latent_analysis_settings
     marked = any(variation.marks for variation in variations)
-    is_fast = model_settings.speed == "fast"
+    is_cached = model_settings.speed == "cached"
     transformer_file = _transformer_file(model, model_settings)
     first = Recipe(
         model=model.location if model.is_local and model is not NANO else model.name,
@@ -127,10 +127,10 @@ def outline_batch(config: Config, template: str) -> BatchPreview:
         weights=model_settings.weights if transformer_file is None else "gguf",
         transformer_file=transformer_file,
         speed=model_settings.speed,
-        capture=_captures(settings, has_marks=marked, is_fast=is_fast),
+        capture=_captures(settings, has_marks=marked, is_cached=is_cached),
         controls=_controls(settings),
     )
-    if is_fast and model.boundary_ratio is None:
+    if is_cached and model.boundary_ratio is None:
         first = first.model_copy(update={"magnitudes": magnitudes_of(model, first.source.weights_id)})
     warnings = [*map(str, config.warnings), *parsed.warnings]
     warnings += foreign_in_negative_prompt(settings.prompt_settings.negative_prompt)
@@ -143,9 +143,9 @@ def outline_batch(config: Config, template: str) -> BatchPreview:
         )
     if frames_warning:
         warnings.append(frames_warning)
-    if is_fast and not first.magnitudes:
+    if is_cached and not first.magnitudes:
         better = "" if model.boundary_ratio else f"; `wantui models calibrate` once for {model.name} loses less"
-        warnings.append(f"model_settings.speed: fast goes by the first block of this model{better}")
+        warnings.append(f"model_settings.speed: cached goes by the first block of this model{better}")
     if first.source.weights_id is None:
         warnings.append(
             f"`wantui models fetch {model.name}` brings its weights, which are not on this machine; else they come "
@@ -160,10 +160,10 @@ def outline_batch(config: Config, template: str) -> BatchPreview:
         refusals.append("store_attention is on and the template marks no word: write (word) for each to be stored")
     captures = first.capture
     stored = captures.latents or captures.attention is not None or bool(captures.more)
-    if is_fast and stored and not model_settings.force_capture:
+    if is_cached and stored and not model_settings.force_capture:
         refusals.append(
-            "model_settings.speed: fast leaves out blocks, so that what is captured is not the model's own; "
-            "take exact, capture nothing, or set model_settings.force_capture"
+            "model_settings.speed: cached skips blocks, so that what is captured is not the model's own; "
+            "choose fused, capture nothing, or set model_settings.force_capture"
         )
     refusals += _missing_files(model, transformer_file)
     if transformer_file is not None and model_settings.weights != "full":
@@ -260,7 +260,7 @@ def _weighting(variation: Variation, settings: Settings) -> Weighting | None:
     return settings.prompt_settings.embedding_method if weighted else None
 
 
-def _captures(settings: Settings, has_marks: bool, is_fast: bool) -> Captures:
+def _captures(settings: Settings, has_marks: bool, is_cached: bool) -> Captures:
     """Return what the settings ask to be recorded."""
     requests = {kind.name: kind.requested(getattr(settings, kind.section)) for kind in CAPTURES}
     trajectory, attention = requests.pop(TRAJECTORY.name), requests.pop(ATTENTION.name)
@@ -268,7 +268,7 @@ def _captures(settings: Settings, has_marks: bool, is_fast: bool) -> Captures:
     assert trajectory is not None
     return Captures(
         **dict(trajectory),
-        geometry=not is_fast or settings.model_settings.force_capture,
+        geometry=not is_cached or settings.model_settings.force_capture,
         attention=attention if has_marks else None,
         more={name: dict(request) for name, request in requests.items() if request is not None},
     )

@@ -142,7 +142,7 @@ def _held_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blo
 def fuses_blocks(model: WanModel, plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
     """Whether blocks are fused on a GPU: those that are there as a whole and as loaded, and are wide enough for it."""
     as_loaded = plan.computes_fused and weights == "full"
-    return speed != "plain" and as_loaded and model.dim >= MIN_FUSED_WIDTH
+    return speed != "reference" and as_loaded and model.dim >= MIN_FUSED_WIDTH
 
 
 def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
@@ -174,7 +174,7 @@ def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) ->
     if model.has_timestep_per_token and not is_fused:
         modulation = tokens * 6 * model.dim * (item + 4)
     held = 0
-    if recipe.speed == "fast":  # of each pass, by the cache: its input and what blocks added; or of two parts of them
+    if recipe.speed == "cached":  # of each pass, by the cache: its input and what blocks added; or of two parts of them
         held = (2 if recipe.guidance_scale > 1 else 1) * (2 if recipe.magnitudes else 3) * narrow
     widened = int(WIDENING.get(recipe.weights, 0) * model.dim * model.feed_forward * item)
     return block + rotary + modulation + widened + held
@@ -217,7 +217,7 @@ def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | No
             working = max(one + computing, vae + decoding)
         case "streamed":
             rest = count * (one - block * model.blocks)
-            left = block if recipe.speed == "fast" else 0  # came for a pass that was left out
+            left = block if recipe.speed == "cached" else 0  # came for a pass that was left out
             working = rest + max(2 * block + computing, left + vae + decoding)
         case "sequential":
             working = max(2 * model.dim * model.feed_forward * item + computing, vae + decoding)

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -23,15 +23,16 @@ from wantui.captures import CAPTURES, CaptureRequest
 from wantui.captures.attention import ATTENTION, AttentionRequest
 from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
 from wantui.config.settings import SamplerName
+from wantui.config.speeds import SpeedName
 from wantui.controls import CONTROLS, ControlRequest
 from wantui.controls.word_weights import WORD_WEIGHTS, Weight, Weighting, WordWeightsRequest
 from wantui.json_files import describe_invalid
 from wantui.planning.model_source import Dtype, ModelSource, TransformerFile, Weights
+from wantui.planning.recipe_formats import RECIPE_FORMAT, digested, upgrade
 
-RECIPE_FORMAT = 1
 FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
 """Captures whose requests have fields of their own."""
-Speed = Literal["plain", "exact", "fast"]
+Speed = SpeedName
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -128,10 +129,10 @@ class Recipe(_Frozen):
     makes another video."""
     transformer_file: TransformerFile | None = None
     """Where weights are gguf."""
-    speed: Speed = "plain"
-    """plain: to the bit what diffusers computes; exact: up to rounding; fast: with a cache, another video."""
+    speed: Speed = "reference"
+    """reference: what diffusers computes, to the bit; fused: the same up to rounding; cached: another video."""
     magnitudes: tuple[tuple[Finite, Finite], ...] = ()
-    """Of a fast video, by which its cache goes; where there are none, it goes by the first block."""
+    """Magnitudes by which the cache of a cached video goes; without them it goes by the first block."""
     capture: Captures = Captures()
     controls: dict[str, Any] = Field(default_factory=dict)
     """Requests of controls by name, but for word weights, which are in `marks` and `weighting`. The canonical JSON
@@ -139,14 +140,9 @@ class Recipe(_Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def refuse_other_formats(cls, value: Any) -> Any:
-        """Name the format before any field that it may have changed."""
-        found = value.get("format", RECIPE_FORMAT) if isinstance(value, dict) else RECIPE_FORMAT
-        if type(found) is not int or found != RECIPE_FORMAT:
-            raise PydanticCustomError(
-                "format", f"it has format {found!r}; this version reads format {RECIPE_FORMAT}".replace("{", "{{")
-            )
-        return value
+    def read_formats(cls, value: Any) -> Any:
+        """Upgrade a recipe of an earlier format; refuse other formats before any field that they may have changed."""
+        return upgrade(value) if isinstance(value, dict) else value
 
     @field_validator("controls", mode="after")
     @classmethod
@@ -185,10 +181,10 @@ class Recipe(_Frozen):
 
     @property
     def unusual(self) -> str:
-        """How it is computed where that is not as loaded and `exact`, in words; empty where it is."""
-        found: list[str] = [] if self.speed == "exact" else [self.speed]
-        if self.speed == "fast":
-            found = ["fast by magnitudes" if self.magnitudes else "fast by the first block"]
+        """How it is computed where that is not as loaded and `fused`, in words; empty where it is."""
+        found: list[str] = [] if self.speed == "fused" else [self.speed]
+        if self.speed == "cached":
+            found = ["cached by magnitudes" if self.magnitudes else "cached by the first block"]
         if self.transformer_file is not None:
             found.append(f"transformer from {PurePath(self.transformer_file.path).name}")
         elif self.weights != "full":
@@ -206,12 +202,16 @@ class Recipe(_Frozen):
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return _canonical(self.model_dump(mode="json"))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON; names the video."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        """SHA-256 of the canonical JSON in the spelling of format 1; names the video."""
+        return hashlib.sha256(_canonical(digested(self.model_dump(mode="json"))).encode()).hexdigest()
+
+
+def _canonical(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def read_recipe(value: Any) -> Recipe:

@@ -1,4 +1,4 @@
-"""Which passes `speed: fast` leaves out where a model's magnitudes are known: it is known before a video is made.
+"""Which passes `speed: cached` leaves out where a model's magnitudes are known: it is known before a video is made.
 
 The rule is that of MagCache (Ma et al. 2025, arXiv 2506.09045) as diffusers has it.
 """
@@ -20,12 +20,12 @@ MOST_IN_A_ROW = 4
 WHOLE_SHARE = 0.2
 """Of the steps, the first ones, of which none is left out."""
 ASSUMED_SHARE = 0.5
-"""Of the blocks that a fast video computes where nothing is known; by how much a prompt's path bends, more or less."""
+"""Share of the blocks that a cached video computes where nothing is known; it depends on how a prompt's path bends."""
 
 
 def computed_share(recipe: Recipe) -> float:
     """Of all steps, those whose passes go through the blocks; assumed where the model was not calibrated."""
-    if recipe.speed != "fast":
+    if recipe.speed != "cached":
         return 1.0
     if not recipe.magnitudes:
         return ASSUMED_SHARE

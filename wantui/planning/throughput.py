@@ -23,7 +23,7 @@ INT8_VALUE = 0.038
 """Time for each output of a product of a block in int8, which is scaled after it, in that of one of its `value`s.
 Measured for 14B on an H100."""
 PLACE_VALUE = 0.25
-"""The same for each value of a block that is modulated at every place on its own, as plain diffusers does for 2.2 5B.
+"""The same for each value of a block that is modulated at every place on its own, as diffusers does for 2.2 5B.
 Measured there on an H100."""
 TILED_VALUE = 1.2
 """Time to decode a pixel of a tile, in that of a pixel of a whole frame. Measured for tiles of 256 on an H100, and

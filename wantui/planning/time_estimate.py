@@ -32,7 +32,7 @@ class TimedVideo:
     device: str
     """cpu or cuda."""
     step_seconds: float
-    """Of a fast video the mean, without its first step."""
+    """Seconds of a typical step; for a cached video the mean, without its first step."""
     decode_seconds: float
     peak_memory: int | None
     memory_plan: str
@@ -105,13 +105,13 @@ def _whole_step(video: TimedVideo) -> float:
 def _timed_share(recipe: Recipe) -> float:
     """Return the share of computed steps among those that `TimedVideo.step_seconds` is the mean of."""
     evaluations = model_evaluations(recipe.sampler, recipe.steps)
-    if recipe.speed != "fast" or not recipe.magnitudes or evaluations == 1:
+    if recipe.speed != "cached" or not recipe.magnitudes or evaluations == 1:
         return computed_share(recipe)
     return (computed_steps(recipe) - 1) / (evaluations - 1)
 
 
 def _left_out(recipe: Recipe) -> str:
-    if recipe.speed != "fast" or not recipe.magnitudes:
+    if recipe.speed != "cached" or not recipe.magnitudes:
         return ""
     return f" ({computed_steps(recipe)} of {model_evaluations(recipe.sampler, recipe.steps)} are computed)"
 
@@ -190,7 +190,7 @@ def _kind(recipe: Recipe) -> tuple[Any, ...]:
 
     Where it is known which blocks a cached video computes, they compute as those of a fused one do.
     """
-    return *recipe.source.cost_key, "exact" if recipe.magnitudes else recipe.speed
+    return *recipe.source.cost_key, "fused" if recipe.magnitudes else recipe.speed
 
 
 def _work(recipe: Recipe) -> tuple[Any, ...]:
@@ -200,7 +200,7 @@ def _work(recipe: Recipe) -> tuple[Any, ...]:
 
 def _leaves_out(recipe: Recipe) -> tuple[bool, bool]:
     """What is held in memory for it."""
-    return recipe.speed == "fast", bool(recipe.magnitudes)
+    return recipe.speed == "cached", bool(recipe.magnitudes)
 
 
 def _passes(recipe: Recipe) -> int:

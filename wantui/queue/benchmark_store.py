@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from wantui.config.speeds import speed_slug
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import find_model
@@ -25,12 +26,15 @@ def save_throughput(directory: Path, measured: Throughput) -> Path:
 
 
 def load_throughput(directory: Path, device: str, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> Throughput | None:
-    """Of this device (as torch or the driver calls it), for blocks as a recipe has them; None where none was measured.
+    """Return what was measured of a device, for blocks as a recipe has them; None if nothing was.
 
-    A fast video's blocks are those of an exact one; how many it leaves out is not measured. Where only the other of
-    plain and exact was measured, that is near.
+    The blocks of a cached video are those of a fused one; how many it skips is not measured. If only one of reference
+    and fused was measured, it serves for the other, which is near.
+
+    Args:
+        device: name, as torch or the driver reports it.
     """
-    wanted: Speed = "exact" if _is_fused(recipe, plan) else "plain"
+    wanted: Speed = "fused" if _is_fused(recipe, plan) else "reference"
     here = [one for one in _read(directory) if one.device == device]
     return min(here, key=lambda one: one.speed != wanted, default=None)
 
@@ -55,6 +59,6 @@ def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:
 
 def _read(directory: Path) -> list[Throughput]:
     try:
-        return [Throughput(**one) for one in read_json(directory / NAME)]
-    except (OSError, UnreadableFileError, ValueError, TypeError):
+        return [Throughput(**entry | {"speed": speed_slug(entry["speed"])}) for entry in read_json(directory / NAME)]
+    except (OSError, UnreadableFileError, ValueError, TypeError, KeyError):
         return []

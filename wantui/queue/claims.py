@@ -191,7 +191,7 @@ class ClaimQueue(QueueWriter):
                 that was begun last: the files of those before it were only being ended.
             has_ended: whether the worker's process is gone, which is recorded with it.
         """
-        lethal = f"NOT cancel AND deaths + :blame >= {MAX_CRASHES}"
+        is_fatal = f"NOT cancel AND worker_crashes + :blame >= {MAX_CRASHES}"
         with self._change() as db:
             rows = db.execute(
                 "SELECT id FROM video WHERE worker = ? AND state = 'running' ORDER BY boot_seconds DESC, id DESC",
@@ -199,10 +199,10 @@ class ClaimQueue(QueueWriter):
             ).fetchall()
             for place, row in enumerate(rows):
                 db.execute(
-                    "UPDATE video SET deaths = deaths + :blame, worker = NULL, finished = :now, "
+                    "UPDATE video SET worker_crashes = worker_crashes + :blame, worker = NULL, finished = :now, "
                     "seconds = max(0, :clock - boot_seconds), state = CASE "
-                    f"WHEN cancel THEN 'cancelled' WHEN {lethal} THEN 'failed' ELSE 'interrupted' END, "
-                    f"error = CASE WHEN {lethal} THEN :error END WHERE id = :id",
+                    f"WHEN cancel THEN 'cancelled' WHEN {is_fatal} THEN 'failed' ELSE 'interrupted' END, "
+                    f"error = CASE WHEN {is_fatal} THEN :error END WHERE id = :id",
                     {
                         "now": time.time(),
                         "clock": boot_seconds(),

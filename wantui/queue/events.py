@@ -204,7 +204,7 @@ class StepDone(VideoPayload):
     """Length of the step, divided likewise."""
     turning: Number = None
     """Angle to the step before, in radians."""
-    linearity: Number = None
+    straightness: Number = None
     """Chord over length of the trajectory so far."""
     preview: str | None = None
     """Path of a strip of pictures, where this step wrote one."""

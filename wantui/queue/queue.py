@@ -44,8 +44,8 @@ class Queue(ClaimQueue):
             db.execute("UPDATE batch SET device = ?, paused = 0 WHERE id = ?", (device, batch))
             db.executemany(
                 "INSERT INTO video (batch, number, title, recipe, steps) VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (batch, number) DO UPDATE SET state = 'queued', deaths = 0, cancel = 0, plan = NULL, "
-                "error = NULL, seconds = NULL, "
+                "ON CONFLICT (batch, number) DO UPDATE SET state = 'queued', worker_crashes = 0, cancel = 0, "
+                "plan = NULL, error = NULL, seconds = NULL, "
                 "recipe = excluded.recipe, title = excluded.title, steps = excluded.steps "
                 "WHERE state <> 'running'",
                 [(batch, video.number, video.title, video.recipe, video.steps) for video in videos],
@@ -111,7 +111,7 @@ class Queue(ClaimQueue):
         with self._change() as db:
             which, arguments = _which(batch, number)
             rows = db.execute(
-                "UPDATE video SET state = 'queued', deaths = 0, cancel = 0, error = NULL, plan = NULL "
+                "UPDATE video SET state = 'queued', worker_crashes = 0, cancel = 0, error = NULL, plan = NULL "
                 f"WHERE {which} AND state IN ('failed', 'cancelled') RETURNING id",
                 arguments,
             ).fetchall()

@@ -71,7 +71,7 @@ class VideoRow:
     number: int
     title: str
     state: str
-    deaths: int
+    worker_crashes: int
     worker: str | None
     step: int
     steps: int

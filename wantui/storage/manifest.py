@@ -20,9 +20,10 @@ from wantui.planning import Batch, Recipe, estimate_disk
 from wantui.storage.atomic import write_text
 from wantui.storage.layout import BatchFolder
 
-MANIFEST_FORMAT = 2
-"""Format 2 has a journal beside it, without which its states are old; a version that reads 1 must not read it."""
-READABLE_FORMATS = (1, 2)
+MANIFEST_FORMAT = 3
+"""Format 2 has a journal beside it, without which its states are old; a version that reads 1 must not read it. Format 3
+holds recipes of format 2."""
+READABLE_FORMATS = (1, 2, 3)
 MAX_MANIFEST_BYTES = 256 << 20
 """Room for about 200,000 videos."""
 MAX_INDEX = 1_000_000
@@ -255,7 +256,7 @@ def check_format(path: Path, document: dict[str, Any]) -> None:
         writer = f"wantui {document['wantui']}" if isinstance(document.get("wantui"), str) else "another wantui"
         raise ManifestError(
             f"cannot read {path}: it was written by {writer} with format {found}; wantui {__version__} reads "
-            f"{' and '.join(map(str, READABLE_FORMATS))}. Update wantui"
+            f"{', '.join(map(str, READABLE_FORMATS))}. Update wantui"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.config.speeds import speed_slug
 from wantui.errors import UserError
 from wantui.json_files import parse_json
 from wantui.planning import Recipe
@@ -148,6 +149,8 @@ def read_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
         made_with = parse_json(tags.get("wantui_made_with", "{}"))
         if not isinstance(made_with, dict):
             raise ValueError("wantui_made_with is not a JSON object")
+        if "blocks" in made_with:
+            made_with["blocks"] = speed_slug(str(made_with["blocks"]))
         return read_recipe(parse_json(tags["wantui"])), made_with
     except ValueError as error:  # also of text that is not UTF-8
         raise ClipError(f"the recipe in {path} is damaged or of another version: {error}") from None

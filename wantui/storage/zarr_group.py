@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_bytes, read_json_object
 from wantui.planning import Recipe
+from wantui.planning.recipe import read_recipe
 from wantui.storage.atomic import remove, sync, write_text
 
 METADATA = "zarr.json"
@@ -282,7 +283,10 @@ def _write_checksums(partial: Path) -> None:
 
 
 def is_published(partial: Path, path: Path, recipe: Recipe) -> bool:
-    """Return whether the process before ended between its last capture and the record of the video."""
+    """Return whether the process before ended between its last capture and the record of the video.
+
+    Recipes are compared as values: an earlier version may have stored the same one in another format.
+    """
     if partial.exists() or not path.exists():
         return False
-    return bool(open_capture(path).attrs["recipe"] == recipe.model_dump(mode="json"))
+    return read_recipe(open_capture(path).attrs["recipe"]) == recipe

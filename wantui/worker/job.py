@@ -59,9 +59,9 @@ class Making:
 
 
 def typical_step_seconds(seconds: Sequence[float], recipe: Recipe) -> float | None:
-    """Return the seconds of a step to predict others by: the median, or the mean of a fast video, which skips steps."""
+    """Return the seconds to predict other steps by: the median, or the mean for a cached video, which skips steps."""
     if not seconds:
         return None
-    if recipe.speed == "fast":
+    if recipe.speed == "cached":
         return fmean(seconds[1:] or seconds)  # the first one may have built kernels
     return median(seconds)

@@ -208,7 +208,7 @@ class Worker:
         if entry.recipe.digest != recipe.digest:
             raise ManifestError(f"{folder.manifest} is that of another batch, and not of the one that was queued")
         files = video_files(folder, entry.variation, entry.number)
-        if recipe.speed == "fast":  # what its cache holds between two steps is not in a checkpoint
+        if recipe.speed == "cached":  # what its cache holds between two steps is not in a checkpoint
             files = replace(files, checkpoint=None)
         self._wait_for_others(claim, log)
         entry = entry_of(record.read(), claim.number, folder)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REDRAW_SECONDS, SLOW_REDRAW_SECONDS = 1.0, 5.0
-BOUNDS: dict[str, tuple[float, float]] = {"turning": (0.0, 3.1416), "linearity": (0.0, 1.0)}
+BOUNDS: dict[str, tuple[float, float]] = {"turning": (0.0, 3.1416), "straightness": (0.0, 1.0)}
 """Curves whose range is known before; the others have bounds that only widen."""
 LOG_BYTES = 20_000
 

@@ -1,0 +1,62 @@
+"""Formats of recipes: how earlier ones are read, and the spelling that every digest is taken over.
+
+Format 2 renames two values of format 1: `speed` (plain, exact and fast became reference, fused and cached) and
+`capture.attention.pieces` (now `per_token`).
+"""
+
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from wantui.config.speeds import FORMER_SPEEDS
+
+RECIPE_FORMAT = 2
+READABLE_FORMATS = (1, 2)
+PER_TOKEN, FORMER_PER_TOKEN = "per_token", "pieces"
+
+
+def upgrade(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's values as the current format spells them.
+
+    Raises:
+        PydanticCustomError: the format is not one that this version reads, or has no such value.
+    """
+    found = value.get("format", RECIPE_FORMAT)
+    if type(found) is not int or found not in READABLE_FORMATS:
+        known = " and ".join(map(str, READABLE_FORMATS))
+        raise PydanticCustomError("format", _literal(f"it has format {found!r}; this version reads formats {known}"))
+    if found == RECIPE_FORMAT:
+        return value
+    speed, capture = value.get("speed", "plain"), value.get("capture")
+    if not isinstance(speed, str) or speed not in FORMER_SPEEDS:
+        names = ", ".join(FORMER_SPEEDS)
+        raise PydanticCustomError("speed", _literal(f"speed: format 1 has {names}, and not {speed!r}"))
+    upgraded = {**value, "format": RECIPE_FORMAT, "speed": FORMER_SPEEDS[speed]}
+    if isinstance(capture, dict) and isinstance(attention := capture.get("attention"), dict):
+        if PER_TOKEN in attention:
+            raise PydanticCustomError("attention", f"capture.attention: format 1 has no {PER_TOKEN}")
+        upgraded["capture"] = {**capture, "attention": _renamed(attention, FORMER_PER_TOKEN, PER_TOKEN)}
+    return upgraded
+
+
+def digested(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a serialised recipe as format 1 spells it, which is what its digest is taken over.
+
+    A digest names a video in batch folders, on the queue and in checkpoints. A new spelling of the same video must not
+    change it: a batch that is continued would not find its videos. Values that format 1 does not have stay as they are.
+    """
+    former = {slug: name for name, slug in FORMER_SPEEDS.items()}
+    capture = recipe["capture"]
+    attention = capture["attention"]
+    if attention is not None:
+        attention = _renamed(attention, PER_TOKEN, FORMER_PER_TOKEN)
+    return {**recipe, "format": 1, "speed": former[recipe["speed"]], "capture": {**capture, "attention": attention}}
+
+
+def _renamed(values: dict[str, Any], name: str, new_name: str) -> dict[str, Any]:
+    return {new_name if key == name else key: value for key, value in values.items()}
+
+
+def _literal(message: str) -> str:
+    """Return a message whose braces pydantic does not take for fields."""
+    return message.replace("{", "{{")
