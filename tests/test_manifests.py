@@ -140,7 +140,10 @@ EDITS: dict[str, tuple[Callable[[Document], None], str]] = {
     "unknown state": (put("videos.0.state", "ready"), "videos[0].state: Input should be "),
     "seed 2^70": (put("videos.0.recipe.seed", 2**70), "videos[0].recipe.seed: "),
     "steps 0": (put("videos.0.recipe.steps", 0), "videos[0].recipe.steps: "),
-    "recipe of a later format": (put("videos.0.recipe.format", 3), "videos[0].recipe: it has format 3; this version reads"),
+    "recipe of a later format": (
+        put("videos.0.recipe.format", 3),
+        "videos[0].recipe: it has format 3; this version reads",
+    ),
     "recipe of text": (put("videos.0.recipe", "x"), "videos[0].recipe: "),
     "deep config": (put("config.deep", json.loads("[" * 250 + "]" * 250)), "recursion limit exceeded"),
 }

@@ -251,9 +251,9 @@ class MonitorScreen(BaseScreen):
             last = next((value for value in reversed(values) if value is not None), None)
             lines.append(
                 Text.assemble(
-                    (f"{name:<10}", Style(bold=True)),
+                    (f"{name:<13}", Style(bold=True)),
                     "" if last is None else f"{last:.4g}",
-                    (f"  of {low:.3g} to {high:.3g}", Style(dim=True)),
+                    (f"  [{low:.3g}, {high:.3g}]", Style(dim=True)),
                 )
             )
             if height >= 8:
