@@ -512,6 +512,17 @@ def test_brackets_that_are_not_there_are_refused(tmp_path: Path, by: str) -> Non
         group_videos(videos, by)
 
 
+def test_more_groups_than_can_be_compared_in_pairs_are_refused(tmp_path: Path) -> None:
+    videos = [
+        Video(tmp_path, i, str(i), f"v{i}", f"prompt {i}", {1: str(i)}, 1, SETTINGS, dimension=DIMENSION,
+              trajectory=trajectory(np.eye(STATES), SIGMAS, DIMENSION))
+        for i in range(51)
+    ]  # fmt: skip
+    with pytest.raises(CannotCompareError, match="cannot compare 51 groups: at most 50 are compared"):
+        compare(videos)
+    assert len(group_videos(videos)) == 51
+
+
 def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
     from dataclasses import replace
 

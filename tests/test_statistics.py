@@ -184,6 +184,26 @@ def test_more_pairs_are_needed_where_more_is_tested_and_never_fewer_than_a_test_
     assert power > 0.8  # with 6 it is .65
 
 
+@pytest.mark.parametrize(("size", "tests"), [(2.35, 54), (2.77, 18), (3.82, 108), (0.163, 500), (0.073, 500)])
+def test_the_pairs_that_are_needed_have_their_power_at_small_levels(size: float, tests: int) -> None:
+    # scipy's nct.cdf gives NaN far below the noncentrality: NaN was taken for enough power, and 7 pairs for 9.
+    found = pairs_needed(size, alpha=0.05 / tests)
+    assert found is not None
+
+    def power(n: int) -> float:
+        critical, shift = stats.t.ppf(1 - 0.025 / tests, n - 1), size * math.sqrt(n)
+        scaled_chi = stats.chi(n - 1, scale=1 / math.sqrt(n - 1))
+        s = np.linspace(scaled_chi.ppf(1e-9), scaled_chi.ppf(1 - 1e-9), 20_001)
+        return float(np.trapezoid(stats.norm.sf(critical * s - shift) * scaled_chi.pdf(s), s))
+
+    assert power(found - 1) < 0.8 <= power(found)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e300, math.inf])
+def test_few_pairs_find_an_effect_of_any_size(size: float) -> None:
+    assert pairs_needed(size, alpha=0.05 / 5000) == 6
+
+
 def test_no_number_of_pairs_finds_no_effect() -> None:
     assert pairs_needed(0.0) is None
     assert pairs_needed(float("nan")) is None

@@ -112,7 +112,7 @@ def compare(
         margin: a difference shown to be smaller than this share of the mean is called none.
 
     Raises:
-        CannotCompareError: fewer than two groups or two seeds; an unknown metric.
+        CannotCompareError: fewer than two groups or two seeds, or more than MAX_GROUPS groups; an unknown metric.
     """
     explored = list(METRICS) if metrics is None else list(metrics)
     for name in (primary, *explored):

@@ -15,6 +15,8 @@ from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
+MAX_GROUPS = 50
+"""Most groups of a comparison. They make 1,225 pairs; time grows with the square of their number, and more."""
 _BRACKET = re.compile(r"\d{1,6}", re.ASCII)
 NOTHING_TO_GROUP = "cannot group videos: there is no finished video with a stored trajectory"
 """Reason for which there are no groups, whatever they are formed by."""
@@ -225,13 +227,18 @@ class Matched:
         """Match the groups of videos; `names` says how those that are left out are called.
 
         Raises:
-            CannotCompareError: fewer than two groups, or fewer than two seeds in all of them.
+            CannotCompareError: fewer than two groups or more than MAX_GROUPS, or fewer than two seeds in all of them.
         """
         if not videos:
             raise CannotCompareError(NOTHING_TO_GROUP)
         groups = group_videos(videos, by)
         if len(groups) < 2:
             raise CannotCompareError(f"grouped by {by} there is {len(groups)} group, and a comparison needs two")
+        if len(groups) > MAX_GROUPS:
+            raise CannotCompareError(
+                f"cannot compare {len(groups):,} groups: at most {MAX_GROUPS} are compared, each with each. Group by a "
+                "bracket with fewer options, or name fewer videos or batches"
+            )
         rest = _rests(videos, by)
         cells: list[dict[tuple[str, int], Video]] = []
         left: list[tuple[str, str]] = []
