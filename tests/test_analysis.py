@@ -912,7 +912,11 @@ WRONG = {
     "margin": (["BATCH", "--compare", "--margin", "3"], "is not between 0 and 1"),
     "by": (["BATCH", "--compare", "--by", "5"], "cannot group by '5'"),
     "csv": (["BATCH", "--csv", "/proc/x.csv"], "cannot write /proc/x.csv"),
+    "csv folder": (["nowhere", "--csv", "."], "cannot write .: it is a folder"),
+    "csv nowhere": (["nowhere", "--csv", "no/x.csv"], "there is no folder"),
     "page": (["BATCH", "--html", "/proc/x.html"], "cannot be written"),
+    "page folder": (["nowhere", "--html", "."], "cannot write .: it is a folder"),
+    "page device": (["nowhere", "--html", "/dev/null"], "cannot write /dev/null: it is not a regular file"),
 }
 
 
@@ -1078,6 +1082,8 @@ def test_a_batch_with_damage_is_analysed_but_for_what_is_damaged(with_maps: Batc
     assert analysed.code == 1  # B8: the others are analysed, and a script sees that one was not
     assert "left out: blue seed 42: its stored trajectory cannot be read" in analysed.err
     assert len(analysed.out.splitlines()) == 1 + len(videos)
+    compared = wantui("analyze", with_maps.root, "--compare", "--primary", "length")
+    assert compared.err.count("left out: blue seed 42: ") == 1
     attention = wantui("analyze", with_maps.root, "--attention")
     assert attention.code == 1
     assert "left out: red seed 42" in attention.err

@@ -150,8 +150,27 @@ def test_export_names_videos_that_are_not_made_yet(wantui: Wantui, small: list[s
 def test_an_export_goes_nowhere_where_nothing_can_be_written(made: BatchFolder, wantui: Wantui) -> None:
     result = wantui("export", made.root, "-o", "/proc/exports")
     assert result.code == 2
-    assert "cannot be written" in result.err
+    assert "cannot write /proc/exports" in result.err
     assert wantui("export", "nowhere").code == 2
+
+
+@pytest.mark.parametrize("target", ["file", "file/below", "dangling"])
+def test_an_export_checks_its_target_before_it_reads_a_video(made: BatchFolder, wantui: Wantui, target: str) -> None:
+    Path("file").touch()
+    Path("dangling").symlink_to("nowhere")
+    (made.latents(0, 1) / "zarr.json").write_text("{")  # would be named as left out
+    result = wantui("export", made.root, "-o", target)
+    assert (result.code, result.out) == (2, "")
+    assert f"cannot write {target}: " in result.err
+    assert "is not a folder" in result.err
+    assert "left out" not in result.err
+
+
+def test_an_export_names_what_is_in_its_way(made: BatchFolder, wantui: Wantui) -> None:
+    Path("out/prompt_000/vid_001.npy").mkdir(parents=True)
+    result = wantui("export", made.root, "-o", "out")
+    assert result.code == 2
+    assert "cannot write out/prompt_000/vid_001.npy: Is a directory" in result.err
 
 
 def test_a_batch_is_no_batch_of_either_kind() -> None:

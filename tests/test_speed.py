@@ -216,7 +216,9 @@ def test_magnitudes_that_cannot_be_kept_are_said_so(wantui: Wantui, tmp_path: Pa
     (tmp_path / "file").write_text("")
     result = wantui("models", "calibrate", "-t", "a star", *small, "--output", tmp_path / "file" / "m.json")
     assert result.code == 2
-    assert f"{tmp_path}/file/m.json cannot be written" in result.err
+    assert f"cannot write {tmp_path}/file/m.json: {tmp_path}/file is not a folder" in result.err
+    folder = wantui("models", "calibrate", "-t", "a star", *small, "--output", tmp_path)
+    assert f"cannot write {tmp_path}: it is a folder" in folder.err  # before 50 steps are made
 
 
 def test_a_model_with_two_transformers_is_not_calibrated(

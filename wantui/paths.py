@@ -46,6 +46,42 @@ def user_path(text: str | Path) -> Path:
     return path
 
 
+def check_new_file(path: Path, makes_folders: bool = False, may_be_device: bool = False) -> None:
+    """Refuse a path where no file can be written, before the work whose result it would hold.
+
+    Args:
+        makes_folders: whether missing folders above the file are made.
+        may_be_device: whether a pipe or device is opened; elsewhere a complete file would replace it, `/dev/null` too.
+
+    Raises:
+        UserError: the path is a folder, a pipe or a device, or its folder is missing or cannot be written.
+    """
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder. Name a file")
+    if path.exists() and not path.is_file():
+        if may_be_device:
+            return
+        raise UserError(f"cannot write {path}: it is not a regular file. Choose another name")
+    check_new_folder(path.absolute().parent, makes_folders, path)
+
+
+def check_new_folder(folder: Path, makes_folders: bool = True, target: Path | None = None) -> None:
+    """Refuse a folder in which nothing can be written; `target` is the path that the error names.
+
+    Raises:
+        UserError: names what is in the way.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise UserError(f"cannot write {target or folder}: {nearest} is not a folder. Choose another path")
+    if nearest != folder and not makes_folders:
+        raise UserError(
+            f"cannot write {target or folder}: there is no folder {folder}. Make it, or choose another path"
+        )
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {target or folder}: this user may not write in {nearest}. Choose another path")
+
+
 def _variable(name: str, text: str) -> str:
     value = os.environ.get(name)
     if not value:

@@ -9,6 +9,7 @@ from wantui.generation.denoise import prepare
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import find_model
 from wantui.models.magnitudes import path_of
+from wantui.paths import check_new_file
 from wantui.planning import Captures, Recipe
 from wantui.storage.atomic import write_text
 from wantui.worker.pipelines import load_for, plan_for
@@ -33,6 +34,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
     if (weights := recipe.source.weights_id) is None:
         raise LoadError(f"{model.name} is not on this machine: `wantui models fetch {model.name}` brings it")
     path = path or path_of(model, weights)
+    check_new_file(path, makes_folders=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

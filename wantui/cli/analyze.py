@@ -12,6 +12,7 @@ from wantui.cli.output import echo, print_columns, print_json, print_line
 from wantui.cli.types import PATH, Number, UserPath, VideoId, WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.paths import check_new_file
 
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
@@ -100,6 +101,10 @@ def command(
     }
     _refuse_idle_options([name for name, is_asked in modes.items() if is_asked], as_json)
     chosen = _chosen(metrics, list(METRICS))
+    if csv_path is not None and str(csv_path) != "-":
+        check_new_file(csv_path, may_be_device=True)
+    if html_path is not None:
+        check_new_file(html_path, makes_folders=True)
     found, faults = read_batches(batches, from_latents)
     if not (found or list_videos or as_json):
         raise UserError(_nothing_finished(batches, faults))
@@ -332,16 +337,20 @@ def _compare(
     if as_json:
         print_json(comparison_record(found))
     elif csv_path is None or str(csv_path) != "-":
-        _print_comparison(found, margin)
+        _print_comparison(found, margin, videos)
 
 
-def _print_comparison(found: "Comparison", margin: float) -> None:
+def _print_comparison(found: "Comparison", margin: float, videos: "list[Video]") -> None:
+    from wantui.analysis.comparable import VideoNames
     from wantui.analysis.trajectory import METRICS
 
     for warning in found.warnings:
         echo(f"warning: {warning}", err=True)
+    names = VideoNames(videos)
+    already_named = {(names(video), video.why_not) for video in videos if video.is_damaged}
     for name, why in found.left_out:
-        echo(f"left out: {name}: {why}", err=True)
+        if (name, why) not in already_named:
+            echo(f"left out: {name}: {why}", err=True)
     seeds, groups = format_count(len(found.seeds), "seed"), format_count(len(found.groups), "group")
     stride = f"; trajectories at stride {found.stride}" if found.stride > 1 else ""
     print_line(f"{seeds} in each of {groups}; metric declared with this command: {found.primary}{stride}")

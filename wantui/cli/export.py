@@ -36,7 +36,8 @@ def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -
             else:
                 echo(video.path)
     except OSError as error:
-        raise UserError(f"{target} cannot be written: {error.strerror or error}") from None
+        path = error.filename2 or error.filename or target
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another folder with -o") from None
     if kind == "older":
         root = target.parent if target.name == "latents" else target
         echo(f"analyze them with\n  wantui analyze {shlex.quote(str(root))}", err=True)

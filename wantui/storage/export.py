@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.paths import check_new_folder
 from wantui.storage.atomic import atomic_write, partial_path, remove, write_text
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
@@ -51,9 +52,11 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
 
     Raises:
         NothingToExportError: no video has stored latents, or there is no such video.
-        OSError: `target` cannot be written.
+        UserError: `target` is no folder that this user may write in.
+        OSError: something below `target` cannot be written.
     """
     manifest = read_manifest(BatchFolder(folder))
+    check_new_folder(target)
     for wanted in ids:
         if not any(entry.id.startswith(wanted) for entry in manifest.videos):
             known = [entry.id for entry in manifest.videos]
