@@ -114,41 +114,22 @@ def compare(
     Raises:
         CannotCompareError: fewer than two groups or two seeds, or more than MAX_GROUPS groups; an unknown metric.
     """
-    explored = list(METRICS) if metrics is None else list(metrics)
-    for name in (primary, *explored):
-        if name != SPREAD and name not in METRICS:
-            raise CannotCompareError(f"unknown metric {name!r}; known are {SPREAD}, {', '.join(METRICS)}")
+    names = _metric_names(primary, metrics)
     matched, left_out = _matched(videos, by)
-    groups, seeds = matched.groups, matched.seeds
+    groups = matched.groups
     pairs = list(itertools.combinations(range(len(groups)), 2))
     warnings = [*_identical(groups), *_warnings(matched, by)]
-    names = [name for name in dict.fromkeys((primary, *explored)) if name != SPREAD]
-    final: FinalStates | None
-    try:
-        final = FinalStates.read(groups)
+    final, without_final = _final_states(groups, primary)
+    warnings += without_final
+    if final is not None:
         names.insert(0 if primary == SPREAD else 1, SPREAD)
-    except NoGeometryError as error:
-        if primary == SPREAD:
-            raise CannotCompareError(
-                f"cannot tell: {error} (videos_per_variation), or declare another metric than {SPREAD} "
-                "(--primary straightness)"
-            ) from None
-        warnings.append(f"nothing is said of {SPREAD}: {error}")
-        final = None
-    # [seeds, wordings, groups, metrics]
-    cells = np.stack([np.stack(_cells(matched, final, name), axis=2) for name in names], axis=3)
-    finite = [bool(np.isfinite(cells[..., m]).all()) for m in range(len(names))]
-    if missing := [name for name, is_known in zip(names, finite, strict=True) if not is_known]:
-        warnings.append(f"not compared, as some videos have no value of it: {', '.join(missing)}")
-    if not finite[0]:
-        raise CannotCompareError(f"the declared metric {primary} has no value for some videos; declare another one")
-    names = [name for name, is_known in zip(names, finite, strict=True) if is_known]
-    cells = without_rounding(cells[..., np.array(finite)])
+    names, cells, without_value = _cell_values(matched, final, names)
+    warnings += without_value
     stride = groups[0].stride
     paths = [video.trajectory for group in groups for video in group.videos if video.trajectory is not None]
-    warnings += [found.in_words for found in unsettled(paths, names, stride)]
+    warnings += [strides.in_words for strides in unsettled(paths, names, stride)]
     own = cells[..., 0]
-    found = differences(groups, names, cells, pairs, margin)
+    compared = differences(groups, names, cells, pairs, margin)
     nulls = {
         group.name: gaussian_null(group.videos, None if final is None else final.ends[g] * math.sqrt(final.dimension))
         for g, group in enumerate(groups)
@@ -157,11 +138,11 @@ def compare(
     return Comparison(
         by,
         primary,
-        seeds,
+        matched.seeds,
         groups,
         _describe(groups, names, cells, nulls),
-        tuple(found),
-        tuple(_verdicts(found, own, pairs, margin)),
+        tuple(compared),
+        tuple(_verdicts(compared, own, pairs, margin)),
         omnibus(own.mean(1)),
         final.permanova(matched) if final is not None else None,
         final.permdisp(matched) if final is not None else None,
@@ -175,6 +156,58 @@ def compare(
         tuple(warnings),
         tuple(left_out),
     )
+
+
+def _metric_names(primary: str, metrics: Sequence[str] | None) -> list[str]:
+    """Return the metrics to compare without `spread`, the declared one first.
+
+    Raises:
+        CannotCompareError: an unknown metric.
+    """
+    explored = list(METRICS) if metrics is None else list(metrics)
+    for name in (primary, *explored):
+        if name != SPREAD and name not in METRICS:
+            raise CannotCompareError(f"unknown metric {name!r}; known are {SPREAD}, {', '.join(METRICS)}")
+    return [name for name in dict.fromkeys((primary, *explored)) if name != SPREAD]
+
+
+def _final_states(groups: Sequence[Group], primary: str) -> tuple[FinalStates | None, list[str]]:
+    """Return the final states of the groups, or None and a warning where they cannot be compared.
+
+    Raises:
+        CannotCompareError: the declared metric needs them.
+    """
+    try:
+        return FinalStates.read(groups), []
+    except NoGeometryError as error:
+        if primary == SPREAD:
+            raise CannotCompareError(
+                f"cannot tell: {error} (videos_per_variation), or declare another metric than {SPREAD} "
+                "(--primary straightness)"
+            ) from None
+        return None, [f"nothing is said of {SPREAD}: {error}"]
+
+
+def _cell_values(
+    matched: Matched, final: FinalStates | None, names: Sequence[str]
+) -> tuple[list[str], Floats, list[str]]:
+    """Return the metrics that all videos have, their values [seeds, wordings, groups, metrics], and warnings.
+
+    Args:
+        names: metrics, the declared one first.
+
+    Raises:
+        CannotCompareError: some videos have no value of the declared metric.
+    """
+    cells = np.stack([np.stack(_cells(matched, final, name), axis=2) for name in names], axis=3)
+    is_known = [bool(np.isfinite(cells[..., m]).all()) for m in range(len(names))]
+    if not is_known[0]:
+        raise CannotCompareError(f"the declared metric {names[0]} has no value for some videos; declare another one")
+    warnings = []
+    if missing := [name for name, known in zip(names, is_known, strict=True) if not known]:
+        warnings.append(f"not compared, as some videos have no value of it: {', '.join(missing)}")
+    kept = [name for name, known in zip(names, is_known, strict=True) if known]
+    return kept, without_rounding(cells[..., np.array(is_known)]), warnings
 
 
 def _matched(videos: Sequence[Video], by: str) -> tuple[Matched, list[tuple[str, str]]]:

@@ -12,6 +12,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 
 if TYPE_CHECKING:
+    from wantui.cli.progress import Reporter
     from wantui.queue.queue import Queue
     from wantui.queue.records import BatchRow, Event
 
@@ -30,8 +31,6 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
     from wantui.batches.eta import BatchEta
     from wantui.cli.progress import reporter
     from wantui.engine.control import NoEngineError, find_engine
-    from wantui.queue.events import VideoStarted
-    from wantui.queue.records import Event, shown_number
     from wantui.queue.state_dir import why_unwritable
     from wantui.queue.waiting import waiting_for
 
@@ -40,21 +39,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
     version, found = -1, batch
     eta = BatchEta(queue, batch.id)
     with reporter(as_json, eta.seconds) as shown:
-        held = queue.held()
-        if held is not None and held.kind == "worker" and batch.unfinished:
-            raise _no_worker(held.reason, batch.id)
-        if held is not None:
-            shown.say(f"the queue is held: {held.reason}. Resume with: wantui queue resume")
-        running = queue.running()
-        # Of those that began after `after` the event itself is shown below.
-        fresh = {event.video for event in queue.events(after, batch.id) if isinstance(event.payload, VideoStarted)}
-        for video in running:
-            if video.batch == batch.id and video.id not in fresh:
-                number = shown_number(video.number)
-                payload = VideoStarted(title=video.title, number=number, steps=video.steps, worker=video.worker)
-                shown.show(Event(after, time.time(), batch.id, video.id, payload))
-        if batch.paused:
-            shown.say(f"the batch is paused. Resume with: wantui queue resume {batch.id}")
+        _show_current(queue, batch, after, shown)
         while True:
             if is_output_closed():
                 raise OutputClosedError
@@ -90,6 +75,32 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                         "continue with: wantui engine start, and wantui queue resume if the queue is held"
                     )
             time.sleep(POLL_SECONDS)
+
+
+def _show_current(queue: "Queue", batch: "BatchRow", after: int, shown: "Reporter") -> None:
+    """Show what holds the batch now, and the videos of it that run already.
+
+    Raises:
+        UserError: no worker can be started.
+    """
+    from wantui.queue.events import VideoStarted
+    from wantui.queue.records import Event, shown_number
+
+    held = queue.held()
+    if held is not None and held.kind == "worker" and batch.unfinished:
+        raise _no_worker(held.reason, batch.id)
+    if held is not None:
+        shown.say(f"the queue is held: {held.reason}. Resume with: wantui queue resume")
+    running = queue.running()
+    # Videos that started after `after` have an event, which is shown later.
+    fresh = {event.video for event in queue.events(after, batch.id) if isinstance(event.payload, VideoStarted)}
+    for video in running:
+        if video.batch == batch.id and video.id not in fresh:
+            number = shown_number(video.number)
+            payload = VideoStarted(title=video.title, number=number, steps=video.steps, worker=video.worker)
+            shown.show(Event(after, time.time(), batch.id, video.id, payload))
+    if batch.paused:
+        shown.say(f"the batch is paused. Resume with: wantui queue resume {batch.id}")
 
 
 def _no_worker(reason: str, batch: int) -> UserError:

@@ -26,54 +26,64 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     text = read_template(template, template_file)
     if text is None:
         raise click.UsageError('give a template: -t "a [red|blue] circle"')
+    batch = outline(template=text, **options)
+    costs = _costs(batch)
+    if as_json:
+        print_json(_report(batch, costs))
+        return
+    show_warnings(batch.warnings)
+    _print_variations(batch, None if show_all else SHOWN)
+    echo()
+    _print_summary(batch, costs)
+
+
+def _report(batch: "BatchPreview", costs: "list[Cost]") -> dict[str, Any]:
+    """Return what `--json` prints."""
     from wantui.planning.disk_estimate import disk_for
     from wantui.storage.disk_space import disk_need
 
-    batch = outline(template=text, **options)
-    recipe = batch.first
-    found = _costs(batch)
-    if as_json:
-        disk = disk_for(recipe, batch.model, batch.videos)
-        report = {
-            "variations": [
-                {
-                    "id": v.id,
-                    "prompt": v.prompt,
-                    "choices": [{"bracket": c.bracket, "option": c.option, "text": c.text} for c in v.choices],
-                    "marks": [{"text": m.text, "start": m.start, "end": m.end, "weight": m.weight} for m in v.marks],
-                }
-                for v in batch.variations
-            ],
-            "videos": batch.videos,
-            "recipe": recipe.model_dump(mode="json"),
-            "costs": [asdict(cost) for cost in found],
-            "disk": {
-                "videos": disk.videos,
-                **dict.fromkeys(("latents", "attention", "geometry"), 0),
-                **{part.name: part.bytes for part in disk.captures},
-                "total": disk.total,
-                "must_be_free": disk_need(recipe, batch.videos).total,
-            },
-            "warnings": batch.warnings,
-            "refusals": batch.refusals,
-        }
-        print_json(report)
-        return
-    show_warnings(batch.warnings)
+    disk = disk_for(batch.first, batch.model, batch.videos)
+    return {
+        "variations": [
+            {
+                "id": v.id,
+                "prompt": v.prompt,
+                "choices": [{"bracket": c.bracket, "option": c.option, "text": c.text} for c in v.choices],
+                "marks": [{"text": m.text, "start": m.start, "end": m.end, "weight": m.weight} for m in v.marks],
+            }
+            for v in batch.variations
+        ],
+        "videos": batch.videos,
+        "recipe": batch.first.model_dump(mode="json"),
+        "costs": [asdict(cost) for cost in costs],
+        "disk": {
+            "videos": disk.videos,
+            **dict.fromkeys(("latents", "attention", "geometry"), 0),
+            **{part.name: part.bytes for part in disk.captures},
+            "total": disk.total,
+            "must_be_free": disk_need(batch.first, batch.videos).total,
+        },
+        "warnings": batch.warnings,
+        "refusals": batch.refusals,
+    }
+
+
+def _print_variations(batch: "BatchPreview", limit: int | None) -> None:
     table = plain_table("#", "id", "prompt", "marked")
-    shown = batch.variations if show_all else batch.variations[:SHOWN]
+    shown = batch.variations[:limit]
     for number, variation in enumerate(shown):
         marks = ", ".join(m.text if m.weight == 1 else f"{m.text} x{m.weight:g}" for m in variation.marks)
         add_row(table, str(number), variation.id, variation.prompt, marks)
     print_table(table)
     if len(shown) < len(batch.variations):
         echo(f"... and {len(batch.variations) - len(shown):,} more (--all shows them)")
-    seeds = batch.config.settings.videos_per_variation
-    last_seed = recipe.seed + seeds - 1
-    echo()
+
+
+def _print_summary(batch: "BatchPreview", costs: "list[Cost]") -> None:
+    recipe, seeds = batch.first, batch.config.settings.videos_per_variation
     print_line(
         f"{format_count(len(batch.variations), 'variation')} x {format_count(seeds, 'seed')} "
-        f"({recipe.seed} to {last_seed}) = {format_count(batch.videos, 'video')}"
+        f"({recipe.seed} to {recipe.seed + seeds - 1}) = {format_count(batch.videos, 'video')}"
     )
     print_line(
         f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps, "
@@ -82,7 +92,7 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
         + (f", {recipe.unusual}" if recipe.unusual else "")
         + (f", weighted words by {method}" if (method := _weighting(batch)) else "")
     )
-    for cost in found[1:]:
+    for cost in costs[1:]:
         print_line(f"{cost.about}: {cost.text} ({cost.basis})")
     for refusal in batch.refusals:
         print_line(f"not run by this version: {refusal}")

@@ -169,36 +169,46 @@ def load_pipeline(
             fuse_pipeline(pipeline, attention)
         apply_plan(pipeline, device, plan)
         self_check(pipeline)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            size = sum(
-                p.nbytes
-                for part in pipeline.components.values()
-                if isinstance(part, nn.Module)
-                for p in part.parameters()
-            )
-            raise LoadError(
-                f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and {_free(device)}. "
-                "Choose a smaller model, or end what else holds memory there"
-            ) from error
-        hint = ". Perhaps model_settings.speed: reference does" if fuses else ""
-        raise LoadError(f"{model.location} was loaded and does not work on {device}: {error}{hint}") from error
     except NotLoadedError:
         raise
     except Exception as error:
-        if weights != "full" and isinstance(error, ImportError):
-            raise LoadError(f"model_settings.weights: {weights} does not work here: {error}") from error
-        if fuses:  # Triton and compilers raise errors of many kinds
-            raise LoadError(
-                f"model_settings.speed: {speed} needs kernels that are built here, and they cannot be "
-                f"({type(error).__name__}: {error}). They need a C compiler and Python's headers (gcc, python3-dev). "
-                "Or choose model_settings.speed: reference"
-            ) from error
-        raise LoadError(
-            f"{model.location} was loaded and does not work on {device}: {error} ({type(error).__name__}). Check the "
-            "values in the configs of its parts"
-        ) from error
+        raise _load_error(error, model, device, dtype, pipeline, speed if fuses else None, weights) from error
     return pipeline
+
+
+def _load_error(
+    error: Exception,
+    model: WanModel,
+    device: torch.device,
+    dtype: str,
+    pipeline: WanPipeline,
+    fused_speed: Speed | None,
+    weights: Weights,
+) -> LoadError:
+    """Return the error for a model that was loaded and does not work, with what would make it work.
+
+    Args:
+        fused_speed: the speed that was asked for where blocks are fused; None where they are not.
+    """
+    does_not_work = f"{model.location} was loaded and does not work on {device}: {error}"
+    if isinstance(error, RuntimeError):
+        if is_out_of_memory(error):
+            parts = (part for part in pipeline.components.values() if isinstance(part, nn.Module))
+            size = sum(parameter.nbytes for part in parts for parameter in part.parameters())
+            return LoadError(
+                f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and {_free(device)}. "
+                "Choose a smaller model, or end what else holds memory there"
+            )
+        return LoadError(does_not_work + (". Perhaps model_settings.speed: reference does" if fused_speed else ""))
+    if weights != "full" and isinstance(error, ImportError):
+        return LoadError(f"model_settings.weights: {weights} does not work here: {error}")
+    if fused_speed:  # Triton and compilers raise errors of many kinds
+        return LoadError(
+            f"model_settings.speed: {fused_speed} needs kernels that are built here, and they cannot be "
+            f"({type(error).__name__}: {error}). They need a C compiler and Python's headers (gcc, python3-dev). "
+            "Or choose model_settings.speed: reference"
+        )
+    return LoadError(f"{does_not_work} ({type(error).__name__}). Check the values in the configs of its parts")
 
 
 def check_kernels(speed: Speed, attention: str = NATIVE) -> None:

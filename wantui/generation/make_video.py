@@ -156,13 +156,8 @@ def begin_video(
         denoised = time.perf_counter()
         digest = latents_digest(latents)
         sheet = ContactSheet(recipe.frames)
-        tags = {
-            "title": recipe.prompt,
-            "comment": f"{recipe.model}, seed {recipe.seed}, {recipe.steps} steps of {recipe.sampler}, wantui",
-            "wantui": recipe.to_json(),
-            "wantui_made_with": json.dumps({**clip_made_with(pipeline, recipe), "latents_sha256": digest}),
-        }
         refuse_links(files)
+        tags = _clip_tags(pipeline, recipe, digest)
         clip = stack.enter_context(ClipWriter(files.clip, recipe.fps, recipe.frames, tags))
         pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decode_frames(pipeline, latents))
         for count, frame in enumerate(sheet.watch(pixels), start=1):
@@ -175,18 +170,37 @@ def begin_video(
             torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         )
         rest = stack.pop_all()
+    yield ReadyToFinalize(partial(_finish, rest, made, files, clip, sheet, taps, published))
 
-    def finish() -> MadeVideo:
-        with rest:
-            clip.finish()
-            published.append(files.clip)
-            sheet.write(files.sheet)
-            published.append(files.sheet)
-            for tap in taps:
-                tap.on_end()
-        return made
 
-    yield ReadyToFinalize(finish)
+def _finish(
+    rest: ExitStack,
+    made: MadeVideo,
+    files: VideoFiles,
+    clip: ClipWriter,
+    sheet: ContactSheet,
+    taps: Sequence[Tap],
+    published: list[Path],
+) -> MadeVideo:
+    """Complete the files of a video, and close what its making has opened."""
+    with rest:
+        clip.finish()
+        published.append(files.clip)
+        sheet.write(files.sheet)
+        published.append(files.sheet)
+        for tap in taps:
+            tap.on_end()
+    return made
+
+
+def _clip_tags(pipeline: WanPipeline, recipe: Recipe, digest: str) -> dict[str, str]:
+    """Return the metadata of a clip: what people read, and the recipe and provenance that `rerun` needs."""
+    return {
+        "title": recipe.prompt,
+        "comment": f"{recipe.model}, seed {recipe.seed}, {recipe.steps} steps of {recipe.sampler}, wantui",
+        "wantui": recipe.to_json(),
+        "wantui_made_with": json.dumps({**clip_made_with(pipeline, recipe), "latents_sha256": digest}),
+    }
 
 
 def _ended(

@@ -1,0 +1,144 @@
+"""Warnings about a batch, and refusals: what this version cannot do for it. No check changes a recipe."""
+
+from pathlib import Path
+
+from wantui.config.settings import Settings
+from wantui.controls import CONTROLS
+from wantui.models.catalogue import WanModel
+from wantui.models.fetch import replaced_parts
+from wantui.models.parts import PartError, check_files
+from wantui.planning.flops import TEXT_LENGTH
+from wantui.planning.recipe import Recipe
+from wantui.planning.requirements import what_weights_miss
+from wantui.prompts import Variation
+from wantui.prompts.foreign import foreign_in_negative_prompt, shown
+
+
+def settings_warnings(
+    settings: Settings, model: WanModel, first: Recipe, variations: tuple[Variation, ...]
+) -> list[str]:
+    """Return what users should know of their settings before the batch runs.
+
+    Args:
+        first: recipe of the first video.
+    """
+    latents = settings.latent_analysis_settings
+    warnings = list(foreign_in_negative_prompt(settings.prompt_settings.negative_prompt))
+    if not settings.attention_analysis_settings.store_attention:
+        warnings += _unused_marks(variations)
+    if latents.store_latents and latents.storage_dtype == "float16":
+        warnings.append(
+            "latent_analysis_settings.storage_dtype: float16 adds turning to the stored latents, about 1 rad over 50 "
+            "steps; how much is stored beside them. The geometry that is analysed comes from the exact states"
+        )
+    if first.speed == "cached" and not first.magnitudes:
+        better = "" if model.boundary_ratio else f"; `wantui models calibrate` once for {model.name} loses less"
+        warnings.append(f"model_settings.speed: cached goes by the first block of this model{better}")
+    if first.source.weights_id is None:
+        warnings.append(
+            f"`wantui models fetch {model.name}` brings its weights, which are not on this machine; else they come "
+            "when its first video is made"
+        )
+    return warnings
+
+
+def find_refusals(settings: Settings, model: WanModel, first: Recipe, variations: tuple[Variation, ...]) -> list[str]:
+    """Return why the batch cannot be made, one sentence for each reason; nothing where it can.
+
+    Args:
+        first: recipe of the first video.
+    """
+    return [
+        *control_conflicts(first),
+        *_capture_refusals(settings, first, variations),
+        *_weights_refusals(settings, model, first),
+        *_length_refusals(variations),
+        *_guidance_refusals(settings, model),
+    ]
+
+
+def control_conflicts(recipe: Recipe) -> list[str]:
+    """Return why controls of a recipe cannot be applied."""
+    requests = ((kind, recipe.control(kind.name)) for kind in CONTROLS)
+    return [text for kind, request in requests if request is not None for text in kind.conflicts(request, recipe)]
+
+
+def duplicate_warnings(variations: tuple[Variation, ...]) -> list[str]:
+    """Return a warning for each variation whose prompt an earlier one has."""
+    first: dict[str, str] = {}
+    warnings = []
+    for variation in variations:
+        if variation.prompt in first:
+            warnings.append(f"variations {first[variation.prompt]} and {variation.id} have the same prompt")
+        first.setdefault(variation.prompt, variation.id)
+    return warnings
+
+
+def _unused_marks(variations: tuple[Variation, ...]) -> list[str]:
+    """Return a warning about marks without effect: they have no weight, and their attention is not stored."""
+    unused = list(dict.fromkeys(mark.text for each in variations for mark in each.marks if mark.weight == 1))
+    if not unused:
+        return []
+    more = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
+    return [
+        f"'({shown(unused[0])})'{more} marks without effect: --store-attention stores attention maps, "
+        "a number weights, as in (word:1.5)"
+    ]
+
+
+def _capture_refusals(settings: Settings, first: Recipe, variations: tuple[Variation, ...]) -> list[str]:
+    refusals = []
+    if settings.attention_analysis_settings.store_attention and not any(each.marks for each in variations):
+        refusals.append("store_attention is on and the template marks no word: write (word) for each to be stored")
+    captures = first.capture
+    stored = captures.latents or captures.attention is not None or bool(captures.more)
+    if first.speed == "cached" and stored and not settings.model_settings.force_capture:
+        refusals.append(
+            "model_settings.speed: cached skips blocks, so that what is captured is not the model's own; "
+            "choose fused, capture nothing, or set model_settings.force_capture"
+        )
+    latents = settings.latent_analysis_settings
+    if latents.store_predicted_clean and not latents.store_latents:
+        refusals.append("latent_analysis_settings.store_predicted_clean needs store_latents")
+    return refusals
+
+
+def _weights_refusals(settings: Settings, model: WanModel, first: Recipe) -> list[str]:
+    """Refuse weights that no worker could load, before anything is queued."""
+    refusals = []
+    if model.is_local:
+        try:
+            check_files(Path(model.location), replaced_parts(first.transformer_file))
+        except PartError as error:
+            refusals.append(f"{model.location} is not complete: {error}")
+    if first.transformer_file is not None and settings.model_settings.weights != "full":
+        refusals.append(
+            f"model_settings.weights: {settings.model_settings.weights} is not for a transformer_file, which has its "
+            "own"
+        )
+    if missing := what_weights_miss(first.weights):
+        refusals.append(missing)
+    return refusals
+
+
+def _length_refusals(variations: tuple[Variation, ...]) -> list[str]:
+    """Refuse prompts that are certainly too long: each word is a token at least, and there is an end token."""
+    for variation in variations:
+        if len(variation.prompt) < 2 * TEXT_LENGTH - 1:
+            continue
+        words = len(variation.prompt.split())
+        if words >= TEXT_LENGTH:
+            return [
+                f"variation {variation.id} has {words} words, and the model reads {TEXT_LENGTH} tokens: shorten it, as "
+                "its end would change nothing"
+            ]
+    return []
+
+
+def _guidance_refusals(settings: Settings, model: WanModel) -> list[str]:
+    asked = settings.model_settings
+    if asked.cfg_scale_2 is not None and model.boundary_ratio is None:
+        return [f"model_settings.cfg_scale_2 is for models with two transformers; {model.name} has one"]
+    if (asked.cfg_scale_2 or 0) > 1 >= asked.cfg_scale:
+        return ["model_settings.cfg_scale_2 does nothing where cfg_scale is 1 or less, as there is no second pass then"]
+    return []
