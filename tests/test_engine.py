@@ -61,6 +61,31 @@ def begin(machine: Machine, command: list[str], step: int = 5) -> None:
     machine.until(lambda: any(video.step > step for video in machine.queue.running()))
 
 
+GATE = """
+import sys, time
+from pathlib import Path
+if "wantui.worker.process" in " ".join(sys.orig_argv):
+    import wantui.generation.denoise as d
+    import wantui.worker.worker as w
+    gate, advance, begin, workers = Path(sys.path[0]), d._advance, w.Worker.__init__, []
+    def is_closed(seed):
+        return gate.exists() and str(seed) in gate.read_text().split() and not workers[0].stopping
+    def wait_at_gate(pipeline, recipe, start, latents, timestep, index):
+        while index > 6 and is_closed(recipe.seed):
+            time.sleep(0.01)
+        return advance(pipeline, recipe, start, latents, timestep, index)
+    def remember(self, *arguments):
+        workers.append(self)
+        begin(self, *arguments)
+    d._advance, w.Worker.__init__ = wait_at_gate, remember
+"""
+"""Videos whose seeds are in the file of the gate stop after seven steps, until it is deleted or the worker must end."""
+
+
+def gate_at(path: Path) -> str:
+    return GATE.replace("sys.path[0]", repr(str(path)))
+
+
 def test_a_batch_outlives_its_client_and_can_be_watched_from_elsewhere(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
     client = machine.client(*batch(tiny_batch, 4))
@@ -152,19 +177,24 @@ def test_of_engines_started_at_once_one_lives(start: Start) -> None:
     assert (code, "an engine runs already" in err) == (3, True)
 
 
-def test_cancel_pause_and_retry_reach_a_running_video(start: Start, tiny_batch: list[str]) -> None:
-    machine = start()
+def test_cancel_pause_and_retry_reach_a_running_video(start: Start, tiny_batch: list[str], tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    machine = start(gate_at(gate))
+    gate.write_text("42 43")
     begin(machine, batch(tiny_batch, 2))
     machine.call("queue", "pause")
+    gate.unlink()
     machine.until(lambda: not machine.queue.running())
     machine.call("queue", "cancel", "1", "1")
     machine.call("queue", "resume")
     machine.until(machine.ended)
     assert [video.state for video in manifest_of(machine.root / "batch").videos] == ["cancelled", "done"]
     assert not list((machine.root / "batch").rglob("*.checkpoint"))
+    gate.write_text("42")
     machine.call("queue", "retry", "1")
     machine.until(lambda: any(video.step > 5 for video in machine.queue.running()))
     machine.call("queue", "cancel", "1")
+    gate.unlink()
     machine.until(machine.ended)
     assert [video.state for video in manifest_of(machine.root / "batch").videos] == ["cancelled", "done"]
     assert not list((machine.root / "batch").rglob("*.partial"))
@@ -206,13 +236,16 @@ if "wantui.worker.process" in " ".join(sys.orig_argv):
 
 
 def test_a_video_whose_files_are_being_ended_is_recorded_when_the_engine_stops(
-    start: Start, tiny_batch: list[str]
+    start: Start, tiny_batch: list[str], tmp_path: Path
 ) -> None:
-    machine = start(SLOW_END)
+    gate = tmp_path / "gate"
+    gate.write_text("43")
+    machine = start(SLOW_END + gate_at(gate))
     machine.call(*batch(tiny_batch, 2), "--detach")
     machine.until(lambda: len(machine.queue.running()) == 2)  # one is ended, and one is made
     machine.call("engine", "stop")
     assert [video.state for video in machine.queue.videos(1)] == ["done", "queued"]
+    gate.unlink()
     machine.call("engine", "run", "--drain")
     assert [video.state for video in manifest_of(machine.root / "batch").videos] == ["done", "done"]
     machine.call(*batch(tiny_batch, 2, "undisturbed"))
