@@ -2,8 +2,10 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from wantui.generation.errors import OverwrittenWeightsError
 from wantui.generation.load import resolve_device
 from wantui.generation.placement import device_of, free_memory, name_of
 from wantui.generation.prompt_encoding import prompts_of
@@ -15,7 +17,7 @@ from wantui.queue.events import ModelLoading
 from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
 from wantui.storage.manifest import Manifest
-from wantui.worker.pipelines import Loaded, check_weights, load_for, plan_for
+from wantui.worker.pipelines import Loaded, WeightFile, check_weights, load_for, loaded_files, plan_for
 
 
 class PipelineCache:
@@ -29,6 +31,8 @@ class PipelineCache:
         self.queue, self.device = queue, device
         self.loaded: Loaded | None = None
         self.loaded_for: tuple[Any, ...] = ()
+        self.weights: tuple[WeightFile, ...] = ()
+        """Files that the pipeline was loaded from."""
         self.chosen = ChosenPlan(RESIDENT, None, "nothing was made yet")
         """The plan of the video that is being made, or was tried last."""
 
@@ -56,6 +60,9 @@ class PipelineCache:
         # A plan beyond the one that comes next was taken because little was free, which may be over.
         first = None if claim.plan is None else plan_named(claim.plan)
         went_beyond = first is not None and self.chosen.plan is not first
+        if self.loaded is not None and self._overwritten() is not None:
+            before_loading()
+            self.free()
         if self.loaded is not None and wanted == self.loaded_for and not went_beyond:
             return self.loaded
         before_loading()
@@ -73,10 +80,30 @@ class PipelineCache:
             loading = ModelLoading(model=recipe.model, plan=chosen.plan.slug, reason=chosen.reason)
             self.queue.emit_of(claim, loading)
             log.info("loading %s on %s", recipe.model, resolve_device(device))
+            self.weights = loaded_files(recipe)
             self.loaded = load_for(recipe, device, chosen.plan, others)
+            check_weights(recipe)  # again: loading takes minutes, in which they may have been replaced
             log.info("previews show %.1f %% of the variance of colours", 100 * self.loaded.colours.r2)
         self.loaded_for = wanted
         return self.loaded
+
+    def check_not_overwritten(self) -> None:
+        """Make sure that the weights are still those that were loaded.
+
+        Weights that stay in the machine's memory in the type in which they are stored are mapped from their files:
+        where a file is overwritten in place, they change under a video that is being made.
+
+        Raises:
+            OverwrittenWeightsError: a file was overwritten.
+        """
+        if (path := self._overwritten()) is not None:
+            raise OverwrittenWeightsError(
+                f"{path} was overwritten while its weights were in use. Put the earlier file back and retry, or plan a "
+                "new batch; to replace weights while videos are made, write a new file and rename it"
+            )
+
+    def _overwritten(self) -> Path | None:
+        return next((file.path for file in self.weights if file.is_overwritten()), None)
 
     def predicted_seconds(self, recipe: Recipe) -> float | None:
         """What a video is said to take before it is made; of a recipe whose pipeline is here."""
@@ -96,5 +123,5 @@ class PipelineCache:
 
     def free(self) -> None:
         """Give up what is loaded."""
-        self.loaded, self.loaded_for = None, ()
+        self.loaded, self.loaded_for, self.weights = None, (), ()
         free_memory()

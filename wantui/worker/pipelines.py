@@ -13,6 +13,7 @@ from wantui.generation.prompt_encoding import Embeddings, prompts_of
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import replaced_parts
 from wantui.models.fingerprint import fingerprint, fingerprint_of_file
+from wantui.models.parts import part_files
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import PLANS, ChosenPlan, MemoryPlan, choose_plan, plan_named, plans_after
 from wantui.queue.benchmark_store import attention_backend_for
@@ -34,6 +35,40 @@ class Loaded:
     """Of the prompts, where the plan encodes them first."""
     colours: LatentToRgb
     """For previews."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file from which weights were loaded, as it was then."""
+
+    path: Path
+    file: tuple[int, int]
+    """Device and inode."""
+    state: tuple[int, int]
+    """Size in bytes, and time of the last change in nanoseconds."""
+
+    @classmethod
+    def of(cls, path: Path) -> "WeightFile":
+        found = path.stat()
+        return cls(path, (found.st_dev, found.st_ino), (found.st_size, found.st_mtime_ns))
+
+    def is_overwritten(self) -> bool:
+        """Return whether the bytes of the file have changed; false where another file has its name, or none has."""
+        try:
+            now = WeightFile.of(self.path)
+        except OSError:
+            return False
+        return now.file == self.file and now.state != self.state
+
+
+def loaded_files(recipe: Recipe) -> tuple[WeightFile, ...]:
+    """Return the local files from which a recipe's weights are loaded; the hub's cache never overwrites a file."""
+    model, paths = find_model(recipe.model), []
+    if model.is_local:
+        paths = [Path(model.location) / path for path in part_files(Path(model.location))]
+    if recipe.transformer_file is not None:
+        paths.append(Path(recipe.transformer_file.path))
+    return tuple(WeightFile.of(path) for path in paths)
 
 
 def plan_for(

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Literal
 
 from wantui.generation.denoise import Step
+from wantui.generation.errors import OverwrittenWeightsError
 from wantui.generation.make_video import Decoded, ReadyToFinalize, Restarted, Resumed, StepMade, begin_video
 from wantui.generation.placement import device_of, memory_figures
 from wantui.generation.preview import PreviewTap
@@ -188,9 +189,13 @@ class Worker:
         making = Making(job, loaded.pipeline, self.pipelines.predicted_seconds(job.recipe), time.monotonic())
         preview = PreviewTap(loaded.colours, job.files.preview)
         events = begin_video(loaded.pipeline, job.recipe, job.files, (preview,), loaded.embeddings)
-        with closing(events):
-            for event in events:
-                self._heed_event(event, making, preview, log)
+        try:
+            with closing(events):
+                for event in events:
+                    self._heed_event(event, making, preview, log)
+        except OverwrittenWeightsError:
+            discard(job.files)  # its checkpoint is of other weights, too
+            raise
 
     def _begin(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> Job | None:
         """Return what is to be made, once no other engine makes it and there is room; None where nothing is.
@@ -229,10 +234,12 @@ class Worker:
         Raises:
             CancelledError, StoppedError: a user, or the engine, wants it left.
             LostClaimError: the video is not this worker's any more.
+            OverwrittenWeightsError: the weights have changed while it was made.
         """
         claim = making.job.claim
         match event:
             case StepMade(step, figures):
+                self.pipelines.check_not_overwritten()
                 making.step_seconds.append(step.seconds)
                 wish = self.queue.step(claim, self._step_done(step, figures, making, preview))
                 self._raise_if_requested(wish, f"after step {step.index + 1} of {step.count}")
@@ -240,6 +247,8 @@ class Worker:
                     self.finish_pending()
             case Decoded(frames, count):
                 self.state = "decoding"
+                if frames == count:
+                    self.pipelines.check_not_overwritten()
                 if time.monotonic() - making.reported_at >= DECODE_SECONDS or frames == count:
                     making.reported_at = time.monotonic()
                     self._raise_if_requested(
