@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,10 +16,12 @@ import pytest
 
 from wantui.batches import enqueue
 from wantui.engine import slots, supervisor
+from wantui.engine.control import acquire_engine_lock, engine_process
 from wantui.engine.slots import Slot
 from wantui.engine.supervisor import StopRequests, Supervisor, run_engine
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
+from wantui.queue.engine_lock import LOCK
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
@@ -158,6 +161,42 @@ def test_a_stop_while_a_deleted_database_is_handled_is_not_lost(
     monkeypatch.setattr(Queue, "is_replaced", replaced)
     assert run_engine(place, tmp_path / "logs", None, drain=False)
     assert len(opened) == {"noticed": 1, "in between": 2}[moment]
+
+
+@pytest.mark.usefixtures("_handlers")
+@pytest.mark.parametrize("then", ["nobody takes its place", "another engine starts", "its directory is deleted"])
+def test_an_engine_whose_lock_file_is_deleted_takes_it_again_or_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    place, opened = StateDirectory(tmp_path / "state"), [0]
+    others: list[int | None] = []
+    place.directory.mkdir()
+    monkeypatch.setattr(supervisor, "query_gpus", lambda: GpuReport((), None, "no driver"))
+    monkeypatch.setattr(supervisor, "DISK_SECONDS", 0.0)
+
+    def opened_again(place: StateDirectory, is_engine: bool) -> tuple[Queue, list[str]]:
+        opened[0] += 1
+        return Queue(place.directory), []
+
+    def looked(_: Queue) -> bool:
+        if opened[0] == 1:
+            (place.directory / LOCK).unlink()
+            if then == "another engine starts":
+                others.append(acquire_engine_lock(place.directory))
+            if then == "its directory is deleted":
+                shutil.rmtree(place.directory)
+        else:
+            assert engine_process(place.directory) == os.getpid()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    monkeypatch.setattr(supervisor, "open_queue", opened_again)
+    monkeypatch.setattr(Queue, "is_replaced", looked)
+    assert run_engine(place, tmp_path / "logs", None, drain=False)
+    assert opened[0] == (2 if then == "nobody takes its place" else 1)
+    for descriptor in others:
+        assert descriptor is not None
+        os.close(descriptor)
 
 
 @pytest.mark.usefixtures("_handlers")

@@ -59,15 +59,15 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                     return found
             if time.monotonic() - looked > ENGINE_SECONDS:
                 looked = time.monotonic()
-                if (reason := why_unwritable(directory)) != unwritable:
-                    unwritable = reason
-                    shown.say(reason or f"{directory} can be written again")
                 shown.wait(waiting_for(queue, batch.id))
                 if queue.is_replaced():
                     raise NoEngineError(
                         f"the queue {queue.path} was deleted or replaced. "
                         f"To make what is missing: wantui run --resume {shown_path(batch.folder)}"
                     )
+                if (reason := why_unwritable(directory)) != unwritable:
+                    unwritable = reason
+                    shown.say(reason or f"{directory} can be written again")
                 if find_engine(directory) is None:
                     raise NoEngineError(
                         f"no engine is running, and {format_count(found.unfinished, 'video')} of {batch.folder} "

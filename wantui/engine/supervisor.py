@@ -72,16 +72,19 @@ class Supervisor:
         log: logging.Logger,
         drain: bool,
         requests: StopRequests | None = None,
+        lock: int | None = None,
     ) -> None:
         self.queue, self.slots, self.logs, self.log, self.drain = queue, slots, logs, log, drain
         self.requests = requests or StopRequests()
+        self.lock = lock
+        """Descriptor that holds the engine lock; None where nothing is held."""
         self.is_ending = False
         """There is a reason of its own to stop: nothing is left to do, or the database is gone."""
         self.looked_at_disk = -math.inf
         self.record: ManifestStore | None = None
         """Record of the batch that a video was closed in last: to read a large manifest anew takes seconds."""
         self.is_replaced = False
-        """The database was deleted, or another one has its name: what runs is stopped."""
+        """The database or the lock file was deleted, or another one has its name: what runs is stopped."""
 
     def run(self) -> None:
         """Run until told to stop, until the database is gone, or (`drain`) until nothing is left that could be made.
@@ -259,6 +262,13 @@ class Supervisor:
             )
             self.is_replaced = self.is_ending = True
             return
+        if self.lock is not None and not holds_lock_file(self.lock, self.queue.path.parent):
+            self.log.error(
+                "the lock file in %s was deleted or replaced, so that another engine may start: what runs is stopped",
+                self.queue.path.parent,
+            )
+            self.is_replaced = self.is_ending = True
+            return
         held = self.queue.held()
         if held is None or held.folder is None:
             return
@@ -291,8 +301,18 @@ def run_engine(place: StateDirectory, logs: Path, workers: int | None, drain: bo
     try:
         # Once, and before anything else: a request between two databases must not be lost.
         requests.install()
-        while _run(place, lock, logs, workers, drain, requests) and holds_lock_file(lock, place.directory):
-            pass  # the database was deleted or replaced: begin with the one that has its name now
+        while _run(place, lock, logs, workers, drain, requests):
+            # The database or the lock file was deleted or replaced: begin with the one that has its name now.
+            if holds_lock_file(lock, place.directory):
+                continue
+            try:
+                another = acquire_engine_lock(place.directory)
+            except OSError:  # the whole directory is gone
+                break
+            if another is None:  # the one of an engine that was started meanwhile
+                break
+            os.close(lock)
+            lock = another
     finally:
         os.close(lock)
     return True
@@ -301,14 +321,14 @@ def run_engine(place: StateDirectory, logs: Path, workers: int | None, drain: bo
 def _run(
     place: StateDirectory, lock: int, logs: Path, workers: int | None, drain: bool, requests: StopRequests
 ) -> bool:
-    """Be the engine for as long as the queue's database is in its place; return whether to begin with another one."""
+    """Be the engine while the database and the lock file are in their places; return whether to begin again."""
     log = open_log("engine", logs / "engine.log")
     queue, notes = open_queue(place, is_engine=True)
     try:
         for note in notes:
             log.warning("%s", note)
         slots, remarks = _slots(queue, workers)
-        supervisor = Supervisor(queue, slots, logs, log, drain, requests)
+        supervisor = Supervisor(queue, slots, logs, log, drain, requests, lock)
         log.info(
             "engine of wantui %s, process %d, %s",
             __version__,
