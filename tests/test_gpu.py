@@ -9,7 +9,8 @@ from test_gpu_monitor import FakeNvml
 from wantui.cli import doctor
 from wantui.cli.doctor import torch_and_driver
 from wantui.engine.slots import slots_for
-from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError, remarks_on_devices, visible
+from wantui.gpu.monitor import GpuMonitor
+from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError, query_gpus, remarks_on_devices, visible
 
 GPUS = tuple(Gpu(i, f"GPU-{letter}0000", "H100", 80_000_000_000, 0) for i, letter in enumerate("abcd"))
 INSTANCES = (Gpu(0, "MIG-e1", "H100 1g.10gb", 10_000_000_000, 0), Gpu(0, "MIG-e2", "H100 1g.10gb", 10_000_000_000, 0))
@@ -112,3 +113,18 @@ def test_doctor_names_who_holds_a_gpus_memory(monkeypatch: pytest.MonkeyPatch) -
     found = list(doctor._gpus())
     assert found[0].found.startswith("NVIDIA H100, 60.0 GB of 80.0 GB free, driver 580.1")
     assert any("process 4194309" in one.found for one in found)
+
+
+def test_gpu_without_memory_of_its_own_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml: Any = FakeNvml(nvmlDeviceGetMemoryInfo=FakeNvml.NVML_ERROR_NOT_SUPPORTED)
+    nvml.nvmlShutdown = lambda: None
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    (gpu,) = query_gpus().gpus
+    assert (gpu.name, gpu.memory_total, gpu.memory_used) == ("NVIDIA H100", None, None)
+    assert next(doctor._gpus()).found.startswith("NVIDIA H100, memory not counted by the driver, driver 580.1")
+
+
+def test_reports_and_monitor_give_the_same_reason_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml: Any = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert query_gpus().reason == GpuMonitor(lambda _: None, nvml=nvml).sample().why_none

@@ -165,7 +165,9 @@ def _gpus() -> Iterator[Finding]:
         yield Finding("note", "gpu", report.reason or "none", advice)
         return
     for gpu in report.gpus:
-        memory = f"{format_bytes(gpu.memory_total - gpu.memory_used)} of {format_bytes(gpu.memory_total)} free"
+        memory = "memory not counted by the driver"
+        if gpu.memory_total is not None and gpu.memory_used is not None:
+            memory = f"{format_bytes(gpu.memory_total - gpu.memory_used)} of {format_bytes(gpu.memory_total)} free"
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory}, driver {report.driver}")
     yield torch_and_driver(_torch_version(), report.driver or "")
     yield from _who_holds_memory()

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from wantui.gpu.nvml import read_memory, unavailable_reason
+
 POWER_SECONDS, TEMPERATURE_SECONDS, PROCESS_SECONDS, RETRY_SECONDS = 2.0, 5.0, 5.0, 10.0
 
 
@@ -136,7 +138,7 @@ class GpuMonitor(threading.Thread):
             self._driver = str(nvml.nvmlSystemGetDriverVersion())
             self._ready = True
         except nvml.NVMLError as error:
-            self._why = _reason(nvml, error)
+            self._why = unavailable_reason(nvml, error)
         return self._ready
 
     def _gpu(self, index: int) -> GpuState:
@@ -148,7 +150,7 @@ class GpuMonitor(threading.Thread):
             lost = isinstance(error, nvml.NVMLError) and error.value == nvml.NVML_ERROR_GPU_IS_LOST
             return GpuState(index, "", f"GPU {index}", "lost" if lost else "unreadable", str(error))
         try:
-            memory = self._memory(handle)
+            memory = self._ask(lambda: read_memory(nvml, handle))
             utilisation = self._ask(lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu))
             power = self._slowly(index, "power", POWER_SECONDS, lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000)
             limit = self._slowly(index, "limit", 60.0, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
@@ -178,21 +180,6 @@ class GpuMonitor(threading.Thread):
             mig=bool(mig),
             processes=processes or (),
         )
-
-    def _memory(self, handle: Any) -> tuple[int, int] | None:
-        nvml = self._nvml
-
-        def ask() -> tuple[int, int]:
-            try:
-                memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
-            except (nvml.NVMLError, AttributeError, TypeError) as error:
-                if isinstance(error, nvml.NVMLError) and error.value == nvml.NVML_ERROR_GPU_IS_LOST:
-                    raise
-                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            return int(memory.total), int(memory.used)
-
-        found = self._ask(ask)
-        return found if found and found[0] else None
 
     def _processes(self, handle: Any) -> tuple[GpuProcess, ...]:
         import psutil
@@ -225,14 +212,3 @@ class GpuMonitor(threading.Thread):
             answer = self._ask(question)
             self._slow[index, name] = now, answer
         return answer
-
-
-def _reason(nvml: Any, error: Any) -> str:
-    """Why there are no GPUs, and what to do about it."""
-    known = {
-        nvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver is installed",
-        nvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is not loaded",
-        nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated: restart the machine",
-        nvml.NVML_ERROR_NO_PERMISSION: "this user may not use the NVIDIA driver",
-    }
-    return known.get(error.value, f"the NVIDIA driver does not answer: {error}")

@@ -1,4 +1,4 @@
-"""One look at the GPUs, through nvidia-ml-py; no driver and no GPU are answers, not errors."""
+"""Read the GPUs of this machine through nvidia-ml-py; no driver and no GPU are answers, not errors."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ NO_GPU = ("", "-1", "none", "void", "nodevfiles")
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as the driver sees it; memory in bytes."""
+    """One GPU as the driver sees it; memory in bytes, None where the driver does not count it."""
 
     index: int
     uuid: str
     name: str
-    memory_total: int
-    memory_used: int
+    memory_total: int | None
+    memory_used: int | None
     instances: tuple["Gpu", ...] = ()
     """MIG instances, into which it is divided."""
 
@@ -45,7 +45,7 @@ def query_gpus() -> GpuReport:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return GpuReport((), None, f"no NVIDIA driver ({error})")
+        return GpuReport((), None, unavailable_reason(pynvml, error))
     try:
         gpus = tuple(_read(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
         return GpuReport(gpus, str(pynvml.nvmlSystemGetDriverVersion()), None if gpus else "the driver sees no GPU")
@@ -124,6 +124,39 @@ def _instances(pynvml: Any, handle: Any, index: int) -> Iterator[Gpu]:
 
 
 def _describe(pynvml: Any, handle: Any, index: int) -> Gpu:
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     name, uuid = str(pynvml.nvmlDeviceGetName(handle)), str(pynvml.nvmlDeviceGetUUID(handle))
-    return Gpu(index, uuid, name, int(memory.total), int(memory.used))
+    return Gpu(index, uuid, name, *(read_memory(pynvml, handle) or (None, None)))
+
+
+def read_memory(pynvml: Any, handle: Any) -> tuple[int, int] | None:
+    """Return total and used memory of a GPU in bytes; None where the driver does not count it.
+
+    The second version of the call leaves what the driver reserves out of the used memory, as nvidia-smi does; old
+    drivers have the first version only.
+
+    Raises:
+        NVMLError: the GPU is lost, or does not answer.
+    """
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+    except (pynvml.NVMLError, AttributeError, TypeError) as error:
+        if isinstance(error, pynvml.NVMLError) and error.value == pynvml.NVML_ERROR_GPU_IS_LOST:
+            raise
+        try:
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        except pynvml.NVMLError as unread:  # GPUs that share the machine's memory have no figure of their own
+            if unread.value != pynvml.NVML_ERROR_NOT_SUPPORTED:
+                raise
+            return None
+    return (int(memory.total), int(memory.used)) if memory.total else None
+
+
+def unavailable_reason(pynvml: Any, error: Any) -> str:
+    """Return why no GPU can be used, for an error of NVML, and what to do about it."""
+    known = {
+        pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver is installed",
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is not loaded",
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated: restart the machine",
+        pynvml.NVML_ERROR_NO_PERMISSION: "this user may not use the NVIDIA driver",
+    }
+    return known.get(error.value, f"the NVIDIA driver does not answer: {error}")
