@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -606,3 +607,20 @@ def test_commands_close_their_queue(wantui: Wantui, small: list[str], monkeypatc
                 with pytest.raises(sqlite3.ProgrammingError, match="closed"):
                     queue.last_seq()
     assert len(opened) >= len(commands) - 3
+
+
+def test_database_of_a_newer_schema_is_not_written_by_a_connection_from_before(queue: Queue) -> None:
+    batch = add(queue, "kiss", 2)
+    with closing(sqlite3.connect(queue.path)) as newer:
+        newer.execute("PRAGMA user_version = 999")
+    for change in (
+        lambda: queue.hold("paused", "it was paused"),
+        lambda: queue.cancel(batch),
+        lambda: queue.remove(batch),
+        lambda: queue.claim("worker-0:1", ("auto", "cpu")),
+    ):
+        with pytest.raises(NewerDatabaseError, match="schema 999"):
+            change()
+    assert queue.held() is None
+    assert not queue.running()
+    assert [row.counts for row in queue.batches()] == [{"queued": 2}]

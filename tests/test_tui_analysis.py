@@ -118,3 +118,33 @@ def test_a_comparison_of_videos_that_are_no_longer_shown_is_dropped(tmp_path: Pa
         assert (screen.comparison is not None and screen.comparison.why_not == "late") == is_of_these_videos
 
     on("analysis", test)
+
+
+def test_videos_that_were_made_again_in_place_are_compared_again(tmp_path: Path) -> None:
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
+
+    async def test(it: Under) -> None:
+        screen = await show(it, videos)
+        await it.press("g")
+        first = await it.until(lambda: screen.comparison)
+        screen.post_message(Read([tmp_path], [tmp_path], list(videos), ""))
+        await it.pilot.pause()
+        assert screen.comparison is first
+        again = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1, lengths=3.0)
+        screen.post_message(Read([tmp_path], [tmp_path], again, ""))
+        await it.until(lambda: screen.comparison is not None and screen.comparison is not first)
+        assert screen.comparison is not None
+        assert screen.comparison.videos is again
+
+    on("analysis", test)
+
+
+def test_pane_without_a_video_has_the_title_of_what_it_would_show() -> None:
+    async def test(it: Under) -> None:
+        screen = it.screen(AnalysisScreen)
+        await it.until(lambda: "no batch here has stored trajectories" in it.text())
+        assert screen.details.border_title == "Curves"
+        await it.press("a")
+        assert screen.details.border_title == "Attention"
+
+    on("analysis", test)

@@ -1,5 +1,7 @@
 """Composing a batch on the screen: config, settings, template, variations, cost, and putting it on the queue."""
 
+import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.state_dir import state_place
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
+from wantui.tui.app import WantuiApp
 from wantui.tui.drafts import NAME, Drafts, load_drafts, save_drafts
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
@@ -468,5 +471,50 @@ def test_template_of_a_megabyte_is_refused_by_name() -> None:
             await it.until(lambda: "it has 1,000,000 characters" in screen.fault)
             await it.press("f5")
             assert "cannot expand the template" in it.said()
+
+    run(test)
+
+
+def test_keys_of_engine_and_pause_select_no_text_in_the_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    pressed: list[str] = []
+    monkeypatch.setattr(WantuiApp, "action_start_engine", lambda _: pressed.append("engine"))
+    monkeypatch.setattr(WantuiApp, "action_pause_queue", lambda _: pressed.append("pause"))
+
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a red circle")
+            await it.press("f6", "f7", "x")
+            assert it.screen(ComposeScreen).editor.text == "a red circlex"
+            assert pressed == ["engine", "pause"]
+
+    run(test)
+
+
+def test_queueing_into_a_queue_that_another_program_holds_is_said_while_and_after_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reached, freed = threading.Event(), threading.Event()
+
+    def wait_and_fail(*_: object) -> None:
+        reached.set()
+        freed.wait(20)
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr("wantui.batches.enqueue.queue_new", wait_and_fail)
+
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a red circle")
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.outline)
+            await it.press("f5")
+            await it.until(reached.is_set)
+            assert "queueing ..." in it.text()
+            freed.set()
+            await it.until(lambda: "another program holds it (database is locked)" in it.said())
+            assert "Nothing was changed; try again." in it.said()
+            assert "queueing ..." not in it.text()
 
     run(test)

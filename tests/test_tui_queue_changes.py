@@ -120,3 +120,44 @@ def test_videos_in_sight_stay_drawn_when_their_batch_grows(queue: Queue) -> None
         await it.until(lambda: "one more" in it.text())
 
     on("queue", test)
+
+
+def test_queue_that_a_newer_version_migrates_in_place_is_neither_written_nor_read_on(
+    queue: Queue,
+) -> None:
+    batch = add(queue, "kiss")
+
+    async def test(it: Under) -> None:
+        await it.until(lambda: "kiss" in it.text())
+        with closing(sqlite3.connect(queue.path)) as newer:
+            newer.execute("PRAGMA user_version = 999")
+        await it.until(lambda: "cannot read the queue" in it.said() and "a newer wantui" in it.said())
+        for keys in (("p",), ("f7",), ("T",), ("c", "y"), ("x", "y")):
+            it.app.clear_notifications()
+            await it.press(*keys)
+            await it.until(lambda: "was written by a newer wantui (schema 999" in it.said())
+
+    on("queue", test)
+    row = queue.batch(batch)
+    assert row is not None
+    assert not row.paused
+    assert row.counts == {"queued": 3}
+    assert queue.held() is None
+
+
+def test_fault_of_the_queue_that_becomes_another_one_is_said_anew(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = ["disk I/O error"]
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError(faults[-1])
+
+    async def test(it: Under) -> None:
+        monkeypatch.setattr(QueueReader, "batches", fail)
+        add(queue, "kiss")
+        await it.until(lambda: "disk I/O error" in it.said())
+        faults.append("database or disk is full")
+        await it.until(lambda: "database or disk is full" in it.said())
+
+    on("queue", test)

@@ -20,6 +20,7 @@ from wantui.queue.records import Claim, NewVideo
 from wantui.queue.state_dir import state_place
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
+from wantui.storage.manifest_store import ManifestStore
 from wantui.tui.queue_watcher import PAGE
 from wantui.tui.screens.analysis import AnalysisScreen
 from wantui.tui.screens.compose import ComposeScreen
@@ -28,6 +29,7 @@ from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import QueueScreen
+from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.gpu_panel import GpuPanel
 
 RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"}).to_json()
@@ -474,6 +476,26 @@ def test_a_batch_is_a_matrix_of_variations_by_seeds_and_a_cell_tells_its_video(m
         await it.press("i")
         await it.until(lambda: isinstance(it.app.screen, TextViewer))
         assert '"seed": 43' in it.text()
+
+    on("library", test)
+
+
+def test_cell_follows_a_video_that_is_made_again_in_place(made: BatchFolder) -> None:
+    async def test(it: Under) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: "▀" in it.cells("#sheet"))
+        shown = screen.query_one("#sheet", DiffText).lines
+        await it.press("2", "4")
+        await it.pilot.pause(0.2)
+        assert screen.query_one("#sheet", DiffText).lines is shown  # nothing is drawn again where nothing has changed
+        ManifestStore.of(made.root).change(0, lambda entry: entry.seconds.update(denoise=1234.0))
+        entry = screen.entry()
+        assert entry is not None
+        Image.new("RGB", (320, 64), "red").save(made.root / entry.files["sheet"])
+        await it.press("2", "4")
+        await it.until(lambda: "denoise 1234 s" in it.cells("#about"))
+        await it.until(lambda: "▀" in it.cells("#sheet"))
+        assert screen.query_one("#sheet", DiffText).lines != shown
 
     on("library", test)
 

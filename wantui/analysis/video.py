@@ -1,7 +1,7 @@
 """One video of an analysis, whatever system made it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,16 @@ class Video:
     def name(self) -> str:
         return f"{self.variation} seed {self.seed}"
 
+    def is_same_as(self, other: "Video") -> bool:
+        """Return whether two readings of a video found the same; `==` cannot compare arrays."""
+        own, others = (replace(video, trajectory=None, channel_power=None) for video in (self, other))
+        arrays = zip(self._arrays(), other._arrays(), strict=True)
+        return own == others and all(_is_equal(one, another) for one, another in arrays)
+
+    def _arrays(self) -> tuple[Floats | None, ...]:
+        path = self.trajectory
+        return (self.channel_power, None, None) if path is None else (self.channel_power, path.sigmas, path.gram)
+
     def projection(self) -> NDArray[np.float32]:
         """[S + 1, k], the states in few dimensions.
 
@@ -101,3 +111,9 @@ class Video:
                 return np.asarray(group[name][:])
         except CaptureError as error:
             raise NoGeometryError(f"{self.name}: no {what} can be read: {error}") from None
+
+
+def _is_equal(one: Floats | None, other: Floats | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other, equal_nan=True)

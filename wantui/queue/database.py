@@ -147,16 +147,36 @@ def check_database(path: Path) -> str | None:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    known = len(migrations())
+    version, known = _stored_version(connection), len(migrations())
     if version < 0:
         raise sqlite3.DatabaseError(f"its schema has the number {version}")
+    _refuse_newer(version, known, path)
+    return version
+
+
+def check_not_newer(connection: sqlite3.Connection, known: int, path: Path) -> None:
+    """Refuse a database that a later version of wantui has migrated since it was opened.
+
+    Args:
+        known: version of the schema when the connection was opened.
+
+    Raises:
+        NewerDatabaseError: its schema is a later one.
+    """
+    _refuse_newer(_stored_version(connection), known, path)
+
+
+def _stored_version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _refuse_newer(version: int, known: int, path: Path) -> None:
     if version > known:
         raise NewerDatabaseError(
             f"{path} was written by a newer wantui (schema {version}, this one knows {known}); "
             "update wantui, or set XDG_STATE_HOME to another folder"
         )
-    return int(version)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from wantui.clock import seconds_since
 from wantui.errors import UserError
-from wantui.queue.database import BUSY_SECONDS, NAME, open_database
+from wantui.queue.database import BUSY_SECONDS, NAME, check_not_newer, migrations, open_database
 from wantui.queue.events import EventError, Payload, read_payload
 from wantui.queue.records import BatchRow, Claim, Event, Hold, VideoPage, VideoRow, WorkerRow
 
@@ -47,6 +47,7 @@ class QueueReader:
     def __init__(self, directory: Path, wait_seconds: float = BUSY_SECONDS) -> None:
         self.path = directory / NAME
         self.db = open_database(self.path, wait_seconds)
+        self._schema = len(migrations())
         self._file = self._identities()
 
     def close(self) -> None:
@@ -60,6 +61,14 @@ class QueueReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def check_not_newer(self) -> None:
+        """Refuse a database whose tables have become those of a later version while it was open.
+
+        Raises:
+            NewerDatabaseError: a later version of wantui has migrated it.
+        """
+        check_not_newer(self.db, self._schema, self.path)
 
     def is_replaced(self) -> bool:
         """Return whether the file or write-ahead log was deleted, or has another in its place: nobody else uses ours.

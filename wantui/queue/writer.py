@@ -21,6 +21,7 @@ class QueueWriter(QueueReader):
     def _change(self) -> Iterator[sqlite3.Connection]:
         self.db.execute("BEGIN IMMEDIATE")
         try:
+            self.check_not_newer()  # within the transaction: nobody can migrate it now
             yield self.db
             self.db.execute("COMMIT")
         except BaseException:

@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
 
-def announce(app: "WantuiApp", before: Engine | None, news: QueueSnapshot, fresh: Sequence[Event]) -> None:
+def announce(app: "WantuiApp", before: QueueSnapshot, news: QueueSnapshot, fresh: Sequence[Event]) -> None:
     """Notify of what is new.
 
     Args:
-        before: engine of the news before.
+        before: the news before.
         fresh: events of the news that happened since the application was started.
     """
-    if news.engine is not None and news.engine != before:
+    if news.fault is not None and news.fault != before.fault:  # the header has room for its beginning only
+        app.notify(f"cannot read the queue: {news.fault}", severity="error", title="queue", timeout=20)
+    if news.engine is not None and news.engine != before.engine:
         _announce_version(app, news.engine)
     for event in fresh:
         _announce_event(app, event)

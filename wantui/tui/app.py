@@ -37,6 +37,7 @@ from wantui.tui.actions import SCREENS, TABLE, bindings
 from wantui.tui.announcements import announce
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 from wantui.tui.keyboard import read_any_bytes
+from wantui.tui.queue_faults import queue_fault
 from wantui.tui.queue_watcher import PagesRead, QueueSnapshot, QueueWatcher
 from wantui.tui.settings import TuiSettings
 from wantui.tui.widgets.gpu_panel import GpuHistory, worker_figures, worker_process
@@ -238,7 +239,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
     # News
 
     def on_queue_changed(self, message: QueueChanged) -> None:
-        before, self.news = self.news.engine, message.news
+        before, self.news = self.news, message.news
         self._tell_of_workers()
         fresh = [event for event in message.news.events if event.seq > self.since]
         announce(self, before, message.news, fresh)
@@ -285,11 +286,8 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
                 self.queue.close()
                 self.queue = replacement
             change(self.queue)
-        except sqlite3.OperationalError as error:
-            reason = f"another program holds it ({error})" if "locked" in str(error) else str(error)
-            self.notify(f"cannot change the queue: {reason}. Nothing was changed; try again.", severity="error")
         except (sqlite3.Error, OSError) as error:
-            self.notify(f"cannot change the queue: {error}. wantui queue ls says more.", severity="error", timeout=12)
+            self.notify(queue_fault(error), severity="error", timeout=12)
         except UserError as error:
             self.notify(str(error), severity="error", timeout=12)
         finally:

@@ -122,7 +122,7 @@ class QueueWatcher(threading.Thread):
                     self.tell(news)
                 self._read_pages(model.queue, changed)
             except Exception as error:  # whatever it is, the screens must not stand still without a word
-                if news.fault is None:
+                if news.fault != str(error):
                     news = replace(news, events=(), fault=str(error))
                     self.tell(news)
                 if model is not None:
@@ -135,6 +135,7 @@ class QueueWatcher(threading.Thread):
 
     def _read(self, model: EtaModel, engine: Engine | None) -> QueueSnapshot:
         queue = model.queue
+        queue.check_not_newer()
         events = tuple(queue.events(self.after))
         if events:
             self.after = events[-1].seq

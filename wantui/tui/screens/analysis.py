@@ -199,12 +199,16 @@ class AnalysisScreen(BaseScreen):
         if message.fault and message.videos and message.fault != self.fault:
             self.notify(f"left out: {message.fault}", severity="warning", markup=False, timeout=10)
         self.fault = message.fault
-        unchanged = self.chosen == message.chosen and len(self.videos) == len(message.videos)
-        self.folders, self.chosen, self.videos = message.folders, message.chosen, message.videos
+        is_unchanged = len(self.videos) == len(message.videos) and all(
+            before.is_same_as(now) for before, now in zip(self.videos, message.videos, strict=True)
+        )
+        self.folders, self.chosen = message.folders, message.chosen
+        if not is_unchanged:
+            self.videos = message.videos
         self.nothing = message.fault or NONE
         if self.by not in ("", *groupings(self.videos)):
             self.by, self.inside = "", None
-        if not unchanged:
+        if not is_unchanged:
             self.comparison = None
         self._apply_filter()
 
@@ -312,8 +316,10 @@ class AnalysisScreen(BaseScreen):
 
     def _draw_details(self) -> None:
         row = self._row()
-        if row is None:
-            self.details.show_groups("", self.left_out if self.is_grouped else [])
+        if row is None and self.is_grouped:
+            self.details.show_groups("", self.left_out)
+        elif row is None:
+            self.details.say("", "Attention" if self.attention else "Curves")
         elif isinstance(row, Video):
             if self.attention:
                 self.read_attention(row, with_strips=not self.wantui.settings.low_bandwidth)

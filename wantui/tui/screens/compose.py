@@ -25,6 +25,7 @@ from wantui.queue.queue import Queue
 from wantui.tui.actions import bindings
 from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
 from wantui.tui.plain import plain
+from wantui.tui.queue_faults import queue_fault
 from wantui.tui.queue_watcher import ENDS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm, TextViewer
@@ -315,6 +316,7 @@ class ComposeScreen(BaseScreen):
         def queue(sure: bool | None = True) -> None:
             if sure:
                 self._queueing = True
+                self.query_one("#cost").border_subtitle = "queueing ..."  # a queue that others hold takes seconds
                 self.put_on_queue(config, template, is_demo=False)
 
         sample = self.wantui.gpus.sample
@@ -344,13 +346,14 @@ class ComposeScreen(BaseScreen):
         except UserError as error:
             self.post_message(Queued(template, 0, 0, "", str(error), is_demo))
         except Exception as error:
-            self.post_message(Queued(template, 0, 0, "", f"the queue cannot be used: {error}", is_demo))
+            self.post_message(Queued(template, 0, 0, "", queue_fault(error), is_demo))
         else:
             app.start_engine()
 
     @on(Queued)
     def _queued(self, message: Queued) -> None:
         self._queueing = False
+        self._say_what_is_cut()
         if message.fault:
             self.notify(message.fault, severity="error", title="not queued", timeout=20)
             return

@@ -121,6 +121,7 @@ class LibraryScreen(LibraryJobs):
     @on(BatchesFound)
     def _batches_found(self, message: BatchesFound) -> None:
         if message.batches == self.found and self.folder is not None:
+            self.read(self.folder, None)  # a video that was made again leaves all counts as they were
             return
         self.found = message.batches
         self._apply_filter()
@@ -225,7 +226,9 @@ class LibraryScreen(LibraryJobs):
     def _opened(self, message: Opened) -> None:
         if not self.shown or self.shown[self.rows.cursor].folder != message.folder:
             return  # another batch is under the cursor by now, or none
-        same = message.folder == self.folder
+        same, before = message.folder == self.folder, self.entry()
+        if same and message.pick is None and message.manifest is not None and message.manifest == self.manifest:
+            return
         self.folder, self.manifest = message.folder, message.manifest
         manifest = message.manifest
         if manifest is None:
@@ -246,7 +249,8 @@ class LibraryScreen(LibraryJobs):
             video = manifest.videos[message.pick]
             self.matrix.cursor = video.variation
             self.matrix.column = numbers.index(video.number)
-        self._show_cell()
+        if not same or before is None or self.entry() != before:  # a contact sheet is drawn only where it may be new
+            self._show_cell()
 
     def _state_of(self, row: int, column: int) -> str | None:
         index = self.by_place.get((row, column))

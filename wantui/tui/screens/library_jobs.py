@@ -16,6 +16,7 @@ from wantui.storage.batch_index import move_to_trash
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest
 from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
+from wantui.tui.queue_faults import queue_fault
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.player import read_clip
 
@@ -113,7 +114,7 @@ class LibraryJobs(BaseScreen):
         except UserError as error:
             self.post_message(TaskFinished(str(error), True))
         except Exception as error:
-            self.post_message(TaskFinished(f"the queue cannot be used: {error}", True))
+            self.post_message(TaskFinished(queue_fault(error), True))
 
     @work(thread=True, group="trash", exit_on_error=False)
     def trash(self, folder: Path) -> None:

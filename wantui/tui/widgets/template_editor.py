@@ -41,6 +41,10 @@ class TemplateEditor(PrintableLinesMixin, TextArea):
         self.cursor_blink = False
         self.move_cursor(self.document.end)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave F6 and F7, with which other text areas select text, to the application: engine and pause."""
+        return action not in ("select_line", "select_all") and super().check_action(action, parameters)
+
     def on_mount(self) -> None:
         self._take_theme()
         self.app.theme_changed_signal.subscribe(self, lambda _: self._take_theme())
