@@ -213,6 +213,21 @@ def test_every_kind_of_terminal_is_drawn_on_left_and_given_back(machine: Machine
     assert not shows_screen_of_its_own(terminal.read())
 
 
+def test_size_is_the_terminals_and_not_what_a_shell_has_exported(machine: Machine) -> None:
+    terminal = Terminal(machine, COLUMNS="20", LINES="5")
+    terminal.until_it_takes_keys()
+    assert b"wantui needs 60 columns" not in terminal.read()
+    terminal.close()
+
+
+def test_colour_system_that_is_none_is_refused_with_a_sentence(machine: Machine) -> None:
+    terminal = Terminal(machine, TEXTUAL_COLOR_SYSTEM="bogus")
+    terminal.until(lambda: terminal.process.poll() is not None)
+    assert terminal.process.returncode == 2
+    terminal.until(lambda: b"TEXTUAL_COLOR_SYSTEM='bogus'" in terminal.read())
+    assert b"Traceback" not in terminal.read()
+
+
 # B1
 
 

@@ -9,6 +9,8 @@ from wantui.cli.output import echo
 from wantui.errors import UserError
 
 LOW_BANDWIDTH = {"TEXTUAL_FPS": "5", "TEXTUAL_SMOOTH_SCROLL": "0"}
+COLOUR_SYSTEMS = ("auto", "standard", "256", "truecolor", "windows")
+"""Values of TEXTUAL_COLOR_SYSTEM that can be drawn with."""
 
 
 def start(low_bandwidth: bool, mouse: bool) -> None:
@@ -20,6 +22,14 @@ def start(low_bandwidth: bool, mouse: bool) -> None:
     in_browser = "TEXTUAL_DRIVER" in os.environ
     if not in_browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("this is no terminal; `wantui --help` lists the commands that need none")
+    if not in_browser:
+        # Of the shell that exported them: they would outweigh the size of the terminal, whose changes went unseen.
+        for name in ("COLUMNS", "LINES"):
+            os.environ.pop(name, None)
+    colours = os.environ.get("TEXTUAL_COLOR_SYSTEM", "auto")
+    if colours not in COLOUR_SYSTEMS:
+        choices = ", ".join(COLOUR_SYSTEMS)
+        raise UserError(f"cannot draw with TEXTUAL_COLOR_SYSTEM={colours!r}. Unset it, or set one of: {choices}")
     gc.disable()  # until the first paint: what imports make stays, and looking through it takes a fifth of the start
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     os.environ.setdefault("ESCDELAY", "50")
