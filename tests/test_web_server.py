@@ -311,6 +311,36 @@ def test_applications_end_with_the_server(served: Served, number: signal.Signals
         time.sleep(0.05)
 
 
+def test_application_that_takes_no_keys_ends_with_its_tab() -> None:
+    server = WebServer(0)
+    server.command = (sys.executable, "-c", "import time; print('__GANGLION__', flush=True); time.sleep(600)")
+    listening = socket.create_server((LOOPBACK, 0))
+    server.port = listening.getsockname()[1]
+
+    async def visit() -> None:
+        serving = asyncio.create_task(server.run(listening))
+        url = urlsplit(server.address)
+        base = f"http://{url.netloc}{url.path}"
+        async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
+            async with session.post(f"{base}open", data={"token": url.query.removeprefix("token=")}) as reply:
+                assert reply.status == 200
+            websocket = await session.ws_connect(f"{base}ws?width=80&height=24")
+            async with asyncio.timeout(PATIENCE):
+                while not (children := psutil.Process().children()):
+                    await asyncio.sleep(0.05)
+                await websocket.send_str(json.dumps(["stdin", "j" * 200_000]))  # more than the pipe holds
+                await asyncio.sleep(0.5)
+                assert websocket._writer is not None
+                websocket._writer.transport.abort()
+                while any(child.is_running() for child in children):
+                    await asyncio.sleep(0.05)
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.wait_for(serving, PATIENCE)
+
+    with listening:
+        asyncio.run(visit())
+
+
 def test_port_in_use_is_reported(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     with socket.socket() as taken:

@@ -80,7 +80,8 @@ class WebServer:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)
         logging.getLogger("aiohttp.server").addFilter(OneLineErrors())
-        runner = web.AppRunner(self.build(), access_log=None, shutdown_timeout=CLOSE_SECONDS)
+        # Cancellation: a handler that waits for an application to take keys sees nothing of a browser that went away.
+        runner = web.AppRunner(self.build(), access_log=None, shutdown_timeout=CLOSE_SECONDS, handler_cancellation=True)
         await runner.setup()
         assert runner.server is not None
         self._limiter = ConnectionLimiter(runner.server)
