@@ -1,5 +1,6 @@
 """A video that is ended after any step goes on in another process to the same bits, captures included."""
 
+import gc
 import json
 import os
 import shutil
@@ -22,9 +23,10 @@ from wantui.config.settings import SamplerName
 from wantui.generation import checkpoint as checkpoints
 from wantui.generation import provenance as versions
 from wantui.generation.checkpoint import CheckpointTap, read_checkpoint
+from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
-from wantui.generation.make_video import MadeVideo, Restarted, Resumed, StepMade, make_video
+from wantui.generation.make_video import Decoded, MadeVideo, Restarted, Resumed, StepMade, begin_video, make_video
 from wantui.generation.samplers import SAMPLERS
 from wantui.models.catalogue import WanModel
 from wantui.planning import Captures, PromptMark, Recipe
@@ -151,6 +153,38 @@ def test_a_video_that_was_made_and_not_recorded_is_only_decoded_again(
     assert said == [Resumed(5)]
     assert again.latents_sha256 == reference.latents_sha256
     assert {path: path.stat().st_mtime_ns for path in files.captures["trajectory"].rglob("*")} == before
+
+
+def test_a_decoding_that_failed_and_is_collected_later_leaves_the_next_one_alone(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
+) -> None:
+    recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path / "a")
+    made(make_video(tiny, recipe, files))
+    failing = begin_video(tiny, recipe, video_files(tmp_path / "b"))
+    kept: list[BaseException] = []  # with its traceback, as an error in a reference cycle is until it is collected
+    try:
+        failing.throw(next(OSError(28, "full") for event in failing if isinstance(event, Decoded)))
+    except OSError as error:
+        kept.append(error)
+    again = video_files(tmp_path / "c")
+    for event in make_video(tiny, recipe, again):
+        if isinstance(event, Decoded) and event.frames == 5:  # of 9, which are three chunks
+            kept.clear()
+            gc.collect()
+    assert again.clip.read_bytes() == files.clip.read_bytes()
+
+
+def test_frames_do_not_depend_on_what_clears_the_cache_of_the_vae_meanwhile(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    latents = prepare(tiny, recipe_for(tiny_models["wan2.1"])).noise
+    undisturbed = list(decode_frames(tiny, latents))
+    frames = []
+    for frame in decode_frames(tiny, latents):
+        frames.append(frame)
+        tiny.vae.clear_cache()
+    assert len(frames) == len(undisturbed) == 9
+    assert all((one == other).all() for one, other in zip(frames, undisturbed, strict=True))
 
 
 def test_a_video_that_is_stopped_between_two_checkpoints_goes_on_from_its_last_step(

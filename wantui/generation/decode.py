@@ -1,6 +1,6 @@
 """From latents to frames, one latent frame at a time, so that a long video needs no more memory than a short one."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from wantui.generation.finite import check_finite
 from wantui.generation.placement import device_of
 
 
-def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np.float32]]:
+def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Generator[NDArray[np.float32], None, None]:
     """Yield the frames of one video, float32 [height, width, rgb] in 0 to 1.
 
     Equal to the bit to the frames of `WanPipeline.__call__(output_type="np")`: the VAE decodes latent frame after
@@ -66,13 +66,15 @@ def _decode_chunks(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
     vae = pipeline.vae
     hidden = vae.post_quant_conv(_denormalised(pipeline, latents))
     vae.clear_cache()
+    # This list, and not whatever the VAE holds at each frame: a decoding that was given up clears that when it is
+    # collected as garbage, which may be in the middle of another one.
+    features = vae._feat_map
     try:
         for index in range(hidden.shape[2]):
-            vae._conv_idx = [0]
             chunk = vae.decoder(
                 hidden[:, :, index : index + 1],
-                feat_cache=vae._feat_map,
-                feat_idx=vae._conv_idx,
+                feat_cache=features,
+                feat_idx=[0],
                 first_chunk=index == 0,
             )
             if vae.config.patch_size is not None:

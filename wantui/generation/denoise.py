@@ -5,7 +5,7 @@ bit. Tests hold it against the stock pipeline for every sampler.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -178,7 +178,7 @@ def new_scheduler(recipe: Recipe, device: torch.device) -> Any:
 
 def denoise(
     pipeline: WanPipeline, recipe: Recipe, start: Start | None = None, resume_from: Checkpoint | None = None
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Yield every step of making the latents of one video, or those that are missing after a checkpoint.
 
     Args:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -147,7 +147,8 @@ def begin_video(
         if checkpoint is not None:
             yield Resumed(checkpoint.steps_done)
         latents = start.noise if checkpoint is None else checkpoint.latents
-        for step in denoise(pipeline, recipe, start, checkpoint):
+        # Closed with this generator, and not whenever what its error refers to is collected: hooks come off then.
+        for step in stack.enter_context(closing(denoise(pipeline, recipe, start, checkpoint))):
             for tap in taps:
                 tap.on_step(step)
             latents = step.latents
@@ -159,7 +160,8 @@ def begin_video(
         refuse_links(files)
         tags = _clip_tags(pipeline, recipe, digest)
         clip = stack.enter_context(ClipWriter(files.clip, recipe.fps, recipe.frames, tags))
-        pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decode_frames(pipeline, latents))
+        decoded = stack.enter_context(closing(decode_frames(pipeline, latents)))
+        pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decoded)
         for count, frame in enumerate(sheet.watch(pixels), start=1):
             clip.write(frame)
             yield Decoded(count, recipe.frames)
