@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 from conftest import Wantui
 
-from wantui.engine.control import acquire_engine_lock, announce, engine_process, find_engine, open_queue
+from wantui.engine import control
+from wantui.engine.control import (
+    NoEngineError,
+    acquire_engine_lock,
+    announce,
+    engine_process,
+    find_engine,
+    open_queue,
+    stop_engine,
+)
 from wantui.errors import UserError
 from wantui.queue import state_dir as places
 from wantui.queue.database import NAME
@@ -206,3 +215,20 @@ def test_a_state_directory_without_locks_is_a_sentence(
     assert f"problem queue cannot keep the queue in the state directory {tmp_path / 'state'}" in (
         " ".join(wantui("doctor").out.split())
     )
+
+
+def test_an_engine_of_another_container_is_sent_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = acquire_engine_lock(tmp_path)
+    assert lock is not None
+    signals: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda process, number: signals.append(process))
+    with pytest.raises(NoEngineError, match="in the middle of a step"):
+        stop_engine(tmp_path, now=False, wait_seconds=0.0)
+    with pytest.raises(NoEngineError, match=f"does not respond: .* Kill it: kill -9 {os.getpid()}"):
+        stop_engine(tmp_path, now=True, wait_seconds=0.0)
+    assert signals == [os.getpid()] * 3
+    monkeypatch.setattr(control, "pid_namespace", lambda: 1)
+    with pytest.raises(NoEngineError, match=f"it is process {os.getpid()} of another container"):
+        stop_engine(tmp_path, now=True, wait_seconds=0.0)
+    assert len(signals) == 3
+    os.close(lock)

@@ -82,7 +82,8 @@ def acquire_engine_lock(directory: Path) -> int | None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps({"process": os.getpid()}).encode(), 0)
+            content = {"process": os.getpid(), "namespace": pid_namespace()}
+            os.pwrite(descriptor, json.dumps(content).encode(), 0)
             return descriptor
         except BlockingIOError:
             time.sleep(0.05)
@@ -103,6 +104,7 @@ def announce(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str]
     """Publish that the engine that holds the lock is ready: it has taken stock of what was interrupted."""
     content = {
         "process": os.getpid(),
+        "namespace": pid_namespace(),
         "started": time.time(),
         "logs": str(logs),
         "version": __version__,
@@ -202,11 +204,18 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
     """Ask the engine to end (`now`: without finishing the step at hand) and wait; return its process, if one ran.
 
     Raises:
-        NoEngineError: it did not end in time.
+        NoEngineError: it did not end in time, or runs where this process can send it no signal.
     """
-    process = engine_process(directory)
-    if process is None:
+    found = published(directory)
+    process: int | None = None if found is None else found.get("process")
+    if found is None or process is None:
         return None
+    if found.get("namespace", pid_namespace()) != pid_namespace():
+        # Here the number is of no process, or of another one.
+        raise NoEngineError(
+            f"cannot stop the engine from here: it is process {process} of another container. Stop it there: "
+            "wantui engine stop"
+        )
     for _ in range(2 if now else 1):
         try:
             os.kill(process, signal.SIGTERM)
@@ -218,10 +227,23 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
         if engine_process(directory) != process:
             return process
         time.sleep(0.05)
+    if now:
+        raise NoEngineError(
+            f"the engine (process {process}) does not respond: it is suspended, or waits for a disk or network. Kill "
+            f"it: kill -9 {process}. Videos in progress continue from their checkpoints"
+        )
     raise NoEngineError(
         f"cannot stop the engine (process {process}) yet: it is in the middle of a step. "
         "End it at once: wantui engine stop --now"
     )
+
+
+def pid_namespace() -> int | None:
+    """Return the number of the namespace that process numbers are of; None where the system gives none."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return None
 
 
 def engine_process(directory: Path) -> int | None:
