@@ -1,15 +1,17 @@
 """Fixtures of all tests: a folder and a queue for each, the program to be run, and models. It loads no torch by itself.
 
-`pytest --fast` leaves out every module and every test that needs torch or processes.
+`pytest --fast` leaves out every module and every test with a marker of `LEFT_OUT`.
 """
 
+import ast
 import errno
 import io
 import logging
 import os
-import re
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: tests run beside each other, on tiny models
 os.environ["GOMP_SPINCOUNT"] = "0"  # threads that spin while another process has the core make steps slow
 os.environ.setdefault("HF_HOME", "/nonexistent/hub")  # no test may find, or need, what a machine has cached
 
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from wantui import __version__
-from wantui.cli import main
+from wantui.cli import doctor, main
 from wantui.engine import control
 from wantui.models.catalogue import NANO, WanModel, read_directory
 from wantui.planning import Recipe
@@ -35,33 +37,90 @@ from wantui.storage.layout import BatchFolder
 if TYPE_CHECKING:
     from diffusers import WanPipeline
 
-TORCH = re.compile(
-    r"^(?:import|from) (?:torch|diffusers|transformers|tiny|harness_engine|wantui\.generation|wantui\.worker)\b",
-    re.MULTILINE,
-)
-SLOW_FIXTURES = frozenset({"tiny_models", "tiny", "nano", "small", "machine"})
+LEFT_OUT = ("torch", "processes", "terminal", "slow")
+"""Markers of the tests that `--fast` leaves out."""
+MARKER_OF_FIXTURE = {"tiny_models": "torch", "nano": "torch", "machine": "processes"}
+"""Markers of the tests that use a fixture."""
+MAX_WORKERS = 4
+"""Most pytest processes at once: each that loads torch needs about a gigabyte."""
+STARTS_A_PROCESS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system"})
+"""Audit events of CPython."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="leave out what needs torch or processes")
+    left_out = ", ".join(LEFT_OUT)
+    parser.addoption("--fast", action="store_true", help=f"leave out the tests that are marked {left_out}")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of pytest processes: one a core, or none beside this one for named modules and tests."""
+    paths = [Path(argument.partition("::")[0]) for argument in config.args]
+    return min(len(os.sched_getaffinity(0)), MAX_WORKERS) if all(path.is_dir() for path in paths) else 0
+
+
+class TorchIsRefused:
+    """Finder of modules under `--fast`: whatever loads torch lacks its marker."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name in ("torch", "diffusers", "transformers"):
+            raise ImportError(f"cannot import {name} under --fast. Mark the test, or its module, with `torch`.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fast"):
+        sys.meta_path.insert(0, TorchIsRefused)  # type: ignore[arg-type]
+
+
+def module_markers(module: Path) -> set[str]:
+    """Read the markers in `pytestmark` of a module without importing it: the import alone may take seconds."""
+    for statement in ast.parse(module.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "pytestmark":
+            return {node.attr for node in ast.walk(statement.value) if isinstance(node, ast.Attribute)}
+    return set()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Under --fast, leave out modules that import torch or start processes, and those of the screens."""
-    if not config.getoption("--fast") or collection_path.suffix != ".py":
-        return None
-    if collection_path.name.startswith(("test_tui", "test_web", "test_imports", "test_ssh")):
+    """Leave out, under `--fast`, the modules that are marked."""
+    is_module = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    if config.getoption("--fast") and is_module and module_markers(collection_path) & set(LEFT_OUT):
         return True
-    return bool(TORCH.search(collection_path.read_text(encoding="utf-8"))) or None
+    return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under --fast, deselect tests with fixtures that load a model or start processes."""
-    if not config.getoption("--fast"):
-        return
-    slow = [item for item in items if SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if item not in set(slow)]
+    """Mark tests by their fixtures, start with the slow ones, and leave out what `--fast` does."""
+    for item in items:
+        for fixture in MARKER_OF_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKER_OF_FIXTURE[fixture])
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    if config.getoption("--fast"):
+        left_out = [item for item in items if any(map(item.get_closest_marker, LEFT_OUT))]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT))]
+
+
+unmarked: list[str] = []
+"""The running test, if it lacks the marker `processes`."""
+
+
+def refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
+    if unmarked and event in STARTS_A_PROCESS:
+        raise RuntimeError(f"cannot start a process ({event}): the test lacks a marker. Mark it with `processes`.")
+
+
+sys.addaudithook(refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Keep tests without any of the markers from starting processes."""
+    if not any(map(item.get_closest_marker, LEFT_OUT)):
+        unmarked.append(item.nodeid)
+    try:
+        return (yield)
+    finally:
+        unmarked.clear()
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +195,12 @@ def only_queued() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def torch_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `wantui doctor` leave out the import of torch in another process, which test_commands.py tests."""
+    monkeypatch.setattr(doctor, "_torch_import", lambda: iter(()))
+
+
 @dataclass(frozen=True)
 class Result:
     code: int
@@ -147,17 +212,12 @@ Wantui = Callable[..., Result]
 
 
 @pytest.fixture
-def wantui(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Wantui:
+def wantui(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Wantui:
     """Run the program with arguments; in the place of an engine, this process works the queue off."""
-    is_fast = request.config.getoption("--fast")
 
     def engine_of_this_process(
         place: StateDirectory, logs: Path, workers: int | None = None
     ) -> tuple[control.Engine, bool]:
-        if is_fast:
-            pytest.skip("makes a video")
         work(place)
         return control.Engine(os.getpid(), 0.0, logs, __version__, ("auto", "cpu")), False
 

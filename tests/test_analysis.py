@@ -97,6 +97,7 @@ def test_a_group_that_takes_more_room_is_found_with_its_effect(tmp_path: Path) -
     assert found.apart["wide", "narrow"] < 0.5  # both lie around the same place
 
 
+@pytest.mark.slow
 def test_groups_that_are_alike_are_called_different_as_often_as_they_should_be(tmp_path: Path) -> None:
     called = 0
     for turn in range(60):
@@ -118,6 +119,7 @@ def test_groups_that_are_alike_are_called_different_as_often_as_they_should_be(t
     assert called / 60 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)
 
 
+@pytest.mark.slow
 def test_what_chance_alone_makes_of_two_groups_is_measured_with_spread_computed_anew(tmp_path: Path) -> None:
     # S6: halves of one group were called different at 5 % by construction, whatever the data.
     found = compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10), metrics=["length"])
@@ -167,6 +169,7 @@ def test_seeds_are_the_unit_however_many_wordings_there_are(tmp_path: Path) -> N
     assert "4 seeds can never give p below 0.125; make 6 at least" in found.verdicts[0].text
 
 
+@pytest.mark.slow
 def test_a_small_difference_is_called_alike_only_when_it_is_shown(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 0.05, "other": 0.05}, seeds=14)
     alike = compare(videos, by="1", primary="length")
@@ -210,6 +213,7 @@ def test_a_verdict_names_its_metric_and_the_place_is_said_beside_it(tmp_path: Pa
     assert found.location.p == pytest.approx(2 / 2**9)
 
 
+@pytest.mark.slow
 def test_what_differs_in_some_wordings_only_is_not_said_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # S8: with an interaction only, groups were called different in three of four runs.
     interaction = dict(zip(range(8), [1.0, -1, 1, -1, 1, 1, -1, 0.2], strict=True))
@@ -250,6 +254,7 @@ def test_a_test_and_an_interval_that_disagree_are_no_difference(
     assert "the interval contains 0" in found.verdicts[0].text
 
 
+@pytest.mark.slow
 def test_what_differs_in_all_wordings_is_said_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_values(
         monkeypatch,
@@ -809,6 +814,7 @@ def test_a_stride_is_in_the_labels_and_the_advice(
     assert (settled.code, settled.err) == (0, "")
 
 
+@pytest.mark.slow
 def test_json_csv_and_pages_record_the_stride(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, swinging(tmp_path))
     for stride in (1, 2):
@@ -848,6 +854,7 @@ def test_a_stride_that_leaves_too_few_states_is_refused_by_name(
     assert "--stride is for metrics" in wantui("analyze", tmp_path, "--stride", 2, "--list-videos").err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predictors", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_dispersion_is_stored_with_its_noise_levels(tmp_path: Path, predictors: bool, stride: int) -> None:
@@ -873,6 +880,7 @@ def test_a_sampler_that_is_not_known_has_no_gaussian_flow(tmp_path: Path, sample
     assert null.in_words == f"no Gaussian flow: unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}"
 
 
+@pytest.mark.slow
 def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bytes] = []
 
@@ -1000,6 +1008,7 @@ def test_the_report_and_the_screen_say_that_a_clip_is_not_listed(with_maps: Batc
     assert "its clip is not listed in batch.json" in (with_maps.root / "page.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["$\\frac{1$", "$5 and $6", "_under", "x" * 5000, "a\nb", "a\tb", "\x07", "日本語", "أحمر", "<b>&"]
 )

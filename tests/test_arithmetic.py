@@ -10,6 +10,8 @@ from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.planning.flops import forward_flops
 
+pytestmark = pytest.mark.torch
+
 
 def counted(model: WanModel, width: int, height: int, frames: int) -> int:
     pipeline = load_pipeline(model, None, "float32", torch.device("cpu"))

@@ -34,6 +34,8 @@ from wantui.planning.map_names import map_names
 from wantui.storage.attention_maps import NoMapsError, open_maps
 from wantui.storage.video_files import VideoFiles
 
+pytestmark = pytest.mark.torch
+
 CPU = torch.device("cpu")
 PROMPT = "a red star and a blue star moving left"
 

@@ -19,6 +19,8 @@ from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import WanModel
 from wantui.planning.throughput import NATIVE
 
+pytestmark = pytest.mark.torch
+
 
 class _Watcher:
     """Observe one attention and change nothing; remember the shapes that each block shows."""

@@ -166,6 +166,7 @@ def wantui_manifest() -> object:
     return wantui.storage.manifest
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("content", [b"\xff a circle", b"\xe9", b"x" * 2_000_000])
 def test_a_template_that_is_no_text_is_refused_before_anything_is_made(wantui: Wantui, content: bytes) -> None:
     Path("t.txt").write_bytes(content)

@@ -16,6 +16,8 @@ from wantui.planning import Batch, plan_batch
 from wantui.storage import locks
 from wantui.worker import pipeline_cache as warm
 
+pytestmark = pytest.mark.torch
+
 
 def planned(stamped: bool) -> Batch:
     settings = ["output_dir=outputs", "batch_name=mine", f"use_timestamp={str(stamped).lower()}"]

@@ -3,7 +3,10 @@
 import itertools
 
 import numpy as np
+import pytest
 from benchmarks.calibration import p_over_shapes
+
+pytestmark = pytest.mark.torch
 
 LOGARITHMS = np.log([0.45, 0.25, 0.14, 0.08, 0.05, 0.03])
 

@@ -84,16 +84,23 @@ EVERYTHING = Captures(latents=True, predicted_clean=True, compress=True)
 PLAIN = Captures(latents=True)
 
 
-@pytest.fixture
-def trajectory(tmp_path: Path) -> Path:
-    write_trajectory(tmp_path / "vid_001.zarr", EVERYTHING)
-    return tmp_path / "vid_001.zarr"
+@pytest.fixture(scope="module")
+def undamaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a trajectory and maps that no test changes: to write them takes longer than to copy them."""
+    folder = tmp_path_factory.mktemp("undamaged")
+    write_trajectory(folder / "vid_001.zarr", EVERYTHING)
+    write_maps(folder / "maps.zarr")
+    return folder
 
 
 @pytest.fixture
-def maps(tmp_path: Path) -> Path:
-    write_maps(tmp_path / "maps.zarr")
-    return tmp_path / "maps.zarr"
+def trajectory(undamaged: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(undamaged / "vid_001.zarr", tmp_path / "vid_001.zarr")
+
+
+@pytest.fixture
+def maps(undamaged: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(undamaged / "maps.zarr", tmp_path / "maps.zarr")
 
 
 def test_a_capture_that_an_earlier_version_published_is_known_by_its_recipe(tmp_path: Path) -> None:
@@ -147,6 +154,7 @@ def test_each_damaged_file_of_a_trajectory_is_found(trajectory: Path, damage: st
     assert verify_capture(trajectory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_each_damaged_file_of_attention_maps_is_found(maps: Path, damage: str) -> None:  # R5
     for file in sorted(file for file in maps.rglob("*") if file.is_file()):
@@ -382,6 +390,7 @@ def test_a_file_that_is_exchanged_while_it_is_written_does_not_get_its_name(tmp_
     assert not partial.exists()
 
 
+@pytest.mark.torch
 def test_every_declared_capture_has_a_recorder_and_names_of_its_own() -> None:
     for name in ("name", "folder", "file_key", "section"):
         assert len({getattr(kind, name) for kind in CAPTURES}) == len(CAPTURES)

@@ -32,6 +32,8 @@ from wantui.models.catalogue import WanModel
 from wantui.planning import Captures, PromptMark, Recipe
 from wantui.storage.video_files import VideoFiles, discard
 
+pytestmark = pytest.mark.torch
+
 CPU = torch.device("cpu")
 
 

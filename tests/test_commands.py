@@ -25,6 +25,8 @@ from wantui.storage.manifest import read_manifest
 from wantui.storage.manifest_store import ManifestStore
 from wantui.storage.mp4 import read_frames, read_tags, write_mp4
 
+pytestmark = pytest.mark.torch
+
 
 def test_preview_shows_brackets_and_colons_as_they_are(wantui: Wantui) -> None:
     assert r"a [bold] cat :cat: [/b]" in wantui("preview", "-t", r"a \[bold\] cat :cat: \[/b\]").out

@@ -23,6 +23,8 @@ from wantui.generation.samplers import build_scheduler
 from wantui.generation.token_spans import PromptTooLongError
 from wantui.models.catalogue import WanModel, read_directory
 
+pytestmark = pytest.mark.torch
+
 SAMPLERS = get_args(SamplerName)
 
 

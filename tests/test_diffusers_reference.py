@@ -18,6 +18,8 @@ from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.models.catalogue import NANO
 
+pytestmark = pytest.mark.torch
+
 # First and last eight values of the decoded video.
 WAN_21_AND_A14B = (
     [0.4525, 0.4520, 0.4485, 0.4534, 0.4524, 0.4529, 0.4540, 0.4530],

@@ -19,6 +19,8 @@ from wantui.models.catalogue import WanModel
 from wantui.queue.events import VideoResumed
 from wantui.queue.queue import Queue
 
+pytestmark = pytest.mark.processes
+
 Start = Callable[..., Machine]
 
 

@@ -17,6 +17,8 @@ from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture
 def made(wantui: Wantui, small: list[str]) -> BatchFolder:

@@ -5,7 +5,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from harness_engine import Machine, assert_equal_to_the_bit, kill
+
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 KILLS = {"client": 9, "worker": 9, "engine": 8}
 VIDEOS = 16

@@ -15,6 +15,8 @@ from wantui.generation.load import load_parts, read_gguf
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.fetch import PARTS
 
+pytestmark = pytest.mark.torch
+
 
 class Hub:
     """Stands in for `snapshot_download`."""

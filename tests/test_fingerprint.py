@@ -18,6 +18,8 @@ from wantui.planning import outline_batch
 from wantui.storage.manifest import read_manifest
 from wantui.worker.pipelines import check_weights
 
+pytestmark = pytest.mark.torch
+
 PART = "transformer/diffusion_pytorch_model.safetensors"
 
 

@@ -23,6 +23,8 @@ from wantui.planning.memory_plan import RESIDENT, fuses_blocks, peak_bytes, tran
 from wantui.storage.manifest import read_manifest
 from wantui.worker.pipelines import check_weights, load_for, plan_for
 
+pytestmark = pytest.mark.torch
+
 CPU = torch.device("cpu")
 WANS_NAMES = (
     ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),

@@ -8,6 +8,8 @@ import torch
 
 from wantui.generation.gram import GramMatrix, Projection
 
+pytestmark = pytest.mark.torch
+
 CPU = torch.device("cpu")
 
 

@@ -336,6 +336,7 @@ def _work(root: Path, numbers: range) -> None:
         ManifestStore.of(root).change(number, done)
 
 
+@pytest.mark.processes
 def test_several_processes_append_and_fold_without_losing_a_line(folder: BatchFolder) -> None:
     workers = [multiprocessing.Process(target=_work, args=(folder.root, range(k, VIDEOS - 1, 3))) for k in range(3)]
     for worker in workers:
@@ -378,6 +379,7 @@ def finish_and_be_killed(folder: BatchFolder, numbers: list[int], point: int) ->
     return status, reported
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", ["append", "fold"])
 def test_a_process_killed_at_any_point_loses_nothing_that_it_reported(folder: BatchFolder, kind: str) -> None:  # R16
     already = 4 if kind == "append" else VIDEOS - 1  # the last video ends the batch

@@ -19,6 +19,8 @@ from wantui.generation.kernels.rotary import fused_norm_rotary
 from wantui.generation.kernels.softmax import fused_mean_over_heads
 from wantui.generation.pass_cache import merge_padding
 
+pytestmark = pytest.mark.torch
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Triton's interpreter does not multiply bfloat16.
 DTYPE, ROUNDING = (torch.bfloat16, 6e-3) if torch.cuda.is_available() else (torch.float16, 1e-3)

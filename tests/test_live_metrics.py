@@ -20,6 +20,8 @@ from wantui.models.catalogue import NANO, WanModel
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.video_files import VideoFiles, discard
 
+pytestmark = pytest.mark.torch
+
 
 def files_in(folder: Path) -> VideoFiles:
     return VideoFiles(folder / "v.mp4", folder / "v.jpg", {"trajectory": folder / "v.zarr"})

@@ -32,6 +32,8 @@ from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits
 from wantui.planning import outline_batch
 from wantui.planning.memory_plan import plan_named
 
+pytestmark = pytest.mark.torch
+
 CPU = torch.device("cpu")
 WEIGHTS = {
     "text_encoder": "model.safetensors",

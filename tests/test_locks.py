@@ -50,6 +50,7 @@ def descriptors(root: Path) -> int:
     return found
 
 
+@pytest.mark.processes
 def test_a_video_is_locked_against_other_processes_until_it_is_unlocked(tmp_path: Path) -> None:
     assert try_lock_video(tmp_path, 0)
     assert try_lock_video(tmp_path, 1)
@@ -61,6 +62,7 @@ def test_a_video_is_locked_against_other_processes_until_it_is_unlocked(tmp_path
     assert other_process_locks(tmp_path, 0)
 
 
+@pytest.mark.processes
 def test_a_lock_outlives_a_check_of_its_folder_and_another_path_to_it(tmp_path: Path) -> None:
     folder, other = tmp_path / "batch", tmp_path / "link"
     folder.mkdir()
@@ -103,6 +105,7 @@ def test_no_descriptor_is_kept_of_a_folder_that_was_deleted_while_a_video_was_lo
     assert descriptors(tmp_path) == before
 
 
+@pytest.mark.processes
 def test_a_lock_is_given_back_though_its_file_has_lost_its_name(tmp_path: Path) -> None:
     before = descriptors(tmp_path)
     assert try_lock_video(tmp_path, 0)
@@ -213,6 +216,7 @@ def as_second_user(folder: Path) -> str:
 SECOND_USER = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 
 
+@pytest.mark.processes
 @SECOND_USER
 def test_a_second_user_of_a_group_folder_locks_what_the_first_one_does_not(group_folder: Path) -> None:  # R4
     before = os.umask(0o002)
@@ -227,6 +231,7 @@ def test_a_second_user_of_a_group_folder_locks_what_the_first_one_does_not(group
         unlock_video(group_folder, 0)
 
 
+@pytest.mark.processes
 @SECOND_USER
 def test_a_lock_file_that_a_second_user_cannot_open_is_told_before_anything_is_made(group_folder: Path) -> None:  # R4
     (group_folder / MAKING).touch(0o600)
@@ -235,6 +240,7 @@ def test_a_lock_file_that_a_second_user_cannot_open_is_told_before_anything_is_m
     assert "chmod -R g+rwX" in said
 
 
+@pytest.mark.processes
 @SECOND_USER
 def test_lock_files_of_earlier_versions_are_opened_to_the_group_by_their_owner(group_folder: Path) -> None:  # R4
     for name in (LOCK, MAKING):

@@ -52,6 +52,7 @@ def test_without_systemd_nothing_is_killed(tmp_path: Path) -> None:
     assert read_logind(tmp_path).survives
 
 
+@pytest.mark.usefixtures("torch_not_imported")
 def test_doctor_prints_a_unit_and_speaks_of_queue_engine_and_logout(wantui: Wantui) -> None:
     unit = wantui("doctor", "--systemd-unit")
     assert "ExecStart=" in unit.out

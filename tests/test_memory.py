@@ -63,6 +63,8 @@ from wantui.worker import pipelines
 from wantui.worker.pipeline_cache import PipelineCache
 from wantui.worker.pipelines import load_for, plan_for
 
+pytestmark = pytest.mark.torch
+
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 GB = 1_000_000_000
 

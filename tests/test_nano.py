@@ -42,6 +42,8 @@ from wantui.models.nano.world import (
     sample_scenes,
 )
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:

@@ -278,6 +278,7 @@ def test_a_state_of_an_enormous_shape_is_refused_without_reading_it(tmp_path: Pa
     assert peak < 10 << 20
 
 
+@pytest.mark.slow
 def test_the_states_of_a_video_are_read_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states = np.random.default_rng(1).normal(size=(STEPS, 1 << 18)).astype(np.float32)
     write_states(tmp_path, list(states))

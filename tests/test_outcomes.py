@@ -29,6 +29,8 @@ from wantui.worker.outcomes import (
     outcome_of,
 )
 
+pytestmark = pytest.mark.torch
+
 OUT_OF_MEMORY = torch.cuda.OutOfMemoryError("CUDA out of memory")
 LOST_GPU = RuntimeError("CUDA error: an illegal memory access was encountered")
 

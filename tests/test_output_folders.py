@@ -32,6 +32,8 @@ from wantui.storage.output_errors import UNWRITABLE, is_gone, unwritable_folder,
 from wantui.worker import finalize as ending
 from wantui.worker import worker as worker
 
+pytestmark = pytest.mark.torch
+
 Freeze = Callable[[Path], None]
 
 

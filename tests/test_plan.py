@@ -21,6 +21,8 @@ from wantui.models.catalogue import CATALOGUE, NANO, UnknownModelError, WanModel
 from wantui.planning import Batch, Recipe, estimate_disk, plan_batch
 from wantui.planning.disk_estimate import captured_steps
 
+pytestmark = pytest.mark.torch
+
 
 def planned(template: str = "a [red|blue] circle", *overrides: str, config: str = "nano") -> Batch:
     return plan_batch(load_config(config, overrides), template)

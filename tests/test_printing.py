@@ -122,8 +122,6 @@ COMMANDS = [
     ["config", "validate", "evil.yaml", "fine.yaml", "--json"],
     ["config", "show", "fine.yaml"],
     ["config", "show", "fine.yaml", "--json"],
-    ["rerun", "evil.mp4"],
-    ["rerun", f"{EVIL}.mp4"],
     ["logs", "1"],
     ["logs", "--logs", "."],
     ["watch", EVIL],
@@ -131,12 +129,25 @@ COMMANDS = [
     ["engine", "status"],
     ["engine", "status", "--json"],
     ["engine", "run", "--drain", "--batch", EVIL],
-    ["bench", "--device", EVIL],
     [EVIL],
+]
+TORCH_COMMANDS = [
+    ["rerun", "evil.mp4"],
+    ["rerun", f"{EVIL}.mp4"],
+    ["bench", "--device", EVIL],
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words).encode("unicode_escape").decode())
+def escaped(words: list[str]) -> str:
+    return " ".join(words).encode("unicode_escape").decode()
+
+
+@pytest.mark.usefixtures("torch_not_imported")
+@pytest.mark.parametrize(
+    "command",
+    [*COMMANDS, *(pytest.param(words, marks=pytest.mark.torch) for words in TORCH_COMMANDS)],
+    ids=escaped,
+)
 def test_no_command_prints_what_a_terminal_obeys(wantui: Wantui, hostile: BatchFolder, command: list[str]) -> None:
     with only_queued():
         result = wantui(*(str(hostile.root) if word == "BATCH" else word for word in command))
@@ -237,6 +248,7 @@ def program(*arguments: str, shell: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("arguments", "shell", "code"),
     [
@@ -254,12 +266,14 @@ def test_a_closed_stream_ends_a_command_without_a_word(arguments: str, shell: st
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", "")  # B7, C7
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", ["config show", "config schema"])
 def test_output_to_a_full_disk_is_an_error_in_a_sentence(arguments: str) -> None:
     ended = program(arguments, shell="$W >/dev/full")
     assert (ended.returncode, ended.stderr) == (2, "wantui: cannot write the output: No space left on device\n")
 
 
+@pytest.mark.processes
 def test_a_locale_without_unicode_gets_escapes(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("batch_name: é日\n")
     ended = program("config show", str(tmp_path / "b.yaml"), "--json", shell="PYTHONIOENCODING=ascii $W")
@@ -267,6 +281,7 @@ def test_a_locale_without_unicode_gets_escapes(tmp_path: Path) -> None:
     assert json.loads(ended.stdout)["batch_name"] == "é日"
 
 
+@pytest.mark.processes
 def test_the_queue_database_is_never_a_closed_stream(tmp_path: Path) -> None:
     program("queue ls", shell="$W <&- >&- 2>&-")
     place = next(Path.cwd().rglob("queue.db"))

@@ -473,6 +473,7 @@ def test_damage_inside_is_found_when_an_engine_starts(tmp_path: Path) -> None:
     assert list(tmp_path.glob("queue.db.damaged-*"))
 
 
+@pytest.mark.processes
 def test_many_processes_may_open_a_new_queue_at_once(tmp_path: Path) -> None:
     code = "import sys, pathlib, wantui.queue.queue as q; q.Queue(pathlib.Path(sys.argv[1])).last_seq()"
     openers = [subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.PIPE) for _ in range(8)]
@@ -531,6 +532,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_sentence(
         state_place()
 
 
+@pytest.mark.processes
 def test_a_state_directory_that_is_no_directory_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     ended = subprocess.run(

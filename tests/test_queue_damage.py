@@ -68,6 +68,7 @@ def damaged(request: pytest.FixtureRequest) -> Path:
     return directory
 
 
+@pytest.mark.usefixtures("torch_not_imported")
 @pytest.mark.parametrize("damaged", DAMAGES, indirect=True)
 def test_a_damaged_queue_is_told_by_doctor_and_put_aside_by_the_next_command(
     damaged: Path, wantui: Wantui
@@ -172,6 +173,7 @@ def test_what_a_batch_waits_for_is_nothing_while_it_is_held_paused_or_made(tmp_p
     assert not waiting_for(queue, 99)
 
 
+@pytest.mark.usefixtures("torch_not_imported")
 def test_a_queue_on_hold_is_named_by_doctor_and_by_a_client_that_detaches(
     wantui: Wantui, small: list[str]
 ) -> None:  # C7

@@ -64,6 +64,7 @@ def schema(directory: Path) -> int:
     return int(version)
 
 
+@pytest.mark.processes
 def test_no_command_changes_the_queue_under_an_engine_of_an_earlier_version(
     directory: Path, start_engine: StartEngine, wantui: Wantui
 ) -> None:
@@ -79,6 +80,7 @@ def test_no_command_changes_the_queue_under_an_engine_of_an_earlier_version(
     assert schema(directory) == len(migrations())
 
 
+@pytest.mark.processes
 def test_an_engine_that_starts_is_waited_for_and_may_migrate_the_queue_itself(
     directory: Path, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +101,7 @@ def test_an_engine_that_starts_is_waited_for_and_may_migrate_the_queue_itself(
     assert len(waited) == 3
 
 
+@pytest.mark.processes
 def test_an_engine_that_never_says_its_version_is_not_waited_for_for_ever(
     directory: Path, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +119,8 @@ def test_the_engine_itself_migrates_the_queue(directory: Path) -> None:
     assert schema(directory) == len(migrations())
 
 
+@pytest.mark.processes
+@pytest.mark.usefixtures("torch_not_imported")
 def test_doctor_checks_a_queue_of_an_earlier_version_and_leaves_it_so(
     directory: Path, start_engine: StartEngine, wantui: Wantui
 ) -> None:

@@ -26,6 +26,8 @@ from wantui.planning.schedule import SCHEDULES, UnknownSamplerError, model_evalu
 from wantui.planning.sizes import SizeError
 from wantui.worker.pipelines import load_for
 
+pytestmark = pytest.mark.torch
+
 OLD: dict[str, Any] = {
     "capture": {
         "attention": {

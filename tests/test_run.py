@@ -32,6 +32,8 @@ from wantui.storage.video_files import video_files
 from wantui.worker import pipeline_cache as warm
 from wantui.worker import worker as engine_worker
 
+pytestmark = pytest.mark.torch
+
 
 def test_run_makes_every_video_and_prints_the_folder(wantui: Wantui, small: list[str]) -> None:
     result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--batch-name", "my batch", *small)

@@ -23,6 +23,8 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import can_lock
 from wantui.storage.manifest import read_manifest
 
+pytestmark = pytest.mark.processes
+
 RESOURCES = Resources(minutes=90, gpus=1, cpus=4, memory_gb=32)
 
 

@@ -35,6 +35,8 @@ from wantui.planning.schedule import noise_levels
 from wantui.planning.step_skipping import computed_steps, ratios
 from wantui.storage.manifest import read_manifest
 
+pytestmark = pytest.mark.torch
+
 CPU = torch.device("cpu")
 
 

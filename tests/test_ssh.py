@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from harness_engine import WANTUI, Machine, assert_equal_to_the_bit, kill
 
+pytestmark = pytest.mark.processes
+
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
 CUTS = 10
 

@@ -127,6 +127,7 @@ wantui.cli.main(sys.argv[3:])
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user who has no name")
 @pytest.mark.parametrize(
     ("home", "command"),

@@ -55,6 +55,7 @@ def add(queue: Queue, device: str, videos: int = 1) -> int:
     return queue.add(Path("/outputs") / device, device, [NewVideo(i, "red", "{}", 20) for i in range(videos)])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("device", "tries"), [("cuda:1", [0, 3]), ("cuda:0", [3, 0])])
 def test_a_broken_gpu_holds_the_queue_though_the_other_one_has_nothing_to_do(
     tmp_path: Path, two_gpus: list[FailingSlot], device: str, tries: list[int]
@@ -85,6 +86,7 @@ def test_a_worker_whose_output_finds_no_room_is_reported_with_that_reason(
     )
 
 
+@pytest.mark.processes
 def test_a_worker_that_dies_after_another_took_the_last_video_does_not_hold_the_queue(
     tmp_path: Path, two_gpus: list[FailingSlot]
 ) -> None:

@@ -9,6 +9,8 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from wantui.errors import UserError
 from wantui.prompts import TemplateError, TooManyVariationsError, Variation, count, expand, parse
 
+pytestmark = pytest.mark.torch
+
 
 def variations(template: str) -> list[Variation]:
     return expand(parse(template))

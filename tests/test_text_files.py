@@ -22,6 +22,7 @@ def in_bash(command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=120)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "command",
     [

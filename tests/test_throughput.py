@@ -30,6 +30,8 @@ from wantui.queue.benchmark_store import load_throughput, save_throughput
 from wantui.queue.state_dir import state_place
 from wantui.worker import pipelines
 
+pytestmark = pytest.mark.torch
+
 ATTENTION, PRODUCT, VALUE = 1.7e-15, 1.5e-15, 2.0e-11
 CARD = "a card"
 

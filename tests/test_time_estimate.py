@@ -17,6 +17,8 @@ from wantui.planning.step_skipping import computed_steps
 from wantui.planning.time_estimate import measured_peak
 from wantui.worker.job import typical_step_seconds
 
+pytestmark = pytest.mark.torch
+
 RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"})
 TOLD = {"seconds": {"denoise": 3.0, "decode": 0.5, "step": 0.1}, "device": "cpu", "memory_plan": "everything resident"}
 

@@ -22,6 +22,8 @@ from wantui.prompts import expand, parse
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import state_place
 
+pytestmark = pytest.mark.torch
+
 
 def outlined(template: str, *settings: str) -> BatchPreview:
     return outline_batch(load_config("nano", settings), template)

@@ -21,6 +21,8 @@ from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
 from wantui.planning.schedule import SCHEDULES, UnknownSamplerError
 
+pytestmark = pytest.mark.torch
+
 Floats = NDArray[np.float64]
 
 

@@ -12,6 +12,8 @@ from wantui.analysis.groups import Group, pooled_groups
 from wantui.analysis.video import Video
 from wantui.tui.screens.analysis import AnalysisScreen, ComparisonDone, Read
 
+pytestmark = pytest.mark.terminal
+
 
 async def show(it: Under, videos: list[Video], fault: str = "") -> AnalysisScreen:
     """Show videos as if they had been read from chosen batches."""

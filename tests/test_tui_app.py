@@ -20,6 +20,8 @@ from wantui.tui.drafts import load_drafts
 from wantui.tui.screens.help import Help
 from wantui.tui.settings import LOCATION, load_settings
 
+pytestmark = pytest.mark.terminal
+
 LOOKS = Path(__file__).parent / "data" / "screens"
 
 

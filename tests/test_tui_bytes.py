@@ -15,6 +15,8 @@ from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import state_place
 
+pytestmark = pytest.mark.terminal
+
 SECONDS = 1.5
 """Seconds that a screen is watched: longer than a blink, an animation and a second of the clock take."""
 FEW = 32

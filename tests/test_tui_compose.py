@@ -26,6 +26,8 @@ from wantui.tui.screens.welcome import Welcome
 from wantui.tui.screens.yaml_editor import YamlEditor
 from wantui.tui.widgets.virtual_list import VirtualList
 
+pytestmark = pytest.mark.terminal
+
 
 @pytest.fixture(autouse=True)
 def _no_engine() -> Iterator[None]:

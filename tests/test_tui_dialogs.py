@@ -11,6 +11,8 @@ from wantui.tui.screens.choose_batches import ChooseBatches
 from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.screens.history import History
 
+pytestmark = pytest.mark.terminal
+
 
 def test_second_answer_changes_nothing() -> None:
     answers: list[bool | None] = []

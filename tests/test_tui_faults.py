@@ -30,6 +30,8 @@ from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.line_input import join_lines
 
+pytestmark = pytest.mark.terminal
+
 READS = ("batches", "batch", "videos", "page", "running", "held", "events", "workers", "finished", "unfinished_before")
 
 

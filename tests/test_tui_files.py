@@ -21,6 +21,8 @@ from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.monitor import MonitorScreen, read_tail
 from wantui.tui.screens.yaml_editor import YamlEditor
 
+pytestmark = pytest.mark.terminal
+
 NANO_FILE = "model_settings:\n  model_id: nano\n  steps: 5\n"
 
 

@@ -22,6 +22,8 @@ from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.yaml_editor import YamlEditor
 
+pytestmark = pytest.mark.terminal
+
 MARKUP = "[/x] [@click=app.quit]q[/] [b"
 COMMANDS = "\x1b]52;c;RVZJTA==\x07\x1b]0;EVIL\x07\x1b[5;5HEVIL\x9b31m\u202e\u2066"
 EVIL = f"{MARKUP}{COMMANDS}"

@@ -20,6 +20,8 @@ from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import QueueScreen
 
+pytestmark = pytest.mark.terminal
+
 
 @pytest.fixture
 def queue() -> Queue:

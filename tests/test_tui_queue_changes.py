@@ -17,6 +17,8 @@ from wantui.queue.state_dir import state_place
 from wantui.tui.queue_watcher import PAGE, PagesRead, QueueWatcher
 from wantui.tui.screens.queue import QueueScreen
 
+pytestmark = pytest.mark.terminal
+
 
 @pytest.fixture
 def queue() -> Queue:

@@ -32,6 +32,8 @@ from wantui.tui.screens.queue import QueueScreen
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.gpu_panel import GpuPanel
 
+pytestmark = pytest.mark.terminal
+
 RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"}).to_json()
 
 

@@ -20,6 +20,8 @@ from harness_engine import Machine, manifest_of
 
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 
+pytestmark = [pytest.mark.processes, pytest.mark.terminal]
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:

@@ -24,6 +24,8 @@ from wantui.tui.web import LOOPBACK, WebServer
 from wantui.tui.web.connections import MAX_STRANGERS
 from wantui.tui.web.process import MAX_COLUMNS, MAX_ROWS, clamp_size
 
+pytestmark = [pytest.mark.processes, pytest.mark.terminal]
+
 PATIENCE = 30.0
 
 
