@@ -131,6 +131,7 @@ def test_what_chance_alone_makes_of_two_groups_is_measured_with_spread_computed_
     assert "% of them" not in few.by_chance()
 
 
+@pytest.mark.slow
 def test_what_chance_alone_makes_shows_a_test_that_does_not_hold_its_level(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +160,7 @@ def test_the_band_of_chance_is_that_of_paired_seeds(tmp_path: Path) -> None:
     assert found.null_band == pytest.approx((-half, half), rel=0.25)
 
 
+@pytest.mark.slow
 def test_seeds_are_the_unit_however_many_wordings_there_are(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=4, wordings=5)
     found = compare(videos, by="1")
@@ -179,6 +181,7 @@ def test_a_small_difference_is_called_alike_only_when_it_is_shown(tmp_path: Path
     assert unsure.verdicts[0].kind == "cannot tell"
 
 
+@pytest.mark.slow
 def test_several_groups_are_compared_in_pairs_under_one_family(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=10, wordings=1)
     found = compare(videos, by="variation", metrics=["length", "turning"])
@@ -266,6 +269,7 @@ def test_what_differs_in_all_wordings_is_said_of_them(tmp_path: Path, monkeypatc
     assert "of these" not in found.verdicts[0].text
 
 
+@pytest.mark.slow
 def test_seeds_needed_are_those_for_the_declared_margin_and_not_for_the_effect_that_was_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +364,7 @@ def test_a_seed_that_is_there_twice_gets_the_true_reason(tmp_path: Path) -> None
     assert within == (("one_0 seed 0", "the group has another video of seed 0 and this wording"),)
 
 
+@pytest.mark.slow
 def test_batches_may_differ_in_the_setting_that_is_studied_which_names_them(tmp_path: Path) -> None:
     # C12
     videos = made_up(tmp_path, {"one": 1.0}, seeds=6, wordings=2)
@@ -400,6 +405,7 @@ def test_batches_of_one_name_in_two_folders_are_two_groups(tmp_path: Path) -> No
     assert [group.name for group in group_videos(both, "batch")] == ["x/kiss", "y/kiss"]
 
 
+@pytest.mark.slow
 def test_only_what_all_groups_have_is_compared_and_the_rest_is_named(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5)
     del videos[-1]  # the last seed of a wording of "other"

@@ -38,6 +38,7 @@ def test_a_bad_config_is_listed_with_its_fault_and_hides_no_other() -> None:
     assert all(source.summary and len(source.summary) < 1000 for source in bad)
 
 
+@pytest.mark.terminal
 @pytest.mark.parametrize("name", ["aliases of lists", "an empty integer", "deep lists", "lone surrogate", "a long key"])
 def test_hostile_text_in_the_yaml_editor_is_a_fault_below_it(name: str) -> None:
     async def test() -> None:

@@ -126,8 +126,9 @@ def test_bars_show_what_is_waited_for_until_a_video_starts() -> None:  # C11
 
 
 def test_follow_shows_a_start_once_that_came_before_it_looked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("wantui.cli.follow.ENGINE_SECONDS", 0.0)
     with Queue(tmp_path) as queue:
         before = queue.last_seq()
         queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3), NewVideo(1, "red seed 2", "{}", 3)])

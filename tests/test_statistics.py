@@ -69,6 +69,7 @@ def test_the_interval_of_an_effect_is_students_however_many_pairs_there_are(n: i
 
 
 # S7: with the mean of the reference taken as known these were .91, .87 and .99.
+@pytest.mark.slow
 @pytest.mark.parametrize(("ratio", "variation", "correlation"), [(2.0, 0.3, 0.5), (2.5, 0.5, 0.2), (0.5, 0.3, 0.5)])
 def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says(
     ratio: float, variation: float, correlation: float
