@@ -199,6 +199,7 @@ def test_an_engine_that_publishes_itself_again_is_found_whatever_it_published_be
     assert find_engine(tmp_path) is None
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("call", ["flock", "lockf"])
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
 def test_a_state_directory_without_locks_is_a_sentence(

@@ -273,7 +273,7 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
         (None, "has no batch.json"),
         ("", "cannot be read"),
         ("[1]", "does not hold a JSON object"),
-        ('{"format": 99}', "written by another wantui with format 99; wantui .* reads 1 and 2"),
+        ('{"format": 99}', "written by another wantui with format 99; wantui .* reads 1, 2, 3"),
         ('{"format": 1, "name": "x"}', "is damaged"),
     ],
 )

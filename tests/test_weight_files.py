@@ -13,6 +13,8 @@ from wantui.storage.manifest import read_manifest
 from wantui.worker import pipeline_cache
 from wantui.worker.worker import Worker
 
+pytestmark = pytest.mark.torch
+
 TRANSFORMER = Path("M/transformer/diffusion_pytorch_model.safetensors")
 
 
