@@ -34,7 +34,7 @@ from wantui.analysis.strides import strided_videos
 from wantui.analysis.trajectory import Trajectory, trajectory
 from wantui.analysis.video import Video
 from wantui.errors import UserError
-from wantui.planning.schedule import SCHEDULES
+from wantui.schedule import SCHEDULES
 from wantui.storage.attention_maps import NoMapsError, StoredMaps, open_maps
 from wantui.storage.layout import BatchFolder
 from wantui.tui.widgets.trajectory_details import drawn_words

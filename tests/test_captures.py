@@ -23,7 +23,7 @@ from wantui.models.catalogue import NANO
 from wantui.planning import Captures
 from wantui.planning.disk_estimate import captured_steps
 from wantui.planning.recipe import PromptMark, read_recipe
-from wantui.planning.schedule import model_evaluations
+from wantui.schedule import model_evaluations
 from wantui.storage.atomic import atomic_write, sync
 from wantui.storage.attention_maps import AttentionWriter, NoMapsError, open_maps
 from wantui.storage.latents import TrajectoryWriter

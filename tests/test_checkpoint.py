@@ -19,7 +19,6 @@ from safetensors.torch import save
 from tiny import FORMS
 
 from wantui.captures.attention import AttentionRequest
-from wantui.config.settings import SamplerName
 from wantui.generation import checkpoint as checkpoints
 from wantui.generation import provenance as versions
 from wantui.generation.checkpoint import CheckpointTap, read_checkpoint
@@ -30,6 +29,7 @@ from wantui.generation.make_video import Decoded, MadeVideo, Restarted, Resumed,
 from wantui.generation.samplers import SAMPLERS
 from wantui.models.catalogue import WanModel
 from wantui.planning import Captures, PromptMark, Recipe
+from wantui.schedule import SamplerName
 from wantui.storage.video_files import VideoFiles, discard
 
 pytestmark = pytest.mark.torch

@@ -7,10 +7,11 @@ import yaml
 
 from wantui import __version__
 from wantui.config import Config, ConfigError, dump, load_config, parse_config, preset_directory, preset_names
-from wantui.config.settings import REFUSED_SAMPLERS, Settings
+from wantui.config.settings import Settings
 from wantui.config.speeds import FORMER_SPEEDS
 from wantui.errors import UserError
 from wantui.planning import plan_batch
+from wantui.schedule import REFUSED_SAMPLERS
 from wantui.section import Section
 
 # As the older system's users have them: dead keys, a misspelt section, sections that nothing read.

@@ -13,7 +13,6 @@ from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
 from tiny import FORMS, latents_of, stock
 
-from wantui.config.settings import SamplerName
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import Start, Step, denoise, prepare
 from wantui.generation.errors import LoadError
@@ -22,6 +21,7 @@ from wantui.generation.load import load_pipeline
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.token_spans import PromptTooLongError
 from wantui.models.catalogue import WanModel, read_directory
+from wantui.schedule import SamplerName
 
 pytestmark = pytest.mark.torch
 

@@ -11,7 +11,6 @@ from conftest import Wantui, recipe_for
 from diffusers import WanPipeline
 
 from wantui.batches.rerun import remake
-from wantui.config.settings import SamplerName
 from wantui.generation import quantize as narrow
 from wantui.generation.denoise import prepare
 from wantui.generation.errors import LoadError
@@ -22,8 +21,8 @@ from wantui.models.fingerprint import fingerprint_of_file
 from wantui.planning.disk_estimate import captured_steps
 from wantui.planning.memory_plan import RESIDENT, plan_named
 from wantui.planning.recipe import read_recipe
-from wantui.planning.schedule import SCHEDULES, UnknownSamplerError, model_evaluations, noise_levels
 from wantui.planning.sizes import SizeError
+from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError, model_evaluations, noise_levels
 from wantui.worker.pipelines import load_for
 
 pytestmark = pytest.mark.torch

@@ -31,8 +31,8 @@ from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import OF_NANO, Magnitudes
 from wantui.planning import Recipe, outline_batch, plan_batch
 from wantui.planning.memory_plan import PLANS, fuses_blocks
-from wantui.planning.schedule import noise_levels
 from wantui.planning.step_skipping import computed_steps, ratios
+from wantui.schedule import noise_levels
 from wantui.storage.manifest import read_manifest
 
 pytestmark = pytest.mark.torch

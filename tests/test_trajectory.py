@@ -19,7 +19,7 @@ from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, tra
 from wantui.generation.denoise import prepare
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
-from wantui.planning.schedule import SCHEDULES, UnknownSamplerError
+from wantui.schedule import SCHEDULES, UnknownSamplerError
 
 pytestmark = pytest.mark.torch
 

@@ -12,7 +12,7 @@ from wantui.analysis.sampler_response import sampler_response
 from wantui.analysis.statistics import SEED
 from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory
 from wantui.analysis.video import Video
-from wantui.planning.schedule import UnknownSamplerError
+from wantui.schedule import UnknownSamplerError
 
 DRAWS = 32
 """Paths of the Gaussian flow that are drawn; their metrics are averaged."""

@@ -14,8 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.config.settings import SamplerName
-from wantui.planning.schedule import UnknownSamplerError
+from wantui.schedule import SamplerName, UnknownSamplerError
 
 Floats = NDArray[np.float64]
 SHORT = 15

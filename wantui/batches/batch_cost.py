@@ -14,9 +14,9 @@ from wantui.planning import BatchPreview, Recipe, TimedVideo, estimate_seconds
 from wantui.planning.disk_estimate import disk_for
 from wantui.planning.flops import step_flops
 from wantui.planning.memory_plan import RESIDENT, ChosenPlan, choose_plan, plan_named, weight_bytes
-from wantui.planning.schedule import model_evaluations
 from wantui.planning.time_estimate import measured_peak
 from wantui.queue.benchmark_store import load_throughput
+from wantui.schedule import model_evaluations
 from wantui.storage.disk_space import disk_need, free_bytes
 
 MAX_CORE_FLOPS = 1e11

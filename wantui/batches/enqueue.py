@@ -15,10 +15,10 @@ from wantui.formatting import format_bytes, format_count, printable
 from wantui.gpu.nvml import query_gpus, visible
 from wantui.paths import user_path
 from wantui.planning import Batch, BatchPreview
-from wantui.planning.schedule import model_evaluations
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
+from wantui.schedule import model_evaluations
 from wantui.storage.atomic import remove
 from wantui.storage.disk_space import disk_need, free_bytes
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, batch_folder

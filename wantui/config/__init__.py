@@ -4,7 +4,8 @@ from wantui.config.document import text_of_yaml
 from wantui.config.load import Config, Option, as_dict, dump, load_config, parse_config
 from wantui.config.presets import find_config, preset_directory, preset_names
 from wantui.config.problems import ConfigError, Problem
-from wantui.config.settings import REFUSED_SAMPLERS, Settings
+from wantui.config.settings import Settings
+from wantui.schedule import REFUSED_SAMPLERS
 
 __all__ = [
     "REFUSED_SAMPLERS",

@@ -16,9 +16,9 @@ from wantui.config.plans import PlanName, plan_slug
 from wantui.config.speeds import SpeedName, speed_slug
 from wantui.controls import CONTROLS
 from wantui.controls.word_weights import Weighting
+from wantui.schedule import REFUSED_SAMPLERS, SamplerName
 from wantui.section import Section
 
-SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
 DtypeName = Literal["auto", "bfloat16", "float32"]
 
 DEVICE = re.compile(r"^(auto|cpu|cuda|cuda:[0-9]{1,4})$")
@@ -27,15 +27,6 @@ PATTERNS = {DEVICE.pattern: "should be auto, cpu, cuda or cuda:N", NOT_BLANK: "s
 """Patterns of settings, as messages say them."""
 MAX_FRAME_COUNT = 4093
 """1024 latent frames, which is what the transformer's rotary embedding holds."""
-
-REFUSED_SAMPLERS = {
-    "karras": "its sigmas ignore flow_shift, so that the result would not be what the config says",
-    "exponential": "its last sigmas give NaN on flow models",
-    "deis": "its last two sigmas are equal with flow arguments, and noise remains in the video",
-    "sa-solver": "its last two sigmas are equal with flow arguments, and noise remains in the video",
-    "lcm": "it is stochastic and the pipeline gives it no generator: its videos cannot be made again",
-    "sde-dpmsolver++": "it is stochastic and the pipeline gives it no generator: its videos cannot be made again",
-}
 
 
 class ModelSettings(Section):

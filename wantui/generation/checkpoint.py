@@ -24,7 +24,7 @@ from wantui.generation.placement import device_of
 from wantui.generation.provenance import ARITHMETIC, made_with
 from wantui.generation.samplers import SAMPLERS
 from wantui.planning import Recipe
-from wantui.planning.schedule import model_evaluations
+from wantui.schedule import model_evaluations
 from wantui.storage.atomic import create_new, partial_path, replace_created
 
 FORMAT = 3

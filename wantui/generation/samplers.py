@@ -1,7 +1,7 @@
 """The samplers that are offered, each with every argument spelled out.
 
 `Scheduler.from_config` of another scheduler's config silently changes the prediction type or drops the shift, so
-schedulers are always built from here. Why others are refused stands in `wantui.config.settings.REFUSED_SAMPLERS`.
+schedulers are always built from here. Why others are refused stands in `wantui.schedule.REFUSED_SAMPLERS`.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from wantui.config.settings import SamplerName
+from wantui.schedule import SamplerName
 
 _FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 _UNIPC = frozenset({"_step_index", "model_outputs", "timestep_list", "lower_order_nums", "last_sample", "this_order"})

@@ -9,7 +9,7 @@ from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch import Batch
 from wantui.planning.recipe import Recipe
-from wantui.planning.schedule import model_evaluations, schedule_of
+from wantui.schedule import model_evaluations, schedule_of
 
 BYTES_PER_PIXEL = 0.1
 """Bytes per pixel of H.264 at crf 18, a rule of thumb: plain scenes take a tenth of it, noisy ones several times it."""

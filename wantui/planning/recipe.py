@@ -22,13 +22,13 @@ from pydantic_core import PydanticCustomError
 from wantui.captures import CAPTURES, CaptureRequest
 from wantui.captures.attention import ATTENTION, AttentionRequest
 from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
-from wantui.config.settings import SamplerName
 from wantui.config.speeds import SpeedName
 from wantui.controls import CONTROLS, ControlRequest
 from wantui.controls.word_weights import WORD_WEIGHTS, Weight, Weighting, WordWeightsRequest
 from wantui.json_files import describe_invalid
 from wantui.planning.model_source import Dtype, ModelSource, TransformerFile, Weights
 from wantui.planning.recipe_formats import RECIPE_FORMAT, digested, upgrade
+from wantui.schedule import SamplerName
 
 FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
 """Captures whose requests have fields of their own."""

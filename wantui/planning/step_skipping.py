@@ -11,7 +11,7 @@ import numpy as np
 
 from wantui.models.magnitudes import Magnitudes
 from wantui.planning.recipe import Recipe
-from wantui.planning.schedule import model_evaluations, noise_levels
+from wantui.schedule import model_evaluations, noise_levels
 
 MAGNITUDE_ERROR = 0.12
 """Largest sum of errors that the magnitudes foretell for passes that are left out one after the other."""

@@ -14,8 +14,8 @@ from wantui.models.catalogue import WanModel
 from wantui.planning.flops import TEXT_LENGTH, tokens_of
 from wantui.planning.memory_plan import RESIDENT, MemoryPlan, block_bytes, fuses_blocks
 from wantui.planning.recipe import Recipe, Speed
-from wantui.planning.schedule import model_evaluations
 from wantui.planning.step_skipping import computed_share
+from wantui.schedule import model_evaluations
 
 NATIVE = "native"
 """torch's own attention, as diffusers calls it."""

@@ -19,9 +19,9 @@ from wantui.models.catalogue import find_model
 from wantui.planning.flops import step_flops
 from wantui.planning.memory_plan import PLAN_SLUGS, RESIDENT, MemoryPlan, plan_named
 from wantui.planning.recipe import Recipe
-from wantui.planning.schedule import model_evaluations
 from wantui.planning.step_skipping import computed_share, computed_steps
 from wantui.planning.throughput import Throughput, decoded_pixels
+from wantui.schedule import model_evaluations
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from wantui.formatting import format_bytes
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe
 from wantui.planning.disk_estimate import disk_for
-from wantui.planning.schedule import model_evaluations
+from wantui.schedule import model_evaluations
 
 RESERVE_BYTES = 20_000_000
 """Bytes to leave free beyond the estimate."""

@@ -1,12 +1,22 @@
-"""Noise levels and number of model evaluations of each sampler."""
+"""Names of the samplers, the noise levels of each, and how often it evaluates the model. No torch here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.config.settings import SamplerName
+SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
+REFUSED_SAMPLERS = {
+    "karras": "its sigmas ignore flow_shift, so that the result would not be what the config says",
+    "exponential": "its last sigmas give NaN on flow models",
+    "deis": "its last two sigmas are equal with flow arguments, and noise remains in the video",
+    "sa-solver": "its last two sigmas are equal with flow arguments, and noise remains in the video",
+    "lcm": "it is stochastic and the pipeline gives it no generator: its videos cannot be made again",
+    "sde-dpmsolver++": "it is stochastic and the pipeline gives it no generator: its videos cannot be made again",
+}
+"""Samplers of diffusers that are not offered, and why."""
 
 TRAINED_STEPS = 1000
 LAST = 1 / TRAINED_STEPS
