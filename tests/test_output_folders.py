@@ -362,3 +362,10 @@ def test_run_leaves_no_folder_where_the_disk_of_the_queue_is_full(
     assert result.code == 3
     assert "cannot use the queue: database or disk is full. Make room on its disk" in result.err
     assert list(Path("outputs").iterdir()) == []
+
+
+def test_a_log_line_that_names_a_path_that_is_not_utf8_is_written() -> None:
+    log = open_log("odd path", Path("odd.log"))
+    log.warning("cannot write %s", Path("/data/\udcff"))
+    close_log(log)
+    assert Path("odd.log").read_text().endswith("WARNING cannot write /data/\\udcff\n")

@@ -20,7 +20,11 @@ def open_log(name: str, path: Path) -> logging.Logger:
         if path.is_symlink() or path.is_fifo():  # somebody else's, in a folder that is shared
             path.unlink()
         handler: logging.Handler = RotatingFileHandler(
-            path, maxBytes=MEGABYTES * 1_000_000, backupCount=KEPT, encoding="utf-8"
+            path,
+            maxBytes=MEGABYTES * 1_000_000,
+            backupCount=KEPT,
+            encoding="utf-8",
+            errors="backslashreplace",  # a line that names a path that is not UTF-8 would be lost
         )
     except OSError:
         handler = logging.NullHandler()
