@@ -379,6 +379,18 @@ def test_numbers_with_a_fraction_are_decimal_too(written: str) -> None:
     assert load_config("nano", ["model_settings.cfg_scale=6.50"]).settings.model_settings.cfg_scale == 6.5  # A9
 
 
+def test_a_negative_zero_is_zero() -> None:
+    found = load_config("nano", ["model_settings.cfg_scale=-0.0"]).settings.model_settings.cfg_scale
+    assert str(found) == "0.0"  # -0.0 had another recipe
+
+
+@pytest.mark.parametrize("section", ["latent_analysis_settings", "attention_analysis_settings"])
+def test_an_interval_has_the_range_that_recipes_take(section: str) -> None:
+    key = f"{section}.storage_interval"
+    assert the_error("", f"{key}=1000001").startswith(f"--set: {key}: input should be less than or equal to 1000000")
+    assert load_config("nano", [f"{key}=1000000"]).settings
+
+
 def test_flags_take_yes_and_no_and_refuse_other_words() -> None:
     for word, value in (("yes", True), ("off", False), ("True", True), ("0", False)):
         assert parse_config(f"use_timestamp: {word}\n", "my.yaml").settings.use_timestamp is value

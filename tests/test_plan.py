@@ -145,6 +145,22 @@ def test_a_prompt_that_no_model_reads_to_its_end_is_refused() -> None:
     assert planned("a [red|" + "blue " * 509 + "] circle").refusals == ()
 
 
+@pytest.mark.parametrize(
+    ("fps", "duration", "whole", "frames"), [(25, 4.64, 116, 117), (30, 16.4, 492, 493), (25, 1.16, 29, 29)]
+)
+def test_a_duration_counts_as_the_decimal_number_that_was_written(
+    fps: int, duration: float, whole: int, frames: int
+) -> None:
+    # As floats 25 x 4.64 is 115.99999999999999, of which 113 frames were made.
+    by_duration = ("video_settings.frames=null", f"video_settings.fps={fps}", f"video_settings.duration={duration}")
+    batch = planned("a circle", *by_duration)
+    assert batch.videos[0].recipe.frames == frames
+    assert any(f"are {whole} frames" in warning for warning in batch.warnings) is (frames != whole)
+    both = planned("a circle", f"video_settings.fps={fps}", f"video_settings.duration={duration}",
+                   f"video_settings.frames={frames}")  # fmt: skip
+    assert any("does nothing" in warning for warning in both.warnings) is (frames != whole)
+
+
 def test_a_duration_beside_frames_is_said_to_do_nothing() -> None:
     (warning,) = planned("a circle", "video_settings.duration=9").warnings
     assert warning == "video_settings.duration: 9 s does nothing, as frames is set: 17 frames"

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from wantui.captures.base import ITEM_BYTES, CaptureKind, CaptureRequest, DenoisingSize, DiskPart, every
+from wantui.captures.base import ITEM_BYTES, CaptureKind, CaptureRequest, Count, DenoisingSize, DiskPart, every
 from wantui.formatting import format_count
 from wantui.section import Section
 
@@ -13,7 +13,6 @@ MASSES = ("prompt_mass", "end_mass", "pad_mass")
 """Maps that are stored beside those of words: attention to the prompt, its end token, and all padding."""
 MAX_TEXT_COLUMNS = 64
 """Columns of text positions whose sum over blocks is held, as long as the padding is merged into one column."""
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class AttentionAnalysisSettings(Section):
@@ -33,7 +32,7 @@ class AttentionAnalysisSettings(Section):
 
     store_attention: bool = False
     """Store the attention maps of the marked words, with the mass on the prompt, the end token and the pads."""
-    storage_interval: Annotated[int, Field(ge=1)] = 1
+    storage_interval: Count = 1
     """Store every n-th step, from the first; the last step always."""
     storage_dtype: Literal["float32", "float16"] = "float32"
     """float16 halves the size; relative errors stay under 1e-3."""

@@ -6,13 +6,15 @@ takes the values from the device, is the module of the same name in `wantui.gene
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from wantui.section import Section
 
 ITEM_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2}
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Interval or factor of a capture, in its settings and in recipes."""
 
 
 class CaptureRequest(BaseModel):

@@ -1,11 +1,9 @@
 """The capture of the trajectory: inner products of its states in any case, the states themselves on request."""
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from wantui.captures.base import ITEM_BYTES, CaptureKind, CaptureRequest, DenoisingSize, DiskPart
+from wantui.captures.base import ITEM_BYTES, CaptureKind, CaptureRequest, Count, DenoisingSize, DiskPart
 from wantui.formatting import format_count
 from wantui.section import Section
 
@@ -24,7 +22,7 @@ class LatentAnalysisSettings(Section):
     store_latents: bool = False
     """Store the initial noise and the latents of every step. Their inner products, which all of the geometry is made
     of, are stored in any case."""
-    storage_interval: Annotated[int, Field(ge=1)] = 1
+    storage_interval: Count = 1
     """Store every n-th step; the last step always."""
     storage_dtype: Literal["float32", "float16"] = "float32"
     """float16 halves the size and bends a straight path by about 1.1 rad over 50 steps."""
@@ -38,7 +36,7 @@ class TrajectoryRequest(CaptureRequest):
     """Which states are stored beside their inner products, and how."""
 
     latents: bool = False
-    interval: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    interval: Count = 1
     dtype: Literal["float32", "float16"] = "float32"
     compress: bool = False
     predicted_clean: bool = False

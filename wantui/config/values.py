@@ -51,7 +51,7 @@ def number_from_text(word: str, is_whole: bool) -> int | float:
     if value and abs(value.adjusted()) > MAX_DIGITS:
         raise ValueError(f"should be {expected} of at most {MAX_DIGITS} digits, got {word}")
     if not is_whole:
-        return float(value)
+        return float(value) or 0.0  # -0 would make another recipe of the same video
     if value != value.to_integral_value():
         raise ValueError(f"should be {expected}, got {word}")
     return int(value)

@@ -1,5 +1,7 @@
 """Wan's rules for width, height and number of frames, applied before anything is made."""
 
+from decimal import Decimal
+
 from wantui.config.settings import MAX_FRAME_COUNT, VideoSettings
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -20,7 +22,7 @@ def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | No
     if video.frames is not None:
         asked, origin = video.frames, format_count(video.frames, "frame")
     elif video.duration is not None:
-        asked = int(min(video.fps * video.duration, 1e9))
+        asked = _frames_in(video.duration, video.fps)
         origin = f"{video.duration:g} s at {video.fps} fps are {format_count(asked, 'frame')}"
     else:
         asked, origin = DEFAULT_FRAMES, f"{DEFAULT_FRAMES} frames"
@@ -28,11 +30,23 @@ def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | No
         raise SizeError(f"video_settings: {origin}; Wan makes at most {MAX_FRAME_COUNT}")
     step = model.temporal_compression
     frames = asked if asked % step == 1 else max(1, asked // step * step + 1)
-    if video.frames is not None and video.duration is not None and video.frames != int(video.fps * video.duration):
+    if (
+        video.frames is not None
+        and video.duration is not None
+        and video.frames != _frames_in(video.duration, video.fps)
+    ):
         return frames, f"video_settings.duration: {video.duration:g} s does nothing, as frames is set: {origin}"
     if frames == asked:
         return frames, None
     return frames, f"video_settings: {origin}, which is not {step}k + 1: the model will make {frames}"
+
+
+def _frames_in(seconds: float, fps: int) -> int:
+    """Return the whole frames in a duration, which is the decimal number that was written: 4.64 s at 25 fps are 116.
+
+    Their product as floats is a little below, 115.99999999999999.
+    """
+    return int(min(Decimal(str(seconds)) * fps, Decimal(10**9)))
 
 
 def check_size(video: VideoSettings, model: WanModel) -> None:
