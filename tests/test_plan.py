@@ -18,8 +18,9 @@ from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.generation.denoise import prepare
 from wantui.models.catalogue import CATALOGUE, NANO, UnknownModelError, WanModel, find_model
-from wantui.planning import Batch, Recipe, estimate_disk, plan_batch
+from wantui.planning import Batch, Recipe, estimate_disk, outline_batch, plan_batch
 from wantui.planning.disk_estimate import captured_steps
+from wantui.storage.manifest import new_manifest
 
 pytestmark = pytest.mark.torch
 
@@ -240,6 +241,21 @@ def test_a_recipe_holds_the_commit_of_a_hub_model_that_is_on_this_machine(
         (copy / "snapshots" / commit / "model_index.json").write_text("{}")
     assert planned("a", *asked, config="default").videos[0].recipe.revision == "b" * 40
     assert planned("a", config="default").videos[0].recipe.revision == "a" * 40
+
+
+@pytest.mark.parametrize("template", ["[a|(cat) (dog) (bird)] sits", "[(cat) (dog) (bird)|a] sits"])
+def test_the_estimate_counts_the_marks_of_each_variation(template: str) -> None:
+    # All videos had the marks of the first one.
+    settings = ("attention_analysis_settings.store_attention=true", "videos_per_variation=2")
+    batch = planned(template, *settings)
+    positions, masses = 5 * 8 * 8, 3
+    of_words = 2 * 20 * positions * 4 * (3 + masses + 0 + masses)
+    assert estimate_disk(batch).bytes_of("attention") == of_words
+    outline = outline_batch(batch.config, template)
+    assert estimate_disk(outline) == estimate_disk(batch)
+    predicted = [video.predicted["bytes"] for video in new_manifest(batch, "a").videos]
+    assert sum(predicted) == pytest.approx(estimate_disk(batch).total, abs=len(predicted))
+    assert len(set(predicted)) == 2
 
 
 @pytest.mark.parametrize(("interval", "stored"), [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 2, 4, 5]), (9, [0, 5])])

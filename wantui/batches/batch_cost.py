@@ -11,7 +11,7 @@ from wantui.gpu.monitor import GpuState, Sample
 from wantui.models.catalogue import WanModel, find_model
 from wantui.paths import user_path
 from wantui.planning import BatchPreview, Recipe, TimedVideo, estimate_seconds
-from wantui.planning.disk_estimate import disk_for
+from wantui.planning.disk_estimate import DiskEstimate, estimate_disk
 from wantui.planning.flops import step_flops
 from wantui.planning.memory_plan import RESIDENT, ChosenPlan, choose_plan, plan_named, weight_bytes
 from wantui.planning.time_estimate import measured_peak
@@ -64,16 +64,16 @@ def costs(
         shown = f"at least {format_long(least)} without a GPU"
     lines.append(Cost("time", shown, basis))
     lines.append(_memory(outline, past, sample, on_gpu, chosen))
-    disk = disk_for(recipe, outline.model, videos)
+    disk = estimate_disk(outline)
     place = _existing(user_path(settings.output_dir))
-    need, free = disk_need(recipe, videos), free_bytes(place)
+    need, free = disk_need(recipe, disk.total), free_bytes(place)
     fits = need.total <= free
     basis = f"clips {format_bytes(disk.videos)} ({disk.videos_basis})"
     for part in disk.captures:
         basis += f", {part.name} {format_bytes(part.bytes)} ({part.basis})"
     basis += f"; {format_bytes(need.temporary + need.spare)} more must be free"
     if not fits:
-        basis = f"{_what_fits(outline, free, disk.bytes_of('latents'))} would fit; " + basis
+        basis = f"{_what_fits(outline, free, disk)} would fit; " + basis
     lines.append(Cost("disk", f"{format_bytes(disk.total)} of {format_bytes(free)} free", basis, fits))
     return lines
 
@@ -139,12 +139,12 @@ def _memory(
     return Cost("memory", text, f"{chosen.reason}; {basis}", chosen.fits)
 
 
-def _what_fits(outline: BatchPreview, free: int, latents: int) -> str:
+def _what_fits(outline: BatchPreview, free: int, disk: DiskEstimate) -> str:
     """Of the same batch, what there is room for."""
-    need = disk_need(outline.first)
-    videos = max(0, (free - need.temporary - need.spare) // max(1, need.stored))
+    need = disk_need(outline.first, disk.total)
+    videos = max(0, (free - need.temporary - need.spare) * outline.videos // max(1, need.stored))
     words = format_count(videos, "video")
-    return f"{words}, or no stored latents," if latents else words
+    return f"{words}, or no stored latents," if disk.bytes_of("latents") else words
 
 
 def _existing(path: Path) -> Path:

@@ -14,7 +14,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_count, printable
 from wantui.gpu.nvml import query_gpus, visible
 from wantui.paths import user_path
-from wantui.planning import Batch, BatchPreview
+from wantui.planning import Batch, BatchPreview, estimate_disk
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
@@ -272,7 +272,7 @@ def check_room(root: Path, batch: Batch) -> None:
     Raises:
         UserError: says how much is missing, and what would make it fit.
     """
-    need, free = disk_need(batch.videos[0].recipe, len(batch.videos)), free_bytes(root)
+    need, free = disk_need(batch.videos[0].recipe, estimate_disk(batch).total), free_bytes(root)
     if need.total > free:
         raise UserError(
             f"cannot queue the batch: {root.parent} has {format_bytes(free)} free, {need.text}. "

@@ -39,10 +39,10 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
 
 def _report(batch: "BatchPreview", costs: "list[Cost]") -> dict[str, Any]:
     """Return what `--json` prints."""
-    from wantui.planning.disk_estimate import disk_for
+    from wantui.planning.disk_estimate import estimate_disk
     from wantui.storage.disk_space import disk_need
 
-    disk = disk_for(batch.first, batch.model, batch.videos)
+    disk = estimate_disk(batch)
     return {
         "variations": [
             {
@@ -61,7 +61,7 @@ def _report(batch: "BatchPreview", costs: "list[Cost]") -> dict[str, Any]:
             **dict.fromkeys(("latents", "attention", "geometry"), 0),
             **{part.name: part.bytes for part in disk.captures},
             "total": disk.total,
-            "must_be_free": disk_need(batch.first, batch.videos).total,
+            "must_be_free": disk_need(batch.first, disk.total).total,
         },
         "warnings": batch.warnings,
         "refusals": batch.refusals,

@@ -135,7 +135,7 @@ def _first_recipe(settings: Settings, model: WanModel, variations: tuple[Variati
         revision=pinned_revision(model, model_settings.revision),
         prompt=variations[0].prompt,
         negative_prompt=clean_prompt(settings.prompt_settings.negative_prompt),
-        marks=_marks(variations[0]),
+        marks=prompt_marks(variations[0]),
         weighting=_weighting(variations[0], settings),
         seed=model_settings.seed,
         sampler=model_settings.sampler,
@@ -177,7 +177,7 @@ def plan_batch(config: Config, template: str) -> Batch:
                 **shared
                 | {
                     "prompt": variation.prompt,
-                    "marks": _marks(variation),
+                    "marks": prompt_marks(variation),
                     "weighting": _weighting(variation, config.settings),
                     "seed": found.first.seed + number - 1,
                 }
@@ -209,7 +209,8 @@ def _transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFi
         raise PlanError(f"{setting} cannot be read: {error.strerror}") from None
 
 
-def _marks(variation: Variation) -> tuple[PromptMark, ...]:
+def prompt_marks(variation: Variation) -> tuple[PromptMark, ...]:
+    """Return the marks of a variation as recipes hold them."""
     return tuple(PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks)
 
 

@@ -1,18 +1,23 @@
 """Predict what a batch needs on disk. Captures are exact sums; clips are a rule of thumb, and say so."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from wantui.captures import CAPTURES, DenoisingSize, DiskPart
 from wantui.captures.trajectory import stored_evaluations
 from wantui.controls import CONTROLS
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
-from wantui.planning.batch import Batch
-from wantui.planning.recipe import Recipe
+from wantui.planning.batch import Batch, BatchPreview, prompt_marks
+from wantui.planning.recipe import PromptMark, Recipe
 from wantui.schedule import model_evaluations, schedule_of
 
 BYTES_PER_PIXEL = 0.1
 """Bytes per pixel of H.264 at crf 18, a rule of thumb: plain scenes take a tenth of it, noisy ones several times it."""
+
+MAX_BASES = 2
+"""Most kinds of videos whose bytes a prediction explains."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,49 @@ def denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
     )
 
 
-def estimate_disk(batch: Batch) -> DiskEstimate:
-    """Predict the bytes of the videos and captures of a batch."""
-    return disk_for(batch.videos[0].recipe, batch.model, len(batch.videos))
+def estimate_disk(batch: Batch | BatchPreview) -> DiskEstimate:
+    """Predict the bytes of the videos and captures of a batch, whose variations may have different marks."""
+    kinds = recipes_by_bytes(batch)
+    if len(kinds) == 1:
+        ((recipe, count),) = kinds
+        return disk_for(recipe, batch.model, count)
+    each = [disk_for(recipe, batch.model, count) for recipe, count in kinds]
+    parts: dict[str, list[DiskPart]] = {}
+    for part in chain.from_iterable(estimate.captures for estimate in each):
+        parts.setdefault(part.name, []).append(part)
+    captures = tuple(DiskPart(name, sum(part.bytes for part in own), _basis(own)) for name, own in parts.items())
+    return DiskEstimate(sum(estimate.videos for estimate in each), each[0].videos_basis, captures)
+
+
+def _basis(parts: Sequence[DiskPart]) -> str:
+    """Return what the bytes of one kind of file rest on, where they differ between videos."""
+    text = "; ".join(part.basis for part in parts[:MAX_BASES])
+    return text if len(parts) <= MAX_BASES else f"{text}; and {format_count(len(parts) - MAX_BASES, 'more kind')}"
+
+
+def recipes_by_bytes(batch: Batch | BatchPreview) -> list[tuple[Recipe, int]]:
+    """Return a recipe for each different prediction of bytes, and the number of videos that it stands for.
+
+    Videos of a batch differ in their marks alone: in how many there are, in the length of their words, and in which of
+    them the negative prompt holds.
+    """
+    first = batch.first if isinstance(batch, BatchPreview) else batch.videos[0].recipe
+    if first.capture.attention is None:
+        count = batch.videos if isinstance(batch, BatchPreview) else len(batch.videos)
+        return [(first, count)]
+    seeds = batch.config.settings.videos_per_variation
+    found: dict[tuple[object, ...], tuple[Recipe, int]] = {}
+    for variation in batch.variations:
+        marks = prompt_marks(variation)
+        key = marks_by_bytes(marks, first.negative_prompt)
+        recipe, count = found.get(key) or (first.model_copy(update={"marks": marks}), 0)
+        found[key] = recipe, count + seeds
+    return list(found.values())
+
+
+def marks_by_bytes(marks: Sequence[PromptMark], negative_prompt: str) -> tuple[object, ...]:
+    """Return what of the marks of a prompt decides how many bytes its captures take."""
+    return tuple(mark.text if mark.text in negative_prompt else len(mark.text) for mark in marks)
 
 
 def disk_for(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:

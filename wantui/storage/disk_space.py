@@ -40,8 +40,12 @@ class DiskNeed:
         )
 
 
-def disk_need(recipe: Recipe, videos: int = 1) -> DiskNeed:
-    """Return the bytes that must be free for some videos of a recipe, which are made one after the other.
+def disk_need(recipe: Recipe, stored: int | None = None) -> DiskNeed:
+    """Return the bytes that must be free for a video, or for a batch whose videos are made one after the other.
+
+    Args:
+        recipe: of the video, or of one of the batch.
+        stored: predicted bytes of the files of all videos of a batch.
 
     Raises:
         UserError: its model is not here any more.
@@ -50,7 +54,7 @@ def disk_need(recipe: Recipe, videos: int = 1) -> DiskNeed:
     latents = 4 * math.prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
     states = model_evaluations(recipe.sampler, recipe.steps) + 1  # all of them lie there until the video is done
     temporary = (states + CHECKPOINTS * LATENTS_IN_CHECKPOINT) * latents
-    return DiskNeed(disk_for(recipe, model, videos).total, temporary)
+    return DiskNeed(disk_for(recipe, model).total if stored is None else stored, temporary)
 
 
 def free_bytes(folder: Path) -> int:

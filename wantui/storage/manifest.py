@@ -16,7 +16,8 @@ from wantui.config.plans import plan_slug
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, describe_invalid, parse_json, read_json_object
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
-from wantui.planning import Batch, Recipe, estimate_disk
+from wantui.planning import Batch, Recipe
+from wantui.planning.disk_estimate import disk_for, marks_by_bytes
 from wantui.storage.atomic import write_text
 from wantui.storage.layout import BatchFolder
 
@@ -132,8 +133,11 @@ class Manifest(_Entry):
 
 def new_manifest(batch: Batch, name: str) -> Manifest:
     """The manifest of a batch of which nothing exists yet."""
-    disk = estimate_disk(batch)
-    predicted: dict[str, float] = {"bytes": disk.total // len(batch.videos)}
+    known: dict[tuple[object, ...], int] = {}
+    for video in batch.videos:
+        key = marks_by_bytes(video.recipe.marks, video.recipe.negative_prompt)
+        if key not in known:
+            known[key] = disk_for(video.recipe, batch.model).total
     return Manifest(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -155,7 +159,7 @@ def new_manifest(batch: Batch, name: str) -> Manifest:
                 number=video.number,
                 seed=video.recipe.seed,
                 recipe=video.recipe,
-                predicted=predicted,
+                predicted={"bytes": known[marks_by_bytes(video.recipe.marks, video.recipe.negative_prompt)]},
             )
             for video in batch.videos
         ],
