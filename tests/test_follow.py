@@ -157,3 +157,18 @@ def test_follow_says_when_nothing_can_be_recorded_and_when_it_can_again(
         "by itself; until then no video advances",
         f"{tmp_path} can be written again",
     ]
+
+
+def test_a_batch_whose_manifest_is_gone_is_not_to_be_continued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Queue(tmp_path) as queue:
+        queue.add(tmp_path, "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
+        claim = queue.claim("w", ("cpu",))
+        assert claim is not None
+        queue.failed(claim, "it has no batch.json")
+        with pytest.raises(SystemExit):
+            follow_module.report_end(queue, queue.find_batch("1"), False)
+    said = capsys.readouterr().err
+    assert "is not a batch folder: it has no batch.json" in said
+    assert "--resume" not in said

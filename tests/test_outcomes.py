@@ -59,7 +59,7 @@ TABLE: dict[str, tuple[BaseException, Outcome | None]] = {
     "manifest": (ManifestError("another batch"), Fail("another batch")),
     "anything else": (ValueError("odd"), Fail("ValueError: odd", is_unexpected=True)),
     "full disk": (OSError(errno.ENOSPC, "No space left on device"), WaitForRoom("No space left on device")),
-    "missing file": (FileNotFoundError(errno.ENOENT, "No such file", "x"), Fail("FileNotFoundError: ")),
+    "missing file": (FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere/x"), Fail("FileNotFoundError: ")),
 }
 
 
@@ -72,6 +72,21 @@ def test_every_error_has_one_outcome(row: str, tmp_path: Path) -> None:
         assert found.is_unexpected == expected.is_unexpected
     else:
         assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOENT, "No such file or directory. A folder was removed while the video was made. Make"),
+        (errno.ENOTDIR, "Not a directory. A file has the place of a folder. Remove it, then make"),
+        (errno.EISDIR, "Is a directory. A folder has the place of a file. Remove it, then make"),
+    ],
+)
+def test_files_that_others_remove_or_replace_are_named_with_what_to_do(tmp_path: Path, number: int, said: str) -> None:
+    path = tmp_path / "videos" / "v.mp4"
+    for names in ((str(path),), (f"{path}.partial", None, str(path))):
+        found = outcome_of(OSError(number, os.strerror(number), *names), situation(tmp_path))
+        assert found == Fail(f"cannot write {path}: {said} the video again: wantui queue retry")
 
 
 def test_a_linked_folder_fails_the_video_with_its_own_sentence(tmp_path: Path) -> None:

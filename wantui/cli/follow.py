@@ -143,7 +143,7 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
         echo(f"{said}, {len(failed)} failed:", err=True)
         for video in failed:
             echo(f"  failed: {video.title}: {video.error}", err=True)
-        if not gone:
+        if not gone and fault is None:
             echo(f"try those again with\n  wantui run --resume {folder}", err=True)
     else:
         echo(said, err=True)

@@ -28,6 +28,16 @@ UNWRITABLE = (
 """Errors of a file system that is read-only, of another user, damaged, or out of reach of the network."""
 
 
+IN_THE_WAY = {
+    errno.ENOENT: "A folder was removed while the video was made. Make the video again",
+    errno.ENOTDIR: "A file has the place of a folder. Remove it, then make the video again",
+    errno.EISDIR: "A folder has the place of a file. Remove it, then make the video again",
+    errno.EEXIST: "A file has the place of a folder. Remove it, then make the video again",
+    errno.ENOTEMPTY: "Something else wrote into this folder. Make the video again",
+}
+"""What happened to the files of a video while it was made, and what to do, by the number of the error."""
+
+
 def is_gone(root: Path) -> bool:
     """Return whether a folder was deleted; one that cannot be looked at is not."""
     try:
@@ -60,6 +70,18 @@ def _folders(root: Path, error: OSError) -> Iterator[Path]:
             if folder.is_relative_to(root) and not is_gone(folder):
                 yield folder
     yield root
+
+
+def changed_by_others(root: Path, error: OSError) -> str | None:
+    """Return that files of a batch were removed or replaced while they were written; None for other errors."""
+    # Of two names, as of a file that gets its final one, the second is where something is in the way.
+    name = error.filename if error.filename2 is None else error.filename2
+    if error.errno not in IN_THE_WAY or not isinstance(name, str | bytes):
+        return None
+    path = Path(os.fsdecode(name))
+    if not path.absolute().is_relative_to(root):
+        return None
+    return f"cannot write {path}: {error.strerror}. {IN_THE_WAY[error.errno]}: wantui queue retry"
 
 
 def protected_file(error: OSError) -> str | None:

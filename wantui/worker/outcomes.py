@@ -9,7 +9,7 @@ from wantui.generation.placement import is_fatal_cuda_error, is_out_of_memory
 from wantui.queue.claims import LostClaimError
 from wantui.queue.database import QueueError
 from wantui.storage.manifest import ManifestError
-from wantui.storage.output_errors import FULL, UNWRITABLE, is_gone, protected_file, unwritable_folder
+from wantui.storage.output_errors import FULL, UNWRITABLE, changed_by_others, is_gone, protected_file, unwritable_folder
 from wantui.storage.video_files import LinkedFolderError
 
 MAX_PASSING_ERRORS = 3
@@ -144,7 +144,7 @@ def _of_os_error(error: OSError, situation: Situation) -> Outcome:
     if error.errno in UNWRITABLE and situation.count_passing_error() < MAX_PASSING_ERRORS:
         # As of a network that was away for a moment.
         return Release(f"{error.strerror}, which has passed", is_warning=True)
-    return Fail(_named(error))
+    return Fail(changed_by_others(situation.root, error) or _named(error))
 
 
 def deleted(root: Path) -> str:
