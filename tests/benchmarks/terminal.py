@@ -261,7 +261,8 @@ def soak(ticks: int) -> None:
     import psutil
 
     from wantui.queue.records import BatchRow, Event, VideoRow
-    from wantui.tui.app import GpuSampled, QueueChanged, WantuiApp
+    from wantui.tui.app import WantuiApp
+    from wantui.tui.messages import GpuSampled, QueueChanged
     from wantui.tui.queue_watcher import QueueSnapshot
     from wantui.tui.settings import TuiSettings
 

@@ -13,7 +13,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from wantui.tui.actions import SCREENS, TABLE, bindings
 from wantui.tui.announcements import announce
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 from wantui.tui.keyboard import read_any_bytes
+from wantui.tui.messages import DraftReady, GpuSampled, PagesChanged, QueueChanged, ShowBatch
 from wantui.tui.queue_faults import queue_fault
 from wantui.tui.queue_watcher import PagesRead, QueueSnapshot, QueueWatcher
 from wantui.tui.settings import TuiSettings
@@ -49,27 +49,6 @@ FAST_SECONDS, SLOW_SECONDS = 0.25, 2.0
 """Between two looks at the queue; with --low-bandwidth."""
 LEAVING_SECONDS = 2.0
 SMALLEST = (60, 20)
-
-
-@dataclass
-class QueueChanged(Message):
-    """The queue is other than before."""
-
-    news: QueueSnapshot
-
-
-@dataclass
-class GpuSampled(Message):
-    """The GPUs were looked at."""
-
-    sample: Sample
-
-
-@dataclass
-class PagesChanged(Message):
-    """Videos that a screen watches were read."""
-
-    pages: PagesRead
 
 
 def _new_screen(name: str) -> Screen[Any]:
@@ -302,6 +281,20 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         """Bring a screen up and return it."""
         self.switch_mode(name)
         return self.screen_stack[0]
+
+    def on_show_batch(self, message: ShowBatch) -> None:
+        from wantui.tui.screens.library import LibraryScreen
+
+        screen = self.show_screen("library")
+        assert isinstance(screen, LibraryScreen)
+        screen.open_batch(message.folder, message.video)
+
+    def on_draft_ready(self, message: DraftReady) -> None:
+        from wantui.tui.screens.compose import ComposeScreen
+
+        screen = self.show_screen("compose")
+        assert isinstance(screen, ComposeScreen)
+        self.call_later(screen.take_draft, message.and_queue)
 
     def action_leave_field(self) -> None:
         from wantui.tui.screens.base import BaseScreen

@@ -22,12 +22,12 @@ from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.tui.actions import bindings
+from wantui.tui.edit_copy import edit_copy
 from wantui.tui.plain import plain
 from wantui.tui.queue_watcher import ENDS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.screens.library_jobs import LibraryJobs
 from wantui.tui.screens.player import Player
-from wantui.tui.screens.queue import edit_copy
 from wantui.tui.state_style import state_style
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.search import Search

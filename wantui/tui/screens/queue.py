@@ -1,7 +1,6 @@
 """The queue: batches in their order, the videos of the one under the cursor, and what is done about them."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from rich.style import Style
 from rich.text import Text
@@ -17,6 +16,8 @@ from wantui.queue.records import BatchRow, VideoPage, VideoRow
 from wantui.queue.states import batch_state, video_state
 from wantui.tui.actions import bindings
 from wantui.tui.cancelling import cancel_videos
+from wantui.tui.edit_copy import edit_copy
+from wantui.tui.messages import ShowBatch
 from wantui.tui.plain import plain
 from wantui.tui.plots import bar
 from wantui.tui.queue_watcher import PAGE, PagesRead, QueueSnapshot
@@ -313,53 +314,12 @@ class QueueScreen(BaseScreen):
         self._on_batch(lambda batch: edit_copy(self, batch.folder))
 
     def action_open_library(self) -> None:
-        from wantui.tui.screens.library import LibraryScreen
-
         def show(batch: BatchRow) -> None:
             video = self._on_video()
-            screen = self.wantui.show_screen("library")
-            assert isinstance(screen, LibraryScreen)
-            screen.open_batch(batch.folder, video.number if video else None)
+            self.post_message(ShowBatch(batch.folder, video.number if video else None))
 
         self._on_batch(show)
 
     def action_toggle_ended(self) -> None:
         self.with_ended = not self.with_ended
         self.tell(self.wantui.news)
-
-
-def edit_copy(screen: BaseScreen, folder: Path) -> None:
-    """Take template and settings of a batch folder into Compose."""
-    from wantui.storage.layout import BatchFolder
-    from wantui.tui.screens.compose import ComposeScreen
-
-    batch = BatchFolder(folder)
-    app = screen.wantui
-    try:
-        text = batch.config.read_text(encoding="utf-8")
-        template = batch.template.read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        screen.notify(f"{folder} does not hold its config any more: {error}", severity="error")
-        return
-    drafts = app.drafts
-
-    def take(sure: bool | None = True) -> None:
-        if not sure:
-            return
-        if drafts.template and drafts.template != template:
-            drafts.remember(drafts.template)
-        drafts.config, drafts.text, drafts.changes, drafts.template = f"copy of {folder.name}", text, {}, template
-        app.keep_drafts()
-        compose = app.show_screen("compose")
-        assert isinstance(compose, ComposeScreen)
-        app.call_later(compose.take_draft, False)
-
-    is_same = (drafts.text, drafts.template, drafts.changes) == (text, template, {})
-    if is_same or not (drafts.template.strip() or drafts.changes or drafts.text is not None):
-        take()
-        return
-    kept = " The template stays in the history (ctrl+r)." if drafts.template.strip() else ""
-    lost = " Changed settings are lost." if drafts.changes or drafts.text is not None else ""
-    screen.app.push_screen(
-        Confirm(f"Replace what is in Compose by a copy of {folder.name}?{kept}{lost}", "Replace"), take
-    )

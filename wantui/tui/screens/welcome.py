@@ -9,6 +9,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Label
 
 from wantui.tui.backdrop import BackdropMixin
+from wantui.tui.messages import DraftReady
 
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
@@ -44,16 +45,12 @@ class Welcome(BackdropMixin, ModalScreen[None]):
             self.action_later()
 
     def action_demo(self) -> None:
-        from wantui.tui.screens.compose import ComposeScreen
-
         app = cast("WantuiApp", self.app)
         self._seen(app)
         app.drafts.config, app.drafts.text, app.drafts.template = "nano", None, DEMO
         app.drafts.changes = {"attention_analysis_settings.store_attention": "true"}
         self.dismiss()
-        screen = app.show_screen("compose")
-        assert isinstance(screen, ComposeScreen)
-        app.call_later(screen.take_draft, True)
+        app.post_message(DraftReady(and_queue=True))
 
     def action_later(self) -> None:
         self._seen(cast("WantuiApp", self.app))

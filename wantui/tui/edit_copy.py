@@ -1,0 +1,40 @@
+"""Compose a new batch from the template and settings of one that was queued before."""
+
+from pathlib import Path
+
+from wantui.storage.layout import BatchFolder
+from wantui.tui.messages import DraftReady
+from wantui.tui.screens.base import BaseScreen
+from wantui.tui.screens.dialogs import Confirm
+
+
+def edit_copy(screen: BaseScreen, folder: Path) -> None:
+    """Copy template and settings of a batch folder into Compose; asks before it replaces a draft."""
+    batch = BatchFolder(folder)
+    app = screen.wantui
+    try:
+        text = batch.config.read_text(encoding="utf-8")
+        template = batch.template.read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        screen.notify(f"{folder} does not hold its config any more: {error}", severity="error")
+        return
+    drafts = app.drafts
+
+    def take(sure: bool | None = True) -> None:
+        if not sure:
+            return
+        if drafts.template and drafts.template != template:
+            drafts.remember(drafts.template)
+        drafts.config, drafts.text, drafts.changes, drafts.template = f"copy of {folder.name}", text, {}, template
+        app.keep_drafts()
+        screen.post_message(DraftReady())
+
+    is_same = (drafts.text, drafts.template, drafts.changes) == (text, template, {})
+    if is_same or not (drafts.template.strip() or drafts.changes or drafts.text is not None):
+        take()
+        return
+    kept = " The template stays in the history (ctrl+r)." if drafts.template.strip() else ""
+    lost = " Changed settings are lost." if drafts.changes or drafts.text is not None else ""
+    screen.app.push_screen(
+        Confirm(f"Replace what is in Compose by a copy of {folder.name}?{kept}{lost}", "Replace"), take
+    )
