@@ -33,6 +33,7 @@ from wantui.analysis.statistics import Effect, effect
 from wantui.analysis.strides import strided_videos
 from wantui.analysis.trajectory import Trajectory, trajectory
 from wantui.analysis.video import Video
+from wantui.cli import analyze
 from wantui.errors import UserError
 from wantui.schedule import SCHEDULES
 from wantui.storage.attention_maps import NoMapsError, StoredMaps, open_maps
@@ -45,21 +46,21 @@ SETTINGS = {"steps": 8, "width": 64, "sampler": "euler"}
 
 
 def made_up(
-    folder: Path, spreads: dict[str, float], seeds: int, wordings: int = 2, lengths: float = 1.0
+    folder: Path, spreads: dict[str, float], seeds: int, phrasings: int = 2, lengths: float = 1.0
 ) -> list[Video]:
-    """Videos that go straight from a seed's noise to data of a group's spread; the rest of the wording moves it."""
+    """Videos that go straight from a seed's noise to data of a group's spread; the rest of the phrasing moves it."""
     videos = []
     for g, (name, spread) in enumerate(spreads.items()):
-        for wording in range(wordings):
+        for phrasing in range(phrasings):
             for seed in range(seeds):
                 # Trailing zeros would be the same seed as none.
-                rng, of_wording = np.random.default_rng([seed, g, wording, 1]), np.random.default_rng([wording, 2])
+                rng, of_phrasing = np.random.default_rng([seed, g, phrasing, 1]), np.random.default_rng([phrasing, 2])
                 noise = np.random.default_rng([seed, 3]).normal(size=DIMENSION)
-                end = 2 * of_wording.normal(size=DIMENSION) + spread * rng.normal(size=DIMENSION)
-                bend = 0.1 * lengths * np.random.default_rng([seed, g, wording, 4]).normal(size=DIMENSION)
+                end = 2 * of_phrasing.normal(size=DIMENSION) + spread * rng.normal(size=DIMENSION)
+                bend = 0.1 * lengths * np.random.default_rng([seed, g, phrasing, 4]).normal(size=DIMENSION)
                 path = SIGMAS[:, None] * noise + (1 - SIGMAS[:, None]) * end
                 path = path + np.sin(np.pi * SIGMAS)[:, None] * bend
-                place = folder / f"{name}_{wording}_{seed}.zarr"
+                place = folder / f"{name}_{phrasing}_{seed}.zarr"
                 group = zarr.open_group(place, mode="w")
                 group.create_array("projection", data=path.astype(np.float32))
                 group.create_array("sigmas", data=SIGMAS)
@@ -67,10 +68,10 @@ def made_up(
                     Video(
                         folder,
                         len(videos),
-                        f"{g}{wording}{seed}",
-                        f"{name}_{wording}",
-                        f"{name} in wording {wording}",
-                        {3: name, 7: f"wording {wording}"},
+                        f"{g}{phrasing}{seed}",
+                        f"{name}_{phrasing}",
+                        f"{name} in phrasing {phrasing}",
+                        {3: name, 7: f"phrasing {phrasing}"},
                         seed,
                         SETTINGS,
                         trajectory(path @ path.T, SIGMAS, DIMENSION),
@@ -85,7 +86,7 @@ def made_up(
 def test_a_group_that_takes_more_room_is_found_with_its_effect(tmp_path: Path) -> None:
     found = compare(made_up(tmp_path, {"wide": 1.5, "narrow": 1.0}, seeds=12), by="1")
     (verdict,) = found.verdicts
-    assert (verdict.kind, verdict.one, verdict.other) == ("differs", "wide", "narrow")
+    assert (verdict.kind, verdict.first, verdict.second) == ("differs", "wide", "narrow")
     assert verdict.p < 0.01
     spread = found.differences[0]
     assert (spread.metric, spread.effect.n) == ("spread", 12)
@@ -93,8 +94,8 @@ def test_a_group_that_takes_more_room_is_found_with_its_effect(tmp_path: Path) -
     assert found.spread is not None
     assert found.spread.p < 0.01
     assert "more spread" in verdict.text
-    assert set(found.apart) == {("wide", "narrow")}
-    assert found.apart["wide", "narrow"] < 0.5  # both lie around the same place
+    assert set(found.centroid_distance) == {("wide", "narrow")}
+    assert found.centroid_distance["wide", "narrow"] < 0.5  # both lie around the same place
 
 
 @pytest.mark.slow
@@ -139,7 +140,7 @@ def test_what_chance_alone_makes_shows_a_test_that_does_not_hold_its_level(
     def to_centroid(distances: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.sqrt(np.maximum(distances.mean(1) - distances.sum() / (2 * distances.size), 0))
 
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
     odd = videos[3]
     assert odd.path is not None
     states = odd.projection()
@@ -152,7 +153,7 @@ def test_what_chance_alone_makes_shows_a_test_that_does_not_hold_its_level(
 
 def test_the_band_of_chance_is_that_of_paired_seeds(tmp_path: Path) -> None:
     # S6: that of unpaired halves was 1.3 to 9 times too wide.
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
     found = compare(videos, primary="length", metrics=[])
     values = np.array([[video.value("length") for video in group.videos] for group in found.groups])
     half = 2.2 * (values[0] - values[1]).std(ddof=1) / math.sqrt(12)
@@ -162,7 +163,7 @@ def test_the_band_of_chance_is_that_of_paired_seeds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_seeds_are_the_unit_however_many_wordings_there_are(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=4, wordings=5)
+    videos = made_up(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=4, phrasings=5)
     found = compare(videos, by="1")
     assert found.seeds == (0, 1, 2, 3)
     assert len(found.groups[0].videos) == 20
@@ -183,9 +184,9 @@ def test_a_small_difference_is_called_alike_only_when_it_is_shown(tmp_path: Path
 
 @pytest.mark.slow
 def test_several_groups_are_compared_in_pairs_under_one_family(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=10, wordings=1)
+    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=10, phrasings=1)
     found = compare(videos, by="variation", metrics=["length", "turning"])
-    assert [(v.one, v.other, v.kind) for v in found.verdicts] == [
+    assert [(v.first, v.second, v.kind) for v in found.verdicts] == [
         ("a_0", "b_0", "cannot tell"),
         ("a_0", "c_0", "differs"),
         ("b_0", "c_0", "differs"),
@@ -194,7 +195,7 @@ def test_several_groups_are_compared_in_pairs_under_one_family(tmp_path: Path) -
     assert len(found.differences) == 3 * 3
     assert all(d.family_p >= d.effect.p for d in found.differences)  # C12
     assert all(d.discovery_p >= d.effect.p for d in found.differences)
-    assert any("only one wording" in warning for warning in found.warnings)
+    assert any("only one phrasing" in warning for warning in found.warnings)
 
 
 def with_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]) -> None:
@@ -204,7 +205,7 @@ def with_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float
 
 def test_a_verdict_names_its_metric_and_the_place_is_said_beside_it(tmp_path: Path) -> None:
     # C12: a bare "cannot tell" beside PERMANOVA p = 0.004.
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9, phrasings=1)
     for video in videos[9:]:
         assert video.path is not None
         zarr.open_group(video.path, mode="a")["projection"][:] = video.projection() + 3 * (1 - SIGMAS[:, None])
@@ -222,21 +223,21 @@ def test_what_differs_in_some_wordings_only_is_not_said_of_all(tmp_path: Path, m
     interaction = dict(zip(range(8), [1.0, -1, 1, -1, 1, 1, -1, 0.2], strict=True))
 
     def value_of(video: Video) -> float:
-        wording = int(video.choices[7].split()[-1])
-        noise = np.random.default_rng([video.seed, wording, len(video.choices[3])]).normal(0, 0.05)
-        return float(10 + (video.choices[3] == "one") * interaction[wording] + noise)
+        phrasing = int(video.choices[7].split()[-1])
+        noise = np.random.default_rng([video.seed, phrasing, len(video.choices[3])]).normal(0, 0.05)
+        return float(10 + (video.choices[3] == "one") * interaction[phrasing] + noise)
 
     with_values(monkeypatch, value_of)
-    many = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, wordings=8)
+    many = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=8)
     found = compare(many, by="1", primary="length", metrics=[])
     assert found.differences[0].effect.p < 0.01  # by seeds alone
     assert found.verdicts[0].kind != "differs"
-    assert "by 8 wordings" in found.verdicts[0].text
-    assert found.verdicts[0].p == found.differences[0].wording_p > 0.3
+    assert "by 8 phrasings" in found.verdicts[0].text
+    assert found.verdicts[0].p == found.differences[0].phrasing_p > 0.3
     few = [video for video in many if int(video.choices[7].split()[-1]) in (0, 2, 4, 5)]
     said = compare(few, by="1", primary="length", metrics=[])
     assert said.verdicts[0].kind == "differs"
-    assert "more length, of these 4 wordings" in said.verdicts[0].text
+    assert "more length, of these 4 phrasings" in said.verdicts[0].text
     assert any("what is said is of these sentences" in warning for warning in said.warnings)
 
 
@@ -244,7 +245,7 @@ def test_a_test_and_an_interval_that_disagree_are_no_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # S7: all signs are alike, and one difference is nearly all of the mean
     excess = dict(zip(range(1, 7), [0.1, 0.1, 0.1, 0.1, 0.1, 9.0], strict=True))
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6, phrasings=1)
     first = min(video.seed for video in videos)
 
     def value_of(video: Video) -> float:
@@ -263,7 +264,7 @@ def test_what_differs_in_all_wordings_is_said_of_them(tmp_path: Path, monkeypatc
         monkeypatch,
         lambda video: float(10 + (video.choices[3] == "one") + 0.1 * np.random.default_rng([video.number]).normal()),
     )
-    found = compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, wordings=6), by="1", primary="length")
+    found = compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=6), by="1", primary="length")
     assert found.verdicts[0].kind == "differs"
     assert found.verdicts[0].p == 2 / 2**6
     assert "of these" not in found.verdicts[0].text
@@ -284,7 +285,7 @@ def test_seeds_needed_are_those_for_the_declared_margin_and_not_for_the_effect_t
                 1.0 + (video.choices[3] == "one") * (0.1 * noise[video.seed] + 0.1 * seen)
             ),
         )
-        videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, wordings=1)
+        videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
         found = compare(videos, by="1", primary="length", metrics=[], margin=0.05)
         assert found.differences[0].needed == 34  # 5 % of 1 over a deviation of 0.1 is d_z = .5
         assert "to find a difference of 5%, about 34 seeds are needed" in found.verdicts[0].text
@@ -292,7 +293,7 @@ def test_seeds_needed_are_those_for_the_declared_margin_and_not_for_the_effect_t
 
 def test_differences_of_rounding_are_no_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_values(monkeypatch, lambda video: 1.0 + video.seed + (video.choices[3] == "one") * 1e-15)
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
     found = compare(videos, by="1", primary="length", metrics=[])
     assert found.verdicts[0].kind == "alike"
     assert (found.verdicts[0].p, found.omnibus_p) == (1, 1)
@@ -320,7 +321,7 @@ def weighted(videos: list[Video], weights: str, seeds: int = 0, **change: Any) -
 @pytest.mark.parametrize("by", ["1", "variation", "prompt"])
 def test_words_with_another_weight_are_groups_of_their_own(tmp_path: Path, by: str) -> None:
     # S5: seeds 0 to 3 without and 4 to 7 with a weight were one group of 8.
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     mixed = weighted(videos, "") + weighted(videos, "6", seeds=4)
     names = [group.name for group in group_videos(mixed, by)]
     assert len(names) == 3
@@ -332,8 +333,8 @@ def test_words_with_another_weight_are_groups_of_their_own(tmp_path: Path, by: s
     ]
 
 
-def test_weights_of_other_words_are_other_wordings(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, wordings=1)
+def test_weights_of_other_words_are_other_phrasings(tmp_path: Path) -> None:
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     plain, heavy = ([replace(video, template=text) for video in videos] for text in ("a [1]", "a (big:2) [1]"))
     found = compare(plain + heavy, by="1", primary="length")
     assert len(found.groups[0].videos) == 6
@@ -342,32 +343,32 @@ def test_weights_of_other_words_are_other_wordings(tmp_path: Path) -> None:
 
 def test_another_way_to_apply_weights_is_left_out_by_name(tmp_path: Path) -> None:
     # S5
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     by_attention = weighted(videos, "6")
     by_embedding = weighted(videos[:3], "6", weighting="multiply")
     kept, left = comparable(by_attention + by_embedding)
     assert len(kept) == 8  # those without weights are comparable with both
-    assert [video.why_not for video in left] == ["embedding_method is multiply, and attention in those taken"] * 3
+    assert [video.reason for video in left] == ["embedding_method is multiply, and attention in those taken"] * 3
 
 
 def test_a_seed_that_is_there_twice_gets_the_true_reason(tmp_path: Path) -> None:
     # S5: it was "not in every group with this seed".
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     again = [replace(video, folder=tmp_path / "later") for video in videos]
     other = [replace(again[0], id="else")]
     found = compare([*videos, *again, *other], by="1", primary="length")
     assert len(found.left_out) == 7
     first = f"in batch {tmp_path.name} too, and that one is taken"
     assert found.left_out[0] == ("one_0 seed 0 of later", f"the same video is {first}")
-    assert ("one_0 seed 0 of later", f"a video of seed 0 and this wording is {first}") in found.left_out
+    assert ("one_0 seed 0 of later", f"a video of seed 0 and this phrasing is {first}") in found.left_out
     within = compare([*videos, replace(videos[0], id="x")], by="1", primary="length").left_out
-    assert within == (("one_0 seed 0", "the group has another video of seed 0 and this wording"),)
+    assert within == (("one_0 seed 0", "the group has another video of seed 0 and this phrasing"),)
 
 
 @pytest.mark.slow
 def test_batches_may_differ_in_the_setting_that_is_studied_which_names_them(tmp_path: Path) -> None:
     # C12
-    videos = made_up(tmp_path, {"one": 1.0}, seeds=6, wordings=2)
+    videos = made_up(tmp_path, {"one": 1.0}, seeds=6, phrasings=2)
     batches = [
         replace(video, folder=tmp_path / name, settings=SETTINGS | {"guidance_scale": scale})
         for name, scale in (("a", 1.0), ("b", 4.0))
@@ -400,7 +401,7 @@ def test_batches_may_differ_in_the_setting_that_is_studied_which_names_them(tmp_
 
 
 def test_batches_of_one_name_in_two_folders_are_two_groups(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0}, seeds=3, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0}, seeds=3, phrasings=1)
     both = [replace(video, folder=tmp_path / where / "kiss") for where in ("x", "y") for video in videos]
     assert [group.name for group in group_videos(both, "batch")] == ["x/kiss", "y/kiss"]
 
@@ -408,7 +409,7 @@ def test_batches_of_one_name_in_two_folders_are_two_groups(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_only_what_all_groups_have_is_compared_and_the_rest_is_named(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5)
-    del videos[-1]  # the last seed of a wording of "other"
+    del videos[-1]  # the last seed of a phrasing of "other"
     found = compare(videos, by="1")
     assert found.seeds == (0, 1, 2, 3)
     assert len(found.left_out) == 3
@@ -418,11 +419,11 @@ def test_only_what_all_groups_have_is_compared_and_the_rest_is_named(tmp_path: P
 def test_videos_with_other_settings_are_refused_by_name_and_the_others_go_on(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5, phrasings=1)
     videos[2] = replace(videos[2], settings=SETTINGS | {"steps": 20})
     kept, left = comparable(videos)
     assert (len(kept), len(left)) == (9, 1)
-    assert left[0].why_not == "steps is 20, and 8 in those taken"
+    assert left[0].reason == "steps is 20, and 8 in those taken"
     assert compare(videos, by="1").seeds == (0, 1, 3, 4)
 
 
@@ -443,7 +444,7 @@ def test_what_cannot_be_compared_is_said_so(tmp_path: Path, change: dict[str, ob
 
 def test_where_nothing_can_be_compared_the_reason_is_said(tmp_path: Path) -> None:
     one, *others = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4)
-    broken = [replace(video, trajectory=None, why_not="its file is gone") for video in others]
+    broken = [replace(video, trajectory=None, reason="its file is gone") for video in others]
     with pytest.raises(
         CannotCompareError, match=r"there is 1 group.*15 of 16 videos are left out, as .*: its file is gone"
     ):
@@ -458,21 +459,21 @@ def with_states(video: Video, stored: list[int]) -> Video:
 
 
 def test_paths_through_other_noise_levels_are_not_compared_as_one(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0}, seeds=6, wordings=1)
+    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0}, seeds=6, phrasings=1)
     mixed = [with_states(video, [0, 4, 8]) if video.seed > 3 else video for video in videos]
     left = comparable(mixed)[1]
     assert {video.seed for video in left} == {4, 5}
-    assert all(video.why_not.startswith("noise_levels is 3 (checksum ") for video in left)
+    assert all(video.reason.startswith("noise_levels is 3 (checksum ") for video in left)
     # As many states at other levels are another path too.
     other = [with_states(video, [0, 2, 8]) if video.seed > 3 else with_states(video, [0, 4, 8]) for video in videos]
     assert {video.seed for video in comparable(other)[1]} == {4, 5}
 
 
 def test_batches_that_store_states_at_other_intervals_are_said_to_differ_in_that(tmp_path: Path) -> None:
-    one = made_up(tmp_path / "one", {"a": 1.0}, seeds=6, wordings=1)
+    one = made_up(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
     other = [
         replace(with_states(video, [0, 4, 8]), settings={**SETTINGS, "storage_interval": 4})
-        for video in made_up(tmp_path / "other", {"a": 1.0}, seeds=6, wordings=1)
+        for video in made_up(tmp_path / "other", {"a": 1.0}, seeds=6, phrasings=1)
     ]
     one = [replace(video, settings={**SETTINGS, "storage_interval": 1}) for video in one]
     found = compare([*one, *other], by="batch", primary="turning")
@@ -483,7 +484,7 @@ def test_batches_that_store_states_at_other_intervals_are_said_to_differ_in_that
 
 
 def test_means_of_groups_are_of_videos_with_the_same_settings_each_counted_once(tmp_path: Path) -> None:
-    one = made_up(tmp_path / "one", {"a": 1.0, "b": 1.0}, seeds=4, wordings=1)
+    one = made_up(tmp_path / "one", {"a": 1.0, "b": 1.0}, seeds=4, phrasings=1)
     again = [replace(video, folder=tmp_path / "again") for video in one[:2]]
     other = [replace(video, settings={**SETTINGS, "steps": 9}, seed=9) for video in one[:1]]
     groups, left = pooled_groups([*one, *again, *other], "1")
@@ -496,9 +497,9 @@ def test_means_of_groups_are_of_videos_with_the_same_settings_each_counted_once(
 
 @pytest.mark.parametrize(("power", "has_band"), [(1, True), (2, False)])
 def test_curves_over_other_noise_levels_have_no_band_of_chance(tmp_path: Path, power: int, has_band: bool) -> None:
-    one = made_up(tmp_path / "one", {"a": 1.0}, seeds=6, wordings=1)
+    one = made_up(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
     other = []
-    for video in made_up(tmp_path / "other", {"a": 1.0}, seeds=6, wordings=1):
+    for video in made_up(tmp_path / "other", {"a": 1.0}, seeds=6, phrasings=1):
         assert video.trajectory is not None
         path = replace(video.trajectory, sigmas=SIGMAS**power)
         other.append(replace(video, trajectory=path, settings={**SETTINGS, "flow_shift": power}))
@@ -509,7 +510,7 @@ def test_curves_over_other_noise_levels_have_no_band_of_chance(tmp_path: Path, p
 
 
 def test_a_mean_says_of_how_many_values_it_is(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"a": 1.0}, seeds=4, wordings=1)
+    videos = made_up(tmp_path, {"a": 1.0}, seeds=4, phrasings=1)
     videos[0] = replace(videos[0], trajectory=Trajectory(SIGMAS, np.ones((STATES, STATES))))  # it never moves
     described = describe(group_videos(videos, "1")[0], "straightness")
     assert described.n == 3
@@ -537,7 +538,7 @@ def test_more_groups_than_can_be_compared_in_pairs_are_refused(tmp_path: Path) -
 def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     videos = [replace(video, seed=video.seed + 100) if video.variation == "other_0" else video for video in videos]
     with pytest.raises(CannotCompareError, match="have 0 seeds in common"):
         compare(videos, by="1")
@@ -556,7 +557,7 @@ def test_groups_of_the_same_trajectories_are_named(tmp_path: Path) -> None:
     one, other = (
         [
             video
-            for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, wordings=1)
+            for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
             if video.variation == name
         ]
         for name in ("one_0", "other_0")
@@ -568,7 +569,7 @@ def test_groups_of_the_same_trajectories_are_named(tmp_path: Path) -> None:
 
 
 def test_groups_of_two_videos_are_not_compared_in_their_spread(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
     with pytest.raises(
         CannotCompareError, match="spread needs 3 videos in each group, and there are 2: make more seeds"
     ):
@@ -592,8 +593,8 @@ def test_prompts_of_different_length_are_warned_of(tmp_path: Path) -> None:
 
 def test_videos_are_grouped_by_variation_bracket_or_batch(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2)
-    assert [group.name for group in group_videos(videos, "2")] == ["wording 0", "wording 1"]
-    assert [group.name for group in group_videos(videos, "1,2")][1] == "one, wording 1"
+    assert [group.name for group in group_videos(videos, "2")] == ["phrasing 0", "phrasing 1"]
+    assert [group.name for group in group_videos(videos, "1,2")][1] == "one, phrasing 1"
     assert groupings(videos) == ["variation", "1", "2"]
     group = group_videos(videos, "1")[0]
     lengths = [video.value("length") for video in group.videos]
@@ -603,8 +604,8 @@ def test_videos_are_grouped_by_variation_bracket_or_batch(tmp_path: Path) -> Non
         pytest.approx(np.mean(lengths)),
         pytest.approx(np.std(lengths, ddof=1)),
     )
-    assert said.walk == pytest.approx(said.mean)  # a walk keeps the step lengths
-    assert math.isnan(said.flow)
+    assert said.random_walk == pytest.approx(said.mean)  # a walk keeps the step lengths
+    assert math.isnan(said.gaussian_flow)
 
 
 def in_memory(states: Any) -> Read:
@@ -720,7 +721,7 @@ def test_analyze_prints_tables_json_csv_and_a_page(with_maps: BatchFolder, wantu
     assert f"{videos[0].value('turning'):.5g}" in shown.out
     records = json.loads(wantui("analyze", root, "--json").out)
     assert records[0]["metrics"]["length"]["value"] == pytest.approx(videos[0].value("length"))
-    assert records[0]["metrics"]["line_share"]["random_walk"] > 0.5
+    assert records[0]["metrics"]["first_pc_variance"]["random_walk"] > 0.5
     assert records[0]["metrics"]["length"]["gaussian_flow"] is not None
     assert len(records[0]["curves"]["norm"]["value"]) == 4
     groups = wantui("analyze", root, "--groups", "--metrics", "length,chord")
@@ -770,7 +771,7 @@ def test_analyze_tells_what_depends_on_the_steps_and_measures_at_a_stride(
     assert first["strides"]["turning"]["values"]["1"] == first["metrics"]["turning"]["value"]
     assert first["strides"]["turning"]["is_checked"] is False
     assert first["gaussian_flow"]["videos"] == 3
-    assert "3 final states, integrated with unipc" in first["gaussian_flow"]["what"]
+    assert "3 final states, integrated with unipc" in first["gaussian_flow"]["description"]
     refused = wantui("analyze", with_maps.root, "--json", "--stride", 2)
     assert refused.code != 0
     assert "cannot measure at stride 2: " in refused.err
@@ -895,9 +896,9 @@ def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.M
         return effect(differences)
 
     monkeypatch.setattr(differences, "effect", counted)
-    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=5, wordings=7)
+    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=5, phrasings=7)
     compare(videos, by="1", metrics=["length", "turning"])
-    assert len(calls) == len(set(calls)) == 3 * 3 * 2  # pairs, metrics, seeds and wordings
+    assert len(calls) == len(set(calls)) == 3 * 3 * 2  # pairs, metrics, seeds and phrasings
 
 
 def test_analyze_shows_attention_and_draws_it_over_the_clip(with_maps: BatchFolder, wantui: Wantui) -> None:
@@ -1021,7 +1022,7 @@ def test_the_report_and_the_screen_say_that_a_clip_is_not_listed(with_maps: Batc
 def test_a_report_draws_groups_of_any_name(tmp_path: Path, name: str, recwarn: pytest.WarningsRecorder) -> None:
     videos = [
         replace(video, choices={3: name if video.choices[3] == "one" else "other"})
-        for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, wordings=1)
+        for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     ]
     report.write_report(tmp_path / "page.html", compare(videos, by="1", metrics=["length"]))
     page = (tmp_path / "page.html").read_text()
@@ -1077,7 +1078,7 @@ def test_chunks_that_were_not_copied_are_not_read_as_zeros(with_maps: BatchFolde
     first = next(iter(sorted(clone.glob("latents/*/*.zarr"))))
     shutil.rmtree(first / "gram" / "c")
     videos = list(read_batch(clone))
-    assert f"1 of the 1 chunks of {first / 'gram'} are missing" in videos[0].why_not
+    assert f"1 of the 1 chunks of {first / 'gram'} are missing" in videos[0].reason
     assert all(video.trajectory is not None for video in videos[1:])
     maps = next(iter(sorted(clone.glob("attention_maps/*/*.zarr"))))
     shutil.rmtree(maps / "circle" / "c" / "1")
@@ -1092,7 +1093,7 @@ def test_a_batch_with_damage_is_analysed_but_for_what_is_damaged(with_maps: Batc
     (with_maps.attention(0, 1) / "zarr.json").write_text("{")
     videos = list(read_batch(with_maps.root))
     assert videos[3].trajectory is None
-    assert "cannot be read" in videos[3].why_not
+    assert "cannot be read" in videos[3].reason
     analysed = wantui("analyze", with_maps.root)
     assert analysed.code == 1  # B8: the others are analysed, and a script sees that one was not
     assert "left out: blue seed 42: its stored trajectory cannot be read" in analysed.err
@@ -1106,3 +1107,11 @@ def test_a_batch_with_damage_is_analysed_but_for_what_is_damaged(with_maps: Batc
     assert both.code == 1
     assert "left out: nowhere is not a batch folder" in both.err
     assert len(both.out.splitlines()) == 1 + len(videos)
+
+
+def test_the_former_name_of_a_metric_is_still_taken(tmp_path: Path) -> None:
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
+    found = compare(videos, primary="line_share", metrics=["line_share", "length"])
+    assert found.primary == "first_pc_variance"
+    assert {difference.metric for difference in found.differences} >= {"first_pc_variance", "length"}
+    assert analyze._chosen("line_share,first_pc_variance", ["first_pc_variance"]) == ["first_pc_variance"]

@@ -176,12 +176,12 @@ def test_stored_maps_are_those_of_the_steps(
         assert np.abs(maps.map(name) / of_steps - 1).max() <= tolerance
     total = sum(maps.map(name).astype(np.float64) for name in ("prompt_mass", "end_mass", "pad_mass"))
     assert np.abs(total - 1).max() < (1e-3 if dtype == "float16" else 1e-5)
-    assert maps.words["star_2"] | {"tokens": 0, "pieces": 0} == {
-        "text": "star", "start": 22, "end": 26, "weight": 1.0, "tokens": 0, "pieces": 0
+    assert maps.words["star_2"] | {"tokens": 0, "token_texts": 0} == {
+        "text": "star", "start": 22, "end": 26, "weight": 1.0, "tokens": 0, "token_texts": 0
     }  # fmt: skip
     assert maps.group["blocks"][:].all()
     assert maps.group.attrs["self_check"]["output_error"] < 1e-5
-    assert maps.group.attrs["self_check"]["pads_taken_together"]
+    assert maps.group.attrs["self_check"]["padding_merged"]
 
 
 @pytest.mark.parametrize("per_token", [False, True])
@@ -327,7 +327,7 @@ def test_maps_that_hold_nan_are_refused(
         list(denoise(tiny, marked(tiny_models["wan2.1"])))
 
 
-FOUND = {"output_error": 1e-6, "weighted_error": 0.0, "map_error": 1e-7, "pads_taken_together": False}
+FOUND = {"output_error": 1e-6, "weighted_error": 0.0, "map_error": 1e-7, "padding_merged": False}
 
 
 def test_the_record_of_a_self_check_survives_another_process() -> None:

@@ -234,10 +234,10 @@ def test_models_ls_says_which_weights_are_here(wantui: Wantui) -> None:
 
 def test_doctor_names_a_library_that_wantui_was_not_made_for() -> None:
     wanted = ["numpy>=99", "click>=8", "no-such-library", "pytest>=99; extra == 'test'"]
-    found = {finding.about: finding for finding in _libraries(wanted)}
+    found = {finding.check: finding for finding in _libraries(wanted)}
     assert set(found) == {"numpy", "no-such-library"}
     assert found["numpy"].state == found["no-such-library"].state == "problem"
-    assert "wantui is made for >=99" in found["numpy"].found
+    assert "wantui is made for >=99" in found["numpy"].result
     assert found["numpy"].advice == "pip install 'numpy>=99'"
 
 
@@ -292,8 +292,8 @@ def test_doctor_names_a_python_that_cannot_be_started(wantui: Wantui, monkeypatc
 
 def test_doctor_reports_libraries_and_nano(wantui: Wantui) -> None:
     result = wantui("doctor", "--json", "--full")
-    findings = {finding["about"]: finding for finding in json.loads(result.out)}
-    assert findings["torch"]["found"] == torch.__version__
+    findings = {finding["check"]: finding for finding in json.loads(result.out)}
+    assert findings["torch"]["result"] == torch.__version__
     assert findings["nano"]["state"] == "ok"
     assert findings["self-check"]["state"] == "ok"
 

@@ -81,10 +81,10 @@ def test_what_of_an_older_folder_is_damaged_is_named_and_the_others_go_on(made: 
     broken.write_bytes(broken.read_bytes()[:100])
     first, second = read_batch(Path("old"))
     assert first.trajectory is None
-    assert "step_001.npy.gz cannot be read" in first.why_not
+    assert "step_001.npy.gz cannot be read" in first.reason
     assert second.trajectory is not None
     np.save(Path("old/latents/prompt_001/vid_001/step_003.npy"), np.zeros((1, 2, 2, 2, 2)))
-    assert "different shapes" in list(read_batch(Path("old")))[1].why_not
+    assert "different shapes" in list(read_batch(Path("old")))[1].reason
 
 
 @pytest.mark.parametrize("kind", ["npy", "safetensors", "older"])

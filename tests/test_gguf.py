@@ -188,5 +188,5 @@ def test_trajectories_of_other_weights_are_not_compared(wantui: Wantui, tmp_path
     kept, left = comparable([video for folder in folders for video in read_batch(folder)])
     assert len(kept) == 2
     assert [video.folder for video in left] == [folders[2]]
-    assert left[0].why_not is not None
-    assert left[0].why_not.startswith("transformer_file is ")
+    assert left[0].reason is not None
+    assert left[0].reason.startswith("transformer_file is ")

@@ -102,7 +102,7 @@ def test_without_a_gpu_there_is_one_worker_on_the_cpu_and_more_when_asked_for() 
 def test_a_torch_that_cannot_use_the_gpus_is_a_problem(torch_version: str, driver: str, state: str, said: str) -> None:
     found = torch_and_driver(torch_version, driver)
     assert found.state == state
-    assert said in found.found
+    assert said in found.result
     assert bool(found.advice) == (state == "problem")
 
 
@@ -111,8 +111,8 @@ def test_doctor_names_who_holds_a_gpus_memory(monkeypatch: pytest.MonkeyPatch) -
     nvml.nvmlShutdown = lambda: None
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     found = list(doctor._gpus())
-    assert found[0].found.startswith("NVIDIA H100, 60.0 GB of 80.0 GB free, driver 580.1")
-    assert any("process 4194309" in one.found for one in found)
+    assert found[0].result.startswith("NVIDIA H100, 60.0 GB of 80.0 GB free, driver 580.1")
+    assert any("process 4194309" in one.result for one in found)
 
 
 def test_gpu_without_memory_of_its_own_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +121,10 @@ def test_gpu_without_memory_of_its_own_is_found_and_named(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     (gpu,) = query_gpus().gpus
     assert (gpu.name, gpu.memory_total, gpu.memory_used) == ("NVIDIA H100", None, None)
-    assert next(doctor._gpus()).found.startswith("NVIDIA H100, memory not counted by the driver, driver 580.1")
+    assert next(doctor._gpus()).result.startswith("NVIDIA H100, memory not counted by the driver, driver 580.1")
 
 
 def test_reports_and_monitor_give_the_same_reason_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml: Any = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    assert query_gpus().reason == GpuMonitor(lambda _: None, nvml=nvml).sample().why_none
+    assert query_gpus().reason == GpuMonitor(lambda _: None, nvml=nvml).sample().reason

@@ -67,13 +67,13 @@ def test_no_driver_is_an_answer_and_is_asked_for_again_later() -> None:
     nvml = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
     sample = sampler(nvml).sample()
     assert sample.gpus == ()
-    assert sample.why_none == "no NVIDIA driver is installed"
+    assert sample.reason == "no NVIDIA driver is installed"
     assert sample.memory_total > 0
 
 
 def test_a_driver_that_was_updated_says_what_to_do() -> None:
     nvml = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
-    assert "restart the machine" in sampler(nvml).sample().why_none
+    assert "restart the machine" in sampler(nvml).sample().reason
 
 
 def test_fields_that_a_gpu_does_not_tell_are_left_empty_and_the_others_told() -> None:

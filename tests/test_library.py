@@ -75,7 +75,7 @@ def test_a_batch_that_is_still_to_be_made_is_not_moved(wantui: Wantui, small: li
 def test_the_gpus_are_told_or_why_there_are_none(wantui: Wantui) -> None:
     told = json.loads(wantui("gpu", "--json").out)
     assert told["memory_total"] > 0
-    assert told["gpus"] or told["why_none"]
+    assert told["gpus"] or told["reason"]
 
 
 def test_preview_tells_time_and_memory_with_what_they_rest_on(

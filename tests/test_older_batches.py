@@ -118,7 +118,7 @@ def test_a_level_that_does_not_follow_from_others_is_refused(tmp_path: Path) -> 
     write_straight_video(tmp_path, range(0, STEPS, 5), odd)
     video = only(tmp_path)
     assert video.trajectory is None
-    assert "the noise level after step 0 is not stored, and does not follow" in video.why_not
+    assert "the noise level after step 0 is not stored, and does not follow" in video.reason
     write_straight_video(tmp_path / "all", range(STEPS), odd)  # each next level is stored
     assert only(tmp_path / "all").value("flow_straightness") == pytest.approx(0, abs=1e-8)
 
@@ -167,7 +167,7 @@ def test_metadata_that_cannot_be_read_refuse_the_video_by_name(tmp_path: Path, o
     (tmp_path / "latents/prompt_000/vid_001/step_004_metadata.json").write_text(ODD[odd])
     first, second = read_batch(tmp_path)
     assert first.trajectory is None
-    assert "step_004_metadata.json cannot be read" in first.why_not
+    assert "step_004_metadata.json cannot be read" in first.reason
     assert second.trajectory is not None
     result = wantui("analyze", tmp_path)
     assert result.code == 1
@@ -186,7 +186,7 @@ def test_odd_levels_and_seeds_are_named(tmp_path: Path, odd: Any) -> None:
     if odd is None:  # not stored, and follows from the others
         assert video.trajectory is not None
     else:
-        assert "sigma of step 3 is " in video.why_not
+        assert "sigma of step 3 is " in video.reason
 
 
 def test_a_batch_without_any_metadata_is_read_with_a_warning(tmp_path: Path, wantui: Wantui) -> None:  # A6
@@ -206,7 +206,7 @@ def test_steps_that_cannot_be_placed_are_refused(tmp_path: Path) -> None:
         return {name: value for name, value in about.items() if name != "total_steps"}
 
     write_straight_video(tmp_path / "a", range(0, STEPS, 5), unipc_levels(STEPS, 3), change=without_total)
-    assert "nor how many steps there were" in only(tmp_path / "a").why_not
+    assert "nor how many steps there were" in only(tmp_path / "a").reason
     write_straight_video(tmp_path / "b", range(STEPS), unipc_levels(STEPS, 3), change=without_total)
     assert "step 19 is taken for the last" in only(tmp_path / "b").warnings[0]
     write_straight_video(
@@ -215,7 +215,7 @@ def test_steps_that_cannot_be_placed_are_refused(tmp_path: Path) -> None:
         unipc_levels(STEPS, 3),
         change=lambda step, about: about | {"total_steps": 20 + step % 2},
     )
-    assert "its metadata tell of 20 and of 21 steps" in only(tmp_path / "c").why_not
+    assert "its metadata tell of 20 and of 21 steps" in only(tmp_path / "c").reason
     with pytest.raises(NoGeometryError, match="step 25 is stored of 20 steps"):
         levels_after([0, 25], {0: {"sigma": 1.0, "total_steps": 20}})
 
@@ -228,7 +228,7 @@ def test_damaged_states_are_named_with_their_file(tmp_path: Path) -> None:  # B8
         file.write_bytes(damaged)
         video = only(tmp_path)
         assert video.is_damaged
-        assert "step_004.npy.gz cannot be read" in video.why_not
+        assert "step_004.npy.gz cannot be read" in video.reason
 
 
 def test_a_folder_with_an_odd_name_stops_nothing(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_an_older_video_that_may_not_be_read_is_named_and_the_others_are_read(
         write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3.0), video)
     deny(monkeypatch, tmp_path / denied)
     closed, read = read_batch(tmp_path)
-    assert "Permission denied" in closed.why_not
+    assert "Permission denied" in closed.reason
     assert closed.is_damaged
     assert read.trajectory is not None
 
@@ -252,7 +252,7 @@ def test_an_older_video_that_may_not_be_read_is_named_and_the_others_are_read(
 @pytest.mark.parametrize("shape", [(0,), (1, 0, 2)])
 def test_states_without_values_are_refused_by_name(tmp_path: Path, shape: tuple[int, ...]) -> None:
     write_states(tmp_path, [np.zeros(shape)] * STEPS)
-    assert only(tmp_path).why_not == "its states have no values"
+    assert only(tmp_path).reason == "its states have no values"
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "datetime64[D]", [("a", "f4")]])
@@ -260,7 +260,7 @@ def test_states_that_are_no_real_numbers_are_refused_by_name(tmp_path: Path, dty
     write_states(tmp_path, [np.zeros(8, dtype=dtype)] * STEPS)
     video = only(tmp_path)
     assert video.is_damaged
-    assert "must be real numbers" in video.why_not
+    assert "must be real numbers" in video.reason
 
 
 def test_a_state_of_an_enormous_shape_is_refused_without_reading_it(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_state_of_an_enormous_shape_is_refused_without_reading_it(tmp_path: Pa
     video = only(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert video.why_not == f"its states have {1 << 36:,} values each, and at most 67,108,864 are analysed"
+    assert video.reason == f"its states have {1 << 36:,} values each, and at most 67,108,864 are analysed"
     assert peak < 10 << 20
 
 
@@ -300,7 +300,7 @@ def test_bytes_after_the_values_of_a_state_are_damage(tmp_path: Path, suffix: by
     file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()) + suffix))
     video = only(tmp_path)
     assert video.is_damaged
-    assert "step_004.npy.gz cannot be read: it has more bytes than its values take" in video.why_not
+    assert "step_004.npy.gz cannot be read: it has more bytes than its values take" in video.reason
 
 
 def test_a_changed_value_in_a_gzipped_state_is_found_by_its_checksum(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_changed_value_in_a_gzipped_state_is_found_by_its_checksum(tmp_path: P
     file.write_bytes(stored)
     video = only(tmp_path)
     assert video.is_damaged
-    assert "step_004.npy.gz cannot be read: CRC check failed" in video.why_not
+    assert "step_004.npy.gz cannot be read: CRC check failed" in video.reason
 
 
 def test_states_of_one_value_take_little_memory(tmp_path: Path) -> None:
@@ -331,14 +331,14 @@ def test_a_folder_without_a_step_holds_no_video(tmp_path: Path, name: str) -> No
     other = tmp_path / "latents" / "prompt_000" / "vid_002"
     other.mkdir()
     (other / name).write_text("")
-    assert only(tmp_path).why_not == ""
+    assert only(tmp_path).reason == ""
 
 
 def test_values_beyond_float32_are_refused_without_a_warning_of_numpy(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     write_states(tmp_path, [np.array([1e300, 0.0, -1e300])] * STEPS)
-    assert only(tmp_path).why_not == "the stored inner products hold NaN or infinity"
+    assert only(tmp_path).reason == "the stored inner products hold NaN or infinity"
     assert not list(recwarn)
 
 
@@ -353,4 +353,4 @@ def test_videos_of_other_guidance_are_not_compared_as_one(tmp_path: Path) -> Non
             lambda _, about, s=scale: {**about, "cfg_scale": s},
         )
     _, left = comparable(list(read_batch(tmp_path)))
-    assert [video.why_not for video in left] == ["guidance_scale is 9.0, and 5.0 in those taken"]
+    assert [video.reason for video in left] == ["guidance_scale is 9.0, and 5.0 in those taken"]

@@ -208,7 +208,7 @@ def test_a_model_is_calibrated_once_and_its_fast_videos_go_by_it(
     result = wantui("models", "calibrate", *asked)
     assert result.code == 0, result.err
     kept = json.loads(Path(result.out.strip()).read_text())
-    assert kept["of"]["steps"] == 50
+    assert kept["measured_with"]["steps"] == 50
     after = json.loads(wantui("preview", "--json", *asked).out)
     assert after["recipe"]["magnitudes"] == kept["magnitudes"]
     assert after["warnings"] == []

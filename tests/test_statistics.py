@@ -21,10 +21,10 @@ from wantui.analysis.dispersion import (
 from wantui.analysis.statistics import (
     effect,
     false_discovery,
-    is_ratio_within,
-    is_within,
-    least_p,
+    is_equivalent,
+    is_ratio_equivalent,
     max_t,
+    min_attainable_p,
     omnibus,
     pairs_needed,
     ratio_interval,
@@ -42,7 +42,7 @@ def test_a_sign_flip_test_of_few_pairs_is_exact() -> None:
 
 @pytest.mark.parametrize(("n", "expected"), [(5, 0.0625), (6, 0.03125), (7, 0.015625), (8, 0.0078125)])
 def test_the_smallest_p_of_so_many_pairs_is_known_beforehand(n: int, expected: float) -> None:
-    assert least_p(n) == expected
+    assert min_attainable_p(n) == expected
     assert sign_flip(np.arange(1.0, n + 1)) == expected
 
 
@@ -105,12 +105,12 @@ def test_means_whose_ratio_is_the_margin_are_called_alike_in_one_case_of_twenty(
         shared = rng.normal(0, 0.3, 20)
         own = rng.normal(0, 0.3, (2, 20))
         one, other = math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own
-        alike += is_ratio_within(1.05 + one, 1 + other, 0.05)
+        alike += is_ratio_equivalent(1.05 + one, 1 + other, 0.05)
     assert alike / 3000 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 3000)
     exact = np.linspace(0.9, 1.1, 20)
-    assert is_ratio_within(1.04 * exact, exact, 0.05)
-    assert is_ratio_within(-1.04 * exact, -exact, 0.05)
-    assert not is_ratio_within(1.06 * exact, exact, 0.05)
+    assert is_ratio_equivalent(1.04 * exact, exact, 0.05)
+    assert is_ratio_equivalent(-1.04 * exact, -exact, 0.05)
+    assert not is_ratio_equivalent(1.06 * exact, exact, 0.05)
 
 
 def test_an_effect_of_one_pair_or_with_nan_is_refused() -> None:
@@ -212,9 +212,9 @@ def test_no_number_of_pairs_finds_no_effect() -> None:
 
 def test_a_difference_is_called_none_only_when_it_is_shown_to_be_small() -> None:
     differences = np.random.default_rng(3).normal(0, 1, 30)
-    assert is_within(differences, 1.0)
-    assert not is_within(differences, 0.1)
-    assert not is_within(differences[:3], 1.0)
+    assert is_equivalent(differences, 1.0)
+    assert not is_equivalent(differences, 0.1)
+    assert not is_equivalent(differences[:3], 1.0)
 
 
 def test_an_omnibus_test_finds_the_group_that_differs() -> None:
@@ -274,9 +274,9 @@ def states(seed: int, n: int, k: int, scale: float = 1.0, shift: float = 0.0) ->
     return shift + scale * np.random.default_rng(seed).normal(size=(n, k))
 
 
-def cells(blocks: int, groups: int, wordings: int = 1) -> np.ndarray:
+def cells(blocks: int, groups: int, phrasings: int = 1) -> np.ndarray:
     """Places of videos that lie group after group, and in a group seed after seed."""
-    return np.arange(blocks * groups * wordings).reshape(groups, blocks, wordings).transpose(1, 0, 2)
+    return np.arange(blocks * groups * phrasings).reshape(groups, blocks, phrasings).transpose(1, 0, 2)
 
 
 def test_distances_and_dispersion_are_those_of_the_states() -> None:
@@ -389,7 +389,7 @@ def test_a_shift_is_one_of_location_and_not_of_spread_and_the_other_way_round() 
 
 
 def test_wordings_of_one_seed_are_exchanged_together_and_are_no_replicates() -> None:
-    # Two seeds, eight wordings that only repeat them: there are two exchanges, and p cannot fall below a half.
+    # Two seeds, eight phrasings that only repeat them: there are two exchanges, and p cannot fall below a half.
     base = np.concatenate([states(1, 2, 30), states(2, 2, 30, shift=5)])
     x = np.repeat(base, 8, axis=0)
     assert permanova(squared_distances(x), cells(2, 2, 8)).p > 0.4

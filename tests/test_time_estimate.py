@@ -117,12 +117,12 @@ def card(total: int, used: int) -> GpuState:
 
 def test_a_model_that_is_larger_than_the_gpu_is_told_with_the_plan_that_fits() -> None:
     outline = outline_batch(load_config("wan_14b_optimized"), "a [red|blue] circle")
-    memory = {c.about: c for c in costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
+    memory = {c.name: c for c in costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
     assert memory.fits
     assert "stream" in memory.text
     assert "and 24.0 GB are free" in memory.basis
-    assert not {c.about: c for c in costs(outline, [], sample(card(3_000_000_000, 0)))}["memory"].fits
-    assert {c.about: c for c in costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
+    assert not {c.name: c for c in costs(outline, [], sample(card(3_000_000_000, 0)))}["memory"].fits
+    assert {c.name: c for c in costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
 
 
 def test_a_plan_that_is_asked_for_and_does_not_fit_is_told_so() -> None:

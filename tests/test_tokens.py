@@ -16,7 +16,7 @@ from wantui.generation.denoise import prepare
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.world import WORDS, describe, sample_scenes
-from wantui.models.tokenizer import pieces, token_ids, tokenizer_file
+from wantui.models.tokenizer import token_ids, token_texts, tokenizer_file
 from wantui.planning import BatchPreview, PromptMark, outline_batch
 from wantui.prompts import expand, parse
 from wantui.queue.queue import Queue
@@ -87,7 +87,7 @@ def test_other_models_are_checked_by_their_own_tokenizers(tiny_models: dict[str,
     assert warnings[-2] == ALIKE.format("red and green")
     assert ALIKE.format("一 and 二") in outlined("[一|二] elephant", asked).warnings
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
-    assert pieces((folder / "tokenizer" / "tokenizer.json").resolve(), "a star", 2, 6) == ()
+    assert token_texts((folder / "tokenizer" / "tokenizer.json").resolve(), "a star", 2, 6) == ()
 
 
 LOWERCASE = {"type": "Lowercase"}
@@ -133,7 +133,7 @@ def test_tokens_are_those_of_the_pipeline_whatever_stages_the_file_has(
         if "star" in prompt:
             start = prompt.index("star")
             (word,) = tokenize(pipeline, prompt, mark(prompt, "star")).words
-            assert pieces(path, prompt, start, start + 4) == word.pieces
+            assert token_texts(path, prompt, start, start + 4) == word.token_texts
 
 
 WORD_LEVEL = {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3}, "unk_token": "<unk>"}
@@ -206,7 +206,7 @@ def test_a_marked_word_without_tokens_is_not_said_to_be_too_far_on(nano: WanPipe
     with pytest.raises(MarkOutOfRangeError, match=r"it takes 512 tokens at most\. Shorten the prompt"):
         tokenize(nano.tokenizer, far, mark(far, "红色"))
     (word,) = tokenize(nano.tokenizer, "a naïve circle", mark("a naïve circle", "naïve")).words
-    assert word.pieces == ("▁", "n", "a", "<unk>", "v", "e")
+    assert word.token_texts == ("▁", "n", "a", "<unk>", "v", "e")
     recipe = recipe_for(NANO, prompt="a 红色 circle", marks=mark("a 红色 circle", "红色"), weighting="multiply")
     with pytest.raises(MarkOutOfRangeError, match="no tokens for it"):
         prepare(nano, recipe)

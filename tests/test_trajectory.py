@@ -60,7 +60,7 @@ def test_a_straight_line_of_even_steps_is_straight_and_of_even_velocity() -> Non
     start, direction = np.array([3.0, 0, 4]), np.array([0.0, 2, 0])
     found = of(np.stack([start + i / 4 * direction for i in range(5)]))
     assert (found.length, found.chord) == pytest.approx((2 / math.sqrt(3), 2 / math.sqrt(3)))
-    assert (found.straightness, found.line_share, found.effective_dimension) == pytest.approx((1, 1, 1))
+    assert (found.straightness, found.first_pc_variance, found.effective_dimension) == pytest.approx((1, 1, 1))
     assert found.turning == pytest.approx([0, 0, 0], abs=1e-6)
     assert found.velocity == pytest.approx([2 / math.sqrt(3)] * 4)
     assert found.norm[0] == pytest.approx(5 / math.sqrt(3))
@@ -160,7 +160,7 @@ def test_c3_eulers_method_on_the_gaussian_flow_ends_where_it_is_known_to(
 
 def test_c4_the_flow_of_unit_variance_is_a_line_that_comes_back() -> None:
     found = flow(grid(50, 3), np.array([1.0]))
-    assert found.line_share == pytest.approx(1)
+    assert found.first_pc_variance == pytest.approx(1)
     assert found.straightness == pytest.approx(0, abs=1e-12)
     assert found.total_turning == pytest.approx(math.pi, abs=1e-4)
     symmetric = flow(np.linspace(1, 0, 51), np.array([1.0]))
@@ -190,7 +190,7 @@ def test_c6_the_flow_of_two_variances(steps: int, expected: tuple[float, ...]) -
         found.largest_deviation * found.chord,
         found.straightness,
         found.total_turning,
-        found.line_share,
+        found.first_pc_variance,
         found.effective_dimension,
     )
     assert said == pytest.approx(expected, abs=1e-6)
@@ -228,7 +228,7 @@ def test_c8_a_random_walk_has_its_known_spectrum_straightness_and_turning() -> N
     assert walk.total_turning == pytest.approx(49 * math.pi / 2)
     assert found.total_turning == pytest.approx(49 * math.pi / 2)
     drawn = of(np.random.default_rng(1).normal(size=(51, 50_000)).cumsum(0))
-    for metric in ("straightness", "turning", "line_share", "effective_dimension", "length"):
+    for metric in ("straightness", "turning", "first_pc_variance", "effective_dimension", "length"):
         assert value(random_walk(drawn), metric) == pytest.approx(value(drawn, metric), rel=0.02)
 
 
@@ -328,7 +328,7 @@ def test_the_flow_to_data_without_any_covariance_is_a_straight_line(sampler: str
     assert len(data.variances) == 0
     sigmas = np.repeat(grid(10, 3), [1, *[2] * 9, 1]) if sampler == "heun" else grid(10, 3) * (1 - 1e-6)
     for path in gaussian_flow(data, sigmas, sampler, draws=3):
-        assert (path.straightness, path.line_share) == pytest.approx((1, 1))
+        assert (path.straightness, path.first_pc_variance) == pytest.approx((1, 1))
         assert path.total_turning == pytest.approx(0, abs=1e-5)
         assert path.final_norm == pytest.approx(math.sqrt((states[0] ** 2).mean()))
 
@@ -529,7 +529,7 @@ def test_a_state_that_comes_twice_hides_no_bend_and_has_no_direction() -> None:
 def test_a_path_that_never_moves_has_no_shape() -> None:
     state = np.random.default_rng(1).normal(size=60)
     found = trajectory(np.full((6, 6), state @ state) * (1 + 1e-16 * np.arange(6)), np.linspace(1, 0, 6), 60)
-    for metric in ("line_share", "effective_dimension", "straightness", "chord_alignment"):
+    for metric in ("first_pc_variance", "effective_dimension", "straightness", "chord_alignment"):
         assert math.isnan(value(found, metric)), metric
     assert value(found, "length") == 0
 

@@ -27,7 +27,7 @@ async def show(it: Under, videos: list[Video], fault: str = "") -> AnalysisScree
 
 def in_two_batches(folder: Path) -> list[Video]:
     """Return 8 videos of one batch, and two of them again with another number of steps."""
-    videos = made_up(folder, {"one": 1.0, "other": 1.0}, seeds=4, wordings=1)
+    videos = made_up(folder, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     later = [
         replace(video, folder=folder / "later", settings=SETTINGS | {"steps": 20})
         for video in videos
@@ -71,7 +71,7 @@ def test_a_search_does_not_change_which_settings_the_means_are_of(tmp_path: Path
 
 
 def test_more_left_out_videos_than_are_named_are_counted(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=1)
     twice = [replace(video, folder=tmp_path / "later") for video in videos[:9]]
 
     async def test(it: Under) -> None:
@@ -84,8 +84,8 @@ def test_more_left_out_videos_than_are_named_are_counted(tmp_path: Path) -> None
 
 def test_groups_without_any_trajectory_say_why_they_are_empty(tmp_path: Path) -> None:
     videos = [
-        replace(video, trajectory=None, why_not="it has no stored trajectory")
-        for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
+        replace(video, trajectory=None, reason="it has no stored trajectory")
+        for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
     ]
 
     async def test(it: Under) -> None:
@@ -98,7 +98,7 @@ def test_groups_without_any_trajectory_say_why_they_are_empty(tmp_path: Path) ->
 
 
 def test_a_chosen_batch_that_cannot_be_read_is_named_beside_the_others(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
     async def test(it: Under) -> None:
         await show(it, videos, "b/batch.json cannot be read: it is not JSON")
@@ -109,7 +109,7 @@ def test_a_chosen_batch_that_cannot_be_read_is_named_beside_the_others(tmp_path:
 
 @pytest.mark.parametrize("is_of_these_videos", [False, True])
 def test_a_comparison_of_videos_that_are_no_longer_shown_is_dropped(tmp_path: Path, is_of_these_videos: bool) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
     async def test(it: Under) -> None:
         screen = await show(it, videos)
@@ -117,13 +117,13 @@ def test_a_comparison_of_videos_that_are_no_longer_shown_is_dropped(tmp_path: Pa
         await it.until(lambda: screen.comparison)
         screen.post_message(ComparisonDone(videos if is_of_these_videos else list(videos), "variation", None, "late"))
         await it.pilot.pause()
-        assert (screen.comparison is not None and screen.comparison.why_not == "late") == is_of_these_videos
+        assert (screen.comparison is not None and screen.comparison.reason == "late") == is_of_these_videos
 
     on("analysis", test)
 
 
 def test_videos_that_were_made_again_in_place_are_compared_again(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1)
+    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
     async def test(it: Under) -> None:
         screen = await show(it, videos)
@@ -132,7 +132,7 @@ def test_videos_that_were_made_again_in_place_are_compared_again(tmp_path: Path)
         screen.post_message(Read([tmp_path], [tmp_path], list(videos), ""))
         await it.pilot.pause()
         assert screen.comparison is first
-        again = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, wordings=1, lengths=3.0)
+        again = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1, lengths=3.0)
         screen.post_message(Read([tmp_path], [tmp_path], again, ""))
         await it.until(lambda: screen.comparison is not None and screen.comparison is not first)
         assert screen.comparison is not None

@@ -168,11 +168,11 @@ def of_controls(found: Comparison, metric: str) -> str:
     own = [d for d in found.differences if d.metric == metric]
     largest = max(own, key=lambda d: abs(d.effect.mean))
     called = sum(d.effect.p <= 0.05 for d in own)
-    return f"{largest.one} - {largest.other}: {interval_in_words(largest)} | {called} of {len(own)}"
+    return f"{largest.first} - {largest.second}: {interval_in_words(largest)} | {called} of {len(own)}"
 
 
 def of_seeds(found: Comparison, metric: str) -> NDArray[np.float64]:
-    """[seeds, groups], mean over wordings."""
+    """[seeds, groups], mean over phrasings."""
     columns = [np.array([video.value(metric) for video in group.videos]) for group in found.groups]
     return np.stack([column.reshape(len(found.seeds), -1).mean(1) for column in columns], axis=1)
 
@@ -182,7 +182,7 @@ def spread_of_seeds(found: Comparison) -> NDArray[np.float64]:
     return np.stack([_spread(group.videos).reshape(len(found.seeds), -1).mean(1) for group in found.groups], axis=1)
 
 
-def within_wording(found: Comparison) -> NDArray[np.float64]:
+def within_phrasing(found: Comparison) -> NDArray[np.float64]:
     """[seeds, groups] distance to the median of the videos of the same sentence."""
     columns = []
     for group in found.groups:
@@ -245,12 +245,14 @@ def report_shapes(folder: Path) -> None:
     videos = list(read_batch(folder))
     found = compare(videos, by="2")
     names = " | ".join(f"{group.name} {SHAPE_FREQUENCIES[group.name]:.0%}" for group in found.groups)
-    click.echo(f"{len(videos)} videos, {len(found.seeds)} seeds, {found.groups[0].wordings} wordings for each shape\n")
+    click.echo(
+        f"{len(videos)} videos, {len(found.seeds)} seeds, {found.groups[0].phrasings} phrasings for each shape\n"
+    )
     heads = ("for e times the frequency (95 % over seeds)", "p over shapes", "rank correlation")
     click.echo(f"| metric | {names} | {' | '.join(heads)} |")
     click.echo("|---|" + "---|" * (len(found.groups) + len(heads)))
     click.echo(by_frequency(found, "spread", spread_of_seeds(found)))
-    click.echo(by_frequency(found, "spread within a sentence", within_wording(found)))
+    click.echo(by_frequency(found, "spread within a sentence", within_phrasing(found)))
     for metric in METRICS:
         click.echo(by_frequency(found, metric, of_seeds(found, metric)))
     for warning in found.warnings:

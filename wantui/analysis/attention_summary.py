@@ -20,7 +20,8 @@ class WordCurves:
 
     name: str
     text: str
-    pieces: tuple[str, ...]
+    tokens: tuple[str, ...]
+    """Texts of its tokens."""
     sigmas: Floats
     """[s]."""
     mass: Floats
@@ -41,7 +42,7 @@ def word_curves(maps: StoredMaps, name: str) -> WordCurves:
     """
     if name not in maps.words:
         raise NoMapsError(f"no map of {name!r} is stored; there are {', '.join(maps.words) or 'none of any word'}")
-    said, a = maps.words[name], maps.mean(name)
+    word, a = maps.words[name], maps.mean(name)
     total = a.sum((1, 2, 3))
     with np.errstate(divide="ignore", invalid="ignore"):
         q = a / total[:, None, None, None]
@@ -52,8 +53,8 @@ def word_curves(maps: StoredMaps, name: str) -> WordCurves:
         from_centre = (x - centre[..., 0, None]) ** 2, (y - centre[..., 1, None]) ** 2
         squares = from_centre[0][:, :, None, :] + from_centre[1][:, :, :, None]
         spread = np.sqrt((a * squares).sum((2, 3)) / in_frame)
-    pieces = tuple(said["pieces"])
-    return WordCurves(name, said["text"], pieces, maps.sigmas, a.mean((1, 2, 3)), entropy, centre, spread)
+    tokens = tuple(word["token_texts"])
+    return WordCurves(name, word["text"], tokens, maps.sigmas, a.mean((1, 2, 3)), entropy, centre, spread)
 
 
 def overlap(maps: StoredMaps, one: str, other: str) -> Floats:

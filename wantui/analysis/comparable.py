@@ -14,7 +14,7 @@ SAME_FOR_ALL = ("negative_prompt", "sampler", "steps", "flow_shift", "guidance_s
                 "height", "frames")  # fmt: skip
 """Fields of the recipe that must be equal for two trajectories to be compared, beside the model's `settings`.
 
-How weights of words are applied must be equal too where there are any; the weights themselves tell groups and wordings
+How weights of words are applied must be equal too where there are any; the weights themselves tell groups and phrasings
 apart (`groups`)."""
 SIZE = ("width", "height", "frames", "shape", "values")
 """Settings without which seeds are not paired: the initial noise of another size is other noise."""
@@ -42,7 +42,7 @@ def settings_of(video: Video) -> dict[str, Any]:
 
 
 def comparable(videos: Sequence[Video], by: str = "variation") -> tuple[list[Video], list[Video]]:
-    """Return videos with a trajectory under the settings that most have, and the others with the reason in `why_not`.
+    """Return videos with a trajectory under the settings that most have, and the others with the reason in `reason`.
 
     Two trajectories with another model, sampler, size or number of steps cannot be compared, whatever they show;
     batches (`by` is "batch") may differ in what is under study, which `studied` names, but not in size.
@@ -78,7 +78,7 @@ def _most(videos: Sequence[Video], names: Sequence[str] | None = None) -> tuple[
         if names is None and video.weighting and video.weighting != method:
             differs.append(f"{METHOD} is {video.weighting}, and {method} in those taken")
         if differs:
-            left.append(replace(video, trajectory=None, why_not="; ".join(differs)))
+            left.append(replace(video, trajectory=None, reason="; ".join(differs)))
         else:
             kept.append(video)
     return kept, left

@@ -15,8 +15,8 @@ from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, Matc
 from wantui.analysis.nulls import GaussianNull, gaussian_null
 from wantui.analysis.statistics import Floats, omnibus, signs
 from wantui.analysis.strides import unsettled
-from wantui.analysis.trajectory import METRICS, NoGeometryError
-from wantui.analysis.verdicts import LEAST_WORDINGS, Verdict, verdict
+from wantui.analysis.trajectory import FORMER_METRICS, METRICS, NoGeometryError
+from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, verdict
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 
@@ -47,7 +47,7 @@ class Comparison:
     """PERMANOVA of the final states."""
     spread: PermutationTest | None
     """PERMDISP of the final states."""
-    apart: Mapping[tuple[str, str], float]
+    centroid_distance: Mapping[tuple[str, str], float]
     """By pair of groups: |mean paired difference of the final states|^2 / D, without bias; below 0 by chance."""
     dispersion: Mapping[str, DispersionCurve]
     """Dispersion by group, over all noise levels."""
@@ -104,7 +104,7 @@ def compare(
     """Compare groups of videos.
 
     Seeds that are not in every group are left out, and so are videos whose settings differ from those of most. Where a
-    group has several wordings, those that all groups share are averaged for each seed: the seed is the unit.
+    group has several phrasings, those that all groups share are averaged for each seed: the seed is the unit.
 
     Args:
         primary: the declared metric, which carries the verdict; the others are explored.
@@ -114,6 +114,7 @@ def compare(
     Raises:
         CannotCompareError: fewer than two groups or two seeds, or more than MAX_GROUPS groups; an unknown metric.
     """
+    primary = FORMER_METRICS.get(primary, primary)
     names = _metric_names(primary, metrics)
     matched, left_out = _matched(videos, by)
     groups = matched.groups
@@ -146,7 +147,7 @@ def compare(
         omnibus(own.mean(1)),
         final.permanova(matched) if final is not None else None,
         final.permdisp(matched) if final is not None else None,
-        final.apart(matched, pairs) if final is not None else {},
+        final.centroid_distance(matched, pairs) if final is not None else {},
         final.curves if final is not None else {},
         {group.name: _sigmas(group) for group in groups},
         band,
@@ -164,7 +165,7 @@ def _metric_names(primary: str, metrics: Sequence[str] | None) -> list[str]:
     Raises:
         CannotCompareError: an unknown metric.
     """
-    explored = list(METRICS) if metrics is None else list(metrics)
+    explored = list(METRICS) if metrics is None else [FORMER_METRICS.get(name, name) for name in metrics]
     for name in (primary, *explored):
         if name != SPREAD and name not in METRICS:
             raise CannotCompareError(f"unknown metric {name!r}; known are {SPREAD}, {', '.join(METRICS)}")
@@ -191,7 +192,7 @@ def _final_states(groups: Sequence[Group], primary: str) -> tuple[FinalStates | 
 def _cell_values(
     matched: Matched, final: FinalStates | None, names: Sequence[str]
 ) -> tuple[list[str], Floats, list[str]]:
-    """Return the metrics that all videos have, their values [seeds, wordings, groups, metrics], and warnings.
+    """Return the metrics that all videos have, their values [seeds, phrasings, groups, metrics], and warnings.
 
     Args:
         names: metrics, the declared one first.
@@ -219,11 +220,11 @@ def _matched(videos: Sequence[Video], by: str) -> tuple[Matched, list[tuple[str,
     except CannotCompareError as error:
         if not left:
             raise
-        example = f"{names(left[0])}: {left[0].why_not}"
+        example = f"{names(left[0])}: {left[0].reason}"
         raise CannotCompareError(
             f"{error}. {len(left)} of {format_count(len(videos), 'video')} are left out, as {example}"
         ) from None
-    return matched, [(names(video), video.why_not) for video in left] + matched.left_out
+    return matched, [(names(video), video.reason) for video in left] + matched.left_out
 
 
 def _identical(groups: Sequence[Group]) -> list[str]:
@@ -251,12 +252,12 @@ def _warnings(matched: Matched, by: str) -> list[str]:
     found = []
     if by == "batch":
         found.append(studied([video for group in groups for video in group.videos]).in_words)
-    elif by != "prompt" and (ones := [group.name for group in groups if group.wordings == 1]):
-        found.append(f"{', '.join(ones)}: only one wording: the result applies to this sentence, not to the concept")
+    elif by != "prompt" and (ones := [group.name for group in groups if group.phrasings == 1]):
+        found.append(f"{', '.join(ones)}: only one phrasing: the result applies to this sentence, not to the concept")
     shared = matched.cells.shape[2]
-    if 1 < shared < LEAST_WORDINGS and by != "batch":
+    if 1 < shared < MIN_PHRASINGS and by != "batch":
         found.append(
-            f"{shared} wordings: what is said is of these sentences; {LEAST_WORDINGS} at least would carry it to others"
+            f"{shared} phrasings: what is said is of these sentences; {MIN_PHRASINGS} at least would carry it to others"
         )
     lengths = {group.name: np.mean([video.words for video in group.videos]) for group in groups}
     if max(lengths.values()) - min(lengths.values()) >= 2:
@@ -266,7 +267,7 @@ def _warnings(matched: Matched, by: str) -> list[str]:
 
 
 def _cells(matched: Matched, final: FinalStates | None, metric: str) -> list[Floats]:
-    """Return one metric as [seeds, wordings] of each group."""
+    """Return one metric as [seeds, phrasings] of each group."""
     if metric == SPREAD:
         assert final is not None
         return [matched.by_cell(final.spread[group.name].tolist()) for group in matched.groups]
@@ -274,16 +275,16 @@ def _cells(matched: Matched, final: FinalStates | None, metric: str) -> list[Flo
 
 
 def _verdicts(found: Sequence[Difference], own: Floats, pairs: Pairs, margin: float) -> list[Verdict]:
-    """Return the verdict on each pair of groups; `own` is the declared metric [seeds, wordings, groups]."""
+    """Return the verdict on each pair of groups; `own` is the declared metric [seeds, phrasings, groups]."""
     of_metric = [difference for difference in found if difference.metric == found[0].metric]
     raw = np.array([[difference.effect.p] for difference in of_metric])
     p = family_p(own.mean(1)[:, :, None], pairs, raw)[:, 0]
-    wording_p = np.full(len(pairs), math.nan)
-    if own.shape[1] >= LEAST_WORDINGS:
-        raw = np.array([[difference.wording_p] for difference in of_metric])
-        wording_p = family_p(own.mean(0)[:, :, None], pairs, raw)[:, 0]
+    phrasing_p = np.full(len(pairs), math.nan)
+    if own.shape[1] >= MIN_PHRASINGS:
+        raw = np.array([[difference.phrasing_p] for difference in of_metric])
+        phrasing_p = family_p(own.mean(0)[:, :, None], pairs, raw)[:, 0]
     return [
-        verdict(difference, own[..., i], own[..., j], float(p[k]), float(wording_p[k]), margin, len(pairs))
+        verdict(difference, own[..., i], own[..., j], float(p[k]), float(phrasing_p[k]), margin, len(pairs))
         for k, ((i, j), difference) in enumerate(zip(pairs, of_metric, strict=True))
     ]
 

@@ -31,8 +31,8 @@ class Difference:
     """One metric between two groups."""
 
     metric: str
-    one: str
-    other: str
+    first: str
+    second: str
     effect: Effect
     share: float
     """Share of the other group's mean: 0.1 is 10 % more. NaN for a logarithm, of which a share says nothing."""
@@ -45,10 +45,10 @@ class Difference:
     """Benjamini and Hochberg's, over the same."""
     needed: int | None
     """Seeds with which a difference as large as the declared margin would be found in four of five studies."""
-    wordings: int
-    """Wordings that both groups share."""
-    wording_p: float
-    """Sign-flip p with wordings in the place of seeds; NaN with fewer than two."""
+    phrasings: int
+    """Phrasings that both groups share."""
+    phrasing_p: float
+    """Sign-flip p with phrasings in the place of seeds; NaN with fewer than two."""
 
 
 def is_ratio(metric: str) -> bool:
@@ -105,10 +105,10 @@ def differences(
     """Return the difference of each pair of groups in each metric.
 
     Args:
-        cells: [seeds, wordings, groups, metrics].
+        cells: [seeds, phrasings, groups, metrics].
         margin: the declared share (or amount, of a logarithm) that matters.
     """
-    values, by_wording = cells.mean(1), cells.mean(0)
+    values, by_phrasing = cells.mean(1), cells.mean(0)
     effects = [[effect(values[:, i, m] - values[:, j, m]) for m in range(len(names))] for i, j in pairs]
     raw = np.array([[own.p for own in row] for row in effects])
     family = family_p(values, pairs, raw)
@@ -118,7 +118,7 @@ def differences(
         for m, name in enumerate(names):
             one, other = values[:, i, m], values[:, j, m]
             share, low, high = _share(one, other) if is_ratio(name) else (float("nan"),) * 3
-            wordings = by_wording[:, i, m] - by_wording[:, j, m]
+            phrasings = by_phrasing[:, i, m] - by_phrasing[:, j, m]
             matters = margin * abs(float(other.mean())) if is_ratio(name) else margin
             tests = len(pairs) * (1 if m == 0 else len(names))
             found.append(
@@ -133,8 +133,8 @@ def differences(
                     float(family[k, m]),
                     float(discovery[k, m]),
                     _needed(one - other, matters, tests),
-                    len(wordings),
-                    effect(wordings).p if len(wordings) > 1 else float("nan"),
+                    len(phrasings),
+                    effect(phrasings).p if len(phrasings) > 1 else float("nan"),
                 )
             )
     return found

@@ -106,12 +106,12 @@ def permanova(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
 
     Args:
         distances: [n, n], squared.
-        cells: [blocks, groups, wordings] which of the n each is. All wordings of a block are exchanged together: they
+        cells: [blocks, groups, phrasings] which of the n each is. All phrasings of a block are exchanged together: they
             share their noise, and are no replicates.
     """
     groups, n = cells.shape[1], cells.size
     flat = cells.reshape(-1, cells.shape[2])
-    # Sums over the wordings of each pair of cells: a permutation moves cells, never parts of them.
+    # Sums over the phrasings of each pair of cells: a permutation moves cells, never parts of them.
     sums = np.stack([distances[:, own].sum(1) for own in flat], axis=1)
     sums = np.stack([sums[own].sum(0) for own in flat])
     total = sums.sum() / (2 * n)

@@ -92,7 +92,7 @@ class FinalStates:
         }
         return cls(distances, ends, own, dimension, curves)
 
-    def apart(self, matched: Matched, pairs: Sequence[tuple[int, int]]) -> dict[tuple[str, str], float]:
+    def centroid_distance(self, matched: Matched, pairs: Sequence[tuple[int, int]]) -> dict[tuple[str, str], float]:
         """Return |mean paired difference|^2 of each pair of groups, without bias."""
         seeds, names = len(matched.seeds), [group.name for group in matched.groups]
         by_seed = self.ends.reshape(len(names), seeds, -1, self.ends.shape[2]).mean(2)

@@ -57,7 +57,7 @@ class Group:
         return self.videos[0].stride
 
     @property
-    def wordings(self) -> int:
+    def phrasings(self) -> int:
         """Different prompts."""
         return len({video.prompt for video in self.videos})
 
@@ -71,11 +71,11 @@ class GroupSummary:
     mean: float
     deviation: float
     """n - 1."""
-    walk: float
+    random_walk: float
     """Mean of the metric on random walks with the same step lengths."""
-    flow: float
+    gaussian_flow: float
     """Mean of the metric on Gaussian flows to the group's final states; NaN where there are none."""
-    flow_deviation: float = float("nan")
+    gaussian_flow_deviation: float = float("nan")
     """Standard deviation of the metric over paths of that flow."""
 
 
@@ -102,7 +102,7 @@ def pooled_groups(videos: Sequence[Video], by: str) -> tuple[list[Group], list[t
     """
     usable, left = comparable(videos, by)
     names = VideoNames(videos)
-    reasons = [(names(video), video.why_not) for video in left]
+    reasons = [(names(video), video.reason) for video in left]
     if not usable:
         return [], reasons
     groups = []
@@ -216,7 +216,7 @@ def describe(group: Group, metric: str, null: GaussianNull | None = None) -> Gro
 
 @dataclass(frozen=True)
 class Matched:
-    """Groups with the same seeds and the same wordings (but for what they are grouped by) in each."""
+    """Groups with the same seeds and the same phrasings (but for what they are grouped by) in each."""
 
     groups: tuple[Group, ...]
     seeds: tuple[int, ...]
@@ -272,17 +272,17 @@ class Matched:
 
     @property
     def cells(self) -> NDArray[np.int64]:
-        """[seeds, groups, wordings] place of each video, groups one after the other."""
+        """[seeds, groups, phrasings] place of each video, groups one after the other."""
         places = np.arange(sum(len(group.videos) for group in self.groups))
         return places.reshape(len(self.groups), len(self.seeds), -1).transpose(1, 0, 2)
 
     def by_cell(self, values: Sequence[float]) -> Floats:
-        """[seeds, wordings] of values in the order of a group's videos."""
+        """[seeds, phrasings] of values in the order of a group's videos."""
         return np.asarray(values, dtype=np.float64).reshape(len(self.seeds), -1)
 
 
 def _rests(videos: Sequence[Video], by: str) -> Callable[[Video], str]:
-    """Return the key of a wording: everything except the grouping, with word weights."""
+    """Return the key of a phrasing: everything except the grouping, with word weights."""
     if by in ("variation", "prompt"):
         return lambda video: ""
     if by == "batch":
@@ -295,17 +295,17 @@ def _rests(videos: Sequence[Video], by: str) -> Callable[[Video], str]:
 
 def _why_twice(video: Video, first: Video, names: VideoNames) -> str:
     if video.folder == first.folder:
-        return f"the group has another video of seed {video.seed} and this wording"
-    same = "the same video is" if video.id == first.id else f"a video of seed {video.seed} and this wording is"
+        return f"the group has another video of seed {video.seed} and this phrasing"
+    same = "the same video is" if video.id == first.id else f"a video of seed {video.seed} and this phrasing is"
     return f"{same} in batch {names.batch(first)} too, and that one is taken"
 
 
-def _too_few(groups: Sequence[Group], seeds: int, share_wordings: bool) -> str:
+def _too_few(groups: Sequence[Group], seeds: int, share_phrasings: bool) -> str:
     text = (
         f"the {len(groups)} groups have {format_count(seeds, 'seed')} in common, and a comparison needs two at least: "
     )
-    if not share_wordings:
-        return text + "no wording is in every group; compare batches of one template, or group by variation"
+    if not share_phrasings:
+        return text + "no phrasing is in every group; compare batches of one template, or group by variation"
     each = "; ".join(f"{group.name}: {_ranges([video.seed for video in group.videos])}" for group in groups[:4])
     return text + f"make every variation with the same seeds (videos_per_variation). Seeds: {each}"
 

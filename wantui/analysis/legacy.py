@@ -93,14 +93,14 @@ def _video(folder: Path, number: int, directory: Path, prompts: Mapping[str, str
         "words": len(prompt.split()),
     }
     if error:
-        return Video(**known, why_not=error, is_damaged=True, warnings=warnings)
+        return Video(**known, reason=error, is_damaged=True, warnings=warnings)
     try:
         with named_damage(directory):
             found, shape, of_levels = _trajectory(directory, metadata)
     except NoGeometryError as no_geometry:
-        return Video(**known, why_not=str(no_geometry), warnings=warnings)
+        return Video(**known, reason=str(no_geometry), warnings=warnings)
     except CaptureError as damage:
-        return Video(**known, why_not=str(damage), is_damaged=True, warnings=warnings)
+        return Video(**known, reason=str(damage), is_damaged=True, warnings=warnings)
     settings = {
         "shape": list(shape),
         "steps": len(found.sigmas),

@@ -128,14 +128,14 @@ def _video(
         "words": len(recipe.prompt.split()),
     }
     if "latents" not in entry.files:
-        return Video(**known, why_not="it has no stored trajectory")
+        return Video(**known, reason="it has no stored trajectory")
     path = folder / entry.files["latents"]
     try:
         found, dimension, power, warnings = _stored(path, held)
     except NoGeometryError as error:
-        return Video(**known, path=path, why_not=str(error))
+        return Video(**known, path=path, reason=str(error))
     except CaptureError as error:
-        return Video(**known, path=path, why_not=f"its stored trajectory cannot be read: {error}", is_damaged=True)
+        return Video(**known, path=path, reason=f"its stored trajectory cannot be read: {error}", is_damaged=True)
     return Video(**known, trajectory=found, dimension=dimension, channel_power=power, path=path, warnings=warnings)
 
 

@@ -131,12 +131,12 @@ class GaussianNull:
     """Videos whose final states it knows."""
     sampler: str = ""
     """Sampler that integrates it; empty where there is no flow."""
-    why_not: str = ""
+    reason: str = ""
 
     @property
     def in_words(self) -> str:
         if not self.paths:
-            return f"no Gaussian flow: {self.why_not}"
+            return f"no Gaussian flow: {self.reason}"
         text = (
             f"Gaussian flow to the mean and covariance of {self.count} final states, integrated with {self.sampler}, "
             "without guidance"
@@ -159,22 +159,22 @@ def gaussian_null(videos: Sequence[Video], final: Floats | None = None) -> Gauss
     if len(usable) < 2:
         return GaussianNull(
             count=len(usable),
-            why_not="a covariance needs at least two videos with the same settings",
+            reason="a covariance needs at least two videos with the same settings",
         )
     try:
         states = [video.projection()[-1] for video in usable] if final is None else list(final)
         sigmas = usable[0].noise_levels()
     except NoGeometryError as error:
-        return GaussianNull(count=len(usable), why_not=str(error))
+        return GaussianNull(count=len(usable), reason=str(error))
     first = usable[0]
     assert first.trajectory is not None
     if len({len(state) for state in states}) > 1 or not all(np.isfinite(state).all() for state in states):
-        return GaussianNull(count=len(usable), why_not="the final states differ in size, or hold NaN")
+        return GaussianNull(count=len(usable), reason="the final states differ in size, or hold NaN")
     sampler = str(first.settings.get("sampler", ""))
     try:
         paths = gaussian_flow(GaussianData.of(np.stack(states), first.dimension), sigmas, sampler)
     except UnknownSamplerError as error:
-        return GaussianNull(count=len(usable), why_not=str(error))
+        return GaussianNull(count=len(usable), reason=str(error))
     stored = first.trajectory.sigmas
     if len(stored) < len(paths[0].sigmas):  # of latents that were stored at intervals
         chosen = [int(np.flatnonzero(paths[0].sigmas == sigma)[-1]) for sigma in stored]

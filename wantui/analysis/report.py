@@ -115,7 +115,7 @@ def _title(found: Comparison) -> str:
 
 def _groups(found: Comparison) -> str:
     return ", ".join(
-        f"{group.name}: {format_count(len(group.videos), 'video')} of {format_count(group.wordings, 'wording')}"
+        f"{group.name}: {format_count(len(group.videos), 'video')} of {format_count(group.phrasings, 'phrasing')}"
         for group in found.groups
     )
 
@@ -154,13 +154,13 @@ def _forest(differences: Sequence[Difference], primary: str) -> Figure:
     shown = [d for d in differences if np.isfinite([d.share, d.low, d.high]).all()]
     figure = Figure(figsize=(8, 0.6 + 0.22 * max(1, len(shown))))
     axes = figure.subplots()
-    several = len({(d.one, d.other) for d in shown}) > 1
+    several = len({(d.first, d.second) for d in shown}) > 1
     for place, d in enumerate(reversed(shown)):
         colour = COLOURS[1] if d.metric == primary else COLOURS[0]
         axes.plot([100 * d.low, 100 * d.high], [place, place], color=colour, lw=1.5)
         filled = d.family_p <= 0.05
         axes.plot(100 * d.share, place, "o", ms=5, color=colour, mfc=colour if filled else "white")
-    pairs = [f"{_label(d.one)} against {_label(d.other)}" for d in reversed(shown)]
+    pairs = [f"{_label(d.first)} against {_label(d.second)}" for d in reversed(shown)]
     names = [f"{d.metric}, {pair}" if several else d.metric for d, pair in zip(reversed(shown), pairs, strict=True)]
     axes.set_yticks(range(len(shown)), names)
     axes.axvline(0, color="#999", lw=0.8)
@@ -262,7 +262,11 @@ def _metrics(found: Comparison) -> str:
         cells = []
         for name in names:
             d = own[name]
-            nulls = "" if metric == SPREAD else f" <span class=note>({_number(d.walk)}; {_number(d.flow)})</span>"
+            nulls = (
+                ""
+                if metric == SPREAD
+                else f" <span class=note>({_number(d.random_walk)}; {_number(d.gaussian_flow)})</span>"
+            )
             cells.append(f"<td>{d.mean:.4g} ± {d.deviation:.2g}{nulls}</td>")
         rows.append(f"<tr><td>{metric}</td>{''.join(cells)}</tr>")
     return f"<table><thead><tr><th>metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

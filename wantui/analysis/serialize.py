@@ -41,7 +41,7 @@ def video_record(
     }
     found = video.trajectory
     if found is None:
-        return record | {"why_not": video.why_not}
+        return record | {"reason": video.reason}
     walk, flow = random_walk(found), null.paths if null is not None else ()
     record["metrics"] = {
         name: {
@@ -61,7 +61,7 @@ def video_record(
 
 
 def _null_record(null: GaussianNull) -> dict[str, Any]:
-    return {"videos": null.count, "sampler": null.sampler or None, "what": null.in_words}
+    return {"videos": null.count, "sampler": null.sampler or None, "description": null.in_words}
 
 
 def _stride_records(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int) -> dict[str, Any]:
@@ -99,13 +99,16 @@ def comparison_record(found: Comparison) -> dict[str, Any]:
         "stride": found.stride,
         "seeds": found.seeds,
         "groups": [
-            {"name": group.name, "videos": len(group.videos), "wordings": group.wordings} for group in found.groups
+            {"name": group.name, "videos": len(group.videos), "phrasings": group.phrasings} for group in found.groups
         ],
         "verdicts": [asdict(verdict) for verdict in found.verdicts],
         "omnibus_p": found.omnibus_p,
         "permanova": None if found.location is None else asdict(found.location),
         "permdisp": None if found.spread is None else asdict(found.spread),
-        "apart": [{"one": one, "other": other, "squared": value} for (one, other), value in found.apart.items()],
+        "centroid_distances": [
+            {"first": first, "second": second, "squared": value}
+            for (first, second), value in found.centroid_distance.items()
+        ],
         "null_band": found.null_band,
         "null_rate": found.null_rate,
         "metrics": {name: {group: asdict(d) for group, d in own.items()} for name, own in found.described.items()},
@@ -122,30 +125,30 @@ def comparison_record(found: Comparison) -> dict[str, Any]:
         },
         "sigmas": found.sigmas,
         "warnings": found.warnings,
-        "left_out": [{"video": name, "why": why} for name, why in found.left_out],
+        "excluded": [{"video": name, "reason": reason} for name, reason in found.left_out],
     }
     return plain(said)
 
 
 def video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str]]:
     """Header and rows of a table of videos."""
-    rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "why_not", "stride"]]
+    rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "reason", "stride"]]
     for video in videos:
         values = [_cell(video.value(name)) for name in metrics]
         about = [str(video.folder), video.id, video.variation, video.prompt, str(video.seed)]
-        rows.append([*about, *values, video.why_not, str(video.stride)])
+        rows.append([*about, *values, video.reason, str(video.stride)])
     return rows
 
 
 def difference_rows(found: Comparison) -> list[list[str]]:
     """Header and rows of a table of differences."""
-    head = ["metric", "one", "other", "n", "mean", "low", "high", "method", "d_z", "p", "family_p", "discovery_p"]
-    rows = [[*head, "wordings", "wording_p", "stride"]]
+    head = ["metric", "first", "second", "n", "mean", "low", "high", "method", "d_z", "p", "family_p", "discovery_p"]
+    rows = [[*head, "phrasings", "phrasing_p", "stride"]]
     for d in found.differences:
         e = d.effect
         interval, numbers = map(_cell, (e.mean, e.low, e.high)), (e.size, e.p, d.family_p, d.discovery_p)
-        last = [str(d.wordings), _cell(d.wording_p), str(found.stride)]
-        rows.append([d.metric, d.one, d.other, str(e.n), *interval, e.method, *map(_cell, numbers), *last])
+        last = [str(d.phrasings), _cell(d.phrasing_p), str(found.stride)]
+        rows.append([d.metric, d.first, d.second, str(e.n), *interval, e.method, *map(_cell, numbers), *last])
     return rows
 
 

@@ -105,7 +105,7 @@ def sign_flip(differences: Floats) -> float:
     return float(np.mean(means >= means[0] * (1 - 1e-12)))
 
 
-def least_p(n: int) -> float:
+def min_attainable_p(n: int) -> float:
     """Return the smallest two-sided p that n pairs can give."""
     return 2 / 2**n if n <= EXACT_UP_TO else 1 / (RESAMPLES + 1)
 
@@ -147,7 +147,7 @@ def pairs_needed(size: float, power: float = 0.8, alpha: float = 0.05) -> int | 
     """
     if not abs(size) > 1e-3:
         return None
-    least = next(n for n in itertools.count(2) if least_p(n) <= 0.05)
+    least = next(n for n in itertools.count(2) if min_attainable_p(n) <= 0.05)
     low, high = least - 1, least
     while _power(size, high, alpha) < power:
         low, high = high, 2 * high
@@ -175,14 +175,14 @@ def _t_quantile(p: float, degrees: int) -> float:
     return float(special.stdtrit(degrees, p))
 
 
-def is_within(differences: Floats, margin: float, alpha: float = 0.05) -> bool:
+def is_equivalent(differences: Floats, margin: float, alpha: float = 0.05) -> bool:
     """Return whether the mean is shown to lie within -margin to margin: two one-sided t tests (Schuirmann 1987)."""
     n = len(differences)
     half = _t_quantile(1 - alpha, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
     return bool(abs(differences.mean()) + half < margin)
 
 
-def is_ratio_within(values: Floats, reference: Floats, margin: float, alpha: float = 0.05) -> bool:
+def is_ratio_equivalent(values: Floats, reference: Floats, margin: float, alpha: float = 0.05) -> bool:
     """Return whether mean(values) / mean(reference) is shown to lie within 1 - margin to 1 + margin.
 
     Two one-sided t tests, of values - (1 + margin) reference and values - (1 - margin) reference: the mean of the

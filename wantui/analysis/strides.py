@@ -61,7 +61,7 @@ def strided_videos(videos: Sequence[Video], stride: int) -> list[Video]:
     strided = [_strided_video(video, stride) for video in videos]
     too_short = [new for old, new in zip(videos, strided, strict=True) if old.trajectory and not new.trajectory]
     if too_short and not any(video.trajectory for video in strided):
-        example = f"{VideoNames(videos)(too_short[0])}: {too_short[0].why_not}"
+        example = f"{VideoNames(videos)(too_short[0])}: {too_short[0].reason}"
         raise NoGeometryError(f"cannot measure at stride {stride}: {example}. Choose a smaller stride")
     return strided
 
@@ -72,7 +72,7 @@ def _strided_video(video: Video, stride: int) -> Video:
     try:
         path = strided_path(video.trajectory, stride)
     except NoGeometryError as error:
-        return replace(video, stride=stride * video.stride, trajectory=None, why_not=str(error))
+        return replace(video, stride=stride * video.stride, trajectory=None, reason=str(error))
     return replace(video, stride=stride * video.stride, trajectory=path)
 
 

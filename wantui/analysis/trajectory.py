@@ -168,7 +168,7 @@ class Trajectory:
         return _beyond_rounding(found, np.trace(self.gram) / n)
 
     @property
-    def line_share(self) -> float:
+    def first_pc_variance(self) -> float:
         """Share of the variance on the first principal axis. A random walk already has 6 / pi^2 = 0.608."""
         total = self.spectrum.sum()
         return float(self.spectrum[0] / total) if total > 0 else float("nan")
@@ -233,6 +233,8 @@ class Metric:
     """Whether "so many percent more" says something: not of a logarithm."""
 
 
+FORMER_METRICS = {"line_share": "first_pc_variance"}
+"""Names of metrics by those of earlier versions."""
 METRICS: dict[str, Metric] = {
     "length": Metric(lambda t: t.length, 3),
     "chord": Metric(lambda t: t.chord, 3),
@@ -245,7 +247,7 @@ METRICS: dict[str, Metric] = {
     "curvature": Metric(lambda t: t.mean_curvature, 3),
     "velocity": Metric(lambda t: float(t.velocity.mean()), 3),
     "acceleration": Metric(lambda t: float(t.acceleration.mean()), 3),
-    "line_share": Metric(lambda t: t.line_share, 3),
+    "first_pc_variance": Metric(lambda t: t.first_pc_variance, 3),
     "effective_dimension": Metric(lambda t: t.effective_dimension, 3),
     "log_volume": Metric(lambda t: t.log_volume, 5, "nats", is_ratio=False),
     "commitment": Metric(lambda t: t.commitment, 3, "sigma"),

@@ -4,23 +4,23 @@ import math
 from dataclasses import dataclass
 
 from wantui.analysis.differences import ALPHA, Difference, interval_in_words, is_ratio
-from wantui.analysis.statistics import Floats, is_ratio_within, is_within, least_p
+from wantui.analysis.statistics import Floats, is_equivalent, is_ratio_equivalent, min_attainable_p
 from wantui.formatting import format_count
 
-LEAST_WORDINGS = 6
-"""Wordings with which a sign-flip test over wordings can give a p below 0.05."""
+MIN_PHRASINGS = 6
+"""Phrasings with which a sign-flip test over phrasings can give a p below 0.05."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The declared metric between two groups."""
 
-    one: str
-    other: str
+    first: str
+    second: str
     kind: str
     """differs, alike or cannot tell."""
     p: float
-    """Over all pairs of groups, and by wordings too where these are enough: the larger one."""
+    """Over all pairs of groups, and by phrasings too where these are enough: the larger one."""
     text: str
     metric: str = ""
 
@@ -30,36 +30,36 @@ def verdict(
     cells_of_one: Floats,
     cells_of_other: Floats,
     p: float,
-    wording_p: float,
+    phrasing_p: float,
     margin: float,
     pairs: int,
 ) -> Verdict:
     """Return what can be said.
 
     Args:
-        cells_of_one: [seeds, wordings] of the declared metric.
+        cells_of_one: [seeds, phrasings] of the declared metric.
         p: by seeds, over all pairs of groups.
-        wording_p: the same by wordings; not used with fewer than LEAST_WORDINGS.
+        phrasing_p: the same by phrasings; not used with fewer than MIN_PHRASINGS.
         margin: the declared share (or amount, of a logarithm) below which a difference is called none.
     """
-    n, wordings = cells_of_one.shape
-    by_wording = wordings >= LEAST_WORDINGS
+    n, phrasings = cells_of_one.shape
+    by_phrasing = phrasings >= MIN_PHRASINGS
     units = [(cells_of_one.mean(1), cells_of_other.mean(1))]
-    if by_wording:
+    if by_phrasing:
         units.append((cells_of_one.mean(0), cells_of_other.mean(0)))
-        said_p = f"p {p:.3g} by seeds, {wording_p:.3g} by {wordings} wordings"
-        p = max(p, wording_p)
+        said_p = f"p {p:.3g} by seeds, {phrasing_p:.3g} by {phrasings} phrasings"
+        p = max(p, phrasing_p)
     else:
         said_p = f"p {p:.3g}"
     said_p += f" over {pairs} pairs of groups" if pairs > 1 else ""
     size = f"d_z {found.effect.size:.2f}, " if math.isfinite(found.effect.size) else ""  # two seeds give none
     said = f"{interval_in_words(found)}, {size}{said_p}, {format_count(n, 'seed')}"
-    names, metric = f"{found.one} against {found.other}", found.metric
-    of_these = "" if by_wording else f", of {'this sentence' if wordings == 1 else f'these {wordings} wordings'}"
+    names, metric = f"{found.first} against {found.second}", found.metric
+    of_these = "" if by_phrasing else f", of {'this sentence' if phrasings == 1 else f'these {phrasings} phrasings'}"
     alike = all(_is_alike(metric, *both, margin) for both in units)
 
     def say(kind: str, text: str) -> Verdict:
-        return Verdict(found.one, found.other, kind, p, text, metric)
+        return Verdict(found.first, found.second, kind, p, text, metric)
 
     if p <= ALPHA and found.effect.low <= 0 <= found.effect.high:  # signs and sizes of the differences disagree
         skewed = "the interval contains 0 although the signs differ significantly: the differences are skewed"
@@ -68,8 +68,8 @@ def verdict(
         word = "more" if found.effect.mean > 0 else "less"
         little = "; within the equivalence margin" if alike else ""
         return say("differs", f"{names}: {word} {metric}{of_these}: {said}{little}")
-    if least_p(n) > ALPHA:
-        few = f"{format_count(n, 'seed')} can never give p below {least_p(n):.3g}; make 6 at least"
+    if min_attainable_p(n) > ALPHA:
+        few = f"{format_count(n, 'seed')} can never give p below {min_attainable_p(n):.3g}; make 6 at least"
         return say("cannot tell", f"in {metric}, {names}: cannot tell: {few}. {said}")
     if alike:
         within = f"{margin:.0%}" if is_ratio(metric) else f"{margin:g}"
@@ -83,5 +83,5 @@ def verdict(
 
 def _is_alike(metric: str, one: Floats, other: Floats, margin: float) -> bool:
     if is_ratio(metric) and math.isfinite(other.mean()) and other.mean() != 0:
-        return is_ratio_within(one, other, margin)
-    return is_within(one - other, margin)
+        return is_ratio_equivalent(one, other, margin)
+    return is_equivalent(one - other, margin)

@@ -13,7 +13,7 @@ from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory, valu
 
 @dataclass(frozen=True)
 class Video:
-    """One video of an analysis; `why_not` where it has no trajectory."""
+    """One video of an analysis; `reason` where it has no trajectory."""
 
     folder: Path
     number: int
@@ -27,7 +27,7 @@ class Video:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What of the recipe must be equal for a comparison."""
     trajectory: Trajectory | None = None
-    why_not: str = ""
+    reason: str = ""
     is_damaged: bool = False
     """Whether what is stored of it cannot be read, rather than not being there."""
     stride: int = 1

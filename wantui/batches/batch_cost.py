@@ -29,7 +29,7 @@ LONG_SECONDS = 3600
 class Cost:
     """One line of what a batch takes."""
 
-    about: str
+    name: str
     text: str
     basis: str
     fits: bool = True

@@ -58,9 +58,14 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
         magnitudes = measure_magnitudes(loaded.pipeline, whole, start, tell)
     except RuntimeError as error:  # no memory, or NaN
         raise LoadError(f"{model.name} could not be calibrated: {error}") from error
-    asked = whole.model_dump(mode="json", include={"prompt", "steps", "sampler", "width", "height", "frames"})
+    measured_with = whole.model_dump(mode="json", include={"prompt", "steps", "sampler", "width", "height", "frames"})
     try:
-        write_text(path, json.dumps({"model": model.name, "revision": weights, "of": asked, "magnitudes": magnitudes}))
+        write_text(
+            path,
+            json.dumps(
+                {"model": model.name, "revision": weights, "measured_with": measured_with, "magnitudes": magnitudes}
+            ),
+        )
     except OSError as error:
         raise LoadError(f"{path} cannot be written: {error.strerror}") from None
     return path

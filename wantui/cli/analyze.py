@@ -177,10 +177,12 @@ def _warn(videos: "list[Video]", faults: list[str]) -> None:
     names = VideoNames(videos)
     for video in videos:
         if video.is_damaged:
-            echo(f"left out: {names(video)}: {video.why_not}", err=True)
+            echo(f"left out: {names(video)}: {video.reason}", err=True)
 
 
 def _chosen(metrics: str | None, known: list[str]) -> list[str] | None:
+    from wantui.analysis.trajectory import FORMER_METRICS
+
     if metrics is None:
         return None
     if metrics == "all":
@@ -188,6 +190,7 @@ def _chosen(metrics: str | None, known: list[str]) -> list[str] | None:
     words = list(dict.fromkeys(word.strip() for word in metrics.split(",") if word.strip()))
     if not words:
         raise UserError(f"--metrics: {metrics!r} names no metric; known are {', '.join(known)}")
+    words = list(dict.fromkeys(FORMER_METRICS.get(word, word) for word in words))
     for word in words:
         if word not in known:
             raise UserError(f"--metrics: unknown metric {word!r}; known are {', '.join(known)}")
@@ -210,7 +213,7 @@ def _list(videos: "list[Video]", as_json: bool) -> None:
             "seed": video.seed,
             "trajectory": video.trajectory is not None,
             "attention": video.attention is not None,
-            "why_not": video.why_not,
+            "reason": video.reason,
         }
         for video in videos
     ]
@@ -223,7 +226,7 @@ def _list(videos: "list[Video]", as_json: bool) -> None:
             video.folder.name,
             video.variation,
             str(video.seed),
-            video.why_not or "trajectory" + (", attention" if video.attention is not None else ""),
+            video.reason or "trajectory" + (", attention" if video.attention is not None else ""),
         )
         for video in videos
     ]
@@ -244,9 +247,7 @@ def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: 
         return
     names = VideoNames(videos)
     if not any(video.trajectory for video in videos):
-        reasons = (
-            "; ".join(dict.fromkeys(f"{names(video)}: {video.why_not}" for video in videos)) or "no finished video"
-        )
+        reasons = "; ".join(dict.fromkeys(f"{names(video)}: {video.reason}" for video in videos)) or "no finished video"
         raise UserError(f"nothing can be said of any video: {reasons}")
     from wantui.tui.plots import sparkline
 
@@ -256,7 +257,7 @@ def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: 
     for video in videos:
         about = [*([names.batch(video)] if several else []), video.variation, str(video.seed)]
         if video.trajectory is None:
-            reason = "cannot be read" if video.is_damaged else video.why_not
+            reason = "cannot be read" if video.is_damaged else video.reason
             rows.append((*about, *["-"] * len(metrics), reason))
             continue
         values = ["-" if (value := video.value(name)) != value else f"{value:.5g}" for name in metrics]
@@ -299,8 +300,10 @@ def _groups(videos: "list[Video]", by: str, chosen: list[str] | None, as_json: b
     for group, null in zip(groups, nulls, strict=True):
         for name in metrics:
             d = describe(group, name, null)
-            flow = f"{d.flow:.5g} ± {d.flow_deviation:.2g}" if d.flow == d.flow else ""
-            rows.append((group.name, str(d.n), name, f"{d.mean:.5g} ± {d.deviation:.2g}", f"{d.walk:.5g}", flow))
+            flow = (
+                f"{d.gaussian_flow:.5g} ± {d.gaussian_flow_deviation:.2g}" if d.gaussian_flow == d.gaussian_flow else ""
+            )
+            rows.append((group.name, str(d.n), name, f"{d.mean:.5g} ± {d.deviation:.2g}", f"{d.random_walk:.5g}", flow))
     print_columns(("group", "n", "metric", "mean ± deviation", "random walk", "Gaussian flow"), *rows)
     for text in dict.fromkeys(null.in_words for null in nulls):
         echo(f"note: {text}", err=True)
@@ -347,7 +350,7 @@ def _print_comparison(found: "Comparison", margin: float, videos: "list[Video]")
     for warning in found.warnings:
         echo(f"warning: {warning}", err=True)
     names = VideoNames(videos)
-    already_named = {(names(video), video.why_not) for video in videos if video.is_damaged}
+    already_named = {(names(video), video.reason) for video in videos if video.is_damaged}
     for name, why in found.left_out:
         if (name, why) not in already_named:
             echo(f"left out: {name}: {why}", err=True)
@@ -362,10 +365,10 @@ def _print_comparison(found: "Comparison", margin: float, videos: "list[Video]")
     for text in (found.place(), found.by_chance()):
         if text:
             print_line(text, indent=2)
-    for (one, other), squared in found.apart.items():
+    for (one, other), squared in found.centroid_distance.items():
         print_line(f"  means of {one} and {other}: {max(squared, 0) ** 0.5:.3g} sqrt(D) apart at the end")
     echo()
-    several = any(d.wordings > 1 for d in found.differences)
+    several = any(d.phrasings > 1 for d in found.differences)
     rows = []
     for d in found.differences:
         e = d.effect
@@ -375,12 +378,12 @@ def _print_comparison(found: "Comparison", margin: float, videos: "list[Video]")
         share = f"{d.share:+.1%}" if is_share else f"{e.mean:+.3g} {unit}"
         p = [f"{d.effect.p:.3g}", f"{d.family_p:.3g}", f"{d.discovery_p:.3g}"]
         if several:
-            p.append(f"{d.wording_p:.3g}" if d.wording_p == d.wording_p else "")
-        pair = f"{d.one} - {d.other}"
+            p.append(f"{d.phrasing_p:.3g}" if d.phrasing_p == d.phrasing_p else "")
+        pair = f"{d.first} - {d.second}"
         rows.append(
             (pair, d.metric, share, interval, f"{e.size:.2f}" if e.size == e.size else "-", *p, f"{d.needed or '-'}")
         )
-    p_names = ("p", "max-T", "BH", *(["p by wording"] if several else []))
+    p_names = ("p", "max-T", "BH", *(["p by phrasing"] if several else []))
     print_columns(("groups", "metric", "difference", "95 %", "d_z", *p_names, f"seeds to find {margin:.0%}"), *rows)
 
 

@@ -39,7 +39,7 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
             continue
         for word in words:
             batch = [names.batch(video)] if several else []
-            about = (*batch, video.variation, str(video.seed), word.name, " ".join(word.pieces))
+            about = (*batch, video.variation, str(video.seed), word.name, " ".join(word.tokens))
             rows.append((*about, *_figures(word, shared[word.name])))
             said = {"batch": str(video.folder), "id": video.id, "variation": video.variation, "seed": video.seed}
             records.append(said | vars(word) | {"overlap": shared[word.name]})
@@ -50,7 +50,7 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     if as_json:
         print_json(plain(records))
         return damaged
-    head = ("variation", "seed", "word", "pieces", "mass", "entropy", "centre", "spread", "overlap", "mass over steps")
+    head = ("variation", "seed", "word", "tokens", "mass", "entropy", "centre", "spread", "overlap", "mass over steps")
     print_columns((*(["batch"] if several else []), *head), *rows)
     return damaged
 

@@ -42,8 +42,8 @@ class Finding:
     """One line of the report."""
 
     state: Literal["ok", "note", "problem"]
-    about: str
-    found: str
+    check: str
+    result: str
     advice: str = ""
 
 
@@ -64,7 +64,7 @@ def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
         findings.append(finding)
         if not as_json:
             advice = f"  -> {finding.advice}" if finding.advice else ""
-            print_line(f"{finding.state:<8} {finding.about:<14} {finding.found}{advice}", indent=24)
+            print_line(f"{finding.state:<8} {finding.check:<14} {finding.result}{advice}", indent=24)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     sys.exit(1 if any(finding.state == "problem" for finding in findings) else 0)

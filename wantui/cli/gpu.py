@@ -22,7 +22,7 @@ def command(as_json: bool) -> None:
         print_json(asdict(sample))
         return
     if not sample.gpus:
-        echo(f"no GPU: {sample.why_none}", err=True)
+        echo(f"no GPU: {sample.reason}", err=True)
         echo(f"memory {format_bytes(sample.memory_used)} of {format_bytes(sample.memory_total)}")
         return
     rows = [("gpu", "name", "state", "used", "total", "load", "power", "heat")]

@@ -93,7 +93,7 @@ def _print_summary(batch: "BatchPreview", costs: "list[Cost]") -> None:
         + (f", weighted words by {method}" if (method := _weighting(batch)) else "")
     )
     for cost in costs[1:]:
-        print_line(f"{cost.about}: {cost.text} ({cost.basis})")
+        print_line(f"{cost.name}: {cost.text} ({cost.basis})")
     for refusal in batch.refusals:
         print_line(f"not run by this version: {refusal}")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 BLOCKS = "blocks"
 """Key of the record of single blocks in the attribute of a capture."""
@@ -17,7 +17,7 @@ BLOCKS = "blocks"
 class BlockCheck(BaseModel):
     """What was found at one block of a transformer in one pass."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True)
 
     output_error: float
     """|recomputed - kernel's| / |kernel's| of the attention output."""
@@ -25,7 +25,8 @@ class BlockCheck(BaseModel):
     """The same error of the output with the weights of words, against float64; 0 where none are applied."""
     map_error: float
     """Largest relative error of a column against the softmax over all positions."""
-    pads_taken_together: bool
+    padding_merged: bool = Field(validation_alias=AliasChoices("padding_merged", "pads_taken_together"))
+    """Whether one column served for all padding; captures of earlier versions have it under the other name."""
 
 
 @dataclass
@@ -70,7 +71,7 @@ class SelfCheck:
     @property
     def collapsed(self) -> bool:
         """Whether the pads could be taken together in every block."""
-        return all(found.pads_taken_together for found in self.blocks.values())
+        return all(found.padding_merged for found in self.blocks.values())
 
     def to_attribute(self) -> dict[str, Any]:
         """Return the record as JSON has it: the largest errors, and those of each block."""
@@ -78,6 +79,6 @@ class SelfCheck:
             "output_error": self.output_error,
             "weighted_error": self.weighted_error,
             "map_error": self.map_error,
-            "pads_taken_together": self.collapsed,
+            "padding_merged": self.collapsed,
             BLOCKS: {place: self.blocks[place].model_dump() for place in sorted(self.blocks)},
         }

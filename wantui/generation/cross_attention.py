@@ -134,7 +134,7 @@ class CrossAttention:
         return StepMaps(maps, {context: tuple(evaluation.blocks) for context, evaluation in done.items()})
 
     def names(self, context: str = "cond") -> tuple[str, ...]:
-        """Of the maps: words, their pieces where asked for, and the masses."""
+        """Of the maps: words, their tokens where asked for, and the masses."""
         return tuple(name for name, _ in _columns(self.prompts[context], self.capture))
 
     @property
@@ -299,7 +299,7 @@ class CrossAttention:
             output_error=error,
             weighted_error=weighted_error,
             map_error=map_error,
-            pads_taken_together=are_pads_equal,
+            padding_merged=are_pads_equal,
         )
         self.check.add(f"{self.transformer} {now.context} {block}", found)
         return columns
@@ -334,7 +334,7 @@ def _columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Seque
     named: list[tuple[str, slice | list[int]]] = []
     for word in prompt.words:
         first, last = word.tokens[0], word.tokens[-1]
-        # A special token, as of a literal </s>, may lie between the pieces and is none of them.
+        # A special token, as of a literal </s>, may be between the tokens of a word, and is none of them.
         is_unbroken = last - first + 1 == len(word.tokens)
         named.append((word.name, slice(first, last + 1) if is_unbroken else list(word.tokens)))
         if capture.per_token and len(word.tokens) > 1:

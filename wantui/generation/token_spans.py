@@ -30,7 +30,7 @@ class MarkedWord:
     weight: float
     tokens: tuple[int, ...]
     """Text positions, of 512."""
-    pieces: tuple[str, ...]
+    token_texts: tuple[str, ...]
     """What the tokenizer cut it into."""
 
 
@@ -77,8 +77,8 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
             raise MarkOutOfRangeError(
                 f"the model does not read the marked {mark.text!r} at character {mark.start} of the prompt: {why}"
             )
-        pieces = tuple(texts[position] for position in tokens)
-        words.append(MarkedWord(name, mark.text, mark.start, mark.end, mark.weight, tokens, pieces))
+        token_texts = tuple(texts[position] for position in tokens)
+        words.append(MarkedWord(name, mark.text, mark.start, mark.end, mark.weight, tokens, token_texts))
     return TokenizedPrompt(tuple(words), len(encoded["input_ids"]))
 
 

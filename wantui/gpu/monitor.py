@@ -33,7 +33,7 @@ class GpuState:
     uuid: str
     name: str
     state: Literal["ok", "lost", "unreadable"] = "ok"
-    why: str = ""
+    reason: str = ""
     """Of a state that is not ok."""
     memory_total: int | None = None
     memory_used: int | None = None
@@ -54,7 +54,7 @@ class Sample:
 
     time: float
     gpus: tuple[GpuState, ...]
-    why_none: str
+    reason: str
     """Where there is no GPU: why."""
     driver: str
     memory_total: int
@@ -167,7 +167,7 @@ class GpuMonitor(threading.Thread):
             state: Literal["lost", "unreadable"] = (
                 "lost" if error.value == nvml.NVML_ERROR_GPU_IS_LOST else "unreadable"
             )
-            return replace(gpu, state=state, why=str(error))
+            return replace(gpu, state=state, reason=str(error))
         total, used = memory or (None, None)
         return replace(
             gpu,

@@ -1,4 +1,4 @@
-"""What a model's tokenizer makes of text, without torch: tokens, and the pieces into which it cuts words."""
+"""Tokenise text as a model does, without torch: token ids, and the tokens of a word."""
 
 import json
 from collections.abc import Mapping
@@ -165,8 +165,8 @@ def has_token(path: Path, word: str, *, in_part: bool = False) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def pieces(path: Path, prompt: str, start: int, end: int) -> tuple[str, ...]:
-    """Return the pieces of `prompt[start:end]`: every token that shares a character with it; none of a broken file.
+def token_texts(path: Path, prompt: str, start: int, end: int) -> tuple[str, ...]:
+    """Return the texts of all tokens that share a character with `prompt[start:end]`; empty for a broken file.
 
     Args:
         path: of a tokenizer.json.

@@ -1,7 +1,7 @@
 """The attention maps of one video, as a zarr group that appears only when it is whole.
 
 NAME         [s, blocks | 1, heads | 1, frames, height, width], float32 or float16: attention of each place of the video
-             to a marked word, the sum of its pieces; NAME_2 is the word's second occurrence, NAME.0 its first piece
+             to a marked word, the sum of its tokens; NAME_2 is the word's second occurrence, NAME.0 its first token
 prompt_mass  the same for all words of the prompt together, end_mass for the end token, pad_mass for the pads
 steps        [s] int64, index of the evaluation, from 0
 sigmas       [s] float64, noise level that the model saw
@@ -103,7 +103,7 @@ class StoredMaps:
     group: Any
     """The zarr group."""
     words: dict[str, dict[str, Any]]
-    """By name of the map: text, span, weight, tokens and pieces."""
+    """By name of the map: text, span, weight, positions of its tokens (`tokens`) and their texts."""
     steps: NDArray[np.int64]
     sigmas: NDArray[np.float64]
     path: Path
@@ -155,9 +155,12 @@ def _scale(attribute: Any) -> np.float32:
 
 
 def _word(about: Any) -> dict[str, Any]:
-    if not isinstance(about["text"], str) or not all(isinstance(piece, str) for piece in about["pieces"]):
+    word = dict(about)
+    if "token_texts" not in word:  # the key of earlier versions
+        word["token_texts"] = word.pop("pieces")
+    if not isinstance(word["text"], str) or not all(isinstance(text, str) for text in word["token_texts"]):
         raise ValueError("the attribute words is damaged")
-    return dict(about)
+    return word
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class Recorder:
                     "end": word.end,
                     "weight": word.weight,
                     "tokens": list(word.tokens),
-                    "pieces": list(word.pieces),
+                    "token_texts": list(word.token_texts),
                 }
                 for word in self.attention.prompts["cond"].words
             },

@@ -72,7 +72,7 @@ class ComparisonDone(Message):
     videos: Sequence[Video]
     by: str
     found: "Comparison | None"
-    why_not: str
+    reason: str
 
 
 @dataclass
@@ -81,7 +81,7 @@ class AttentionLoaded(Message):
 
     video: Video
     words: list[DrawnWord]
-    why_not: str
+    reason: str
 
 
 class AnalysisScreen(BaseScreen):
@@ -223,8 +223,8 @@ class AnalysisScreen(BaseScreen):
     def _attended(self, message: AttentionLoaded) -> None:
         if not self.attention or self._row() is not message.video:
             return
-        if message.why_not:
-            self.details.say(message.why_not, "Attention")
+        if message.reason:
+            self.details.say(message.reason, "Attention")
         else:
             self.details.show_attention(message.video, message.words)
 
@@ -308,7 +308,7 @@ class AnalysisScreen(BaseScreen):
             return line
         line = Text(f"{row.name:<{name}.{name - 1}}")
         if row.trajectory is None:
-            return line.append(f"  {row.why_not}", self.rows.colour("warning"))
+            return line.append(f"  {row.reason}", self.rows.colour("warning"))
         for metric in metrics:
             line.append(f"{row.value(metric):>{each - 1}.5g} ")
         line.append(sparkline(row.trajectory.velocity.tolist(), 11), self.rows.colour("accent"))
@@ -328,7 +328,7 @@ class AnalysisScreen(BaseScreen):
         elif self.comparison is None:
             self.details.show_groups("comparing ...", self.left_out)
         elif self.comparison.found is None:
-            self.details.show_groups(self.comparison.why_not, self.left_out)
+            self.details.show_groups(self.comparison.reason, self.left_out)
         else:
             self.details.show_comparison(self.comparison.found, self.left_out)
 

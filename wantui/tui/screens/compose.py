@@ -231,7 +231,7 @@ class ComposeScreen(BaseScreen):
             return
         lines = []
         for cost in self.costs:
-            line = Text.assemble((f"{cost.about:<7}", Style(bold=True)))
+            line = Text.assemble((f"{cost.name:<7}", Style(bold=True)))
             line.append(f"{'' if cost.fits else '✗ '}{cost.text}", Style.null() if cost.fits else cells.colour("error"))
             line.append(f"  {cost.basis}", Style(dim=cost.fits))
             lines.append(line)

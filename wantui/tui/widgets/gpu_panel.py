@@ -84,7 +84,7 @@ class GpuPanel(DiffText):
         held = worker_memory(self.news)
         if held is not None:
             line.append(f"  workers {format_bytes(held)}")
-        line.append(f"  no GPU: {sample.why_none}", "dim")
+        line.append(f"  no GPU: {sample.reason}", "dim")
         if not self.large:
             return [line]
         return [line, *self.graph(list(self.history.machine), sample.memory_total, width)]
@@ -93,7 +93,7 @@ class GpuPanel(DiffText):
         line = Text.assemble((f"GPU{gpu.index} ", "bold"))
         if gpu.state != "ok":
             word = "lost" if gpu.state == "lost" else "cannot be read"
-            return [line.append(f"✗ {word}: {gpu.why}; wantui doctor says more", self.colour("error"))]
+            return [line.append(f"✗ {word}: {gpu.reason}; wantui doctor says more", self.colour("error"))]
         if width >= 100:
             line.append(f"{gpu.name}  ")
         self._memory(line, gpu.memory_used, gpu.memory_total, width)

@@ -57,7 +57,7 @@ class TrajectoryDetails(VerticalScroll):
         """The curves of a trajectory over the noise level."""
         found, width, height = video.trajectory, self.cells.size.width, self.size.height
         if found is None:
-            self.say(video.why_not)
+            self.say(video.reason)
             return
         if not width or not height:
             return
@@ -156,7 +156,7 @@ def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
     for name in maps.words:
         found = word_curves(maps, name)
         mass, entropy = mean_of_known(found.mass), mean_of_known(found.entropy)
-        line = f"{found.text} ({' '.join(found.pieces)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
+        line = f"{found.text} ({' '.join(found.tokens)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
         picture = strip(clip, maps, name, scale) if clip is not None else None
         drawn.append(DrawnWord(line, found.mass.tolist(), picture))
     return drawn

@@ -1,11 +1,11 @@
-"""The variations of a template: ids, prompts with the marked words and their token pieces, and which are equal."""
+"""The variations of a template: ids, prompts with the marked words and their tokens, and which are equal."""
 
 from pathlib import Path
 
 from rich.style import Style
 from rich.text import Text
 
-from wantui.models.tokenizer import pieces
+from wantui.models.tokenizer import token_texts
 from wantui.planning import BatchPreview
 from wantui.tui.plain import plain
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -20,7 +20,7 @@ LOOKED_AT = 500
 
 
 class Variations(VirtualList):
-    """Any number of them; only those in sight are cut into pieces."""
+    """Any number of them; only those in sight are tokenised."""
 
     def __init__(self) -> None:
         super().__init__(id="variations", classes="pane", empty=EMPTY)
@@ -60,6 +60,6 @@ class Variations(VirtualList):
             if mark.weight != 1:
                 line.append(f" x{mark.weight:g}", self.colour("warning"))
             if self.tokenizer is not None:
-                cut = pieces(self.tokenizer, variation.prompt, mark.start, mark.end)
+                cut = token_texts(self.tokenizer, variation.prompt, mark.start, mark.end)
                 line.append(f" = {'·'.join(cut)}", Style(dim=True))
         return line
