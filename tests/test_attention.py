@@ -31,6 +31,7 @@ from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import Captures, PromptMark, Recipe
 from wantui.planning.disk_estimate import disk_for
 from wantui.planning.map_names import map_names
+from wantui.storage import attention_maps
 from wantui.storage.attention_maps import NoMapsError, open_maps
 from wantui.storage.video_files import VideoFiles
 
@@ -593,3 +594,18 @@ def test_maps_of_very_long_marks_have_short_names(
     maps = open_maps(stored(tiny, recipe, tmp_path).captures["attention"])
     assert [words["text"] for words in maps.words.values()] == [one, f"{one}s"]
     assert all(len(name.encode()) <= 200 for name in map_names([one, f"{one}s", "ö" * 150]))
+
+
+def test_the_self_check_of_an_earlier_version_is_taken_over_by_a_resumed_video() -> None:
+    stored = {"output_error": 0.01, "weighted_error": 0.0, "map_error": 0.02, "pads_taken_together": False}
+    check = SelfCheck()
+    check.resume({"blocks": {"transformer cond 0": stored}})
+    assert (check.output_error, check.map_error, check.collapsed) == (0.01, 0.02, False)
+    again = SelfCheck()
+    again.resume(check.to_attribute())
+    assert again.blocks == check.blocks
+
+
+def test_words_of_maps_of_an_earlier_version_get_the_texts_of_their_tokens() -> None:
+    stored = {"text": "star", "start": 6, "end": 10, "weight": 1.0, "tokens": [5], "pieces": ["star"]}
+    assert attention_maps._word(stored)["token_texts"] == ["star"]
