@@ -46,13 +46,17 @@ class _Watcher:
         return output
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("is_fused", [False, True], ids=["reference", "fused"])
 @pytest.mark.parametrize("site", ["self", "cross"])
 @pytest.mark.parametrize("form", FORMS)
 def test_observed_attention_is_what_the_kernel_computed_and_changes_no_bit(
-    tiny_models: dict[str, WanModel], form: str, site: Site, is_fused: bool
+    tiny_models: dict[str, WanModel], form: str, site: Site, is_fused: bool, device: str
 ) -> None:
-    pipeline = load_pipeline(tiny_models[form], None, "float32", torch.device("cpu"))
+    pipeline = load_pipeline(tiny_models[form], None, "float32", torch.device(device))
     if is_fused:
         fuse_pipeline(pipeline, NATIVE)
     recipe = recipe_for(tiny_models[form], steps=2)
