@@ -46,13 +46,13 @@ class StateBuffer:
                 self.free = list(range(len(self.values)))
 
     def take(self) -> int:
-        """The number of a row that nobody uses; waits for one."""
+        """Return the number of an unused row; wait for one if all are used."""
         with self.changed:
             self.changed.wait_for(lambda: bool(self.free))
             return self.free.pop()
 
     def give_back(self, rows: Sequence[int]) -> None:
-        """Of `take`."""
+        """Free rows that `take` returned."""
         with self.changed:
             self.free.extend(rows)
             self.changed.notify_all()

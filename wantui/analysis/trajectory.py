@@ -155,7 +155,7 @@ class Trajectory:
 
     @property
     def mean_curvature(self) -> float:
-        """Of the curvature, weighted by the length of the path."""
+        """Mean curvature, weighted by the length of the path."""
         weights = (self.lengths[:-1] + self.lengths[1:]) / 2
         return float((weights * self.curvature).sum() / weights.sum()) if weights.sum() > 0 else float("nan")
 

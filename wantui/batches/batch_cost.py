@@ -38,7 +38,7 @@ class Cost:
 def costs(
     outline: BatchPreview, past: Sequence[TimedVideo], sample: Sample | None, state: Path | None = None
 ) -> list[Cost]:
-    """What a batch takes, each figure with what it rests on, and whether it fits.
+    """Return what a batch takes, each figure with its basis, and whether it fits.
 
     Args:
         state: the directory of the queue, where measured throughputs lie.
@@ -140,7 +140,7 @@ def _memory(
 
 
 def _what_fits(outline: BatchPreview, free: int, disk: DiskEstimate) -> str:
-    """Of the same batch, what there is room for."""
+    """Return how much of the same batch there is room for."""
     need = disk_need(outline.first, disk.total)
     videos = max(0, (free - need.temporary - need.spare) * outline.videos // max(1, need.stored))
     words = format_count(videos, "video")

@@ -101,7 +101,7 @@ def _plan(recipe: Recipe, device: str, then: dict[str, Any]) -> MemoryPlan:
 
 
 def compare_clips(one: Path, other: Path) -> tuple[bool, int]:
-    """Whether all frames are equal, and the largest difference of a pixel's channel (255 where sizes differ)."""
+    """Return whether all frames are equal, and the largest difference of a pixel's channel (255 where sizes differ)."""
     frames = [list(read_frames(path)) for path in (one, other)]
     if len(frames[0]) != len(frames[1]) or frames[0][0].shape != frames[1][0].shape:
         return False, 255

@@ -135,7 +135,7 @@ class DrainShare:
 
 
 def _has_ended(engine: "subprocess.Popen[bytes]") -> bool:
-    """As `Popen.poll`, which never sees the end when a signal's handler calls it in the middle of itself."""
+    """Return whether the engine ended; `Popen.poll` misses it when a signal handler calls it while it runs."""
     try:
         return os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
@@ -148,7 +148,7 @@ def _wait(engine: "subprocess.Popen[bytes]") -> None:
 
 
 def _is_running() -> bool:
-    """Whether Slurm still calls this job running: not where a user has cancelled it, or Slurm has put it back."""
+    """Return whether Slurm still calls this job running: not after a user cancelled it or Slurm requeued it."""
     job = os.environ.get("SLURM_JOB_ID", "")
     command = ["squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={job}"]
     found = subprocess.run(command, capture_output=True, text=True)
@@ -156,7 +156,7 @@ def _is_running() -> bool:
 
 
 def _local_folder() -> Path:
-    """Where a queue can lie: SQLite's log does not work over a network, and jobs must not share one.
+    """Return a folder for a queue: SQLite's log does not work over a network, and jobs must not share one.
 
     Raises:
         RuntimeError: no folder for temporary files is on a local disk.
@@ -280,7 +280,7 @@ def _own_signal() -> signal.Signals:
 
 
 def minutes_in(text: str) -> int:
-    """Of a time limit as sbatch takes it: minutes, H:M:S, or D-H:M:S (seconds are rounded up).
+    """Return the minutes of a time limit as sbatch takes it: minutes, H:M:S or D-H:M:S (seconds are rounded up).
 
     Raises:
         ValueError: it is none.

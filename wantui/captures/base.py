@@ -45,7 +45,7 @@ class DenoisingSize:
 
     @property
     def evaluates_twice(self) -> bool:
-        """Whether the sampler evaluates the model twice a step."""
+        """True if the sampler evaluates the model twice a step."""
         return self.evaluations > self.steps
 
     @property

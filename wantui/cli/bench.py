@@ -47,5 +47,5 @@ def command(device: str, speed: str, as_json: bool) -> None:
 
 
 def _rate(unit: float, seconds: float) -> str:
-    """In units per second of what takes so many seconds; where the fit gives nothing to it, that cannot be told."""
+    """Format units per second from seconds per unit; `?` if the fit attributes no time to it."""
     return f"{unit / seconds:8.2f}" if seconds > LEAST_SECONDS else f"{'?':>8}"

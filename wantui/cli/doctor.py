@@ -101,7 +101,7 @@ def _requirements() -> Iterator[Finding]:
 
 
 def _libraries(requirements: Sequence[str]) -> Iterator[Finding]:
-    """What is installed, against what wantui was made for: others are known to break, or were never tried.
+    """Compare installed libraries with those wantui was made for: others are known to break, or were never tried.
 
     Args:
         requirements: as in the metadata of a package.
@@ -192,7 +192,7 @@ def _torch_version() -> str:
 
 
 def torch_and_driver(torch_version: str, driver: str) -> Finding:
-    """Whether this build of torch can use the GPUs through this driver."""
+    """Check that this build of torch can use the GPUs through this driver."""
     if torch_version.endswith("+cpu"):
         return Finding(
             "problem",

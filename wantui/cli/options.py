@@ -105,7 +105,7 @@ def plan(config: str | None, template: str, overrides: tuple[str, ...], **option
 
 
 def outline(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "BatchPreview":
-    """As `plan`, without writing down every video."""
+    """Preview a batch as `plan` makes it, without writing down every video."""
     from wantui.planning import outline_batch
 
     return outline_batch(_config(config, overrides, options), template)

@@ -13,7 +13,7 @@ _IN_CHECKOUT = Path(__file__).parents[2] / "configs"
 
 
 def preset_directory() -> Path:
-    """Where the shipped configs lie: in the package, or in `configs/` of a checkout."""
+    """Return the folder of the shipped configs: in the package, or `configs/` of a checkout."""
     return _IN_PACKAGE if _IN_PACKAGE.is_dir() else _IN_CHECKOUT
 
 

@@ -70,7 +70,7 @@ class SelfCheck:
 
     @property
     def collapsed(self) -> bool:
-        """Whether the pads could be taken together in every block."""
+        """True if padding could be merged in every block."""
         return all(found.padding_merged for found in self.blocks.values())
 
     def to_attribute(self) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def _measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) ->
 
 
 def _pass(passes: PassCache, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:
-    """As in a step without guidance."""
+    """Run one pass, as a step without guidance does."""
     passes.next_step(has_two=False)
     with passes.one(transformer, "cond"):
         transformer(*inputs)

@@ -19,7 +19,7 @@ KNOTS = 25
 def measure_magnitudes(
     pipeline: WanPipeline, recipe: Recipe, start: Start, tell: Callable[[int, int], None]
 ) -> Magnitudes:
-    """Of the transformer; the ratio of two steps is the mean over places and passes of that of the norms.
+    """Measure a transformer's magnitudes: mean ratio of the norms of two steps, over positions and passes.
 
     Args:
         recipe: of a video that is not cached, of two steps or more by a sampler that does not go back.

@@ -134,7 +134,7 @@ class CrossAttention:
         return StepMaps(maps, {context: tuple(evaluation.blocks) for context, evaluation in done.items()})
 
     def names(self, context: str = "cond") -> tuple[str, ...]:
-        """Of the maps: words, their tokens where asked for, and the masses."""
+        """Return the names of the maps: words, their tokens if asked for, and the masses."""
         return tuple(name for name, _ in _columns(self.prompts[context], self.capture))
 
     @property

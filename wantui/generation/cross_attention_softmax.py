@@ -65,5 +65,5 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _bmm_widens() -> bool:
-    """Whether torch.bmm sums bfloat16 into float32 by itself; since torch 2.8, on a GPU."""
+    """Return whether torch.bmm sums bfloat16 into float32 by itself; since torch 2.8, on a GPU."""
     return tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (2, 8)

@@ -49,5 +49,5 @@ def fuse_blocks(transformer: Any, attention: str = NATIVE) -> None:
 
 
 def is_fused(transformer: Any) -> bool:
-    """Whether `fuse_blocks` was there; such blocks take one timestep for all places."""
+    """Return whether `fuse_blocks` was applied; such blocks take one timestep for all positions."""
     return isinstance(transformer.blocks[0].attn1.processor, FusedSelfAttention)

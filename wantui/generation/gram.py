@@ -68,7 +68,7 @@ class GramMatrix:
         return torch.zeros(shape, pin_memory=True)
 
     def figures(self, sigmas: tuple[float, ...], dimension: int) -> dict[str, float]:
-        """What is shown of the latest state x_i, with D = `dimension` values and d_i = x_i - x_{i-1}.
+        """Return the live metrics of the latest state x_i, with D = `dimension` values and d_i = x_i - x_{i-1}.
 
         norm          |x_i| / sqrt(D)
         velocity      |d_i| / (sqrt(D) |sigma_i - sigma_{i-1}|), per unit of noise level

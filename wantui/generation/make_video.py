@@ -103,7 +103,7 @@ def make_video(
     listeners: Sequence[Tap] = (),
     embeddings: Callable[[str], Tensor] | None = None,
 ) -> Generator[Resumed | Restarted | StepMade | Decoded | MadeVideo, None, None]:
-    """As `begin_video`, to the end: the last event is what was made."""
+    """Run `begin_video` to the end; the last event is what was made."""
     for event in begin_video(pipeline, recipe, files, listeners, embeddings):
         yield event.finish() if isinstance(event, ReadyToFinalize) else event
 

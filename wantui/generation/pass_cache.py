@@ -87,7 +87,7 @@ def running() -> _Pass | None:
 
 
 def merge_padding(keys: Tensor, values: Tensor) -> CrossAttentionKV | None:
-    """Of keys and values [1, positions, heads, dim]; None where the text is too long."""
+    """Merge padding in keys and values [1, positions, heads, dim]; None if the text is too long."""
     same = (keys == keys[:, -1:]) & (values == values[:, -1:])
     other = (~same[0].flatten(1).all(1)).nonzero()
     length = int(other[-1]) + 1 if len(other) else 0

@@ -88,7 +88,7 @@ def apply_plan(pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) ->
 
 
 def device_of(pipeline: WanPipeline) -> torch.device:
-    """Where a pipeline computes, wherever its parts are at the moment."""
+    """Return the device on which a pipeline computes, wherever its parts are at the moment."""
     placement: Placement | None = getattr(pipeline, "wantui_placement", None)
     return pipeline._execution_device if placement is None else placement.device
 
@@ -108,7 +108,7 @@ def free_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether there was too little memory for what was tried, and the GPU is well."""
+    """Return whether there was too little memory for what was tried, and the GPU still works."""
     if isinstance(error, OutOfMemory):
         return True
     said = str(error)
@@ -116,7 +116,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def is_fatal_cuda_error(error: BaseException | None) -> bool:
-    """Whether nothing can be done on the GPU any more in this process, as after an illegal access to its memory."""
+    """Return whether this process can use the GPU no more, as after an illegal access to its memory."""
     while error is not None:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error) and _has(str(error), FATAL_CUDA_ERRORS):
             return True
@@ -129,7 +129,7 @@ def _has(text: str, words: Sequence[str]) -> bool:
 
 
 def free_gpu_bytes(device: torch.device) -> int:
-    """Of a GPU's memory, what is free but for this process, which could give up whatever it has loaded."""
+    """Return the bytes of a GPU that are free if this process unloads what it has loaded."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) + CONTEXT_BYTES
 

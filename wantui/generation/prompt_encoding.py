@@ -56,7 +56,7 @@ class Embeddings:
 
     @property
     def store(self) -> EmbeddingStore:
-        """Of these weights; which commit a branch of the hub stands for is known when they are here."""
+        """Embeddings by these weights; the commit of a branch is known once they are on this machine."""
         commit = None if self.model.is_local else commit_in_cache(self.model.location, self.revision)
         return EmbeddingStore({**self.made_with, "revision": commit or self.revision})
 
@@ -152,7 +152,7 @@ def _bits(embedding: Tensor) -> Any:
 
 
 def prompts_of(recipes: Sequence[Recipe]) -> list[str]:
-    """What must be encoded to make the videos of these recipes."""
+    """Return the texts that must be encoded to make the videos of these recipes."""
     prompts = [recipe.prompt for recipe in recipes]
     prompts += [recipe.negative_prompt for recipe in recipes if recipe.guidance_scale > 1]
     return list(dict.fromkeys(prompts))

@@ -49,7 +49,7 @@ def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
 
 
 def clip_made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """As `made_with`, and the side of the tiles that the latents are decoded in; None where they are as a whole."""
+    """Return `made_with` and the side of the tiles in which the latents are decoded; None without tiles."""
     vae = pipeline.vae
     tile = vae.tile_sample_min_height if vae.use_tiling else None
     if tile is not None and max(recipe.width, recipe.height) <= tile:

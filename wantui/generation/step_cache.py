@@ -47,7 +47,7 @@ def forget(transformer: Any) -> None:
 
 
 def config_for(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConfig | MagCacheConfig:
-    """Of diffusers' caches, the one that a recipe asks for."""
+    """Return the config of the diffusers cache that a recipe asks for."""
     if not recipe.magnitudes:
         return FirstBlockCacheConfig(threshold=FIRST_BLOCK_CHANGE)
     return MagCacheConfig(

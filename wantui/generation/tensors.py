@@ -59,7 +59,7 @@ class TensorInfo:
 
     @property
     def is_float(self) -> bool:
-        """Whether the values are real numbers that need no scale."""
+        """True if the values are real numbers that need no scale."""
         return self.dtype in FLOATS
 
 
@@ -239,7 +239,7 @@ def tied_names(model: nn.Module) -> dict[str, str]:
 
 
 def _are_equal(path: Path, name: str, other_path: Path, other_name: str) -> bool:
-    """Whether two tensors of one shape have the same values, by some of their rows."""
+    """Return whether two tensors of one shape have the same values, judged by some of their rows."""
     if path.suffix != ".safetensors" or other_path.suffix != ".safetensors":
         return True  # torch's own files hold a shared tensor once
     with safe_open(path, "pt") as file, safe_open(other_path, "pt") as other_file:

@@ -8,14 +8,14 @@ import torch
 
 
 def median_seconds(run: Callable[[], object], device: torch.device, rounds: int = 3) -> float:
-    """Of some rounds, after one that does not count."""
+    """Return the median seconds of some rounds, after one that does not count."""
     return median_and_launch(run, device, rounds)[0]
 
 
 def median_and_launch(
     run: Callable[[], object], device: torch.device, rounds: int = 3, seconds: float = 0.0
 ) -> tuple[float, float]:
-    """As `median_seconds`, and the median of how long it took to hand all of it to the device.
+    """Return `median_seconds`, and the median seconds to submit all of it to the device.
 
     Args:
         rounds: at least so many,

@@ -63,12 +63,12 @@ class WanModel:
 
     @property
     def size_multiple(self) -> int:
-        """What width and height must be a multiple of, in pixels."""
+        """Pixels of which width and height must be a multiple."""
         return self.spatial_compression * self.patch
 
     @property
     def has_timestep_per_token(self) -> bool:
-        """As Wan 2.2 5B, which is known by how much its VAE compresses."""
+        """True if each token has a timestep, as in Wan 2.2 5B, which is recognised by how much its VAE compresses."""
         return self.spatial_compression == 16
 
     def shift_for(self, width: int, height: int) -> float:
@@ -182,7 +182,7 @@ def find_model(name: str) -> WanModel:
 
 
 def read_directory(directory: Path) -> WanModel:
-    """What the JSON files of a diffusers directory tell of its model.
+    """Read a model's description from the JSON files of a diffusers directory.
 
     Raises:
         UnknownModelError: files are missing or it is no Wan pipeline.
@@ -253,7 +253,7 @@ def _check_transformers(directory: Path, index: dict[str, Any]) -> None:
 
 
 def _parameters(directory: Path) -> int | None:
-    """Of the weights in safetensors files, from their headers; None where there are none that can be read."""
+    """Count the weights in safetensors files by their headers; None if there are none that can be read."""
     total = 0
     for path in directory.glob("*.safetensors"):
         if not path.is_file():

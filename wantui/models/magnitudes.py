@@ -19,7 +19,7 @@ OF_NANO = Path(__file__).with_name("nano") / "magnitudes.json"
 
 
 def path_of(model: WanModel, revision: str) -> Path:
-    """Where the magnitudes of a model are kept on this machine.
+    """Return the file of a model's magnitudes on this machine.
 
     Args:
         revision: what tells its weights from others.
@@ -29,7 +29,7 @@ def path_of(model: WanModel, revision: str) -> Path:
 
 
 def magnitudes_of(model: WanModel, revision: str | None) -> Magnitudes:
-    """Those of a model with these weights; empty where they were not measured."""
+    """Return the magnitudes of a model with these weights; empty if they were not measured."""
     if revision is None:
         return ()
     paths = [path_of(model, revision), *([OF_NANO] if model is NANO else [])]

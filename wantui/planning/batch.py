@@ -241,7 +241,7 @@ def _controls(settings: Settings) -> dict[str, Any]:
 
 
 def pinned_revision(model: WanModel, asked: str | None) -> str | None:
-    """What the recipe says of the weights: the fingerprint of local ones, the commit of cached ones, else `asked`."""
+    """Return the recipe's revision: the fingerprint of local weights, the commit of cached ones, else `asked`."""
     if model.is_local:
         return fingerprint(Path(model.location))
     return commit_in_cache(model.location, asked) or asked

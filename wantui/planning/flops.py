@@ -48,13 +48,13 @@ def block_parameters(model: WanModel) -> int:
 
 
 def narrowed_block_parameters(model: WanModel, weights: Weights) -> int:
-    """Those of a block that `weights: float8` holds in 8 bits, of its products; of `int8` without their biases."""
+    """Count the parameters of a block that `weights: float8` stores in 8 bits; `int8` leaves out their biases."""
     d, f = model.dim, model.feed_forward
     return 8 * d * d + 2 * d * f + (8 * d + f + d if weights == "float8" else 0)
 
 
 def full_precision_parameters(model: WanModel) -> int:
-    """Those that stay in float32 whatever the precision of the others: time embedding, modulation, norms."""
+    """Count the parameters that are always float32: time embedding, modulation, norms."""
     d = model.dim
     return model.blocks * full_precision_block_parameters(model) + model.time_dim * d + d * d + 2 * d + 2 * d
 
@@ -65,6 +65,6 @@ def full_precision_block_parameters(model: WanModel) -> int:
 
 
 def step_flops(model: WanModel, recipe: Recipe) -> int:
-    """Of one evaluation: with guidance two passes."""
+    """Return the FLOPs of one evaluation; with guidance, of two passes."""
     passes = 2 if recipe.guidance_scale > 1 else 1
     return passes * forward_flops(model, recipe.width, recipe.height, recipe.frames)

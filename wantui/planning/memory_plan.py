@@ -43,12 +43,12 @@ class MemoryPlan:
 
     @property
     def serves_cpu(self) -> bool:
-        """Whether the plan is of use without a GPU: the others only move weights."""
+        """True if the plan is of use without a GPU; the others only move weights."""
         return self.transformer == "resident"
 
     @property
     def computes_fused(self) -> bool:
-        """Whether blocks can be fused: their parts are on the GPU at the same time."""
+        """True if blocks can be fused: their parts are on the GPU at the same time."""
         return self.transformer != "sequential"
 
     @property
@@ -129,7 +129,7 @@ def block_bytes(model: WanModel, recipe: Recipe) -> int:
 
 
 def _held_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blocks: int) -> int:
-    """Of some parameters, of which so many stay in float32, with so many blocks among them."""
+    """Return the bytes of some parameters, given how many stay in float32 and how many blocks they include."""
     item = DTYPE_BYTES[recipe.dtype]
     narrowed = scales = 0
     if recipe.weights != "full":
@@ -140,7 +140,7 @@ def _held_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blo
 
 
 def fuses_blocks(model: WanModel, plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
-    """Whether blocks are fused on a GPU: those that are there as a whole and as loaded, and are wide enough for it."""
+    """Return whether blocks are fused on a GPU: complete and as loaded there, and wide enough."""
     as_loaded = plan.computes_fused and weights == "full"
     return speed != "reference" and as_loaded and model.dim >= MIN_FUSED_WIDTH
 
@@ -155,7 +155,7 @@ def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
 
 
 def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) -> int:
-    """What lives at the worst moment of a block, beside the weights.
+    """Return the peak bytes of activations in a block, beside the weights.
 
     Either in the feed-forward layer: its input and output twice as wide each (before and after GELU), beside the
     block's input, the residual, its norm and the attention's output. Or at its end, in float32: residual, output and
@@ -181,7 +181,7 @@ def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) ->
 
 
 def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
-    """What decoding needs beside the VAE's weights.
+    """Return the bytes that decoding needs beside the VAE's weights.
 
     Args:
         tile: as of `MemoryPlan.tile_for`.
@@ -227,7 +227,7 @@ def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | No
 
 
 def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encoder: bool = False) -> int | None:
-    """As `working_bytes`, with what encoding the prompts takes.
+    """Return `working_bytes` with what encoding the prompts takes.
 
     Args:
         streams_encoder: the text encoder comes layer by layer, because it does not fit.

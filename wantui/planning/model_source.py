@@ -41,20 +41,20 @@ class ModelSource:
 
     @property
     def weights_id(self) -> str | None:
-        """What tells the transformer's weights from others; None where it is not known."""
+        """Identity of the transformer's weights; None if unknown."""
         if self.revision is None or self.transformer_file is None:
             return self.revision
         return f"{self.revision}+{self.transformer_file.fingerprint}"
 
     @property
     def cost_key(self) -> tuple[str | int | None, ...]:
-        """What of it decides how long an operation takes and how many bytes it needs; revisions are equal there."""
+        """Key of equal time and memory for an operation; revisions do not count."""
         size = None if self.transformer_file is None else self.transformer_file.bytes
         return self.model, self.dtype, self.weights, size
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What must be equal for two trajectories to be compared, as it is shown to people."""
+        """Settings, as shown to people, that must be equal for two trajectories to be compared."""
         file = self.transformer_file
         return {
             "model": self.model,

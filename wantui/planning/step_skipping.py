@@ -24,7 +24,7 @@ ASSUMED_SHARE = 0.5
 
 
 def computed_share(recipe: Recipe) -> float:
-    """Of all steps, those whose passes go through the blocks; assumed where the model was not calibrated."""
+    """Return the share of steps whose passes compute the blocks; assumed if the model was not calibrated."""
     if recipe.speed != "cached":
         return 1.0
     if not recipe.magnitudes:
@@ -33,7 +33,7 @@ def computed_share(recipe: Recipe) -> float:
 
 
 def computed_steps(recipe: Recipe) -> int:
-    """Of the evaluations of a recipe with magnitudes."""
+    """Return which evaluations of a recipe with magnitudes compute the blocks."""
     return _computed(recipe.magnitudes, recipe.sampler, recipe.steps, recipe.flow_shift)
 
 
@@ -43,14 +43,14 @@ def _computed(magnitudes: Magnitudes, sampler: str, steps: int, flow_shift: floa
 
 
 def ratios(magnitudes: Magnitudes, sigmas: Sequence[float]) -> list[float]:
-    """Of the magnitude at each noise level to that at the one before; 1 for the first."""
+    """Return the ratio of the magnitude at each noise level to the one before; 1 for the first."""
     levels, values = zip(*reversed(magnitudes), strict=True)
     logarithms = np.interp(sigmas, levels, values)
     return [1.0, *(math.exp(change) for change in np.diff(logarithms))]
 
 
 def computed_passes(of_magnitudes: Sequence[float]) -> list[bool]:
-    """Whether the blocks are computed at each step, from the ratio of its magnitude to that at the step before."""
+    """Return whether each step computes the blocks, from the ratio of its magnitude to the one before."""
     whole = int(WHOLE_SHARE * len(of_magnitudes) + 0.5)
     found = []
     ratio, error, left_out = 1.0, 0.0, 0

@@ -69,7 +69,7 @@ class Throughput:
     that are measured; a block does not take less."""
 
     def block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
-        """Of one block."""
+        """Return the seconds of one block."""
         return max(self.launch, float(np.dot(_terms(dim, feed_forward, tokens), self._coefficients)))
 
     @property
@@ -77,7 +77,7 @@ class Throughput:
         return self.attention_operation, self.product_operation, self.value
 
     def step_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
-        """Of one step: with guidance two passes."""
+        """Return the seconds of one step; with guidance, of two passes."""
         tokens = tokens_of(model, recipe.width, recipe.height, recipe.frames)
         passes = 2 if recipe.guidance_scale > 1 else 1
         block = self.block_seconds(model.dim, model.feed_forward, tokens)
@@ -91,17 +91,17 @@ class Throughput:
         return passes * computed_share(recipe) * model.blocks * block
 
     def decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
-        """Of the whole video; tiles overlap."""
+        """Return the seconds to decode the video; tiles overlap."""
         return self.decoded_value * model.decode_time * decoded_pixels(recipe, plan)
 
     def video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
-        """Of denoising and decoding, the model being loaded."""
+        """Return the seconds of denoising and decoding with a loaded model."""
         steps = model_evaluations(recipe.sampler, recipe.steps)
         return steps * self.step_seconds(model, recipe, plan) + self.decode_seconds(model, recipe, plan)
 
 
 def decoded_pixels(recipe: Recipe, plan: MemoryPlan) -> float:
-    """Of all frames, in the time that one of a frame takes that is decoded as a whole."""
+    """Return the decoded pixels of all frames, a tile's counted by the time of a complete frame's."""
     tile = plan.tile_for(recipe.width, recipe.height)
     pixels = decoded_length(recipe.width, tile) * decoded_length(recipe.height, tile)
     return pixels * recipe.frames * (1.0 if tile is None else TILED_VALUE)

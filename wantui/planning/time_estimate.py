@@ -132,7 +132,7 @@ def _by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> 
 
 
 def _decode_seconds(recipe: Recipe, plan: MemoryPlan | None, made: Sequence[TimedVideo]) -> float:
-    """By the pixels of what was decoded, and of what will be: tiles overlap."""
+    """Scale decoding times by pixels, as decoded and as predicted; tiles overlap."""
     scaled = []
     for video in made:
         then = _plan(video.memory_plan)
@@ -142,7 +142,7 @@ def _decode_seconds(recipe: Recipe, plan: MemoryPlan | None, made: Sequence[Time
 
 
 def _scaled(recipe: Recipe, past: Sequence[TimedVideo], plan: MemoryPlan | None) -> Estimate:
-    """By arithmetic, from the videos of the same model whose size is nearest in what it computes."""
+    """Scale by FLOPs the times of videos of the same model whose FLOPs are nearest."""
     nothing = Estimate(None, "not known before a first video of this model was made here, or `wantui bench` was run")
     kin = [video for video in past if _kind(video.recipe) == _kind(recipe)]
     if not kin:
@@ -199,7 +199,7 @@ def _work(recipe: Recipe) -> tuple[Any, ...]:
 
 
 def _leaves_out(recipe: Recipe) -> tuple[bool, bool]:
-    """What is held in memory for it."""
+    """Return how a recipe skips blocks: whether it is cached, and by magnitudes."""
     return recipe.speed == "cached", bool(recipe.magnitudes)
 
 

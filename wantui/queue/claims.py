@@ -220,7 +220,7 @@ class ClaimQueue(QueueWriter):
         return videos
 
     def recover(self) -> int:
-        """What no engine watches over any more is interrupted; the queue is held until a user has seen that.
+        """Interrupt videos that no engine supervises any more; hold the queue until a user has seen that.
 
         Returns how many videos are interrupted.
         """

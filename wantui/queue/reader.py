@@ -191,7 +191,7 @@ class QueueReader:
         return int(seq)
 
     def events(self, after: int, batch: int | None = None) -> list[Event]:
-        """What happened after the event numbered `after`; of one batch, or of all."""
+        """Return the events after the one numbered `after`; of one batch, or of all."""
         which = "" if batch is None else "AND (batch = ? OR batch IS NULL)"
         rows = self.db.execute(
             f"SELECT * FROM event WHERE seq > ? {which} ORDER BY seq", (after, *([] if batch is None else [batch]))
@@ -221,7 +221,7 @@ class QueueReader:
         return int(version)
 
     def waiting(self, devices: Iterable[str]) -> bool:
-        """Whether a worker that serves these devices would find something to do."""
+        """Return whether a worker for these devices would find a video to make."""
         names = list(devices)
         (found,) = self.db.execute(f"SELECT EXISTS (SELECT 1 {claimable(len(names))})", names).fetchone()
         return bool(found)
@@ -231,7 +231,7 @@ class QueueReader:
         return {row["worker"] for row in self.db.execute("SELECT worker FROM video WHERE state = 'running' AND cancel")}
 
     def is_cancelled(self, claim: Claim) -> bool:
-        """Whether a user wants this video no more."""
+        """Return whether a user has cancelled this video."""
         row = self.db.execute("SELECT cancel FROM video WHERE id = ? AND attempt = ?", (claim.video, claim.attempt))
         return bool((row.fetchone() or (True,))[0])
 

@@ -42,7 +42,7 @@ class BatchSummary:
         return dict(self.counts).get(state, 0)
 
     def holds(self, words: str) -> bool:
-        """Whether each word is somewhere in its name, template or model."""
+        """Return whether each word occurs in the name, template or model."""
         text = f"{self.folder.name} {self.template} {self.model} {self.created}".lower()
         return all(word in text for word in words.lower().split())
 

@@ -29,7 +29,7 @@ class EmbeddingStore:
         self.directory = directory or user_cache_path("wantui") / "embeddings"
 
     def path(self, prompt: str) -> Path:
-        """Where a prompt's embedding is, or would be."""
+        """Return the file of a prompt's embedding, which need not exist."""
         key = json.dumps({**self.made_with, "prompt": prompt}, sort_keys=True)
         return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
 

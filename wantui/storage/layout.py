@@ -31,7 +31,7 @@ class BatchFolder:
 
     @property
     def journal(self) -> Path:
-        """What became of videos since the manifest was written."""
+        """Journal of the videos' outcomes since the manifest was written."""
         return self.root / "batch.journal.jsonl"
 
     def fresh_damaged_journal(self) -> Path:
@@ -74,7 +74,7 @@ class BatchFolder:
         return self.clip(variation, number).with_suffix(".jpg")
 
     def checkpoint(self, variation: int, number: int) -> Path:
-        """Where the denoising of a video that is being made can be gone on from."""
+        """Return the file from which an unfinished video resumes."""
         return self.clip(variation, number).with_suffix(".checkpoint")
 
     @property

@@ -44,7 +44,7 @@ class _OpenLocks:
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the file is gone; one that cannot be looked at (ESTALE) is of no use either."""
+        """True if the file is gone, or cannot be looked at (ESTALE)."""
         try:
             return os.fstat(self.descriptor).st_nlink == 0
         except OSError:

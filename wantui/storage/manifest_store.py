@@ -34,7 +34,7 @@ class ManifestStore:
 
     @classmethod
     def of(cls, folder: Path) -> "ManifestStore":
-        """Of the batch in a folder."""
+        """Return the store of the batch in a folder."""
         return cls(BatchFolder(folder))
 
     def cancel(self, numbers: Sequence[int]) -> None:
@@ -95,7 +95,7 @@ def _close(folder: BatchFolder, manifest: Manifest, number: int, state: State, e
 
 
 def is_complete(folder: BatchFolder, entry: VideoEntry) -> bool:
-    """Whether the manifest calls a video done and its files are there."""
+    """Return whether the manifest calls a video done and its files exist."""
     return entry.state == "done" and all((folder.root / path).exists() for path in entry.files.values())
 
 

@@ -64,7 +64,7 @@ class StoredStates:
 
 
 def _folder_of_plain_files(array: Any) -> Path | None:
-    """Where each state is a file of its little-endian float32 values; None where it is not so."""
+    """Return the folder in which each state is a file of little-endian float32 values; None if there is none."""
     from zarr.codecs import BytesCodec
     from zarr.storage import LocalStore
 

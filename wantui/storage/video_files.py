@@ -47,7 +47,7 @@ class VideoFiles:
 
 
 def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
-    """Of the `number`-th video (from 1) of a variation (from 0) of a batch."""
+    """Return the files of the `number`-th video (from 1) of a variation (from 0) of a batch."""
     place = variation, number
     return VideoFiles(
         folder.clip(*place),

@@ -59,7 +59,7 @@ def _new_screen(name: str) -> Screen[Any]:
 
 
 def _collect_again() -> None:
-    """What is there after the start stays, and need not be looked through again."""
+    """Enable garbage collection, without the objects that exist since the start."""
     gc.freeze()
     gc.enable()
 
@@ -321,7 +321,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
             self.sample_signal.publish(self.gpus.sample)
 
     def library_roots(self) -> list[Path]:
-        """Where batches may be: the settings' folders, and wherever the queue has made some."""
+        """Return the folders that may hold batches: the settings' ones, and those of the queue's batches."""
         named = [user_path(text) for text in self.settings.output_dirs]
         return list(dict.fromkeys([*named, *(batch.folder.parent for batch in self.news.batches)]))
 

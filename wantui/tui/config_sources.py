@@ -28,7 +28,7 @@ class Source:
 
 
 def user_configs() -> Path:
-    """Where a user's own configs lie, and are saved where there is no configs/ in the working folder."""
+    """Return the folder of a user's own configs, for use without a configs/ in the working folder."""
     return user_config_path("wantui") / "configs"
 
 
@@ -150,7 +150,7 @@ def real_changes(changes: dict[str, str], config: Config, own: Config | None) ->
 
 
 def faults_of(error: ConfigError, key: str) -> str:
-    """What a form says beside the setting `key`."""
+    """Return the errors that a form shows beside the setting `key`."""
     own = [problem.message for problem in error.problems if problem.key == key]
     return "; ".join(own or [str(problem) for problem in error.problems])
 
@@ -170,7 +170,7 @@ def save_config(path: Path, text: str) -> None:
 
 
 def path_for(name: str) -> Path:
-    """Where a config of a name is saved: a path as it is, a bare name in configs/ or among the user's own."""
+    """Return where a config is saved: a path as it is, a bare name in configs/ or among the user's own."""
     written = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
     path = user_path(written)
     if path.is_absolute() or len(path.parts) > 1:

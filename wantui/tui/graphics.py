@@ -33,7 +33,7 @@ CELL = (8, 16)
 
 
 def protocol_of(environ: Mapping[str, str]) -> Protocol | None:
-    """What a terminal understands, as far as its environment tells."""
+    """Return the graphics protocol of a terminal, as far as its environment shows."""
     if "TMUX" in environ or environ.get("TERM", "").startswith(("screen", "tmux")):
         return None
     if "KITTY_WINDOW_ID" in environ or environ.get("TERM") in ("xterm-kitty", "xterm-ghostty"):

@@ -35,7 +35,7 @@ class PendingFinalization:
     files_done: "Future[MadeVideo]"
 
     def wait(self) -> MadeVideo:
-        """What was made, once its files are whole.
+        """Wait until the files are complete; return what was made.
 
         Raises:
             Exception: they could not be written.

@@ -106,7 +106,7 @@ class PipelineCache:
         return next((file.path for file in self.weights if file.is_overwritten()), None)
 
     def predicted_seconds(self, recipe: Recipe) -> float | None:
-        """What a video is said to take before it is made; of a recipe whose pipeline is here."""
+        """Return the predicted seconds of a video whose pipeline is loaded."""
         assert self.loaded is not None
         device = device_of(self.loaded.pipeline)
         measured = load_throughput(self.queue.path.parent, name_of(device), recipe, self.chosen.plan)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def triton_version() -> str | None:
-    """Of what builds them; None where it is not there."""
+    """Return the version of Triton, which builds the kernels; None if it is not installed."""
     if importlib.util.find_spec("triton") is None:
         return None
     import triton
@@ -16,6 +16,6 @@ def triton_version() -> str | None:
 
 
 def serve(values: Tensor) -> bool:
-    """Whether these kernels can be used for values: of 16 bits, on a GPU, and Triton is there."""
+    """Return whether these kernels can be used for values: of 16 bits, on a GPU, with Triton installed."""
     narrow = values.dtype in (torch.bfloat16, torch.float16)
     return values.is_cuda and narrow and importlib.util.find_spec("triton") is not None

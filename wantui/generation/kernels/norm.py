@@ -36,7 +36,7 @@ def fused_add_to(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
 def _norm(
     values: Tensor, added: Tensor | None, gate: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float
 ) -> Tensor:
-    """Of the sum, which is written over what is added; without a bias it is RMSNorm."""
+    """Normalise the sum, which is written over what is added; without a bias it is RMSNorm."""
     normed = torch.empty_like(values)
     _launch(values, added, gate, weight, bias, normed, eps)
     return normed

@@ -213,7 +213,7 @@ def encode_clips(
 
 
 def _spans(caption: Caption) -> list[tuple[int, int]]:
-    """Of two shape words, then of two phrases; empty ones for an object that is not there."""
+    """Return the spans of two shape words, then of two phrases; empty ones for an object that is missing."""
     missing = [(0, 0)] * (2 - len(caption.shape_words))
     return [*caption.shape_words, *missing, *caption.phrases, *missing]
 

@@ -275,7 +275,7 @@ class AnalysisScreen(BaseScreen):
         return self.shown[self.rows.cursor] if self.rows.cursor < len(self.shown) else None
 
     def _key(self, row: Video | Group) -> tuple[bool, float]:
-        """What cannot be said comes last."""
+        """Return the sort key; missing values come last."""
         value = row.value(self.sorted_by) if isinstance(row, Video) else row.mean(self.sorted_by)
         return (math.isnan(value) != self.descending, 0.0 if math.isnan(value) else value)
 

@@ -181,7 +181,7 @@ class MonitorScreen(BaseScreen):
             self.running = list(news.running)
 
     def current(self) -> VideoProgress | None:
-        """Of the video under the cursor."""
+        """Return the progress of the video under the cursor."""
         place = self.rows.cursor
         return self.wantui.news.progress.get(self.running[place].id) if place < len(self.running) else None
 

@@ -46,7 +46,7 @@ class DiffText(Widget):
         self.texts: list[Text] = []
 
     def on_resize(self, event: Resize) -> None:
-        """What was cut for one width may have room in another."""
+        """Draw again: text that was cut for one width may fit another."""
         if self.texts:
             self.show(self.texts)
 
@@ -81,7 +81,7 @@ class DiffText(Widget):
         return self.lines[y].apply_style(base).adjust_cell_length(width, base)
 
     def text(self) -> str:
-        """What is shown, for tests and for those who copy it."""
+        """Return the shown text, for tests and for copying."""
         return "\n".join(line.text.rstrip() for line in self.lines)
 
 

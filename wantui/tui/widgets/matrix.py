@@ -64,11 +64,11 @@ class Matrix(VirtualList):
         self.column += by
 
     def _first_column(self, room: int) -> int:
-        """Of those in sight, so that the cursor's is among them."""
+        """Return the first visible column, so that the cursor's is visible."""
         return max(0, self.column - room + 1)
 
     def _widths(self, width: int) -> tuple[int, int]:
-        """Of the names, and how many cells fit."""
+        """Return the width of the names, and how many cells fit."""
         names = min(30, max([len(name) for name in self.names[:500]] + [4]) + 1, max(8, width // 2))
         return names, max(1, (width - names) // CELL)
 
