@@ -305,7 +305,7 @@ def main(only: tuple[str, ...], rounds: int) -> None:
     if not torch.cuda.is_available():
         raise click.ClickException("this benchmark needs a GPU")
     click.echo(
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {memory.free_bytes(DEVICE) / GB:.1f} GB free"
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {memory.free_gpu_bytes(DEVICE) / GB:.1f} GB free"
     )
 
     def wanted(name: str) -> bool:
