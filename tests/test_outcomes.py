@@ -13,6 +13,7 @@ from wantui.generation.errors import LoadError
 from wantui.queue.claims import LostClaimError
 from wantui.storage.manifest import ManifestError
 from wantui.storage.video_files import LinkedFolderError
+from wantui.storage.zarr_group import CaptureError
 from wantui.worker import outcomes
 from wantui.worker.outcomes import (
     Cancel,
@@ -56,6 +57,7 @@ TABLE: dict[str, tuple[BaseException, Outcome | None]] = {
     "out of memory": (OUT_OF_MEMORY, TryNextPlan("CUDA out of memory")),
     "out of memory while loading": (caused(LoadError("cannot load"), OUT_OF_MEMORY), TryNextPlan("cannot load")),
     "no weights": (LoadError("no weights"), RefuseBatch("no weights", LoadError.exit_code)),
+    "capture": (CaptureError("cannot complete it"), Fail("cannot complete it")),
     "manifest": (ManifestError("another batch"), Fail("another batch")),
     "anything else": (ValueError("odd"), Fail("ValueError: odd", is_unexpected=True)),
     "full disk": (OSError(errno.ENOSPC, "No space left on device"), WaitForRoom("No space left on device")),

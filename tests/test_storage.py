@@ -23,6 +23,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, read_manifest, start_folder, write_manifest
 from wantui.storage.mp4 import FRAMES_WAITING, ClipError, ClipWriter, read_frames, read_tags, write_mp4
 from wantui.storage.state_reader import StoredStates
+from wantui.storage.zarr_group import CaptureError
 
 
 def moving_bar(count: int, height: int = 32, width: int = 48) -> list[np.ndarray]:
@@ -238,6 +239,18 @@ def test_latents_that_are_not_complete_never_get_their_name() -> None:
     with pytest.raises(RuntimeError, match="4 of 6 states"):
         writer.finish({}, {})
     assert writer.partial.exists()
+    assert not writer.path.exists()
+
+
+@pytest.mark.parametrize("missing", ["sigmas/c/0", "latents/c/1/0/0/0/0"])
+def test_latents_of_which_a_file_was_removed_meanwhile_never_get_their_name(missing: str) -> None:
+    writer, written = latent_writer(Captures(latents=True)), states(6)
+    for step, state in enumerate(written):
+        writer.write(step, state)
+    (writer.partial / missing).unlink()
+    array = missing.partition("/")[0]
+    with pytest.raises(CaptureError, match=f"cannot complete vid.zarr: 1 of the . chunks of .*{array} are missing. M"):
+        writer.finish(gram_of(written), {})
     assert not writer.path.exists()
 
 

@@ -249,16 +249,37 @@ def publish(partial: Path, path: Path) -> None:
     """Put a complete group under its final name, with the checksums of its files.
 
     Raises:
-        CaptureError: it holds something that is neither a file nor a folder, which no writer made.
+        CaptureError: it holds something that is neither a file nor a folder, which no writer made, or lacks a chunk.
     """
     if (odd := _odd_part(partial)) is not None:
         raise CaptureError(f"cannot complete {path}: {odd} is neither a file nor a folder. Make the video again")
+    _refuse_missing_chunks(partial, path)
     _write_checksums(partial)
     for part in (*partial.rglob("*"), partial):
         sync(part)
     remove(path)
     partial.rename(path)
     sync(path.parent)
+
+
+def _refuse_missing_chunks(partial: Path, path: Path) -> None:
+    """Refuse a group of which files were removed while it was written: no checksum would tell of them later.
+
+    Raises:
+        CaptureError: names what is missing.
+    """
+    import zarr
+
+    from wantui.storage.local_store import BatchFolderStore
+
+    try:
+        group = zarr.open_group(BatchFolderStore(partial), mode="r")
+        for name, node in group.members(max_depth=None):
+            if isinstance(node, zarr.Array) and node.ndim:
+                _check_chunks(partial, name, node.metadata)
+    except CaptureError as error:
+        reason = str(error).removesuffix("; copy it again")
+        raise CaptureError(f"cannot complete {path}: {reason}. Make the video again: wantui queue retry") from None
 
 
 def _odd_part(partial: Path) -> Path | None:

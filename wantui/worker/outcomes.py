@@ -11,6 +11,7 @@ from wantui.queue.database import QueueError
 from wantui.storage.manifest import ManifestError
 from wantui.storage.output_errors import FULL, UNWRITABLE, changed_by_others, is_gone, protected_file, unwritable_folder
 from wantui.storage.video_files import LinkedFolderError
+from wantui.storage.zarr_group import CaptureError
 
 MAX_PASSING_ERRORS = 3
 """Errors of a file system that had passed each time it was looked into, after which a video fails over them."""
@@ -119,7 +120,7 @@ def outcome_of(error: BaseException, situation: Situation) -> Outcome | None:
             return RefuseBatch(str(error), error.exit_code)
         case OSError():
             return _of_os_error(error, situation)
-        case ManifestError() | LinkedFolderError():
+        case ManifestError() | LinkedFolderError() | CaptureError():
             return Fail(deleted(situation.root) if is_gone(situation.root) else str(error))
         case Exception():
             if is_fatal_cuda_error(error):
