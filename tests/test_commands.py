@@ -228,8 +228,8 @@ def test_the_schema_describes_every_setting(wantui: Wantui) -> None:
 
 def test_models_ls_says_which_weights_are_here(wantui: Wantui) -> None:
     rows = {row["name"]: row["weights"] for row in json.loads(wantui("models", "ls", "--json").out)}
-    assert rows["nano"] == "part of wantui"
-    assert rows["wan2.1-14b"] == "not here"
+    assert rows["nano"] == "bundled"
+    assert rows["wan2.1-14b"] == "missing"
 
 
 def test_doctor_names_a_library_that_wantui_was_not_made_for() -> None:

@@ -439,7 +439,7 @@ def test_a_cached_model_without_all_of_its_files_is_listed_as_incomplete(
         rows = json.loads(wantui("models", "ls", "--json").out)
         return str(next(row["weights"] for row in rows if row["name"] == "wan2.1-1.3b"))
 
-    assert weights() == "in the cache"
+    assert weights() == "downloaded"
     (folder / "tokenizer" / "tokenizer.json").unlink()
     assert weights() == "incomplete"
 

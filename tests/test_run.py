@@ -459,7 +459,7 @@ def test_resume_takes_the_device_that_is_given_now(wantui: Wantui, small: list[s
 def test_a_gpu_that_is_not_here_is_exit_code_3(wantui: Wantui, small: list[str]) -> None:
     result = wantui("run", "-t", "a star", *small, "--set", "model_settings.device=cuda:7")
     assert result.code == 3
-    assert "cuda:7 is not here" in result.err
+    assert "cuda:7: this machine has no such device" in result.err
     assert files() == []
 
 

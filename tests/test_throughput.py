@@ -291,7 +291,7 @@ def test_an_attention_kernel_is_taken_where_it_is_clearly_quicker_than_torchs_ow
     monkeypatch.setattr(attention_probe, "median_seconds", lambda run, device: next(times))
     told: list[str] = []
     assert attention_probe.quickest_attention(torch.device("cpu"), told.append) == best
-    assert "attention by _flash_3: not here" in told[2]
+    assert "attention by _flash_3: not available" in told[2]
 
 
 def test_an_attention_kernel_that_gives_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,9 +36,9 @@ class Comparison:
     primary: str
     seeds: tuple[int, ...]
     groups: tuple[Group, ...]
-    """What was compared, the same seeds in each."""
+    """Compared groups, with the same seeds in each."""
     described: Mapping[str, Mapping[str, GroupSummary]]
-    """By metric and group."""
+    """Summaries by metric and group."""
     differences: tuple[Difference, ...]
     verdicts: tuple[Verdict, ...]
     omnibus_p: float
@@ -48,7 +48,7 @@ class Comparison:
     spread: PermutationTest | None
     """PERMDISP of the final states."""
     centroid_distance: Mapping[tuple[str, str], float]
-    """By pair of groups: |mean paired difference of the final states|^2 / D, without bias; below 0 by chance."""
+    """Distance by pair: |mean paired difference of the final states|^2 / D, without bias; below 0 by chance."""
     dispersion: Mapping[str, DispersionCurve]
     """Dispersion by group, over all noise levels."""
     sigmas: Mapping[str, Floats]

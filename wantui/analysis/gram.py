@@ -10,7 +10,7 @@ from wantui.analysis.trajectory import Floats, NoGeometryError
 from wantui.storage.state_reader import Row
 
 HELD_BYTES = 13 << 26
-"""Of states in float32 that are held at a time, of all videos together."""
+"""Bytes of float32 states in memory at a time, over all videos."""
 MAX_ROWS = 1 << 14
 """States that are held at a time, however small they are: each has an entry in a list."""
 MAX_VALUES = 1 << 26
@@ -18,7 +18,7 @@ MAX_VALUES = 1 << 26
 MAX_STATES = 1 << 12
 """Largest number of states of a video; 1,000 steps that evaluate twice have 2,000."""
 CHUNK = 1 << 13
-"""Values of each state that are multiplied at a time; so many stay in a processor's caches."""
+"""Values of each state that are multiplied at a time; they fit into a processor's caches."""
 AT_ONCE = 4
 """States that are asked for together: zarr reads them at the same time, which hides how long a disk takes to answer."""
 PART = 8

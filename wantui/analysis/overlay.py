@@ -15,7 +15,7 @@ from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import read_frames, write_mp4
 
 STRENGTH = 0.65
-"""Of the colours, where attention is at the upper end of the scale."""
+"""Opacity of the colours at the upper end of the scale."""
 SHOWN = 5
 """Frames of a strip."""
 

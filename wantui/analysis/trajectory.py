@@ -16,7 +16,7 @@ from wantui.errors import UserError
 
 Floats = NDArray[np.float64]
 VOLUME_DIMENSIONS = 3
-"""Of the log-volume; the same for every trajectory, or it would grow with the number of steps."""
+"""Dimensions of the log-volume; the same for every trajectory, or it would grow with the number of steps."""
 
 
 ROUNDING = 1e-14

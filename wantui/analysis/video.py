@@ -25,11 +25,11 @@ class Video:
     """Text of the option taken in each bracket."""
     seed: int
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What of the recipe must be equal for a comparison."""
+    """Fields of the recipe that must be equal for a comparison."""
     trajectory: Trajectory | None = None
     reason: str = ""
     is_damaged: bool = False
-    """Whether what is stored of it cannot be read, rather than not being there."""
+    """True if stored data cannot be read, rather than being absent."""
     stride: int = 1
     """Every how many stored states the trajectory takes."""
     dimension: int = 0
@@ -42,7 +42,7 @@ class Video:
     words: int = 0
     """Number of words of the prompt; a confounder of any comparison of prompts."""
     warnings: tuple[str, ...] = ()
-    """What limits the trajectory's meaning."""
+    """Limits to what the trajectory means."""
     template: str = ""
     """The template without its options: what all variations share."""
     weighting: str = ""

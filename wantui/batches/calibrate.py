@@ -32,7 +32,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
     if model.boundary_ratio is not None:
         raise LoadError(f"{model.name} has two transformers: cached goes by the first block of both")
     if (weights := recipe.source.weights_id) is None:
-        raise LoadError(f"{model.name} is not on this machine: `wantui models fetch {model.name}` brings it")
+        raise LoadError(f"{model.name} is not on this machine. Download it: `wantui models fetch {model.name}`")
     path = path or path_of(model, weights)
     check_new_file(path, makes_folders=True)
     try:

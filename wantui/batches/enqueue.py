@@ -87,8 +87,8 @@ def check_device(place: StateDirectory, device: str) -> None:
     if engine is not None:
         if device not in engine.devices:
             raise NoSuchDeviceError(
-                f"model_settings.device: {device} is none of those that the engine has: {', '.join(engine.devices)}; "
-                "if it is here, wantui engine stop, and the next one will find it"
+                f"cannot use model_settings.device: {device}: the running engine has {', '.join(engine.devices)}. "
+                "If the device was added later, restart the engine: wantui engine stop"
             )
         return
     if device == "cpu":  # every engine has it, whatever CUDA_VISIBLE_DEVICES says
@@ -97,7 +97,7 @@ def check_device(place: StateDirectory, device: str) -> None:
     gpus = visible(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not any(device in slot.devices for slot in slots_for(gpus, None)):
         why = report.reason or f"visible here: {format_count(len(gpus), 'GPU')}"
-        raise NoSuchDeviceError(f"model_settings.device: {device} is not here ({why})")
+        raise NoSuchDeviceError(f"cannot use model_settings.device: {device}: this machine has no such device ({why})")
 
 
 def may_use_gpu(place: StateDirectory, device: str) -> bool:

@@ -36,7 +36,7 @@ class Etas:
     """ETAs of all unfinished batches at one moment."""
 
     remaining: Mapping[int, Remaining]
-    """By batch, paused ones included."""
+    """Estimates by batch, paused ones included."""
     batches: Mapping[int, float | None]
     """Seconds until each batch is done, in the order of the queue, without the paused ones."""
 

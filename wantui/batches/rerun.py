@@ -29,9 +29,9 @@ class RerunResult:
     """Nothing where the clip does not say what its latents were."""
     frames_equal: bool
     largest_pixel_difference: int
-    """Of 255, over all frames."""
+    """Largest difference of a channel, out of 255, over all frames."""
     changed: dict[str, tuple[Any, Any]]
-    """What it was made with, then and now, where the two differ."""
+    """Provenance then and now, where the two differ."""
     is_known: bool = True
     """Whether the clip says what it was made with; without that nothing is known to differ."""
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 TIMES = 1000
-"""So often a job may reach its time limit and be put back."""
+"""Times that a job may reach its time limit and be requeued."""
 POLL_SECONDS = 0.2
 END_SECONDS = 5.0
 """How long Slurm may take to end a job that it was asked to put back."""
@@ -61,7 +61,7 @@ class Resources:
     qos: str | None = None
     constraint: str | None = None
     at_once: int | None = None
-    """So many jobs run at a time, at most."""
+    """Maximum number of concurrent jobs."""
     setup: tuple[str, ...] = ()
     """Shell commands before wantui."""
     others: tuple[tuple[str, str | bool], ...] = ()
@@ -175,7 +175,9 @@ def check_slurm() -> None:
         NoSlurmError: Slurm, or submitit, is not here.
     """
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise NoSlurmError("sbatch and srun are not here; call wantui slurm on a login node of the cluster")
+        raise NoSlurmError(
+            "cannot submit jobs: sbatch and srun are not installed. Call wantui slurm on a login node of the cluster"
+        )
     if find_spec("submitit") is None:
         raise NoSlurmError("submitit is not installed: pip install 'wantui[slurm]'")
 

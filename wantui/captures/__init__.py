@@ -5,6 +5,6 @@ from wantui.captures.base import CaptureKind, CaptureRequest, DenoisingSize, Dis
 from wantui.captures.trajectory import TRAJECTORY
 
 CAPTURES: tuple[CaptureKind, ...] = (TRAJECTORY, ATTENTION)
-"""In the order of their sections in the config file."""
+"""Captures in the order of their sections in the config file."""
 
 __all__ = ["CAPTURES", "CaptureKind", "CaptureRequest", "DenoisingSize", "DiskPart"]

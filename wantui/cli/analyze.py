@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wantui.analysis.video import Video
 
 SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension", "log_volume")
-"""Of the metrics, where none are chosen and a table has to fit on a screen."""
+"""Metrics of a table if none are chosen: those that fit on a screen."""
 
 
 @click.command("analyze")

@@ -31,7 +31,9 @@ def command(device: str, speed: str, as_json: bool) -> None:
 
     place, where = state_place(), resolve_device(device)
     if where.type != "cuda":
-        raise NoSuchDeviceError(f"bench measures a GPU, and {where} is none: for nano, make a first video")
+        raise NoSuchDeviceError(
+            f"cannot measure {where}: bench needs a CUDA GPU. Time estimates for nano come from videos already made"
+        )
     found = measure(where, speed, lambda line: echo(line, err=True))  # type: ignore[arg-type]
     path = save_throughput(place.directory, found)
     if as_json:

@@ -29,14 +29,14 @@ def ls(as_json: bool) -> None:
 
     def state_of(model: WanModel) -> str:
         if model.is_local:
-            return "part of wantui"
+            return "bundled"
         if snapshot_in_cache(model.location, None) is None:
-            return "not here"
+            return "missing"
         try:
             find_folder(model, None, may_fetch=False)
         except (NotFetchedError, PartError):
             return "incomplete"
-        return "in the cache"
+        return "downloaded"
 
     rows = []
     for model in CATALOGUE:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 10.0
 WIDTH_OF_NUMBERS = 50
-"""What bar, steps, pace and time left need on a line; the title gets the rest."""
+"""Columns of bar, steps, pace and time left; the title gets the rest."""
 
 
 EtaSource = Callable[[], float | None]

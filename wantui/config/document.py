@@ -25,7 +25,7 @@ MAX_NODES = 10_000
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """PyYAML's loader in C where it was built: eight configs are summarised while a screen is drawn."""
 NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
-"""What PyYAML raises, with its loaders in C and in Python, for text that is not YAML."""
+"""Exceptions of PyYAML, with its loaders in C and in Python, for text that is not YAML."""
 CORE_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
 )

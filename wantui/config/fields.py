@@ -25,7 +25,7 @@ class FormField:
     kind: Literal["flag", "choice", "number", "text"]
     choices: tuple[str, ...]
     range: str
-    """What is valid, in words."""
+    """Valid values, in words."""
     optional: bool
     """May be left empty."""
     is_whole: bool = False

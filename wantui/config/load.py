@@ -55,7 +55,7 @@ class Config:
     source: Path | str
     warnings: tuple[Problem, ...] = ()
     refusals: tuple[Problem, ...] = ()
-    """What the file asks for and this version cannot do; such a config can be looked at, and is not run."""
+    """Requests of the file that this version does not support; such a config can be shown, but not run."""
 
     @property
     def name(self) -> str:

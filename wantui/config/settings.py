@@ -135,7 +135,7 @@ class PromptSettings(Section):
     }
 
     negative_prompt: str = ""
-    """What guidance leads away from."""
+    """Text that guidance leads away from."""
     embedding_method: Weighting = "attention"
     """How the weight of (word:2.5) is applied: attention multiplies the odds of the word in every cross-attention;
     multiply and interpolation (between the end token and the word) change the word's text embedding."""

@@ -4,6 +4,6 @@ from wantui.controls.base import ControlKind, ControlRequest
 from wantui.controls.word_weights import WORD_WEIGHTS
 
 CONTROLS: tuple[ControlKind, ...] = (WORD_WEIGHTS,)
-"""In the order in which they are applied."""
+"""Controls in the order in which they are applied."""
 
 __all__ = ["CONTROLS", "ControlKind", "ControlRequest"]

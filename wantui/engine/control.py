@@ -50,7 +50,7 @@ class Engine:
     environment: Mapping[str, str | None] = field(default_factory=dict)
     """Environment variables that affect how videos are made."""
     notes: tuple[str, ...] = ()
-    """What users should know about it."""
+    """Notes for users."""
 
     @property
     def uptime(self) -> float | None:

@@ -22,9 +22,9 @@ class Slot:
 
     name: str
     devices: tuple[str, ...]
-    """What a batch may call the device."""
+    """Names of the device in a batch."""
     device: str
-    """What torch calls it in the worker."""
+    """Name of the device in the worker's torch."""
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     not_before: float = 0.0

@@ -13,13 +13,13 @@ from wantui.generation.timing import median_seconds
 from wantui.planning.throughput import NATIVE
 
 KERNELS = (NATIVE, "_native_cudnn", "_native_flash", "flash", "_flash_3")
-"""As diffusers calls them; the last two are flash-attn 2 and 3, where they are installed."""
+"""Kernels by their names in diffusers; the last two are flash-attn 2 and 3, where they are installed."""
 PLACES, HEADS, DIM = 32_760, 12, 128
-"""Of the self-attention of Wan 2.1 1.3B at 832x480x81."""
+"""Shape of the self-attention of Wan 2.1 1.3B at 832x480x81."""
 ROUNDING = 1e-2
 """Largest relative difference from torch's own."""
 GAIN = 1.02
-"""So many times as fast as torch's own another one must be."""
+"""Speed-up over torch's own kernel from which another one is chosen."""
 
 
 def check_kernel(name: str) -> None:
@@ -54,7 +54,7 @@ def quickest_attention(device: torch.device, tell: Callable[[str], None]) -> str
             if name == NATIVE:
                 raise
             reason = str(error).strip().splitlines()
-            tell(f"attention by {name}: not here ({reason[0][:80] if reason else type(error).__name__})")
+            tell(f"attention by {name}: not available ({reason[0][:80] if reason else type(error).__name__})")
             continue
         tell(f"attention by {name}: {1000 * seconds[name]:.2f} ms")
     best = min(seconds, key=lambda name: seconds[name])

@@ -29,7 +29,7 @@ DECODED = (480, 832)
 SECONDS = 1.0
 """Blocks of a kind work for so long at least: under load a GPU lowers its clock, and for a moment by too much."""
 STREAMED = (6, 3)
-"""So many blocks of each width come from the machine's memory, one after the other."""
+"""Blocks of each width that are streamed from the machine's memory."""
 VAE_OF_2_2_5B = {
     "base_dim": 160,
     "decoder_base_dim": 256,

@@ -49,10 +49,10 @@ class StepMaps:
     """The maps of one step."""
 
     maps: dict[str, dict[str, Tensor]]
-    """By context (cond, uncond), then by name: [blocks | 1, heads | 1, frames, height, width] float32, on the device.
+    """Maps by context (cond, uncond) and name: [blocks | 1, heads | 1, frames, height, width] float32, on the device.
     NaN where no block computed attention."""
     blocks: dict[str, tuple[bool, ...]]
-    """By context: which blocks computed their attention; a cache may have skipped some."""
+    """Blocks by context: which computed their attention; a cache may have skipped some."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class _Evaluation:
     context: str
     prompt: TokenizedPrompt
     stored: bool
-    """Whether its maps are stored, or only weights applied."""
+    """True if maps are stored; else only weights are applied."""
     blocks: list[bool]
     total: Tensor | None = None
     """[heads | 1, places, columns], summed over blocks."""

@@ -14,9 +14,9 @@ from wantui.generation import kernels
 from wantui.planning.flops import TEXT_LENGTH
 
 CHUNK_BYTES = 1 << 25
-"""Of logits in float32 at a time."""
+"""Bytes of float32 logits at a time."""
 FUSED_COLUMNS = 128
-"""So many fit into the registers of one program on a GPU."""
+"""Columns that fit into the registers of one program on a GPU."""
 
 
 def softmax_rows(

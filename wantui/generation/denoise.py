@@ -52,7 +52,7 @@ class Step:
     latents: Tensor
     seconds: float
     captured: Mapping[str, Any] = field(default_factory=dict)
-    """What hooks recorded of this step, by the name of their capture."""
+    """Values that hooks recorded of this step, by the name of their capture."""
 
     @property
     def predicted_clean(self) -> Tensor:
@@ -67,7 +67,7 @@ class Start:
     noise: Tensor
     """Initial latents, [1, channels, frames, height, width], float32."""
     sigmas: tuple[float, ...]
-    """Of the latents, from `noise` to the last ones: one more than there are steps."""
+    """Noise levels of the latents, from `noise` to the last: one more than there are steps."""
     timesteps: tuple[float, ...]
     scheduler: Any
     prompt_embeds: Tensor
@@ -87,7 +87,7 @@ class Checkpoint:
     scheduler: dict[str, Any]
     """Attributes of the sampler that differ from those of a fresh one."""
     captured: dict[str, tuple[int, ...]]
-    """Of each file of captures, the CRC-32 of each part that was stored."""
+    """CRC-32 of each stored part, by file of captures."""
 
     def restore(self, start: Start) -> None:
         """Put the sampler of `start`, which must be fresh, into the state it was in."""

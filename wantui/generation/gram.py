@@ -16,7 +16,7 @@ from wantui.captures.trajectory import MAX_PROJECTED
 SHARE_OF_FREE_MEMORY = 1 / 16
 """States stay on the GPU where they take no more of what is free there; else they lie in pinned memory."""
 WIDENED_BYTES = 1 << 27
-"""Of earlier states in float64 at a time."""
+"""Bytes of earlier states in float64 at a time."""
 SEED = 0
 
 

@@ -47,7 +47,7 @@ def resolve_device(device: str) -> torch.device:
     resolved = torch.device(device)
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise NoSuchDeviceError(
-            f"model_settings.device: {device} is not here; torch sees {torch.cuda.device_count()} GPUs"
+            f"model_settings.device: {device} is not available: torch sees {torch.cuda.device_count()} GPUs"
         )
     return resolved
 

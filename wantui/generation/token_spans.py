@@ -31,7 +31,7 @@ class MarkedWord:
     tokens: tuple[int, ...]
     """Text positions, of 512."""
     token_texts: tuple[str, ...]
-    """What the tokenizer cut it into."""
+    """Texts of its tokens."""
 
 
 @dataclass(frozen=True)

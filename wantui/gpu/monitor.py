@@ -34,7 +34,7 @@ class GpuState:
     name: str
     state: Literal["ok", "lost", "unreadable"] = "ok"
     reason: str = ""
-    """Of a state that is not ok."""
+    """Reason for a state that is not ok."""
     memory_total: int | None = None
     memory_used: int | None = None
     utilisation: int | None = None
@@ -55,7 +55,7 @@ class Sample:
     time: float
     gpus: tuple[GpuState, ...]
     reason: str
-    """Where there is no GPU: why."""
+    """Reason why there is no GPU; empty if there is one."""
     driver: str
     memory_total: int
     memory_used: int

@@ -12,7 +12,7 @@ from wantui.models.fingerprint import snapshot_in_cache
 from wantui.models.parts import INDEX, PART_NAMES, PartError, check_files
 
 PARTS = [INDEX, *(f"{part}/*" for part in PART_NAMES)]
-"""What a pipeline is made of; pictures and other formats in the repository are left there."""
+"""Files of a pipeline; pictures and other formats in the repository are not fetched."""
 RESERVE_BYTES = 1_000_000_000
 
 

@@ -51,7 +51,7 @@ MAX_HEADER_BYTES = 100_000_000
 LFS_POINTER = b"version https://git-lfs"
 """First bytes of the small text that Git LFS leaves in the place of a file that was not downloaded."""
 LABELS = {"text_encoder": "text encoder", "vae": "VAE"}
-"""What parts are called in messages, where that is not the name of their folder."""
+"""Names of parts in messages, if not those of their folders."""
 
 
 class PartError(UserError):

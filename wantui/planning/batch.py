@@ -54,7 +54,7 @@ class Batch:
     videos: tuple[PlannedVideo, ...]
     warnings: tuple[str, ...]
     refusals: tuple[str, ...]
-    """What this version cannot do for this batch: it can be previewed, and is not run."""
+    """Reasons why this version cannot run the batch; it can be previewed."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class BatchPreview:
     model: WanModel
     variations: tuple[Variation, ...]
     first: Recipe
-    """Of the first video. The others differ in prompt, marks and seed."""
+    """Recipe of the first video. The others differ in prompt, marks and seed."""
     warnings: tuple[str, ...]
     refusals: tuple[str, ...]
 

@@ -36,8 +36,8 @@ def settings_warnings(
         warnings.append(f"model_settings.speed: cached goes by the first block of this model{better}")
     if first.source.weights_id is None:
         warnings.append(
-            f"`wantui models fetch {model.name}` brings its weights, which are not on this machine; else they come "
-            "when its first video is made"
+            f"the weights of {model.name} are not on this machine: the first video downloads them, or "
+            f"`wantui models fetch {model.name}` does so now"
         )
     return warnings
 

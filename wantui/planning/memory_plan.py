@@ -89,15 +89,15 @@ PLAN_SLUGS = tuple(plan.slug for plan in PLANS)
 LATENTS_HELD = 10
 """States, velocities and a sampler's earlier outputs, in float32."""
 WORKSPACE = 70_000_000
-"""Of cuBLAS, and what is lost between tensors."""
+"""Bytes of cuBLAS, and of fragmentation between tensors."""
 ENCODING = 240_000_000
-"""Of the text encoder's activations at 512 tokens, for UMT5-XXL; measured."""
+"""Bytes of the text encoder's activations at 512 tokens, for UMT5-XXL; measured."""
 STREAMED_ENCODER = 2_500_000_000
-"""Of the text encoder where it comes layer by layer: its embedding, and what it computes; measured."""
+"""Bytes of a text encoder that is streamed layer by layer: its embedding, and what it computes; measured."""
 MIN_FUSED_WIDTH = 512
 """Width of a transformer; the blocks of a narrower one, as nano, take longer to launch than to compute."""
 CONTEXT_BYTES = 600_000_000
-"""Of CUDA and its libraries in a process, beside what torch allocates."""
+"""CUDA context and library memory per process, in bytes, on top of torch's allocations."""
 WIDENING = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
 """What it takes to widen the largest weight, over what it takes when it is wide; of GGUF's kinds Q5_0 takes most."""
 SLACK = 1.04
@@ -269,7 +269,7 @@ class ChosenPlan:
     is_forced: bool = False
     """No other is tried where it does not fit."""
     working: int | None = None
-    """Of the peak, what it takes to make a video whose prompts are encoded; what is measured of each."""
+    """Part of the peak that it takes to make a video whose prompts are encoded; what is measured of each."""
 
 
 def choose_plan(

@@ -107,7 +107,7 @@ class Recipe(_Frozen):
     revision: str | None
     """Commit, tag or branch of a hub model; the fingerprint of a local directory."""
     prompt: str
-    """As the pipeline will tokenise it: marks removed, cleaned."""
+    """Prompt as the pipeline tokenises it: cleaned, without the syntax of marks."""
     negative_prompt: str
     marks: tuple[PromptMark, ...] = ()
     weighting: Weighting | None = None
@@ -123,12 +123,12 @@ class Recipe(_Frozen):
     frames: Count
     fps: Count
     dtype: Dtype
-    """Of transformer and text encoder; the VAE and norm layers are float32."""
+    """Precision of transformer and text encoder; the VAE and norm layers are float32."""
     weights: Weights = "full"
     """How the transformer's are held: in its dtype, or in 8 bits, or as its file has them, widened layer by layer; that
     makes another video."""
     transformer_file: TransformerFile | None = None
-    """Where weights are gguf."""
+    """File of the transformer if weights are gguf."""
     speed: Speed = "reference"
     """reference: what diffusers computes, to the bit; fused: the same up to rounding; cached: another video."""
     magnitudes: tuple[tuple[Finite, Finite], ...] = ()

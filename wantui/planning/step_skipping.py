@@ -18,7 +18,7 @@ MAGNITUDE_ERROR = 0.12
 MOST_IN_A_ROW = 4
 """Passes that are left out one after the other."""
 WHOLE_SHARE = 0.2
-"""Of the steps, the first ones, of which none is left out."""
+"""Share of the first steps, none of which is skipped."""
 ASSUMED_SHARE = 0.5
 """Share of the blocks that a cached video computes where nothing is known; it depends on how a prompt's path bends."""
 

@@ -41,7 +41,7 @@ class Block:
     tokens: int
     seconds: float
     launch: float = 0.0
-    """What it took the processor to hand its work to the device, in seconds."""
+    """Seconds to submit its work to the device."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Throughput:
     decoded_value: float
     """Per pixel and frame that the VAE of Wan 2.1 decodes."""
     streamed_block: float
-    """What a block takes beside its work where it comes from the machine's memory."""
+    """Seconds that a block takes beside its work if it is streamed from the machine's memory."""
     streamed_byte: float
-    """Of a block that comes; while the one before works, unless that is quicker."""
+    """Seconds per byte of a streamed block; while the block before works, unless that is quicker."""
     torch: str
     error: float
     """Largest relative error of the fit over the measured blocks."""

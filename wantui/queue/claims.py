@@ -37,7 +37,7 @@ MAX_CRASHES = 2
 STEPS_KEPT = 20_000
 """Number of events back from the newest, beyond which steps are deleted: every follower has seen them by then."""
 UserRequest = Literal["continue", "cancel", "pause"]
-"""What users want to happen to a running video."""
+"""User requests for a running video."""
 ENDED = "finished = ?, seconds = max(0, ? - boot_seconds)"
 """SQL that ends a video; its parameters are `_ended()`."""
 

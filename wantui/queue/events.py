@@ -242,7 +242,7 @@ class VideoDone(VideoPayload):
     device: str | None = None
     """cpu or cuda."""
     already_done: bool | None = None
-    """Whether it had been made before, and only the queue did not know."""
+    """True if it had been made before, unknown to the queue."""
 
 
 @dataclass(frozen=True, config=_config)

@@ -28,7 +28,7 @@ from wantui.storage.zarr_group import CaptureError, named_damage, open_capture
 FLOAT16_SCALE = 32768.0
 FLOAT32_LIMIT = float(np.finfo(np.float32).max)
 Maps = Mapping[str, Mapping[str, NDArray[np.float32]]]
-"""By context, then by name: [blocks | 1, heads | 1, frames, height, width]."""
+"""Maps by context, then by name: [blocks | 1, heads | 1, frames, height, width]."""
 
 
 class AttentionWriter(StepArrayWriter):
@@ -103,7 +103,7 @@ class StoredMaps:
     group: Any
     """The zarr group."""
     words: dict[str, dict[str, Any]]
-    """By name of the map: text, span, weight, positions of its tokens (`tokens`) and their texts."""
+    """Words by name of the map: text, span, weight, positions of its tokens (`tokens`) and their texts."""
     steps: NDArray[np.int64]
     sigmas: NDArray[np.float64]
     path: Path

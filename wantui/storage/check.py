@@ -42,7 +42,7 @@ class Checked:
     """Variation and seed; empty for an item of the whole batch."""
     path: Path
     damage: str = ""
-    """What is wrong with it; empty where nothing is."""
+    """Damage found; empty if there is none."""
     is_verified: bool = True
     """Whether it has a checksum: files of earlier versions have none, and can only be read."""
 

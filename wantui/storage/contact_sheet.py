@@ -10,7 +10,7 @@ from wantui.storage.mp4 import Frame
 
 COLUMNS = 5
 MAX_WIDTH = 320
-"""Of one frame, in pixels."""
+"""Width of one frame, in pixels."""
 
 
 class ContactSheet:

@@ -14,7 +14,7 @@ from platformdirs import user_cache_path
 
 PARTIAL = ".partial"
 KEPT_BYTES = 2 << 30
-"""Of all files; the ones that were not used for longest go first."""
+"""Maximum bytes of all files; the least recently used are removed first."""
 
 
 class EmbeddingStore:

@@ -37,7 +37,7 @@ class Exported:
     video: str
     """Variation and seed; of videos that are not made yet, their number."""
     path: Path | None
-    """What was written; None where the video could not be read."""
+    """Written file or folder; None if the video could not be read."""
     reason: str = ""
     """Why it could not be read, or is not there yet."""
 

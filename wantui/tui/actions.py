@@ -20,7 +20,7 @@ class Action:
     """For the footer."""
     help: str
     show: bool = True
-    """In the footer."""
+    """Label in the footer."""
     priority: bool = False
     """Also where something is typed."""
     opens_field: bool = False
@@ -34,7 +34,7 @@ SCREENS = {
     "library": "Library",
     "analysis": "Analysis",
 }
-"""In the order of their number keys."""
+"""Screens in the order of their number keys."""
 
 SCREEN_KEYS = {"compose": "1", "queue": "2,f2", "monitor": "3,f3", "library": "4,f4", "analysis": "5"}
 """F keys where digits are text; alt and a digit is another letter in many terminals."""

@@ -20,7 +20,7 @@ class Source:
     """A config that can be chosen."""
 
     name: str
-    """As `wantui run -c` takes it."""
+    """Name as `wantui run -c` takes it."""
     path: Path
     summary: str
     """One line; of a file that cannot be used, why."""

@@ -33,7 +33,7 @@ class TuiSettings(BaseModel):
     bell: bool = True
     """Ring the terminal's bell when a batch ends."""
     low_bandwidth: bool = False
-    """As --low-bandwidth: slower updates, no pictures unless asked for."""
+    """Same as --low-bandwidth: slower updates, no pictures unless asked for."""
     preview_seconds: Annotated[float, Field(ge=0)] = 15.0
     """Seconds between two previews in the monitor; 0: only when asked for."""
 

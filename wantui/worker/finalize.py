@@ -31,7 +31,7 @@ class PendingFinalization:
     step_seconds: float | None
     """Median of a step."""
     began: float
-    """By the monotonic clock."""
+    """Seconds of the monotonic clock."""
     files_done: "Future[MadeVideo]"
 
     def wait(self) -> MadeVideo:

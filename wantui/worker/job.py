@@ -38,7 +38,7 @@ class Making:
     pipeline: "WanPipeline"
     predicted_seconds: float | None
     began: float
-    """By the monotonic clock."""
+    """Seconds of the monotonic clock."""
     step_seconds: list[float] = field(default_factory=list)
     reported_at: float = field(default_factory=time.monotonic)
     """When decoding was reported last, by the monotonic clock."""

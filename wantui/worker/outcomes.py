@@ -71,7 +71,7 @@ class WaitForRoom:
     """The disk is full: the queue is held until there is room."""
 
     reason: str
-    """What the system says."""
+    """Error text of the system."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Situation:
     root: Path
     """The batch folder."""
     is_cancelled: Callable[[], bool]
-    """Whether a user wants the video no more."""
+    """True if a user cancelled the video."""
     has_next_plan: Callable[[], bool]
     """Whether there is a memory plan that needs less."""
     count_passing_error: Callable[[], int]

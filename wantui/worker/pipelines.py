@@ -32,7 +32,7 @@ class Loaded:
     pipeline: "WanPipeline"
     plan: MemoryPlan
     embeddings: Embeddings | None
-    """Of the prompts, where the plan encodes them first."""
+    """Embeddings of the prompts, if the plan encodes them first."""
     colours: LatentToRgb
     """For previews."""
 

@@ -48,14 +48,14 @@ from wantui.worker.pipeline_cache import PipelineCache
 
 WorkerState = Literal["idle", "claimed", "loading", "denoising", "decoding", "finalizing"]
 Event = Resumed | Restarted | StepMade | Decoded | ReadyToFinalize
-"""What making a video yields."""
+"""Events of making a video."""
 IDLE_SECONDS = 120.0
 """After so long with nothing to do a worker ends, and the GPU's memory is free."""
 POLL_SECONDS = 0.2
 OTHERS_SECONDS = 1.0
 """Between two looks at whether another engine still makes a video."""
 DECODE_SECONDS = 0.5
-"""Between two times that decoding is told of, and wishes are asked for."""
+"""Seconds between two reports of decoding and two checks for user requests."""
 QUEUE_SECONDS = 2.0
 """Between two tries to write a queue that could not be written."""
 
@@ -76,7 +76,7 @@ class Worker:
         self.ending: PendingFinalization | None = None
         """The video whose files are being ended while the next one is made."""
         self.open_logs: dict[str, logging.Logger] = {}
-        """Of batches, by their names."""
+        """Batches by their names."""
         self.stopping = False
         self.state: WorkerState = "idle"
         """What the worker does with the video that it claimed last; the log of an unexpected error names it."""

@@ -108,7 +108,7 @@ class AnalysisScreen(BaseScreen):
         self.fault = ""
         """Why some of the chosen batches cannot be read."""
         self.nothing = "reading ..."
-        """What is said where there is no video to show."""
+        """Text shown if there is no video."""
 
     def body(self) -> ComposeResult:
         with Vertical():

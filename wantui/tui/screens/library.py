@@ -362,7 +362,7 @@ class LibraryScreen(LibraryJobs):
 
     def action_rerun(self) -> None:
         if (found := self.clip()) is not None:
-            self.notify("made again in a process of its own; what it says comes here")
+            self.notify("Rendering again in the background; the result will appear here")
             self.rerun(found[1])
 
     def action_resume(self) -> None:

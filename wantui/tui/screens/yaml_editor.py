@@ -57,4 +57,4 @@ class YamlEditor(BackdropMixin, ModalScreen[str | None]):
         if self.fault() is None:
             self.dismiss(self.query_one(TextArea).text)
         else:
-            self.notify("mend what is named below first, or leave with escape", severity="error")
+            self.notify("Fix the errors below first, or press Esc to discard", severity="error")

@@ -78,7 +78,7 @@ class VirtualList(ScrollView, can_focus=True):
     def __init__(self, *, empty: str = "", **options: Any) -> None:
         super().__init__(**options)
         self.empty = empty
-        """What is said when there is no row."""
+        """Text shown if there is no row."""
         self.count = 0
         self._draw: Render = lambda index, width: Text()
         self._drawn: dict[int, Text] = {}
