@@ -23,6 +23,7 @@ from wantui.analysis import loading as read
 from wantui.analysis.attention_summary import over_steps, overlap, word_curves
 from wantui.analysis.comparable import comparable
 from wantui.analysis.compare import compare
+from wantui.analysis.dispersion import PermutationTest, permanova, permdisp, squared_distances
 from wantui.analysis.gram import Read, StateBuffer, gram_of
 from wantui.analysis.groups import CannotCompareError, describe, group_videos, groupings, pooled_groups
 from wantui.analysis.loading import read_batch
@@ -566,6 +567,18 @@ def test_groups_of_the_same_trajectories_are_named(tmp_path: Path) -> None:
     said = "3 of 3 videos of one and other have identical trajectories"
     assert any(said in warning for warning in compare([*one, *same], by="1", primary="length").warnings)
     assert not any("identical" in warning for warning in compare([*one, *other], by="1", primary="length").warnings)
+
+
+def test_groups_of_the_same_states_differ_neither_in_place_nor_in_spread() -> None:
+    # F was 1e-28, and p what rounding made of it, 0.03 say.
+    rng = np.random.default_rng(1)
+    for seeds in (3, 6, 9):
+        states = rng.normal(size=(seeds, 40)) * 1e3
+        # In another order the sums round in another way.
+        distances = squared_distances(np.concatenate([states, states * (1 + 1e-15)]))
+        cells = np.arange(2 * seeds).reshape(2, seeds, 1).transpose(1, 0, 2)
+        for test in (permanova, permdisp):
+            assert test(distances, cells) == PermutationTest(0.0, 1.0)
 
 
 def test_groups_of_two_videos_are_not_compared_in_their_spread(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ MAX_ITERATIONS = 5000
 collinear."""
 ROUNDING = 1e-20
 """Share of a sum of squares below which there is rounding only, which would order permutations by chance."""
+CANCELLED = 1e-12
+"""Share of a sum of squared distances below which a difference of two such sums is rounding."""
 AT_ONCE = 1024
 """Permutations whose statistic is computed together."""
 
@@ -124,7 +126,8 @@ def permanova(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
         for group in range(groups):
             member = (labels == group).astype(np.float64)
             within += ((member @ sums) * member).sum(1) / (2 * n / groups)
-        return _pseudo_f(total - within, within, groups, n)
+        between = total - within
+        return _pseudo_f(np.where(between > CANCELLED * total, between, 0), within, groups, n)
 
     return _permuted(statistic, cells)
 
@@ -151,6 +154,7 @@ def permdisp(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
         permuted = np.zeros((len(orders), blocks, groups))
         np.put_along_axis(permuted, orders, np.broadcast_to(means, orders.shape), axis=2)
         between = n / groups * ((permuted.mean(1) - z.mean()) ** 2).sum(1)
+        between = np.where(between > ROUNDING * (z**2).sum(), between, 0)
         return _pseudo_f(between, np.maximum(total - between, 0), groups, n)
 
     return _permuted(statistic, cells)
