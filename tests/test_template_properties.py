@@ -1,0 +1,159 @@
+"""The template grammar against an expander of its own, over generated templates."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wantui.prompts import TemplateError, count, expand, parse
+
+SPECIAL = "[]|():\\"
+quick = settings(max_examples=300, derandomize=True, deadline=None, database=None)
+
+
+@dataclass(frozen=True)
+class Bracket:
+    options: tuple["Nodes", ...]
+
+
+@dataclass(frozen=True)
+class Marked:
+    content: "Nodes"
+    weight: float
+
+
+Nodes = tuple[str | Bracket | Marked, ...]
+Mark = tuple[int, float]
+"""Number and weight."""
+Letters = tuple[tuple[str, Mark | None], ...]
+"""Characters, each with the mark that it belongs to."""
+Choices = tuple[tuple[int, int, str], ...]
+"""Bracket, option and text of each choice."""
+
+text = st.text("ab .\t\n" + SPECIAL, max_size=6)
+weights = st.sampled_from([0.0, 0.5, 1.0, 2.25, 10.0])
+
+
+def nodes(depth: int, may_mark: bool) -> st.SearchStrategy[Nodes]:
+    kinds: list[st.SearchStrategy[str | Bracket | Marked]] = [text]
+    if depth:
+        options = st.lists(nodes(depth - 1, may_mark), min_size=1, max_size=3)
+        kinds.append(options.map(lambda found: Bracket(tuple(found))))
+    if depth and may_mark:
+        inside = st.tuples(text.map(lambda word: f"{word}c"), nodes(depth - 1, False))
+        kinds.append(st.builds(lambda pair, weight: Marked((pair[0], *pair[1]), weight), inside, weights))
+    return st.lists(st.one_of(kinds), max_size=3).map(tuple)
+
+
+def written(tree: Nodes) -> str:
+    """Write a tree as a template, with every special character of its text escaped."""
+    parts = []
+    for node in tree:
+        match node:
+            case str():
+                parts.append("".join(f"\\{letter}" if letter in SPECIAL else letter for letter in node))
+            case Bracket(options):
+                parts.append(f"[{'|'.join(map(written, options))}]")
+            case Marked(content, weight):
+                parts.append(f"({written(content)}{'' if weight == 1.0 else f':{weight}'})")
+    return "".join(parts)
+
+
+def numbered(tree: Nodes, brackets: Iterator[int], marks: Iterator[int]) -> list[object]:
+    """Number brackets and marks in the order of their opening."""
+    found: list[object] = []
+    for node in tree:
+        match node:
+            case str():
+                found.append(node)
+            case Bracket(options):
+                found.append((next(brackets), [numbered(option, brackets, marks) for option in options]))
+            case Marked(content, weight):
+                mark = (next(marks), weight)
+                found.append({mark: numbered(content, brackets, marks)})
+    return found
+
+
+def forms(tree: list[object]) -> list[tuple[Letters, Choices]]:
+    """All forms of a numbered tree: letters with their marks, and the choices; the last bracket turns fastest."""
+    per_node: list[list[tuple[Letters, Choices]]] = []
+    for node in tree:
+        match node:
+            case str():
+                per_node.append([(tuple((letter, None) for letter in node), ())])
+            case (int(number), list(options)):
+                per_node.append(
+                    [
+                        (letters, ((number, index, spaced(letters)), *chosen))
+                        for index, option in enumerate(options, start=1)
+                        for letters, chosen in forms(option)
+                    ]
+                )
+            case dict():
+                ((mark, content),) = node.items()
+                per_node.append(
+                    [(tuple((letter, mark) for letter, _ in letters), chosen) for letters, chosen in forms(content)]
+                )
+    return [
+        (sum((letters for letters, _ in one), ()), sum((chosen for _, chosen in one), ()))
+        for one in itertools.product(*per_node)
+    ]
+
+
+def spaced(letters: Letters) -> str:
+    return " ".join("".join(letter for letter, _ in letters).split())
+
+
+def expected_marks(letters: Letters) -> list[tuple[str, float, int]]:
+    """Text, weight and start of each mark in the prompt that letters become."""
+    kept: list[tuple[str, Mark | None]] = []
+    for letter, mark in letters:
+        if not letter.isspace():
+            kept.append((letter, mark))
+        elif kept and kept[-1][0] != " ":
+            kept.append((" ", mark))
+    found = []
+    for mark in dict.fromkeys(mark for _, mark in kept if mark is not None):
+        places = [place for place, (letter, own) in enumerate(kept) if own == mark and letter != " "]
+        if places:
+            start, end = places[0], places[-1] + 1
+            found.append(("".join(letter for letter, _ in kept[start:end]), mark[1], start))
+    return found
+
+
+@quick
+@given(nodes(3, may_mark=True))
+def test_variations_choices_and_marks_are_those_of_an_independent_expander(tree: Nodes) -> None:
+    expected = forms(numbered(tree, itertools.count(1), itertools.count(1)))
+    source = written(tree)
+    if not all(spaced(letters) for letters, _ in expected):
+        with pytest.raises(TemplateError, match=r"no text|template is empty"):
+            expand(parse(source))
+        return
+    found = expand(parse(source))
+    assert count(parse(source)) == len(expected)
+    assert [variation.prompt for variation in found] == [spaced(letters) for letters, _ in expected]
+    assert [tuple((c.bracket, c.option, c.text) for c in variation.choices) for variation in found] == [
+        chosen for _, chosen in expected
+    ]
+    assert [[(m.text, m.weight, m.start) for m in variation.marks] for variation in found] == [
+        expected_marks(letters) for letters, _ in expected
+    ]
+    assert len({variation.id for variation in found}) == len(found)
+
+
+@quick
+@given(st.text("ab [|]():\\2.é（\u202e\0", max_size=40))
+def test_any_text_is_read_or_refused_at_a_place_in_it(source: str) -> None:
+    refused, found = None, []
+    try:
+        found = expand(parse(source))
+    except TemplateError as error:
+        refused = error.position
+    assert refused is None or 0 <= refused <= len(source)
+    for variation in found:
+        assert variation.prompt == variation.prompt.strip() != ""
+        assert all(variation.prompt[mark.start : mark.end] == mark.text for mark in variation.marks)
