@@ -18,6 +18,7 @@ os.environ.setdefault("HF_HOME", "/nonexistent/hub")  # no test may find, or nee
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -138,6 +139,9 @@ def without_surrogates(value: Any) -> Any:
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     """Escape what a test printed that is no text: the pipe between pytest's processes cannot carry it, and breaks."""
     return without_surrogates((yield))
+
+
+needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="needs torchao (extra int8)")
 
 
 @pytest.fixture(scope="session")

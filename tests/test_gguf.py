@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import gguf
 import pytest
 import torch
 from conftest import Wantui, batch
-from gguf import GGMLQuantizationType as Kind
 from safetensors.torch import load_file
 from tiny import latents_of
 
@@ -24,6 +22,8 @@ from wantui.storage.manifest import read_manifest
 from wantui.worker.pipelines import check_weights, load_for, plan_for
 
 pytestmark = pytest.mark.torch
+gguf = pytest.importorskip("gguf", reason="needs gguf (extra gguf)")
+Kind = gguf.GGMLQuantizationType
 
 CPU = torch.device("cpu")
 WANS_NAMES = (

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.processes
 
+ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "diffusers", "transformers"}
 
 
@@ -101,4 +103,10 @@ def test_generation_knows_no_screens_and_no_database(package: str) -> None:
 )
 def test_commands_that_make_nothing_run_without_torch(arguments: list[str]) -> None:
     code = f"from wantui.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
+    assert not loaded_by(code) & HEAVY
+
+
+def test_the_modules_of_the_fast_tests_import_no_torch() -> None:
+    options = ["--fast", "--collect-only", "-n0", "-p", "no:cacheprovider"]
+    code = f"import os, pytest; os.chdir({str(ROOT)!r}); assert pytest.main({options}) == 0"
     assert not loaded_by(code) & HEAVY

@@ -10,7 +10,7 @@ from unittest.mock import Mock, patch
 
 import pytest
 import torch
-from conftest import recipe_for
+from conftest import needs_torchao, recipe_for
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from diffusers.hooks.group_offloading import ModuleGroup
 from tiny import latents_of
@@ -110,7 +110,7 @@ def test_parameters_are_those_of_the_published_architecture(model: WanModel) -> 
     assert sum(p.numel() for p in built.blocks[0].parameters()) == block_parameters(model)
 
 
-@pytest.mark.parametrize(("weights", "most"), [("float8", 0.3), ("int8", 0.1)])
+@pytest.mark.parametrize(("weights", "most"), [("float8", 0.3), pytest.param("int8", 0.1, marks=needs_torchao)])
 def test_weights_in_8_bits_take_what_is_counted_and_make_a_video_near_the_whole_ones(
     weights: Weights, most: float
 ) -> None:
@@ -126,6 +126,7 @@ def test_weights_in_8_bits_take_what_is_counted_and_make_a_video_near_the_whole_
     assert torch.equal(latents_of(narrow, recipe), near)
 
 
+@needs_torchao
 def test_weights_in_int8_can_be_moved_block_by_block() -> None:
     recipe = recipe_for(NANO, frames=5, steps=2, dtype="bfloat16", width=64, height=64)
     there = latents_of(load_pipeline(NANO, None, "bfloat16", CPU, weights="int8"), recipe)

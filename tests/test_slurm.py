@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from conftest import Wantui
 from harness_engine import Machine
-from submitit.core.utils import DelayedSubmission
 
 from wantui.batches.enqueue import Shard, missing_videos, new_batch
 from wantui.batches.slurm import DrainShare, NoSlurmError, Resources, _local_folder, minutes_in, shares_of, submit
@@ -24,6 +23,7 @@ from wantui.storage.locks import can_lock
 from wantui.storage.manifest import read_manifest
 
 pytestmark = pytest.mark.processes
+DelayedSubmission = pytest.importorskip("submitit.core.utils", reason="needs submitit (extra slurm)").DelayedSubmission
 
 RESOURCES = Resources(minutes=90, gpus=1, cpus=4, memory_gb=32)
 
