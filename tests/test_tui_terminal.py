@@ -247,7 +247,13 @@ def answers_keys(terminal: "Terminal") -> None:
     assert terminal.process.poll() is None
 
 
-EDITORS = {"exits with 1": "false", "is missing": "no-such-editor-here", "dies": "sh -c 'kill -9 $$' --"}
+EDITORS = {
+    "exits with 1": "false",
+    "is missing": "no-such-editor-here",
+    "dies": "sh -c 'kill -9 $$' --",
+    "is interrupted": "sh -c 'kill -INT 0; sleep 0.2; exit 1' --",
+    "is quit": "sh -c 'kill -QUIT 0; sleep 0.2; exit 1' --",
+}
 
 
 @pytest.mark.parametrize("editor", EDITORS.values(), ids=EDITORS)

@@ -42,8 +42,8 @@ def lent_terminal(app: App[Any]) -> Iterator[None]:
 
     `App.suspend` takes the terminal back only if nothing is raised inside it: an exception would leave the screen of
     the other program, without a reader of keys. The exception is therefore kept until the terminal is ours again.
-    Ctrl-C is for the other program. A signal to leave ends the block first, so that the terminal is given back in the
-    state that it had before the application.
+    Ctrl-C and Ctrl-\\ are for the other program. A signal to leave ends the block first, so that the terminal is given
+    back in the state that it had before the application.
 
     Raises:
         TerminalNotLentError: the application has no terminal to lend, or was told to leave.
@@ -57,7 +57,8 @@ def lent_terminal(app: App[Any]) -> Iterator[None]:
             raise _ToldToLeave
 
     before = {number: signal.signal(number, leave) for number in LEAVING}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        before[number] = signal.signal(number, lambda *_: None)
     try:
         with app.suspend(), _modes_kept():
             try:
