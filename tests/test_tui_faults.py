@@ -11,7 +11,7 @@ import pytest
 from conftest import Wantui, batch, only_queued, step_done
 from harness_tui import Under, application, run
 from test_tui_screens import RECIPE, add, claim, on
-from textual.widgets import Input
+from textual.widgets import Input, TextArea
 
 from wantui.engine.control import acquire_engine_lock, announce
 from wantui.queue.events import BatchAdded, VideoDone
@@ -147,6 +147,26 @@ def test_every_input_takes_all_lines_of_a_paste(where: str) -> None:  # A10
             field.value = ""
             field.action_paste()
             assert field.value == "worst quality"
+
+    run(test)
+
+
+@pytest.mark.parametrize("keys", [("t",), ("y",), ("ctrl+s",), ("4", "slash")])
+def test_paste_that_would_hold_up_every_key_is_refused(keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wantui.tui.widgets.pasting.MAX_PASTE", 1000)
+
+    async def test() -> None:
+        async with application() as it:
+            await it.until(lambda: it.screen(ComposeScreen).config)
+            await it.press(*keys)
+            field = await it.until(lambda: it.app.focused)
+            assert isinstance(field, Input | TextArea)
+            before = field.value if isinstance(field, Input) else field.text
+            await it.paste("x" * 1001)
+            assert "cannot paste 1,001 characters: at most 1,000 are taken" in it.said()
+            assert (field.value if isinstance(field, Input) else field.text) == before
+            await it.paste("y" * 1000)
+            assert "y" * 1000 in (field.value if isinstance(field, Input) else field.text)
 
     run(test)
 

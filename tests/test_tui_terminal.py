@@ -215,6 +215,17 @@ def test_every_kind_of_terminal_is_drawn_on_left_and_given_back(machine: Machine
     assert not shows_screen_of_its_own(terminal.read())
 
 
+@pytest.mark.parametrize("keys", [b"q?", b"q4", b"q5", b"4q", b"?qq?"])
+def test_keys_after_the_one_that_leaves_change_nothing(machine: Machine, keys: bytes) -> None:
+    terminal = Terminal(machine)
+    terminal.until_it_takes_keys()
+    os.write(terminal.master, keys)
+    os.write(terminal.master, b"\x1bq")
+    terminal.until(lambda: terminal.process.poll() is not None)
+    assert terminal.process.returncode == 0, terminal.read()[-2000:]
+    assert b"Traceback" not in terminal.read()
+
+
 def test_size_is_the_terminals_and_not_what_a_shell_has_exported(machine: Machine) -> None:
     terminal = Terminal(machine, COLUMNS="20", LINES="5")
     terminal.until_it_takes_keys()

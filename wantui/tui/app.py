@@ -19,6 +19,7 @@ from typing import Any
 
 from textual.app import App, SystemCommand
 from textual.driver import Driver
+from textual.events import Event, InputEvent
 from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
@@ -135,6 +136,11 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         return []
 
     # Coming and going
+
+    async def on_event(self, event: Event) -> None:
+        """Take no key or click once the application is being left: what they would open finds no widgets any more."""
+        if not (self._exit and isinstance(event, InputEvent)):
+            await super().on_event(event)
 
     def on_mount(self) -> None:
         theme = self.settings.theme or self.drafts.theme

@@ -11,10 +11,10 @@ from wantui.config import ConfigError, parse_config
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.plain import plain
 from wantui.tui.widgets.footer import KeyFooter
-from wantui.tui.widgets.printable_lines import PrintableLinesMixin
+from wantui.tui.widgets.text_editing import TextEditorMixin
 
 
-class YamlText(PrintableLinesMixin, TextArea):
+class YamlText(TextEditorMixin, TextArea):
     """The text that is edited."""
 
 

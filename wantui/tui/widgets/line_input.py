@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from textual.events import Paste
 from textual.widgets import Input
 
+from wantui.tui.widgets.pasting import refuse_large_paste
 from wantui.tui.widgets.printable_lines import PrintableLinesMixin
 
 
@@ -22,6 +23,8 @@ class LineInputMixin(PrintableLinesMixin, Input if TYPE_CHECKING else object):  
 
     def _on_paste(self, event: Paste) -> None:
         """Take all pasted lines, where Textual takes the first and drops the others."""
+        if refuse_large_paste(self, event):
+            return
         event.prevent_default()
         event.stop()
         self.replace(event.text, *self.selection)

@@ -7,13 +7,13 @@ from textual.widgets.text_area import TextAreaTheme
 
 from wantui.prompts.tokens import template_tokens
 from wantui.tui.widgets.diff_text import colour
-from wantui.tui.widgets.printable_lines import PrintableLinesMixin
+from wantui.tui.widgets.text_editing import TextEditorMixin
 
 COLOURED = 20_000
 """Characters up to which a template is coloured; longer ones are edited plainly, so that typing stays quick."""
 
 
-class TemplateEditor(PrintableLinesMixin, TextArea):
+class TemplateEditor(TextEditorMixin, TextArea):
     """A text area that knows the grammar.
 
     [|] separate variants, ( ) mark words for attention, (word:1.5) weights them, \\ before a character makes it plain.

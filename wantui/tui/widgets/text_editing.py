@@ -1,0 +1,17 @@
+"""What the editors of several lines have in common."""
+
+from typing import TYPE_CHECKING
+
+from textual.events import Paste
+from textual.widgets import TextArea
+
+from wantui.tui.widgets.pasting import refuse_large_paste
+from wantui.tui.widgets.printable_lines import PrintableLinesMixin
+
+
+class TextEditorMixin(PrintableLinesMixin, TextArea if TYPE_CHECKING else object):  # type: ignore[misc]
+    """What every text area of the application does; a plain class, see `LineInputMixin`."""
+
+    async def _on_paste(self, event: Paste) -> None:
+        """Let the text area take the paste, unless it is too large."""
+        refuse_large_paste(self, event)
