@@ -220,7 +220,6 @@ def test_keys_after_the_one_that_leaves_change_nothing(machine: Machine, keys: b
     terminal = Terminal(machine)
     terminal.until_it_takes_keys()
     os.write(terminal.master, keys)
-    os.write(terminal.master, b"\x1bq")
     terminal.until(lambda: terminal.process.poll() is not None)
     assert terminal.process.returncode == 0, terminal.read()[-2000:]
     assert b"Traceback" not in terminal.read()
