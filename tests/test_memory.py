@@ -473,7 +473,7 @@ def test_one_part_at_a_time_is_on_the_gpu() -> None:
     parts = {name: Part(name, log) for name in ("vae", "transformer", "transformer_2")}
     placement = Placement(Mock(text_encoder=None, **parts), GPU, plan_named("offload"))
     for name in ("transformer", "transformer", "transformer_2", "vae", "transformer"):
-        placement.bring(parts[name])
+        placement.ensure_on_device(parts[name])
         assert [part.name for part in parts.values() if part.where == "cuda"] == [name]
     assert log[:3] == ["transformer to cuda", "transformer to cpu", "transformer_2 to cuda"]
 

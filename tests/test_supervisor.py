@@ -46,7 +46,7 @@ class FailingSlot(Slot):
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[FailingSlot]:
     """Places on two GPUs, where no worker works and none is waited for."""
-    monkeypatch.setattr(slots, "SHORTEST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(slots, "MIN_WAIT_SECONDS", 0.0)
     names = ("auto", "cuda", "cpu")
     return [FailingSlot(f"worker-{i}", (*names, f"cuda:{i}"), "cuda", {}, wait=0.0) for i in range(2)]
 

@@ -24,7 +24,7 @@ MARGIN = 0.05
 """A difference that is shown to be smaller than this share of the mean is called none."""
 
 
-LEAST_SEEDS_FOR_RATE = 10
+MIN_SEEDS_FOR_RATE = 10
 """Minimum number of seeds for reporting the false-positive rate; with fewer it is too noisy."""
 
 
@@ -58,7 +58,7 @@ class Comparison:
     within seeds."""
     null_rate: float
     """Share of such exchanges that the test of `spread` calls different at 5 %, with spread computed anew in each; NaN
-    of other metrics, for which it is 5 % by construction, and with fewer than LEAST_SEEDS_FOR_RATE seeds."""
+    of other metrics, for which it is 5 % by construction, and with fewer than MIN_SEEDS_FOR_RATE seeds."""
     nulls: Mapping[str, GaussianNull]
     """Values by name of the group."""
     stride: int = 1
@@ -317,7 +317,7 @@ def _exchange_band(
     if primary == SPREAD:
         assert final is not None
         band, p = final.relabelled(matched, pairs)
-        if n >= LEAST_SEEDS_FOR_RATE:
+        if n >= MIN_SEEDS_FOR_RATE:
             rate = float(np.mean(p <= ALPHA))
     else:
         by_seed, (flips, _) = own.mean(1), signs(n)

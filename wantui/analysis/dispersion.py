@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wantui.analysis.statistics import within_seed_permutations
 
 Floats = NDArray[np.float64]
-LEAST_VIDEOS = 3
+MIN_VIDEOS = 3
 """Two are equally far from their middle, whatever they are: differences between such groups seem to have no error."""
 MAX_ITERATIONS = 5000
 """Weiszfeld steps to a spatial median; a dozen suffice in many dimensions, hundreds where states are nearly
@@ -79,7 +79,7 @@ def to_median(distances: Floats) -> Floats:
     corrected, so that groups of another size can be compared.
     """
     n = len(distances)
-    if n < LEAST_VIDEOS:
+    if n < MIN_VIDEOS:
         return np.full(n, np.nan)
     weights = median_weights(distances)
     squared = distances @ weights - weights @ distances @ weights / 2
@@ -145,7 +145,7 @@ def permdisp(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
         own = cells[:, group].ravel()
         z[own] = to_median(distances[np.ix_(own, own)])
     means, total = z[cells].mean(2), ((z - z.mean()) ** 2).sum()
-    if not np.isfinite(total):  # of fewer than LEAST_VIDEOS
+    if not np.isfinite(total):  # of fewer than MIN_VIDEOS
         return PermutationTest(float("nan"), float("nan"))
     if total <= ROUNDING * (z**2).sum():
         return PermutationTest(0.0, 1.0)

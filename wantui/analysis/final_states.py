@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.dispersion import (
-    LEAST_VIDEOS,
+    MIN_VIDEOS,
     Floats,
     PermutationTest,
     dispersion,
@@ -60,9 +60,9 @@ class FinalStates:
         Raises:
             NoGeometryError: too few videos, or projections that are missing or differ in shape.
         """
-        if (videos := len(groups[0].videos)) < LEAST_VIDEOS:
+        if (videos := len(groups[0].videos)) < MIN_VIDEOS:
             raise NoGeometryError(
-                f"{SPREAD} needs {LEAST_VIDEOS} videos in each group, and there are {videos}: make more seeds"
+                f"{SPREAD} needs {MIN_VIDEOS} videos in each group, and there are {videos}: make more seeds"
             )
         projected: dict[str, NDArray[np.float32]] = {}
         levels: dict[str, Floats] = {}

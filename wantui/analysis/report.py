@@ -32,7 +32,7 @@ from wantui.storage.attention_maps import open_maps
 
 COLOURS = ("#2a6f97", "#c1551f", "#4f7942", "#7b4b94", "#a8802c", "#9c3848", "#4a8c8c", "#5c5c5c")
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
-MOST_OVERLAYS = 6
+MAX_OVERLAYS = 6
 MAX_LABEL = 40
 """Longest name of a group in a figure, characters; the tables have all of it."""
 PLAIN_TEXT = {"text.parse_math": False, "svg.fonttype": "none"}
@@ -292,7 +292,7 @@ def _number(value: float) -> str:
 
 
 def _attention(videos: Sequence[Video]) -> list[str]:
-    with_maps = [video for video in videos if video.attention is not None][:MOST_OVERLAYS]
+    with_maps = [video for video in videos if video.attention is not None][:MAX_OVERLAYS]
     if not with_maps:
         return []
     parts, names = ["<h2>Attention</h2>"], VideoNames(videos)

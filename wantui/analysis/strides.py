@@ -25,7 +25,7 @@ MAX_RATIO = 1.6
 float32 up to 1.4; rounding alone 2 and more."""
 MIN_STRIDED_STEPS = 3
 """Steps at a stride from which its value is compared: with fewer, the ends that a stride leaves out weigh too much."""
-LEAST_STEPS = 2 * MIN_STRIDED_STEPS
+MIN_STEPS = 2 * MIN_STRIDED_STEPS
 """Steps from which two strides can be told apart."""
 NO_TURNING = 1e-3
 """Radians in all below which a path is straight, and its bend is rounding of the inner products."""
@@ -119,7 +119,7 @@ def strides(paths: Sequence[Trajectory], metric: str, stride: int = 1) -> Stride
     steps = min(len(path.sigmas) for path in paths) - 1
     measured = [_mean(paths, metric, multiple) for multiple in MULTIPLES if steps >= 2 * multiple]
     values = (*measured, *[math.nan] * (len(MULTIPLES) - len(measured)))
-    if steps < LEAST_STEPS:
+    if steps < MIN_STEPS:
         return Strides(metric, labels, values, None, is_checked=False)
     if metric in BENDS and _mean(paths, "turning", 1) < NO_TURNING:
         return Strides(metric, labels, values, stride)

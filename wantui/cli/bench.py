@@ -7,7 +7,7 @@ import click
 from wantui.cli.output import echo, print_json
 from wantui.cli.types import SPEED
 
-LEAST_SECONDS = 1e-20
+MIN_SECONDS = 1e-20
 """No device does anything in less."""
 
 
@@ -50,4 +50,4 @@ def command(device: str, speed: str, as_json: bool) -> None:
 
 def _rate(unit: float, seconds: float) -> str:
     """Format units per second from seconds per unit; `?` if the fit attributes no time to it."""
-    return f"{unit / seconds:8.2f}" if seconds > LEAST_SECONDS else f"{'?':>8}"
+    return f"{unit / seconds:8.2f}" if seconds > MIN_SECONDS else f"{'?':>8}"

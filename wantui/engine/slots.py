@@ -12,7 +12,7 @@ from wantui.engine.control import last_line
 from wantui.environment import torch_environment
 from wantui.gpu.nvml import Gpu
 
-SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
+MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 1.0, 60.0
 """Seconds before a worker that ended without a video is started again: the first time, and at most."""
 
 
@@ -28,7 +28,7 @@ class Slot:
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     not_before: float = 0.0
-    wait: float = SHORTEST_WAIT_SECONDS
+    wait: float = MIN_WAIT_SECONDS
     failures: int = 0
     """Processes in a row that ended before they had a video."""
     output_start: int = 0
@@ -76,11 +76,11 @@ class Slot:
     def delay(self) -> None:
         """Delay the next start; the delay doubles each time."""
         self.not_before = time.monotonic() + self.wait
-        self.wait = min(2 * self.wait, LONGEST_WAIT_SECONDS)
+        self.wait = min(2 * self.wait, MAX_WAIT_SECONDS)
 
     def works(self) -> None:
         """Reset the failure count after a claim or a clean exit."""
-        self.wait, self.failures = SHORTEST_WAIT_SECONDS, 0
+        self.wait, self.failures = MIN_WAIT_SECONDS, 0
 
 
 def slots_for(gpus: Sequence[Gpu], workers: int | None) -> list[Slot]:

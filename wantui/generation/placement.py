@@ -48,7 +48,7 @@ class Placement:
                 case _:
                     assert_never(plan.transformer)
 
-    def bring(self, part: nn.Module) -> None:
+    def ensure_on_device(self, part: nn.Module) -> None:
         """Before a part works: the others that take turns leave the GPU."""
         if part is self.working or not self.moving:
             return
@@ -97,7 +97,7 @@ def ensure_on_device(pipeline: WanPipeline, part: nn.Module) -> None:
     """Have a part of the pipeline where it computes."""
     placement: Placement | None = getattr(pipeline, "wantui_placement", None)
     if placement is not None:
-        placement.bring(part)
+        placement.ensure_on_device(part)
 
 
 def free_memory() -> None:

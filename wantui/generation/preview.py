@@ -22,7 +22,7 @@ from wantui.storage.atomic import create_new, partial_path, replace_created
 FIELD = 128
 """Width and height of a field of colour, in pixels."""
 FIELDS, PATCHES = 4, 8
-LARGEST_FRAMES = 5
+MAX_FRAMES = 5
 SECONDS_BETWEEN_PREVIEWS = 2.0
 
 
@@ -40,7 +40,7 @@ class LatentToRgb:
     def pictures(self, latents: Tensor) -> NDArray[np.uint8]:
         """Up to five evenly spaced latent frames of [1, channels, frames, height, width] as [n, height, width, rgb]."""
         frames = latents.shape[2]
-        chosen = torch.linspace(0, frames - 1, min(LARGEST_FRAMES, frames)).round().long().to(latents.device)
+        chosen = torch.linspace(0, frames - 1, min(MAX_FRAMES, frames)).round().long().to(latents.device)
         cells = latents[0].index_select(1, chosen).movedim(0, -1).float()
         weights = self.weights.to(cells.device)
         rgb = cells @ weights[:-1] + weights[-1]

@@ -13,7 +13,7 @@ from diffusers import WanPipeline
 from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig
 
 from wantui.planning import Recipe
-from wantui.planning.step_skipping import MAGNITUDE_ERROR, MOST_IN_A_ROW, WHOLE_SHARE, ratios
+from wantui.planning.step_skipping import MAGNITUDE_ERROR, MAX_IN_A_ROW, UNCACHED_SHARE, ratios
 
 FIRST_BLOCK_CHANGE = 0.07
 """Largest relative change of what the first block adds at which the others are left out."""
@@ -52,8 +52,8 @@ def config_for(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConfig
         return FirstBlockCacheConfig(threshold=FIRST_BLOCK_CHANGE)
     return MagCacheConfig(
         threshold=MAGNITUDE_ERROR,
-        max_skip_steps=MOST_IN_A_ROW,
-        retention_ratio=WHOLE_SHARE,
+        max_skip_steps=MAX_IN_A_ROW,
+        retention_ratio=UNCACHED_SHARE,
         num_inference_steps=len(sigmas),
         mag_ratios=ratios(recipe.magnitudes, sigmas),
     )

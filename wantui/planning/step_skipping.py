@@ -15,9 +15,9 @@ from wantui.schedule import model_evaluations, noise_levels
 
 MAGNITUDE_ERROR = 0.12
 """Largest sum of errors that the magnitudes foretell for passes that are left out one after the other."""
-MOST_IN_A_ROW = 4
+MAX_IN_A_ROW = 4
 """Passes that are left out one after the other."""
-WHOLE_SHARE = 0.2
+UNCACHED_SHARE = 0.2
 """Share of the first steps, none of which is skipped."""
 ASSUMED_SHARE = 0.5
 """Share of the blocks that a cached video computes where nothing is known; it depends on how a prompt's path bends."""
@@ -51,7 +51,7 @@ def ratios(magnitudes: Magnitudes, sigmas: Sequence[float]) -> list[float]:
 
 def computed_passes(of_magnitudes: Sequence[float]) -> list[bool]:
     """Return whether each step computes the blocks, from the ratio of its magnitude to the one before."""
-    whole = int(WHOLE_SHARE * len(of_magnitudes) + 0.5)
+    whole = int(UNCACHED_SHARE * len(of_magnitudes) + 0.5)
     found = []
     ratio, error, left_out = 1.0, 0.0, 0
     for step, each in enumerate(of_magnitudes):
@@ -59,7 +59,7 @@ def computed_passes(of_magnitudes: Sequence[float]) -> list[bool]:
             ratio *= each
             left_out += 1
             error += abs(1.0 - ratio)
-        is_computed = step < max(1, whole) or error > MAGNITUDE_ERROR or left_out > MOST_IN_A_ROW
+        is_computed = step < max(1, whole) or error > MAGNITUDE_ERROR or left_out > MAX_IN_A_ROW
         if is_computed:
             ratio, error, left_out = 1.0, 0.0, 0
         found.append(is_computed)

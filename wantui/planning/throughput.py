@@ -28,7 +28,7 @@ Measured there on an H100."""
 TILED_VALUE = 1.2
 """Time to decode a pixel of a tile, in that of a pixel of a whole frame. Measured for tiles of 256 on an H100, and
 taken for those of 128 too."""
-MOST_LAUNCHED = 1.05
+MAX_LAUNCH_RATIO = 1.05
 """A block that took less than so many times what it took to launch it waited for that."""
 
 
@@ -142,7 +142,7 @@ def fit(
     terms = np.array([_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])
     seconds = np.array([block.seconds for block in blocks])
     launches = np.array([block.launch for block in blocks])
-    telling = seconds > MOST_LAUNCHED * launches
+    telling = seconds > MAX_LAUNCH_RATIO * launches
     scale = terms.max(0)
     found, _ = nnls((terms / scale / seconds[:, None])[telling], np.ones(telling.sum()))
     found = found / scale

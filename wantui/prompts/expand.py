@@ -16,7 +16,7 @@ from wantui.prompts.foreign import shown
 from wantui.prompts.parse import Alternatives, Marked, Sequence, Template, TemplateError, Text
 
 DEFAULT_LIMIT = 10_000
-LONGEST_ID = 60
+MAX_ID = 60
 MAX_EXPANDED = 30_000_000
 """Characters, choices and marks of all variations of a template together; 10,000 prompts of 512 tokens have fewer."""
 _NOT_IN_ID = re.compile(r"[^\w]+")
@@ -228,15 +228,15 @@ def _ids(labels: list[tuple[str, ...]]) -> list[str]:
     numbered, after a full stop, which no name holds.
     """
     names = ["_".join(map(_slug, of_one)) or "single" for of_one in labels]
-    if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST_ID:
+    if len(set(names)) == len(names) and max(map(len, names)) <= MAX_ID:
         return names
     meanings = Counter(name for name, _ in set(zip(names, labels, strict=True)))
     seen: Counter[str] = Counter()
     ids = []
     for name, of_one in zip(names, labels, strict=True):
-        if len(name) > LONGEST_ID or meanings[name] > 1:
+        if len(name) > MAX_ID or meanings[name] > 1:
             digest = hashlib.sha256("\x1f".join(of_one).encode()).hexdigest()[:8]
-            name = f"{name[: LONGEST_ID - 9]}-{digest}"
+            name = f"{name[: MAX_ID - 9]}-{digest}"
         seen[name] += 1
         ids.append(name if seen[name] == 1 else f"{name}.{seen[name]}")
     return ids

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 LOCK = "engine.lock"
-LARGEST_LOCK = 1 << 20
+MAX_LOCK_BYTES = 1 << 20
 """Bytes of the lock file that are read."""
 
 
@@ -31,7 +31,7 @@ def engines_kept_out(directory: Path) -> Iterator[dict[str, Any] | None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield _parse(os.pread(descriptor, LARGEST_LOCK, 0))
+            yield _parse(os.pread(descriptor, MAX_LOCK_BYTES, 0))
         else:
             yield None
     finally:

@@ -13,7 +13,7 @@ NAME = "tui.json"
 DRAFTS_FORMAT = 2
 """Format of tui.json: in the first one, which had no number, changes were YAML."""
 HISTORY = 200
-LARGEST_TEMPLATE_KEPT = 100_000
+MAX_TEMPLATE_KEPT = 100_000
 
 
 class Drafts(BaseModel):
@@ -36,7 +36,7 @@ class Drafts(BaseModel):
 
     def remember(self, template: str) -> None:
         """Put a template first in the history."""
-        if len(template) <= LARGEST_TEMPLATE_KEPT:
+        if len(template) <= MAX_TEMPLATE_KEPT:
             self.history = [template, *(old for old in self.history if old != template)][:HISTORY]
 
 

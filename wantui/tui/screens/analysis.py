@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 NONE = """no batch here has stored trajectories
 
 Every video that is made from now on has one: queue a batch, and come back"""
-MOST_FOLDERS = 50
+MAX_FOLDERS = 50
 """Newest batches that are looked into for trajectories."""
 
 
@@ -159,7 +159,7 @@ class AnalysisScreen(BaseScreen):
     def read(self, chosen: list[Path]) -> None:
         """Find batches with trajectories and read those that were chosen, or the newest."""
         worker = get_current_worker()
-        found = [batch.folder for batch in find_batches(self.wantui.library_roots()) if batch.counts][:MOST_FOLDERS]
+        found = [batch.folder for batch in find_batches(self.wantui.library_roots()) if batch.counts][:MAX_FOLDERS]
         folders = [path for path in found if any((path / "latents").glob("*/*.zarr"))]
         chosen = [path for path in chosen if path in folders] or folders[:1]
         videos: list[Video] = []

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LONGEST = 1200
+MAX_FRAMES = 1200
 """Frames that are kept of a clip."""
-LARGEST_SIDE = 256
+MAX_SIDE = 256
 """Pixels kept of each frame, each way: more than a terminal shows."""
 SLOW_FPS = 2.0
 
@@ -43,7 +43,7 @@ def read_clip(path: Path) -> "Iterator[NDArray[np.uint8]]":
     from wantui.storage.mp4 import read_frames
 
     try:
-        yield from itertools.islice(read_frames(path), LONGEST)
+        yield from itertools.islice(read_frames(path), MAX_FRAMES)
     except UserError:
         raise
     except Exception as error:  # a damaged clip raises what its damage leads to, also UnicodeDecodeError, ValueError
@@ -106,7 +106,7 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
             for path, _ in self.clips:
                 kept = []
                 for frame in read_clip(path):
-                    every = max(1, -(-max(frame.shape[:2]) // LARGEST_SIDE))
+                    every = max(1, -(-max(frame.shape[:2]) // MAX_SIDE))
                     kept.append(frame[::every, ::every].copy())
                     if worker.is_cancelled:
                         return

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 STRIP_LINES = 7
-MOST_LEFT_OUT = 5
+MAX_LEFT_OUT = 5
 """Largest number of videos that are named one by one where several are left out."""
 
 
@@ -89,7 +89,7 @@ class TrajectoryDetails(VerticalScroll):
 
     def _left_out(self, what: str, videos: Sequence[tuple[str, str]], width: int) -> list[Text]:
         """Return lines that name the first videos that are left out, and how many more there are."""
-        said = [f"{what}: {name}: {why}" for name, why in videos[:MOST_LEFT_OUT]]
+        said = [f"{what}: {name}: {why}" for name, why in videos[:MAX_LEFT_OUT]]
         if more := len(videos) - len(said):
             said.append(f"{what}: {more} more; `wantui analyze --groups` and `--compare` name each")
         return [line for text in said for line in wrapped(text, width, self.cells.colour("text-muted"))]
