@@ -27,6 +27,7 @@ from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline, resolve_device
 from wantui.models.catalogue import find_model
 from wantui.planning import plan_batch
+from wantui.queue.events import StepDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import state_place
@@ -86,7 +87,7 @@ def follower_figures(state: Path, seconds: float) -> None:
         chance, mine = random.Random(0), Queue(state)
         while not over.wait(chance.uniform(0, 0.2)):
             written.append(time.monotonic())
-            mine.step(claim, len(written), 10_000, 0.1, 0.5)
+            mine.step(claim, StepDone(step=len(written), steps=10_000, seconds=0.1, sigma=0.5))
 
     latencies, after, version, cpu = [], follower.last_seq(), -1, 0.0
     thread = threading.Thread(target=write)
@@ -98,7 +99,8 @@ def follower_figures(state: Path, seconds: float) -> None:
             version = now
             for event in follower.events(after, claim.batch):
                 after = event.seq
-                latencies.append(time.monotonic() - written[event.data["step"] - 2])
+                if isinstance(event.payload, StepDone):
+                    latencies.append(time.monotonic() - written[event.payload.step - 1])
         cpu += time.thread_time() - busy
         time.sleep(0.1)
     over.set()
@@ -125,7 +127,7 @@ def checkpoint_figures(folder: Path, rounds: int) -> None:
 
     def run(with_checkpoints: bool) -> float:
         nonlocal count
-        tap = CheckpointTap(pipeline, recipe, folder / "v.checkpoint", tuple)
+        tap = CheckpointTap(pipeline, recipe, folder / "v.checkpoint", {})
         start = prepare(pipeline, recipe)
         tap.on_start(start, 0)
         began = time.perf_counter()

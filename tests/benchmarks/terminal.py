@@ -260,6 +260,7 @@ def soak(ticks: int) -> None:
     """Two days at one news and one look at the GPUs a second, without the waiting."""
     import psutil
 
+    from wantui.batches.progress import ProgressTracker
     from wantui.queue.records import BatchRow, Event, VideoRow
     from wantui.tui.app import WantuiApp
     from wantui.tui.messages import GpuSampled, QueueChanged
@@ -276,18 +277,22 @@ def soak(ticks: int) -> None:
             app.feed.stop()
             app.sampler.stop()
             await pilot.press("3")
-            sizes = []
+            sizes, tracker = [], ProgressTracker()
             for tick in range(ticks):
                 video, step = tick // 50 + 1, tick % 50
                 batch = BatchRow(1, Path("/outputs/b"), "auto", False, 0.0, {"running": 1, "queued": 5})
-                row = VideoRow(video, 1, video, "red", "running", 0, "worker-0:1", step, 50, 0, 0.0, None, None)
+                row = VideoRow(
+                    video, 1, video, "red", "running", 0, "worker-0:1", step, 50, None, 0.0, None, None, None
+                )
                 done = StepDone(step=step + 1, steps=50, seconds=0.5, sigma=1 - step / 50, norm=1.0,
                                 velocity=1.0 + step / 50, turning=0.2, straightness=0.9)  # fmt: skip
                 events = [Event(10**6 + tick, 0.0, 1, video, done)]
                 if step == 0:
                     events.insert(0, Event(10**6 + tick, 0.0, 1, video, VideoStarted(title="red", steps=50)))
                     events.insert(0, Event(10**6 + tick, 0.0, 1, video - 1, VideoDone(title="red")))
-                app.post_message(QueueChanged(QueueSnapshot((batch,), (row,), None, None, {}, tuple(events))))
+                tracker.apply(events)
+                news = QueueSnapshot((batch,), (row,), progress=tracker.snapshot(), events=tuple(events))
+                app.post_message(QueueChanged(news))
                 if app.gpus.sample is not None:
                     app.post_message(GpuSampled(app.gpus.sample))
                 if tick % 100 == 99:
