@@ -120,7 +120,7 @@ def first_paint(rounds: int) -> None:
     ours, listed, bare = [], [], []
     for _ in range(rounds):
         terminal = wantui()
-        ours.append(terminal.until(b"store_latents"))
+        ours.append(terminal.until(b"cfg_scale"))
         listed.append(terminal.until(b"high_quality"))
         terminal.close()
         terminal = Terminal("-c", BARE)
@@ -162,7 +162,7 @@ def a_queue_that_runs(stop: threading.Event) -> None:
 
 def bytes_on_the_wire(seconds: float) -> None:
     terminal = wantui()
-    terminal.until(b"store_latents")
+    terminal.until(b"cfg_scale")
     terminal.keys(b"\x1b[19~")  # F8 hides the panel, whose figures change
     time.sleep(3)
     click.echo(f"nothing changes: {terminal.rate(seconds):.0f} B/s")
@@ -178,7 +178,7 @@ def bytes_on_the_wire(seconds: float) -> None:
     try:
         for options in ((), ("--low-bandwidth",)):
             terminal = wantui(*options)
-            terminal.until(b"store_latents")
+            terminal.until(b"cfg_scale")
             terminal.keys(b"3")
             terminal.until(b"Path so far")
             time.sleep(3)
@@ -234,7 +234,7 @@ def key_to_paint(presses: int) -> None:
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     terminal = wantui()
     try:
-        terminal.until(b"store_latents")
+        terminal.until(b"cfg_scale")
         time.sleep(2)
         times = []
         for press in range(presses):
