@@ -54,9 +54,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of pytest processes: one a core, or none beside this one for named modules and tests."""
-    paths = [Path(argument.partition("::")[0]) for argument in config.args]
-    return min(len(os.sched_getaffinity(0)), MAX_WORKERS) if all(path.is_dir() for path in paths) else 0
+    """Return the number of pytest processes: one a core, or none beside this one for named modules and tests.
+
+    One more where tests wait for other processes and screens, which leaves cores idle.
+    """
+    if not all(Path(argument.partition("::")[0]).is_dir() for argument in config.args):
+        return 0
+    cores = len(os.sched_getaffinity(0))
+    return min(cores if config.getoption("--fast") else cores + 1, MAX_WORKERS)
 
 
 class TorchIsRefused:

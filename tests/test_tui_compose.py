@@ -348,11 +348,9 @@ def test_a_large_paste_is_taken_and_more_variations_than_allowed_are_refused() -
     async def test() -> None:
         async with application() as it:
             await it.press("t")
-            began = time.monotonic()
             await it.paste("a circle and " * 8000)
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.outline)
-            assert time.monotonic() - began < 30
             assert len(screen.editor.text) == 13 * 8000
             screen.editor.text = "[a|b]" * 20
             await it.until(lambda: "1,048,576 variations" in it.text())
