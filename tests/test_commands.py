@@ -241,6 +241,7 @@ def test_doctor_names_a_library_that_wantui_was_not_made_for() -> None:
     assert found["numpy"].advice == "pip install 'numpy>=99'"
 
 
+@pytest.mark.usefixtures("torch_not_imported")
 def test_doctor_runs_from_a_source_tree_that_is_not_installed(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     def not_installed(name: str) -> list[str]:
         raise PackageNotFoundError(name)
@@ -251,6 +252,7 @@ def test_doctor_runs_from_a_source_tree_that_is_not_installed(wantui: Wantui, mo
     assert "not installed: its requirements are not known here" in " ".join(result.out.split())
 
 
+@pytest.mark.usefixtures("torch_not_imported")
 def test_doctor_knows_a_file_system_of_the_network_and_one_without_locks(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +326,7 @@ def test_doctor_leaves_nothing_in_the_working_folder(wantui: Wantui) -> None:  #
     assert files() == []
 
 
+@pytest.mark.usefixtures("torch_not_imported")
 def test_doctor_names_a_gpu_that_is_asked_for_and_not_here(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     # C15
     monkeypatch.setattr("wantui.gpu.nvml.query_gpus", lambda: GpuReport((), None, "no driver"))
