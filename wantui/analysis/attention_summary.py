@@ -1,7 +1,7 @@
-"""What the attention map of a word says in a few numbers for each step.
+"""Summaries of a word's attention map: a few numbers for each step.
 
-A map a(f, y, x) is the attention of each place of the video to the word; q = a / sum(a) is where its attention lies.
-Attention is not attribution: a place may attend to a word and take nothing from it.
+A map a(f, y, x) is the attention of each position of the video to the word; q = a / sum(a) is its distribution.
+Attention is not attribution: a position may attend to a word without using its value.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,8 @@ def word_curves(maps: StoredMaps, name: str) -> WordCurves:
 
 
 def overlap(maps: StoredMaps, one: str, other: str) -> Floats:
-    """[s] sum of sqrt(q p) over all places (Bhattacharyya): 1 where two words lie in the same places, 0 where apart."""
+    """Return [s] sum of sqrt(q p) over all positions (Bhattacharyya): 1 for equal distributions, 0 for disjoint
+    ones."""
     a, b = maps.mean(one), maps.mean(other)
     both = np.sqrt(a * b).sum((1, 2, 3))
     with np.errstate(divide="ignore", invalid="ignore"):  # a word of weight 0 has no attention, and lies nowhere

@@ -1,4 +1,4 @@
-"""Which trajectories can be compared at all: what of their recipes must be equal, and what batches differ in."""
+"""Rules for comparing trajectories: recipe fields that must be equal, and fields in which batches may differ."""
 
 import json
 import zlib
@@ -17,7 +17,7 @@ SAME_FOR_ALL = ("negative_prompt", "sampler", "steps", "flow_shift", "guidance_s
 How weights of words are applied must be equal too where there are any; the weights themselves tell groups and phrasings
 apart (`groups`)."""
 SIZE = ("width", "height", "frames", "shape", "values")
-"""Settings without which seeds are not paired: the initial noise of another size is other noise."""
+"""Settings that determine the shape of the initial noise; seeds are paired only where these are equal."""
 METHOD = "embedding_method"
 LEVELS = "noise_levels"
 SCHEDULE = ("steps", "sampler", "flow_shift", "storage_interval", "levels")
@@ -28,7 +28,7 @@ MAX_LABEL = 40
 
 
 def settings_of(video: Video) -> dict[str, Any]:
-    """Return the settings of a video as JSON has them, with the number of values of a state and the noise levels.
+    """Return the settings of a video as in JSON, with the number of values of a state and the noise levels.
 
     Lengths and bends of a path depend on the states between which they are measured, whatever the recipe says: states
     may be stored at another interval.
@@ -42,7 +42,7 @@ def settings_of(video: Video) -> dict[str, Any]:
 
 
 def comparable(videos: Sequence[Video], by: str = "variation") -> tuple[list[Video], list[Video]]:
-    """Return videos with a trajectory under the settings that most have, and the others with the reason in `reason`.
+    """Return videos with a trajectory under the most common settings, and the others with the reason in `reason`.
 
     Two trajectories with another model, sampler, size or number of steps cannot be compared, whatever they show;
     batches (`by` is "batch") may differ in what is under study, which `studied` names, but not in size.
@@ -86,7 +86,7 @@ def _most(videos: Sequence[Video], names: Sequence[str] | None = None) -> tuple[
 
 @dataclass(frozen=True)
 class Studied:
-    """What some batches differ in, beside their seeds."""
+    """Settings in which some batches differ, besides their seeds."""
 
     values: Mapping[str, Mapping[Path, Any]]
     """Values by name of the setting and batch."""
@@ -146,7 +146,7 @@ def _by_folder(videos: Sequence[Video]) -> dict[Path, list[Video]]:
 
 
 class VideoNames:
-    """Names of videos for sentences: with their batch where the videos that are analysed come from several."""
+    """Names of videos for messages, with the batch where the analysed videos come from several."""
 
     def __init__(self, videos: Sequence[Video]) -> None:
         self.batches = batch_names([video.folder for video in videos])
@@ -161,7 +161,7 @@ class VideoNames:
 
 
 def batch_names(folders: Sequence[Path]) -> dict[Path, str]:
-    """Return a name for each folder: its last part, or as many parts as tell it from the others."""
+    """Return a name for each folder: its last part, or as many parts as distinguish it from the others."""
     every = list(dict.fromkeys(folders))
     return {folder: next(_endings(folder, every)) for folder in every}
 

@@ -30,7 +30,7 @@ MIN_SEEDS_FOR_RATE = 10
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is said of some groups."""
+    """Result of comparing groups of videos."""
 
     by: str
     primary: str
@@ -42,7 +42,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     verdicts: tuple[Verdict, ...]
     omnibus_p: float
-    """That any group differs in the declared metric, by permutation within seeds."""
+    """Permutation p, within seeds, that any group differs in the declared metric."""
     location: PermutationTest | None
     """PERMANOVA of the final states."""
     spread: PermutationTest | None
@@ -65,7 +65,7 @@ class Comparison:
     """Every how many stored states the trajectories take."""
     warnings: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
-    """Videos that could not be taken, and why."""
+    """Videos that are excluded, with reasons."""
 
     def by_chance(self) -> str:
         """Return how large a difference is where there is none, in words; nothing where there are too few seeds."""

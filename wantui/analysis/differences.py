@@ -22,7 +22,7 @@ from wantui.analysis.trajectory import METRICS
 
 ALPHA = 0.05
 ROUNDING = 1e-10
-"""Share of a value below which differences are rounding: they are taken as none, or they would all have a sign."""
+"""Relative difference that counts as rounding and is set to 0, so that it has no sign."""
 Pairs = Sequence[tuple[int, int]]
 
 
@@ -35,12 +35,12 @@ class Difference:
     second: str
     effect: Effect
     share: float
-    """Share of the other group's mean: 0.1 is 10 % more. NaN for a logarithm, of which a share says nothing."""
+    """Difference relative to the other group's mean: 0.1 is 10 % more. NaN for logarithms, which have no ratio."""
     low: float
     high: float
     """95 % interval of the share, with both means uncertain (Fieller)."""
     family_p: float
-    """Over all metrics and pairs of groups (max-T); at least the sign-flip p of this pair."""
+    """p over all metrics and pairs of groups (max-T); at least the sign-flip p of this pair."""
     discovery_p: float
     """Benjamini and Hochberg's, over the same."""
     needed: int | None
@@ -52,7 +52,7 @@ class Difference:
 
 
 def is_ratio(metric: str) -> bool:
-    """Return whether a share of the metric says something."""
+    """Return whether a relative difference of the metric is meaningful."""
     return metric == SPREAD or METRICS[metric].is_ratio
 
 
@@ -157,7 +157,7 @@ def _needed(paired: Floats, matters: float, tests: int) -> int | None:
 
 
 def interval_in_words(found: Difference) -> str:
-    """Return the difference with its interval: in percent, or in the metric's unit where a share says nothing."""
+    """Return the difference with its interval: in percent, or in the metric's unit if ratios are meaningless."""
     if np.isfinite([found.share, found.low, found.high]).all():
         return f"{found.share:+.1%} (95 % interval {found.low:+.1%} to {found.high:+.1%})"
     unit = "" if found.metric == SPREAD else f" {METRICS[found.metric].unit}".rstrip()

@@ -1,4 +1,4 @@
-"""How far apart the videos of a group lie, and whether groups differ in that or in where they lie.
+"""Dispersion of the videos of a group, and tests for differences in dispersion or location between groups.
 
 The states are compared at one noise level, from their squared distances; squared distances in a projection are the true
 ones within about 2 % each. This, PERMDISP, is the test for "A takes more room than B". Distances are taken to the
@@ -29,7 +29,7 @@ AT_ONCE = 1024
 
 
 def squared_distances(states: NDArray[np.floating]) -> Floats:
-    """[n, n] between n states [n, k]."""
+    """Return [n, n] squared distances between n states [n, k]."""
     states = np.asarray(states, dtype=np.float64)
     gram = states @ states.T
     squares = np.diagonal(gram)
@@ -87,7 +87,7 @@ def to_median(distances: Floats) -> Floats:
 
 
 def dispersion(distances: Floats) -> float:
-    """sum |x_i - mean|^2 / (n - 1), from squared distances [n, n]."""
+    """Return sum |x_i - mean|^2 / (n - 1), from squared distances [n, n]."""
     n = len(distances)
     return float(distances.sum() / (2 * n * (n - 1))) if n > 1 else float("nan")
 
@@ -101,7 +101,7 @@ class PermutationTest:
 
 
 def permanova(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
-    """Test whether groups lie in different places (Anderson 2001), with the groups exchanged within blocks.
+    """Test whether groups differ in location (Anderson 2001), with the groups exchanged within blocks.
 
     F = ((SS_T - SS_W) / (a - 1)) / (SS_W / (N - a)) with SS_T = sum of squared distances over pairs / N and SS_W the
     same within groups. It also reacts to spread: read it beside `permdisp`.
@@ -133,7 +133,7 @@ def permanova(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
 
 
 def permdisp(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
-    """Test whether groups are differently spread (Anderson 2006, in its robust form).
+    """Test whether the dispersion of groups differs (Anderson 2006, in its robust form).
 
     F of a one-way analysis of variance on the distances to the own spatial median, which are then exchanged within
     blocks. Arguments as of `permanova`.
@@ -172,7 +172,8 @@ def _permuted(statistic: Callable[[NDArray[np.int64]], Floats], cells: NDArray[n
 
 
 def divergence(differences: NDArray[np.floating]) -> float:
-    """|mean|^2 of paired differences [n, k] without bias: |d|^2 - sum |d_s - d|^2 / (n (n - 1)). It can be negative."""
+    """Return the unbiased |mean|^2 of paired differences [n, k]: |d|^2 - sum |d_s - d|^2 / (n (n - 1)). It can be
+    negative."""
     d = np.asarray(differences, dtype=np.float64)
     n, mean = len(d), d.mean(0)
     return float(mean @ mean - ((d - mean) ** 2).sum() / (n * (n - 1)))

@@ -30,7 +30,7 @@ RELABELLINGS = 500
 
 @dataclass(frozen=True)
 class DispersionCurve:
-    """How far the videos of a group are apart along their paths, whatever the stride of their trajectories."""
+    """Dispersion of the videos of a group along their paths, independent of the stride of their trajectories."""
 
     sigmas: Floats
     """[N + 1] noise levels, without those of predictors."""
@@ -105,11 +105,11 @@ class FinalStates:
         return permdisp(self.distances, matched.cells)
 
     def relabelled(self, matched: Matched, pairs: Sequence[tuple[int, int]]) -> tuple[Floats, Floats]:
-        """Exchange two groups at random within each seed, and compute `spread` and its test anew.
+        """Exchange two groups at random within each seed, and recompute `spread` and its test.
 
-        The groups are first moved so that their medians coincide: a distance between them is no spread. What is found
-        then is what the procedure says of these very videos where there is nothing to find. It can exceed the level of
-        the test, as each relabelling moves the medians from which all distances are taken.
+        The groups are first moved so that their medians coincide: a distance between them is no spread. The results are
+        those of the procedure for these videos under the null hypothesis. Their share of rejections can exceed the
+        level of the test, as each relabelling moves the medians from which all distances are taken.
 
         Returns:
             [relabellings] differences in mean spread, and p of the sign-flip test of each.

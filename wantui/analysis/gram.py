@@ -22,7 +22,7 @@ CHUNK = 1 << 13
 AT_ONCE = 4
 """States that are asked for together: zarr reads them at the same time, which hides how long a disk takes to answer."""
 PART = 8
-"""States of a video that does not fit which are read at a time beside those that are held."""
+"""States read at a time, besides the buffered ones, of a video that does not fit into the buffer."""
 
 
 class StateBuffer:
@@ -37,7 +37,7 @@ class StateBuffer:
         self.reading, self.changed = Lock(), Condition()
 
     def begin(self, dimension: int) -> None:
-        """Before a video is read: have rows of this size, when those of another size are free again."""
+        """Provide rows of a video's state size before it is read, once rows of another size are free again."""
         with self.changed:
             if self.values.shape[1] != dimension:
                 self.changed.wait_for(lambda: len(self.free) == len(self.values))
@@ -109,7 +109,7 @@ def gram_of(read: Read, n: int, dimension: int, held: StateBuffer) -> Floats:
 
 
 def _read(read: Read, which: range, held: StateBuffer, rows: list[int]) -> None:
-    """Read states, and say in `rows` where each of them is."""
+    """Read states, and record in `rows` the row of each."""
     for start in range(which.start, which.stop, AT_ONCE):
         some = range(start, min(start + AT_ONCE, which.stop))
         for _ in some:

@@ -1,4 +1,4 @@
-"""Groups of videos: by what they are formed, what is said of each, and which of their videos can be compared."""
+"""Groups of videos: how they are formed, their summaries, and which of their videos can be compared."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ NOTHING_TO_GROUP = "cannot group videos: there is no finished video with a store
 
 
 class CannotCompareError(UserError):
-    """Groups between which nothing can be said; the text says why."""
+    """Raised for groups that cannot be compared; the text gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Group:
     videos: tuple[Video, ...]
 
     def mean(self, metric: str) -> float:
-        """Over the videos that have the metric; NaN where none has."""
+        """Return the mean over the videos that have the metric; NaN if none has it."""
         values = self._values(metric)
         return float(values.mean()) if len(values) else float("nan")
 
@@ -95,7 +95,7 @@ def group_videos(videos: Sequence[Video], by: str = "variation") -> list[Group]:
 
 
 def pooled_groups(videos: Sequence[Video], by: str) -> tuple[list[Group], list[tuple[str, str]]]:
-    """Return groups whose means say something, and the names of the videos that are left out with the reasons.
+    """Return groups with meaningful means, and the names of the excluded videos with reasons.
 
     Means are taken over videos of the same settings, as `comparable` chooses them, and each video counts once: batches
     may have some in common.
@@ -216,7 +216,7 @@ def describe(group: Group, metric: str, null: GaussianNull | None = None) -> Gro
 
 @dataclass(frozen=True)
 class Matched:
-    """Groups with the same seeds and the same phrasings (but for what they are grouped by) in each."""
+    """Groups restricted to the seeds and phrasings that all of them have (apart from what they are grouped by)."""
 
     groups: tuple[Group, ...]
     seeds: tuple[int, ...]
@@ -224,7 +224,7 @@ class Matched:
 
     @classmethod
     def of(cls, videos: Sequence[Video], by: str, names: VideoNames) -> "Matched":
-        """Match the groups of videos; `names` says how those that are left out are called.
+        """Match the groups of videos; `names` gives the names of excluded videos.
 
         Raises:
             CannotCompareError: fewer than two groups or more than MAX_GROUPS, or fewer than two seeds in all of them.
@@ -272,12 +272,12 @@ class Matched:
 
     @property
     def cells(self) -> NDArray[np.int64]:
-        """[seeds, groups, phrasings] place of each video, groups one after the other."""
+        """Return [seeds, groups, phrasings] index of each video, counting through one group after the other."""
         places = np.arange(sum(len(group.videos) for group in self.groups))
         return places.reshape(len(self.groups), len(self.seeds), -1).transpose(1, 0, 2)
 
     def by_cell(self, values: Sequence[float]) -> Floats:
-        """[seeds, phrasings] of values in the order of a group's videos."""
+        """Return [seeds, phrasings] of values in the order of a group's videos."""
         return np.asarray(values, dtype=np.float64).reshape(len(self.seeds), -1)
 
 

@@ -1,6 +1,6 @@
-"""Stored trajectories as the analysis takes them: of batch folders, and of the older system's.
+"""Load stored trajectories for the analysis, from batch folders and from the older system's.
 
-What cannot be analysed is named with its reason, and the others go on.
+Data that cannot be analysed are listed with the reason; the rest are analysed.
 """
 
 import hashlib
@@ -145,7 +145,7 @@ def _stored_form(recipe: Recipe) -> dict[str, Any]:
 
 
 def _stored(path: Path, held: StateBuffer | None) -> tuple[Trajectory, int, Floats | None, tuple[str, ...]]:
-    """Trajectory, number of values of a state, mean square of each channel of the final state, and warnings."""
+    """Return trajectory, number of values of a state, mean square of each channel of the final state, and warnings."""
     group = open_capture(path)
     with named_damage(path):
         sigmas = np.asarray(group["sigmas"][:])

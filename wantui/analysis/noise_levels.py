@@ -1,4 +1,4 @@
-"""Noise levels of the states that the older system stored: the one after each step, also where the next is not stored.
+"""Noise levels of the states that the older system stored: the level after each step, even if the next is not stored.
 
 Its metadata hold the level before each stored step. The level after step k is that before step k + 1, and 0 after the
 last step. With a storage interval, or a missing file, step k + 1 is not stored; its level then comes from the schedule

@@ -21,7 +21,7 @@ SHOWN = 5
 
 
 def clip_of(video: Video) -> Path:
-    """Return the clip of a video that is made.
+    """Return the clip of a completed video.
 
     Raises:
         UserError: the manifest cannot be read, has no such video any more, or lists no clip of it.

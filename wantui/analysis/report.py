@@ -202,8 +202,8 @@ def _curves(found: Comparison) -> Figure:
 def _curve_band(
     groups: Sequence[NDArray[np.float64]], seeds: int, draws: int = 500
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return, around the mean of all videos, the central 95 % of the differences of two groups exchanged within
-    seeds."""
+    """Return the central 95 % of the differences of two groups exchanged within seeds, around the mean of all
+    videos."""
     by_seed = np.stack([values.reshape(seeds, -1, values.shape[1]).mean(1) for values in groups], axis=1)
     random, differences = np.random.default_rng(SEED), []
     for _ in range(draws):

@@ -1,5 +1,4 @@
-"""What each sampler makes of Gaussian data, axis by axis: the flow of a normal distribution as this sampler integrates
-it.
+"""Response of each sampler to Gaussian data, axis by axis: its integration of the flow of a normal distribution.
 
 For data N(m, v) on an axis the exact model predicts x - sigma u with u linear in x - (1 - sigma) m. Every sampler takes
 linear combinations of states and predictions, and all of them keep a state on the line (1 - sigma) m, so that a state
@@ -74,7 +73,7 @@ def _half_log_snr(sigmas: Floats) -> Floats:
 
 
 def _dpm(order: int) -> Callable[[Floats, Floats], Floats]:
-    """DPM-Solver++ (Lu et al. 2022), midpoint form, multistep."""
+    """Return the factors of DPM-Solver++ (Lu et al. 2022), midpoint form, multistep."""
 
     def solve(sigmas: Floats, variances: Floats) -> Floats:
         levels, steps = _half_log_snr(sigmas), len(sigmas) - 1
@@ -107,7 +106,8 @@ def _dpm(order: int) -> Callable[[Floats, Floats], Floats]:
 
 
 def _unipc(order: int) -> Callable[[Floats, Floats], Floats]:
-    """UniPC (Zhao et al. 2023), B2 form, predicting clean states; states are the predictor's, as they are stored."""
+    """Return the factors of UniPC (Zhao et al. 2023), B2 form, predicting clean states; states are the predictor's, as
+    stored."""
 
     def solve(sigmas: Floats, variances: Floats) -> Floats:
         levels, steps = _half_log_snr(sigmas), len(sigmas) - 1

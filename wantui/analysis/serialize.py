@@ -1,4 +1,4 @@
-"""What the analysis found, as plain values for JSON and CSV. What has no value is null, and empty in a table."""
+"""Analysis results as plain values for JSON and CSV. Missing values are null, and empty in a table."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IG
 def video_record(
     video: Video, metrics: Sequence[str], null: GaussianNull | None = None, curves: bool = False
 ) -> dict[str, Any]:
-    """Return one video: what it is, its metrics, each beside its nulls and at other strides, and its curves.
+    """Return the record of one video: its identity, its metrics with their nulls and at other strides, and its curves.
 
     Args:
         null: the Gaussian flow to the final states of the videos of its kind.
@@ -65,7 +65,7 @@ def _null_record(null: GaussianNull) -> dict[str, Any]:
 
 
 def _stride_records(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int) -> dict[str, Any]:
-    """Return the metrics that depend on the steps at each stride, and whether they are the path's."""
+    """Return the stride-dependent metrics at each stride, and whether they are properties of the path."""
     checked = [strides(paths, name, stride) for name in metrics if name in CHECKED]
     return {
         found.metric: {
@@ -92,7 +92,7 @@ def group_record(group: Group, metrics: Sequence[str], null: GaussianNull) -> di
 
 
 def comparison_record(found: Comparison) -> dict[str, Any]:
-    """Return a whole comparison."""
+    """Return the record of a comparison."""
     said = {
         "by": found.by,
         "primary": found.primary,
@@ -170,7 +170,7 @@ def csv_text(rows: Sequence[Sequence[str]], line_end: str = "\n") -> str:
 
 
 def _inert(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe.
+    """Return a cell that no spreadsheet evaluates as a formula: text that starts like one gets an apostrophe.
 
     Prompts and ids come from elsewhere; `=cmd|'/C calc'!A0` would run a program on the machine of whoever opens it.
     """
@@ -184,7 +184,7 @@ def _cell(value: float) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Lists, numbers and None, as JSON has them."""
+    """Return lists, numbers and None, for JSON."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

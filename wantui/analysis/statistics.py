@@ -18,7 +18,7 @@ EXACT_UP_TO = 14
 """Pairs for which all 2^n signs are tried."""
 RESAMPLES = 9999
 SEED = 20240229
-"""Seed of whatever is drawn at random, so that a report can be made again."""
+"""Seed of all random draws, so that a report is reproducible."""
 EXACT_ORDERS = 1 << EXACT_UP_TO
 """Permutations within blocks that are all tried; beyond, `RESAMPLES` are drawn. More than RESAMPLES, so that no drawn
 p, 1 / (RESAMPLES + 1) at least, falls below the least that exists."""
@@ -41,7 +41,7 @@ class Effect:
     p: float
     """Two-sided, of a sign-flip test of the mean."""
     method: str = "t"
-    """How the interval was made."""
+    """Method that computed the interval."""
 
 
 def effect(differences: Floats) -> Effect:
@@ -176,14 +176,14 @@ def _t_quantile(p: float, degrees: int) -> float:
 
 
 def is_equivalent(differences: Floats, margin: float, alpha: float = 0.05) -> bool:
-    """Return whether the mean is shown to lie within -margin to margin: two one-sided t tests (Schuirmann 1987)."""
+    """Return whether the mean is shown to be within -margin to margin: two one-sided t tests (Schuirmann 1987)."""
     n = len(differences)
     half = _t_quantile(1 - alpha, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
     return bool(abs(differences.mean()) + half < margin)
 
 
 def is_ratio_equivalent(values: Floats, reference: Floats, margin: float, alpha: float = 0.05) -> bool:
-    """Return whether mean(values) / mean(reference) is shown to lie within 1 - margin to 1 + margin.
+    """Return whether mean(values) / mean(reference) is shown to be within 1 - margin to 1 + margin.
 
     Two one-sided t tests, of values - (1 + margin) reference and values - (1 - margin) reference: the mean of the
     reference is not taken as known.

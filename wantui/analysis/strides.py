@@ -1,4 +1,4 @@
-"""Whether a number is the path's, or of the steps in which a sampler takes it and of their rounding.
+"""Test whether a number is a property of the path, or of the sampler's steps and their rounding.
 
 The bend of a path between its states is measured again at two and four times the stride, from the same inner
 products. It changes little for a smooth path; where most of the bend is between neighbours, as with few steps of a
@@ -19,14 +19,14 @@ from wantui.analysis.video import Video
 MULTIPLES = (1, 2, 4)
 """Strides at which metrics are compared, as multiples of the stride that the trajectories already have."""
 MIN_STATES = 3
-"""States without which a path has no angle."""
+"""Fewest states of a path with an angle."""
 MAX_RATIO = 1.6
 """Factor between a bend at one stride and at the next. A smooth path of 20 steps has about 1.1; samplers of order 2 in
 float32 up to 1.4; rounding alone 2 and more."""
 MIN_STRIDED_STEPS = 3
 """Steps at a stride from which its value is compared: with fewer, the ends that a stride leaves out weigh too much."""
 MIN_STEPS = 2 * MIN_STRIDED_STEPS
-"""Steps from which two strides can be told apart."""
+"""Fewest steps that allow two different strides."""
 NO_TURNING = 1e-3
 """Radians in all below which a path is straight, and its bend is rounding of the inner products."""
 BENDS = ("turning", "curvature", "acceleration")
@@ -89,7 +89,7 @@ class Strides:
     """First stride from which on no doubling changes the value by more than a factor of MAX_RATIO, up or down; None
     where there is none."""
     is_checked: bool = True
-    """False where there are too few steps to say anything."""
+    """False if there are too few steps for a judgement."""
 
     @property
     def is_settled(self) -> bool:

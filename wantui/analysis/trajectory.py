@@ -20,7 +20,7 @@ VOLUME_DIMENSIONS = 3
 
 
 ROUNDING = 1e-14
-"""Share of the terms of a sum below which a squared distance is rounding: it is taken as 0."""
+"""Share of the terms of a sum below which a squared distance is rounding and is set to 0."""
 
 
 class NoGeometryError(UserError):
@@ -38,44 +38,45 @@ class Trajectory:
 
     @cached_property
     def norm(self) -> Floats:
-        """[N + 1], |x_i| / sqrt(D)."""
+        """Return [N + 1], |x_i| / sqrt(D)."""
         return np.sqrt(np.maximum(np.diagonal(self.gram), 0))
 
     @cached_property
     def spans(self) -> Floats:
-        """[N], sigma_{i+1} - sigma_i; negative."""
+        """Return [N], sigma_{i+1} - sigma_i; negative."""
         return np.diff(self.sigmas)
 
     @cached_property
     def steps(self) -> Floats:
-        """[N, N], inner products of the differences."""
+        """Return [N, N], inner products of the differences."""
         gram = self.gram
         return gram[1:, 1:] - gram[1:, :-1] - gram[:-1, 1:] + gram[:-1, :-1]
 
     @cached_property
     def lengths(self) -> Floats:
-        """[N], |d_i| / sqrt(D); 0 between states that are equal but for rounding."""
+        """Return [N], |d_i| / sqrt(D); 0 between states that are equal up to rounding."""
         squares = np.diagonal(self.gram)
         return np.sqrt(_beyond_rounding(np.diagonal(self.steps), squares[:-1] + squares[1:]))
 
     @cached_property
     def velocity(self) -> Floats:
-        """[N], |d_i| / (sqrt(D) |sigma_{i+1} - sigma_i|). Equal to the model's output only for the Euler sampler."""
+        """Return [N], |d_i| / (sqrt(D) |sigma_{i+1} - sigma_i|). Equal to the model's output only for the Euler
+        sampler."""
         return self.lengths / np.abs(self.spans)
 
     @cached_property
     def turning(self) -> Floats:
-        """[N - 1], angle between d_i and d_{i+1}, radians."""
+        """Return [N - 1], angle between d_i and d_{i+1}, radians."""
         return _angles(self.steps, self.lengths)
 
     @cached_property
     def _velocities(self) -> Floats:
-        """[N, N], inner products of v_i = d_i / (sigma_{i+1} - sigma_i)."""
+        """Return [N, N], inner products of v_i = d_i / (sigma_{i+1} - sigma_i)."""
         return self.steps / np.outer(self.spans, self.spans)
 
     def _derivatives(self) -> tuple[Floats, Floats, Floats]:
-        """|v|^2, |a|^2 and <v, a> in the middle of each pair of steps, [N - 1] each, with the velocity in the middle
-        (v_i + v_{i+1}) / 2 and the acceleration a_i = (v_{i+1} - v_i) / ((sigma_{i+2} - sigma_i) / 2)."""
+        """Return |v|^2, |a|^2 and <v, a> in the middle of each pair of steps, [N - 1] each, with the velocity in the
+        middle (v_i + v_{i+1}) / 2 and the acceleration a_i = (v_{i+1} - v_i) / ((sigma_{i+2} - sigma_i) / 2)."""
         vv = self._velocities
         one, other, cross = np.diagonal(vv)[:-1], np.diagonal(vv)[1:], np.diagonal(vv, 1)
         half = (self.sigmas[2:] - self.sigmas[:-2]) / 2
@@ -85,12 +86,12 @@ class Trajectory:
 
     @cached_property
     def acceleration(self) -> Floats:
-        """[N - 1], change of velocity for each unit of noise level, / sqrt(D)."""
+        """Return [N - 1], change of velocity per unit of noise level, / sqrt(D)."""
         return np.sqrt(self._derivatives()[1])
 
     @cached_property
     def curvature(self) -> Floats:
-        """[N - 1], sqrt(|v|^2 |a|^2 - <v, a>^2) / |v|^3 with derivatives in sigma; times sqrt(D)."""
+        """Return [N - 1], sqrt(|v|^2 |a|^2 - <v, a>^2) / |v|^3 with derivatives in sigma; times sqrt(D)."""
         speed, acceleration, along = self._derivatives()
         area = np.sqrt(np.maximum(speed * acceleration - along**2, 0))
         cubed = speed**1.5
@@ -103,7 +104,7 @@ class Trajectory:
 
     @cached_property
     def chord(self) -> float:
-        """|x_N - x_0| / sqrt(D)."""
+        """Return |x_N - x_0| / sqrt(D)."""
         gram = self.gram
         return float(np.sqrt(max(gram[0, 0] + gram[-1, -1] - 2 * gram[0, -1], 0.0)))
 
@@ -114,7 +115,7 @@ class Trajectory:
 
     @property
     def detour(self) -> float:
-        """1 - chord / length; flow models are near 0, where a logarithmic scale tells them apart."""
+        """Return 1 - chord / length; near 0 for flow models, where a logarithmic scale separates them."""
         return 1 - self.straightness
 
     @property
@@ -146,7 +147,7 @@ class Trajectory:
 
     @property
     def total_turning(self) -> float:
-        """Radians, over all steps; a random walk in many dimensions turns by pi / 2 at each.
+        """Return radians, summed over all steps; a random walk in many dimensions turns by pi / 2 at each.
 
         A state that comes twice has no direction to itself: the steps before and after it make the angle.
         """
@@ -161,7 +162,8 @@ class Trajectory:
 
     @cached_property
     def spectrum(self) -> Floats:
-        """[N + 1] eigenvalues of the centred states' Gram matrix / (N + 1), the largest first: their variances."""
+        """Return [N + 1] eigenvalues of the centred states' Gram matrix / (N + 1), the largest first: their
+        variances."""
         n = len(self.gram)
         centre = np.eye(n) - 1 / n
         found = np.maximum(np.linalg.eigvalsh(centre @ self.gram @ centre)[::-1], 0) / n
@@ -188,7 +190,8 @@ class Trajectory:
 
     @cached_property
     def clean_distance(self) -> Floats:
-        """[N], |c_i - x_N| / sqrt(D) with c_i = x_i - sigma_i v_i, where step i would end if it were gone on with."""
+        """Return [N], |c_i - x_N| / sqrt(D) with c_i = x_i - sigma_i v_i, the end point if step i were extended to
+        sigma = 0."""
         # c_i = (1 - r) x_i + r x_{i+1} with r = sigma_i / (sigma_i - sigma_{i+1})
         ratio, gram = -self.sigmas[:-1] / self.spans, self.gram
         here, there, cross = np.diagonal(gram)[:-1], np.diagonal(gram)[1:], np.diagonal(gram, 1)
@@ -212,7 +215,7 @@ class Trajectory:
 
     @property
     def final_norm(self) -> float:
-        """|x_N| / sqrt(D)."""
+        """Return |x_N| / sqrt(D)."""
         return float(self.norm[-1])
 
     @property
@@ -223,14 +226,14 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Metric:
-    """What is said of a trajectory by one number."""
+    """A scalar property of a trajectory."""
 
     of: Callable[[Trajectory], float]
     needs: int
     """States."""
     unit: str = ""
     is_ratio: bool = True
-    """Whether "so many percent more" says something: not of a logarithm."""
+    """True if "N percent more" is meaningful, which it is not for a logarithm."""
 
 
 FORMER_METRICS = {"line_share": "first_pc_variance"}

@@ -20,7 +20,7 @@ class Verdict:
     kind: str
     """differs, alike or cannot tell."""
     p: float
-    """Over all pairs of groups, and by phrasings too where these are enough: the larger one."""
+    """p over all pairs of groups, and by phrasings too if there are enough; the larger one."""
     text: str
     metric: str = ""
 
@@ -34,7 +34,7 @@ def verdict(
     margin: float,
     pairs: int,
 ) -> Verdict:
-    """Return what can be said.
+    """Return the verdict on some groups.
 
     Args:
         cells_of_one: [seeds, phrasings] of the declared metric.

@@ -1,4 +1,4 @@
-"""One video of an analysis, whatever system made it."""
+"""One video of an analysis, from wantui or from the older system."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,12 +17,12 @@ class Video:
 
     folder: Path
     number: int
-    """From 0, in its batch."""
+    """Number in its batch, from 0."""
     id: str
     variation: str
     prompt: str
     choices: Mapping[int, str]
-    """Text of the option taken in each bracket."""
+    """Text of the chosen option of each bracket."""
     seed: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the recipe that must be equal for a comparison."""
@@ -46,14 +46,14 @@ class Video:
     template: str = ""
     """The template without its options: what all variations share."""
     weighting: str = ""
-    """How weights of marked words are applied; empty where all are 1."""
+    """Method of applying weights of marked words; empty if all are 1."""
     weights: str = ""
     """Marked words with a weight other than 1, as in "circle:6"."""
     options: Mapping[int, str] = field(default_factory=dict)
     """Options by bracket, as the template has them, with the weights of their words."""
 
     def value(self, metric: str) -> float:
-        """NaN where there is no trajectory, or no such value."""
+        """Return a metric; NaN without a trajectory or such a metric."""
         return value(self.trajectory, metric) if self.trajectory is not None else float("nan")
 
     @property
@@ -61,7 +61,7 @@ class Video:
         return f"{self.variation} seed {self.seed}"
 
     def is_same_as(self, other: "Video") -> bool:
-        """Return whether two readings of a video found the same; `==` cannot compare arrays."""
+        """Return whether two readings of a video gave equal results; `==` cannot compare arrays."""
         own, others = (replace(video, trajectory=None, channel_power=None) for video in (self, other))
         arrays = zip(self._arrays(), other._arrays(), strict=True)
         return own == others and all(_is_equal(one, another) for one, another in arrays)
@@ -71,7 +71,7 @@ class Video:
         return (self.channel_power, None, None) if path is None else (self.channel_power, path.sigmas, path.gram)
 
     def projection(self) -> NDArray[np.float32]:
-        """[S + 1, k], the states in few dimensions.
+        """Return [S + 1, k], the states in few dimensions.
 
         Raises:
             NoGeometryError: it was not stored.
@@ -79,7 +79,7 @@ class Video:
         return np.asarray(self._stored("projection", "projection of its states"))
 
     def noise_levels(self) -> Floats:
-        """[S + 1], noise level of every state of the sampler, stored or not.
+        """Return [S + 1], noise level of every state of the sampler, stored or not.
 
         Raises:
             NoGeometryError: they were not stored.
