@@ -164,15 +164,15 @@ def speeds(model: WanModel, rounds: int) -> None:
 
     def step() -> torch.Tensor:
         passes.next_step(has_two=True)
-        found = []
+        predictions = []
         for context, text in texts.items():
             with passes.one(transformer, context):
-                found.append(transformer(latents, timestep, text, return_dict=False)[0])
-        return torch.stack(found)
+                predictions.append(transformer(latents, timestep, text, return_dict=False)[0])
+        return torch.stack(predictions)
 
     step()
-    reference = step().float()
-    reference, plain_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
+    expected = step().float()
+    reference, reference_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
     fuse_blocks(transformer)
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
@@ -180,12 +180,12 @@ def speeds(model: WanModel, rounds: int) -> None:
     torch.cuda.synchronize()
     first = time.perf_counter() - began
     step()
-    fused, exact_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
-    differs = float((step().float() - reference).norm() / reference.norm())
+    fused, fused_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
+    differs = float((step().float() - expected).norm() / expected.norm())
     click.echo(
         f"{model.name:<12} step reference {reference:.3f} s, fused {fused:.3f} s: {reference / fused:.3f} times; "
         f"differs {differs:.1e} of the norm; first step {first:.1f} s; "
-        f"peak {plain_peak / GB:.2f} and {exact_peak / GB:.2f} GB"
+        f"peak {reference_peak / GB:.2f} and {fused_peak / GB:.2f} GB"
     )
 
 
