@@ -525,3 +525,9 @@ def test_calibrate_names_the_variation_that_it_measures(wantui: Wantui, monkeypa
     several = wantui("models", "calibrate", "-t", "a [red|blue] star")
     assert several.err == "warning: the template has 2 variations, and only the first is measured: a red star\n"
     assert wantui("models", "calibrate", "-t", "a red star").err == ""
+
+
+def test_help_shows_no_range_of_a_number_without_bounds(wantui: Wantui) -> None:
+    help_text = wantui("run", "--help").out
+    assert "--seed INTEGER" in help_text
+    assert "None" not in help_text

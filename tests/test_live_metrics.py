@@ -1,5 +1,7 @@
 """What is told of a video while it is made: figures of its path, and pictures of what it will be."""
 
+import errno
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +19,12 @@ from wantui.generation.denoise import denoise, prepare
 from wantui.generation.make_video import MadeVideo, StepMade, make_video
 from wantui.generation.preview import PreviewTap, fit_latents_to_rgb
 from wantui.models.catalogue import NANO, WanModel
+from wantui.storage.atomic import partial_path
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.video_files import VideoFiles, discard
 
 pytestmark = pytest.mark.torch
+LOG = logging.getLogger("wantui.test")
 
 
 def files_in(folder: Path) -> VideoFiles:
@@ -53,7 +57,7 @@ def test_listeners_change_nothing_of_a_video(
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
     alone = list(make_video(tiny, recipe, files_in(tmp_path / "a")))[-1]
-    listeners = (PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "p.png"),)
+    listeners = (PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "p.png", LOG),)
     heard = list(make_video(tiny, recipe, files_in(tmp_path / "b"), listeners))[-1]
     assert isinstance(alone, MadeVideo)
     assert isinstance(heard, MadeVideo)
@@ -67,7 +71,7 @@ def test_a_preview_of_the_last_step_looks_like_the_video(tmp_path: Path, nano: W
     fit = fit_latents_to_rgb(nano)
     assert fit.r2 > 0.95
     path = tmp_path / "strip.png"
-    tap = PreviewTap(fit, path)
+    tap = PreviewTap(fit, path, LOG)
     latents = None
     for step in denoise(nano, recipe):
         tap.on_step(step)
@@ -102,16 +106,50 @@ def test_a_preview_goes_with_the_video_that_it_was_of(
 
 
 def making(pipeline: WanPipeline, files: VideoFiles, recipe_steps: object) -> Iterator[StepMade]:
-    tap = PreviewTap(fit_latents_to_rgb(pipeline), files.preview)
+    tap = PreviewTap(fit_latents_to_rgb(pipeline), files.preview, LOG)
     for event in make_video(pipeline, recipe_steps, files, (tap,)):  # type: ignore[arg-type]
         if isinstance(event, StepMade):
             yield event
 
 
-def test_a_preview_that_cannot_be_written_stops_nothing(
-    tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
+@pytest.mark.parametrize("obstacle", ["a file above it", "a folder in its place"])
+def test_a_preview_that_cannot_be_written_or_removed_is_told_once_and_stops_nothing(
+    tmp_path: Path,
+    tiny: WanPipeline,
+    tiny_models: dict[str, WanModel],
+    caplog: pytest.LogCaptureFixture,
+    obstacle: str,
 ) -> None:
-    (tmp_path / "file").write_text("in the way")
-    tap = PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "file" / "p.png")
-    tap.on_step(next(denoise(tiny, recipe_for(tiny_models["wan2.1"]))))
-    assert not tap.is_new
+    path = tmp_path / "above" / "p.png"
+    if obstacle == "a file above it":
+        path.parent.write_text("in the way")
+    else:
+        path.mkdir(parents=True)
+    tap = PreviewTap(fit_latents_to_rgb(tiny), path, LOG)
+    for step in denoise(tiny, recipe_for(tiny_models["wan2.1"])):
+        tap.on_step(step)
+        tap.written_at = float("-inf")
+        assert not tap.is_new
+    tap.on_end()
+    assert [record.message for record in caplog.records if "The video is made without previews" in record.message] == [
+        caplog.records[0].message
+    ]
+    assert str(path) in caplog.records[0].message
+    assert not partial_path(path).exists()
+
+
+def test_a_preview_of_another_user_costs_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = files_in(tmp_path)
+    files.preview.write_bytes(b"of another user")
+    partial_path(files.clip).write_bytes(b"begun")
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == files.preview:  # a sticky folder lets only owners remove files
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    discard(files)
+    assert files.preview.exists()
+    assert not partial_path(files.clip).exists()

@@ -107,6 +107,36 @@ def test_resume_makes_only_what_is_missing(wantui: Wantui, small: list[str]) -> 
     assert (again.code, "4 of 4 videos done" in again.err, "started" in again.err) == (0, True, False)
 
 
+def test_resume_of_a_shortened_manifest_forgets_the_videos_that_it_lacks(wantui: Wantui, small: list[str]) -> None:
+    with only_queued():
+        folder = batch(wantui("run", "-t", TEMPLATE, *small, "--detach"))
+    document = json.loads(folder.manifest.read_text())
+    del document["videos"][1]  # the third and fourth have other numbers then
+    folder.manifest.write_text(json.dumps(document))
+    work(state_place())
+    (row,) = Queue(state_place().directory).batches(10)
+    assert row.counts == {"done": 1, "failed": 3}
+    again = wantui("run", "--resume", folder.root)
+    assert (again.code, "3 of 3 videos done" in again.err) == (0, True), again.err
+    (row,) = Queue(state_place().directory).batches(10)
+    assert row.counts == {"done": 3}
+
+
+def test_ctrl_c_before_a_new_batch_is_queued_names_its_folder_and_how_to_queue_it(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: object) -> int:
+        raise KeyboardInterrupt  # by a user who does not wait for the lock of the queue
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Queue, "add", locked)
+        result = wantui("run", "-t", TEMPLATE, *small)
+    (root,) = Path("outputs").iterdir()
+    assert result.code == 130
+    assert f"interrupted before {root} was queued. Queue it: wantui run --resume {root}" in result.err
+    assert wantui("run", "--resume", root).code == 0
+
+
 def test_resume_takes_the_same_template_and_options_and_refuses_others(wantui: Wantui, small: list[str]) -> None:
     options = ["--videos-per-variation", 1, *small]
     folder = batch(wantui("run", "-t", TEMPLATE, *options))

@@ -198,7 +198,10 @@ def missing_videos(folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE
 def enqueue(
     queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Shard = WHOLE
 ) -> tuple[int, int]:
-    """Put what is missing of a batch on the queue; returns the batch's number, and how many videos that is."""
+    """Put what is missing of a batch on the queue; returns the batch's number, and how many videos that is.
+
+    Videos that the manifest of a continued batch no longer has leave the queue.
+    """
     if not new:
         with suppress(OSError, UserError):  # what is wrong with the folder is said where a video is written
             ManifestStore(folder).fold_when_reopened()
@@ -214,7 +217,7 @@ def enqueue(
         for index, video in missing
     ]
     try:
-        return queue.add(folder.root.resolve(), device, videos, new), len(missing)
+        return queue.add(folder.root.resolve(), device, videos, new, len(manifest.videos)), len(missing)
     except Exception:  # as where the disk of the queue is full
         if new:  # nothing refers to the folder
             remove_begun(folder, with_root=bool(manifest.config.get("use_timestamp", True)))

@@ -153,15 +153,20 @@ def _make(
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import StateDirectory
 
-    seq = queue.last_seq()
     root = folder.root.resolve()
-    left = [video for _, video in missing_videos(folder, manifest)]
-    if left and not may_use_gpu(StateDirectory(queue.path.parent), device):
-        show_warnings(tuple(filter(None, [cpu_warning(left[0].recipe, len(left))])))
-    id_, missing = enqueue(queue, folder, manifest, device, new)
-    batch = queue.batch(id_)
-    assert batch is not None
-    echo(f"batch {id_}: {format_count(missing, 'video')} in {shown_path(root)}", err=True)
+    try:  # the queue may be locked for a while
+        seq = queue.last_seq()
+        left = [video for _, video in missing_videos(folder, manifest)]
+        if left and not may_use_gpu(StateDirectory(queue.path.parent), device):
+            show_warnings(tuple(filter(None, [cpu_warning(left[0].recipe, len(left))])))
+        id_, missing = enqueue(queue, folder, manifest, device, new)
+        batch = queue.batch(id_)
+        assert batch is not None
+        echo(f"batch {id_}: {format_count(missing, 'video')} in {shown_path(root)}", err=True)
+    except KeyboardInterrupt:
+        shown = shown_path(root)
+        echo(f"interrupted before {shown} was queued. Queue it: wantui run --resume {shown}", err=True)
+        sys.exit(130)
     try:  # from here on the batch is on the queue, and Ctrl-C leaves it there
         row = queue.batch(id_)
         # Also videos that another engine has made: ours is still to take note of them.

@@ -52,6 +52,10 @@ class WholeNumber(click.IntRange):
         if least is None and most is None:
             self.name = "integer"
 
+    def _describe_range(self) -> str:
+        # Without bounds click's own says "x<=None" in the help.
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return super().convert(_number(self, value, param, ctx, is_whole=True), param, ctx)
 

@@ -4,7 +4,9 @@ The fit belongs to the VAE. It is made when a pipeline is loaded, from fields of
 squares in float64 from normalised latents (and a constant) to the mean colour of the pixels under each cell.
 """
 
+import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor
 from wantui.generation.denoise import Start, Step
 from wantui.generation.errors import LoadError
 from wantui.generation.placement import device_of, ensure_on_device
-from wantui.storage.atomic import create_new, partial_path, replace_created
+from wantui.storage.atomic import create_new, partial_path, remove, replace_created
 
 FIELD = 128
 """Width and height of a field of colour, in pixels."""
@@ -89,10 +91,12 @@ class PreviewTap:
 
     Args:
         path: a PNG, one picture for each cell of the latents; it is gone when the video is finished or given up.
+        log: told once if the file cannot be written; the video is made without previews then.
     """
 
-    def __init__(self, fit: LatentToRgb, path: Path) -> None:
-        self.fit, self.path = fit, path
+    def __init__(self, fit: LatentToRgb, path: Path, log: logging.Logger) -> None:
+        self.fit, self.path, self.log = fit, path, log
+        self.has_failed = False
         self.written_at = float("-inf")
         self.is_new = False
         """Whether the latest step wrote one."""
@@ -115,8 +119,19 @@ class PreviewTap:
             created = create_new(partial)
             Image.fromarray(np.concatenate(list(pictures), axis=1)).save(partial, format="PNG")
             replace_created(partial, self.path, created)
-        except OSError:
+        except OSError as error:
             self.is_new = False  # a full disk: the video itself will say so
+            self._report(error)
+            with suppress(OSError):
+                remove(partial)
 
     def on_end(self) -> None:
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:  # in a sticky folder, say, it may belong to another user
+            self._report(error)
+
+    def _report(self, error: OSError) -> None:
+        if not self.has_failed:
+            self.has_failed = True
+            self.log.warning("cannot write the preview %s: %s. The video is made without previews", self.path, error)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,8 +110,9 @@ def refuse_links(files: VideoFiles) -> None:
 
 def discard(files: VideoFiles) -> None:
     """Remove the temporary files of a video that will not be continued; those behind a linked folder stay."""
-    parts = [partial_path(path) for path in (files.clip, files.sheet, files.preview, *files.captures.values())]
-    parts.append(files.preview)
+    pictures = [partial_path(files.preview), files.preview]
+    parts = [partial_path(path) for path in (files.clip, files.sheet, *files.captures.values())]
+    parts += pictures
     if files.checkpoint is not None:
         parts += [files.checkpoint, partial_path(files.checkpoint)]
     # Folder by folder: thousands of videos that were never begun can be cancelled at once.
@@ -121,4 +123,6 @@ def discard(files: VideoFiles) -> None:
             continue
         for part in parts:
             if part.parent == folder and os.path.lexists(part):
-                remove(part)
+                # A preview that cannot be removed costs no video: in a sticky folder it may belong to another user.
+                with suppress(OSError) if part in pictures else nullcontext():
+                    remove(part)

@@ -187,7 +187,7 @@ class Worker:
         loaded = self.pipelines.get(claim, job.recipe, job.record.read(), log, self.finish_pending)
         self.state = "denoising"
         making = Making(job, loaded.pipeline, self.pipelines.predicted_seconds(job.recipe), time.monotonic())
-        preview = PreviewTap(loaded.colours, job.files.preview)
+        preview = PreviewTap(loaded.colours, job.files.preview, log)
         events = begin_video(loaded.pipeline, job.recipe, job.files, (preview,), loaded.embeddings)
         try:
             with closing(events):
