@@ -1,4 +1,4 @@
-"""What a batch takes in videos, time, memory and disk, each figure with what it rests on, and whether it fits."""
+"""Cost of a batch in videos, time, memory and disk; each figure with its basis, and whether it fits."""
 
 import os
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ LONG_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Cost:
-    """One line of what a batch takes."""
+    """One line of the cost of a batch."""
 
     name: str
     text: str
@@ -38,7 +38,7 @@ class Cost:
 def costs(
     outline: BatchPreview, past: Sequence[TimedVideo], sample: Sample | None, state: Path | None = None
 ) -> list[Cost]:
-    """Return what a batch takes, each figure with its basis, and whether it fits.
+    """Return the cost of a batch, each figure with its basis, and whether it fits.
 
     Args:
         state: the directory of the queue, where measured throughputs lie.

@@ -15,11 +15,11 @@ from wantui.storage.atomic import write_text
 from wantui.worker.pipelines import load_for, plan_for
 
 STEPS = 50
-"""At least: magnitudes of fewer do not reach low noise levels."""
+"""Minimum number of steps: magnitudes of fewer steps do not reach low noise levels."""
 
 
 def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int], None], path: Path | None) -> Path:
-    """Denoise one video without leaving anything out; returns the file in which the magnitudes were kept.
+    """Denoise one video without skipping blocks; return the file that stores the magnitudes.
 
     Args:
         plan: the name of a memory plan, or auto.

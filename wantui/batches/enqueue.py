@@ -1,4 +1,4 @@
-"""From a planned batch to its folder and its place on the queue; or, of a batch that exists, what is missing."""
+"""Create the folder of a planned batch and put the batch, or the missing videos of an existing one, on the queue."""
 
 import os
 import re
@@ -36,7 +36,7 @@ class Shard:
 
     @classmethod
     def read(cls, text: str) -> "Shard":
-        """From what a user wrote.
+        """Parse a shard as typed by a user.
 
         Raises:
             UserError: it is no share.
@@ -121,7 +121,7 @@ def refuse(batch: Batch | BatchPreview) -> None:
 
 
 def new_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
-    """Make the folder of a batch, with its manifest.
+    """Create the folder of a batch, with its manifest.
 
     Raises:
         UserError: it cannot be made by this version, has no room, or its folder cannot be written; nothing is left.
@@ -166,7 +166,7 @@ def _missing_above(folder: Path) -> list[Path]:
 
 
 def remove_begun(folder: BatchFolder, with_root: bool) -> None:
-    """Remove what wantui has put into a batch folder that it claimed, and nothing else.
+    """Remove wantui's own files from a batch folder that it claimed, and nothing else.
 
     Args:
         with_root: whether to remove the folder itself, if it is empty then: not where a user had made it.
@@ -179,14 +179,14 @@ def remove_begun(folder: BatchFolder, with_root: bool) -> None:
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
-    """Remove folders that were made for a batch, the lowest first."""
+    """Remove folders that were created for a batch, the deepest first."""
     for path in folders:
         with suppress(OSError):  # it was not made yet, or somebody else uses it already
             path.rmdir()
 
 
 def missing_videos(folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE) -> list[tuple[int, VideoEntry]]:
-    """The videos of a share that are not done or whose files are gone, with their index in the manifest."""
+    """Return the videos of a shard that are not done or whose files are missing, with their index in the manifest."""
     return [
         (index, video)
         for index, video in enumerate(manifest.videos)
@@ -248,7 +248,7 @@ def queue_new(place: StateDirectory, batch: Batch) -> Enqueued:
 def queue_missing(
     place: StateDirectory, folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE
 ) -> Enqueued | None:
-    """Put on the queue what is missing of a batch that exists, or of a share of it; None where nothing is.
+    """Put the missing videos of an existing batch, or of a shard of it, on the queue; return None if there are none.
 
     Raises:
         UserError: no such device.
@@ -284,7 +284,7 @@ def check_room(root: Path, batch: Batch) -> None:
 
 
 def _make_folder(batch: Batch) -> tuple[BatchFolder, bool]:
-    """Make or take an empty folder for this batch alone; return it, and whether it was made here.
+    """Create or claim an empty folder for this batch alone; return it, and whether it was created here.
 
     Raises:
         UserError: there is something in it, another run has taken it, or it cannot be written.
@@ -326,7 +326,7 @@ def _make_folder(batch: Batch) -> tuple[BatchFolder, bool]:
 
 
 def _empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
-    """Return a folder that exists, if there is nothing in it; one that is to be private is made so.
+    """Return an existing folder if it is empty, after restricting a private one to its owner.
 
     Raises:
         UserError: there is, or it cannot be looked at.

@@ -20,7 +20,7 @@ from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Event, VideoRow
 
 REFRESH_SECONDS = 1.0
-"""Seconds for which the ETA of a followed batch is kept: an ETA is shown in whole seconds."""
+"""Seconds for which the ETA of a followed batch is cached: an ETA is shown in whole seconds."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class EtaModel:
     def remaining(
         self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str], paces: Mapping[int, float]
     ) -> Remaining:
-        """Return the time that one batch needs by itself on an engine with these devices."""
+        """Return the time that one batch needs alone on an engine with these devices."""
         per_video = self._seconds_per_video(batch, running, devices, paces)
         if per_video is None:
             return Remaining(None, None)

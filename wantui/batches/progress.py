@@ -1,4 +1,4 @@
-"""Progress of running videos, kept from the events of the queue: steps, pace, curves and memory."""
+"""Progress of running videos, derived from the events of the queue: steps, pace, curves and memory."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from wantui.queue.records import Event
 CURVES = ("norm", "velocity", "turning", "straightness")
 """Names of the live metrics of a step."""
 MAX_STEPS = 2000
-"""Number of steps that are kept of one video."""
+"""Maximum number of steps stored per video."""
 PACE_STEPS = 15
 """Number of steps back from the newest whose median is the pace."""
 MEMORY = ("allocated", "reserved", "peak", "predicted")

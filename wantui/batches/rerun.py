@@ -1,4 +1,4 @@
-"""Make the video of a clip again from the recipe in it, and say whether it is the same."""
+"""Re-render the video of a clip from the recipe in it, and report whether it is the same."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ from wantui.worker.pipelines import load_for, plan_for
 
 @dataclass(frozen=True)
 class RerunResult:
-    """How a remade clip compares with the one it came from."""
+    """Comparison of a re-rendered clip with the original."""
 
     latents_equal: bool | None
-    """Nothing where the clip does not say what its latents were."""
+    """True if the latents are equal; None if the clip does not record its latents' digest."""
     frames_equal: bool
     largest_pixel_difference: int
     """Largest difference of a channel, out of 255, over all frames."""
     changed: dict[str, tuple[Any, Any]]
     """Provenance then and now, where the two differ."""
     is_known: bool = True
-    """Whether the clip says what it was made with; without that nothing is known to differ."""
+    """True if the clip records its software and device; otherwise no difference in them is known."""
 
     @property
     def identical(self) -> bool:
@@ -51,7 +51,7 @@ class Loading:
 def remake(
     clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, device: str, may_fetch: bool
 ) -> Iterator[Loading | Step | Decoded | RerunResult]:
-    """Make a recipe's video as `target`; yield what happens, and at last the comparison with `clip`.
+    """Render a recipe's video as `target`; yield the progress, and finally the comparison with `clip`.
 
     Args:
         may_fetch: fetch weights that are not on this machine. A clip names any model of the hub; nobody else chose it.
@@ -92,7 +92,8 @@ def remake(
 
 
 def _plan(recipe: Recipe, device: str, then: dict[str, Any]) -> MemoryPlan:
-    """One that decodes as it was done then, where there is room for that; else the comparison tells of it."""
+    """Return a plan that decodes as the original did, if memory allows; otherwise the comparison reports the
+    difference."""
     if "tile" in then:
         alike = [plan for plan in PLANS if plan.tile_for(recipe.width, recipe.height) == then["tile"]]
         if alike and (chosen := plan_for(recipe, device, among=alike)).fits:

@@ -1,8 +1,8 @@
 """A batch on a Slurm cluster: an array of jobs, each of which is an engine for its share of the batch.
 
 Each job has a queue of its own on its node's disk, so that no database lies on a network file system; what they share
-is the batch folder. A job that is preempted, or comes near its time limit, closes its video at a checkpoint and is put
-back into Slurm's queue; it goes on from there, on whichever node it gets. Needs submitit: pip install 'wantui[slurm]'.
+is the batch folder. A job that is preempted, or comes near its time limit, closes its video at a checkpoint and is
+requeued by Slurm; it resumes from there, on whichever node it gets. Needs submitit: pip install 'wantui[slurm]'.
 """
 
 import logging
@@ -36,21 +36,21 @@ TIMES = 1000
 """Times that a job may reach its time limit and be requeued."""
 POLL_SECONDS = 0.2
 END_SECONDS = 5.0
-"""How long Slurm may take to end a job that it was asked to put back."""
+"""Seconds that Slurm may take to end a job that it was asked to requeue."""
 _ELSEWHERE = "Choose another --output-dir, or work in another folder."
 _SBATCH_KEY = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
 log = logging.getLogger("submitit")
 
 
 class NoSlurmError(UserError):
-    """Slurm, or what is needed to speak to it, is not here or refuses."""
+    """Raised when Slurm, or a package needed to talk to it, is missing or refuses."""
 
     exit_code = 3
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What each job of the array asks for."""
+    """Resources of each job of the array."""
 
     minutes: int
     gpus: int
@@ -69,7 +69,7 @@ class Resources:
 
 
 class DrainShare:
-    """What one job of the array does, and does again after it was put back.
+    """Work of one job of the array, repeated after the job is requeued.
 
     Slurm sends SIGTERM to every process of a job that it preempts: the engine stops at the next step by itself. Near
     the time limit submitit gets its own signal, and calls `checkpoint`.
@@ -81,7 +81,7 @@ class DrainShare:
         self.preempted = False
 
     def __call__(self) -> None:
-        """Make what is missing of the share.
+        """Render the missing videos of the shard.
 
         Raises:
             RuntimeError: not all of it could be made.
@@ -100,7 +100,7 @@ class DrainShare:
             )
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Close the video at a checkpoint; what submitit is to call when the job runs again."""
+        """Close the video at a checkpoint; return the call that submitit makes when the job runs again."""
         from submitit.helpers import DelayedSubmission
 
         engine = self.engine
@@ -169,7 +169,7 @@ def _local_folder() -> Path:
 
 
 def check_slurm() -> None:
-    """Before anything is written, and before `submit`.
+    """Check for Slurm and submitit before anything is written, and before `submit`.
 
     Raises:
         NoSlurmError: Slurm, or submitit, is not here.
@@ -205,7 +205,7 @@ def check_submission(folder: Path, resources: Resources) -> None:
 
 
 def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
-    """Submit an array over what is missing of a batch; returns the ids of its jobs.
+    """Submit an array over the missing videos of a batch; return the ids of its jobs.
 
     Args:
         jobs: there will be no more; fewer, where less is missing.
@@ -305,7 +305,7 @@ def minutes_in(text: str) -> int:
 
 
 def shares_of(missing: Sequence[int], videos: int, jobs: int) -> list[Shard]:
-    """Shares of a batch that hold all that is missing: no more than there are to be jobs, the largest one small.
+    """Return shards of a batch that cover all missing videos: no more shards than jobs, the largest one small.
 
     Args:
         missing: places in the batch, from 0. videos: in the whole batch.
