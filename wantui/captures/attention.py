@@ -10,7 +10,7 @@ from wantui.formatting import format_count
 from wantui.section import Section
 
 MASSES = ("prompt_mass", "end_mass", "pad_mass")
-"""Maps that are stored beside those of words: attention to the prompt, its end token, and all padding."""
+"""Maps stored besides those of words: attention to the prompt, its end token, and all padding."""
 MAX_TEXT_COLUMNS = 64
 """Columns of text positions whose sum over blocks is held, as long as the padding is merged into one column."""
 
@@ -51,7 +51,7 @@ class AttentionAnalysisSettings(Section):
 
 
 class AttentionRequest(CaptureRequest):
-    """Which attention maps of the marked words are stored, and how."""
+    """Request for the attention maps of the marked words, with the form in which they are stored."""
 
     interval: Count = 1
     dtype: Literal["float32", "float16"] = "float32"
@@ -101,7 +101,7 @@ def _disk(request: AttentionRequest, size: DenoisingSize) -> tuple[DiskPart, ...
 
 
 def _gpu_bytes(request: AttentionRequest, size: DenoisingSize) -> int:
-    """Return the bytes of the maps that are held until both passes of a step are made."""
+    """Return the bytes of the maps that are held until both passes of a step are complete."""
     each = 4 * math.prod(size.grid) * (size.heads if request.per_head else 1)
     if request.per_block:
         return each * sum(stored_maps(request, size)) * size.blocks

@@ -1,4 +1,4 @@
-"""What a capture declares: its settings, its part of a recipe, its bytes, and where its files go.
+"""Declaration of a capture: its settings, its part of a recipe, its bytes, and the place of its files.
 
 A capture is anything that is recorded while a video is denoised. Its declaration imports no torch; the recorder, which
 takes the values from the device, is the module of the same name in `wantui.generation.captures`.
@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class CaptureRequest(BaseModel):
-    """What a recipe asks of one capture."""
+    """A recipe's request to one capture."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -37,7 +37,7 @@ class DenoisingSize:
     blocks: int
     heads: int
     is_guided: bool
-    """Whether the model is also evaluated without the prompt."""
+    """True if the model is also evaluated without the prompt."""
     marks: tuple[str, ...]
     """Marked words of the prompt."""
     negative_marks: tuple[str, ...]
@@ -45,7 +45,7 @@ class DenoisingSize:
 
     @property
     def evaluates_twice(self) -> bool:
-        """True if the sampler evaluates the model twice a step."""
+        """Return whether the sampler evaluates the model twice a step."""
         return self.evaluations > self.steps
 
     @property
@@ -63,7 +63,7 @@ class DiskPart:
     """Slug of the kind, as in the cost table and in JSON."""
     bytes: int
     basis: str = ""
-    """How the bytes were counted, in words."""
+    """Method of counting the bytes, in words."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class LatentAnalysisSettings(Section):
 
 
 class TrajectoryRequest(CaptureRequest):
-    """Which states are stored beside their inner products, and how."""
+    """Request for stored states besides their inner products, with their form."""
 
     latents: bool = False
     interval: Count = 1
