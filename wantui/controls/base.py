@@ -1,4 +1,4 @@
-"""What a control declares: its settings, its part of a recipe, its bytes on the GPU, and what it does not work with.
+"""Declaration of a control: its settings, its part of a recipe, its bytes on the GPU, and its conflicts.
 
 A control is anything that changes the denoising of a video. Its declaration imports no torch; what it does is in the
 module of the same name in `wantui.generation.controls`.
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class ControlRequest(BaseModel):
-    """What a recipe asks of one control."""
+    """A recipe's request to one control."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def no_bytes(request: Any, size: DenoisingSize) -> int:
-    """Return 0: the control holds nothing on the GPU beside what denoising itself holds."""
+    """Return 0: the control needs no GPU memory besides that of denoising."""
     return 0
 
 

@@ -12,7 +12,7 @@ Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)]
 
 
 class WordWeightsRequest(ControlRequest):
-    """How weights of marked words are applied, and the weight of each mark of the prompt, in order."""
+    """Request to weight marked words: the method, and the weight of each mark of the prompt, in order."""
 
     weighting: Weighting
     weights: tuple[Weight, ...]
