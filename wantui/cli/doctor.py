@@ -31,7 +31,7 @@ ATTENTION = (
     ("flash_attn_interface", "flash-attn 3"),
     ("sageattention", "sageattention (computes in 8 bits: not used)"),
 )
-"""Modules with attention of their own, and what they are called."""
+"""Modules with attention kernels, and their display names."""
 LITTLE_SPACE = 5_000_000_000
 MAX_IMPORT_SECONDS = 60
 """Longest wait for the import of torch, which takes seconds from a local disk."""

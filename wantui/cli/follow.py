@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.1
 ENGINE_SECONDS = 1.0
-"""Between two looks at whether an engine runs."""
+"""Seconds between two checks for a running engine."""
 
 
 def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "BatchRow":
-    """Show what happens to a batch until no video of it is left to make; returns how it stands then.
+    """Show the progress of a batch until no video of it is left to render; return its final state.
 
     Raises:
         NoEngineError: nothing is being made, and nothing will be.
@@ -122,7 +122,8 @@ def _raise_refusal(event: "Event", batch: int) -> None:
 
 
 def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
-    """Say how a batch ended: its folder on stdout; exit code 1 when videos failed or its manifest cannot be read."""
+    """Print how a batch ended: its folder on stdout; return exit code 1 if videos failed or its manifest is
+    unreadable."""
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import ManifestError, read_manifest
 
@@ -157,7 +158,7 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
 
 
 def leave(queue: "Queue", batch: int) -> NoReturn:
-    """Say that the engine continues without us, and how to reattach."""
+    """Report that the engine continues without this command, and how to reattach."""
     from wantui.engine.control import engine_process
 
     found = queue.batch(batch)
@@ -178,7 +179,7 @@ def leave(queue: "Queue", batch: int) -> NoReturn:
 
 
 def shown_path(path: Path) -> Path:
-    """Relative to the working folder where it lies below it."""
+    """Return a path relative to the working folder if it is below it."""
     try:
         here = Path.cwd()
     except FileNotFoundError:  # it was deleted

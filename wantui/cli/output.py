@@ -39,7 +39,8 @@ def echo(text: object = "", err: bool = False, nl: bool = True, bold: bool = Fal
 
 
 def _wrapped(line: str, width: int, indent: int = 0) -> str:
-    """Break a line between words where it is wider than a terminal, which breaks inside of them; paths stay whole."""
+    """Wrap a line that is wider than the terminal between words, where a terminal would split them; paths stay in one
+    piece."""
     if len(line) <= width:
         return line
     margin = " " * indent
@@ -87,7 +88,7 @@ def print_table(table: "Table") -> None:
 
 
 def plain_table(*columns: str) -> "Table":
-    """A table without frames, as command-line programs print them."""
+    """Return a table without frames, as command-line programs print them."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -135,7 +136,7 @@ def print_line(text: str, indent: int = 0) -> None:
 
 
 def add_row(table: "Table", *cells: str) -> None:
-    """Add a row of plain text: brackets and colons in it are what they are, and no markup."""
+    """Add a row of plain text, in which brackets and colons are not markup."""
     from rich.text import Text
 
     table.add_row(*(Text(printable(cell)) for cell in cells))

@@ -25,7 +25,7 @@ EtaSource = Callable[[], float | None]
 
 
 class Reporter(Protocol):
-    """Is told of every event of a batch."""
+    """Receives every event of a batch."""
 
     def show(self, event: "Event") -> None: ...
     def say(self, text: str) -> None: ...
@@ -46,7 +46,7 @@ def reporter(as_json: bool, eta: "EtaSource") -> Iterator[Reporter]:
 
 
 def news(event: "Event") -> str | None:
-    """Return what happened, on one line, if it is worth one."""
+    """Return the event as one line, or None if it is not worth one."""
     from wantui.queue import events
 
     match event.payload:
@@ -161,7 +161,7 @@ class PlainLines:
         echo(text, err=True)
 
     def wait(self, waiting: "Waiting") -> None:
-        """Say what is waited for when it changes, and every ten seconds."""
+        """Print the reason for waiting when it changes, and every ten seconds."""
         now_for = (*(batch.id for batch in waiting.before), *(worker.name for worker in waiting.starting))
         is_due = time.monotonic() - self.last >= SECONDS_BETWEEN_LINES
         if waiting and (now_for != self.waits_for or is_due):
@@ -192,7 +192,8 @@ class JsonLines:
         echo(text, err=True)
 
     def wait(self, waiting: "Waiting") -> None:
-        """Nothing: `worker_starting` and `worker_ready` are events, and `wantui queue ls --json` has the order."""
+        """Print nothing: `worker_starting` and `worker_ready` are events, and `wantui queue ls --json` has the
+        order."""
 
     def show(self, event: "Event") -> None:
         print_json(event.as_json(), indent=None)

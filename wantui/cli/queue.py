@@ -69,7 +69,7 @@ def ls(everything: bool, as_json: bool) -> None:
 
 
 def _tell_of_failures(ended: "list[BatchRow]") -> None:
-    """Say which batches that are not listed any more have failed videos, and where their errors can be read."""
+    """Name the batches that are no longer listed but have failed videos, and where to read their errors."""
     for batch in ended[-MAX_FAILURES_SHOWN:]:
         echo(
             f"failed: {format_count(batch.counts['failed'], 'video')} of batch {batch.id} ({batch.name}). "
@@ -82,7 +82,7 @@ def _tell_of_failures(ended: "list[BatchRow]") -> None:
 
 
 def _has_engine(queue: "Queue") -> bool:
-    """Return whether an engine runs; where none does, "running" is what the last one was in the middle of."""
+    """Return whether an engine runs; without one, "running" is the last engine's interrupted work."""
     from wantui.engine.control import engine_process
 
     return engine_process(queue.path.parent) is not None
@@ -255,7 +255,7 @@ def _why_unchanged(queue: "Queue", row: "BatchRow", video: int | None) -> str:
 
 
 def _check_number(queue: "Queue", row: "BatchRow", video: int | None) -> None:
-    """Refuse a number that no video has: of a batch that was continued, only what was missing is on the queue.
+    """Refuse a number that no queued video has: a resumed batch has only its missing videos on the queue.
 
     Raises:
         UserError: names the numbers.

@@ -65,7 +65,7 @@ def _read(clip: Path) -> "tuple[Recipe, dict[str, Any]]":
 
 
 def _check_output(output: Path | None) -> None:
-    """Refuse a place where the new clip, or the contact sheet beside it, cannot be written."""
+    """Refuse an output path at which the new clip, or its contact sheet, cannot be written."""
     from wantui.paths import MAX_NAME_BYTES
     from wantui.storage.atomic import partial_path
 
@@ -106,7 +106,7 @@ def _remake(
 
 
 class _Progress:
-    """What is happening on stderr: one line that changes on a terminal, a line every ten seconds elsewhere."""
+    """Progress on stderr: one line that changes on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self) -> None:
         self.began: float | None = None

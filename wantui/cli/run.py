@@ -81,7 +81,7 @@ def command(
 def open_batch(
     root: Path, template: str | None, config: str | None, options: dict[str, Any]
 ) -> tuple["BatchFolder", "Manifest", str]:
-    """The batch in a folder, held against whatever was given beside it, and the device to make it on."""
+    """Return the existing batch in a folder, checked against the other arguments, and the device to use."""
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest, was_edited
 

@@ -10,7 +10,7 @@ from typing import IO
 from weakref import WeakSet
 
 _closed: "WeakSet[IO[str]]" = WeakSet()
-"""Streams whose reader is gone."""
+"""Streams whose reader has closed."""
 WRITE_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EEXIST, errno.ENOTEMPTY))
 """Numbers of errors that only writing can meet."""
 
@@ -63,7 +63,7 @@ def output_may_close(stream: IO[str]) -> Iterator[None]:
 
 
 def is_output_closed() -> bool:
-    """Return whether nobody reads the output any more."""
+    """Return whether the reader of the output has closed it."""
     return sys.stdout in _closed
 
 
@@ -77,7 +77,7 @@ def _discard(stream: IO[str]) -> None:
 
 
 def describe_os_error(error: OSError) -> str | None:
-    """Return an error of the operating system as a sentence; None where it does not say what it is about."""
+    """Return an error of the operating system as a sentence; None if it does not name its subject."""
     reason = error.strerror or str(error)
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else None
     if name is None:

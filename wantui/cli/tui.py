@@ -1,4 +1,4 @@
-"""The terminal application, as `wantui` alone starts it. What Textual reads when it is imported is set before that."""
+"""The terminal application, as started by `wantui` alone. Variables that Textual reads on import are set first."""
 
 import gc
 import locale
