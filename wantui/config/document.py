@@ -29,7 +29,7 @@ NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, 
 CORE_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
 )
-"""Tags of scalars that YAML gives by itself; `values` goes by the declared type of a setting instead."""
+"""Tags of scalars that YAML resolves itself; `values` uses the declared type of a setting instead."""
 NULLS = ("", "~", "null", "Null", "NULL")
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 Key = tuple[str, ...]
@@ -95,7 +95,7 @@ def read_document(text: str, source: Path | str) -> Document:
 
 
 def text_of_yaml(text: str) -> str:
-    """Return the text of a YAML scalar, as `value_from_text` reads it; what is no scalar stays as it is."""
+    """Return the text of a YAML scalar, for `value_from_text`; other values are unchanged."""
     try:
         node = yaml.compose(text, Loader=LOADER)
     except NOT_YAML:
@@ -149,7 +149,7 @@ def _fault(source: Path | str, line: int | None, message: str) -> ConfigError:
 
 
 class _Walk:
-    """Turns composed nodes into plain containers; what an alias repeats counts as often as it is repeated."""
+    """Converter of composed nodes to plain containers; content repeated by an alias counts every time."""
 
     def __init__(self, source: Path | str) -> None:
         self.source = source

@@ -1,4 +1,4 @@
-"""Every setting as a form shows it: its name, what it means, and what it may be. Made from the models themselves."""
+"""Every setting as shown in a form: its name, description and allowed values, derived from the models themselves."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +27,7 @@ class FormField:
     range: str
     """Valid values, in words."""
     optional: bool
-    """May be left empty."""
+    """True if the field may be left empty."""
     is_whole: bool = False
     """A number without a fraction."""
 
@@ -54,7 +54,7 @@ def form_fields() -> tuple[FormField, ...]:
 
 
 def field_of(key: str) -> FormField | None:
-    """Return a setting by its dotted key; None where there is none of that name."""
+    """Return a setting by its dotted key; None if there is no such setting."""
     return _by_key().get(key)
 
 

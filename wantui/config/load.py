@@ -40,7 +40,7 @@ MAX_KEY = 80
 
 @dataclass(frozen=True)
 class Option:
-    """A setting that an option of its own gives on the command line."""
+    """A setting that a dedicated command-line option sets."""
 
     name: str
     """The option, `--seed`."""
@@ -49,7 +49,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Config:
-    """Validated settings, where they came from, and what the user has to know about them."""
+    """Validated settings, the source of each, and notes for the user."""
 
     settings: Settings
     source: Path | str
@@ -108,7 +108,7 @@ def parse_config(
 
 
 class _Reader:
-    """Turns a YAML text into values for the settings while it remembers where each key comes from."""
+    """Converter of a YAML text to values for the settings that records the source of each key."""
 
     def __init__(self, source: Path | str) -> None:
         self.source = source
@@ -144,7 +144,7 @@ class _Reader:
         self.set(values, key, Scalar(written, quoted=False), "--set")
 
     def set(self, values: dict[str, Any], key: Key, value: Any, origin: str) -> None:
-        """Set a value that the command line gives."""
+        """Set a value given on the command line."""
         written = (*key, value.text if isinstance(value, Scalar) else str(value))
         if any(SURROGATE.search(text) for text in written):
             raise ConfigError([Problem(origin, None, "", "holds text that is not UTF-8")])
@@ -162,7 +162,7 @@ class _Reader:
         self.origins.update(dict.fromkeys(given, origin))
 
     def typed(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the values by the declared types of the settings; text that is none of its type is a problem."""
+        """Convert the values to the declared types of the settings; text that does not convert is a problem."""
         found: dict[str, Any] = {}
         for name, content in values.items():
             if _section_model(name) and isinstance(content, dict):
@@ -209,7 +209,7 @@ class _Reader:
                     self._drop_weighting(content)
 
     def _drop_unsupported(self, name: str, content: Any) -> None:
-        """Refuse a section that asks for what this version cannot do; one that is switched off asks for nothing."""
+        """Refuse a section for a feature that this version lacks, unless the section is switched off."""
         if content is None or content == {} or (isinstance(content, dict) and _is_false(content.get("enabled", ""))):
             return
         key: Key = (name, "enabled") if isinstance(content, dict) and "enabled" in content else (name,)
@@ -263,7 +263,7 @@ def valid_keys() -> list[Key]:
 
 
 def nearest(key: Key) -> str:
-    """A hint at the key that was probably meant, or an empty string."""
+    """Return a hint at the key that was probably meant, or an empty string."""
     key = tuple(part[:MAX_KEY] for part in key)  # what is compared by parts of words takes long where it is long
     keys = valid_keys()
     if key[-1] in RENAMED:

@@ -1,4 +1,4 @@
-"""Names of memory plans: what each does is in `wantui.planning.memory_plan`."""
+"""Names of memory plans; `wantui.planning.memory_plan` defines them."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The configs that come with wantui, and the search for a config by name."""
+"""Bundled configs, and the search for a config by name."""
 
 import difflib
 import os

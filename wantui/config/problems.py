@@ -1,4 +1,4 @@
-"""What can be wrong with a config: file, line, key, reason, and the nearest valid key."""
+"""Problems of a config: file, line, key, reason, and the nearest valid key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Problem:
 
 
 def at_most(problems: Sequence[Problem], source: Path | str, hidden: int = 0) -> list[Problem]:
-    """Return the first MAX_PROBLEMS problems, and a last one that says how many there are more.
+    """Return the first MAX_PROBLEMS problems, and a last one that gives the number of the others.
 
     Args:
         hidden: problems that were found beside those.

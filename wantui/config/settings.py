@@ -24,7 +24,7 @@ DtypeName = Literal["auto", "bfloat16", "float32"]
 DEVICE = re.compile(r"^(auto|cpu|cuda|cuda:[0-9]{1,4})$")
 NOT_BLANK = r"\S"
 PATTERNS = {DEVICE.pattern: "should be auto, cpu, cuda or cuda:N", NOT_BLANK: "should not be empty"}
-"""Patterns of settings, as messages say them."""
+"""Patterns of settings, in the wording of messages."""
 MAX_FRAME_COUNT = 4093
 """1024 latent frames, which is what the transformer's rotary embedding holds."""
 
