@@ -1,1 +1,1 @@
-"""Makes batches: what runs the generation and records what came of it."""
+"""The engine, which renders batches: it runs the generation and records the results."""

@@ -1,4 +1,4 @@
-"""From outside the engine: is there one, start it, stop it; and opening the queue, whatever state it is in."""
+"""Control of the engine from other processes: find, start and stop it, and open the queue in any condition."""
 
 import fcntl
 import json
@@ -48,7 +48,7 @@ class Engine:
     boot: tuple[str, float] | None = None
     """The boot in which it started, and the seconds since then; None for an engine of an earlier version."""
     environment: Mapping[str, str | None] = field(default_factory=dict)
-    """Environment variables that affect how videos are made."""
+    """Environment variables that affect rendering."""
     notes: tuple[str, ...] = ()
     """Notes for users."""
 
@@ -58,7 +58,7 @@ class Engine:
         return None if self.boot is None else seconds_since(*self.boot)
 
     def warnings(self) -> list[str]:
-        """Say in which respects it makes other videos than this process would, and what it says of itself."""
+        """Return how its videos would differ from those of this process, and its own warnings."""
         found = list(self.notes)
         restart = "To have the engine take yours: wantui engine stop, then start it again from here"
         if self.version != __version__:
@@ -92,7 +92,7 @@ def acquire_engine_lock(directory: Path) -> int | None:
 
 
 def holds_lock_file(lock: int, directory: Path) -> bool:
-    """Return whether the lock that a descriptor holds is that of the state directory as it is now."""
+    """Return whether the descriptor's lock is on the state directory's current lock file."""
     try:
         found, held = (directory / LOCK).stat(), os.fstat(lock)
     except OSError:
@@ -101,7 +101,7 @@ def holds_lock_file(lock: int, directory: Path) -> bool:
 
 
 def announce(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str] = ()) -> None:
-    """Publish that the engine that holds the lock is ready: it has taken stock of what was interrupted."""
+    """Publish that the engine that holds the lock is ready, once it has examined interrupted work."""
     content = {
         "process": os.getpid(),
         "namespace": pid_namespace(),
@@ -159,7 +159,7 @@ def logs_folder(place: StateDirectory, chosen: Path | None = None) -> Path:
 
 
 def ensure_engine(place: StateDirectory, logs: Path | None = None, workers: int | None = None) -> tuple[Engine, bool]:
-    """Return the engine that runs, or one that is started now in a session of its own; and whether it was started.
+    """Return the running engine, or start one in its own session; also return whether it was started.
 
     Args:
         logs: folder for its log files; None: beside the queue.
@@ -253,9 +253,9 @@ def engine_process(directory: Path) -> int | None:
 
 
 def open_queue(place: StateDirectory, is_engine: bool = False) -> tuple[Queue, list[str]]:
-    """The queue, and what a user has to be told about it.
+    """Return the queue, and messages about it for the user.
 
-    A damaged database is put aside and a new one begun: what was made is in its folders.
+    A damaged database is quarantined and replaced by an empty one; finished videos are still in their folders.
 
     Raises:
         UserError: it cannot be opened, is of a newer version, or is damaged while an engine has it open.
@@ -302,7 +302,7 @@ def _checked(place: StateDirectory, thoroughly: bool) -> Queue:
 
 
 def other_queues(place: StateDirectory, queue: Queue) -> list[str]:
-    """Say where queues of other host names are, where this one is empty: a container made again has a new name."""
+    """Report queues of other host names if this one is empty: a recreated container has a new name."""
     if queue.batches(1):
         return []
     notes = []

@@ -1,4 +1,4 @@
-"""What a logout does to the engine on this machine, and a systemd unit that keeps it."""
+"""Effect of a logout on this machine's engine, and a systemd unit that keeps the engine running."""
 
 import configparser
 import os
@@ -33,7 +33,7 @@ WantedBy=default.target
 
 @dataclass(frozen=True)
 class Logout:
-    """Whether what a user leaves running survives the end of the last session."""
+    """Fate of a user's background processes at the end of the last session."""
 
     kills: bool
     lingers: bool
@@ -45,7 +45,7 @@ class Logout:
 
 
 def read_logind(root: Path = Path("/")) -> Logout:
-    """Read what systemd-logind was told; `root` is where the file system begins."""
+    """Read the configuration of systemd-logind below the file-system root `root`."""
     if not (root / "run/systemd/system").is_dir():
         return Logout(False, False, "no systemd here: a logout ends nothing that is detached")
     kills = False

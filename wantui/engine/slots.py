@@ -66,7 +66,7 @@ class Slot:
         self.signalled = set()
 
     def output(self, logs: Path) -> Path:
-        """Return the file that holds what its processes print."""
+        """Return the file for the output of the slot's processes."""
         return logs / f"{self.name}.out"
 
     def last_words(self, logs: Path) -> str:

@@ -36,9 +36,9 @@ from wantui.storage.output_errors import is_gone, why_unwritable
 
 TICK_SECONDS = 0.1
 DISK_SECONDS = 2.0
-"""Between two looks at a disk that was full."""
+"""Seconds between two checks of a disk that was full."""
 INTERRUPT_SECONDS, KILL_SECONDS = 30.0, 60.0
-"""After so long a cancelled video is interrupted in the middle of its step, and its worker killed."""
+"""Seconds after which a cancelled video is interrupted within its step, and its worker killed."""
 MAX_FAILURES = 3
 """Consecutive worker exits without a claim before the queue is put on hold."""
 BUSY_LIMIT_SECONDS = 60.0
@@ -79,15 +79,16 @@ class Supervisor:
         self.lock = lock
         """Descriptor that holds the engine lock; None where nothing is held."""
         self.is_ending = False
-        """There is a reason of its own to stop: nothing is left to do, or the database is gone."""
+        """True if the engine stops for its own reason: nothing is left to do, or the database is deleted."""
         self.looked_at_disk = -math.inf
         self.record: ManifestStore | None = None
-        """Record of the batch that a video was closed in last: to read a large manifest anew takes seconds."""
+        """Manifest store of the batch in which a video was last closed: reading a large manifest again takes
+        seconds."""
         self.is_replaced = False
-        """The database or the lock file was deleted, or another one has its name: what runs is stopped."""
+        """True if the database or the lock file was deleted or replaced; running work is then stopped."""
 
     def run(self) -> None:
-        """Run until told to stop, until the database is gone, or (`drain`) until nothing is left that could be made.
+        """Run until asked to stop, until the database is deleted, or (`drain`) until no video is left to render.
 
         Raises:
             QueueError: the database is damaged.
@@ -129,7 +130,7 @@ class Supervisor:
             self.log.warning("%d videos were interrupted when an engine ended; the queue is held", interrupted)
 
     def _tick(self) -> bool:
-        """Look at everything once; whether there is a reason to go on."""
+        """Check everything once; return whether there is a reason to continue."""
         for slot in self.slots:
             self._reap(slot)
         self._note_claims()
@@ -321,7 +322,7 @@ def run_engine(place: StateDirectory, logs: Path, workers: int | None, drain: bo
 def _run(
     place: StateDirectory, lock: int, logs: Path, workers: int | None, drain: bool, requests: StopRequests
 ) -> bool:
-    """Be the engine while the database and the lock file are in their places; return whether to begin again."""
+    """Run the engine while the database and the lock file exist; return whether to start again."""
     log = open_log("engine", logs / "engine.log")
     queue, notes = open_queue(place, is_engine=True)
     try:
@@ -356,7 +357,7 @@ def _run(
 
 
 def _slots(queue: Queue, workers: int | None) -> tuple[list[Slot], list[str]]:
-    """Return the places for workers, and what is remarkable about the devices that they have.
+    """Return the slots for workers, and remarks about their devices.
 
     Raises:
         NoSuchGpuError: CUDA_VISIBLE_DEVICES names a GPU that is not here, and a batch may need one.
@@ -376,7 +377,7 @@ def _slots(queue: Queue, workers: int | None) -> tuple[list[Slot], list[str]]:
 
 
 def main() -> None:
-    """python -m wantui.engine.supervisor, as `wantui engine start` calls it."""
+    """Run `python -m wantui.engine.supervisor`, as `wantui engine start` does."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--logs", type=Path, required=True)
