@@ -1,4 +1,4 @@
-"""Which attention kernel is the quickest here, among those that give what torch's own gives, up to rounding."""
+"""Choice of the quickest attention kernel on this machine whose results equal torch's own up to rounding."""
 
 from collections.abc import Callable
 

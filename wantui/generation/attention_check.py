@@ -1,4 +1,4 @@
-"""What comparing recomputed attention with the model's kernel and with float64 found, block by block.
+"""Results of comparing recomputed attention with the model's kernel and with float64, block by block.
 
 Each block is checked at its first evaluation. A process that resumes a video takes over what was found before it, so
 that a resumed capture has the same record as one of a single process.
@@ -15,7 +15,7 @@ BLOCKS = "blocks"
 
 
 class BlockCheck(BaseModel):
-    """What was found at one block of a transformer in one pass."""
+    """Result of the check of one block of a transformer in one pass."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True)
 
@@ -26,17 +26,17 @@ class BlockCheck(BaseModel):
     map_error: float
     """Largest relative error of a column against the softmax over all positions."""
     padding_merged: bool = Field(validation_alias=AliasChoices("padding_merged", "pads_taken_together"))
-    """Whether one column served for all padding; captures of earlier versions have it under the other name."""
+    """True if one column served for all padding; earlier versions stored it as `pads_taken_together`."""
 
 
 @dataclass
 class SelfCheck:
-    """What was found at every block that has been evaluated."""
+    """Results of the checks of all blocks that have been evaluated."""
 
     blocks: dict[str, BlockCheck] = field(default_factory=dict)
     """Errors by transformer, pass and number of the block, such as "transformer cond 0"."""
     earlier: Mapping[str, BlockCheck] = field(default_factory=dict)
-    """The same of the processes that began the video."""
+    """Results of the processes that started the video."""
 
     def add(self, place: str, found: BlockCheck) -> None:
         """Record what was found at a block; what an earlier process found at its first evaluation stays."""
@@ -70,7 +70,7 @@ class SelfCheck:
 
     @property
     def collapsed(self) -> bool:
-        """True if padding could be merged in every block."""
+        """Return whether padding could be merged in every block."""
         return all(found.padding_merged for found in self.blocks.values())
 
     def to_attribute(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor, _get
 from torch import Tensor
 
 Site = Literal["self", "cross"]
-"""Which attention of a block: among the positions of the video, or from them to the text."""
+"""Attention of a block: among the positions of the video, or from them to the text."""
 
 
 class AttentionObserver(Protocol):
@@ -37,7 +37,7 @@ class DenoisingHook(Protocol):
     """Take part in the denoising of one video: observe its attention, and give what was observed of each step."""
 
     sites: Collection[Site]
-    """Which attention is observed."""
+    """Attention sites that the hook observes."""
 
     def evaluation(self, context: str, index: int, transformer: Any) -> AbstractContextManager[None]:
         """Surround one pass through a transformer.
@@ -49,7 +49,7 @@ class DenoisingHook(Protocol):
         ...
 
     def take(self) -> Any | None:
-        """Return what was recorded of the step that was just made, once; None where it records nothing there."""
+        """Return the record of the latest step, once; None if nothing was recorded."""
         ...
 
 
@@ -57,7 +57,7 @@ _observers: ContextVar[Mapping[Site, tuple[AttentionObserver, ...]]] = ContextVa
 
 
 def is_observed(site: Site) -> bool:
-    """Return whether the pass that runs now has an observer of this attention."""
+    """Return whether the current pass has an observer of this attention."""
     return site in _observers.get()
 
 

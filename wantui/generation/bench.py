@@ -42,7 +42,8 @@ VAE_OF_2_2_5B = {
     "latents_mean": [0.0] * 48,
     "latents_std": [1.0] * 48,
 }
-"""As it was published, but for the mean and spread of its latents; that of all other models is diffusers' default."""
+"""Published settings of Wan 2.2 5B's VAE, except the mean and spread of its latents; all other models use diffusers'
+default."""
 WORDS = 40
 """Tokens of a text."""
 
@@ -50,7 +51,7 @@ WORDS = 40
 def random_transformer(
     heads: int, feed_forward: int, blocks: int, device: torch.device, dtype: torch.dtype, channels: int = 16
 ) -> WanTransformer3DModel:
-    """A Wan transformer with heads of 128 and random weights; what diffusers keeps in float32 is in float32."""
+    """Return a Wan transformer with heads of 128 and random weights, with diffusers' float32 layers in float32."""
     sizes = {"num_attention_heads": heads, "attention_head_dim": 128, "in_channels": channels, "out_channels": channels}
     with torch.device("meta"):
         transformer = WanTransformer3DModel(**sizes, ffn_dim=feed_forward, num_layers=blocks, cross_attn_norm=True)
@@ -64,12 +65,12 @@ def random_transformer(
 
 
 def random_vae(is_of_2_2_5b: bool, device: torch.device) -> AutoencoderKLWan:
-    """A VAE with random weights, in float32."""
+    """Return a VAE with random weights, in float32."""
     return AutoencoderKLWan(**(VAE_OF_2_2_5B if is_of_2_2_5b else {})).to(device).eval()
 
 
 def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> Throughput:
-    """The throughput of a GPU, or what stands for one in a test.
+    """Measure the throughput of a GPU, or of its substitute in a test.
 
     Args:
         tell: is told of each attention kernel and block as it is measured.
@@ -139,7 +140,7 @@ def _pass(passes: PassCache, transformer: WanTransformer3DModel, *inputs: torch.
 
 @torch.no_grad()
 def _streaming(device: torch.device, speed: Speed) -> tuple[float, float]:
-    """Seconds that a block takes beside its work where it comes from the machine's memory, and those of a byte.
+    """Return the seconds that a block streamed from the machine's memory adds to its work, and those of one byte.
 
     The first from blocks that work for longer than they take to come, the second from blocks that hardly work.
     """
@@ -153,7 +154,7 @@ def _streaming(device: torch.device, speed: Speed) -> tuple[float, float]:
 def _streamed(
     heads: int, feed_forward: int, blocks: int, grid: tuple[int, ...], device: torch.device, speed: Speed
 ) -> tuple[float, float, int]:
-    """Seconds of a block that is there, and of one that comes from the machine's memory; its bytes."""
+    """Return the seconds of a resident block, the seconds of a streamed block, and its bytes."""
     transformer = random_transformer(heads, feed_forward, blocks, device, torch.bfloat16)
     if speed != "reference":
         fuse_blocks(transformer)

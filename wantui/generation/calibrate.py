@@ -13,7 +13,7 @@ from wantui.models.magnitudes import Magnitudes
 from wantui.planning import Recipe
 
 KNOTS = 25
-"""Noise levels that are kept, about."""
+"""Approximate number of noise levels that are stored."""
 
 
 def measure_magnitudes(

@@ -1,4 +1,4 @@
-"""The state of a denoising loop after a step, in a file from which another process goes on to the same bits.
+"""Checkpoint of a denoising loop after a step: a file from which another process continues with equal bits.
 
 A sampler's state is whatever in it differs from a sampler that was just set up: UniPC's and DPM++'s earlier model
 outputs, UniPC's last sample, Heun's derivative, the counters of each (`samplers.SAMPLERS`).
@@ -34,7 +34,7 @@ CHECKPOINT_TIME_BUDGET = 0.01
 
 
 class CheckpointRefusedError(Exception):
-    """A checkpoint that cannot be gone on from; the text says what does not match."""
+    """Raised for a checkpoint that does not match; the text gives the difference."""
 
 
 class CheckpointTap:
@@ -61,7 +61,7 @@ class CheckpointTap:
             self.write_latest()
 
     def write_latest(self) -> None:
-        """Write where the denoising stands, unless that was done."""
+        """Write the state of the denoising, unless the latest one is already written."""
         step, self.latest = self.latest, None
         if step is None:
             return
@@ -93,11 +93,11 @@ class CheckpointTap:
         return changed
 
     def on_end(self) -> None:
-        """It stays until the video is recorded."""
+        """Keep the checkpoint until the video is recorded."""
 
 
 def identity(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """Return what must be equal for the bits to be equal: recipe (with the model's digest), and with what it is made.
+    """Return the data that must be equal for equal bits: recipe (with the model's digest), software and device.
 
     The version of wantui is not part of it, nor that of Python: `ARITHMETIC` and `FORMAT` change when they matter.
     """
@@ -205,7 +205,7 @@ def _differs(value: Any, fresh: Any) -> bool:
 
 
 def _pack(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON; tensors in it go into `tensors`."""
+    """Return `value` as JSON; tensors in it are added to `tensors`."""
     if isinstance(value, Tensor):
         tensors[key] = value.detach().cpu().contiguous().clone()  # no two may share memory
         return {"tensor": key, "on": value.device.type}

@@ -1,4 +1,4 @@
-"""What cross-attention does to marked words: their exact maps, and their weights.
+"""Cross-attention to marked words: their exact maps, and their weights.
 
 A Wan block attends from every place of the video to 512 text positions: the n real tokens, and pads that all have the
 same key. The map of a word is the sum of its tokens' columns of the softmax over all 512. Its numerators need one
@@ -37,7 +37,7 @@ CHECKED_ROWS = 256
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
 """Largest relative error of the recomputed attention output against the kernel's, by the model's dtype."""
 MAP_TOLERANCE = 1e-4
-"""Largest relative error of what is stored against a softmax in float64."""
+"""Largest relative error of stored maps against a softmax in float64."""
 
 
 class CaptureMismatchError(RuntimeError):
@@ -62,7 +62,7 @@ class _Evaluation:
     context: str
     prompt: TokenizedPrompt
     stored: bool
-    """True if maps are stored; else only weights are applied."""
+    """True if maps are stored; otherwise only weights are applied."""
     blocks: list[bool]
     total: Tensor | None = None
     """[heads | 1, places, columns], summed over blocks."""
@@ -71,7 +71,7 @@ class _Evaluation:
 
 
 class CrossAttention:
-    """Observes and weights the cross-attention of one video.
+    """Observer of the cross-attention of one video that also applies weights.
 
     Args:
         capture: what is stored; nothing where only weights are applied.
@@ -126,7 +126,7 @@ class CrossAttention:
             self.done[context] = finished
 
     def take(self) -> StepMaps | None:
-        """The maps of the step that was just made, where it is one of those chosen."""
+        """Return the maps of the latest step if it is one of the chosen steps."""
         if not self.done:
             return None
         done, self.done = self.done, {}
@@ -139,7 +139,7 @@ class CrossAttention:
 
     @property
     def map_shape(self) -> tuple[int, ...]:
-        """[blocks | 1, heads | 1, frames, height, width] of each map."""
+        """Return [blocks | 1, heads | 1, frames, height, width] of each map."""
         assert self.capture is not None
         transformer, factor = self.pipeline.transformer, self.capture.downsample
         frames, height, width = self.grid
@@ -192,7 +192,7 @@ class CrossAttention:
         return weighted
 
     def _attended(self, query: Tensor, key: Tensor, columns: int) -> Tensor:
-        """[heads | 1, places, columns] of one block."""
+        """Return [heads | 1, positions, columns] of one block."""
         if self.capture is not None and self.capture.per_head:
             return torch.cat([p for _, p in softmax_rows(query, key, columns)], 1)
         return mean_over_heads(query, key, columns)
@@ -202,7 +202,7 @@ class CrossAttention:
         return p if self.capture.per_head else p.mean(0, keepdim=True)
 
     def _add(self, now: _Evaluation, block: int, p: Tensor) -> None:
-        """p: [heads | 1, places, columns] of one block."""
+        """Add p, [heads | 1, positions, columns] of one block."""
         assert self.capture is not None
         now.blocks[block] = True
         if self.capture.per_block:
@@ -217,7 +217,7 @@ class CrossAttention:
             now.total = torch.cat([now.total[:, :, :width] + p[:, :, :width], pads[0] + pads[1]], 2)
 
     def _grouped(self, now: _Evaluation, p: Tensor) -> Tensor:
-        """[heads | 1, names, places] from columns."""
+        """Return [heads | 1, names, positions] from columns."""
         grouped = [p[:, :, tokens].sum(2) for _, tokens in _columns(now.prompt, self.capture)]
         return torch.stack(grouped, 1)
 
@@ -247,7 +247,7 @@ class CrossAttention:
     def _columns_for(
         self, now: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
-        """How many columns a block needs; at its first evaluation it is checked against the kernel."""
+        """Return the number of columns that a block needs; check it against the kernel at its first evaluation."""
         place = self.transformer, now.context, block
         if place not in self.modes:
             if query.shape[0] != 1 or key.shape[1] != TEXT_LENGTH:

@@ -1,4 +1,4 @@
-"""The softmax of a block's attention over the text, in float32, with the pads taken together.
+"""The softmax of a block's attention over the text, in float32, with the padding merged into one column.
 
 The last of the columns stands for all pads after it too: its logit has ln(how many) added. Products of bfloat16 numbers
 are exact in float32, and are summed there.
@@ -22,7 +22,7 @@ FUSED_COLUMNS = 128
 def softmax_rows(
     query: Tensor, key: Tensor, columns: int, added: Tensor | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the softmax over the text at some places after others: [heads, places, columns] float32.
+    """Yield the softmax over the text at consecutive positions: [heads, positions, columns] float32.
 
     Args:
         query: [1, places, heads, dim]. key: [1, 512, heads, dim].
@@ -44,7 +44,7 @@ def softmax_rows(
 
 
 def mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
-    """[1, places, columns] mean over heads of the softmax; arguments as of `softmax_rows`.
+    """Return the [1, positions, columns] mean over heads of the softmax; arguments as in `softmax_rows`.
 
     On a GPU, what is narrower than float32 goes through one kernel that reads the query once and writes the mean alone.
     """
@@ -65,5 +65,5 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _bmm_widens() -> bool:
-    """Return whether torch.bmm sums bfloat16 into float32 by itself; since torch 2.8, on a GPU."""
+    """Return whether torch.bmm sums bfloat16 into float32 itself; since torch 2.8, on a GPU."""
     return tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (2, 8)

@@ -1,4 +1,4 @@
-"""From latents to frames, one latent frame at a time, so that a long video needs no more memory than a short one."""
+"""Decode latents to frames, one latent frame at a time, so that a long video needs no more memory than a short one."""
 
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -45,7 +45,7 @@ def _decode(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np.float
 
 @torch.no_grad()
 def _decode_tiles(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
-    """The whole video at once, put together from tiles: less memory for the VAE, more for the frames."""
+    """Decode all frames together from tiles: less memory for the VAE, more for the frames."""
     yield pipeline.vae.decode(_denormalised(pipeline, latents), return_dict=False)[0]
 
 

@@ -38,9 +38,9 @@ class Step:
     """
 
     index: int
-    """From 0."""
+    """Index from 0."""
     count: int
-    """How many there will be; Heun evaluates the model 2 N - 1 times for N steps."""
+    """Number of evaluations in total; Heun evaluates the model 2 N - 1 times for N steps."""
     sigma: float
     """Noise level of the latents that the model saw; 1 is pure noise."""
     sigma_next: float
@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Start:
-    """What is settled before the first step."""
+    """Inputs that are prepared before the first step."""
 
     noise: Tensor
     """Initial latents, [1, channels, frames, height, width], float32."""
@@ -79,7 +79,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a loop holds between two steps."""
+    """State of a loop between two steps."""
 
     steps_done: int
     latents: Tensor
@@ -179,7 +179,7 @@ def new_scheduler(recipe: Recipe, device: torch.device) -> Any:
 def denoise(
     pipeline: WanPipeline, recipe: Recipe, start: Start | None = None, resume_from: Checkpoint | None = None
 ) -> Generator[Step, None, None]:
-    """Yield every step of making the latents of one video, or those that are missing after a checkpoint.
+    """Yield every step of denoising the latents of one video, or the steps after a checkpoint.
 
     Args:
         start: what `prepare` returned for this recipe; made here when not given. It serves one run only.

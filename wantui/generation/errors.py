@@ -1,18 +1,18 @@
-"""Errors of loading a pipeline; each text says what to do."""
+"""Errors of loading a pipeline; each text gives the remedy."""
 
 from wantui.errors import UserError
 
 
 class NotLoadedError(UserError):
-    """There is no pipeline, and nothing was made."""
+    """Raised when there is no pipeline, and no video was rendered."""
 
 
 class LoadError(NotLoadedError):
-    """Weights that cannot be loaded or do not work; the text says what to do."""
+    """Raised for weights that cannot be loaded or do not work; the text gives the remedy."""
 
 
 class OverwrittenWeightsError(LoadError):
-    """A file was overwritten while its weights were in use; what was made since is of other weights."""
+    """Raised when a file was overwritten while its weights were in use; results since then are of other weights."""
 
 
 class NoSuchDeviceError(NotLoadedError):

@@ -31,7 +31,7 @@ def fuse_pipeline(pipeline: WanPipeline, attention: str) -> None:
 
 
 def fuse_blocks(transformer: Any, attention: str = NATIVE) -> None:
-    """Put what is computed together into the blocks of a transformer, in the place of its parts.
+    """Replace parts of a transformer's blocks by fused ones.
 
     Args:
         attention: the kernel of self-attention, as diffusers calls it; native is torch's own.

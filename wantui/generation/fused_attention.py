@@ -16,7 +16,7 @@ from wantui.generation.pass_cache import CrossAttentionKV, merge_padding, runnin
 
 
 class FusedSelfAttention(WanAttnProcessor):
-    """Of a block with fused projections.
+    """Self-attention of a block with fused projections.
 
     Args:
         block: its number in the transformer.
@@ -37,7 +37,7 @@ class FusedSelfAttention(WanAttnProcessor):
         attention_mask: Tensor | None = None,
         rotary_emb: Any = None,
     ) -> Tensor:
-        """From hidden states [1, places, width] to the same shape.
+        """Map hidden states [1, positions, width] to the same shape.
 
         Args:
             rotary_emb: cos and sin, [1, places, 1, dim] float32: each angle twice.
@@ -62,7 +62,7 @@ class FusedSelfAttention(WanAttnProcessor):
 
 
 class FusedTextAttention(WanAttnProcessor):
-    """Of the same blocks; an observer of the pass sees what it does.
+    """Cross-attention of the same blocks; an observer of the pass sees its values.
 
     Args:
         block: its number in the transformer.
@@ -82,7 +82,7 @@ class FusedTextAttention(WanAttnProcessor):
         attention_mask: Tensor | None = None,
         rotary_emb: Any = None,
     ) -> Tensor:
-        """From hidden states [1, places, width] and a text [1, 512, width] to the shape of the first."""
+        """Map hidden states [1, positions, width] and a text [1, 512, width] to the shape of the first."""
         query = rms_norm(attn.to_q(hidden_states), attn.norm_q.weight, attn.norm_q.eps)
         query = query.unflatten(2, (attn.heads, -1))
         now, watched = running(), is_observed("cross")

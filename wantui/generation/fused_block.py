@@ -1,4 +1,4 @@
-"""A block that adds what attention gives in the kernel of the norm that comes next."""
+"""A block that adds the output of its attention within the kernel of the following norm."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """hidden [..., k] times weight [n, k] transposed, plus bias [n]."""
+    """Return hidden [..., k] times weight [n, k] transposed, plus bias [n]."""
     return torch.addmm(bias, hidden.flatten(0, -2), weight.t()).unflatten(0, hidden.shape[:-1])
 
 

@@ -1,6 +1,6 @@
-"""A block's norms, with what is added before them.
+"""Norms of a block, with the additions before them.
 
-hidden and added are of one precision and of shape [1, places, width]; gate, weight and bias are float32, [width].
+hidden and added are of one precision and of shape [1, positions, width]; gate, weight and bias are float32, [width].
 """
 
 import torch
@@ -11,7 +11,7 @@ from wantui.generation import kernels
 
 
 def layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """LayerNorm over the width of hidden, times weight, plus bias; computed in float32."""
+    """Return LayerNorm over the width of hidden, times weight, plus bias; computed in float32."""
     if kernels.serve(hidden):
         from wantui.generation.kernels.norm import fused_layer_norm
 
@@ -21,7 +21,7 @@ def layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tens
 
 
 def add_to(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
-    """hidden + gate x added, in their precision; a gate of None is 1. It may be written over added."""
+    """Return hidden + gate x added, in their precision; a gate of None is 1. The result may overwrite added."""
     if kernels.serve(hidden):
         from wantui.generation.kernels.norm import fused_add_to
 
@@ -42,7 +42,7 @@ def add_layer_norm(
 
 
 def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm over the width of values [1, places, width], of weight's precision."""
+    """Return RMSNorm over the width of values [1, positions, width], in weight's precision."""
     if kernels.serve(values):
         from wantui.generation.kernels.norm import fused_rms_norm
 

@@ -1,4 +1,4 @@
-"""The inner products of a trajectory's states while it is made, and its states in few dimensions.
+"""Inner products of a trajectory's states during denoising, and a low-dimensional projection of the states.
 
 Sums are in float64: on a straight path of Wan's size a float32 Gram matrix would fake 0.7 rad of turning.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from wantui.captures.trajectory import MAX_PROJECTED
 
 SHARE_OF_FREE_MEMORY = 1 / 16
-"""States stay on the GPU where they take no more of what is free there; else they lie in pinned memory."""
+"""Largest share of free GPU memory for states that stay on the GPU; larger ones go to pinned memory."""
 WIDENED_BYTES = 1 << 27
 """Bytes of earlier states in float64 at a time."""
 SEED = 0
@@ -94,7 +94,7 @@ class GramMatrix:
 
 
 class Projection:
-    """States in few dimensions, the same ones for every state of a size: inner products stay true on average.
+    """Projection of states to few dimensions, equal for every state of a size: inner products are unbiased.
 
     A balanced count sketch (Charikar, Chen and Farach-Colton 2002): each value gets a random sign and is added to one
     of `k` sums, to each of which equally many values go. Squared distances have a relative standard error of about
@@ -110,7 +110,7 @@ class Projection:
             self.order, self.signs = torch.from_numpy(order).to(device), torch.from_numpy(signs).to(device)
 
     def __call__(self, state: Tensor) -> NDArray[np.float32]:
-        """[k] of a state of any shape."""
+        """Return [k] of a state of any shape."""
         flat = state.detach().reshape(-1).float()
         if self.is_identity:
             return flat.cpu().numpy()

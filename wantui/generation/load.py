@@ -34,7 +34,7 @@ WEIGHTED_PARTS = ("text_encoder", "transformer", "transformer_2", "vae")
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device for `auto`, `cpu`, `cuda` or `cuda:N`.
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         LoadError: no device has such a name.
@@ -107,7 +107,7 @@ def _hub_cache() -> str:
 
 
 def _from_folder(folder: Path, dtype: str, given: Mapping[str, nn.Module | None]) -> WanPipeline:
-    """Load a pipeline from a folder whose parts hold exactly the tensors that they are made of."""
+    """Load a pipeline from a folder whose parts hold exactly the tensors that their classes define."""
     for part in WEIGHTED_PARTS:
         if part in components(folder) and part not in given:
             check_part(folder, part)
@@ -212,7 +212,7 @@ def _load_error(
 
 
 def check_kernels(speed: Speed, attention: str = NATIVE) -> None:
-    """Before anything is loaded that could not be used.
+    """Check that fused blocks can be used, before anything is loaded.
 
     Raises:
         LoadError: what fused blocks need is not here.

@@ -1,7 +1,7 @@
-"""One video from its recipe: denoise, capture, decode and encode, with nothing half-written under a final name.
+"""Render one video from its recipe: denoise, capture, decode and encode, with no incomplete file under a final name.
 
-With a place for a checkpoint, what ends a video early leaves what is needed to go on: the checkpoint and the captures
-so far, under names that are not final.
+With a checkpoint path, an interrupted video leaves the files needed to resume: the checkpoint and the captures so far,
+under temporary names.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ from wantui.storage.zarr_group import IncompleteCaptureError
 
 
 class Tap(Protocol):
-    """Something that listens to the denoising of one video. It never changes what it is shown."""
+    """Listener to the denoising of one video. It never changes its inputs."""
 
     def on_start(self, start: Start, steps_done: int) -> None: ...
     def on_step(self, step: Step) -> None: ...
@@ -45,7 +45,7 @@ class Tap(Protocol):
 
 @dataclass(frozen=True)
 class Resumed:
-    """An earlier process made the first steps."""
+    """Event: an earlier process completed the first steps."""
 
     steps_done: int
 
@@ -62,13 +62,13 @@ class Decoded:
     """A frame was decoded, and is being encoded."""
 
     frames: int
-    """So far."""
+    """Frames so far."""
     count: int
 
 
 @dataclass(frozen=True)
 class MadeVideo:
-    """What is known of a finished video."""
+    """Results of a finished video."""
 
     latents_sha256: str
     denoise_seconds: float
@@ -79,7 +79,7 @@ class MadeVideo:
 
 @dataclass(frozen=True)
 class ReadyToFinalize:
-    """The device has done its part: `finish` ends the clip and the captures, on any thread, and is to be called once.
+    """Event: the device's work is complete. `finish` ends the clip and the captures, on any thread; call it once.
 
     What it raises has removed what was begun, but for the checkpoint.
     """
@@ -89,7 +89,7 @@ class ReadyToFinalize:
 
 @dataclass(frozen=True)
 class StepMade:
-    """A denoising step was made."""
+    """Event: a denoising step is complete."""
 
     step: Step
     figures: dict[str, float]
@@ -103,7 +103,7 @@ def make_video(
     listeners: Sequence[Tap] = (),
     embeddings: Callable[[str], Tensor] | None = None,
 ) -> Generator[Resumed | Restarted | StepMade | Decoded | MadeVideo, None, None]:
-    """Run `begin_video` to the end; the last event is what was made."""
+    """Run `begin_video` to the end; the last event is the finished video."""
     for event in begin_video(pipeline, recipe, files, listeners, embeddings):
         yield event.finish() if isinstance(event, ReadyToFinalize) else event
 
@@ -115,7 +115,7 @@ def begin_video(
     listeners: Sequence[Tap] = (),
     embeddings: Callable[[str], Tensor] | None = None,
 ) -> Generator[Resumed | Restarted | StepMade | Decoded | ReadyToFinalize, None, None]:
-    """Make one video; yields each denoising step and each decoded frame, and at last what is left to do without GPU.
+    """Render one video; yield each denoising step and each decoded frame, and finally the remaining work without GPU.
 
     Args:
         listeners: are told of every step before it is yielded.
@@ -184,7 +184,7 @@ def _finish(
     taps: Sequence[Tap],
     published: list[Path],
 ) -> MadeVideo:
-    """Complete the files of a video, and close what its making has opened."""
+    """Complete the files of a video, and close everything that rendering opened."""
     with rest:
         clip.finish()
         published.append(files.clip)
@@ -213,7 +213,7 @@ def _ended(
     error: BaseException | None,
     __: object,
 ) -> None:
-    """Remove what was begun of a video that is not made, but for what another process can go on from."""
+    """Remove the files of an unfinished video, except those from which another process can resume."""
     if error is None:
         return
     for path in published:
@@ -235,7 +235,7 @@ def _begin(
     background: BackgroundWriter,
     listeners: Sequence[Tap],
 ) -> list[Tap]:
-    """The taps, told where the video starts; captures come before the checkpoint that counts on them."""
+    """Return the taps, after they receive the start step; captures precede the checkpoint that relies on them."""
     earlier = {} if checkpoint is None else checkpoint.captured
     captures = make_recorders(files.captures, recipe, background, earlier, resumable=files.checkpoint is not None)
     taps: list[Tap] = [*listeners, *captures.values()]
@@ -248,5 +248,5 @@ def _begin(
 
 
 def latents_digest(latents: Tensor) -> str:
-    """SHA-256 of the final latents' float32 bytes; equal digests are equal videos."""
+    """Return the SHA-256 of the final latents' float32 bytes; equal digests are equal videos."""
     return hashlib.sha256(latents_array(latents).tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""What the passes through a pipeline's transformers have in common while one video is made.
+"""Cache of the values that the passes through a pipeline's transformers share within one video.
 
 With guidance, both passes of a step see the same latents and timestep: until the text comes in, in the first block,
 they compute the same. And the text of a pass is the same at every step: so are its keys and values in each block.
@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 COLUMNS = 8
-"""Keys are kept in multiples of so many."""
+"""Keys are stored in multiples of this number of columns."""
 MAX_COLUMNS = 64
-"""Of a text whose pads are taken together; on an H100, all 512 positions of a longer one are quicker."""
+"""Most columns of a text with merged padding; on an H100, all 512 positions of a longer text are quicker."""
 
 
 class CrossAttentionKV(NamedTuple):
-    """A text as one block attends to it: the pads at its end, all with the same key and value, are taken together."""
+    """Keys and values of a text in one block: the padding at its end, with one key and value, is merged."""
 
     keys: Tensor
     """[columns, heads, dim]"""
     values: Tensor
     """[columns, heads, dim]"""
     last: int
-    """So many positions of the text are the last column."""
+    """Number of text positions that the last column represents."""
 
 
 class _Step:
@@ -37,13 +37,13 @@ class _Step:
     def __init__(self, has_two: bool = False) -> None:
         self.has_two = has_two
         self.attended: Tensor | None = None
-        """By the self-attention of the first block, from one pass for the next."""
+        """Output of the first block's self-attention, from one pass for the next."""
 
 
 class _Pass(NamedTuple):
     step: _Step
     texts: dict[int, CrossAttentionKV | None]
-    """Of each block; None of one that is too long."""
+    """Texts of each block; None for one that is too long."""
 
 
 _now: _Pass | None = None
@@ -51,18 +51,18 @@ _now: _Pass | None = None
 
 
 class PassCache:
-    """Those of one video; only transformers whose blocks were fused make use of it."""
+    """Cache of the passes of one video; only transformers with fused blocks use it."""
 
     def __init__(self) -> None:
         self._texts: dict[tuple[int, str], dict[int, CrossAttentionKV | None]] = {}
         self._step = _Step()
 
     def next_step(self, has_two: bool) -> None:
-        """Before a pass with other latents or another timestep than the one before; or before two of them."""
+        """Start a pass, or two passes, with other latents or another timestep than before."""
         self._step = _Step(has_two)
 
     def close(self) -> None:
-        """Free what is kept."""
+        """Free the cached values."""
         self._texts.clear()
         self._step = _Step()
 
@@ -82,7 +82,7 @@ class PassCache:
 
 
 def running() -> _Pass | None:
-    """The pass that runs, where it was told of."""
+    """Return the current pass, if it was announced."""
     return _now
 
 

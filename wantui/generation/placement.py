@@ -1,4 +1,4 @@
-"""Parts of a pipeline on and off the GPU, as a memory plan says; what is left of its memory, and when it is lost."""
+"""Placement of a pipeline's parts on and off the GPU by a memory plan; its free memory, and detection of its loss."""
 
 import gc
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ from wantui.planning.memory_plan import CONTEXT_BYTES, MemoryPlan
 
 OutOfMemory = torch.OutOfMemoryError
 SIGNS_OF_NO_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""In errors of what allocates beside torch: CUDA itself (pinned memory too), Triton and CUDA's libraries."""
+"""Texts in out-of-memory errors of allocators besides torch: CUDA itself (pinned memory too), Triton and CUDA's
+libraries."""
 FATAL_CUDA_ERRORS = ("CUDA error", "Triton Error [CUDA]", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
 
 
 class Placement:
-    """Where a pipeline's parts are, by a memory plan, and who brings them when they work.
+    """Placement of a pipeline's parts by a memory plan; moves parts to the device when they work.
 
     Args:
         pipeline: as it was loaded, all of it in the machine's memory.
@@ -49,7 +50,7 @@ class Placement:
                     assert_never(plan.transformer)
 
     def ensure_on_device(self, part: nn.Module) -> None:
-        """Before a part works: the others that take turns leave the GPU."""
+        """Move a part to the device before it works; others that alternate with it leave the GPU."""
         if part is self.working or not self.moving:
             return
         if self.working is not None:
@@ -62,7 +63,7 @@ class Placement:
 
 
 def stream_blocks(transformer: Any, device: torch.device) -> None:
-    """Have a transformer's blocks come from pinned memory, each while the one before it works; the rest stays there."""
+    """Stream a transformer's blocks from pinned memory, each while the one before it works; the rest stays there."""
     transformer.enable_group_offload(
         onload_device=device,
         offload_device=torch.device("cpu"),
@@ -77,7 +78,7 @@ def stream_blocks(transformer: Any, device: torch.device) -> None:
 
 
 def set_device(device: torch.device) -> None:
-    """Before anything is computed there: Triton launches its kernels on the current GPU, wherever tensors are."""
+    """Select the current GPU before any computation: Triton launches its kernels there, wherever tensors are."""
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
 
@@ -108,7 +109,7 @@ def free_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether there was too little memory for what was tried, and the GPU still works."""
+    """Return whether an operation ran out of memory, and the GPU still works."""
     if isinstance(error, OutOfMemory):
         return True
     said = str(error)
@@ -116,7 +117,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def is_fatal_cuda_error(error: BaseException | None) -> bool:
-    """Return whether this process can use the GPU no more, as after an illegal access to its memory."""
+    """Return whether this process can no longer use the GPU, as after an illegal memory access."""
     while error is not None:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error) and _has(str(error), FATAL_CUDA_ERRORS):
             return True
@@ -129,18 +130,18 @@ def _has(text: str, words: Sequence[str]) -> bool:
 
 
 def free_gpu_bytes(device: torch.device) -> int:
-    """Return the bytes of a GPU that are free if this process unloads what it has loaded."""
+    """Return the bytes that are free on a GPU once this process has unloaded its pipeline."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) + CONTEXT_BYTES
 
 
 def name_of(device: torch.device) -> str:
-    """A GPU's name, as its driver has it too."""
+    """Return a GPU's name, equal to the driver's."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def memory_figures(device: torch.device) -> dict[str, int]:
-    """Bytes that torch holds on a GPU: allocated now, reserved now, allocated at most since the video began."""
+    """Return torch's bytes on a GPU: allocated now, reserved now, and most allocated since the video started."""
     if device.type != "cuda":
         return {}
     return {

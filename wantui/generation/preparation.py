@@ -1,4 +1,4 @@
-"""What is settled before the first step of a video, which controls may change."""
+"""Preparation before the first step of a video, which controls may change."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ class Preparation:
     pipeline: WanPipeline
     recipe: Recipe
     evaluations: int
-    """Model evaluations of the whole denoising."""
+    """Model evaluations of the complete denoising."""
     prompt_embeds: Tensor
     """[1, 512, dim], as the text encoder gave it."""
     negative_prompt_embeds: Tensor | None

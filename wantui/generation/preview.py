@@ -1,4 +1,4 @@
-"""What a video will look like, from its predicted clean latents, without the VAE: a linear fit from latents to RGB.
+"""Preview of a video from its predicted clean latents, without the VAE: a linear fit from latents to RGB.
 
 The fit belongs to the VAE. It is made when a pipeline is loaded, from fields of colour that the VAE encodes: least
 squares in float64 from normalised latents (and a constant) to the mean colour of the pixels under each cell.
@@ -87,7 +87,7 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
 
 
 class PreviewTap:
-    """Writes a strip of pictures of the predicted clean video now and then.
+    """Periodic writer of a strip of pictures of the predicted clean video.
 
     Args:
         path: a PNG, one picture for each cell of the latents; it is gone when the video is finished or given up.
@@ -99,7 +99,7 @@ class PreviewTap:
         self.has_failed = False
         self.written_at = float("-inf")
         self.is_new = False
-        """Whether the latest step wrote one."""
+        """True if the latest step wrote a strip."""
 
     def on_start(self, start: Start, steps_done: int) -> None:
         pass

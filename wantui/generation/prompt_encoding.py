@@ -24,7 +24,7 @@ from wantui.storage.embeddings import EmbeddingStore
 
 
 class Embeddings:
-    """Embeddings of prompts that were encoded before.
+    """Embeddings of previously encoded prompts.
 
     Args:
         device: that the encoder ran on, or would run on; its arithmetic is part of what is kept.
@@ -61,7 +61,7 @@ class Embeddings:
         return EmbeddingStore({**self.made_with, "revision": commit or self.revision})
 
     def __call__(self, prompt: str) -> Tensor:
-        """[1, 512, dim] on the device, padded with zeros as the pipeline does; encoded now where it was not before."""
+        """Return [1, 512, dim] on the device, zero-padded as in the pipeline; encode now if not yet encoded."""
         kept = self.store.read(prompt)
         if kept is None:
             self.encode([prompt])
@@ -75,7 +75,8 @@ class Embeddings:
         return padded.to(self.device)
 
     def encode(self, prompts: Sequence[str]) -> int:
-        """Encode those that are not kept yet; the encoder is loaded for them alone, and freed. Returns how many.
+        """Encode prompts that are not stored yet; the encoder is loaded for them alone, then freed. Return their
+        number.
 
         Raises:
             LoadError: the encoder cannot be loaded or does not work, or what it gives cannot be kept.
@@ -103,7 +104,7 @@ class Embeddings:
         return len(missing)
 
     def _fits(self, pipeline: WanPipeline, prompts: Sequence[str]) -> bool:
-        """Encode with the whole encoder on the device; whether there was memory for it."""
+        """Encode with the complete encoder on the device; return whether there was memory for it."""
         try:
             pipeline.text_encoder.to(self.device)
             self._encode(pipeline, prompts)
@@ -114,7 +115,7 @@ class Embeddings:
         return True
 
     def _stream(self, pipeline: WanPipeline) -> None:
-        """Have the encoder come to the GPU layer by layer: slower, and the same bits."""
+        """Stream the encoder to the GPU layer by layer: slower, with equal bits."""
         from diffusers.hooks import apply_group_offloading
 
         pipeline.text_encoder.to("cpu")

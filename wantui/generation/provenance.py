@@ -1,4 +1,4 @@
-"""With what a video was made: whatever beside the recipe can change the bits of its latents, or of its clip."""
+"""Provenance of a video: everything besides the recipe that can change the bits of its latents, or of its clip."""
 
 import platform
 from importlib.metadata import version
@@ -21,7 +21,7 @@ ARITHMETIC = 1
 """Number of wantui's own arithmetic. Whatever gives latents other bits raises it: a video that was begun before then
 starts again, and is not made half by one and half by the other."""
 LIBRARIES = {"int8": ("torchao",), "gguf": ("gguf",)}
-"""That widen weights."""
+"""Libraries that widen weights."""
 
 
 def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:

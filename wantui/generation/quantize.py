@@ -9,7 +9,7 @@ from wantui.planning.model_source import Weights
 
 
 def quantize(transformer: Any, weights: Weights) -> None:
-    """Hold the weights of the products in a transformer's blocks in 8 bits.
+    """Store the weights of the products in a transformer's blocks in 8 bits.
 
     float8  e4m3: 3 bits behind the point, which is an error of up to 6 % of each weight; biases too. By diffusers.
     int8    steps of 1/127 of the largest weight in its row, the scale of which is kept in float32. By torchao.

@@ -17,13 +17,13 @@ from wantui.models.tokenizer import config_fault, vocabulary_fault
 from wantui.planning.flops import TEXT_LENGTH
 
 CHECKED = 8
-"""Height and width in patches of what the transformers are checked with, and in latent cells of what the VAE is."""
+"""Height and width of the test inputs: in patches for the transformers, in latent cells for the VAE."""
 WORDS = ("red", "blue", "left", "right", "circle", "square", "a", "star", "two", "1")
 """Words of which two must be equally many tokens, and not the same ones."""
 
 
 def check_fit(pipeline: WanPipeline, folder: Path) -> None:
-    """Refuse parts that were taken from different models.
+    """Refuse parts that come from different models.
 
     Args:
         folder: that the pipeline was loaded from; its text encoder may be left out of the pipeline.
@@ -92,7 +92,7 @@ def _encoder_config(folder: Path) -> Any:
 
 @torch.no_grad()
 def self_check(pipeline: WanPipeline) -> None:
-    """Pass something small through each part that is there: tokenizer, text encoder, transformers and VAE.
+    """Pass a small input through each loaded part: tokenizer, text encoder, transformers and VAE.
 
     It finds weights that give NaN, and kernels that do not work here.
 

@@ -35,7 +35,7 @@ TORCH_NAMES = {
 COMPARED_ROWS = 64
 """Rows, evenly spaced, by which two tensors that must be one are compared."""
 IGNORED = {"UMT5EncoderModel": (r"^decoder\.", r"^lm_head\.")}
-"""Tensors of a whole encoder-decoder, by the class that loads the encoder alone; the encoder does not use them."""
+"""Tensors of a complete encoder-decoder, by the class that loads the encoder alone; the encoder does not use them."""
 STATE_OF_KERNELS = re.compile(r"(^|\.)_extra_state$")
 """Entries of NVIDIA's Transformer Engine. They hold scales for 8-bit weights and are empty otherwise."""
 HINTS = (
@@ -59,12 +59,12 @@ class TensorInfo:
 
     @property
     def is_float(self) -> bool:
-        """True if the values are real numbers that need no scale."""
+        """Return whether the values are real numbers that need no scale."""
         return self.dtype in FLOATS
 
 
 def check_part(folder: Path, part: str) -> None:
-    """Refuse a part of a model folder whose files do not hold exactly the tensors that it is made of.
+    """Refuse a part of a model folder whose files do not hold exactly the tensors that its class defines.
 
     Args:
         part: text_encoder, transformer, transformer_2 or vae.

@@ -1,4 +1,4 @@
-"""How long something takes on a device."""
+"""Time measurements of operations on a device."""
 
 import statistics
 import time

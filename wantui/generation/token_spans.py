@@ -1,4 +1,4 @@
-"""Which text positions the marked words of a prompt take, as the model's own tokenizer cuts them."""
+"""Text positions of the marked words of a prompt, under the model's own tokenizer."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Record what a recipe asks for while its video is denoised.
+"""Record the captures that a recipe requests while its video is denoised.
 
 A capture is declared in `wantui.captures`, and recorded by the module of the same name here. That module has a class
 `Recorder`, and, where the capture must see the attention of the blocks, a function `hook`.
@@ -34,7 +34,7 @@ class Recorder(Protocol):
     ) -> None: ...
 
     def on_start(self, start: "Start", steps_done: int) -> None:
-        """Begin, or resume after some steps.
+        """Start, or resume after some steps.
 
         Raises:
             IncompleteCaptureError: what an earlier process stored is not there.
@@ -71,7 +71,7 @@ def make_recorders(
     earlier: Mapping[str, Sequence[int]],
     resumable: bool,
 ) -> dict[str, Recorder]:
-    """Return the recorders of what a recipe asks for and has a path, by the name of the capture."""
+    """Return the recorders of the captures that a recipe requests and that have a path, by name."""
     recorders: dict[str, Recorder] = {}
     for kind in CAPTURES:
         if kind.name in paths and recipe.capture.request(kind.name) is not None:

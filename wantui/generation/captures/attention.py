@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = ATTENTION.name
 SELF_CHECK = "self_check"
-"""Attribute of the group that holds what comparing the attention with the model's kernel found."""
+"""Attribute of the group that stores the comparison of the attention with the model's kernel."""
 
 
 def hook(preparation: Preparation) -> CrossAttention | None:

@@ -63,7 +63,7 @@ class WordWeights:
     def apply(
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, columns: int
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield some places after others: their slice, the output with weights, and the softmax with weights.
+        """Yield consecutive positions: their slice, the output with weights, and the softmax with weights.
 
         Args:
             query: [1, places, heads, dim]. key, value: [1, 512, heads, dim], as the kernel gets them.

@@ -12,7 +12,8 @@ ROWS = 64
 
 
 def fused_attend_to(query: Tensor, keys: Tensor, values: Tensor, last: int) -> Tensor:
-    """[1, places, heads x dim] of query [1, places, heads, dim] in 16 bits; others as of `Text`."""
+    """Return [1, positions, heads x dim] of query [1, positions, heads, dim] in 16 bits; other arguments as in
+    `Text`."""
     _, places, heads, dim = query.shape
     columns = len(keys)
     if query.stride(3) != 1:

@@ -1,4 +1,4 @@
-"""Norms over the width of each place as one kernel, with what is added before and multiplied after.
+"""Norms over the width of each position as one kernel, with preceding additions and following multiplications.
 
 Which sum is taken first is set here, and not by a compiler that tries what is quickest on the day: on one GPU and one
 version of everything, a video has the same bits in every process.
@@ -23,7 +23,7 @@ def fused_add_layer_norm(
 
 
 def fused_rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm of values [1, places, width], contiguous and of 16 bits; weight is [width]."""
+    """Return RMSNorm of values [1, positions, width], contiguous and of 16 bits; weight is [width]."""
     return _norm(values, None, None, weight, None, eps)
 
 
@@ -36,7 +36,7 @@ def fused_add_to(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
 def _norm(
     values: Tensor, added: Tensor | None, gate: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float
 ) -> Tensor:
-    """Normalise the sum, which is written over what is added; without a bias it is RMSNorm."""
+    """Normalise the sum, which overwrites the added values; without a bias, compute RMSNorm."""
     normed = torch.empty_like(values)
     _launch(values, added, gate, weight, bias, normed, eps)
     return normed

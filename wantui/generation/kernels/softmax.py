@@ -14,7 +14,8 @@ ROWS = 64
 
 
 def fused_mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
-    """[1, places, columns] float32, of query [1, places, heads, dim] and key [1, 512, heads, dim] in 16 bits."""
+    """Return [1, positions, columns] float32, of query [1, positions, heads, dim] and key [1, 512, heads, dim] in 16
+    bits."""
     _, places, heads, dim = query.shape
     if query.stride(3) != 1 or key.stride(3) != 1:
         query, key = query.contiguous(), key.contiguous()
