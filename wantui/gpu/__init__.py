@@ -1,1 +1,1 @@
-"""What NVIDIA's management library tells about the GPUs of this machine."""
+"""State of this machine's GPUs, from NVIDIA's management library."""

@@ -1,4 +1,4 @@
-"""Looks at the GPUs and the machine once a second, on one thread, and never more often than each field is worth.
+"""Monitor the GPUs and the machine once a second, on one thread, and query each field only as often as it is worth.
 
 NVML takes the driver's global lock, so that asking too often slows what is being computed: memory and utilisation are
 read every second, power every two, temperature every five, processes every five and only while somebody looks.
@@ -22,12 +22,12 @@ class GpuProcess:
     process: int
     name: str
     memory: int | None
-    """Bytes; nothing where the driver does not say."""
+    """Bytes; None if the driver does not report them."""
 
 
 @dataclass(frozen=True)
 class GpuState:
-    """One GPU at one moment; None is a field that this GPU or driver does not tell."""
+    """State of one GPU at one moment; None for a field that this GPU or driver does not report."""
 
     index: int
     uuid: str
@@ -194,7 +194,7 @@ class GpuMonitor(threading.Thread):
         return tuple(found)
 
     def _ask(self, question: Callable[[], Any]) -> Any:
-        """The answer, or None where this GPU or driver has none; a lost GPU goes on up."""
+        """Return the answer, or None if this GPU or driver has none; a lost GPU raises."""
         nvml = self._nvml
         try:
             return question()

@@ -7,7 +7,7 @@ from typing import Any
 from wantui.errors import UserError
 
 NO_GPU = ("", "-1", "none", "void", "nodevfiles")
-"""Words by which CUDA, containers and schedulers say that no GPU is to be used."""
+"""Values by which CUDA, containers and schedulers disable all GPUs."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _names(gpus: tuple[Gpu, ...]) -> str:
 
 
 def remarks_on_devices(report: GpuReport, setting: str | None) -> list[str]:
-    """Say that GPUs were asked for where there are none, and videos are made on the CPU."""
+    """Return a remark if GPUs were requested but none exist, so that videos are rendered on the CPU."""
     if report.gpus or setting is None or setting.split(",")[0].strip().lower() in NO_GPU:
         return []
     return [f"CUDA_VISIBLE_DEVICES={setting}, but no GPU can be used here ({report.reason}): the CPU makes the videos"]
