@@ -20,7 +20,7 @@ def boot_seconds() -> float:
 
 
 def seconds_since(boot: str | None, started: float | None) -> float | None:
-    """Return the seconds since a moment that was kept as `boot_id()` and `boot_seconds()`; None for another boot."""
+    """Return the seconds since a moment recorded as `boot_id()` and `boot_seconds()`; None for another boot."""
     if started is None or boot != boot_id():
         return None
     return max(0.0, boot_seconds() - started)

@@ -22,7 +22,7 @@ COMPARED = (
     "XDG_DATA_HOME",
     "OMP_NUM_THREADS",
 )
-"""Variables that decide which weights, devices and threads a video is made with."""
+"""Variables that select the weights, devices and threads of a video."""
 UMASK = "umask"
 
 
@@ -34,12 +34,12 @@ def torch_environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def prepare_for_torch() -> None:
-    """Set what torch needs in this process and its children; torch reads it when it is imported."""
+    """Set the variables that torch reads on import, for this process and its children."""
     os.environ.update(torch_environment(os.environ))
 
 
 def compared_environment() -> dict[str, str | None]:
-    """Return what of this process's environment decides how videos are made; secrets as digests."""
+    """Return the variables of this process that affect rendering; secrets as digests."""
     found: dict[str, str | None] = {}
     for name in COMPARED:
         value = os.environ.get(name)

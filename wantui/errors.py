@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something is wrong with what the user gave or has; the text says what, where, and how to fix it.
+    """An error in the user's input or environment; the text says what, where, and how to fix it.
 
     Shown without a traceback; the program ends with `exit_code`.
     """
