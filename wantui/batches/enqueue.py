@@ -198,7 +198,7 @@ def missing_videos(folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE
 def enqueue(
     queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Shard = WHOLE
 ) -> tuple[int, int]:
-    """Put what is missing of a batch on the queue; returns the batch's number, and how many videos that is.
+    """Put the missing videos of a batch on the queue; return the batch's number and the number of those videos.
 
     Videos that the manifest of a continued batch no longer has leave the queue.
     """
