@@ -33,7 +33,7 @@ WantedBy=default.target
 
 @dataclass(frozen=True)
 class Logout:
-    """Fate of a user's background processes at the end of the last session."""
+    """Effect of the end of the last session on a user's background processes."""
 
     kills: bool
     lingers: bool
