@@ -1,4 +1,4 @@
-"""The Wan text-to-video models that wantui knows: what they are called, and what is known before they are loaded."""
+"""The Wan text-to-video models that wantui supports: their names and properties, known without loading them."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from wantui.paths import user_path
 
 SHORTER_SIDE_OF_720P = 720
 MAX_NUMBER = 1_000_000
-"""Largest size in a config file that is taken for one."""
+"""Largest size in a config file that is accepted."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -37,7 +37,7 @@ class WanModel:
     temporal_compression: int = 4
     patch: int = 2
     blocks: int = 30
-    """Of a transformer, and heads of each of them: those of Wan 2.1 1.3B."""
+    """Blocks of a transformer, and heads per block: those of Wan 2.1 1.3B."""
     heads: int = 12
     dim: int = 1536
     """Width of the transformer, and of its feed-forward layers."""
@@ -50,15 +50,15 @@ class WanModel:
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision of transformer and text encoder where none is chosen."""
     boundary_ratio: float | None = None
-    """For two transformers: share of the timesteps above which the first one works."""
+    """Share of the timesteps above which the first of two transformers works."""
     text_encoder: int | None = None
     """Parameters of the text encoder, and of the VAE; None where the files are not known yet."""
     vae: int | None = None
     decode_bytes: float = 22_660.0
-    """What the VAE needs on a GPU for each pixel of a frame to decode a video, beside its weights. Of Wan 2.1: measured
-    on an H100 at 480x832 and 720x1280, equal to 0.1 %; of others that, by what their tensors take in comparison."""
+    """GPU bytes per pixel of a frame for decoding, besides the VAE's weights. Wan 2.1: measured on an H100 at 480x832
+    and 720x1280, equal to 0.1 %; of others that, by what their tensors take in comparison."""
     decode_time: float = 1.0
-    """Of decoding a pixel of a frame, in the time of Wan 2.1's. Of Wan 2.2 5B measured on an H100, as its operations,
+    """Time to decode a pixel of a frame, relative to Wan 2.1. Of Wan 2.2 5B measured on an H100, as its operations,
     which are more, are in wider products, which are quicker; of nano by its operations."""
 
     @property
@@ -68,7 +68,7 @@ class WanModel:
 
     @property
     def has_timestep_per_token(self) -> bool:
-        """True if each token has a timestep, as in Wan 2.2 5B, which is recognised by how much its VAE compresses."""
+        """Return whether each token has a timestep, as in Wan 2.2 5B, recognised by its VAE's compression."""
         return self.spatial_compression == 16
 
     def shift_for(self, width: int, height: int) -> float:
@@ -78,7 +78,7 @@ class WanModel:
         return 5.0 if min(width, height) >= SHORTER_SIDE_OF_720P else 3.0
 
     def latent_shape(self, width: int, height: int, frames: int) -> tuple[int, int, int, int]:
-        """Channels, latent frames, height and width of the latents of one video."""
+        """Return channels, latent frames, height and width of the latents of one video."""
         return (
             self.latent_channels,
             (frames - 1) // self.temporal_compression + 1,
@@ -110,7 +110,7 @@ PARTS = {
     "transformer_2": "WanTransformer3DModel",
     "vae": "AutoencoderKLWan",
 }
-"""The classes of what a pipeline in a directory must be made of."""
+"""Classes that the parts of a pipeline directory must have."""
 UMT5_XXL, VAE_2_1, VAE_2_2 = 5_680_910_336, 126_892_531, 704_688_668
 CATALOGUE = (
     NANO,
@@ -158,7 +158,7 @@ CATALOGUE = (
 
 
 def find_model(name: str) -> WanModel:
-    """A model by its short name, hub id or local directory.
+    """Return a model by its short name, hub id or local directory.
 
     Raises:
         UnknownModelError: nothing of that name, or a directory without a Wan pipeline in it.
@@ -235,7 +235,7 @@ def read_directory(directory: Path) -> WanModel:
 
 
 def _check_transformers(directory: Path, index: dict[str, Any]) -> None:
-    """Refuse a second transformer without the noise level at which it takes over, and the other way round.
+    """Refuse a second transformer without the noise level at which it takes over, and vice versa.
 
     Raises:
         UnknownModelError: says what is missing.
@@ -271,7 +271,7 @@ def _parameters(directory: Path) -> int | None:
 
 
 def _number(config: dict[str, Any], name: str, default: int) -> int:
-    """Return a positive whole number of a config file.
+    """Return a positive integer of a config file.
 
     Raises:
         UnknownModelError: it is none.

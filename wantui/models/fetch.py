@@ -1,4 +1,4 @@
-"""Fetch the weights of a hub model: what is missing, whether there is room, and go on with a broken download."""
+"""Fetch the weights of a hub model: determine missing files, check disk space, and resume interrupted downloads."""
 
 import shutil
 from collections.abc import Collection
@@ -22,7 +22,7 @@ class NotFetchedError(UserError):
 
 @dataclass(frozen=True)
 class Missing:
-    """What is not in the cache yet."""
+    """Files that are not in the cache yet."""
 
     files: int
     bytes: int
@@ -34,14 +34,14 @@ def replaced_parts(transformer_file: object | None) -> tuple[str, ...]:
 
 
 def _patterns(replaced: Collection[str]) -> list[str]:
-    """Return patterns of the files to fetch; of replaced parts only configs, which say what a replacement must hold."""
+    """Return patterns of the files to fetch; of replaced parts only configs, which describe the replacement."""
     return [
         pattern if (part := pattern.partition("/")[0]) not in replaced else f"{part}/*config.json" for pattern in PARTS
     ]
 
 
 def dry_run(model: WanModel, revision: str | None = None, replaced: Collection[str] = ()) -> Missing:
-    """Return what a download would have to bring.
+    """Return the files that a download would fetch.
 
     Args:
         replaced: parts whose weights come from elsewhere, and are not fetched.

@@ -1,4 +1,4 @@
-"""What tells one set of weights from another: a digest of local files, the commit of a model from the hub."""
+"""Fingerprint of a set of weights: a digest of local files, or the commit of a model from the hub."""
 
 import errno
 import hashlib
@@ -79,6 +79,6 @@ def snapshot_in_cache(hub_id: str, revision: str | None) -> Path | None:
 
 
 def commit_in_cache(hub_id: str, revision: str | None) -> str | None:
-    """Return the commit that a branch or tag (None: main) of a hub model stands for on this machine, if it is here."""
+    """Return the commit of a branch or tag (None: main) of a hub model on this machine, or None if it is missing."""
     folder = snapshot_in_cache(hub_id, revision)
     return None if folder is None else folder.name

@@ -1,4 +1,5 @@
-"""Measured magnitudes: how much a model's blocks add at each noise level, which decides what `speed: cached` skips.
+"""Measured magnitudes: the contribution of a model's blocks at each noise level, which decides what `speed: cached`
+skips.
 
 MagCache (Ma et al. 2025, arXiv 2506.09045): the ratio of what the blocks add at a step to what they added at the step
 before is nearly the same for every prompt. Here its logarithm is summed from the first step on, so that the ratio

@@ -38,7 +38,7 @@ MAX_LAYERS = 1000
 ACTIVATIONS = {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True}
 """Activation of every UMT5 encoder. Another one fits the same weights, and changes every embedding."""
 RELATIVE_DISTANCE = {"relative_attention_max_distance": 128}
-"""Tokens beyond which UMT5 no longer tells distances apart; it decides what its weights mean."""
+"""Distance in tokens beyond which UMT5 treats all distances alike; it determines the meaning of its weights."""
 CONSTANTS: dict[str, dict[str, object]] = {"text_encoder": ACTIVATIONS | RELATIVE_DISTANCE}
 """Values that all models have, by part: those that fit the same weights with another value too."""
 EPSILONS = ("eps", "layer_norm_epsilon")
@@ -73,7 +73,7 @@ def components(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def label(part: str) -> str:
-    """Return what a part is called in messages."""
+    """Return the name of a part for messages."""
     return LABELS.get(part, part)
 
 

@@ -12,15 +12,15 @@ from wantui.models.fingerprint import snapshot_in_cache
 from wantui.models.parts import PartError, components, read_json
 
 SPACE = "▁"
-"""Begins a word in the vocabularies of T5; a token of it alone stands for no text."""
+"""Prefix of word-initial tokens in T5 vocabularies; a token of it alone represents no text."""
 UNKNOWN = "<unk>"
 UNKNOWN_ID = 2
-"""Number that T5Tokenizer gives the unknown token, whatever the file says."""
+"""Number that T5Tokenizer gives the unknown token, regardless of the file."""
 UNREAD = "\U0010fffd"
 """A character of private use, which no vocabulary holds."""
 END = "</s>"
 EXTRA = "<extra_id_0>"
-"""First of the tokens that T5Tokenizer adds where no tokenizer_config.json says how many there are."""
+"""First of the tokens that T5Tokenizer adds if tokenizer_config.json does not give their number."""
 MIN_VOCABULARY = 0.9
 """Smallest share of a text encoder's embeddings that its tokenizer may use; the rest is padding."""
 PADDING_ROWS = 1024

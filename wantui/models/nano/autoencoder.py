@@ -34,13 +34,13 @@ INITIAL_LOG_VARIANCE = -4.0
 PATCH = 2
 PEAK_RATE, PEAK_RATE_OF_DECODER = 6e-3, 2e-3
 LATENT_NOISE = 0.15
-"""Standard deviation of what is added to latents while the decoder is trained alone, in units of theirs."""
+"""Standard deviation of the noise added to latents while the decoder is trained alone, in units of theirs."""
 WINDOW = 64
 """Pixels, each way, of the windows that it is trained on: a quarter of the picture."""
 
 
 def new_autoencoder() -> AutoencoderKLWan:
-    """An untrained autoencoder whose temporal kernels start as the identity in time.
+    """Return an untrained autoencoder whose temporal kernels start as the identity in time.
 
     The attention in the two middle blocks starts, and stays, at zero: nothing in this world needs it, and what is
     left is local, so that what was learnt on windows holds for the whole picture.
@@ -218,7 +218,7 @@ def train_decoder(vae: AutoencoderKLWan, steps: int, bank_size: int, device: str
 
 
 def _windows(videos: Tensor, n: int, frames: int) -> Tensor:
-    """n windows at random places of random clips; a single frame is a random one."""
+    """Return n windows at random positions of random clips; a single frame is a random one."""
     clips = torch.randint(len(videos), (n,)).tolist()
     places = torch.randint(CLIP_SIZE - WINDOW + 1, (n, 2)).tolist()
     first = torch.randint(CLIP_FRAMES - frames + 1, (n,)).tolist()

@@ -85,7 +85,7 @@ def judged(clips: Tensor, scenes: Scenes) -> dict[str, float]:
 
 
 def judged_by_shape(clips: Tensor, scenes: Scenes) -> dict[str, float]:
-    """Share of the clips in which the shape is right, for each shape, beside the share that training saw."""
+    """Return the share of clips with the right shape, per shape, next to the share that training saw."""
     right = np.array([judge(clip, scenes, i).shape for i, clip in enumerate(clips)])
     return {
         f"{shape} (n = {int((drawn := scenes.shape[:, 0] == index).sum())}, trained on {share:.0%})": float(
@@ -103,7 +103,7 @@ def evenly_shaped(n: int, rng: np.random.Generator) -> Scenes:
 
 
 def attention_overlap(pipeline: WanPipeline, scenes: Scenes, steps: int, guidance: float) -> float:
-    """IoU of the cells that get most of the shape word's attention with the cells that the object covers, mean.
+    """Return the mean IoU of the cells with most of the shape word's attention and the cells that the object covers.
 
     Attention is the mean over blocks, heads and steps; as many top cells are taken as the object covers.
     """
@@ -159,7 +159,7 @@ def autoencoder_figures(pipeline: WanPipeline, clips: Tensor) -> dict[str, float
 
 
 def shapes_unasked(pipeline: WanPipeline, n: int, steps: int, guidance: float) -> dict[str, float]:
-    """Which shapes appear when a caption only says "shape", beside the share that training saw."""
+    """Return the shares of shapes for captions that only say "shape", next to the shares that training saw."""
     clips, _ = generate(pipeline, ["a large red shape moving left over a dark background"] * n, 0, steps, guidance)
     masks = [object_pixels(clip)[CLIP_FRAMES // 2] for clip in clips]
     seen = [shape_of(mask) if mask.sum() >= VISIBLE_PIXELS else "nothing" for mask in masks]

@@ -19,13 +19,13 @@ BACKGROUND_TOLERANCE = 0.12
 OBJECT_CONTRAST = 0.2
 """Euclidean distance from the background's colour from which a pixel belongs to an object."""
 STILL = 0.2
-"""A centroid that moves less than this over the clip (half the picture is 1) stands still."""
+"""Largest movement of a still centroid over the clip (half the picture is 1)."""
 VISIBLE_PIXELS = 40
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is right in one clip; for two objects, what is right for both."""
+    """Correct attributes of one clip; for two objects, attributes that are right for both."""
 
     background: bool
     colour: bool

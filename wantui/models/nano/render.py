@@ -42,14 +42,14 @@ def signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
 
 
 def pixel_grid(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """x and y of the pixel centres, each [height, width]."""
+    """Return x and y of the pixel centres, each [height, width]."""
     centres = (torch.arange(CLIP_SIZE, device=device) + 0.5) / CLIP_SIZE * 2 - 1
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     return x, y
 
 
 def object_masks(scenes: Scenes, device: torch.device | str) -> Tensor:
-    """How much of each pixel each object covers, before occlusion: [n, 2, frames, height, width]."""
+    """Return the coverage of each pixel by each object, before occlusion: [n, 2, frames, height, width]."""
     x, y = pixel_grid(device)
     time = torch.linspace(0, 1, CLIP_FRAMES, device=device)
     n = len(scenes)
@@ -76,7 +76,7 @@ def render(scenes: Scenes, device: torch.device | str = "cpu") -> tuple[Tensor, 
     """Draw the scenes.
 
     Returns the video, uint8 [n, rgb, frames, height, width], and the visible part of each object,
-    float32 [n, 2, frames, height, width]; the second object lies in front of the first.
+    float32 [n, 2, frames, height, width]; the second object is in front of the first.
     """
     masks = object_masks(scenes, device)
     colours = torch.tensor(list(COLOURS.values()), device=device)[torch.from_numpy(scenes.colour).to(device)]
@@ -89,12 +89,12 @@ def render(scenes: Scenes, device: torch.device | str = "cpu") -> tuple[Tensor, 
 
 
 def to_signed(video: Tensor) -> Tensor:
-    """uint8 pixels to the VAE's range -1 to 1, float32."""
+    """Map uint8 pixels to the VAE's range -1 to 1, float32."""
     return video.float() / 127.5 - 1
 
 
 def pool_to_latent_frames(video: Tensor) -> Tensor:
-    """Mean over the frames that each latent frame stands for: the first one alone, then four at a time.
+    """Average the frames of each latent frame: the first one alone, then four at a time.
 
     [..., frames, height, width] to [..., (frames - 1) / 4 + 1, height, width].
     """

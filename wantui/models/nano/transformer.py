@@ -35,7 +35,7 @@ NOT_MATRICES = ("condition_embedder", "proj_out", "patch_embedding", "shared", "
 
 
 def new_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
-    """A two-layer UMT5 encoder of width 128."""
+    """Return a two-layer UMT5 encoder of width 128."""
     return UMT5EncoderModel(
         UMT5Config(
             vocab_size=vocabulary_size,
@@ -54,7 +54,7 @@ def new_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
 
 
 def new_transformer() -> WanTransformer3DModel:
-    """A WanTransformer3DModel of 8 blocks and width 192; Xavier initialisation, output layer at zero."""
+    """Return a WanTransformer3DModel of 8 blocks and width 192; Xavier initialisation, output layer at zero."""
     transformer = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=6,
@@ -101,7 +101,7 @@ def block_with_attention_map(
     bias: Tensor,
     words: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """`WanTransformerBlock.forward` with the pads' logit bias, and the attention that each word of interest receives.
+    """Run `WanTransformerBlock.forward` with the padding's logit bias; also return the attention to each word.
 
     Args:
         hidden: [n, cells, width]. text: [n, positions, width]. modulation: [n, 6, width].
@@ -139,7 +139,7 @@ def predict(
     words: Tensor,
     block_forward: Callable[..., tuple[Tensor, Tensor]] = block_with_attention_map,
 ) -> tuple[Tensor, Tensor]:
-    """`WanTransformer3DModel.forward` with text that stands for 512 positions; returns output and mean word maps."""
+    """Run `WanTransformer3DModel.forward` on text that represents 512 positions; return output and mean word maps."""
     n, _, frames, height, width = latents.shape
     rope = transformer.rope(latents)
     hidden = transformer.patch_embedding(latents).flatten(2).mT.contiguous()
@@ -219,7 +219,7 @@ def _spans(caption: Caption) -> list[tuple[int, int]]:
 
 
 def attention_loss(maps: Tensor, coverage: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy between where a word's attention lies and the cells of its object, for visible objects.
+    """Return the cross-entropy between a word's attention and the cells of its object, for visible objects.
 
     maps: [n, 4, cells], of each object's shape word, then of its phrase. coverage: [n, 2, cells]. weight: [n], how
     much each clip counts.
@@ -234,7 +234,7 @@ def attention_loss(maps: Tensor, coverage: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass
 class TransformerTraining:
-    """Text encoder and transformer in training, with the running average that is kept in the end."""
+    """Text encoder and transformer in training, with the running average that becomes the result."""
 
     text_encoder: UMT5EncoderModel
     transformer: WanTransformer3DModel
@@ -285,7 +285,8 @@ def new_training(vocabulary_size: int, device: str) -> TransformerTraining:
 
 
 def draw_sigmas(n: int, device: str) -> Tensor:
-    """n noise levels: sigmoid(0.4 + 1.2 N(0, 1)), a tenth uniform; one from each n-th of the distribution, shuffled."""
+    """Return n noise levels: sigmoid(0.4 + 1.2 N(0, 1)), a tenth uniform; one from each n-th of the distribution,
+    shuffled."""
     share = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
     sigma = torch.sigmoid(0.4 + 1.2 * torch.special.ndtri(share))
     anywhere = torch.rand(n, device=device) < 0.1

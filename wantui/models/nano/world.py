@@ -31,7 +31,7 @@ TWO_OBJECTS = 0.35
 """Share of the scenes that hold two objects."""
 
 OMITTED = {"size": 0.25, "colour": 0.10, "shape": 0.08, "motion": 0.15, "background": 0.20}
-"""How often a training caption leaves an attribute out; the scene then shows any value of it. A shape that is left
+"""Probability that a training caption omits an attribute; the scene then shows any value of it. A shape that is left
 out is called "shape", so that "a red shape moving left" asks which shape comes unasked."""
 
 CLIP_FRAMES, CLIP_SIZE = 17, 128
@@ -64,7 +64,7 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, with the character span of each object's shape word and of all that is said of the object."""
+    """A caption, with the character spans of each object's shape word and full description."""
 
     text: str
     shape_words: tuple[tuple[int, int], ...]
@@ -72,7 +72,7 @@ class Caption:
 
 
 def held_out(scenes: Scenes) -> NDArray[np.bool_]:
-    """Which scenes are kept for evaluation: a tenth of all combinations of the first object and the background."""
+    """Return which scenes are reserved for evaluation: a tenth of all combinations of first object and background."""
     code = (
         7 * scenes.shape[:, 0]
         + 3 * scenes.colour[:, 0]
@@ -127,7 +127,7 @@ def _draw(n: int, rng: np.random.Generator, two_objects: float) -> Scenes:
 
 
 def describe(scenes: Scenes, rng: np.random.Generator | None = None) -> list[Caption]:
-    """Caption each scene; with `rng`, attributes are left out as often as `OMITTED` says, without it all are told."""
+    """Caption each scene; with `rng`, attributes are omitted as often as `OMITTED` says, otherwise none is."""
 
     def told(attribute: str) -> bool:
         return rng is None or rng.random() >= OMITTED[attribute]
