@@ -31,7 +31,7 @@ MAX_VIDEOS = 100_000
 
 
 class PlanError(UserError):
-    """A batch that cannot be made as asked; the text says why and what would make it work."""
+    """Raised for a batch that cannot be rendered as requested; the text gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PlannedVideo:
 
 @dataclass(frozen=True)
 class Batch:
-    """All that is known of a batch before it is made."""
+    """A batch before rendering, completely determined."""
 
     template: str
     config: Config
@@ -59,7 +59,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchPreview:
-    """What can be said of a batch without writing down every video: enough to show what it is and what it costs."""
+    """Summary of a batch without listing every video: enough to show its content and its cost."""
 
     template: str
     config: Config

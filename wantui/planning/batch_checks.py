@@ -43,7 +43,7 @@ def settings_warnings(
 
 
 def find_refusals(settings: Settings, model: WanModel, first: Recipe, variations: tuple[Variation, ...]) -> list[str]:
-    """Return why the batch cannot be made, one sentence for each reason; nothing where it can.
+    """Return the reasons that prevent the batch, one sentence each; empty if there is none.
 
     Args:
         first: recipe of the first video.

@@ -1,4 +1,4 @@
-"""Predict what a batch needs on disk. Captures are exact sums; clips are a rule of thumb, and say so."""
+"""Prediction of a batch's disk space. Captures are exact sums; clips follow a rule of thumb, and are marked so."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ def _basis(parts: Sequence[DiskPart]) -> str:
 
 
 def recipes_by_bytes(batch: Batch | BatchPreview) -> list[tuple[Recipe, int]]:
-    """Return a recipe for each different prediction of bytes, and the number of videos that it stands for.
+    """Return a recipe for each distinct prediction of bytes, and the number of its videos.
 
     Videos of a batch differ in their marks alone: in how many there are, in the length of their words, and in which of
     them the negative prompt holds.

@@ -1,4 +1,4 @@
-"""How much a Wan transformer computes, counted from its sizes: what makes one video take longer than another."""
+"""Operation counts of a Wan transformer, derived from its sizes; they determine the relative time of videos."""
 
 from wantui.models.catalogue import WanModel
 from wantui.planning.model_source import Weights

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from wantui.captures.attention import MASSES
 
 RESERVED = frozenset({*MASSES, "steps", "sigmas", "blocks", "cond", "uncond"})
-"""Names of what is stored beside the maps of words."""
+"""Names of maps other than those of words."""
 MAX_NAME_BYTES = 200
 """Longest name of a map before its number and that of a piece; file systems take 255 bytes."""
 _NOT_IN_NAME = re.compile(r"\W+")

@@ -1,4 +1,4 @@
-"""Memory plans: where the parts of a model are while a video is made, and what a GPU must hold at most with each.
+"""Memory plans: placement of a model's parts during rendering, and the most GPU memory that each plan needs.
 
 What is counted: the weights of the parts that are on the GPU, and the tensors that live at the worst moment of a pass
 through the transformer, of decoding, and of encoding the prompt. The sizes of the moments are counted from diffusers'
@@ -36,24 +36,25 @@ class MemoryPlan:
     encodes_first: bool = False
     """All prompts of a batch are encoded before anything else is loaded, and the text encoder is freed."""
     transformer: Literal["resident", "parked", "streamed", "sequential"] = "resident"
-    """Stays on the GPU; is there only while it works; comes block by block while the one before works; layer by layer.
-    Only the first is of any use on a CPU."""
+    """Placement: always on the GPU; there only while it works; streamed one block ahead; streamed layer by layer. Only
+    the first is useful on a CPU."""
     tile: int | None = None
     """Side in pixels of the tiles that are decoded one after the other."""
 
     @property
     def serves_cpu(self) -> bool:
-        """True if the plan is of use without a GPU; the others only move weights."""
+        """Return whether the plan is useful without a GPU; the others only move weights."""
         return self.transformer == "resident"
 
     @property
     def computes_fused(self) -> bool:
-        """True if blocks can be fused: their parts are on the GPU at the same time."""
+        """Return whether blocks can be fused: their parts are on the GPU at the same time."""
         return self.transformer != "sequential"
 
     @property
     def weights_arrive(self) -> Literal["before", "beside", "between"]:
-        """When the weights of a block come to the GPU: before the pass, beside the block before, or between layers."""
+        """Return when the weights of a block reach the GPU: before the pass, with the block before, or between
+        layers."""
         match self.transformer:
             case "resident" | "parked":
                 return "before"
@@ -84,7 +85,7 @@ PLANS = (
     MemoryPlan("sequential", True, "sequential", SMALL_TILE),
     MemoryPlan("small-tiles", True, tile=SMALL_TILE),
 )
-"""From the best to the last resort: those that change no pixel first, faster before slower."""
+"""Plans from the best to the last resort: those that change no pixel first, faster before slower."""
 PLAN_SLUGS = tuple(plan.slug for plan in PLANS)
 LATENTS_HELD = 10
 """States, velocities and a sampler's earlier outputs, in float32."""
@@ -99,9 +100,10 @@ MIN_FUSED_WIDTH = 512
 CONTEXT_BYTES = 600_000_000
 """CUDA context and library memory per process, in bytes, on top of torch's allocations."""
 WIDENING = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
-"""What it takes to widen the largest weight, over what it takes when it is wide; of GGUF's kinds Q5_0 takes most."""
+"""Memory for widening the largest weight, relative to the widened weight; for GGUF that of Q5_0, which needs the
+most."""
 SLACK = 1.04
-"""Memory that the allocator holds and cannot use, over what is allocated."""
+"""Unusable memory held by the allocator, relative to the allocated memory."""
 
 
 def plan_named(name: str) -> MemoryPlan:
@@ -181,7 +183,7 @@ def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) ->
 
 
 def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
-    """Return the bytes that decoding needs beside the VAE's weights.
+    """Return the bytes that decoding needs besides the VAE's weights.
 
     Args:
         tile: as of `MemoryPlan.tile_for`.
@@ -194,7 +196,7 @@ def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
 
 
 def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
-    """Bytes that torch has allocated on the GPU at most while a video is made; None where the parts are not known.
+    """Return the most bytes that torch allocates on the GPU for a video; None if the parts are unknown.
 
     Prompts were encoded before, where the plan encodes them first.
     """
@@ -267,9 +269,9 @@ class ChosenPlan:
     reason: str
     fits: bool = True
     is_forced: bool = False
-    """No other is tried where it does not fit."""
+    """True if no other plan is tried when it does not fit."""
     working: int | None = None
-    """Part of the peak that it takes to make a video whose prompts are encoded; what is measured of each."""
+    """Bytes of the peak that remain once the prompts are encoded; measured for each video."""
 
 
 def choose_plan(
@@ -279,7 +281,7 @@ def choose_plan(
     forced: MemoryPlan | None = None,
     among: Sequence[MemoryPlan] = PLANS,
 ) -> ChosenPlan:
-    """The first plan that fits into what is free on a GPU, or the one that was asked for.
+    """Return the first plan that fits into a GPU's free memory, or the requested one.
 
     Args:
         free: bytes, before the process that will make the videos has taken any.

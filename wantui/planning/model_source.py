@@ -1,4 +1,4 @@
-"""Which model makes a video: its weights, their precision, and the files that replace parts of it."""
+"""Source of a video's model: its weights, their precision, and the files that replace parts of it."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -54,7 +54,7 @@ class ModelSource:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings, as shown to people, that must be equal for two trajectories to be compared."""
+        """Return the settings, in display form, that two comparable trajectories must share."""
         file = self.transformer_file
         return {
             "model": self.model,

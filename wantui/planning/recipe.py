@@ -64,14 +64,14 @@ def _without_empty(serialised: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 class Captures(TrajectoryRequest):
-    """What is recorded while a video is made.
+    """Captures to record while a video is denoised.
 
     The trajectory's request and `attention` are fields of their own, as recipes of format 1 have them. The requests of
     all other captures are in `more`, which the canonical JSON leaves out while it is empty.
     """
 
     geometry: bool = True
-    """Whether the trajectory is recorded; not of a cached video, whose path is not the model's own."""
+    """True if the trajectory is recorded; not for a cached video, whose path is not the model's own."""
     attention: AttentionRequest | None = None
     more: dict[str, Any] = Field(default_factory=dict)
     """Requests by the name of their capture."""
@@ -111,7 +111,7 @@ class Recipe(_Frozen):
     negative_prompt: str
     marks: tuple[PromptMark, ...] = ()
     weighting: Weighting | None = None
-    """How the weights of marks are applied; nothing where all are 1."""
+    """Method of applying the weights of marks; None if all are 1."""
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)]
     sampler: SamplerName
     steps: Count
@@ -125,8 +125,8 @@ class Recipe(_Frozen):
     dtype: Dtype
     """Precision of transformer and text encoder; the VAE and norm layers are float32."""
     weights: Weights = "full"
-    """How the transformer's are held: in its dtype, or in 8 bits, or as its file has them, widened layer by layer; that
-    makes another video."""
+    """Form of the transformer's weights: its dtype, 8 bits, or the file's own form, widened layer by layer; each form
+    gives another video."""
     transformer_file: TransformerFile | None = None
     """File of the transformer if weights are gguf."""
     speed: Speed = "reference"
@@ -176,12 +176,12 @@ class Recipe(_Frozen):
 
     @property
     def source(self) -> ModelSource:
-        """Which weights make the video, and how they are held."""
+        """Return the source of the weights, and their form."""
         return ModelSource(self.model, self.revision, self.dtype, self.weights, self.transformer_file)
 
     @property
     def unusual(self) -> str:
-        """How it is computed where that is not as loaded and `fused`, in words; empty where it is."""
+        """Return how the computation differs from `fused` on weights as loaded, in words; empty if it does not."""
         found: list[str] = [] if self.speed == "fused" else [self.speed]
         if self.speed == "cached":
             found = ["cached by magnitudes" if self.magnitudes else "cached by the first block"]
@@ -206,7 +206,7 @@ class Recipe(_Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON in the spelling of format 1; names the video."""
+        """Return the SHA-256 of the canonical JSON in the spelling of format 1; it identifies the video."""
         return hashlib.sha256(_canonical(digested(self.model_dump(mode="json"))).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Formats of recipes: how earlier ones are read, and the spelling that every digest is taken over.
+"""Formats of recipes: conversion of earlier ones, and the spelling that every digest is computed from.
 
 Format 2 renames two values of format 1: `speed` (plain, exact and fast became reference, fused and cached) and
 `capture.attention.pieces` (now `per_token`).

@@ -1,4 +1,4 @@
-"""What this machine must have beside wantui for what is asked of it."""
+"""Packages and tools that a request needs on this machine besides wantui."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ COMPILERS = ("cc", "gcc", "clang")
 
 
 def what_kernels_miss() -> str | None:
-    """For wantui's own kernels to be built for a GPU, in words; None where all is there."""
+    """Return what is missing to build wantui's own kernels for a GPU, in words; None if nothing is."""
     if find_spec("triton") is None:
         return "triton is not installed (torch's builds for CUDA bring it)"
     if not any(shutil.which(name) for name in (os.environ.get("CC", "cc"), *COMPILERS)):
@@ -19,7 +19,7 @@ def what_kernels_miss() -> str | None:
 
 
 def what_weights_miss(weights: Weights) -> str | None:
-    """For weights to be held as asked, in words; None where all is there."""
+    """Return what is missing to store weights as requested, in words; None if nothing is."""
     if weights == "int8" and find_spec("torchao") is None:
         return "model_settings.weights: int8 needs torchao (pip install torchao); float8 needs nothing"
     if weights == "gguf" and find_spec("gguf") is None:

@@ -11,7 +11,7 @@ DEFAULT_FRAMES = 81
 
 
 class SizeError(UserError):
-    """A size that the model cannot make; says which sizes are nearest."""
+    """Raised for a size that the model cannot render; the text gives the nearest sizes."""
 
 
 def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | None]:

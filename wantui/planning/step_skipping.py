@@ -1,4 +1,4 @@
-"""Which passes `speed: cached` leaves out where a model's magnitudes are known: it is known before a video is made.
+"""Prediction of the passes that `speed: cached` skips for a model with known magnitudes.
 
 The rule is that of MagCache (Ma et al. 2025, arXiv 2506.09045) as diffusers has it.
 """
@@ -18,7 +18,7 @@ MAGNITUDE_ERROR = 0.12
 MAX_IN_A_ROW = 4
 """Passes that are left out one after the other."""
 UNCACHED_SHARE = 0.2
-"""Share of the first steps, none of which is skipped."""
+"""Share of steps at the start that are never skipped."""
 ASSUMED_SHARE = 0.5
 """Share of the blocks that a cached video computes where nothing is known; it depends on how a prompt's path bends."""
 

@@ -1,4 +1,4 @@
-"""How fast a device is at what a video is made of, and the time of a video of any model and size that follows.
+"""Throughput of a device, and the resulting time of a video of any model and size.
 
 The time of a block is a sum: operations of self-attention, operations of the other products, and values that are read
 and written between them, each times what one of them takes on this device. `wantui bench` measures blocks of several
@@ -26,10 +26,10 @@ PLACE_VALUE = 0.25
 """The same for each value of a block that is modulated at every place on its own, as diffusers does for 2.2 5B.
 Measured there on an H100."""
 TILED_VALUE = 1.2
-"""Time to decode a pixel of a tile, in that of a pixel of a whole frame. Measured for tiles of 256 on an H100, and
-taken for those of 128 too."""
+"""Time to decode a pixel of a tile, relative to a pixel of a full frame. Measured for tiles of 256 on an H100, and
+assumed for those of 128 too."""
 MAX_LAUNCH_RATIO = 1.05
-"""A block that took less than so many times what it took to launch it waited for that."""
+"""Ratio of a block's time to its launch time below which the block was waiting for its launch."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Throughput:
     decoded_value: float
     """Per pixel and frame that the VAE of Wan 2.1 decodes."""
     streamed_block: float
-    """Seconds that a block takes beside its work if it is streamed from the machine's memory."""
+    """Seconds that a block streamed from the machine's memory takes besides its work."""
     streamed_byte: float
     """Seconds per byte of a streamed block; while the block before works, unless that is quicker."""
     torch: str
@@ -65,8 +65,8 @@ class Throughput:
     attention: str = NATIVE
     """The kernel that was the quickest, as diffusers calls it."""
     launch: float = 0.0
-    """What it takes the processor to hand the work of a block to the device, with its share of what is around the few
-    that are measured; a block does not take less."""
+    """Seconds for the processor to submit the work of a block, with its share of the fixed work around the few measured
+    blocks; lower bound of a block's time."""
 
     def block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
         """Return the seconds of one block."""
@@ -130,7 +130,7 @@ def fit(
     streamed: tuple[float, float] = (0.0, 0.0),
     attention: str = NATIVE,
 ) -> Throughput:
-    """Least squares on relative errors; no coefficient is negative.
+    """Fit the throughput by least squares on relative errors; no coefficient is negative.
 
     Blocks that took as long as it took to launch them say nothing about the device, and are left out.
 

@@ -1,4 +1,4 @@
-"""What a batch will take in time and memory, judged by the videos that were made on this machine before.
+"""Time and memory estimates for a batch, from videos already rendered on this machine.
 
 A figure comes from a video of the same work, or is scaled by arithmetic from one of the same model in another size (and
 says so), or from what `wantui bench` measured, or is not given.
@@ -26,7 +26,7 @@ from wantui.schedule import model_evaluations
 
 @dataclass(frozen=True)
 class TimedVideo:
-    """A video that was made, and what it took."""
+    """A finished video with its measured times and memory."""
 
     recipe: Recipe
     device: str
@@ -47,7 +47,8 @@ class Estimate:
 
 
 def past_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[TimedVideo]:
-    """From what the queue tells of finished videos; what an older version wrote without times is left out."""
+    """Return finished videos from the events of the queue; those that an older version stored without times are
+    skipped."""
     found = []
     for recipe, told in finished:
         seconds = told.get("seconds") or {}
@@ -76,7 +77,7 @@ def estimate_seconds(
     throughput: Throughput | None = None,
     plan: MemoryPlan | None = None,
 ) -> Estimate:
-    """Seconds for one video of a recipe on a kind of device (cpu or cuda), its model being loaded.
+    """Return the seconds for one video of a recipe on a kind of device (cpu or cuda), with its model already loaded.
 
     Args:
         throughput: of the device, where it was measured; for what was not made here yet.
@@ -167,7 +168,7 @@ def _scaled(recipe: Recipe, past: Sequence[TimedVideo], plan: MemoryPlan | None)
 
 
 def measured_peak(recipe: Recipe, plan: str, past: Sequence[TimedVideo]) -> Estimate:
-    """Bytes that a GPU held at most for the latest video of this size, made by the same memory plan."""
+    """Return the peak GPU bytes of the latest video of this size that used the same memory plan."""
     alike = [
         video
         for video in past
@@ -186,7 +187,7 @@ def _size(recipe: Recipe) -> tuple[Any, ...]:
 
 
 def _kind(recipe: Recipe) -> tuple[Any, ...]:
-    """Return what decides how long an operation takes.
+    """Return the properties that determine the time of an operation.
 
     Where it is known which blocks a cached video computes, they compute as those of a fused one do.
     """
@@ -194,12 +195,12 @@ def _kind(recipe: Recipe) -> tuple[Any, ...]:
 
 
 def _work(recipe: Recipe) -> tuple[Any, ...]:
-    """Return what decides how long one step takes."""
+    """Return the properties that determine the time of one step."""
     return *_size(recipe), _passes(recipe), *_kind(recipe)
 
 
 def _leaves_out(recipe: Recipe) -> tuple[bool, bool]:
-    """Return how a recipe skips blocks: whether it is cached, and by magnitudes."""
+    """Return how a recipe skips blocks: whether it is cached, and whether by magnitudes."""
     return recipe.speed == "cached", bool(recipe.magnitudes)
 
 

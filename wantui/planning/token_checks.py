@@ -1,6 +1,6 @@
-"""What a model's tokenizer makes of the prompts of a batch: words that it does not know, prompts that it reads alike.
+"""Checks of a batch's prompts against a model's tokenizer: unknown words, and prompts with equal tokens.
 
-Only of a model whose tokenizer is on this machine. No torch here.
+Only for a model whose tokenizer is on this machine. No torch here.
 """
 
 from collections.abc import Iterable, Sequence
