@@ -10,7 +10,7 @@ _SPACES = re.compile(r"\s+")
 
 
 def clean(text: str) -> str:
-    """The text as the pipeline will tokenise it, but with white space at its ends kept as one space."""
+    """Return the text as the pipeline will tokenise it, but with white space at its ends kept as one space."""
     if not text.isascii() or not text.isprintable() or "&" in text:
         import ftfy
 
@@ -19,5 +19,5 @@ def clean(text: str) -> str:
 
 
 def clean_prompt(text: str) -> str:
-    """The whole prompt as the pipeline will tokenise it."""
+    """Return the complete prompt as the pipeline will tokenise it."""
     return clean(text).strip()

@@ -1,4 +1,4 @@
-"""From a parsed template to its variations, in the order of an odometer: the last bracket turns fastest."""
+"""Expand a parsed template to its variations, in the order of an odometer: the last bracket changes fastest."""
 
 import hashlib
 import math
@@ -61,7 +61,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which option of which bracket was taken; both numbers count from 1, `text` is what the option became."""
+    """An option chosen in a bracket; both numbers count from 1, `text` is the option's expansion."""
 
     bracket: int
     option: int
@@ -87,7 +87,7 @@ class _Piece(NamedTuple):
 
 
 class _Size(NamedTuple):
-    """What an expanded stretch of template comes to: its forms, and over all of them what memory holds."""
+    """Size of an expanded section of a template: the number of its forms, and their total size in memory."""
 
     forms: int
     text: int
@@ -161,7 +161,7 @@ def _expand(nodes: Sequence) -> list[_Piece]:
 
 
 def _merge_single(expanded: list[list[_Piece]]) -> list[list[_Piece]]:
-    """Join what has only one form to what stands before it, so that this is done once and not for each variation."""
+    """Join a part with only one form to the preceding text once, instead of once per variation."""
     merged: list[list[_Piece]] = []
     for is_single, group in groupby(expanded, lambda pieces: len(pieces) == 1):
         if not is_single:
@@ -173,7 +173,7 @@ def _merge_single(expanded: list[list[_Piece]]) -> list[list[_Piece]]:
 
 
 def _concatenate(pieces: list[_Piece]) -> _Piece:
-    """Set pieces side by side, with one space where white space meets.
+    """Concatenate pieces, with one space where white space meets.
 
     One pass over all pieces: to join them one after the other copies the text and the marks before each.
     """
@@ -222,7 +222,7 @@ def _finish(template: Template, piece: _Piece, name: str, plain: bool) -> Variat
 
 
 def _ids(labels: list[tuple[str, ...]]) -> list[str]:
-    """A readable id for each variation's choices, and never one id for two variations.
+    """Return a readable id for each variation's choices, and never one id for two variations.
 
     Ids that would be too long or equal for different choices end in a digest of the choices; repeated choices are
     numbered, after a full stop, which no name holds.
@@ -258,7 +258,7 @@ def _name(character: str) -> str:
 
 
 def _in_id(character: str) -> str:
-    """Return what stands for a character in an id: symbols such as emoji by their names.
+    """Return the replacement for a character in an id: symbols such as emoji by their names.
 
     The colour of skin of an emoji is a character of its own, and may be all that tells two options apart.
     """

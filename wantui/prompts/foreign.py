@@ -34,7 +34,7 @@ ANYWHERE = (
         "is plain text: settings belong in the config, e.g. prompt_settings.negative_prompt",
     ),
 )
-"""Syntax, and what is said of it, in templates and in negative prompts."""
+"""Foreign syntax in templates and in negative prompts, with the warning for each."""
 IN_TEMPLATES = (
     (
         re.compile(r"[（）［］｛｝【】〔〕〖〗⟦⟧⟮⟯❨❩❲❳⦅⦆﹙﹚﹝﹞]"),
@@ -61,7 +61,7 @@ IN_NEGATIVE_PROMPTS = (
 
 
 def foreign_in_template(template: str) -> Iterator[str]:
-    """Yield a warning for each kind of foreign syntax in a template; what is escaped is meant as it is."""
+    """Yield a warning for each kind of foreign syntax in a template; escaped syntax is intended."""
     # Of the same length, so that nothing around it seems to touch.
     text = _ESCAPED.sub("\x00\x00", template)
     yield from _warnings(text, ANYWHERE + IN_TEMPLATES, "")

@@ -22,7 +22,7 @@ MINIMUM_WEIGHT, MAXIMUM_WEIGHT = 0.0, 10.0
 MAXIMUM_DEPTH = 100
 _PLAIN = re.compile(r"[^\[\]|():\\]+")
 _NUMBER = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+) *")
-r"""Not \d+\.?\d*, which tries every division of a long row of digits."""
+r"""Pattern of a number. Not \d+\.?\d*, which tries every division of a long row of digits."""
 _TIME_OR_RATIO = re.compile(r"(.*\s)?\d+:\d+(\s.*)?", re.DOTALL)
 
 
