@@ -1,4 +1,4 @@
-"""What `wantui bench` measured on this machine, kept beside the queue: one file, an entry for each device and speed."""
+"""Results of `wantui bench` on this machine, stored next to the queue: one file, an entry per device and speed."""
 
 import json
 from dataclasses import asdict
@@ -18,7 +18,7 @@ NAME = "throughput.json"
 
 
 def save_throughput(directory: Path, measured: Throughput) -> Path:
-    """Write it beside what was measured of other devices; returns the file."""
+    """Store the throughput next to those of other devices; return the file."""
     kept = [one for one in _read(directory) if (one.device, one.speed) != (measured.device, measured.speed)]
     path = directory / NAME
     write_text(path, json.dumps([asdict(one) for one in (*kept, measured)], indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What workers and the engine do with the queue: claim videos, report on them, give them back, recover after a crash.
+"""Operations of workers and the engine on the queue: claim, report, release, and recover after a crash.
 
 Every statement on a claimed video names the attempt, so that a worker which lost its claim changes nothing.
 """
@@ -105,7 +105,7 @@ class ClaimQueue(QueueWriter):
             return _user_request(db, claim)
 
     def decoded(self, claim: Claim, frames: int, count: int) -> UserRequest:
-        """Say that so many frames are decoded; returns what users want to happen now."""
+        """Record the number of decoded frames; return the current requests of users."""
         with self._change() as db:
             self._set(claim, "worker = worker", ())
             self._emit_of(claim, FramesDecoded(frames=frames, count=count))
@@ -135,7 +135,7 @@ class ClaimQueue(QueueWriter):
         self._end(claim, "cancelled", None, VideoCancelled())
 
     def release(self, claim: Claim, reason: str) -> None:
-        """Give a video back; whoever claims it next goes on from its checkpoint."""
+        """Release a video; its next claimant resumes from its checkpoint."""
         with self._change():
             self._set(claim, "state = 'queued', worker = NULL", ())
             self._emit_of(claim, VideoReleased(reason=storable(reason)))
@@ -158,7 +158,7 @@ class ClaimQueue(QueueWriter):
             self._emit_of(claim, VideoOutOfMemory(plan=plan, error=storable(error)))
 
     def fail_batch(self, claim: Claim, error: str, exit_code: int) -> None:
-        """Nothing of this claim's batch can be made, as when there are no weights."""
+        """Fail every video of this claim's batch, as when there are no weights."""
         error = storable(error)
         with self._change() as db:
             self._set(claim, f"state = 'failed', worker = NULL, error = ?, {ENDED}", (error, *_ended()))
@@ -184,7 +184,7 @@ class ClaimQueue(QueueWriter):
     # The engine
 
     def reclaim(self, worker: str, why: str, blame: bool, has_ended: bool = False) -> list[VideoRow]:
-        """Take back what a worker that is dead, or lost the queue, was making; returns those videos as they stand now.
+        """Reclaim the videos of a worker that is dead, or lost the queue; return them in their new state.
 
         Args:
             blame: whether a video may have been the cause, which it may be once and no more. Of several it is the one
@@ -260,7 +260,7 @@ class ClaimQueue(QueueWriter):
 
 
 def _reclaimed_event(state: str, title: str, index: int, error: str) -> VideoPayload:
-    """Return the event of a video that was taken back from a worker, by the state that it has now."""
+    """Return the event of a reclaimed video, by its new state."""
     kinds = {"cancelled": VideoCancelled, "failed": VideoFailed, "interrupted": VideoInterrupted}
     return kinds[state](title=title, number=shown_number(index), error=error)
 

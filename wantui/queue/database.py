@@ -1,4 +1,4 @@
-"""Opening the database: settings, migrations, and what is done about one that is newer or damaged."""
+"""Opening of the database: settings, migrations, and handling of a newer or damaged one."""
 
 import os
 import sqlite3
@@ -35,7 +35,8 @@ class NewerDatabaseError(UserError):
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether an error is of the database's content, and not of a moment such as a lock or a full disk."""
+    """Return whether an error concerns the database's content, not a temporary condition such as a lock or a full
+    disk."""
     if isinstance(error, sqlite3.OperationalError):
         # SQLITE_ERROR is what a missing table or column gives; text that cannot be decoded comes without a code.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
@@ -124,7 +125,7 @@ def _use_write_ahead_log(connection: sqlite3.Connection, wait_seconds: float) ->
 
 
 def check_database(path: Path) -> str | None:
-    """Check that the database can be opened and brought up to date; nothing in it is changed.
+    """Check that the database can be opened and migrated; nothing in it is changed.
 
     Returns:
         The reason for which the queue is on hold; None where it is not.
@@ -199,7 +200,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _apply(connection: sqlite3.Connection, version: int) -> None:
-    """Bring the tables from a version of the schema to the newest."""
+    """Migrate the tables from a version of the schema to the newest."""
     steps = migrations()
     # executescript commits what is open, so that each script brings its own transaction.
     for number, script in enumerate(steps[version:], start=version + 1):

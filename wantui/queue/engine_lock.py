@@ -14,14 +14,14 @@ MAX_LOCK_BYTES = 1 << 20
 
 
 def published(directory: Path) -> dict[str, Any] | None:
-    """Return what the engine of a state directory has published, `{}` while it is written; None without an engine."""
+    """Return the data published by the running engine, `{}` while it writes them; None without an engine."""
     with engines_kept_out(directory) as holder:
         return holder
 
 
 @contextmanager
 def engines_kept_out(directory: Path) -> Iterator[dict[str, Any] | None]:
-    """Let no engine start inside the block; yield what the one that runs has published, None where none runs."""
+    """Prevent engines from starting inside the block; yield the running engine's data, or None if none runs."""
     try:
         descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

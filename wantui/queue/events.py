@@ -16,7 +16,7 @@ Number = float | None
 
 @dataclass(frozen=True, config=_config)
 class Payload:
-    """What an event says beside its time, its batch and its video."""
+    """Content of an event besides its time, its batch and its video."""
 
     kind: ClassVar[str] = ""
 
@@ -72,7 +72,7 @@ class BatchResumed(Payload):
 
 @dataclass(frozen=True, config=_config)
 class BatchRefused(Payload):
-    """No video of a batch can be made, as without weights."""
+    """Event: no video of a batch can be rendered, as without weights."""
 
     kind: ClassVar[str] = "refused"
     error: str = ""
@@ -81,7 +81,7 @@ class BatchRefused(Payload):
 
 @dataclass(frozen=True, config=_config)
 class QueueHeld(Payload):
-    """No video starts any more, for a reason."""
+    """Event: no further video starts, for a reason."""
 
     kind: ClassVar[str] = "held"
     reason: str = ""
@@ -242,12 +242,12 @@ class VideoDone(VideoPayload):
     device: str | None = None
     """cpu or cuda."""
     already_done: bool | None = None
-    """True if it had been made before, unknown to the queue."""
+    """True if the video was already complete, unknown to the queue."""
 
 
 @dataclass(frozen=True, config=_config)
 class VideoFailed(VideoPayload):
-    """A video cannot be made."""
+    """Event: a video cannot be rendered."""
 
     kind: ClassVar[str] = "failed"
     error: str = ""
@@ -263,7 +263,7 @@ class VideoCancelled(VideoPayload):
 
 @dataclass(frozen=True, config=_config)
 class VideoInterrupted(VideoPayload):
-    """The process that made a video ended; it can be resumed."""
+    """Event: the process that rendered a video ended; the video can be resumed."""
 
     kind: ClassVar[str] = "interrupted"
     error: str = ""
@@ -332,7 +332,7 @@ PAYLOADS: dict[str, type[Payload]] = {
 """Every kind of event by name."""
 ADAPTERS: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(payload) for kind, payload in PAYLOADS.items()}
 ENDED = (VideoDone, VideoFailed, VideoCancelled)
-"""Events after which a video is not made any more."""
+"""Events after which a video is no longer rendered."""
 STOPPED = (*ENDED, VideoInterrupted, VideoReleased, VideoOutOfMemory)
 """Events after which a video does not run."""
 

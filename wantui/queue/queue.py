@@ -1,4 +1,4 @@
-"""What users do with the queue. Every change is one transaction, with an event for those who follow.
+"""Operations of users on the queue. Every change is one transaction, with an event for its followers.
 
 A command compares the state that it expects in its WHERE, so that it does no harm when it is given twice.
 """

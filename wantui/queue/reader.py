@@ -1,4 +1,4 @@
-"""What can be asked of the queue. Nothing here changes it."""
+"""Read-only queries of the queue."""
 
 import difflib
 import os
@@ -25,7 +25,8 @@ UNFINISHED = ("queued", "interrupted", "running")
 
 
 def claimable(devices: int) -> str:
-    """FROM and WHERE of the videos that a worker may take; its parameters are the names of so many devices."""
+    """Return FROM and WHERE of the videos that a worker may claim; its parameters are the names of that many
+    devices."""
     return (
         "FROM batch CROSS JOIN video ON video.batch = batch.id "
         f"WHERE video.state IN {WAITING} AND NOT batch.paused AND batch.device IN ({', '.join('?' * devices)}) "
@@ -34,7 +35,7 @@ def claimable(devices: int) -> str:
 
 
 class UnknownBatchError(UserError):
-    """No batch has such a number or name."""
+    """Raised if no batch has such a number or name."""
 
 
 class QueueReader:
@@ -139,7 +140,7 @@ class QueueReader:
         return [_video(row) for row in rows]
 
     def unfinished_before(self, batch: int, number: int) -> int:
-        """How many videos of a batch are to be made before one of it."""
+        """Return the number of unfinished videos of a batch before one of its videos."""
         (count,) = self.db.execute(
             f"SELECT count(*) FROM video WHERE batch = ? AND number < ? AND (state IN {WAITING} OR state = 'running')",
             (batch, number),
@@ -216,12 +217,12 @@ class QueueReader:
         return str(recipe)
 
     def version(self) -> int:
-        """A number that changes when another connection has changed something; microseconds to ask for."""
+        """Return a number that changes when another connection changes the database; a query takes microseconds."""
         (version,) = self.db.execute("PRAGMA data_version").fetchone()
         return int(version)
 
     def waiting(self, devices: Iterable[str]) -> bool:
-        """Return whether a worker for these devices would find a video to make."""
+        """Return whether a worker for these devices would find a claimable video."""
         names = list(devices)
         (found,) = self.db.execute(f"SELECT EXISTS (SELECT 1 {claimable(len(names))})", names).fetchone()
         return bool(found)
@@ -268,7 +269,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _payload(kind: str, data: str) -> Payload:
-    """Return what an event says.
+    """Return the payload of an event.
 
     Raises:
         sqlite3.DatabaseError: it cannot be read.

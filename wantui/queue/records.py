@@ -1,4 +1,4 @@
-"""What the queue tells: batches, videos, claims and events, as they stand at a moment."""
+"""Records of the queue: batches, videos, claims and events, at one moment."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ def shown_number(index: int) -> int:
 
 @dataclass(frozen=True)
 class NewVideo:
-    """A video to be made: its index in the manifest, and all that determines it."""
+    """A new video: its index in the manifest, and everything that determines it."""
 
     number: int
     title: str
@@ -40,7 +40,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class BatchRow:
-    """A batch and how its videos stand."""
+    """A batch and the states of its videos."""
 
     id: int
     folder: Path

@@ -1,4 +1,4 @@
-"""Where the queue lies: the user's state directory, one for each machine, on a local disk."""
+"""Location of the queue: the user's state directory, one per machine, on a local disk."""
 
 import fcntl
 import getpass
@@ -15,10 +15,10 @@ from platformdirs import user_state_path
 from wantui.errors import UserError
 
 LOCAL = Path("/var/tmp")
-"""On a local disk wherever there is one, and not emptied when the machine starts."""
+"""Folder on a local disk, if the machine has one, that is not emptied at boot."""
 MOUNTS = Path("/proc/self/mountinfo")
 PROBE_BYTES = 64 << 10
-"""Bytes that are written to find out whether a disk is full: more than a transaction of the queue, or a traceback."""
+"""Bytes that are written to detect a full disk: more than a transaction of the queue, or a traceback."""
 ADVICE = "Set XDG_STATE_HOME to a folder that you can write."
 NETWORK_FILE_SYSTEMS = {
     "nfs",
@@ -67,7 +67,7 @@ def state_place() -> StateDirectory:
 
 
 def provide_home() -> None:
-    """Set HOME and LOGNAME for users without them, because libraries fail otherwise: libraries fail without them.
+    """Set HOME and LOGNAME for users without them, because libraries fail otherwise.
 
     A container that runs under a number has neither an entry in /etc/passwd nor, at times, $HOME, or it has one that
     is empty or "/". The paths of configuration, cache and state would then begin with a folder called "~", or be at
@@ -88,7 +88,7 @@ def provide_home() -> None:
 
 
 def _own_folder() -> Path:
-    """Return this user's folder in /var/tmp, where anybody may have put something of that name before.
+    """Return this user's folder in /var/tmp, where anybody may have created the same name before.
 
     Raises:
         UserError: it is a link, or another user's, or cannot be made.

@@ -9,7 +9,7 @@ from wantui.queue.records import BatchRow, WorkerRow
 
 @dataclass(frozen=True)
 class Waiting:
-    """What comes before the first video of a batch: batches before it, and workers that start."""
+    """Work before the first video of a batch: earlier batches, and starting workers."""
 
     before: tuple[BatchRow, ...]
     starting: tuple[WorkerRow, ...]
@@ -35,7 +35,7 @@ def starting_text(worker: WorkerRow, with_seconds: bool = True) -> str:
 
 
 def waiting_for(queue: QueueReader, batch: int) -> Waiting:
-    """Return what a batch waits for; nothing where a video of it is made, or it is paused or held."""
+    """Return what a batch waits for; nothing if a video of it is running, or it is paused or held."""
     found = queue.batch(batch)
     if found is None or not found.unfinished or found.counts.get("running") or found.paused or queue.held():
         return Waiting((), ())

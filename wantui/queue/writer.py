@@ -1,4 +1,4 @@
-"""Transactions on the queue: every change comes with an event for those who follow."""
+"""Transactions on the queue: every change has an event for its followers."""
 
 import json
 import sqlite3
@@ -36,12 +36,12 @@ class QueueWriter(QueueReader):
         )
 
     def emit(self, payload: Payload, batch: int | None = None, video: int | None = None) -> None:
-        """Append an event that changes nothing by itself."""
+        """Append an event that makes no change."""
         with self._change():
             self._emit(payload, batch, video)
 
     def emit_of(self, claim: Claim, payload: VideoPayload) -> None:
-        """Append an event of a claimed video that changes nothing by itself; title and number are filled in."""
+        """Append an event of a claimed video that makes no change; title and number are filled in."""
         with self._change():
             self._emit_of(claim, payload)
 
