@@ -1,1 +1,1 @@
-"""What wantui leaves on disk: folder layout, manifest, capture arrays, clips with provenance. No torch here."""
+"""Files that wantui writes: folder layout, manifest, capture arrays, clips with provenance. No torch here."""

@@ -1,4 +1,4 @@
-"""The attention maps of one video, as a zarr group that appears only when it is whole.
+"""The attention maps of one video, as a zarr group that appears only once complete.
 
 NAME         [s, blocks | 1, heads | 1, frames, height, width], float32 or float16: attention of each place of the video
              to a marked word, the sum of its tokens; NAME_2 is the word's second occurrence, NAME.0 its first token
@@ -93,7 +93,7 @@ def _path(context: str, name: str) -> str:
 
 
 class NoMapsError(CaptureError):
-    """Attention maps that are missing or cannot be read; the text says which."""
+    """Raised for attention maps that are missing or unreadable; the text names them."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class StoredMaps:
     path: Path
 
     def map(self, name: str, place: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
-        """[s, blocks | 1, heads | 1, frames, height, width], or of one stored step without the first axis.
+        """Return [s, blocks | 1, heads | 1, frames, height, width], or one stored step without the first axis.
 
         Raises:
             NoMapsError: there is no such map, or it is damaged.
@@ -123,7 +123,7 @@ class StoredMaps:
             return found
 
     def mean(self, name: str) -> NDArray[np.float64]:
-        """[s, frames, height, width], mean over blocks and heads.
+        """Return [s, frames, height, width], mean over blocks and heads.
 
         Raises:
             NoMapsError: as `map`.

@@ -1,4 +1,4 @@
-"""Writing on a thread of its own, in order, with a bound on what waits in memory."""
+"""Writes on a separate thread, in order, with a bound on the memory of pending ones."""
 
 import sys
 from collections import deque
@@ -6,12 +6,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 SWITCH_SECONDS = 1e-5
-"""How long a thread may keep the interpreter while another one waits for it; Python's own are 5 ms. The thread that
-launches the work of a GPU asks for it at each operation, and the GPU stands still meanwhile."""
+"""Seconds that a thread may keep the interpreter while another one waits for it; Python's default is 5 ms. The thread
+that launches the work of a GPU asks for it at each operation, and the GPU stands still meanwhile."""
 
 
 class BackgroundWriter:
-    """Runs writes one after the other on one thread.
+    """Thread that runs writes one after the other.
 
     Args:
         waiting: so many may be under way; the next one waits for the first of them.
@@ -43,7 +43,7 @@ class BackgroundWriter:
             self.pending.popleft().result()
 
     def close(self) -> None:
-        """End the thread; what has not begun is not written, and errors are nobody's any more."""
+        """End the thread; pending writes are dropped, and errors are ignored from now on."""
         for future in self.pending:
             future.cancel()
         self.pending.clear()

@@ -95,7 +95,7 @@ def closed_folders(roots: Iterable[Path]) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Outline:
-    """What a manifest says of its batch, without its journal."""
+    """Content of a manifest, without its journal."""
 
     created: str
     template: str
@@ -120,7 +120,7 @@ def _summary(path: Path, manifest: Version, journal: Version) -> BatchSummary:
 
 @dataclass(frozen=True)
 class _Progress:
-    """What was read of a journal, so that a new line is read alone."""
+    """Content read from a journal so far, so that only new lines are read."""
 
     manifest: Version
     inode: int

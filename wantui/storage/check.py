@@ -44,7 +44,7 @@ class Checked:
     damage: str = ""
     """Damage found; empty if there is none."""
     is_verified: bool = True
-    """Whether it has a checksum: files of earlier versions have none, and can only be read."""
+    """True if it has a checksum: files of earlier versions have none, and can only be read."""
 
 
 def check_batch(folder: Path) -> Iterator[Checked]:
@@ -99,7 +99,7 @@ def _why_set_aside(kept: Path) -> str:
 
 
 def _linked_folders(folder: Path) -> Iterator[Path]:
-    """Yield the folders that wantui writes to and that are symbolic links; what lies behind one is not searched."""
+    """Yield the folders that wantui writes to and that are symbolic links, whose targets are not searched."""
     for part in FOLDERS:
         if (folder / part).is_symlink():
             yield folder / part
@@ -108,7 +108,7 @@ def _linked_folders(folder: Path) -> Iterator[Path]:
 
 
 def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[Checked]:
-    """Compare config, template and variations with what the manifest says of them; it has no checksums of these."""
+    """Compare config, template and variations with the manifest, which has no checksums of these."""
     variations = [entry.model_dump() for entry in manifest.variations]
     expected: tuple[tuple[Path, Callable[[str], Any], str], ...] = (
         (batch.config, _yaml_values, dump_values(manifest.config)),
@@ -154,7 +154,7 @@ def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> I
 
 
 class _DamageError(Exception):
-    """A file that is not what was written; the text says why."""
+    """Raised for a file that differs from what was written; the text says how."""
 
 
 def _check_digest(path: Path, expected: str | None) -> bool:

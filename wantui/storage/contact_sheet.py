@@ -28,7 +28,7 @@ class ContactSheet:
             yield frame
 
     def write(self, path: Path) -> None:
-        """Write the kept frames from left to right."""
+        """Write the stored frames from left to right."""
         from PIL import Image
 
         height, width = self.kept[0].shape[:2]

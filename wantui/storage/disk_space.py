@@ -1,4 +1,4 @@
-"""Whether there is room on the disk for what is to be made: one rule for previews, new batches and workers."""
+"""Disk-space check before rendering: one rule for previews, new batches and workers."""
 
 import math
 import shutil
@@ -19,12 +19,12 @@ CHECKPOINTS, LATENTS_IN_CHECKPOINT = 2, 5
 
 @dataclass(frozen=True)
 class DiskNeed:
-    """Bytes that must be free before videos are made."""
+    """Bytes that must be free before videos are rendered."""
 
     stored: int
     """Bytes that stay: clips and captures."""
     temporary: int
-    """Bytes of checkpoints and exact states, of one video while it is made."""
+    """Bytes of checkpoints and exact states of one video while it is rendered."""
     spare: int = RESERVE_BYTES
 
     @property
@@ -41,7 +41,7 @@ class DiskNeed:
 
 
 def disk_need(recipe: Recipe, stored: int | None = None) -> DiskNeed:
-    """Return the bytes that must be free for a video, or for a batch whose videos are made one after the other.
+    """Return the bytes that must be free for a video, or for a batch of videos rendered one after the other.
 
     Args:
         recipe: of the video, or of one of the batch.

@@ -1,4 +1,4 @@
-"""Text embeddings of prompts, kept between runs by what made them: a file for each prompt, of its real tokens only."""
+"""Text embeddings of prompts, cached between runs by their inputs: a file per prompt, of its real tokens only."""
 
 import hashlib
 import json

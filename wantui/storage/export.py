@@ -27,7 +27,7 @@ FORMATS = ("npy", "pt", "safetensors", "older")
 
 
 class NothingToExportError(UserError):
-    """No stored latents, or a place that cannot be written; the text says which."""
+    """Raised for missing stored latents, or a target that cannot be written; the text says which."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Exported:
     """One video of an export."""
 
     video: str
-    """Variation and seed; of videos that are not made yet, their number."""
+    """Variation and seed; the number for videos that do not exist yet."""
     path: Path | None
     """Written file or folder; None if the video could not be read."""
     reason: str = ""
@@ -43,7 +43,7 @@ class Exported:
 
 
 def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = ()) -> Iterator[Exported]:
-    """Write the stored latents of a batch's videos under `target`; yields what became of each video.
+    """Write the stored latents of a batch's videos under `target`; yield the result of each video.
 
     npy          one array [n, channels, frames, height, width] for each video, with a .json beside it
     pt           the same as a dictionary of tensors, by a process that loads torch

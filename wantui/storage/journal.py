@@ -44,17 +44,17 @@ class JournalLine:
 
 @dataclass(frozen=True)
 class JournalTail:
-    """What a journal holds from some byte on."""
+    """Content of a journal from some byte on."""
 
     lines: tuple[JournalLine, ...] = ()
     end: int = 0
     """Byte after the last complete line."""
     is_torn: bool = False
-    """Whether a line follows that was not written to its end."""
+    """True if an incomplete line follows."""
     stale: tuple[JournalLine, ...] = ()
-    """Lines that continue another manifest: the one in the folder should hold what they say."""
+    """Lines that continue another manifest; the folder's manifest should contain their data."""
     faults: tuple[str, ...] = ()
-    """Which lines cannot be read."""
+    """Descriptions of unreadable lines."""
 
 
 def next_journal(journal: str) -> str:

@@ -1,4 +1,4 @@
-"""The trajectory of one video, as a zarr group that appears only when it is whole.
+"""The trajectory of one video, as a zarr group that appears only once complete.
 
 sigmas            [S + 1] float64, noise level of each state; state 0 is the initial noise
 timesteps         [S] float64, what the model was told at each evaluation
@@ -31,7 +31,7 @@ from wantui.storage.zarr_group import (
 )
 
 EXACT = "exact"
-"""Array of all states in float32, until the group is finished: who goes on after a crash needs them."""
+"""Array of all states in float32, until the group is finished: resuming after a crash needs them."""
 GROWING = ("latents", EXACT, "predicted_clean")
 """Arrays that are written step by step."""
 DERIVED = ("gram", "projection", "channel_power")
@@ -39,7 +39,7 @@ DERIVED = ("gram", "projection", "channel_power")
 
 
 class TrajectoryWriter:
-    """Writes the states of one video in order; `finish` makes the group appear.
+    """Writer of the states of one video in order; `finish` publishes the group.
 
     Args:
         shape: of one state, [channels, frames, height, width].
@@ -209,7 +209,7 @@ class TrajectoryWriter:
         self.checksums = list(checksums)
 
     def _verified(self, step: int, known: int) -> NDArray[np.float32]:
-        """Return the state after a step as an earlier process stored it.
+        """Return the state after a step as stored by an earlier process.
 
         Raises:
             IncompleteCaptureError: the state, or what was stored beside it, is not what was written.

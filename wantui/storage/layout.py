@@ -1,4 +1,4 @@
-"""Where everything lies in a batch folder. Names are those of the older system; numbers count from 1 for videos."""
+"""Layout of a batch folder. Names are those of the older system; numbers count from 1 for videos."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _NAME_CATEGORIES = ("L", "M", "N")
 
 @dataclass(frozen=True)
 class BatchFolder:
-    """A batch folder and the paths in it; makes nothing by itself."""
+    """A batch folder and the paths in it; creates nothing itself."""
 
     root: Path
 
@@ -35,11 +35,11 @@ class BatchFolder:
         return self.root / "batch.journal.jsonl"
 
     def fresh_damaged_journal(self) -> Path:
-        """Return a name that nothing has yet for a journal with lines that could not be read, which is kept."""
+        """Return an unused name for a journal with unreadable lines, which is preserved."""
         return self._fresh("batch.journal.damaged", ".jsonl")
 
     def fresh_edited_manifest(self) -> Path:
-        """Return a name that nothing has yet for a manifest that was edited, which is kept before it is replaced."""
+        """Return an unused name for an edited manifest, which is preserved when it is replaced."""
         return self._fresh("batch.edited", ".json")
 
     def _fresh(self, stem: str, suffix: str) -> Path:
@@ -50,7 +50,7 @@ class BatchFolder:
         return path
 
     def set_aside(self) -> list[Path]:
-        """Return the damaged journals and edited manifests that were kept when others took their places."""
+        """Return the damaged journals and edited manifests that were preserved when they were replaced."""
         patterns = ("batch.journal.damaged*.jsonl", "batch.edited*.json")
         return sorted(path for pattern in patterns for path in self.root.glob(pattern))
 

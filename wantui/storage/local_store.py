@@ -1,4 +1,4 @@
-"""A zarr store in a batch folder that does not bring the folder back when it is deleted while arrays are written."""
+"""A zarr store in a batch folder that does not recreate the folder if it is deleted while arrays are written."""
 
 import errno
 import os

@@ -26,7 +26,7 @@ WRITE_ADVICE = {
     errno.EDQUOT: "Make room, or have your quota raised.",
     errno.ELOOP: "Remove this symbolic link.",
 }
-"""What a user can do about a batch folder that cannot be written, by the number of the error."""
+"""Advice for a batch folder that cannot be written, by the number of the error."""
 OTHER_ADVICE = "When that is corrected, try again; or copy the folder to another file system."
 MAKING = ".making"
 """A file with a byte for each video, which the process that makes the video locks."""
@@ -44,7 +44,7 @@ class _OpenLocks:
 
     @property
     def is_deleted(self) -> bool:
-        """True if the file is gone, or cannot be looked at (ESTALE)."""
+        """Return whether the file is deleted, or cannot be examined (ESTALE)."""
         try:
             return os.fstat(self.descriptor).st_nlink == 0
         except OSError:
@@ -176,7 +176,7 @@ def locked_manifest(folder: Path) -> Iterator[None]:
 
 
 def can_lock(folder: Path) -> bool:
-    """Return whether processes on several machines can keep each other out of a folder; leaves nothing in it."""
+    """Return whether processes on several machines can lock files in a folder; leave no file in it."""
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)

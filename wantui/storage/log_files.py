@@ -10,7 +10,7 @@ FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 def open_log(name: str, path: Path) -> logging.Logger:
-    """A logger that writes to one file and nowhere else. A file that cannot be written is done without."""
+    """Return a logger that writes to one file and nowhere else, or nowhere if the file cannot be written."""
     logger = logging.getLogger(f"wantui.{name}")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -35,7 +35,7 @@ def open_log(name: str, path: Path) -> logging.Logger:
 
 
 def close_log(logger: logging.Logger) -> None:
-    """Close the file of a logger; what cannot be written any more is lost."""
+    """Close the file of a logger; output that can no longer be written is lost."""
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         with suppress(OSError):  # a full disk, which the last line met already, must not end a worker

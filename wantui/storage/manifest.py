@@ -1,4 +1,4 @@
-"""batch.json: what a batch was to make, and what of it exists. A video is done when its entry says so."""
+"""The manifest, batch.json: the requested videos of a batch, and their state. Only entries marked done are complete."""
 
 import hashlib
 import json
@@ -53,14 +53,14 @@ class VariationEntry(_Entry):
 
 
 class VideoEntry(_Entry):
-    """One video: what was asked for, and what came of it."""
+    """One video: its request, and its result."""
 
     id: str
     """The first twelve digits of the recipe's digest."""
     variation: Annotated[int, Field(ge=0, le=MAX_INDEX)]
     """Index into `variations`."""
     number: Annotated[int, Field(ge=1, le=MAX_INDEX)]
-    """From 1; the seed is the batch's seed + number - 1."""
+    """Number from 1; the seed is the batch's seed + number - 1."""
     seed: int
     state: State = "queued"
     recipe: Recipe
@@ -72,16 +72,16 @@ class VideoEntry(_Entry):
     peak_memory: int | None = None
     """Bytes on the GPU."""
     memory_plan: Annotated[str | None, BeforeValidator(_slug_of_plan)] = None
-    """Slug of the memory plan that it was made with."""
+    """Slug of the memory plan used."""
     bytes: int | None = None
-    """On disk, all files together."""
+    """Bytes on disk of all its files."""
     predicted: dict[str, float] = {}
-    """Before it was made: bytes on disk, peak_memory, seconds."""
+    """Predictions from before rendering: bytes on disk, peak_memory, seconds."""
     latents_sha256: str | None = None
     error: str | None = None
 
     def outcome(self) -> dict[str, Any]:
-        """Return the fields that change while the batch is made, as plain values."""
+        """Return the fields that change while the batch is rendered, as plain values."""
         return self.model_dump(mode="json", exclude=FIXED_FIELDS)
 
 
@@ -90,7 +90,7 @@ FIXED_FIELDS = {"id", "variation", "number", "seed", "recipe"}
 
 
 class Manifest(_Entry):
-    """The whole of batch.json."""
+    """The complete content of batch.json."""
 
     format: int = MANIFEST_FORMAT
     wantui: str = ""
@@ -109,7 +109,7 @@ class Manifest(_Entry):
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Lines of the journal that cannot be read; the entries of their videos may be older than what was made."""
+        """Unreadable lines of the journal; the entries of their videos may be outdated."""
         return self._faults
 
     def add_faults(self, faults: Iterable[str]) -> None:
@@ -167,7 +167,7 @@ def new_manifest(batch: Batch, name: str) -> Manifest:
 
 
 def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
-    """Replace batch.json as a whole; returns its size in bytes.
+    """Replace batch.json atomically; return its size in bytes.
 
     Raises:
         ManifestError: it would be too large to be read.
@@ -190,7 +190,7 @@ def manifest_checksum(document: dict[str, Any]) -> str:
 
 
 def was_edited(folder: BatchFolder) -> bool:
-    """Return whether something other than wantui has changed batch.json: it is not what its checksum is of.
+    """Return whether something other than wantui changed batch.json, so that its checksum does not match.
 
     Raises:
         FileNotFoundError: it is missing.
@@ -224,7 +224,7 @@ def read_manifest(folder: BatchFolder) -> Manifest:
 
 
 def parse_manifest(folder: BatchFolder) -> Manifest:
-    """Return what batch.json itself says, without its journal.
+    """Return the content of batch.json itself, without its journal.
 
     Raises:
         ManifestError: names what is wrong with it.

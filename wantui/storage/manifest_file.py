@@ -32,7 +32,7 @@ Version = tuple[int, int, int]
 
 
 class ManifestFile:
-    """The manifest of one batch and its journal, of which only what is new is read again."""
+    """The manifest of one batch and its journal; reads only new lines of the journal."""
 
     def __init__(self, folder: BatchFolder) -> None:
         self.folder = folder
@@ -43,7 +43,7 @@ class ManifestFile:
         """Bytes of the journal that are applied."""
         self._lines = 0
         self._must_fold = False
-        """Whether the journal must be folded before the next write."""
+        """True if the journal must be folded before the next write."""
 
     def read(self) -> Manifest:
         """Return the manifest as it is on disk.
@@ -107,7 +107,7 @@ class ManifestFile:
         self.manifest, self._seen = manifest, file_version(self.folder.manifest)
 
     def _keep_edited(self) -> None:
-        """Keep a copy of a manifest that somebody has edited: what replaces it has a checksum of its own."""
+        """Preserve a copy of an externally edited manifest: its replacement has a new checksum."""
         try:
             if not was_edited(self.folder):
                 return
@@ -117,13 +117,13 @@ class ManifestFile:
             shutil.copyfile(self.folder.manifest, copy)
 
     def fold_when_reopened(self) -> None:
-        """Fold in what a crash has left, or a journal that is long; under the lock of the folder."""
+        """Fold the journal if a crash left it, or if it is long; call under the lock of the folder."""
         self.read()
         if self._must_fold or REOPENED_SHARE * self._end > self._seen[2]:
             self.fold()
 
     def forget(self) -> None:
-        """Drop what is in memory, which may not be what is on disk."""
+        """Drop the copy in memory, which may differ from the disk."""
         self.manifest, self._seen, self._journal = None, (0, 0, 0), (0, 0, 0)
         self._end = self._lines = 0
         self._must_fold = False
@@ -161,14 +161,14 @@ class ManifestFile:
 
 
 def _completes(manifest: Manifest, changed: Mapping[int, State], states: Collection[State]) -> bool:
-    """Return whether all videos are in one of these states since this change, and were not before."""
+    """Return whether this change brings all videos into one of these states, when they were not before."""
     if all(before in states for before in changed.values()):
         return False  # lest each video of a batch that is made again would rewrite the manifest
     return all(video.state in states for video in manifest.videos)
 
 
 def file_version(path: Path) -> Version:
-    """Return what changes when a file is written or replaced."""
+    """Return a value that changes when a file is written or replaced."""
     try:
         # Opened, because a network file system looks at the server then, and else at what it remembers.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

@@ -38,11 +38,11 @@ class ManifestStore:
         return cls(BatchFolder(folder))
 
     def cancel(self, numbers: Sequence[int]) -> None:
-        """Record that videos were given up, and remove what was begun of them."""
+        """Record that videos were cancelled, and remove their partial files."""
         self.close(numbers, "cancelled")
 
     def close(self, numbers: Sequence[int], state: State, error: str | None = None) -> None:
-        """Record that videos will not be made, and remove what was begun of them."""
+        """Record that videos will not be rendered, and remove their partial files."""
         if not numbers:
             return
         with self._writing(numbers) as manifest:
@@ -50,7 +50,7 @@ class ManifestStore:
                 _close(self.folder, manifest, number, state, _storable(error))
 
     def fail(self, numbers: Sequence[int], error: str) -> None:
-        """Record that videos cannot be made as things are; what was begun of them stays."""
+        """Record that videos cannot be rendered at present; their partial files stay."""
         with self._writing(numbers) as manifest:
             for number in numbers:
                 entry = entry_of(manifest, number, self.folder)
@@ -100,7 +100,7 @@ def is_complete(folder: BatchFolder, entry: VideoEntry) -> bool:
 
 
 def entry_of(manifest: Manifest, number: int, folder: BatchFolder) -> VideoEntry:
-    """The entry with an index.
+    """Return the entry with an index.
 
     Raises:
         ManifestError: there is none: another batch lies there now.

@@ -20,7 +20,7 @@ from wantui.storage.background_writer import BackgroundWriter
 CRF = "18"
 """Quality of H.264; 18 is visually lossless for most pictures."""
 X264_PARAMETERS = "mbtree=0"
-"""With macroblock trees, x264's vector code makes other bits from run to run where a picture is small."""
+"""x264 options: macroblock trees are off, as its vector code then gives different bits per run for small pictures."""
 FRAMES_WAITING = 8
 """Frames that are decoded and not encoded yet."""
 Frame = NDArray[np.uint8]
@@ -32,11 +32,11 @@ _READING = {
 
 
 class ClipError(UserError):
-    """A clip that cannot be read, or was not made by wantui."""
+    """Raised for a clip that cannot be read, or was not created by wantui."""
 
 
 class ClipWriter:
-    """Encodes frames, uint8 [height, width, rgb], on a thread of its own while the next ones are decoded.
+    """Encoder of frames, uint8 [height, width, rgb], on a separate thread while the next ones are decoded.
 
     A context: what ends it before `finish` leaves nothing behind.
 
@@ -111,7 +111,7 @@ class ClipWriter:
 
 
 def write_mp4(path: Path, frames: Iterable[Frame], fps: int, count: int, tags: dict[str, str]) -> None:
-    """Encode `count` frames as they come.
+    """Encode `count` frames as they arrive.
 
     Raises:
         RuntimeError: another number of frames came, or can be read back.
@@ -136,7 +136,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
 
 
 def read_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
-    """Return the recipe in a clip, and with what it was made.
+    """Return the recipe in a clip, and the software and device that rendered it.
 
     Raises:
         ClipError: not a clip, or without a recipe that this version understands.
@@ -158,7 +158,7 @@ def read_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A container of PyAV; whatever comes of a damaged file while it is open is a ClipError."""
+    """Yield a PyAV container; any error of a damaged file while it is open becomes a ClipError."""
     import av
 
     try:

@@ -1,4 +1,5 @@
-"""Tell apart why the files of a video could not be written: a full disk, a folder that is gone or cannot be written."""
+"""Distinguish why the files of a video could not be written: a full disk, a folder that is deleted or cannot be
+written."""
 
 import errno
 import os
@@ -35,7 +36,7 @@ IN_THE_WAY = {
     errno.EEXIST: "A file has the place of a folder. Remove it, then make the video again",
     errno.ENOTEMPTY: "Something else wrote into this folder. Make the video again",
 }
-"""What happened to the files of a video while it was made, and what to do, by the number of the error."""
+"""Cause and remedy for each error number of a failed write to a video's files."""
 
 
 def is_gone(root: Path) -> bool:
@@ -116,7 +117,7 @@ def _user_name(number: int) -> str:
 
 
 def why_unwritable(folder: Path) -> str | None:
-    """Try to write into a folder; return what the system says where that fails."""
+    """Try to write into a folder; return the system's reason if that fails."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"wantui")

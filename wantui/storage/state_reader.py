@@ -45,7 +45,7 @@ class StoredStates:
                     row[:] = np.asarray(self.array[index]).ravel()
 
     def _read_file(self, index: int, row: Row) -> bool:
-        """Return whether a state could be read from a file of its own, of just its size."""
+        """Read a state from a file of its own, of exactly its size; return whether that succeeded."""
         if self.folder is None:
             return False
         key = self.array.metadata.encode_chunk_key((index, *(0,) * (self.array.ndim - 1)))

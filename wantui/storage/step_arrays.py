@@ -37,7 +37,7 @@ class StepArray:
     """Factor by which values are multiplied before they are stored; readers divide by the attribute `scale`."""
     compress: bool = False
     has_one_chunk: bool = False
-    """Whether all steps share a chunk, as values of a few bytes should; else each step is a chunk."""
+    """True if all steps share a chunk, as values of a few bytes should; otherwise each step is a chunk."""
 
 
 class StepArrayWriter:

@@ -1,4 +1,4 @@
-"""The files of one video: their folders are made, their links refused, and what is given up of them removed."""
+"""The files of one video: create their folders, refuse links, and remove the files of cancelled videos."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -24,14 +24,14 @@ class LinkedFolderError(UserError):
 
 @dataclass(frozen=True)
 class VideoFiles:
-    """Where the parts of one video go."""
+    """Paths of the parts of one video."""
 
     clip: Path
     sheet: Path
     captures: Mapping[str, Path] = field(default_factory=dict)
     """Zarr groups by the name of their capture; a capture without a path is not stored."""
     checkpoint: Path | None = None
-    """Nothing: a video that is ended early leaves nothing."""
+    """Path of the checkpoint; None: an interrupted video leaves no files."""
     root: Path | None = None
     """The batch folder, below which no folder may be a link; None for files that are in no batch."""
 
@@ -43,7 +43,7 @@ class VideoFiles:
 
     @property
     def preview(self) -> Path:
-        """Pictures of what the video will be, while it is made."""
+        """Return the path of the pictures that preview the video while it is rendered."""
         return self.clip.with_suffix(".preview.png")
 
 

@@ -32,7 +32,7 @@ Checksums = Mapping[str, int]
 
 
 class IncompleteCaptureError(Exception):
-    """The captures that were begun are not those that were written."""
+    """Raised if a partial capture differs from what was written."""
 
 
 class CaptureError(UserError):
@@ -64,7 +64,7 @@ def reopen_for_writing(partial: Path) -> Any:
 
 @contextmanager
 def named_damage(path: Path) -> Iterator[None]:
-    """Turn whatever reading a damaged group raises into a CaptureError that names it.
+    """Turn any error of reading a damaged group into a CaptureError that names it.
 
     zarr and its codecs have no common error type: TypeError, MetadataValidationError, RuntimeError, IndexError and
     others come out of damaged files.
@@ -122,7 +122,7 @@ def _open(path: Path) -> tuple[Any, list[str], Checksums | None]:
 
 
 def verify_capture(path: Path) -> bool:
-    """Read all of a published group; returns whether it has checksums, which those of earlier versions have not.
+    """Read all of a published group; return whether it has checksums, which earlier versions did not write.
 
     Raises:
         CaptureError: part of it is missing or damaged.
@@ -190,7 +190,7 @@ def _node_type(file: Path, metadata: dict[str, Any]) -> str:
 
 
 def _check_chunks(path: Path, name: str, metadata: Any) -> None:
-    """Look for each chunk of an array by its key: what is missing would be read as zeros.
+    """Look for each chunk of an array by its key: a missing one would be read as zeros.
 
     Files are not counted, because a stray one (.DS_Store) would hide a missing chunk. Of a sharded array each shard is
     looked for, which is what its chunk grid is made of.
@@ -222,12 +222,12 @@ def _regular_files(folder: Path) -> set[str]:
 
 
 def checksum(values: NDArray[Any], before: int = 0) -> int:
-    """Return the CRC-32 of an array's bytes, continued from that of what comes before them."""
+    """Return the CRC-32 of an array's bytes, continued from that of the preceding bytes."""
     return zlib.crc32(np.ascontiguousarray(values).data, before)
 
 
 def constant_checksum(partial: Path, growing: Collection[str], derived: Collection[str] = ()) -> int:
-    """Return the CRC-32 of what does not change in a group while a video is made.
+    """Return the CRC-32 of the parts of a group that do not change while a video is rendered.
 
     These are the metadata of its arrays, and the values of those that are complete from the beginning.
 
@@ -283,7 +283,7 @@ def _refuse_missing_chunks(partial: Path, path: Path) -> None:
 
 
 def _odd_part(partial: Path) -> Path | None:
-    """Return what in a group is neither a regular file nor a folder: no writer made it."""
+    """Return a part of a group that is neither a regular file nor a folder: no writer creates one."""
     for part in (partial, *partial.rglob("*")):
         mode = part.lstat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -304,7 +304,7 @@ def _write_checksums(partial: Path) -> None:
 
 
 def is_published(partial: Path, path: Path, recipe: Recipe) -> bool:
-    """Return whether the process before ended between its last capture and the record of the video.
+    """Return whether the previous process ended between its last capture and the record of the video.
 
     Recipes are compared as values: an earlier version may have stored the same one in another format.
     """
