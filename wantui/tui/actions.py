@@ -11,18 +11,18 @@ class Action:
     """Something that a key does on a screen."""
 
     id: str
-    """Screen and name, as in `queue.cancel`; what a user's key map calls it."""
+    """Screen and name, as in `queue.cancel`; key maps of users refer to it."""
     keys: str
-    """Separated by commas; the first is shown."""
+    """Keys, separated by commas; the first is shown."""
     action: str
-    """What Textual calls: `action_` before it gives the method's name."""
+    """Textual's name of the action: `action_` precedes it in the method's name."""
     label: str
-    """For the footer."""
+    """Text for the footer."""
     help: str
     show: bool = True
     """Label in the footer."""
     priority: bool = False
-    """Also where something is typed."""
+    """True if the key also works while the user types."""
     opens_field: bool = False
     """Leads to where something is typed: done before the next key is looked at, which would go astray otherwise."""
 
@@ -135,7 +135,7 @@ def all_actions() -> Iterator[Action]:
 
 
 def bindings(where: str) -> list[Binding]:
-    """Textual's bindings of the application or of one screen."""
+    """Return Textual's bindings of the application or of one screen."""
     return [
         Binding(a.keys, a.action, a.label, show=a.show, priority=a.priority or a.opens_field, tooltip=a.help, id=a.id)
         for a in TABLE[where]

@@ -1,4 +1,4 @@
-"""What a user hears of on whichever screen: failures, holds, batches that ended, an engine of another version."""
+"""Notifications on every screen: failures, holds, finished batches, an engine of another version."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def announce(app: "WantuiApp", before: QueueSnapshot, news: QueueSnapshot, fresh: Sequence[Event]) -> None:
-    """Notify of what is new.
+    """Notify of new events.
 
     Args:
         before: the news before.

@@ -1,4 +1,4 @@
-"""The application: what all screens share, which is the queue's news, the GPUs, what was typed, and how to leave.
+"""The application: state that all screens share (queue, GPUs, drafts), and how to leave.
 
 It is a client like any other: closing it, or losing its terminal, changes nothing for the engine.
 """
@@ -45,9 +45,9 @@ from wantui.tui.widgets.gpu_panel import GpuHistory, worker_figures, worker_proc
 from wantui.tui.worker_errors import ReportsWorkerErrors
 
 LOCK_SECONDS = 0.3
-"""How long a key may wait for a database that another program holds."""
+"""Seconds that a key may wait for a database that another program has locked."""
 FAST_SECONDS, SLOW_SECONDS = 0.25, 2.0
-"""Between two looks at the queue; with --low-bandwidth."""
+"""Seconds between two polls of the queue; with --low-bandwidth."""
 LEAVING_SECONDS = 2.0
 SMALLEST = (60, 20)
 
@@ -66,7 +66,7 @@ def _collect_again() -> None:
 
 
 class WantuiApp(ReportsWorkerErrors, App[None]):
-    """Five screens over one queue; each is a mode, made once, and keeps its state and its dialogs."""
+    """Five screens over one queue; each is a mode, created once, that retains its state and its dialogs."""
 
     TITLE = "wantui"
     CSS_PATH = ["app.tcss", *(f"screens/{name}.tcss" for name in SCREENS)]
@@ -105,7 +105,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
         first = max(0, self.queue.last_seq() - 500)  # enough to draw the curves of what runs
         self.since = self.queue.last_seq()
-        """Events up to this one happened before we came."""
+        """Number of the last event before the application started."""
         self.feed = QueueWatcher(
             place,
             lambda news: self._post(QueueChanged(news)),
@@ -166,7 +166,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
             self.call_after_refresh(self.push_screen, Welcome())
 
     def _terminal_is_gone(self, *_: object) -> None:
-        """Leave at once; nothing can be drawn any more, and what was typed is kept already."""
+        """Leave at once; nothing can be drawn any more, and drafts are already saved."""
         timer = threading.Timer(LEAVING_SECONDS, os._exit, (1,))
         timer.daemon = True
         timer.start()
@@ -174,7 +174,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.exit()
 
     def _watch_terminal(self) -> None:
-        """Not every terminal that goes away sends a signal; without one, reading from it would spin for ever."""
+        """Detect a vanished terminal that sends no signal; reading from it would otherwise spin for ever."""
         poll = select.poll()
         poll.register(0, 0)  # of no interest but the end, which is always told
         poll.poll()
@@ -193,7 +193,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.keep_drafts()
 
     def keep_drafts(self) -> None:
-        """Write what was typed; that it cannot be written is said once and stops nothing."""
+        """Save the drafts; report a failure once and continue."""
         try:
             save_drafts(self.place.directory, self.drafts)
         except (OSError, ValueError) as error:
@@ -212,12 +212,12 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         timeout: float | None = None,
         markup: bool = False,
     ) -> None:
-        """Say something of any origin: never markup, and nothing in it that a terminal obeys."""
+        """Notify with text of any origin: never markup, and no character that a terminal obeys."""
         text = printable(message, keep_lines=True)
         super().notify(text, title=printable(title), severity=severity, timeout=timeout, markup=False)
 
     def action_help_quit(self) -> None:
-        """Say what ctrl+c does not do here."""
+        """Notify that ctrl+c does not quit here."""
         keys = self.settings.keys.get("app.quit", "q,ctrl+q").split(",")
         self.notify(f"{keys[-1]} leaves wantui; the engine continues with the queue", title="leave?")
 
@@ -250,7 +250,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
                 self.gpus.workers[figures.process] = figures
 
     def _set_terminal_title(self) -> None:
-        """The terminal's title says how much is left, for those who look at another window."""
+        """Show the remaining work in the terminal's title, for users who look at another window."""
         left = sum(batch.unfinished for batch in self.news.batches)
         title = f"wantui: {left} left" if left else "wantui: all made"
         if self._driver is not None and not self.is_headless and title != self._terminal_title:
@@ -260,7 +260,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
     # What all screens can do
 
     def change_queue(self, change: Callable[[Queue], None]) -> None:
-        """Call a function that changes the queue; say what is wrong, and change nothing then.
+        """Call a function that changes the queue; on an error, report it and change nothing.
 
         No context manager: one that cannot open the queue has nothing to yield, and its body cannot be skipped.
         """
@@ -284,7 +284,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
             self.show_screen(name)
 
     def show_screen(self, name: str) -> Screen[Any]:
-        """Bring a screen up and return it."""
+        """Activate a screen and return it."""
         self.switch_mode(name)
         return self.screen_stack[0]
 

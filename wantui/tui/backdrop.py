@@ -1,4 +1,4 @@
-"""What stays visible around a dialog: the screen below it, drawn once and dimmed."""
+"""Backdrop of a dialog: the screen below it, drawn once and dimmed."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING

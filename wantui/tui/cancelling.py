@@ -1,4 +1,4 @@
-"""Cancel videos on the queue and in the manifest of their batch, and report what came of it."""
+"""Cancel videos on the queue and in the manifest of their batch, and report the result."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def cancel_videos(app: "WantuiApp", batch: int, number: int | None = None) -> None:
-    """Cancel a batch, or one video of it; videos that wait are cancelled in the manifest too, at once.
+    """Cancel a batch, or one video of it; waiting videos are also cancelled in the manifest, at once.
 
     A worker writes the manifest for a video that it makes. Whether one does is known only after the queue has
     changed: while the question was open, the video may have ended or have been queued again.

@@ -33,7 +33,7 @@ def user_configs() -> Path:
 
 
 def find_sources() -> list[Source]:
-    """All configs: the working folder's, the user's, those that come with wantui."""
+    """Return all configs: the working folder's, the user's, the bundled ones."""
     found: dict[Path, Source] = {}
     for folder, is_preset in ((Path("configs"), False), (user_configs(), False), (preset_directory(), True)):
         try:
@@ -52,7 +52,7 @@ def find_sources() -> list[Source]:
 
 
 def summarise(name: str, path: Path) -> Source:
-    """Return a config in one line; what cannot be used is listed with its fault, and hides no other."""
+    """Return a config in one line; an unusable one is listed with its fault, and hides no other."""
     try:
         settings = load_config(path).settings
     except UserError as error:
@@ -64,7 +64,7 @@ def summarise(name: str, path: Path) -> Source:
 
 
 def changed_at(path: Path) -> float | None:
-    """Return when a file was changed; None where it is gone."""
+    """Return the modification time of a file; None if it is deleted."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -80,7 +80,7 @@ class DraftText:
     path: Path | None = None
     """File that it was read from; None where it was edited as text."""
     changed: float | None = None
-    """When the file was changed, as it was read."""
+    """Modification time of the file when it was read."""
     error: ConfigError | None = None
     """Why the file cannot be read; the text is then empty."""
 
@@ -102,7 +102,7 @@ class DraftText:
             return None
 
     def read_again(self) -> "DraftText | None":
-        """Return this text where its file is as it was, what is in the file now, or None where the file is gone."""
+        """Return this text if its file is unchanged, the new content if it changed, or None if the file is deleted."""
         if self.path is None or (now := changed_at(self.path)) == self.changed:
             return self
         return None if now is None else read_file(self.path)
@@ -150,7 +150,7 @@ def real_changes(changes: dict[str, str], config: Config, own: Config | None) ->
 
 
 def faults_of(error: ConfigError, key: str) -> str:
-    """Return the errors that a form shows beside the setting `key`."""
+    """Return the errors that a form shows next to the setting `key`."""
     own = [problem.message for problem in error.problems if problem.key == key]
     return "; ".join(own or [str(problem) for problem in error.problems])
 

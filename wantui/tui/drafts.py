@@ -1,4 +1,4 @@
-"""What a user has typed and not sent yet, and the templates of before: kept in the state directory, on every change."""
+"""Unsent input of the user, and earlier templates: stored in the state directory, on every change."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +17,7 @@ MAX_TEMPLATE_KEPT = 100_000
 
 
 class Drafts(BaseModel):
-    """The whole of tui.json."""
+    """The complete content of tui.json."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -41,7 +41,7 @@ class Drafts(BaseModel):
 
 
 def load_drafts(directory: Path) -> Drafts:
-    """Read what was kept; what cannot be read is put aside, and nothing is lost of it."""
+    """Read the stored drafts; an unreadable file is quarantined, so that nothing is lost."""
     path = directory / NAME
     try:
         values = read_json(path)

@@ -1,4 +1,4 @@
-"""Pictures in pixels, for terminals that can: the Kitty graphics protocol and Sixel.
+"""Pixel graphics for terminals that support them: the Kitty graphics protocol and Sixel.
 
 A terminal is known by its environment; asking it would take an answer that may never come. Inside tmux or screen
 nothing is assumed, because they pass pictures on only when they are told to. (textual-image would do much of this, but
@@ -29,7 +29,7 @@ SIXEL_TERMS = {"foot", "foot-extra", "mlterm", "yaft-256color", "xterm-sixel", "
 CHUNK = 4096
 """Characters of base64 in one command, as the protocol allows."""
 CELL = (8, 16)
-"""Width and height of a character in pixels, where the terminal does not tell."""
+"""Width and height of a character in pixels, if the terminal does not report them."""
 
 
 def protocol_of(environ: Mapping[str, str]) -> Protocol | None:
@@ -44,7 +44,7 @@ def protocol_of(environ: Mapping[str, str]) -> Protocol | None:
 
 
 def kitty(picture: "NDArray[np.uint8]", columns: int, rows: int) -> bytes:
-    """A picture [height, width, rgb] as Kitty's commands, scaled by the terminal to so many characters."""
+    """Return a picture [height, width, rgb] as Kitty's commands, scaled by the terminal to a number of cells."""
     from PIL import Image
 
     file = BytesIO()
@@ -60,7 +60,7 @@ def kitty(picture: "NDArray[np.uint8]", columns: int, rows: int) -> bytes:
 
 
 def sixel(picture: "NDArray[np.uint8]") -> bytes:
-    """A picture [height, width, rgb] as Sixel: up to 256 colours, in bands of six rows."""
+    """Return a picture [height, width, rgb] as Sixel: up to 256 colours, in bands of six rows."""
     import numpy as np
     from PIL import Image
 
@@ -107,7 +107,7 @@ def play(
     wants_end: Callable[[float], bool],
     window: tuple[int, int],
 ) -> None:
-    """Show frames over and over on a terminal that is ours, until `wants_end` (given seconds to wait) says so."""
+    """Loop frames on a terminal that is ours, until `wants_end` (given seconds to wait) returns true."""
     import numpy as np
     from PIL import Image
 

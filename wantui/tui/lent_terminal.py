@@ -13,7 +13,7 @@ from wantui.errors import UserError
 
 
 class TerminalNotLentError(UserError):
-    """Raised where the application is not on a terminal of its own, as in a browser."""
+    """Raised if the application has no terminal of its own, as in a browser."""
 
 
 class _ToldToLeave(BaseException):
@@ -38,7 +38,7 @@ LEAVING = (signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def lent_terminal(app: App[Any]) -> Iterator[None]:
-    """Leave the terminal to the block, and take it back however the block ends.
+    """Lend the terminal to the block, and take it back however the block ends.
 
     `App.suspend` takes the terminal back only if nothing is raised inside it: an exception would leave the screen of
     the other program, without a reader of keys. The exception is therefore kept until the terminal is ours again.

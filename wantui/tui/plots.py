@@ -16,7 +16,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 def braille(values: Sequence[float | None], width: int, height: int, low: float, high: float) -> list[str]:
-    """A curve in `height` lines of `width` characters; what is None, NaN or infinite leaves a gap.
+    """Draw a curve in `height` lines of `width` characters; None, NaN and infinity leave gaps.
 
     Two dots across and four down for each character. The last values are shown where there are more than fit.
     """
@@ -54,7 +54,7 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
 
 
 def bar(share: float, width: int) -> str:
-    """A bar that is full at 1, in eighths of a character."""
+    """Draw a bar that is full at 1, in eighths of a character."""
     share = min(1.0, max(0.0, share if math.isfinite(share) else 0.0))
     eighths = round(share * width * 8)
     whole, rest = divmod(eighths, 8)
@@ -62,7 +62,8 @@ def bar(share: float, width: int) -> str:
 
 
 def half_blocks(picture: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:
-    """A picture [rows, columns, rgb] in at most `height` lines of `width` characters; two pixels in each character."""
+    """Draw a picture [rows, columns, rgb] in at most `height` lines of `width` characters; two pixels in each
+    character."""
     import numpy as np
 
     rows, columns = picture.shape[:2]

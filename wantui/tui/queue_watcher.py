@@ -1,4 +1,4 @@
-"""The queue as the screens see it: read by a thread of its own, published as values that never change."""
+"""Watcher of the queue for the screens: reads it on a separate thread, publishes immutable values."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ ENDS = (*ENDED, BatchRefused)
 
 @dataclass(frozen=True)
 class QueueSnapshot:
-    """The queue at one moment, and what has happened since the news before."""
+    """The queue at one moment, and the events since the previous snapshot."""
 
     batches: tuple[BatchRow, ...] = ()
     running: tuple[VideoRow, ...] = ()
@@ -55,7 +55,7 @@ class Watched:
     batch: int | None
     pages: frozenset[int]
     generation: int
-    """How often the screen has asked for others: one that left a batch and came back has dropped what it had."""
+    """Number of requests by the screen: a screen that left a batch and returned has dropped its data."""
 
 
 class QueueWatcher(threading.Thread):

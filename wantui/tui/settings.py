@@ -1,4 +1,5 @@
-"""How the application looks and which keys it has, from a YAML file of the user's, which is never made by itself."""
+"""Appearance and key bindings of the application, from a YAML file of the user's, which is never created
+automatically."""
 
 import difflib
 import os
@@ -39,7 +40,7 @@ class TuiSettings(BaseModel):
 
 
 def settings_path() -> Path:
-    """Return the path of the file: the one that the environment names, or the one in the user's configuration folder.
+    """Return the path of the file: from the environment, or in the user's configuration folder.
 
     Raises:
         UserError: the environment names a file that does not exist, or what is no path.

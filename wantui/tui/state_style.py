@@ -7,7 +7,7 @@ from wantui.queue.states import state_word
 
 @dataclass(frozen=True)
 class StateStyle:
-    """How one state is shown."""
+    """Appearance of one state."""
 
     glyph: str
     word: str

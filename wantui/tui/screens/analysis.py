@@ -67,7 +67,7 @@ class Read(Message):
 
 @dataclass
 class ComparisonDone(Message):
-    """What was found between groups, or why nothing can be."""
+    """Result of a comparison between groups, or the reason why there is none."""
 
     videos: Sequence[Video]
     by: str
@@ -85,7 +85,7 @@ class AttentionLoaded(Message):
 
 
 class AnalysisScreen(BaseScreen):
-    """A table of videos or groups, and what is said of the row under the cursor."""
+    """A table of videos or groups, with details of the row under the cursor."""
 
     NAME = "analysis"
     BINDINGS = [*bindings("analysis")]
@@ -97,7 +97,7 @@ class AnalysisScreen(BaseScreen):
         self.videos: list[Video] = []
         self.shown: Sequence[Video] | Sequence[Group] = []
         self.by = ""
-        """How videos are grouped; empty: not at all."""
+        """Grouping of videos; empty: none."""
         self.left_out: Sequence[tuple[str, str]] = []
         """Names of the videos that the means of the groups leave out, and why."""
         self.inside: str | None = None

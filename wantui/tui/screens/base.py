@@ -1,4 +1,4 @@
-"""What every screen has around its body: the header, the GPU panel and the footer, fed while the screen is shown."""
+"""Common parts of every screen: the header, the GPU panel and the footer, updated while the screen is shown."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
@@ -25,7 +25,7 @@ TOO_SMALL = "wantui needs 60 columns and 20 lines.\nMake the window larger, or u
 
 
 class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
-    """A screen of the application. Subclasses say what is in its body, and what they do with news."""
+    """A screen of the application. Subclasses define its body, and react to queue updates."""
 
     NAME = ""
     BINDING_GROUP_TITLE = ""
@@ -69,10 +69,10 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
             self.call_after_refresh(self.rest)
 
     def rest(self) -> None:
-        """Escape: the focus leaves what is typed in, for where the screen is moved through."""
+        """Move the focus from an input to the screen's main widget, on escape."""
 
     def on_shown(self) -> None:
-        """The screen is shown again."""
+        """React to the screen being shown again."""
 
     def tell(self, news: QueueSnapshot) -> None:
         """The queue is other than before, or the screen is shown again."""

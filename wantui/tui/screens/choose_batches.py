@@ -1,4 +1,4 @@
-"""Which batches are analysed together."""
+"""Dialog that selects the batches to analyse together."""
 
 from collections.abc import Sequence
 from pathlib import Path

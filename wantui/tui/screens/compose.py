@@ -36,17 +36,17 @@ from wantui.tui.widgets.variations import EMPTY, Variations
 from wantui.tui.wrapping import wrapped
 
 REPEAT_SECONDS = 1.0
-"""After a batch is queued, before another one is: a key that is held down queues once."""
+"""Seconds after a batch is queued before another can be: a key that is held down queues once."""
 WARNINGS_SHOWN = 3
 MAX_TEMPLATE = 200_000
 """Characters of the longest template that is expanded for every key; a million takes seconds, and leaving waits."""
 DELAY_SECONDS = 0.05
-"""After the last key, before the template is expanded."""
+"""Seconds from the last key to the expansion of the template."""
 
 
 @dataclass
 class BatchPreviewed(Message):
-    """What the draft comes to, or why it comes to nothing."""
+    """Preview of the draft's batch, or the reason why there is none."""
 
     outline: BatchPreview | None
     costs: list[Cost]
@@ -57,7 +57,7 @@ class BatchPreviewed(Message):
 
 @dataclass
 class Queued(Message):
-    """The batch is on the queue, or `fault` says why it is not."""
+    """The batch is on the queue, or `fault` gives the reason why it is not."""
 
     template: str
     batch: int
@@ -68,7 +68,7 @@ class Queued(Message):
 
 
 class ComposeScreen(BaseScreen):
-    """Left the config, right the template; what is typed is kept on every change."""
+    """Config on the left, template on the right; input is stored on every change."""
 
     NAME = "compose"
     BINDINGS = [*bindings("compose")]
@@ -77,7 +77,7 @@ class ComposeScreen(BaseScreen):
         super().__init__()
         self.outline: BatchPreview | None = None
         self.fault = ""
-        """Of what is written, in words."""
+        """Error in the input, in words."""
         self.costs: list[Cost] = []
         self.past: list[TimedVideo] | None = None
         self._timer: Timer | None = None
@@ -108,7 +108,7 @@ class ComposeScreen(BaseScreen):
 
     @property
     def config(self) -> Config | None:
-        """Nothing while what is drafted cannot be used."""
+        """Return the config, or None while the draft is unusable."""
         return self.pane.config
 
     def on_mount(self) -> None:
@@ -120,7 +120,7 @@ class ComposeScreen(BaseScreen):
         self.call_after_refresh(self._show_costs)
 
     def rest(self) -> None:
-        """Leave what is typed in: a value for its list of settings, everything else for the configs."""
+        """Leave an input: a value for its list of settings, everything else for the configs."""
         if not self.pane.form.leave():
             self.set_focus(self.pane.rows)
 

@@ -1,4 +1,4 @@
-"""What can be done here: the actions of the screen, of the application, and of the widget that has the focus."""
+"""Help: the actions of the screen, of the application, and of the focused widget."""
 
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +15,7 @@ from wantui.tui.plain import plain
 
 
 class Help(BackdropMixin, ModalScreen[None]):
-    """Keys, names and what they do; the names are those of `keys:` in tui.yaml."""
+    """Keys, names and effects; the names are those of `keys:` in tui.yaml."""
 
     BINDINGS = [Binding("escape,q,question_mark,f1", "dismiss", "Close")]
 
@@ -34,7 +34,7 @@ class Help(BackdropMixin, ModalScreen[None]):
         self.set_focus(self.query_one(VerticalScroll))
 
     def about(self, widget: Widget) -> Table:
-        """The keys of what has the focus."""
+        """Return the keys of the focused widget."""
         table = Table(box=None, title_justify="left", title="Where you are", title_style="bold", show_header=False)
         for _, binding in widget._bindings:
             if binding.description:

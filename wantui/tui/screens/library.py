@@ -164,7 +164,7 @@ class LibraryScreen(LibraryJobs):
         self.query_one(VideoDetails).say("")
 
     def _why_empty(self, words: str) -> str:
-        """Return what is said where no batch is shown."""
+        """Return the text that replaces an empty list of batches."""
         if not self.found:
             return NONE
         hidden = format_count(len(self.found), "batch", "batches")
@@ -262,7 +262,7 @@ class LibraryScreen(LibraryJobs):
         return None if index is None or self.manifest is None else self.manifest.videos[index]
 
     def clip(self) -> tuple[VideoEntry, Path] | None:
-        """The video under the cursor and its clip; says so where there is none."""
+        """Return the video under the cursor and its clip; notify if there is none."""
         entry = self.entry()
         if entry is None or self.folder is None:
             self.notify("there is no video here")

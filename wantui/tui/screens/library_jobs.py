@@ -1,4 +1,4 @@
-"""What the library does that takes a while: clips in pixels, `wantui rerun`, missing videos, the trash."""
+"""Slow jobs of the library: clips in pixels, `wantui rerun`, missing videos, the trash."""
 
 import sys
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Decoded(Message):
 
 
 class LibraryJobs(BaseScreen):
-    """Runs them off the thread that draws, and says how they ended."""
+    """Runner of jobs off the drawing thread; notifies of their result."""
 
     def look_again(self) -> None:
         """Look through the folders: there is one less."""
@@ -82,7 +82,7 @@ class LibraryJobs(BaseScreen):
 
     @work(group="rerun", exit_on_error=False)
     async def rerun(self, clip: Path) -> None:
-        """`wantui rerun`, whose word is final."""
+        """Run `wantui rerun`, whose output is authoritative."""
         import asyncio
 
         process = await asyncio.create_subprocess_exec(
@@ -101,7 +101,7 @@ class LibraryJobs(BaseScreen):
 
     @work(thread=True, group="missing", exit_on_error=False)
     def queue_missing(self, folder: Path, manifest: Manifest) -> None:
-        """`wantui run --resume`, without waiting for its end."""
+        """Run `wantui run --resume`, without waiting for its end."""
         try:
             made = queue_missing(self.wantui.place, BatchFolder(folder), manifest)
             if made is None:

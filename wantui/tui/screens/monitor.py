@@ -46,7 +46,7 @@ class Tail:
     """The last lines of a log."""
 
     known: tuple[Path, int, int]
-    """Its path, size in bytes and time of change in nanoseconds."""
+    """Path of the file, its size in bytes and modification time in nanoseconds."""
     lines: list[str]
 
 
@@ -57,7 +57,7 @@ class FilesRead(Message):
     video: int
     step: int
     picture: "NDArray[np.uint8] | None"
-    """None where there is none, or none any more."""
+    """Preview picture; None if there is none, or none any more."""
     tail: Tail | None
 
 
@@ -78,7 +78,7 @@ def read_tail(path: Path, known: tuple[Path, int, int] | None) -> Tail | None:
 
 
 def why_idle(news: QueueSnapshot, is_starting_engine: bool) -> str:
-    """Return what is said where no video runs: what is waited for, or which key continues."""
+    """Return the text for no running video: what is awaited, or which key continues."""
     waiting = sum(batch.unfinished for batch in news.batches if not batch.paused)
     waits = f"; {format_count(waiting, 'video')} waiting" if waiting else ""
     starting = [worker for worker in news.workers if worker.state == "starting"] if news.engine is not None else []
@@ -157,7 +157,7 @@ class MonitorScreen(BaseScreen):
                 self._draw_all()
 
     def _say_idle(self, news: QueueSnapshot) -> None:
-        """Say why nothing runs, where nothing does."""
+        """Show why nothing runs, if nothing does."""
         has_ended = bool(self.running) and news.engine is None
         title = "Running" if not has_ended else "Interrupted: the engine has ended; F6 starts it again"
         if title != str(self.rows.border_title):  # to set it draws all rows

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_FRAMES = 1200
-"""Frames that are kept of a clip."""
+"""Maximum number of frames stored per clip."""
 MAX_SIDE = 256
-"""Pixels kept of each frame, each way: more than a terminal shows."""
+"""Maximum pixels of a stored frame, each way: more than a terminal shows."""
 SLOW_FPS = 2.0
 
 
 def read_clip(path: Path) -> "Iterator[NDArray[np.uint8]]":
-    """Decode the frames of a clip, up to as many as are kept.
+    """Decode the frames of a clip, up to MAX_FRAMES.
 
     Raises:
         UserError: it cannot be decoded, whatever the decoder stumbled over.
@@ -59,7 +59,7 @@ class Loaded(Message):
 
 
 class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScreen[None]):
-    """Plays from the start until it is paused or left.
+    """Player of clips from the start until it is paused or left.
 
     Args:
         clips: one or two, with what is written below each.
@@ -100,7 +100,7 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
 
     @work(thread=True, exclusive=True, exit_on_error=False)
     def load(self) -> None:
-        """Decode, off the thread that draws."""
+        """Decode, off the drawing thread."""
         worker, clips, fault = get_current_worker(), [], ""
         try:
             for path, _ in self.clips:

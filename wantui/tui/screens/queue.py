@@ -1,4 +1,4 @@
-"""The queue: batches in their order, the videos of the one under the cursor, and what is done about them."""
+"""The queue: batches in their order, the videos of the one under the cursor, and actions on them."""
 
 from collections.abc import Callable, Mapping
 
@@ -30,11 +30,11 @@ from wantui.tui.wrapping import wrapped
 
 NONE = "nothing is on the queue; 1 composes a batch"
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
-"""Seconds after which the ETAs in sight are drawn anew; with --low-bandwidth."""
+"""Seconds after which the visible ETAs are redrawn; with --low-bandwidth."""
 
 
 class QueueScreen(BaseScreen):
-    """Whole batches above, single videos below; what a key acts on is where the cursor is."""
+    """Batches above, single videos below; a key acts on the row under the cursor."""
 
     NAME = "queue"
     BINDINGS = [*bindings("queue")]
@@ -80,7 +80,7 @@ class QueueScreen(BaseScreen):
         self.wantui.feed.watch(None)
 
     def on_shown(self) -> None:
-        """Watch again what is in sight."""
+        """Watch the visible rows again."""
         self._watch()
 
     def tell(self, news: QueueSnapshot) -> None:
@@ -125,7 +125,7 @@ class QueueScreen(BaseScreen):
 
     @on(VirtualList.Seen, "#videos")
     def _watch(self) -> None:
-        """Have the videos in sight read, and those around the cursor; they come by `_pages_came`."""
+        """Request the visible videos, and those around the cursor; they arrive through `_pages_came`."""
         if self.is_current:
             first, last = self.video_rows.in_sight()
             indices = (first, max(first, last), self.video_rows.cursor)
@@ -139,7 +139,7 @@ class QueueScreen(BaseScreen):
             self._explain()
 
     def _tick(self) -> None:
-        """Draw what time alone has changed: how long the videos in sight will still take."""
+        """Redraw the time-dependent cells: the remaining times of the visible videos."""
         if self.is_current:
             self.video_rows.redraw()
 
@@ -196,7 +196,7 @@ class QueueScreen(BaseScreen):
         return news.etas.video(video, before, batch, None if progress is None else progress.pace)
 
     def _explain(self) -> None:
-        """Below: all of what the row under the cursor had no room for."""
+        """Show the full text of the row under the cursor below the list."""
         about = self.query_one("#about", DiffText)
         batch = self._current()
         if batch is None:

@@ -1,4 +1,4 @@
-"""The first start: what this is, and a demo that runs in one key."""
+"""The first start: an introduction, and a demo that one key runs."""
 
 from typing import TYPE_CHECKING, cast
 

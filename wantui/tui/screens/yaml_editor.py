@@ -43,7 +43,7 @@ class YamlEditor(BackdropMixin, ModalScreen[str | None]):
 
     @on(TextArea.Changed)
     def check(self) -> None:
-        """Say what is wrong, with its line."""
+        """Show the errors, with their lines."""
         self.query_one(Static).update(plain(self.fault() or "", keep_lines=True))
 
     def fault(self) -> str | None:

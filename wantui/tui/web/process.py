@@ -1,4 +1,4 @@
-"""One application in a process of its own, driven through the packets of Textual's web driver."""
+"""One application in a separate process, driven through the packets of Textual's web driver."""
 
 import asyncio
 import ctypes
@@ -14,7 +14,7 @@ MIN_SIZE, MAX_COLUMNS, MAX_ROWS = 1, 1000, 500
 MAX_PACKET = 64_000_000
 """Bytes of a packet from the application; a frame of the largest terminal is a fraction of it."""
 QUIT_SECONDS = 3.0
-"""Time an application has to end by itself, in seconds; then again to obey SIGTERM."""
+"""Seconds that an application has to end by itself, and again to obey SIGTERM."""
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec, nothing may be
 

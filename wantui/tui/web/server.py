@@ -108,7 +108,7 @@ class WebServer:
 
     @web.middleware
     async def _protect(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse strangers, and forbid browsers to frame, store or pass on what is answered."""
+        """Refuse strangers, and forbid browsers to frame, store or pass on responses."""
         try:
             response = await self._guard(request, handler)
         except web.HTTPException as error:
@@ -216,7 +216,7 @@ def _html(name: str, host: str, **values: str) -> web.Response:
 
 
 async def _handle(process: ApplicationProcess, websocket: web.WebSocketResponse, text: str) -> bool:
-    """Obey a message of a browser, a JSON list of a kind and its data; return whether it is one."""
+    """Obey a browser's message, a JSON list of a kind and its data; return whether it is valid."""
     try:
         kind, data = (*json.loads(text), None)[:2]
     except (ValueError, TypeError, RecursionError):

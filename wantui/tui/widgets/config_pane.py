@@ -41,13 +41,13 @@ class FileSeen(Message):
     """A config's file was looked at."""
 
     known: DraftText
-    """What was known of it."""
+    """Draft before its file was read."""
     now: DraftText | None
-    """The same where it is as it was; None where it is gone."""
+    """The same draft if its file is unchanged; None if the file is deleted."""
 
 
 class ConfigPane(ReportsWorkerErrors, Vertical):
-    """Changes the drafts, and says so by `Changed`; `config` is nothing while what is drafted cannot be used."""
+    """Editor of the drafts that posts `Changed`; `config` is None while the draft is unusable."""
 
     @dataclass
     class Changed(Message):
@@ -68,7 +68,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         self._name_width = 20
         self._looking = False
         self._edit_wanted = False
-        """Whether the text is to be edited once its file was looked at."""
+        """True if the text is to be edited once its file was read."""
 
     def compose(self) -> ComposeResult:
         configs = VirtualList(id="configs", classes="pane")
@@ -268,7 +268,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         self.app.push_screen(InputDialog("Save the config as (a name, or a path):"), named)
 
     def edit_yaml(self) -> None:
-        """Have the config edited as text, once it is known what is in its file now."""
+        """Open the config as text, once the current content of its file is known."""
         self._edit_wanted = True
         self.look_at_file()
         if not self._looking:

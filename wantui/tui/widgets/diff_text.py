@@ -25,7 +25,7 @@ _SPACES = re.compile(r"[\t\n\r]")
 
 
 def colour(app: "App[object]", name: str) -> Style:
-    """The style of a colour of the theme (`success`, `error`, ...); what a theme has no colour for is left plain."""
+    """Return the style of a colour of the theme (`success`, `error`, ...); plain if the theme lacks it."""
     value = app.theme_variables.get(name, "")
     try:
         return Style.from_color(Color.parse(value).rich_color)
@@ -51,7 +51,7 @@ class DiffText(Widget):
             self.show(self.texts)
 
     def show(self, lines: Sequence[Text]) -> None:
-        """Replace what is shown; a line that is too long is cut with an ellipsis."""
+        """Replace the text; a line that is too long is cut with an ellipsis."""
         self.texts = list(lines)
         width = self.content_size.width or 1
         strips = [strip_of(line, width) for line in lines]
@@ -86,7 +86,7 @@ class DiffText(Widget):
 
 
 def strip_of(line: Text, width: int) -> Strip:
-    """Return a line of text of any origin as a strip; what is too long ends in an ellipsis."""
+    """Return a line of text of any origin as a strip; a line that is too long ends in an ellipsis."""
     safe = line.copy()
     if UNPRINTABLE.search(line.plain):
         safe = Text()

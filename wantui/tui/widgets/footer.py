@@ -1,4 +1,4 @@
-"""The last line of every screen: the keys that do something here.
+"""The last line of every screen: the keys that work here.
 
 Textual's own footer makes a widget for each key, three dozen of them, and makes all of them anew whenever the focus
 moves. That was a quarter of the start, and most of the bytes of a step from pane to pane.
@@ -14,7 +14,7 @@ from wantui.tui.widgets.diff_text import DiffText
 
 
 class KeyFooter(DiffText):
-    """As many keys as there is room for, help and palette always among them."""
+    """Footer with as many keys as fit, help and palette always among them."""
 
     DEFAULT_CSS = """
     KeyFooter { height: 1; background: $panel; padding: 0 1; }

@@ -14,12 +14,12 @@ from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.widgets.diff_text import DiffText
 
 HISTORY = 600
-"""Samples kept for the graph."""
+"""Number of samples stored for the graph."""
 
 
 @dataclass(frozen=True)
 class WorkerMemory:
-    """What torch said of a worker's memory after its latest step, in bytes."""
+    """Bytes of a worker's memory, reported by torch after its latest step."""
 
     process: int
     allocated: int
@@ -29,7 +29,7 @@ class WorkerMemory:
 
 
 class GpuHistory:
-    """The latest samples, and of each GPU its memory over time, with a bound on what is kept."""
+    """The latest samples, and the memory of each GPU over time, both bounded."""
 
     def __init__(self) -> None:
         self.sample: Sample | None = None
@@ -122,7 +122,7 @@ class GpuPanel(DiffText):
         return lines
 
     def graph(self, values: list[float | None], total: int, width: int) -> list[Text]:
-        """Memory over time between 0 and all there is: what is constant looks constant."""
+        """Draw memory over time between 0 and the total: a constant value looks constant."""
         label = f"{format_bytes(total)} ┤"
         room = max(10, min(width - len(label) - 2, 120))
         drawn = braille(values, room, 4, 0, total)
@@ -168,7 +168,7 @@ def worker_process(worker: str) -> int:
 
 
 def worker_figures(process: int, memory: Mapping[str, int]) -> WorkerMemory | None:
-    """From what a step told of memory; nothing on a CPU."""
+    """Return the memory figures of a step; None on a CPU."""
     if "allocated" not in memory:
         return None
     return WorkerMemory(process, memory["allocated"], memory["reserved"], memory["peak"], memory.get("predicted"))

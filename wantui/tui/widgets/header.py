@@ -1,4 +1,4 @@
-"""The first line of every screen: where we are, which machine this is, what the engine does, and when all is made."""
+"""The first line of every screen: screen name, machine, state of the engine, and ETA of the queue."""
 
 from rich.style import Style
 from rich.text import Text
@@ -48,7 +48,7 @@ class Header(DiffText):
         self.show([line])
 
     def state(self, wide: bool) -> Text:
-        """Host, engine, what is left."""
+        """Return host, engine, and remaining work."""
         news, text = self.news, Text(no_wrap=True)
         if wide:
             text.append(f"{self.host}  ", Style(bold=True))

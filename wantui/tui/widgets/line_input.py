@@ -1,4 +1,4 @@
-"""A line of text to type in, which loses nothing of what is pasted into it and draws nothing while nothing happens."""
+"""A one-line input that loses nothing from pasted text and draws nothing while idle."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ def join_lines(text: str) -> str:
 
 
 class LineInputMixin(PrintableLinesMixin, Input if TYPE_CHECKING else object):  # type: ignore[misc]
-    """What every input of the application does; a plain class, since Textual looks up styles by the first base only."""
+    """Behaviour common to all inputs of the application; a plain class, since Textual looks up styles by the first base
+    only."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

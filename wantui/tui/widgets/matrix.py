@@ -17,7 +17,7 @@ CELL = 3
 
 
 class Matrix(VirtualList):
-    """`show` says what the rows and columns are, and the state of each cell."""
+    """Matrix of cells; `show` sets the rows, the columns, and the state of each cell."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "sideways(-1)", "Left", show=False),

@@ -1,14 +1,14 @@
-"""A bound on what is pasted: laying out millions of characters would keep every key waiting for minutes."""
+"""A bound on pasted text: laying out millions of characters would block every key for minutes."""
 
 from textual.events import Paste
 from textual.widget import Widget
 
 MAX_PASTE = 1_000_000
-"""Characters of the largest paste that is taken; templates and configs of files may be as large."""
+"""Maximum characters of an accepted paste; templates and configs in files may be as large."""
 
 
 def refuse_large_paste(widget: Widget, event: Paste) -> bool:
-    """Return whether a paste is too large; it then changes nothing, and why is said."""
+    """Return whether a paste is too large; if so, notify, and the paste changes nothing."""
     if len(event.text) <= MAX_PASTE:
         return False
     event.prevent_default()

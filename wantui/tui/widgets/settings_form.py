@@ -25,7 +25,7 @@ class _Heading:
 
 
 class SettingsForm(Vertical):
-    """Shows a config; asks for a change by `Changed`, and is told the outcome by `show` or `refuse`."""
+    """Form of a config; posts `Changed` to request a change, and receives the result through `show` or `refuse`."""
 
     DEFAULT_CSS = """
     SettingsForm { height: 1fr; }
@@ -82,12 +82,12 @@ class SettingsForm(Vertical):
         self._explain()
 
     def refuse(self, fault: str | None) -> None:
-        """Say why the value that is typed cannot be taken."""
+        """Show why the typed value is refused."""
         self.fault = fault
         self._explain()
 
     def accept(self) -> None:
-        """The value was taken: back to the list."""
+        """Return to the list after the value was accepted."""
         self._close()
 
     def _draw(self, index: int, width: int) -> Text:
@@ -174,7 +174,7 @@ class SettingsForm(Vertical):
             self.post_message(self.Changed(field.key, event.value, final=True))
 
     def leave(self) -> bool:
-        """Give up the value that is being typed; return whether there was one."""
+        """Discard the value being typed; return whether there was one."""
         if not self.is_editing:
             return False
         self._close()

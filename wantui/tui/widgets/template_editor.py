@@ -76,7 +76,7 @@ class TemplateEditor(TextEditorMixin, TextArea):
             self.refresh()
 
     def _build_highlight_map(self) -> None:
-        """Called by the text area whenever its text changed; columns are of UTF-8 bytes."""
+        """Rebuild the highlights after the text area's text changed; columns are of UTF-8 bytes."""
         self._line_cache.clear()
         self._highlights.clear()
         text = self.text

@@ -1,4 +1,4 @@
-"""What the editors of several lines have in common."""
+"""Common behaviour of the multi-line editors."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from wantui.tui.widgets.printable_lines import PrintableLinesMixin
 
 
 class TextEditorMixin(PrintableLinesMixin, TextArea if TYPE_CHECKING else object):  # type: ignore[misc]
-    """What every text area of the application does; a plain class, see `LineInputMixin`."""
+    """Behaviour common to all text areas of the application; a plain class, see `LineInputMixin`."""
 
     async def _on_paste(self, event: Paste) -> None:
         """Let the text area take the paste, unless it is too large."""

@@ -39,7 +39,7 @@ class DrawnWord:
 
 
 class TrajectoryDetails(VerticalScroll):
-    """Shows one thing at a time."""
+    """Details of one trajectory, comparison or attention at a time."""
 
     def compose(self) -> ComposeResult:
         yield DiffText(id="curve-cells")
@@ -49,7 +49,7 @@ class TrajectoryDetails(VerticalScroll):
         return self.query_one("#curve-cells", DiffText)
 
     def say(self, text: str, title: str = "Curves") -> None:
-        """Say something in the place of curves."""
+        """Show a text instead of curves."""
         self.border_title = plain(title)
         self.cells.show([Text(line) for line in text.splitlines()] or [Text("")])
 

@@ -31,7 +31,7 @@ class Variations(VirtualList):
         self._id_width = 20
 
     def show(self, outline: BatchPreview | None, tokenizer: Path | None, instead: str = EMPTY) -> None:
-        """Show the variations of an outline, or without one what is said instead."""
+        """Show the variations of an outline, or a replacement text without one."""
         self.outline, self.tokenizer = outline, tokenizer
         if outline is None:
             self.empty = instead

@@ -1,4 +1,4 @@
-"""What is known of one video: prompt, state, sampling, times, memory, files, and its contact sheet in half blocks."""
+"""Details of one video: prompt, state, sampling, times, memory, files, and its contact sheet in half blocks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class SheetRead(Message):
 
 
 class VideoDetails(ReportsWorkerErrors, Vertical):
-    """Shows one entry of a manifest.
+    """Details of one entry of a manifest.
 
     Args:
         with_sheets: whether contact sheets are drawn; each is some twenty kilobytes on the wire.
@@ -46,14 +46,14 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
         self.with_sheets = with_sheets
         self.border_title = "Video"
         self.sheet: Path | None = None
-        """The contact sheet that belongs to what is shown."""
+        """Contact sheet of the shown video."""
 
     def compose(self) -> ComposeResult:
         yield DiffText(id="about")
         yield DiffText(id="sheet")
 
     def say(self, text: str) -> None:
-        """Say something in place of a video: all of it, because the end of an error is its reason."""
+        """Show a text instead of a video, in full, because the end of an error is its reason."""
         width = max(20, self.query_one("#about", DiffText).size.width)
         self._show(wrapped(text, width) or [Text("")])
 

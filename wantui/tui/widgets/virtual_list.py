@@ -23,7 +23,7 @@ Render = Callable[[int, int], Text]
 
 
 class VirtualList(ScrollView, can_focus=True):
-    """Rows with a cursor. `fill` says how many there are and how each is drawn."""
+    """Rows with a cursor. `fill` sets their number and the function that draws each."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),
@@ -121,7 +121,7 @@ class VirtualList(ScrollView, can_focus=True):
             self._tell_seen()
 
     def update_row(self, index: int) -> None:
-        """Draw one row anew."""
+        """Redraw one row."""
         y = index - self.scroll_offset.y
         if 0 <= y < self.size.height:
             self.refresh(Region(0, y, self.size.width, 1))
@@ -149,7 +149,7 @@ class VirtualList(ScrollView, can_focus=True):
             self.post_message(self.Chosen(self, self.cursor))
 
     def on_click(self, event: Click) -> None:
-        """Move the cursor, or choose the row that it is on; a frame around the rows is none of them."""
+        """Move the cursor, or choose the row under it; ignore clicks on the frame."""
         offset = event.get_content_offset(self)
         if offset is not None and (index := offset.y + self.scroll_offset.y) < self.count:
             self.clicked(index, offset.x)
@@ -181,11 +181,11 @@ class VirtualList(ScrollView, can_focus=True):
         return Strip([Segment(s.text, base + (s.style or Style.null())) for s in strip]).adjust_cell_length(width, base)
 
     def _said(self, width: int) -> list[str]:
-        """Return the lines of what is said when there is no row: all of it, however narrow the list is."""
+        """Return the lines of the text for an empty list: all of it, however narrow the list is."""
         return [part for line in self.empty.splitlines() for part in wrap(line, max(1, width)) or [""]]
 
     def _cursor_style(self) -> Style:
-        """A bar where the focus is, a line where it is not; in a theme of 16 colours, reversed."""
+        """Return the cursor's style: a bar if focused, a line if not; in a theme of 16 colours, reversed."""
         if not self.has_focus:
             return Style(underline=True)
         ground = colour(self.app, "primary-muted").color
