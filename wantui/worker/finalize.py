@@ -1,4 +1,4 @@
-"""The end of a video: its files become whole on a thread while the next one is made, then its entry says so."""
+"""Finalization of a video: a thread completes its files during the next video, then its entry is updated."""
 
 from concurrent.futures import Future
 from contextlib import suppress
@@ -26,7 +26,7 @@ class PendingFinalization:
     record: ManifestStore
     chosen: ChosenPlan
     predicted: float | None
-    """Seconds that it was said to take."""
+    """Predicted seconds for the video."""
     device: str
     step_seconds: float | None
     """Median of a step."""
@@ -35,7 +35,7 @@ class PendingFinalization:
     files_done: "Future[MadeVideo]"
 
     def wait(self) -> MadeVideo:
-        """Wait until the files are complete; return what was made.
+        """Wait until the files are complete; return the finished video.
 
         Raises:
             Exception: they could not be written.
@@ -68,7 +68,7 @@ def measure(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> Written:
 
 
 def enter(entry: VideoEntry, ending: PendingFinalization, made: MadeVideo, written: Written) -> None:
-    """Write into a video's entry what was made of it."""
+    """Write the results of a video into its entry."""
     entry.state, entry.error = "done", None
     entry.files, entry.sha256, entry.bytes = written.files, written.sha256, written.bytes
     entry.seconds = {"denoise": round(made.denoise_seconds, 3), "decode": round(made.decode_seconds, 3)}

@@ -1,4 +1,4 @@
-"""A video while a worker makes it: what is to be made, and what was measured so far."""
+"""State of a video in a worker: its request, and the measurements so far."""
 
 import time
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A video that is to be made."""
+    """A video to be rendered."""
 
     claim: Claim
     recipe: Recipe
@@ -32,7 +32,7 @@ class Job:
 
 @dataclass
 class Making:
-    """A video while it is made."""
+    """A video during rendering."""
 
     job: Job
     pipeline: "WanPipeline"
@@ -41,10 +41,10 @@ class Making:
     """Seconds of the monotonic clock."""
     step_seconds: list[float] = field(default_factory=list)
     reported_at: float = field(default_factory=time.monotonic)
-    """When decoding was reported last, by the monotonic clock."""
+    """Monotonic time of the latest report of decoding."""
 
     def ending(self, chosen: ChosenPlan, files_done: "Future[MadeVideo]") -> PendingFinalization:
-        """Return what is left to do once the device has done its part."""
+        """Return the work that remains after the device's part."""
         return PendingFinalization(
             self.job.claim,
             self.job.files,

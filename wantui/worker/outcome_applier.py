@@ -1,4 +1,4 @@
-"""Record in queue and manifest what became of a video that was not made: cancelled, released, failed, or on hold."""
+"""Record the outcome of an unfinished video in queue and manifest: cancelled, released, failed, or on hold."""
 
 import logging
 from collections import Counter
@@ -43,7 +43,7 @@ class OutcomeApplier:
         self._manifest: ManifestStore | None = None
 
     def apply(self, outcome: Outcome, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
-        """Bring queue, manifest and pipeline into the state that an outcome asks for.
+        """Bring queue, manifest and pipeline into the state that an outcome requires.
 
         Args:
             log: of the batch folder.

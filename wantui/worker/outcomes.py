@@ -1,4 +1,4 @@
-"""What becomes of a video when making it raises an error: one table, which needs no process to be tested."""
+"""Outcome of a video for each error during rendering: one table, which needs no process to be tested."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Cancel:
     """The video is cancelled."""
 
     frees_pipeline: bool = False
-    """Whether parts of the pipeline may be on their way to or from the GPU."""
+    """True if parts of the pipeline may be in transit to or from the GPU."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Fail:
 
     error: str
     is_unexpected: bool = False
-    """Whether the log gets the traceback."""
+    """True if the log gets the traceback."""
 
 
 @dataclass(frozen=True)
 class RefuseBatch:
-    """No video of the batch can be made, as without weights."""
+    """Outcome: no video of the batch can be rendered, as without weights."""
 
     error: str
     exit_code: int
@@ -87,14 +87,14 @@ Outcome = Cancel | Release | Fail | RefuseBatch | TryNextPlan | WaitForRoom | Wa
 
 @dataclass(frozen=True)
 class Situation:
-    """What decides, beside the error, what becomes of a video."""
+    """Facts that determine the outcome of a video, besides the error."""
 
     root: Path
     """The batch folder."""
     is_cancelled: Callable[[], bool]
     """True if a user cancelled the video."""
     has_next_plan: Callable[[], bool]
-    """Whether there is a memory plan that needs less."""
+    """True if there is a memory plan that needs less."""
     count_passing_error: Callable[[], int]
     """Count an error of the file system that has passed; return how many the video had."""
 
@@ -149,7 +149,7 @@ def _of_os_error(error: OSError, situation: Situation) -> Outcome:
 
 
 def deleted(root: Path) -> str:
-    """Return the error of a video whose batch folder is gone."""
+    """Return the error of a video whose batch folder is deleted."""
     return f"the output folder {root} was deleted"
 
 

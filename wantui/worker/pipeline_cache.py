@@ -21,7 +21,7 @@ from wantui.worker.pipelines import Loaded, WeightFile, check_weights, load_for,
 
 
 class PipelineCache:
-    """Of one worker. Between videos of one model and plan nothing is loaded again.
+    """Loaded pipeline of one worker. Between videos of one model and plan nothing is loaded again.
 
     Args:
         device: what torch calls the worker's.
@@ -34,7 +34,7 @@ class PipelineCache:
         self.weights: tuple[WeightFile, ...] = ()
         """Files that the pipeline was loaded from."""
         self.chosen = ChosenPlan(RESIDENT, None, "nothing was made yet")
-        """The plan of the video that is being made, or was tried last."""
+        """Plan of the current video, or the last one tried."""
 
     def get(
         self,
@@ -44,7 +44,7 @@ class PipelineCache:
         log: logging.Logger,
         before_loading: Callable[[], None],
     ) -> Loaded:
-        """The pipeline for a video.
+        """Return the pipeline for a video.
 
         Args:
             before_loading: is called before anything is loaded, which may take long; whoever holds parts of what is
@@ -88,7 +88,7 @@ class PipelineCache:
         return self.loaded
 
     def check_not_overwritten(self) -> None:
-        """Make sure that the weights are still those that were loaded.
+        """Verify that the weights are still those that were loaded.
 
         Weights that stay in the machine's memory in the type in which they are stored are mapped from their files:
         where a file is overwritten in place, they change under a video that is being made.
@@ -122,6 +122,6 @@ class PipelineCache:
         return next_plan(self.chosen.plan, on_gpu, find_model(recipe.model), recipe)
 
     def free(self) -> None:
-        """Give up what is loaded."""
+        """Release the loaded pipeline."""
         self.loaded, self.loaded_for, self.weights = None, (), ()
         free_memory()

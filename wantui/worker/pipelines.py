@@ -34,7 +34,7 @@ class Loaded:
     embeddings: Embeddings | None
     """Embeddings of the prompts, if the plan encodes them first."""
     colours: LatentToRgb
-    """For previews."""
+    """Map from latents to colours, for previews."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def plan_for(
 def load_for(
     recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Recipe] = (), *, may_fetch: bool = True
 ) -> Loaded:
-    """Load the pipeline that makes this recipe's video.
+    """Load the pipeline that renders this recipe's video.
 
     Args:
         recipes: others that it will make, whose prompts are encoded together with this one's.

@@ -50,18 +50,18 @@ WorkerState = Literal["idle", "claimed", "loading", "denoising", "decoding", "fi
 Event = Resumed | Restarted | StepMade | Decoded | ReadyToFinalize
 """Events of making a video."""
 IDLE_SECONDS = 120.0
-"""After so long with nothing to do a worker ends, and the GPU's memory is free."""
+"""Seconds of idleness after which a worker ends, and frees the GPU's memory."""
 POLL_SECONDS = 0.2
 OTHERS_SECONDS = 1.0
-"""Between two looks at whether another engine still makes a video."""
+"""Seconds between two checks whether another engine still renders a video."""
 DECODE_SECONDS = 0.5
 """Seconds between two reports of decoding and two checks for user requests."""
 QUEUE_SECONDS = 2.0
-"""Between two tries to write a queue that could not be written."""
+"""Seconds between two attempts to write an unavailable queue."""
 
 
 class Worker:
-    """Makes videos on one device until it is told to stop.
+    """Renders videos on one device until asked to stop.
 
     Args:
         devices: what a batch may call this worker's device.
@@ -74,15 +74,15 @@ class Worker:
         self.outcomes = OutcomeApplier(queue, self.pipelines, log)
         self.finisher = ThreadPoolExecutor(1, thread_name_prefix="finisher")
         self.ending: PendingFinalization | None = None
-        """The video whose files are being ended while the next one is made."""
+        """Video whose files are completed during the next video."""
         self.open_logs: dict[str, logging.Logger] = {}
         """Batches by their names."""
         self.stopping = False
         self.state: WorkerState = "idle"
-        """What the worker does with the video that it claimed last; the log of an unexpected error names it."""
+        """Current activity for the latest claim; the log of an unexpected error includes it."""
 
     def run(self) -> None:
-        """Work until told to stop, or until there has been nothing to do for a while."""
+        """Work until asked to stop, or until idle for IDLE_SECONDS."""
         idle_since = time.monotonic()
         while not self.stopping:
             try:
@@ -104,7 +104,7 @@ class Worker:
             self.log.warning("the queue cannot be used now: %s", error)
 
     def run_claim(self, claim: Claim) -> None:
-        """Make one video, or leave it in the state that says why not; `finish_pending` waits for the end of its files.
+        """Render one video, or record why it was not rendered; `finish_pending` waits for its files.
 
         Raises:
             Unavailable: the queue cannot be written now; what was made of the video stays.
@@ -114,7 +114,7 @@ class Worker:
         self._run_logged(claim, self._generate)
 
     def finish_pending(self) -> None:
-        """Wait until the files of the video that was made last are whole, and record it.
+        """Wait until the files of the latest video are complete, and record it.
 
         Raises:
             Unavailable: the queue cannot be written now; the video will be decoded again.
@@ -127,7 +127,7 @@ class Worker:
             self._run_logged(ending.claim, partial(self._record, ending))
 
     def _run_logged(self, claim: Claim, make: Callable[[Claim, BatchFolder, logging.Logger], None]) -> None:
-        """Do what is to be done for a video; whatever goes wrong leaves it in the state that says so."""
+        """Handle a claim; every error leaves the video in the matching state."""
         folder, name = BatchFolder(claim.folder), f"batch.{claim.batch}"
         log = self.open_logs.get(name)  # of the video that is being made, while the one before it is settled
         # Path.is_dir raises where a folder cannot be looked at (EACCES, ESTALE): that is the guarded part's to say.
@@ -198,7 +198,7 @@ class Worker:
             raise
 
     def _begin(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> Job | None:
-        """Return what is to be made, once no other engine makes it and there is room; None where nothing is.
+        """Return the job, once no other engine renders it and there is disk space; None if there is no work.
 
         Raises:
             ManifestError: the folder is gone, or is that of another batch.
@@ -229,7 +229,7 @@ class Worker:
         return Job(claim, recipe, files, record)
 
     def _heed_event(self, event: Event, making: Making, preview: PreviewTap, log: logging.Logger) -> None:
-        """Tell the queue what happened to the video that is made, and do what users want to happen now.
+        """Report progress of the current video to the queue, and obey the users' requests.
 
         Raises:
             CancelledError, StoppedError: a user, or the engine, wants it left.
@@ -279,7 +279,7 @@ class Worker:
         )
 
     def _wait_for_others(self, claim: Claim, log: logging.Logger) -> None:
-        """Until no other engine makes this video."""
+        """Wait until no other engine renders this video."""
         if try_lock_video(claim.folder, claim.number):
             return
         self.finish_pending()  # lest both wait for each other
@@ -316,7 +316,7 @@ class Worker:
             raise StoppedError(f"{'paused' if wish == 'pause' else 'the engine stops'} {place}")
 
     def _wait_for_queue(self, error: Exception) -> None:
-        """Until the queue can be written again; then give back what we were making, to go on from where it is."""
+        """Wait until the queue can be written again; then release the current video, to be resumed from its state."""
         ending, self.ending = self.ending, None
         if ending is not None:  # its files must not change under whoever makes it again
             with suppress(Exception):
