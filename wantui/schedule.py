@@ -34,7 +34,7 @@ class Schedule:
     times: Callable[[int, float], NDArray[np.float64]]
     """Times of the steps, from noise to data and before the flow shift, by number of steps and flow shift."""
     evaluates_twice: bool = False
-    """Whether each step but the last evaluates the model where it arrives too."""
+    """True if each step but the last evaluates the model at its end point too."""
 
 
 def _from_one(steps: int, flow_shift: float) -> NDArray[np.float64]:
@@ -78,7 +78,7 @@ def model_evaluations(sampler: str, steps: int) -> int:
 
 
 def noise_levels(sampler: str, steps: int, flow_shift: float) -> list[float]:
-    """Return the noise levels at which the model is evaluated, equally far apart before the flow shift."""
+    """Return the noise levels at which the model is evaluated, equally spaced before the flow shift."""
     schedule = schedule_of(sampler)
     levels = [shifted(float(time), flow_shift) for time in schedule.times(steps, flow_shift)]
     return [level for level in levels for _ in range(2)][1:] if schedule.evaluates_twice else levels

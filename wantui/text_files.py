@@ -9,7 +9,7 @@ from wantui.formatting import format_bytes, printable
 
 
 class TextFileError(UserError):
-    """A text file that cannot be read; `reason` says why, without the path."""
+    """Raised for a text file that cannot be read; `reason` says why, without the path."""
 
     def __init__(self, path: Path, reason: str) -> None:
         self.reason = reason
