@@ -48,7 +48,7 @@ async def draw(into: Path) -> None:
         app.post_message(Paste(TEMPLATE))
         await until(lambda: getattr(app.screen, "outline", None))
         await pilot.press("escape", "f5", "3")
-        await until(lambda: any(trail.step >= 14 for trail in app.trails.of.values()))
+        await until(lambda: any(trail.step >= 14 for trail in app.news.progress.values()))
         await pilot.pause(1.2)
         app.clear_notifications()
         await pilot.pause(0.2)
