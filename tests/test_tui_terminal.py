@@ -18,6 +18,8 @@ import pytest
 from conftest import Wantui, batch
 from harness_engine import Machine, manifest_of
 
+from wantui.cli import tui
+from wantui.errors import UserError
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 
 pytestmark = [pytest.mark.processes, pytest.mark.terminal]
@@ -238,6 +240,15 @@ def test_colour_system_that_is_none_is_refused_with_a_sentence(machine: Machine)
     assert terminal.process.returncode == 2
     terminal.until(lambda: b"TEXTUAL_COLOR_SYSTEM='bogus'" in terminal.read())
     assert b"Traceback" not in terminal.read()
+
+
+@pytest.mark.parametrize(
+    "driver", ["bogus", "", "textual.driver:", "textual.nothing:Driver", "wantui.errors:UserError"]
+)
+def test_driver_that_is_none_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
+    monkeypatch.setenv("TEXTUAL_DRIVER", driver)
+    with pytest.raises(UserError, match=r"cannot draw with TEXTUAL_DRIVER=.*Unset TEXTUAL_DRIVER"):
+        tui.start(low_bandwidth=False, mouse=True)
 
 
 # B1

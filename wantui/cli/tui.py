@@ -1,6 +1,7 @@
 """The terminal application, as started by `wantui` alone. Variables that Textual reads on import are set first."""
 
 import gc
+import importlib
 import locale
 import os
 import sys
@@ -13,13 +14,33 @@ COLOUR_SYSTEMS = ("auto", "standard", "256", "truecolor", "windows")
 """Values of TEXTUAL_COLOR_SYSTEM that can be drawn with."""
 
 
+def _check_driver(name: str) -> None:
+    """Refuse a driver that Textual cannot load.
+
+    Args:
+        name: as in module:Class.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    from textual.driver import Driver
+
+    module, _, symbol = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), symbol)
+    except (ImportError, ValueError, TypeError, AttributeError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, Driver)):
+        raise UserError(f"cannot draw with TEXTUAL_DRIVER={name!r}: it is no driver of Textual. Unset TEXTUAL_DRIVER")
+
+
 def start(low_bandwidth: bool, mouse: bool) -> None:
     """Run it until the user leaves.
 
     Raises:
         UserError: there is no terminal, or queue or settings cannot be used.
     """
-    in_browser = "TEXTUAL_DRIVER" in os.environ
+    in_browser = "TEXTUAL_DRIVER" in os.environ  # which `wantui serve` sets
     if not in_browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("this is no terminal; `wantui --help` lists the commands that need none")
     if not in_browser:
@@ -36,6 +57,8 @@ def start(low_bandwidth: bool, mouse: bool) -> None:
     if low_bandwidth:
         for name, value in LOW_BANDWIDTH.items():
             os.environ.setdefault(name, value)
+    if in_browser:
+        _check_driver(os.environ["TEXTUAL_DRIVER"])
 
     from wantui.engine.control import open_queue
     from wantui.queue.state_dir import state_place
