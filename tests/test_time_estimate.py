@@ -125,6 +125,19 @@ def test_a_model_that_is_larger_than_the_gpu_is_told_with_the_plan_that_fits() -
     assert {c.name: c for c in costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
 
 
+@pytest.mark.parametrize("template", ["[a|(cat) (dog) (bird)] sits", "[(cat) (dog) (bird)|a (cat)] sits"])
+def test_memory_is_predicted_from_the_variation_with_most_marks(template: str) -> None:
+    stored = [
+        f"attention_analysis_settings.{key}=true" for key in ("store_attention", "store_per_block", "store_per_head")
+    ]
+    config = load_config("wan_14b_optimized", [*stored, "memory_settings.plan=offload"])
+
+    def memory(of: str) -> str:
+        return {c.name: c for c in costs(outline_batch(config, of), [], sample(card(10**11, 0)))}["memory"].text
+
+    assert memory(template) == memory("(cat) (dog) (bird) sits") != memory("a (cat) sits")
+
+
 def test_a_plan_that_is_asked_for_and_does_not_fit_is_told_so() -> None:
     outline = outline_batch(load_config("default", ["memory_settings.plan=resident"]), "a circle")
     memory = costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]

@@ -11,7 +11,7 @@ from wantui.gpu.monitor import GpuState, Sample
 from wantui.models.catalogue import WanModel, find_model
 from wantui.paths import user_path
 from wantui.planning import BatchPreview, Recipe, TimedVideo, estimate_seconds
-from wantui.planning.disk_estimate import DiskEstimate, estimate_disk
+from wantui.planning.disk_estimate import DiskEstimate, estimate_disk, extra_gpu_bytes, recipes_by_bytes
 from wantui.planning.flops import step_flops
 from wantui.planning.memory_plan import RESIDENT, ChosenPlan, choose_plan, plan_named, weight_bytes
 from wantui.planning.time_estimate import measured_peak
@@ -109,7 +109,10 @@ def _chosen(outline: BatchPreview, gpus: Sequence[GpuState]) -> ChosenPlan | Non
     if free is None:
         return None
     asked = outline.config.settings.memory_settings.plan
-    return choose_plan(outline.model, outline.first, free, None if asked == "auto" else plan_named(asked))
+    # Of all variations the one that holds most: each has its own marks, whose maps are held on the GPU.
+    recipes = [recipe for recipe, _ in recipes_by_bytes(outline)]
+    recipe = max(recipes, key=lambda one: extra_gpu_bytes(one, outline.model))
+    return choose_plan(outline.model, recipe, free, None if asked == "auto" else plan_named(asked))
 
 
 def _memory(
