@@ -139,7 +139,7 @@ def test_a_queue_overwritten_with_garbage_without_its_log_is_known_and_put_aside
     again.close()
 
 
-@pytest.mark.parametrize("word", ["99", "9" * 5000, "\u0663", "a\0b", "x" * 300, "~nobody/x"])
+@pytest.mark.parametrize("word", ["99", "9" * 5000, "\u0663", "a\0b", "x" * 300, "~nobody/x", "", " ", "cat", "1:2"])
 def test_a_batch_that_is_not_there_is_a_sentence_and_no_guess_of_a_number(wantui: Wantui, word: str) -> None:  # C8
     queue = Queue(state_place().directory)
     for name in "abde":
@@ -147,7 +147,7 @@ def test_a_batch_that_is_not_there_is_a_sentence_and_no_guess_of_a_number(wantui
     queue.remove(3)
     result = wantui("queue", "cancel", word)
     assert result.code == 2
-    assert "did you mean 3" not in result.err
+    assert "did you mean" not in result.err
     if word == "99":
         assert "It has 1 to 2, 4: wantui queue ls --all" in result.err
 

@@ -127,9 +127,12 @@ class QueueReader:
         if word.isdecimal():  # a number near it is no better a guess than any other
             numbers = describe_numbers([batch.id for batch in known])
             raise UnknownBatchError(f"no batch {word} is on the queue. It has {numbers}: wantui queue ls --all")
-        names = [name for batch in known for name in (str(batch.id), batch.name)]
+        names = [batch.name for batch in known]
         begun = [name for name in names if name.startswith(word)]
-        near = begun or difflib.get_close_matches(word, names, 1, 0.5) or [str(known[-1].id)]
+        near = word.strip() and (begun or difflib.get_close_matches(word, names, 1, 0.5))
+        if not near:
+            numbers = describe_numbers([batch.id for batch in known])
+            raise UnknownBatchError(f"no batch {word!r} is on the queue. It has {numbers}: wantui queue ls --all")
         raise UnknownBatchError(f"no batch {word!r} is on the queue; did you mean {near[0]}? wantui queue ls shows all")
 
     def videos(self, batch: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
