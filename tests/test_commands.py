@@ -412,6 +412,37 @@ def test_queue_commands_say_why_nothing_was_changed(wantui: Wantui, tmp_path: Pa
     assert "1 video cancelled" in wantui("queue", "cancel", 1, 9).err
 
 
+def test_a_detached_run_prints_its_folder_or_one_json_object(wantui: Wantui, small: list[str]) -> None:
+    with only_queued():
+        run = ("run", "--detach", "-t", "a star", "--videos-per-variation", 3, *small)
+        assert Path(wantui(*run).out.strip()).is_dir()
+        said = json.loads(wantui(*run, "--json").out)
+    assert said.pop("folder").startswith("outputs/")
+    assert said == {"event": "detached", "batch": 2, "videos": 3}
+
+
+def test_doctor_prints_a_systemd_unit_or_json(wantui: Wantui) -> None:
+    result = wantui("doctor", "--systemd-unit", "--json")
+    assert (result.code, result.out) == (2, "")
+    assert "choose one of" in result.err
+
+
+@pytest.mark.parametrize(("lines", "shown"), [("0", []), ("1", ["c"]), ("2", ["b", "c"]), ("9", ["a", "b", "c"])])
+def test_logs_print_as_many_last_lines_as_asked_for(wantui: Wantui, lines: str, shown: list[str]) -> None:
+    Path("logs").mkdir()
+    Path("logs/engine.log").write_text("a\nb\nc\n")
+    assert wantui("logs", "--logs", "logs", "-n", lines).out.splitlines() == shown
+
+
+@pytest.mark.parametrize("lines", ["-1", "1_0", "\u0663", "x"])
+def test_logs_refuse_what_is_no_number_of_lines(wantui: Wantui, lines: str) -> None:
+    Path("logs").mkdir()
+    Path("logs/engine.log").write_text("a\nb\nc\n")
+    result = wantui("logs", "--logs", "logs", "-n", lines)
+    assert (result.code, result.out) == (2, "")
+    assert "--lines" in result.err
+
+
 def test_a_cancel_is_reported_before_the_manifest_is_written(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

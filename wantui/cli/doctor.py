@@ -53,6 +53,8 @@ class Finding:
 @click.option("--systemd-unit", is_flag=True, help="Print a systemd user unit for the engine, and nothing else.")
 def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
     """Check this machine; each line says what to do. Exit code 1 when there is a problem."""
+    if systemd_unit and as_json:
+        raise click.UsageError("choose one of --systemd-unit and --json: each prints something else")
     if systemd_unit:
         from wantui.engine import logind as logout
 

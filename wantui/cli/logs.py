@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from wantui.cli.output import echo
-from wantui.cli.types import BATCH, PATH
+from wantui.cli.types import BATCH, PATH, WholeNumber
 from wantui.errors import UserError
 
 POLL_SECONDS = 0.2
@@ -16,14 +16,22 @@ POLL_SECONDS = 0.2
 @click.command("logs")
 @click.argument("batch", required=False, type=BATCH)
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new lines.")
-@click.option("-n", "--lines", default=20, show_default=True, help="Number of last lines of each file to print first.")
+@click.option(
+    "-n",
+    "--lines",
+    type=WholeNumber(0),
+    default=20,
+    show_default=True,
+    help="Number of last lines of each file to print first.",
+)
 @click.option("--logs", "folder", type=PATH, help="Folder of the logs.  [default: the engine's]")
 def command(batch: str | None, follow: bool, lines: int, folder: Path | None) -> None:
     """Show the log of BATCH, or those of the engine and its workers."""
     files = _files(batch, folder)
     places: dict[Path, int] = {}
     for path in files:
-        for line in _read_on(path, places)[-lines:]:
+        found = _read_on(path, places)
+        for line in found[max(0, len(found) - lines) :]:
             _show(path, line, len(files) > 1)
     while follow:
         time.sleep(POLL_SECONDS)

@@ -16,7 +16,7 @@ from wantui.cli.options import (
     resume_option,
     show_warnings,
 )
-from wantui.cli.output import echo
+from wantui.cli.output import echo, print_json
 from wantui.cli.types import PATH
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -179,7 +179,12 @@ def _make(
             if (held := queue.held()) is not None:
                 echo(f"the queue is held: {held.reason}. Resume with: wantui queue resume", err=True)
             echo(f"follow it with\n  wantui watch {id_}", err=True)
-            echo(shown_path(root))
+            if as_json:
+                print_json(
+                    {"event": "detached", "batch": id_, "folder": str(shown_path(root)), "videos": missing}, None
+                )
+            else:
+                echo(shown_path(root))
             sys.exit(0)
         report_end(queue, follow(queue, batch, seq, as_json), as_json)
     except KeyboardInterrupt:
