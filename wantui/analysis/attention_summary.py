@@ -35,7 +35,7 @@ class WordCurves:
 
 
 def word_curves(maps: StoredMaps, name: str) -> WordCurves:
-    """The curves of one marked word.
+    """Return the curves of one marked word.
 
     Raises:
         NoMapsError: no such word.

@@ -12,10 +12,10 @@ from wantui.analysis.video import Video
 
 SAME_FOR_ALL = ("negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale", "guidance_scale_2", "width",
                 "height", "frames")  # fmt: skip
-"""Fields of the recipe that must be equal for two trajectories to be compared, beside the model's `settings`.
+"""Fields of the recipe that must be equal for two trajectories to be compared, besides the model's `settings`.
 
-How weights of words are applied must be equal too where there are any; the weights themselves tell groups and phrasings
-apart (`groups`)."""
+How weights of words are applied must be equal too where there are any; the weights themselves distinguish groups and
+phrasings (`groups`)."""
 SIZE = ("width", "height", "frames", "shape", "values")
 """Settings that determine the shape of the initial noise; seeds are paired only where these are equal."""
 METHOD = "embedding_method"

@@ -1,4 +1,5 @@
-"""Groups of videos compared: paired by seed, one declared metric first, and a verdict that can be "cannot tell"."""
+"""Comparison of groups of videos: paired by seed, one declared metric first, and a verdict that can be "cannot
+tell"."""
 
 import itertools
 import math

@@ -63,7 +63,7 @@ Read = Callable[[range, Sequence[Row]], None]
 
 
 def gram_of(read: Read, n: int, dimension: int, held: StateBuffer) -> Floats:
-    """Inner products of n stored states, [n, n] float64; several threads may call it with the same `held`.
+    """Return the inner products of n stored states, [n, n] float64; several threads may call it with the same `held`.
 
     A video with more states than fit is read more than once.
 

@@ -39,7 +39,7 @@ class Group:
         return float(values.mean()) if len(values) else float("nan")
 
     def deviation(self, metric: str) -> float:
-        """Standard deviation, n - 1."""
+        """Return the standard deviation, n - 1."""
         values = self._values(metric)
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
@@ -53,7 +53,7 @@ class Group:
 
     @property
     def stride(self) -> int:
-        """Every how many stored states the trajectories take."""
+        """Return n where the trajectories use every n-th stored state."""
         return self.videos[0].stride
 
     @property
@@ -80,7 +80,7 @@ class GroupSummary:
 
 
 def group_videos(videos: Sequence[Video], by: str = "variation") -> list[Group]:
-    """Return groups of videos, in the order in which they come.
+    """Return groups of videos, in the order of their first video.
 
     Args:
         by: "variation", "prompt", "batch", or brackets of the template by number from 1, as in "1" or "1,3".
@@ -117,7 +117,7 @@ def pooled_groups(videos: Sequence[Video], by: str) -> tuple[list[Group], list[t
 
 
 def groupings(videos: Sequence[Video]) -> list[str]:
-    """Ways to group these videos into more than one group."""
+    """Return ways to group these videos into more than one group."""
     ways = ["variation", *(str(place + 1) for place in range(len(_brackets(videos)))), "batch"]
     found = [way for way in ways if len(group_videos(videos, way)) > 1]
     # One bracket alone is what the variations are.

@@ -34,7 +34,7 @@ def clip_of(video: Video) -> Path:
 
 
 def latent_frame(frame: int) -> int:
-    """The latent frame that a frame of the video belongs to: the first one alone, then four each."""
+    """Return the latent frame that a frame of the video belongs to: the first one alone, then four each."""
     return (frame + 3) // 4
 
 
@@ -54,7 +54,7 @@ def scale_of(maps: StoredMaps, words: Sequence[str]) -> float:
 def overlaid(
     frames: Sequence[NDArray[np.uint8]], attention: NDArray[np.float64], scale: float
 ) -> Iterator[NDArray[np.uint8]]:
-    """Each frame [height, width, rgb] with the map [latent frames, height, width] of its time over it."""
+    """Return each frame [height, width, rgb] with the map [latent frames, height, width] of its time over it."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -86,7 +86,7 @@ def write_overlay(clip: Path, attention: Path, word: str, target: Path, fps: int
 
 
 def strip(clip: Path, maps: StoredMaps, word: str, scale: float) -> NDArray[np.uint8]:
-    """Five frames side by side [height, n width, rgb], with the attention to a word over them."""
+    """Return five frames side by side [height, n width, rgb], with the attention to a word over them."""
     frames = list(read_frames(clip))
     chosen = np.linspace(0, len(frames) - 1, min(SHOWN, len(frames))).round().astype(int)
     drawn = list(overlaid(frames, over_steps(maps, word), scale))

@@ -55,7 +55,7 @@ def _euler(sigmas: Floats, variances: Floats) -> Floats:
 
 
 def _heun(sigmas: Floats, variances: Floats) -> Floats:
-    """Predictors and corrected states in turn; the last step is Euler's."""
+    """Return the predictors and corrected states in turn; the last step is Euler's."""
     states = [np.ones_like(variances)]
     for index in range(len(sigmas) - 1):
         if index % 2 == 0:

@@ -131,7 +131,7 @@ def comparison_record(found: Comparison) -> dict[str, Any]:
 
 
 def video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str]]:
-    """Header and rows of a table of videos."""
+    """Return the header and rows of a table of videos."""
     rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "reason", "stride"]]
     for video in videos:
         values = [_cell(video.value(name)) for name in metrics]
@@ -141,7 +141,7 @@ def video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str
 
 
 def difference_rows(found: Comparison) -> list[list[str]]:
-    """Header and rows of a table of differences."""
+    """Return the header and rows of a table of differences."""
     head = ["metric", "first", "second", "n", "mean", "low", "high", "method", "d_z", "p", "family_p", "discovery_p"]
     rows = [[*head, "phrasings", "phrasing_p", "stride"]]
     for d in found.differences:

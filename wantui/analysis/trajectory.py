@@ -99,7 +99,7 @@ class Trajectory:
 
     @cached_property
     def length(self) -> float:
-        """Sum of |d_i| / sqrt(D)."""
+        """Return the sum of |d_i| / sqrt(D)."""
         return float(self.lengths.sum())
 
     @cached_property
@@ -120,7 +120,7 @@ class Trajectory:
 
     @property
     def largest_deviation(self) -> float:
-        """Largest distance of a state from the line through first and last, over the chord."""
+        """Return the largest distance of a state from the line through first and last, over the chord."""
         gram, chord = self.gram, self.chord
         if chord == 0:
             return float("nan")
@@ -130,8 +130,8 @@ class Trajectory:
 
     @property
     def flow_straightness(self) -> float:
-        """Sum of w_i |(x_N - x_0) / (sigma_N - sigma_0) - v_i|^2 / D with w_i the share of the noise levels that step
-        i takes: 0 for constant velocity (Liu et al. 2022, arXiv 2209.03003)."""
+        """Return the sum of w_i |(x_N - x_0) / (sigma_N - sigma_0) - v_i|^2 / D with w_i the share of the noise levels
+        that step i takes: 0 for constant velocity (Liu et al. 2022, arXiv 2209.03003)."""
         total = self.sigmas[-1] - self.sigmas[0]
         weights = np.abs(self.spans) / np.abs(self.spans).sum()
         against = self.steps.sum(0) / total / self.spans  # <x_N - x_0, v_i> / total
@@ -140,7 +140,7 @@ class Trajectory:
 
     @property
     def chord_alignment(self) -> float:
-        """Mean cosine of the angle between a step and the chord, over the steps that have a direction."""
+        """Return the mean cosine of the angle between a step and the chord, over the steps that have a direction."""
         both = self.lengths * self.chord
         moves = both > 0
         return float((self.steps.sum(0)[moves] / both[moves]).mean()) if moves.any() else float("nan")
@@ -149,14 +149,14 @@ class Trajectory:
     def total_turning(self) -> float:
         """Return radians, summed over all steps; a random walk in many dimensions turns by pi / 2 at each.
 
-        A state that comes twice has no direction to itself: the steps before and after it make the angle.
+        A repeated state has no direction to itself: the steps before and after it make the angle.
         """
         moves = np.flatnonzero(self.lengths > 0)
         return float(_angles(self.steps[np.ix_(moves, moves)], self.lengths[moves]).sum())
 
     @property
     def mean_curvature(self) -> float:
-        """Mean curvature, weighted by the length of the path."""
+        """Return the mean curvature, weighted by the length of the path."""
         weights = (self.lengths[:-1] + self.lengths[1:]) / 2
         return float((weights * self.curvature).sum() / weights.sum()) if weights.sum() > 0 else float("nan")
 
@@ -171,19 +171,20 @@ class Trajectory:
 
     @property
     def first_pc_variance(self) -> float:
-        """Share of the variance on the first principal axis. A random walk already has 6 / pi^2 = 0.608."""
+        """Return the share of the variance on the first principal axis. A random walk already has 6 / pi^2 = 0.608."""
         total = self.spectrum.sum()
         return float(self.spectrum[0] / total) if total > 0 else float("nan")
 
     @property
     def effective_dimension(self) -> float:
-        """Participation ratio (sum of variances)^2 / sum of squared variances; at most N."""
+        """Return the participation ratio (sum of variances)^2 / sum of squared variances; at most N."""
         squares = (self.spectrum**2).sum()
         return float(self.spectrum.sum() ** 2 / squares) if squares > 0 else float("nan")
 
     @property
     def log_volume(self) -> float:
-        """Half the sum of the logarithms of the three largest variances; minus infinity for a path in a plane."""
+        """Return half the sum of the logarithms of the three largest variances; minus infinity for a path in a
+        plane."""
         largest = self.spectrum[:VOLUME_DIMENSIONS]
         floor = 1e-14 * self.spectrum[0] if len(self.spectrum) else 0.0  # below it there is only rounding
         return float(0.5 * np.log(largest).sum()) if (largest > floor).all() else float("-inf")
@@ -202,8 +203,9 @@ class Trajectory:
 
     @property
     def commitment(self) -> float:
-        """Largest noise level below which the predicted clean latents stay within half of their first distance from
-        the final ones; interpolated between states, otherwise it could only take values on the step grid."""
+        """Return the largest noise level below which the predicted clean latents stay within half of their first
+        distance from the final ones; interpolated between states, otherwise it could only take values on the step
+        grid."""
         distance = np.append(self.clean_distance, 0.0)
         half = distance[0] / 2
         beyond = np.flatnonzero(distance > half)
@@ -220,7 +222,7 @@ class Trajectory:
 
     @property
     def least_norm(self) -> float:
-        """Smallest |x_i| / sqrt(D) on the way."""
+        """Return the smallest |x_i| / sqrt(D) on the way."""
         return float(self.norm.min())
 
 
@@ -286,13 +288,13 @@ def _middles(sigmas: Floats) -> Floats:
 
 
 def value(found: Trajectory, metric: str) -> float:
-    """One metric of a trajectory; NaN where it has too few states for it, or where the metric has no value."""
+    """Return one metric of a trajectory; NaN where it has too few states for it, or where the metric has no value."""
     said = METRICS[metric]
     return said.of(found) if len(found.sigmas) >= said.needs else float("nan")
 
 
 def trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory:
-    """The geometry of one trajectory.
+    """Return the geometry of one trajectory.
 
     Of states with the same noise level, as Heun's method has them, the last of each run counts.
 
