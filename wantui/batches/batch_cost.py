@@ -99,7 +99,7 @@ def cpu_warning(recipe: Recipe, videos: int) -> str | None:
 
 
 def _free(gpus: Sequence[GpuState]) -> int | None:
-    """Bytes of the GPU that has the most; None where that cannot be read."""
+    """Return the bytes of the GPU that has the most; None where that cannot be read."""
     readable = [gpu for gpu in gpus if gpu.memory_total is not None and gpu.memory_used is not None]
     return max(((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable), default=None)
 

@@ -42,7 +42,7 @@ class Etas:
 
     @property
     def queue(self) -> float | None:
-        """Seconds until the last batch is done; None where that is not known or nothing is left."""
+        """Return the seconds until the last batch is done; None where that is not known or nothing is left."""
         return list(self.batches.values())[-1] if self.batches else None
 
     def video(self, video: VideoRow, before: int, batch: BatchRow, pace: float | None = None) -> float | None:

@@ -40,7 +40,7 @@ class VideoProgress:
 
     @property
     def pace(self) -> float | None:
-        """Median duration of the last steps, in seconds; None before the first step."""
+        """Return the median duration of the last steps, in seconds; None before the first step."""
         return median(self.seconds[-PACE_STEPS:]) if self.seconds else None
 
     def add(self, done: StepDone) -> None:
