@@ -50,7 +50,7 @@ class DenoisingSize:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Tokens of the video along frames, height and width."""
+        """Return the tokens of the video along frames, height and width."""
         _, frames, height, width = self.latent_shape
         return frames, -(-height // self.patch), -(-width // self.patch)
 
