@@ -73,7 +73,7 @@ def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
 
 
 def examine(full: bool) -> Iterator[Finding]:
-    """All findings, as they are made."""
+    """Yield the findings as they are made."""
     python_fits = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Finding(
         "ok" if python_fits else "problem",

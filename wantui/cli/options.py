@@ -56,21 +56,21 @@ BATCH_OPTIONS = (
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that describe a video."""
+    """Add the options that describe a video."""
     for option in reversed(RECIPE_OPTIONS):
         command = option(command)
     return command
 
 
 def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that describe a batch."""
+    """Add the options that describe a batch."""
     for option in reversed(BATCH_OPTIONS):
         command = option(command)
     return command
 
 
 def resume_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The option that names a batch which exists."""
+    """Add the option that names an existing batch."""
     return click.option(
         "--resume",
         type=PATH,
@@ -98,7 +98,7 @@ def read_template(template: str | None, template_file: Path | None) -> str | Non
 
 
 def plan(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "Batch":
-    """The batch that the options describe."""
+    """Return the batch that the options describe."""
     from wantui.planning import plan_batch
 
     return plan_batch(_config(config, overrides, options), template)
@@ -138,6 +138,6 @@ def open_queue_for_command(place: "StateDirectory | None" = None) -> "Queue":
 
 
 def show_warnings(warnings: tuple[str, ...]) -> None:
-    """Warnings go to stderr, one a line."""
+    """Print warnings to stderr, one a line."""
     for warning in warnings:
         echo(f"warning: {warning}", err=True)

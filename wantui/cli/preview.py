@@ -104,7 +104,7 @@ def _weighting(batch: "BatchPreview") -> str | None:
 
 
 def _costs(batch: "BatchPreview") -> "list[Cost]":
-    """Judged by the videos that the queue remembers; without a queue, by none."""
+    """Return the costs, estimated from the videos on the queue; from none without a queue."""
     from wantui.batches.batch_cost import costs
     from wantui.engine.control import open_queue
     from wantui.errors import UserError
