@@ -64,7 +64,7 @@ def _by_key() -> dict[str, FormField]:
 
 
 def value_of(config: "Config", key: str) -> Any:
-    """The value of a setting by its dotted key."""
+    """Return the value of a setting by its dotted key."""
     value: Any = config.settings
     for part in key.split("."):
         value = getattr(value, part)

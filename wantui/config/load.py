@@ -246,14 +246,14 @@ def _is_false(value: Any) -> bool:
 
 
 def _section_model(name: str) -> type[Section] | None:
-    """The model of a section of the file; nothing for a plain key."""
+    """Return the model of a section of the file; nothing for a plain key."""
     field = Settings.model_fields.get(name)
     model = field.annotation if field else None
     return model if isinstance(model, type) and issubclass(model, Section) else None
 
 
 def valid_keys() -> list[Key]:
-    """All sections and keys, in the order of the file."""
+    """Return all sections and keys, in the order of the file."""
     keys: list[Key] = []
     for name in Settings.model_fields:
         keys.append((name,))
@@ -282,7 +282,7 @@ def nearest(key: Key) -> str:
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:
-    """The settings as plain values, in the order of the file; empty sections left out."""
+    """Return the settings as plain values, in the order of the file; empty sections left out."""
     values = settings.model_dump(mode="json")
     return {name: value for name, value in values.items() if value != {}}
 
