@@ -54,7 +54,7 @@ class Engine:
 
     @property
     def uptime(self) -> float | None:
-        """Seconds since it started, by a clock that does not jump; None where that is not known."""
+        """Return the seconds since it started, by a clock that does not jump; None where that is not known."""
         return None if self.boot is None else seconds_since(*self.boot)
 
     def warnings(self) -> list[str]:

@@ -39,7 +39,7 @@ class Slot:
 
     @property
     def worker(self) -> str:
-        """The name that its claims bear: never the same for two processes."""
+        """Return the name in its claims: never the same for two processes."""
         return f"{self.name}:{self.process.pid if self.process else 0}"
 
     def start(self, state: Path, logs: Path) -> None:
@@ -84,7 +84,7 @@ class Slot:
 
 
 def slots_for(gpus: Sequence[Gpu], workers: int | None) -> list[Slot]:
-    """One for each GPU; without one, or where a number is given, that many on the CPU."""
+    """Return one slot per GPU; without one, or if a number is given, that many on the CPU."""
     if workers is None and gpus:
         return [
             Slot(f"worker-{i}", ("auto", "cuda", "cpu", f"cuda:{i}"), "cuda", {"CUDA_VISIBLE_DEVICES": gpu.uuid})

@@ -292,8 +292,8 @@ def run_engine(place: StateDirectory, logs: Path, workers: int | None, drain: bo
     """Run the engine of a state directory; return False if one is already running.
 
     Raises:
-        UserError: the queue cannot be opened, or CUDA_VISIBLE_DEVICES names a GPU that is not here.
-        QueueError: the queue is damaged; the next engine puts it aside.
+        UserError: the queue cannot be opened, or CUDA_VISIBLE_DEVICES names a GPU that does not exist.
+        QueueError: the queue is damaged; the next engine quarantines it.
     """
     lock = acquire_engine_lock(place.directory)
     if lock is None:
@@ -360,7 +360,7 @@ def _slots(queue: Queue, workers: int | None) -> tuple[list[Slot], list[str]]:
     """Return the slots for workers, and remarks about their devices.
 
     Raises:
-        NoSuchGpuError: CUDA_VISIBLE_DEVICES names a GPU that is not here, and a batch may need one.
+        NoSuchGpuError: CUDA_VISIBLE_DEVICES names a GPU that does not exist, and a batch may need one.
     """
     if workers is not None:  # on the CPU, whatever CUDA_VISIBLE_DEVICES says
         return slots_for((), workers), []
