@@ -23,7 +23,7 @@ GAIN = 1.02
 
 
 def check_kernel(name: str) -> None:
-    """Raises RuntimeError where a kernel is not installed."""
+    """Raise RuntimeError if a kernel is not installed."""
     _check_attention_backend_requirements(AttentionBackendName(name))
 
 

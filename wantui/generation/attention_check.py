@@ -55,17 +55,17 @@ class SelfCheck:
 
     @property
     def output_error(self) -> float:
-        """Largest over blocks."""
+        """Return the largest error over blocks."""
         return max((found.output_error for found in self.blocks.values()), default=0.0)
 
     @property
     def weighted_error(self) -> float:
-        """Largest over blocks."""
+        """Return the largest error over blocks."""
         return max((found.weighted_error for found in self.blocks.values()), default=0.0)
 
     @property
     def map_error(self) -> float:
-        """Largest over blocks."""
+        """Return the largest error over blocks."""
         return max((found.map_error for found in self.blocks.values()), default=0.0)
 
     @property

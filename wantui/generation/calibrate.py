@@ -45,7 +45,7 @@ def measure_magnitudes(
 
 @contextmanager
 def _what_blocks_add(transformer: Any) -> Iterator[list[Tensor]]:
-    """The difference of what the last block gives and the first one gets, of each pass."""
+    """Return the difference between the last block's output and the first block's input, for each pass."""
     entered: list[Tensor] = []
     added: list[Tensor] = []
     handles = [

@@ -104,7 +104,7 @@ class CrossAttention:
 
     @contextmanager
     def evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
-        """Around one pass through a transformer.
+        """Observe one pass through a transformer inside the block.
 
         Args:
             context: cond or uncond, as diffusers' cache context is called.

@@ -25,7 +25,7 @@ def softmax_rows(
     """Yield the softmax over the text at consecutive positions: [heads, positions, columns] float32.
 
     Args:
-        query: [1, places, heads, dim]. key: [1, 512, heads, dim].
+        query: [1, positions, heads, dim]. key: [1, 512, heads, dim].
         columns: the first text positions; the last of them stands for all after it too.
         added: to the logits, [columns] float32.
     """

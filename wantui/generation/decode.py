@@ -62,7 +62,7 @@ def _denormalised(pipeline: WanPipeline, latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _decode_chunks(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
-    """The video [1, rgb, frames, height, width] in -1 to 1: the first frame alone, then four at a time."""
+    """Decode the video [1, rgb, frames, height, width] in -1 to 1: the first frame alone, then four at a time."""
     vae = pipeline.vae
     hidden = vae.post_quant_conv(_denormalised(pipeline, latents))
     vae.clear_cache()

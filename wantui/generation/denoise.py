@@ -56,7 +56,7 @@ class Step:
 
     @property
     def predicted_clean(self) -> Tensor:
-        """The clean latents that the model predicts from what it saw: x - sigma v."""
+        """Return the clean latents predicted by the model from its input: x - sigma v."""
         return self.latents_before - self.sigma * self.velocity
 
 
@@ -169,7 +169,7 @@ def check_shape(pipeline: WanPipeline, recipe: Recipe) -> None:
 
 
 def new_scheduler(recipe: Recipe, device: torch.device) -> Any:
-    """The recipe's sampler, set up for its first step."""
+    """Return the recipe's sampler, set up for its first step."""
     scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
     scheduler.set_timesteps(recipe.steps, device=device)
     scheduler.set_begin_index(0)
@@ -223,7 +223,7 @@ def denoise(
 def _advance(
     pipeline: WanPipeline, recipe: Recipe, start: Start, latents: Tensor, timestep: Tensor, index: int
 ) -> tuple[Tensor, Tensor]:
-    """The guided velocity at `latents`, and the latents after the sampler's step."""
+    """Return the guided velocity at `latents`, and the latents after the sampler's step."""
     transformer, guidance_scale = pipeline.transformer, recipe.guidance_scale
     boundary = pipeline.config.boundary_ratio
     if boundary is not None and timestep < boundary * start.scheduler.config.num_train_timesteps:

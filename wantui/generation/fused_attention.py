@@ -123,7 +123,8 @@ def norm_rotary(
 
 
 def attend_to(query: Tensor, text: CrossAttentionKV) -> Tensor:
-    """Output [1, places, heads x dim] of query [1, places, heads, dim]; a pad's logit counts for all that it is."""
+    """Return [1, positions, heads x dim] of query [1, positions, heads, dim]; a pad's logit counts for all pads it
+    represents."""
     if kernels.serve(query):
         from wantui.generation.kernels.cross_attention import fused_attend_to
 

@@ -16,7 +16,7 @@ def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def linear_gelu(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same through GELU in its tanh form."""
+    """Return the same through GELU in its tanh form."""
     product: Tensor = torch._addmm_activation(bias, hidden.flatten(0, -2), weight.t(), use_gelu=True)
     return product.unflatten(0, hidden.shape[:-1])
 

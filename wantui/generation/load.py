@@ -215,7 +215,7 @@ def check_kernels(speed: Speed, attention: str = NATIVE) -> None:
     """Check that fused blocks can be used, before anything is loaded.
 
     Raises:
-        LoadError: what fused blocks need is not here.
+        LoadError: a requirement of fused blocks is missing.
     """
     if missing := what_kernels_miss():
         raise LoadError(

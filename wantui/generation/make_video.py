@@ -118,7 +118,7 @@ def begin_video(
     """Render one video; yield each denoising step and each decoded frame, and finally the remaining work without GPU.
 
     Args:
-        listeners: are told of every step before it is yielded.
+        listeners: receive every step before it is yielded.
         embeddings: of prompts that were encoded before, for a pipeline without a text encoder.
 
     Whatever ends it early (an error, Ctrl-C, the consumer closing the generator) removes what was begun, but for the

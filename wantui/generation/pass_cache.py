@@ -68,7 +68,7 @@ class PassCache:
 
     @contextmanager
     def one(self, transformer: Any, context: str) -> Iterator[None]:
-        """Around one pass.
+        """Run one pass inside the block.
 
         Args:
             context: names the text, which must be the same one in every step.

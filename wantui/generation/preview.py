@@ -40,7 +40,8 @@ class LatentToRgb:
         self.weights, self.r2 = weights, r2
 
     def pictures(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Up to five evenly spaced latent frames of [1, channels, frames, height, width] as [n, height, width, rgb]."""
+        """Return up to five evenly spaced latent frames of [1, channels, frames, height, width] as [n, height, width,
+        rgb]."""
         frames = latents.shape[2]
         chosen = torch.linspace(0, frames - 1, min(MAX_FRAMES, frames)).round().long().to(latents.device)
         cells = latents[0].index_select(1, chosen).movedim(0, -1).float()

@@ -56,7 +56,7 @@ class Embeddings:
 
     @property
     def store(self) -> EmbeddingStore:
-        """Embeddings by these weights; the commit of a branch is known once they are on this machine."""
+        """Return the store for these weights; the commit of a branch is known once they are on this machine."""
         commit = None if self.model.is_local else commit_in_cache(self.model.location, self.revision)
         return EmbeddingStore({**self.made_with, "revision": commit or self.revision})
 
@@ -142,7 +142,7 @@ class Embeddings:
 
 
 def _real(embedding: Tensor) -> Tensor:
-    """Without the zeros at the end."""
+    """Return the embeddings without the zeros at the end."""
     rows = embedding.any(1).nonzero()
     return embedding[: int(rows.max()) + 1] if len(rows) else embedding[:1]
 

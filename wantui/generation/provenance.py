@@ -25,8 +25,8 @@ LIBRARIES = {"int8": ("torchao",), "gguf": ("gguf",)}
 
 
 def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """Versions, device and number of threads, the commit of a hub model, which a recipe may only name by branch, and
-    whether its blocks are those of diffusers, or fused: what decides the latents."""
+    """Return versions, device and number of threads, the commit of a hub model, which a recipe may only name by branch,
+    and whether its blocks are those of diffusers, or fused: what decides the latents."""
     model = find_model(recipe.model)
     device = device_of(pipeline)
     on_gpu = device.type == "cuda"

@@ -1,7 +1,7 @@
 """The samplers that are offered, each with every argument spelled out.
 
 `Scheduler.from_config` of another scheduler's config silently changes the prediction type or drops the shift, so
-schedulers are always built from here. Why others are refused stands in `wantui.schedule.REFUSED_SAMPLERS`.
+schedulers are always built from here. The reasons for refusing others are in `wantui.schedule.REFUSED_SAMPLERS`.
 """
 
 from collections.abc import Callable

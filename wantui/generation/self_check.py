@@ -85,7 +85,7 @@ def _check_latent_statistics(config: Any) -> None:
 
 
 def _encoder_config(folder: Path) -> Any:
-    """The config of a text encoder, also of one that is not loaded."""
+    """Return the config of a text encoder, also of one that is not loaded."""
     kind = getattr(transformers, components(folder)["text_encoder"][1])
     return kind.config_class.from_pretrained(folder / "text_encoder", local_files_only=True)
 

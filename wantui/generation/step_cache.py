@@ -21,7 +21,7 @@ FIRST_BLOCK_CHANGE = 0.07
 
 @contextmanager
 def caching(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[float]) -> Iterator[None]:
-    """Around the denoising of one video.
+    """Enable the cache for the denoising of one video inside the block.
 
     Args:
         sigmas: noise levels at which the model is evaluated.

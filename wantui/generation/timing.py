@@ -18,8 +18,8 @@ def median_and_launch(
     """Return `median_seconds`, and the median seconds to submit all of it to the device.
 
     Args:
-        rounds: at least so many,
-        seconds: and as many as last so long.
+        rounds: minimum number of rounds.
+        seconds: minimum total duration.
     """
 
     def wait() -> None:

@@ -35,7 +35,7 @@ def apply(request: WordWeightsRequest, preparation: Preparation) -> None:
 
 
 def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, weighting: str) -> Tensor:
-    """Weights on the text encoder's output [1, 512, channels], as the older system named them.
+    """Apply weights to the text encoder's output [1, 512, channels], with the older system's methods.
 
     multiply: w e. interpolation: p + w (e - p), with p the embedding of the end token.
     """
@@ -66,8 +66,8 @@ class WordWeights:
         """Yield consecutive positions: their slice, the output with weights, and the softmax with weights.
 
         Args:
-            query: [1, places, heads, dim]. key, value: [1, 512, heads, dim], as the kernel gets them.
-            output: the kernel's, [1, places, heads x dim].
+            query: [1, positions, heads, dim]. key, value: [1, 512, heads, dim], as the kernel gets them.
+            output: the kernel's, [1, positions, heads x dim].
             columns: the first text positions; the last of them stands for all after it too.
 
         Yields:
@@ -87,7 +87,7 @@ class WordWeights:
     def _anew(
         self, query: Tensor, key: Tensor, value: Tensor, _: Tensor, columns: int
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Outputs are [heads, places, dim]."""
+        """Recompute the outputs, [heads, positions, dim]."""
         values = value[0, :columns].float().movedim(0, 1)
         for rows, p in softmax_rows(query, key, columns, self.logits(columns, query.device, torch.float32)):
             yield rows, torch.bmm(p, values), p
@@ -95,7 +95,7 @@ class WordWeights:
     def _corrected(
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, columns: int
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Outputs are [heads, places, dim]."""
+        """Correct the outputs, [heads, positions, dim]."""
         tokens = torch.tensor(list(self.by_token), device=query.device)
         less_one = torch.tensor([weight - 1 for weight in self.by_token.values()], device=query.device)
         values = value[0].index_select(0, tokens).float().movedim(0, 1)  # [heads, weighted, dim]

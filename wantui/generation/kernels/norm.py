@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def fused_layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Arguments as of `layer_norm`; hidden is contiguous and of 16 bits."""
+    """Return `layer_norm` of a contiguous hidden of 16 bits."""
     return _norm(hidden, None, None, weight, bias, eps)
 
 
 def fused_add_layer_norm(
     hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Arguments as of `add_layer_norm`; both are contiguous and of 16 bits. The sum is written over added."""
+    """Return `add_layer_norm` of contiguous 16-bit values. The sum overwrites added."""
     return added, _norm(hidden, added, gate, weight, bias, eps)
 
 
@@ -28,7 +28,7 @@ def fused_rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def fused_add_to(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
-    """Arguments as of `add_to`; both are contiguous and of 16 bits. The sum is written over added."""
+    """Return `add_to` of contiguous 16-bit values. The sum overwrites added."""
     _launch(hidden, added, gate, None, None, None, 0.0)
     return added
 
