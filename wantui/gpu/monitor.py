@@ -1,4 +1,5 @@
-"""Monitor the GPUs and the machine once a second, on one thread, and query each field only as often as it is worth.
+"""Monitor of the GPUs and the machine: queries once a second, on one thread, and each field only as often as it is
+worth.
 
 NVML takes the driver's global lock, so that asking too often slows what is being computed: memory and utilisation are
 read every second, power every two, temperature every five, processes every five and only while somebody looks.
