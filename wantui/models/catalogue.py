@@ -63,7 +63,7 @@ class WanModel:
 
     @property
     def size_multiple(self) -> int:
-        """Pixels of which width and height must be a multiple."""
+        """Return the number of pixels of which width and height must be a multiple."""
         return self.spatial_compression * self.patch
 
     @property
@@ -72,7 +72,7 @@ class WanModel:
         return self.spatial_compression == 16
 
     def shift_for(self, width: int, height: int) -> float:
-        """The flow shift to use where none is given (Wan's advice, as in diffusers' documentation)."""
+        """Return the flow shift to use where none is given (Wan's advice, as in diffusers' documentation)."""
         if self.flow_shift is not None:
             return self.flow_shift
         return 5.0 if min(width, height) >= SHORTER_SIDE_OF_720P else 3.0

@@ -101,13 +101,13 @@ def whole_clip(vae: AutoencoderKLWan) -> AutoencoderKLWan:
 
 
 def encode_clip(vae: AutoencoderKLWan, video: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of the latents, each [n, 16, latent frames, height / 8, width / 8]."""
+    """Return mean and log-variance of the latents, each [n, 16, latent frames, height / 8, width / 8]."""
     mean, log_variance = vae.quant_conv(vae.encoder(patchify(video, PATCH))).chunk(2, dim=1)
     return mean, log_variance
 
 
 def decode_clip(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Video [n, rgb, frames, height, width] in -1 to 1, not clamped."""
+    """Decode to video [n, rgb, frames, height, width] in -1 to 1, not clamped."""
     return unpatchify(vae.decoder(vae.post_quant_conv(latents), first_chunk=True), PATCH)
 
 
@@ -123,7 +123,7 @@ class ReconstructionLoss(nn.Module):
         self.read_out = nn.Linear(LATENT_CHANNELS, 3)
 
     def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss and the mean squared error; `noise` has the latents' shape."""
+        """Return the loss and the mean squared error; `noise` has the latents' shape."""
         mean, log_variance = (moment.float() for moment in encode_clip(self.vae, video))
         log_variance = log_variance.clamp(-20, 10)
         latents = mean + (log_variance / 2).exp() * noise
@@ -135,7 +135,7 @@ class ReconstructionLoss(nn.Module):
 
 
 def small_picture(video: Tensor) -> Tensor:
-    """The video at the latents' resolution: area means, [n, rgb, latent frames, height / 8, width / 8]."""
+    """Return the video at the latents' resolution: area means, [n, rgb, latent frames, height / 8, width / 8]."""
     return pool_to_latent_frames(F.avg_pool3d(video, (1, 8, 8)))
 
 
@@ -177,7 +177,7 @@ class DecodingLoss(nn.Module):
         self.vae = whole_clip(vae)
 
     def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss and the mean squared error; `noise` has the latents' shape and their scale."""
+        """Return the loss and the mean squared error; `noise` has the latents' shape and their scale."""
         with torch.no_grad():
             latents = encode_clip(self.vae, video)[0].float()
         error = decode_clip(self.vae, latents + noise).float() - video

@@ -71,7 +71,7 @@ def generate(
 
 
 def decode(pipeline: WanPipeline, latents: Tensor) -> Tensor:
-    """Normalised latents to clips in 0 to 1, as the stock pipeline decodes them."""
+    """Decode normalised latents to clips in 0 to 1, as the stock pipeline does."""
     config = pipeline.vae.config
     mean = torch.tensor(config.latents_mean, device=latents.device).view(1, -1, 1, 1, 1)
     std = torch.tensor(config.latents_std, device=latents.device).view(1, -1, 1, 1, 1)
@@ -79,7 +79,7 @@ def decode(pipeline: WanPipeline, latents: Tensor) -> Tensor:
 
 
 def judged(clips: Tensor, scenes: Scenes) -> dict[str, float]:
-    """Share of the clips in which each attribute is right."""
+    """Return the share of clips in which each attribute is right."""
     verdicts = [vars(judge(clip, scenes, i)) for i, clip in enumerate(clips)]
     return {name: float(np.mean([verdict[name] for verdict in verdicts])) for name in verdicts[0]}
 
@@ -96,7 +96,7 @@ def judged_by_shape(clips: Tensor, scenes: Scenes) -> dict[str, float]:
 
 
 def evenly_shaped(n: int, rng: np.random.Generator) -> Scenes:
-    """Held-out scenes of one object with each shape equally often, so that rare shapes are judged as well."""
+    """Return held-out scenes of one object with each shape equally often, so that rare shapes are judged as well."""
     pool = sample_scenes(40 * max(n, 12), rng, two_objects=0.0, evaluation=True)
     of_each = [np.flatnonzero(pool.shape[:, 0] == index)[: n // len(SHAPES)] for index in range(len(SHAPES))]
     return pool[np.stack(of_each, axis=1).flatten()]
@@ -167,7 +167,7 @@ def shapes_unasked(pipeline: WanPipeline, n: int, steps: int, guidance: float) -
 
 
 def load(weights: Path) -> WanPipeline:
-    """The stock pipeline, in float32."""
+    """Load the stock pipeline, in float32."""
     pipeline = WanPipeline.from_pretrained(weights, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -175,7 +175,7 @@ def load(weights: Path) -> WanPipeline:
 
 @torch.no_grad()
 def draw_sheet(weights: Path, path: Path, steps: int, guidance: float) -> None:
-    """Ten held-out captions, one of each shape first, with five frames of the first clip that each one gives."""
+    """Draw ten held-out captions, one of each shape first, with five frames of the first clip of each."""
     rng = np.random.default_rng(3)
     one = evenly_shaped(6, rng)
     two = sample_scenes(4, rng, two_objects=1.0, evaluation=True)
@@ -196,7 +196,7 @@ def draw_sheet(weights: Path, path: Path, steps: int, guidance: float) -> None:
 
 @torch.no_grad()
 def evaluate(weights: Path, n: int, steps: int, guidance: float) -> dict[str, dict[str, float]]:
-    """All figures, by section."""
+    """Return all figures, by section."""
     pipeline = load(weights)
     rng = np.random.default_rng(2)
     one = sample_scenes(n, rng, two_objects=0.0, evaluation=True)

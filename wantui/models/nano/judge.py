@@ -34,12 +34,12 @@ class Verdict:
 
 
 def common_colour(video: Tensor) -> Tensor:
-    """Median of each channel over the clip, which is the background's: [rgb]."""
+    """Return the median of each channel over the clip, which is the background's: [rgb]."""
     return video[:, :, ::4, ::4].flatten(1).median(dim=1).values
 
 
 def object_pixels(video: Tensor) -> Tensor:
-    """Pixels that differ from the clip's common colour: float32 [frames, height, width]."""
+    """Return the pixels that differ from the clip's common colour: float32 [frames, height, width]."""
     return (video - common_colour(video)[:, None, None, None]).norm(dim=0).gt(OBJECT_CONTRAST).float()
 
 
@@ -62,13 +62,13 @@ def judge(video: Tensor, scenes: Scenes, i: int) -> Verdict:
 
 
 def nearest_colour(video: Tensor, mask: Tensor) -> int:
-    """Index of the colour of the world that is nearest to the median colour under the mask."""
+    """Return the index of the colour of the world that is nearest to the median colour under the mask."""
     seen = video[:, mask.bool()].median(dim=1).values
     return int((torch.tensor(list(COLOURS.values())) - seen).norm(dim=1).argmin())
 
 
 def masks_by_colour(video: Tensor, background: Tensor, colours: Tensor) -> list[Tensor]:
-    """Pixels of each of two objects of known colour, without the one-pixel seams where colours mix."""
+    """Return the pixels of each of two objects of known colour, without the one-pixel seams where colours mix."""
     references = torch.stack([background, *(torch.tensor(list(COLOURS.values())[c]) for c in colours)])
     distance = (video[None] - references[:, :, None, None, None]).norm(dim=1)
     nearest = distance.argmin(0)
@@ -107,7 +107,7 @@ def _template(shape: str) -> tuple[float, Tensor]:
 
 
 def shape_of(mask: Tensor) -> str:
-    """The shape whose drawing, with the mask's area and centroid, overlaps it best (intersection over union)."""
+    """Return the shape whose drawing, with the mask's area and centroid, overlaps it best (intersection over union)."""
     x, y = pixel_grid()
     centre = centroid(mask)
     overlaps = {}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Five Newton-Schulz steps toward the nearest semi-orthogonal matrices; [n, rows, columns], rows <= columns."""
+    """Run five Newton-Schulz steps toward the nearest semi-orthogonal matrices; [n, rows, columns], rows <= columns."""
     x = (matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(5):
         gram = x @ x.mT
@@ -45,7 +45,7 @@ class Muon:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """One update from the gradients at hand, which it then clears."""
+        """Apply one update from the current gradients, then clear them."""
         self.adam.param_groups[0]["lr"] = learning_rate
         self.adam.step()
         self.adam.zero_grad()

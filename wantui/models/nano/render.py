@@ -103,7 +103,7 @@ def pool_to_latent_frames(video: Tensor) -> Tensor:
 
 
 def cell_coverage(masks: Tensor) -> Tensor:
-    """Share of each transformer cell (16x16 pixels of a latent frame) that an object covers.
+    """Return the share of each transformer cell (16x16 pixels of a latent frame) that an object covers.
 
     [n, 2, frames, height, width] to [n, 2, cells], cells in the transformer's token order.
     """

@@ -22,7 +22,7 @@ CHARACTERS = string.ascii_lowercase + string.ascii_uppercase + string.digits + s
 
 
 def build_tokenizer() -> "T5Tokenizer":
-    """The tokenizer with its fixed vocabulary; ids 0, 1, 2 are pad, end of text and unknown, as in T5."""
+    """Build the tokenizer with its fixed vocabulary; ids 0, 1, 2 are pad, end of text and unknown, as in T5."""
     from transformers import T5Tokenizer
 
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)]

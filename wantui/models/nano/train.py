@@ -1,8 +1,7 @@
 """Train nano from scratch and write its diffusers directory: python -m wantui.models.nano.train --output DIR.
 
-The defaults are what the shipped weights were trained with, but for what the model card says. A call that was
-interrupted is typed again and goes on from what it finds in DIR: autoencoder, decoder, encoded clips, and the last
-state of the transformer.
+The defaults are what the shipped weights were trained with, but for what the model card says. Repeat an interrupted
+call: it resumes from the files in DIR: autoencoder, decoder, encoded clips, and the last state of the transformer.
 """
 
 import time

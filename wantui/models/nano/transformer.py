@@ -83,7 +83,8 @@ def new_transformer() -> WanTransformer3DModel:
 
 
 def text_embeddings(text_encoder: UMT5EncoderModel, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings [n, TEXT_LENGTH, 128], zero at the pads, and the logit bias [n, TEXT_LENGTH] of the positions."""
+    """Return the embeddings [n, TEXT_LENGTH, 128], zero at the pads, and the logit bias [n, TEXT_LENGTH] of the
+    positions."""
     mask = ids != 0
     hidden = text_encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
     pads = (~mask).sum(1, keepdim=True)
@@ -246,7 +247,7 @@ class TransformerTraining:
         return [*self.transformer.parameters(), *self.text_encoder.parameters()]
 
     def state(self) -> dict[str, Any]:
-        """All that `load` needs to go on."""
+        """Return everything that `load` needs to resume."""
         return {
             "step": self.step,
             "parameters": [p.detach().cpu() for p in self.parameters()],
