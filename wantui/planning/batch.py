@@ -27,7 +27,7 @@ from wantui.prompts.expand import in_words
 
 MAX_SEED = 2**63 - 1
 MAX_VIDEOS = 100_000
-"""Most videos of one batch: its manifest of about 120 MB is read as a whole."""
+"""Maximum number of videos in a batch: its manifest of about 120 MB is read in one piece."""
 
 
 class PlanError(UserError):
@@ -160,7 +160,7 @@ def _first_recipe(settings: Settings, model: WanModel, variations: tuple[Variati
 
 
 def plan_batch(config: Config, template: str) -> Batch:
-    """All videos of a template under a config: variations in order, and for each the seeds seed, seed + 1, ...
+    """Return all videos of a template under a config: variations in order, and for each the seeds seed, seed + 1, ...
 
     Video k of every variation has the same seed, hence the same initial noise.
 

@@ -9,13 +9,14 @@ TEXT_LENGTH = 512
 
 
 def tokens_of(model: WanModel, width: int, height: int, frames: int) -> int:
-    """Places of the video that a transformer attends to."""
+    """Return the number of video positions that a transformer attends to."""
     _, latent_frames, latent_height, latent_width = model.latent_shape(width, height, frames)
     return latent_frames * (latent_height // model.patch) * (latent_width // model.patch)
 
 
 def forward_flops(model: WanModel, width: int, height: int, frames: int) -> int:
-    """Floating-point operations of one pass through the transformer, a multiplication and an addition counted as two.
+    """Return the floating-point operations of one pass through the transformer, a multiplication and an addition
+    counted as two.
 
     Products of matrices only, as torch's FlopCounterMode counts them; the rest is under one per cent.
     """
@@ -35,14 +36,14 @@ def forward_flops(model: WanModel, width: int, height: int, frames: int) -> int:
 
 
 def transformer_parameters(model: WanModel) -> int:
-    """Parameters of one transformer."""
+    """Return the parameters of one transformer."""
     d, channels = model.dim, model.latent_channels * model.patch**2
     embeddings = channels * d + d + model.time_dim * d + d * d + 2 * d + 6 * d * d + 6 * d + model.text_dim * d + d * d
     return model.blocks * block_parameters(model) + embeddings + 2 * d + d * channels + channels + 2 * d
 
 
 def block_parameters(model: WanModel) -> int:
-    """Parameters of one block: two attentions with their norms, feed-forward, modulation."""
+    """Return the parameters of one block: two attentions with their norms, feed-forward, modulation."""
     d, f = model.dim, model.feed_forward
     return 8 * d * d + 12 * d + 2 * d * f + f + d + 8 * d
 
@@ -60,7 +61,7 @@ def full_precision_parameters(model: WanModel) -> int:
 
 
 def full_precision_block_parameters(model: WanModel) -> int:
-    """The same of one block: its modulation, and the norm before the text."""
+    """Return the parameters of one block in full precision: its modulation, and the norm before the text."""
     return 8 * model.dim
 
 

@@ -66,7 +66,7 @@ class MemoryPlan:
                 assert_never(self.transformer)
 
     def tile_for(self, width: int, height: int) -> int | None:
-        """The same, and None where one tile holds all of a frame."""
+        """Return the side of a tile in pixels, or None if one tile covers the complete frame."""
         return None if self.tile is None or max(width, height) <= self.tile else self.tile
 
 
@@ -116,14 +116,14 @@ def plan_named(name: str) -> MemoryPlan:
 
 
 def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
-    """Weights of one transformer, as loaded."""
+    """Return the bytes of the weights of one transformer, as loaded."""
     if recipe.transformer_file is not None:
         return recipe.transformer_file.bytes
     return _held_bytes(model, recipe, transformer_parameters(model), full_precision_parameters(model), model.blocks)
 
 
 def block_bytes(model: WanModel, recipe: Recipe) -> int:
-    """Weights of one of its blocks; of those in a file their share of it."""
+    """Return the bytes of the weights of one block; for weights in a file, its share of the file."""
     parameters = block_parameters(model)
     if recipe.transformer_file is not None:
         return recipe.transformer_file.bytes * parameters // transformer_parameters(model)
@@ -148,7 +148,7 @@ def fuses_blocks(model: WanModel, plan: MemoryPlan, speed: Speed, weights: Weigh
 
 
 def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
-    """All parts, as loaded; None where their sizes are not known."""
+    """Return the bytes of all parts, as loaded; None if their sizes are unknown."""
     if model.text_encoder is None or model.vae is None:
         return None
     item = DTYPE_BYTES[recipe.dtype]
@@ -255,7 +255,7 @@ def _words(size: int | None) -> str:
 
 
 def needs(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
-    """Bytes of a GPU that must be free for a plan: the least that its text encoder needs, the process's own, slack."""
+    """Return the GPU bytes that must be free for a plan: the minimum of its text encoder, the process's own, slack."""
     peak = peak_bytes(plan, model, recipe, streams_encoder=True)
     return None if peak is None else int(peak * SLACK) + CONTEXT_BYTES
 

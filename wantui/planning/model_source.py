@@ -34,21 +34,21 @@ class ModelSource:
 
     @property
     def identity(self) -> tuple[str | None, ...]:
-        """Everything that decides the values of the weights in memory; a loaded pipeline serves only its own."""
+        """Return everything that decides the values of the weights in memory; a loaded pipeline serves only its own."""
         file = self.transformer_file
         # The path too: whoever loads a file reads that path, whatever its bytes are called elsewhere.
         return (self.model, self.revision, self.dtype, self.weights, *((file.path, file.fingerprint) if file else ()))
 
     @property
     def weights_id(self) -> str | None:
-        """Identity of the transformer's weights; None if unknown."""
+        """Return the identity of the transformer's weights; None if unknown."""
         if self.revision is None or self.transformer_file is None:
             return self.revision
         return f"{self.revision}+{self.transformer_file.fingerprint}"
 
     @property
     def cost_key(self) -> tuple[str | int | None, ...]:
-        """Key of equal time and memory for an operation; revisions do not count."""
+        """Return the key of equal time and memory per operation; revisions do not count."""
         size = None if self.transformer_file is None else self.transformer_file.bytes
         return self.model, self.dtype, self.weights, size
 

@@ -193,7 +193,7 @@ class Recipe(_Frozen):
 
     @property
     def negative_marks(self) -> tuple[PromptMark, ...]:
-        """Marks of the marked words in the negative prompt, where they occur as complete words."""
+        """Return the marks of the marked words in the negative prompt, where they occur as complete words."""
         found = []
         for word in dict.fromkeys(mark.text for mark in self.marks):
             for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", self.negative_prompt):

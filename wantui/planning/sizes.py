@@ -15,7 +15,7 @@ class SizeError(UserError):
 
 
 def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | None]:
-    """The number of frames that the pipeline will make, and a warning where that is not what was asked for.
+    """Return the number of frames that the pipeline will make, and a warning where that is not what was asked for.
 
     A count that is not 4k + 1 becomes `n // 4 * 4 + 1`, as in WanPipeline.
     """

@@ -108,14 +108,15 @@ def decoded_pixels(recipe: Recipe, plan: MemoryPlan) -> float:
 
 
 def decoded_length(side: int, tile: int | None) -> int:
-    """Pixels along a side that are decoded, where tiles that overlap by a quarter begin all along it."""
+    """Return the pixels along a side that are decoded, with tiles that overlap by a quarter."""
     if tile is None or side <= tile:
         return side
     return sum(min(tile, side - start) for start in range(0, side, tile * 3 // 4))
 
 
 def _terms(dim: int, feed_forward: int, tokens: int) -> tuple[float, float, float]:
-    """Operations of self-attention, of the other products of a block, and values that go to memory and back."""
+    """Return the operations of self-attention, those of a block's other products, and values moved to memory and
+    back."""
     attention = 4.0 * tokens * tokens * dim
     products = 6 * tokens * dim * dim + 2 * TEXT_LENGTH * dim * (dim + tokens) + 2 * tokens * dim * feed_forward
     return attention, 2.0 * products, float(tokens * dim)

@@ -99,7 +99,8 @@ def estimate_seconds(
 
 
 def _whole_step(video: TimedVideo) -> float:
-    """Seconds of a step of which nothing is left out. The others take no time, which is nearly so for large models."""
+    """Return the seconds of a step that skips nothing. Skipping steps take no time, which is nearly so for large
+    models."""
     return video.step_seconds / _timed_share(video.recipe)
 
 
