@@ -189,7 +189,7 @@ class _Parser:
         return Alternatives(tuple(options), number, (start, self.position))
 
     def time_or_ratio(self) -> Text | None:
-        """The parentheses at the current position as plain text, when they hold a time or a ratio."""
+        """Return the parentheses at the current position as plain text, if they hold a time or a ratio."""
         start = self.position
         end = self.source.find(")", start)
         inside = self.source[start + 1 : end] if end > 0 else ""
@@ -220,7 +220,7 @@ class _Parser:
         return Marked(content, weight, (start, self.position))
 
     def weight(self) -> float:
-        """The number between the colon at the current position and the closing parenthesis."""
+        """Return the number between the colon at the current position and the closing parenthesis."""
         start = self.position + 1
         end = self.source.find(")", start)
         if end < 0:
