@@ -40,7 +40,8 @@ def load_throughput(directory: Path, device: str, recipe: Recipe, plan: MemoryPl
 
 
 def attention_backend_for(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
-    """The kernel that fused blocks attend by on a device, as diffusers calls it; native where none was measured."""
+    """Return the kernel that fused blocks attend by on a device, by its name in diffusers; native if none was
+    measured."""
     if not _is_fused(recipe, plan):
         return NATIVE
     try:

@@ -52,7 +52,7 @@ class ClaimQueue(QueueWriter):
     # Workers
 
     def claim(self, worker: str, devices: Iterable[str]) -> Claim | None:
-        """The next video that this worker is to make; no other worker gets it.
+        """Claim the next video for this worker; no other worker gets it.
 
         Args:
             devices: the values of a batch's device that this worker serves.

@@ -79,7 +79,7 @@ def _decoded() -> Iterator[None]:
 
 
 def migrations() -> list[str]:
-    """The SQL that leads from each version of the schema to the next, from nothing on."""
+    """Return the SQL from each version of the schema to the next, starting from an empty database."""
     found = sorted((part for part in files("wantui.queue").joinpath("schema").iterdir()), key=lambda part: part.name)
     return [part.read_text(encoding="utf-8") for part in found if part.name.endswith(".sql")]
 
@@ -260,7 +260,7 @@ STORED_TYPES = {"INTEGER": ("integer",), "REAL": ("real", "integer"), "TEXT": ("
 
 
 def check_content(connection: sqlite3.Connection) -> None:
-    """Read the whole database, which takes a second for a million events.
+    """Read the complete database, which takes a second for a million events.
 
     Raises:
         sqlite3.DatabaseError: names what is damaged.

@@ -91,7 +91,7 @@ class QueueReader:
         return Hold(row["kind"], row["reason"], Path(row["folder"]) if row["folder"] else None, row["needed"])
 
     def batches(self, limit: int = 1000, offset: int = 0) -> list[BatchRow]:
-        """Batches in their order, with counts of their videos' states."""
+        """Return the batches in their order, with counts of their videos' states."""
         rows = self.db.execute("SELECT * FROM batch ORDER BY place, id LIMIT ? OFFSET ?", (limit, offset)).fetchall()
         return [self._batch(row) for row in rows]
 
@@ -107,7 +107,7 @@ class QueueReader:
         )
 
     def find_batch(self, word: str) -> BatchRow:
-        """The batch with a number, a folder's name or a path.
+        """Return the batch with a number, a folder's name or a path.
 
         Raises:
             UnknownBatchError: names the nearest.
@@ -136,7 +136,7 @@ class QueueReader:
         raise UnknownBatchError(f"no batch {word!r} is on the queue; did you mean {near[0]}? wantui queue ls shows all")
 
     def videos(self, batch: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
-        """Videos of a batch in their order."""
+        """Return the videos of a batch in their order."""
         rows = self.db.execute(
             "SELECT * FROM video WHERE batch = ? ORDER BY number LIMIT ? OFFSET ?", (batch, limit, offset)
         )
@@ -190,7 +190,7 @@ class QueueReader:
         return None if row is None else _video(row)
 
     def last_seq(self) -> int:
-        """Number of the latest event."""
+        """Return the number of the latest event."""
         (seq,) = self.db.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
         return int(seq)
 
@@ -215,7 +215,7 @@ class QueueReader:
         return [(row["recipe"], _payload("done", row["data"]).as_json()) for row in rows]
 
     def recipe(self, video: int) -> str:
-        """The recipe of a video, as JSON."""
+        """Return the recipe of a video, as JSON."""
         (recipe,) = self.db.execute("SELECT recipe FROM video WHERE id = ?", (video,)).fetchone()
         return str(recipe)
 

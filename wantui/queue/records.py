@@ -108,7 +108,7 @@ class WorkerRow:
 
     @property
     def short_name(self) -> str:
-        """The name without the process."""
+        """Return the name without the process."""
         return self.name.partition(":")[0]
 
 
