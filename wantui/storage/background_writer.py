@@ -14,7 +14,7 @@ class BackgroundWriter:
     """Thread that runs writes one after the other.
 
     Args:
-        waiting: so many may be under way; the next one waits for the first of them.
+        waiting: maximum number of pending writes; the next one waits for the first of them.
     """
 
     def __init__(self, waiting: int = 4) -> None:

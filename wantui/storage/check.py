@@ -39,7 +39,7 @@ class Checked:
 
     batch: Path
     video: str
-    """Variation and seed; empty for an item of the whole batch."""
+    """Variation and seed; empty for an item that belongs to the batch itself."""
     path: Path
     damage: str = ""
     """Damage found; empty if there is none."""

@@ -14,7 +14,8 @@ from wantui.schedule import model_evaluations
 RESERVE_BYTES = 20_000_000
 """Bytes to leave free beyond the estimate."""
 CHECKPOINTS, LATENTS_IN_CHECKPOINT = 2, 5
-"""The old one lies there while the new one is written; multistep samplers keep up to four states beside the latents."""
+"""Checkpoints on disk at once (the old one stays while the new one is written), and most states in one: multistep
+samplers store up to four besides the latents."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class DiskNeed:
 
     @property
     def text(self) -> str:
-        """The total and its parts, as in "21.0 MB needed: 0.4 MB to store, ..."."""
+        """Return the total and its parts, as in "21.0 MB needed: 0.4 MB to store, ..."."""
         return (
             f"{format_bytes(self.total)} needed: {format_bytes(self.stored)} to store, "
             f"{format_bytes(self.temporary)} for checkpoints, {format_bytes(self.spare)} to keep free"

@@ -34,7 +34,7 @@ class EmbeddingStore:
         return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
 
     def read(self, prompt: str) -> NDArray[np.generic] | None:
-        """The embedding, or None where it is not there or cannot be read."""
+        """Return the embedding, or None if it is missing or unreadable."""
         path = self.path(prompt)
         try:
             found: NDArray[np.generic] = np.load(path, allow_pickle=False)

@@ -163,7 +163,7 @@ class TrajectoryWriter:
         publish(self.partial, self.path)
 
     def path_turning(self, states: Any) -> float:
-        """Sum of the angles between successive differences of stored states, radians."""
+        """Return the sum of the angles between successive differences of stored states, radians."""
         total, before, step = 0.0, None, None
         for place in range(len(self.steps)):
             state = np.asarray(states[place], dtype=np.float64).ravel()
@@ -176,7 +176,7 @@ class TrajectoryWriter:
         return total
 
     def path_turning_of_gram(self, gram: NDArray[np.float64]) -> float:
-        """The same of the exact states, from their inner products."""
+        """Return the same for the exact states, from their inner products."""
         chosen = gram[np.ix_(self.steps, self.steps)]
         steps = chosen[1:, 1:] - chosen[1:, :-1] - chosen[:-1, 1:] + chosen[:-1, :-1]
         squares, along = np.diagonal(steps).tolist(), np.diagonal(steps, 1).tolist()

@@ -31,7 +31,7 @@ class BatchFolder:
 
     @property
     def journal(self) -> Path:
-        """Journal of the videos' outcomes since the manifest was written."""
+        """Return the journal of the videos' outcomes since the manifest was written."""
         return self.root / "batch.journal.jsonl"
 
     def fresh_damaged_journal(self) -> Path:
@@ -67,7 +67,7 @@ class BatchFolder:
         return self.root / "configs" / "prompt_variations.json"
 
     def clip(self, variation: int, number: int) -> Path:
-        """The mp4 of the `number`-th video (from 1) of a variation (from 0)."""
+        """Return the mp4 of the `number`-th video (from 1) of a variation (from 0)."""
         return self.root / "videos" / f"prompt_{variation:03d}" / f"video_{number:03d}.mp4"
 
     def sheet(self, variation: int, number: int) -> Path:

@@ -122,17 +122,17 @@ class Manifest(_Entry):
 
     @property
     def memory_plan(self) -> str:
-        """The slug of the memory plan that was asked for, or auto."""
+        """Return the slug of the requested memory plan, or auto."""
         return plan_slug(str(self.config.get("memory_settings", {}).get("plan", "auto")))
 
     def counts(self) -> dict[str, int]:
-        """Number of videos in each state that occurs."""
+        """Return the number of videos in each state that occurs."""
         states = [video.state for video in self.videos]
         return {state: states.count(state) for state in dict.fromkeys(states)}
 
 
 def new_manifest(batch: Batch, name: str) -> Manifest:
-    """The manifest of a batch of which nothing exists yet."""
+    """Return the manifest of a batch with no videos yet."""
     known: dict[tuple[object, ...], int] = {}
     for video in batch.videos:
         key = marks_by_bytes(video.recipe.marks, video.recipe.negative_prompt)

@@ -103,7 +103,7 @@ def entry_of(manifest: Manifest, number: int, folder: BatchFolder) -> VideoEntry
     """Return the entry with an index.
 
     Raises:
-        ManifestError: there is none: another batch lies there now.
+        ManifestError: there is none: the folder now holds another batch.
     """
     if number >= len(manifest.videos):
         raise ManifestError(

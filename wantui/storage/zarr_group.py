@@ -98,7 +98,7 @@ def open_capture(path: Path) -> Any:
 
 
 def _open(path: Path) -> tuple[Any, list[str], Checksums | None]:
-    """The group, the names of its arrays, and its checksums."""
+    """Return the group, the names of its arrays, and its checksums."""
     with named_damage(path):
         if not (path / METADATA).exists():
             raise CaptureError(f"{path / METADATA if path.exists() else path} is missing; copy it again")
@@ -162,7 +162,7 @@ def _without_own_sum(root: dict[str, Any]) -> bytes:
 
 
 def _nodes(path: Path, checksums: Checksums | None) -> list[str]:
-    """Names of all groups and arrays below a group, by their metadata files, which are verified."""
+    """Return the names of all groups and arrays below a group, by their metadata files, which are verified."""
     found = []
     for folder, folders, files in os.walk(path, onerror=_raise):
         if METADATA not in files or Path(folder) == path:
@@ -206,7 +206,7 @@ def _check_chunks(path: Path, name: str, metadata: Any) -> None:
 
 
 def _chunk_shape(metadata: Any) -> Sequence[int]:
-    """Shape of what a file holds: a chunk, or a shard of a sharded array."""
+    """Return the shape of what a file holds: a chunk, or a shard of a sharded array."""
     grid = getattr(metadata, "chunk_grid", None)
     return tuple(grid.chunk_shape if grid is not None else metadata.chunks)
 
