@@ -53,7 +53,7 @@ SMALLEST = (60, 20)
 
 
 def _new_screen(name: str) -> Screen[Any]:
-    """The screen of a name; its module is imported when it is first shown."""
+    """Create the screen of a name; its module is imported when it is first shown."""
     module = importlib.import_module(f"wantui.tui.screens.{name}")
     screen: Screen[Any] = getattr(module, f"{name.capitalize()}Screen")()
     return screen
@@ -129,7 +129,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     @property
     def _background_screens(self) -> list[Screen[Any]]:
-        """Screens that are drawn below a dialog: none.
+        """Return the screens that are drawn below a dialog: none.
 
         A dialog shows a picture of the screen below it (`BackdropMixin`), which is drawn when it is in front again.
         """

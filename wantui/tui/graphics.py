@@ -1,7 +1,7 @@
 """Pixel graphics for terminals that support them: the Kitty graphics protocol and Sixel.
 
 A terminal is known by its environment; asking it would take an answer that may never come. Inside tmux or screen
-nothing is assumed, because they pass pictures on only when they are told to. (textual-image would do much of this, but
+nothing is assumed, because they pass pictures on only when configured to. (textual-image would do much of this, but
 asks the terminal while it is imported, draws no motion, and needs a later Python than we do.)
 """
 
@@ -93,7 +93,7 @@ def _runs(bits: Sequence[int]) -> str:
 
 
 def fitting(size: tuple[int, int], columns: int, rows: int, cell: tuple[int, int] = CELL) -> tuple[int, int]:
-    """Columns and rows that a picture of (width, height) pixels takes in a window, in its own proportions."""
+    """Return the columns and rows of a picture of (width, height) pixels in a window, in its own proportions."""
     scale = min(columns * cell[0] / size[0], rows * cell[1] / size[1])
     return max(1, round(size[0] * scale / cell[0])), max(1, round(size[1] * scale / cell[1]))
 

@@ -39,7 +39,7 @@ def braille(values: Sequence[float | None], width: int, height: int, low: float,
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:
-    """One line of bars from the least to the greatest value; gaps stay empty."""
+    """Draw one line of bars from the least to the greatest value; gaps stay empty."""
     finite = [value for value in values if value is not None and math.isfinite(value)]
     if not finite or width < 1:
         return " " * max(width, 0)

@@ -1,4 +1,4 @@
-"""The analysis: trajectories of batches as a table, by video or by a choice of the template, and what is said of them.
+"""The analysis: trajectories of batches as a table, by video or by a choice of the template, with details and verdicts.
 
 Above is the table; below are the curves or the attention of the video under the cursor, or the verdict on the groups.
 """
@@ -280,7 +280,7 @@ class AnalysisScreen(BaseScreen):
         return (math.isnan(value) != self.descending, 0.0 if math.isnan(value) else value)
 
     def _columns(self, width: int) -> tuple[int, int, list[str]]:
-        """Widths of the name and of a column, and the metrics that there is room for."""
+        """Return the widths of the name and of a column, and the metrics that fit."""
         each = 22 if self.is_grouped else 13
         name = 24 if width < 110 else 34
         room = max(1, (width - name - (0 if self.is_grouped else 12)) // each)
@@ -355,7 +355,7 @@ class AnalysisScreen(BaseScreen):
     # What keys do.
 
     def action_sort(self) -> None:
-        """The next column, and after the last one the order of the batch."""
+        """Sort by the next column, and after the last one by the order of the batch."""
         order = ["", *METRICS]
         self.sorted_by = order[(order.index(self.sorted_by) + 1) % len(order)]
         if self.sorted_by and self.sorted_by not in self._columns(self.rows.size.width)[2]:
@@ -367,7 +367,7 @@ class AnalysisScreen(BaseScreen):
         self._apply_filter()
 
     def action_columns(self, by: int) -> None:
-        """Other columns, where not all fit."""
+        """Show other columns, if not all fit."""
         room = len(self._columns(self.rows.size.width)[2])
         self.first_column = max(0, min(len(METRICS) - room, self.first_column + by * room))
         self._apply_filter()
@@ -376,7 +376,7 @@ class AnalysisScreen(BaseScreen):
         self.query_one(Search).open()
 
     def action_groups(self) -> None:
-        """The next way to group, and after the last one single videos."""
+        """Group in the next way, and after the last one show single videos."""
         ways = ["", *groupings(self.videos)]
         self.by = ways[(ways.index(self.by) + 1) % len(ways)]
         self.inside, self.comparison = None, None
@@ -398,7 +398,7 @@ class AnalysisScreen(BaseScreen):
 
     @work(thread=True, exclusive=True, group="export", exit_on_error=False)
     def action_export(self) -> None:
-        """Table of the videos as CSV, and of the groups as a page of HTML, beside the batch."""
+        """Export the videos as CSV, and the groups as a page of HTML, next to the batch."""
         from wantui.analysis.serialize import video_rows, write_csv
 
         if not self.videos:

@@ -38,7 +38,7 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
         return cast("WantuiApp", self.app)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Keys that lead to a field are letters there."""
+        """Disable keys that lead to a field inside a field: they are letters there."""
         return not (action in OPENS_FIELD and isinstance(self.focused, Input | TextArea))
 
     def compose(self) -> ComposeResult:
@@ -50,7 +50,7 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
         yield KeyFooter()
 
     def body(self) -> Iterable[Widget]:
-        """The widgets between header and GPU panel."""
+        """Yield the widgets between header and GPU panel."""
         raise NotImplementedError
 
     def on_mount(self) -> None:
@@ -75,7 +75,7 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
         """React to the screen being shown again."""
 
     def tell(self, news: QueueSnapshot) -> None:
-        """The queue is other than before, or the screen is shown again."""
+        """Update the screen: the queue changed, or the screen is shown again."""
 
     def _news_came(self, news: QueueSnapshot) -> None:
         if self.is_current:

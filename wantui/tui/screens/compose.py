@@ -205,11 +205,11 @@ class ComposeScreen(BaseScreen):
         instead: str,
         tokenizer: Path | None = None,
     ) -> None:
-        """Show what the draft comes to, or why it comes to nothing.
+        """Show the preview of the draft's batch, or the reason why there is none.
 
         Args:
             position: index of the character of the template that is wrong.
-            instead: what the list of variations says where there is none.
+            instead: text in place of the list of variations.
         """
         self.outline, self.fault = outline, fault
         self._say_fault(fault, position)
@@ -328,7 +328,7 @@ class ComposeScreen(BaseScreen):
             self.app.push_screen(Confirm(f"{warning}.\n\nQueue it all the same?", "Queue it"), queue)
 
     def take_draft(self, and_queue: bool) -> None:
-        """Show what is in the drafts; the welcome's demo goes on the queue at once."""
+        """Show the drafts; the welcome's demo is queued at once."""
         self.editor.text = self.wantui.drafts.template
         self.pane.load()
         if and_queue and self.config is not None:

@@ -154,7 +154,7 @@ class LibraryScreen(LibraryJobs):
             self._show_nothing()
 
     def _show_nothing(self) -> None:
-        """Empty the right side, on whose batch keys would act unseen."""
+        """Clear the right side, so that no key acts on an unseen batch."""
         if self._wanted is None and self.folder is not None:
             self._wanted = (self.folder, None)  # where the cursor returns to
         self.folder = self.manifest = None
@@ -257,7 +257,7 @@ class LibraryScreen(LibraryJobs):
         return None if index is None or self.manifest is None else self.manifest.videos[index].state
 
     def entry(self) -> VideoEntry | None:
-        """The video under the cursor."""
+        """Return the video under the cursor."""
         index = self.by_place.get((self.matrix.cursor, self.matrix.column))
         return None if index is None or self.manifest is None else self.manifest.videos[index]
 

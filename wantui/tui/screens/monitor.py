@@ -364,7 +364,7 @@ class MonitorScreen(BaseScreen):
 
 
 def _stretch(values: list[float | None], steps: int, width: int) -> list[float | None]:
-    """Values of the steps so far, spread so that all steps together take `width` points."""
+    """Return the values of the steps so far, spread so that all steps together take `width` points."""
     points = max(1, round(width * len(values) / max(steps, len(values), 1)))
     if not values:
         return []

@@ -241,7 +241,7 @@ class QueueScreen(BaseScreen):
             act(batch)
 
     def _on_video(self) -> VideoRow | None:
-        """The video under the cursor, where the cursor is among videos."""
+        """Return the video under the cursor, if the cursor is among videos."""
         return self._video(self.video_rows.cursor) if self.video_rows.has_focus else None
 
     def action_move(self, to: Move) -> None:

@@ -38,7 +38,7 @@ MAX_APPLICATIONS = 8
 MAX_MESSAGE = 1_000_000
 """Bytes of a message from a browser; a larger paste is refused by closing the session."""
 COOKIE_SECONDS = 7 * 24 * 3600
-"""Lifetime of the cookie, so that a browser that was closed can come back; it ends with the server in any case."""
+"""Lifetime of the cookie in seconds: a browser that was closed can return; it ends with the server in any case."""
 CLOSE_SECONDS = 2.0
 """Time a browser has to answer the end of a session, in seconds."""
 HOST = re.compile(rf"{re.escape(LOOPBACK)}(:\d{{1,5}})?", re.ASCII)
@@ -71,7 +71,7 @@ class WebServer:
 
     @property
     def address(self) -> str:
-        """The address that opens the application in a browser, once."""
+        """Return the address that opens the application in a browser, once."""
         return f"http://{LOOPBACK}:{self.port}{self._path}/?token={self._token}"
 
     async def run(self, listening: socket.socket) -> None:

@@ -1,7 +1,7 @@
 """A widget that sends only the cells that changed.
 
-Textual sends a refreshed region as a whole. What is drawn once a second over a slow link must therefore know itself
-which of its cells are other than before.
+Textual sends a refreshed region as a whole. A widget that is drawn every second over a slow link must therefore track
+its changed cells itself.
 """
 
 import re
@@ -100,7 +100,7 @@ def strip_of(line: Text, width: int) -> Strip:
 
 
 def _runs(line: Text) -> list[tuple[str, Style]]:
-    """Stretches of one style."""
+    """Return the sections of one style."""
     plain, base = line.plain, line.style if isinstance(line.style, Style) else Style.parse(line.style or "")
     styles = [base] * len(plain)
     for span in line.spans:
@@ -117,7 +117,7 @@ def _runs(line: Text) -> list[tuple[str, Style]]:
 
 
 def _differences(old: Strip, new: Strip, gap: int = 6) -> list[tuple[int, int]]:
-    """Columns that differ, as [start, end); stretches that are near to each other are one."""
+    """Return the columns that differ, as [start, end); nearby sections are merged."""
     if old == new:
         return []
     left, right = _cells(old), _cells(new)
@@ -134,7 +134,7 @@ def _differences(old: Strip, new: Strip, gap: int = 6) -> list[tuple[int, int]]:
 
 
 def _cells(strip: Strip) -> list[tuple[str, Style | None]]:
-    """One entry for each column; a wide character has its second column empty."""
+    """Return one entry per column; a wide character has its second column empty."""
     found: list[tuple[str, Style | None]] = []
     for segment in strip:
         for character in segment.text:

@@ -77,7 +77,7 @@ class GpuPanel(DiffText):
         return lines
 
     def machine_lines(self, sample: Sample, width: int) -> list[Text]:
-        """Without a GPU: this machine's memory, and that of our workers."""
+        """Return, without a GPU, this machine's memory and that of our workers."""
         line = Text.assemble(("RAM ", "bold"))
         self._memory(line, sample.memory_used, sample.memory_total, width)
         line.append(f"  CPU {sample.cpu:3.0f} %")
@@ -163,7 +163,7 @@ def worker_memory(news: QueueSnapshot) -> int | None:
 
 
 def worker_process(worker: str) -> int:
-    """The process of a worker, from the name that its claims bear."""
+    """Return the process of a worker, from the name in its claims."""
     return int(worker.rpartition(":")[2])
 
 

@@ -54,7 +54,7 @@ class TrajectoryDetails(VerticalScroll):
         self.cells.show([Text(line) for line in text.splitlines()] or [Text("")])
 
     def show_video(self, video: Video) -> None:
-        """The curves of a trajectory over the noise level."""
+        """Show the curves of a trajectory over the noise level."""
         found, width, height = video.trajectory, self.cells.size.width, self.size.height
         if found is None:
             self.say(video.reason)
@@ -124,7 +124,7 @@ class TrajectoryDetails(VerticalScroll):
         self.cells.show(lines)
 
     def show_attention(self, video: Video, words: list[DrawnWord]) -> None:
-        """Each marked word with its attention over the frames of the video."""
+        """Show each marked word with its attention over the frames of the video."""
         self.border_title = plain(f"Attention, {video.name}")
         lines: list[Text] = []
         for word in words:
@@ -137,7 +137,7 @@ class TrajectoryDetails(VerticalScroll):
 
 
 def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
-    """The attention of a video's marked words.
+    """Draw the attention of a video's marked words.
 
     Raises:
         UserError: no maps or no clip can be read.
