@@ -83,7 +83,7 @@ def plan_for(
     Args:
         first: the plan that comes after one that did not fit, from which on plans are tried.
         asked: the slug of a plan, or auto.
-        among: plans that serve, where no other one is asked for.
+        among: allowed plans, unless one is requested.
     """
     model, where = find_model(recipe.model), resolve_device(device)
     forced = None if asked == "auto" else plan_named(asked)
