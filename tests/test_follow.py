@@ -1,5 +1,6 @@
 """What a follower shows of the queue's events: on a terminal, as plain lines, and what a line says."""
 
+import errno
 import io
 import json
 import time
@@ -157,6 +158,24 @@ def test_follow_says_when_nothing_can_be_recorded_and_when_it_can_again(
         "by itself; until then no video advances",
         f"{tmp_path} can be written again",
     ]
+
+
+def test_follow_waits_while_the_state_directory_may_not_be_entered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([True, True, False])
+
+    def look(directory: Path) -> None:
+        if next(looks):
+            raise PermissionError(errno.EACCES, "Permission denied", str(directory))
+
+    monkeypatch.setattr(follow_module, "ENGINE_SECONDS", 0.0)
+    monkeypatch.setattr(control, "find_engine", look)
+    with Queue(tmp_path) as queue:
+        queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
+        with pytest.raises(UserError, match="no engine is running"):
+            follow(queue, queue.find_batch("1"), queue.last_seq(), False)
+    assert next(looks, None) is None
 
 
 def test_a_batch_whose_manifest_is_gone_is_not_to_be_continued(

@@ -1,15 +1,17 @@
 """Databases of the queue that are damaged in ways that SQLite's own checks do not name."""
 
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Wantui
+from conftest import Wantui, deny
 
-from wantui.engine.control import open_queue
+from wantui.engine.control import acquire_engine_lock, holds_lock_file, open_queue
 from wantui.errors import UserError
 from wantui.queue.database import NAME, is_damage, open_database
+from wantui.queue.engine_lock import LOCK
 from wantui.queue.events import QueueResumed
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
@@ -118,6 +120,21 @@ def test_a_queue_whose_file_was_deleted_or_replaced_is_known(tmp_path: Path) -> 
     assert queue.is_replaced()
     open_database(tmp_path / NAME).close()
     assert queue.is_replaced()
+
+
+def test_a_state_directory_that_may_not_be_entered_is_not_taken_for_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Queue(tmp_path) as queue:
+        lock = acquire_engine_lock(tmp_path)
+        assert lock is not None
+        with monkeypatch.context() as patch:
+            deny(patch, tmp_path)
+            assert not queue.is_replaced()
+            assert holds_lock_file(lock, tmp_path)
+        (tmp_path / LOCK).unlink()
+        assert not holds_lock_file(lock, tmp_path)
+        os.close(lock)
 
 
 def test_a_queue_overwritten_with_garbage_without_its_log_is_known_and_put_aside(tmp_path: Path) -> None:  # R8

@@ -186,7 +186,10 @@ class BatchEta:
         now = time.monotonic()
         if self._computed_at is None or now - self._computed_at >= REFRESH_SECONDS:
             queue = self._model.queue
-            engine = find_engine(queue.path.parent)
+            try:
+                engine = find_engine(queue.path.parent)
+            except PermissionError:  # the state directory may not be entered now
+                return self._seconds
             devices = engine.devices if engine is not None else ()
             etas = self._model.etas(queue.batches(-1), queue.running(), devices, self._tracker.paces())
             self._seconds, self._computed_at = etas.batches.get(self.batch), now

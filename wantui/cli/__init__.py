@@ -131,7 +131,7 @@ def _call(arguments: list[str] | None) -> int | None:
 
         from wantui.queue.database import is_damage
 
-        advice = "Make room on its disk, or end what keeps it locked, and try again."
+        advice = "Make room on its disk, end what keeps it locked, or have its files made writable; then try again."
         if isinstance(error, sqlite3.Error) and is_damage(error):
             advice = "It is damaged: wantui engine stop, then wantui engine start, which begins a new one."
         return _fail(f"wantui: cannot use the queue: {error}. {advice}", 3, given)

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -36,7 +37,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
 
     looked, directory = time.monotonic(), queue.path.parent
     unwritable: str | None = None
-    version, found = -1, batch
+    version, found, is_engine_gone = -1, batch, False
     eta = BatchEta(queue, batch.id)
     with reporter(as_json, eta.seconds) as shown:
         _show_current(queue, batch, after, shown)
@@ -68,7 +69,9 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                 if (reason := why_unwritable(directory)) != unwritable:
                     unwritable = reason
                     shown.say(reason or f"{directory} can be written again")
-                if find_engine(directory) is None:
+                with suppress(PermissionError):  # the directory may not be entered, as was said: an engine may run
+                    is_engine_gone = find_engine(directory) is None
+                if is_engine_gone:
                     raise NoEngineError(
                         f"no engine is running, and {format_count(found.unfinished, 'video')} of {batch.folder} "
                         f"{'is' if found.unfinished == 1 else 'are'} missing; "

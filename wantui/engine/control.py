@@ -95,6 +95,8 @@ def holds_lock_file(lock: int, directory: Path) -> bool:
     """Return whether the descriptor's lock is on the state directory's current lock file."""
     try:
         found, held = (directory / LOCK).stat(), os.fstat(lock)
+    except PermissionError:  # the directory may not be entered now: nobody can have replaced what is in it
+        return True
     except OSError:
         return False
     return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)

@@ -76,7 +76,10 @@ class QueueReader:
 
         SQLite itself does not notice, and writes its pages over whatever has the name now.
         """
-        return self._identities() != self._file
+        try:
+            return self._identities() != self._file
+        except PermissionError:  # the folder may not be entered now: what we have open is still in it
+            return False
 
     def _identities(self) -> tuple[tuple[int, int] | None, ...]:
         # Never by opening the files: to close a descriptor of them drops the locks that SQLite has on them. The log is
@@ -266,6 +269,8 @@ def describe_numbers(numbers: list[int]) -> str:
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
+    except PermissionError:
+        raise
     except OSError:
         return None
     return found.st_dev, found.st_ino
