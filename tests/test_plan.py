@@ -243,6 +243,33 @@ def test_a_recipe_holds_the_commit_of_a_hub_model_that_is_on_this_machine(
     assert planned("a", config="default").videos[0].recipe.revision == "a" * 40
 
 
+def test_weights_that_are_not_here_are_named_whatever_revision_is_asked_for() -> None:
+    for asked in ((), ("model_settings.revision=stable",)):
+        warnings = planned("a", "video_settings.frames=5", *asked, config="default").warnings
+        assert any("the weights of wan2.1-1.3b are not on this machine" in text for text in warnings)
+
+
+def test_a_revision_of_a_local_model_is_said_to_have_no_effect() -> None:
+    (warning,) = planned("a circle", "model_settings.revision=stable").warnings
+    assert "model_settings.revision: stable has no effect" in warning
+    assert planned("a circle").warnings == ()
+
+
+@pytest.mark.parametrize("setting", ["output_dir", "model_settings.transformer_file", "model_settings.model_id"])
+@pytest.mark.parametrize("path", ["$NOT_SET/x", "~nobody_here/x", "a\x1bb", "x" * 300])
+def test_a_setting_that_holds_no_path_is_named(setting: str, path: str) -> None:
+    named = "cannot find the model" if setting.endswith("model_id") else setting
+    with pytest.raises(UserError, match=f"^{named}: cannot use the path"):
+        planned("a circle", f"{setting}={path}")
+
+
+@pytest.mark.parametrize("key", ["revision", "transformer_file"])
+def test_blank_text_is_no_revision_and_no_file(key: str) -> None:
+    Path("c.yaml").write_text(f'model_settings:\n  model_id: nano\n  {key}: " "\n')
+    with pytest.raises(UserError, match=f"c.yaml:3: model_settings.{key}: should not be empty"):
+        load_config("c.yaml")
+
+
 @pytest.mark.parametrize("template", ["[a|(cat) (dog) (bird)] sits", "[(cat) (dog) (bird)|a] sits"])
 def test_the_estimate_counts_the_marks_of_each_variation(template: str) -> None:
     # All videos had the marks of the first one.

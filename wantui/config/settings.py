@@ -39,7 +39,7 @@ class ModelSettings(Section):
 
     model_id: Annotated[str, Field(pattern=NOT_BLANK)] = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
     """Model: a short name from `wantui models ls`, a hub id, or a local diffusers directory."""
-    revision: str | None = None
+    revision: Annotated[str, Field(pattern=NOT_BLANK)] | None = None
     """Revision of a hub model: branch, tag or commit. A recipe holds the commit of a model that is on this machine."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 42
     """Seed of the first video of every variation; video k uses seed + k - 1."""
@@ -58,7 +58,7 @@ class ModelSettings(Section):
     weights: Literal["full", "float8", "int8"] = "full"
     """full: as loaded. float8 and int8 (by torchao, nearer): the transformer's are held in 8 bits, in half the memory,
     and widened layer by layer: another video, of a model that is a little worse. Blocks are not fused then."""
-    transformer_file: str | None = None
+    transformer_file: Annotated[str, Field(pattern=NOT_BLANK)] | None = None
     """A GGUF file in the place of the model's transformer, in the precision of its kind; the rest is that of the model.
     Blocks are not fused then."""
     speed: SpeedName = "fused"

@@ -166,7 +166,10 @@ def find_model(name: str) -> WanModel:
     for model in CATALOGUE:
         if name in (model.name, model.location):
             return model
-    directory = user_path(name)
+    try:
+        directory = user_path(name)
+    except UserError as error:
+        raise UnknownModelError(f"cannot find the model: {error}") from None
     if os.path.isdir(directory):  # noqa: PTH112 -- says no, where Path.is_dir raises for a name that is too long
         return read_directory(directory.resolve())
     if os.path.exists(directory) or name.startswith((".", "/", "~")):  # noqa: PTH110

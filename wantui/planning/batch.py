@@ -84,7 +84,7 @@ def outline_batch(config: Config, template: str) -> BatchPreview:
     settings = config.settings
     parsed = parse(template)
     variations = _expand(parsed, settings)
-    user_path(settings.output_dir)
+    _setting_path("output_dir", settings.output_dir)
     model = find_model(settings.model_settings.model_id)
     check_size(settings.video_settings, model)
     frames, frames_warning = resolve_frames(settings.video_settings, model)
@@ -192,7 +192,7 @@ def plan_batch(config: Config, template: str) -> Batch:
 def _transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFile | None:
     if settings.transformer_file is None:
         return None
-    path = user_path(settings.transformer_file).absolute()
+    path = _setting_path("model_settings.transformer_file", settings.transformer_file).absolute()
     setting = f"model_settings.transformer_file: {path}"
     if model.boundary_ratio is not None:
         raise PlanError(f"{setting}: {model.name} has two transformers, and takes none from a file")
@@ -207,6 +207,18 @@ def _transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFi
         return TransformerFile(path=str(path), fingerprint=fingerprint_of_file(path), bytes=path.stat().st_size)
     except OSError as error:
         raise PlanError(f"{setting} cannot be read: {error.strerror}") from None
+
+
+def _setting_path(setting: str, text: str) -> Path:
+    """Return the path that a setting holds.
+
+    Raises:
+        PlanError: it can be none; the message names the setting.
+    """
+    try:
+        return user_path(text)
+    except UserError as error:
+        raise PlanError(f"{setting}: {error}") from None
 
 
 def prompt_marks(variation: Variation) -> tuple[PromptMark, ...]:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from wantui.config.settings import Settings
 from wantui.controls import CONTROLS
+from wantui.formatting import shorten
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import replaced_parts
+from wantui.models.fingerprint import commit_in_cache
 from wantui.models.parts import PartError, check_files
 from wantui.planning.flops import TEXT_LENGTH
 from wantui.planning.recipe import Recipe
@@ -34,7 +36,13 @@ def settings_warnings(
     if first.speed == "cached" and not first.magnitudes:
         better = "" if model.boundary_ratio else f"; `wantui models calibrate` once for {model.name} loses less"
         warnings.append(f"model_settings.speed: cached goes by the first block of this model{better}")
-    if first.source.weights_id is None:
+    asked = settings.model_settings.revision
+    if model.is_local and asked is not None:
+        warnings.append(
+            f"model_settings.revision: {shorten(asked)} has no effect, as {model.name} is a folder of this machine and "
+            "no model of the hub: leave it out, or copy the files of that revision into the folder"
+        )
+    if not model.is_local and commit_in_cache(model.location, asked) is None:
         warnings.append(
             f"the weights of {model.name} are not on this machine: the first video downloads them, or "
             f"`wantui models fetch {model.name}` does so now"
