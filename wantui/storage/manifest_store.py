@@ -107,6 +107,7 @@ def entry_of(manifest: Manifest, number: int, folder: BatchFolder) -> VideoEntry
     """
     if number >= len(manifest.videos):
         raise ManifestError(
-            f"{folder.manifest} has {format_count(len(manifest.videos), 'video')}, and was to have number {number + 1}"
+            f"{folder.manifest} has {format_count(len(manifest.videos), 'video')}, and was to have number "
+            f"{number + 1}. To continue with those that it has: wantui run --resume {folder.root}"
         )
     return manifest.videos[number]

@@ -211,7 +211,10 @@ class Worker:
         entry = entry_of(record.read(), claim.number, folder)
         recipe = Recipe.model_validate_json(claim.recipe)
         if entry.recipe.digest != recipe.digest:
-            raise ManifestError(f"{folder.manifest} is that of another batch, and not of the one that was queued")
+            raise ManifestError(
+                f"{folder.manifest} is that of another batch, and not of the one that was queued. To make what it "
+                f"lacks: wantui run --resume {folder.root}"
+            )
         files = video_files(folder, entry.variation, entry.number)
         if recipe.speed == "cached":  # what its cache holds between two steps is not in a checkpoint
             files = replace(files, checkpoint=None)
