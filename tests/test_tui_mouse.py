@@ -144,13 +144,13 @@ def test_screen_handles_each_news_once(queue: Queue, monkeypatch: pytest.MonkeyP
 
     async def test(it: Under) -> None:
         screen = it.screen(QueueScreen)
-        tell = screen.tell
+        show_news = screen.show_news
 
         def counted(news: QueueSnapshot) -> None:
             seen.append(news)
-            tell(news)
+            show_news(news)
 
-        monkeypatch.setattr(screen, "tell", counted)
+        monkeypatch.setattr(screen, "show_news", counted)
         add(queue, "first")
         await it.until(lambda: "first" in it.text())
         await it.pilot.pause(0.3)

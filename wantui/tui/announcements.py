@@ -56,9 +56,9 @@ def _announce_ends(app: "WantuiApp", news: QueueSnapshot, fresh: Sequence[Event]
     """Notify of failures, and of batches that ended: once for each batch, however many videos it has."""
     failed = [(event.batch, event.payload) for event in fresh if isinstance(event.payload, events.VideoFailed)]
     for batch_id in dict.fromkeys(batch for batch, _ in failed):
-        own = [payload for batch, payload in failed if batch == batch_id]
-        more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
-        app.notify(f"{own[0].title}: {own[0].error}{more}", severity="error", title="failed")
+        failures = [payload for batch, payload in failed if batch == batch_id]
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        app.notify(f"{failures[0].title}: {failures[0].error}{more}", severity="error", title="failed")
     ended = {event.batch for event in fresh if isinstance(event.payload, events.ENDED)}
     for batch in news.batches:
         if batch.id in ended and not batch.unfinished:

@@ -79,7 +79,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     def __init__(
         self,
-        place: StateDirectory,
+        state_dir: StateDirectory,
         settings: TuiSettings,
         notes: tuple[str, ...] = (),
         low_bandwidth: bool = False,
@@ -87,11 +87,11 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         nvml: Any = None,
     ) -> None:
         super().__init__()
-        self.place, self.settings, self.notes = place, settings, notes
+        self.place, self.settings, self.notes = state_dir, settings, notes
         self.low_bandwidth = low_bandwidth or settings.low_bandwidth
         self.host = host or platform.node()
-        self.drafts: Drafts = load_drafts(place.directory)
-        self.queue = open_queue(place)[0]
+        self.drafts: Drafts = load_drafts(state_dir.directory)
+        self.queue = open_queue(state_dir)[0]
         self.queue.db.execute(f"PRAGMA busy_timeout = {round(1000 * LOCK_SECONDS)}")
         self.news = QueueSnapshot()
         self.gpus = GpuHistory()
@@ -107,7 +107,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.since = self.queue.last_seq()
         """Number of the last event before the application started."""
         self.feed = QueueWatcher(
-            place,
+            state_dir,
             lambda news: self._post(QueueChanged(news)),
             lambda pages: self._post(PagesChanged(pages)),
             interval,

@@ -34,7 +34,7 @@ def user_configs() -> Path:
 
 def find_sources() -> list[Source]:
     """Return all configs: the working folder's, the user's, the bundled ones."""
-    found: dict[Path, Source] = {}
+    sources: dict[Path, Source] = {}
     for folder, is_preset in ((Path("configs"), False), (user_configs(), False), (preset_directory(), True)):
         try:
             paths = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
@@ -46,9 +46,9 @@ def find_sources() -> list[Source]:
             except (OSError, RuntimeError):  # a circle of links
                 real = path.absolute()
             preset = is_preset or real.parent == preset_directory().resolve()
-            if real not in found:
-                found[real] = summarise(path.stem if preset else str(path), real)
-    return sorted(found.values(), key=lambda source: (source.name != "nano", "/" in source.name, source.name))
+            if real not in sources:
+                sources[real] = summarise(path.stem if preset else str(path), real)
+    return sorted(sources.values(), key=lambda source: (source.name != "nano", "/" in source.name, source.name))
 
 
 def summarise(name: str, path: Path) -> Source:
@@ -137,22 +137,22 @@ def config_of(drafts: Drafts) -> Config:
     return read_draft(drafts).config(drafts.changes)
 
 
-def real_changes(changes: dict[str, str], config: Config, own: Config | None) -> dict[str, str]:
+def real_changes(changes: dict[str, str], config: Config, file_config: Config | None) -> dict[str, str]:
     """Return the changes that make a difference: a setting that was set back to the config's own value is none.
 
     Args:
         config: with the changes.
-        own: without them; None where it can only be used with its changes.
+        file_config: without them; None where it can only be used with its changes.
     """
-    if own is None:
+    if file_config is None:
         return changes
-    return {key: text for key, text in changes.items() if value_of(own, key) != value_of(config, key)}
+    return {key: text for key, text in changes.items() if value_of(file_config, key) != value_of(config, key)}
 
 
 def faults_of(error: ConfigError, key: str) -> str:
     """Return the errors that a form shows next to the setting `key`."""
-    own = [problem.message for problem in error.problems if problem.key == key]
-    return "; ".join(own or [str(problem) for problem in error.problems])
+    messages = [problem.message for problem in error.problems if problem.key == key]
+    return "; ".join(messages or [str(problem) for problem in error.problems])
 
 
 def save_config(path: Path, text: str) -> None:

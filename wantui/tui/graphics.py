@@ -84,11 +84,11 @@ def sixel(picture: "NDArray[np.uint8]") -> bytes:
 def _runs(bits: Sequence[int]) -> str:
     """Characters of a row of six-pixel columns; more than three of one kind are counted."""
     text, start = [], 0
-    for place in range(1, len(bits) + 1):
-        if place == len(bits) or bits[place] != bits[start]:
-            length, character = place - start, chr(63 + bits[start])
+    for index in range(1, len(bits) + 1):
+        if index == len(bits) or bits[index] != bits[start]:
+            length, character = index - start, chr(63 + bits[start])
             text.append(f"!{length}{character}" if length > 3 else character * length)
-            start = place
+            start = index
     return "".join(text)
 
 

@@ -62,21 +62,21 @@ class QueueWatcher(threading.Thread):
     """Reads the queue for the screens, which never ask the database while they draw.
 
     Args:
-        tell: called with `QueueSnapshot` whenever something changed, but not more often than `interval`.
-        tell_pages: called with the videos that are watched, when they were read first and when they changed.
+        publish: called with `QueueSnapshot` whenever something changed, but not more often than `interval`.
+        publish_pages: called with the videos that are watched, when they were read first and when they changed.
         after: events up to this number are known already.
     """
 
     def __init__(
         self,
-        place: StateDirectory,
-        tell: Callable[[QueueSnapshot], None],
-        tell_pages: Callable[[PagesRead], None],
+        state_dir: StateDirectory,
+        publish: Callable[[QueueSnapshot], None],
+        publish_pages: Callable[[PagesRead], None],
         interval: float,
         after: int,
     ) -> None:
         super().__init__(name="queue feed", daemon=True)
-        self.place, self.tell, self.tell_pages = place, tell, tell_pages
+        self.place, self.publish, self.publish_pages = state_dir, publish, publish_pages
         self.interval, self.after = interval, after
         self._ended, self._hurry = threading.Event(), threading.Event()
         self._tracker = ProgressTracker()
@@ -119,12 +119,12 @@ class QueueWatcher(threading.Thread):
                 if changed or engine != news.engine or unwritable != news.fault:
                     version = current
                     news = replace(self._read(model, engine), fault=unwritable)
-                    self.tell(news)
+                    self.publish(news)
                 self._read_pages(model.queue, changed)
             except Exception as error:  # whatever it is, the screens must not stand still without a word
                 if news.fault != str(error):
                     news = replace(news, events=(), fault=str(error))
-                    self.tell(news)
+                    self.publish(news)
                 if model is not None:
                     model.queue.close()
                 model = None
@@ -158,4 +158,4 @@ class QueueWatcher(threading.Thread):
         read = PagesRead(batch, {number: queue.page(batch, PAGE, number * PAGE) for number in sorted(watched.pages)})
         if is_new or published is None or published[1] != read:
             self._published = watched.generation, read
-            self.tell_pages(read)
+            self.publish_pages(read)

@@ -48,11 +48,11 @@ MAX_FOLDERS = 50
 """Newest batches that are looked into for trajectories."""
 
 
-def _searched(groups: Sequence[Group], found: Sequence[Video]) -> list[Group]:
+def _searched(groups: Sequence[Group], matches: Sequence[Video]) -> list[Group]:
     """Return the groups with only those of their videos that were found, without groups of which none was."""
-    kept = {(video.folder, video.number) for video in found}
-    own = [(group, [video for video in group.videos if (video.folder, video.number) in kept]) for group in groups]
-    return [Group(group.name, tuple(videos)) for group, videos in own if videos]
+    kept = {(video.folder, video.number) for video in matches}
+    filtered = [(group, [video for video in group.videos if (video.folder, video.number) in kept]) for group in groups]
+    return [Group(group.name, tuple(videos)) for group, videos in filtered if videos]
 
 
 @dataclass
@@ -149,7 +149,7 @@ class AnalysisScreen(BaseScreen):
     def on_shown(self) -> None:
         self.read(self.chosen)
 
-    def tell(self, news: QueueSnapshot) -> None:
+    def show_news(self, news: QueueSnapshot) -> None:
         if any(isinstance(event.payload, ENDS) for event in news.events):
             self.read(self.chosen)
 
@@ -159,8 +159,8 @@ class AnalysisScreen(BaseScreen):
     def read(self, chosen: list[Path]) -> None:
         """Find batches with trajectories and read those that were chosen, or the newest."""
         worker = get_current_worker()
-        found = [batch.folder for batch in find_batches(self.wantui.library_roots()) if batch.counts][:MAX_FOLDERS]
-        folders = [path for path in found if any((path / "latents").glob("*/*.zarr"))]
+        recent = [batch.folder for batch in find_batches(self.wantui.library_roots()) if batch.counts][:MAX_FOLDERS]
+        folders = [path for path in recent if any((path / "latents").glob("*/*.zarr"))]
         chosen = [path for path in chosen if path in folders] or folders[:1]
         videos: list[Video] = []
         faults: list[str] = []
@@ -239,8 +239,8 @@ class AnalysisScreen(BaseScreen):
             # Over all videos, as the comparison is: which settings most have must not depend on what is searched for.
             pooled, self.left_out = pooled_groups(self.videos, self.by)
             groups = _searched(pooled, videos)
-            own = next((group for group in groups if group.name == self.inside), None)
-            rows = list(own.videos) if own is not None else groups
+            opened = next((group for group in groups if group.name == self.inside), None)
+            rows = list(opened.videos) if opened is not None else groups
         if self.sorted_by:
             rows = sorted(rows, key=self._key, reverse=self.descending)
         self.shown = rows

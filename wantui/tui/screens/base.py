@@ -74,7 +74,7 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
     def on_shown(self) -> None:
         """React to the screen being shown again."""
 
-    def tell(self, news: QueueSnapshot) -> None:
+    def show_news(self, news: QueueSnapshot) -> None:
         """Update the screen: the queue changed, or the screen is shown again."""
 
     def _news_came(self, news: QueueSnapshot) -> None:
@@ -82,9 +82,9 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
             self._show_news(news)
 
     def _show_news(self, news: QueueSnapshot) -> None:
-        self.query_one(Header).tell(news)
+        self.query_one(Header).show_news(news)
         self.query_one(GpuPanel).news = news
-        self.tell(news)
+        self.show_news(news)
 
     def _sample_came(self, sample: Sample) -> None:
         if not self.is_current:

@@ -164,7 +164,7 @@ class ComposeScreen(BaseScreen):
     def expand_draft(self, config: Config, template: str) -> None:
         """Expand and cost the draft, off the thread that draws."""
         worker = get_current_worker()
-        outline, found, fault, position, tokenizer = None, [], "", None, None
+        outline, lines, fault, position, tokenizer = None, [], "", None, None
         try:
             if len(template) > MAX_TEMPLATE:
                 raise UserError(
@@ -176,7 +176,7 @@ class ComposeScreen(BaseScreen):
             if self.past is None:
                 with Queue(self.wantui.place.directory) as queue:
                     self.past = past_videos(queue.finished())
-            found = costs(outline, self.past, self.wantui.gpus.sample, self.wantui.place.directory)
+            lines = costs(outline, self.past, self.wantui.gpus.sample, self.wantui.place.directory)
         except TemplateError as error:
             fault, position = error.message, error.position
         except UserError as error:
@@ -184,7 +184,7 @@ class ComposeScreen(BaseScreen):
         except Exception as error:  # a thread that ends over something must still say so
             fault = f"{type(error).__name__}: {error}"
         if not worker.is_cancelled:
-            self.post_message(BatchPreviewed(outline, found, fault, position, tokenizer))
+            self.post_message(BatchPreviewed(outline, lines, fault, position, tokenizer))
 
     @on(BatchPreviewed)
     def _outlined(self, message: BatchPreviewed) -> None:
@@ -217,10 +217,10 @@ class ComposeScreen(BaseScreen):
         self._show_costs()
 
     def _say_fault(self, fault: str, position: int | None) -> None:
-        said = self.query_one("#fault", Static)
-        said.display = bool(fault)
+        message = self.query_one("#fault", Static)
+        message.display = bool(fault)
         if fault:
-            said.update(plain(f"✗ {fault}", keep_lines=True))
+            message.update(plain(f"✗ {fault}", keep_lines=True))
         self.editor.show_fault(position)
 
     def _show_costs(self) -> None:
@@ -253,14 +253,14 @@ class ComposeScreen(BaseScreen):
 
     def action_warnings(self) -> None:
         """Show every warning and error of the draft, however many there are."""
-        found = [*self.outline.refusals, *self.outline.warnings] if self.outline is not None else []
+        messages = [*self.outline.refusals, *self.outline.warnings] if self.outline is not None else []
         if self.fault:
-            found.insert(0, self.fault)
-        if not found:
+            messages.insert(0, self.fault)
+        if not messages:
             self.notify("there is no warning")
             return
-        title = format_count(len(found), "warning") if not self.fault else "What is wrong"
-        self.app.push_screen(TextViewer(title, "\n\n".join(found)))
+        title = format_count(len(messages), "warning") if not self.fault else "What is wrong"
+        self.app.push_screen(TextViewer(title, "\n\n".join(messages)))
 
     def action_history(self) -> None:
         from wantui.tui.screens.history import History
@@ -377,7 +377,7 @@ class ComposeScreen(BaseScreen):
         self._keeping = None
         self.wantui.keep_drafts()
 
-    def tell(self, news: QueueSnapshot) -> None:
+    def show_news(self, news: QueueSnapshot) -> None:
         self.pane.look_at_file()
         if any(isinstance(event.payload, ENDS) for event in news.events):
             self.past = None

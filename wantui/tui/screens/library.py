@@ -105,7 +105,7 @@ class LibraryScreen(LibraryJobs):
     def on_shown(self) -> None:
         self.look()
 
-    def tell(self, news: QueueSnapshot) -> None:
+    def show_news(self, news: QueueSnapshot) -> None:
         if any(isinstance(event.payload, (*ENDS, BatchAdded)) for event in news.events):
             self.look()
 
@@ -114,9 +114,9 @@ class LibraryScreen(LibraryJobs):
     @work(thread=True, exclusive=True, group="look", exit_on_error=False)
     def look(self) -> None:
         """Look through the folders, off the thread that draws."""
-        worker, found = get_current_worker(), find_batches(self.wantui.library_roots())
+        worker, batches = get_current_worker(), find_batches(self.wantui.library_roots())
         if not worker.is_cancelled:
-            self.post_message(BatchesFound(found))
+            self.post_message(BatchesFound(batches))
 
     @on(BatchesFound)
     def _batches_found(self, message: BatchesFound) -> None:
@@ -306,8 +306,8 @@ class LibraryScreen(LibraryJobs):
         self.action_reload()
 
     def action_play(self) -> None:
-        if (found := self.clip()) is not None:
-            entry, path = found
+        if (chosen := self.clip()) is not None:
+            entry, path = chosen
             self.app.push_screen(Player([(path, self._title_of(entry))], entry.recipe.fps))
 
     def action_play_pixels(self) -> None:
@@ -318,13 +318,13 @@ class LibraryScreen(LibraryJobs):
         except UserError as error:
             self.notify(str(error), severity="error", timeout=12)
             return
-        if (found := self.clip()) is not None:
-            entry, path = found
+        if (chosen := self.clip()) is not None:
+            entry, path = chosen
             self.decode_for_pixels(path, entry.recipe.fps, self._title_of(entry), protocol)
 
     def action_mark(self) -> None:
-        if (found := self.clip()) is not None:
-            entry, path = found
+        if (chosen := self.clip()) is not None:
+            entry, path = chosen
             self.marked = (path, self._title_of(entry))
             self.matrix.marked = (self.matrix.cursor, self.matrix.column)
             self.matrix.refresh()
@@ -333,8 +333,8 @@ class LibraryScreen(LibraryJobs):
     def action_compare(self) -> None:
         if self.marked is None:
             self.notify("mark a video first: m", severity="warning")
-        elif (found := self.clip()) is not None:
-            entry, path = found
+        elif (chosen := self.clip()) is not None:
+            entry, path = chosen
             self.app.push_screen(Player([self.marked, (path, self._title_of(entry))], entry.recipe.fps))
 
     def _title_of(self, entry: VideoEntry) -> str:
@@ -361,9 +361,9 @@ class LibraryScreen(LibraryJobs):
             edit_copy(self, self.folder)
 
     def action_rerun(self) -> None:
-        if (found := self.clip()) is not None:
+        if (chosen := self.clip()) is not None:
             self.notify("Rendering again in the background; the result will appear here")
-            self.rerun(found[1])
+            self.rerun(chosen[1])
 
     def action_resume(self) -> None:
         if self.folder is not None and self.manifest is not None:

@@ -170,7 +170,7 @@ class MonitorScreen(BaseScreen):
     def on_shown(self) -> None:
         self.call_after_refresh(self._draw_all)
 
-    def tell(self, news: QueueSnapshot) -> None:
+    def show_news(self, news: QueueSnapshot) -> None:
         """Show at once who runs; how far they are is drawn once a second."""
         self._say_idle(news)
         if [video.id for video in news.running] != [video.id for video in self.running]:
@@ -182,8 +182,8 @@ class MonitorScreen(BaseScreen):
 
     def current(self) -> VideoProgress | None:
         """Return the progress of the video under the cursor."""
-        place = self.rows.cursor
-        return self.wantui.news.progress.get(self.running[place].id) if place < len(self.running) else None
+        index = self.rows.cursor
+        return self.wantui.news.progress.get(self.running[index].id) if index < len(self.running) else None
 
     def _draw_all(self) -> None:
         for index in range(len(self.running)):
@@ -346,11 +346,11 @@ class MonitorScreen(BaseScreen):
         self.notify("previews come by themselves" if self.auto else "previews come when asked for: v")
 
     def action_cancel(self) -> None:
-        place = self.rows.cursor
-        if place >= len(self.running):
+        index = self.rows.cursor
+        if index >= len(self.running):
             self.notify("nothing runs")
             return
-        video = self.running[place]
+        video = self.running[index]
 
         def cancel(sure: bool | None) -> None:
             if sure:

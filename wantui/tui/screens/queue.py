@@ -83,7 +83,7 @@ class QueueScreen(BaseScreen):
         """Watch the visible rows again."""
         self._watch()
 
-    def tell(self, news: QueueSnapshot) -> None:
+    def show_news(self, news: QueueSnapshot) -> None:
         before = self.batches
         if self._has_engine != (news.engine is not None):  # what ran is interrupted, or the reverse
             self._has_engine = news.engine is not None
@@ -108,8 +108,8 @@ class QueueScreen(BaseScreen):
         self._explain()
 
     def _current(self) -> BatchRow | None:
-        place = self.batch_rows.cursor
-        return self.batches[place] if place < len(self.batches) else None
+        index = self.batch_rows.cursor
+        return self.batches[index] if index < len(self.batches) else None
 
     def _choose(self) -> None:
         """Show the videos of the batch under the cursor."""
@@ -322,4 +322,4 @@ class QueueScreen(BaseScreen):
 
     def action_toggle_ended(self) -> None:
         self.with_ended = not self.with_ended
-        self.tell(self.wantui.news)
+        self.show_news(self.wantui.news)

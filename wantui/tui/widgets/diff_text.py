@@ -135,9 +135,9 @@ def _differences(old: Strip, new: Strip, gap: int = 6) -> list[tuple[int, int]]:
 
 def _cells(strip: Strip) -> list[tuple[str, Style | None]]:
     """Return one entry per column; a wide character has its second column empty."""
-    found: list[tuple[str, Style | None]] = []
+    cells: list[tuple[str, Style | None]] = []
     for segment in strip:
         for character in segment.text:
             width = cell_len(character)
-            found += [(character, segment.style), *[("", segment.style)] * (width - 1)][: max(width, 0)]
-    return found
+            cells += [(character, segment.style), *[("", segment.style)] * (width - 1)][: max(width, 0)]
+    return cells

@@ -35,22 +35,22 @@ class KeyFooter(DiffText):
         width = self.content_size.width
         if not width:
             return
-        found, found_on = {}, {}
+        bindings, nodes = {}, {}
         for active in self.screen.active_bindings.values():
-            if active.binding.show and active.enabled and active.binding.action not in found:
-                found[active.binding.action] = active.binding
-                found_on[active.binding.action] = active.node
-        always = [found.pop(name) for name in self.ALWAYS if name in found]
+            if active.binding.show and active.enabled and active.binding.action not in bindings:
+                bindings[active.binding.action] = active.binding
+                nodes[active.binding.action] = active.node
+        always = [bindings.pop(name) for name in self.ALWAYS if name in bindings]
         room = width - sum(len(self.app.get_key_display(b)) + len(b.description) + 3 for b in always)
         line, self._places = Text(no_wrap=True), []
-        for binding in [*found.values(), *always]:
+        for binding in [*bindings.values(), *always]:
             key = self.app.get_key_display(binding)
             needed = len(key) + len(binding.description) + 3
             if binding not in always:
                 if needed > room:
                     continue
                 room -= needed
-            self._places.append((len(line), len(line) + needed, found_on[binding.action], binding.action))
+            self._places.append((len(line), len(line) + needed, nodes[binding.action], binding.action))
             line.append(key, self.colour("accent") + Style(bold=True))
             line.append(f" {binding.description}  ")
         self.show([line])

@@ -23,7 +23,7 @@ class Header(DiffText):
         self.news = QueueSnapshot()
         self._tabs: list[tuple[int, int, str]] = []
 
-    def tell(self, news: QueueSnapshot) -> None:
+    def show_news(self, news: QueueSnapshot) -> None:
         self.news = news
         self.draw()
 
@@ -68,8 +68,8 @@ class Header(DiffText):
         if waiting:
             videos = sum(batch.unfinished for batch in waiting)
             if wide:
-                place = next((n for n, batch in enumerate(waiting, 1) if batch.counts.get("running")), 1)
-                text.append(f"  batch {place}/{len(waiting)}")
+                number = next((n for n, batch in enumerate(waiting, 1) if batch.counts.get("running")), 1)
+                text.append(f"  batch {number}/{len(waiting)}")
             text.append(f"  {videos:,} left")
             if news.etas.batches:
                 text.append(f"  {format_eta(news.etas.queue)}")

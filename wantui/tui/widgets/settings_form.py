@@ -157,8 +157,8 @@ class SettingsForm(Vertical):
         if field.kind == "flag":
             self.post_message(self.Changed(field.key, "false" if value else "true", final=True))
         elif field.kind == "choice":
-            place = field.choices.index(str(value)) if str(value) in field.choices else 0
-            self.post_message(self.Changed(field.key, field.choices[(place + by) % len(field.choices)], final=True))
+            index = field.choices.index(str(value)) if str(value) in field.choices else 0
+            self.post_message(self.Changed(field.key, field.choices[(index + by) % len(field.choices)], final=True))
 
     @on(Input.Changed, "#value")
     def _typing(self, event: Input.Changed) -> None:

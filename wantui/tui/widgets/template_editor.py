@@ -84,8 +84,8 @@ class TemplateEditor(TextEditorMixin, TextArea):
             return
         stretches: list[tuple[int, int, str]] = list(template_tokens(text))
         if self.fault is not None and text:
-            place = min(self.fault, len(text) - 1)
-            stretches.append((place, place + 1, "fault"))
+            position = min(self.fault, len(text) - 1)
+            stretches.append((position, position + 1, "fault"))
         lines = text.split("\n")
         starts = [0]
         for line in lines:

@@ -55,8 +55,8 @@ class TrajectoryDetails(VerticalScroll):
 
     def show_video(self, video: Video) -> None:
         """Show the curves of a trajectory over the noise level."""
-        found, width, height = video.trajectory, self.cells.size.width, self.size.height
-        if found is None:
+        path, width, height = video.trajectory, self.cells.size.width, self.size.height
+        if path is None:
             self.say(video.reason)
             return
         if not width or not height:
@@ -64,7 +64,7 @@ class TrajectoryDetails(VerticalScroll):
         self.border_title = "Curves"
         notes = [
             line
-            for checked in unsettled([found], BENDS, video.stride)
+            for checked in unsettled([path], BENDS, video.stride)
             for line in wrapped(checked.in_words, width, self.cells.colour("warning"))
         ]
         notes = notes[: height // 3]
@@ -73,10 +73,12 @@ class TrajectoryDetails(VerticalScroll):
         each = max(1, height // len(names) - 1)
         lines: list[Text] = []
         for name in names:
-            sigmas, values = CURVES[name](found)
+            sigmas, values = CURVES[name](path)
             high = float(values.max()) or 1.0
-            said = f"  {values[0]:.4g} at σ {sigmas[0]:.2f} to {values[-1]:.4g} at σ {sigmas[-1]:.2f}; 0 to {high:.4g}"
-            lines.append(Text.assemble((name, "bold"), (said, "dim")))
+            summary = (
+                f"  {values[0]:.4g} at σ {sigmas[0]:.2f} to {values[-1]:.4g} at σ {sigmas[-1]:.2f}; 0 to {high:.4g}"
+            )
+            lines.append(Text.assemble((name, "bold"), (summary, "dim")))
             points = [float(values[min(len(values) - 1, i * len(values) // (2 * width))]) for i in range(2 * width)]
             lines += [Text(line, self.cells.colour("accent")) for line in braille(points, width, each, 0.0, high)]
         self.cells.show([*lines[:height], *notes])
@@ -89,38 +91,38 @@ class TrajectoryDetails(VerticalScroll):
 
     def _left_out(self, what: str, videos: Sequence[tuple[str, str]], width: int) -> list[Text]:
         """Return lines that name the first videos that are left out, and how many more there are."""
-        said = [f"{what}: {name}: {why}" for name, why in videos[:MAX_LEFT_OUT]]
-        if more := len(videos) - len(said):
-            said.append(f"{what}: {more} more; `wantui analyze --groups` and `--compare` name each")
-        return [line for text in said for line in wrapped(text, width, self.cells.colour("text-muted"))]
+        messages = [f"{what}: {name}: {why}" for name, why in videos[:MAX_LEFT_OUT]]
+        if more := len(videos) - len(messages):
+            messages.append(f"{what}: {more} more; `wantui analyze --groups` and `--compare` name each")
+        return [line for text in messages for line in wrapped(text, width, self.cells.colour("text-muted"))]
 
-    def show_comparison(self, found: "Comparison", left_out: Sequence[tuple[str, str]]) -> None:
+    def show_comparison(self, comparison: "Comparison", left_out: Sequence[tuple[str, str]]) -> None:
         """Show verdicts first, then what goes with them.
 
         Args:
             left_out: videos that the means of the groups leave out; the comparison leaves out those, and others.
         """
-        seeds = format_count(len(found.seeds), "seed")
-        self.border_title = plain(f"Groups by {found.by}: {found.primary}, {seeds}")
+        seeds = format_count(len(comparison.seeds), "seed")
+        self.border_title = plain(f"Groups by {comparison.by}: {comparison.primary}, {seeds}")
         width = max(20, self.cells.size.width)
         lines: list[Text] = []
-        for verdict in found.verdicts:
+        for verdict in comparison.verdicts:
             style = {"differs": "warning", "alike": "success"}.get(verdict.kind, "")
             lines += wrapped(verdict.text, width, self.cells.colour(style) if style else None)
-        text = f"any group differs in {found.primary}: p {found.omnibus_p:.3g}"
-        if found.spread is not None:
-            text += f"; spread (PERMDISP) p {found.spread.p:.3g}"
+        text = f"any group differs in {comparison.primary}: p {comparison.omnibus_p:.3g}"
+        if comparison.spread is not None:
+            text += f"; spread (PERMDISP) p {comparison.spread.p:.3g}"
         lines += wrapped(text, width)
-        for text in filter(None, (found.place(), found.by_chance())):
+        for text in filter(None, (comparison.place(), comparison.by_chance())):
             lines += wrapped(text, width)
-        for name, curve in found.dispersion.items():
+        for name, curve in comparison.dispersion.items():
             values = curve.values
             about = f"  room from {values[0]:.3f} to {values[-1]:.3f}, sqrt(W²/D) over the noise level"
             lines.append(Text.assemble((f"{name:<20.20} ", "bold"), sparkline(values.tolist(), 24), (about, "dim")))
-        for warning in found.warnings:
+        for warning in comparison.warnings:
             lines += wrapped(f"note: {warning}", width, self.cells.colour("text-muted"))
         lines += self._left_out("left out", left_out, width)
-        lines += self._left_out("not compared", [one for one in found.left_out if one not in set(left_out)], width)
+        lines += self._left_out("not compared", [one for one in comparison.left_out if one not in set(left_out)], width)
         self.cells.show(lines)
 
     def show_attention(self, video: Video, words: list[DrawnWord]) -> None:
@@ -154,9 +156,9 @@ def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
     clip = clip_of(video) if with_strips else None
     drawn = []
     for name in maps.words:
-        found = word_curves(maps, name)
-        mass, entropy = mean_of_known(found.mass), mean_of_known(found.entropy)
-        line = f"{found.text} ({' '.join(found.tokens)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
+        curves = word_curves(maps, name)
+        mass, entropy = mean_of_known(curves.mass), mean_of_known(curves.entropy)
+        line = f"{curves.text} ({' '.join(curves.tokens)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
         picture = strip(clip, maps, name, scale) if clip is not None else None
-        drawn.append(DrawnWord(line, found.mass.tolist(), picture))
+        drawn.append(DrawnWord(line, curves.mass.tolist(), picture))
     return drawn

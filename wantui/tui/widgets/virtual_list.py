@@ -171,8 +171,8 @@ class VirtualList(ScrollView, can_focus=True):
         width = self.size.width
         base = self.rich_style
         if index >= self.count:
-            said = self._said(width) if self.count == 0 else []
-            line = Text(said[y] if y < len(said) else "", style="dim")
+            empty_lines = self._said(width) if self.count == 0 else []
+            line = Text(empty_lines[y] if y < len(empty_lines) else "", style="dim")
             return strip_of(line, width).apply_style(base).adjust_cell_length(width, base)
         if index == self.cursor:
             base += self._cursor_style()
