@@ -33,12 +33,12 @@ def settings_of(video: Video) -> dict[str, Any]:
     Lengths and bends of a path depend on the states between which they are measured, whatever the recipe says: states
     may be stored at another interval.
     """
-    own: dict[str, Any] = json.loads(json.dumps(dict(video.settings), default=str))
-    own["values"] = video.dimension
+    settings: dict[str, Any] = json.loads(json.dumps(dict(video.settings), default=str))
+    settings["values"] = video.dimension
     if video.trajectory is not None:
         levels = [round(float(sigma), LEVEL_DIGITS) for sigma in video.trajectory.sigmas]
-        own[LEVELS] = f"{len(levels)} (checksum {zlib.crc32(json.dumps(levels).encode()):08x})"
-    return own
+        settings[LEVELS] = f"{len(levels)} (checksum {zlib.crc32(json.dumps(levels).encode()):08x})"
+    return settings
 
 
 def comparable(videos: Sequence[Video], by: str = "variation") -> tuple[list[Video], list[Video]]:
@@ -51,8 +51,8 @@ def comparable(videos: Sequence[Video], by: str = "variation") -> tuple[list[Vid
     left = [video for video in videos if video.trajectory is None]
     if by == "batch":
         kept: list[Video] = []
-        for own in _by_folder(usable).values():
-            alike, others = _most(own)
+        for members in _by_folder(usable).values():
+            alike, others = _most(members)
             kept, left = kept + alike, left + others
         kept, others = _most(kept, SIZE)
     else:
@@ -62,19 +62,19 @@ def comparable(videos: Sequence[Video], by: str = "variation") -> tuple[list[Vid
 
 def _most(videos: Sequence[Video], names: Sequence[str] | None = None) -> tuple[list[Video], list[Video]]:
     every = [settings_of(video) for video in videos]
-    every = [{name: own[name] for name in own if names is None or name in names} for own in every]
-    kinds = Counter(json.dumps(own, sort_keys=True) for own in every)
+    every = [{name: settings[name] for name in settings if names is None or name in names} for settings in every]
+    kinds = Counter(json.dumps(settings, sort_keys=True) for settings in every)
     methods = Counter(video.weighting for video in videos if video.weighting)
     if len(kinds) < 2 and (len(methods) < 2 or names is not None):
         return list(videos), []
     usual: dict[str, Any] = json.loads(kinds.most_common(1)[0][0])
     method = methods.most_common(1)[0][0] if methods else ""
     kept, left = [], []
-    for video, own in zip(videos, every, strict=True):
-        different = [name for name in {**usual, **own} if own.get(name) != usual.get(name)]
+    for video, settings in zip(videos, every, strict=True):
+        different = [name for name in {**usual, **settings} if settings.get(name) != usual.get(name)]
         if any(name in SCHEDULE for name in different):
             different = [name for name in different if name != LEVELS]
-        differs = [f"{name} is {own.get(name)}, and {usual.get(name)} in those taken" for name in different]
+        differs = [f"{name} is {settings.get(name)}, and {usual.get(name)} in those taken" for name in different]
         if names is None and video.weighting and video.weighting != method:
             differs.append(f"{METHOD} is {video.weighting}, and {method} in those taken")
         if differs:
@@ -114,14 +114,14 @@ def studied(videos: Sequence[Video]) -> Studied:
     batches = _by_folder(videos)
     if len(batches) < 2:
         return Studied({})
-    found: dict[str, dict[Path, Any]] = {}
-    for folder, own in batches.items():
-        for name, value in settings_of(own[0]).items():
-            found.setdefault(name, {})[folder] = value
-        found.setdefault(METHOD, {})[folder] = next((video.weighting for video in own if video.weighting), "")
+    by_name: dict[str, dict[Path, Any]] = {}
+    for folder, members in batches.items():
+        for name, value in settings_of(members[0]).items():
+            by_name.setdefault(name, {})[folder] = value
+        by_name.setdefault(METHOD, {})[folder] = next((video.weighting for video in members if video.weighting), "")
     for name, pairs in (("prompt", _texts(batches, "prompt")), ("weights of words", _texts(batches, "weights"))):
-        found[name] = pairs
-    differ = {name: values for name, values in found.items() if len({json.dumps(v) for v in values.values()}) > 1}
+        by_name[name] = pairs
+    differ = {name: values for name, values in by_name.items() if len({json.dumps(v) for v in values.values()}) > 1}
     if "weights of words" in differ and any(not value for value in differ.get(METHOD, {}).values()):
         differ.pop(METHOD, None)  # a batch without weights has no method of applying them
     if "model" in differ:
@@ -133,16 +133,21 @@ def studied(videos: Sequence[Video]) -> Studied:
 
 def _texts(batches: Mapping[Path, Sequence[Video]], name: str) -> dict[Path, str]:
     """Return the prompts, or weights, of the variations that all batches have."""
-    each = {folder: {video.variation: str(getattr(video, name)) for video in own} for folder, own in batches.items()}
-    shared = set.intersection(*(set(own) for own in each.values()))
-    return {folder: "; ".join(dict.fromkeys(own[key] for key in own if key in shared)) for folder, own in each.items()}
+    each = {
+        folder: {video.variation: str(getattr(video, name)) for video in members} for folder, members in batches.items()
+    }
+    shared = set.intersection(*(set(members) for members in each.values()))
+    return {
+        folder: "; ".join(dict.fromkeys(members[key] for key in members if key in shared))
+        for folder, members in each.items()
+    }
 
 
 def _by_folder(videos: Sequence[Video]) -> dict[Path, list[Video]]:
-    found: dict[Path, list[Video]] = {}
+    by_folder: dict[Path, list[Video]] = {}
     for video in videos:
-        found.setdefault(video.folder, []).append(video)
-    return found
+        by_folder.setdefault(video.folder, []).append(video)
+    return by_folder
 
 
 class VideoNames:

@@ -130,13 +130,13 @@ def compare(
     stride = groups[0].stride
     paths = [video.trajectory for group in groups for video in group.videos if video.trajectory is not None]
     warnings += [strides.in_words for strides in unsettled(paths, names, stride)]
-    own = cells[..., 0]
+    primary_cells = cells[..., 0]
     compared = differences(groups, names, cells, pairs, margin)
     nulls = {
         group.name: gaussian_null(group.videos, None if final is None else final.ends[g] * math.sqrt(final.dimension))
         for g, group in enumerate(groups)
     }
-    band, rate = _exchange_band(matched, final, primary, own, pairs)
+    band, rate = _exchange_band(matched, final, primary, primary_cells, pairs)
     return Comparison(
         by,
         primary,
@@ -144,8 +144,8 @@ def compare(
         groups,
         _describe(groups, names, cells, nulls),
         tuple(compared),
-        tuple(_verdicts(compared, own, pairs, margin)),
-        omnibus(own.mean(1)),
+        tuple(_verdicts(compared, primary_cells, pairs, margin)),
+        omnibus(primary_cells.mean(1)),
         final.permanova(matched) if final is not None else None,
         final.permdisp(matched) if final is not None else None,
         final.centroid_distance(matched, pairs) if final is not None else {},
@@ -230,16 +230,16 @@ def _matched(videos: Sequence[Video], by: str) -> tuple[Matched, list[tuple[str,
 
 def _identical(groups: Sequence[Group]) -> list[str]:
     """Warn of groups whose videos have the same trajectories, as a copy of a batch has."""
-    found = []
+    warnings = []
     for one, other in itertools.combinations(groups, 2):
         same = sum(_is_same_path(*both) for both in zip(one.videos, other.videos, strict=True))
         if same:
             every = f"{same} of {format_count(len(one.videos), 'video')}"
-            found.append(
+            warnings.append(
                 f"{every} of {one.name} and {other.name} have identical trajectories: the same prompt, or a copy of "
                 "the same batch; their differences of 0 are no result"
             )
-    return found
+    return warnings
 
 
 def _is_same_path(one: Video, other: Video) -> bool:
@@ -250,21 +250,23 @@ def _is_same_path(one: Video, other: Video) -> bool:
 
 def _warnings(matched: Matched, by: str) -> list[str]:
     groups = matched.groups
-    found = []
+    warnings = []
     if by == "batch":
-        found.append(studied([video for group in groups for video in group.videos]).in_words)
+        warnings.append(studied([video for group in groups for video in group.videos]).in_words)
     elif by != "prompt" and (ones := [group.name for group in groups if group.phrasings == 1]):
-        found.append(f"{', '.join(ones)}: only one phrasing: the result applies to this sentence, not to the concept")
+        warnings.append(
+            f"{', '.join(ones)}: only one phrasing: the result applies to this sentence, not to the concept"
+        )
     shared = matched.cells.shape[2]
     if 1 < shared < MIN_PHRASINGS and by != "batch":
-        found.append(
+        warnings.append(
             f"{shared} phrasings: what is said is of these sentences; {MIN_PHRASINGS} at least would carry it to others"
         )
     lengths = {group.name: np.mean([video.words for video in group.videos]) for group in groups}
     if max(lengths.values()) - min(lengths.values()) >= 2:
         each = ", ".join(f"{name} {length:.1f}" for name, length in lengths.items())
-        found.append(f"the prompts have different lengths in words ({each}): what differs may be the length")
-    return found
+        warnings.append(f"the prompts have different lengths in words ({each}): what differs may be the length")
+    return warnings
 
 
 def _cells(matched: Matched, final: FinalStates | None, metric: str) -> list[Floats]:
@@ -275,17 +277,17 @@ def _cells(matched: Matched, final: FinalStates | None, metric: str) -> list[Flo
     return [matched.by_cell([video.value(metric) for video in group.videos]) for group in matched.groups]
 
 
-def _verdicts(found: Sequence[Difference], own: Floats, pairs: Pairs, margin: float) -> list[Verdict]:
+def _verdicts(differences: Sequence[Difference], values: Floats, pairs: Pairs, margin: float) -> list[Verdict]:
     """Return the verdict on each pair of groups; `own` is the declared metric [seeds, phrasings, groups]."""
-    of_metric = [difference for difference in found if difference.metric == found[0].metric]
+    of_metric = [difference for difference in differences if difference.metric == differences[0].metric]
     raw = np.array([[difference.effect.p] for difference in of_metric])
-    p = family_p(own.mean(1)[:, :, None], pairs, raw)[:, 0]
+    p = family_p(values.mean(1)[:, :, None], pairs, raw)[:, 0]
     phrasing_p = np.full(len(pairs), math.nan)
-    if own.shape[1] >= MIN_PHRASINGS:
+    if values.shape[1] >= MIN_PHRASINGS:
         raw = np.array([[difference.phrasing_p] for difference in of_metric])
-        phrasing_p = family_p(own.mean(0)[:, :, None], pairs, raw)[:, 0]
+        phrasing_p = family_p(values.mean(0)[:, :, None], pairs, raw)[:, 0]
     return [
-        verdict(difference, own[..., i], own[..., j], float(p[k]), float(phrasing_p[k]), margin, len(pairs))
+        verdict(difference, values[..., i], values[..., j], float(p[k]), float(phrasing_p[k]), margin, len(pairs))
         for k, ((i, j), difference) in enumerate(zip(pairs, of_metric, strict=True))
     ]
 
@@ -308,7 +310,7 @@ def _described(values: Floats) -> GroupSummary:
 
 
 def _exchange_band(
-    matched: Matched, final: FinalStates | None, primary: str, own: Floats, pairs: Pairs
+    matched: Matched, final: FinalStates | None, primary: str, values: Floats, pairs: Pairs
 ) -> tuple[tuple[float, float], float]:
     """Return the central 95 % of differences when groups are exchanged within seeds, and how often a test calls one."""
     nan, n = float("nan"), len(matched.seeds)
@@ -321,7 +323,7 @@ def _exchange_band(
         if n >= MIN_SEEDS_FOR_RATE:
             rate = float(np.mean(p <= ALPHA))
     else:
-        by_seed, (flips, _) = own.mean(1), signs(n)
+        by_seed, (flips, _) = values.mean(1), signs(n)
         band = np.concatenate([flips @ (by_seed[:, i] - by_seed[:, j]) / n for i, j in pairs])
     return (float(np.quantile(band, 0.025)), float(np.quantile(band, 0.975))), rate
 

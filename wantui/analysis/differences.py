@@ -79,8 +79,8 @@ def family_p(values: Floats, pairs: Pairs, raw: Floats) -> Floats:
         observed = t[0] if not greatest else observed
         greatest.append(t.max(1))
     largest = np.concatenate(greatest)
-    found = np.array([np.mean(largest >= t * (1 - 1e-9)) for t in observed])
-    return np.maximum(found.reshape(len(pairs), metrics), raw)
+    adjusted = np.array([np.mean(largest >= t * (1 - 1e-9)) for t in observed])
+    return np.maximum(adjusted.reshape(len(pairs), metrics), raw)
 
 
 def without_rounding(cells: Floats) -> Floats:
@@ -94,9 +94,9 @@ def without_rounding(cells: Floats) -> Floats:
         below, above = ascending[..., group - 1, :], ascending[..., group, :]
         with np.errstate(invalid="ignore"):
             ascending[..., group, :] = np.where(above - below <= ROUNDING * np.abs(above), below, above)
-    found = np.empty_like(cells)
-    np.put_along_axis(found, order, ascending, axis=-2)
-    return found
+    result = np.empty_like(cells)
+    np.put_along_axis(result, order, ascending, axis=-2)
+    return result
 
 
 def differences(
@@ -110,10 +110,10 @@ def differences(
     """
     values, by_phrasing = cells.mean(1), cells.mean(0)
     effects = [[effect(values[:, i, m] - values[:, j, m]) for m in range(len(names))] for i, j in pairs]
-    raw = np.array([[own.p for own in row] for row in effects])
+    raw = np.array([[row_effect.p for row_effect in row] for row in effects])
     family = family_p(values, pairs, raw)
     discovery = false_discovery(raw.ravel()).reshape(family.shape)
-    found = []
+    result = []
     for k, (i, j) in enumerate(pairs):
         for m, name in enumerate(names):
             one, other = values[:, i, m], values[:, j, m]
@@ -121,7 +121,7 @@ def differences(
             phrasings = by_phrasing[:, i, m] - by_phrasing[:, j, m]
             matters = margin * abs(float(other.mean())) if is_ratio(name) else margin
             tests = len(pairs) * (1 if m == 0 else len(names))
-            found.append(
+            result.append(
                 Difference(
                     name,
                     groups[i].name,
@@ -137,7 +137,7 @@ def differences(
                     effect(phrasings).p if len(phrasings) > 1 else float("nan"),
                 )
             )
-    return found
+    return result
 
 
 def _share(one: Floats, other: Floats) -> tuple[float, float, float]:
@@ -156,10 +156,10 @@ def _needed(paired: Floats, matters: float, tests: int) -> int | None:
     return pairs_needed(matters / deviation, alpha=ALPHA / tests) if deviation > 0 else None
 
 
-def interval_in_words(found: Difference) -> str:
+def interval_in_words(difference: Difference) -> str:
     """Return the difference with its interval: in percent, or in the metric's unit if ratios are meaningless."""
-    if np.isfinite([found.share, found.low, found.high]).all():
-        return f"{found.share:+.1%} (95 % interval {found.low:+.1%} to {found.high:+.1%})"
-    unit = "" if found.metric == SPREAD else f" {METRICS[found.metric].unit}".rstrip()
-    e = found.effect
+    if np.isfinite([difference.share, difference.low, difference.high]).all():
+        return f"{difference.share:+.1%} (95 % interval {difference.low:+.1%} to {difference.high:+.1%})"
+    unit = "" if difference.metric == SPREAD else f" {METRICS[difference.metric].unit}".rstrip()
+    e = difference.effect
     return f"{e.mean:+.3g}{unit} (95 % interval {e.low:+.3g} to {e.high:+.3g})"

@@ -33,9 +33,9 @@ def squared_distances(states: NDArray[np.floating]) -> Floats:
     states = np.asarray(states, dtype=np.float64)
     gram = states @ states.T
     squares = np.diagonal(gram)
-    found: Floats = np.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0)
-    np.fill_diagonal(found, 0)
-    return found
+    distances: Floats = np.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0)
+    np.fill_diagonal(distances, 0)
+    return distances
 
 
 def median_weights(distances: Floats) -> Floats:
@@ -114,8 +114,8 @@ def permanova(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
     groups, n = cells.shape[1], cells.size
     flat = cells.reshape(-1, cells.shape[2])
     # Sums over the phrasings of each pair of cells: a permutation moves cells, never parts of them.
-    sums = np.stack([distances[:, own].sum(1) for own in flat], axis=1)
-    sums = np.stack([sums[own].sum(0) for own in flat])
+    sums = np.stack([distances[:, members].sum(1) for members in flat], axis=1)
+    sums = np.stack([sums[members].sum(0) for members in flat])
     total = sums.sum() / (2 * n)
     if total == 0:
         return PermutationTest(0.0, 1.0)
@@ -142,8 +142,8 @@ def permdisp(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
     n = cells.size
     z = np.empty(n)
     for group in range(groups):
-        own = cells[:, group].ravel()
-        z[own] = to_median(distances[np.ix_(own, own)])
+        members = cells[:, group].ravel()
+        z[members] = to_median(distances[np.ix_(members, members)])
     means, total = z[cells].mean(2), ((z - z.mean()) ** 2).sum()
     if not np.isfinite(total):  # of fewer than MIN_VIDEOS
         return PermutationTest(float("nan"), float("nan"))
@@ -167,8 +167,8 @@ def _pseudo_f(between: Floats, within: Floats, groups: int, n: int) -> Floats:
 
 def _permuted(statistic: Callable[[NDArray[np.int64]], Floats], cells: NDArray[np.int64]) -> PermutationTest:
     orders = within_seed_permutations(*cells.shape[:2])
-    found = np.concatenate([statistic(orders[i : i + AT_ONCE]) for i in range(0, len(orders), AT_ONCE)])
-    return PermutationTest(float(found[0]), float(np.mean(found >= found[0] * (1 - 1e-9))))
+    statistics = np.concatenate([statistic(orders[i : i + AT_ONCE]) for i in range(0, len(orders), AT_ONCE)])
+    return PermutationTest(float(statistics[0]), float(np.mean(statistics >= statistics[0] * (1 - 1e-9))))
 
 
 def divergence(differences: NDArray[np.floating]) -> float:

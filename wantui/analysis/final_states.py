@@ -69,7 +69,7 @@ class FinalStates:
         for group in groups:
             paths = [video.projected_path() for video in group.videos]
             levels[group.name], states = paths[0][0], [states for _, states in paths]
-            if len(shapes := {own.shape for own in states}) > 1:
+            if len(shapes := {to_medians.shape for to_medians in states}) > 1:
                 raise NoGeometryError(f"{group.name}: the stored projections have different shapes: {shapes}")
             projected[group.name] = np.stack(states)
             if not np.isfinite(projected[group.name]).all():
@@ -86,11 +86,11 @@ class FinalStates:
         }
         ends = np.stack([projected[group.name][:, -1] for group in groups]).astype(np.float64) / np.sqrt(dimension)
         distances = squared_distances(ends.reshape(-1, ends.shape[2]))
-        own = {
+        to_medians = {
             group.name: to_median(distances[g * videos : (g + 1) * videos, g * videos : (g + 1) * videos])
             for g, group in enumerate(groups)
         }
-        return cls(distances, ends, own, dimension, curves)
+        return cls(distances, ends, to_medians, dimension, curves)
 
     def centroid_distance(self, matched: Matched, pairs: Sequence[tuple[int, int]]) -> dict[tuple[str, str], float]:
         """Return |mean paired difference|^2 of each pair of groups, without bias."""
@@ -125,10 +125,10 @@ class FinalStates:
                 swapped = random.integers(0, 2, seeds).astype(bool)[:, None]
                 one = np.where(swapped, places[1], places[0])
                 other = np.where(swapped, places[0], places[1])
-                by_seed = [to_median(distances[np.ix_(own.ravel(), own.ravel())]) for own in (one, other)]
-                found = by_seed[0].reshape(seeds, -1).mean(1) - by_seed[1].reshape(seeds, -1).mean(1)
-                differences.append(found.mean())
-                p.append(sign_flip(found))
+                by_seed = [to_median(distances[np.ix_(members.ravel(), members.ravel())]) for members in (one, other)]
+                by_pair = by_seed[0].reshape(seeds, -1).mean(1) - by_seed[1].reshape(seeds, -1).mean(1)
+                differences.append(by_pair.mean())
+                p.append(sign_flip(by_pair))
         return np.array(differences), np.array(p)
 
 

@@ -118,17 +118,17 @@ def _read(read: Read, which: range, held: StateBuffer, rows: list[int]) -> None:
 
 
 def _products(values: NDArray[np.float32], left: Sequence[int], right: Sequence[int]) -> Floats:
-    found = np.zeros((len(left), len(right)))
+    products = np.zeros((len(left), len(right)))
     for start in range(0, values.shape[1], CHUNK):
         one = _part(values, left, start)
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused by name in what comes out
-            found += one @ (one if right is left else _part(values, right, start)).T
-    return found
+            products += one @ (one if right is left else _part(values, right, start)).T
+    return products
 
 
 def _part(values: NDArray[np.float32], rows: Sequence[int], start: int) -> Floats:
     part = values[:, start : start + CHUNK]
     wide = np.empty((len(rows), part.shape[1]))
-    for place, row in enumerate(rows):
-        wide[place] = part[row]
+    for index, row in enumerate(rows):
+        wide[index] = part[row]
     return wide

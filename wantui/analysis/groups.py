@@ -88,10 +88,10 @@ def group_videos(videos: Sequence[Video], by: str = "variation") -> list[Group]:
     Raises:
         CannotCompareError: the template has no such bracket.
     """
-    found: dict[str, list[Video]] = {}
+    members: dict[str, list[Video]] = {}
     for name, video in zip(_names(videos, by), videos, strict=True):
-        found.setdefault(name, []).append(video)
-    return [Group(name, tuple(own)) for name, own in found.items()]
+        members.setdefault(name, []).append(video)
+    return [Group(name, tuple(group)) for name, group in members.items()]
 
 
 def pooled_groups(videos: Sequence[Video], by: str) -> tuple[list[Group], list[tuple[str, str]]]:
@@ -107,21 +107,21 @@ def pooled_groups(videos: Sequence[Video], by: str) -> tuple[list[Group], list[t
         return [], reasons
     groups = []
     for group in group_videos(usable, by):
-        own: dict[tuple[object, ...], Video] = {}
+        unique: dict[tuple[object, ...], Video] = {}
         for video in group.videos:
-            first = own.setdefault((video.variation, video.prompt, video.weights, video.seed), video)
+            first = unique.setdefault((video.variation, video.prompt, video.weights, video.seed), video)
             if first is not video:
                 reasons.append((names(video), _why_twice(video, first, names)))
-        groups.append(Group(group.name, tuple(own.values())))
+        groups.append(Group(group.name, tuple(unique.values())))
     return groups, reasons
 
 
 def groupings(videos: Sequence[Video]) -> list[str]:
     """Return ways to group these videos into more than one group."""
-    ways = ["variation", *(str(place + 1) for place in range(len(_brackets(videos)))), "batch"]
-    found = [way for way in ways if len(group_videos(videos, way)) > 1]
+    ways = ["variation", *(str(bracket + 1) for bracket in range(len(_brackets(videos)))), "batch"]
+    usable = [way for way in ways if len(group_videos(videos, way)) > 1]
     # One bracket alone is what the variations are.
-    return [way for way in found if not (way == "1" and len(_brackets(videos)) == 1)]
+    return [way for way in usable if not (way == "1" and len(_brackets(videos)) == 1)]
 
 
 def _brackets(videos: Sequence[Video]) -> list[int]:
@@ -136,13 +136,13 @@ def _names(videos: Sequence[Video], by: str) -> list[str]:
     """
     if by == "batch":
         folders = batch_names([video.folder for video in videos])
-        found = studied(videos)
-        labels = {folder: found.label(folder) for folder in folders}
+        differing = studied(videos)
+        labels = {folder: differing.label(folder) for folder in folders}
         counts = Counter(labels.values())
         return [
-            own
-            if (own := labels[video.folder]) and counts[own] == 1
-            else " ".join(filter(None, (folders[video.folder], own and f"({own})")))
+            label
+            if (label := labels[video.folder]) and counts[label] == 1
+            else " ".join(filter(None, (folders[video.folder], label and f"({label})")))
             for video in videos
         ]
     if by in ("variation", "prompt"):
@@ -163,13 +163,13 @@ def _names(videos: Sequence[Video], by: str) -> list[str]:
 
 def _shortest(levels: Sequence[Sequence[str]]) -> list[str]:
     """Return the shortest unambiguous name of each video; the last level is unique."""
-    found: list[str] = list(levels[-1])
+    names: list[str] = list(levels[-1])
     for level in reversed(levels[:-1]):
         meanings: dict[str, set[str]] = {}
         for name, full in zip(level, levels[-1], strict=True):
             meanings.setdefault(name, set()).add(full)
-        found = [name if len(meanings[name]) == 1 else longer for name, longer in zip(level, found, strict=True)]
-    return found
+        names = [name if len(meanings[name]) == 1 else longer for name, longer in zip(level, names, strict=True)]
+    return names
 
 
 def _weights(video: Video) -> str:
@@ -243,30 +243,31 @@ class Matched:
         cells: list[dict[tuple[str, int], Video]] = []
         left: list[tuple[str, str]] = []
         for group in groups:
-            own: dict[tuple[str, int], Video] = {}
+            by_cell: dict[tuple[str, int], Video] = {}
             for video in group.videos:
-                first = own.setdefault((rest(video), video.seed), video)
+                first = by_cell.setdefault((rest(video), video.seed), video)
                 if first is not video:
                     left.append((names(video), _why_twice(video, first, names)))
-            cells.append(own)
-        shared = set.intersection(*({key for key, _ in own} for own in cells))
+            cells.append(by_cell)
+        shared = set.intersection(*({key for key, _ in by_cell} for by_cell in cells))
         seeds = [
             seed
-            for seed in sorted({seed for own in cells for _, seed in own})
-            if shared and all((key, seed) in own for own in cells for key in shared)
+            for seed in sorted({seed for by_cell in cells for _, seed in by_cell})
+            if shared and all((key, seed) in by_cell for by_cell in cells for key in shared)
         ]
         if len(seeds) < 2:
             raise CannotCompareError(_too_few(groups, len(seeds), bool(shared)))
         taken = {(key, seed) for key in shared for seed in seeds}
         left += [
             (names(video), "not in every group with this seed")
-            for own in cells
-            for cell, video in own.items()
+            for by_cell in cells
+            for cell, video in by_cell.items()
             if cell not in taken
         ]
         ordered = sorted(taken, key=lambda cell: (cell[1], cell[0]))
         kept = [
-            Group(group.name, tuple(own[cell] for cell in ordered)) for group, own in zip(groups, cells, strict=True)
+            Group(group.name, tuple(by_cell[cell] for cell in ordered))
+            for group, by_cell in zip(groups, cells, strict=True)
         ]
         return cls(tuple(kept), tuple(seeds), left)
 

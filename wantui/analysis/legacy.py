@@ -96,21 +96,21 @@ def _video(folder: Path, number: int, directory: Path, prompts: Mapping[str, str
         return Video(**known, reason=error, is_damaged=True, warnings=warnings)
     try:
         with named_damage(directory):
-            found, shape, of_levels = _trajectory(directory, metadata)
+            trajectory, shape, of_levels = _trajectory(directory, metadata)
     except NoGeometryError as no_geometry:
         return Video(**known, reason=str(no_geometry), warnings=warnings)
     except CaptureError as damage:
         return Video(**known, reason=str(damage), is_damaged=True, warnings=warnings)
     settings = {
         "shape": list(shape),
-        "steps": len(found.sigmas),
+        "steps": len(trajectory.sigmas),
         "levels": "assumed" if of_levels else "stored",
         "guidance_scale": first.get("cfg_scale"),
     }
     return Video(
         **known,
         settings=settings,
-        trajectory=found,
+        trajectory=trajectory,
         dimension=math.prod(shape),
         warnings=(*warnings, *of_levels),
     )
@@ -118,11 +118,11 @@ def _video(folder: Path, number: int, directory: Path, prompts: Mapping[str, str
 
 def _seed(metadata: Mapping[str, Any], directory: Path, later: re.Match[str] | None) -> tuple[int, bool]:
     """Return the seed of a video, or else its number, and whether it is the seed; 0 is a seed."""
-    found = metadata.get("seed")
-    if type(found) is int:
-        return found, True
-    if isinstance(found, str) and found.isdecimal() and len(found) < 20:
-        return int(found), True
+    seed = metadata.get("seed")
+    if type(seed) is int:
+        return seed, True
+    if isinstance(seed, str) and seed.isdecimal() and len(seed) < 20:
+        return int(seed), True
     if later:
         return int(later["seed"]), False
     match = _VIDEO.match(directory.name)
@@ -135,14 +135,14 @@ def _metadata(directory: Path) -> dict[int, dict[str, Any]]:
     Raises:
         UnreadableFileError: metadata are there and cannot be read.
     """
-    found = {}
+    metadata = {}
     for step, path in _files(directory).items():
         file = path.with_name(f"{path.name.split('.')[0]}_metadata.json")
         try:
-            found[step] = read_json_object(file)
+            metadata[step] = read_json_object(file)
         except FileNotFoundError:
             continue
-    return found
+    return metadata
 
 
 def _files(directory: Path) -> dict[int, Path]:
@@ -215,12 +215,12 @@ def _load(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
 def _prompts(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the prompts by folder, and a warning where there are some that cannot be read."""
     try:
-        found = read_json(folder / "configs" / "prompt_variations.json")
+        document = read_json(folder / "configs" / "prompt_variations.json")
     except FileNotFoundError:
         return {}, ()
     except UnreadableFileError as error:
         return {}, (f"prompts are not known: {error}",)
-    entries = found.get("variations", []) if isinstance(found, dict) else found
+    entries = document.get("variations", []) if isinstance(document, dict) else document
     prompts = {}
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
         text = entry.get("text") or entry.get("prompt") if isinstance(entry, dict) else entry

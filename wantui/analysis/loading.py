@@ -131,12 +131,12 @@ def _video(
         return Video(**known, reason="it has no stored trajectory")
     path = folder / entry.files["latents"]
     try:
-        found, dimension, power, warnings = _stored(path, held)
+        trajectory, dimension, power, warnings = _stored(path, held)
     except NoGeometryError as error:
         return Video(**known, path=path, reason=str(error))
     except CaptureError as error:
         return Video(**known, path=path, reason=f"its stored trajectory cannot be read: {error}", is_damaged=True)
-    return Video(**known, trajectory=found, dimension=dimension, channel_power=power, path=path, warnings=warnings)
+    return Video(**known, trajectory=trajectory, dimension=dimension, channel_power=power, path=path, warnings=warnings)
 
 
 def _stored_form(recipe: Recipe) -> dict[str, Any]:

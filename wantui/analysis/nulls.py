@@ -20,15 +20,15 @@ ENOUGH_VIDEOS = 50
 """Videos below which the covariance, of rank videos - 1, is visibly too small."""
 
 
-def random_walk(found: Trajectory) -> Trajectory:
+def random_walk(path: Trajectory) -> Trajectory:
     """Return steps of the same lengths in directions that have nothing to do with each other, in many dimensions.
 
     Its first principal axes take 6 / (pi k)^2 of the variance (arXiv 1806.08805), its straightness is 1 / sqrt(N) for
     equal steps, and it turns by pi / 2 at every state.
     """
-    travelled = np.concatenate([[0.0], np.cumsum(found.lengths**2)])
-    gram = found.gram[0, 0] + np.minimum.outer(travelled, travelled)
-    return Trajectory(found.sigmas, gram)
+    travelled = np.concatenate([[0.0], np.cumsum(path.lengths**2)])
+    gram = path.gram[0, 0] + np.minimum.outer(travelled, travelled)
+    return Trajectory(path.sigmas, gram)
 
 
 @dataclass(frozen=True)

@@ -48,59 +48,59 @@ th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 1
 """
 
 
-def write_report(path: Path, found: Comparison) -> None:
+def write_report(path: Path, comparison: Comparison) -> None:
     """Write the page of a comparison."""
     with rc_context(PLAIN_TEXT):
-        _write_page(path, found)
+        _write_page(path, comparison)
 
 
-def _write_page(path: Path, found: Comparison) -> None:
+def _write_page(path: Path, comparison: Comparison) -> None:
     parts = [
-        f"<h1>{html.escape(_title(found))}</h1>",
+        f"<h1>{html.escape(_title(comparison))}</h1>",
         _note(
-            f"{format_count(len(found.seeds), 'seed')}, the same in each group; {_groups(found)}. "
-            f"Trajectories are measured at stride {found.stride}. wantui {__version__}."
+            f"{format_count(len(comparison.seeds), 'seed')}, the same in each group; {_groups(comparison)}. "
+            f"Trajectories are measured at stride {comparison.stride}. wantui {__version__}."
         ),
         "<h2>Verdicts</h2>",
-        f"<p>Declared metric: <b>{found.primary}</b>. Tests permute within seeds.</p>",
-        *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.text)}</p>' for v in found.verdicts),
-        f"<p>{html.escape(_omnibus(found))}</p>",
-        *(_note(f"Note: {warning}") for warning in found.warnings),
-        *(_note(f"Left out: {name}: {why}") for name, why in found.left_out),
+        f"<p>Declared metric: <b>{comparison.primary}</b>. Tests permute within seeds.</p>",
+        *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.text)}</p>' for v in comparison.verdicts),
+        f"<p>{html.escape(_omnibus(comparison))}</p>",
+        *(_note(f"Note: {warning}") for warning in comparison.warnings),
+        *(_note(f"Left out: {name}: {why}") for name, why in comparison.left_out),
         "<h2>Effects</h2>",
-        _svg(_forest(found.differences, found.primary)),
+        _svg(_forest(comparison.differences, comparison.primary)),
         _note(
             "Differences as shares of the second group's mean, with 95 % intervals. Filled: p below 0.05 over all "
             "metrics and pairs (max-T)."
         ),
         "<h2>Metrics and their nulls</h2>",
-        _metrics(found),
+        _metrics(comparison),
         _note(
             "Mean ± standard deviation over videos; in brackets the same metric of a random walk with the same step "
             "lengths, and of the Gaussian flow to the group's final states."
         ),
-        *(_note(f"{name}: {null.in_words}.") for name, null in found.nulls.items()),
+        *(_note(f"{name}: {null.in_words}.") for name, null in comparison.nulls.items()),
         "<h2>What depends on the steps</h2>",
-        _strides(found),
+        _strides(comparison),
         _note(
-            f"Mean of each group, measured at strides {', '.join(str(found.stride * m) for m in MULTIPLES)}. Bold: a "
-            f"larger stride changes the first value by more than a factor of {MAX_RATIO}, so that it is mostly the "
-            "sampler's steps or their rounding, not the path's; or there are too few steps to tell."
+            f"Mean of each group, measured at strides {', '.join(str(comparison.stride * m) for m in MULTIPLES)}. "
+            f"Bold: a larger stride changes the first value by more than a factor of {MAX_RATIO}, so that it is mostly "
+            "the sampler's steps or their rounding, not the path's; or there are too few steps to tell."
         ),
         "<h2>Curves</h2>",
-        _svg(_curves(found)),
+        _svg(_curves(comparison)),
         _note(
             "Mean and range of the middle 90 % of the videos of each group over the noise level. Grey: how far two "
             "groups are apart, around the mean of all, in 95 of 100 random exchanges within seeds. Dashed: a random "
             "walk with the same step lengths."
         ),
     ]
-    if found.dispersion:
-        parts += ["<h2>Room that each group takes</h2>", _svg(dispersion_figure(found))]
-        parts += ["<h2>Paths</h2>", _svg(_paths(found))]
+    if comparison.dispersion:
+        parts += ["<h2>Room that each group takes</h2>", _svg(dispersion_figure(comparison))]
+        parts += ["<h2>Paths</h2>", _svg(_paths(comparison))]
         parts.append(_note("All states in the plane of the first two principal axes of their ends; a dot is an end."))
-    parts += _attention([video for group in found.groups for video in group.videos])
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(_title(found))}</title>"
+    parts += _attention([video for group in comparison.groups for video in group.videos])
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(_title(comparison))}</title>"
     write_text(path, page + f"<style>{STYLE}</style>" + "\n".join(parts) + "</html>\n")
 
 
@@ -108,23 +108,23 @@ def _note(text: str) -> str:
     return f'<p class="note">{html.escape(text)}</p>'
 
 
-def _title(found: Comparison) -> str:
-    names = sorted({video.folder.name for group in found.groups for video in group.videos})
-    return f"{', '.join(names)}: {' / '.join(group.name for group in found.groups)}"
+def _title(comparison: Comparison) -> str:
+    names = sorted({video.folder.name for group in comparison.groups for video in group.videos})
+    return f"{', '.join(names)}: {' / '.join(group.name for group in comparison.groups)}"
 
 
-def _groups(found: Comparison) -> str:
+def _groups(comparison: Comparison) -> str:
     return ", ".join(
         f"{group.name}: {format_count(len(group.videos), 'video')} of {format_count(group.phrasings, 'phrasing')}"
-        for group in found.groups
+        for group in comparison.groups
     )
 
 
-def _omnibus(found: Comparison) -> str:
-    parts = [f"Any group differs in {found.primary}: p {found.omnibus_p:.3g}"]
-    if found.spread is not None:
-        parts.append(f"Spread of the final states (PERMDISP): F {found.spread.f:.3g}, p {found.spread.p:.3g}")
-    parts += [f"{text[0].upper()}{text[1:]}" for text in (found.place(), found.by_chance()) if text]
+def _omnibus(comparison: Comparison) -> str:
+    parts = [f"Any group differs in {comparison.primary}: p {comparison.omnibus_p:.3g}"]
+    if comparison.spread is not None:
+        parts.append(f"Spread of the final states (PERMDISP): F {comparison.spread.f:.3g}, p {comparison.spread.p:.3g}")
+    parts += [f"{text[0].upper()}{text[1:]}" for text in (comparison.place(), comparison.by_chance()) if text]
     return ". ".join(parts) + "."
 
 
@@ -155,11 +155,11 @@ def _forest(differences: Sequence[Difference], primary: str) -> Figure:
     figure = Figure(figsize=(8, 0.6 + 0.22 * max(1, len(shown))))
     axes = figure.subplots()
     several = len({(d.first, d.second) for d in shown}) > 1
-    for place, d in enumerate(reversed(shown)):
+    for row, d in enumerate(reversed(shown)):
         colour = COLOURS[1] if d.metric == primary else COLOURS[0]
-        axes.plot([100 * d.low, 100 * d.high], [place, place], color=colour, lw=1.5)
+        axes.plot([100 * d.low, 100 * d.high], [row, row], color=colour, lw=1.5)
         filled = d.family_p <= 0.05
-        axes.plot(100 * d.share, place, "o", ms=5, color=colour, mfc=colour if filled else "white")
+        axes.plot(100 * d.share, row, "o", ms=5, color=colour, mfc=colour if filled else "white")
     pairs = [f"{_label(d.first)} against {_label(d.second)}" for d in reversed(shown)]
     names = [f"{d.metric}, {pair}" if several else d.metric for d, pair in zip(reversed(shown), pairs, strict=True)]
     axes.set_yticks(range(len(shown)), names)
@@ -170,12 +170,12 @@ def _forest(differences: Sequence[Difference], primary: str) -> Figure:
     return figure
 
 
-def _curves(found: Comparison) -> Figure:
+def _curves(comparison: Comparison) -> Figure:
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     for axes, name in zip(figure.subplots(2, 2).ravel(), SHOWN_CURVES, strict=True):
         every: list[NDArray[np.float64]] = []
         levels: list[NDArray[np.float64]] = []
-        for colour, group in zip(_colours(found), found.groups, strict=True):
+        for colour, group in zip(_colours(comparison), comparison.groups, strict=True):
             drawn = [CURVES[name](v.trajectory) for v in group.videos if v.trajectory is not None]
             values = np.stack([values for _, values in drawn])
             sigmas = drawn[0][0]
@@ -184,10 +184,10 @@ def _curves(found: Comparison) -> Figure:
             every.append(values)
             levels.append(sigmas)
         # Values at other noise levels are not exchangeable, even where there are as many.
-        if all(np.array_equal(levels[0], own) for own in levels):
-            low, high = _curve_band(every, len(found.seeds))
+        if all(np.array_equal(levels[0], grid) for grid in levels):
+            low, high = _curve_band(every, len(comparison.seeds))
             axes.fill_between(sigmas, low, high, color="#000", alpha=0.12, lw=0, label="by chance")
-        first = found.groups[0].videos[0].trajectory
+        first = comparison.groups[0].videos[0].trajectory
         assert first is not None
         sigmas, walk = CURVES[name](random_walk(first))
         axes.plot(sigmas, walk, color="#999", lw=1, ls="--")
@@ -214,11 +214,11 @@ def _curve_band(
     return by_seed.mean((0, 1)) + low, by_seed.mean((0, 1)) + high
 
 
-def dispersion_figure(found: Comparison) -> Figure:
+def dispersion_figure(comparison: Comparison) -> Figure:
     """Draw the dispersion of each group over the noise level."""
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
-    for colour, (name, curve) in zip(_colours(found), found.dispersion.items(), strict=True):
+    for colour, (name, curve) in zip(_colours(comparison), comparison.dispersion.items(), strict=True):
         axes.plot(curve.sigmas, curve.values, color=colour, label=_label(name))
     axes.invert_xaxis()
     axes.set_xlabel("noise level", fontsize=8)
@@ -228,17 +228,17 @@ def dispersion_figure(found: Comparison) -> Figure:
     return figure
 
 
-def _paths(found: Comparison) -> Figure:
+def _paths(comparison: Comparison) -> Figure:
     from sklearn.decomposition import PCA
 
-    states = [[video.projected_path()[1] for video in group.videos] for group in found.groups]
+    states = [[video.projected_path()[1] for video in group.videos] for group in comparison.groups]
     pooled = np.stack([one[-1] for group in states for one in group]).astype(np.float64)
     # The plane in which the ends differ most; that of all states would show the seeds' noise.
     pca = PCA(2, svd_solver="randomized", random_state=0).fit(pooled)
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
-    for colour, group, own in zip(_colours(found), found.groups, states, strict=True):
-        for index, one in enumerate(own):
+    for colour, group, paths in zip(_colours(comparison), comparison.groups, states, strict=True):
+        for index, one in enumerate(paths):
             path = pca.transform(one)
             axes.plot(*path.T, color=colour, lw=0.7, alpha=0.6, label=_label(group.name) if index == 0 else None)
             axes.plot(*path[-1], "o", color=colour, ms=3)
@@ -250,18 +250,18 @@ def _paths(found: Comparison) -> Figure:
     return figure
 
 
-def _colours(found: Comparison) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(len(found.groups))]
+def _colours(comparison: Comparison) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(len(comparison.groups))]
 
 
-def _metrics(found: Comparison) -> str:
-    names = [group.name for group in found.groups]
+def _metrics(comparison: Comparison) -> str:
+    names = [group.name for group in comparison.groups]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     rows = []
-    for metric, own in found.described.items():
+    for metric, by_group in comparison.described.items():
         cells = []
         for name in names:
-            d = own[name]
+            d = by_group[name]
             nulls = (
                 ""
                 if metric == SPREAD
@@ -272,16 +272,16 @@ def _metrics(found: Comparison) -> str:
     return f"<table><thead><tr><th>metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _strides(found: Comparison) -> str:
-    names = [group.name for group in found.groups]
+def _strides(comparison: Comparison) -> str:
+    names = [group.name for group in comparison.groups]
     rows = []
     for metric in CHECKED:
         cells = []
-        for group in found.groups:
+        for group in comparison.groups:
             paths = [video.trajectory for video in group.videos if video.trajectory is not None]
-            own = strides(paths, metric, found.stride)
-            text = ", ".join(_number(value) for value in own.values)
-            cells.append(f"<td>{text if own.is_settled else f'<b>{text}</b>'}</td>")
+            measured = strides(paths, metric, comparison.stride)
+            text = ", ".join(_number(value) for value in measured.values)
+            cells.append(f"<td>{text if measured.is_settled else f'<b>{text}</b>'}</td>")
         rows.append(f"<tr><td>{metric}</td>{''.join(cells)}</tr>")
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     return f"<table><thead><tr><th>metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -305,8 +305,8 @@ def _attention(videos: Sequence[Video]) -> list[str]:
             clip = clip_of(video)
             for word in words:
                 mean = mean_of_known(word_curves(maps, word).mass)
-                said = f"{names(video)}, {maps.words[word]['text']}: {mean:.2%} of the attention"
-                parts.append(_note(f"{said}; colours from 0 to {scale:.2g}"))
+                label = f"{names(video)}, {maps.words[word]['text']}: {mean:.2%} of the attention"
+                parts.append(_note(f"{label}; colours from 0 to {scale:.2g}"))
                 parts.append(_png(strip(clip, maps, word, scale)))
         except UserError as error:
             parts.append(_note(f"{names(video)}: {error}"))

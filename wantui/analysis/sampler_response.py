@@ -82,17 +82,17 @@ def _dpm(order: int) -> Callable[[Floats, Floats], Floats]:
         for i in range(steps):
             clean.append(_clean(sigmas[i], states[-1], variances))
             h = levels[i + 1] - levels[i]
-            own = min(order, i + 1)
+            used_order = min(order, i + 1)
             if i == steps - 1:
-                own = 1
+                used_order = 1
             elif i == steps - 2 and steps < SHORT:
-                own = min(own, 2)
+                used_order = min(used_order, 2)
             shrink, alpha = np.expm1(-h), 1 - sigmas[i + 1]
             after = sigmas[i + 1] / sigmas[i] * states[-1] - alpha * shrink * clean[-1]
-            if own > 1:
+            if used_order > 1:
                 r0 = (levels[i] - levels[i - 1]) / h
                 first = (clean[-1] - clean[-2]) / r0
-                if own == 2:
+                if used_order == 2:
                     after = after - 0.5 * alpha * shrink * first
                 else:
                     r1 = (levels[i - 1] - levels[i - 2]) / h
@@ -113,16 +113,16 @@ def _unipc(order: int) -> Callable[[Floats, Floats], Floats]:
         levels, steps = _half_log_snr(sigmas), len(sigmas) - 1
         states = [np.ones_like(variances)]
         clean: list[Floats] = []
-        begin, own = states[0], 0
+        begin, used_order = states[0], 0
         for i in range(steps):
             predicted = _clean(sigmas[i], states[-1], variances)
             sample = states[-1]
             if i > 0:
-                sample = _unipc_update(sigmas, levels, i - 1, own, begin, clean, predicted)
+                sample = _unipc_update(sigmas, levels, i - 1, used_order, begin, clean, predicted)
             clean.append(predicted)
-            own = min(order, steps - i, i + 1)
+            used_order = min(order, steps - i, i + 1)
             begin = sample
-            states.append(_unipc_update(sigmas, levels, i, own, sample, clean, None))
+            states.append(_unipc_update(sigmas, levels, i, used_order, sample, clean, None))
         return np.stack(states)
 
     return solve

@@ -39,24 +39,24 @@ def video_record(
         "seed": video.seed,
         "stride": video.stride,
     }
-    found = video.trajectory
-    if found is None:
+    trajectory = video.trajectory
+    if trajectory is None:
         return record | {"reason": video.reason}
-    walk, flow = random_walk(found), null.paths if null is not None else ()
+    walk, flow = random_walk(trajectory), null.paths if null is not None else ()
     record["metrics"] = {
         name: {
-            "value": value(found, name),
+            "value": value(trajectory, name),
             "random_walk": value(walk, name),
             "gaussian_flow": float(np.mean([value(path, name) for path in flow])) if flow else None,
         }
         for name in metrics
     }
     record["gaussian_flow"] = None if null is None else _null_record(null)
-    record["strides"] = _stride_records([found], metrics, video.stride)
+    record["strides"] = _stride_records([trajectory], metrics, video.stride)
     if curves:
-        drawn = {name: curve(found) for name, curve in CURVES.items()}
+        drawn = {name: curve(trajectory) for name, curve in CURVES.items()}
         record["curves"] = {name: {"sigma": sigma, "value": values} for name, (sigma, values) in drawn.items()}
-        record["spectrum"] = found.spectrum
+        record["spectrum"] = trajectory.spectrum
     return plain(record)
 
 
@@ -68,12 +68,12 @@ def _stride_records(paths: Sequence[Trajectory], metrics: Sequence[str], stride:
     """Return the stride-dependent metrics at each stride, and whether they are properties of the path."""
     checked = [strides(paths, name, stride) for name in metrics if name in CHECKED]
     return {
-        found.metric: {
-            "values": dict(zip(found.strides, found.values, strict=True)),
-            "settled_at": found.settled,
-            "is_checked": found.is_checked,
+        measured.metric: {
+            "values": dict(zip(measured.strides, measured.values, strict=True)),
+            "settled_at": measured.settled,
+            "is_checked": measured.is_checked,
         }
-        for found in checked
+        for measured in checked
     }
 
 
@@ -91,43 +91,46 @@ def group_record(group: Group, metrics: Sequence[str], null: GaussianNull) -> di
     )
 
 
-def comparison_record(found: Comparison) -> dict[str, Any]:
+def comparison_record(comparison: Comparison) -> dict[str, Any]:
     """Return the record of a comparison."""
-    said = {
-        "by": found.by,
-        "primary": found.primary,
-        "stride": found.stride,
-        "seeds": found.seeds,
+    record = {
+        "by": comparison.by,
+        "primary": comparison.primary,
+        "stride": comparison.stride,
+        "seeds": comparison.seeds,
         "groups": [
-            {"name": group.name, "videos": len(group.videos), "phrasings": group.phrasings} for group in found.groups
+            {"name": group.name, "videos": len(group.videos), "phrasings": group.phrasings}
+            for group in comparison.groups
         ],
-        "verdicts": [asdict(verdict) for verdict in found.verdicts],
-        "omnibus_p": found.omnibus_p,
-        "permanova": None if found.location is None else asdict(found.location),
-        "permdisp": None if found.spread is None else asdict(found.spread),
+        "verdicts": [asdict(verdict) for verdict in comparison.verdicts],
+        "omnibus_p": comparison.omnibus_p,
+        "permanova": None if comparison.location is None else asdict(comparison.location),
+        "permdisp": None if comparison.spread is None else asdict(comparison.spread),
         "centroid_distances": [
             {"first": first, "second": second, "squared": value}
-            for (first, second), value in found.centroid_distance.items()
+            for (first, second), value in comparison.centroid_distance.items()
         ],
-        "null_band": found.null_band,
-        "null_rate": found.null_rate,
-        "metrics": {name: {group: asdict(d) for group, d in own.items()} for name, own in found.described.items()},
-        "gaussian_flow": {name: _null_record(null) for name, null in found.nulls.items()},
+        "null_band": comparison.null_band,
+        "null_rate": comparison.null_rate,
+        "metrics": {
+            name: {group: asdict(d) for group, d in by_group.items()} for name, by_group in comparison.described.items()
+        },
+        "gaussian_flow": {name: _null_record(null) for name, null in comparison.nulls.items()},
         "strides": {
             group.name: _stride_records(
-                [video.trajectory for video in group.videos if video.trajectory], list(METRICS), found.stride
+                [video.trajectory for video in group.videos if video.trajectory], list(METRICS), comparison.stride
             )
-            for group in found.groups
+            for group in comparison.groups
         },
-        "differences": [asdict(difference) for difference in found.differences],
+        "differences": [asdict(difference) for difference in comparison.differences],
         "dispersion": {
-            name: {"sigma": curve.sigmas, "value": curve.values} for name, curve in found.dispersion.items()
+            name: {"sigma": curve.sigmas, "value": curve.values} for name, curve in comparison.dispersion.items()
         },
-        "sigmas": found.sigmas,
-        "warnings": found.warnings,
-        "excluded": [{"video": name, "reason": reason} for name, reason in found.left_out],
+        "sigmas": comparison.sigmas,
+        "warnings": comparison.warnings,
+        "excluded": [{"video": name, "reason": reason} for name, reason in comparison.left_out],
     }
-    return plain(said)
+    return plain(record)
 
 
 def video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str]]:
@@ -140,14 +143,14 @@ def video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str
     return rows
 
 
-def difference_rows(found: Comparison) -> list[list[str]]:
+def difference_rows(comparison: Comparison) -> list[list[str]]:
     """Return the header and rows of a table of differences."""
     head = ["metric", "first", "second", "n", "mean", "low", "high", "method", "d_z", "p", "family_p", "discovery_p"]
     rows = [[*head, "phrasings", "phrasing_p", "stride"]]
-    for d in found.differences:
+    for d in comparison.differences:
         e = d.effect
         interval, numbers = map(_cell, (e.mean, e.low, e.high)), (e.size, e.p, d.family_p, d.discovery_p)
-        last = [str(d.phrasings), _cell(d.phrasing_p), str(found.stride)]
+        last = [str(d.phrasings), _cell(d.phrasing_p), str(comparison.stride)]
         rows.append([d.metric, d.first, d.second, str(e.n), *interval, e.method, *map(_cell, numbers), *last])
     return rows
 

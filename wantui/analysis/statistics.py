@@ -132,11 +132,11 @@ def t_statistic(means: Floats, variance: Floats, n: int) -> Floats:
 
 def false_discovery(p: Floats) -> Floats:
     """Benjamini and Hochberg's adjusted p; NaN stays NaN."""
-    found = np.full(len(p), np.nan)
+    adjusted = np.full(len(p), np.nan)
     known = np.isfinite(p)
     if known.any():
-        found[known] = stats.false_discovery_control(p[known])
-    return found
+        adjusted[known] = stats.false_discovery_control(p[known])
+    return adjusted
 
 
 def pairs_needed(size: float, power: float = 0.8, alpha: float = 0.05) -> int | None:

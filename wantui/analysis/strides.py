@@ -148,4 +148,4 @@ def _mean(paths: Sequence[Trajectory], metric: str, multiple: int) -> float:
 def unsettled(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int = 1) -> list[Strides]:
     """Return those of some metrics that are not shown to be the path's; `stride` is what the paths already have."""
     checked = [strides(paths, metric, stride) for metric in metrics if metric in CHECKED and metric in METRICS]
-    return [own for own in checked if not own.is_settled]
+    return [measured for measured in checked if not measured.is_settled]

@@ -166,8 +166,8 @@ class Trajectory:
         variances."""
         n = len(self.gram)
         centre = np.eye(n) - 1 / n
-        found = np.maximum(np.linalg.eigvalsh(centre @ self.gram @ centre)[::-1], 0) / n
-        return _beyond_rounding(found, np.trace(self.gram) / n)
+        variances = np.maximum(np.linalg.eigvalsh(centre @ self.gram @ centre)[::-1], 0) / n
+        return _beyond_rounding(variances, np.trace(self.gram) / n)
 
     @property
     def first_pc_variance(self) -> float:
@@ -287,10 +287,10 @@ def _middles(sigmas: Floats) -> Floats:
     return (sigmas[1:] + sigmas[:-1]) / 2
 
 
-def value(found: Trajectory, metric: str) -> float:
+def value(path: Trajectory, metric: str) -> float:
     """Return one metric of a trajectory; NaN where it has too few states for it, or where the metric has no value."""
-    said = METRICS[metric]
-    return said.of(found) if len(found.sigmas) >= said.needs else float("nan")
+    definition = METRICS[metric]
+    return definition.of(path) if len(path.sigmas) >= definition.needs else float("nan")
 
 
 def trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory:

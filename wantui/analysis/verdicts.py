@@ -26,7 +26,7 @@ class Verdict:
 
 
 def verdict(
-    found: Difference,
+    difference: Difference,
     cells_of_one: Floats,
     cells_of_other: Floats,
     p: float,
@@ -52,33 +52,35 @@ def verdict(
     else:
         said_p = f"p {p:.3g}"
     said_p += f" over {pairs} pairs of groups" if pairs > 1 else ""
-    size = f"d_z {found.effect.size:.2f}, " if math.isfinite(found.effect.size) else ""  # two seeds give none
-    said = f"{interval_in_words(found)}, {size}{said_p}, {format_count(n, 'seed')}"
-    names, metric = f"{found.first} against {found.second}", found.metric
+    size = f"d_z {difference.effect.size:.2f}, " if math.isfinite(difference.effect.size) else ""  # two seeds give none
+    evidence = f"{interval_in_words(difference)}, {size}{said_p}, {format_count(n, 'seed')}"
+    names, metric = f"{difference.first} against {difference.second}", difference.metric
     of_these = "" if by_phrasing else f", of {'this sentence' if phrasings == 1 else f'these {phrasings} phrasings'}"
     alike = all(_is_alike(metric, *both, margin) for both in units)
 
     def say(kind: str, text: str) -> Verdict:
-        return Verdict(found.first, found.second, kind, p, text, metric)
+        return Verdict(difference.first, difference.second, kind, p, text, metric)
 
-    if p <= ALPHA and found.effect.low <= 0 <= found.effect.high:  # signs and sizes of the differences disagree
+    if (
+        p <= ALPHA and difference.effect.low <= 0 <= difference.effect.high
+    ):  # signs and sizes of the differences disagree
         skewed = "the interval contains 0 although the signs differ significantly: the differences are skewed"
-        return say("cannot tell", f"in {metric}, {names}: cannot tell: {skewed}. {said}")
+        return say("cannot tell", f"in {metric}, {names}: cannot tell: {skewed}. {evidence}")
     if p <= ALPHA:
-        word = "more" if found.effect.mean > 0 else "less"
+        word = "more" if difference.effect.mean > 0 else "less"
         little = "; within the equivalence margin" if alike else ""
-        return say("differs", f"{names}: {word} {metric}{of_these}: {said}{little}")
+        return say("differs", f"{names}: {word} {metric}{of_these}: {evidence}{little}")
     if min_attainable_p(n) > ALPHA:
         few = f"{format_count(n, 'seed')} can never give p below {min_attainable_p(n):.3g}; make 6 at least"
-        return say("cannot tell", f"in {metric}, {names}: cannot tell: {few}. {said}")
+        return say("cannot tell", f"in {metric}, {names}: cannot tell: {few}. {evidence}")
     if alike:
         within = f"{margin:.0%}" if is_ratio(metric) else f"{margin:g}"
-        return say("alike", f"{names}: alike in {metric}, within {within}{of_these}: {said}")
+        return say("alike", f"{names}: alike in {metric}, within {within}{of_these}: {evidence}")
     more = ""
-    if found.needed is not None and found.needed > n:
+    if difference.needed is not None and difference.needed > n:
         size = f"{margin:.0%}" if is_ratio(metric) else f"{margin:g}"
-        more = f"; to find a difference of {size}, about {found.needed:,} seeds are needed"
-    return say("cannot tell", f"in {metric}, {names}: cannot tell: {said}{more}")
+        more = f"; to find a difference of {size}, about {difference.needed:,} seeds are needed"
+    return say("cannot tell", f"in {metric}, {names}: cannot tell: {evidence}{more}")
 
 
 def _is_alike(metric: str, one: Floats, other: Floats, margin: float) -> bool:

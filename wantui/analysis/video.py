@@ -62,9 +62,9 @@ class Video:
 
     def is_same_as(self, other: "Video") -> bool:
         """Return whether two readings of a video gave equal results; `==` cannot compare arrays."""
-        own, others = (replace(video, trajectory=None, channel_power=None) for video in (self, other))
+        mine, theirs = (replace(video, trajectory=None, channel_power=None) for video in (self, other))
         arrays = zip(self._arrays(), other._arrays(), strict=True)
-        return own == others and all(_is_equal(one, another) for one, another in arrays)
+        return mine == theirs and all(_is_equal(one, another) for one, another in arrays)
 
     def _arrays(self) -> tuple[Floats | None, ...]:
         path = self.trajectory
