@@ -65,8 +65,8 @@ def costs(
     lines.append(Cost("time", shown, basis))
     lines.append(_memory(outline, past, sample, on_gpu, chosen))
     disk = estimate_disk(outline)
-    place = _existing(user_path(settings.output_dir))
-    need, free = disk_need(recipe, disk.total), free_bytes(place)
+    folder = _existing(user_path(settings.output_dir))
+    need, free = disk_need(recipe, disk.total), free_bytes(folder)
     fits = need.total <= free
     basis = f"clips {format_bytes(disk.videos)} ({disk.videos_basis})"
     for part in disk.captures:
@@ -153,4 +153,4 @@ def _what_fits(outline: BatchPreview, free: int, disk: DiskEstimate) -> str:
 def _existing(path: Path) -> Path:
     """Return the nearest folder that exists and can be entered: the path itself, or one above it."""
     path = path.absolute()
-    return next((place for place in (path, *path.parents) if os.path.isdir(place)), Path("/"))  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered
+    return next((folder for folder in (path, *path.parents) if os.path.isdir(folder)), Path("/"))  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered

@@ -18,7 +18,7 @@ STEPS = 50
 """Minimum number of steps: magnitudes of fewer steps do not reach low noise levels."""
 
 
-def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int], None], path: Path | None) -> Path:
+def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int], None], path: Path | None) -> Path:
     """Denoise one video without skipping blocks; return the file that stores the magnitudes.
 
     Args:
@@ -55,7 +55,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, tell: Callable[[int, int],
         raise LoadError(f"{model.name} has two transformers: cached goes by the first block of both")
     try:
         start = prepare(loaded.pipeline, whole, loaded.embeddings)
-        magnitudes = measure_magnitudes(loaded.pipeline, whole, start, tell)
+        magnitudes = measure_magnitudes(loaded.pipeline, whole, start, show)
     except RuntimeError as error:  # no memory, or NaN
         raise LoadError(f"{model.name} could not be calibrated: {error}") from error
     measured_with = whole.model_dump(mode="json", include={"prompt", "steps", "sampler", "width", "height", "frames"})

@@ -77,13 +77,13 @@ class NoSuchDeviceError(UserError):
     exit_code = 3
 
 
-def check_device(place: StateDirectory, device: str) -> None:
+def check_device(state_dir: StateDirectory, device: str) -> None:
     """Refuse a batch that no worker would ever take.
 
     Raises:
         NoSuchDeviceError: names the devices that there are.
     """
-    engine = find_engine(place.directory)
+    engine = find_engine(state_dir.directory)
     if engine is not None:
         if device not in engine.devices:
             raise NoSuchDeviceError(
@@ -100,11 +100,11 @@ def check_device(place: StateDirectory, device: str) -> None:
         raise NoSuchDeviceError(f"cannot use model_settings.device: {device}: this machine has no such device ({why})")
 
 
-def may_use_gpu(place: StateDirectory, device: str) -> bool:
+def may_use_gpu(state_dir: StateDirectory, device: str) -> bool:
     """Return whether a batch for this device could run on a GPU, with the running engine or a new one."""
     if device == "cpu":
         return False
-    engine = find_engine(place.directory)
+    engine = find_engine(state_dir.directory)
     if engine is not None:
         return any(name.startswith("cuda") for name in engine.devices)
     return bool(visible(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
@@ -233,20 +233,20 @@ class Enqueued:
     folder: Path
 
 
-def queue_new(place: StateDirectory, batch: Batch) -> Enqueued:
+def queue_new(state_dir: StateDirectory, batch: Batch) -> Enqueued:
     """Make a batch's folder and put all of it on the queue, over a connection of this thread's own.
 
     Raises:
         UserError: no such device, or as `new_batch`.
     """
     device = batch.config.settings.model_settings.device
-    check_device(place, device)
+    check_device(state_dir, device)
     folder, manifest = new_batch(batch)
-    return _queue(place, folder, manifest, device, True, WHOLE)
+    return _queue(state_dir, folder, manifest, device, True, WHOLE)
 
 
 def queue_missing(
-    place: StateDirectory, folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE
+    state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE
 ) -> Enqueued | None:
     """Put the missing videos of an existing batch, or of a shard of it, on the queue; return None if there are none.
 
@@ -257,14 +257,14 @@ def queue_missing(
         return None
     refuse_unwritable(folder)
     device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
-    check_device(place, device)
-    return _queue(place, folder, manifest, device, False, share)
+    check_device(state_dir, device)
+    return _queue(state_dir, folder, manifest, device, False, share)
 
 
 def _queue(
-    place: StateDirectory, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Shard
+    state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Shard
 ) -> Enqueued:
-    with Queue(place.directory) as queue:
+    with Queue(state_dir.directory) as queue:
         number, videos = enqueue(queue, folder, manifest, device, new, share)
     return Enqueued(number, videos, folder.root)
 

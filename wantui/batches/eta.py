@@ -142,8 +142,10 @@ class EtaModel:
             estimate = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", self.past, measured)
             if estimate.value is not None:
                 return estimate.value
-        own = [paces[video.id] * video.steps for video in running if video.batch == batch.id and video.id in paces]
-        return sum(own) / len(own) if own else None
+        durations = [
+            paces[video.id] * video.steps for video in running if video.batch == batch.id and video.id in paces
+        ]
+        return sum(durations) / len(durations) if durations else None
 
     def _recipe(self, batch: BatchRow) -> Recipe | None:
         """Return the recipe of the batch's first video: all videos of a batch take the same time."""

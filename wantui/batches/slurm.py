@@ -151,8 +151,8 @@ def _is_running() -> bool:
     """Return whether Slurm still calls this job running: not after a user cancelled it or Slurm requeued it."""
     job = os.environ.get("SLURM_JOB_ID", "")
     command = ["squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={job}"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    return found.returncode == 0 and found.stdout.strip() == "RUNNING"
+    result = subprocess.run(command, capture_output=True, text=True)
+    return result.returncode == 0 and result.stdout.strip() == "RUNNING"
 
 
 def _local_folder() -> Path:
@@ -241,8 +241,8 @@ def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
         with executor.batch():
             submitted = [executor.submit(share) for share in shares]
     except (FailedJobError, FailedSubmissionError) as error:
-        said = [line for line in str(error).splitlines() if "sbatch" in line] or str(error).splitlines()[-1:]
-        raise NoSlurmError(f"Slurm refuses the array: {said[-1].strip()}") from None
+        reason = [line for line in str(error).splitlines() if "sbatch" in line] or str(error).splitlines()[-1:]
+        raise NoSlurmError(f"Slurm refuses the array: {reason[-1].strip()}") from None
     return [str(job.job_id) for job in submitted]
 
 
@@ -269,10 +269,10 @@ def _alive(folder: Path) -> list[str]:
     ours = {path.name.split("_")[0] for path in folder.glob("*_submission.sh")}
     if not ours:
         return []
-    found = subprocess.run(["squeue", "--me", "--noheader", "--format=%F"], capture_output=True, text=True)
-    if found.returncode:
-        raise NoSlurmError(f"squeue does not say whether an earlier array has ended: {found.stderr.strip()}")
-    return sorted(ours & set(found.stdout.split()))
+    result = subprocess.run(["squeue", "--me", "--noheader", "--format=%F"], capture_output=True, text=True)
+    if result.returncode:
+        raise NoSlurmError(f"squeue does not say whether an earlier array has ended: {result.stderr.strip()}")
+    return sorted(ours & set(result.stdout.split()))
 
 
 def _own_signal() -> signal.Signals:
