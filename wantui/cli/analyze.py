@@ -105,10 +105,10 @@ def command(
         check_new_file(csv_path, may_be_device=True)
     if html_path is not None:
         check_new_file(html_path, makes_folders=True)
-    found, faults = read_batches(batches, from_latents)
-    if not (found or list_videos or as_json):
+    loaded, faults = read_batches(batches, from_latents)
+    if not (loaded or list_videos or as_json):
         raise UserError(_nothing_finished(batches, faults))
-    videos = _with_ids(found, ids)
+    videos = _with_ids(loaded, ids)
     _warn(videos, faults)
     damaged = faults + [video.name for video in videos if video.is_damaged]
     if stride > 1:
@@ -279,8 +279,8 @@ def _warn_of_steps(videos: "Sequence[Video]", metrics: Sequence[str], where: str
     for name in metrics:
         if (needed := METRICS[name].needs) > fewest:
             echo(f"warning: {where}{name} needs {needed} states, and a trajectory has {fewest}", err=True)
-    for found in unsettled(paths, metrics, measured[0].stride):
-        echo(f"warning: {where}{found.in_words}", err=True)
+    for measured_strides in unsettled(paths, metrics, measured[0].stride):
+        echo(f"warning: {where}{measured_strides.in_words}", err=True)
 
 
 def _groups(videos: "list[Video]", by: str, chosen: list[str] | None, as_json: bool) -> None:
@@ -326,51 +326,53 @@ def _compare(
 
     if not 0 < margin < 1:
         raise UserError(f"--margin: {margin} is not between 0 and 1")
-    found = compare(videos, by, primary, chosen, margin)
+    comparison = compare(videos, by, primary, chosen, margin)
     if html_path is not None:
         from wantui.analysis.report import write_report
 
         try:
-            write_report(html_path, found)
+            write_report(html_path, comparison)
         except OSError as error:
             raise UserError(f"--html: {html_path} cannot be written: {error.strerror}") from None
         echo(f"written: {html_path}", err=True)
     if csv_path is not None:
-        _write_csv(csv_path, difference_rows(found))
+        _write_csv(csv_path, difference_rows(comparison))
     if as_json:
-        print_json(comparison_record(found))
+        print_json(comparison_record(comparison))
     elif csv_path is None or str(csv_path) != "-":
-        _print_comparison(found, margin, videos)
+        _print_comparison(comparison, margin, videos)
 
 
-def _print_comparison(found: "Comparison", margin: float, videos: "list[Video]") -> None:
+def _print_comparison(comparison: "Comparison", margin: float, videos: "list[Video]") -> None:
     from wantui.analysis.comparable import VideoNames
     from wantui.analysis.trajectory import METRICS
 
-    for warning in found.warnings:
+    for warning in comparison.warnings:
         echo(f"warning: {warning}", err=True)
     names = VideoNames(videos)
     already_named = {(names(video), video.reason) for video in videos if video.is_damaged}
-    for name, why in found.left_out:
+    for name, why in comparison.left_out:
         if (name, why) not in already_named:
             echo(f"left out: {name}: {why}", err=True)
-    seeds, groups = format_count(len(found.seeds), "seed"), format_count(len(found.groups), "group")
-    stride = f"; trajectories at stride {found.stride}" if found.stride > 1 else ""
-    print_line(f"{seeds} in each of {groups}; metric declared with this command: {found.primary}{stride}")
-    for verdict in found.verdicts:
+    seeds, groups = format_count(len(comparison.seeds), "seed"), format_count(len(comparison.groups), "group")
+    stride = f"; trajectories at stride {comparison.stride}" if comparison.stride > 1 else ""
+    print_line(f"{seeds} in each of {groups}; metric declared with this command: {comparison.primary}{stride}")
+    for verdict in comparison.verdicts:
         print_line(f"  {verdict.text}", indent=4)
-    print_line(f"any group differs in {found.primary}: p {found.omnibus_p:.3g}")
-    if found.spread is not None:
-        print_line(f"spread of the final states (PERMDISP): F {found.spread.f:.3g}, p {found.spread.p:.3g}", indent=2)
-    for text in (found.place(), found.by_chance()):
+    print_line(f"any group differs in {comparison.primary}: p {comparison.omnibus_p:.3g}")
+    if comparison.spread is not None:
+        print_line(
+            f"spread of the final states (PERMDISP): F {comparison.spread.f:.3g}, p {comparison.spread.p:.3g}", indent=2
+        )
+    for text in (comparison.place(), comparison.by_chance()):
         if text:
             print_line(text, indent=2)
-    for (one, other), squared in found.centroid_distance.items():
+    for (one, other), squared in comparison.centroid_distance.items():
         print_line(f"  means of {one} and {other}: {max(squared, 0) ** 0.5:.3g} sqrt(D) apart at the end")
     echo()
-    several = any(d.phrasings > 1 for d in found.differences)
+    several = any(d.phrasings > 1 for d in comparison.differences)
     rows = []
-    for d in found.differences:
+    for d in comparison.differences:
         e = d.effect
         is_share = d.share == d.share and d.low == d.low
         interval = f"{d.low:+.1%} to {d.high:+.1%}" if is_share else f"{e.low:+.3g} to {e.high:+.3g}"

@@ -41,8 +41,8 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
             batch = [names.batch(video)] if several else []
             about = (*batch, video.variation, str(video.seed), word.name, " ".join(word.tokens))
             rows.append((*about, *_figures(word, shared[word.name])))
-            said = {"batch": str(video.folder), "id": video.id, "variation": video.variation, "seed": video.seed}
-            records.append(said | vars(word) | {"overlap": shared[word.name]})
+            video_keys = {"batch": str(video.folder), "id": video.id, "variation": video.variation, "seed": video.seed}
+            records.append(video_keys | vars(word) | {"overlap": shared[word.name]})
     if not records and damaged:
         raise UserError("no attention maps here can be read")
     if not records:

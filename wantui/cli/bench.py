@@ -29,23 +29,23 @@ def command(device: str, speed: str, as_json: bool) -> None:
     from wantui.queue.benchmark_store import save_throughput
     from wantui.queue.state_dir import state_place
 
-    place, where = state_place(), resolve_device(device)
+    state_dir, where = state_place(), resolve_device(device)
     if where.type != "cuda":
         raise NoSuchDeviceError(
             f"cannot measure {where}: bench needs a CUDA GPU. Time estimates for nano come from videos already made"
         )
-    found = measure(where, speed, lambda line: echo(line, err=True))  # type: ignore[arg-type]
-    path = save_throughput(place.directory, found)
+    throughput = measure(where, speed, lambda line: echo(line, err=True))  # type: ignore[arg-type]
+    path = save_throughput(state_dir.directory, throughput)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(throughput))
         return
-    echo(f"{found.device}, {found.speed}, torch {found.torch}:")
-    echo(f"  self-attention  {_rate(1e-12, found.attention_operation)} TFLOP/s")
-    echo(f"  other products  {_rate(1e-12, found.product_operation)} TFLOP/s")
-    echo(f"  attention by    {found.attention:>8}")
-    echo(f"  decoding        {_rate(1e-6, found.decoded_value)} million pixels/s")
-    echo(f"  launch          {1e3 * found.launch:8.2f} ms a block, at least")
-    echo(f"the measured blocks follow from these within {100 * found.error:.1f} %; kept in {path}")
+    echo(f"{throughput.device}, {throughput.speed}, torch {throughput.torch}:")
+    echo(f"  self-attention  {_rate(1e-12, throughput.attention_operation)} TFLOP/s")
+    echo(f"  other products  {_rate(1e-12, throughput.product_operation)} TFLOP/s")
+    echo(f"  attention by    {throughput.attention:>8}")
+    echo(f"  decoding        {_rate(1e-6, throughput.decoded_value)} million pixels/s")
+    echo(f"  launch          {1e3 * throughput.launch:8.2f} ms a block, at least")
+    echo(f"the measured blocks follow from these within {100 * throughput.error:.1f} %; kept in {path}")
 
 
 def _rate(unit: float, seconds: float) -> str:

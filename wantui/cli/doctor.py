@@ -114,15 +114,15 @@ def _libraries(requirements: Sequence[str]) -> Iterator[Finding]:
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = importlib.metadata.version(wanted.name)
+            installed = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
             yield Finding("problem", wanted.name, "not installed", "install wantui again with pip")
             continue
-        if not wanted.specifier.contains(found, prereleases=True):
+        if not wanted.specifier.contains(installed, prereleases=True):
             advice = f"pip install '{wanted.name}{wanted.specifier}'"
-            yield Finding("problem", wanted.name, f"{found}, and wantui is made for {wanted.specifier}", advice)
+            yield Finding("problem", wanted.name, f"{installed}, and wantui is made for {wanted.specifier}", advice)
         elif wanted.name in LIBRARIES:
-            yield Finding("ok", wanted.name, found)
+            yield Finding("ok", wanted.name, installed)
 
 
 def _torch_import() -> Iterator[Finding]:
@@ -139,12 +139,12 @@ def _torch_import() -> Iterator[Finding]:
             env=torch_environment(os.environ),
         )
     except subprocess.TimeoutExpired:
-        found = f"its import takes over {MAX_IMPORT_SECONDS} seconds"
-        yield Finding("note", "torch", found, "every worker waits for it: install it on a local disk")
+        problem = f"its import takes over {MAX_IMPORT_SECONDS} seconds"
+        yield Finding("note", "torch", problem, "every worker waits for it: install it on a local disk")
         return
     except OSError as error:
-        found = f"cannot be tried: {sys.executable} cannot be started ({error.strerror or error})"
-        yield Finding("problem", "torch", found, "give this user the right to run it; workers need it too")
+        problem = f"cannot be tried: {sys.executable} cannot be started ({error.strerror or error})"
+        yield Finding("problem", "torch", problem, "give this user the right to run it; workers need it too")
         return
     if ended.returncode:
         lines = ended.stderr.decode(errors="replace").strip().splitlines()
@@ -225,8 +225,8 @@ def _who_holds_memory() -> Iterator[Finding]:
     for gpu in sampler.sample().gpus:
         for process in gpu.processes:
             held = format_bytes(process.memory) if process.memory is not None else "some memory"
-            found = f"process {process.process} ({process.name}) holds {held}"
-            yield Finding("note", f"gpu {gpu.index}", found, "videos have what is left")
+            usage = f"process {process.process} ({process.name}) holds {held}"
+            yield Finding("note", f"gpu {gpu.index}", usage, "videos have what is left")
 
 
 def _nano() -> Finding:
@@ -267,7 +267,7 @@ def _expand(text: str) -> Path:
     return Path(os.path.expandvars(text)).expanduser()
 
 
-def _queue(place: "StateDirectory") -> Finding:
+def _queue(state_dir: "StateDirectory") -> Finding:
     """Open the database as it is: a check changes nothing, and a damaged one is the engine's to put aside."""
     import sqlite3
 
@@ -276,7 +276,7 @@ def _queue(place: "StateDirectory") -> Finding:
     from wantui.queue.database import NAME, check_database, is_damage
     from wantui.queue.state_dir import why_full
 
-    path = place.directory / NAME
+    path = state_dir.directory / NAME
     try:
         held = check_database(path) if path.exists() else None
     except sqlite3.DatabaseError as error:
@@ -284,11 +284,13 @@ def _queue(place: "StateDirectory") -> Finding:
         return Finding("problem", "queue", f"{path} cannot be opened: {error}", advice)
     except UserError as error:
         return Finding("problem", "queue", str(error))
-    if (reason := why_full(place.directory)) is not None:
-        return Finding("problem", "queue", f"{place.directory} cannot be written: {reason}", "make room on its disk")
+    if (reason := why_full(state_dir.directory)) is not None:
+        return Finding(
+            "problem", "queue", f"{state_dir.directory} cannot be written: {reason}", "make room on its disk"
+        )
     if held is not None:
         return Finding("problem", "queue", f"on hold: {held}", "wantui queue resume, once that is corrected")
-    return Finding("note" if place.note else "ok", "queue", place.note or f"in {place.directory}")
+    return Finding("note" if state_dir.note else "ok", "queue", state_dir.note or f"in {state_dir.directory}")
 
 
 def _engine() -> Iterator[Finding]:
@@ -298,12 +300,12 @@ def _engine() -> Iterator[Finding]:
     from wantui.queue.state_dir import state_place
 
     try:
-        place = state_place()
+        state_dir = state_place()
     except UserError as error:
         yield Finding("problem", "queue", str(error))
         return
-    yield _queue(place)
-    engine = find_engine(place.directory)
+    yield _queue(state_dir)
+    engine = find_engine(state_dir.directory)
     yield Finding("ok", "engine", f"process {engine.process}, logs in {engine.logs}" if engine else "none runs")
     for warning in engine.warnings() if engine else ():
         yield Finding("note", "engine", warning)
@@ -329,11 +331,11 @@ def _space() -> Iterator[Finding]:
         yield Finding("problem", "disk", "the working folder was deleted", "change to another folder")
         return
     free = shutil.disk_usage(here).free
-    found = f"{format_bytes(free)} free in {here}"
+    text = f"{format_bytes(free)} free in {here}"
     if free < LITTLE_SPACE:
-        yield Finding("note", "disk", found, "stored latents take hundreds of MB for a video; choose --output-dir")
+        yield Finding("note", "disk", text, "stored latents take hundreds of MB for a video; choose --output-dir")
     else:
-        yield Finding("ok", "disk", found)
+        yield Finding("ok", "disk", text)
     kind = file_system(here)
     if kind in NETWORK_FILE_SYSTEMS:
         advice = "latents go over the network; an --output-dir on a local disk is quicker"

@@ -33,12 +33,12 @@ def start(logs: Path | None, workers: int | None) -> None:
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import state_place
 
-    place = state_place()
-    queue = open_queue_for_command(place)
-    engine, started = ensure_engine(place, logs, workers)
+    state_dir = state_place()
+    queue = open_queue_for_command(state_dir)
+    engine, started = ensure_engine(state_dir, logs, workers)
     show_warnings(tuple(engine.warnings()))
-    said = "started" if started else "an engine runs already"
-    echo(f"{said}: process {engine.process}, logs in {engine.logs}", err=True)
+    outcome = "started" if started else "an engine runs already"
+    echo(f"{outcome}: process {engine.process}, logs in {engine.logs}", err=True)
     held = queue.held()
     if held is not None:
         echo(f"the queue is held: {held.reason}. Resume with: wantui queue resume", err=True)
@@ -62,9 +62,9 @@ def status(as_json: bool) -> None:
     from wantui.engine.control import find_engine
     from wantui.queue.state_dir import state_place, why_unwritable
 
-    place = state_place()
-    queue = open_queue_for_command(place)
-    engine, held, running = find_engine(place.directory), queue.held(), queue.running()
+    state_dir = state_place()
+    queue = open_queue_for_command(state_dir)
+    engine, held, running = find_engine(state_dir.directory), queue.held(), queue.running()
     workers = queue.workers() if engine else []
     if as_json:
         print_json(
@@ -79,7 +79,7 @@ def status(as_json: bool) -> None:
             }
         )
     else:
-        _print_status(engine, held, workers, running, why_unwritable(place.directory))
+        _print_status(engine, held, workers, running, why_unwritable(state_dir.directory))
     sys.exit(0 if engine else 3)
 
 
@@ -131,17 +131,17 @@ def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None,
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
 
-    place, part = state_place(), Shard.read(share)
+    state_dir, part = state_place(), Shard.read(share)
     if batch is None and share != "1/1":
         raise click.UsageError("--share is of a batch: name its folder by --batch")
     if batch is not None:
         folder = BatchFolder(batch.absolute())
-        queued = queue_missing(place, folder, read_manifest(folder), part)
+        queued = queue_missing(state_dir, folder, read_manifest(folder), part)
         echo(f"missing of share {part} of {batch}: {queued.videos if queued else 0}", err=True)
-    if not run_engine(place, logs_folder(place, logs), workers, drain):
-        engine = find_engine(place.directory)
+    if not run_engine(state_dir, logs_folder(state_dir, logs), workers, drain):
+        engine = find_engine(state_dir.directory)
         raise NoEngineError(f"an engine runs already (process {engine.process if engine else 'unknown'})")
-    with open_queue(place)[0] as queue:
+    with open_queue(state_dir)[0] as queue:
         held = queue.held()
         unfinished = sum(batch.unfinished for batch in queue.batches(-1))
     if drain and unfinished:

@@ -37,7 +37,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
 
     looked, directory = time.monotonic(), queue.path.parent
     unwritable: str | None = None
-    version, found, is_engine_gone = -1, batch, False
+    version, current, is_engine_gone = -1, batch, False
     eta = BatchEta(queue, batch.id)
     with reporter(as_json, eta.seconds) as shown:
         _show_current(queue, batch, after, shown)
@@ -55,9 +55,9 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                     _raise_refusal(event, batch.id)
                 if row is None:
                     raise NoEngineError(f"batch {batch.id} was removed from the queue")
-                found = row
-                if not found.unfinished:
-                    return found
+                current = row
+                if not current.unfinished:
+                    return current
             if time.monotonic() - looked > ENGINE_SECONDS:
                 looked = time.monotonic()
                 shown.wait(waiting_for(queue, batch.id))
@@ -73,8 +73,8 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                     is_engine_gone = find_engine(directory) is None
                 if is_engine_gone:
                     raise NoEngineError(
-                        f"no engine is running, and {format_count(found.unfinished, 'video')} of {batch.folder} "
-                        f"{'is' if found.unfinished == 1 else 'are'} missing; "
+                        f"no engine is running, and {format_count(current.unfinished, 'video')} of {batch.folder} "
+                        f"{'is' if current.unfinished == 1 else 'are'} missing; "
                         "continue with: wantui engine start, and wantui queue resume if the queue is held"
                     )
             time.sleep(POLL_SECONDS)
@@ -139,18 +139,18 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
         if not gone:
             fault = error
     failed = [video for video in queue.videos(batch.id) if video.state == "failed"]
-    said = f"{counts.get('done', 0)} of {format_count(sum(counts.values()), 'video')} done"
+    summary = f"{counts.get('done', 0)} of {format_count(sum(counts.values()), 'video')} done"
     if batch.counts.get("cancelled"):
-        said += f", {batch.counts['cancelled']} cancelled"
+        summary += f", {batch.counts['cancelled']} cancelled"
     folder = shown_path(batch.folder)
     if failed:
-        echo(f"{said}, {len(failed)} failed:", err=True)
+        echo(f"{summary}, {len(failed)} failed:", err=True)
         for video in failed:
             echo(f"  failed: {video.title}: {video.error}", err=True)
         if not gone and fault is None:
             echo(f"try those again with\n  wantui run --resume {folder}", err=True)
     else:
-        echo(said, err=True)
+        echo(summary, err=True)
     if as_json:
         print_json({"event": "end", "folder": str(folder), **counts}, indent=None)
     else:
@@ -164,13 +164,13 @@ def leave(queue: "Queue", batch: int) -> NoReturn:
     """Report that the engine continues without this command, and how to reattach."""
     from wantui.engine.control import engine_process
 
-    found = queue.batch(batch)
+    row = queue.batch(batch)
     engine = (
         "the engine keeps running"
         if engine_process(queue.path.parent)
         else "no engine is running (wantui engine start)"
     )
-    counts = found.counts if found is not None else {}
+    counts = row.counts if row is not None else {}
     videos = format_count(sum(counts.values()), "video")
     echo(
         f"detached: {counts.get('done', 0)} of {videos} done, and {engine}.\n"

@@ -43,8 +43,8 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
         if folders and not root.is_dir():
             raise UserError(f"cannot list {root}: there is no such folder")
     there = find_batches(roots)
-    found = [batch for batch in there if batch.holds(search)]
-    if there and not found:
+    matching = [batch for batch in there if batch.holds(search)]
+    if there and not matching:
         echo(f"none of {format_count(len(there), 'batch', 'batches')} matches {search!r}", err=True)
     elif not there:
         echo(f"no batches in {', '.join(map(str, roots))}", err=True)
@@ -55,7 +55,7 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
             f"not listed, because this user may not enter {format_count(len(closed), 'folder')}: {names}",
             err=True,
         )
-    _list(found, as_json)
+    _list(matching, as_json)
     damaged = [batch for batch in there if batch.fault]
     for batch in damaged:
         echo(f"{batch.folder}: {batch.fault}", err=True)
@@ -63,14 +63,14 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _list(found: "list[BatchSummary]", as_json: bool) -> None:
+def _list(batches: "list[BatchSummary]", as_json: bool) -> None:
     if as_json:
-        print_json([vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts)} for batch in found])
+        print_json([vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts)} for batch in batches])
         return
-    if not found:
+    if not batches:
         return
     lines = [("created", "done", "failed", "model", "folder", "template")]
-    for batch in found:
+    for batch in batches:
         done = "cannot be read" if batch.fault and not batch.counts else f"{batch.count('done')}/{batch.total}"
         template = shorten(" ".join(batch.template.split()), MAX_TEMPLATE)
         lines.append((batch.created[:16], done, str(batch.count("failed")), batch.model, str(batch.folder), template))
@@ -104,8 +104,8 @@ def _show(manifest: "Manifest") -> None:
     lines = [("variation", "seed", "state", "seconds", "clip")]
     for video in manifest.videos:
         seconds = f"{video.seconds.get('denoise', 0) + video.seconds.get('decode', 0):.1f}" if video.seconds else ""
-        said = video.files.get("clip", video.error or "")
-        lines.append((manifest.variations[video.variation].id, str(video.seed), video.state, seconds, said))
+        detail = video.files.get("clip", video.error or "")
+        lines.append((manifest.variations[video.variation].id, str(video.seed), video.state, seconds, detail))
     print_columns(*lines)
 
 

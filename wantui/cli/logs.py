@@ -30,8 +30,8 @@ def command(batch: str | None, follow: bool, lines: int, folder: Path | None) ->
     files = _files(batch, folder)
     places: dict[Path, int] = {}
     for path in files:
-        found = _read_on(path, places)
-        for line in found[max(0, len(found) - lines) :]:
+        text_lines = _read_on(path, places)
+        for line in text_lines[max(0, len(text_lines) - lines) :]:
             _show(path, line, len(files) > 1)
     while follow:
         time.sleep(POLL_SECONDS)
@@ -64,16 +64,16 @@ def _files(batch: str | None, folder: Path | None) -> list[Path]:
     from wantui.queue.state_dir import state_place
     from wantui.storage.layout import BatchFolder
 
-    place = state_place()
+    state_dir = state_place()
     if batch is not None:
-        with open_queue(place)[0] as queue:
+        with open_queue(state_dir)[0] as queue:
             log = BatchFolder(queue.find_batch(batch).folder).log
         if not log.exists():
             raise UserError(f"{log} is not there: no video of the batch was begun")
         return [log]
-    engine = find_engine(place.directory)
-    folder = folder or (engine.logs if engine else place.directory / "logs")
-    found = sorted(folder.glob("*.log"))
-    if not found:
+    engine = find_engine(state_dir.directory)
+    folder = folder or (engine.logs if engine else state_dir.directory / "logs")
+    paths = sorted(folder.glob("*.log"))
+    if not paths:
         raise UserError(f"no logs in {folder}; --logs names another folder")
-    return found
+    return paths

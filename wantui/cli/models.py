@@ -102,11 +102,11 @@ def calibrate(template: str | None, template_file: Path | None, output: Path | N
             err=True,
         )
 
-    def tell(step: int, count: int) -> None:
+    def show(step: int, count: int) -> None:
         print_progress(f"step {step} of {count}")
         if step == count:
             print_progress("")
 
     settings = batch.config.settings
-    path = measure(batch.first, settings.model_settings.device, settings.memory_settings.plan, tell, output)
+    path = measure(batch.first, settings.model_settings.device, settings.memory_settings.plan, show, output)
     echo(path)

@@ -126,12 +126,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def open_queue_for_command(place: "StateDirectory | None" = None) -> "Queue":
+def open_queue_for_command(state_dir: "StateDirectory | None" = None) -> "Queue":
     """Open the queue, print what `open_queue` notes, and close the queue when the command of this context ends."""
     from wantui.engine.control import open_queue
     from wantui.queue.state_dir import state_place
 
-    queue, notes = open_queue(state_place() if place is None else place)
+    queue, notes = open_queue(state_place() if state_dir is None else state_dir)
     click.get_current_context().call_on_close(queue.close)
     show_warnings(tuple(notes))
     return queue

@@ -108,21 +108,21 @@ def print_columns(*rows: tuple[str, ...]) -> None:
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     lines = _columns_of_lines(widths, columns)
     for number, row in enumerate(safe):
-        for place, chosen in enumerate(lines):
+        for index, chosen in enumerate(lines):
             line = "  ".join(row[column].ljust(widths[column]) for column in chosen).rstrip()
-            if line or place == 0:
-                echo(_wrapped(" " * (CONTINUED * (place > 0)) + line, columns, 2 * CONTINUED), bold=number == 0)
+            if line or index == 0:
+                echo(_wrapped(" " * (CONTINUED * (index > 0)) + line, columns, 2 * CONTINUED), bold=number == 0)
 
 
 def _columns_of_lines(widths: Sequence[int], width: int) -> list[list[int]]:
     """Return which columns each line of a row holds, on a terminal of some width."""
     lines: list[list[int]] = [[]]
     used = 0
-    for column, own in enumerate(widths):
-        if lines[-1] and used + 2 + own > width:
+    for column, column_width in enumerate(widths):
+        if lines[-1] and used + 2 + column_width > width:
             lines.append([])
             used = CONTINUED
-        used += own + (2 if lines[-1] else 0)
+        used += column_width + (2 if lines[-1] else 0)
         lines[-1].append(column)
     return lines
 

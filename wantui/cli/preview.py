@@ -114,9 +114,9 @@ def _costs(batch: "BatchPreview") -> "list[Cost]":
 
     state = None
     try:
-        place = state_place()
-        state = place.directory
-        with open_queue(place)[0] as queue:
+        state_dir = state_place()
+        state = state_dir.directory
+        with open_queue(state_dir)[0] as queue:
             past = past_videos(queue.finished())
     except UserError:
         past = []

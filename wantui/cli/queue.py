@@ -189,7 +189,7 @@ def move(batch: str, to: str, other: str | None) -> None:
 
 
 def _order(queue: "Queue") -> list[int]:
-    return [found.id for found in queue.batches(-1) if found.unfinished]
+    return [row.id for row in queue.batches(-1) if row.unfinished]
 
 
 @command.command("cancel")
@@ -245,8 +245,8 @@ def remove(batch: str) -> None:
 def _why_unchanged(queue: "Queue", row: "BatchRow", video: int | None) -> str:
     """Return which states a batch's videos, or one of them, are in, as in "batch 1 has 2 done"."""
     if video is not None:
-        found = queue.video_numbered(row.id, video - 1)
-        return f"video {video} of batch {row.id} is {'no longer on the queue' if found is None else found.state}"
+        queued = queue.video_numbered(row.id, video - 1)
+        return f"video {video} of batch {row.id} is {'no longer on the queue' if queued is None else queued.state}"
     now = queue.batch(row.id)
     counts = {} if now is None else now.counts
     return (
@@ -264,5 +264,5 @@ def _check_number(queue: "Queue", row: "BatchRow", video: int | None) -> None:
 
     if video is None or (1 <= video <= MAX_NUMBER and queue.video_numbered(row.id, video - 1) is not None):
         return
-    numbers = describe_numbers([found.number + 1 for found in queue.videos(row.id)])
+    numbers = describe_numbers([queued.number + 1 for queued in queue.videos(row.id)])
     raise UserError(f"batch {row.id} has no video {video} on the queue. It has {numbers or 'none'}")

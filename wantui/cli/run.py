@@ -58,19 +58,19 @@ def command(
     text = read_template(template, template_file)
     if text is None and resume is None:
         raise click.UsageError('give a template: -t "a [red|blue] circle"')
-    place = state_place()
-    queue = open_queue_for_command(place)
-    if find_engine(place.directory) is None:
-        logs_folder(place, logs)  # before anything is queued for an engine that could not start
+    state_dir = state_place()
+    queue = open_queue_for_command(state_dir)
+    if find_engine(state_dir.directory) is None:
+        logs_folder(state_dir, logs)  # before anything is queued for an engine that could not start
     if resume is not None:
         folder, manifest, device = open_batch(resume, text, config, options)
         refuse_unwritable(folder)
-        check_device(place, device)
+        check_device(state_dir, device)
     else:
         assert text is not None
         batch = plan(config, text, **options)
         device = batch.config.settings.model_settings.device
-        check_device(place, device)
+        check_device(state_dir, device)
         show_warnings(batch.warnings)
         folder, manifest = new_batch(batch)
         if config is None:
@@ -191,7 +191,7 @@ def _make(
         leave(queue, id_)
     except UserError:
         # Nothing could be made at all: there are no weights, say.
-        if new and not any(root.rglob("*.mp4")) and (found := queue.batch(id_)) and not found.unfinished:
+        if new and not any(root.rglob("*.mp4")) and (queued := queue.batch(id_)) and not queued.unfinished:
             queue.remove(id_)
             # Without a time stamp the folder may be one that the user had made.
             remove_begun(folder, with_root=bool(manifest.config.get("use_timestamp", True)))

@@ -27,10 +27,10 @@ def _check_driver(name: str) -> None:
 
     module, _, symbol = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), symbol)
+        driver = getattr(importlib.import_module(module), symbol)
     except (ImportError, ValueError, TypeError, AttributeError):
-        found = None
-    if not (isinstance(found, type) and issubclass(found, Driver)):
+        driver = None
+    if not (isinstance(driver, type) and issubclass(driver, Driver)):
         raise UserError(f"cannot draw with TEXTUAL_DRIVER={name!r}: it is no driver of Textual. Unset TEXTUAL_DRIVER")
 
 
@@ -66,12 +66,12 @@ def start(low_bandwidth: bool, mouse: bool) -> None:
     from wantui.tui.settings import load_settings
 
     settings = load_settings()
-    place = state_place()
-    queue, notes = open_queue(place)
+    state_dir = state_place()
+    queue, notes = open_queue(state_dir)
     queue.close()
     if locale.getpreferredencoding(False).upper().replace("-", "") != "UTF8":
         notes.append("this terminal's locale is not UTF-8: if lines look broken, export LANG=C.UTF-8 before wantui")
-    app = WantuiApp(place, settings, tuple(notes), low_bandwidth)
+    app = WantuiApp(state_dir, settings, tuple(notes), low_bandwidth)
     app.run(mouse=mouse)
     if app.return_code:
         echo("wantui crashed; the engine is still running. If the terminal looks broken, run: reset", err=True)
