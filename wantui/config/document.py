@@ -173,7 +173,7 @@ class _Walk:
     def _mapping(self, node: yaml.MappingNode, above: Key, depth: int = 0) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         values: dict[str, Any] = {}
-        own: dict[str, int] = {}
+        line_of: dict[str, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
@@ -185,9 +185,9 @@ class _Walk:
                 continue
             name = str(key_node.value)
             key = (*above, name)
-            if name in own:
+            if name in line_of:
                 self.repeated.append((key, line))
-            own[name] = self.lines[key] = line
+            line_of[name] = self.lines[key] = line
             values[name] = self._value(value_node, key, depth + 1)
         return merged | values
 

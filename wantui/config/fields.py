@@ -43,14 +43,14 @@ class FormField:
 @cache
 def form_fields() -> tuple[FormField, ...]:
     """Return all settings, in the order of the file."""
-    found: list[FormField] = []
+    fields: list[FormField] = []
     for name, field in Settings.model_fields.items():
         model = field.annotation
         if isinstance(model, type) and issubclass(model, Section):
-            found += [_field(f"{name}.{key}", info) for key, info in model.model_fields.items()]
+            fields += [_field(f"{name}.{key}", info) for key, info in model.model_fields.items()]
         else:
-            found.append(_field(name, field))
-    return tuple(found)
+            fields.append(_field(name, field))
+    return tuple(fields)
 
 
 def field_of(key: str) -> FormField | None:

@@ -163,17 +163,17 @@ class _Reader:
 
     def typed(self, values: dict[str, Any]) -> dict[str, Any]:
         """Convert the values to the declared types of the settings; text that does not convert is a problem."""
-        found: dict[str, Any] = {}
+        typed: dict[str, Any] = {}
         for name, content in values.items():
             if _section_model(name) and isinstance(content, dict):
-                found[name] = {}
+                typed[name] = {}
                 for word, value in content.items():
-                    self._type(found[name], word, (name, word), value)
+                    self._type(typed[name], word, (name, word), value)
             elif _section_model(name) and isinstance(content, Scalar) and content.is_null:
-                found[name] = {}
+                typed[name] = {}
             else:
-                self._type(found, name, (name,), content)
-        return found
+                self._type(typed, name, (name,), content)
+        return typed
 
     def _type(self, target: dict[str, Any], word: str, key: Key, value: Any) -> None:
         field = field_of(".".join(key))
@@ -221,8 +221,8 @@ class _Reader:
     def _drop_weighting(self, content: dict[str, Any]) -> None:
         if plain(content.get("embedding_method")) == "norm_preserving":
             del content["embedding_method"]
-            said = "norm_preserving never changed anything; weights are applied by attention instead"
-            self.warnings.append(self.problem(("prompt_settings", "embedding_method"), said))
+            message = "norm_preserving never changed anything; weights are applied by attention instead"
+            self.warnings.append(self.problem(("prompt_settings", "embedding_method"), message))
         if not _is_false(plain(content.pop("enable_weighting", False))):
             key = ("prompt_settings", "enable_weighting")
             self.refusals.append(self.problem(key, "automatic weighting is not done; write (word:1.5)"))

@@ -20,8 +20,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        place = f"{self.source}:{self.line}" if self.line else str(self.source)
-        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        location = f"{self.source}:{self.line}" if self.line else str(self.source)
+        return f"{location}: {self.key}: {self.message}" if self.key else f"{location}: {self.message}"
 
 
 def at_most(problems: Sequence[Problem], source: Path | str, hidden: int = 0) -> list[Problem]:
@@ -31,8 +31,8 @@ def at_most(problems: Sequence[Problem], source: Path | str, hidden: int = 0) ->
         hidden: problems that were found beside those.
     """
     more = max(len(problems) - MAX_PROBLEMS, 0) + hidden
-    said = [Problem(source, None, "", f"and {more:,} more")] if more else []
-    return [*problems[:MAX_PROBLEMS], *said]
+    rest = [Problem(source, None, "", f"and {more:,} more")] if more else []
+    return [*problems[:MAX_PROBLEMS], *rest]
 
 
 class ConfigError(UserError):
