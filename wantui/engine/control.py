@@ -59,15 +59,15 @@ class Engine:
 
     def warnings(self) -> list[str]:
         """Return how its videos would differ from those of this process, and its own warnings."""
-        found = list(self.notes)
+        warnings = list(self.notes)
         restart = "To have the engine take yours: wantui engine stop, then start it again from here"
         if self.version != __version__:
-            found.append(
+            warnings.append(
                 f"the engine (process {self.process}) is of wantui {self.version}, this is {__version__}. {restart}"
             )
         for difference in differences(self.environment, compared_environment()):
-            found.append(f"the engine (process {self.process}) has another environment: {difference}. {restart}")
-        return found
+            warnings.append(f"the engine (process {self.process}) has another environment: {difference}. {restart}")
+        return warnings
 
 
 def acquire_engine_lock(directory: Path) -> int | None:
@@ -94,12 +94,12 @@ def acquire_engine_lock(directory: Path) -> int | None:
 def holds_lock_file(lock: int, directory: Path) -> bool:
     """Return whether the descriptor's lock is on the state directory's current lock file."""
     try:
-        found, held = (directory / LOCK).stat(), os.fstat(lock)
+        current, held = (directory / LOCK).stat(), os.fstat(lock)
     except PermissionError:  # the directory may not be entered now: nobody can have replaced what is in it
         return True
     except OSError:
         return False
-    return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+    return (current.st_dev, current.st_ino) == (held.st_dev, held.st_ino)
 
 
 def announce(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str] = ()) -> None:
@@ -123,17 +123,17 @@ def announce(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str]
 def find_engine(directory: Path) -> Engine | None:
     """Return the engine of a state directory, if one runs; waits for one that starts."""
     until = time.monotonic() + START_SECONDS
-    while (found := published(directory)) is not None:
+    while (info := published(directory)) is not None:
         try:
             return Engine(
-                found["process"],
-                found["started"],
-                Path(found["logs"]),
-                found["version"],
-                tuple(found["devices"]),
-                tuple(found["boot"]) if "boot" in found else None,
-                found.get("environment", {}),
-                tuple(found.get("notes", ())),
+                info["process"],
+                info["started"],
+                Path(info["logs"]),
+                info["version"],
+                tuple(info["devices"]),
+                tuple(info["boot"]) if "boot" in info else None,
+                info.get("environment", {}),
+                tuple(info.get("notes", ())),
             )
         except KeyError:
             if time.monotonic() > until:
@@ -142,13 +142,13 @@ def find_engine(directory: Path) -> Engine | None:
     return None
 
 
-def logs_folder(place: StateDirectory, chosen: Path | None = None) -> Path:
+def logs_folder(state_dir: StateDirectory, chosen: Path | None = None) -> Path:
     """Return the folder for the logs of an engine: the chosen one, or the one beside the queue.
 
     Raises:
         UserError: it cannot be written; said before anything is queued for an engine that could not start.
     """
-    folder = place.directory / "logs" if chosen is None else Path.cwd() / user_path(chosen)
+    folder = state_dir.directory / "logs" if chosen is None else Path.cwd() / user_path(chosen)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -160,7 +160,9 @@ def logs_folder(place: StateDirectory, chosen: Path | None = None) -> Path:
     return folder
 
 
-def ensure_engine(place: StateDirectory, logs: Path | None = None, workers: int | None = None) -> tuple[Engine, bool]:
+def ensure_engine(
+    state_dir: StateDirectory, logs: Path | None = None, workers: int | None = None
+) -> tuple[Engine, bool]:
     """Return the running engine, or start one in its own session; also return whether it was started.
 
     Args:
@@ -172,12 +174,20 @@ def ensure_engine(place: StateDirectory, logs: Path | None = None, workers: int 
     """
     import subprocess
 
-    found = find_engine(place.directory)
-    if found is not None:
-        return found, False
-    logs = logs_folder(place, logs)
-    output = place.directory / "engine.out"
-    command = [sys.executable, "-m", "wantui.engine.supervisor", "--state", str(place.directory), "--logs", str(logs)]
+    engine = find_engine(state_dir.directory)
+    if engine is not None:
+        return engine, False
+    logs = logs_folder(state_dir, logs)
+    output = state_dir.directory / "engine.out"
+    command = [
+        sys.executable,
+        "-m",
+        "wantui.engine.supervisor",
+        "--state",
+        str(state_dir.directory),
+        "--logs",
+        str(logs),
+    ]
     if workers is not None:
         command += ["--workers", str(workers)]
     with output.open("ab") as out:
@@ -193,10 +203,10 @@ def ensure_engine(place: StateDirectory, logs: Path | None = None, workers: int 
         )
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
-        found = find_engine(place.directory)
-        if found is not None:
-            return found, found.process == process.pid
-        if process.poll() is not None and find_engine(place.directory) is None:
+        engine = find_engine(state_dir.directory)
+        if engine is not None:
+            return engine, engine.process == process.pid
+        if process.poll() is not None and find_engine(state_dir.directory) is None:
             break
         time.sleep(0.02)
     raise NoEngineError(f"the engine did not start; {output} says why:\n  {last_line(output)}")
@@ -208,11 +218,11 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
     Raises:
         NoEngineError: it did not end in time, or runs where this process can send it no signal.
     """
-    found = published(directory)
-    process: int | None = None if found is None else found.get("process")
-    if found is None or process is None:
+    info = published(directory)
+    process: int | None = None if info is None else info.get("process")
+    if info is None or process is None:
         return None
-    if found.get("namespace", pid_namespace()) != pid_namespace():
+    if info.get("namespace", pid_namespace()) != pid_namespace():
         # Here the number is of no process, or of another one.
         raise NoEngineError(
             f"cannot stop the engine from here: it is process {process} of another container. Stop it there: "
@@ -250,11 +260,11 @@ def pid_namespace() -> int | None:
 
 def engine_process(directory: Path) -> int | None:
     """Return the process that is the engine of a state directory, also while it starts; None where there is none."""
-    found = published(directory)
-    return None if found is None else found.get("process")
+    info = published(directory)
+    return None if info is None else info.get("process")
 
 
-def open_queue(place: StateDirectory, is_engine: bool = False) -> tuple[Queue, list[str]]:
+def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queue, list[str]]:
     """Return the queue, and messages about it for the user.
 
     A damaged database is quarantined and replaced by an empty one; finished videos are still in their folders.
@@ -262,25 +272,25 @@ def open_queue(place: StateDirectory, is_engine: bool = False) -> tuple[Queue, l
     Raises:
         UserError: it cannot be opened, is of a newer version, or is damaged while an engine has it open.
     """
-    notes = [place.note] if place.note else []
-    path = place.directory / NAME
+    notes = [state_dir.note] if state_dir.note else []
+    path = state_dir.directory / NAME
     try:
-        queue = _checked(place, is_engine)
+        queue = _checked(state_dir, is_engine)
         try:
-            return queue, notes + other_queues(place, queue)
+            return queue, notes + other_queues(state_dir, queue)
         except BaseException:
             queue.close()
             raise
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise UserError(f"the queue {path} cannot be opened: {error}. {ADVICE}") from None
-        if not is_engine and find_engine(place.directory) is not None:
+        if not is_engine and find_engine(state_dir.directory) is not None:
             raise UserError(f"the queue {path} is damaged ({error}); first: wantui engine stop") from None
     # One at a time: the next one finds it mended.
-    with (place.directory / "mending.lock").open("w") as lock:
+    with (state_dir.directory / "mending.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            return _checked(place, is_engine), notes
+            return _checked(state_dir, is_engine), notes
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise UserError(f"the queue {path} cannot be opened: {error}. {ADVICE}") from None
@@ -289,11 +299,11 @@ def open_queue(place: StateDirectory, is_engine: bool = False) -> tuple[Queue, l
                 f"the queue {path} was damaged ({error}) and is kept as {aside.name}; a new one is begun. "
                 "Finished videos are in their folders; wantui run --resume FOLDER puts back what is missing of a batch"
             )
-        return Queue(place.directory), notes
+        return Queue(state_dir.directory), notes
 
 
-def _checked(place: StateDirectory, thoroughly: bool) -> Queue:
-    queue = Queue(place.directory)
+def _checked(state_dir: StateDirectory, thoroughly: bool) -> Queue:
+    queue = Queue(state_dir.directory)
     if thoroughly:
         try:
             check_content(queue.db)
@@ -303,17 +313,17 @@ def _checked(place: StateDirectory, thoroughly: bool) -> Queue:
     return queue
 
 
-def other_queues(place: StateDirectory, queue: Queue) -> list[str]:
+def other_queues(state_dir: StateDirectory, queue: Queue) -> list[str]:
     """Report queues of other host names if this one is empty: a recreated container has a new name."""
     if queue.batches(1):
         return []
     notes = []
-    for path in sorted(place.directory.parent.glob(f"*/{NAME}")):
-        if path.parent == place.directory or not (batches := _count_batches(path)):
+    for path in sorted(state_dir.directory.parent.glob(f"*/{NAME}")):
+        if path.parent == state_dir.directory or not (batches := _count_batches(path)):
             continue
-        host, own = path.parent.name, place.directory.name
+        host, own_host = path.parent.name, state_dir.directory.name
         notes.append(
-            f"the queue of {own} is empty, and that of {host} has {format_count(batches, 'batch', 'batches')}: "
+            f"the queue of {own_host} is empty, and that of {host} has {format_count(batches, 'batch', 'batches')}: "
             f"{path.parent}. If this machine was called {host} before (as a container that is made again), "
             "give it that name again (docker run --hostname), or put its batches on this queue: "
             "wantui run --resume FOLDER"

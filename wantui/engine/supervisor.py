@@ -288,26 +288,26 @@ def _has_room(folder: Path, needed: int) -> bool:
         return True  # the folder is gone: its videos will fail and say so
 
 
-def run_engine(place: StateDirectory, logs: Path, workers: int | None, drain: bool) -> bool:
+def run_engine(state_dir: StateDirectory, logs: Path, workers: int | None, drain: bool) -> bool:
     """Run the engine of a state directory; return False if one is already running.
 
     Raises:
         UserError: the queue cannot be opened, or CUDA_VISIBLE_DEVICES names a GPU that does not exist.
         QueueError: the queue is damaged; the next engine quarantines it.
     """
-    lock = acquire_engine_lock(place.directory)
+    lock = acquire_engine_lock(state_dir.directory)
     if lock is None:
         return False
     requests = StopRequests()
     try:
         # Once, and before anything else: a request between two databases must not be lost.
         requests.install()
-        while _run(place, lock, logs, workers, drain, requests):
+        while _run(state_dir, lock, logs, workers, drain, requests):
             # The database or the lock file was deleted or replaced: begin with the one that has its name now.
-            if holds_lock_file(lock, place.directory):
+            if holds_lock_file(lock, state_dir.directory):
                 continue
             try:
-                another = acquire_engine_lock(place.directory)
+                another = acquire_engine_lock(state_dir.directory)
             except OSError:  # the whole directory is gone
                 break
             if another is None:  # the one of an engine that was started meanwhile
@@ -320,11 +320,11 @@ def run_engine(place: StateDirectory, logs: Path, workers: int | None, drain: bo
 
 
 def _run(
-    place: StateDirectory, lock: int, logs: Path, workers: int | None, drain: bool, requests: StopRequests
+    state_dir: StateDirectory, lock: int, logs: Path, workers: int | None, drain: bool, requests: StopRequests
 ) -> bool:
     """Run the engine while the database and the lock file exist; return whether to start again."""
     log = open_log("engine", logs / "engine.log")
-    queue, notes = open_queue(place, is_engine=True)
+    queue, notes = open_queue(state_dir, is_engine=True)
     try:
         for note in notes:
             log.warning("%s", note)
