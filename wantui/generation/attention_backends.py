@@ -28,11 +28,11 @@ def check_kernel(name: str) -> None:
 
 
 @torch.no_grad()
-def quickest_attention(device: torch.device, tell: Callable[[str], None]) -> str:
+def quickest_attention(device: torch.device, show: Callable[[str], None]) -> str:
     """Try each kernel for a moment.
 
     Args:
-        tell: is told of each, and why one cannot be used.
+        show: receives a line for each kernel, with the reason if it cannot be used.
     """
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randn(1, PLACES, HEADS, DIM, generator=generator).to(device, torch.bfloat16) for _ in range(3)]
@@ -42,20 +42,20 @@ def quickest_attention(device: torch.device, tell: Callable[[str], None]) -> str
         try:
             backend = AttentionBackendName(name)
             check_kernel(name)
-            found = dispatch_attention_fn(*parts, backend=backend).float()
+            attended = dispatch_attention_fn(*parts, backend=backend).float()
             if name == NATIVE:
-                reference = found
-            away = float((found - reference).norm() / reference.norm())
+                reference = attended
+            away = float((attended - reference).norm() / reference.norm())
             if not away <= ROUNDING:
-                tell(f"attention by {name}: not used, it is {away:.1e} of its norm away from torch's own")
+                show(f"attention by {name}: not used, it is {away:.1e} of its norm away from torch's own")
                 continue
             seconds[name] = median_seconds(lambda b=backend: dispatch_attention_fn(*parts, backend=b), device)  # type: ignore[misc]
         except Exception as error:  # kernels that are not here, or not for this GPU, say so in many ways
             if name == NATIVE:
                 raise
             reason = str(error).strip().splitlines()
-            tell(f"attention by {name}: not available ({reason[0][:80] if reason else type(error).__name__})")
+            show(f"attention by {name}: not available ({reason[0][:80] if reason else type(error).__name__})")
             continue
-        tell(f"attention by {name}: {1000 * seconds[name]:.2f} ms")
+        show(f"attention by {name}: {1000 * seconds[name]:.2f} ms")
     best = min(seconds, key=lambda name: seconds[name])
     return best if seconds[NATIVE] > GAIN * seconds[best] else NATIVE

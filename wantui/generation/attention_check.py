@@ -38,9 +38,9 @@ class SelfCheck:
     earlier: Mapping[str, BlockCheck] = field(default_factory=dict)
     """Results of the processes that started the video."""
 
-    def add(self, place: str, found: BlockCheck) -> None:
+    def add(self, key: str, check: BlockCheck) -> None:
         """Record what was found at a block; what an earlier process found at its first evaluation stays."""
-        self.blocks[place] = self.earlier.get(place, found)
+        self.blocks[key] = self.earlier.get(key, check)
 
     def resume(self, attribute: Any) -> None:
         """Take over the record of an earlier process from the attribute of a capture; other versions have none."""
@@ -48,7 +48,7 @@ class SelfCheck:
         if not isinstance(stored, dict):
             return
         try:
-            self.earlier = {str(place): BlockCheck.model_validate(found) for place, found in stored.items()}
+            self.earlier = {str(key): BlockCheck.model_validate(check) for key, check in stored.items()}
         except ValidationError:  # an attribute that was damaged is no record; every block is checked again
             return
         self.blocks.update(self.earlier)
@@ -56,22 +56,22 @@ class SelfCheck:
     @property
     def output_error(self) -> float:
         """Return the largest error over blocks."""
-        return max((found.output_error for found in self.blocks.values()), default=0.0)
+        return max((check.output_error for check in self.blocks.values()), default=0.0)
 
     @property
     def weighted_error(self) -> float:
         """Return the largest error over blocks."""
-        return max((found.weighted_error for found in self.blocks.values()), default=0.0)
+        return max((check.weighted_error for check in self.blocks.values()), default=0.0)
 
     @property
     def map_error(self) -> float:
         """Return the largest error over blocks."""
-        return max((found.map_error for found in self.blocks.values()), default=0.0)
+        return max((check.map_error for check in self.blocks.values()), default=0.0)
 
     @property
     def collapsed(self) -> bool:
         """Return whether padding could be merged in every block."""
-        return all(found.padding_merged for found in self.blocks.values())
+        return all(check.padding_merged for check in self.blocks.values())
 
     def to_attribute(self) -> dict[str, Any]:
         """Return the record as JSON has it: the largest errors, and those of each block."""
@@ -80,5 +80,5 @@ class SelfCheck:
             "weighted_error": self.weighted_error,
             "map_error": self.map_error,
             "padding_merged": self.collapsed,
-            BLOCKS: {place: self.blocks[place].model_dump() for place in sorted(self.blocks)},
+            BLOCKS: {key: self.blocks[key].model_dump() for key in sorted(self.blocks)},
         }

@@ -69,11 +69,11 @@ def random_vae(is_of_2_2_5b: bool, device: torch.device) -> AutoencoderKLWan:
     return AutoencoderKLWan(**(VAE_OF_2_2_5B if is_of_2_2_5b else {})).to(device).eval()
 
 
-def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> Throughput:
+def measure(device: torch.device, speed: Speed, show: Callable[[str], None]) -> Throughput:
     """Measure the throughput of a GPU, or of its substitute in a test.
 
     Args:
-        tell: is told of each attention kernel and block as it is measured.
+        show: receives a line for each attention kernel and block as it is measured.
 
     Raises:
         LoadError: fused blocks need what is not here, or there is too little memory.
@@ -81,7 +81,7 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
     if device.type == "cuda" and speed != "reference":
         check_kernels(speed)
     try:
-        return _measure(device, speed, tell)
+        return _measure(device, speed, show)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -92,9 +92,9 @@ def measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> 
 
 
 @torch.no_grad()
-def _measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) -> Throughput:
+def _measure(device: torch.device, speed: Speed, show: Callable[[str], None]) -> Throughput:
     set_device(device)
-    attention = quickest_attention(device, tell)
+    attention = quickest_attention(device, show)
     blocks = []
     for heads, feed_forward, count in WIDTHS:
         transformer = random_transformer(heads, feed_forward, count, device, torch.bfloat16)
@@ -111,7 +111,7 @@ def _measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) ->
                 launch = 0.0  # it is done when the call returns
             tokens = frames * (height // 2) * (width // 2)
             blocks.append(Block(128 * heads, feed_forward, tokens, seconds, launch))
-            tell(f"block of width {128 * heads}, {tokens:,} places: {1000 * seconds:.2f} ms")
+            show(f"block of width {128 * heads}, {tokens:,} places: {1000 * seconds:.2f} ms")
         del transformer, run
         gc.collect()
         free_memory()
@@ -120,14 +120,14 @@ def _measure(device: torch.device, speed: Speed, tell: Callable[[str], None]) ->
     latents = torch.randn(1, 16, 4, height // 8, width // 8, device=device)
     values = height * width * 13
     decoded = median_seconds(partial(vae.decode, latents, return_dict=False), device, rounds=1) / values
-    tell(f"decoding: {1e9 * decoded:.1f} ns for each pixel of a frame")
+    show(f"decoding: {1e9 * decoded:.1f} ns for each pixel of a frame")
     del vae
     free_memory()
     streamed = 0.0, 0.0
     if device.type == "cuda":
-        tell(f"launching a block: {1000 * min(block.launch for block in blocks):.2f} ms")
+        show(f"launching a block: {1000 * min(block.launch for block in blocks):.2f} ms")
         streamed = _streaming(device, speed)
-        tell(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
+        show(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
     return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention)
 
 

@@ -17,15 +17,15 @@ KNOTS = 25
 
 
 def measure_magnitudes(
-    pipeline: WanPipeline, recipe: Recipe, start: Start, tell: Callable[[int, int], None]
+    pipeline: WanPipeline, recipe: Recipe, start: Start, show: Callable[[int, int], None]
 ) -> Magnitudes:
     """Measure a transformer's magnitudes: mean ratio of the norms of two steps, over positions and passes.
 
     Args:
         recipe: of a video that is not cached, of two steps or more by a sampler that does not go back.
-        tell: is told of each step, from 1, and how many there are.
+        show: receives the number of each step, from 1, and the total.
     """
-    found, summed = [], 0.0
+    magnitudes, summed = [], 0.0
     with _what_blocks_add(pipeline.transformer) as added:
         before: list[Tensor] = []
         for step in denoise(pipeline, recipe, start):
@@ -34,13 +34,13 @@ def measure_magnitudes(
             if norms:
                 each = [float((now / then.clamp_min(1e-8)).mean()) for now, then in zip(before, norms, strict=True)]
                 summed += math.log(sum(each) / len(each))
-            found.append((round(step.sigma, 5), round(summed, 5)))
-            tell(step.index + 1, step.count)
-    (before_last, then), (last, now) = found[-2:]
+            magnitudes.append((round(step.sigma, 5), round(summed, 5)))
+            show(step.index + 1, step.count)
+    (before_last, then), (last, now) = magnitudes[-2:]
     # Other numbers of steps end at lower noise levels: on a straight line, as between the last two.
-    found.append((0.0, round(now - last * (then - now) / (before_last - last), 5)))
-    every = max(1, round(len(found) / KNOTS))
-    return (*found[:-1:every], found[-1])
+    magnitudes.append((0.0, round(now - last * (then - now) / (before_last - last), 5)))
+    every = max(1, round(len(magnitudes) / KNOTS))
+    return (*magnitudes[:-1:every], magnitudes[-1])
 
 
 @contextmanager

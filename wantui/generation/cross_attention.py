@@ -248,14 +248,14 @@ class CrossAttention:
         self, now: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
         """Return the number of columns that a block needs; check it against the kernel at its first evaluation."""
-        place = self.transformer, now.context, block
-        if place not in self.modes:
+        key_of_block = self.transformer, now.context, block
+        if key_of_block not in self.modes:
             if query.shape[0] != 1 or key.shape[1] != TEXT_LENGTH:
                 raise CaptureMismatchError(
                     f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not known here"
                 )
-            self.modes[place] = self._checked(now, block, query, key, value, output)
-        return self.modes[place]
+            self.modes[key_of_block] = self._checked(now, block, query, key, value, output)
+        return self.modes[key_of_block]
 
     def _checked(self, now: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> int:
         length = now.prompt.length
@@ -295,13 +295,13 @@ class CrossAttention:
                 f"the maps differ from a softmax over all text positions in float64 by {map_error:.2g}, "
                 f"more than {MAP_TOLERANCE:g}: none are stored"
             )
-        found = BlockCheck(
+        check = BlockCheck(
             output_error=error,
             weighted_error=weighted_error,
             map_error=map_error,
             padding_merged=are_pads_equal,
         )
-        self.check.add(f"{self.transformer} {now.context} {block}", found)
+        self.check.add(f"{self.transformer} {now.context} {block}", check)
         return columns
 
     def _check_weights(
@@ -314,8 +314,8 @@ class CrossAttention:
         """
         exact = (logits + self.weights.logits(logits.shape[2], logits.device, logits.dtype)).softmax(2)
         expected = torch.einsum("hnt,thd->nhd", exact, value[0].double()).flatten(1)
-        found = torch.cat([out for _, out, _ in self.weights.apply(query, key, value, output, columns)])
-        error = _relative(found.to(output.dtype).double(), expected)
+        weighted = torch.cat([out for _, out, _ in self.weights.apply(query, key, value, output, columns)])
+        error = _relative(weighted.to(output.dtype).double(), expected)
         if not error <= TOLERANCE[output.dtype]:
             raise CaptureMismatchError(
                 f"the attention with the weights of words is off by {error:.2g} of its norm, more than the "
@@ -324,8 +324,8 @@ class CrossAttention:
         return error
 
 
-def _relative(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm().clamp_min(1e-30))
+def _relative(computed: Tensor, expected: Tensor) -> float:
+    return float((computed - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
 def _columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Sequence[tuple[str, slice | list[int]]]:

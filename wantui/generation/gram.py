@@ -76,21 +76,21 @@ class GramMatrix:
         straightness  |x_i - x_0| / sum of |d_j| for j <= i; 1 is a straight line
         """
         i, gram = self.size - 1, self.values / dimension
-        found = {"norm": float(np.sqrt(gram[i, i]))}
+        figures = {"norm": float(np.sqrt(gram[i, i]))}
         if i == 0:
-            return found
+            return figures
         upper, lower = gram[1 : i + 1, 1 : i + 1], gram[:i, :i]
         steps = upper + lower - gram[1 : i + 1, :i] - gram[:i, 1 : i + 1]
         lengths = np.sqrt(np.maximum(np.diagonal(steps), 0))
         if sigmas[i] != sigmas[i - 1]:
-            found["velocity"] = float(lengths[-1] / abs(sigmas[i] - sigmas[i - 1]))
+            figures["velocity"] = float(lengths[-1] / abs(sigmas[i] - sigmas[i - 1]))
         if i > 1 and lengths[-1] > 0 and lengths[-2] > 0:
             cosine = steps[-1, -2] / (lengths[-1] * lengths[-2])
-            found["turning"] = float(np.arccos(np.clip(cosine, -1, 1)))
+            figures["turning"] = float(np.arccos(np.clip(cosine, -1, 1)))
         if lengths.sum() > 0:
             chord = np.sqrt(max(gram[i, i] + gram[0, 0] - 2 * gram[i, 0], 0))
-            found["straightness"] = float(chord / lengths.sum())
-        return found
+            figures["straightness"] = float(chord / lengths.sum())
+        return figures
 
 
 class Projection:

@@ -91,8 +91,8 @@ def load_parts(
             "comes with wantui: model_id: nano"
         ) from error
     except Exception as error:  # the libraries raise errors of many kinds for broken files
-        said = str(error).strip().rstrip(".")
-        reason = said if isinstance(error, UserError) else f"{said} ({type(error).__name__})"
+        message = str(error).strip().rstrip(".")
+        reason = message if isinstance(error, UserError) else f"{message} ({type(error).__name__})"
         again = "copy them again" if model.is_local else f"wantui models fetch {model.name}"
         raise LoadError(f"{model.location} cannot be loaded: {reason}. If its files are incomplete: {again}") from error
     pipeline.set_progress_bar_config(disable=True)

@@ -112,8 +112,8 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether an operation ran out of memory, and the GPU still works."""
     if isinstance(error, OutOfMemory):
         return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and _has(said, FATAL_CUDA_ERRORS) and _has(said, SIGNS_OF_NO_MEMORY)
+    message = str(error)
+    return isinstance(error, RuntimeError) and _has(message, FATAL_CUDA_ERRORS) and _has(message, SIGNS_OF_NO_MEMORY)
 
 
 def is_fatal_cuda_error(error: BaseException | None) -> bool:

@@ -66,10 +66,10 @@ def _check_tokenizer(tokenizer: Any, encoder: Any) -> None:
     if tokenizer.padding_side != "right":
         raise LoadError(f"its tokenizer pads on the {tokenizer.padding_side}, and a Wan model reads from the left")
     for name in ("eos_token_id", "pad_token_id"):
-        found, wanted = getattr(tokenizer, name, None), getattr(encoder, name, None)
-        if isinstance(wanted, int) and found != wanted:
+        actual, wanted = getattr(tokenizer, name, None), getattr(encoder, name, None)
+        if isinstance(wanted, int) and actual != wanted:
             raise LoadError(
-                f"its tokenizer has {name} {found} and its text encoder {wanted}: correct tokenizer_config.json"
+                f"its tokenizer has {name} {actual} and its text encoder {wanted}: correct tokenizer_config.json"
             )
 
 

@@ -78,10 +78,14 @@ def check_part(folder: Path, part: str) -> None:
     if "quantization_config" in config:
         raise PartError(f"its {label(part)} is stored quantised, which is not supported. Use files in bfloat16")
     model = empty_model(folder, part)
-    found = read_tensors(weight_files(folder, part, library))
-    check_tensors(part, model, {name: info for name, (info, _) in found.items()}, IGNORED.get(kind, ()))
+    tensors = read_tensors(weight_files(folder, part, library))
+    check_tensors(part, model, {name: info for name, (info, _) in tensors.items()}, IGNORED.get(kind, ()))
     for alias, source in tied_names(model).items():
-        if alias in found and source in found and not _are_equal(found[alias][1], alias, found[source][1], source):
+        if (
+            alias in tensors
+            and source in tensors
+            and not _are_equal(tensors[alias][1], alias, tensors[source][1], source)
+        ):
             raise PartError(
                 f"its {label(part)} holds {alias} and {source}, with different values; they must be the same tensor"
             )
@@ -106,12 +110,12 @@ def check_sentencepiece(folder: Path) -> None:
         ) from None
 
 
-def check_tensors(part: str, model: nn.Module, found: Mapping[str, TensorInfo], ignored: Iterable[str] = ()) -> None:
+def check_tensors(part: str, model: nn.Module, stored: Mapping[str, TensorInfo], ignored: Iterable[str] = ()) -> None:
     """Refuse tensors that are not exactly those of a model.
 
     Args:
         model: on the meta device.
-        found: by name.
+        stored: tensors by name.
         ignored: patterns of names that may be there beside the model's own.
 
     Raises:
@@ -120,16 +124,16 @@ def check_tensors(part: str, model: nn.Module, found: Mapping[str, TensorInfo], 
     expected = {name: _info(tensor) for name, tensor in model.state_dict().items()}
     tied = tied_names(model)
     partners = {**tied, **{source: alias for alias, source in tied.items()}}
-    if missing := sorted(name for name in expected if name not in found and partners.get(name) not in found):
+    if missing := sorted(name for name in expected if name not in stored and partners.get(name) not in stored):
         raise PartError(f"its {label(part)} has no {_names(missing)} in its files")
     patterns = [*ignored, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
     unknown = sorted(
-        name for name in found if name not in expected and not any(re.search(pattern, name) for pattern in patterns)
+        name for name in stored if name not in expected and not any(re.search(pattern, name) for pattern in patterns)
     )
-    if unknown := [name for name in unknown if not (STATE_OF_KERNELS.search(name) and _is_empty(found[name]))]:
+    if unknown := [name for name in unknown if not (STATE_OF_KERNELS.search(name) and _is_empty(stored[name]))]:
         hint = next((f": {hint}" for pattern, hint in HINTS if any(map(pattern.search, unknown))), "")
         raise PartError(f"its {label(part)} has {_names(unknown)} in its files, which the model would ignore{hint}")
-    for name, info in found.items():
+    for name, info in stored.items():
         wanted = expected.get(name, info)
         if info.shape != wanted.shape:
             raise PartError(
@@ -205,26 +209,26 @@ def read_tensors(files: Iterable[Path]) -> dict[str, tuple[TensorInfo, Path]]:
     Raises:
         PartError: a file cannot be read, or a tensor is in two files.
     """
-    found: dict[str, tuple[TensorInfo, Path]] = {}
+    tensor_of: dict[str, tuple[TensorInfo, Path]] = {}
     for path in files:
         try:
             tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
         except Exception as error:  # safetensors and torch raise errors of many kinds for broken files
             raise PartError(f"{path} cannot be read: {error}") from None
         for name, info in tensors.items():
-            if name in found:
-                raise PartError(f"{name} is in {found[name][1].name} and in {path.name}")
-            found[name] = (info, path)
-    return found
+            if name in tensor_of:
+                raise PartError(f"{name} is in {tensor_of[name][1].name} and in {path.name}")
+            tensor_of[name] = (info, path)
+    return tensor_of
 
 
 def _read_safetensors(path: Path) -> dict[str, TensorInfo]:
-    found = {}
+    tensors = {}
     with safe_open(path, "pt") as file:
         for name in file.keys():  # noqa: SIM118 -- it is no dict
             tensor = file.get_slice(name)
-            found[name] = TensorInfo(tuple(tensor.get_shape()), str(tensor.get_dtype()))
-    return found
+            tensors[name] = TensorInfo(tuple(tensor.get_shape()), str(tensor.get_dtype()))
+    return tensors
 
 
 def _read_pickle(path: Path) -> dict[str, TensorInfo]:

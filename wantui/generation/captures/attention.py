@@ -79,8 +79,8 @@ class Recorder:
         if recorded is None:
             return
         maps = {
-            context: dict(zip(own, torch.stack(list(own.values())).cpu().numpy(), strict=True))
-            for context, own in recorded.maps.items()
+            context: dict(zip(context_maps, torch.stack(list(context_maps.values())).cpu().numpy(), strict=True))
+            for context, context_maps in recorded.maps.items()
         }
         self.background.submit(partial(self.writer.write_maps, maps, recorded.blocks))
 

@@ -19,11 +19,11 @@ def fused_mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
     _, places, heads, dim = query.shape
     if query.stride(3) != 1 or key.stride(3) != 1:
         query, key = query.contiguous(), key.contiguous()
-    found = torch.empty(1, places, columns, device=query.device, dtype=torch.float32)
+    means = torch.empty(1, places, columns, device=query.device, dtype=torch.float32)
     _kernel[(triton.cdiv(places, ROWS),)](
         query,
         key,
-        found,
+        means,
         places,
         heads,
         columns,
@@ -39,7 +39,7 @@ def fused_mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
         DIM=max(16, triton.next_power_of_2(dim)),
         num_stages=2,
     )
-    return found
+    return means
 
 
 @triton.jit
