@@ -65,7 +65,7 @@ class Sample:
 
 
 class GpuMonitor(threading.Thread):
-    """Gives a `Sample` to `tell` at every interval, from its own thread, until it is stopped.
+    """Thread that passes a `Sample` to `publish` at every interval, until it is stopped.
 
     Args:
         nvml: the module pynvml, or something that answers as it does.
@@ -73,13 +73,13 @@ class GpuMonitor(threading.Thread):
 
     def __init__(
         self,
-        tell: Callable[[Sample], None],
+        publish: Callable[[Sample], None],
         interval: float = 1.0,
         nvml: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name="gpu sampler", daemon=True)
-        self.tell, self.interval, self.clock = tell, interval, clock
+        self.publish, self.interval, self.clock = publish, interval, clock
         self.processes_wanted = False
         self._nvml = nvml
         self._ready, self._why, self._driver = False, "starting", ""
@@ -96,7 +96,7 @@ class GpuMonitor(threading.Thread):
         psutil.cpu_percent()
         while not self._ended.is_set():
             try:
-                self.tell(self.sample())
+                self.publish(self.sample())
             except (OSError, psutil.Error):  # of the machine, not of a GPU; the next look may find it
                 pass
             self._ended.wait(self.interval)
@@ -185,14 +185,14 @@ class GpuMonitor(threading.Thread):
     def _processes(self, handle: Any) -> tuple[GpuProcess, ...]:
         import psutil
 
-        found = []
+        processes = []
         for entry in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle):
             try:
                 name = psutil.Process(entry.pid).name()
             except psutil.Error:
                 name = "of another container or user"
-            found.append(GpuProcess(int(entry.pid), name, entry.usedGpuMemory))
-        return tuple(found)
+            processes.append(GpuProcess(int(entry.pid), name, entry.usedGpuMemory))
+        return tuple(processes)
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Return the answer, or None if this GPU or driver has none; a lost GPU raises."""

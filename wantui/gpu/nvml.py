@@ -70,15 +70,15 @@ def visible(gpus: tuple[Gpu, ...], setting: str | None) -> list[Gpu]:
     for word in map(str.strip, setting.split(",")):
         if word.lower() in NO_GPU:  # CUDA ends the list at such a word
             break
-        found = _named(gpus, word)
-        if len(found) != 1:
-            what = "several GPUs" if found else "no GPU"
+        matches = _named(gpus, word)
+        if len(matches) != 1:
+            what = "several GPUs" if matches else "no GPU"
             raise NoSuchGpuError(
                 f"CUDA_VISIBLE_DEVICES={setting}: {word} names {what} of this machine, which has {_names(gpus)}"
             )
-        if found[0] in chosen:
-            raise NoSuchGpuError(f"CUDA_VISIBLE_DEVICES={setting}: names {found[0].uuid} twice; name each GPU once")
-        chosen += found
+        if matches[0] in chosen:
+            raise NoSuchGpuError(f"CUDA_VISIBLE_DEVICES={setting}: names {matches[0].uuid} twice; name each GPU once")
+        chosen += matches
     return chosen
 
 
