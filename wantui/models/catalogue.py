@@ -196,9 +196,11 @@ def read_directory(directory: Path) -> WanModel:
             f"{directory} holds a {index.get('_class_name', 'model of another kind')}, not a WanPipeline"
         )
     for part, wanted in PARTS.items():
-        found = index.get(part)
-        if isinstance(found, list) and found[-1:] not in ([wanted], [None]):
-            raise UnknownModelError(f"{directory} has a {found[-1]} as its {part}; that of a Wan model is a {wanted}")
+        component = index.get(part)
+        if isinstance(component, list) and component[-1:] not in ([wanted], [None]):
+            raise UnknownModelError(
+                f"{directory} has a {component[-1]} as its {part}; that of a Wan model is a {wanted}"
+            )
     _check_transformers(directory, index)
     try:
         check_tokenizer(directory)

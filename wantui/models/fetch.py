@@ -72,13 +72,13 @@ def fetch(model: WanModel, revision: str | None = None, replaced: Collection[str
     from huggingface_hub.constants import HF_HUB_CACHE
 
     missing = dry_run(model, revision, replaced)
-    place = Path(HF_HUB_CACHE)
-    while not place.is_dir():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    folder = Path(HF_HUB_CACHE)
+    while not folder.is_dir():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     if missing.bytes + RESERVE_BYTES > free:
         raise NotFetchedError(
-            f"{model.name} needs {format_bytes(missing.bytes)} more, and {format_bytes(free)} are free in {place}; "
+            f"{model.name} needs {format_bytes(missing.bytes)} more, and {format_bytes(free)} are free in {folder}; "
             "make room, or set HF_HOME to a folder on another disk"
         )
     try:
@@ -143,10 +143,12 @@ def _refused(model: WanModel, revision: str | None, error: Exception) -> NotFetc
         case RevisionNotFoundError():
             why = f"it has no revision {revision!r}"
         case _:
-            said = str(error).strip().splitlines()
+            message_lines = str(error).strip().splitlines()
             # What is missing is asked for by a dry run, which nobody else needs to know.
             reason = (
-                said[0].removeprefix("Dry run cannot be performed as ").rstrip(".") if said else type(error).__name__
+                message_lines[0].removeprefix("Dry run cannot be performed as ").rstrip(".")
+                if message_lines
+                else type(error).__name__
             )
             why = f"{reason}. What was fetched stays; run the command again to resume"
     return NotFetchedError(f"{model.location} cannot be fetched: {why}")

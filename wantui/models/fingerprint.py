@@ -74,8 +74,8 @@ def snapshot_in_cache(hub_id: str, revision: str | None) -> Path | None:
     """Return the folder of a hub model on this machine, if some of it is here."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(hub_id, "model_index.json", revision=revision)
-    return Path(found).parent if isinstance(found, str) else None
+    index = try_to_load_from_cache(hub_id, "model_index.json", revision=revision)
+    return Path(index).parent if isinstance(index, str) else None
 
 
 def commit_in_cache(hub_id: str, revision: str | None) -> str | None:

@@ -65,11 +65,11 @@ def components(folder: Path) -> dict[str, tuple[str, str]]:
         PartError: the index is missing or is no JSON object.
     """
     index = read_json(folder / INDEX)
-    found = {}
+    parts = {}
     for name, component in index.items():
         if isinstance(component, list) and len(component) == 2 and all(isinstance(word, str) for word in component):
-            found[name] = (component[0], component[1])
-    return found
+            parts[name] = (component[0], component[1])
+    return parts
 
 
 def label(part: str) -> str:
@@ -83,7 +83,7 @@ def part_files(folder: Path) -> list[Path]:
     A part may be a symbolic link to a folder elsewhere. Links further down are followed to files and to what an index
     of weights names, and not to other folders, which may be large or contain this one.
     """
-    found = {Path(INDEX)} if (folder / INDEX).is_file() else set()
+    files = {Path(INDEX)} if (folder / INDEX).is_file() else set()
     try:
         libraries = {name: library for name, (library, _) in components(folder).items()}
     except PartError:
@@ -92,13 +92,13 @@ def part_files(folder: Path) -> list[Path]:
         if Path(name).name != name or not (folder / name).is_dir():  # an index must not lead out of the folder
             continue
         part = (folder / name).resolve()
-        found |= {Path(name) / path.relative_to(part) for path in part.rglob("*") if path.is_file()}
+        files |= {Path(name) / path.relative_to(part) for path in part.rglob("*") if path.is_file()}
         if name in libraries:
             with suppress(PartError):
-                found |= {
+                files |= {
                     path.relative_to(folder) for path in weight_files(folder, name, libraries[name], is_loaded=False)
                 }
-    return sorted(found)
+    return sorted(files)
 
 
 def weight_files(folder: Path, part: str, library: str, *, is_loaded: bool = True) -> list[Path]:
@@ -143,11 +143,11 @@ def check_files(folder: Path, without: Collection[str] = ()) -> None:
     Raises:
         PartError: names what is missing.
     """
-    found = components(folder)
+    parts = components(folder)
     for part in ("scheduler", "tokenizer", "text_encoder", "transformer", "vae"):
-        if part not in found:
+        if part not in parts:
             raise PartError(f"its {INDEX} names no {label(part)}")
-    for part, (library, _) in found.items():
+    for part, (library, _) in parts.items():
         if part not in PART_NAMES or part in without:
             continue
         if part == "tokenizer":
