@@ -167,8 +167,8 @@ def plan_batch(config: Config, template: str) -> Batch:
     Raises:
         UserError: as `outline_batch`.
     """
-    found = outline_batch(config, template)
-    shared = dict(found.first)
+    outline = outline_batch(config, template)
+    shared = dict(outline.first)
     videos = tuple(
         PlannedVideo(
             index,
@@ -179,14 +179,14 @@ def plan_batch(config: Config, template: str) -> Batch:
                     "prompt": variation.prompt,
                     "marks": prompt_marks(variation),
                     "weighting": _weighting(variation, config.settings),
-                    "seed": found.first.seed + number - 1,
+                    "seed": outline.first.seed + number - 1,
                 }
             ),
         )
-        for index, variation in enumerate(found.variations)
+        for index, variation in enumerate(outline.variations)
         for number in range(1, config.settings.videos_per_variation + 1)
     )
-    return Batch(template, config, found.model, found.variations, videos, found.warnings, found.refusals)
+    return Batch(template, config, outline.model, outline.variations, videos, outline.warnings, outline.refusals)
 
 
 def _transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFile | None:
@@ -247,8 +247,8 @@ def _captures(settings: Settings, has_marks: bool) -> Captures:
 
 def _controls(settings: Settings) -> dict[str, Any]:
     """Return the requests of the controls that the settings ask for, by name."""
-    own = [kind for kind in CONTROLS if kind.section is not None]
-    requests = {kind.name: kind.requested(getattr(settings, str(kind.section))) for kind in own}
+    kinds = [kind for kind in CONTROLS if kind.section is not None]
+    requests = {kind.name: kind.requested(getattr(settings, str(kind.section))) for kind in kinds}
     return {name: dict(request) for name, request in requests.items() if request is not None}
 
 

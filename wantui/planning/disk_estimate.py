@@ -68,7 +68,10 @@ def estimate_disk(batch: Batch | BatchPreview) -> DiskEstimate:
     parts: dict[str, list[DiskPart]] = {}
     for part in chain.from_iterable(estimate.captures for estimate in each):
         parts.setdefault(part.name, []).append(part)
-    captures = tuple(DiskPart(name, sum(part.bytes for part in own), _basis(own)) for name, own in parts.items())
+    captures = tuple(
+        DiskPart(name, sum(part.bytes for part in capture_parts), _basis(capture_parts))
+        for name, capture_parts in parts.items()
+    )
     return DiskEstimate(sum(estimate.videos for estimate in each), each[0].videos_basis, captures)
 
 
@@ -89,13 +92,13 @@ def recipes_by_bytes(batch: Batch | BatchPreview) -> list[tuple[Recipe, int]]:
         count = batch.videos if isinstance(batch, BatchPreview) else len(batch.videos)
         return [(first, count)]
     seeds = batch.config.settings.videos_per_variation
-    found: dict[tuple[object, ...], tuple[Recipe, int]] = {}
+    recipes: dict[tuple[object, ...], tuple[Recipe, int]] = {}
     for variation in batch.variations:
         marks = prompt_marks(variation)
         key = marks_by_bytes(marks, first.negative_prompt)
-        recipe, count = found.get(key) or (first.model_copy(update={"marks": marks}), 0)
-        found[key] = recipe, count + seeds
-    return list(found.values())
+        recipe, count = recipes.get(key) or (first.model_copy(update={"marks": marks}), 0)
+        recipes[key] = recipe, count + seeds
+    return list(recipes.values())
 
 
 def marks_by_bytes(marks: Sequence[PromptMark], negative_prompt: str) -> tuple[object, ...]:

@@ -182,23 +182,23 @@ class Recipe(_Frozen):
     @property
     def unusual(self) -> str:
         """Return how the computation differs from `fused` on weights as loaded, in words; empty if it does not."""
-        found: list[str] = [] if self.speed == "fused" else [self.speed]
+        remarks: list[str] = [] if self.speed == "fused" else [self.speed]
         if self.speed == "cached":
-            found = ["cached by magnitudes" if self.magnitudes else "cached by the first block"]
+            remarks = ["cached by magnitudes" if self.magnitudes else "cached by the first block"]
         if self.transformer_file is not None:
-            found.append(f"transformer from {PurePath(self.transformer_file.path).name}")
+            remarks.append(f"transformer from {PurePath(self.transformer_file.path).name}")
         elif self.weights != "full":
-            found.append(f"weights in {self.weights}")
-        return ", ".join(found)
+            remarks.append(f"weights in {self.weights}")
+        return ", ".join(remarks)
 
     @property
     def negative_marks(self) -> tuple[PromptMark, ...]:
         """Return the marks of the marked words in the negative prompt, where they occur as complete words."""
-        found = []
+        marks = []
         for word in dict.fromkeys(mark.text for mark in self.marks):
             for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", self.negative_prompt):
-                found.append(PromptMark(text=word, start=match.start(), end=match.end()))
-        return tuple(sorted(found, key=lambda mark: mark.start))
+                marks.append(PromptMark(text=word, start=match.start(), end=match.end()))
+        return tuple(sorted(marks, key=lambda mark: mark.start))
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""

@@ -21,11 +21,11 @@ def upgrade(value: dict[str, Any]) -> dict[str, Any]:
     Raises:
         PydanticCustomError: the format is not one that this version reads, or has no such value.
     """
-    found = value.get("format", RECIPE_FORMAT)
-    if type(found) is not int or found not in READABLE_FORMATS:
+    number = value.get("format", RECIPE_FORMAT)
+    if type(number) is not int or number not in READABLE_FORMATS:
         known = " and ".join(map(str, READABLE_FORMATS))
-        raise PydanticCustomError("format", _literal(f"it has format {found!r}; this version reads formats {known}"))
-    if found == RECIPE_FORMAT:
+        raise PydanticCustomError("format", _literal(f"it has format {number!r}; this version reads formats {known}"))
+    if number == RECIPE_FORMAT:
         return value
     speed, capture = value.get("speed", "plain"), value.get("capture")
     if not isinstance(speed, str) or speed not in FORMER_SPEEDS:

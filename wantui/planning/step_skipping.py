@@ -52,7 +52,7 @@ def ratios(magnitudes: Magnitudes, sigmas: Sequence[float]) -> list[float]:
 def computed_passes(of_magnitudes: Sequence[float]) -> list[bool]:
     """Return whether each step computes the blocks, from the ratio of its magnitude to the one before."""
     whole = int(UNCACHED_SHARE * len(of_magnitudes) + 0.5)
-    found = []
+    computed = []
     ratio, error, left_out = 1.0, 0.0, 0
     for step, each in enumerate(of_magnitudes):
         if step >= whole:
@@ -62,5 +62,5 @@ def computed_passes(of_magnitudes: Sequence[float]) -> list[bool]:
         is_computed = step < max(1, whole) or error > MAGNITUDE_ERROR or left_out > MAX_IN_A_ROW
         if is_computed:
             ratio, error, left_out = 1.0, 0.0, 0
-        found.append(is_computed)
-    return found
+        computed.append(is_computed)
+    return computed

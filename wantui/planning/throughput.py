@@ -145,10 +145,10 @@ def fit(
     launches = np.array([block.launch for block in blocks])
     telling = seconds > MAX_LAUNCH_RATIO * launches
     scale = terms.max(0)
-    found, _ = nnls((terms / scale / seconds[:, None])[telling], np.ones(telling.sum()))
-    found = found / scale
-    error = float(np.abs(np.maximum(launches, terms @ found) / seconds - 1).max())
-    operation, product, value = map(float, found)
+    coefficients, _ = nnls((terms / scale / seconds[:, None])[telling], np.ones(telling.sum()))
+    coefficients = coefficients / scale
+    error = float(np.abs(np.maximum(launches, terms @ coefficients) / seconds - 1).max())
+    operation, product, value = map(float, coefficients)
     launch = float(launches.min())
     return Throughput(
         device, speed, operation, product, value, decoded_value, *streamed, torch_version, error, attention, launch

@@ -49,13 +49,13 @@ class Estimate:
 def past_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[TimedVideo]:
     """Return finished videos from the events of the queue; those that an older version stored without times are
     skipped."""
-    found = []
+    videos = []
     for recipe, told in finished:
         seconds = told.get("seconds") or {}
         if "step" not in seconds or "decode" not in seconds or "device" not in told:
             continue
         try:
-            found.append(
+            videos.append(
                 TimedVideo(
                     Recipe.model_validate_json(recipe),
                     told["device"],
@@ -67,7 +67,7 @@ def past_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[TimedVid
             )
         except ValidationError:
             continue
-    return found
+    return videos
 
 
 def estimate_seconds(
