@@ -97,7 +97,7 @@ def shown(text: str) -> str:
 
 def _warnings(text: str, kinds: tuple[tuple[re.Pattern[str], str], ...], before: str) -> Iterator[str]:
     for pattern, meaning in kinds:
-        found = list(dict.fromkeys(match[0].strip() for match in pattern.finditer(text)))
-        if found:
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            yield f"{before}'{shown(found[0])}'{more} {meaning}"
+        matches = list(dict.fromkeys(match[0].strip() for match in pattern.finditer(text)))
+        if matches:
+            more = f" and {len(matches) - 1} more" if len(matches) > 1 else ""
+            yield f"{before}'{shown(matches[0])}'{more} {meaning}"

@@ -35,10 +35,10 @@ class TemplateError(UserError):
         line_end = template.find("\n", line_start)
         line, column = _around(template[line_start : line_end if line_end >= 0 else None], position - line_start)
         caret = " " * len(printable(line[:column])) + "^"
-        place = f"column {position - line_start + 1}"
+        location = f"column {position - line_start + 1}"
         if "\n" in template:
-            place = f"line {template.count(chr(10), 0, position) + 1}, {place}"
-        super().__init__(f"{message} ({place})\n  {printable(line)}\n  {caret}")
+            location = f"line {template.count(chr(10), 0, position) + 1}, {location}"
+        super().__init__(f"{message} ({location})\n  {printable(line)}\n  {caret}")
 
 
 def _around(line: str, column: int) -> tuple[str, int]:
