@@ -45,10 +45,10 @@ def attention_backend_for(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
     if not _is_fused(recipe, plan):
         return NATIVE
     try:
-        found = load_throughput(state_place().directory, device, recipe, plan)
+        throughput = load_throughput(state_place().directory, device, recipe, plan)
     except UserError:  # there is no state directory, and nothing was measured
         return NATIVE
-    return NATIVE if found is None else found.attention
+    return NATIVE if throughput is None else throughput.attention
 
 
 def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:

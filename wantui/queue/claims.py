@@ -197,7 +197,7 @@ class ClaimQueue(QueueWriter):
                 "SELECT id FROM video WHERE worker = ? AND state = 'running' ORDER BY boot_seconds DESC, id DESC",
                 (worker,),
             ).fetchall()
-            for place, row in enumerate(rows):
+            for index, row in enumerate(rows):
                 db.execute(
                     "UPDATE video SET worker_crashes = worker_crashes + :blame, worker = NULL, finished = :now, "
                     "seconds = max(0, :clock - boot_seconds), state = CASE "
@@ -206,7 +206,7 @@ class ClaimQueue(QueueWriter):
                     {
                         "now": time.time(),
                         "clock": boot_seconds(),
-                        "blame": blame and place == 0,
+                        "blame": blame and index == 0,
                         "error": f"{MAX_CRASHES} workers died while they made it, the last: {why}",
                         "id": row["id"],
                     },

@@ -80,8 +80,8 @@ def _decoded() -> Iterator[None]:
 
 def migrations() -> list[str]:
     """Return the SQL from each version of the schema to the next, starting from an empty database."""
-    found = sorted((part for part in files("wantui.queue").joinpath("schema").iterdir()), key=lambda part: part.name)
-    return [part.read_text(encoding="utf-8") for part in found if part.name.endswith(".sql")]
+    scripts = sorted((part for part in files("wantui.queue").joinpath("schema").iterdir()), key=lambda part: part.name)
+    return [part.read_text(encoding="utf-8") for part in scripts if part.name.endswith(".sql")]
 
 
 def open_database(path: Path, wait_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
@@ -228,11 +228,11 @@ def _check_schema(connection: sqlite3.Connection) -> None:
     Raises:
         sqlite3.DatabaseError: names what is missing.
     """
-    found = _columns(connection)
+    columns_of = _columns(connection)
     for table, columns in _expected_columns().items():
-        if table not in found:
+        if table not in columns_of:
             raise sqlite3.DatabaseError(f"its table {table} is missing")
-        if missing := columns - found[table]:
+        if missing := columns - columns_of[table]:
             raise sqlite3.DatabaseError(f"columns of its table {table} are missing: {', '.join(sorted(missing))}")
 
 
@@ -249,10 +249,10 @@ def _columns(connection: sqlite3.Connection) -> dict[str, set[str]]:
         "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c "
         "WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
     )
-    found: dict[str, set[str]] = {}
+    columns: dict[str, set[str]] = {}
     for table, column in rows.fetchall():
-        found.setdefault(table, set()).add(column)
-    return found
+        columns.setdefault(table, set()).add(column)
+    return columns
 
 
 STORED_TYPES = {"INTEGER": ("integer",), "REAL": ("real", "integer"), "TEXT": ("text",)}
@@ -265,9 +265,9 @@ def check_content(connection: sqlite3.Connection) -> None:
     Raises:
         sqlite3.DatabaseError: names what is damaged.
     """
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise sqlite3.DatabaseError(found)
+    (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if result != "ok":
+        raise sqlite3.DatabaseError(result)
     for table in _expected_columns():
         for _ in connection.execute(f"SELECT * FROM {table}"):  # text that is no text passes the check
             pass
@@ -285,13 +285,13 @@ def check_content(connection: sqlite3.Connection) -> None:
 
 
 def _statements(script: str) -> list[str]:
-    found, statement = [], ""
+    statements, statement = [], ""
     for line in script.splitlines(keepends=True):
         statement += line
         if sqlite3.complete_statement(statement):
-            found.append(statement)
+            statements.append(statement)
             statement = ""
-    return found
+    return statements
 
 
 def quarantine(path: Path) -> Path:

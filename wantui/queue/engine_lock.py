@@ -40,7 +40,7 @@ def engines_kept_out(directory: Path) -> Iterator[dict[str, Any] | None]:
 
 def _parse(text: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except ValueError:  # it is being written
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -68,7 +68,7 @@ class Queue(ClaimQueue):
             order = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
             if batch not in order:
                 raise UserError(f"batch {batch} is not on the queue any more")
-            place = order.index(batch)
+            index = order.index(batch)
             order.remove(batch)
             # Ended batches keep their places: to pass one of them would change nothing that anybody sees.
             unfinished = {
@@ -77,16 +77,16 @@ class Queue(ClaimQueue):
             passable = [n for n, id_ in enumerate(order) if id_ in unfinished]
             match to:
                 case "top":
-                    place = 0
+                    index = 0
                 case "bottom":
-                    place = len(order)
+                    index = len(order)
                 case "up":
-                    place = max((n for n in passable if n < place), default=place)
+                    index = max((n for n in passable if n < index), default=index)
                 case "down":
-                    place = min((n + 1 for n in passable if n >= place), default=place)
+                    index = min((n + 1 for n in passable if n >= index), default=index)
                 case _:
-                    place = order.index(to) if to != batch else place
-            order.insert(place, batch)
+                    index = order.index(to) if to != batch else index
+            order.insert(index, batch)
             db.executemany("UPDATE batch SET place = ? WHERE id = ?", [(n, id_) for n, id_ in enumerate(order, 1)])
             self._emit(BatchMoved(), batch)
 

@@ -119,12 +119,12 @@ class QueueReader:
             return numbered
         known = self.batches(limit=-1)
         path = _real_path(word)
-        found = [batch for batch in known if batch.folder == path] or [batch for batch in known if batch.name == word]
-        if len(found) > 1:
-            numbers = ", ".join(str(batch.id) for batch in found)
+        matches = [batch for batch in known if batch.folder == path] or [batch for batch in known if batch.name == word]
+        if len(matches) > 1:
+            numbers = ", ".join(str(batch.id) for batch in matches)
             raise UnknownBatchError(f"several batches are named {word!r}; give the number of one: {numbers}")
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
         if not known:
             raise UnknownBatchError(f"no batch {word!r}: the queue is empty")
         if word.isdecimal():  # a number near it is no better a guess than any other
@@ -174,12 +174,12 @@ class QueueReader:
 
     def workers(self) -> list[WorkerRow]:
         """Return the worker processes of the engine, by name."""
-        found = []
+        workers = []
         for row in self.db.execute("SELECT * FROM worker ORDER BY name").fetchall():
             _require_types(row)
             seconds = seconds_since(row["boot_id"], row["boot_seconds"])
-            found.append(WorkerRow(row["name"], row["state"], row["device"], seconds))
-        return found
+            workers.append(WorkerRow(row["name"], row["state"], row["device"], seconds))
+        return workers
 
     def running(self) -> list[VideoRow]:
         return [_video(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
@@ -230,8 +230,8 @@ class QueueReader:
     def waiting(self, devices: Iterable[str]) -> bool:
         """Return whether a worker for these devices would find a claimable video."""
         names = list(devices)
-        (found,) = self.db.execute(f"SELECT EXISTS (SELECT 1 {claimable(len(names))})", names).fetchone()
-        return bool(found)
+        (exists,) = self.db.execute(f"SELECT EXISTS (SELECT 1 {claimable(len(names))})", names).fetchone()
+        return bool(exists)
 
     def cancelling(self) -> set[str]:
         """Workers that make a video that was given up."""
@@ -259,21 +259,21 @@ def describe_numbers(numbers: list[int]) -> str:
     parts: list[str] = []
     numbers = sorted(numbers)
     first = 0
-    for place, number in enumerate(numbers):
-        if place + 1 == len(numbers) or numbers[place + 1] != number + 1:
-            parts.append(str(number) if first == place else f"{numbers[first]} to {number}")
-            first = place + 1
+    for index, number in enumerate(numbers):
+        if index + 1 == len(numbers) or numbers[index + 1] != number + 1:
+            parts.append(str(number) if first == index else f"{numbers[first]} to {number}")
+            first = index + 1
     return ", ".join(parts[:10]) + ", ..." * (len(parts) > 10)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except PermissionError:
         raise
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _payload(kind: str, data: str) -> Payload:

@@ -180,15 +180,15 @@ def file_system(path: Path) -> str:
     except OSError:
         return "unknown"
     real = Path(os.path.realpath(path))
-    found, kind = Path("/"), "unknown"
+    mount, kind = Path("/"), "unknown"
     for line in lines:
         before, _, after = line.partition(b" - ")
         fields, types = before.split(), after.split()
         if len(fields) < 5 or not types:
             continue
         mounted = _mount_point(fields[4])
-        if real.is_relative_to(mounted) and len(mounted.parts) >= len(found.parts):
-            found, kind = mounted, types[0].decode(errors="replace")
+        if real.is_relative_to(mounted) and len(mounted.parts) >= len(mount.parts):
+            mount, kind = mounted, types[0].decode(errors="replace")
     return kind
 
 

@@ -36,8 +36,8 @@ def starting_text(worker: WorkerRow, with_seconds: bool = True) -> str:
 
 def waiting_for(queue: QueueReader, batch: int) -> Waiting:
     """Return what a batch waits for; nothing if a video of it is running, or it is paused or held."""
-    found = queue.batch(batch)
-    if found is None or not found.unfinished or found.counts.get("running") or found.paused or queue.held():
+    row = queue.batch(batch)
+    if row is None or not row.unfinished or row.counts.get("running") or row.paused or queue.held():
         return Waiting((), ())
     starting = tuple(worker for worker in queue.workers() if worker.state == "starting")
     return Waiting(tuple(queue.batches_before(batch)), starting)
