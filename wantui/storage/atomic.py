@@ -30,10 +30,10 @@ def create_new(path: Path) -> tuple[int, int]:
     remove(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        found = os.fstat(descriptor)
+        status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def replace_created(partial: Path, path: Path, created: tuple[int, int]) -> None:
@@ -42,8 +42,8 @@ def replace_created(partial: Path, path: Path, created: tuple[int, int]) -> None
     Raises:
         OSError: something else was put in its place while it was written, or it cannot be renamed.
     """
-    found = partial.lstat()
-    if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) != created:
+    status = partial.lstat()
+    if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) != created:
         raise OSError(f"{partial} was replaced by another file while it was written")
     partial.replace(path)
 

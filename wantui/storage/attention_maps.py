@@ -63,8 +63,8 @@ class AttentionWriter(StepArrayWriter):
         assert request is not None
         scale = FLOAT16_SCALE if request.dtype == "float16" else 1.0
         arrays: dict[str, StepArray] = {}
-        for context, own in names.items():
-            for name in own:
+        for context, names_of_context in names.items():
+            for name in names_of_context:
                 arrays[_path(context, name)] = StepArray(shape, request.dtype, scale, request.compress)
             arrays[_path(context, "blocks")] = StepArray((blocks,), "bool", has_one_chunk=True)
         attributes = {
@@ -82,8 +82,8 @@ class AttentionWriter(StepArrayWriter):
             blocks: which blocks computed attention, by context.
         """
         values: dict[str, NDArray[Any]] = {}
-        for context, own in maps.items():
-            values |= {_path(context, name): values_of_map for name, values_of_map in own.items()}
+        for context, maps_of_context in maps.items():
+            values |= {_path(context, name): values_of_map for name, values_of_map in maps_of_context.items()}
             values[_path(context, "blocks")] = np.array(blocks[context])
         self.write(values)
 
@@ -108,7 +108,7 @@ class StoredMaps:
     sigmas: NDArray[np.float64]
     path: Path
 
-    def map(self, name: str, place: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
+    def map(self, name: str, index: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
         """Return [s, blocks | 1, heads | 1, frames, height, width], or one stored step without the first axis.
 
         Raises:
@@ -117,10 +117,10 @@ class StoredMaps:
         with _as_no_maps(self.path):
             group = self.group if context == "cond" else self.group[context]
             array = group[name]
-            found = np.asarray(array[place], dtype=np.float32) / _scale(array.attrs["scale"])
-            if found.ndim != 5 + isinstance(place, slice):
-                raise ValueError(f"{name} has {found.ndim} axes")
-            return found
+            values = np.asarray(array[index], dtype=np.float32) / _scale(array.attrs["scale"])
+            if values.ndim != 5 + isinstance(index, slice):
+                raise ValueError(f"{name} has {values.ndim} axes")
+            return values
 
     def mean(self, name: str) -> NDArray[np.float64]:
         """Return [s, frames, height, width], mean over blocks and heads.

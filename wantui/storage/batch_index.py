@@ -52,19 +52,19 @@ def find_batches(roots: Iterable[Path]) -> list[BatchSummary]:
 
     A folder that cannot be listed is returned with its fault.
     """
-    found: dict[Path, BatchSummary] = {}
+    batches: dict[Path, BatchSummary] = {}
     for root in roots:
         root = Path(os.path.realpath(root))
         try:
             folders = _batch_folders(root)
         except OSError as error:
             reason = f"{root} cannot be read: {error.strerror or error}"
-            found[root] = BatchSummary(root, "", "", "", (), reason)
+            batches[root] = BatchSummary(root, "", "", "", (), reason)
             continue
         for path in folders:
             folder = BatchFolder(path)
-            found[path] = _summary(path, file_version(folder.manifest), file_version(folder.journal))
-    return sorted(found.values(), key=lambda batch: (batch.created, batch.folder.name), reverse=True)
+            batches[path] = _summary(path, file_version(folder.manifest), file_version(folder.journal))
+    return sorted(batches.values(), key=lambda batch: (batch.created, batch.folder.name), reverse=True)
 
 
 def _batch_folders(root: Path) -> list[Path]:
@@ -154,11 +154,11 @@ def _states(
         except ValueError as error:
             faults.append(f"line {line.number} of {file} is damaged: {error}")
     read = known.lines + len(tail.lines) + len(tail.stale) + len(tail.faults)
-    found = _Progress(manifest, journal[0], tail.end, read, tuple(states), tuple(faults))
+    progress = _Progress(manifest, journal[0], tail.end, read, tuple(states), tuple(faults))
     if len(_progress) >= MAX_PROGRESS:
         _progress.clear()
-    _progress[path] = found
-    return found.states, found.faults
+    _progress[path] = progress
+    return progress.states, progress.faults
 
 
 def _placeholder(line: JournalLine) -> VideoEntry:

@@ -161,20 +161,20 @@ def _check_digest(path: Path, expected: str | None) -> bool:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise _DamageError(f"{path} is not a regular file")
-        found = file_sha256(path)
+        digest = file_sha256(path)
     except (FileNotFoundError, NotADirectoryError):
         raise _DamageError(f"{path} is missing") from None
     except OSError as error:  # as of a folder that may not be entered
         raise _DamageError(f"{path} cannot be read: {error.strerror or error}") from None
-    if expected is not None and found != expected:
+    if expected is not None and digest != expected:
         raise _DamageError(f"{path} is damaged: its bytes are not those that were written (SHA-256)")
     return expected is not None
 
 
 def _check_frames(path: Path, expected: int) -> None:
-    found = sum(1 for _ in read_frames(path))
-    if found != expected:
-        raise _DamageError(f"{path} is damaged: it holds {found} frames, and its recipe makes {expected}")
+    count = sum(1 for _ in read_frames(path))
+    if count != expected:
+        raise _DamageError(f"{path} is damaged: it holds {count} frames, and its recipe makes {expected}")
 
 
 def file_sha256(path: Path) -> str:

@@ -37,11 +37,11 @@ class EmbeddingStore:
         """Return the embedding, or None if it is missing or unreadable."""
         path = self.path(prompt)
         try:
-            found: NDArray[np.generic] = np.load(path, allow_pickle=False)
+            embedding: NDArray[np.generic] = np.load(path, allow_pickle=False)
             os.utime(path)
         except (OSError, ValueError, EOFError):
             return None
-        return found
+        return embedding
 
     def write(self, prompt: str, embedding: NDArray[np.generic]) -> None:
         """Keep one."""

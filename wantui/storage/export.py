@@ -128,31 +128,31 @@ class _Capture:
 
 
 def _place(batch: Path, target: Path, entry: VideoEntry) -> Path:
-    place = target / f"prompt_{entry.variation:03d}" / f"vid_{entry.number:03d}"
-    make_parent(batch if target.is_relative_to(batch) else target, place)
-    return place
+    path = target / f"prompt_{entry.variation:03d}" / f"vid_{entry.number:03d}"
+    make_parent(batch if target.is_relative_to(batch) else target, path)
+    return path
 
 
-def _npy(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
+def _npy(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
     latents, about = capture.group["latents"], capture.about(entry)
-    with atomic_write(place.with_suffix(".npy")) as partial:
+    with atomic_write(path.with_suffix(".npy")) as partial:
         header = np.lib.format.open_memmap(partial, mode="w+", dtype=latents.dtype, shape=latents.shape)
         for index in range(latents.shape[0]):  # a state at a time: some have gigabytes
             header[index] = capture.read("latents", index)
         header.flush()
         del header
-    write_text(place.with_suffix(".json"), json.dumps(about, indent=1))
-    return place.with_suffix(".npy")
+    write_text(path.with_suffix(".json"), json.dumps(about, indent=1))
+    return path.with_suffix(".npy")
 
 
-def _safetensors(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
+def _safetensors(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
     from safetensors.numpy import save
 
     stored = ("latents", "predicted_clean", "sigmas", "timesteps", "steps", "gram")
     arrays = {name: np.ascontiguousarray(capture.read(name)) for name in stored if name in capture.group}
-    with atomic_write(place.with_suffix(".safetensors")) as partial:
+    with atomic_write(path.with_suffix(".safetensors")) as partial:
         partial.write_bytes(save(arrays, {"recipe": entry.recipe.to_json()}))  # its own writer hides a full disk
-    return place.with_suffix(".safetensors")
+    return path.with_suffix(".safetensors")
 
 
 _TO_TORCH = """
@@ -165,23 +165,23 @@ torch.save({**load_file(sys.argv[1]), "recipe": recipe}, sys.argv[2])
 """
 
 
-def _pt(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
+def _pt(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
     """Write a .pt file by another process, because torch belongs into no client."""
-    source = _safetensors(place.with_name(f"{place.name}_for_torch"), entry, capture)
+    source = _safetensors(path.with_name(f"{path.name}_for_torch"), entry, capture)
     try:
-        with atomic_write(place.with_suffix(".pt")) as partial:
+        with atomic_write(path.with_suffix(".pt")) as partial:
             done = subprocess.run([sys.executable, "-c", _TO_TORCH, source, partial], capture_output=True, text=True)
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-                raise NothingToExportError(f"torch could not write {place.name}.pt: {reason}")
+                raise NothingToExportError(f"torch could not write {path.name}.pt: {reason}")
     finally:
         source.unlink(missing_ok=True)
-    return place.with_suffix(".pt")
+    return path.with_suffix(".pt")
 
 
-def _older(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
+def _older(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
     steps, sigmas, timesteps = capture.read("steps"), capture.read("sigmas"), capture.read("timesteps")
-    recipe, partial = entry.recipe, partial_path(place)
+    recipe, partial = entry.recipe, partial_path(path)
     remove(partial)
     partial.mkdir()
     try:
@@ -209,6 +209,6 @@ def _older(place: Path, entry: VideoEntry, capture: _Capture) -> Path:
     except BaseException:
         remove(partial)
         raise
-    remove(place)
-    partial.rename(place)
-    return place
+    remove(path)
+    partial.rename(path)
+    return path

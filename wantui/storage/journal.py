@@ -98,13 +98,13 @@ def read_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -
     damaged = 0
     for number, text in enumerate(complete.split(b"\n") if newline else (), start=first_number):
         try:
-            found = _decode(text, number)
+            entry = _decode(text, number)
         except (ValueError, KeyError, TypeError, ArithmeticError) as error:
             damaged += 1
             if damaged <= MAX_FAULTS:
                 faults.append(f"line {number} of {path} is damaged: {error}")
             continue
-        (lines if found.journal == journal else stale).append(found)
+        (lines if entry.journal == journal else stale).append(entry)
     if damaged > MAX_FAULTS:
         faults.append(f"{path} holds {format_count(damaged - MAX_FAULTS, 'more damaged line')}")
     return JournalTail(tuple(lines), start + len(complete + newline), bool(rest), tuple(stale), tuple(faults))

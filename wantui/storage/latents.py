@@ -121,17 +121,17 @@ class TrajectoryWriter:
         """
         if self.is_finished or step != len(self.checksums):
             return
-        found = checksum(state, self.constant)
+        crc = checksum(state, self.constant)
         if self.exact is not None:
             self.exact[step] = state
-        place = self.place_of.get(step)
-        if place is not None:
-            self.latents[place] = self._narrowed(state, step)
-            if self.predicted is not None and place > 0 and predicted_clean is not None:
+        index = self.place_of.get(step)
+        if index is not None:
+            self.latents[index] = self._narrowed(state, step)
+            if self.predicted is not None and index > 0 and predicted_clean is not None:
                 clean = self._narrowed(predicted_clean, step)
-                self.predicted[place - 1] = clean
-                found = checksum(clean, found)
-        self.checksums.append(found)
+                self.predicted[index - 1] = clean
+                crc = checksum(clean, crc)
+        self.checksums.append(crc)
 
     def _narrowed(self, state: NDArray[np.float32], step: int) -> NDArray[Any]:
         with np.errstate(over="ignore"):
@@ -165,8 +165,8 @@ class TrajectoryWriter:
     def path_turning(self, states: Any) -> float:
         """Return the sum of the angles between successive differences of stored states, radians."""
         total, before, step = 0.0, None, None
-        for place in range(len(self.steps)):
-            state = np.asarray(states[place], dtype=np.float64).ravel()
+        for index in range(len(self.steps)):
+            state = np.asarray(states[index], dtype=np.float64).ravel()
             if before is not None:
                 new = state - before
                 if step is not None:
@@ -214,15 +214,15 @@ class TrajectoryWriter:
         Raises:
             IncompleteCaptureError: the state, or what was stored beside it, is not what was written.
         """
-        source, place = self.exact if self.exact is not None else self.latents, self.place_of.get(step)
+        source, index = self.exact if self.exact is not None else self.latents, self.place_of.get(step)
         state = np.ascontiguousarray(source[step], dtype=np.float32)
-        found = checksum(state, self.constant)
-        if self.predicted is not None and place:
-            found = checksum(self.predicted[place - 1], found)
+        crc = checksum(state, self.constant)
+        if self.predicted is not None and index:
+            crc = checksum(self.predicted[index - 1], crc)
         is_stored = (
-            place is None or self.exact is None or np.array_equal(self.latents[place], self._narrowed(state, step))
+            index is None or self.exact is None or np.array_equal(self.latents[index], self._narrowed(state, step))
         )
-        if found != known or not is_stored:
+        if crc != known or not is_stored:
             raise IncompleteCaptureError(f"the state after step {step} is not the one that was stored")
         return state
 

@@ -124,19 +124,19 @@ def _close(locks: _OpenLocks) -> None:
         os.close(locks.descriptor)
 
 
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _open_file(path: Path) -> int:
     """Open a lock file for writing, and make it by the umask where it is missing; a link is not followed."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         # Earlier versions made it for one user only; the folder says who else may write.
-        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == 0o600:
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o600:
             with suppress(OSError):
                 os.fchmod(descriptor, path.parent.stat().st_mode & 0o666)
     except BaseException:

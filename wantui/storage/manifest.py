@@ -253,13 +253,13 @@ def check_format(path: Path, document: dict[str, Any]) -> None:
     Raises:
         ManifestError: names the format and the version that wrote it.
     """
-    found = document.get("format")
-    if type(found) is not int:
-        raise ManifestError(f"{path} is damaged: its format is {found!r}, and must be a number")
-    if found not in READABLE_FORMATS:
+    number = document.get("format")
+    if type(number) is not int:
+        raise ManifestError(f"{path} is damaged: its format is {number!r}, and must be a number")
+    if number not in READABLE_FORMATS:
         writer = f"wantui {document['wantui']}" if isinstance(document.get("wantui"), str) else "another wantui"
         raise ManifestError(
-            f"cannot read {path}: it was written by {writer} with format {found}; wantui {__version__} reads "
+            f"cannot read {path}: it was written by {writer} with format {number}; wantui {__version__} reads "
             f"{', '.join(map(str, READABLE_FORMATS))}. Update wantui"
         )
 

@@ -175,10 +175,10 @@ def file_version(path: Path) -> Version:
     except OSError:
         return 0, 0, 0
     try:
-        found = os.fstat(descriptor)
+        status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _changed(manifest: Manifest, line: JournalLine) -> VideoEntry:

@@ -34,14 +34,14 @@ class VerifiedStore(LocalStore):
     def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
         return self._verified(key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
 
-    def _verified(self, key: str, found: Any, byte_range: Any) -> Any:
-        if found is None and self.checksums is not None and key in self.checksums:  # zarr would take it for zeros
+    def _verified(self, key: str, buffer: Any, byte_range: Any) -> Any:
+        if buffer is None and self.checksums is not None and key in self.checksums:  # zarr would take it for zeros
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root / key))
         if byte_range is not None:  # a part of a shard: what can be verified is the file
             self.verify(key, read_bytes(self.root / key, MAX_CHUNK_BYTES))
-        elif found is not None and not key.endswith("zarr.json"):  # metadata were verified when the group was opened
-            self.verify(key, found.as_numpy_array())
-        return found
+        elif buffer is not None and not key.endswith("zarr.json"):  # metadata were verified when the group was opened
+            self.verify(key, buffer.as_numpy_array())
+        return buffer
 
     def verify(self, key: str, content: Any) -> None:
         """Compare the bytes of a file with its checksum. A file without one was not written with the others."""

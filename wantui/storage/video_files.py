@@ -49,12 +49,12 @@ class VideoFiles:
 
 def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
     """Return the files of the `number`-th video (from 1) of a variation (from 0) of a batch."""
-    place = variation, number
+    video = variation, number
     return VideoFiles(
-        folder.clip(*place),
-        folder.sheet(*place),
-        {kind.name: folder.capture(kind, *place) for kind in CAPTURES},
-        folder.checkpoint(*place),
+        folder.clip(*video),
+        folder.sheet(*video),
+        {kind.name: folder.capture(kind, *video) for kind in CAPTURES},
+        folder.checkpoint(*video),
         folder.root,
     )
 

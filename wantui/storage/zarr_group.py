@@ -145,14 +145,14 @@ def _mismatch(path: Path) -> CaptureError:
 
 def _checksums(path: Path, root: dict[str, Any]) -> dict[str, int] | None:
     attributes = root.get("attributes")
-    found = attributes.get(CHECKSUMS) if isinstance(attributes, dict) else None
-    if found is None:
+    checksums = attributes.get(CHECKSUMS) if isinstance(attributes, dict) else None
+    if checksums is None:
         return None
-    if not isinstance(found, dict) or not all(type(value) is int for value in found.values()):
+    if not isinstance(checksums, dict) or not all(type(value) is int for value in checksums.values()):
         raise CaptureError(f"{path / METADATA} is damaged: its checksums are not numbers")
-    if zlib.crc32(_without_own_sum(root)) != found.get(METADATA):
+    if zlib.crc32(_without_own_sum(root)) != checksums.get(METADATA):
         raise _mismatch(path / METADATA)
-    return {name: value for name, value in found.items() if name != METADATA}
+    return {name: value for name, value in checksums.items() if name != METADATA}
 
 
 def _without_own_sum(root: dict[str, Any]) -> bytes:
@@ -163,7 +163,7 @@ def _without_own_sum(root: dict[str, Any]) -> bytes:
 
 def _nodes(path: Path, checksums: Checksums | None) -> list[str]:
     """Return the names of all groups and arrays below a group, by their metadata files, which are verified."""
-    found = []
+    names = []
     for folder, folders, files in os.walk(path, onerror=_raise):
         if METADATA not in files or Path(folder) == path:
             continue
@@ -173,8 +173,8 @@ def _nodes(path: Path, checksums: Checksums | None) -> list[str]:
             raise _mismatch(file)
         if _node_type(file, read_json_object(file)) == "array":
             folders.clear()
-        found.append(name)
-    return sorted(found)
+        names.append(name)
+    return sorted(names)
 
 
 def _raise(error: OSError) -> NoReturn:
@@ -200,7 +200,7 @@ def _check_chunks(path: Path, name: str, metadata: Any) -> None:
     # Damaged metadata can ask for more chunks than could be listed: so many files there are not, either.
     missing = wanted - len(there)
     if missing <= 0:
-        missing = sum(metadata.encode_chunk_key(place) not in there for place in product(*map(range, grid)))
+        missing = sum(metadata.encode_chunk_key(position) not in there for position in product(*map(range, grid)))
     if missing > 0:
         raise CaptureError(f"{missing} of the {wanted:,} chunks of {path / name} are missing; copy it again")
 
@@ -212,13 +212,13 @@ def _chunk_shape(metadata: Any) -> Sequence[int]:
 
 
 def _regular_files(folder: Path) -> set[str]:
-    found = set()
+    regular = set()
     for parent, _, files in os.walk(folder, onerror=_raise):
         for file in files:
             path = Path(parent) / file
             if path.is_file():  # a FIFO in the place of a chunk would be waited for
-                found.add(path.relative_to(folder).as_posix())
-    return found
+                regular.add(path.relative_to(folder).as_posix())
+    return regular
 
 
 def checksum(values: NDArray[Any], before: int = 0) -> int:
@@ -235,14 +235,14 @@ def constant_checksum(partial: Path, growing: Collection[str], derived: Collecti
         growing: arrays that are written step by step, by path; their values do not count.
         derived: arrays that are written at the end.
     """
-    found = 0
+    crc = 0
     for file in sorted(file for file in partial.rglob("*") if file.is_file()):
         name = file.relative_to(partial).as_posix()
         is_value = any(name.startswith(f"{array}/c/") for array in growing)
         if name == METADATA or is_value or any(name.startswith(f"{array}/") for array in derived):
             continue
-        found = zlib.crc32(file.read_bytes(), zlib.crc32(name.encode(), found))
-    return found
+        crc = zlib.crc32(file.read_bytes(), zlib.crc32(name.encode(), crc))
+    return crc
 
 
 def publish(partial: Path, path: Path) -> None:
