@@ -49,8 +49,8 @@ class WeightFile:
 
     @classmethod
     def of(cls, path: Path) -> "WeightFile":
-        found = path.stat()
-        return cls(path, (found.st_dev, found.st_ino), (found.st_size, found.st_mtime_ns))
+        status = path.stat()
+        return cls(path, (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns))
 
     def is_overwritten(self) -> bool:
         """Return whether the bytes of the file have changed; false where another file has its name, or none has."""
@@ -140,16 +140,16 @@ def check_weights(recipe: Recipe) -> None:
         LoadError: the files of a local model, or that of a transformer, have changed since the recipe was written.
     """
     model = find_model(recipe.model)
-    if model.is_local and (found := fingerprint(Path(model.location))) != recipe.revision:
+    if model.is_local and (digest := fingerprint(Path(model.location))) != recipe.revision:
         raise LoadError(
             f"the weights in {model.location} have changed since this batch was planned "
-            f"(fingerprint {found[:12]}, planned {str(recipe.revision)[:12]}); plan a new batch"
+            f"(fingerprint {digest[:12]}, planned {str(recipe.revision)[:12]}); plan a new batch"
         )
     if (file := recipe.transformer_file) is None:
         return
     try:
-        found = fingerprint_of_file(Path(file.path))
+        digest = fingerprint_of_file(Path(file.path))
     except OSError as error:
         raise LoadError(f"model_settings.transformer_file: {file.path} cannot be read: {error.strerror}") from None
-    if found != file.fingerprint:
+    if digest != file.fingerprint:
         raise LoadError(f"{file.path} has changed since this batch was planned; plan a new batch")

@@ -311,12 +311,12 @@ class Worker:
         del self.outcomes.passing_errors[claim.video]
         log.info("%s done in %.1f s", claim.title, time.monotonic() - ending.began)
 
-    def _raise_if_requested(self, wish: UserRequest, place: str) -> None:
+    def _raise_if_requested(self, wish: UserRequest, moment: str) -> None:
         """Leave the video where users, or the engine, want it left."""
         if wish == "cancel":
             raise CancelledError
         if wish == "pause" or self.stopping:
-            raise StoppedError(f"{'paused' if wish == 'pause' else 'the engine stops'} {place}")
+            raise StoppedError(f"{'paused' if wish == 'pause' else 'the engine stops'} {moment}")
 
     def _wait_for_queue(self, error: Exception) -> None:
         """Wait until the queue can be written again; then release the current video, to be resumed from its state."""
