@@ -40,22 +40,22 @@ def prepare_for_torch() -> None:
 
 def compared_environment() -> dict[str, str | None]:
     """Return the variables of this process that affect rendering; secrets as digests."""
-    found: dict[str, str | None] = {}
+    variables: dict[str, str | None] = {}
     for name in COMPARED:
         value = os.environ.get(name)
         if value is not None and name in SECRETS:
             value = "secret " + hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()[:12]
-        found[name] = value
-    found[UMASK] = _umask()
-    return found
+        variables[name] = value
+    variables[UMASK] = _umask()
+    return variables
 
 
-def differences(engine: Mapping[str, str | None], own: Mapping[str, str | None]) -> list[str]:
+def differences(engine: Mapping[str, str | None], process: Mapping[str, str | None]) -> list[str]:
     """Describe each variable that an engine has with another value than this process, one phrase each."""
     return [
-        f"{name} is {_shown(name, engine[name])} there and {_shown(name, own.get(name))} here"
+        f"{name} is {_shown(name, engine[name])} there and {_shown(name, process.get(name))} here"
         for name in engine
-        if engine[name] != own.get(name)
+        if engine[name] != process.get(name)
     ]
 
 

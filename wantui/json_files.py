@@ -33,10 +33,10 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES, start: int = 0) -> bytes
         _check_kind(path, path.stat(), limit)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            _check_kind(path, found, limit)
+            status = os.fstat(descriptor)
+            _check_kind(path, status, limit)
             file.seek(start)
-            content = file.read(max(found.st_size - start, 0))
+            content = file.read(max(status.st_size - start, 0))
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -93,10 +93,10 @@ def describe_invalid(error: ValidationError) -> str:
     return f"{field}: {first['msg']}" if field else first["msg"]
 
 
-def _check_kind(path: Path, found: os.stat_result, limit: int) -> None:
-    if not stat.S_ISREG(found.st_mode):
+def _check_kind(path: Path, status: os.stat_result, limit: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
         raise UnreadableFileError(f"{path} cannot be read: it is not a regular file")
-    if found.st_size > limit:
+    if status.st_size > limit:
         raise _too_large(path, limit)
 
 
