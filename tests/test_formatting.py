@@ -2,7 +2,7 @@
 
 import pytest
 
-from wantui.formatting import format_count, format_long, printable
+from wantui.formatting import format_change, format_count, format_fraction, format_long, printable
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,27 @@ from wantui.formatting import format_count, format_long, printable
 )
 def test_format_count_inflects_the_noun(number: int, noun: str, plural: str | None, expected: str) -> None:
     assert format_count(number, noun, plural) == expected  # C9
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.1234, "+12.3%"),
+        (-0.5, "-50.0%"),
+        (0.0, "+0.0%"),
+        (-9_999.0, "-999900.0%"),
+        (1.234e40, "+1.23e+42%"),
+        (float("-inf"), "-inf%"),
+        (float("nan"), "+nan%"),
+    ],
+)
+def test_format_change_writes_huge_shares_in_powers_of_ten(share: float, expected: str) -> None:
+    assert format_change(share) == expected
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.1, "10%"), (0.004, "0.4%"), (0.07, "7%"), (0.999, "99.9%")])
+def test_format_fraction_keeps_the_digits_of_a_small_margin(fraction: float, expected: str) -> None:
+    assert format_fraction(fraction) == expected
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ _LONG_WORD = re.compile(rf"\S{{{MAX_TEXT + 1},}}")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 and C1 controls, line separators, directional overrides, and lone surrogates."""
 _UNPRINTABLE_BUT_LINES = re.compile(UNPRINTABLE.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
+MAX_PLAIN_SHARE = 10_000
+"""Smallest share that is shown in powers of ten: means near 0 make shares of forty digits."""
 
 
 def shorten(text: str, length: int = MAX_TEXT) -> str:
@@ -54,6 +56,16 @@ def format_long(seconds: float) -> str:
         if seconds >= (2 if unit != "hour" else 0.5) * length:
             return format_count(round(seconds / length), unit)
     return format_count(max(round(seconds / 60), 1), "minute")
+
+
+def format_change(share: float) -> str:
+    """Return a difference as percent with its sign: "+12.3%", and "+1.23e+08%" where it has over six digits."""
+    return f"{share:+.1%}" if abs(share) < MAX_PLAIN_SHARE else f"{100 * share:+.3g}%"
+
+
+def format_fraction(fraction: float) -> str:
+    """Return a fraction as percent with the digits that it has: "10%", "0.4%"."""
+    return f"{100 * fraction:.6g}%"
 
 
 def format_count(number: int, noun: str, plural: str | None = None) -> str:

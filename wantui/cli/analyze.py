@@ -11,7 +11,7 @@ import click
 from wantui.cli.output import echo, print_columns, print_json, print_line
 from wantui.cli.types import PATH, Number, UserPath, VideoId, WholeNumber
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_change, format_count, format_fraction
 from wantui.paths import check_new_file
 
 if TYPE_CHECKING:
@@ -375,9 +375,11 @@ def _print_comparison(comparison: "Comparison", margin: float, videos: "list[Vid
     for d in comparison.differences:
         e = d.effect
         is_share = d.share == d.share and d.low == d.low
-        interval = f"{d.low:+.1%} to {d.high:+.1%}" if is_share else f"{e.low:+.3g} to {e.high:+.3g}"
+        interval = (
+            f"{format_change(d.low)} to {format_change(d.high)}" if is_share else f"{e.low:+.3g} to {e.high:+.3g}"
+        )
         unit = METRICS[d.metric].unit if d.metric in METRICS else ""
-        share = f"{d.share:+.1%}" if is_share else f"{e.mean:+.3g} {unit}"
+        share = format_change(d.share) if is_share else f"{e.mean:+.3g} {unit}"
         p = [f"{d.effect.p:.3g}", f"{d.family_p:.3g}", f"{d.discovery_p:.3g}"]
         if several:
             p.append(f"{d.phrasing_p:.3g}" if d.phrasing_p == d.phrasing_p else "")
@@ -386,7 +388,9 @@ def _print_comparison(comparison: "Comparison", margin: float, videos: "list[Vid
             (pair, d.metric, share, interval, f"{e.size:.2f}" if e.size == e.size else "-", *p, f"{d.needed or '-'}")
         )
     p_names = ("p", "max-T", "BH", *(["p by phrasing"] if several else []))
-    print_columns(("groups", "metric", "difference", "95 %", "d_z", *p_names, f"seeds to find {margin:.0%}"), *rows)
+    print_columns(
+        ("groups", "metric", "difference", "95 %", "d_z", *p_names, f"seeds to find {format_fraction(margin)}"), *rows
+    )
 
 
 def _write_csv(path: Path, rows: list[list[str]]) -> None:
