@@ -214,7 +214,8 @@ def test_header_batch_and_last_video_show_one_eta(queue: Queue) -> None:  # C9
     queue.done(claim(queue), VideoDone(**told))
 
     async def test(it: Under) -> None:
-        await it.until(lambda: it.text().count("ETA 1:00") == 3)
+        # In the header, in the row of the batch and in that of its last video.
+        await it.until(lambda: "ETA 1:00" in it.text() and it.text().count(" 1:00") == 3)
 
     on("queue", test)
 

@@ -57,6 +57,8 @@ def test_click_selects_the_row_under_the_mouse(queue: Queue) -> None:
         for x, y in ((frame.x + 4, frame.y), (frame.x, frame.y + 2), (frame.x + 4, frame.bottom - 1)):
             await it.pilot.click(offset=(x, y))
             assert screen.video_rows.cursor == 58, "a click on the frame moves nothing"
+        await it.pilot.click(offset=(frame.x + 4, frame.y + 1))
+        assert screen.video_rows.cursor == 58, "a click on the header moves nothing"
 
     on("queue", test)
 

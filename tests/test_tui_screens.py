@@ -327,9 +327,9 @@ def test_a_video_that_waits_is_foretold_after_all_that_is_before_it(queue: Queue
 
     async def test(it: Under) -> None:
         # Two of the first batch and three of the second are left, of half a minute each.
-        await it.until(lambda: "ETA 0:30" in it.text() and "ETA 1:00" in it.text())
+        await it.until(lambda: " 0:30 " in it.text() and " 1:00 " in it.text())
         await it.press("down")
-        await it.until(lambda: all(f"ETA {eta}" in it.text() for eta in ("1:30", "2:00", "2:30")))
+        await it.until(lambda: all(f" {eta} " in it.text() for eta in ("1:30", "2:00", "2:30")))
 
     on("queue", test)
 

@@ -79,9 +79,14 @@ def add_up(batches: Sequence[BatchRow], remaining: Mapping[int, Remaining]) -> E
     return Etas(remaining, etas)
 
 
+def format_left(seconds: float | None) -> str:
+    """Return an ETA as a column shows it: "1:05", or "?" for None."""
+    return "?" if seconds is None else format_duration(seconds)
+
+
 def format_eta(seconds: float | None) -> str:
-    """Return an ETA as it is shown: "ETA 1:05", or "ETA ?" for None."""
-    return f"ETA {'?' if seconds is None else format_duration(seconds)}"
+    """Return an ETA as a line shows it: "ETA 1:05", or "ETA ?" for None."""
+    return f"ETA {format_left(seconds)}"
 
 
 class EtaModel:

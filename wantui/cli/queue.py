@@ -9,7 +9,7 @@ from wantui.cli.options import open_queue_for_command
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import BATCH, INTEGER, MAX_NUMBER, WholeNumber
 from wantui.errors import UserError
-from wantui.formatting import format_count, format_duration
+from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.queue.queue import Queue
@@ -32,7 +32,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(everything: bool, as_json: bool) -> None:
     """List the batches in queue order."""
-    from wantui.batches.eta import queue_etas
+    from wantui.batches.eta import format_left, queue_etas
     from wantui.queue.states import batch_state, state_word
 
     queue = open_queue_for_command()
@@ -63,7 +63,7 @@ def ls(everything: bool, as_json: bool) -> None:
     for batch in batches:
         done, failed = batch.counts.get("done", 0), batch.counts.get("failed", 0)
         state = state_word(batch_state(batch, has_engine))
-        eta = "" if batch.id not in etas else "?" if (left := etas[batch.id]) is None else format_duration(left)
+        eta = format_left(etas[batch.id]) if batch.id in etas else ""
         lines.append((str(batch.id), state, str(done), str(batch.total), str(failed), eta, batch.name))
     print_columns(*lines)
 

@@ -8,7 +8,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
-from wantui.batches.eta import format_eta
+from wantui.batches.eta import format_left
 from wantui.formatting import format_count
 from wantui.queue.queue import Move, Queue
 from wantui.queue.reader import UNFINISHED
@@ -16,6 +16,7 @@ from wantui.queue.records import BatchRow, VideoPage, VideoRow
 from wantui.queue.states import batch_state, video_state
 from wantui.tui.actions import bindings
 from wantui.tui.cancelling import cancel_videos
+from wantui.tui.columns import Column, draw_header, draw_row
 from wantui.tui.edit_copy import edit_copy
 from wantui.tui.messages import ShowBatch
 from wantui.tui.plain import plain
@@ -31,6 +32,8 @@ from wantui.tui.wrapping import wrapped
 NONE = "nothing is on the queue; 1 composes a batch"
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
 """Seconds after which the visible ETAs are redrawn; with --low-bandwidth."""
+STATE_WIDTH = 13
+"""Width in cells of a state: a glyph, a space and the longest word."""
 
 
 class QueueScreen(BaseScreen):
@@ -50,10 +53,10 @@ class QueueScreen(BaseScreen):
 
     def body(self) -> ComposeResult:
         with Vertical():
-            batches = VirtualList(id="batches", classes="pane", empty=NONE)
+            batches = VirtualList(id="batches", classes="pane", empty=NONE, header=self._draw_batch_header)
             batches.border_title = "Batches"
             yield batches
-            videos = VirtualList(id="videos", classes="pane")
+            videos = VirtualList(id="videos", classes="pane", header=self._draw_video_header)
             videos.border_title = "Videos"
             yield videos
             yield DiffText(id="about")
@@ -149,40 +152,78 @@ class QueueScreen(BaseScreen):
         videos = self.pages[page].videos if page in self.pages else ()
         return videos[offset] if offset < len(videos) else None
 
+    def _batch_columns(self) -> list[Column[BatchRow]]:
+        rows, etas = self.batch_rows, self.wantui.news.etas.batches
+
+        def eta(batch: BatchRow) -> str:
+            return format_left(etas[batch.id]) if batch.id in etas else ""
+
+        def failed(batch: BatchRow) -> Text:
+            return Text(str(batch.counts.get("failed") or ""), rows.colour("error"))
+
+        return [
+            Column("#", 4, lambda batch: str(batch.id), "right"),
+            Column("state", STATE_WIDTH, lambda batch: self._state_cell(rows, batch_state(batch, self._has_engine))),
+            Column(
+                "progress", 12, lambda batch: self._bar_cell(rows, _done(batch) / max(1, batch.total), 12), min_room=90
+            ),
+            Column("videos", 11, lambda batch: f"{_done(batch)}/{batch.total}", "right"),
+            Column("failed", 6, failed, "right"),
+            Column("ETA", 8, eta, "right"),
+            Column("name", None, lambda batch: Text(batch.name, Style(bold=True))),
+        ]
+
+    def _video_columns(self) -> list[Column[tuple[int, VideoRow]]]:
+        rows = self.video_rows
+
+        def steps(video: VideoRow) -> str:
+            return f"{video.step}/{video.steps}" if video.state == "running" else ""
+
+        def eta(index: int, video: VideoRow) -> str:
+            left = self._eta(index, video) if video.state in UNFINISHED else None
+            return "" if left is None else format_left(left)
+
+        def took(video: VideoRow) -> str:
+            return f"{video.seconds:.1f} s" if video.state == "done" and video.seconds is not None else ""
+
+        def title(video: VideoRow) -> Text:
+            text = Text(video.title, Style(bold=True))
+            return text.append(f"  {video.error}", rows.colour("error")) if video.error else text
+
+        def progress(video: VideoRow) -> Text | str:
+            return self._bar_cell(rows, video.step / max(1, video.steps), 10) if video.state == "running" else ""
+
+        return [
+            Column("#", 6, lambda row: str(row[1].number + 1), "right"),
+            Column("state", STATE_WIDTH, lambda row: self._state_cell(rows, video_state(row[1], self._has_engine))),
+            Column("progress", 10, lambda row: progress(row[1]), min_room=90),
+            Column("steps", 9, lambda row: steps(row[1]), "right"),
+            Column("ETA", 8, lambda row: eta(*row), "right"),
+            Column("took", 9, lambda row: took(row[1]), "right"),
+            Column("video", None, lambda row: title(row[1])),
+        ]
+
+    def _state_cell(self, rows: VirtualList, name: str) -> Text:
+        state = state_style(name)
+        return Text(f"{state.glyph} {state.word}", rows.colour(state.colour))
+
+    def _bar_cell(self, rows: VirtualList, share: float, width: int) -> Text:
+        return Text(bar(share, width), rows.colour("success"))
+
+    def _draw_batch_header(self, width: int) -> Text:
+        return draw_header(self._batch_columns(), width)
+
+    def _draw_video_header(self, width: int) -> Text:
+        return draw_header(self._video_columns(), width)
+
     def _draw_batch(self, index: int, width: int) -> Text:
-        batch, rows = self.batches[index], self.batch_rows
-        state = state_style(batch_state(batch, self._has_engine))
-        line = Text(f"{batch.id:>4} ")
-        line.append(f"{state.glyph} {state.word:<11} ", rows.colour(state.colour))
-        done, failed = batch.counts.get("done", 0), batch.counts.get("failed", 0)
-        if width >= 90:
-            line.append(bar(done / max(1, batch.total), 12) + " ", rows.colour("success"))
-        line.append(f"{done:>5}/{batch.total:<5} ")
-        line.append(f"{failed} failed " if failed else "", rows.colour("error"))
-        etas = self.wantui.news.etas.batches
-        if batch.id in etas:
-            line.append(f"{format_eta(etas[batch.id]):<12} ")
-        line.append(batch.name, Style(bold=True))
-        return line
+        return draw_row(self._batch_columns(), self.batches[index], width)
 
     def _draw_video(self, index: int, width: int) -> Text:
         video = self._video(index)
-        rows = self.video_rows
         if video is None:
             return Text(f"{index + 1:>6} ...", "dim")
-        state = state_style(video_state(video, self._has_engine))
-        line = Text(f"{video.number + 1:>6} ")
-        line.append(f"{state.glyph} {state.word:<11} ", rows.colour(state.colour))
-        if video.state == "running":
-            line.append(f"{bar(video.step / max(1, video.steps), 10)} {video.step:>3}/{video.steps:<3} ")
-        if video.state in UNFINISHED and (eta := self._eta(index, video)) is not None:
-            line.append(f"{format_eta(eta):<12} ")
-        elif video.state == "done" and video.seconds is not None:
-            line.append(f"{video.seconds:>8.1f} s ")
-        line.append(video.title, Style(bold=True))
-        if video.error:
-            line.append(f"  {video.error}", rows.colour("error"))
-        return line
+        return draw_row(self._video_columns(), (index, video), width)
 
     def _eta(self, index: int, video: VideoRow) -> float | None:
         news = self.wantui.news
@@ -323,3 +364,7 @@ class QueueScreen(BaseScreen):
     def action_toggle_ended(self) -> None:
         self.with_ended = not self.with_ended
         self.show_news(self.wantui.news)
+
+
+def _done(batch: BatchRow) -> int:
+    return batch.counts.get("done", 0)

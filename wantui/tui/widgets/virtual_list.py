@@ -20,10 +20,17 @@ from wantui.tui.widgets.diff_text import colour, strip_of
 
 Render = Callable[[int, int], Text]
 """The text of the row with an index, for a width in cells."""
+RenderHeader = Callable[[int], Text]
+"""The text of the header, for a width in cells."""
 
 
 class VirtualList(ScrollView, can_focus=True):
-    """Rows with a cursor. `fill` sets their number and the function that draws each."""
+    """Rows with a cursor. `fill` sets their number and the function that draws each.
+
+    Args:
+        empty: text shown if there is no row.
+        header: draws a line above the rows that does not scroll, shown if there is a row.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),
@@ -75,8 +82,9 @@ class VirtualList(ScrollView, can_focus=True):
         def control(self) -> "VirtualList":
             return self.rows
 
-    def __init__(self, *, empty: str = "", **options: Any) -> None:
+    def __init__(self, *, empty: str = "", header: RenderHeader | None = None, **options: Any) -> None:
         super().__init__(**options)
+        self.header = header
         self.empty = empty
         """Text shown if there is no row."""
         self.count = 0
@@ -88,7 +96,7 @@ class VirtualList(ScrollView, can_focus=True):
         """Show other rows."""
         resized = count != self.count
         self.count, self._draw, self._drawn = count, draw, {}
-        self.virtual_size = Size(self.scrollable_content_region.width or 1, count)
+        self._set_virtual_size()
         self.set_reactive(VirtualList.cursor, max(0, min(self.cursor if keep_cursor else 0, count - 1)))
         if not keep_cursor:
             self.scroll_to(y=0, animate=False, force=True)
@@ -97,6 +105,15 @@ class VirtualList(ScrollView, can_focus=True):
         else:
             self.refresh()
         self._tell_seen()
+
+    @property
+    def header_height(self) -> int:
+        """Number of lines above the rows."""
+        return 1 if self.header is not None and self.count else 0
+
+    def _set_virtual_size(self) -> None:
+        # The header covers a line, so that the last row comes into sight only if there is a line more to scroll.
+        self.virtual_size = Size(self.scrollable_content_region.width or 1, self.count + self.header_height)
 
     def redraw(self) -> None:
         """Draw the rows in sight that are other than they were drawn."""
@@ -107,7 +124,7 @@ class VirtualList(ScrollView, can_focus=True):
     def in_sight(self) -> tuple[int, int]:
         """Return the indices of the first and the last row in sight."""
         first = self.scroll_offset.y
-        return first, min(self.count, first + self.size.height) - 1
+        return first, min(self.count, first + self.size.height - self.header_height) - 1
 
     def _tell_seen(self) -> None:
         first, last = self.in_sight()
@@ -122,8 +139,8 @@ class VirtualList(ScrollView, can_focus=True):
 
     def update_row(self, index: int) -> None:
         """Redraw one row."""
-        y = index - self.scroll_offset.y
-        if 0 <= y < self.size.height:
+        y = index - self.scroll_offset.y + self.header_height
+        if self.header_height <= y < self.size.height:
             self.refresh(Region(0, y, self.size.width, 1))
 
     def validate_cursor(self, cursor: int) -> int:
@@ -134,7 +151,7 @@ class VirtualList(ScrollView, can_focus=True):
             return
         self.update_row(before)
         self.update_row(now)
-        self.scroll_to_region(Region(0, now, 1, 1), animate=False, force=True)
+        self.scroll_to_region(Region(0, now, 1, 1 + self.header_height), animate=False, force=True)
         if self.count:
             self.post_message(self.Highlighted(self, now))
 
@@ -142,7 +159,7 @@ class VirtualList(ScrollView, can_focus=True):
         self.cursor += by
 
     def action_page(self, by: int) -> None:
-        self.cursor += by * max(1, self.size.height - 1)
+        self.cursor += by * max(1, self.size.height - self.header_height - 1)
 
     def action_choose(self) -> None:
         if self.count:
@@ -151,7 +168,9 @@ class VirtualList(ScrollView, can_focus=True):
     def on_click(self, event: Click) -> None:
         """Move the cursor, or choose the row under it; ignore clicks on the frame."""
         offset = event.get_content_offset(self)
-        if offset is not None and (index := offset.y + self.scroll_offset.y) < self.count:
+        if offset is None or offset.y < self.header_height:
+            return
+        if (index := offset.y - self.header_height + self.scroll_offset.y) < self.count:
             self.clicked(index, offset.x)
 
     def clicked(self, index: int, x: int) -> None:
@@ -167,9 +186,13 @@ class VirtualList(ScrollView, can_focus=True):
         self.update_row(self.cursor)
 
     def render_line(self, y: int) -> Strip:
-        index = y + self.scroll_offset.y
+        index = y - self.header_height + self.scroll_offset.y
         width = self.size.width
         base = self.rich_style
+        if self.header is not None and y < self.header_height:
+            line = self.header(width)
+            line.stylize("dim")
+            return strip_of(line, width).apply_style(base).adjust_cell_length(width, base)
         if index >= self.count:
             empty_lines = self._said(width) if self.count == 0 else []
             line = Text(empty_lines[y] if y < len(empty_lines) else "", style="dim")
@@ -192,7 +215,7 @@ class VirtualList(ScrollView, can_focus=True):
         return Style(bgcolor=ground, bold=True) if ground is not None and ground.triplet else Style(reverse=True)
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(self.scrollable_content_region.width or 1, self.count)
+        self._set_virtual_size()
         self._tell_seen()
 
     def colour(self, name: str) -> Style:

@@ -1,0 +1,36 @@
+"""Columns of lists: widths, alignment, and what a narrow list leaves out."""
+
+from rich.text import Text
+
+from wantui.tui.columns import Column, draw_header, draw_row
+
+COLUMNS = [
+    Column[tuple[int, str]]("#", 3, lambda row: str(row[0]), "right"),
+    Column[tuple[int, str]]("state", 6, lambda row: "ok", min_room=20),
+    Column[tuple[int, str]]("name", None, lambda row: Text(row[1], "bold")),
+]
+
+
+def test_rows_and_header_have_the_same_columns_where_they_all_fit() -> None:
+    assert draw_header(COLUMNS, 40).plain == "  # state  name"
+    assert draw_row(COLUMNS, (7, "kiss"), 40).plain == "  7 ok     kiss"
+
+
+def test_narrow_list_leaves_out_the_columns_that_need_more_room() -> None:
+    assert draw_header(COLUMNS, 19).plain == "  # name"
+    assert draw_row(COLUMNS, (7, "kiss"), 19).plain == "  7 kiss"
+
+
+def test_cell_that_is_too_long_ends_in_an_ellipsis_and_moves_no_other() -> None:
+    assert draw_row(COLUMNS, (12345, "kiss"), 40).plain == "12… ok     kiss"
+
+
+def test_wide_characters_count_as_the_two_cells_that_they_take() -> None:
+    columns = [Column[str]("word", 6, lambda row: row), Column[str]("end", None, lambda row: "|")]
+    assert draw_row(columns, "日本", 40).plain == "日本   |"
+    assert draw_row(columns, "日本語日本", 40).plain == "日本 … |"
+
+
+def test_style_of_a_cell_stays_on_its_own_characters() -> None:
+    line = draw_row(COLUMNS, (7, "kiss"), 40)
+    assert [(span.start, span.end, span.style) for span in line.spans] == [(11, 15, "bold")]
