@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import zarr
 from conftest import TEMPLATE, Wantui, batch
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from wantui.analysis import differences, final_states, report
 from wantui.analysis import gram as products
@@ -26,7 +28,7 @@ from wantui.analysis.compare import compare
 from wantui.analysis.dispersion import PermutationTest, permanova, permdisp, squared_distances
 from wantui.analysis.gram import Read, StateBuffer, gram_of
 from wantui.analysis.groups import CannotCompareError, describe, group_videos, groupings, pooled_groups
-from wantui.analysis.loading import read_batch
+from wantui.analysis.loading import control_settings, read_batch
 from wantui.analysis.nulls import gaussian_null
 from wantui.analysis.overlay import latent_frame, overlaid, scale_of
 from wantui.analysis.serialize import comparison_record
@@ -367,6 +369,17 @@ def test_a_seed_that_is_there_twice_gets_the_true_reason(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_controls_count_among_the_settings_that_must_be_equal() -> None:
+    class Request(BaseModel):
+        scale: float
+
+    kinds: Any = (SimpleNamespace(name="bend", section="bending"), SimpleNamespace(name="in_template", section=None))
+    recipe: Any = SimpleNamespace(control=lambda name: Request(scale=2.0))
+    assert control_settings(recipe, kinds) == {"bend": {"scale": 2.0}}
+    recipe = SimpleNamespace(control=lambda name: None)
+    assert control_settings(recipe, kinds) == {"bend": None}
+
+
 def test_batches_may_differ_in_the_setting_that_is_studied_which_names_them(tmp_path: Path) -> None:
     # C12
     videos = made_up(tmp_path, {"one": 1.0}, seeds=6, phrasings=2)
@@ -584,7 +597,7 @@ def test_groups_of_the_same_states_differ_neither_in_place_nor_in_spread() -> No
 def test_groups_of_two_videos_are_not_compared_in_their_spread(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
     with pytest.raises(
-        CannotCompareError, match="spread needs 3 videos in each group, and there are 2: make more seeds"
+        CannotCompareError, match="spread needs 3 videos in each group, and there are 2. Make more seeds"
     ):
         compare(videos, by="1")
     with pytest.raises(CannotCompareError, match=r"videos_per_variation.*--primary straightness"):

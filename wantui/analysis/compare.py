@@ -184,8 +184,7 @@ def _final_states(groups: Sequence[Group], primary: str) -> tuple[FinalStates | 
     except NoGeometryError as error:
         if primary == SPREAD:
             raise CannotCompareError(
-                f"cannot tell: {error} (videos_per_variation), or declare another metric than {SPREAD} "
-                "(--primary straightness)"
+                f"cannot compare {SPREAD}: {error}. Or declare another metric, as with --primary straightness"
             ) from None
         return None, [f"nothing is said of {SPREAD}: {error}"]
 

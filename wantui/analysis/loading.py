@@ -20,6 +20,7 @@ from wantui.analysis.legacy import latents_folder, read_older
 from wantui.analysis.template_parts import template_parts
 from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory, trajectory
 from wantui.analysis.video import Video
+from wantui.controls import CONTROLS, ControlKind
 from wantui.errors import UserError
 from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
@@ -119,6 +120,7 @@ def _video(
             "cached": recipe.speed == "cached",
             "magnitudes": hashlib.sha256(json.dumps(cache).encode()).hexdigest()[:8] if cache else None,
         }
+        | control_settings(recipe)
         | (_stored_form(recipe) if held is not None else {}),
         "template": parts.skeleton,
         "options": parts.chosen({int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}),
@@ -137,6 +139,15 @@ def _video(
     except CaptureError as error:
         return Video(**known, path=path, reason=f"its stored trajectory cannot be read: {error}", is_damaged=True)
     return Video(**known, trajectory=trajectory, dimension=dimension, channel_power=power, path=path, warnings=warnings)
+
+
+def control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONTROLS) -> dict[str, Any]:
+    """Return the request of each control but the word weights, as in JSON; None for a control that is off.
+
+    Trajectories of other controls are not compared as one group. Word weights are compared by phrasing.
+    """
+    requests = {kind.name: recipe.control(kind.name) for kind in kinds if kind.section is not None}
+    return {name: None if request is None else request.model_dump(mode="json") for name, request in requests.items()}
 
 
 def _stored_form(recipe: Recipe) -> dict[str, Any]:
