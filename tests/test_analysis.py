@@ -597,7 +597,7 @@ def test_groups_of_the_same_states_differ_neither_in_place_nor_in_spread() -> No
 def test_groups_of_two_videos_are_not_compared_in_their_spread(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
     with pytest.raises(
-        CannotCompareError, match="spread needs 3 videos in each group, and there are 2. Make more seeds"
+        CannotCompareError, match=r"spread needs 3 videos in each group, and there are 2\. Make more seeds"
     ):
         compare(videos, by="1")
     with pytest.raises(CannotCompareError, match=r"videos_per_variation.*--primary straightness"):

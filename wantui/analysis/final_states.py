@@ -62,7 +62,8 @@ class FinalStates:
         """
         if (videos := len(groups[0].videos)) < MIN_VIDEOS:
             raise NoGeometryError(
-                f"{SPREAD} needs {MIN_VIDEOS} videos in each group, and there are {videos}. Make more seeds (videos_per_variation)"
+                f"{SPREAD} needs {MIN_VIDEOS} videos in each group, and there are {videos}. Make more seeds "
+                "(videos_per_variation)"
             )
         projected: dict[str, NDArray[np.float32]] = {}
         levels: dict[str, Floats] = {}
