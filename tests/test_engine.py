@@ -174,7 +174,7 @@ def test_of_engines_started_at_once_one_lives(start: Start) -> None:
     processes = {line.split("process ")[1].split(",")[0] for line in said}
     assert processes == {str(machine.engine())}
     code, _, err = machine.call("engine", "run")
-    assert (code, "an engine runs already" in err) == (3, True)
+    assert (code, "an engine is already running" in err) == (3, True)
 
 
 def test_cancel_pause_and_retry_reach_a_running_video(start: Start, tiny_batch: list[str], tmp_path: Path) -> None:

@@ -190,4 +190,4 @@ def test_a_folder_that_cannot_be_listed_is_named_by_the_library(
     assert "closed cannot be read: Permission denied" in result.err
     above = wantui("library", "ls", tmp_path)
     assert above.code == 0  # a private batch of another user is no damage
-    assert f"not listed, because this user may not enter 1 folder: {tmp_path / 'closed'}" in above.err
+    assert f"skipped 1 folder (permission denied): {tmp_path / 'closed'}" in above.err

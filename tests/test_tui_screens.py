@@ -736,7 +736,7 @@ def test_a_manifest_is_not_needed_to_see_what_failed(queue: Queue) -> None:
     async def test(it: Under) -> None:
         await it.until(lambda: "✗ failed" in it.text())
         await it.press("e")
-        assert "does not hold its config any more" in it.said()
+        assert "cannot read template and config of" in it.said()
 
     on("queue", test)
 

@@ -100,10 +100,10 @@ def rows(runs: int) -> Iterable[tuple[str, int, str, float]]:
         yield case, seeds, "interval of the ratio holds 1", covered
     for groups, seeds in ((3, 8), (3, 20), (6, 8)):
         (called,) = shares(partial(other_variance, groups=groups), seeds, runs)
-        yield f"{groups} groups, one of ten times the variance", seeds, "some pair different", called
+        yield f"{groups} groups, one with 10 times the variance", seeds, "at least one pair called different", called
     alone, both = shares(other_sentences, 12, runs)
-    yield "effect differs between 8 sentences", 12, "different by seeds alone", alone
-    yield "effect differs between 8 sentences", 12, "different by seeds and by sentences", both
+    yield "mean effect 0 that varies over 8 phrasings", 12, "called different, tested over seeds only", alone
+    yield "mean effect 0 that varies over 8 phrasings", 12, "called different, tested over seeds and phrasings", both
     for correlation in (0.9, 0.5, 0.0):
         (called,) = shares(partial(best_metric, correlation=correlation), 12, runs)
         case = f"best of {len(METRICS) + 1} metrics, correlation {correlation:g}"

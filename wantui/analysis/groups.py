@@ -236,7 +236,7 @@ class Matched:
             raise CannotCompareError(f"grouped by {by} there is {len(groups)} group, and a comparison needs two")
         if len(groups) > MAX_GROUPS:
             raise CannotCompareError(
-                f"cannot compare {len(groups):,} groups: at most {MAX_GROUPS} are compared, each with each. Group by a "
+                f"cannot compare {len(groups):,} groups: at most {MAX_GROUPS} are compared pairwise. Group by a "
                 "bracket with fewer options, or name fewer videos or batches"
             )
         rest = _rests(videos, by)

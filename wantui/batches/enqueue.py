@@ -43,7 +43,7 @@ class Shard:
         """
         match = SHARE.fullmatch(text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UserError(f"{text!r} is no share of a batch; the second of eight is 2/8")
+            raise UserError(f"cannot read the share {text!r}: write K/N with 1 <= K <= N, for example 2/8")
         return cls(int(match[1]), int(match[2]))
 
     def has(self, index: int) -> bool:

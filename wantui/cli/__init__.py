@@ -71,12 +71,12 @@ class LazyGroup(click.Group):
 @click.option("--no-mouse", is_flag=True, help="Terminal application: leave the mouse to the terminal.")
 @click.pass_context
 def cli(context: click.Context, low_bandwidth: bool, no_mouse: bool) -> None:
-    """Wan text-to-video from one template: variations, paired seeds, latents for analysis.
+    """Generate Wan videos from one prompt template: variations, paired seeds, and latents for analysis.
 
-    Without a command it is a terminal application.
+    Without a command, open the terminal application.
 
     \b
-    Eight first videos, on any machine, without a network:
+    Try it: eight videos, on any machine, without a network:
       wantui run -t "a [red|blue] circle moving [left|up] over a dark background"
     """
     if context.invoked_subcommand is None:

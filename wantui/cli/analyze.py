@@ -26,7 +26,11 @@ SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension"
 @click.argument("batches", nargs=-1, required=True, type=PATH)
 @click.option("--list-videos", is_flag=True, help="List the videos, and what is stored of each.")
 @click.option(
-    "--video-id", "ids", type=VideoId(), multiple=True, help="Id of a video, or the start of one; repeatable."
+    "--video-id",
+    "ids",
+    type=VideoId(),
+    multiple=True,
+    help="Video ID, or the beginning of one or more IDs; repeatable.",
 )
 @click.option("--metrics", help="Metrics to print, separated by commas, or `all`.")
 @click.option("--groups", "by_group", is_flag=True, help="Print the means of each group beside the null models.")
@@ -52,7 +56,7 @@ SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension"
     type=WholeNumber(1, 100),
     default=1,
     show_default=True,
-    help="Measure every N-th state; 2 or 4 where the sampler dominates turning.",
+    help="Measure every N-th state. Use 2 or 4 if the sampler dominates the metric `turning`.",
 )
 @click.option("--attention", is_flag=True, help="Summarise the stored attention maps of marked words.")
 @click.option("--overlay", metavar="WORD", help="Write the attention to a word over the clip of one --video-id.")

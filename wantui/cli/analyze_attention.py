@@ -46,7 +46,10 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     if not records and damaged:
         raise UserError("no attention maps here can be read")
     if not records:
-        raise UserError("no video here has attention maps of marked words; make some with --store-attention and (word)")
+        raise UserError(
+            "cannot summarise attention: none of these videos has attention maps. Mark words of the template by "
+            "parentheses, as in a (circle), and run it with --store-attention"
+        )
     if as_json:
         print_json(plain(records))
         return damaged

@@ -41,7 +41,7 @@ def command(device: str, speed: str, as_json: bool) -> None:
         return
     echo(f"{throughput.device}, {throughput.speed}, torch {throughput.torch}:")
     echo(f"  self-attention  {_rate(1e-12, throughput.attention_operation)} TFLOP/s")
-    echo(f"  other products  {_rate(1e-12, throughput.product_operation)} TFLOP/s")
+    echo(f"  other matmuls   {_rate(1e-12, throughput.product_operation)} TFLOP/s")
     echo(f"  attention by    {throughput.attention:>8}")
     echo(f"  decoding        {_rate(1e-6, throughput.decoded_value)} million pixels/s")
     echo(f"  launch          {1e3 * throughput.launch:8.2f} ms a block, at least")

@@ -37,7 +37,7 @@ def start(logs: Path | None, workers: int | None) -> None:
     queue = open_queue_for_command(state_dir)
     engine, started = ensure_engine(state_dir, logs, workers)
     show_warnings(tuple(engine.warnings()))
-    outcome = "started" if started else "an engine runs already"
+    outcome = "started" if started else "an engine is already running"
     echo(f"{outcome}: process {engine.process}, logs in {engine.logs}", err=True)
     held = queue.held()
     if held is not None:
@@ -140,7 +140,7 @@ def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None,
         echo(f"missing of share {part} of {batch}: {queued.videos if queued else 0}", err=True)
     if not run_engine(state_dir, logs_folder(state_dir, logs), workers, drain):
         engine = find_engine(state_dir.directory)
-        raise NoEngineError(f"an engine runs already (process {engine.process if engine else 'unknown'})")
+        raise NoEngineError(f"an engine is already running (process {engine.process if engine else 'unknown'})")
     with open_queue(state_dir)[0] as queue:
         held = queue.held()
         unfinished = sum(batch.unfinished for batch in queue.batches(-1))

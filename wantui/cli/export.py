@@ -17,7 +17,11 @@ from wantui.storage.export import FORMATS
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="npy", show_default=True)
 @click.option("-o", "--output", type=PATH, help="Output folder; BATCH/exports by default.")
 @click.option(
-    "--video-id", "ids", type=VideoId(), multiple=True, help="Id of a video, or the start of one; repeatable."
+    "--video-id",
+    "ids",
+    type=VideoId(),
+    multiple=True,
+    help="Video ID, or the beginning of one or more IDs; repeatable.",
 )
 def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -> None:
     """Write the stored latents of BATCH as .npy, .pt, safetensors, or in the older system's folders.

@@ -52,7 +52,7 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
         more = ", ..." if len(closed) > MAX_CLOSED_SHOWN else ""
         names = ", ".join(map(str, closed[:MAX_CLOSED_SHOWN])) + more
         echo(
-            f"not listed, because this user may not enter {format_count(len(closed), 'folder')}: {names}",
+            f"skipped {format_count(len(closed), 'folder')} (permission denied): {names}",
             err=True,
         )
     _list(matching, as_json)

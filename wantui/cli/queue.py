@@ -169,7 +169,7 @@ def resume(batch: str | None) -> None:
 @click.argument("to", metavar="up|down|top|bottom|before")
 @click.argument("other", required=False, type=BATCH)
 def move(batch: str, to: str, other: str | None) -> None:
-    """Move a batch past one other, to an end, or before OTHER."""
+    """Move BATCH up or down by one, to the top or the bottom, or before OTHER."""
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
     before = _order(queue)
@@ -181,7 +181,10 @@ def move(batch: str, to: str, other: str | None) -> None:
         raise click.UsageError("move BATCH up, down, top, bottom, or before OTHER")
     order = _order(queue)
     if not row.unfinished:
-        echo(f"{_why_unchanged(queue, row, None)}, and only the order of unfinished batches matters", err=True)
+        echo(
+            f"batch {row.id} was not moved: {_why_unchanged(queue, row, None)}, and only unfinished batches have an order",
+            err=True,
+        )
     elif order == before:
         echo(f"nothing changed: batch {row.id} was there already", err=True)
     if order:

@@ -12,7 +12,7 @@ from wantui.errors import UserError
 @click.command("serve")
 @click.option("--port", default=8000, show_default=True, type=WholeNumber(1, 65535), help="TCP port to listen on.")
 def command(port: int) -> None:
-    """Serve the application to a browser on this machine, at an address that opens once.
+    """Serve the application to a browser on this machine, by a link that works once.
 
     It listens on 127.0.0.1 only. From elsewhere: ssh -L 8000:127.0.0.1:8000 HOST, then open the printed address.
     Closing the browser, or ending this with Ctrl-C, changes nothing for the engine.

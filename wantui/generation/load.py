@@ -199,7 +199,7 @@ def _load_error(
                 f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and {_free(device)}. "
                 "Choose a smaller model, or end what else holds memory there"
             )
-        return LoadError(does_not_work + (". Perhaps model_settings.speed: reference does" if fused_speed else ""))
+        return LoadError(does_not_work + (". Try model_settings.speed: reference" if fused_speed else ""))
     if weights != "full" and isinstance(error, ImportError):
         return LoadError(f"model_settings.weights: {weights} does not work here: {error}")
     if fused_speed:  # Triton and compilers raise errors of many kinds

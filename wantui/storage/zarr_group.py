@@ -101,7 +101,9 @@ def _open(path: Path) -> tuple[Any, list[str], Checksums | None]:
     """Return the group, the names of its arrays, and its checksums."""
     with named_damage(path):
         if not (path / METADATA).exists():
-            raise CaptureError(f"{path / METADATA if path.exists() else path} is missing; copy it again")
+            raise CaptureError(
+                f"{path / METADATA if path.exists() else path} is missing. Restore it from the original batch folder"
+            )
         root = read_json_object(path / METADATA)
         if _node_type(path / METADATA, root) != "group":
             raise CaptureError(f"{path} is an array of zarr, and must be a group")

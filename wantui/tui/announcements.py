@@ -45,7 +45,7 @@ def _announce_event(app: "WantuiApp", event: Event) -> None:
         case events.BatchRefused(error=error):
             app.notify(error, severity="error", title="the batch cannot be made", timeout=20)
         case events.QueueHeld(reason=reason):
-            app.notify(f"{reason}; F7 continues it", severity="warning", title="queue held")
+            app.notify(f"{reason}. Press F7 to resume the queue", severity="warning", title="queue held")
         case events.WorkerDied(error=error):
             app.notify(error, severity="error", title="a worker died")
         case events.VideoOutOfMemory(title=title, plan=plan):

@@ -344,7 +344,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     def action_start_engine(self) -> None:
         if self.news.engine is not None:
-            self.notify(f"an engine runs already (process {self.news.engine.process})")
+            self.notify(f"an engine is already running (process {self.news.engine.process})")
         else:
             self.run_worker(self.start_engine, thread=True, group="engine", exit_on_error=False)
 

@@ -31,6 +31,6 @@ def cancel_videos(app: "WantuiApp", batch: int, number: int | None = None) -> No
         if running:
             when = "at the next step" if app.news.engine is not None else "when an engine starts (F6): none runs now"
             parts.append(f"{running} will stop {when}")
-        app.notify(", ".join(parts) or "nothing was cancelled: what was to be cancelled has ended already")
+        app.notify(", ".join(parts) or "nothing to cancel: it has already finished")
 
     app.change_queue(cancel)

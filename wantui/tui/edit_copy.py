@@ -16,7 +16,7 @@ def edit_copy(screen: BaseScreen, folder: Path) -> None:
         text = batch.config.read_text(encoding="utf-8")
         template = batch.template.read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
-        screen.notify(f"{folder} does not hold its config any more: {error}", severity="error")
+        screen.notify(f"cannot read template and config of {folder}: {error}", severity="error")
         return
     drafts = app.drafts
 

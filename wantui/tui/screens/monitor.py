@@ -83,7 +83,7 @@ def why_idle(news: QueueSnapshot, is_starting_engine: bool) -> str:
     waits = f"; {format_count(waiting, 'video')} waiting" if waiting else ""
     starting = [worker for worker in news.workers if worker.state == "starting"] if news.engine is not None else []
     if news.held is not None:
-        return f"nothing runs: the queue is held: {news.held.reason}\n\nF7 continues it"
+        return f"nothing runs: the queue is held: {news.held.reason}\n\nPress F7 to resume the queue"
     if news.engine is None:
         if is_starting_engine:
             return "nothing runs yet: the engine is starting"
