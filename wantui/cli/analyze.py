@@ -30,7 +30,7 @@ SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension"
     "ids",
     type=VideoId(),
     multiple=True,
-    help="Video ID, or the beginning of one or more IDs; repeatable.",
+    help="Video ID, or the beginning of IDs; repeatable.",
 )
 @click.option("--metrics", help="Metrics to print, separated by commas, or `all`.")
 @click.option("--groups", "by_group", is_flag=True, help="Print the means of each group beside the null models.")

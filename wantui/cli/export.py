@@ -21,7 +21,7 @@ from wantui.storage.export import FORMATS
     "ids",
     type=VideoId(),
     multiple=True,
-    help="Video ID, or the beginning of one or more IDs; repeatable.",
+    help="Video ID, or the beginning of IDs; repeatable.",
 )
 def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -> None:
     """Write the stored latents of BATCH as .npy, .pt, safetensors, or in the older system's folders.

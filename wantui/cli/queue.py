@@ -182,7 +182,8 @@ def move(batch: str, to: str, other: str | None) -> None:
     order = _order(queue)
     if not row.unfinished:
         echo(
-            f"batch {row.id} was not moved: {_why_unchanged(queue, row, None)}, and only unfinished batches have an order",
+            f"batch {row.id} was not moved: {_why_unchanged(queue, row, None)}, and only unfinished batches have "
+            "an order",
             err=True,
         )
     elif order == before:

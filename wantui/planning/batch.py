@@ -203,9 +203,7 @@ def _transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFi
             if file.read(4) != b"GGUF":
                 raise PlanError(f"{setting} is not a GGUF file")
         if path.suffix != ".gguf":
-            raise PlanError(
-                f"cannot use {setting}: diffusers knows GGUF files by their suffix. Rename it to end in .gguf"
-            )
+            raise PlanError(f"cannot use {setting}: diffusers knows GGUF files by their suffix. Rename it to NAME.gguf")
         return TransformerFile(path=str(path), fingerprint=fingerprint_of_file(path), bytes=path.stat().st_size)
     except OSError as error:
         raise PlanError(f"{setting} cannot be read: {error.strerror}") from None
