@@ -234,7 +234,7 @@ def test_what_streaming_adds_is_told_from_the_work_of_the_same_blocks(monkeypatc
 
 def test_a_machine_without_a_gpu_is_not_measured(wantui: Wantui) -> None:
     result = wantui("bench", "--device", "cpu")
-    assert (result.code, "bench measures a GPU" in result.err) == (3, True)
+    assert (result.code, "bench needs a CUDA GPU" in result.err) == (3, True)
 
 
 def test_a_gpu_that_is_full_is_not_measured_and_that_is_said(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
