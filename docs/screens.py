@@ -13,7 +13,7 @@ import click
 
 TEMPLATE = "a large [red|blue] ([circle|star]) moving left over a dark background"
 SIZE = (120, 34)
-PATIENCE = 120.0
+TIMEOUT_SECONDS = 120.0
 
 
 async def draw(into: Path) -> None:
@@ -33,7 +33,7 @@ async def draw(into: Path) -> None:
     async with app.run_test(size=SIZE) as pilot:
 
         async def until(what: Callable[[], object]) -> None:
-            for _ in range(int(PATIENCE / 0.05)):
+            for _ in range(int(TIMEOUT_SECONDS / 0.05)):
                 if what():
                     await pilot.pause(0.3)
                     return

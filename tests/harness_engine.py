@@ -20,7 +20,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, read_manifest
 
 WANTUI = (sys.executable, "-m", "wantui")
-PATIENCE = 120.0
+TIMEOUT_SECONDS = 120.0
 """Seconds without anything new on the queue, after which a test gives up: a loaded machine is slow, and not broken."""
 
 
@@ -82,7 +82,7 @@ class Machine:
         seq, deadline = -1, 0.0
         while (now := time.monotonic()) < deadline or seq < 0:
             if (last := self.queue.last_seq()) != seq:
-                seq, deadline = last, now + PATIENCE
+                seq, deadline = last, now + TIMEOUT_SECONDS
             yield
 
     def engine(self) -> int | None:
@@ -111,7 +111,7 @@ class Machine:
             if found := what():
                 return found
             time.sleep(0.02)
-        raise AssertionError(f"nothing happened for {PATIENCE:.0f} s: {self.describe()}")
+        raise AssertionError(f"nothing happened for {TIMEOUT_SECONDS:.0f} s: {self.describe()}")
 
     def describe(self) -> str:
         """What a person would want to see of a test that fails."""

@@ -19,7 +19,7 @@ from wantui.tui.settings import TuiSettings
 from wantui.tui.widgets.diff_text import DiffText
 
 Kind = TypeVar("Kind")
-PATIENCE = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -46,19 +46,19 @@ async def application(
     welcomed: bool = True,
     toasts: bool = False,
     **settings: Any,
-) -> AsyncIterator["Under"]:
+) -> AsyncIterator["AppUnderTest"]:
     """The application on a made-up terminal; `nvml` are its GPUs (none)."""
     nvml = nvml or FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
     app = WantuiApp(state_place(), TuiSettings(**settings), host="gpu1", nvml=nvml)
     app.drafts.welcomed = welcomed
     async with app.run_test(size=size, notifications=toasts) as pilot:
-        under = Under(app, pilot)
+        under = AppUnderTest(app, pilot)
         await under.until(lambda: app.gpus.sample is not None)
         await pilot.pause()
         yield under
 
 
-class Under:
+class AppUnderTest:
     """The application and what a test does with it."""
 
     def __init__(self, app: WantuiApp, pilot: Pilot[None]) -> None:
@@ -75,7 +75,7 @@ class Under:
 
     async def until(self, what: Callable[[], Any]) -> Any:
         """Wait for something to become true, and return it."""
-        for _ in range(int(PATIENCE / 0.02)):
+        for _ in range(int(TIMEOUT_SECONDS / 0.02)):
             try:
                 if found := what():
                     return found

@@ -219,7 +219,7 @@ def test_blocks_heads_and_squares_average_to_the_plain_map(tiny: WanPipeline, ti
     assert torch.allclose(small[..., 1, 2], plain[..., 2:, 4:].mean((-2, -1)))
 
 
-def test_blocks_that_were_fused_give_the_same_maps_and_weights(tiny_models: dict[str, WanModel]) -> None:
+def test_fused_blocks_give_same_maps_with_and_without_word_weights(tiny_models: dict[str, WanModel]) -> None:
     recipe = marked(tiny_models["wan2.1"], steps=2)
     weighted = recipe.model_copy(update={"marks": marks(PROMPT, ("red", 3.0)), "weighting": "attention"})
     for asked in (recipe, weighted):
@@ -289,7 +289,7 @@ def test_a_pass_that_a_cache_leaves_out_is_recorded_and_leaves_no_map(
     assert np.isnan(maps.map("red")[1]).all()
 
 
-def test_pads_that_differ_are_not_taken_together(tiny_models: dict[str, WanModel]) -> None:
+def test_differing_padding_is_not_merged(tiny_models: dict[str, WanModel]) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
     recipe = marked(tiny_models["wan2.1"], steps=1)
 

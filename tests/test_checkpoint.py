@@ -333,7 +333,7 @@ def replace_header(text: str) -> Callable[[Path], object]:
     return write
 
 
-SPOILT: dict[str, Callable[[Path], object]] = {
+CORRUPTIONS: dict[str, Callable[[Path], object]] = {
     "a list": replace_header("[]"),
     "a number": replace_header("1"),
     "no JSON": replace_header("{"),
@@ -348,14 +348,14 @@ SPOILT: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("spoil", SPOILT)
+@pytest.mark.parametrize("spoil", CORRUPTIONS)
 def test_whatever_is_wrong_with_a_checkpoint_starts_the_video_again(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, spoil: str
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
     assert files.checkpoint is not None
     stop_after(make_video(tiny, recipe, files), 2)
-    SPOILT[spoil](files.checkpoint)
+    CORRUPTIONS[spoil](files.checkpoint)
     _, said = made(make_video(tiny, recipe, files))
     assert [type(event) for event in said] == [Restarted]
 

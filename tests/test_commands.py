@@ -105,7 +105,7 @@ def test_rerun_makes_the_same_clip_again(wantui: Wantui, small: list[str]) -> No
     assert wantui("rerun", clip, "-o", "again.mp4").code == 2
 
 
-def test_rerun_decodes_in_the_tiles_that_a_clip_was_decoded_in(wantui: Wantui, small: list[str]) -> None:
+def test_rerun_uses_tile_size_of_original_clip(wantui: Wantui, small: list[str]) -> None:
     tiled = [*small, "--set", "memory_settings.plan=small-tiles"]
     for side, pixels in (("width", 192), ("height", 160)):
         tiled += ["--set", f"video_settings.{side}={pixels}"]

@@ -318,7 +318,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv) and not pathlib.Path(sys.p
 """
 
 
-def test_an_engine_that_starts_tries_again_what_could_not_start_before(start: Start, tiny_batch: list[str]) -> None:
+def test_new_engine_retries_batch_whose_worker_could_not_start(start: Start, tiny_batch: list[str]) -> None:
     # B6
     machine = start()
     (machine.root / "faults").mkdir()

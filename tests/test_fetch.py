@@ -13,7 +13,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from wantui.generation.errors import LoadError
 from wantui.generation.load import load_parts, read_gguf
 from wantui.models.catalogue import WanModel, find_model
-from wantui.models.fetch import PARTS
+from wantui.models.fetch import FETCH_PATTERNS
 
 pytestmark = pytest.mark.torch
 
@@ -46,7 +46,7 @@ def test_what_is_missing_is_fetched_at_the_revision_that_is_asked_for(wantui: Wa
     assert (result.code, result.out) == (0, "/cache/snapshots/abc\n")
     repo, options = hub.asked[-1]
     assert repo == "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    assert options == {"revision": "v1", "allow_patterns": PARTS}
+    assert options == {"revision": "v1", "allow_patterns": FETCH_PATTERNS}
 
 
 def test_a_dry_run_says_what_is_missing_and_fetches_nothing(wantui: Wantui, hub: Hub) -> None:
@@ -106,7 +106,7 @@ def test_what_is_on_this_machine_is_not_fetched(wantui: Wantui, hub: Hub) -> Non
 def test_a_model_that_is_not_here_is_fetched_when_it_is_loaded(hub: Hub, tiny_models: dict[str, WanModel]) -> None:
     hub.folder = tiny_models["wan2.1"].location
     pipeline = load_parts(find_model("wan2.1-1.3b"), "v1", "bfloat16", {"text_encoder": None})
-    assert hub.asked[-1][1] == {"revision": "v1", "allow_patterns": PARTS}
+    assert hub.asked[-1][1] == {"revision": "v1", "allow_patterns": FETCH_PATTERNS}
     assert pipeline.text_encoder is None
     assert pipeline.transformer.config.text_dim == 32
 

@@ -112,7 +112,7 @@ def test_a_batch_is_made_with_it_and_says_so(wantui: Wantui, small_nano: Path) -
     assert recipe.transformer_file.path == str(small_nano)
 
 
-def test_what_is_unusual_about_a_video_is_shown(small_nano: Path) -> None:
+def test_recipe_unusual_names_non_default_weights_and_speed(small_nano: Path) -> None:
     assert recipe_from(small_nano).unusual == "transformer from nano-Q8_0.gguf"
     cached = recipe_from(small_nano, "model_settings.speed=cached")
     assert cached.unusual == "cached by the first block, transformer from nano-Q8_0.gguf"  # which was not calibrated

@@ -103,7 +103,7 @@ def test_a_card_that_is_split_is_marked() -> None:
     assert sampler(nvml).sample().gpus[0].mig
 
 
-def test_processes_are_asked_for_only_while_somebody_looks() -> None:
+def test_gpu_processes_are_queried_only_when_wanted() -> None:
     nvml = FakeNvml()
     looks = sampler(nvml)
     looks.sample()

@@ -58,7 +58,7 @@ def test_a_projection_is_linear_and_the_same_in_every_process() -> None:
     assert counts.tolist() == [1.0] * 50
 
 
-def test_small_states_are_kept_as_they_are() -> None:
+def test_projection_of_small_states_is_identity() -> None:
     state = torch.randn(1, 4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     project = Projection(72, CPU)
     assert project.name == "identity, 72"

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from wantui.tui.graphics import fitting, kitty, play, protocol_of, sixel
+from wantui.tui.graphics import fit_to_cells, kitty, play, protocol_of, sixel
 from wantui.tui.plots import bar, braille, half_blocks, sparkline
 
 Picture = NDArray[np.uint8]
@@ -83,10 +83,10 @@ def test_a_terminal_is_known_by_its_environment(environ: dict[str, str], protoco
 
 
 def test_a_picture_keeps_its_proportions() -> None:
-    columns, rows = fitting((832, 480), 80, 23)
+    columns, rows = fit_to_cells((832, 480), 80, 23)
     assert columns == 80
     assert 80 * 8 / (rows * 16) == pytest.approx(832 / 480, rel=0.03)
-    assert fitting((128, 128), 80, 23) == (46, 23)
+    assert fit_to_cells((128, 128), 80, 23) == (46, 23)
 
 
 @pytest.mark.parametrize("protocol", ["kitty", "sixel"])

@@ -267,7 +267,9 @@ def test_a_damaged_journal_that_was_taken_away_does_not_fail_the_fold(folder: Ba
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder", "device"])
-def test_what_is_no_journal_is_neither_waited_for_nor_written_through(folder: BatchFolder, kind: str) -> None:  # R10
+def test_journal_path_that_is_not_a_regular_file_neither_blocks_nor_is_followed(
+    folder: BatchFolder, kind: str
+) -> None:  # R10
     victim = folder.root / "victim"
     victim.write_text("before")
     if kind == "fifo":

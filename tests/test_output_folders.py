@@ -349,7 +349,7 @@ def test_a_log_on_a_full_disk_is_closed_without_an_error() -> None:  # R9
     assert log.handlers == []
 
 
-def test_run_leaves_no_folder_where_the_disk_of_the_queue_is_full(
+def test_run_leaves_no_batch_folder_when_queue_disk_is_full(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

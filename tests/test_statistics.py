@@ -259,7 +259,7 @@ def test_few_permutations_are_all_tried() -> None:
     assert permanova(distances, cells(4, 2)).p == pytest.approx(np.mean(np.array(found) >= found[0] * (1 - 1e-12)))
 
 
-def test_values_that_are_equal_but_for_rounding_differ_in_no_test() -> None:
+def test_rounding_differences_are_never_significant() -> None:
     rng = np.random.default_rng(16)
     values = 3 + 1e-16 * rng.normal(size=(12, 3)) + rng.normal(size=(12, 1))
     assert omnibus(values) == 1

@@ -8,7 +8,7 @@ from conftest import recipe_for
 
 from wantui.batches.batch_cost import costs
 from wantui.config import load_config
-from wantui.gpu.monitor import GpuState, Sample
+from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.models.catalogue import NANO
 from wantui.planning import estimate_seconds, outline_batch, past_videos
 from wantui.planning.flops import forward_flops
@@ -107,8 +107,8 @@ def test_what_an_older_version_told_without_times_is_left_out() -> None:
     assert past_videos([(RECIPE.to_json(), {"seconds": {"denoise": 1.0}}), ("not a recipe", TOLD)]) == []
 
 
-def sample(*gpus: GpuState) -> Sample:
-    return Sample(0.0, gpus, "" if gpus else "none", "", 32_000_000_000, 2_000_000_000, 1.0)
+def sample(*gpus: GpuState) -> GpuSample:
+    return GpuSample(0.0, gpus, "" if gpus else "none", "", 32_000_000_000, 2_000_000_000, 1.0)
 
 
 def card(total: int, used: int) -> GpuState:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness_tui import Under
+from harness_tui import AppUnderTest
 from test_analysis import SETTINGS, made_up
 from test_tui_screens import on
 
@@ -15,7 +15,7 @@ from wantui.tui.screens.analysis import AnalysisScreen, ComparisonDone, Read
 pytestmark = pytest.mark.terminal
 
 
-async def show(it: Under, videos: list[Video], fault: str = "") -> AnalysisScreen:
+async def show(it: AppUnderTest, videos: list[Video], fault: str = "") -> AnalysisScreen:
     """Show videos as if they had been read from chosen batches."""
     screen = it.screen(AnalysisScreen)
     await it.until(lambda: screen.nothing != "reading ...")
@@ -41,7 +41,7 @@ def test_means_of_groups_leave_out_videos_of_other_settings_and_name_them(tmp_pa
     pooled, left_out = pooled_groups(videos, "variation")
     assert [name for name, _ in left_out] == ["one_0 seed 0 of later", "other_0 seed 0 of later"]
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
         await it.press("g")
         await it.until(lambda: "one_0 (n = 4)" in it.text())
@@ -58,7 +58,7 @@ def test_a_search_does_not_change_which_settings_the_means_are_of(tmp_path: Path
     videos = in_two_batches(tmp_path)
     few = [videos[0], *videos[4:]]  # alone, the name "one_0" would have as many videos of each setting
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = await show(it, few)
         await it.press("g", "slash")
         await it.paste("one_0")
@@ -74,7 +74,7 @@ def test_more_left_out_videos_than_are_named_are_counted(tmp_path: Path) -> None
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=1)
     twice = [replace(video, folder=tmp_path / "later") for video in videos[:9]]
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await show(it, [*videos, *twice])
         await it.press("g")
         await it.until(lambda: "left out: 4 more" in it.cells("#curve-cells"))
@@ -88,7 +88,7 @@ def test_groups_without_any_trajectory_say_why_they_are_empty(tmp_path: Path) ->
         for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
     ]
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await show(it, videos)
         await it.press("g")
         await it.until(lambda: "no video here has a trajectory that can be read" in it.text())
@@ -100,7 +100,7 @@ def test_groups_without_any_trajectory_say_why_they_are_empty(tmp_path: Path) ->
 def test_a_chosen_batch_that_cannot_be_read_is_named_beside_the_others(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await show(it, videos, "b/batch.json cannot be read: it is not JSON")
         assert "left out: b/batch.json cannot be read" in it.said()
 
@@ -111,7 +111,7 @@ def test_a_chosen_batch_that_cannot_be_read_is_named_beside_the_others(tmp_path:
 def test_a_comparison_of_videos_that_are_no_longer_shown_is_dropped(tmp_path: Path, is_of_these_videos: bool) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
         await it.press("g")
         await it.until(lambda: screen.comparison)
@@ -125,7 +125,7 @@ def test_a_comparison_of_videos_that_are_no_longer_shown_is_dropped(tmp_path: Pa
 def test_videos_that_were_made_again_in_place_are_compared_again(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
         await it.press("g")
         first = await it.until(lambda: screen.comparison)
@@ -142,7 +142,7 @@ def test_videos_that_were_made_again_in_place_are_compared_again(tmp_path: Path)
 
 
 def test_pane_without_a_video_has_the_title_of_what_it_would_show() -> None:
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: "no batch here has stored trajectories" in it.text())
         assert screen.details.border_title == "Curves"

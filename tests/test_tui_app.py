@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import only_queued, step_done
-from harness_tui import Under, application, engine_announced, run
+from harness_tui import AppUnderTest, application, engine_announced, run
 from test_gpu_monitor import FakeNvml
 from test_tui_screens import RECIPE, claim
 
@@ -248,7 +248,7 @@ def test_each_screen_looks_as_it_did(screen: str, size: tuple[int, int]) -> None
         run(test)
 
 
-def ready(it: Under, screen: str) -> bool:
+def ready(it: AppUnderTest, screen: str) -> bool:
     signs: dict[str, Callable[[], bool]] = {
         "queue": lambda: "romantic seed 44" in it.text(),
         "monitor": lambda: "8/20" in it.text() and "0.97" in it.text(),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from harness_tui import Under, application, run
+from harness_tui import AppUnderTest, application, run
 from textual.widgets import Button, OptionList
 
 from wantui.tui.palette import Palette
@@ -47,7 +47,7 @@ def test_dialog_that_is_answered_below_another_one_takes_both_away() -> None:
 
 @pytest.mark.parametrize("kind", ["palette", "history", "batches"])
 def test_list_without_room_can_be_paged_through(kind: str) -> None:
-    async def opened(it: Under) -> None:
+    async def opened(it: AppUnderTest) -> None:
         if kind == "palette":
             await it.press("ctrl+p")
             await it.until(lambda: isinstance(it.app.screen, Palette))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Wantui, batch, only_queued, step_done
-from harness_tui import Under, application, run
+from harness_tui import AppUnderTest, application, run
 from test_tui_screens import RECIPE, add, claim, on
 from textual.widgets import Input, TextArea
 
@@ -57,7 +57,7 @@ def test_queue_that_cannot_be_read_is_said_and_every_screen_can_be_used(
     queue.failed(claim(queue), "it broke")
     claim(queue)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "red seed 44" in it.text())
         break_reads(monkeypatch)
         queue.emit(BatchAdded())
@@ -77,7 +77,7 @@ def test_queue_that_cannot_be_read_is_said_and_every_screen_can_be_used(
 def test_nothing_is_asked_of_the_database_while_a_list_is_drawn(queue: Queue) -> None:  # B2, T3
     add(queue, "many", 1000)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         await it.until(lambda: "red seed 44" in it.text())
         statements: list[str] = []
@@ -94,7 +94,7 @@ def test_nothing_is_asked_of_the_database_while_a_list_is_drawn(queue: Queue) ->
 def test_queue_file_that_was_deleted_is_opened_again(queue: Queue) -> None:
     add(queue, "old")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "old" in it.text())
         queue.close()
         for path in state_place().directory.glob("queue.db*"):
@@ -191,7 +191,7 @@ def test_cancelled_batch_is_no_success(queue: Queue) -> None:  # C9
     number = add(queue, "kiss")
     queue.cancel(number)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "− cancelled" in it.text())
         assert "✓" not in it.text()
 
@@ -213,7 +213,7 @@ def test_header_batch_and_last_video_show_one_eta(queue: Queue) -> None:  # C9
     told = {"seconds": {"denoise": 20.0, "decode": 10.0, "step": 1.0}, "device": "cpu", "memory_plan": ""}
     queue.done(claim(queue), VideoDone(**told))
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         # In the header, in the row of the batch and in that of its last video.
         await it.until(lambda: "ETA 1:00" in it.text() and it.text().count(" 1:00") == 3)
 
@@ -271,7 +271,7 @@ def test_edit_copy_asks_before_it_replaces_a_draft(queue: Queue) -> None:  # C10
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(text)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "kiss" in it.text())
         it.app.drafts.template, it.app.drafts.changes = "my own work", {"model_settings.seed": "7"}
         await it.press("e")
@@ -296,7 +296,7 @@ def test_worker_that_imports_torch_is_shown_as_starting(queue: Queue) -> None:  
     announce(lock, Path("logs"), ["auto", "cpu"])
     queue.add_worker("worker-0:1", "cpu")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "worker-0 is starting: it loads PyTorch" in it.text())
         assert "◌ starting" in it.text()
         assert "F6" not in it.text()
@@ -366,7 +366,7 @@ def test_search_without_a_hit_says_so() -> None:  # C8
     folder.mkdir(parents=True)
     (folder / "batch.json").write_text("{")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "Batches: 1 of 1" in it.text())
         await it.press("slash")
         await it.paste("nothing like it")
@@ -380,7 +380,7 @@ def test_search_without_a_hit_says_so() -> None:  # C8
 def test_search_without_a_hit_leaves_no_batch_for_keys_to_act_on(wantui: Wantui, small: list[str]) -> None:
     made = batch(wantui("run", "-t", "a [red|blue] circle", "--videos-per-variation", 1, *small))
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest and "red, seed 42" in it.text())
         await it.press("slash")
@@ -450,7 +450,7 @@ def test_thread_that_ends_over_something_says_so(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(library, "find_batches", fail)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "a thread ended" in it.said())
 
     on("library", test)
@@ -486,7 +486,7 @@ def test_every_screen_and_dialog_stands_every_size(size: tuple[int, int], queue:
 def test_storm_of_sizes_leaves_the_last_one_drawn(queue: Queue) -> None:
     add(queue, "one", 50)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         for step in range(40):
             await it.pilot.resize_terminal(10 + (step * 37) % 190, 3 + (step * 17) % 57)
             await asyncio.sleep(0)
@@ -634,7 +634,7 @@ def test_video_whose_engine_was_killed_is_not_said_to_run(queue: Queue) -> None:
     announce(lock, Path("logs"), ["auto", "cpu"])
     queue.step(claim(queue), step_done(9, 20, 0.5, 0.5, norm=1.0))
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "╭─ Running" in it.text() and "10/20" in it.text() and "ETA 0:05" in it.text())
         os.close(lock)
         await it.until(lambda: "Interrupted: the engine has ended; F6 starts it again" in it.text())
@@ -650,7 +650,7 @@ def test_long_error_of_a_video_can_be_read_to_its_end(queue: Queue, size: tuple[
     add(queue, "one")
     queue.failed(claim(queue), f"the output folder {'/very/long' * 12} is gone. Queue it again: r")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "✗ failed" in it.text())
         await it.press("enter")
         await it.until(lambda: "Queue it again: r" in it.text())
@@ -659,7 +659,7 @@ def test_long_error_of_a_video_can_be_read_to_its_end(queue: Queue, size: tuple[
 
 
 def test_sentence_in_place_of_rows_is_shown_to_its_end() -> None:
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "no batch is here yet; 1" in it.text() and "composes one" in it.text())
 
     on("library", test, size=(60, 20))

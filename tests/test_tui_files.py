@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import step_done
-from harness_tui import Under, application, run
+from harness_tui import AppUnderTest, application, run
 from test_tui_compose import go_to
 from test_tui_screens import add, claim, on
 from textual.widgets import TextArea
@@ -52,7 +52,7 @@ def test_log_is_read_again_after_a_read_that_failed(queue: Queue, monkeypatch: p
 
     monkeypatch.setattr(monitor, "read_tail", fail)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         it.screen(MonitorScreen)
         claimed = claim(queue)
         queue.step(claimed, step_done(0, 20, 0.25, 1.0))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import Wantui, batch, only_queued, step_done
 from dialogs import counted_bytes
-from harness_tui import Under, application, run
+from harness_tui import AppUnderTest, application, run
 from test_gpu_monitor import FakeNvml
 from test_tui_screens import RECIPE, claim
 
@@ -68,7 +68,7 @@ def hostile(wantui: Wantui, small: list[str]) -> BatchFolder:
     return folder
 
 
-async def visit_library(it: Under) -> None:
+async def visit_library(it: AppUnderTest) -> None:
     await it.press("4")
     screen = it.screen(LibraryScreen)
     await it.until(lambda: screen.manifest)
@@ -86,7 +86,7 @@ async def visit_library(it: Under) -> None:
     await it.press("escape")
 
 
-async def visit_queue(it: Under) -> None:
+async def visit_queue(it: AppUnderTest) -> None:
     await it.press("2")
     await it.until(lambda: "failed" in it.text())
     await it.press("enter", "down", "c")
@@ -97,14 +97,14 @@ async def visit_queue(it: Under) -> None:
     await it.press("escape", "escape")
 
 
-async def visit_monitor(it: Under) -> None:
+async def visit_monitor(it: AppUnderTest) -> None:
     await it.press("3")
     await it.until(lambda: "INFO" in it.text())
     await it.press("v", "l", "c")
     await it.press("n", "l")
 
 
-async def visit_analysis(it: Under) -> None:
+async def visit_analysis(it: AppUnderTest) -> None:
     await it.press("5")
     screen = it.screen(AnalysisScreen)
     await it.until(lambda: len(screen.shown) >= 3)
@@ -119,7 +119,7 @@ async def visit_analysis(it: Under) -> None:
     await it.press("escape")
 
 
-async def visit_compose(it: Under) -> None:
+async def visit_compose(it: AppUnderTest) -> None:
     await it.press("2", "e")
     await it.until(lambda: it.app.screen.name == "compose" and it.screen(ComposeScreen).editor.text)
     await it.press("y")

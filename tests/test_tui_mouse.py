@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import only_queued
 from dialogs import DIALOGS
-from harness_tui import Under, application, run
+from harness_tui import AppUnderTest, application, run
 from test_tui_screens import add, on
 from textual.events import MouseDown
 from textual.widget import Widget
@@ -28,7 +28,7 @@ def queue() -> Queue:
     return Queue(state_place().directory)
 
 
-async def click(it: Under, text: str) -> None:
+async def click(it: AppUnderTest, text: str) -> None:
     """Click on a text where it is on the screen first."""
     lines = it.text().splitlines()
     y = next(number for number, line in enumerate(lines) if text in line)
@@ -40,7 +40,7 @@ def test_click_selects_the_row_under_the_mouse(queue: Queue) -> None:
     for name in ("first", "second", "third"):
         add(queue, name, 60)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         await it.until(lambda: "red seed 44" in it.text())
         for name in ("third", "second", "third"):
@@ -66,7 +66,7 @@ def test_click_selects_the_row_under_the_mouse(queue: Queue) -> None:
 def test_second_click_opens_a_video_in_a_library_that_was_never_shown(queue: Queue) -> None:
     add(queue, "first")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "red seed 44" in it.text())
         await click(it, "red seed 43")
         assert isinstance(it.app.screen, QueueScreen)
@@ -84,7 +84,7 @@ def test_queue_opens_a_library_that_was_never_shown(queue: Queue, keys: tuple[st
     add(queue, "outputs/other")
     add(queue, str(folder))
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "broken" in it.text())
         await it.press("down", *keys)
         screen = await it.until(lambda: isinstance(it.app.screen, LibraryScreen) and it.app.screen)
@@ -96,7 +96,7 @@ def test_queue_opens_a_library_that_was_never_shown(queue: Queue, keys: tuple[st
 def test_click_on_a_cell_moves_there_and_a_second_one_chooses_it() -> None:
     chosen: list[tuple[int, int]] = []
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         matrix = it.screen(LibraryScreen).matrix
         matrix.show([f"variation {row}" for row in range(40)], 5, lambda row, column: "done", same=False)
         await it.pilot.pause()
@@ -144,7 +144,7 @@ def test_click_on_a_key_does_what_the_key_does_also_where_text_is_typed() -> Non
 def test_screen_handles_each_news_once(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         show_news = screen.show_news
 
@@ -164,7 +164,7 @@ def test_screen_handles_each_news_once(queue: Queue, monkeypatch: pytest.MonkeyP
 def test_click_outside_of_all_rows_chooses_nothing(queue: Queue) -> None:
     add(queue, "first", 1)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         await it.until(lambda: "red seed 42" in it.text())
         region = screen.video_rows.content_region

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from harness_tui import Under
+from harness_tui import AppUnderTest
 from test_tui_screens import RECIPE, add, on
 
 from wantui.queue.database import NAME
@@ -38,7 +38,7 @@ def test_state_directory_that_is_deleted_is_said_and_no_key_ends_the_screens(
     monkeypatch.setattr("wantui.tui.app.save_drafts", lambda *_: None)  # would make the folder again meanwhile
     add(queue, "kiss")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "kiss" in it.text())
         shutil.rmtree(state_place().directory)
         for key in ("p", "J", "r", "f7"):
@@ -57,7 +57,7 @@ def test_database_of_a_newer_version_that_replaces_the_queue_is_refused_by_name(
     with closing(sqlite3.connect(made)) as other:
         other.execute("PRAGMA user_version = 999")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "kiss" in it.text())
         replace_database(made)
         await it.press("p")
@@ -77,7 +77,7 @@ def test_locked_database_that_replaces_the_queue_is_said_and_taken_once_it_is_fr
     holder.execute("DROP TABLE x")
     holder.execute("BEGIN EXCLUSIVE")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "kiss" in it.text())
         replace_database(made)
         await it.press("f7")
@@ -109,7 +109,7 @@ def test_videos_of_a_batch_are_published_again_to_a_screen_that_came_back_to_it(
 def test_videos_in_sight_stay_drawn_when_their_batch_grows(queue: Queue) -> None:
     number = add(queue, "many", PAGE)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         await it.until(lambda: "red seed 44" in it.text())
         queue.add(Path("many").absolute(), "auto", [NewVideo(PAGE, "one more", RECIPE, 20)], new=False)
@@ -129,7 +129,7 @@ def test_queue_that_a_newer_version_migrates_in_place_is_neither_written_nor_rea
 ) -> None:
     batch = add(queue, "kiss")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "kiss" in it.text())
         with closing(sqlite3.connect(queue.path)) as newer:
             newer.execute("PRAGMA user_version = 999")
@@ -155,7 +155,7 @@ def test_fault_of_the_queue_that_becomes_another_one_is_said_anew(
     def fail(*_: object) -> None:
         raise sqlite3.OperationalError(faults[-1])
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         monkeypatch.setattr(QueueReader, "batches", fail)
         add(queue, "kiss")
         await it.until(lambda: "disk I/O error" in it.said())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import TEMPLATE, Wantui, batch, only_queued, recipe_for, step_done
-from harness_tui import Under, application, engine_announced, run
+from harness_tui import AppUnderTest, application, engine_announced, run
 from PIL import Image
 from test_gpu_monitor import FakeNvml
 
@@ -76,7 +76,7 @@ def test_batches_and_videos_are_shown_with_state_words_and_follow_what_happens(q
     add(queue, "kiss")
     add(queue, "flowers", 1)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "kiss" in it.text() and "flowers" in it.text())
         assert "· waiting" in it.text()
         taken = claim(queue)
@@ -97,7 +97,7 @@ def test_video_is_interrupted_where_no_engine_runs_and_running_where_one_does(qu
     number = add(queue, "kiss", 1)
     claim(queue)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         with engine_announced():
             await it.until(lambda: it.text().count("▶ running") == 2)
@@ -122,7 +122,7 @@ def test_video_is_interrupted_where_no_engine_runs_and_running_where_one_does(qu
 def test_a_batch_is_moved_paused_and_let_go_on(queue: Queue) -> None:
     first, second = add(queue, "one"), add(queue, "two")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "two" in it.text())
         await it.press("J")
         assert [row.id for row in queue.batches()] == [second, first]
@@ -143,7 +143,7 @@ def test_a_batch_is_moved_paused_and_let_go_on(queue: Queue) -> None:
 def test_giving_up_asks_first_and_acts_on_the_video_under_the_cursor(queue: Queue) -> None:
     number = add(queue, "one")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "red seed 44" in it.text())
         await it.press("enter", "down", "c")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
@@ -165,7 +165,7 @@ def test_giving_up_asks_first_and_acts_on_the_video_under_the_cursor(queue: Queu
 def test_a_batch_is_forgotten_only_after_a_question_and_its_folder_stays(queue: Queue) -> None:
     add(queue, "one")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "one" in it.text())
         await it.press("x")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
@@ -181,7 +181,7 @@ def test_a_batch_is_forgotten_only_after_a_question_and_its_folder_stays(queue: 
 def test_ten_thousand_videos_are_read_by_pages(queue: Queue) -> None:
     add(queue, "many", 10_000)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         await it.until(lambda: "red seed 42" in it.text())
         assert set(screen.pages) == {0}
@@ -206,7 +206,7 @@ def test_ten_thousand_videos_are_read_by_pages(queue: Queue) -> None:
 def test_a_queue_that_another_program_holds_is_said_and_nothing_is_changed(queue: Queue) -> None:
     number = add(queue, "one")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "one" in it.text())
         other = sqlite3.connect(state_place().directory / "queue.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -228,7 +228,7 @@ def test_the_header_tells_engine_position_and_time_left_and_a_hold(queue: Queue)
     told = {"seconds": {"denoise": 2.0, "decode": 0.5, "step": 0.1}, "device": "cpu", "memory_plan": ""}
     queue.done(claim(queue), VideoDone(**told))
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "● idle" in it.text())
         assert "gpu1" in it.text()
         await it.until(lambda: "batch 1/1  2 left  ETA 0:05" in it.text())
@@ -244,7 +244,7 @@ def test_the_header_tells_engine_position_and_time_left_and_a_hold(queue: Queue)
 def test_the_end_of_a_batch_is_announced_with_a_bell_wherever_one_is(queue: Queue) -> None:
     add(queue, "kiss [x]", 1)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         rung = []
         it.app.bell = lambda: rung.append(1)  # type: ignore[method-assign]
         await it.until(lambda: it.app.news.batches)
@@ -260,7 +260,7 @@ def test_the_end_of_a_batch_is_announced_with_a_bell_wherever_one_is(queue: Queu
 def test_a_batch_that_is_given_up_is_announced_once_however_many_videos_it_has(queue: Queue) -> None:
     number = add(queue, "many", 300)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         rung = []
         it.app.bell = lambda: rung.append(1)  # type: ignore[method-assign]
         await it.until(lambda: it.app.news.batches)
@@ -277,7 +277,7 @@ def test_an_error_of_several_lines_is_drawn_on_one(queue: Queue) -> None:
     add(queue, "one", 1)
     queue.failed(claim(queue), "RuntimeError: CUDA error\nCUDA kernel errors\tmight\x1b[31m be late")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: r"CUDA error CUDA kernel errors might\x1b[31m be late" in it.text())
 
     on("queue", test)
@@ -286,7 +286,7 @@ def test_an_error_of_several_lines_is_drawn_on_one(queue: Queue) -> None:
 def test_what_happened_while_another_screen_was_in_front_is_seen_on_return(queue: Queue) -> None:
     add(queue, "one")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "red seed 42" in it.text())
         await it.press("3")
         taken = claim(queue)
@@ -302,7 +302,7 @@ def test_what_happened_while_another_screen_was_in_front_is_seen_on_return(queue
 
 
 def test_opening_a_batch_in_the_library_does_not_heed_an_old_search(made: BatchFolder) -> None:
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
         await it.press("slash")
@@ -325,7 +325,7 @@ def test_a_video_that_waits_is_foretold_after_all_that_is_before_it(queue: Queue
     told = {"seconds": {"denoise": 20.0, "decode": 10.0, "step": 1.0}, "device": "cpu", "memory_plan": ""}
     queue.done(claim(queue), VideoDone(**told))
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         # Two of the first batch and three of the second are left, of half a minute each.
         await it.until(lambda: " 0:30 " in it.text() and " 1:00 " in it.text())
         await it.press("down")
@@ -337,7 +337,7 @@ def test_a_video_that_waits_is_foretold_after_all_that_is_before_it(queue: Queue
 def test_a_batch_is_edited_as_a_copy(wantui: Wantui, small: list[str]) -> None:
     batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--seed", 5, *small))
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "✓ done" in it.text())
         await it.press("e")
         await it.until(lambda: it.app.screen.name == "compose")
@@ -360,7 +360,7 @@ def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue:
     strip = tmp_path / "strip.png"
     Image.new("RGB", (80, 16), (255, 0, 0)).save(strip)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         assert "nothing runs" in it.text()
         taken = claim(queue)
         await it.until(lambda: "red seed 42" in it.text())
@@ -390,7 +390,7 @@ def test_several_workers_have_a_row_each_and_a_video_can_be_given_up(queue: Queu
     claim(queue, "worker-0:1")
     claim(queue, "worker-1:2")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "worker-0" in it.text() and "worker-1" in it.text())
         await it.press("down", "c")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
@@ -407,7 +407,7 @@ def test_video_that_no_longer_runs_when_the_question_is_answered(made: BatchFold
     taken = claim(queue)
     (made.root / next(path for path in entry.files.values() if path.endswith(".mp4"))).unlink()
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "red seed 42" in it.text())
         await it.press("c")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
@@ -434,7 +434,7 @@ def test_the_log_of_the_batch_is_shown(queue: Queue) -> None:
     log.write_text("2026-11-24 INFO loading nano\n")
     claim(queue)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "loading nano" in it.text())
 
     on("monitor", test)
@@ -443,7 +443,7 @@ def test_the_log_of_the_batch_is_shown(queue: Queue) -> None:
 def test_the_monitor_follows_the_decoding_of_a_video(queue: Queue) -> None:
     add(queue, "kiss", 1)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         taken = claim(queue)
         queue.step(taken, step_done(19, 20, 0.1, 0.02))
         await it.until(lambda: "20/20  decodes" in it.text())
@@ -467,7 +467,7 @@ def made(wantui: Wantui, small: list[str]) -> BatchFolder:
 
 
 def test_a_batch_is_a_matrix_of_variations_by_seeds_and_a_cell_tells_its_video(made: BatchFolder) -> None:
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
         assert "2 variations by seeds 42 to 43" in it.text()
@@ -487,7 +487,7 @@ def test_a_batch_is_a_matrix_of_variations_by_seeds_and_a_cell_tells_its_video(m
 
 
 def test_cell_follows_a_video_that_is_made_again_in_place(made: BatchFolder) -> None:
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: "▀" in it.cells("#sheet"))
         shown = screen.query_one("#sheet", DiffText).lines
@@ -507,7 +507,7 @@ def test_cell_follows_a_video_that_is_made_again_in_place(made: BatchFolder) -> 
 
 
 def test_clips_are_played_and_two_are_compared_in_step(made: BatchFolder) -> None:
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
         await it.press("enter", "p")
@@ -532,7 +532,7 @@ def test_a_clip_that_is_gone_or_damaged_is_said(made: BatchFolder) -> None:
     made.clip(0, 1).write_bytes(b"not a clip")
     made.clip(0, 2).unlink()
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
         await it.press("enter", "p")
@@ -549,7 +549,7 @@ def test_batches_are_searched_filtered_and_damaged_ones_named(made: BatchFolder,
     broken.mkdir()
     (broken / "batch.json").write_text("{")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: len(screen.shown) == 2)
         assert "✗ unreadable broken  batch.json" in it.text()
@@ -565,7 +565,7 @@ def test_batches_are_searched_filtered_and_damaged_ones_named(made: BatchFolder,
 
 
 def test_the_path_is_copied_for_the_terminal_that_shows_us(made: BatchFolder) -> None:
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
         await it.press("y")
@@ -580,7 +580,7 @@ def test_a_batch_goes_to_the_trash_after_a_question(made: BatchFolder, monkeypat
     gone = []
     monkeypatch.setattr(send2trash, "send2trash", lambda path: (gone.append(path), Path(path).rename(path + "-trash")))
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
         await it.press("delete")
@@ -595,7 +595,7 @@ def test_a_batch_goes_to_the_trash_after_a_question(made: BatchFolder, monkeypat
 def test_what_is_missing_of_a_batch_is_queued_again(made: BatchFolder, queue: Queue) -> None:
     made.clip(1, 1).unlink()
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
         await it.press("n")
@@ -612,7 +612,7 @@ def test_what_is_missing_of_a_batch_is_queued_again(made: BatchFolder, queue: Qu
 def test_trajectories_are_a_table_that_is_sorted_filtered_and_grouped(made: BatchFolder) -> None:
     videos = list(read_batch(made.root))
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: len(screen.shown) == 4)
         await it.until(lambda: f"{videos[0].value('length'):.5g}" in it.text())
@@ -635,7 +635,7 @@ def test_trajectories_are_a_table_that_is_sorted_filtered_and_grouped(made: Batc
 def test_groups_have_a_verdict_and_open_to_their_videos(wantui: Wantui, small: list[str]) -> None:
     made = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 3, *small))
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: len(screen.shown) == 6)
         await it.press("g")
@@ -656,7 +656,7 @@ def test_groups_have_a_verdict_and_open_to_their_videos(wantui: Wantui, small: l
 
 
 def test_attention_is_shown_or_said_to_be_missing(made: BatchFolder, wantui: Wantui, small: list[str]) -> None:
-    async def missing(it: Under) -> None:
+    async def missing(it: AppUnderTest) -> None:
         await it.until(lambda: len(it.screen(AnalysisScreen).shown) == 4)
         await it.press("a")
         await it.until(lambda: "no attention maps are stored of this video" in it.cells("#curve-cells"))
@@ -666,7 +666,7 @@ def test_attention_is_shown_or_said_to_be_missing(made: BatchFolder, wantui: Wan
         "run", "-t", "a red (circle)", "--videos-per-variation", 1, "--store-attention", "--batch-name", "maps", *small
     )
 
-    async def there(it: Under) -> None:
+    async def there(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: len(screen.folders) == 2)
         await it.press("b")
@@ -682,7 +682,7 @@ def test_attention_is_shown_or_said_to_be_missing(made: BatchFolder, wantui: Wan
 
 
 def test_without_stored_trajectories_it_says_how_to_get_some() -> None:
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "no batch here has stored trajectories" in it.text())
 
     on("analysis", test)
@@ -702,7 +702,7 @@ def test_without_stored_trajectories_it_says_how_to_get_some() -> None:
     ],
 )
 def test_the_panel_tells_each_state_of_the_gpus(nvml: FakeNvml, shown: str) -> None:
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: shown in it.cells("GpuPanel"))
 
     on("queue", test, nvml=nvml)
@@ -712,7 +712,7 @@ def test_the_panel_tells_who_holds_memory_and_what_was_foretold(queue: Queue) ->
     add(queue, "one")
     taken = claim(queue, "worker-0:4711")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         memory = {"allocated": 9_000_000_000, "reserved": 11_000_000_000, "peak": 10_000_000_000}
         queue.step(taken, step_done(0, 20, 0.1, 1.0, **memory))
         await it.press("f9")
@@ -733,7 +733,7 @@ def test_a_manifest_is_not_needed_to_see_what_failed(queue: Queue) -> None:
     Path("gone").rmdir()
     queue.failed(claim(queue), "the output folder is not there any more")
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "✗ failed" in it.text())
         await it.press("e")
         assert "cannot read template and config of" in it.said()
@@ -744,7 +744,7 @@ def test_a_manifest_is_not_needed_to_see_what_failed(queue: Queue) -> None:
 def test_manifest_and_screen_agree_on_what_is_done(made: BatchFolder) -> None:
     manifest = read_manifest(made)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
         states = [screen._state_of(row, column) for row in range(2) for column in range(2)]
@@ -758,7 +758,7 @@ def test_export_into_a_linked_reports_folder_is_refused_and_said(made: BatchFold
     elsewhere.mkdir()
     (made.root / "reports").symlink_to(elsewhere)
 
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: screen.videos)
         await it.press("x")
@@ -771,7 +771,7 @@ def test_export_into_a_linked_reports_folder_is_refused_and_said(made: BatchFold
 
 
 def test_export_without_videos_says_so() -> None:
-    async def test(it: Under) -> None:
+    async def test(it: AppUnderTest) -> None:
         await it.press("x")
         await it.until(lambda: "there is no video to write a table of" in it.said())
 

@@ -26,7 +26,7 @@ from wantui.tui.web.process import MAX_COLUMNS, MAX_ROWS, clamp_size
 
 pytestmark = [pytest.mark.processes, pytest.mark.terminal]
 
-PATIENCE = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 @dataclass
@@ -222,7 +222,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 async def screen(socket: ClientWebSocketResponse, text: str) -> None:
     """Wait until an application has drawn a text."""
     seen = b""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         async for message in socket:
             if message.type == WSMsgType.BINARY:
                 seen += message.data
@@ -233,7 +233,7 @@ async def screen(socket: ClientWebSocketResponse, text: str) -> None:
 
 async def connected(session: ClientSession, address: str) -> ClientWebSocketResponse:
     """Open a session, as soon as those that ended before have given up their places."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             try:
                 return await session.ws_connect(address)
@@ -266,7 +266,7 @@ def test_idle_connections_of_a_stranger_do_not_lock_the_owner_out(served: Served
 
 def test_malformed_requests_are_not_logged(served: Served) -> None:
     for line in (b"x" * 20_000, b"\x00\xff", b"GET / HTTP/9.9", b"GET \xe9 HTTP/1.1"):
-        with socket.create_connection((LOOPBACK, served.port), timeout=PATIENCE) as stranger:
+        with socket.create_connection((LOOPBACK, served.port), timeout=TIMEOUT_SECONDS) as stranger:
             stranger.sendall(line + b"\r\n\r\n")
             stranger.recv(4096)
     assert len(served.errors.read_text().splitlines()) == 1, "only the line that says what to do with the address"
@@ -280,7 +280,7 @@ def test_malformed_messages_end_their_session_only(served: Served) -> None:
         async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
             address = await served.open(session)
             for message in (*MALFORMED, '["unknown", {}]'):
-                async with await connected(session, address) as broken, asyncio.timeout(PATIENCE):
+                async with await connected(session, address) as broken, asyncio.timeout(TIMEOUT_SECONDS):
                     await broken.send_str(message)
                     while (await broken.receive()).type in (WSMsgType.BINARY, WSMsgType.TEXT):
                         pass
@@ -302,12 +302,12 @@ def test_applications_end_with_the_server(served: Served, number: signal.Signals
             await screen(websocket, "Compose")
             children = served.children()
             served.process.send_signal(number)  # R3: they outlived it, and a silent browser kept it for 18 s
-            await asyncio.to_thread(served.process.wait, PATIENCE)
+            await asyncio.to_thread(served.process.wait, TIMEOUT_SECONDS)
         return children
 
     children = asyncio.run(visit())
     assert len(children) == 1, "one process for each tab"
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
         assert time.monotonic() < deadline, "an application outlived its server"
         time.sleep(0.05)
@@ -327,7 +327,7 @@ def test_application_that_takes_no_keys_ends_with_its_tab() -> None:
             async with session.post(f"{base}open", data={"token": url.query.removeprefix("token=")}) as reply:
                 assert reply.status == 200
             websocket = await session.ws_connect(f"{base}ws?width=80&height=24")
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while not (children := psutil.Process().children()):
                     await asyncio.sleep(0.05)
                 await websocket.send_str(json.dumps(["stdin", "j" * 200_000]))  # more than the pipe holds
@@ -337,7 +337,7 @@ def test_application_that_takes_no_keys_ends_with_its_tab() -> None:
                 while any(child.is_running() for child in children):
                     await asyncio.sleep(0.05)
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.wait_for(serving, PATIENCE)
+        await asyncio.wait_for(serving, TIMEOUT_SECONDS)
 
     with listening:
         asyncio.run(visit())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_count, format_duration, format_long
-from wantui.gpu.monitor import GpuState, Sample
+from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.models.catalogue import WanModel, find_model
 from wantui.paths import user_path
 from wantui.planning import BatchPreview, Recipe, TimedVideo, estimate_seconds
@@ -36,7 +36,7 @@ class Cost:
 
 
 def costs(
-    outline: BatchPreview, past: Sequence[TimedVideo], sample: Sample | None, state: Path | None = None
+    outline: BatchPreview, past: Sequence[TimedVideo], sample: GpuSample | None, state: Path | None = None
 ) -> list[Cost]:
     """Return the cost of a batch, each figure with its basis, and whether it fits.
 
@@ -116,7 +116,7 @@ def _chosen(outline: BatchPreview, gpus: Sequence[GpuState]) -> ChosenPlan | Non
 
 
 def _memory(
-    outline: BatchPreview, past: Sequence[TimedVideo], sample: Sample | None, on_gpu: bool, chosen: ChosenPlan | None
+    outline: BatchPreview, past: Sequence[TimedVideo], sample: GpuSample | None, on_gpu: bool, chosen: ChosenPlan | None
 ) -> Cost:
     recipe, model = outline.first, outline.model
     weights = weight_bytes(model, recipe)

@@ -71,7 +71,7 @@ MAX_TRIES = 100
 """Names of batch folders that other runs may take while this one makes its own."""
 
 
-class NoSuchDeviceError(UserError):
+class UnknownDeviceError(UserError):
     """A device that no worker on this machine has."""
 
     exit_code = 3
@@ -81,12 +81,12 @@ def check_device(state_dir: StateDirectory, device: str) -> None:
     """Refuse a batch that no worker would ever take.
 
     Raises:
-        NoSuchDeviceError: names the devices that there are.
+        UnknownDeviceError: names the devices that there are.
     """
     engine = find_engine(state_dir.directory)
     if engine is not None:
         if device not in engine.devices:
-            raise NoSuchDeviceError(
+            raise UnknownDeviceError(
                 f"cannot use model_settings.device: {device}: the running engine has {', '.join(engine.devices)}. "
                 "If the device was added later, restart the engine: wantui engine stop"
             )
@@ -97,7 +97,7 @@ def check_device(state_dir: StateDirectory, device: str) -> None:
     gpus = visible(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not any(device in slot.devices for slot in slots_for(gpus, None)):
         why = report.reason or f"visible here: {format_count(len(gpus), 'GPU')}"
-        raise NoSuchDeviceError(f"cannot use model_settings.device: {device}: this machine has no such device ({why})")
+        raise UnknownDeviceError(f"cannot use model_settings.device: {device}: this machine has no such device ({why})")
 
 
 def may_use_gpu(state_dir: StateDirectory, device: str) -> bool:

@@ -18,7 +18,7 @@ from wantui.generation.errors import LoadError, NoSuchDeviceError, NotLoadedErro
 from wantui.generation.fuse import fuse_pipeline
 from wantui.generation.placement import apply_plan, is_out_of_memory, set_device
 from wantui.generation.quantize import quantize
-from wantui.generation.self_check import check_fit, self_check
+from wantui.generation.self_check import check_parts_compatible, self_check
 from wantui.generation.tensors import check_gguf, check_is_loaded, check_part, check_sentencepiece
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetchedError, find_folder, replaced_parts
@@ -117,7 +117,7 @@ def _from_folder(folder: Path, dtype: str, given: Mapping[str, nn.Module | None]
     for part in WEIGHTED_PARTS:
         if isinstance(loaded := getattr(pipeline, part), nn.Module) and part not in given:
             check_is_loaded(part, loaded)
-    check_fit(pipeline, folder)
+    check_parts_compatible(pipeline, folder)
     return pipeline
 
 

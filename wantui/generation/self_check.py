@@ -22,7 +22,7 @@ WORDS = ("red", "blue", "left", "right", "circle", "square", "a", "star", "two",
 """Words of which two must be equally many tokens, and not the same ones."""
 
 
-def check_fit(pipeline: WanPipeline, folder: Path) -> None:
+def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
     """Refuse parts that come from different models.
 
     Args:

@@ -50,7 +50,7 @@ class GpuState:
 
 
 @dataclass(frozen=True)
-class Sample:
+class GpuSample:
     """All GPUs, and the machine, at one moment. Memory in bytes."""
 
     time: float
@@ -65,7 +65,7 @@ class Sample:
 
 
 class GpuMonitor(threading.Thread):
-    """Thread that passes a `Sample` to `publish` at every interval, until it is stopped.
+    """Thread that passes a `GpuSample` to `publish` at every interval, until it is stopped.
 
     Args:
         nvml: the module pynvml, or something that answers as it does.
@@ -73,7 +73,7 @@ class GpuMonitor(threading.Thread):
 
     def __init__(
         self,
-        publish: Callable[[Sample], None],
+        publish: Callable[[GpuSample], None],
         interval: float = 1.0,
         nvml: Any = None,
         clock: Callable[[], float] = time.monotonic,
@@ -101,7 +101,7 @@ class GpuMonitor(threading.Thread):
                 pass
             self._ended.wait(self.interval)
 
-    def sample(self) -> Sample:
+    def sample(self) -> GpuSample:
         """Look once."""
         import psutil
 
@@ -109,7 +109,7 @@ class GpuMonitor(threading.Thread):
         gpus = self._gpus()
         why = "" if gpus else self._why
         used = memory.total - memory.available
-        return Sample(time.time(), gpus, why, self._driver, memory.total, used, psutil.cpu_percent())
+        return GpuSample(time.time(), gpus, why, self._driver, memory.total, used, psutil.cpu_percent())
 
     def _gpus(self) -> tuple[GpuState, ...]:
         if not self._ready and not self._begin():

@@ -11,7 +11,7 @@ from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import snapshot_in_cache
 from wantui.models.parts import INDEX, PART_NAMES, PartError, check_files
 
-PARTS = [INDEX, *(f"{part}/*" for part in PART_NAMES)]
+FETCH_PATTERNS = [INDEX, *(f"{part}/*" for part in PART_NAMES)]
 """Files of a pipeline; pictures and other formats in the repository are not fetched."""
 RESERVE_BYTES = 1_000_000_000
 
@@ -36,7 +36,8 @@ def replaced_parts(transformer_file: object | None) -> tuple[str, ...]:
 def _patterns(replaced: Collection[str]) -> list[str]:
     """Return patterns of the files to fetch; of replaced parts only configs, which describe the replacement."""
     return [
-        pattern if (part := pattern.partition("/")[0]) not in replaced else f"{part}/*config.json" for pattern in PARTS
+        pattern if (part := pattern.partition("/")[0]) not in replaced else f"{part}/*config.json"
+        for pattern in FETCH_PATTERNS
     ]
 
 

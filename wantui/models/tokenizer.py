@@ -16,7 +16,7 @@ SPACE = "▁"
 UNKNOWN = "<unk>"
 UNKNOWN_ID = 2
 """Number that T5Tokenizer gives the unknown token, regardless of the file."""
-UNREAD = "\U0010fffd"
+OUT_OF_VOCABULARY = "\U0010fffd"
 """A character of private use, which no vocabulary holds."""
 END = "</s>"
 EXTRA = "<extra_id_0>"
@@ -79,7 +79,7 @@ def _replace_stages(tokenizer: Any) -> None:
     """
     from tokenizers import models, normalizers, pre_tokenizers, processors
 
-    if [token.id for token in tokenizer.model.tokenize(UNREAD)] != [UNKNOWN_ID]:  # another token, or bytes
+    if [token.id for token in tokenizer.model.tokenize(OUT_OF_VOCABULARY)] != [UNKNOWN_ID]:  # another token, or bytes
         vocabulary = [tuple(entry) for entry in json.loads(tokenizer.model.__getstate__())["vocab"]]
         if len(vocabulary) > UNKNOWN_ID:
             tokenizer.model = models.Unigram(vocabulary, UNKNOWN_ID, False)

@@ -19,10 +19,10 @@ from wantui.schedule import model_evaluations
 
 NATIVE = "native"
 """torch's own attention, as diffusers calls it."""
-INT8_VALUE = 0.038
+INT8_SCALING_COST = 0.038
 """Time for each output of a product of a block in int8, which is scaled after it, in that of one of its `value`s.
 Measured for 14B on an H100."""
-PLACE_VALUE = 0.25
+POSITION_VALUE_COST = 0.25
 """The same for each value of a block that is modulated at every place on its own, as diffusers does for 2.2 5B.
 Measured there on an H100."""
 TILED_VALUE = 1.2
@@ -82,9 +82,9 @@ class Throughput:
         passes = 2 if recipe.guidance_scale > 1 else 1
         block = self.block_seconds(model.dim, model.feed_forward, tokens)
         if recipe.weights == "int8":
-            block += INT8_VALUE * self.value * tokens * (7 * model.dim + model.feed_forward)
+            block += INT8_SCALING_COST * self.value * tokens * (7 * model.dim + model.feed_forward)
         if model.has_timestep_per_token and not fuses_blocks(model, plan, recipe.speed, recipe.weights):
-            block += PLACE_VALUE * self.value * tokens * model.dim
+            block += POSITION_VALUE_COST * self.value * tokens * model.dim
         if plan.weights_arrive != "before":
             coming = self.streamed_byte * block_bytes(model, recipe)
             block = self.streamed_block + (max(block, coming) if plan.weights_arrive == "beside" else block + coming)

@@ -12,7 +12,7 @@ _WORD = r"[^\W\d](?:\w{0,40}[^\W\d])?"
 _EDIT = re.compile(rf"\[[^\[\]|]*:\s*{_NUMBER}\s*\]")
 """`[to:when]` and `[from:to:when]`."""
 
-ANYWHERE = (
+COMMON_SYNTAX = (
     (re.compile(r"<\w+:[^<>\n]*>"), "is plain text: LoRAs, embeddings and wildcards are not read from a prompt"),
     (re.compile(r"\bembedding:\w[\w./-]*"), "is plain text: embeddings are not read from a prompt"),
     (re.compile(r"__[\w*/.-]+?__"), "is plain text, and no wildcard: write the options as [red|blue]"),
@@ -35,7 +35,7 @@ ANYWHERE = (
     ),
 )
 """Foreign syntax in templates and in negative prompts, with the warning for each."""
-IN_TEMPLATES = (
+TEMPLATE_SYNTAX = (
     (
         re.compile(r"[（）［］｛｝【】〔〕〖〗⟦⟧⟮⟯❨❩❲❳⦅⦆﹙﹚﹝﹞]"),
         "is no ASCII bracket: only ASCII ( ) mark and only [ ] hold options",
@@ -55,7 +55,7 @@ IN_TEMPLATES = (
         "is plain text after the mark: write (word:1.5)",
     ),
 )
-IN_NEGATIVE_PROMPTS = (
+NEGATIVE_PROMPT_SYNTAX = (
     (re.compile(r"\([^()]*\)|[\[\]|]"), "is plain text: a negative prompt has neither weights nor options"),
 )
 
@@ -64,12 +64,12 @@ def foreign_in_template(template: str) -> Iterator[str]:
     """Yield a warning for each kind of foreign syntax in a template; escaped syntax is intended."""
     # Of the same length, so that nothing around it seems to touch.
     text = _ESCAPED.sub("\x00\x00", template)
-    yield from _warnings(text, ANYWHERE + IN_TEMPLATES, "")
+    yield from _warnings(text, COMMON_SYNTAX + TEMPLATE_SYNTAX, "")
 
 
 def foreign_in_negative_prompt(text: str) -> Iterator[str]:
     """Yield a warning for each kind of foreign syntax in a negative prompt, which has no grammar."""
-    yield from _warnings(text, ANYWHERE + IN_NEGATIVE_PROMPTS, "prompt_settings.negative_prompt: ")
+    yield from _warnings(text, COMMON_SYNTAX + NEGATIVE_PROMPT_SYNTAX, "prompt_settings.negative_prompt: ")
 
 
 def single_options(brackets: Sequence[tuple[int, str]]) -> Iterator[str]:

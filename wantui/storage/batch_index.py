@@ -94,7 +94,7 @@ def closed_folders(roots: Iterable[Path]) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class _Outline:
+class _ManifestSummary:
     """Content of a manifest, without its journal."""
 
     created: str
@@ -109,7 +109,7 @@ class _Outline:
 def _summary(path: Path, manifest: Version, journal: Version) -> BatchSummary:
     """Summarise a manifest and its journal as they were at a time."""
     try:
-        outline = _outline(path, manifest)
+        outline = _summarise(path, manifest)
         states, faults = _states(path, outline, manifest, journal)
     except (UserError, ValueError, KeyError, TypeError, IndexError) as error:
         reason = str(error) if isinstance(error, UserError) else f"batch.json is damaged: {error!r}"
@@ -134,7 +134,7 @@ _progress: dict[Path, _Progress] = {}
 
 
 def _states(
-    path: Path, outline: _Outline, manifest: Version, journal: Version
+    path: Path, outline: _ManifestSummary, manifest: Version, journal: Version
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the states of the videos, and what of the journal cannot be read."""
     known = _progress.get(path)
@@ -167,7 +167,7 @@ def _placeholder(line: JournalLine) -> VideoEntry:
 
 
 @lru_cache(maxsize=256)
-def _outline(path: Path, manifest: Version) -> _Outline:
+def _summarise(path: Path, manifest: Version) -> _ManifestSummary:
     """Read a manifest without checking its recipes, which would take most of the time of a listing."""
     file = BatchFolder(path).manifest
     try:
@@ -182,7 +182,7 @@ def _outline(path: Path, manifest: Version) -> _Outline:
     if not all(isinstance(text, str) for text in (created, template, model)):
         raise ManifestError(f"{file} is damaged: created, template or model is no text")
     ids = tuple(video.get("id") for video in document["videos"])
-    return _Outline(created, template, model, states, ids, str(document.get("journal", "")))
+    return _ManifestSummary(created, template, model, states, ids, str(document.get("journal", "")))
 
 
 def move_to_trash(folder: Path) -> None:

@@ -29,7 +29,7 @@ from wantui.engine import control
 from wantui.engine.control import open_queue
 from wantui.errors import UserError
 from wantui.formatting import printable
-from wantui.gpu.monitor import GpuMonitor, Sample
+from wantui.gpu.monitor import GpuMonitor, GpuSample
 from wantui.paths import user_path
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory
@@ -100,7 +100,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.is_starting_engine = False
         self._drafts_failed = False
         self.news_signal: Signal[QueueSnapshot] = Signal(self, "news")
-        self.sample_signal: Signal[Sample] = Signal(self, "sample")
+        self.sample_signal: Signal[GpuSample] = Signal(self, "sample")
         self.pages_signal: Signal[PagesRead] = Signal(self, "pages")
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
         first = max(0, self.queue.last_seq() - 500)  # enough to draw the curves of what runs

@@ -92,7 +92,7 @@ def _runs(bits: Sequence[int]) -> str:
     return "".join(text)
 
 
-def fitting(size: tuple[int, int], columns: int, rows: int, cell: tuple[int, int] = CELL) -> tuple[int, int]:
+def fit_to_cells(size: tuple[int, int], columns: int, rows: int, cell: tuple[int, int] = CELL) -> tuple[int, int]:
     """Return the columns and rows of a picture of (width, height) pixels in a window, in its own proportions."""
     scale = min(columns * cell[0] / size[0], rows * cell[1] / size[1])
     return max(1, round(size[0] * scale / cell[0])), max(1, round(size[1] * scale / cell[1]))
@@ -112,7 +112,7 @@ def play(
     from PIL import Image
 
     size = (frames[0].shape[1], frames[0].shape[0])
-    columns, rows = fitting(size, window[0], window[1] - 1)
+    columns, rows = fit_to_cells(size, window[0], window[1] - 1)
     write(b"\x1b[2J\x1b[H")
     shown: dict[int, bytes] = {}
     while True:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from textual.message import Message
 
-from wantui.gpu.monitor import Sample
+from wantui.gpu.monitor import GpuSample
 from wantui.tui.queue_watcher import PagesRead, QueueSnapshot
 
 
@@ -20,7 +20,7 @@ class QueueChanged(Message):
 class GpuSampled(Message):
     """The GPUs and the machine were read."""
 
-    sample: Sample
+    sample: GpuSample
 
 
 @dataclass

@@ -24,7 +24,7 @@ VISIBLE_PIXELS = 40
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClipScore:
     """Correct attributes of one clip; for two objects, attributes that are right for both."""
 
     background: bool
@@ -43,7 +43,7 @@ def object_pixels(video: Tensor) -> Tensor:
     return (video - common_colour(video)[:, None, None, None]).norm(dim=0).gt(OBJECT_CONTRAST).float()
 
 
-def judge(video: Tensor, scenes: Scenes, i: int) -> Verdict:
+def judge(video: Tensor, scenes: Scenes, i: int) -> ClipScore:
     """Hold a clip, float32 [rgb, frames, height, width] in 0 to 1, against scene i."""
     video = video.cpu()
     background = torch.tensor(list(BACKGROUNDS.values())[scenes.background[i]])
@@ -53,12 +53,12 @@ def judge(video: Tensor, scenes: Scenes, i: int) -> Verdict:
     for k, mask in enumerate(masks):
         middle = mask[len(mask) // 2]
         if middle.sum() < VISIBLE_PIXELS:
-            return Verdict(background_right, False, False, False)
+            return ClipScore(background_right, False, False, False)
         if scenes.count[i] == 1:
             colour &= nearest_colour(video, mask) == scenes.colour[i, k]
         direction &= motion_of(mask) == list(MOTIONS)[scenes.motion[i, k]]
         shape &= shape_of(middle) == SHAPES[scenes.shape[i, k]]
-    return Verdict(background_right, colour, direction, shape)
+    return ClipScore(background_right, colour, direction, shape)
 
 
 def nearest_colour(video: Tensor, mask: Tensor) -> int:

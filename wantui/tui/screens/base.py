@@ -9,7 +9,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
 
-from wantui.gpu.monitor import Sample
+from wantui.gpu.monitor import GpuSample
 from wantui.tui.actions import OPENS_FIELD
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.selection import SafeSelectionMixin
@@ -86,7 +86,7 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
         self.query_one(GpuPanel).news = news
         self.show_news(news)
 
-    def _sample_came(self, sample: Sample) -> None:
+    def _sample_came(self, sample: GpuSample) -> None:
         if not self.is_current:
             return
         panel = self.query_one(GpuPanel)

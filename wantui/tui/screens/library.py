@@ -46,7 +46,7 @@ class BatchesFound(Message):
 
 
 @dataclass
-class Opened(Message):
+class BatchLoaded(Message):
     """A batch was read, or could not be."""
 
     folder: Path
@@ -216,14 +216,14 @@ class LibraryScreen(LibraryJobs):
         """Read a manifest, off the thread that draws."""
         worker = get_current_worker()
         try:
-            message = Opened(folder, read_manifest(BatchFolder(folder)), "", pick)
+            message = BatchLoaded(folder, read_manifest(BatchFolder(folder)), "", pick)
         except UserError as error:
-            message = Opened(folder, None, str(error), pick)
+            message = BatchLoaded(folder, None, str(error), pick)
         if not worker.is_cancelled:
             self.post_message(message)
 
-    @on(Opened)
-    def _opened(self, message: Opened) -> None:
+    @on(BatchLoaded)
+    def _opened(self, message: BatchLoaded) -> None:
         if not self.shown or self.shown[self.rows.cursor].folder != message.folder:
             return  # another batch is under the cursor by now, or none
         same, before = message.folder == self.folder, self.entry()

@@ -8,7 +8,7 @@ from rich.text import Text
 from textual.events import Resize
 
 from wantui.formatting import format_bytes
-from wantui.gpu.monitor import GpuState, Sample
+from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.tui.plots import bar, braille
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.widgets.diff_text import DiffText
@@ -32,12 +32,12 @@ class GpuHistory:
     """The latest samples, and the memory of each GPU over time, both bounded."""
 
     def __init__(self) -> None:
-        self.sample: Sample | None = None
+        self.sample: GpuSample | None = None
         self.used: dict[int, deque[float | None]] = {}
         self.machine: deque[float | None] = deque(maxlen=HISTORY)
         self.workers: dict[int, WorkerMemory] = {}
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: GpuSample) -> None:
         self.sample = sample
         self.machine.append(sample.memory_used)
         for gpu in sample.gpus:
@@ -76,7 +76,7 @@ class GpuPanel(DiffText):
             lines += self.gpu_lines(gpu, width)
         return lines
 
-    def machine_lines(self, sample: Sample, width: int) -> list[Text]:
+    def machine_lines(self, sample: GpuSample, width: int) -> list[Text]:
         """Return, without a GPU, this machine's memory and that of our workers."""
         line = Text.assemble(("RAM ", "bold"))
         self._memory(line, sample.memory_used, sample.memory_total, width)
