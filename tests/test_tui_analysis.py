@@ -10,7 +10,8 @@ from test_tui_screens import on
 
 from wantui.analysis.groups import Group, pooled_groups
 from wantui.analysis.video import Video
-from wantui.tui.screens.analysis import AnalysisScreen, ComparisonDone, Read
+from wantui.tui.analysis_data import ComparisonDone, TrajectoriesLoaded
+from wantui.tui.screens.analysis import AnalysisScreen
 
 pytestmark = pytest.mark.terminal
 
@@ -20,7 +21,7 @@ async def show(it: AppUnderTest, videos: list[Video], fault: str = "") -> Analys
     screen = it.screen(AnalysisScreen)
     await it.until(lambda: screen.nothing != "reading ...")
     folders = list(dict.fromkeys(video.folder for video in videos))
-    screen.post_message(Read(folders, folders, videos, fault))
+    screen.post_message(TrajectoriesLoaded(folders, folders, videos, fault))
     await it.until(lambda: screen.videos is videos)
     return screen
 
@@ -129,11 +130,11 @@ def test_videos_that_were_made_again_in_place_are_compared_again(tmp_path: Path)
         screen = await show(it, videos)
         await it.press("g")
         first = await it.until(lambda: screen.comparison)
-        screen.post_message(Read([tmp_path], [tmp_path], list(videos), ""))
+        screen.post_message(TrajectoriesLoaded([tmp_path], [tmp_path], list(videos), ""))
         await it.pilot.pause()
         assert screen.comparison is first
         again = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1, lengths=3.0)
-        screen.post_message(Read([tmp_path], [tmp_path], again, ""))
+        screen.post_message(TrajectoriesLoaded([tmp_path], [tmp_path], again, ""))
         await it.until(lambda: screen.comparison is not None and screen.comparison is not first)
         assert screen.comparison is not None
         assert screen.comparison.videos is again

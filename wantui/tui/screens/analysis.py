@@ -5,29 +5,31 @@ Above is the table; below are the curves or the attention of the video under the
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.message import Message
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
 from wantui.analysis.groups import Group, groupings, pooled_groups
-from wantui.analysis.loading import read_batch
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.storage.batch_index import find_batches
-from wantui.storage.video_files import make_parent
 from wantui.tui.actions import bindings
+from wantui.tui.analysis_data import (
+    AttentionLoaded,
+    ComparisonDone,
+    TrajectoriesLoaded,
+    compare_videos,
+    export_analysis,
+    load_attention,
+    load_trajectories,
+)
 from wantui.tui.plain import plain
 from wantui.tui.plots import sparkline
 from wantui.tui.queue_watcher import ENDS, QueueSnapshot
@@ -35,17 +37,12 @@ from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.choose_batches import ChooseBatches
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.search import Search
-from wantui.tui.widgets.trajectory_details import DrawnWord, TrajectoryDetails, drawn_words
+from wantui.tui.widgets.trajectory_details import TrajectoryDetails
 from wantui.tui.widgets.virtual_list import VirtualList
-
-if TYPE_CHECKING:
-    from wantui.analysis.compare import Comparison
 
 NONE = """no batch here has stored trajectories
 
 Every video that is made from now on has one: queue a batch, and come back"""
-MAX_FOLDERS = 50
-"""Newest batches that are looked into for trajectories."""
 
 
 def _searched(groups: Sequence[Group], matches: Sequence[Video]) -> list[Group]:
@@ -53,35 +50,6 @@ def _searched(groups: Sequence[Group], matches: Sequence[Video]) -> list[Group]:
     kept = {(video.folder, video.number) for video in matches}
     filtered = [(group, [video for video in group.videos if (video.folder, video.number) in kept]) for group in groups]
     return [Group(group.name, tuple(videos)) for group, videos in filtered if videos]
-
-
-@dataclass
-class Read(Message):
-    """The trajectories of the chosen batches; `folders` are all that have some."""
-
-    folders: list[Path]
-    chosen: list[Path]
-    videos: list[Video]
-    fault: str
-
-
-@dataclass
-class ComparisonDone(Message):
-    """Result of a comparison between groups, or the reason why there is none."""
-
-    videos: Sequence[Video]
-    by: str
-    found: "Comparison | None"
-    reason: str
-
-
-@dataclass
-class AttentionLoaded(Message):
-    """The attention of one video, or why it cannot be shown."""
-
-    video: Video
-    words: list[DrawnWord]
-    reason: str
 
 
 class AnalysisScreen(BaseScreen):
@@ -159,43 +127,22 @@ class AnalysisScreen(BaseScreen):
     def read(self, chosen: list[Path]) -> None:
         """Find batches with trajectories and read those that were chosen, or the newest."""
         worker = get_current_worker()
-        recent = [batch.folder for batch in find_batches(self.wantui.library_roots()) if batch.counts][:MAX_FOLDERS]
-        folders = [path for path in recent if any((path / "latents").glob("*/*.zarr"))]
-        chosen = [path for path in chosen if path in folders] or folders[:1]
-        videos: list[Video] = []
-        faults: list[str] = []
-        for folder in chosen:
-            try:
-                for video in read_batch(folder):
-                    videos.append(video)
-                    if worker.is_cancelled:
-                        return
-            except UserError as error:
-                faults.append(str(error))
-        self.post_message(Read(folders, chosen, videos, "\n".join(faults)))
+        loaded = load_trajectories(self.wantui.library_roots(), chosen, lambda: worker.is_cancelled)
+        if loaded is not None:
+            self.post_message(loaded)
 
     @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
     def compare_groups(self, videos: list[Video], by: str) -> None:
-        """Compare the groups, which takes a second or some."""
-        from wantui.analysis.compare import compare
-
-        try:
-            self.post_message(ComparisonDone(videos, by, compare(videos, by), ""))
-        except UserError as error:
-            self.post_message(ComparisonDone(videos, by, None, str(error)))
+        """Compare the groups, which takes a second or more."""
+        self.post_message(compare_videos(videos, by))
 
     @work(thread=True, exclusive=True, group="attention", exit_on_error=False)
     def read_attention(self, video: Video, with_strips: bool) -> None:
-        """Read the maps of one video."""
-        try:
-            if video.attention is None:
-                raise UserError("no attention maps are stored of this video: mark a (word) and set store_attention")
-            self.post_message(AttentionLoaded(video, drawn_words(video, with_strips), ""))
-        except UserError as error:
-            self.post_message(AttentionLoaded(video, [], str(error)))
+        """Read the attention maps of one video."""
+        self.post_message(load_attention(video, with_strips))
 
-    @on(Read)
-    def _read(self, message: Read) -> None:
+    @on(TrajectoriesLoaded)
+    def _read(self, message: TrajectoriesLoaded) -> None:
         if message.fault and message.videos and message.fault != self.fault:
             self.notify(f"left out: {message.fault}", severity="warning", markup=False, timeout=10)
         self.fault = message.fault
@@ -327,10 +274,10 @@ class AnalysisScreen(BaseScreen):
                 self.details.show_video(row)
         elif self.comparison is None:
             self.details.show_groups("comparing ...", self.left_out)
-        elif self.comparison.found is None:
+        elif self.comparison.comparison is None:
             self.details.show_groups(self.comparison.reason, self.left_out)
         else:
-            self.details.show_comparison(self.comparison.found, self.left_out)
+            self.details.show_comparison(self.comparison.comparison, self.left_out)
 
     @on(VirtualList.Highlighted, "#rows")
     def _moved(self) -> None:
@@ -399,23 +346,12 @@ class AnalysisScreen(BaseScreen):
     @work(thread=True, exclusive=True, group="export", exit_on_error=False)
     def action_export(self) -> None:
         """Export the videos as CSV, and the groups as a page of HTML, next to the batch."""
-        from wantui.analysis.serialize import video_rows, write_csv
-
         if not self.videos:
             self.app.call_from_thread(self.notify, "there is no video to write a table of", severity="warning")
             return
-        stamp = f"{datetime.now():%Y%m%d_%H%M%S}"
-        folder, written = self.chosen[0] / "reports", []
-        table = folder / f"trajectories_{stamp}.csv"
+        comparison = self.comparison.comparison if self.comparison is not None else None
         try:
-            make_parent(self.chosen[0], table)
-            write_csv(table, video_rows(self.videos, list(METRICS)))
-            written.append(table.name)
-            if self.comparison is not None and self.comparison.found is not None:
-                from wantui.analysis.report import write_report
-
-                write_report(folder / f"comparison_{stamp}.html", self.comparison.found)
-                written.append(f"comparison_{stamp}.html")
+            folder, written = export_analysis(self.chosen[0], self.videos, comparison)
         except (OSError, UserError) as error:
             self.app.call_from_thread(self.notify, f"not written: {error}", severity="error", markup=False)
             return
