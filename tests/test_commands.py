@@ -480,7 +480,7 @@ def test_queue_commands_say_that_an_ended_batch_cannot_be_paused_resumed_or_move
         assert wantui("queue", "pause", 2).err == f"{refused}batches with unfinished videos can be paused\n"
         assert not queue.batches()[1].paused
         moved = wantui("queue", "move", 2, "top").err
-        assert moved == f"{refused}the order of unfinished batches matters\norder: 1, 3\n"
+        assert moved == f"{refused}unfinished batches can be moved\norder: 1, 3\n"
         assert "nothing of it is left to resume" in wantui("queue", "resume", 2).err
         assert wantui("queue", "move", 1, "up").err == "nothing changed: batch 1 was there already\norder: 1, 3\n"
         assert wantui("queue", "move", 3, "up").err == "order: 3, 1\n"

@@ -181,11 +181,7 @@ def move(batch: str, to: str, other: str | None) -> None:
         raise click.UsageError("move BATCH up, down, top, bottom, or before OTHER")
     order = _order(queue)
     if not row.unfinished:
-        echo(
-            f"batch {row.id} was not moved: {_why_unchanged(queue, row, None)}, and only unfinished batches have "
-            "an order",
-            err=True,
-        )
+        echo(f"{_why_unchanged(queue, row, None)}, and only unfinished batches can be moved", err=True)
     elif order == before:
         echo(f"nothing changed: batch {row.id} was there already", err=True)
     if order:
