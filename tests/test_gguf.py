@@ -157,7 +157,7 @@ def test_what_is_no_gguf_file_is_refused_when_it_is_planned(tmp_path: Path, tiny
         recipe_from(tmp_path / "none.gguf")
     (tmp_path / "text.gguf").write_text("not one")
     (tmp_path / "blob").write_bytes(b"GGUF and more")
-    with pytest.raises(PlanError, match=r"blob: give it a name that ends in \.gguf"):
+    with pytest.raises(PlanError, match=r"blob: diffusers knows GGUF files by their suffix\. Rename it to NAME\.gguf"):
         recipe_from(tmp_path / "blob")
     with pytest.raises(PlanError, match=r"text\.gguf is not a GGUF file"):
         recipe_from(tmp_path / "text.gguf")

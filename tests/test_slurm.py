@@ -59,8 +59,8 @@ def test_shares_are_the_batch_together_and_nothing_twice(folder: BatchFolder) ->
 
 
 @pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "a/b", "1/-2", "1/2/3"])
-def test_what_is_no_share_is_refused_by_name(text: str) -> None:
-    with pytest.raises(UserError, match="is no share"):
+def test_share_that_is_not_k_of_n_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="cannot read the share"):
         Shard.read(text)
 
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -160,9 +161,9 @@ def states(count: int, shape: tuple[int, ...] = (4, 3, 2, 2)) -> list[np.ndarray
     return [rng.standard_normal(shape).astype(np.float32) for _ in range(count)]
 
 
-def latent_writer(capture: Captures, steps: int = 5) -> TrajectoryWriter:
+def latent_writer(capture: Captures, steps: int = 5, checksums: Sequence[int] = ()) -> TrajectoryWriter:
     sigmas, recipe = np.linspace(1, 0, steps + 1), recipe_for(NANO, capture=capture, steps=steps)
-    return TrajectoryWriter(Path("vid.zarr"), (4, 3, 2, 2), sigmas, 1000 * sigmas[:-1], recipe)
+    return TrajectoryWriter(Path("vid.zarr"), (4, 3, 2, 2), sigmas, 1000 * sigmas[:-1], recipe, checksums=checksums)
 
 
 def gram_of(written: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -252,6 +253,22 @@ def test_latents_of_which_a_file_was_removed_meanwhile_never_get_their_name(miss
     with pytest.raises(CaptureError, match=f"cannot complete vid.zarr: 1 of the . chunks of .*{array} are missing. M"):
         writer.finish(gram_of(written), {})
     assert not writer.path.exists()
+
+
+def test_chunk_that_a_killed_process_had_half_written_is_in_no_published_capture() -> None:
+    written = states(6)
+    writer = latent_writer(Captures(latents=True))
+    for step, state in enumerate(written[:3]):
+        writer.write(step, state)
+    half = writer.partial / "latents/c/3/0/0/0/0.149c278cdbb642e2bc852e37cf1ce251.partial"
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.write_bytes(b"half")
+    writer = latent_writer(Captures(latents=True), checksums=writer.checksums)
+    for step, state in enumerate(written[3:], start=3):
+        writer.write(step, state)
+    writer.finish(gram_of(written), {})
+    assert list(writer.path.rglob("*.partial")) == []
+    assert zarr.open_group(writer.path, mode="r")["latents"].shape[0] == 6  # type: ignore[union-attr]
 
 
 def test_float16_that_would_overflow_is_refused() -> None:

@@ -59,6 +59,9 @@ def reopen_for_writing(partial: Path) -> Any:
     """
     if (odd := _odd_part(partial)) is not None:
         raise IncompleteCaptureError(f"{odd} is not a regular file")
+    # zarr renames each chunk from a file like this; a process that was killed meanwhile left one behind.
+    for leftover in partial.rglob("*.partial"):
+        leftover.unlink()
     return open_for_writing(partial, "r+")
 
 
