@@ -1,0 +1,49 @@
+"""What the tables of `wantui analyze` share: the metrics shown by default, warnings about them, and CSV files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wantui.cli.output import echo
+from wantui.errors import UserError
+
+if TYPE_CHECKING:
+    from wantui.analysis.video import Video
+
+SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension", "log_volume")
+"""Metrics of a table if none are chosen: those that fit on a screen."""
+
+
+def warn_of_steps(videos: "Sequence[Video]", metrics: Sequence[str], where: str = "") -> None:
+    """Say on stderr which metrics need more states, and which are not shown to be the paths'."""
+    from wantui.analysis.strides import unsettled
+    from wantui.analysis.trajectory import METRICS
+
+    measured = [video for video in videos if video.trajectory is not None]
+    paths = [video.trajectory for video in measured if video.trajectory is not None]
+    if not paths:
+        return
+    fewest = min(len(path.sigmas) for path in paths)
+    for name in metrics:
+        if (needed := METRICS[name].needs) > fewest:
+            echo(f"warning: {where}{name} needs {needed} states, and a trajectory has {fewest}", err=True)
+    for measured_strides in unsettled(paths, metrics, measured[0].stride):
+        echo(f"warning: {where}{measured_strides.in_words}", err=True)
+
+
+def write_table(path: Path, rows: list[list[str]]) -> None:
+    """Write rows to a CSV file, or to stdout for `-`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from wantui.analysis.serialize import csv_text, write_csv
+
+    if str(path) == "-":
+        echo(csv_text(rows), nl=False)
+        return
+    try:
+        write_csv(path, rows)
+    except OSError as error:
+        raise UserError(f"--csv: cannot write {path}: {error.strerror}") from None
+    echo(f"written: {path}", err=True)
