@@ -4,8 +4,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.style import Style
-from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -30,14 +28,12 @@ from wantui.tui.queue_watcher import ENDS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.widgets.config_pane import ConfigPane
-from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.cost_pane import CostPane
 from wantui.tui.widgets.template_editor import TemplateEditor
 from wantui.tui.widgets.variations import EMPTY, Variations
-from wantui.tui.wrapping import wrapped
 
 REPEAT_SECONDS = 1.0
 """Seconds after a batch is queued before another can be: a key that is held down queues once."""
-WARNINGS_SHOWN = 3
 MAX_TEMPLATE = 200_000
 """Characters of the longest template that is expanded for every key; a million takes seconds, and leaving waits."""
 DELAY_SECONDS = 0.05
@@ -94,9 +90,7 @@ class ComposeScreen(BaseScreen):
                     yield TemplateEditor(drafts.template)
                     yield Static("", id="fault", markup=False)
                 yield Variations()
-                with Vertical(id="cost", classes="pane") as cost:
-                    cost.border_title = "Cost"
-                    yield DiffText()
+                yield CostPane()
 
     @property
     def editor(self) -> TemplateEditor:
@@ -115,9 +109,6 @@ class ComposeScreen(BaseScreen):
         self.set_focus(self.pane.rows)
         self.pane.load()
         self.call_after_refresh(self.pane.find_sources)
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(self._show_costs)
 
     def rest(self) -> None:
         """Leave an input: a value for its list of settings, everything else for the configs."""
@@ -214,7 +205,7 @@ class ComposeScreen(BaseScreen):
         self.outline, self.fault = outline, fault
         self._say_fault(fault, position)
         self.query_one(Variations).show(outline, tokenizer, instead)
-        self._show_costs()
+        self.query_one(CostPane).show(outline, self.costs)
 
     def _say_fault(self, fault: str, position: int | None) -> None:
         message = self.query_one("#fault", Static)
@@ -222,34 +213,6 @@ class ComposeScreen(BaseScreen):
         if fault:
             message.update(plain(f"✗ {fault}", keep_lines=True))
         self.editor.show_fault(position)
-
-    def _show_costs(self) -> None:
-        cells = self.query_one("#cost DiffText", DiffText)
-        if self.outline is None:
-            cells.show([Text("")])
-            self.query_one("#cost").border_subtitle = ""
-            return
-        lines = []
-        for cost in self.costs:
-            line = Text.assemble((f"{cost.name:<7}", Style(bold=True)))
-            line.append(f"{'' if cost.fits else '✗ '}{cost.text}", Style.null() if cost.fits else cells.colour("error"))
-            line.append(f"  {cost.basis}", Style(dim=cost.fits))
-            lines.append(line)
-        width = max(20, cells.size.width)
-        for refusal in self.outline.refusals:
-            lines += wrapped(f"✗ {refusal}", width, cells.colour("error"))
-        for warning in self.outline.warnings[:WARNINGS_SHOWN]:
-            lines += wrapped(f"! {warning}", width, cells.colour("warning"))
-        if (more := len(self.outline.warnings) - WARNINGS_SHOWN) > 0:
-            lines.append(Text(f"! and {format_count(more, 'more warning')}: w shows all", cells.colour("warning")))
-        cells.show(lines)
-        self.call_after_refresh(self._say_what_is_cut)
-
-    def _say_what_is_cut(self) -> None:
-        """Name the key that shows what the panes have no room for."""
-        cost, cells = self.query_one("#cost"), self.query_one("#cost DiffText", DiffText)
-        is_cut = self.outline is not None and len(cells.lines) > cost.content_size.height
-        cost.border_subtitle = plain("w: all warnings" if is_cut else "")
 
     def action_warnings(self) -> None:
         """Show every warning and error of the draft, however many there are."""
@@ -316,7 +279,7 @@ class ComposeScreen(BaseScreen):
         def queue(sure: bool | None = True) -> None:
             if sure:
                 self._queueing = True
-                self.query_one("#cost").border_subtitle = "queueing ..."  # a queue that others hold takes seconds
+                self.query_one(CostPane).border_subtitle = "queueing ..."  # a queue that others hold takes seconds
                 self.put_on_queue(config, template, is_demo=False)
 
         sample = self.wantui.gpus.sample
@@ -353,7 +316,7 @@ class ComposeScreen(BaseScreen):
     @on(Queued)
     def _queued(self, message: Queued) -> None:
         self._queueing = False
-        self._say_what_is_cut()
+        self.query_one(CostPane).say_what_is_cut()
         if message.fault:
             self.notify(message.fault, severity="error", title="not queued", timeout=20)
             return

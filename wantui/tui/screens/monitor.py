@@ -1,5 +1,6 @@
 """The monitor: what runs now, step by step, with what it will look like, how its path bends, and the worker's log."""
 
+import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REDRAW_SECONDS, SLOW_REDRAW_SECONDS = 1.0, 5.0
-BOUNDS: dict[str, tuple[float, float]] = {"turning": (0.0, 3.1416), "straightness": (0.0, 1.0)}
+BOUNDS: dict[str, tuple[float, float]] = {"turning": (0.0, math.pi), "straightness": (0.0, 1.0)}
 """Curves whose range is known before; the others have bounds that only widen."""
 LOG_BYTES = 20_000
 
@@ -253,7 +254,7 @@ class MonitorScreen(BaseScreen):
                 Text.assemble(
                     (f"{name:<13}", Style(bold=True)),
                     "" if last is None else f"{last:.4g}",
-                    (f"  [{low:.3g}, {high:.3g}]", Style(dim=True)),
+                    (f" [{low:.3g}, {'π' if high == math.pi else f'{high:.3g}'}]", Style(dim=True)),
                 )
             )
             if height >= 8:

@@ -1,0 +1,66 @@
+"""The predicted cost of the draft's batch, with its warnings and refusals."""
+
+from collections.abc import Sequence
+
+from rich.style import Style
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+
+from wantui.batches.batch_cost import Cost
+from wantui.formatting import format_count
+from wantui.planning import BatchPreview
+from wantui.tui.plain import plain
+from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.wrapping import wrapped
+
+WARNINGS_SHOWN = 3
+"""Number of warnings that the pane shows; the others are behind a key."""
+
+
+class CostPane(Vertical):
+    """Costs, refusals and the first warnings; its subtitle names the key that shows what the pane has no room for."""
+
+    def __init__(self) -> None:
+        super().__init__(id="cost", classes="pane")
+        self.border_title = "Cost"
+        self.outline: BatchPreview | None = None
+        self.costs: Sequence[Cost] = ()
+
+    def compose(self) -> ComposeResult:
+        yield DiffText()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._draw)
+
+    def show(self, outline: BatchPreview | None, costs: Sequence[Cost]) -> None:
+        """Show the costs of a batch; nothing for None."""
+        self.outline, self.costs = outline, costs
+        self._draw()
+
+    def _draw(self) -> None:
+        cells = self.query_one(DiffText)
+        if self.outline is None:
+            cells.show([Text("")])
+            self.border_subtitle = ""
+            return
+        lines = []
+        for cost in self.costs:
+            line = Text.assemble((f"{cost.name:<7}", Style(bold=True)))
+            line.append(f"{'' if cost.fits else '✗ '}{cost.text}", Style.null() if cost.fits else cells.colour("error"))
+            line.append(f"  {cost.basis}", Style(dim=cost.fits))
+            lines.append(line)
+        width = max(20, cells.size.width)
+        for refusal in self.outline.refusals:
+            lines += wrapped(f"✗ {refusal}", width, cells.colour("error"))
+        for warning in self.outline.warnings[:WARNINGS_SHOWN]:
+            lines += wrapped(f"! {warning}", width, cells.colour("warning"))
+        if (more := len(self.outline.warnings) - WARNINGS_SHOWN) > 0:
+            lines.append(Text(f"! and {format_count(more, 'more warning')}: w shows all", cells.colour("warning")))
+        cells.show(lines)
+        self.call_after_refresh(self.say_what_is_cut)
+
+    def say_what_is_cut(self) -> None:
+        """Name the key that shows all warnings where the pane has no room for them."""
+        is_cut = self.outline is not None and len(self.query_one(DiffText).lines) > self.content_size.height
+        self.border_subtitle = plain("w: all warnings" if is_cut else "")
