@@ -1,4 +1,4 @@
-"""Speeds: fused is diffusers' own to the bit on a CPU, cached videos are told apart, what is fused is what it was."""
+"""Speeds: fused equals diffusers to the bit on a CPU, cached videos are kept apart, fused blocks equal the former."""
 
 import copy
 import gc

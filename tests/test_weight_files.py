@@ -26,7 +26,7 @@ def own_model(tiny_models: dict[str, WanModel], small: list[str]) -> list[str]:
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
-    """Call `action` after a worker has made so many steps."""
+    """Call `action` once a worker has made a given number of steps."""
     made, original = [0], Worker._step_done
 
     def counted(self: Worker, *arguments: Any) -> Any:

@@ -95,7 +95,7 @@ def _print_summary(batch: "BatchPreview", costs: "list[Cost]") -> None:
     for cost in costs[1:]:
         print_line(f"{cost.name}: {cost.text} ({cost.basis})")
     for refusal in batch.refusals:
-        print_line(f"not run by this version: {refusal}")
+        print_line(f"cannot be run: {refusal}")
 
 
 def _weighting(batch: "BatchPreview") -> str | None:
