@@ -1,7 +1,10 @@
 """Estimated time of arrival of batches and videos, as commands and screens show it."""
 
+import fcntl
 import json
+import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from conftest import Wantui, recipe_for, step_done
@@ -9,6 +12,7 @@ from conftest import Wantui, recipe_for, step_done
 from wantui.batches.eta import BatchEta, EtaModel, Remaining, add_up, queue_etas
 from wantui.models.catalogue import NANO
 from wantui.planning import past_videos
+from wantui.queue.engine_lock import LOCK
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchRow, NewVideo, VideoRow
@@ -83,6 +87,30 @@ def test_pace_of_a_running_video_gives_the_eta_before_any_like_it_is_done(tmp_pa
     assert BatchEta(queue, other.id).seconds() is None, "the pace says nothing about another batch"
 
 
+def test_follower_reads_past_videos_once_however_many_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue(tmp_path)
+    batch = add(queue, "/outputs/a", 20)
+    follower = BatchEta(queue, batch.id)
+    queue.cancel(batch.id)
+    reads = Mock(side_effect=queue.finished)
+    monkeypatch.setattr(queue, "finished", reads)
+    for event in queue.events(0, batch.id):
+        follower.apply(event)
+    assert reads.call_count == 0
+    assert follower.seconds() is None
+    assert reads.call_count == 1
+
+
+def test_eta_does_not_wait_for_an_engine_that_starts(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    batch = add(queue, "/outputs/a", 1)
+    with (tmp_path / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # it has published nothing yet
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "sleep", Mock(side_effect=AssertionError("it waits")))
+            assert queue_etas(queue).batches == {batch.id: None}
+
+
 def test_workers_share_a_batch_but_no_single_video(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     single, pinned = add(queue, "/outputs/a", 1), add(queue, "/outputs/b", 4, "cuda:1")
@@ -94,6 +122,17 @@ def test_workers_share_a_batch_but_no_single_video(tmp_path: Path) -> None:
     assert [model.remaining(batch, [], devices, {}).seconds for batch in (single, pinned, many)] == pytest.approx(
         [2.5, 4 * 2.5, 16 * 2.5 / 8]
     )
+
+
+def test_queue_ls_knows_the_pace_of_a_first_video(wantui: Wantui) -> None:
+    with Queue(state_place().directory) as queue:
+        add(queue, "/outputs/one", 3)
+        claim = queue.claim("w:1", ("auto",))
+        assert claim is not None
+        for step in range(5):
+            queue.step(claim, step_done(step, 20, 0.5, 0.5))
+    (batch,) = json.loads(wantui("queue", "ls", "--json").out)["batches"]
+    assert batch["eta_seconds"] == pytest.approx((60 - 5) * 0.5)
 
 
 def test_queue_ls_shows_state_and_eta_of_each_batch(wantui: Wantui) -> None:

@@ -9,6 +9,7 @@ import pytest
 from harness_tui import AppUnderTest
 from test_tui_screens import RECIPE, add, on
 
+from wantui.queue import state_dir
 from wantui.queue.database import NAME
 from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
@@ -161,5 +162,17 @@ def test_fault_of_the_queue_that_becomes_another_one_is_said_anew(
         await it.until(lambda: "disk I/O error" in it.said())
         faults.append("database or disk is full")
         await it.until(lambda: "database or disk is full" in it.said())
+
+    on("queue", test)
+
+
+def test_queue_that_cannot_be_written_is_not_said_to_be_unreadable(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_dir, "why_full", lambda folder: "No space left on device")
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "nothing can be recorded in" in it.said() and "No space left on device" in it.said())
+        assert "cannot read the queue" not in it.said()
 
     on("queue", test)

@@ -8,19 +8,24 @@ videos on this machine; without one, the pace of a running video of the batch. W
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from wantui.batches.progress import ProgressTracker
-from wantui.engine.control import find_engine
 from wantui.formatting import format_duration
 from wantui.gpu.nvml import query_gpus
 from wantui.planning import Recipe, TimedVideo, estimate_seconds, past_videos
 from wantui.queue.benchmark_store import load_throughput
+from wantui.queue.engine_lock import published
 from wantui.queue.events import ENDED
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Event, VideoRow
 
 REFRESH_SECONDS = 1.0
 """Seconds for which the ETA of a followed batch is cached: an ETA is shown in whole seconds."""
+
+
+RECENT_EVENTS = 500
+"""Number of events back from the newest that hold enough steps for paces and curves of the running videos."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +172,15 @@ class EtaModel:
 
 def queue_etas(queue: QueueReader) -> Etas:
     """Return the ETAs of a queue now, from past videos and the steps that are done."""
-    engine = find_engine(queue.path.parent)
-    devices = engine.devices if engine is not None else ()
-    return EtaModel(queue).etas(queue.batches(-1), queue.running(), devices, {})
+    tracker = ProgressTracker()
+    tracker.apply(queue.events(max(0, queue.last_seq() - RECENT_EVENTS)))
+    devices = _devices(queue.path.parent)
+    return EtaModel(queue).etas(queue.batches(-1), queue.running(), devices, tracker.paces())
+
+
+def _devices(state_dir: Path) -> tuple[str, ...]:
+    """Return the devices of the running engine; none while it starts: what is displayed must not wait for it."""
+    return tuple((published(state_dir) or {}).get("devices", ()))
 
 
 class BatchEta:
@@ -180,13 +191,14 @@ class BatchEta:
         self._model, self._tracker = EtaModel(queue), ProgressTracker()
         self._seconds: float | None = None
         self._computed_at: float | None = None
+        self._has_ended = False
+        """True if a video has ended since past videos were read: to read them for each of thousands takes minutes."""
 
     def apply(self, event: Event) -> None:
         """Take an event of the batch into account."""
         self._tracker.apply([event])
         if isinstance(event.payload, ENDED):
-            self._model.refresh()
-            self._computed_at = None
+            self._has_ended, self._computed_at = True, None
 
     def seconds(self) -> float | None:
         """Return the seconds until the batch is done, at most `REFRESH_SECONDS` old; None where that is not known."""
@@ -194,10 +206,12 @@ class BatchEta:
         if self._computed_at is None or now - self._computed_at >= REFRESH_SECONDS:
             queue = self._model.queue
             try:
-                engine = find_engine(queue.path.parent)
+                devices = _devices(queue.path.parent)
             except PermissionError:  # the state directory may not be entered now
                 return self._seconds
-            devices = engine.devices if engine is not None else ()
+            if self._has_ended:
+                self._model.refresh()
+                self._has_ended = False
             etas = self._model.etas(queue.batches(-1), queue.running(), devices, self._tracker.paces())
             self._seconds, self._computed_at = etas.batches.get(self.batch), now
         return self._seconds

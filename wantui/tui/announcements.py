@@ -21,7 +21,7 @@ def announce(app: "WantuiApp", before: QueueSnapshot, news: QueueSnapshot, fresh
         fresh: events of the news that happened since the application was started.
     """
     if news.fault is not None and news.fault != before.fault:  # the header has room for its beginning only
-        app.notify(f"cannot read the queue: {news.fault}", severity="error", title="queue", timeout=20)
+        app.notify(news.fault, severity="error", title="queue", timeout=20)
     if news.engine is not None and news.engine != before.engine:
         _announce_version(app, news.engine)
     for event in fresh:

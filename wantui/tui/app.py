@@ -25,6 +25,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.signal import Signal
 
+from wantui.batches.eta import RECENT_EVENTS
 from wantui.engine import control
 from wantui.engine.control import open_queue
 from wantui.errors import UserError
@@ -103,7 +104,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.sample_signal: Signal[GpuSample] = Signal(self, "sample")
         self.pages_signal: Signal[PagesRead] = Signal(self, "pages")
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
-        first = max(0, self.queue.last_seq() - 500)  # enough to draw the curves of what runs
+        first = max(0, self.queue.last_seq() - RECENT_EVENTS)
         self.since = self.queue.last_seq()
         """Number of the last event before the application started."""
         self.feed = QueueWatcher(

@@ -34,7 +34,7 @@ class QueueSnapshot:
     """Progress of the running videos, by video."""
     events: tuple[Event, ...] = ()
     fault: str | None = None
-    """Why the queue could not be read, and the rest is as it was; or why it cannot be written."""
+    """Sentence on a queue that cannot be read (the rest is then as it was) or written; None if both work."""
 
     workers: tuple[WorkerRow, ...] = ()
     """Processes of the engine that make videos, or will once they have started."""
@@ -122,8 +122,9 @@ class QueueWatcher(threading.Thread):
                     self.publish(news)
                 self._read_pages(model.queue, changed)
             except Exception as error:  # whatever it is, the screens must not stand still without a word
-                if news.fault != str(error):
-                    news = replace(news, events=(), fault=str(error))
+                fault = f"cannot read the queue: {error}"
+                if news.fault != fault:
+                    news = replace(news, events=(), fault=fault)
                     self.publish(news)
                 if model is not None:
                     model.queue.close()

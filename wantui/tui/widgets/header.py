@@ -53,7 +53,7 @@ class Header(DiffText):
         if wide:
             text.append(f"{self.host}  ", Style(bold=True))
         if news.fault:
-            return text.append(f"! queue: {news.fault}", self.colour("error"))
+            return text.append(f"! {news.fault}", self.colour("error"))
         if news.engine is None:
             text.append("■ no engine", self.colour("warning"))
         elif news.held is not None:
