@@ -147,7 +147,7 @@ def test_follow_says_when_nothing_can_be_recorded_and_when_it_can_again(
 ) -> None:
     answers = iter(["No space left on device", "No space left on device", None])
     monkeypatch.setattr(follow_module, "ENGINE_SECONDS", 0.0)
-    monkeypatch.setattr(state_dir, "why_full", lambda folder: next(answers))
+    monkeypatch.setattr(state_dir, "write_fault", lambda folder: next(answers))
     monkeypatch.setattr(control, "find_engine", lambda directory: control.Engine(1, 0.0, tmp_path, "", ()))
     with Queue(tmp_path) as queue:
         queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])

@@ -30,7 +30,6 @@ from wantui.storage.log_files import close_log, open_log
 from wantui.storage.manifest import parse_manifest, read_manifest
 from wantui.storage.output_errors import UNWRITABLE, is_gone, unwritable_folder, why_unwritable
 from wantui.worker import finalize as ending
-from wantui.worker import outcome_applier
 
 pytestmark = pytest.mark.torch
 
@@ -141,7 +140,7 @@ def test_a_worker_keeps_the_manifest_of_one_batch_only(
     with only_queued():
         for name in "abcd":
             wantui("run", "-t", "a star", "--videos-per-variation", 1, "--batch-name", name, "--detach", *small)
-    monkeypatch.setattr(outcome_applier, "ManifestStore", Counted)
+    monkeypatch.setattr(record, "ManifestStore", Counted)
     work(state_place())
     assert not any(found.unfinished for found in Queue(state_place().directory).batches())
     assert most <= 3  # of the batch before, whose last video is being ended, too

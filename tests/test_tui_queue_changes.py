@@ -169,7 +169,7 @@ def test_fault_of_the_queue_that_becomes_another_one_is_said_anew(
 def test_queue_that_cannot_be_written_is_not_said_to_be_unreadable(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_dir, "why_full", lambda folder: "No space left on device")
+    monkeypatch.setattr(state_dir, "write_fault", lambda folder: "No space left on device")
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "nothing can be recorded in" in it.said() and "No space left on device" in it.said())

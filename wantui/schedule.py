@@ -1,11 +1,15 @@
-"""Names of the samplers, the noise levels of each, and how often it evaluates the model. No torch here."""
+"""Names of the samplers, the noise levels of each, and how often it evaluates the model.
+
+No torch here, and numpy only in what computes: the config reads the names, and must load quickly.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
 REFUSED_SAMPLERS = {
@@ -31,22 +35,28 @@ class UnknownSamplerError(ValueError):
 class Schedule:
     """The schedule of one sampler, as its scheduler in diffusers sets it."""
 
-    times: Callable[[int, float], NDArray[np.float64]]
+    times: "Callable[[int, float], NDArray[np.float64]]"
     """Times of the steps, from noise to data and before the flow shift, by number of steps and flow shift."""
     evaluates_twice: bool = False
     """True if each step but the last evaluates the model at its end point too."""
 
 
-def _from_one(steps: int, flow_shift: float) -> NDArray[np.float64]:
+def _from_one(steps: int, flow_shift: float) -> "NDArray[np.float64]":
+    import numpy as np
+
     return np.linspace(1.0, LAST, steps + 1)[:-1]
 
 
-def _from_below_one(steps: int, flow_shift: float) -> NDArray[np.float64]:
+def _from_below_one(steps: int, flow_shift: float) -> "NDArray[np.float64]":
+    import numpy as np
+
     return np.linspace(1.0 - LAST, 0.0, steps + 1)[:-1]
 
 
-def _to_shifted_last(steps: int, flow_shift: float) -> NDArray[np.float64]:
+def _to_shifted_last(steps: int, flow_shift: float) -> "NDArray[np.float64]":
     """Return the times of the flow-matching schedulers, which shift the last one twice."""
+    import numpy as np
+
     return np.linspace(1.0, shifted(LAST, flow_shift), steps)
 
 

@@ -30,9 +30,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int],
     """
     model = find_model(recipe.model)
     if model.boundary_ratio is not None:
-        raise LoadError(
-            f"{model.name} has two transformers, for which speed: cached uses the first block. It needs no calibration"
-        )
+        raise _needs_no_calibration(model.name)
     if (weights := recipe.source.weights_id) is None:
         raise LoadError(f"{model.name} is not on this machine. Download it: `wantui models fetch {model.name}`")
     path = path or path_of(model, weights)
@@ -54,9 +52,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int],
     )
     loaded = load_for(whole, device, plan_for(whole, device, asked=plan).plan)
     if loaded.pipeline.transformer_2 is not None:
-        raise LoadError(
-            f"{model.name} has two transformers, for which speed: cached uses the first block. It needs no calibration"
-        )
+        raise _needs_no_calibration(model.name)
     try:
         start = prepare(loaded.pipeline, whole, loaded.embeddings)
         magnitudes = measure_magnitudes(loaded.pipeline, whole, start, show)
@@ -73,3 +69,9 @@ def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int],
     except OSError as error:
         raise LoadError(f"{path} cannot be written: {error.strerror}") from None
     return path
+
+
+def _needs_no_calibration(name: str) -> LoadError:
+    return LoadError(
+        f"{name} needs no calibration: it has two transformers, and `speed: cached` goes by the first block of each"
+    )

@@ -274,7 +274,7 @@ def _queue(state_dir: "StateDirectory") -> Finding:
     from wantui.engine.control import ADVICE
     from wantui.errors import UserError
     from wantui.queue.database import NAME, check_database, is_damage
-    from wantui.queue.state_dir import why_full
+    from wantui.queue.state_dir import write_fault
 
     path = state_dir.directory / NAME
     try:
@@ -284,7 +284,7 @@ def _queue(state_dir: "StateDirectory") -> Finding:
         return Finding("problem", "queue", f"{path} cannot be opened: {error}", advice)
     except UserError as error:
         return Finding("problem", "queue", str(error))
-    if (reason := why_full(state_dir.directory)) is not None:
+    if (reason := write_fault(state_dir.directory)) is not None:
         return Finding(
             "problem", "queue", f"{state_dir.directory} cannot be written: {reason}", "make room on its disk"
         )

@@ -60,7 +60,7 @@ def stop(now: bool) -> None:
 def status(as_json: bool) -> None:
     """Show the engine and what it runs. Exit code 0: an engine is running, 3: none is."""
     from wantui.engine.control import find_engine
-    from wantui.queue.state_dir import state_place, why_unwritable
+    from wantui.queue.state_dir import recording_fault, state_place
 
     state_dir = state_place()
     queue = open_queue_for_command(state_dir)
@@ -79,7 +79,7 @@ def status(as_json: bool) -> None:
             }
         )
     else:
-        _print_status(engine, held, workers, running, why_unwritable(state_dir.directory))
+        _print_status(engine, held, workers, running, recording_fault(state_dir.directory))
     sys.exit(0 if engine else 3)
 
 

@@ -32,7 +32,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
     from wantui.batches.eta import BatchEta
     from wantui.cli.progress import reporter
     from wantui.engine.control import NoEngineError, find_engine
-    from wantui.queue.state_dir import why_unwritable
+    from wantui.queue.state_dir import recording_fault
     from wantui.queue.waiting import waiting_for
 
     looked, directory = time.monotonic(), queue.path.parent
@@ -66,7 +66,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                         f"the queue {queue.path} was deleted or replaced. "
                         f"To make what is missing: wantui run --resume {shown_path(batch.folder)}"
                     )
-                if (reason := why_unwritable(directory)) != unwritable:
+                if (reason := recording_fault(directory)) != unwritable:
                     unwritable = reason
                     shown.say(reason or f"{directory} can be written again")
                 with suppress(PermissionError):  # the directory may not be entered, as was said: an engine may run

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from wantui.config.speeds import speed_slug
 from wantui.errors import UserError
 from wantui.paths import user_path
 
@@ -109,8 +110,7 @@ class MeasuredSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in o
         super().__init__(["reference", "fused"])
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        former = {"plain": "reference", "exact": "fused"}
-        return super().convert(former.get(value, value), param, ctx)
+        return super().convert(speed_slug(value) if isinstance(value, str) else value, param, ctx)
 
 
 PATH = UserPath()

@@ -5,10 +5,8 @@ from wantui.config.load import Config, Option, as_dict, dump, load_config, parse
 from wantui.config.presets import find_config, preset_directory, preset_names
 from wantui.config.problems import ConfigError, Problem
 from wantui.config.settings import Settings
-from wantui.schedule import REFUSED_SAMPLERS
 
 __all__ = [
-    "REFUSED_SAMPLERS",
     "Config",
     "ConfigError",
     "Option",

@@ -22,7 +22,7 @@ from wantui.paths import user_path
 from wantui.queue.database import NAME, check_content, is_damage, quarantine
 from wantui.queue.engine_lock import LOCK, published
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import StateDirectory, why_full
+from wantui.queue.state_dir import StateDirectory, write_fault
 
 START_SECONDS = 20.0
 ADVICE = "Make room on its disk, end what keeps it locked, or have its folder made writable; then try again"
@@ -218,9 +218,9 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
     Raises:
         NoEngineError: it did not end in time, or runs where this process can send it no signal.
     """
-    info = published(directory)
-    process: int | None = None if info is None else info.get("process")
-    if info is None or process is None:
+    info = published(directory) or {}
+    process: int | None = info.get("process")
+    if process is None:
         return None
     if info.get("namespace", pid_namespace()) != pid_namespace():
         # Here the number is of no process, or of another one.
@@ -353,7 +353,7 @@ def last_line(path: Path, start: int = 0) -> str:
         return f"({path} cannot be read: {error.strerror})"
     if lines:
         return printable(lines[-1][:1000])
-    reason = why_full(path.parent)
+    reason = write_fault(path.parent)
     if reason is None:
         return "(it printed nothing)"
     return f"(its output could not be written to {path}: {reason}. Make room on its disk, or have it made writable)"

@@ -31,7 +31,7 @@ from wantui.queue.state_dir import StateDirectory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.log_files import open_log
 from wantui.storage.manifest import State
-from wantui.storage.manifest_store import ManifestStore
+from wantui.storage.manifest_store import LatestManifestStore
 from wantui.storage.output_errors import is_gone, why_unwritable
 
 TICK_SECONDS = 0.1
@@ -81,7 +81,7 @@ class Supervisor:
         self.is_ending = False
         """True if the engine stops for its own reason: nothing is left to do, or the database is deleted."""
         self.looked_at_disk = -math.inf
-        self.record: ManifestStore | None = None
+        self.manifests = LatestManifestStore()
         """Manifest store of the batch in which a video was last closed: reading a large manifest again takes
         seconds."""
         self.is_replaced = False
@@ -221,9 +221,7 @@ class Supervisor:
             return
         try:
             state: State = "failed" if video.state == "failed" else "cancelled"
-            if self.record is None or self.record.folder.root != batch.folder:
-                self.record = ManifestStore(BatchFolder(batch.folder))
-            self.record.close([video.number], state, video.error)
+            self.manifests.of(BatchFolder(batch.folder)).close([video.number], state, video.error)
         except (OSError, UserError) as error:
             self.log.warning("the manifest of %s does not say so: %s", batch.name, error)
 

@@ -17,7 +17,7 @@ BLOCKS = "blocks"
 class BlockCheck(BaseModel):
     """Result of the check of one block of a transformer in one pass."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     output_error: float
     """|recomputed - kernel's| / |kernel's| of the attention output."""

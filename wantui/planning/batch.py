@@ -56,6 +56,11 @@ class Batch:
     refusals: tuple[str, ...]
     """Reasons why this version cannot run the batch; it can be previewed."""
 
+    @property
+    def first(self) -> Recipe:
+        """Recipe of the first video."""
+        return self.videos[0].recipe
+
 
 @dataclass(frozen=True)
 class BatchPreview:

@@ -57,7 +57,7 @@ def find_refusals(settings: Settings, model: WanModel, first: Recipe, variations
         first: recipe of the first video.
     """
     return [
-        *control_conflicts(first),
+        *_control_conflicts(first),
         *_capture_refusals(settings, first, variations),
         *_weights_refusals(settings, model, first),
         *_length_refusals(variations),
@@ -65,7 +65,7 @@ def find_refusals(settings: Settings, model: WanModel, first: Recipe, variations
     ]
 
 
-def control_conflicts(recipe: Recipe) -> list[str]:
+def _control_conflicts(recipe: Recipe) -> list[str]:
     """Return why controls of a recipe cannot be applied."""
     requests = ((kind, recipe.control(kind.name)) for kind in CONTROLS)
     return [text for kind, request in requests if request is not None for text in kind.conflicts(request, recipe)]

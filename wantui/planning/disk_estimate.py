@@ -1,6 +1,6 @@
 """Prediction of a batch's disk space. Captures are exact sums; clips follow a rule of thumb, and are marked so."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -10,12 +10,14 @@ from wantui.controls import CONTROLS
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch import Batch, BatchPreview, prompt_marks
-from wantui.planning.recipe import PromptMark, Recipe
+from wantui.planning.recipe import Recipe
 from wantui.schedule import model_evaluations, schedule_of
 
 BYTES_PER_PIXEL = 0.1
 """Bytes per pixel of H.264 at crf 18, a rule of thumb: plain scenes take a tenth of it, noisy ones several times it."""
 
+Marks = tuple[str | int, ...]
+"""What of a prompt's marks decides the bytes of its captures: a text that the negative prompt has, or its length."""
 MAX_BASES = 2
 """Most kinds of videos whose bytes a prediction explains."""
 
@@ -60,11 +62,7 @@ def denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
 
 def estimate_disk(batch: Batch | BatchPreview) -> DiskEstimate:
     """Predict the bytes of the videos and captures of a batch, whose variations may have different marks."""
-    kinds = recipes_by_bytes(batch)
-    if len(kinds) == 1:
-        ((recipe, count),) = kinds
-        return disk_for(recipe, batch.model, count)
-    each = [disk_for(recipe, batch.model, count) for recipe, count in kinds]
+    each = [disk_for(recipe, batch.model, count) for recipe, count in recipes_by_bytes(batch)]
     parts: dict[str, list[DiskPart]] = {}
     for part in chain.from_iterable(estimate.captures for estimate in each):
         parts.setdefault(part.name, []).append(part)
@@ -87,23 +85,31 @@ def recipes_by_bytes(batch: Batch | BatchPreview) -> list[tuple[Recipe, int]]:
     Videos of a batch differ in their marks alone: in how many there are, in the length of their words, and in which of
     them the negative prompt holds.
     """
-    first = batch.first if isinstance(batch, BatchPreview) else batch.videos[0].recipe
-    if first.capture.attention is None:
-        count = batch.videos if isinstance(batch, BatchPreview) else len(batch.videos)
-        return [(first, count)]
     seeds = batch.config.settings.videos_per_variation
-    recipes: dict[tuple[object, ...], tuple[Recipe, int]] = {}
-    for variation in batch.variations:
-        marks = prompt_marks(variation)
-        key = marks_by_bytes(marks, first.negative_prompt)
-        recipe, count = recipes.get(key) or (first.model_copy(update={"marks": marks}), 0)
+    if batch.first.capture.attention is None:
+        return [(batch.first, len(batch.variations) * seeds)]
+    recipes: dict[Marks, tuple[Recipe, int]] = {}
+    for key, recipe in _variation_recipes(batch):
+        recipe, count = recipes.get(key) or (recipe, 0)
         recipes[key] = recipe, count + seeds
     return list(recipes.values())
 
 
-def marks_by_bytes(marks: Sequence[PromptMark], negative_prompt: str) -> tuple[object, ...]:
-    """Return what of the marks of a prompt decides how many bytes its captures take."""
-    return tuple(mark.text if mark.text in negative_prompt else len(mark.text) for mark in marks)
+def bytes_by_variation(batch: Batch) -> list[int]:
+    """Return the predicted bytes of one video of each variation."""
+    sizes: dict[Marks, int] = {}
+    for key, recipe in _variation_recipes(batch):
+        if key not in sizes:
+            sizes[key] = disk_for(recipe, batch.model).total
+    return [sizes[key] for key, _ in _variation_recipes(batch)]
+
+
+def _variation_recipes(batch: Batch | BatchPreview) -> Iterator[tuple[Marks, Recipe]]:
+    """Yield for each variation what decides how many bytes its captures take, and the recipe of a video."""
+    for variation in batch.variations:
+        marks, negative = prompt_marks(variation), batch.first.negative_prompt
+        key = tuple(mark.text if mark.text in negative else len(mark.text) for mark in marks)
+        yield key, batch.first.model_copy(update={"marks": marks})
 
 
 def disk_for(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:

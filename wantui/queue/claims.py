@@ -38,8 +38,8 @@ STEPS_KEPT = 20_000
 """Number of events back from the newest, beyond which steps are deleted: every follower has seen them by then."""
 UserRequest = Literal["continue", "cancel", "pause"]
 """User requests for a running video."""
-ENDED = "finished = ?, seconds = max(0, ? - boot_seconds)"
-"""SQL that ends a video; its parameters are `_ended()`."""
+END_ASSIGNMENTS = "finished = ?, seconds = max(0, ? - boot_seconds)"
+"""SQL that ends a video; its parameters are `_end_values()`."""
 
 
 class LostClaimError(Exception):
@@ -161,7 +161,7 @@ class ClaimQueue(QueueWriter):
         """Fail every video of this claim's batch, as when there are no weights."""
         error = storable(error)
         with self._change() as db:
-            self._set(claim, f"state = 'failed', worker = NULL, error = ?, {ENDED}", (error, *_ended()))
+            self._set(claim, f"state = 'failed', worker = NULL, error = ?, {END_ASSIGNMENTS}", (error, *_end_values()))
             db.execute(
                 f"UPDATE video SET state = 'failed', finished = ?, error = ? WHERE batch = ? AND state IN {WAITING}",
                 (time.time(), error, claim.batch),
@@ -170,7 +170,7 @@ class ClaimQueue(QueueWriter):
 
     def _end(self, claim: Claim, state: str, error: str | None, payload: VideoPayload) -> None:
         with self._change():
-            self._set(claim, f"state = '{state}', worker = NULL, error = ?, {ENDED}", (error, *_ended()))
+            self._set(claim, f"state = '{state}', worker = NULL, error = ?, {END_ASSIGNMENTS}", (error, *_end_values()))
             self._emit_of(claim, payload)
 
     def _set(self, claim: Claim, assignments: str, values: tuple[Any, ...]) -> None:
@@ -265,7 +265,7 @@ def _reclaimed_event(state: str, title: str, index: int, error: str) -> VideoPay
     return kinds[state](title=title, number=shown_number(index), error=error)
 
 
-def _ended() -> tuple[float, float]:
+def _end_values() -> tuple[float, float]:
     return time.time(), boot_seconds()
 
 

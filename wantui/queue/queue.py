@@ -29,13 +29,18 @@ class Queue(ClaimQueue):
     """The queue in a directory, for one thread of one process, with all that changes it."""
 
     def add(
-        self, folder: Path, device: str, videos: Sequence[NewVideo], new: bool = True, count: int | None = None
+        self,
+        folder: Path,
+        device: str,
+        videos: Sequence[NewVideo],
+        new: bool = True,
+        manifest_videos: int | None = None,
     ) -> int:
         """Put a batch at the end; or (`new` false) have those videos of a batch made that may be here already.
 
         Args:
-            count: of all videos of the batch; those of higher numbers are forgotten: its manifest was shortened, and
-                they could only fail.
+            manifest_videos: number of videos in the manifest; rows beyond it are deleted unless they run, because the
+                manifest was shortened and they could only fail.
         """
         with self._change() as db:
             if new:  # what was in a folder of this name is not there any more
@@ -49,8 +54,10 @@ class Queue(ClaimQueue):
                 ).fetchone()
             batch: int = row["id"]
             db.execute("UPDATE batch SET device = ?, paused = 0 WHERE id = ?", (device, batch))
-            if count is not None:
-                db.execute("DELETE FROM video WHERE batch = ? AND number >= ? AND state <> 'running'", (batch, count))
+            if manifest_videos is not None:
+                db.execute(
+                    "DELETE FROM video WHERE batch = ? AND number >= ? AND state <> 'running'", (batch, manifest_videos)
+                )
             db.executemany(
                 "INSERT INTO video (batch, number, title, recipe, steps) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (batch, number) DO UPDATE SET state = 'queued', worker_crashes = 0, cancel = 0, "

@@ -127,16 +127,16 @@ class QueueReader:
             return matches[0]
         if not known:
             raise UnknownBatchError(f"no batch {word!r}: the queue is empty")
-        if word.isdecimal():  # a number near it is no better a guess than any other
-            numbers = describe_numbers([batch.id for batch in known])
-            raise UnknownBatchError(f"no batch {word} is on the queue. It has {numbers}: wantui queue ls --all")
-        names = [batch.name for batch in known]
-        begun = [name for name in names if name.startswith(word)]
-        near = word.strip() and (begun or difflib.get_close_matches(word, names, 1, 0.5))
-        if not near:
-            numbers = describe_numbers([batch.id for batch in known])
-            raise UnknownBatchError(f"no batch {word!r} is on the queue. It has {numbers}: wantui queue ls --all")
-        raise UnknownBatchError(f"no batch {word!r} is on the queue; did you mean {near[0]}? wantui queue ls shows all")
+        near: list[str] = []
+        if word.strip() and not word.isdecimal():  # a number near it is no better a guess than any other
+            names = [batch.name for batch in known]
+            near = [name for name in names if name.startswith(word)] or difflib.get_close_matches(word, names, 1, 0.5)
+        if near:
+            raise UnknownBatchError(
+                f"no batch {word!r} is on the queue; did you mean {near[0]}? wantui queue ls shows all"
+            )
+        shown, numbers = word if word.isdecimal() else repr(word), describe_numbers([batch.id for batch in known])
+        raise UnknownBatchError(f"no batch {shown} is on the queue. It has {numbers}: wantui queue ls --all")
 
     def videos(self, batch: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
         """Return the videos of a batch in their order."""

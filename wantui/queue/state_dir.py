@@ -149,12 +149,12 @@ def _why_no_locks(directory: Path) -> str | None:
     return None
 
 
-def why_unwritable(directory: Path) -> str | None:
+def recording_fault(directory: Path) -> str | None:
     """Return that nothing can be recorded in a state directory now, why, and what to do; None where it can.
 
     Clients ask this: an engine and workers that cannot write the queue can report it in no other way.
     """
-    reason = why_full(directory)
+    reason = write_fault(directory)
     if reason is None:
         return None
     return (
@@ -163,8 +163,8 @@ def why_unwritable(directory: Path) -> str | None:
     )
 
 
-def why_full(folder: Path) -> str | None:
-    """Return why a file of a few pages cannot be written in a folder; None where it can."""
+def write_fault(folder: Path) -> str | None:
+    """Return why a file of PROBE_BYTES cannot be written in a folder: it is full, read-only, ...; None if it can."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(PROBE_BYTES))

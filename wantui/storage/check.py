@@ -20,7 +20,7 @@ from wantui.storage.manifest import (
     Manifest,
     ManifestError,
     VideoEntry,
-    manifest_checksum,
+    has_wrong_checksum,
     read_manifest,
 )
 from wantui.storage.mp4 import ClipError, read_frames
@@ -76,14 +76,13 @@ def _check_manifest(batch: BatchFolder) -> Checked:
         return Checked(batch.root, "", batch.manifest, f"{batch.manifest} is missing")
     except UnreadableFileError as error:
         return Checked(batch.root, "", batch.manifest, str(error))
-    expected = document.get("checksum", "")
-    if expected not in ("", manifest_checksum(document)):
+    if has_wrong_checksum(document):
         damage = (
             f"{batch.manifest} was changed since wantui wrote it (SHA-256): if nobody edited it, it is damaged. "
             "Restore it from a backup. What is written next keeps this file as batch.edited.json"
         )
         return Checked(batch.root, "", batch.manifest, damage)
-    return Checked(batch.root, "", batch.manifest, is_verified=expected != "")
+    return Checked(batch.root, "", batch.manifest, is_verified=document.get("checksum", "") != "")
 
 
 def _why_set_aside(kept: Path) -> str:

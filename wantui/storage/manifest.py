@@ -17,7 +17,7 @@ from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, describe_invalid, parse_json, read_json_object
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 from wantui.planning import Batch, Recipe
-from wantui.planning.disk_estimate import disk_for, marks_by_bytes
+from wantui.planning.disk_estimate import bytes_by_variation
 from wantui.storage.atomic import write_text
 from wantui.storage.layout import BatchFolder
 
@@ -133,11 +133,7 @@ class Manifest(_Entry):
 
 def new_manifest(batch: Batch, name: str) -> Manifest:
     """Return the manifest of a batch with no videos yet."""
-    known: dict[tuple[object, ...], int] = {}
-    for video in batch.videos:
-        key = marks_by_bytes(video.recipe.marks, video.recipe.negative_prompt)
-        if key not in known:
-            known[key] = disk_for(video.recipe, batch.model).total
+    sizes = bytes_by_variation(batch)
     return Manifest(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -159,7 +155,7 @@ def new_manifest(batch: Batch, name: str) -> Manifest:
                 number=video.number,
                 seed=video.recipe.seed,
                 recipe=video.recipe,
-                predicted={"bytes": known[marks_by_bytes(video.recipe.marks, video.recipe.negative_prompt)]},
+                predicted={"bytes": sizes[video.variation]},
             )
             for video in batch.videos
         ],
@@ -196,7 +192,11 @@ def was_edited(folder: BatchFolder) -> bool:
         FileNotFoundError: it is missing.
         UnreadableFileError: it is no JSON.
     """
-    document = read_json_object(folder.manifest, MAX_MANIFEST_BYTES)
+    return has_wrong_checksum(read_json_object(folder.manifest, MAX_MANIFEST_BYTES))
+
+
+def has_wrong_checksum(document: dict[str, Any]) -> bool:
+    """Return whether a manifest holds a checksum that its content does not have; manifests of before have none."""
     return document.get("checksum", "") not in ("", manifest_checksum(document))
 
 

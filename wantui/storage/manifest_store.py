@@ -79,6 +79,19 @@ class ManifestStore:
             edit(entry_of(manifest, number, self.folder))
 
 
+class LatestManifestStore:
+    """Store of the batch folder that was used last: reading a large manifest again takes seconds."""
+
+    def __init__(self) -> None:
+        self._store: ManifestStore | None = None
+
+    def of(self, folder: BatchFolder) -> ManifestStore:
+        """Return the store of a folder, which replaces that of another folder."""
+        if self._store is None or self._store.folder.root != folder.root:
+            self._store = ManifestStore(folder)
+        return self._store
+
+
 def _storable(error: str | None) -> str | None:
     """Return an error text as JSON takes it: a path in it may hold bytes that are not UTF-8."""
     return None if error is None else printable(error, keep_lines=True)

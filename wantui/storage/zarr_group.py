@@ -119,7 +119,8 @@ def _open(path: Path) -> tuple[Any, list[str], Checksums | None]:
         group = zarr.open_group(store=VerifiedStore(path, checksums, _mismatch), mode="r")
         arrays = [name for name in nodes if hasattr(group[name], "shape")]
         for name in arrays:
-            _check_chunks(path, name, group[name].metadata)
+            if missing := _missing_chunks(path, name, group[name].metadata):
+                raise CaptureError(f"{missing}; copy it again")
         for name in checksums or ():
             if not (path / name).is_file():  # a folder of that name would leave out the whole array
                 raise CaptureError(f"{path / name} is missing, or not a regular file; copy it again")
@@ -194,8 +195,8 @@ def _node_type(file: Path, metadata: dict[str, Any]) -> str:
     return str(kind)
 
 
-def _check_chunks(path: Path, name: str, metadata: Any) -> None:
-    """Look for each chunk of an array by its key: a missing one would be read as zeros.
+def _missing_chunks(path: Path, name: str, metadata: Any) -> str | None:
+    """Return which chunks of an array are missing, in words: they would be read as zeros. None if all are there.
 
     Files are not counted, because a stray one (.DS_Store) would hide a missing chunk. Of a sharded array each shard is
     looked for, which is what its chunk grid is made of.
@@ -206,8 +207,7 @@ def _check_chunks(path: Path, name: str, metadata: Any) -> None:
     missing = wanted - len(there)
     if missing <= 0:
         missing = sum(metadata.encode_chunk_key(position) not in there for position in product(*map(range, grid)))
-    if missing > 0:
-        raise CaptureError(f"{missing} of the {wanted:,} chunks of {path / name} are missing; copy it again")
+    return f"{missing} of the {wanted:,} chunks of {path / name} are missing" if missing > 0 else None
 
 
 def _chunk_shape(metadata: Any) -> Sequence[int]:
@@ -268,7 +268,7 @@ def publish(partial: Path, path: Path) -> None:
 
 
 def _refuse_missing_chunks(partial: Path, path: Path) -> None:
-    """Refuse a group of which files were removed while it was written: no checksum would tell of them later.
+    """Refuse a group from which files were removed while it was written: checksums, computed later, would miss it.
 
     Raises:
         CaptureError: names what is missing.
@@ -277,14 +277,10 @@ def _refuse_missing_chunks(partial: Path, path: Path) -> None:
 
     from wantui.storage.local_store import BatchFolderStore
 
-    try:
-        group = zarr.open_group(BatchFolderStore(partial), mode="r")
-        for name, node in group.members(max_depth=None):
-            if isinstance(node, zarr.Array) and node.ndim:
-                _check_chunks(partial, name, node.metadata)
-    except CaptureError as error:
-        reason = str(error).removesuffix("; copy it again")
-        raise CaptureError(f"cannot complete {path}: {reason}. Make the video again: wantui queue retry") from None
+    group = zarr.open_group(BatchFolderStore(partial), mode="r")
+    for name, node in group.members(max_depth=None):
+        if isinstance(node, zarr.Array) and node.ndim and (missing := _missing_chunks(partial, name, node.metadata)):
+            raise CaptureError(f"cannot complete {path}: {missing}. Make the video again: wantui queue retry")
 
 
 def _odd_part(partial: Path) -> Path | None:

@@ -11,7 +11,7 @@ from wantui.engine.control import Engine, find_engine
 from wantui.queue.events import ENDED, BatchRefused
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Event, Hold, VideoPage, VideoRow, WorkerRow
-from wantui.queue.state_dir import StateDirectory, why_unwritable
+from wantui.queue.state_dir import StateDirectory, recording_fault
 
 ENGINE_SECONDS = 1.0
 """Seconds between two looks for the engine."""
@@ -113,7 +113,7 @@ class QueueWatcher(threading.Thread):
                 engine, now = news.engine, time.monotonic()
                 if now - looked >= ENGINE_SECONDS or self._hurry.is_set():
                     engine, looked = find_engine(self.place.directory), now
-                    unwritable = why_unwritable(self.place.directory)
+                    unwritable = recording_fault(self.place.directory)
                 self._hurry.clear()
                 changed = (current := model.queue.version()) != version
                 if changed or engine != news.engine or unwritable != news.fault:

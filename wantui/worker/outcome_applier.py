@@ -15,7 +15,7 @@ from wantui.queue.records import Claim
 from wantui.storage.disk_space import disk_need, free_bytes
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, State
-from wantui.storage.manifest_store import ManifestStore
+from wantui.storage.manifest_store import LatestManifestStore
 from wantui.worker.outcomes import (
     Cancel,
     Fail,
@@ -37,10 +37,11 @@ class OutcomeApplier:
         log: for what concerns no batch folder.
     """
 
-    def __init__(self, queue: Queue, pipelines: PipelineCache, log: logging.Logger) -> None:
-        self.queue, self.pipelines, self.log = queue, pipelines, log
+    def __init__(
+        self, queue: Queue, pipelines: PipelineCache, manifests: LatestManifestStore, log: logging.Logger
+    ) -> None:
+        self.queue, self.pipelines, self.manifests, self.log = queue, pipelines, manifests, log
         self.passing_errors: Counter[int] = Counter()
-        self._manifest: ManifestStore | None = None
 
     def apply(self, outcome: Outcome, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
         """Bring queue, manifest and pipeline into the state that an outcome requires.
@@ -81,19 +82,13 @@ class OutcomeApplier:
             waiting = {
                 video.number for video in self.queue.videos(claim.batch) if video.state in ("queued", "interrupted")
             }
-            self.manifest(folder).fail(sorted({claim.number, *waiting}), error)
+            self.manifests.of(folder).fail(sorted({claim.number, *waiting}), error)
         self.queue.fail_batch(claim, error, exit_code)
 
     def count_passing_error(self, claim: Claim) -> int:
         """Count an error that may pass, and return how many there were: attempts also count pauses and stops."""
         self.passing_errors[claim.video] += 1
         return self.passing_errors[claim.video]
-
-    def manifest(self, folder: BatchFolder) -> ManifestStore:
-        """Return the manifest of a batch folder; that of the last folder stays loaded."""
-        if self._manifest is None or self._manifest.folder.root != folder.root:
-            self._manifest = ManifestStore(folder)
-        return self._manifest
 
     def _degrade(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
         """Free memory and try the next plan, from the checkpoint; fail where there is none."""
@@ -132,6 +127,6 @@ class OutcomeApplier:
 
     def _close(self, claim: Claim, folder: BatchFolder, state: State, error: str | None = None) -> None:
         try:
-            self.manifest(folder).close([claim.number], state, error)
+            self.manifests.of(folder).close([claim.number], state, error)
         except (OSError, UserError) as also:
             self.log.warning("the manifest of %s does not say that it is %s: %s", claim.title, state, also)

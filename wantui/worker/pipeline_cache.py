@@ -60,13 +60,11 @@ class PipelineCache:
         # A plan beyond the one that comes next was taken because little was free, which may be over.
         first = None if claim.plan is None else plan_named(claim.plan)
         went_beyond = first is not None and self.chosen.plan is not first
-        if self.loaded is not None and self._overwritten() is not None:
-            before_loading()
-            self.free()
-        if self.loaded is not None and wanted == self.loaded_for and not went_beyond:
+        is_overwritten = self.loaded is not None and self._overwritten() is not None
+        if self.loaded is not None and wanted == self.loaded_for and not went_beyond and not is_overwritten:
             return self.loaded
         before_loading()
-        if self.loaded is not None and self.loaded_for[: len(model)] != model:
+        if is_overwritten or (self.loaded is not None and self.loaded_for[: len(model)] != model):
             self.free()
         check_weights(recipe)
         self.chosen = chosen = plan_for(recipe, device, first, asked)

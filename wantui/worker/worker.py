@@ -30,7 +30,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import check_writable, try_lock_video, unlock_video
 from wantui.storage.log_files import close_log, open_log
 from wantui.storage.manifest import ManifestError
-from wantui.storage.manifest_store import entry_of, is_complete
+from wantui.storage.manifest_store import LatestManifestStore, entry_of, is_complete
 from wantui.storage.output_errors import is_gone
 from wantui.storage.video_files import discard, linked_folder, make_folders, video_files
 from wantui.worker.finalize import PendingFinalization, enter, measure
@@ -71,15 +71,16 @@ class Worker:
     def __init__(self, queue: Queue, name: str, devices: Sequence[str], device: str, log: logging.Logger) -> None:
         self.queue, self.name, self.devices, self.device, self.log = queue, name, devices, device, log
         self.pipelines = PipelineCache(queue, device)
-        self.outcomes = OutcomeApplier(queue, self.pipelines, log)
+        self.manifests = LatestManifestStore()
+        self.outcomes = OutcomeApplier(queue, self.pipelines, self.manifests, log)
         self.finisher = ThreadPoolExecutor(1, thread_name_prefix="finisher")
         self.ending: PendingFinalization | None = None
         """Video whose files are completed during the next video."""
         self.open_logs: dict[str, logging.Logger] = {}
-        """Batches by their names."""
+        """Open log of each batch, by its logger's name."""
         self.stopping = False
         self.state: WorkerState = "idle"
-        """Current activity for the latest claim; the log of an unexpected error includes it."""
+        """What the worker does now; the log of an unexpected error says it."""
 
     def run(self) -> None:
         """Work until asked to stop, or until idle for IDLE_SECONDS."""
@@ -111,7 +112,10 @@ class Worker:
             Exception: the GPU is lost to this process.
         """
         self.log.info("%s of %s, attempt %d", claim.title, claim.folder.name, claim.attempt)
-        self._run_logged(claim, self._generate)
+        try:
+            self._run_logged(claim, self._generate)
+        finally:
+            self.state = "idle"
 
     def finish_pending(self) -> None:
         """Wait until the files of the latest video are complete, and record it.
@@ -123,8 +127,13 @@ class Worker:
         self._finish_pending(ending)
 
     def _finish_pending(self, ending: PendingFinalization | None) -> None:
-        if ending is not None:
+        if ending is None:
+            return
+        of_next_video, self.state = self.state, "finalizing"
+        try:
             self._run_logged(ending.claim, partial(self._record, ending))
+        finally:
+            self.state = of_next_video
 
     def _run_logged(self, claim: Claim, make: Callable[[Claim, BatchFolder, logging.Logger], None]) -> None:
         """Handle a claim; every error leaves the video in the matching state."""
@@ -207,7 +216,7 @@ class Worker:
         if is_gone(folder.root):
             raise ManifestError(deleted(folder.root))
         check_writable(folder)
-        record = self.outcomes.manifest(folder)
+        record = self.manifests.of(folder)
         entry = entry_of(record.read(), claim.number, folder)
         recipe = Recipe.model_validate_json(claim.recipe)
         if entry.recipe.digest != recipe.digest:
@@ -244,8 +253,8 @@ class Worker:
             case StepMade(step, figures):
                 self.pipelines.check_not_overwritten()
                 making.step_seconds.append(step.seconds)
-                wish = self.queue.step(claim, self._step_done(step, figures, making, preview))
-                self._raise_if_requested(wish, f"after step {step.index + 1} of {step.count}")
+                request = self.queue.step(claim, self._step_done(step, figures, making, preview))
+                self._raise_if_requested(request, f"after step {step.index + 1} of {step.count}")
                 if self.ending is not None and self.ending.files_done.done():
                     self.finish_pending()
             case Decoded(frames, count):
@@ -311,12 +320,12 @@ class Worker:
         del self.outcomes.passing_errors[claim.video]
         log.info("%s done in %.1f s", claim.title, time.monotonic() - ending.began)
 
-    def _raise_if_requested(self, wish: UserRequest, moment: str) -> None:
+    def _raise_if_requested(self, request: UserRequest, moment: str) -> None:
         """Leave the video where users, or the engine, want it left."""
-        if wish == "cancel":
+        if request == "cancel":
             raise CancelledError
-        if wish == "pause" or self.stopping:
-            raise StoppedError(f"{'paused' if wish == 'pause' else 'the engine stops'} {moment}")
+        if request == "pause" or self.stopping:
+            raise StoppedError(f"{'paused' if request == 'pause' else 'the engine stops'} {moment}")
 
     def _wait_for_queue(self, error: Exception) -> None:
         """Wait until the queue can be written again; then release the current video, to be resumed from its state."""
