@@ -12,7 +12,7 @@ from textual.widgets import TextArea
 from wantui.config import preset_names
 from wantui.errors import UserError
 from wantui.queue.state_dir import state_place
-from wantui.tui.config_sources import config_of, find_sources
+from wantui.tui.config_sources import find_sources, read_draft
 from wantui.tui.drafts import NAME, load_drafts
 from wantui.tui.screens.yaml_editor import YamlEditor
 from wantui.tui.settings import LOCATION, load_settings
@@ -64,7 +64,7 @@ def test_changes_of_a_first_draft_are_read_as_the_yaml_that_they_were() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"welcomed": True, "config": "nano", "changes": changes, "template": "a"}))
     drafts = load_drafts(path.parent)
-    settings = config_of(drafts).settings
+    settings = read_draft(drafts).config(drafts.changes).settings
     assert settings.prompt_settings.negative_prompt == 'no "quotes" # here'  # A8
     assert settings.model_settings.revision is None
     assert settings.model_settings.steps == 33

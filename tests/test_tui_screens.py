@@ -417,7 +417,7 @@ def test_video_that_no_longer_runs_when_the_question_is_answered(made: BatchFold
             queue.release(taken, "paused")
         await it.press("y")
         await it.until(lambda: "nothing to cancel" in it.said() or "1 video cancelled" in it.said())
-        assert "at its next step" not in it.said()
+        assert "will stop" not in it.said()
 
     on("monitor", test)
     (video,) = queue.videos(number)
@@ -515,7 +515,7 @@ def test_clips_are_played_and_two_are_compared_in_step(made: BatchFolder) -> Non
         await it.until(lambda: player.count == 9)
         assert "▀" in it.cells("#picture-0")
         await it.press("space", "home", "right", "right")
-        assert player.place == 2
+        assert player.frame == 2
         await it.press("left", "escape")
         await it.press("c")
         assert "mark a video first" in it.said()

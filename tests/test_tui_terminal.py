@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.terminal]
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     found = Machine(tmp_path)
-    save_drafts(found.place.directory, Drafts(welcomed=True))
+    save_drafts(found.state_dir.directory, Drafts(welcomed=True))
     yield found
     found.shut_down()
 
@@ -110,7 +110,7 @@ def test_losing_the_terminal_ends_the_application_at_once_and_keeps_what_was_typ
     terminal.until_it_takes_keys()
     terminal.press(b"t", "$EDITOR")
     os.write(terminal.master, b"a red (star)")
-    terminal.until(lambda: load_drafts(machine.place.directory).template == "a red (star)")
+    terminal.until(lambda: load_drafts(machine.state_dir.directory).template == "a red (star)")
     terminal.lose()
     assert terminal.process.wait(timeout=5) is not None
 
@@ -131,7 +131,7 @@ def test_a_signal_to_leave_while_the_terminal_is_lent_gives_it_back_as_it_was(
 ) -> None:  # B1
     batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, *small))
     machine = Machine(Path.cwd())
-    save_drafts(machine.place.directory, Drafts(welcomed=True))
+    save_drafts(machine.state_dir.directory, Drafts(welcomed=True))
     editor = tmp_path / "editor"
     editor.write_text("#!/bin/sh\nstty -echo\necho editing\nexec sleep 60\n")
     editor.chmod(0o755)
@@ -172,7 +172,7 @@ def test_nothing_is_written_while_nothing_changes(machine: Machine) -> None:
 def test_a_clip_is_played_in_pixels_where_the_terminal_shows_them(wantui: Wantui, small: list[str]) -> None:
     batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, *small))
     machine = Machine(Path.cwd())
-    save_drafts(machine.place.directory, Drafts(welcomed=True))
+    save_drafts(machine.state_dir.directory, Drafts(welcomed=True))
     terminal = Terminal(machine, TERM="xterm-kitty")
     try:
         terminal.until_it_takes_keys()
@@ -195,9 +195,9 @@ def test_bytes_that_are_no_text_are_taken_for_what_they_are(machine: Machine) ->
     terminal.until_it_takes_keys()
     terminal.press(b"t", "$EDITOR")
     os.write(terminal.master, b"\xff\xfe\x80abc\xc3")
-    terminal.until(lambda: "abc" in load_drafts(machine.place.directory).template)
+    terminal.until(lambda: "abc" in load_drafts(machine.state_dir.directory).template)
     os.write(terminal.master, b"\x1b[200~caf\xe9 noir\x1b[201~")
-    terminal.until(lambda: "caf\ufffd noir" in load_drafts(machine.place.directory).template)
+    terminal.until(lambda: "caf\ufffd noir" in load_drafts(machine.state_dir.directory).template)
     for keys in (b"\x1b[<999;999;999M", b"\x1b[1;1R", b"\0"):
         os.write(terminal.master, keys)
         answers_keys(terminal)
@@ -294,7 +294,7 @@ def test_template_is_taken_from_an_editor_that_changes_it(machine: Machine, tmp_
     terminal = Terminal(machine, EDITOR=str(editor), VISUAL="")
     terminal.until_it_takes_keys()
     os.write(terminal.master, b"\x05")
-    terminal.until(lambda: load_drafts(machine.place.directory).template == "a blue (square)")
+    terminal.until(lambda: load_drafts(machine.state_dir.directory).template == "a blue (square)")
     answers_keys(terminal)
     terminal.close()
 
@@ -305,7 +305,7 @@ def test_terminal_without_pixel_graphics_is_never_left_for_them(
 ) -> None:  # B1
     batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, *small))
     machine = Machine(Path.cwd())
-    save_drafts(machine.place.directory, Drafts(welcomed=True))
+    save_drafts(machine.state_dir.directory, Drafts(welcomed=True))
     terminal = Terminal(machine, TERM=term, TMUX=tmux)
     try:
         terminal.until_it_takes_keys()

@@ -274,7 +274,7 @@ def soak(ticks: int) -> None:
         app.drafts.welcomed = True
         async with app.run_test(size=SIZE) as pilot:
             await pilot.pause(1.0)
-            app.feed.stop()
+            app.queue_watcher.stop()
             app.sampler.stop()
             await pilot.press("3")
             sizes, tracker = [], ProgressTracker()

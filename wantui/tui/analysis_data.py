@@ -14,13 +14,24 @@ from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.batch_index import find_batches
 from wantui.storage.video_files import make_parent
-from wantui.tui.widgets.trajectory_details import DrawnWord, drawn_words
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from wantui.analysis.compare import Comparison
 
 MAX_FOLDERS = 50
 """Number of the newest batches that are searched for trajectories."""
+
+
+@dataclass(frozen=True)
+class DrawnWord:
+    """Attention to one word, as it is shown."""
+
+    line: str
+    mass: list[float]
+    strip: "NDArray[np.uint8] | None"
 
 
 @dataclass
@@ -39,7 +50,7 @@ class ComparisonDone(Message):
 
     videos: Sequence[Video]
     by: str
-    comparison: "Comparison | None"
+    result: "Comparison | None"
     reason: str
 
 
@@ -115,3 +126,29 @@ def export_analysis(batch: Path, videos: Sequence[Video], comparison: "Compariso
         write_report(report, comparison)
         names.append(report.name)
     return folder, names
+
+
+def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
+    """Draw the attention of a video's marked words.
+
+    Raises:
+        UserError: no maps or no clip can be read.
+    """
+    from wantui.analysis.attention_summary import mean_of_known, word_curves
+    from wantui.analysis.overlay import clip_of, scale_of, strip
+    from wantui.storage.attention_maps import open_maps
+
+    assert video.attention is not None
+    maps = open_maps(video.attention)
+    if not maps.words:
+        return []
+    scale = scale_of(maps, list(maps.words))
+    clip = clip_of(video) if with_strips else None
+    drawn = []
+    for name in maps.words:
+        curves = word_curves(maps, name)
+        mass, entropy = mean_of_known(curves.mass), mean_of_known(curves.entropy)
+        line = f"{curves.text} ({' '.join(curves.tokens)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
+        picture = strip(clip, maps, name, scale) if clip is not None else None
+        drawn.append(DrawnWord(line, curves.mass.tolist(), picture))
+    return drawn

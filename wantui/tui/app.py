@@ -88,7 +88,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         nvml: Any = None,
     ) -> None:
         super().__init__()
-        self.place, self.settings, self.notes = state_dir, settings, notes
+        self.state_dir, self.settings, self.notes = state_dir, settings, notes
         self.low_bandwidth = low_bandwidth or settings.low_bandwidth
         self.host = host or platform.node()
         self.drafts: Drafts = load_drafts(state_dir.directory)
@@ -107,7 +107,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         first = max(0, self.queue.last_seq() - RECENT_EVENTS)
         self.since = self.queue.last_seq()
         """Number of the last event before the application started."""
-        self.feed = QueueWatcher(
+        self.queue_watcher = QueueWatcher(
             state_dir,
             lambda news: self._post(QueueChanged(news)),
             lambda pages: self._post(PagesChanged(pages)),
@@ -158,7 +158,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
                 signal.signal(number, self._terminal_is_gone)
             if not self.is_headless and os.isatty(0):
                 threading.Thread(target=self._watch_terminal, name="terminal", daemon=True).start()
-        self.feed.start()
+        self.queue_watcher.start()
         self.sampler.start()
         self.call_after_refresh(_collect_again)
         if not self.drafts.welcomed:
@@ -177,7 +177,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
     def _watch_terminal(self) -> None:
         """Detect a vanished terminal that sends no signal; reading from it would otherwise spin for ever."""
         poll = select.poll()
-        poll.register(0, 0)  # of no interest but the end, which is always told
+        poll.register(0, 0)  # no events requested: poll always reports a hang-up
         poll.poll()
         self.call_later(self._terminal_is_gone)
         time.sleep(LEAVING_SECONDS)
@@ -185,7 +185,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     def on_unmount(self) -> None:
         self.keep_drafts()
-        self.feed.stop()
+        self.queue_watcher.stop()
         self.sampler.stop()
         self.queue.close()
 
@@ -196,7 +196,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
     def keep_drafts(self) -> None:
         """Save the drafts; report a failure once and continue."""
         try:
-            save_drafts(self.place.directory, self.drafts)
+            save_drafts(self.state_dir.directory, self.drafts)
         except (OSError, ValueError) as error:
             if not self._drafts_failed:
                 self.notify(f"drafts cannot be kept: {error}", severity="warning", timeout=12)
@@ -226,7 +226,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     def on_queue_changed(self, message: QueueChanged) -> None:
         before, self.news = self.news, message.news
-        self._tell_of_workers()
+        self._update_worker_memory()
         fresh = [event for event in message.news.events if event.seq > self.since]
         announce(self, before, message.news, fresh)
         if fresh:
@@ -240,7 +240,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.gpus.add(message.sample)
         self.sample_signal.publish(message.sample)
 
-    def _tell_of_workers(self) -> None:
+    def _update_worker_memory(self) -> None:
         self.gpus.workers.clear()
         for video in self.news.running:
             progress = self.news.progress.get(video.id)
@@ -268,7 +268,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         try:
             if self.queue.is_replaced():
                 # Not by open_queue, which may put a database aside and look into those of other hosts: keys don't wait.
-                replacement = Queue(self.place.directory, LOCK_SECONDS)
+                replacement = Queue(self.state_dir.directory, LOCK_SECONDS)
                 self.queue.close()
                 self.queue = replacement
             change(self.queue)
@@ -277,7 +277,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         except UserError as error:
             self.notify(str(error), severity="error", timeout=12)
         finally:
-            self.feed.poll_now()
+            self.queue_watcher.poll_now()
 
     def action_go(self, name: str) -> None:
         """Switch to a screen, unless a dialog asks something."""
@@ -353,14 +353,14 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         """Start the engine unless one runs; waits for it, and is therefore for a thread."""
         self.is_starting_engine = True
         try:
-            engine, _ = control.ensure_engine(self.place, logs)
+            engine, _ = control.ensure_engine(self.state_dir, logs)
             for warning in engine.warnings():
                 self.call_later(self.notify, warning, severity="warning", timeout=20)
         except (UserError, OSError) as error:
             self.call_later(self.notify, f"no engine: {error}", severity="error", timeout=20)
         finally:
             self.is_starting_engine = False
-            self.feed.poll_now()
+            self.queue_watcher.poll_now()
 
     def action_command_palette(self) -> None:
         from wantui.tui.palette import open_palette

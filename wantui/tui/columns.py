@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from rich.cells import cell_len
 from rich.text import Text
 
 Row = TypeVar("Row")
@@ -43,7 +42,6 @@ def _join(cells: Sequence[tuple[Column[Row], Text | str]]) -> Text:
             line.append(GAP)
         if column.width is not None:
             text.truncate(column.width, overflow="ellipsis")
-            padding = " " * (column.width - cell_len(text.plain))
-            text = Text.assemble(padding, text) if column.align == "right" else Text.assemble(text, padding)
+            text.align(column.align, column.width)
         line.append_text(text)
     return line

@@ -128,15 +128,6 @@ def read_draft(drafts: Drafts) -> DraftText:
     return read_file(find_config(drafts.config))
 
 
-def config_of(drafts: Drafts) -> Config:
-    """Return the config of a draft.
-
-    Raises:
-        ConfigError: all that is wrong with it.
-    """
-    return read_draft(drafts).config(drafts.changes)
-
-
 def real_changes(changes: dict[str, str], config: Config, file_config: Config | None) -> dict[str, str]:
     """Return the changes that make a difference: a setting that was set back to the config's own value is none.
 

@@ -82,7 +82,7 @@ def sixel(picture: "NDArray[np.uint8]") -> bytes:
 
 
 def _runs(bits: Sequence[int]) -> str:
-    """Characters of a row of six-pixel columns; more than three of one kind are counted."""
+    """Encode a row of six-pixel columns; runs of more than three are counted."""
     text, start = [], 0
     for index in range(1, len(bits) + 1):
         if index == len(bits) or bits[index] != bits[start]:

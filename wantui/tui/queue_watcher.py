@@ -75,8 +75,8 @@ class QueueWatcher(threading.Thread):
         interval: float,
         after: int,
     ) -> None:
-        super().__init__(name="queue feed", daemon=True)
-        self.place, self.publish, self.publish_pages = state_dir, publish, publish_pages
+        super().__init__(name="queue watcher", daemon=True)
+        self.state_dir, self.publish, self.publish_pages = state_dir, publish, publish_pages
         self.interval, self.after = interval, after
         self._ended, self._hurry = threading.Event(), threading.Event()
         self._tracker = ProgressTracker()
@@ -108,12 +108,12 @@ class QueueWatcher(threading.Thread):
                     model.queue.close()
                     model = None
                 if model is None:
-                    model = EtaModel(QueueReader(self.place.directory))
+                    model = EtaModel(QueueReader(self.state_dir.directory))
                     version, self.after = -1, min(self.after, model.queue.last_seq())
                 engine, now = news.engine, time.monotonic()
                 if now - looked >= ENGINE_SECONDS or self._hurry.is_set():
-                    engine, looked = find_engine(self.place.directory), now
-                    unwritable = recording_fault(self.place.directory)
+                    engine, looked = find_engine(self.state_dir.directory), now
+                    unwritable = recording_fault(self.state_dir.directory)
                 self._hurry.clear()
                 changed = (current := model.queue.version()) != version
                 if changed or engine != news.engine or unwritable != news.fault:

@@ -274,10 +274,10 @@ class AnalysisScreen(BaseScreen):
                 self.details.show_video(row)
         elif self.comparison is None:
             self.details.show_groups("comparing ...", self.left_out)
-        elif self.comparison.comparison is None:
+        elif self.comparison.result is None:
             self.details.show_groups(self.comparison.reason, self.left_out)
         else:
-            self.details.show_comparison(self.comparison.comparison, self.left_out)
+            self.details.show_comparison(self.comparison.result, self.left_out)
 
     @on(VirtualList.Highlighted, "#rows")
     def _moved(self) -> None:
@@ -349,7 +349,7 @@ class AnalysisScreen(BaseScreen):
         if not self.videos:
             self.app.call_from_thread(self.notify, "there is no video to write a table of", severity="warning")
             return
-        comparison = self.comparison.comparison if self.comparison is not None else None
+        comparison = self.comparison.result if self.comparison is not None else None
         try:
             folder, written = export_analysis(self.chosen[0], self.videos, comparison)
         except (OSError, UserError) as error:

@@ -165,9 +165,9 @@ class ComposeScreen(BaseScreen):
             outline = outline_batch(config, template)
             tokenizer = tokenizer_file(outline.model, outline.first.revision)
             if self.past is None:
-                with Queue(self.wantui.place.directory) as queue:
+                with Queue(self.wantui.state_dir.directory) as queue:
                     self.past = past_videos(queue.finished())
-            lines = costs(outline, self.past, self.wantui.gpus.sample, self.wantui.place.directory)
+            lines = costs(outline, self.past, self.wantui.gpus.sample, self.wantui.state_dir.directory)
         except TemplateError as error:
             fault, position = error.message, error.position
         except UserError as error:
@@ -304,7 +304,7 @@ class ComposeScreen(BaseScreen):
 
         app = self.wantui
         try:
-            made = queue_new(app.place, plan_batch(config, template))
+            made = queue_new(app.state_dir, plan_batch(config, template))
             self.post_message(Queued(template, made.number, made.videos, str(made.folder), "", is_demo))
         except UserError as error:
             self.post_message(Queued(template, 0, 0, "", str(error), is_demo))
@@ -323,7 +323,7 @@ class ComposeScreen(BaseScreen):
         self._queued_at = time.monotonic()
         self.wantui.drafts.remember(message.template)
         self.wantui.keep_drafts()
-        self.wantui.feed.poll_now()
+        self.wantui.queue_watcher.poll_now()
         self.notify(
             f"batch {message.batch}: {format_count(message.videos, 'video')} in {message.folder}", title="queued"
         )

@@ -101,9 +101,9 @@ class LibraryJobs(BaseScreen):
 
     @work(thread=True, group="missing", exit_on_error=False)
     def queue_missing(self, folder: Path, manifest: Manifest) -> None:
-        """Run `wantui run --resume`, without waiting for its end."""
+        """Queue the missing videos of a batch, as `wantui run --resume` does."""
         try:
-            made = queue_missing(self.wantui.place, BatchFolder(folder), manifest)
+            made = queue_missing(self.wantui.state_dir, BatchFolder(folder), manifest)
             if made is None:
                 self.post_message(TaskFinished(f"nothing of {folder.name} is missing", False))
                 return

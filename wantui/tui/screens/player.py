@@ -85,7 +85,7 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
         super().__init__()
         self.clips, self.fps = clips, fps
         self.frames: list[list[Any]] = []
-        self.place, self.playing = 0, True
+        self.frame, self.playing = 0, True
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="stage"):
@@ -134,17 +134,17 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
 
     def _tick(self) -> None:
         if self.playing and self.count:
-            self.place = (self.place + 1) % self.count
+            self.frame = (self.frame + 1) % self.count
             self._draw()
 
     def _draw(self) -> None:
         for number, clip in enumerate(self.frames):
             cells = self.query_one(f"#picture-{number}", DiffText)
-            frame = clip[min(self.place, len(clip) - 1)]
+            frame = clip[min(self.frame, len(clip) - 1)]
             cells.show(centred(frame, cells.size.width, cells.size.height))
         names = "   |   ".join(name for _, name in self.clips)
         state = "▶" if self.playing else "‖"
-        self.query_one("#about", DiffText).show([Text(f"{state} {self.place + 1}/{self.count}  {names}")])
+        self.query_one("#about", DiffText).show([Text(f"{state} {self.frame + 1}/{self.count}  {names}")])
 
     def action_pause(self) -> None:
         self.playing = not self.playing
@@ -153,9 +153,9 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
     def action_step(self, by: int) -> None:
         self.playing = False
         if self.count:
-            self.place = (self.place + by) % self.count
+            self.frame = (self.frame + by) % self.count
             self._draw()
 
     def action_restart(self) -> None:
-        self.place = 0
+        self.frame = 0
         self._draw()

@@ -1,6 +1,7 @@
 """The queue: batches in their order, the videos of the one under the cursor, and actions on them."""
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 from rich.style import Style
 from rich.text import Text
@@ -13,7 +14,7 @@ from wantui.formatting import format_count
 from wantui.queue.queue import Move, Queue
 from wantui.queue.reader import UNFINISHED
 from wantui.queue.records import BatchRow, VideoPage, VideoRow
-from wantui.queue.states import batch_state, video_state
+from wantui.queue.states import WORDS, batch_state, video_state
 from wantui.tui.actions import bindings
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.columns import Column, draw_header, draw_row
@@ -32,7 +33,7 @@ from wantui.tui.wrapping import wrapped
 NONE = "nothing is on the queue; 1 composes a batch"
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
 """Seconds after which the visible ETAs are redrawn; with --low-bandwidth."""
-STATE_WIDTH = 13
+STATE_WIDTH = 2 + max(map(len, WORDS.values()))
 """Width in cells of a state: a glyph, a space and the longest word."""
 
 
@@ -80,7 +81,7 @@ class QueueScreen(BaseScreen):
     # Showing
 
     def on_screen_suspend(self) -> None:
-        self.wantui.feed.watch(None)
+        self.wantui.queue_watcher.watch(None)
 
     def on_shown(self) -> None:
         """Watch the visible rows again."""
@@ -132,7 +133,7 @@ class QueueScreen(BaseScreen):
         if self.is_current:
             first, last = self.video_rows.in_sight()
             indices = (first, max(first, last), self.video_rows.cursor)
-            self.wantui.feed.watch(self.chosen, {index // PAGE for index in indices})
+            self.wantui.queue_watcher.watch(self.chosen, {index // PAGE for index in indices})
 
     def _pages_came(self, read: PagesRead) -> None:
         """Draw the rows that are other than before."""
@@ -152,10 +153,12 @@ class QueueScreen(BaseScreen):
         videos = self.pages[page].videos if page in self.pages else ()
         return videos[offset] if offset < len(videos) else None
 
+    @cached_property
     def _batch_columns(self) -> list[Column[BatchRow]]:
-        rows, etas = self.batch_rows, self.wantui.news.etas.batches
+        rows = self.batch_rows
 
         def eta(batch: BatchRow) -> str:
+            etas = self.wantui.news.etas.batches
             return format_left(etas[batch.id]) if batch.id in etas else ""
 
         def failed(batch: BatchRow) -> Text:
@@ -163,16 +166,15 @@ class QueueScreen(BaseScreen):
 
         return [
             Column("#", 4, lambda batch: str(batch.id), "right"),
-            Column("state", STATE_WIDTH, lambda batch: self._state_cell(rows, batch_state(batch, self._has_engine))),
-            Column(
-                "progress", 12, lambda batch: self._bar_cell(rows, _done(batch) / max(1, batch.total), 12), min_room=90
-            ),
+            Column("state", STATE_WIDTH, lambda batch: _state_cell(rows, batch_state(batch, self._has_engine))),
+            Column("progress", 12, lambda batch: _bar_cell(rows, _done(batch) / max(1, batch.total), 12), min_room=90),
             Column("videos", 11, lambda batch: f"{_done(batch)}/{batch.total}", "right"),
             Column("failed", 6, failed, "right"),
             Column("ETA", 8, eta, "right"),
             Column("name", None, lambda batch: Text(batch.name, Style(bold=True))),
         ]
 
+    @cached_property
     def _video_columns(self) -> list[Column[tuple[int, VideoRow]]]:
         rows = self.video_rows
 
@@ -191,11 +193,11 @@ class QueueScreen(BaseScreen):
             return text.append(f"  {video.error}", rows.colour("error")) if video.error else text
 
         def progress(video: VideoRow) -> Text | str:
-            return self._bar_cell(rows, video.step / max(1, video.steps), 10) if video.state == "running" else ""
+            return _bar_cell(rows, video.step / max(1, video.steps), 10) if video.state == "running" else ""
 
         return [
             Column("#", 6, lambda row: str(row[1].number + 1), "right"),
-            Column("state", STATE_WIDTH, lambda row: self._state_cell(rows, video_state(row[1], self._has_engine))),
+            Column("state", STATE_WIDTH, lambda row: _state_cell(rows, video_state(row[1], self._has_engine))),
             Column("progress", 10, lambda row: progress(row[1]), min_room=90),
             Column("steps", 9, lambda row: steps(row[1]), "right"),
             Column("ETA", 8, lambda row: eta(*row), "right"),
@@ -203,27 +205,20 @@ class QueueScreen(BaseScreen):
             Column("video", None, lambda row: title(row[1])),
         ]
 
-    def _state_cell(self, rows: VirtualList, name: str) -> Text:
-        state = state_style(name)
-        return Text(f"{state.glyph} {state.word}", rows.colour(state.colour))
-
-    def _bar_cell(self, rows: VirtualList, share: float, width: int) -> Text:
-        return Text(bar(share, width), rows.colour("success"))
-
     def _draw_batch_header(self, width: int) -> Text:
-        return draw_header(self._batch_columns(), width)
+        return draw_header(self._batch_columns, width)
 
     def _draw_video_header(self, width: int) -> Text:
-        return draw_header(self._video_columns(), width)
+        return draw_header(self._video_columns, width)
 
     def _draw_batch(self, index: int, width: int) -> Text:
-        return draw_row(self._batch_columns(), self.batches[index], width)
+        return draw_row(self._batch_columns, self.batches[index], width)
 
     def _draw_video(self, index: int, width: int) -> Text:
         video = self._video(index)
         if video is None:
             return Text(f"{index + 1:>6} ...", "dim")
-        return draw_row(self._video_columns(), (index, video), width)
+        return draw_row(self._video_columns, (index, video), width)
 
     def _eta(self, index: int, video: VideoRow) -> float | None:
         news = self.wantui.news
@@ -368,3 +363,12 @@ class QueueScreen(BaseScreen):
 
 def _done(batch: BatchRow) -> int:
     return batch.counts.get("done", 0)
+
+
+def _state_cell(rows: VirtualList, name: str) -> Text:
+    state = state_style(name)
+    return Text(f"{state.glyph} {state.word}", rows.colour(state.colour))
+
+
+def _bar_cell(rows: VirtualList, share: float, width: int) -> Text:
+    return Text(bar(share, width), rows.colour("success"))

@@ -149,7 +149,7 @@ class SettingsForm(Vertical):
             self._turn(-1)
 
     def _turn(self, by: int) -> None:
-        """Return the next choice, or the other of yes and no."""
+        """Request the next or the previous choice of the setting, or the other of yes and no."""
         field = self._current()
         if field is None or self.config is None:
             return

@@ -1,7 +1,6 @@
 """Below the table of trajectories: the curves of one video, its attention, or the verdict on the groups."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -12,30 +11,19 @@ from wantui.analysis.strides import BENDS, unsettled
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
+from wantui.tui.analysis_data import DrawnWord
 from wantui.tui.plain import plain
 from wantui.tui.plots import braille, half_blocks, sparkline
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrapped
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from wantui.analysis.compare import Comparison
 
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 STRIP_LINES = 7
 MAX_LEFT_OUT = 5
 """Largest number of videos that are named one by one where several are left out."""
-
-
-@dataclass(frozen=True)
-class DrawnWord:
-    """Attention to one word, as it is shown."""
-
-    line: str
-    mass: list[float]
-    strip: "NDArray[np.uint8] | None"
 
 
 class TrajectoryDetails(VerticalScroll):
@@ -136,29 +124,3 @@ class TrajectoryDetails(VerticalScroll):
             if word.strip is not None:
                 lines += half_blocks(word.strip, max(20, self.cells.size.width), STRIP_LINES)
         self.cells.show(lines or [Text("no word was marked in its prompt")])
-
-
-def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
-    """Draw the attention of a video's marked words.
-
-    Raises:
-        UserError: no maps or no clip can be read.
-    """
-    from wantui.analysis.attention_summary import mean_of_known, word_curves
-    from wantui.analysis.overlay import clip_of, scale_of, strip
-    from wantui.storage.attention_maps import open_maps
-
-    assert video.attention is not None
-    maps = open_maps(video.attention)
-    if not maps.words:
-        return []
-    scale = scale_of(maps, list(maps.words))
-    clip = clip_of(video) if with_strips else None
-    drawn = []
-    for name in maps.words:
-        curves = word_curves(maps, name)
-        mass, entropy = mean_of_known(curves.mass), mean_of_known(curves.entropy)
-        line = f"{curves.text} ({' '.join(curves.tokens)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
-        picture = strip(clip, maps, name, scale) if clip is not None else None
-        drawn.append(DrawnWord(line, curves.mass.tolist(), picture))
-    return drawn

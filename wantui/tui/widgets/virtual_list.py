@@ -104,7 +104,7 @@ class VirtualList(ScrollView, can_focus=True):
             self.refresh(layout=False)
         else:
             self.refresh()
-        self._tell_seen()
+        self._post_seen()
 
     @property
     def header_height(self) -> int:
@@ -126,7 +126,7 @@ class VirtualList(ScrollView, can_focus=True):
         first = self.scroll_offset.y
         return first, min(self.count, first + self.size.height - self.header_height) - 1
 
-    def _tell_seen(self) -> None:
+    def _post_seen(self) -> None:
         first, last = self.in_sight()
         self._drawn = {index: text for index, text in self._drawn.items() if first <= index <= last}
         if self.is_mounted:
@@ -135,7 +135,7 @@ class VirtualList(ScrollView, can_focus=True):
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
         if round(old_value) != round(new_value):
-            self._tell_seen()
+            self._post_seen()
 
     def update_row(self, index: int) -> None:
         """Redraw one row."""
@@ -194,7 +194,7 @@ class VirtualList(ScrollView, can_focus=True):
             line.stylize("dim")
             return strip_of(line, width).apply_style(base).adjust_cell_length(width, base)
         if index >= self.count:
-            empty_lines = self._said(width) if self.count == 0 else []
+            empty_lines = self._empty_lines(width) if self.count == 0 else []
             line = Text(empty_lines[y] if y < len(empty_lines) else "", style="dim")
             return strip_of(line, width).apply_style(base).adjust_cell_length(width, base)
         if index == self.cursor:
@@ -203,7 +203,7 @@ class VirtualList(ScrollView, can_focus=True):
         strip = strip_of(drawn, width)
         return Strip([Segment(s.text, base + (s.style or Style.null())) for s in strip]).adjust_cell_length(width, base)
 
-    def _said(self, width: int) -> list[str]:
+    def _empty_lines(self, width: int) -> list[str]:
         """Return the lines of the text for an empty list: all of it, however narrow the list is."""
         return [part for line in self.empty.splitlines() for part in wrap(line, max(1, width)) or [""]]
 
@@ -216,7 +216,7 @@ class VirtualList(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         self._set_virtual_size()
-        self._tell_seen()
+        self._post_seen()
 
     def colour(self, name: str) -> Style:
         return colour(self.app, name)
