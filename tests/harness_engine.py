@@ -39,8 +39,8 @@ class Machine:
             (root / "faults").mkdir()
             (root / "faults" / "sitecustomize.py").write_text(faults)
             self.env["PYTHONPATH"] = os.pathsep.join([str(root / "faults"), os.environ.get("PYTHONPATH", "")])
-        self.place: StateDirectory = state_place()
-        self.queue = Queue(self.place.directory)
+        self.state_dir: StateDirectory = state_place()
+        self.queue = Queue(self.state_dir.directory)
         self.clients: list[subprocess.Popen[str]] = []
 
     def client(self, *arguments: object) -> subprocess.Popen[str]:
@@ -87,7 +87,7 @@ class Machine:
 
     def engine(self) -> int | None:
         """The engine's process, if one runs."""
-        found = find_engine(self.place.directory)
+        found = find_engine(self.state_dir.directory)
         return found.process if found is not None else None
 
     def workers(self) -> list[int]:
@@ -101,7 +101,7 @@ class Machine:
                 state = (process / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if b"wantui.worker.process" in words and os.fsencode(self.place.directory) in words and state != "Z":
+            if b"wantui.worker.process" in words and os.fsencode(self.state_dir.directory) in words and state != "Z":
                 found.append(int(process.name))
         return found
 
@@ -120,7 +120,7 @@ class Machine:
             for batch in self.queue.batches()
             for video in self.queue.videos(batch.id)
         ]
-        logs = "\n".join(path.read_text()[-3000:] for path in sorted((self.place.directory / "logs").glob("*")))
+        logs = "\n".join(path.read_text()[-3000:] for path in sorted((self.state_dir.directory / "logs").glob("*")))
         return f"{videos}\nheld: {self.queue.held()}\n{logs}"
 
     def ended(self) -> bool:

@@ -36,12 +36,11 @@ from wantui.analysis.statistics import Effect, effect
 from wantui.analysis.strides import strided_videos
 from wantui.analysis.trajectory import Trajectory, trajectory
 from wantui.analysis.video import Video
-from wantui.cli import analyze
 from wantui.errors import UserError
 from wantui.schedule import SCHEDULES
 from wantui.storage.attention_maps import NoMapsError, StoredMaps, open_maps
 from wantui.storage.layout import BatchFolder
-from wantui.tui.widgets.trajectory_details import drawn_words
+from wantui.tui.analysis_data import drawn_words
 
 STATES, DIMENSION = 9, 60
 SIGMAS = np.linspace(1, 0, STATES)
@@ -241,7 +240,7 @@ def test_what_differs_in_some_wordings_only_is_not_said_of_all(tmp_path: Path, m
     said = compare(few, by="1", primary="length", metrics=[])
     assert said.verdicts[0].kind == "differs"
     assert "more length, of these 4 phrasings" in said.verdicts[0].text
-    assert any("what is said is of these sentences" in warning for warning in said.warnings)
+    assert any("the result applies to these sentences" in warning for warning in said.warnings)
 
 
 def test_a_test_and_an_interval_that_disagree_are_no_difference(
@@ -606,7 +605,7 @@ def test_groups_of_two_videos_are_not_compared_in_their_spread(tmp_path: Path) -
     assert "nan" not in found.verdicts[0].text
     assert found.verdicts[0].kind == "cannot tell"
     assert "spread" not in {difference.metric for difference in found.differences}
-    assert any("nothing is said of spread" in warning for warning in found.warnings)
+    assert any("spread is not compared" in warning for warning in found.warnings)
 
 
 def test_prompts_of_different_length_are_warned_of(tmp_path: Path) -> None:
@@ -1135,9 +1134,12 @@ def test_a_batch_with_damage_is_analysed_but_for_what_is_damaged(with_maps: Batc
     assert len(both.out.splitlines()) == 1 + len(videos)
 
 
-def test_the_former_name_of_a_metric_is_still_taken(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
-    found = compare(videos, primary="line_share", metrics=["line_share", "length"])
-    assert found.primary == "first_pc_variance"
-    assert {difference.metric for difference in found.differences} >= {"first_pc_variance", "length"}
-    assert analyze._chosen("line_share,first_pc_variance", ["first_pc_variance"]) == ["first_pc_variance"]
+def test_former_name_of_a_metric_is_taken_from_the_command_line(wantui: Wantui, with_maps: BatchFolder) -> None:
+    result = wantui(
+        "analyze", with_maps.root, "--compare", "--primary", "line_share", "--metrics", "line_share,length", "--json"
+    )
+    comparison = json.loads(result.out)
+    assert comparison["primary"] == "first_pc_variance"
+    assert {difference["metric"] for difference in comparison["differences"]} >= {"first_pc_variance", "length"}
+    table = wantui("analyze", with_maps.root, "--metrics", "line_share,first_pc_variance").out.splitlines()[0].split()
+    assert table.count("first_pc_variance") == 1

@@ -83,7 +83,7 @@ def test_settings_offer_the_plans_that_there_are() -> None:
 
 def test_every_older_name_of_a_plan_is_read_as_its_slug() -> None:
     assert set(OLDER_NAMES.values()) <= set(PLAN_SLUGS)
-    assert len(OLDER_NAMES) == 9, "every plan that had another name before slugs"
+    assert len(set(OLDER_NAMES.values())) == len(OLDER_NAMES) == 9, "every plan that had another name before slugs"
     for name, slug in OLDER_NAMES.items():
         assert plan_named(name) is plan_named(slug)
         settings = load_config("nano", [f"memory_settings.plan={name}"]).settings

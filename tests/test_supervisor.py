@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from wantui.batches import enqueue
 from wantui.engine import slots, supervisor
 from wantui.engine.control import acquire_engine_lock, engine_process
 from wantui.engine.slots import Slot
-from wantui.engine.supervisor import StopRequests, Supervisor, run_engine
+from wantui.engine.supervisor import TICK_SECONDS, StopRequests, Supervisor, run_engine
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
 from wantui.queue.engine_lock import LOCK
@@ -102,6 +103,23 @@ def test_a_worker_that_dies_after_another_took_the_last_video_does_not_hold_the_
     queue.done(claim)
     engine.run()
     assert queue.held() is None
+
+
+@pytest.mark.processes
+def test_next_tick_after_a_worker_died_interrupts_its_video_and_a_tick_comes_within_a_second(
+    tmp_path: Path, two_gpus: list[FailingSlot]
+) -> None:
+    queue = Queue(tmp_path)
+    add(queue, "auto")
+    engine, slot = Supervisor(queue, two_gpus[:1], tmp_path / "logs", LOG, drain=False), two_gpus[0]
+    slot.start(tmp_path, tmp_path / "logs")
+    assert queue.claim(slot.worker, ("auto",)) is not None
+    assert slot.process is not None
+    slot.process.wait()
+    slot.not_before = math.inf  # no other worker takes the video
+    engine._tick()
+    assert [video.state for video in queue.videos(1)] == ["interrupted"]
+    assert TICK_SECONDS < 1.0
 
 
 def test_a_dead_worker_and_its_video_are_taken_back_in_one_transaction(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from conftest import Wantui, recipe_for
 from tiny import latents_of
 
+from wantui.config.speeds import SpeedName
 from wantui.generation import attention_backends as attention_probe
 from wantui.generation import bench, load, timing
 from wantui.generation.bench import random_transformer
@@ -23,7 +24,6 @@ from wantui.models.catalogue import NANO, find_model
 from wantui.planning import memory_plan as memory
 from wantui.planning.flops import forward_flops
 from wantui.planning.memory_plan import RESIDENT, block_bytes, plan_named
-from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, _terms, decoded_length, fit
 from wantui.planning.time_estimate import estimate_seconds
 from wantui.queue.benchmark_store import load_throughput, save_throughput
@@ -159,7 +159,7 @@ def test_a_random_transformer_has_the_precisions_of_a_loaded_one() -> None:
 
 
 @pytest.mark.parametrize("speed", ["reference", "fused"])
-def test_blocks_of_each_width_and_size_are_measured(speed: Speed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_each_width_and_size_are_measured(speed: SpeedName, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
     monkeypatch.setattr(bench, "DECODED", (64, 64))

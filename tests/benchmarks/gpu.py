@@ -21,6 +21,7 @@ import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline
 
 from wantui.config import load_config
+from wantui.config.speeds import SpeedName
 from wantui.generation import placement as memory
 from wantui.generation.bench import measure, random_transformer, random_vae
 from wantui.generation.decode import decode_frames
@@ -43,7 +44,6 @@ from wantui.planning.memory_plan import (
     plan_named,
 )
 from wantui.planning.model_source import Weights
-from wantui.planning.recipe import Speed
 from wantui.planning.step_skipping import computed_steps
 from wantui.planning.throughput import NATIVE, Throughput
 
@@ -64,7 +64,7 @@ class Cell(NamedTuple):
     cap: int | None = None
     """Of the GPU's memory, in GB."""
     weights: Weights = "full"
-    speed: Speed = "reference"
+    speed: SpeedName = "reference"
 
     @property
     def label(self) -> str:
