@@ -16,7 +16,7 @@ from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, Matc
 from wantui.analysis.nulls import GaussianNull, gaussian_null
 from wantui.analysis.statistics import Floats, omnibus, signs
 from wantui.analysis.strides import unsettled
-from wantui.analysis.trajectory import FORMER_METRICS, METRICS, NoGeometryError
+from wantui.analysis.trajectory import METRICS, NoGeometryError
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, verdict
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
@@ -115,7 +115,6 @@ def compare(
     Raises:
         CannotCompareError: fewer than two groups or two seeds, or more than MAX_GROUPS groups; an unknown metric.
     """
-    primary = FORMER_METRICS.get(primary, primary)
     names = _metric_names(primary, metrics)
     matched, left_out = _matched(videos, by)
     groups = matched.groups
@@ -166,7 +165,7 @@ def _metric_names(primary: str, metrics: Sequence[str] | None) -> list[str]:
     Raises:
         CannotCompareError: an unknown metric.
     """
-    explored = list(METRICS) if metrics is None else [FORMER_METRICS.get(name, name) for name in metrics]
+    explored = list(METRICS) if metrics is None else list(metrics)
     for name in (primary, *explored):
         if name != SPREAD and name not in METRICS:
             raise CannotCompareError(f"unknown metric {name!r}; known are {SPREAD}, {', '.join(METRICS)}")
@@ -186,7 +185,7 @@ def _final_states(groups: Sequence[Group], primary: str) -> tuple[FinalStates | 
             raise CannotCompareError(
                 f"cannot compare {SPREAD}: {error}. Or declare another metric, as with --primary straightness"
             ) from None
-        return None, [f"nothing is said of {SPREAD}: {error}"]
+        return None, [f"{SPREAD} is not compared: {error}"]
 
 
 def _cell_values(
@@ -259,7 +258,7 @@ def _warnings(matched: Matched, by: str) -> list[str]:
     shared = matched.cells.shape[2]
     if 1 < shared < MIN_PHRASINGS and by != "batch":
         warnings.append(
-            f"{shared} phrasings: what is said is of these sentences; {MIN_PHRASINGS} at least would carry it to others"
+            f"{shared} phrasings: the result applies to these sentences; it takes {MIN_PHRASINGS} to generalise"
         )
     lengths = {group.name: np.mean([video.words for video in group.videos]) for group in groups}
     if max(lengths.values()) - min(lengths.values()) >= 2:
@@ -276,9 +275,9 @@ def _cells(matched: Matched, final: FinalStates | None, metric: str) -> list[Flo
     return [matched.by_cell([video.value(metric) for video in group.videos]) for group in matched.groups]
 
 
-def _verdicts(differences: Sequence[Difference], values: Floats, pairs: Pairs, margin: float) -> list[Verdict]:
-    """Return the verdict on each pair of groups; `own` is the declared metric [seeds, phrasings, groups]."""
-    of_metric = [difference for difference in differences if difference.metric == differences[0].metric]
+def _verdicts(compared: Sequence[Difference], values: Floats, pairs: Pairs, margin: float) -> list[Verdict]:
+    """Return the verdict on each pair of groups; `values` is the declared metric [seeds, phrasings, groups]."""
+    of_metric = [difference for difference in compared if difference.metric == compared[0].metric]
     raw = np.array([[difference.effect.p] for difference in of_metric])
     p = family_p(values.mean(1)[:, :, None], pairs, raw)[:, 0]
     phrasing_p = np.full(len(pairs), math.nan)

@@ -111,7 +111,7 @@ def differences(
     """
     values, by_phrasing = cells.mean(1), cells.mean(0)
     effects = [[effect(values[:, i, m] - values[:, j, m]) for m in range(len(names))] for i, j in pairs]
-    raw = np.array([[row_effect.p for row_effect in row] for row in effects])
+    raw = np.array([[each.p for each in row] for row in effects])
     family = family_p(values, pairs, raw)
     discovery = false_discovery(raw.ravel()).reshape(family.shape)
     result = []

@@ -70,7 +70,7 @@ class FinalStates:
         for group in groups:
             paths = [video.projected_path() for video in group.videos]
             levels[group.name], states = paths[0][0], [states for _, states in paths]
-            if len(shapes := {to_medians.shape for to_medians in states}) > 1:
+            if len(shapes := {path.shape for path in states}) > 1:
                 raise NoGeometryError(f"{group.name}: the stored projections have different shapes: {shapes}")
             projected[group.name] = np.stack(states)
             if not np.isfinite(projected[group.name]).all():

@@ -54,7 +54,7 @@ def scale_of(maps: StoredMaps, words: Sequence[str]) -> float:
 def overlaid(
     frames: Sequence[NDArray[np.uint8]], attention: NDArray[np.float64], scale: float
 ) -> Iterator[NDArray[np.uint8]]:
-    """Return each frame [height, width, rgb] with the map [latent frames, height, width] of its time over it."""
+    """Yield each frame [height, width, rgb] with the map [latent frames, height, width] of its time over it."""
     from matplotlib import colormaps
     from PIL import Image
 

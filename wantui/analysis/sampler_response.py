@@ -73,7 +73,7 @@ def _half_log_snr(sigmas: Floats) -> Floats:
 
 
 def _dpm(order: int) -> Callable[[Floats, Floats], Floats]:
-    """Return the factors of DPM-Solver++ (Lu et al. 2022), midpoint form, multistep."""
+    """Return the solver of DPM-Solver++ (Lu et al. 2022), midpoint form, multistep."""
 
     def solve(sigmas: Floats, variances: Floats) -> Floats:
         levels, steps = _half_log_snr(sigmas), len(sigmas) - 1
@@ -106,7 +106,7 @@ def _dpm(order: int) -> Callable[[Floats, Floats], Floats]:
 
 
 def _unipc(order: int) -> Callable[[Floats, Floats], Floats]:
-    """Return the factors of UniPC (Zhao et al. 2023), B2 form, predicting clean states; states are the predictor's, as
+    """Return the solver of UniPC (Zhao et al. 2023), B2 form, predicting clean states; states are the predictor's, as
     stored."""
 
     def solve(sigmas: Floats, variances: Floats) -> Floats:

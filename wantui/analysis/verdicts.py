@@ -34,7 +34,7 @@ def verdict(
     margin: float,
     pairs: int,
 ) -> Verdict:
-    """Return the verdict on some groups.
+    """Return the verdict on two groups.
 
     Args:
         cells_of_one: [seeds, phrasings] of the declared metric.

@@ -39,7 +39,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int],
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LoadError(f"{path} cannot be written: {error.strerror}") from None
-    whole = recipe.model_copy(
+    uncached = recipe.model_copy(
         update={
             "sampler": "unipc",
             "steps": max(STEPS, recipe.steps),
@@ -50,15 +50,17 @@ def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int],
             "capture": Captures(),
         }
     )
-    loaded = load_for(whole, device, plan_for(whole, device, asked=plan).plan)
+    loaded = load_for(uncached, device, plan_for(uncached, device, asked=plan).plan)
     if loaded.pipeline.transformer_2 is not None:
         raise _needs_no_calibration(model.name)
     try:
-        start = prepare(loaded.pipeline, whole, loaded.embeddings)
-        magnitudes = measure_magnitudes(loaded.pipeline, whole, start, show)
+        start = prepare(loaded.pipeline, uncached, loaded.embeddings)
+        magnitudes = measure_magnitudes(loaded.pipeline, uncached, start, show)
     except RuntimeError as error:  # no memory, or NaN
         raise LoadError(f"{model.name} could not be calibrated: {error}") from error
-    measured_with = whole.model_dump(mode="json", include={"prompt", "steps", "sampler", "width", "height", "frames"})
+    measured_with = uncached.model_dump(
+        mode="json", include={"prompt", "steps", "sampler", "width", "height", "frames"}
+    )
     try:
         write_text(
             path,

@@ -121,7 +121,7 @@ class DrainShare:
             signal.signal(ours, before)
 
     def _preempt(self, *_: object) -> None:
-        log.warning("told to end: the video of share %s is closed at a checkpoint", self.share)
+        log.warning("asked to stop: the video of share %s is closed at a checkpoint", self.share)
         self.preempted = True
 
     def _put_back(self) -> None:

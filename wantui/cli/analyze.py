@@ -90,7 +90,7 @@ def command(
     """
     from wantui.analysis.loading import read_batches
     from wantui.analysis.strides import strided_videos
-    from wantui.analysis.trajectory import METRICS
+    from wantui.analysis.trajectory import FORMER_METRICS, METRICS
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
     from wantui.cli.analyze_groups import compare_groups, print_groups
 
@@ -102,7 +102,7 @@ def command(
         "--groups": by_group,
     }
     _refuse_idle_options([name for name, is_asked in modes.items() if is_asked], as_json)
-    chosen = _chosen(metrics, list(METRICS))
+    chosen, primary = _chosen(metrics, list(METRICS)), FORMER_METRICS.get(primary, primary)
     if csv_path is not None and str(csv_path) != "-":
         check_new_file(csv_path, may_be_device=True)
     if html_path is not None:
@@ -250,7 +250,7 @@ def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: 
     names = VideoNames(videos)
     if not any(video.trajectory for video in videos):
         reasons = "; ".join(dict.fromkeys(f"{names(video)}: {video.reason}" for video in videos)) or "no finished video"
-        raise UserError(f"nothing can be said of any video: {reasons}")
+        raise UserError(f"cannot analyze any video: {reasons}")
     from wantui.tui.plots import sparkline
 
     several = len(names.batches) > 1

@@ -125,7 +125,7 @@ def _raise_refusal(event: "Event", batch: int) -> None:
 
 
 def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
-    """Print how a batch ended: its folder on stdout; return exit code 1 if videos failed or its manifest is
+    """Print how a batch ended: its folder on stdout; exit with code 1 if videos failed or its manifest is
     unreadable."""
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import ManifestError, read_manifest

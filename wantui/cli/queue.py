@@ -56,7 +56,7 @@ def ls(everything: bool, as_json: bool) -> None:
     if not batches:
         echo("nothing is left to make" + ("" if everything else "; --all shows finished batches"), err=True)
     if not everything:
-        _tell_of_failures([batch for batch in queue.batches(-1) if not batch.unfinished and batch.counts.get("failed")])
+        _print_failures([batch for batch in queue.batches(-1) if not batch.unfinished and batch.counts.get("failed")])
     if not batches:
         return
     lines = [("batch", "state", "done", "videos", "failed", "ETA", "name")]
@@ -68,7 +68,7 @@ def ls(everything: bool, as_json: bool) -> None:
     print_columns(*lines)
 
 
-def _tell_of_failures(ended: "list[BatchRow]") -> None:
+def _print_failures(ended: "list[BatchRow]") -> None:
     """Name the batches that are no longer listed but have failed videos, and where to read their errors."""
     for batch in ended[-MAX_FAILURES_SHOWN:]:
         echo(

@@ -88,7 +88,7 @@ def command(
         submitted = submit(folder.root, jobs, resources)
     except UserError:
         if resume is None:
-            echo(f"the batch stands in {shown_path(folder.root)}; submit it by --resume", err=True)
+            echo(f"the batch is in {shown_path(folder.root)}; submit it by --resume", err=True)
         raise
     array = submitted[0].split("_")[0]
     echo(

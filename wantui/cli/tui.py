@@ -44,7 +44,7 @@ def start(low_bandwidth: bool, mouse: bool) -> None:
     if not in_browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("this is no terminal; `wantui --help` lists the commands that need none")
     if not in_browser:
-        # Of the shell that exported them: they would outweigh the size of the terminal, whose changes went unseen.
+        # Textual prefers COLUMNS and LINES to the size of the terminal, and would then miss every resize.
         for name in ("COLUMNS", "LINES"):
             os.environ.pop(name, None)
     colours = os.environ.get("TEXTUAL_COLOR_SYSTEM", "auto")

@@ -286,8 +286,8 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
             raise UserError(f"the queue {path} cannot be opened: {error}. {ADVICE}") from None
         if not is_engine and find_engine(state_dir.directory) is not None:
             raise UserError(f"the queue {path} is damaged ({error}); first: wantui engine stop") from None
-    # One at a time: the next one finds it mended.
-    with (state_dir.directory / "mending.lock").open("w") as lock:
+    # One process at a time: the next one finds it replaced.
+    with (state_dir.directory / "quarantine.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             return _checked(state_dir, is_engine), notes

@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
+from wantui.config.speeds import SpeedName
 from wantui.generation.attention_backends import quickest_attention
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import fuse_blocks
@@ -16,7 +17,6 @@ from wantui.generation.load import check_kernels
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import free_memory, is_out_of_memory, name_of, set_device, stream_blocks
 from wantui.generation.timing import median_and_launch, median_seconds
-from wantui.planning.recipe import Speed
 from wantui.planning.throughput import Block, Throughput, fit
 
 WIDTHS = ((12, 8960, 12), (40, 13824, 3))
@@ -69,7 +69,7 @@ def random_vae(is_of_2_2_5b: bool, device: torch.device) -> AutoencoderKLWan:
     return AutoencoderKLWan(**(VAE_OF_2_2_5B if is_of_2_2_5b else {})).to(device).eval()
 
 
-def measure(device: torch.device, speed: Speed, show: Callable[[str], None]) -> Throughput:
+def measure(device: torch.device, speed: SpeedName, show: Callable[[str], None]) -> Throughput:
     """Measure the throughput of a GPU, or of its substitute in a test.
 
     Args:
@@ -92,7 +92,7 @@ def measure(device: torch.device, speed: Speed, show: Callable[[str], None]) -> 
 
 
 @torch.no_grad()
-def _measure(device: torch.device, speed: Speed, show: Callable[[str], None]) -> Throughput:
+def _measure(device: torch.device, speed: SpeedName, show: Callable[[str], None]) -> Throughput:
     set_device(device)
     attention = quickest_attention(device, show)
     blocks = []
@@ -139,7 +139,7 @@ def _pass(passes: PassCache, transformer: WanTransformer3DModel, *inputs: torch.
 
 
 @torch.no_grad()
-def _streaming(device: torch.device, speed: Speed) -> tuple[float, float]:
+def _streaming(device: torch.device, speed: SpeedName) -> tuple[float, float]:
     """Return the seconds that a block streamed from the machine's memory adds to its work, and those of one byte.
 
     The first from blocks that work for longer than they take to come, the second from blocks that hardly work.
@@ -152,7 +152,7 @@ def _streaming(device: torch.device, speed: Speed) -> tuple[float, float]:
 
 
 def _streamed(
-    heads: int, feed_forward: int, blocks: int, grid: tuple[int, ...], device: torch.device, speed: Speed
+    heads: int, feed_forward: int, blocks: int, grid: tuple[int, ...], device: torch.device, speed: SpeedName
 ) -> tuple[float, float, int]:
     """Return the seconds of a resident block, the seconds of a streamed block, and its bytes."""
     transformer = random_transformer(heads, feed_forward, blocks, device, torch.bfloat16)

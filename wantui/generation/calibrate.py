@@ -45,7 +45,7 @@ def measure_magnitudes(
 
 @contextmanager
 def _what_blocks_add(transformer: Any) -> Iterator[list[Tensor]]:
-    """Return the difference between the last block's output and the first block's input, for each pass."""
+    """Collect, for each pass made inside it, the last block's output minus the first block's input."""
     entered: list[Tensor] = []
     added: list[Tensor] = []
     handles = [

@@ -8,7 +8,7 @@ from wantui.generation.fused_norm import add_layer_norm, add_to, layer_norm
 
 
 def forward(block: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary_emb: Any) -> Tensor:
-    """Replace the method of diffusers' WanTransformerBlock, with its arguments.
+    """Compute a block in place of diffusers' `WanTransformerBlock.forward`, with its arguments.
 
     Args:
         temb: [1, 6, width]: all places have the same timestep.

@@ -12,6 +12,7 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from wantui.config.settings import DEVICE
+from wantui.config.speeds import SpeedName
 from wantui.errors import UserError
 from wantui.generation.attention_backends import check_kernel
 from wantui.generation.errors import LoadError, NoSuchDeviceError, NotLoadedError
@@ -25,7 +26,6 @@ from wantui.models.fetch import NotFetchedError, find_folder, replaced_parts
 from wantui.models.parts import PartError, components
 from wantui.planning.memory_plan import RESIDENT, MemoryPlan, fuses_blocks
 from wantui.planning.model_source import Weights
-from wantui.planning.recipe import Speed
 from wantui.planning.requirements import what_kernels_miss, what_weights_miss
 from wantui.planning.throughput import NATIVE
 
@@ -128,7 +128,7 @@ def load_pipeline(
     device: torch.device,
     plan: MemoryPlan = RESIDENT,
     *,
-    speed: Speed = "reference",
+    speed: SpeedName = "reference",
     weights: Weights = "full",
     transformer_file: Path | None = None,
     attention: str = NATIVE,
@@ -182,7 +182,7 @@ def _load_error(
     device: torch.device,
     dtype: str,
     pipeline: WanPipeline,
-    fused_speed: Speed | None,
+    fused_speed: SpeedName | None,
     weights: Weights,
 ) -> LoadError:
     """Return the error for a model that was loaded and does not work, with what would make it work.
@@ -211,7 +211,7 @@ def _load_error(
     return LoadError(f"{does_not_work} ({type(error).__name__}). Check the values in the configs of its parts")
 
 
-def check_kernels(speed: Speed, attention: str = NATIVE) -> None:
+def check_kernels(speed: SpeedName, attention: str = NATIVE) -> None:
     """Check that fused blocks can be used, before anything is loaded.
 
     Raises:

@@ -91,8 +91,8 @@ class PreviewTap:
     """Periodic writer of a strip of pictures of the predicted clean video.
 
     Args:
-        path: a PNG, one picture for each cell of the latents; it is gone when the video is finished or given up.
-        log: told once if the file cannot be written; the video is made without previews then.
+        path: a PNG, one picture for each cell of the latents; it is removed when the video is finished or cancelled.
+        log: gets one warning if the file cannot be written; the video is then made without previews.
     """
 
     def __init__(self, fit: LatentToRgb, path: Path, log: logging.Logger) -> None:
@@ -121,7 +121,7 @@ class PreviewTap:
             Image.fromarray(np.concatenate(list(pictures), axis=1)).save(partial, format="PNG")
             replace_created(partial, self.path, created)
         except OSError as error:
-            self.is_new = False  # a full disk: the video itself will say so
+            self.is_new = False
             self._report(error)
             with suppress(OSError):
                 remove(partial)

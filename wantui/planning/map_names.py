@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from wantui.captures.attention import MASSES
 
 RESERVED = frozenset({*MASSES, "steps", "sigmas", "blocks", "cond", "uncond"})
-"""Names of maps other than those of words."""
+"""Names of the other arrays and groups in a capture, which no word's map may have."""
 MAX_NAME_BYTES = 200
-"""Longest name of a map before its number and that of a piece; file systems take 255 bytes."""
+"""Longest name of a map before its number and that of a token; file systems take 255 bytes."""
 _NOT_IN_NAME = re.compile(r"\W+")
 
 

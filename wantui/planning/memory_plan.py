@@ -11,6 +11,7 @@ from math import prod
 from typing import Literal, assert_never
 
 from wantui.config.plans import plan_slug
+from wantui.config.speeds import SpeedName
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
 from wantui.planning.disk_estimate import extra_gpu_bytes
@@ -24,7 +25,7 @@ from wantui.planning.flops import (
     transformer_parameters,
 )
 from wantui.planning.model_source import Weights
-from wantui.planning.recipe import Recipe, Speed
+from wantui.planning.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _held_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blo
     return item * (parameters - kept - narrowed) + narrowed + 4 * (kept + scales)
 
 
-def fuses_blocks(model: WanModel, plan: MemoryPlan, speed: Speed, weights: Weights) -> bool:
+def fuses_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights: Weights) -> bool:
     """Return whether blocks are fused on a GPU: complete and as loaded there, and wide enough."""
     as_loaded = plan.computes_fused and weights == "full"
     return speed != "reference" and as_loaded and model.dim >= MIN_FUSED_WIDTH
@@ -271,7 +272,7 @@ class ChosenPlan:
     is_forced: bool = False
     """True if no other plan is tried when it does not fit."""
     working: int | None = None
-    """Bytes of the peak that remain once the prompts are encoded; measured for each video."""
+    """Peak bytes without encoding the prompts, which is what is measured for each video."""
 
 
 def choose_plan(

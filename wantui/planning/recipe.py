@@ -32,7 +32,6 @@ from wantui.schedule import SamplerName
 
 FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
 """Captures whose requests have fields of their own."""
-Speed = SpeedName
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -129,7 +128,7 @@ class Recipe(_Frozen):
     gives another video."""
     transformer_file: TransformerFile | None = None
     """File of the transformer if weights are gguf."""
-    speed: Speed = "reference"
+    speed: SpeedName = "reference"
     """reference: what diffusers computes, to the bit; fused: the same up to rounding; cached: another video."""
     magnitudes: tuple[tuple[Finite, Finite], ...] = ()
     """Magnitudes by which the cache of a cached video goes; without them it goes by the first block."""

@@ -14,9 +14,9 @@ from wantui.planning.recipe import Recipe
 from wantui.schedule import model_evaluations, noise_levels
 
 MAGNITUDE_ERROR = 0.12
-"""Largest sum of errors that the magnitudes foretell for passes that are left out one after the other."""
+"""Largest sum of errors that the magnitudes predict for consecutive skipped passes."""
 MAX_IN_A_ROW = 4
-"""Passes that are left out one after the other."""
+"""Largest number of consecutive skipped passes."""
 UNCACHED_SHARE = 0.2
 """Share of steps at the start that are never skipped."""
 ASSUMED_SHARE = 0.5
@@ -33,7 +33,7 @@ def computed_share(recipe: Recipe) -> float:
 
 
 def computed_steps(recipe: Recipe) -> int:
-    """Return which evaluations of a recipe with magnitudes compute the blocks."""
+    """Return the number of evaluations that compute the blocks, for a recipe with magnitudes."""
     return _computed(recipe.magnitudes, recipe.sampler, recipe.steps, recipe.flow_shift)
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wantui.config.speeds import SpeedName
 from wantui.models.catalogue import WanModel
 from wantui.planning.flops import TEXT_LENGTH, tokens_of
 from wantui.planning.memory_plan import RESIDENT, MemoryPlan, block_bytes, fuses_blocks
-from wantui.planning.recipe import Recipe, Speed
+from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import computed_share
 from wantui.schedule import model_evaluations
 
@@ -49,7 +50,7 @@ class Throughput:
     """Seconds that one of each takes on a device."""
 
     device: str
-    speed: Speed
+    speed: SpeedName
     attention_operation: float
     product_operation: float
     value: float
@@ -126,7 +127,7 @@ def fit(
     blocks: Sequence[Block],
     decoded_value: float,
     device: str,
-    speed: Speed,
+    speed: SpeedName,
     torch_version: str,
     streamed: tuple[float, float] = (0.0, 0.0),
     attention: str = NATIVE,

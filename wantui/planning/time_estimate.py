@@ -50,19 +50,19 @@ def past_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[TimedVid
     """Return finished videos from the events of the queue; those that an older version stored without times are
     skipped."""
     videos = []
-    for recipe, told in finished:
-        seconds = told.get("seconds") or {}
-        if "step" not in seconds or "decode" not in seconds or "device" not in told:
+    for recipe, data in finished:
+        seconds = data.get("seconds") or {}
+        if "step" not in seconds or "decode" not in seconds or "device" not in data:
             continue
         try:
             videos.append(
                 TimedVideo(
                     Recipe.model_validate_json(recipe),
-                    told["device"],
+                    data["device"],
                     seconds["step"],
                     seconds["decode"],
-                    told.get("peak_memory"),
-                    plan_slug(told.get("memory_plan") or ""),
+                    data.get("peak_memory"),
+                    plan_slug(data.get("memory_plan") or ""),
                 )
             )
         except ValidationError:

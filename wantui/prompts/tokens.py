@@ -11,7 +11,7 @@ _WEIGHT = re.compile(r":[^()\[\]|:]*(?=\))")
 
 
 def template_tokens(source: str) -> Iterator[tuple[int, int, Kind]]:
-    """Return (start, end, kind) of each section that is more than plain text, in order."""
+    """Yield (start, end, kind) of each section that is more than plain text, in order."""
     marked_from: int | None = None
     position = 0
     while position < len(source):

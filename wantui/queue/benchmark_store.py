@@ -4,12 +4,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from wantui.config.speeds import speed_slug
+from wantui.config.speeds import SpeedName, speed_slug
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import find_model
 from wantui.planning.memory_plan import RESIDENT, MemoryPlan, fuses_blocks
-from wantui.planning.recipe import Recipe, Speed
+from wantui.planning.recipe import Recipe
 from wantui.planning.throughput import NATIVE, Throughput
 from wantui.queue.state_dir import state_place
 from wantui.storage.atomic import write_text
@@ -34,7 +34,7 @@ def load_throughput(directory: Path, device: str, recipe: Recipe, plan: MemoryPl
     Args:
         device: name, as torch or the driver reports it.
     """
-    wanted: Speed = "fused" if _is_fused(recipe, plan) else "reference"
+    wanted: SpeedName = "fused" if _is_fused(recipe, plan) else "reference"
     here = [one for one in _read(directory) if one.device == device]
     return min(here, key=lambda one: one.speed != wanted, default=None)
 

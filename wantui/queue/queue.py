@@ -105,9 +105,9 @@ class Queue(ClaimQueue):
                 self._emit(BatchPaused() if paused else BatchResumed(), batch)
 
     def cancel(self, batch: int, number: int | None = None) -> tuple[list[int], int]:
-        """Give up a batch's videos, or one; those that run stop at their next step.
+        """Cancel a batch's videos, or one; those that run stop at their next step.
 
-        Returns the numbers of those that are given up now, and how many will stop.
+        Return the numbers of those cancelled now, and how many will stop.
         """
         with self._change() as db:
             which, arguments = _which(batch, number)

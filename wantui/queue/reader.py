@@ -234,7 +234,7 @@ class QueueReader:
         return bool(exists)
 
     def cancelling(self) -> set[str]:
-        """Workers that make a video that was given up."""
+        """Return the workers whose video a user has cancelled."""
         return {row["worker"] for row in self.db.execute("SELECT worker FROM video WHERE state = 'running' AND cancel")}
 
     def is_cancelled(self, claim: Claim) -> bool:

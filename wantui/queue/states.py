@@ -15,7 +15,7 @@ WORDS = {
     "interrupted": "interrupted",
     "paused": "paused",
 }
-"""The word for each state, at most 11 characters long."""
+"""The word for each state."""
 
 
 def state_word(state: str) -> str:

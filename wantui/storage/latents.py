@@ -1,7 +1,7 @@
 """The trajectory of one video, as a zarr group that appears only once complete.
 
 sigmas            [S + 1] float64, noise level of each state; state 0 is the initial noise
-timesteps         [S] float64, what the model was told at each evaluation
+timesteps         [S] float64, what the model received at each evaluation
 gram              [S + 1, S + 1] float64, inner products of the states: all of their geometry
 projection        [S + 1, k] float32, each state in k dimensions, the same ones for every video of a size
 channel_power     [S + 1, channels] float64, mean square of each latent channel
@@ -43,8 +43,8 @@ class TrajectoryWriter:
 
     Args:
         shape: of one state, [channels, frames, height, width].
-        checksums: of the states that an earlier process stored, to go on after them; none to begin.
-        resumable: whether another process may have to go on from here.
+        checksums: of the states that an earlier process stored, to resume after them; none to begin.
+        resumable: whether another process may have to resume from here.
 
     Raises:
         IncompleteCaptureError: those states are not there.

@@ -41,7 +41,7 @@ class PendingFinalization:
             Exception: they could not be written.
         """
         while True:
-            with suppress(KeyboardInterrupt):  # meant for a step, and the next one asks what is wished
+            with suppress(KeyboardInterrupt):  # meant for a step; the next step checks for requests
                 return self.files_done.result()
 
 

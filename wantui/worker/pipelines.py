@@ -134,7 +134,7 @@ def load_for(
 
 
 def check_weights(recipe: Recipe) -> None:
-    """Refuse to go on with other weights than the recipe names.
+    """Refuse weights other than those that the recipe names.
 
     Raises:
         LoadError: the files of a local model, or that of a transformer, have changed since the recipe was written.

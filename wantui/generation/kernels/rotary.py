@@ -9,7 +9,7 @@ from torch import Tensor
 def fused_norm_rotary(
     projected: Tensor, query_weight: Tensor, key_weight: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> None:
-    """Return `norm_rotary` of a contiguous projected of 16 bits, the precision of the weights."""
+    """Apply `norm_rotary` in place to a contiguous `projected` of 16 bits, like the weights."""
     places, dim = projected.shape[1], cos.shape[3]
     heads = query_weight.shape[0] // dim
     # A word holds both numbers that are turned together.
