@@ -12,7 +12,7 @@ from textual.events import Paste
 from textual.pilot import Pilot
 from textual.screen import Screen
 
-from wantui.engine.control import acquire_engine_lock, announce
+from wantui.engine.control import acquire_engine_lock, publish_engine_info
 from wantui.queue.state_dir import state_place
 from wantui.tui.app import WantuiApp
 from wantui.tui.settings import TuiSettings
@@ -32,7 +32,7 @@ def engine_announced() -> Iterator[None]:
     """Hold the engine lock of the state directory, as an engine does that is ready."""
     lock = acquire_engine_lock(state_place().directory)
     assert lock is not None
-    announce(lock, Path("logs"), ["auto", "cpu"])
+    publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
     try:
         yield
     finally:

@@ -334,7 +334,7 @@ def test_doctor_names_a_gpu_that_is_asked_for_and_not_here(wantui: Wantui, monke
     assert "problem gpu CUDA_VISIBLE_DEVICES=MIG-7, but no GPU" in " ".join(wantui("doctor").out.split())
     gpus = (Gpu(0, "GPU-a", "H100", 80_000_000_000, 0),)
     monkeypatch.setattr("wantui.gpu.nvml.query_gpus", lambda: GpuReport(gpus, "580", None))
-    assert "problem gpu CUDA_VISIBLE_DEVICES=MIG-7: MIG-7 names no GPU" in " ".join(wantui("doctor").out.split())
+    assert "problem gpu CUDA_VISIBLE_DEVICES=MIG-7: MIG-7 matches no GPU" in " ".join(wantui("doctor").out.split())
 
 
 def test_a_gpu_that_is_not_here_is_refused_before_anything_is_queued(

@@ -399,7 +399,7 @@ def test_a_working_folder_that_cannot_be_written_is_no_hindrance(start: Start, t
         assert (code, "engine: " in out) == (0, True)
         machine.call("engine", "stop")
         code, _, err = machine.call(*batch(tiny_batch, 1, "second"), "--set", f"output_dir={outputs}", "--logs", "logs")
-        assert (code, "cannot write the folder for logs" in err) == (2, True)
+        assert (code, "cannot write the log folder" in err) == (2, True)
         assert len(machine.queue.batches()) == 1  # nothing was queued
         assert not (outputs / "second").exists()
     finally:

@@ -8,9 +8,9 @@ from test_gpu_monitor import FakeNvml
 
 from wantui.cli import doctor
 from wantui.cli.doctor import torch_and_driver
-from wantui.engine.slots import slots_for
+from wantui.engine.slots import create_slots
 from wantui.gpu.monitor import GpuMonitor
-from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError, query_gpus, remarks_on_devices, visible
+from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError, device_remarks, query_gpus, visible_gpus
 
 GPUS = tuple(Gpu(i, f"GPU-{letter}0000", "H100", 80_000_000_000, 0) for i, letter in enumerate("abcd"))
 INSTANCES = (Gpu(0, "MIG-e1", "H100 1g.10gb", 10_000_000_000, 0), Gpu(0, "MIG-e2", "H100 1g.10gb", 10_000_000_000, 0))
@@ -33,20 +33,20 @@ DIVIDED = (Gpu(0, "GPU-a0000", "H100", 80_000_000_000, 0, INSTANCES), *GPUS[1:])
     ],
 )
 def test_the_visible_gpus_are_those_that_cuda_would_show(setting: str | None, chosen: list[int]) -> None:
-    assert [gpu.index for gpu in visible(GPUS, setting)] == chosen
+    assert [gpu.index for gpu in visible_gpus(GPUS, setting)] == chosen
 
 
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("7", "7 names no GPU of this machine, which has 0 (GPU-a0000), 1 "),
-        ("0,7,1", "7 names no GPU"),
-        ("GPU-", "GPU- names several GPUs"),
-        ("GPU-z", "GPU-z names no GPU"),
-        ("MIG-e9", "MIG-e9 names no GPU"),
-        ("MIG-", "MIG- names several GPUs"),
-        ("cuda:0", "cuda:0 names no GPU"),
-        ("9" * 30, "names no GPU"),
+        ("7", "7 matches no GPU; this machine has 0 (GPU-a0000), 1 "),
+        ("0,7,1", "7 matches no GPU"),
+        ("GPU-", "GPU- matches several GPUs"),
+        ("GPU-z", "GPU-z matches no GPU"),
+        ("MIG-e9", "MIG-e9 matches no GPU"),
+        ("MIG-", "MIG- matches several GPUs"),
+        ("cuda:0", "cuda:0 matches no GPU"),
+        ("9" * 30, "matches no GPU"),
         ("0,0", "names GPU-a0000 twice"),
         ("0,GPU-a", "names GPU-a0000 twice"),
         ("MIG-e1,MIG-e1", "names MIG-e1 twice"),
@@ -54,13 +54,13 @@ def test_the_visible_gpus_are_those_that_cuda_would_show(setting: str | None, ch
 )
 def test_a_word_that_names_no_gpu_or_one_twice_is_refused(setting: str, said: str) -> None:  # C15
     with pytest.raises(NoSuchGpuError) as refused:
-        visible(DIVIDED, setting)
+        visible_gpus(DIVIDED, setting)
     assert said in str(refused.value)
     assert refused.value.exit_code == 3
 
 
 def test_instances_of_a_divided_gpu_get_workers_of_their_own() -> None:  # C15
-    first, second = slots_for(visible(DIVIDED, "MIG-e2,1"), None)
+    first, second = create_slots(visible_gpus(DIVIDED, "MIG-e2,1"), None)
     assert first.environment == {"CUDA_VISIBLE_DEVICES": "MIG-e2"}
     assert second.environment == {"CUDA_VISIBLE_DEVICES": "GPU-b0000"}
 
@@ -69,13 +69,13 @@ def test_instances_of_a_divided_gpu_get_workers_of_their_own() -> None:  # C15
 def test_gpus_that_are_asked_for_where_there_are_none_are_remarked_on(setting: str | None, remarks: int) -> None:
     # C15
     report = GpuReport((), None, "no NVIDIA driver")
-    assert visible((), setting) == []
-    assert len(remarks_on_devices(report, setting)) == remarks
-    assert remarks_on_devices(GpuReport(GPUS, "580", None), setting) == []
+    assert visible_gpus((), setting) == []
+    assert len(device_remarks(report, setting)) == remarks
+    assert device_remarks(GpuReport(GPUS, "580", None), setting) == []
 
 
 def test_each_gpu_gets_a_worker_that_sees_it_alone_and_answers_to_its_place() -> None:
-    first, second = slots_for(visible(GPUS, "3,1"), None)
+    first, second = create_slots(visible_gpus(GPUS, "3,1"), None)
     assert first.environment == {"CUDA_VISIBLE_DEVICES": "GPU-d0000"}
     assert set(first.devices) == {"auto", "cuda", "cpu", "cuda:0"}
     assert second.environment == {"CUDA_VISIBLE_DEVICES": "GPU-b0000"}
@@ -84,8 +84,8 @@ def test_each_gpu_gets_a_worker_that_sees_it_alone_and_answers_to_its_place() ->
 
 
 def test_without_a_gpu_there_is_one_worker_on_the_cpu_and_more_when_asked_for() -> None:
-    assert [slot.devices for slot in slots_for((), None)] == [("auto", "cpu")]
-    assert [slot.device for slot in slots_for(GPUS, 3)] == ["cpu"] * 3
+    assert [slot.devices for slot in create_slots((), None)] == [("auto", "cpu")]
+    assert [slot.device for slot in create_slots(GPUS, 3)] == ["cpu"] * 3
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_gpu_is_read_with_its_memory_load_power_and_temperature() -> None:
     gpu = sampler(FakeNvml()).sample().gpus[0]
     assert (gpu.name, gpu.memory_used, gpu.memory_total) == ("NVIDIA H100", 20_000_000_000, 80_000_000_000)
     assert (gpu.utilisation, gpu.power, gpu.power_limit, gpu.temperature) == (97, 412.0, 700.0, 61)
-    assert not gpu.mig
+    assert not gpu.is_mig_enabled
 
 
 def test_no_driver_is_an_answer_and_is_asked_for_again_later() -> None:
@@ -100,7 +100,7 @@ def test_a_lost_gpu_keeps_its_row_and_the_others_go_on() -> None:
 def test_a_card_that_is_split_is_marked() -> None:
     nvml = FakeNvml()
     nvml.nvmlDeviceGetMigMode = lambda _: (1, 1)
-    assert sampler(nvml).sample().gpus[0].mig
+    assert sampler(nvml).sample().gpus[0].is_mig_enabled
 
 
 def test_gpu_processes_are_queried_only_when_wanted() -> None:
@@ -108,7 +108,7 @@ def test_gpu_processes_are_queried_only_when_wanted() -> None:
     looks = sampler(nvml)
     looks.sample()
     assert "nvmlDeviceGetComputeRunningProcesses" not in nvml.asked
-    looks.processes_wanted = True
+    looks.reads_processes = True
     (process,) = looks.sample().gpus[0].processes
     assert process.name == "of another container or user"
     assert process.memory is None

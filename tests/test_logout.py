@@ -45,11 +45,11 @@ KILLS = "[Login]\n#NAutoVTs=6\nKillUserProcesses=yes\n"
 def test_a_logout_ends_the_engine_only_where_processes_are_killed_and_do_not_linger(
     tmp_path: Path, settings: dict[str, str], lingers: bool, survives: bool
 ) -> None:
-    assert read_logind(machine(tmp_path, settings, lingers)).survives == survives
+    assert read_logind(machine(tmp_path, settings, lingers)).engine_survives == survives
 
 
 def test_without_systemd_nothing_is_killed(tmp_path: Path) -> None:
-    assert read_logind(tmp_path).survives
+    assert read_logind(tmp_path).engine_survives
 
 
 @pytest.mark.usefixtures("torch_not_imported")

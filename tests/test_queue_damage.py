@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Wantui, deny
 
-from wantui.engine.control import acquire_engine_lock, holds_lock_file, open_queue
+from wantui.engine.control import acquire_engine_lock, is_lock_current, open_queue
 from wantui.errors import UserError
 from wantui.queue.database import NAME, is_damage, open_database
 from wantui.queue.engine_lock import LOCK
@@ -108,7 +108,7 @@ def test_a_locked_or_full_queue_is_not_taken_for_damaged(tmp_path: Path) -> None
         assert not is_damage(error)
     (tmp_path / NAME).unlink()
     (tmp_path / NAME).mkdir()
-    with pytest.raises(UserError, match=r"cannot be opened: unable to open database file\. Make room on its disk, end"):
+    with pytest.raises(UserError, match=r"cannot be opened: unable to open database file\. Free disk space, end"):
         open_queue(StateDirectory(tmp_path))
     assert (tmp_path / NAME).is_dir()
 
@@ -131,9 +131,9 @@ def test_a_state_directory_that_may_not_be_entered_is_not_taken_for_deleted(
         with monkeypatch.context() as patch:
             deny(patch, tmp_path)
             assert not queue.is_replaced()
-            assert holds_lock_file(lock, tmp_path)
+            assert is_lock_current(lock, tmp_path)
         (tmp_path / LOCK).unlink()
-        assert not holds_lock_file(lock, tmp_path)
+        assert not is_lock_current(lock, tmp_path)
         os.close(lock)
 
 

@@ -14,10 +14,10 @@ from wantui.engine import control
 from wantui.engine.control import (
     NoEngineError,
     acquire_engine_lock,
-    announce,
     engine_process,
     find_engine,
     open_queue,
+    publish_engine_info,
     stop_engine,
 )
 from wantui.errors import UserError
@@ -175,7 +175,7 @@ def test_the_queue_of_another_host_name_is_pointed_to_while_the_own_one_is_empty
     batch = old.add(Path("/outputs/kiss"), "auto", [NewVideo(0, "red", "{}", 20)])
     queue, notes = open_queue(StateDirectory(tmp_path / "new"))
     (note,) = notes
-    assert f"the queue of new is empty, and that of old has 1 batch: {tmp_path / 'old'}" in note
+    assert f"the queue of new is empty, but the queue of old has 1 batch: {tmp_path / 'old'}" in note
     assert "wantui run --resume FOLDER" in note
     queue.add(Path("/outputs/b"), "auto", [NewVideo(0, "red", "{}", 20)])
     assert open_queue(StateDirectory(tmp_path / "new"))[1] == []
@@ -188,8 +188,8 @@ def test_an_engine_that_publishes_itself_again_is_found_whatever_it_published_be
     lock = acquire_engine_lock(tmp_path)
     assert lock is not None
     assert engine_process(tmp_path) == os.getpid()  # before it is ready
-    announce(lock, tmp_path, ["auto", "cpu"], ["a remark that makes it longer"])
-    announce(lock, tmp_path, ["auto"])
+    publish_engine_info(lock, tmp_path, ["auto", "cpu"], ["a remark that makes it longer"])
+    publish_engine_info(lock, tmp_path, ["auto"])
     found = find_engine(tmp_path)
     assert found is not None
     assert (found.devices, found.notes, found.warnings()) == (("auto",), (), [])
@@ -226,7 +226,7 @@ def test_an_engine_of_another_container_is_sent_no_signal(tmp_path: Path, monkey
     monkeypatch.setattr(os, "kill", lambda process, number: signals.append(process))
     with pytest.raises(NoEngineError, match="in the middle of a step"):
         stop_engine(tmp_path, now=False, wait_seconds=0.0)
-    with pytest.raises(NoEngineError, match=f"does not respond: .* Kill it: kill -9 {os.getpid()}"):
+    with pytest.raises(NoEngineError, match=f"it is suspended.* Kill it: kill -9 {os.getpid()}"):
         stop_engine(tmp_path, now=True, wait_seconds=0.0)
     assert signals == [os.getpid()] * 3
     monkeypatch.setattr(control, "pid_namespace", lambda: 1)

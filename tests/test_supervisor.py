@@ -39,17 +39,17 @@ class FailingSlot(Slot):
         self.starts += 1
         assert self.starts < 20, "a worker is started again for ever"
         logs.mkdir(exist_ok=True)
-        self.output(logs).write_text("the driver is too old\n")
+        self.output_file(logs).write_text("the driver is too old\n")
         self.process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
-        self.signalled = set()
+        self.sent_signals = set()
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[FailingSlot]:
     """Places on two GPUs, where no worker works and none is waited for."""
-    monkeypatch.setattr(slots, "MIN_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(slots, "MIN_RESTART_DELAY_SECONDS", 0.0)
     names = ("auto", "cuda", "cpu")
-    return [FailingSlot(f"worker-{i}", (*names, f"cuda:{i}"), "cuda", {}, wait=0.0) for i in range(2)]
+    return [FailingSlot(f"worker-{i}", (*names, f"cuda:{i}"), "cuda", {}, restart_delay=0.0) for i in range(2)]
 
 
 def add(queue: Queue, device: str, videos: int = 1) -> int:
@@ -78,12 +78,12 @@ def test_a_worker_whose_output_finds_no_room_is_reported_with_that_reason(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     slot = Slot("worker-0", ("auto", "cpu"), "cpu", {})
-    slot.output(tmp_path).touch()
-    assert slot.last_words(tmp_path) == "(it printed nothing)"
+    slot.output_file(tmp_path).touch()
+    assert slot.last_output_line(tmp_path) == "(it printed nothing)"
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    assert slot.last_words(tmp_path) == (
-        f"(its output could not be written to {tmp_path / 'worker-0.out'}: No space left on device. "
-        "Make room on its disk, or have it made writable)"
+    assert slot.last_output_line(tmp_path) == (
+        f"(cannot write its output to {tmp_path / 'worker-0.out'}: No space left on device. "
+        "Free disk space, or make the folder writable)"
     )
 
 
@@ -94,7 +94,7 @@ def test_a_worker_that_dies_after_another_took_the_last_video_does_not_hold_the_
     queue = Queue(tmp_path)
     add(queue, "auto")
     engine = Supervisor(queue, two_gpus[:1], tmp_path / "logs", LOG, drain=True)
-    two_gpus[0].failures = 2
+    two_gpus[0].consecutive_failures = 2
     two_gpus[0].start(tmp_path, tmp_path / "logs")
     claim = queue.claim("worker-1:7", ("auto",))
     assert claim is not None
@@ -116,7 +116,7 @@ def test_next_tick_after_a_worker_died_interrupts_its_video_and_a_tick_comes_wit
     assert queue.claim(slot.worker, ("auto",)) is not None
     assert slot.process is not None
     slot.process.wait()
-    slot.not_before = math.inf  # no other worker takes the video
+    slot.earliest_start = math.inf  # no other worker takes the video
     engine._tick()
     assert [video.state for video in queue.videos(1)] == ["interrupted"]
     assert TICK_SECONDS < 1.0
@@ -192,7 +192,7 @@ def test_an_engine_whose_lock_file_is_deleted_takes_it_again_or_ends(
     others: list[int | None] = []
     place.directory.mkdir()
     monkeypatch.setattr(supervisor, "query_gpus", lambda: GpuReport((), None, "no driver"))
-    monkeypatch.setattr(supervisor, "DISK_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "FILE_CHECK_SECONDS", 0.0)
 
     def opened_again(place: StateDirectory, is_engine: bool) -> tuple[Queue, list[str]]:
         opened[0] += 1
@@ -228,7 +228,7 @@ def test_a_database_that_stays_locked_is_not_called_damaged(tmp_path: Path, monk
 
     monkeypatch.setattr(Queue, "recover", locked)
     monkeypatch.setattr(supervisor, "BUSY_LIMIT_SECONDS", -1.0)
-    with pytest.raises(UserError, match=r"cannot use the queue .*: database is locked\. End what keeps it locked"):
+    with pytest.raises(UserError, match=r"cannot use the queue .*: database is locked\. End the process that locks it"):
         run_engine(StateDirectory(tmp_path), tmp_path / "logs", 1, drain=True)
     log = (tmp_path / "logs" / "engine.log").read_text()
     assert "database is locked" in log
@@ -247,7 +247,7 @@ def test_work_for_the_cpu_is_made_whatever_visible_devices_says(
     published: list[Sequence[str]] = []
     monkeypatch.setattr(supervisor, "query_gpus", lambda: GPUS)
     monkeypatch.setattr(enqueue, "query_gpus", lambda: GPUS)
-    monkeypatch.setattr(supervisor, "announce", lambda _, __, devices, ___: published.append(devices))
+    monkeypatch.setattr(supervisor, "publish_engine_info", lambda _, __, devices, ___: published.append(devices))
     monkeypatch.setattr(Supervisor, "run", lambda _: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     enqueue.check_device(StateDirectory(tmp_path), "cpu")

@@ -156,13 +156,13 @@ def test_a_resize_during_work_draws_everything_anew() -> None:
 
 def test_an_engine_of_another_version_is_no_hindrance() -> None:
     from wantui.engine import control
-    from wantui.engine.control import acquire_engine_lock, announce
+    from wantui.engine.control import acquire_engine_lock, publish_engine_info
 
     lock = acquire_engine_lock(state_place().directory)
     assert lock is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "__version__", "0.0.1-old")
-        announce(lock, Path("logs"), ["auto", "cpu"])
+        publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
 
     async def test() -> None:
         async with application() as it:

@@ -13,7 +13,7 @@ from harness_tui import AppUnderTest, application, run
 from test_tui_screens import RECIPE, add, claim, on
 from textual.widgets import Input, TextArea
 
-from wantui.engine.control import acquire_engine_lock, announce
+from wantui.engine.control import acquire_engine_lock, publish_engine_info
 from wantui.queue.events import BatchAdded, VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
@@ -293,7 +293,7 @@ def test_worker_that_imports_torch_is_shown_as_starting(queue: Queue) -> None:  
     add(queue, "one")
     lock = acquire_engine_lock(state_place().directory)
     assert lock is not None
-    announce(lock, Path("logs"), ["auto", "cpu"])
+    publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
     queue.add_worker("worker-0:1", "cpu")
 
     async def test(it: AppUnderTest) -> None:
@@ -631,7 +631,7 @@ def test_video_whose_engine_was_killed_is_not_said_to_run(queue: Queue) -> None:
     add(queue, "one")
     lock = acquire_engine_lock(state_place().directory)
     assert lock is not None
-    announce(lock, Path("logs"), ["auto", "cpu"])
+    publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
     queue.step(claim(queue), step_done(9, 20, 0.5, 0.5, norm=1.0))
 
     async def test(it: AppUnderTest) -> None:

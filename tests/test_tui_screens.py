@@ -12,7 +12,7 @@ from PIL import Image
 from test_gpu_monitor import FakeNvml
 
 from wantui.analysis.loading import read_batch
-from wantui.engine.control import acquire_engine_lock, announce
+from wantui.engine.control import acquire_engine_lock, publish_engine_info
 from wantui.models.catalogue import NANO
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
@@ -224,7 +224,7 @@ def test_the_header_tells_engine_position_and_time_left_and_a_hold(queue: Queue)
     add(queue, "one")
     lock = acquire_engine_lock(state_place().directory)
     assert lock is not None
-    announce(lock, Path("logs"), ["auto", "cpu"])
+    publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
     told = {"seconds": {"denoise": 2.0, "decode": 0.5, "step": 0.1}, "device": "cpu", "memory_plan": ""}
     queue.done(claim(queue), VideoDone(**told))
 
@@ -356,7 +356,7 @@ def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue:
     add(queue, "one")
     lock = acquire_engine_lock(state_place().directory)
     assert lock is not None
-    announce(lock, Path("logs"), ["auto", "cpu"])
+    publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
     strip = tmp_path / "strip.png"
     Image.new("RGB", (80, 16), (255, 0, 0)).save(strip)
 

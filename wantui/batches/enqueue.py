@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 
 from wantui.engine.control import find_engine
-from wantui.engine.slots import slots_for
+from wantui.engine.slots import create_slots
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_count, printable
-from wantui.gpu.nvml import query_gpus, visible
+from wantui.gpu.nvml import query_gpus, visible_gpus
 from wantui.paths import user_path
 from wantui.planning import Batch, BatchPreview, estimate_disk
 from wantui.queue.queue import Queue
@@ -94,8 +94,8 @@ def check_device(state_dir: StateDirectory, device: str) -> None:
     if device == "cpu":  # every engine has it, whatever CUDA_VISIBLE_DEVICES says
         return
     report = query_gpus()
-    gpus = visible(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if not any(device in slot.devices for slot in slots_for(gpus, None)):
+    gpus = visible_gpus(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not any(device in slot.devices for slot in create_slots(gpus, None)):
         why = report.reason or f"visible here: {format_count(len(gpus), 'GPU')}"
         raise UnknownDeviceError(f"cannot use model_settings.device: {device}: this machine has no such device ({why})")
 
@@ -107,7 +107,7 @@ def may_use_gpu(state_dir: StateDirectory, device: str) -> bool:
     engine = find_engine(state_dir.directory)
     if engine is not None:
         return any(name.startswith("cuda") for name in engine.devices)
-    return bool(visible(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
+    return bool(visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
 def refuse(batch: Batch | BatchPreview) -> None:

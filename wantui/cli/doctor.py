@@ -153,14 +153,14 @@ def _torch_import() -> Iterator[Finding]:
 
 
 def _gpus() -> Iterator[Finding]:
-    from wantui.gpu.nvml import NoSuchGpuError, query_gpus, remarks_on_devices, visible
+    from wantui.gpu.nvml import NoSuchGpuError, device_remarks, query_gpus, visible_gpus
 
     report, setting = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        visible(report.gpus, setting)
+        visible_gpus(report.gpus, setting)
     except NoSuchGpuError as error:
         yield Finding("problem", "gpu", str(error), "set it to GPUs that are here; without them only device: cpu works")
-    for remark in remarks_on_devices(report, setting):
+    for remark in device_remarks(report, setting):
         yield Finding("problem", "gpu", remark, "unset CUDA_VISIBLE_DEVICES, or fix the driver")
     if not report.gpus:
         advice = "nano runs on the CPU; the large models need an NVIDIA GPU"
@@ -221,7 +221,7 @@ def _who_holds_memory() -> Iterator[Finding]:
     from wantui.gpu.monitor import GpuMonitor
 
     sampler = GpuMonitor(lambda _: None)
-    sampler.processes_wanted = True
+    sampler.reads_processes = True
     for gpu in sampler.sample().gpus:
         for process in gpu.processes:
             held = format_bytes(process.memory) if process.memory is not None else "some memory"
@@ -271,7 +271,7 @@ def _queue(state_dir: "StateDirectory") -> Finding:
     """Open the database as it is: a check changes nothing, and a damaged one is the engine's to put aside."""
     import sqlite3
 
-    from wantui.engine.control import ADVICE
+    from wantui.engine.control import DATABASE_ADVICE
     from wantui.errors import UserError
     from wantui.queue.database import NAME, check_database, is_damage
     from wantui.queue.state_dir import write_fault
@@ -280,7 +280,11 @@ def _queue(state_dir: "StateDirectory") -> Finding:
     try:
         held = check_database(path) if path.exists() else None
     except sqlite3.DatabaseError as error:
-        advice = "wantui engine start keeps it under another name and begins a new one" if is_damage(error) else ADVICE
+        advice = (
+            "wantui engine start keeps it under another name and begins a new one"
+            if is_damage(error)
+            else DATABASE_ADVICE
+        )
         return Finding("problem", "queue", f"{path} cannot be opened: {error}", advice)
     except UserError as error:
         return Finding("problem", "queue", str(error))
@@ -309,14 +313,14 @@ def _engine() -> Iterator[Finding]:
     yield Finding("ok", "engine", f"process {engine.process}, logs in {engine.logs}" if engine else "none runs")
     for warning in engine.warnings() if engine else ():
         yield Finding("note", "engine", warning)
-    left = logout.read_logind()
-    if left.survives:
-        yield Finding("ok", "logout", f"the engine outlives it ({left.why})")
+    logout_effect = logout.read_logind()
+    if logout_effect.engine_survives:
+        yield Finding("ok", "logout", f"the engine outlives it ({logout_effect.reason})")
     else:
         yield Finding(
             "problem",
             "logout",
-            f"it ends the engine ({left.why})",
+            f"it ends the engine ({logout_effect.reason})",
             "loginctl enable-linger, and run the engine as a unit: wantui doctor --systemd-unit",
         )
 

@@ -16,7 +16,7 @@ def command(as_json: bool) -> None:
     from wantui.gpu.monitor import GpuMonitor
 
     sampler = GpuMonitor(lambda _: None)
-    sampler.processes_wanted = True
+    sampler.reads_processes = True
     sample = sampler.sample()
     if as_json:
         print_json(asdict(sample))
@@ -31,7 +31,7 @@ def command(as_json: bool) -> None:
             (
                 str(gpu.index),
                 gpu.name,
-                gpu.state + (", MIG" if gpu.mig else ""),
+                gpu.state + (", MIG" if gpu.is_mig_enabled else ""),
                 _said(gpu.memory_used, format_bytes),
                 _said(gpu.memory_total, format_bytes),
                 _said(gpu.utilisation, lambda value: f"{value:.0f} %"),

@@ -1,1 +1,1 @@
-"""The engine, which renders batches: it runs the generation and records the results."""
+"""The engine: the background process that starts, watches and stops workers."""

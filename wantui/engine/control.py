@@ -1,4 +1,4 @@
-"""Control of the engine from other processes: find, start and stop it, and open the queue in any condition."""
+"""Find, start and stop the engine from another process; open the queue database, also if it is damaged."""
 
 import fcntl
 import json
@@ -24,12 +24,14 @@ from wantui.queue.engine_lock import LOCK, published
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory, write_fault
 
-START_SECONDS = 20.0
-ADVICE = "Make room on its disk, end what keeps it locked, or have its folder made writable; then try again"
+START_TIMEOUT_SECONDS = 20.0
+"""Longest wait for an engine that is starting."""
+DATABASE_ADVICE = "Free disk space, end the process that locks it, or make its folder writable; then try again"
+"""Remedies for a queue database that cannot be opened."""
 
 
 class NoEngineError(UserError):
-    """There is no engine, and none could be started."""
+    """Raised if no engine runs and none could be started, or if the engine cannot be stopped."""
 
     exit_code = 3
 
@@ -39,31 +41,32 @@ class Engine:
     """The running engine, as published in its lock file."""
 
     process: int
+    """Process ID."""
     started: float
-    """Seconds since 1970."""
+    """Start time in seconds since 1970."""
     logs: Path
     version: str
     devices: tuple[str, ...]
-    """Device names that batches may ask for."""
+    """Device names that batches may request."""
     boot: tuple[str, float] | None = None
-    """The boot in which it started, and the seconds since then; None for an engine of an earlier version."""
+    """Boot ID and seconds since boot when the engine started; None for an engine of an earlier version."""
     environment: Mapping[str, str | None] = field(default_factory=dict)
-    """Environment variables that affect rendering."""
+    """Environment variables that affect generation."""
     notes: tuple[str, ...] = ()
-    """Notes for users."""
+    """Warnings for users."""
 
     @property
     def uptime(self) -> float | None:
-        """Return the seconds since it started, by a clock that does not jump; None where that is not known."""
+        """Return the seconds since the engine started, by a monotonic clock; None if unknown."""
         return None if self.boot is None else seconds_since(*self.boot)
 
     def warnings(self) -> list[str]:
-        """Return how its videos would differ from those of this process, and its own warnings."""
+        """Return the engine's notes, and a warning for each difference between its environment and this process's."""
         warnings = list(self.notes)
-        restart = "To have the engine take yours: wantui engine stop, then start it again from here"
+        restart = "To use this version and environment: wantui engine stop, then start the engine from here"
         if self.version != __version__:
             warnings.append(
-                f"the engine (process {self.process}) is of wantui {self.version}, this is {__version__}. {restart}"
+                f"the engine (process {self.process}) runs wantui {self.version}, this is {__version__}. {restart}"
             )
         for difference in differences(self.environment, compared_environment()):
             warnings.append(f"the engine (process {self.process}) has another environment: {difference}. {restart}")
@@ -73,11 +76,11 @@ class Engine:
 def acquire_engine_lock(directory: Path) -> int | None:
     """Acquire the engine lock of a state directory for the life of this process; None if another engine holds it.
 
-    The kernel gives the lock back whatever happens to the process. Returns the descriptor that holds it; nobody sees
-    an engine before it is given to `announce`.
+    Return the locked file descriptor. The kernel releases the lock however the process ends. `find_engine` returns
+    the engine only after `publish_engine_info`.
     """
     descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    # A client that looks holds the lock for an instant.
+    # A client that checks for an engine holds the lock for an instant: retry.
     for _ in range(20):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,19 +94,19 @@ def acquire_engine_lock(directory: Path) -> int | None:
     return None
 
 
-def holds_lock_file(lock: int, directory: Path) -> bool:
-    """Return whether the descriptor's lock is on the state directory's current lock file."""
+def is_lock_current(lock: int, directory: Path) -> bool:
+    """Return whether the locked descriptor still belongs to the lock file in the state directory."""
     try:
-        current, held = (directory / LOCK).stat(), os.fstat(lock)
-    except PermissionError:  # the directory may not be entered now: nobody can have replaced what is in it
+        current, locked = (directory / LOCK).stat(), os.fstat(lock)
+    except PermissionError:  # the directory is unreadable now, so nobody can have replaced the file
         return True
     except OSError:
         return False
-    return (current.st_dev, current.st_ino) == (held.st_dev, held.st_ino)
+    return (current.st_dev, current.st_ino) == (locked.st_dev, locked.st_ino)
 
 
-def announce(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str] = ()) -> None:
-    """Publish that the engine that holds the lock is ready, once it has examined interrupted work."""
+def publish_engine_info(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str] = ()) -> None:
+    """Write the engine's details into its lock file: clients then see it as ready."""
     content = {
         "process": os.getpid(),
         "namespace": pid_namespace(),
@@ -117,12 +120,12 @@ def announce(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str]
     }
     text = json.dumps(content).encode()
     os.pwrite(lock, text, 0)
-    os.ftruncate(lock, len(text))  # what was published before may have been longer
+    os.ftruncate(lock, len(text))  # the earlier content may have been longer
 
 
 def find_engine(directory: Path) -> Engine | None:
-    """Return the engine of a state directory, if one runs; waits for one that starts."""
-    until = time.monotonic() + START_SECONDS
+    """Return the running engine of a state directory, or None; wait for an engine that is starting."""
+    until = time.monotonic() + START_TIMEOUT_SECONDS
     while (info := published(directory)) is not None:
         try:
             return Engine(
@@ -143,10 +146,10 @@ def find_engine(directory: Path) -> Engine | None:
 
 
 def logs_folder(state_dir: StateDirectory, chosen: Path | None = None) -> Path:
-    """Return the folder for the logs of an engine: the chosen one, or the one beside the queue.
+    """Create and return the folder for engine logs: the chosen one, or `logs` beside the queue database.
 
     Raises:
-        UserError: it cannot be written; said before anything is queued for an engine that could not start.
+        UserError: the folder cannot be written. Call this before queueing, or the batch waits for no engine.
     """
     folder = state_dir.directory / "logs" if chosen is None else Path.cwd() / user_path(chosen)
     try:
@@ -155,7 +158,7 @@ def logs_folder(state_dir: StateDirectory, chosen: Path | None = None) -> Path:
             pass
     except OSError as error:
         raise UserError(
-            f"cannot write the folder for logs {folder}: {error.strerror or error}. Choose another: --logs"
+            f"cannot write the log folder {folder}: {error.strerror or error}. Choose another with --logs"
         ) from None
     return folder
 
@@ -163,14 +166,15 @@ def logs_folder(state_dir: StateDirectory, chosen: Path | None = None) -> Path:
 def ensure_engine(
     state_dir: StateDirectory, logs: Path | None = None, workers: int | None = None
 ) -> tuple[Engine, bool]:
-    """Return the running engine, or start one in its own session; also return whether it was started.
+    """Return the running engine, or start one in a new session; also return whether this call started it.
 
     Args:
-        logs: folder for its log files; None: beside the queue.
+        logs: folder for log files; None means beside the queue database.
+        workers: number of CPU workers; None means one worker per GPU.
 
     Raises:
-        NoEngineError: it ended at once; the text says where to look.
-        UserError: the folder for logs cannot be written.
+        NoEngineError: the engine ended at once; the message names its output file.
+        UserError: the log folder cannot be written.
     """
     import subprocess
 
@@ -201,7 +205,7 @@ def ensure_engine(
             start_new_session=True,
             close_fds=True,
         )
-    until = time.monotonic() + START_SECONDS
+    until = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < until:
         engine = find_engine(state_dir.directory)
         if engine is not None:
@@ -209,21 +213,24 @@ def ensure_engine(
         if process.poll() is not None and find_engine(state_dir.directory) is None:
             break
         time.sleep(0.02)
-    raise NoEngineError(f"the engine did not start; {output} says why:\n  {last_line(output)}")
+    raise NoEngineError(f"the engine did not start. Last line of {output}:\n  {last_line(output)}")
 
 
 def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int | None:
-    """Ask the engine to end (`now`: without finishing the step at hand) and wait; return its process, if one ran.
+    """Stop the engine and wait for its end; return its process ID, or None if no engine ran.
+
+    Args:
+        now: True to abort the current step instead of finishing it.
 
     Raises:
-        NoEngineError: it did not end in time, or runs where this process can send it no signal.
+        NoEngineError: the engine did not end in time, or runs in another container.
     """
     info = published(directory) or {}
     process: int | None = info.get("process")
     if process is None:
         return None
     if info.get("namespace", pid_namespace()) != pid_namespace():
-        # Here the number is of no process, or of another one.
+        # In this namespace the process ID belongs to no process, or to an unrelated one.
         raise NoEngineError(
             f"cannot stop the engine from here: it is process {process} of another container. Stop it there: "
             "wantui engine stop"
@@ -241,7 +248,7 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
         time.sleep(0.05)
     if now:
         raise NoEngineError(
-            f"the engine (process {process}) does not respond: it is suspended, or waits for a disk or network. Kill "
+            f"cannot stop the engine (process {process}): it is suspended, or waits for a disk or network. Kill "
             f"it: kill -9 {process}. Videos in progress continue from their checkpoints"
         )
     raise NoEngineError(
@@ -251,7 +258,7 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
 
 
 def pid_namespace() -> int | None:
-    """Return the number of the namespace that process numbers are of; None where the system gives none."""
+    """Return the inode of this process's PID namespace; None if the system reports none."""
     try:
         return Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
@@ -259,52 +266,56 @@ def pid_namespace() -> int | None:
 
 
 def engine_process(directory: Path) -> int | None:
-    """Return the process that is the engine of a state directory, also while it starts; None where there is none."""
+    """Return the process ID of a state directory's engine, even while it starts; None if no engine runs."""
     info = published(directory)
     return None if info is None else info.get("process")
 
 
 def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queue, list[str]]:
-    """Return the queue, and messages about it for the user.
+    """Open the queue database; return the queue and messages for the user.
 
-    A damaged database is quarantined and replaced by an empty one; finished videos are still in their folders.
+    A damaged database is quarantined and replaced by an empty one; finished videos stay in their folders.
+
+    Args:
+        is_engine: True to check the whole database, which takes seconds; only the engine does.
 
     Raises:
-        UserError: it cannot be opened, is of a newer version, or is damaged while an engine has it open.
+        UserError: the database cannot be opened, has a newer version, or is damaged while an engine uses it.
     """
     notes = [state_dir.note] if state_dir.note else []
     path = state_dir.directory / NAME
     try:
-        queue = _checked(state_dir, is_engine)
+        queue = _open_checked(state_dir, is_engine)
         try:
-            return queue, notes + other_queues(state_dir, queue)
+            return queue, notes + notes_on_other_queues(state_dir, queue)
         except BaseException:
             queue.close()
             raise
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
-            raise UserError(f"the queue {path} cannot be opened: {error}. {ADVICE}") from None
+            raise UserError(f"the queue {path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
         if not is_engine and find_engine(state_dir.directory) is not None:
-            raise UserError(f"the queue {path} is damaged ({error}); first: wantui engine stop") from None
-    # One process at a time: the next one finds it replaced.
+            raise UserError(f"the queue {path} is damaged ({error}). Stop the engine: wantui engine stop") from None
+    # One process at a time: the next process opens the replaced database.
     with (state_dir.directory / "quarantine.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            return _checked(state_dir, is_engine), notes
+            return _open_checked(state_dir, is_engine), notes
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
-                raise UserError(f"the queue {path} cannot be opened: {error}. {ADVICE}") from None
-            aside = quarantine(path)
+                raise UserError(f"the queue {path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
+            quarantine_path = quarantine(path)
             notes.append(
-                f"the queue {path} was damaged ({error}) and is kept as {aside.name}; a new one is begun. "
-                "Finished videos are in their folders; wantui run --resume FOLDER puts back what is missing of a batch"
+                f"the queue {path} was damaged ({error}): it was renamed to {quarantine_path.name}, and an empty queue "
+                "was created. Finished videos are in their folders; to queue the missing videos of a batch: "
+                "wantui run --resume FOLDER"
             )
         return Queue(state_dir.directory), notes
 
 
-def _checked(state_dir: StateDirectory, thoroughly: bool) -> Queue:
+def _open_checked(state_dir: StateDirectory, checks_content: bool) -> Queue:
     queue = Queue(state_dir.directory)
-    if thoroughly:
+    if checks_content:
         try:
             check_content(queue.db)
         except BaseException:
@@ -313,29 +324,29 @@ def _checked(state_dir: StateDirectory, thoroughly: bool) -> Queue:
     return queue
 
 
-def other_queues(state_dir: StateDirectory, queue: Queue) -> list[str]:
-    """Report queues of other host names if this one is empty: a recreated container has a new name."""
+def notes_on_other_queues(state_dir: StateDirectory, queue: Queue) -> list[str]:
+    """Return a note on each queue of another host name if this queue is empty: a recreated container has a new name."""
     if queue.batches(1):
         return []
     notes = []
     for path in sorted(state_dir.directory.parent.glob(f"*/{NAME}")):
         if path.parent == state_dir.directory or not (batches := _count_batches(path)):
             continue
-        host, own_host = path.parent.name, state_dir.directory.name
+        host, this_host = path.parent.name, state_dir.directory.name
         notes.append(
-            f"the queue of {own_host} is empty, and that of {host} has {format_count(batches, 'batch', 'batches')}: "
-            f"{path.parent}. If this machine was called {host} before (as a container that is made again), "
-            "give it that name again (docker run --hostname), or put its batches on this queue: "
+            f"the queue of {this_host} is empty, but the queue of {host} has "
+            f"{format_count(batches, 'batch', 'batches')}: {path.parent}. If {host} was the earlier name of this "
+            "machine (a recreated container), restore the name (docker run --hostname), or queue its batches here: "
             "wantui run --resume FOLDER"
         )
     return notes
 
 
 def _count_batches(path: Path) -> int:
-    """Return the number of unfinished batches in a database that belongs to another host; nothing in it is changed."""
+    """Return the number of unfinished batches in another host's database, opened read-only."""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as other:
-            (count,) = other.execute(
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
+            (count,) = database.execute(
                 "SELECT count(DISTINCT batch) FROM video WHERE state IN ('queued', 'interrupted', 'running')"
             ).fetchone()
             return int(count)
@@ -343,11 +354,11 @@ def _count_batches(path: Path) -> int:
         return 0
 
 
-def last_line(path: Path, start: int = 0) -> str:
-    """Return the last line of a process's output, from a byte on, without what a terminal would obey."""
+def last_line(path: Path, start_byte: int = 0) -> str:
+    """Return the last line of a process's output file after `start_byte`, without control characters."""
     try:
         with path.open("rb") as file:
-            file.seek(max(start, path.stat().st_size - 100_000))
+            file.seek(max(start_byte, path.stat().st_size - 100_000))
             lines = file.read().decode(errors="replace").strip().splitlines()
     except OSError as error:
         return f"({path} cannot be read: {error.strerror})"
@@ -356,4 +367,4 @@ def last_line(path: Path, start: int = 0) -> str:
     reason = write_fault(path.parent)
     if reason is None:
         return "(it printed nothing)"
-    return f"(its output could not be written to {path}: {reason}. Make room on its disk, or have it made writable)"
+    return f"(cannot write its output to {path}: {reason}. Free disk space, or make the folder writable)"

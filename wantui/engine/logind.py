@@ -1,4 +1,4 @@
-"""Effect of a logout on this machine's engine, and a systemd unit that keeps the engine running."""
+"""Whether the engine survives a logout, and a systemd unit that keeps it running."""
 
 import configparser
 import os
@@ -12,11 +12,11 @@ from platformdirs import user_state_path
 from wantui.errors import UserError
 from wantui.formatting import UNPRINTABLE
 
-LOGIND = ("/usr/lib/systemd/logind.conf", "/etc/systemd/logind.conf")
-LINGER = Path("/var/lib/systemd/linger")
-UNIT = """\
+LOGIND_CONFIGS = ("/usr/lib/systemd/logind.conf", "/etc/systemd/logind.conf")
+LINGER_FOLDER = Path("/var/lib/systemd/linger")
+UNIT_TEMPLATE = """\
 [Unit]
-Description=wantui engine: makes what is on the queue
+Description=wantui engine: generates the videos of the queue
 
 [Service]
 ExecStart={python} -m wantui engine run
@@ -32,49 +32,49 @@ WantedBy=default.target
 
 
 @dataclass(frozen=True)
-class Logout:
-    """Effect of the end of the last session on a user's background processes."""
+class LogoutEffect:
+    """Effect of a user's last logout on background processes."""
 
-    kills: bool
-    lingers: bool
-    why: str
+    kills_processes: bool
+    is_lingering: bool
+    reason: str
 
     @property
-    def survives(self) -> bool:
-        return not self.kills or self.lingers
+    def engine_survives(self) -> bool:
+        return not self.kills_processes or self.is_lingering
 
 
-def read_logind(root: Path = Path("/")) -> Logout:
+def read_logind(root: Path = Path("/")) -> LogoutEffect:
     """Read the configuration of systemd-logind below the file-system root `root`."""
     if not (root / "run/systemd/system").is_dir():
-        return Logout(False, False, "no systemd here: a logout ends nothing that is detached")
-    kills = False
-    for path in LOGIND:
+        return LogoutEffect(False, False, "no systemd: a logout ends no detached process")
+    kills_processes = False
+    for path in LOGIND_CONFIGS:
         main = root / path.lstrip("/")
         drop_ins = main.with_name(main.name + ".d")
         for part in (main, *sorted(drop_ins.glob("*.conf"))):
-            kills = _setting(part, kills)
-    name = _user_name()
-    lingers = name is not None and (root / str(LINGER).lstrip("/") / name).exists()
-    why = f"KillUserProcesses={'yes' if kills else 'no'}, lingering {'on' if lingers else 'off'}"
-    return Logout(kills, lingers, why)
+            kills_processes = _read_kill_setting(part, kills_processes)
+    name = _login_name()
+    is_lingering = name is not None and (root / str(LINGER_FOLDER).lstrip("/") / name).exists()
+    reason = f"KillUserProcesses={'yes' if kills_processes else 'no'}, lingering {'on' if is_lingering else 'off'}"
+    return LogoutEffect(kills_processes, is_lingering, reason)
 
 
-def _user_name() -> str | None:
-    """Return the name by which logind knows this user; None for one without an entry in /etc/passwd."""
+def _login_name() -> str | None:
+    """Return this user's login name; None if /etc/passwd does not list the user."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return None
 
 
-def _setting(path: Path, before: bool) -> bool:
+def _read_kill_setting(path: Path, default: bool) -> bool:
     parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
     try:
         parser.read(path, encoding="utf-8")
-        return parser.getboolean("Login", "KillUserProcesses", fallback=before)
+        return parser.getboolean("Login", "KillUserProcesses", fallback=default)
     except (configparser.Error, ValueError, UnicodeDecodeError):
-        return before
+        return default
 
 
 def systemd_unit() -> str:
@@ -86,21 +86,21 @@ def systemd_unit() -> str:
     folder = Path.cwd()
     state = user_state_path()
     for path in (folder, state, Path(sys.executable)):
-        # WorkingDirectory has no quotes, so that nothing protects white space at its end, or a backslash there.
+        # WorkingDirectory takes no quotes, which would protect trailing white space or a trailing backslash.
         if UNPRINTABLE.search(str(path)) or str(path) != str(path).strip() or str(path).endswith("\\"):
             raise UserError(
-                f"cannot write a systemd unit for {path}: it holds a line break, another control character, or ends "
-                "in white space or a backslash. Run this in another folder."
+                f"cannot write a systemd unit for {path}: the path contains a control character, or ends with "
+                "white space or a backslash. Run this in another folder."
             )
-    return UNIT.format(
-        python=_quoted(sys.executable),
+    return UNIT_TEMPLATE.format(
+        python=_quote_for_systemd(sys.executable),
         folder=str(folder).replace("%", "%%"),
-        state=_quoted(f"XDG_STATE_HOME={state}"),
+        state=_quote_for_systemd(f"XDG_STATE_HOME={state}"),
     )
 
 
-def _quoted(text: str) -> str:
-    """Return text in double quotes in which systemd replaces nothing."""
+def _quote_for_systemd(text: str) -> str:
+    """Return text in double quotes, with everything escaped that systemd would expand."""
     for special in ("\\", '"'):
         text = text.replace(special, f"\\{special}")
     return f'"{text.replace("%", "%%")}"'

@@ -1,4 +1,4 @@
-"""Places for workers: one for each GPU, or some on the CPU, and the processes that have them."""
+"""Worker slots, one per GPU or several on the CPU, each with at most one worker process."""
 
 import os
 import subprocess
@@ -12,47 +12,48 @@ from wantui.engine.control import last_line
 from wantui.environment import torch_environment
 from wantui.gpu.nvml import Gpu
 
-MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 1.0, 60.0
-"""Seconds before a worker that ended without a video is started again: the first time, and at most."""
+MIN_RESTART_DELAY_SECONDS, MAX_RESTART_DELAY_SECONDS = 1.0, 60.0
+"""Shortest and longest delay before restarting a worker that exited without claiming a video."""
 
 
 @dataclass
 class Slot:
-    """A place for a worker: a device, and the process that has it."""
+    """A device, and the worker process that uses it."""
 
     name: str
     devices: tuple[str, ...]
-    """Names of the device in a batch."""
+    """Device names in batches that this slot serves, such as `auto` and `cuda`."""
     device: str
-    """Name of the device in the worker's torch."""
+    """Device name for torch in the worker process."""
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
-    not_before: float = 0.0
-    wait: float = MIN_WAIT_SECONDS
-    failures: int = 0
-    """Processes in a row that ended before they had a video."""
+    earliest_start: float = 0.0
+    """Monotonic time in seconds before which no process is started."""
+    restart_delay: float = MIN_RESTART_DELAY_SECONDS
+    consecutive_failures: int = 0
+    """Consecutive processes that exited without claiming a video."""
     output_start: int = 0
-    """Size of the file with the process's output when it was started."""
-    signalled: set[int] = field(default_factory=set)
-    cancel_seen: float = 0.0
-    """Monotonic time at which a cancel of the running video was first seen, seconds."""
+    """Size in bytes of the output file when the current process started."""
+    sent_signals: set[int] = field(default_factory=set)
+    cancel_seen_at: float = 0.0
+    """Monotonic time in seconds when the cancel of the running video was first seen; 0 without a cancel."""
 
     @property
     def worker(self) -> str:
-        """Return the name in its claims: never the same for two processes."""
+        """Return the worker's name in claims, unique for each process."""
         return f"{self.name}:{self.process.pid if self.process else 0}"
 
     def start(self, state: Path, logs: Path) -> None:
-        """Start a worker process, whose output goes to a file in the folder for logs.
+        """Start a worker process, with its output appended to a file in the log folder.
 
         Raises:
-            OSError: it cannot be started.
+            OSError: the process cannot be started.
         """
         command = [sys.executable, "-m", "wantui.worker.process", "--state", str(state)]
         command += ["--logs", str(logs), "--name", self.name, "--device", self.device]
         command += ["--devices", ",".join(self.devices), "--parent", str(os.getpid())]
         logs.mkdir(parents=True, exist_ok=True)
-        with self.output(logs).open("ab") as out:
+        with self.output_file(logs).open("ab") as out:
             self.output_start = out.tell()
             self.process = subprocess.Popen(
                 command,
@@ -63,28 +64,28 @@ class Slot:
                 env=torch_environment(os.environ) | self.environment,
                 process_group=0,
             )
-        self.signalled = set()
+        self.sent_signals = set()
 
-    def output(self, logs: Path) -> Path:
-        """Return the file for the output of the slot's processes."""
+    def output_file(self, logs: Path) -> Path:
+        """Return the output file that all processes of this slot share."""
         return logs / f"{self.name}.out"
 
-    def last_words(self, logs: Path) -> str:
-        """Return the last line that the process printed."""
-        return last_line(self.output(logs), self.output_start)
+    def last_output_line(self, logs: Path) -> str:
+        """Return the last line that the current process printed."""
+        return last_line(self.output_file(logs), self.output_start)
 
-    def delay(self) -> None:
+    def delay_next_start(self) -> None:
         """Delay the next start; the delay doubles each time."""
-        self.not_before = time.monotonic() + self.wait
-        self.wait = min(2 * self.wait, MAX_WAIT_SECONDS)
+        self.earliest_start = time.monotonic() + self.restart_delay
+        self.restart_delay = min(2 * self.restart_delay, MAX_RESTART_DELAY_SECONDS)
 
-    def works(self) -> None:
-        """Reset the failure count after a claim or a clean exit."""
-        self.wait, self.failures = MIN_WAIT_SECONDS, 0
+    def reset_failures(self) -> None:
+        """Reset the failure count and the restart delay."""
+        self.restart_delay, self.consecutive_failures = MIN_RESTART_DELAY_SECONDS, 0
 
 
-def slots_for(gpus: Sequence[Gpu], workers: int | None) -> list[Slot]:
-    """Return one slot per GPU; without one, or if a number is given, that many on the CPU."""
+def create_slots(gpus: Sequence[Gpu], workers: int | None) -> list[Slot]:
+    """Return one slot per GPU; without a GPU, or with `workers`, return `workers` CPU slots (at least 1)."""
     if workers is None and gpus:
         return [
             Slot(f"worker-{i}", ("auto", "cuda", "cpu", f"cuda:{i}"), "cuda", {"CUDA_VISIBLE_DEVICES": gpu.uuid})

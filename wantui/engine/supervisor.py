@@ -1,8 +1,8 @@
-"""The engine: starts a worker for each GPU when there is something to do, and takes back what a dead one was making.
+"""The engine: start a worker per GPU while videos wait, and reclaim the videos of workers that died.
 
-It holds a lock for life, so that there is one for each state directory, and loads no torch. SIGTERM: workers stop at
-their next step, then it ends; a second one ends them at once. SIGHUP is ignored: a terminal that goes away is nothing
-to it.
+The engine locks its state directory until it exits, and never loads torch. On SIGTERM, workers stop after the current
+step, then the engine exits; a second SIGTERM kills the workers. SIGHUP is ignored, so that the engine survives its
+terminal.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from wantui import __version__
-from wantui.engine.control import acquire_engine_lock, announce, holds_lock_file, open_queue
-from wantui.engine.slots import Slot, slots_for
+from wantui.engine.control import acquire_engine_lock, is_lock_current, open_queue, publish_engine_info
+from wantui.engine.slots import Slot, create_slots
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.gpu.nvml import NoSuchGpuError, query_gpus, remarks_on_devices, visible
+from wantui.gpu.nvml import NoSuchGpuError, device_remarks, query_gpus, visible_gpus
 from wantui.queue.database import QueueError, Unavailable, is_damage
 from wantui.queue.events import WorkerDied
 from wantui.queue.queue import Queue
@@ -35,18 +35,18 @@ from wantui.storage.manifest_store import LatestManifestStore
 from wantui.storage.output_errors import is_gone, why_unwritable
 
 TICK_SECONDS = 0.1
-DISK_SECONDS = 2.0
-"""Seconds between two checks of a disk that was full."""
+FILE_CHECK_SECONDS = 2.0
+"""Seconds between checks of the database, the lock file, and the folder or disk for which the queue is on hold."""
 INTERRUPT_SECONDS, KILL_SECONDS = 30.0, 60.0
-"""Seconds after which a cancelled video is interrupted within its step, and its worker killed."""
+"""Seconds from a cancel to SIGINT, and to SIGKILL, for a worker that does not stop."""
 MAX_FAILURES = 3
 """Consecutive worker exits without a claim before the queue is put on hold."""
 BUSY_LIMIT_SECONDS = 60.0
-"""Seconds a starting engine waits for a locked database."""
+"""Longest wait in seconds of a starting engine for a locked database."""
 
 
 class StopRequests:
-    """Counts how often the process was asked to stop, over all databases that it serves."""
+    """Count of stop signals; it outlives the replacement of a database."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -55,14 +55,18 @@ class StopRequests:
         self.count += 1
 
     def install(self) -> None:
-        """Take SIGTERM and SIGINT as requests, and ignore a terminal that goes away."""
+        """Count SIGTERM and SIGINT as stop requests, and ignore SIGHUP."""
         signal.signal(signal.SIGTERM, self.add)
         signal.signal(signal.SIGINT, self.add)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 class Supervisor:
-    """Starts, watches and ends the workers of one state directory."""
+    """Start, watch and stop the workers of one state directory.
+
+    Args:
+        drain: True to end once no video waits.
+    """
 
     def __init__(
         self,
@@ -77,18 +81,18 @@ class Supervisor:
         self.queue, self.slots, self.logs, self.log, self.drain = queue, slots, logs, log, drain
         self.requests = requests or StopRequests()
         self.lock = lock
-        """Descriptor that holds the engine lock; None where nothing is held."""
+        """Descriptor of the locked engine lock file; None without a lock."""
         self.is_ending = False
-        """True if the engine stops for its own reason: nothing is left to do, or the database is deleted."""
-        self.looked_at_disk = -math.inf
+        """True if the engine stops on its own: nothing waits, or the database was deleted."""
+        self.files_checked_at = -math.inf
+        """Monotonic time of the last file check, seconds."""
         self.manifests = LatestManifestStore()
-        """Manifest store of the batch in which a video was last closed: reading a large manifest again takes
-        seconds."""
+        """Cached manifest store of the latest batch: reading a large manifest takes seconds."""
         self.is_replaced = False
-        """True if the database or the lock file was deleted or replaced; running work is then stopped."""
+        """True if the database or the lock file was deleted or replaced; running videos are then stopped."""
 
     def run(self) -> None:
-        """Run until asked to stop, until the database is deleted, or (`drain`) until no video is left to render.
+        """Run until asked to stop, until the database is deleted, or (`drain`) until no video waits.
 
         Raises:
             QueueError: the database is damaged.
@@ -97,28 +101,28 @@ class Supervisor:
             try:
                 if not self._tick():
                     return
-            except Unavailable as error:  # a full disk, or somebody who holds the database for too long
+            except Unavailable as error:  # a full disk, or another process that locks the database for too long
                 if is_damage(error):
                     raise
                 self.log.warning("the queue cannot be used now: %s", error)
                 if self._is_stopping():
-                    self._end([slot for slot in self.slots if slot.process is not None])
+                    self._signal_workers([slot for slot in self.slots if slot.process is not None])
                     if all(slot.process is None or slot.process.poll() is not None for slot in self.slots):
                         return
                 time.sleep(1.0)
             time.sleep(TICK_SECONDS)
 
     def hold_if_interrupted(self) -> None:
-        """Hold the queue if the last engine ended with videos in progress.
+        """Put the queue on hold if the last engine ended with videos in progress.
 
         Raises:
-            QueueError: the database is damaged, or was locked by others all the time.
+            QueueError: the database is damaged, or stayed locked.
         """
         until = time.monotonic() + BUSY_LIMIT_SECONDS
         while True:
             try:
                 interrupted = self.queue.recover()
-                # What could not start before may start now: torch was installed, or a driver loaded.
+                # Workers that could not start before may start now: torch was installed, or a driver loaded.
                 self.queue.resume("worker")
                 break
             except Unavailable as error:
@@ -127,47 +131,47 @@ class Supervisor:
                 self.log.warning("the queue cannot be used now: %s", error)
                 time.sleep(1.0)
         if interrupted:
-            self.log.warning("%d videos were interrupted when an engine ended; the queue is held", interrupted)
+            self.log.warning("%d videos were interrupted when an engine ended; the queue is on hold", interrupted)
 
     def _tick(self) -> bool:
-        """Check everything once; return whether there is a reason to continue."""
+        """Check workers, files and queue once; return whether to continue."""
         for slot in self.slots:
             self._reap(slot)
-        self._note_claims()
+        self._reset_failures_after_claims()
         busy = [slot for slot in self.slots if slot.process is not None]
         if self._is_stopping():
-            self._end(busy)
+            self._signal_workers(busy)
             return bool(busy)
-        self._look_at_files()
-        self._escalate()
+        self._check_files()
+        self._escalate_cancels()
         self._start_workers()
-        if self.drain and not self._anything_to_do():
+        if self.drain and not self._has_work():
             self.is_ending = True
         return True
 
     def _is_stopping(self) -> bool:
         return self.is_ending or self.requests.count > 0
 
-    def _note_claims(self) -> None:
-        failed = [slot for slot in self.slots if slot.failures and slot.process is not None]
+    def _reset_failures_after_claims(self) -> None:
+        failed = [slot for slot in self.slots if slot.consecutive_failures and slot.process is not None]
         working = {video.worker for video in self.queue.running()} if failed else set()
         for slot in failed:
             if slot.worker in working:
-                slot.works()
+                slot.reset_failures()
 
-    def _anything_to_do(self) -> bool:
+    def _has_work(self) -> bool:
         return bool(self.queue.running()) or any(self.queue.waiting(slot.devices) for slot in self.slots)
 
     def _start_workers(self) -> None:
         for slot in self.slots:
-            if slot.process is not None or time.monotonic() < slot.not_before:
+            if slot.process is not None or time.monotonic() < slot.earliest_start:
                 continue
             if not self.queue.waiting(slot.devices):
                 continue
             try:
                 slot.start(self.queue.path.parent, self.logs)
             except OSError as error:
-                slot.delay()
+                slot.delay_next_start()
                 self.log.error("%s cannot be started: %s", slot.name, error)
                 self._count_failure(slot, str(error))
                 continue
@@ -178,44 +182,44 @@ class Supervisor:
         if slot.process is None or (code := slot.process.poll()) is None:
             return
         why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        if code == -signal.SIGKILL and not slot.signalled:
-            why += " (from outside: perhaps the system ran out of memory)"
+        if code == -signal.SIGKILL and not slot.sent_signals:
+            why += " (not by the engine: perhaps the system ran out of memory)"
         worker = slot.worker
-        # Also after a good end: whatever the worker did not give back is taken back.
-        videos = self.queue.reclaim(worker, why, blame=signal.SIGKILL not in slot.signalled, has_ended=True)
+        # Also after a clean exit: reclaim every video that the worker did not release.
+        videos = self.queue.reclaim(worker, why, blame=signal.SIGKILL not in slot.sent_signals, has_ended=True)
         slot.process = None
         for video in videos:
-            self._close(video)
-            self.log.error("%s died (%s) over %s, which is now %s", worker, why, video.title, video.state)
+            self._close_in_manifest(video)
+            self.log.error("%s died (%s) during %s, which is now %s", worker, why, video.title, video.state)
         if code == 0:
-            slot.works()
+            slot.reset_failures()
             self.log.info("%s ended", worker)
             return
         self.log.error("%s ended by %s", worker, why)
         if videos:
-            slot.works()
+            slot.reset_failures()
             return
-        # Without a video it is the worker itself that does not work.
-        slot.delay()
-        if not slot.signalled:
-            why = f"{why}: {slot.last_words(self.logs)}"
-            self.queue.emit(WorkerDied(worker=worker, error=f"{why}; see {slot.output(self.logs)}"))
+        # No video was claimed: the failure is the worker's own.
+        slot.delay_next_start()
+        if not slot.sent_signals:
+            why = f"{why}: {slot.last_output_line(self.logs)}"
+            self.queue.emit(WorkerDied(worker=worker, error=f"{why}; see {slot.output_file(self.logs)}"))
             self._count_failure(slot, why)
 
     def _count_failure(self, slot: Slot, why: str) -> None:
-        """Hold the queue where no worker that could make a waiting video can start: each failed several times."""
-        slot.failures += 1
-        # A slot without work to do never starts a worker, and so never fails.
-        serving = [other for other in self.slots if self.queue.waiting(other.devices)]
-        if not serving or any(other.failures < MAX_FAILURES for other in serving):
+        """Put the queue on hold if every slot with waiting videos has failed MAX_FAILURES times."""
+        slot.consecutive_failures += 1
+        # A slot without waiting videos starts no worker, and so never fails.
+        slots_with_work = [slot for slot in self.slots if self.queue.waiting(slot.devices)]
+        if not slots_with_work or any(slot.consecutive_failures < MAX_FAILURES for slot in slots_with_work):
             return
-        for other in self.slots:
-            other.works()
-        reason = f"no worker can start ({MAX_FAILURES} tries): {why}; see {slot.output(self.logs)}"
-        self.log.error("the queue is held: %s", reason)
+        for failed_slot in self.slots:
+            failed_slot.reset_failures()
+        reason = f"no worker can start ({MAX_FAILURES} tries): {why}; see {slot.output_file(self.logs)}"
+        self.log.error("the queue is on hold: %s", reason)
         self.queue.hold("worker", reason)
 
-    def _close(self, video: VideoRow) -> None:
+    def _close_in_manifest(self, video: VideoRow) -> None:
         batch = self.queue.batch(video.batch)
         if batch is None or video.state not in ("failed", "cancelled"):
             return
@@ -223,47 +227,47 @@ class Supervisor:
             state: State = "failed" if video.state == "failed" else "cancelled"
             self.manifests.of(BatchFolder(batch.folder)).close([video.number], state, video.error)
         except (OSError, UserError) as error:
-            self.log.warning("the manifest of %s does not say so: %s", batch.name, error)
+            self.log.warning("cannot record this in the manifest of %s: %s", batch.name, error)
 
-    def _escalate(self) -> None:
+    def _escalate_cancels(self) -> None:
         cancelling = self.queue.cancelling()
         for slot in self.slots:
             if slot.process is None or slot.worker not in cancelling:
-                slot.cancel_seen = 0.0
-                slot.signalled.discard(signal.SIGINT)
-            elif not slot.cancel_seen:
-                slot.cancel_seen = time.monotonic()
+                slot.cancel_seen_at = 0.0
+                slot.sent_signals.discard(signal.SIGINT)
+            elif not slot.cancel_seen_at:
+                slot.cancel_seen_at = time.monotonic()
             else:
-                waited = time.monotonic() - slot.cancel_seen
+                waited = time.monotonic() - slot.cancel_seen_at
                 if waited > KILL_SECONDS:
-                    self._signal(slot, signal.SIGKILL)
+                    self._send_signal(slot, signal.SIGKILL)
                 elif waited > INTERRUPT_SECONDS:
-                    self._signal(slot, signal.SIGINT)
+                    self._send_signal(slot, signal.SIGINT)
 
-    def _end(self, busy: Sequence[Slot]) -> None:
+    def _signal_workers(self, busy: Sequence[Slot]) -> None:
         for slot in busy:
-            self._signal(slot, signal.SIGTERM if self.requests.count <= 1 else signal.SIGKILL)
+            self._send_signal(slot, signal.SIGTERM if self.requests.count <= 1 else signal.SIGKILL)
 
-    def _signal(self, slot: Slot, number: signal.Signals) -> None:
-        if slot.process is not None and number not in slot.signalled:
-            slot.signalled.add(number)
+    def _send_signal(self, slot: Slot, number: signal.Signals) -> None:
+        if slot.process is not None and number not in slot.sent_signals:
+            slot.sent_signals.add(number)
             self.log.info("%s gets %s", slot.worker, number.name)
             slot.process.send_signal(number)
 
-    def _look_at_files(self) -> None:
-        if time.monotonic() - self.looked_at_disk < DISK_SECONDS:
+    def _check_files(self) -> None:
+        if time.monotonic() - self.files_checked_at < FILE_CHECK_SECONDS:
             return
-        self.looked_at_disk = time.monotonic()
+        self.files_checked_at = time.monotonic()
         if self.queue.is_replaced():
             self.log.error(
-                "the queue %s was deleted or replaced, or its write-ahead log was: what runs is stopped",
+                "the queue %s or its write-ahead log was deleted or replaced: stopping all workers",
                 self.queue.path,
             )
             self.is_replaced = self.is_ending = True
             return
-        if self.lock is not None and not holds_lock_file(self.lock, self.queue.path.parent):
+        if self.lock is not None and not is_lock_current(self.lock, self.queue.path.parent):
             self.log.error(
-                "the lock file in %s was deleted or replaced, so that another engine may start: what runs is stopped",
+                "the lock file in %s was deleted or replaced, so that another engine may start: stopping all workers",
                 self.queue.path.parent,
             )
             self.is_replaced = self.is_ending = True
@@ -271,47 +275,47 @@ class Supervisor:
         held = self.queue.held()
         if held is None or held.folder is None:
             return
-        if held.kind == "disk" and _has_room(held.folder, held.needed or 0):
-            self.log.info("there is room in %s again", held.folder)
+        if held.kind == "disk" and _has_free_bytes(held.folder, held.needed or 0):
+            self.log.info("%s has enough disk space again", held.folder)
             self.queue.resume("disk")
         elif held.kind == "folder" and (is_gone(held.folder) or why_unwritable(held.folder) is None):
             self.log.info("%s can be written again", held.folder)
             self.queue.resume("folder")
 
 
-def _has_room(folder: Path, needed: int) -> bool:
+def _has_free_bytes(folder: Path, needed: int) -> bool:
     try:
         return shutil.disk_usage(folder).free >= needed
     except OSError:
-        return True  # the folder is gone: its videos will fail and say so
+        return True  # the folder is missing: its videos will fail with that reason
 
 
 def run_engine(state_dir: StateDirectory, logs: Path, workers: int | None, drain: bool) -> bool:
     """Run the engine of a state directory; return False if one is already running.
 
     Raises:
-        UserError: the queue cannot be opened, or CUDA_VISIBLE_DEVICES names a GPU that does not exist.
-        QueueError: the queue is damaged; the next engine quarantines it.
+        UserError: the database cannot be opened, or CUDA_VISIBLE_DEVICES names a GPU that does not exist.
+        QueueError: the database is damaged; the next engine quarantines it.
     """
     lock = acquire_engine_lock(state_dir.directory)
     if lock is None:
         return False
     requests = StopRequests()
     try:
-        # Once, and before anything else: a request between two databases must not be lost.
+        # First, and only once: a stop request between two databases must not be lost.
         requests.install()
         while _run(state_dir, lock, logs, workers, drain, requests):
-            # The database or the lock file was deleted or replaced: begin with the one that has its name now.
-            if holds_lock_file(lock, state_dir.directory):
+            # The database or the lock file was deleted or replaced: start again with the current files.
+            if is_lock_current(lock, state_dir.directory):
                 continue
             try:
-                another = acquire_engine_lock(state_dir.directory)
-            except OSError:  # the whole directory is gone
+                new_lock = acquire_engine_lock(state_dir.directory)
+            except OSError:  # the whole directory is missing
                 break
-            if another is None:  # the one of an engine that was started meanwhile
+            if new_lock is None:  # another engine has started meanwhile
                 break
             os.close(lock)
-            lock = another
+            lock = new_lock
     finally:
         os.close(lock)
     return True
@@ -326,7 +330,7 @@ def _run(
     try:
         for note in notes:
             log.warning("%s", note)
-        slots, remarks = _slots(queue, workers)
+        slots, remarks = _plan_slots(queue, workers)
         supervisor = Supervisor(queue, slots, logs, log, drain, requests, lock)
         log.info(
             "engine of wantui %s, process %d, %s",
@@ -335,18 +339,18 @@ def _run(
             format_count(len(supervisor.slots), "worker"),
         )
         supervisor.hold_if_interrupted()
-        announce(lock, logs, sorted({name for slot in slots for name in slot.devices}), remarks)
+        publish_engine_info(lock, logs, sorted({name for slot in slots for name in slot.devices}), remarks)
         supervisor.run()
     except QueueError as error:
         if is_damage(error):
-            log.exception("the queue is damaged: %s", error)  # workers die with us; the next engine puts it aside
+            log.exception("the queue is damaged: %s", error)  # workers end with this process; the next one quarantines
             raise
         if requests.count:
             log.warning("stopped before the queue could be used: %s", error)
         else:
-            log.error("cannot use the queue: %s. Others keep it locked, or its disk is full", error)
+            log.error("cannot use the queue: %s. Another process locks it, or its disk is full", error)
         raise UserError(
-            f"cannot use the queue {queue.path}: {error}. End what keeps it locked, or make room on its disk"
+            f"cannot use the queue {queue.path}: {error}. End the process that locks it, or free disk space"
         ) from None
     finally:
         queue.close()
@@ -354,24 +358,24 @@ def _run(
     return supervisor.is_replaced and not requests.count
 
 
-def _slots(queue: Queue, workers: int | None) -> tuple[list[Slot], list[str]]:
-    """Return the slots for workers, and remarks about their devices.
+def _plan_slots(queue: Queue, workers: int | None) -> tuple[list[Slot], list[str]]:
+    """Return the worker slots, and remarks about their devices.
 
     Raises:
         NoSuchGpuError: CUDA_VISIBLE_DEVICES names a GPU that does not exist, and a batch may need one.
     """
     if workers is not None:  # on the CPU, whatever CUDA_VISIBLE_DEVICES says
-        return slots_for((), workers), []
+        return create_slots((), workers), []
     report, setting = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        return slots_for(visible(report.gpus, setting), None), remarks_on_devices(report, setting)
+        return create_slots(visible_gpus(report.gpus, setting), None), device_remarks(report, setting)
     except NoSuchGpuError as error:
         devices = {batch.device for batch in queue.batches(-1) if batch.unfinished}
         if devices != {"cpu"}:
             raise
-        # Only what asks for the CPU: a batch that may use a GPU must not be made on the CPU in silence.
-        cpu = [replace(slot, devices=("cpu",)) for slot in slots_for((), None)]
-        return cpu, [f"{error}. This engine makes only batches with model_settings.device: cpu"]
+        # Serve only batches that request the CPU: a batch that may use a GPU must not silently run on the CPU.
+        cpu_slots = [replace(slot, devices=("cpu",)) for slot in create_slots((), None)]
+        return cpu_slots, [f"{error}. This engine runs only batches with model_settings.device: cpu"]
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""State of this machine's GPUs, from NVIDIA's management library."""
+"""State of this machine's GPUs, read from NVIDIA's management library (NVML)."""

@@ -1,8 +1,7 @@
-"""Monitor of the GPUs and the machine: queries once a second, on one thread, and each field only as often as it is
-worth.
+"""Background thread that samples the GPUs and the machine once a second.
 
-NVML takes the driver's global lock, so that asking too often slows what is being computed: memory and utilisation are
-read every second, power every two, temperature every five, processes every five and only while somebody looks.
+NVML takes the driver's global lock, so that frequent queries slow down computation: memory and utilisation are read
+every second, power every two, temperature every five, and processes every five and only if requested.
 """
 
 import threading
@@ -14,11 +13,12 @@ from typing import Any, Literal
 from wantui.gpu.nvml import read_memory, unavailable_reason
 
 POWER_SECONDS, TEMPERATURE_SECONDS, PROCESS_SECONDS, RETRY_SECONDS = 2.0, 5.0, 5.0, 10.0
+"""Seconds between two queries of each field, and between two attempts to initialise NVML."""
 
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A process that holds memory of a GPU."""
+    """A process that uses GPU memory."""
 
     process: int
     name: str
@@ -28,36 +28,41 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class GpuState:
-    """State of one GPU at one moment; None for a field that this GPU or driver does not report."""
+    """State of one GPU at one moment; None for a field that the GPU or driver does not report."""
 
     index: int
     uuid: str
     name: str
     state: Literal["ok", "lost", "unreadable"] = "ok"
     reason: str = ""
-    """Reason for a state that is not ok."""
+    """Reason for a state other than ok."""
     memory_total: int | None = None
+    """Bytes."""
     memory_used: int | None = None
+    """Bytes."""
     utilisation: int | None = None
     """Percent."""
     power: float | None = None
+    """Watts."""
     power_limit: float | None = None
     """Watts."""
     temperature: int | None = None
     """Degrees Celsius."""
-    mig: bool = False
+    is_mig_enabled: bool = False
     processes: tuple[GpuProcess, ...] = ()
 
 
 @dataclass(frozen=True)
 class GpuSample:
-    """All GPUs, and the machine, at one moment. Memory in bytes."""
+    """State of all GPUs and of the machine at one moment; memory in bytes."""
 
     time: float
+    """Seconds since 1970."""
     gpus: tuple[GpuState, ...]
     reason: str
-    """Reason why there is no GPU; empty if there is one."""
+    """Reason for the absence of GPUs; empty if there is a GPU."""
     driver: str
+    """Driver version."""
     memory_total: int
     memory_used: int
     cpu: float
@@ -65,10 +70,12 @@ class GpuSample:
 
 
 class GpuMonitor(threading.Thread):
-    """Thread that passes a `GpuSample` to `publish` at every interval, until it is stopped.
+    """Thread that passes a `GpuSample` to `publish` at every interval, until `stop`.
 
     Args:
-        nvml: the module pynvml, or something that answers as it does.
+        interval: seconds.
+        nvml: the module pynvml, or a substitute with the same functions.
+        clock: monotonic clock, seconds.
     """
 
     def __init__(
@@ -80,55 +87,56 @@ class GpuMonitor(threading.Thread):
     ) -> None:
         super().__init__(name="gpu sampler", daemon=True)
         self.publish, self.interval, self.clock = publish, interval, clock
-        self.processes_wanted = False
+        self.reads_processes = False
+        """True to include the processes of each GPU in the samples."""
         self._nvml = nvml
-        self._ready, self._why, self._driver = False, "starting", ""
-        self._tried = -RETRY_SECONDS
-        self._slow: dict[tuple[int, str], tuple[float, Any]] = {}
-        self._ended = threading.Event()
+        self._ready, self._reason, self._driver = False, "starting", ""
+        self._last_try = -RETRY_SECONDS
+        self._cached_answers: dict[tuple[int, str], tuple[float, Any]] = {}
+        self._stop_requested = threading.Event()
 
     def stop(self) -> None:
-        self._ended.set()
+        self._stop_requested.set()
 
     def run(self) -> None:
         import psutil
 
         psutil.cpu_percent()
-        while not self._ended.is_set():
+        while not self._stop_requested.is_set():
             try:
                 self.publish(self.sample())
-            except (OSError, psutil.Error):  # of the machine, not of a GPU; the next look may find it
+            except (OSError, psutil.Error):  # the machine's state cannot be read now; try again at the next interval
                 pass
-            self._ended.wait(self.interval)
+            self._stop_requested.wait(self.interval)
 
     def sample(self) -> GpuSample:
-        """Look once."""
+        """Read the state of the GPUs and the machine once."""
         import psutil
 
         memory = psutil.virtual_memory()
-        gpus = self._gpus()
-        why = "" if gpus else self._why
+        gpus = self._read_gpus()
+        why = "" if gpus else self._reason
         used = memory.total - memory.available
         return GpuSample(time.time(), gpus, why, self._driver, memory.total, used, psutil.cpu_percent())
 
-    def _gpus(self) -> tuple[GpuState, ...]:
-        if not self._ready and not self._begin():
+    def _read_gpus(self) -> tuple[GpuState, ...]:
+        if not self._ready and not self._init_nvml():
             return ()
         nvml = self._nvml
         try:
             count = int(nvml.nvmlDeviceGetCount())
         except nvml.NVMLError as error:
-            self._ready, self._why = False, f"the driver does not answer any more: {error}"
+            self._ready, self._reason = False, f"the driver stopped responding: {error}"
             return ()
         if count == 0:
-            self._why = "the driver sees no GPU"
-        return tuple(self._gpu(index) for index in range(count))
+            self._reason = "the driver sees no GPU"
+        return tuple(self._read_gpu(index) for index in range(count))
 
-    def _begin(self) -> bool:
+    def _init_nvml(self) -> bool:
         now = self.clock()
-        if now - self._tried < RETRY_SECONDS:
+        if now - self._last_try < RETRY_SECONDS:
             return False
-        self._tried = now
+        self._last_try = now
         if self._nvml is None:
             import pynvml
 
@@ -139,10 +147,10 @@ class GpuMonitor(threading.Thread):
             self._driver = str(nvml.nvmlSystemGetDriverVersion())
             self._ready = True
         except nvml.NVMLError as error:
-            self._why = unavailable_reason(nvml, error)
+            self._reason = unavailable_reason(nvml, error)
         return self._ready
 
-    def _gpu(self, index: int) -> GpuState:
+    def _read_gpu(self, index: int) -> GpuState:
         nvml = self._nvml
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -151,17 +159,19 @@ class GpuMonitor(threading.Thread):
             lost = isinstance(error, nvml.NVMLError) and error.value == nvml.NVML_ERROR_GPU_IS_LOST
             return GpuState(index, "", f"GPU {index}", "lost" if lost else "unreadable", str(error))
         try:
-            memory = self._ask(lambda: read_memory(nvml, handle))
-            utilisation = self._ask(lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu))
-            power = self._slowly(index, "power", POWER_SECONDS, lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000)
-            limit = self._slowly(index, "limit", 60.0, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
-            temperature = self._slowly(
+            memory = self._query(lambda: read_memory(nvml, handle))
+            utilisation = self._query(lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu))
+            power = self._query_every(
+                index, "power", POWER_SECONDS, lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000
+            )
+            limit = self._query_every(index, "limit", 60.0, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
+            temperature = self._query_every(
                 index, "heat", TEMPERATURE_SECONDS, lambda: int(nvml.nvmlDeviceGetTemperature(handle, 0))
             )
-            mig = self._slowly(index, "mig", 60.0, lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]))
+            is_mig_enabled = self._query_every(index, "mig", 60.0, lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]))
             processes = (
-                self._slowly(index, "processes", PROCESS_SECONDS, lambda: self._processes(handle))
-                if self.processes_wanted
+                self._query_every(index, "processes", PROCESS_SECONDS, lambda: self._read_processes(handle))
+                if self.reads_processes
                 else ()
             )
         except nvml.NVMLError as error:
@@ -178,11 +188,11 @@ class GpuMonitor(threading.Thread):
             power=power,
             power_limit=limit,
             temperature=temperature,
-            mig=bool(mig),
+            is_mig_enabled=bool(is_mig_enabled),
             processes=processes or (),
         )
 
-    def _processes(self, handle: Any) -> tuple[GpuProcess, ...]:
+    def _read_processes(self, handle: Any) -> tuple[GpuProcess, ...]:
         import psutil
 
         processes = []
@@ -194,11 +204,15 @@ class GpuMonitor(threading.Thread):
             processes.append(GpuProcess(int(entry.pid), name, entry.usedGpuMemory))
         return tuple(processes)
 
-    def _ask(self, question: Callable[[], Any]) -> Any:
-        """Return the answer, or None if this GPU or driver has none; a lost GPU raises."""
+    def _query(self, query: Callable[[], Any]) -> Any:
+        """Return the result of an NVML query, or None if the GPU or driver does not support it.
+
+        Raises:
+            NVMLError: the GPU is lost.
+        """
         nvml = self._nvml
         try:
-            return question()
+            return query()
         except nvml.NVMLError as error:
             if error.value == nvml.NVML_ERROR_GPU_IS_LOST:
                 raise
@@ -206,10 +220,11 @@ class GpuMonitor(threading.Thread):
         except (UnicodeDecodeError, AttributeError):
             return None
 
-    def _slowly(self, index: int, name: str, seconds: float, question: Callable[[], Any]) -> Any:
+    def _query_every(self, index: int, name: str, seconds: float, query: Callable[[], Any]) -> Any:
+        """Return the latest result of a GPU's query, and repeat the query if that result is older than `seconds`."""
         now = self.clock()
-        asked, answer = self._slow.get((index, name), (-1e9, None))
-        if now - asked >= seconds:
-            answer = self._ask(question)
-            self._slow[index, name] = now, answer
+        queried_at, answer = self._cached_answers.get((index, name), (-1e9, None))
+        if now - queried_at >= seconds:
+            answer = self._query(query)
+            self._cached_answers[index, name] = now, answer
         return answer

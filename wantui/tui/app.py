@@ -116,7 +116,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         )
         rate = SLOW_SECONDS if self.low_bandwidth else 1.0
         self.sampler = GpuMonitor(lambda sample: self._post(GpuSampled(sample)), rate, nvml)
-        self.sampler.processes_wanted = self.gpu_panel == "large"
+        self.sampler.reads_processes = self.gpu_panel == "large"
         self.animation_level = "none"
 
     def get_driver_class(self) -> type[Driver]:
@@ -323,7 +323,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self._panel_changed()
 
     def _panel_changed(self) -> None:
-        self.sampler.processes_wanted = self.gpu_panel == "large"
+        self.sampler.reads_processes = self.gpu_panel == "large"
         if self.gpus.sample is not None:
             self.sample_signal.publish(self.gpus.sample)
 

@@ -100,7 +100,7 @@ class GpuPanel(DiffText):
         line.append(f"  {_or_na(gpu.utilisation, '3.0f')} %")
         line.append(f"  {_or_na(gpu.power, '.0f')}/{_or_na(gpu.power_limit, '.0f')} W")
         line.append(f"  {_or_na(gpu.temperature, '.0f')} °C")
-        if gpu.mig:
+        if gpu.is_mig_enabled:
             line.append("  MIG on: of the whole card", self.colour("warning"))
         ours = [self.history.workers[p.process] for p in gpu.processes if p.process in self.history.workers]
         # Without the list of processes it can only be ours when there is one card.
