@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO, WanModel, find_model
-from wantui.planning.flops import forward_flops
+from wantui.planning.flops import count_forward_flops
 
 pytestmark = pytest.mark.torch
 
@@ -29,17 +29,17 @@ def counted(model: WanModel, width: int, height: int, frames: int) -> int:
 def test_the_count_is_torchs_for_every_form(tiny_models: dict[str, WanModel], form: str) -> None:
     model = tiny_models[form]
     side = 2 * model.size_multiple
-    assert forward_flops(model, 2 * side, side, 9) == counted(model, 2 * side, side, 9)
+    assert count_forward_flops(model, 2 * side, side, 9) == counted(model, 2 * side, side, 9)
 
 
 def test_the_count_is_torchs_for_nano() -> None:
-    assert forward_flops(NANO, 128, 128, 17) == counted(NANO, 128, 128, 17)
+    assert count_forward_flops(NANO, 128, 128, 17) == counted(NANO, 128, 128, 17)
 
 
 def test_the_published_sizes_take_what_is_known_of_them() -> None:
     # 283 and 1,676 TFLOP for one pass at 480x832x81.
-    assert forward_flops(find_model("wan2.1-1.3b"), 832, 480, 81) == pytest.approx(283e12, rel=0.005)
-    assert forward_flops(find_model("wan2.1-14b"), 832, 480, 81) == pytest.approx(1676e12, rel=0.005)
+    assert count_forward_flops(find_model("wan2.1-1.3b"), 832, 480, 81) == pytest.approx(283e12, rel=0.005)
+    assert count_forward_flops(find_model("wan2.1-14b"), 832, 480, 81) == pytest.approx(1676e12, rel=0.005)
 
 
 def test_sizes_of_a_directory_are_those_of_its_transformer(tiny_models: dict[str, WanModel]) -> None:

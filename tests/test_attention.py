@@ -29,8 +29,8 @@ from wantui.generation.make_video import make_video
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import Captures, PromptMark, Recipe
-from wantui.planning.disk_estimate import disk_for
-from wantui.planning.map_names import map_names
+from wantui.planning.disk_estimate import estimate_recipe_disk
+from wantui.planning.map_names import assign_map_names
 from wantui.storage import attention_maps
 from wantui.storage.attention_maps import NoMapsError, open_maps
 from wantui.storage.video_files import VideoFiles
@@ -193,7 +193,7 @@ def test_what_maps_take_on_the_disk_is_foretold(
     recipe = marked(tiny_models["wan2.1"], capture, negative_prompt="a star, and no star")
     group = zarr.open_group(stored(tiny, recipe, tmp_path).captures["attention"], mode="r")
     sizes = [one.nbytes for _, one in group.members(None) if isinstance(one, zarr.Array) and one.ndim == 6]
-    predicted = disk_for(recipe, tiny_models["wan2.1"]).bytes_of("attention")
+    predicted = estimate_recipe_disk(recipe, tiny_models["wan2.1"]).bytes_of("attention")
     assert predicted >= sum(sizes) if per_token else predicted == sum(sizes)
 
 
@@ -593,7 +593,7 @@ def test_maps_of_very_long_marks_have_short_names(
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), prompt=prompt, marks=asked[:2], steps=1)
     maps = open_maps(stored(tiny, recipe, tmp_path).captures["attention"])
     assert [words["text"] for words in maps.words.values()] == [one, f"{one}s"]
-    assert all(len(name.encode()) <= 200 for name in map_names([one, f"{one}s", "ö" * 150]))
+    assert all(len(name.encode()) <= 200 for name in assign_map_names([one, f"{one}s", "ö" * 150]))
 
 
 def test_the_self_check_of_an_earlier_version_is_taken_over_by_a_resumed_video() -> None:

@@ -17,7 +17,7 @@ from wantui.generation.denoise import denoise, prepare
 from wantui.generation.fuse import fuse_pipeline
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import WanModel
-from wantui.planning.throughput import NATIVE
+from wantui.planning.throughput import NATIVE_ATTENTION
 
 pytestmark = pytest.mark.torch
 
@@ -58,7 +58,7 @@ def test_observed_attention_is_what_the_kernel_computed_and_changes_no_bit(
 ) -> None:
     pipeline = load_pipeline(tiny_models[form], None, "float32", torch.device(device))
     if is_fused:
-        fuse_pipeline(pipeline, NATIVE)
+        fuse_pipeline(pipeline, NATIVE_ATTENTION)
     recipe = recipe_for(tiny_models[form], steps=2)
     plain = latents_of(pipeline, recipe)
     watcher = _Watcher(site)

@@ -22,7 +22,7 @@ from wantui.config.settings import Settings
 from wantui.models.catalogue import NANO
 from wantui.planning import Captures
 from wantui.planning.disk_estimate import captured_steps
-from wantui.planning.recipe import PromptMark, read_recipe
+from wantui.planning.recipe import PromptMark, parse_recipe
 from wantui.schedule import model_evaluations
 from wantui.storage.atomic import atomic_write, sync
 from wantui.storage.attention_maps import AttentionWriter, NoMapsError, open_maps
@@ -108,7 +108,7 @@ def test_a_capture_that_an_earlier_version_published_is_known_by_its_recipe(tmp_
     write_maps(path)
     group = zarr.open_group(path, mode="r+")
     stored = group.attrs["recipe"]
-    recipe = read_recipe(stored)
+    recipe = parse_recipe(stored)
     former = stored | {"format": 1, "speed": "plain"}
     former["capture"]["attention"]["pieces"] = former["capture"]["attention"].pop("per_token")
     group.attrs["recipe"] = former

@@ -11,7 +11,7 @@ from conftest import Wantui, recipe_for, step_done
 
 from wantui.batches.eta import BatchEta, EtaModel, Remaining, add_up, queue_etas
 from wantui.models.catalogue import NANO
-from wantui.planning import past_videos
+from wantui.planning import parse_timed_videos
 from wantui.queue.engine_lock import LOCK
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
@@ -117,7 +117,7 @@ def test_workers_share_a_batch_but_no_single_video(tmp_path: Path) -> None:
     many = add(queue, "/outputs/c", 16)
     model = EtaModel(queue)
     told = {"seconds": {"denoise": 3.0, "decode": 0.5, "step": 0.1}, "device": "cuda", "memory_plan": "resident"}
-    model.past = past_videos([(RECIPE.to_json(), told)])
+    model.past = parse_timed_videos([(RECIPE.to_json(), told)])
     devices = ("auto", "cuda", *(f"cuda:{i}" for i in range(8)))
     assert [model.remaining(batch, [], devices, {}).seconds for batch in (single, pinned, many)] == pytest.approx(
         [2.5, 4 * 2.5, 16 * 2.5 / 8]

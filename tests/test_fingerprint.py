@@ -14,7 +14,7 @@ from wantui.config import load_config
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fingerprint import fingerprint
-from wantui.planning import outline_batch
+from wantui.planning import preview_batch
 from wantui.storage.manifest import read_manifest
 from wantui.worker.pipelines import check_weights
 
@@ -135,7 +135,7 @@ def test_shards_in_a_linked_folder_count(model: Path) -> None:
 # A3
 def test_a_batch_is_not_resumed_with_other_weights_behind_a_link(model: Path) -> None:
     config = load_config("nano", [f"model_settings.model_id={model}"])
-    recipe = outline_batch(config, "a star").first
+    recipe = preview_batch(config, "a star").first
     check_weights(recipe)
     other_weights(Path("first/diffusion_pytorch_model.safetensors"))
     with pytest.raises(LoadError, match="have changed since this batch was planned"):

@@ -14,10 +14,10 @@ from wantui.config import load_config
 from wantui.generation.errors import LoadError
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO, WanModel, find_model
-from wantui.planning import Recipe, outline_batch
+from wantui.planning import Recipe, preview_batch
 from wantui.planning import requirements as installed
 from wantui.planning.batch import PlanError
-from wantui.planning.memory_plan import RESIDENT, fuses_blocks, peak_bytes, transformer_bytes
+from wantui.planning.memory_plan import RESIDENT, can_fuse_blocks, peak_bytes, transformer_bytes
 from wantui.storage.manifest import read_manifest
 from wantui.worker.pipelines import check_weights, load_for, plan_for
 
@@ -77,7 +77,7 @@ def small_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_from(path: Path, *settings: str) -> Recipe:
     asked = [f"model_settings.transformer_file={path}", "model_settings.dtype=bfloat16", *settings]
-    return outline_batch(load_config("nano", asked), "a large red circle moving left").first
+    return preview_batch(load_config("nano", asked), "a large red circle moving left").first
 
 
 def test_a_transformer_from_a_file_makes_a_video_near_the_models_own(small_nano: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_file_takes_its_own_size_and_is_not_fused(small_nano: Path) -> None:
     at_most = peak_bytes(RESIDENT, model, recipe)
     assert at_most is not None
     assert at_most < peak_bytes(RESIDENT, model, full) - 0.9 * transformer_bytes(model, full)  # type: ignore[operator]
-    assert not fuses_blocks(find_model("wan2.1-1.3b"), RESIDENT, "fused", recipe.weights)
+    assert not can_fuse_blocks(find_model("wan2.1-1.3b"), RESIDENT, "fused", recipe.weights)
 
 
 def test_a_batch_is_made_with_it_and_says_so(wantui: Wantui, small_nano: Path) -> None:
@@ -113,12 +113,14 @@ def test_a_batch_is_made_with_it_and_says_so(wantui: Wantui, small_nano: Path) -
 
 
 def test_recipe_unusual_names_non_default_weights_and_speed(small_nano: Path) -> None:
-    assert recipe_from(small_nano).unusual == "transformer from nano-Q8_0.gguf"
+    assert recipe_from(small_nano).computation_note == "transformer from nano-Q8_0.gguf"
     cached = recipe_from(small_nano, "model_settings.speed=cached")
-    assert cached.unusual == "cached by the first block, transformer from nano-Q8_0.gguf"  # which was not calibrated
-    nano = outline_batch(load_config("nano", ["model_settings.speed=cached", "model_settings.weights=int8"]), "a star")
-    assert nano.first.unusual == "cached by magnitudes, weights in int8"
-    assert outline_batch(load_config("nano"), "a star").first.unusual == ""
+    assert (
+        cached.computation_note == "cached by the first block, transformer from nano-Q8_0.gguf"
+    )  # which was not calibrated
+    nano = preview_batch(load_config("nano", ["model_settings.speed=cached", "model_settings.weights=int8"]), "a star")
+    assert nano.first.computation_note == "cached by magnitudes, weights in int8"
+    assert preview_batch(load_config("nano"), "a star").first.computation_note == ""
 
 
 def test_a_file_that_changed_or_went_since_it_was_planned_is_refused(tmp_path: Path) -> None:
@@ -169,10 +171,10 @@ def test_it_is_refused_with_weights_in_8_bits_and_without_the_library(
     small_nano: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = [f"model_settings.transformer_file={small_nano}", "model_settings.weights=float8"]
-    refusals = outline_batch(load_config("nano", asked), "a star").refusals
+    refusals = preview_batch(load_config("nano", asked), "a star").refusals
     assert any("float8 is not for a transformer_file" in refusal for refusal in refusals)
     monkeypatch.setattr(installed, "find_spec", lambda name: None)
-    refusals = outline_batch(load_config("nano", asked[:1]), "a star").refusals
+    refusals = preview_batch(load_config("nano", asked[:1]), "a star").refusals
     assert any("transformer_file needs gguf: pip install gguf" in refusal for refusal in refusals)
 
 

@@ -29,8 +29,8 @@ from wantui.models import fetch, parts
 from wantui.models import tokenizer as tokenizer_pieces
 from wantui.models.catalogue import NANO, UnknownModelError, WanModel, find_model, read_directory
 from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits
-from wantui.planning import outline_batch
-from wantui.planning.memory_plan import plan_named
+from wantui.planning import preview_batch
+from wantui.planning.memory_plan import find_plan
 
 pytestmark = pytest.mark.torch
 
@@ -78,9 +78,9 @@ def refused(folder: Path, said: str, **options: Any) -> None:
 def test_a_model_without_a_tokenizer_is_refused_by_name(copy: Callable[..., Path], plan: str) -> None:
     folder = copy()
     (folder / "tokenizer" / "tokenizer.json").write_text("")
-    refused(folder, "its tokenizer is missing: there is no tokenizer.json or spiece.model", plan=plan_named(plan))
+    refused(folder, "its tokenizer is missing: there is no tokenizer.json or spiece.model", plan=find_plan(plan))
     shutil.rmtree(folder / "tokenizer")
-    refused(folder, "its tokenizer is missing", plan=plan_named(plan))
+    refused(folder, "its tokenizer is missing", plan=find_plan(plan))
     with pytest.raises(UnknownModelError, match="its tokenizer is missing"):
         read_directory(folder)
 
@@ -533,9 +533,9 @@ def test_weights_that_are_not_complete_are_refused_when_a_batch_is_planned(
 ) -> None:
     folder = copy()
     plan = [f"model_settings.model_id={folder}"]
-    assert outline_batch(load_config("nano", plan), "a star").refusals == ()
+    assert preview_batch(load_config("nano", plan), "a star").refusals == ()
     damage(folder / part / WEIGHTS[part])
-    (refusal,) = outline_batch(load_config("nano", plan), "a star").refusals
+    (refusal,) = preview_batch(load_config("nano", plan), "a star").refusals
     assert f"{folder.resolve()} is not complete: " in refusal
     assert said in refusal
 

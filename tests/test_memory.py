@@ -35,26 +35,26 @@ from wantui.generation.prompt_encoding import Embeddings, prompts_of
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import Magnitudes
-from wantui.planning import Captures, PromptMark, Recipe, outline_batch
+from wantui.planning import Captures, PromptMark, Recipe, preview_batch
 from wantui.planning import requirements as installed
-from wantui.planning.disk_estimate import extra_gpu_bytes
-from wantui.planning.flops import block_parameters, full_precision_parameters, transformer_parameters
+from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
+from wantui.planning.flops import count_block_parameters, count_full_precision_parameters, count_transformer_parameters
 from wantui.planning.memory_plan import (
     PLAN_SLUGS,
     PLANS,
     RESIDENT,
-    SMALL_TILE,
-    TILE,
+    SMALL_TILE_SIDE,
+    TILE_SIDE,
     ChosenPlan,
     activation_bytes,
     block_bytes,
     choose_plan,
-    needs,
+    find_plan,
     next_plan,
     peak_bytes,
-    plan_named,
+    peak_working_bytes,
+    required_bytes,
     transformer_bytes,
-    working_bytes,
 )
 from wantui.planning.model_source import Weights
 from wantui.storage.embeddings import EmbeddingStore
@@ -85,7 +85,7 @@ def test_every_older_name_of_a_plan_is_read_as_its_slug() -> None:
     assert set(OLDER_NAMES.values()) <= set(PLAN_SLUGS)
     assert len(set(OLDER_NAMES.values())) == len(OLDER_NAMES) == 9, "every plan that had another name before slugs"
     for name, slug in OLDER_NAMES.items():
-        assert plan_named(name) is plan_named(slug)
+        assert find_plan(name) is find_plan(slug)
         settings = load_config("nano", [f"memory_settings.plan={name}"]).settings
         assert settings.memory_settings.plan == slug
 
@@ -104,11 +104,11 @@ def test_parameters_are_those_of_the_published_architecture(model: WanModel) -> 
             freq_dim=model.time_dim,
             cross_attn_norm=True,
         )
-    assert sum(p.numel() for p in built.parameters()) == transformer_parameters(model)
+    assert sum(p.numel() for p in built.parameters()) == count_transformer_parameters(model)
     kept = WanTransformer3DModel._keep_in_fp32_modules
     in_full = sum(p.numel() for name, p in built.named_parameters() if any(part in name for part in kept))
-    assert in_full == full_precision_parameters(model)
-    assert sum(p.numel() for p in built.blocks[0].parameters()) == block_parameters(model)
+    assert in_full == count_full_precision_parameters(model)
+    assert sum(p.numel() for p in built.blocks[0].parameters()) == count_block_parameters(model)
 
 
 @pytest.mark.parametrize(("weights", "most"), [("float8", 0.3), pytest.param("int8", 0.1, marks=needs_torchao)])
@@ -140,7 +140,7 @@ def test_weights_in_int8_can_be_moved_block_by_block() -> None:
 
 def test_int8_without_torchao_is_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installed, "find_spec", lambda name: None)
-    outline = outline_batch(load_config("nano", ["model_settings.weights=int8"]), "a circle")
+    outline = preview_batch(load_config("nano", ["model_settings.weights=int8"]), "a circle")
     assert any("int8 needs torchao (pip install torchao)" in refusal for refusal in outline.refusals)
     with pytest.raises(LoadError, match="int8 needs torchao"):
         load_pipeline(NANO, None, "bfloat16", CPU, weights="int8")
@@ -221,8 +221,8 @@ def test_the_first_plan_that_fits_is_chosen_and_says_why(model: WanModel, free: 
     chosen = choose_plan(model, recipe, free * GB)
     assert chosen.plan.slug == plan
     assert chosen.fits
-    assert chosen.peak is not None
-    assert chosen.peak <= free * GB
+    assert chosen.peak_bytes is not None
+    assert chosen.peak_bytes <= free * GB
     assert f"{free}.0 GB are free" in chosen.reason
     if chosen.plan is not RESIDENT:
         assert chosen.reason.startswith("resident needs")
@@ -232,7 +232,7 @@ def test_where_nothing_fits_the_plan_that_needs_least_is_tried_and_said_not_to_f
     recipe = recipe_of(LARGE)
     chosen = choose_plan(LARGE, recipe, 2 * GB)
     assert not chosen.fits
-    assert needs(chosen.plan, LARGE, recipe) == min(needs(plan, LARGE, recipe) or 0 for plan in PLANS)
+    assert required_bytes(chosen.plan, LARGE, recipe) == min(required_bytes(plan, LARGE, recipe) or 0 for plan in PLANS)
 
 
 def test_a_plan_that_is_asked_for_is_taken_whatever_is_free() -> None:
@@ -259,7 +259,7 @@ def test_after_a_plan_that_did_not_fit_comes_the_first_of_the_others_that_fits(
 ) -> None:
     monkeypatch.setattr(pipelines, "resolve_device", lambda _: GPU)
     monkeypatch.setattr(pipelines, "free_gpu_bytes", lambda _: free)
-    chosen = plan_for(recipe_of(SMALL), "cuda", plan_named("encode-first"))
+    chosen = plan_for(recipe_of(SMALL), "cuda", find_plan("encode-first"))
     assert chosen.plan.slug == name
     assert reason in chosen.reason
 
@@ -268,7 +268,7 @@ def test_a_plan_that_was_taken_because_little_was_free_is_chosen_again_for_the_n
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe, loaded = recipe_of(NANO), []
-    found = [ChosenPlan(plan_named(name), None, "") for name in ("tiled", "tiled", "encode-first")]
+    found = [ChosenPlan(find_plan(name), None, "") for name in ("tiled", "tiled", "encode-first")]
     asked = iter(found)
     monkeypatch.setattr(warm, "plan_for", lambda *_: next(asked))
     monkeypatch.setattr(
@@ -293,7 +293,7 @@ def ladder(model: WanModel | None, on_gpu: bool) -> list[str]:
 def test_each_plan_that_is_tried_after_another_needs_less() -> None:
     for model in (SMALL, LARGE):
         peaks = [
-            peak_bytes(plan_named(name), model, recipe_of(model), streams_encoder=True) for name in ladder(model, True)
+            peak_bytes(find_plan(name), model, recipe_of(model), streams_encoder=True) for name in ladder(model, True)
         ]
         assert peaks == sorted(peaks, reverse=True)
         assert len(set(peaks)) == len(peaks) >= 4
@@ -318,7 +318,7 @@ def test_a_pipeline_that_takes_turns_never_goes_to_the_gpu_as_a_whole(
     device: torch.device, plan: str, calls: list[str]
 ) -> None:
     pipeline = Mock(transformer_2=None, text_encoder=None)
-    Placement(pipeline, device, plan_named(plan))
+    Placement(pipeline, device, find_plan(plan))
     assert [call[0] for call in pipeline.mock_calls] == calls
 
 
@@ -326,7 +326,7 @@ def test_a_transformer_that_is_streamed_goes_to_the_gpu_in_no_other_way(monkeypa
     pipeline = Mock(text_encoder=None)
     streamed: list[object] = []
     monkeypatch.setattr(memory, "stream_blocks", lambda transformer, device: streamed.append(transformer))
-    Placement(pipeline, GPU, plan_named("stream"))
+    Placement(pipeline, GPU, find_plan("stream"))
     assert streamed == [pipeline.transformer, pipeline.transformer_2]
     assert pipeline.mock_calls == []
 
@@ -351,7 +351,7 @@ def test_fused_blocks_need_less_by_what_was_measured(model: str, size: tuple[int
 @pytest.mark.parametrize(("plan", "less"), [("stream-tiled", True), ("sequential", False)])
 def test_a_plan_with_fused_blocks_is_foretold_with_what_they_need(plan: str, less: bool) -> None:
     reference, fused = (
-        peak_bytes(plan_named(plan), LARGE, recipe_of(LARGE, width=1280, height=720, speed=speed), True) or 0
+        peak_bytes(find_plan(plan), LARGE, recipe_of(LARGE, width=1280, height=720, speed=speed), True) or 0
         for speed in ("reference", "fused")
     )
     assert (fused < reference - GB, fused == reference) == (less, not less)
@@ -366,7 +366,7 @@ def test_around_streamed_blocks_stays_what_the_architecture_has_there() -> None:
     one, two = LARGE, find_model("wan2.2-a14b")
     recipe = recipe_of(one, width=1280, height=720)
     assert transformer_bytes(one, recipe) - one.blocks * block_bytes(one, recipe) == rest
-    peaks = [peak_bytes(plan_named("stream"), model, recipe) for model in (one, two)]
+    peaks = [peak_bytes(find_plan("stream"), model, recipe) for model in (one, two)]
     assert peaks[1] == (peaks[0] or 0) + rest  # most is needed while the VAE decodes
 
 
@@ -472,7 +472,7 @@ class Part(torch.nn.Module):
 def test_one_part_at_a_time_is_on_the_gpu() -> None:
     log: list[str] = []
     parts = {name: Part(name, log) for name in ("vae", "transformer", "transformer_2")}
-    placement = Placement(Mock(text_encoder=None, **parts), GPU, plan_named("offload"))
+    placement = Placement(Mock(text_encoder=None, **parts), GPU, find_plan("offload"))
     for name in ("transformer", "transformer", "transformer_2", "vae", "transformer"):
         placement.ensure_on_device(parts[name])
         assert [part.name for part in parts.values() if part.where == "cuda"] == [name]
@@ -493,10 +493,10 @@ def test_tiles_larger_than_the_picture_give_the_same_frames(tiny: WanPipeline) -
 
 def test_tiles_overlap_by_a_quarter() -> None:
     pipeline = Mock(transformer_2=None)
-    Placement(pipeline, CPU, plan_named("tiled"))
-    Placement(pipeline, CPU, plan_named("small-tiles"))
+    Placement(pipeline, CPU, find_plan("tiled"))
+    Placement(pipeline, CPU, find_plan("small-tiles"))
     sides = [call.args for call in pipeline.vae.enable_tiling.call_args_list]
-    assert sides == [(TILE, TILE, 192, 192), (SMALL_TILE, SMALL_TILE, 96, 96)]
+    assert sides == [(TILE_SIDE, TILE_SIDE, 192, 192), (SMALL_TILE_SIDE, SMALL_TILE_SIDE, 96, 96)]
 
 
 # Prompts that are encoded first.
@@ -516,7 +516,7 @@ def test_embeddings_that_were_kept_are_those_of_the_pipeline_to_the_bit(kept: Pa
     assert embeddings.encode(prompts_of([recipe])) == 0
     assert len(list(kept.iterdir())) == 2
     whole = load_pipeline(NANO, None, dtype, CPU)
-    without = load_pipeline(NANO, None, dtype, CPU, plan_named("encode-first"))
+    without = load_pipeline(NANO, None, dtype, CPU, find_plan("encode-first"))
     assert without.text_encoder is None
     ours, stock = prepare(without, recipe, embeddings), prepare(whole, recipe)
     assert torch.equal(ours.prompt_embeds, stock.prompt_embeds)
@@ -630,7 +630,7 @@ def test_a_plan_for_gpus_is_refused_on_a_cpu(kept: Path) -> None:
     with pytest.raises(LoadError, match="is for GPUs"):
         plan_for(recipe, "cpu", asked="stream")
     assert plan_for(recipe, "cpu").plan is RESIDENT
-    loaded = load_for(recipe_of(NANO), "cpu", plan_for(recipe, "cpu", plan_named("encode-first")).plan)
+    loaded = load_for(recipe_of(NANO), "cpu", plan_for(recipe, "cpu", find_plan("encode-first")).plan)
     assert loaded.pipeline.text_encoder is None
     assert loaded.embeddings is not None
 
@@ -661,12 +661,12 @@ def test_what_a_video_is_said_to_need_is_what_is_measured_of_it_without_its_enco
     small = recipe_of(SMALL, width=480, height=480, frames=33)
     chosen = choose_plan(SMALL, small, 16 * GB)
     assert chosen.plan.slug == "encode-first"
-    assert chosen.peak is not None
-    assert chosen.working is not None
-    assert chosen.working < 0.8 * chosen.peak
-    assert chosen.working == peak_bytes(chosen.plan, replace(SMALL, text_encoder=0), small)
+    assert chosen.peak_bytes is not None
+    assert chosen.working_bytes is not None
+    assert chosen.working_bytes < 0.8 * chosen.peak_bytes
+    assert chosen.working_bytes == peak_bytes(chosen.plan, replace(SMALL, text_encoder=0), small)
     resident = choose_plan(SMALL, small, 80 * GB)
-    assert resident.working == resident.peak
+    assert resident.working_bytes == resident.peak_bytes
 
 
 @pytest.mark.parametrize("per_head", [False, True])
@@ -683,9 +683,9 @@ def test_maps_of_every_block_are_counted(nano: WanPipeline, per_head: bool, unco
         with LiveBytes() as live:
             next(steps)
         found.append(live.most)
-    assert found[1] - found[0] == pytest.approx(extra_gpu_bytes(shown, NANO), rel=0.01)
-    needed = [working_bytes(plan_named("offload"), LARGE, recipe) or 0 for recipe in (alone, shown)]
-    assert needed[1] - needed[0] == extra_gpu_bytes(shown, LARGE)
+    assert found[1] - found[0] == pytest.approx(estimate_extra_gpu_bytes(shown, NANO), rel=0.01)
+    needed = [peak_working_bytes(find_plan("offload"), LARGE, recipe) or 0 for recipe in (alone, shown)]
+    assert needed[1] - needed[0] == estimate_extra_gpu_bytes(shown, LARGE)
 
 
 @pytest.mark.parametrize("magnitudes", [(), ((1.0, 0.0), (0.0, -1.0))])

@@ -18,7 +18,7 @@ from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.generation.denoise import prepare
 from wantui.models.catalogue import CATALOGUE, NANO, UnknownModelError, WanModel, find_model
-from wantui.planning import Batch, Recipe, estimate_disk, outline_batch, plan_batch
+from wantui.planning import Batch, Recipe, estimate_disk, plan_batch, preview_batch
 from wantui.planning.disk_estimate import captured_steps
 from wantui.storage.manifest import new_manifest
 
@@ -278,7 +278,7 @@ def test_the_estimate_counts_the_marks_of_each_variation(template: str) -> None:
     positions, masses = 5 * 8 * 8, 3
     of_words = 2 * 20 * positions * 4 * (3 + masses + 0 + masses)
     assert estimate_disk(batch).bytes_of("attention") == of_words
-    outline = outline_batch(batch.config, template)
+    outline = preview_batch(batch.config, template)
     assert estimate_disk(outline) == estimate_disk(batch)
     predicted = [video.predicted["bytes"] for video in new_manifest(batch, "a").videos]
     assert sum(predicted) == pytest.approx(estimate_disk(batch).total, abs=len(predicted))

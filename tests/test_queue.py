@@ -16,7 +16,7 @@ from conftest import Wantui, only_queued, step_done
 
 from wantui import clock
 from wantui.engine.control import open_queue
-from wantui.planning.recipe import read_recipe
+from wantui.planning.recipe import parse_recipe
 from wantui.queue import state_dir as places
 from wantui.queue.claims import LostClaimError
 from wantui.queue.database import NAME, NewerDatabaseError, migrations, open_database
@@ -311,7 +311,7 @@ def test_straightness_in_events_of_schema_5_gets_its_name(tmp_path: Path) -> Non
     step = [event.payload for event in queue.events(0) if event.kind == "step"][-1]
     assert isinstance(step, StepDone)
     assert (step.step, step.straightness) == (2, 0.75)
-    recipe = read_recipe(json.loads(queue.recipe(3)))
+    recipe = parse_recipe(json.loads(queue.recipe(3)))
     assert (recipe.format, recipe.speed) == (2, "cached")
 
 

@@ -19,8 +19,8 @@ from wantui.models import fetch
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fingerprint import fingerprint_of_file
 from wantui.planning.disk_estimate import captured_steps
-from wantui.planning.memory_plan import RESIDENT, plan_named
-from wantui.planning.recipe import read_recipe
+from wantui.planning.memory_plan import RESIDENT, find_plan
+from wantui.planning.recipe import parse_recipe
 from wantui.planning.sizes import SizeError
 from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError, model_evaluations, noise_levels
 from wantui.worker.pipelines import load_for
@@ -80,19 +80,19 @@ def changed(**changes: object) -> dict[str, Any]:
 
 
 def test_a_recipe_of_an_earlier_version_is_read_and_keeps_its_digest() -> None:
-    recipe = read_recipe(OLD)
+    recipe = parse_recipe(OLD)
     written = changed(format=2, speed="fused")
     written["capture"]["attention"]["per_token"] = written["capture"]["attention"].pop("pieces")
     assert json.loads(recipe.to_json()) == written
     assert recipe.digest == DIGEST
-    again = read_recipe(written)
+    again = parse_recipe(written)
     assert (again, again.digest) == (recipe, DIGEST)
 
 
 @pytest.mark.parametrize("index", range(5))
 def test_stored_recipes_of_format_1_keep_their_digests(index: int) -> None:
     stored = STORED[index]
-    recipe = read_recipe(stored["recipe"])
+    recipe = parse_recipe(stored["recipe"])
     assert recipe.digest == stored["digest"]
     former = stored["recipe"].get("speed", "plain")
     assert recipe.speed == {"plain": "reference", "exact": "fused", "fast": "cached"}[former]
@@ -100,7 +100,7 @@ def test_stored_recipes_of_format_1_keep_their_digests(index: int) -> None:
     if attention is not None:
         assert recipe.capture.attention is not None
         assert recipe.capture.attention.per_token is attention["pieces"]
-    again = read_recipe(json.loads(recipe.to_json()))
+    again = parse_recipe(json.loads(recipe.to_json()))
     assert (again, again.digest) == (recipe, stored["digest"])
 
 
@@ -117,7 +117,7 @@ def test_stored_recipes_of_format_1_keep_their_digests(index: int) -> None:
 )
 def test_a_recipe_in_the_spelling_of_another_format_is_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)):
-        read_recipe(changed(**changes))
+        parse_recipe(changed(**changes))
 
 
 # R12
@@ -143,7 +143,7 @@ def test_a_recipe_in_the_spelling_of_another_format_is_refused(changes: dict[str
 def test_what_is_no_video_is_refused_with_the_name_of_the_field(field: str, value: object) -> None:
     said = field.removesuffix("s") if field == "marks" else field
     with pytest.raises(ValueError, match=said):
-        read_recipe(changed(**{field: value}))
+        parse_recipe(changed(**{field: value}))
 
 
 # R12
@@ -175,9 +175,9 @@ def test_making_a_clip_again_fetches_nothing(monkeypatch: pytest.MonkeyPatch, tm
     ):
         next(remake(tmp_path / "a.mp4", recipe, {}, tmp_path / "b.mp4", "cpu", may_fetch=False))
     with pytest.raises(LoadError, match="`wantui models fetch someone/something` fetches them"):
-        load_for(recipe, "cpu", plan_named(plan), may_fetch=False)
+        load_for(recipe, "cpu", find_plan(plan), may_fetch=False)
     with pytest.raises(LoadError, match="the hub was asked"):
-        load_for(recipe, "cpu", plan_named(plan))
+        load_for(recipe, "cpu", find_plan(plan))
 
 
 # R12
@@ -226,4 +226,4 @@ def test_a_capture_that_this_version_does_not_have_is_refused_by_name() -> None:
     value = recipe_for(NANO).model_dump(mode="json")
     value["capture"]["more"] = {"heat": {}}
     with pytest.raises(ValueError, match="no capture 'heat'"):
-        read_recipe(value)
+        parse_recipe(value)

@@ -29,9 +29,9 @@ from wantui.generation.pass_cache import PassCache, merge_padding
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import OF_NANO, Magnitudes
-from wantui.planning import Recipe, outline_batch, plan_batch
-from wantui.planning.memory_plan import PLANS, fuses_blocks
-from wantui.planning.step_skipping import computed_steps, ratios
+from wantui.planning import Recipe, plan_batch, preview_batch
+from wantui.planning.memory_plan import PLANS, can_fuse_blocks
+from wantui.planning.step_skipping import count_computed_steps, magnitude_ratios
 from wantui.schedule import noise_levels
 from wantui.storage.manifest import read_manifest
 
@@ -53,17 +53,17 @@ def test_exact_is_the_stock_pipeline_to_the_bit_on_a_cpu() -> None:
 
 
 def test_exact_is_the_speed_where_none_is_chosen() -> None:
-    assert outline_batch(load_config("nano"), "a circle").first.speed == "fused"
+    assert preview_batch(load_config("nano"), "a circle").first.speed == "fused"
 
 
 def test_blocks_are_fused_on_a_gpu_where_they_are_there_as_a_whole() -> None:
     model = find_model("wan2.1-1.3b")
-    fused = [plan.slug for plan in PLANS if fuses_blocks(model, plan, "fused", "full")]
+    fused = [plan.slug for plan in PLANS if can_fuse_blocks(model, plan, "fused", "full")]
     assert fused == [plan.slug for plan in PLANS if plan.transformer != "sequential"]
     for plan in PLANS:
-        assert not fuses_blocks(model, plan, "reference", "full")
-        assert not fuses_blocks(model, plan, "fused", "float8")
-        assert not fuses_blocks(NANO, plan, "fused", "full")  # which is over before it is launched
+        assert not can_fuse_blocks(model, plan, "reference", "full")
+        assert not can_fuse_blocks(model, plan, "fused", "float8")
+        assert not can_fuse_blocks(NANO, plan, "fused", "full")  # which is over before it is launched
 
 
 @pytest.mark.parametrize(("calibrated", "share", "most"), [(True, 0.6, 0.05), (False, 0.8, 0.2)])
@@ -101,8 +101,8 @@ def test_how_much_a_calibrated_video_computes_is_known_before(sampler: str, step
         part.register_forward_pre_hook(lambda *_, is_computed=is_computed: ran.append(is_computed))
     latents_of(pipeline, recipe)
     assert ran.count(False) == 2 * len(levels)  # with guidance
-    assert ran.count(True) == 2 * computed_steps(recipe)
-    assert steps < 12 or computed_steps(recipe) < len(levels)
+    assert ran.count(True) == 2 * count_computed_steps(recipe)
+    assert steps < 12 or count_computed_steps(recipe) < len(levels)
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
@@ -144,9 +144,9 @@ def _held_by_cache(transformer: Any) -> int:
 
 def test_fast_is_refused_with_captures_unless_that_is_forced() -> None:
     asked = ["model_settings.speed=cached", "latent_analysis_settings.store_latents=true"]
-    outline = outline_batch(load_config("nano", asked), "a circle")
+    outline = preview_batch(load_config("nano", asked), "a circle")
     assert any("cached skips blocks" in refusal for refusal in outline.refusals)
-    forced = outline_batch(load_config("nano", [*asked, "model_settings.force_capture=true"]), "a circle")
+    forced = preview_batch(load_config("nano", [*asked, "model_settings.force_capture=true"]), "a circle")
     assert not forced.refusals
     assert forced.first.capture.geometry
 
@@ -168,7 +168,7 @@ def test_a_fast_video_says_so_and_has_no_trajectory(wantui: Wantui, small: list[
 def test_the_ratios_of_any_schedule_follow_from_the_magnitudes() -> None:
     magnitudes = tuple((level, math.log(0.2 + level)) for level in np.linspace(1, 0, 400))
     sigmas = (1.0, 0.9, 0.9, 0.4, 0.05)
-    found = ratios(magnitudes, sigmas)
+    found = magnitude_ratios(magnitudes, sigmas)
     assert found[0] == 1
     assert found[1:] == pytest.approx([(0.2 + b) / (0.2 + a) for a, b in pairwise(sigmas)], abs=1e-4)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wantui.prompts import TemplateError, count, expand, parse
+from wantui.prompts import TemplateError, count_variations, expand_template, parse_template
 
 SPECIAL = "[]|():\\"
 quick = settings(max_examples=300, derandomize=True, deadline=None, database=None)
@@ -142,10 +142,10 @@ def test_variations_choices_and_marks_are_those_of_an_independent_expander(tree:
     source = written(tree)
     if not all(spaced(letters) for letters, _ in expected):
         with pytest.raises(TemplateError, match=r"no text|template is empty"):
-            expand(parse(source))
+            expand_template(parse_template(source))
         return
-    found = expand(parse(source))
-    assert count(parse(source)) == len(expected)
+    found = expand_template(parse_template(source))
+    assert count_variations(parse_template(source)) == len(expected)
     assert [variation.prompt for variation in found] == [spaced(letters) for letters, _ in expected]
     assert [tuple((c.bracket, c.option, c.text) for c in variation.choices) for variation in found] == [
         chosen for _, chosen in expected
@@ -161,7 +161,7 @@ def test_variations_choices_and_marks_are_those_of_an_independent_expander(tree:
 def test_any_text_is_read_or_refused_at_a_place_in_it(source: str) -> None:
     refused, found = None, []
     try:
-        found = expand(parse(source))
+        found = expand_template(parse_template(source))
     except TemplateError as error:
         refused = error.position
     assert refused is None or 0 <= refused <= len(source)

@@ -7,13 +7,20 @@ import pytest
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from wantui.errors import UserError
-from wantui.prompts import TemplateError, TooManyVariationsError, Variation, count, expand, parse
+from wantui.prompts import (
+    TemplateError,
+    TooManyVariationsError,
+    Variation,
+    count_variations,
+    expand_template,
+    parse_template,
+)
 
 pytestmark = pytest.mark.torch
 
 
 def variations(template: str) -> list[Variation]:
-    return expand(parse(template))
+    return expand_template(parse_template(template))
 
 
 def prompts(template: str) -> list[str]:
@@ -65,14 +72,14 @@ def test_prompts_are_cleaned_exactly_as_the_pipeline_cleans_them() -> None:
 
 def test_the_number_of_variations_is_known_without_making_them() -> None:
     template = "[a|b|[c|d]] and ([x|y]) [|z]"
-    assert count(parse(template)) == len(prompts(template)) == 4 * 2 * 2
-    assert count(parse("[0|1|2|3|4|5|6|7|8|9]" * 20)) == 10**20
+    assert count_variations(parse_template(template)) == len(prompts(template)) == 4 * 2 * 2
+    assert count_variations(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 20)) == 10**20
 
 
 def test_more_variations_than_allowed_are_refused_with_their_number() -> None:
     with pytest.raises(TooManyVariationsError, match="expands to 1,000 variations, more than the limit of 999"):
-        expand(parse("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=999)
-    assert len(expand(parse("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=1000)) == 1000
+        expand_template(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=999)
+    assert len(expand_template(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=1000)) == 1000
 
 
 def test_choices_name_bracket_and_option() -> None:
@@ -121,9 +128,9 @@ def test_a_backslash_makes_special_characters_plain() -> None:
 
 @pytest.mark.parametrize("text", ["(16:9)", "(at 3:00)", "(2:1 format)"])
 def test_times_and_ratios_in_parentheses_are_plain_text_with_a_warning(text: str) -> None:
-    template = parse(f"a room {text} at night")
-    assert expand(template)[0].prompt == f"a room {text} at night"
-    assert expand(template)[0].marks == ()
+    template = parse_template(f"a room {text} at night")
+    assert expand_template(template)[0].prompt == f"a room {text} at night"
+    assert expand_template(template)[0].marks == ()
     assert len(template.warnings) == 1
     assert text in template.warnings[0]
 
@@ -173,7 +180,7 @@ def test_long_weight_that_is_no_number_is_cut_in_the_message(weight: str) -> Non
 
 
 def test_thousands_of_brackets_and_marks_are_joined_with_spans_that_fit() -> None:
-    (variation,) = expand(parse("[one ] (two) [] " * 5000))
+    (variation,) = expand_template(parse_template("[one ] (two) [] " * 5000))
     assert variation.prompt == " ".join(["one two"] * 5000)
     assert len(variation.choices) == 10_000
     assert {variation.prompt[mark.start : mark.end] for mark in variation.marks} == {"two"}
@@ -190,7 +197,7 @@ def test_thousands_of_brackets_and_marks_are_joined_with_spans_that_fit() -> Non
 )
 def test_expansion_that_would_fill_the_memory_is_refused(template: str) -> None:
     with pytest.raises(UserError, match="Use shorter text or fewer options"):
-        expand(parse(template))
+        expand_template(parse_template(template))
 
 
 @pytest.mark.parametrize("template", ["", "   ", "\n\t"])
@@ -259,7 +266,7 @@ def test_any_text_gives_prompts_or_a_template_error() -> None:
     ],
 )
 def test_syntax_of_other_programs_is_warned_of_by_name(template: str, shown: str, meaning: str) -> None:
-    warnings = parse(template).warnings
+    warnings = parse_template(template).warnings
     assert [one for one in warnings if one.startswith(f"'{shown}'") and meaning in one]  # A7
 
 
@@ -277,7 +284,7 @@ def test_syntax_of_other_programs_is_warned_of_by_name(template: str, shown: str
     ],
 )
 def test_plain_text_is_not_taken_for_syntax_of_other_programs(template: str) -> None:
-    assert parse(template).warnings == ()  # A7
+    assert parse_template(template).warnings == ()  # A7
 
 
 def test_a_full_width_mark_reaches_the_model_as_text() -> None:
@@ -291,7 +298,7 @@ def test_a_full_width_mark_reaches_the_model_as_text() -> None:
 )
 def test_warnings_of_a_long_template_are_few_and_short(start: str) -> None:
     with contextlib.suppress(TemplateError):
-        assert len("".join(parse(f"x {start * 30_000}").warnings)) < 2_000
+        assert len("".join(parse_template(f"x {start * 30_000}").warnings)) < 2_000
 
 
 def test_the_advice_for_braces_and_for_marks_in_marks_names_the_grammar() -> None:

@@ -22,9 +22,9 @@ from wantui.generation.provenance import made_with
 from wantui.generation.timing import median_and_launch
 from wantui.models.catalogue import NANO, find_model
 from wantui.planning import memory_plan as memory
-from wantui.planning.flops import forward_flops
-from wantui.planning.memory_plan import RESIDENT, block_bytes, plan_named
-from wantui.planning.throughput import Block, Throughput, _terms, decoded_length, fit
+from wantui.planning.flops import count_forward_flops
+from wantui.planning.memory_plan import RESIDENT, block_bytes, find_plan
+from wantui.planning.throughput import MeasuredBlock, Throughput, _cost_terms, count_decoded_side, fit_throughput
 from wantui.planning.time_estimate import estimate_seconds
 from wantui.queue.benchmark_store import load_throughput, save_throughput
 from wantui.queue.state_dir import state_place
@@ -36,16 +36,16 @@ ATTENTION, PRODUCT, VALUE = 1.7e-15, 1.5e-15, 2.0e-11
 CARD = "a card"
 
 
-def block(dim: int, feed_forward: int, tokens: int) -> Block:
-    attention, products, values = _terms(dim, feed_forward, tokens)
-    return Block(dim, feed_forward, tokens, ATTENTION * attention + PRODUCT * products + VALUE * values)
+def block(dim: int, feed_forward: int, tokens: int) -> MeasuredBlock:
+    attention, products, values = _cost_terms(dim, feed_forward, tokens)
+    return MeasuredBlock(dim, feed_forward, tokens, ATTENTION * attention + PRODUCT * products + VALUE * values)
 
 
 BLOCKS = [block(dim, wide, tokens) for dim, wide in ((1536, 8960), (5120, 13824)) for tokens in (4_680, 14_040, 32_760)]
 
 
 def fitted() -> Throughput:
-    return fit(BLOCKS, 1e-7, CARD, "reference", "2.11")
+    return fit_throughput(BLOCKS, 1e-7, CARD, "reference", "2.11")
 
 
 def test_a_fit_finds_what_made_the_times() -> None:
@@ -57,9 +57,9 @@ def test_a_fit_finds_what_made_the_times() -> None:
 
 
 def test_a_small_block_takes_what_it_takes_to_launch_it_and_says_nothing_about_the_device() -> None:
-    launched = [Block(b.dim, b.feed_forward, b.tokens, max(b.seconds, 0.002), 0.002) for b in BLOCKS]
+    launched = [MeasuredBlock(b.dim, b.feed_forward, b.tokens, max(b.seconds, 0.002), 0.002) for b in BLOCKS]
     assert sum(b.seconds == 0.002 for b in launched) == 1
-    found = fit(launched, 1e-7, CARD, "reference", "2.11")
+    found = fit_throughput(launched, 1e-7, CARD, "reference", "2.11")
     assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
     assert found.block_seconds(1536, 8960, 100) == 0.002
     assert found.error < 1e-6
@@ -69,7 +69,7 @@ def test_a_block_that_was_launched_slowly_once_does_not_make_the_device_slower()
     first, *others = (replace(b, launch=0.0005) for b in BLOCKS)
     slow = replace(first, seconds=0.0031, launch=0.003)
     assert slow.seconds > 1.2 * first.seconds
-    found = fit([slow, *others], 1e-7, CARD, "reference", "2.11")
+    found = fit_throughput([slow, *others], 1e-7, CARD, "reference", "2.11")
     assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
     assert found.product_operation == pytest.approx(PRODUCT, rel=1e-6)
     assert found.launch == 0.0005
@@ -92,16 +92,17 @@ def test_what_is_measured_lasts_for_rounds_and_seconds(
 
 def test_no_part_takes_less_than_nothing() -> None:
     blocks = [
-        Block(b.dim, b.feed_forward, b.tokens, _terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15) for b in BLOCKS
+        MeasuredBlock(b.dim, b.feed_forward, b.tokens, _cost_terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15)
+        for b in BLOCKS
     ]
-    found = fit(blocks, 1e-7, CARD, "reference", "2.11")
+    found = fit_throughput(blocks, 1e-7, CARD, "reference", "2.11")
     assert min(found.attention_operation, found.product_operation, found.value) >= 0
 
 
 def test_the_operations_of_blocks_are_those_of_a_whole_pass() -> None:
     model = find_model("wan2.1-14b")
-    attention, products, _ = _terms(model.dim, model.feed_forward, 32_760)
-    assert model.blocks * (attention + products) == pytest.approx(forward_flops(model, 832, 480, 81), rel=1e-3)
+    attention, products, _ = _cost_terms(model.dim, model.feed_forward, 32_760)
+    assert model.blocks * (attention + products) == pytest.approx(count_forward_flops(model, 832, 480, 81), rel=1e-3)
 
 
 def test_a_video_of_a_size_that_was_not_measured_takes_what_its_parts_take() -> None:
@@ -120,14 +121,14 @@ def test_what_was_measured_is_kept_for_each_device_and_speed(tmp_path: Path) -> 
     recipe = recipe_for(find_model("wan2.1-1.3b"))
     assert load_throughput(tmp_path, CARD, recipe) is None
     save_throughput(tmp_path, fitted())
-    save_throughput(tmp_path, fit(BLOCKS, 2e-7, CARD, "fused", "2.11"))
-    save_throughput(tmp_path, fit(BLOCKS, 3e-7, CARD, "reference", "2.11"))
+    save_throughput(tmp_path, fit_throughput(BLOCKS, 2e-7, CARD, "fused", "2.11"))
+    save_throughput(tmp_path, fit_throughput(BLOCKS, 3e-7, CARD, "reference", "2.11"))
     reference = load_throughput(tmp_path, CARD, recipe)
     fused = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "fused"}))
     assert reference is not None
     assert fused is not None
     assert (reference.decoded_value, fused.decoded_value) == (3e-7, 2e-7)
-    last = plan_named("sequential")
+    last = find_plan("sequential")
     assert (
         load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "fused"}), last) == reference
     )  # its blocks are not fused
@@ -144,7 +145,7 @@ def test_measurements_of_earlier_versions_are_read_under_the_names_of_their_spee
         found = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": speed}))
         assert found is not None
         assert found.launch == launch
-    save_throughput(tmp_path, fit(BLOCKS, 2e-7, CARD, "fused", "2.11"))
+    save_throughput(tmp_path, fit_throughput(BLOCKS, 2e-7, CARD, "fused", "2.11"))
     assert [entry["speed"] for entry in json.loads((tmp_path / "throughput.json").read_text())] == [
         "reference",
         "fused",
@@ -173,11 +174,11 @@ def test_blocks_of_each_width_and_size_are_measured(speed: SpeedName, monkeypatc
 
 
 def test_blocks_that_come_take_their_own_time_or_that_of_coming() -> None:
-    model, plan = find_model("wan2.1-14b"), plan_named("stream")
+    model, plan = find_model("wan2.1-14b"), find_plan("stream")
     large = recipe_for(NANO).model_copy(update={"model": model.name, "width": 832, "height": 480, "frames": 81})
     large = large.model_copy(update={"dtype": "bfloat16"})
     small = large.model_copy(update={"width": 64, "height": 64, "frames": 1})
-    found = fit(BLOCKS, 1e-7, CARD, "reference", "2.11", streamed=(0.004, 2e-11))
+    found = fit_throughput(BLOCKS, 1e-7, CARD, "reference", "2.11", streamed=(0.004, 2e-11))
     more = found.step_seconds(model, large, plan) - found.step_seconds(model, large, RESIDENT)
     assert more == pytest.approx(2 * 40 * 0.004)
     coming = 0.004 + 2e-11 * block_bytes(model, small)
@@ -209,9 +210,9 @@ def test_only_plain_blocks_of_2_2_5b_are_modulated_at_every_place_on_their_own()
 
 
 def test_tiles_are_decoded_with_what_they_share() -> None:
-    assert decoded_length(832, None) == decoded_length(832, 832) == 832
-    assert decoded_length(832, 256) == 256 + 256 + 256 + 256 + 64  # they begin at 0, 192, 384, 576 and 768
-    model, tiled = find_model("wan2.1-1.3b"), plan_named("tiled")
+    assert count_decoded_side(832, None) == count_decoded_side(832, 832) == 832
+    assert count_decoded_side(832, 256) == 256 + 256 + 256 + 256 + 64  # they begin at 0, 192, 384, 576 and 768
+    model, tiled = find_model("wan2.1-1.3b"), find_plan("tiled")
     recipe = recipe_for(NANO).model_copy(update={"width": 832, "height": 480, "frames": 81})
     ratio = fitted().decode_seconds(model, recipe, tiled) / fitted().decode_seconds(model, recipe)
     assert ratio == pytest.approx(1.2 * 1088 * 608 / (832 * 480))
@@ -250,11 +251,11 @@ def test_a_bench_says_what_it_found_and_what_cannot_be_told_from_it(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = [
-        Block(b.dim, b.feed_forward, b.tokens, _terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15, 0.001)
+        MeasuredBlock(b.dim, b.feed_forward, b.tokens, _cost_terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15, 0.001)
         for b in BLOCKS
     ]
     monkeypatch.setattr(load, "resolve_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(bench, "measure", lambda *_: fit(blocks, 1e-7, CARD, "fused", "2.11"))
+    monkeypatch.setattr(bench, "measure", lambda *_: fit_throughput(blocks, 1e-7, CARD, "fused", "2.11"))
     result = wantui("bench")
     assert result.code == 0
     lines = [" ".join(line.split()) for line in result.out.splitlines()]
@@ -270,7 +271,7 @@ def test_a_fast_video_is_judged_by_what_was_measured_of_exact_ones(tmp_path: Pat
     model = find_model("wan2.1-1.3b")
     recipe = recipe_for(model, width=832, height=480, frames=81)
     for speed in ("reference", "fused"):
-        save_throughput(tmp_path, fit(BLOCKS, 2e-7, CARD, speed, "2.11"))
+        save_throughput(tmp_path, fit_throughput(BLOCKS, 2e-7, CARD, speed, "2.11"))
     found = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "cached"}))
     assert found is not None
     assert found.speed == "fused"
@@ -323,7 +324,9 @@ def test_fused_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says_so
 
 
 def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    save_throughput(state_place().directory, fit(BLOCKS, 2e-7, "cpu", "fused", "2.11", attention="_native_math"))
+    save_throughput(
+        state_place().directory, fit_throughput(BLOCKS, 2e-7, "cpu", "fused", "2.11", attention="_native_math")
+    )
     monkeypatch.setattr(memory, "MIN_FUSED_WIDTH", NANO.dim)
     asked: list[str] = []
     ours = pipelines.load_pipeline

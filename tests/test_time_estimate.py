@@ -10,11 +10,11 @@ from wantui.batches.batch_cost import costs
 from wantui.config import load_config
 from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.models.catalogue import NANO
-from wantui.planning import estimate_seconds, outline_batch, past_videos
-from wantui.planning.flops import forward_flops
-from wantui.planning.memory_plan import RESIDENT, plan_named
-from wantui.planning.step_skipping import computed_steps
-from wantui.planning.time_estimate import measured_peak
+from wantui.planning import estimate_seconds, parse_timed_videos, preview_batch
+from wantui.planning.flops import count_forward_flops
+from wantui.planning.memory_plan import RESIDENT, find_plan
+from wantui.planning.step_skipping import count_computed_steps
+from wantui.planning.time_estimate import find_measured_peak
 from wantui.worker.job import typical_step_seconds
 
 pytestmark = pytest.mark.torch
@@ -24,7 +24,7 @@ TOLD = {"seconds": {"denoise": 3.0, "decode": 0.5, "step": 0.1}, "device": "cpu"
 
 
 def past(*told: dict[str, Any], recipe: Any = RECIPE) -> Any:
-    return past_videos([(recipe.to_json(), {**TOLD, **one}) for one in told])
+    return parse_timed_videos([(recipe.to_json(), {**TOLD, **one}) for one in told])
 
 
 def test_time_is_that_of_the_steps_of_like_videos_and_their_decoding() -> None:
@@ -35,7 +35,7 @@ def test_time_is_that_of_the_steps_of_like_videos_and_their_decoding() -> None:
 
 def test_what_was_decoded_as_a_whole_foretells_what_tiles_take() -> None:
     large = RECIPE.model_copy(update={"width": 832, "height": 480})
-    known, tiled = past({}, recipe=large), plan_named("tiled")
+    known, tiled = past({}, recipe=large), find_plan("tiled")
     found = estimate_seconds(large, "cpu", known, plan=tiled)
     assert found.value == pytest.approx(20 * 0.1 + 0.5 * 1.2 * 1088 * 608 / (832 * 480))
     back = estimate_seconds(large, "cpu", past({"memory_plan": tiled.slug}, recipe=large), plan=RESIDENT)
@@ -51,7 +51,7 @@ def test_of_a_calibrated_fast_video_the_steps_count_that_are_computed() -> None:
     rising = tuple((1 - i / 10, -0.4 * i) for i in range(11))
     cached = RECIPE.model_copy(update={"speed": "cached", "magnitudes": rising})
     few, many = cached, cached.model_copy(update={"steps": 60})
-    computed = [computed_steps(recipe) for recipe in (few, many)]
+    computed = [count_computed_steps(recipe) for recipe in (few, many)]
     assert computed[1] / 60 < computed[0] / 20 < 1
     # As a worker tells it of a video whose computed steps take a second, and whose others take no time.
     usual = typical_step_seconds([1.0, *[1.0] * (computed[0] - 1), *[0.0] * (20 - computed[0])], few)
@@ -64,7 +64,7 @@ def test_of_a_calibrated_fast_video_the_steps_count_that_are_computed() -> None:
     assert estimate_seconds(many, "cpu", [*exact_ones, *fast_ones]) == found
     # Of two steps the second one is left out, and tells nothing of those that are not.
     flat = cached.model_copy(update={"magnitudes": ((1.0, 0.0), (0.0, 0.0)), "steps": 2})
-    assert computed_steps(flat) == 1
+    assert count_computed_steps(flat) == 1
     assert estimate_seconds(flat, "cpu", past({}, recipe=flat)).value is None
     assert estimate_seconds(few.model_copy(update={"magnitudes": ()}), "cpu", past({}, recipe=few)).value is None
 
@@ -81,7 +81,7 @@ def test_another_size_of_the_same_model_is_scaled_by_what_it_computes_and_says_s
     unguided = estimate_seconds(RECIPE.model_copy(update={"guidance_scale": 1.0}), "cpu", past({}))
     assert unguided.value == pytest.approx(20 * 0.05 + 0.5)
     larger = RECIPE.model_copy(update={"width": 128, "height": 128, "frames": 17})
-    work = forward_flops(NANO, 128, 128, 17) / forward_flops(NANO, 32, 32, 9)
+    work = count_forward_flops(NANO, 128, 128, 17) / count_forward_flops(NANO, 32, 32, 9)
     found = estimate_seconds(larger, "cpu", past({}))
     assert found.value == pytest.approx(20 * 0.1 * work + 0.5 * (128 * 128 * 17) / (32 * 32 * 9))
     assert "scaled by arithmetic" in found.basis
@@ -99,12 +99,12 @@ def test_the_size_that_is_nearest_in_work_is_scaled_from() -> None:
 
 def test_memory_is_that_of_the_latest_video_like_it_by_the_same_plan() -> None:
     known = past({"peak_memory": 5_000}, {"peak_memory": 9_000})
-    assert measured_peak(RECIPE, "resident", known).value == 5_000
-    assert measured_peak(RECIPE, "stream", known).value is None
+    assert find_measured_peak(RECIPE, "resident", known).value == 5_000
+    assert find_measured_peak(RECIPE, "stream", known).value is None
 
 
 def test_what_an_older_version_told_without_times_is_left_out() -> None:
-    assert past_videos([(RECIPE.to_json(), {"seconds": {"denoise": 1.0}}), ("not a recipe", TOLD)]) == []
+    assert parse_timed_videos([(RECIPE.to_json(), {"seconds": {"denoise": 1.0}}), ("not a recipe", TOLD)]) == []
 
 
 def sample(*gpus: GpuState) -> GpuSample:
@@ -116,7 +116,7 @@ def card(total: int, used: int) -> GpuState:
 
 
 def test_a_model_that_is_larger_than_the_gpu_is_told_with_the_plan_that_fits() -> None:
-    outline = outline_batch(load_config("wan_14b_optimized"), "a [red|blue] circle")
+    outline = preview_batch(load_config("wan_14b_optimized"), "a [red|blue] circle")
     memory = {c.name: c for c in costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
     assert memory.fits
     assert "stream" in memory.text
@@ -133,13 +133,13 @@ def test_memory_is_predicted_from_the_variation_with_most_marks(template: str) -
     config = load_config("wan_14b_optimized", [*stored, "memory_settings.plan=offload"])
 
     def memory(of: str) -> str:
-        return {c.name: c for c in costs(outline_batch(config, of), [], sample(card(10**11, 0)))}["memory"].text
+        return {c.name: c for c in costs(preview_batch(config, of), [], sample(card(10**11, 0)))}["memory"].text
 
     assert memory(template) == memory("(cat) (dog) (bird) sits") != memory("a (cat) sits")
 
 
 def test_a_plan_that_is_asked_for_and_does_not_fit_is_told_so() -> None:
-    outline = outline_batch(load_config("default", ["memory_settings.plan=resident"]), "a circle")
+    outline = preview_batch(load_config("default", ["memory_settings.plan=resident"]), "a circle")
     memory = costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]
     assert not memory.fits
     assert "asked for; it needs" in memory.basis
@@ -150,7 +150,7 @@ def test_a_batch_that_would_fill_the_disk_says_what_would_fit(monkeypatch: pytes
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
     overrides = ["latent_analysis_settings.store_latents=true", "videos_per_variation=100"]
-    disk = costs(outline_batch(load_config("default", overrides), "a circle"), [], sample())[3]
+    disk = costs(preview_batch(load_config("default", overrides), "a circle"), [], sample())[3]
     assert not disk.fits
     assert "would fit" in disk.basis
     assert "no stored latents" in disk.basis
@@ -160,5 +160,5 @@ def test_where_the_plan_is_not_known_yet_videos_of_all_plans_count() -> None:
     streamed, parked = past({"memory_plan": "stream"}), past({"memory_plan": "offload"})
     assert estimate_seconds(RECIPE, "cpu", streamed).value is not None
     assert estimate_seconds(RECIPE, "cpu", streamed, plan=RESIDENT).value is None
-    assert estimate_seconds(RECIPE, "cpu", streamed, plan=plan_named("stream")).value is not None
+    assert estimate_seconds(RECIPE, "cpu", streamed, plan=find_plan("stream")).value is not None
     assert estimate_seconds(RECIPE, "cpu", parked, plan=RESIDENT).value is not None  # which works as fast

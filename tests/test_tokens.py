@@ -17,8 +17,8 @@ from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.world import WORDS, describe, sample_scenes
 from wantui.models.tokenizer import token_ids, token_texts, tokenizer_file
-from wantui.planning import BatchPreview, PromptMark, outline_batch
-from wantui.prompts import expand, parse
+from wantui.planning import BatchPreview, PromptMark, preview_batch
+from wantui.prompts import expand_template, parse_template
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import state_place
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.torch
 
 
 def outlined(template: str, *settings: str) -> BatchPreview:
-    return outline_batch(load_config("nano", settings), template)
+    return preview_batch(load_config("nano", settings), template)
 
 
 def mark(prompt: str, word: str) -> tuple[PromptMark, ...]:
@@ -213,7 +213,7 @@ def test_a_marked_word_without_tokens_is_not_said_to_be_too_far_on(nano: WanPipe
 
 
 def ids(template: str) -> list[str]:
-    return [variation.id for variation in expand(parse(template))]
+    return [variation.id for variation in expand_template(parse_template(template))]
 
 
 # A5

@@ -11,7 +11,7 @@ import yaml
 from conftest import only_queued
 from harness_tui import application, run
 
-from wantui.prompts.tokens import template_tokens
+from wantui.prompts.highlighting import highlight_template
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import state_place
 from wantui.storage.layout import BatchFolder
@@ -400,7 +400,7 @@ def test_the_first_start_offers_a_demo_that_one_key_runs() -> None:
     ],
 )
 def test_the_editor_knows_brackets_marks_weights_and_escapes(template: str, tokens: list[str]) -> None:
-    assert [f"{template[a:b]}:{kind}" for a, b, kind in template_tokens(template)] == tokens
+    assert [f"{template[a:b]}:{kind}" for a, b, kind in highlight_template(template)] == tokens
 
 
 ODD = "__color__ <lora:x:0.8> BREAK (16:9) (at 3:00) circle"

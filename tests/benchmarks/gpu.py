@@ -33,19 +33,19 @@ from wantui.generation.quantize import quantize
 from wantui.generation.timing import median_seconds
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
-from wantui.planning import Recipe, outline_batch
+from wantui.planning import Recipe, preview_batch
 from wantui.planning.memory_plan import (
     CONTEXT_BYTES,
     RESIDENT,
     MemoryPlan,
+    can_fuse_blocks,
     choose_plan,
-    fuses_blocks,
+    find_plan,
     peak_bytes,
-    plan_named,
 )
 from wantui.planning.model_source import Weights
-from wantui.planning.step_skipping import computed_steps
-from wantui.planning.throughput import NATIVE, Throughput
+from wantui.planning.step_skipping import count_computed_steps
+from wantui.planning.throughput import NATIVE_ATTENTION, Throughput
 
 GB = 1e9
 DEVICE = torch.device("cuda")
@@ -192,7 +192,7 @@ def speeds(model: WanModel, rounds: int) -> None:
 def cached(model: WanModel) -> None:
     """Denoising one video of 832x480x81 by cached against fused."""
     clear()
-    magnitudes = outline_batch(load_config("nano", ["model_settings.speed=cached"]), "a star").first.magnitudes
+    magnitudes = preview_batch(load_config("nano", ["model_settings.speed=cached"]), "a star").first.magnitudes
     whole = recipe_of(model, Cell(model.name, 832, 480, 81)).model_copy(update={"steps": 20})
     less = whole.model_copy(update={"speed": "cached", "magnitudes": magnitudes})
     pipeline = pipeline_of(model, DEVICE)
@@ -209,7 +209,7 @@ def cached(model: WanModel) -> None:
         peaks.append(torch.cuda.max_memory_allocated())
     click.echo(
         f"{model.name:<12} {less.steps} steps by fused {seconds[1]:.2f} s, by cached, which computes "
-        f"{computed_steps(less)}, {seconds[2]:.2f} s: {seconds[1] / seconds[2]:.2f} times; "
+        f"{count_computed_steps(less)}, {seconds[2]:.2f} s: {seconds[1] / seconds[2]:.2f} times; "
         f"peak with the VAE {peaks[1] / GB:.2f} and {peaks[2] / GB:.2f} GB"
     )
 
@@ -221,7 +221,7 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     recipe = recipe_of(model, cell)
     total = torch.cuda.get_device_properties(0).total_memory
     free = int((cell.cap or 75) * GB)
-    chosen = choose_plan(model, recipe, free, None if cell.plan is None else plan_named(cell.plan))
+    chosen = choose_plan(model, recipe, free, None if cell.plan is None else find_plan(cell.plan))
     denoised, step, decoded, peak, reserved = _make(model, recipe, chosen.plan, (free - CONTEXT_BYTES) / total)
     # The encoder is not here: what the plan needs for the rest.
     without = replace(model, text_encoder=0)
@@ -252,8 +252,8 @@ def _peak(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
 def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float) -> tuple[int, float, float, int, int]:
     """Bytes while denoising, seconds of a step and of decoding, bytes in all, and bytes that torch had reserved."""
     pipeline = pipeline_of(model, DEVICE, recipe.weights)
-    if fuses_blocks(model, plan, recipe.speed, recipe.weights):
-        fuse_pipeline(pipeline, NATIVE)
+    if can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
+        fuse_pipeline(pipeline, NATIVE_ATTENTION)
     if plan.transformer != "resident":
         pipeline.to("cpu")
     clear()

@@ -19,7 +19,7 @@ from wantui.generation.load import load_pipeline, resolve_device
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe, plan_batch
-from wantui.prompts import expand, parse
+from wantui.prompts import expand_template, parse_template
 
 COMMANDS = (
     ("--help",),
@@ -98,9 +98,11 @@ def cold_starts(rounds: int) -> None:
 
 def expansion() -> None:
     """Time the expansion of a template of 10,000 variations."""
-    template = parse("a [" + "|".join(f"option {i}" for i in range(10)) + "] (thing)" + " [0|1|2|3|4|5|6|7|8|9]" * 3)
+    template = parse_template(
+        "a [" + "|".join(f"option {i}" for i in range(10)) + "] (thing)" + " [0|1|2|3|4|5|6|7|8|9]" * 3
+    )
     began = time.perf_counter()
-    number = len(expand(template))
+    number = len(expand_template(template))
     click.echo(f"expansion of {number:,} variations: {1000 * (time.perf_counter() - began):.0f} ms")
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from wantui.prompts import TemplateError, parse
-from wantui.prompts.parse import Alternatives, Marked, Sequence, Text
+from wantui.prompts import TemplateError, parse_template
+from wantui.prompts.parse import Alternatives, MarkedText, Nodes, Text
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,20 @@ class TemplateParts:
 def template_parts(source: str) -> TemplateParts:
     """Return the parts of a template; one that cannot be read is a skeleton without options."""
     try:
-        nodes = parse(source).nodes
+        nodes = parse_template(source).nodes
     except TemplateError:
         return TemplateParts(source, {})
     options: dict[tuple[int, int], str] = {}
     return TemplateParts(_written(nodes, options), options)
 
 
-def _written(nodes: Sequence, options: dict[tuple[int, int], str]) -> str:
+def _written(nodes: Nodes, options: dict[tuple[int, int], str]) -> str:
     parts = []
     for node in nodes:
         match node:
             case Text(text):
                 parts.append(text)
-            case Marked(content, weight):
+            case MarkedText(content, weight):
                 inside = _written(content, options)
                 parts.append(inside if weight == 1 else f"({inside}:{weight:g})")
             case Alternatives(own, number):

@@ -11,10 +11,10 @@ from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.models.catalogue import WanModel, find_model
 from wantui.paths import user_path
 from wantui.planning import BatchPreview, Recipe, TimedVideo, estimate_seconds
-from wantui.planning.disk_estimate import DiskEstimate, estimate_disk, extra_gpu_bytes, recipes_by_bytes
-from wantui.planning.flops import step_flops
-from wantui.planning.memory_plan import RESIDENT, ChosenPlan, choose_plan, plan_named, weight_bytes
-from wantui.planning.time_estimate import measured_peak
+from wantui.planning.disk_estimate import DiskEstimate, estimate_disk, estimate_extra_gpu_bytes, group_recipes_by_size
+from wantui.planning.flops import count_step_flops
+from wantui.planning.memory_plan import RESIDENT, ChosenPlan, choose_plan, find_plan, weight_bytes
+from wantui.planning.time_estimate import find_measured_peak
 from wantui.queue.benchmark_store import load_throughput
 from wantui.schedule import model_evaluations
 from wantui.storage.disk_space import disk_need, free_bytes
@@ -81,7 +81,7 @@ def costs(
 def min_cpu_seconds(model: WanModel, recipe: Recipe, videos: int) -> float:
     """Return the least seconds that videos take on this machine's CPU: the transformer alone, each core at its peak."""
     evaluations = model_evaluations(recipe.sampler, recipe.steps)
-    return videos * evaluations * step_flops(model, recipe) / (MAX_CORE_FLOPS * (os.cpu_count() or 1))
+    return videos * evaluations * count_step_flops(model, recipe) / (MAX_CORE_FLOPS * (os.cpu_count() or 1))
 
 
 def cpu_warning(recipe: Recipe, videos: int) -> str | None:
@@ -110,9 +110,9 @@ def _chosen(outline: BatchPreview, gpus: Sequence[GpuState]) -> ChosenPlan | Non
         return None
     asked = outline.config.settings.memory_settings.plan
     # Of all variations the one that holds most: each has its own marks, whose maps are held on the GPU.
-    recipes = [recipe for recipe, _ in recipes_by_bytes(outline)]
-    recipe = max(recipes, key=lambda one: extra_gpu_bytes(one, outline.model))
-    return choose_plan(outline.model, recipe, free, None if asked == "auto" else plan_named(asked))
+    recipes = [recipe for recipe, _ in group_recipes_by_size(outline)]
+    recipe = max(recipes, key=lambda one: estimate_extra_gpu_bytes(one, outline.model))
+    return choose_plan(outline.model, recipe, free, None if asked == "auto" else find_plan(asked))
 
 
 def _memory(
@@ -133,8 +133,8 @@ def _memory(
     on_device = _free(sample.gpus)
     if on_device is None or chosen is None:
         return Cost("memory", text, "the weights alone; what is free on the GPU is not known")
-    peak, basis = chosen.peak, "counted from its sizes"
-    measured = measured_peak(recipe, chosen.plan.slug, past)
+    peak, basis = chosen.peak_bytes, "counted from its sizes"
+    measured = find_measured_peak(recipe, chosen.plan.slug, past)
     if measured.value is not None:
         peak, basis = int(measured.value), measured.basis
     text = "?" if peak is None else format_bytes(peak)

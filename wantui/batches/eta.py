@@ -13,7 +13,7 @@ from pathlib import Path
 from wantui.batches.progress import ProgressTracker
 from wantui.formatting import format_duration
 from wantui.gpu.nvml import query_gpus
-from wantui.planning import Recipe, TimedVideo, estimate_seconds, past_videos
+from wantui.planning import Recipe, TimedVideo, estimate_seconds, parse_timed_videos
 from wantui.queue.benchmark_store import load_throughput
 from wantui.queue.engine_lock import published
 from wantui.queue.events import ENDED
@@ -107,7 +107,7 @@ class EtaModel:
 
     def refresh(self) -> None:
         """Read the durations of past videos from the queue."""
-        self.past = past_videos(self.queue.finished())
+        self.past = parse_timed_videos(self.queue.finished())
 
     def etas(
         self,

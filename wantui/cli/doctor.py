@@ -18,7 +18,7 @@ import click
 from wantui.cli.output import echo, print_json, print_line
 from wantui.environment import torch_environment
 from wantui.formatting import format_bytes
-from wantui.planning.requirements import what_kernels_miss
+from wantui.planning.requirements import explain_missing_compiler
 
 if TYPE_CHECKING:
     from wantui.queue.state_dir import StateDirectory
@@ -173,7 +173,7 @@ def _gpus() -> Iterator[Finding]:
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory}, driver {report.driver}")
     yield torch_and_driver(_torch_version(), report.driver or "")
     yield from _who_holds_memory()
-    missing = what_kernels_miss()
+    missing = explain_missing_compiler()
     yield Finding(
         "problem" if missing else "ok",
         "kernels",

@@ -106,9 +106,9 @@ def plan(config: str | None, template: str, overrides: tuple[str, ...], **option
 
 def outline(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "BatchPreview":
     """Preview a batch as `plan` makes it, without writing down every video."""
-    from wantui.planning import outline_batch
+    from wantui.planning import preview_batch
 
-    return outline_batch(_config(config, overrides, options), template)
+    return preview_batch(_config(config, overrides, options), template)
 
 
 def _config(config: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> "Config":

@@ -89,7 +89,7 @@ def _print_summary(batch: "BatchPreview", costs: "list[Cost]") -> None:
         f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps, "
         f"{format_count(recipe.steps, 'step')} of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
-        + (f", {recipe.unusual}" if recipe.unusual else "")
+        + (f", {recipe.computation_note}" if recipe.computation_note else "")
         + (f", weighted words by {method}" if (method := _weighting(batch)) else "")
     )
     for cost in costs[1:]:
@@ -109,7 +109,7 @@ def _costs(batch: "BatchPreview") -> "list[Cost]":
     from wantui.engine.control import open_queue
     from wantui.errors import UserError
     from wantui.gpu.monitor import GpuMonitor
-    from wantui.planning import past_videos
+    from wantui.planning import parse_timed_videos
     from wantui.queue.state_dir import state_place
 
     state = None
@@ -117,7 +117,7 @@ def _costs(batch: "BatchPreview") -> "list[Cost]":
         state_dir = state_place()
         state = state_dir.directory
         with open_queue(state_dir)[0] as queue:
-            past = past_videos(queue.finished())
+            past = parse_timed_videos(queue.finished())
     except UserError:
         past = []
     return costs(batch, past, GpuMonitor(lambda _: None).sample(), state)

@@ -10,9 +10,9 @@ from diffusers.models.attention_dispatch import (
 )
 
 from wantui.generation.timing import median_seconds
-from wantui.planning.throughput import NATIVE
+from wantui.planning.throughput import NATIVE_ATTENTION
 
-KERNELS = (NATIVE, "_native_cudnn", "_native_flash", "flash", "_flash_3")
+KERNELS = (NATIVE_ATTENTION, "_native_cudnn", "_native_flash", "flash", "_flash_3")
 """Kernels by their names in diffusers; the last two are flash-attn 2 and 3, where they are installed."""
 PLACES, HEADS, DIM = 32_760, 12, 128
 """Shape of the self-attention of Wan 2.1 1.3B at 832x480x81."""
@@ -43,7 +43,7 @@ def quickest_attention(device: torch.device, show: Callable[[str], None]) -> str
             backend = AttentionBackendName(name)
             check_kernel(name)
             attended = dispatch_attention_fn(*parts, backend=backend).float()
-            if name == NATIVE:
+            if name == NATIVE_ATTENTION:
                 reference = attended
             away = float((attended - reference).norm() / reference.norm())
             if not away <= ROUNDING:
@@ -51,11 +51,11 @@ def quickest_attention(device: torch.device, show: Callable[[str], None]) -> str
                 continue
             seconds[name] = median_seconds(lambda b=backend: dispatch_attention_fn(*parts, backend=b), device)  # type: ignore[misc]
         except Exception as error:  # kernels that are not here, or not for this GPU, say so in many ways
-            if name == NATIVE:
+            if name == NATIVE_ATTENTION:
                 raise
             reason = str(error).strip().splitlines()
             show(f"attention by {name}: not available ({reason[0][:80] if reason else type(error).__name__})")
             continue
         show(f"attention by {name}: {1000 * seconds[name]:.2f} ms")
     best = min(seconds, key=lambda name: seconds[name])
-    return best if seconds[NATIVE] > GAIN * seconds[best] else NATIVE
+    return best if seconds[NATIVE_ATTENTION] > GAIN * seconds[best] else NATIVE_ATTENTION

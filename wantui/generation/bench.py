@@ -17,7 +17,7 @@ from wantui.generation.load import check_kernels
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import free_memory, is_out_of_memory, name_of, set_device, stream_blocks
 from wantui.generation.timing import median_and_launch, median_seconds
-from wantui.planning.throughput import Block, Throughput, fit
+from wantui.planning.throughput import MeasuredBlock, Throughput, fit_throughput
 
 WIDTHS = ((12, 8960, 12), (40, 13824, 3))
 """Heads of 128 and feed-forward widths of Wan 2.1 1.3B and 14B, and of how many blocks: the more there are, the less
@@ -110,7 +110,7 @@ def _measure(device: torch.device, speed: SpeedName, show: Callable[[str], None]
             if device.type != "cuda":
                 launch = 0.0  # it is done when the call returns
             tokens = frames * (height // 2) * (width // 2)
-            blocks.append(Block(128 * heads, feed_forward, tokens, seconds, launch))
+            blocks.append(MeasuredBlock(128 * heads, feed_forward, tokens, seconds, launch))
             show(f"block of width {128 * heads}, {tokens:,} places: {1000 * seconds:.2f} ms")
         del transformer, run
         gc.collect()
@@ -128,7 +128,7 @@ def _measure(device: torch.device, speed: SpeedName, show: Callable[[str], None]
         show(f"launching a block: {1000 * min(block.launch for block in blocks):.2f} ms")
         streamed = _streaming(device, speed)
         show(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
-    return fit(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention)
+    return fit_throughput(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention)
 
 
 def _pass(passes: PassCache, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:

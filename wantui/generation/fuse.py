@@ -20,7 +20,7 @@ from torch import nn
 from wantui.generation import fused_block
 from wantui.generation.fused_attention import FusedSelfAttention, FusedTextAttention
 from wantui.generation.fused_linear import fuse
-from wantui.planning.throughput import NATIVE
+from wantui.planning.throughput import NATIVE_ATTENTION
 
 
 def fuse_pipeline(pipeline: WanPipeline, attention: str) -> None:
@@ -30,7 +30,7 @@ def fuse_pipeline(pipeline: WanPipeline, attention: str) -> None:
             fuse_blocks(transformer, attention)
 
 
-def fuse_blocks(transformer: Any, attention: str = NATIVE) -> None:
+def fuse_blocks(transformer: Any, attention: str = NATIVE_ATTENTION) -> None:
     """Replace parts of a transformer's blocks by fused ones.
 
     Args:

@@ -24,10 +24,10 @@ from wantui.generation.tensors import check_gguf, check_is_loaded, check_part, c
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetchedError, find_folder, replaced_parts
 from wantui.models.parts import PartError, components
-from wantui.planning.memory_plan import RESIDENT, MemoryPlan, fuses_blocks
+from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks
 from wantui.planning.model_source import Weights
-from wantui.planning.requirements import what_kernels_miss, what_weights_miss
-from wantui.planning.throughput import NATIVE
+from wantui.planning.requirements import explain_missing_compiler, explain_missing_package
+from wantui.planning.throughput import NATIVE_ATTENTION
 
 WEIGHTED_PARTS = ("text_encoder", "transformer", "transformer_2", "vae")
 """Parts of a pipeline that have weights."""
@@ -131,7 +131,7 @@ def load_pipeline(
     speed: SpeedName = "reference",
     weights: Weights = "full",
     transformer_file: Path | None = None,
-    attention: str = NATIVE,
+    attention: str = NATIVE_ATTENTION,
     may_fetch: bool = True,
 ) -> WanPipeline:
     """Load a pipeline, put it where a memory plan has it, and check that it works; arguments as of `load_parts`.
@@ -146,12 +146,12 @@ def load_pipeline(
     Raises:
         LoadError: as `load_parts`; also too little memory, or a failed self-check.
     """
-    fuses = device.type == "cuda" and fuses_blocks(model, plan, speed, weights)
+    fuses = device.type == "cuda" and can_fuse_blocks(model, plan, speed, weights)
     if dtype != "bfloat16":  # for which kernels are measured, and wantui's own are
-        attention = NATIVE
+        attention = NATIVE_ATTENTION
     elif fuses:
         check_kernels(speed, attention)
-    if without := what_weights_miss(weights):
+    if without := explain_missing_package(weights):
         raise LoadError(without)
     set_device(device)
     given: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
@@ -211,13 +211,13 @@ def _load_error(
     return LoadError(f"{does_not_work} ({type(error).__name__}). Check the values in the configs of its parts")
 
 
-def check_kernels(speed: SpeedName, attention: str = NATIVE) -> None:
+def check_kernels(speed: SpeedName, attention: str = NATIVE_ATTENTION) -> None:
     """Check that fused blocks can be used, before anything is loaded.
 
     Raises:
         LoadError: a requirement of fused blocks is missing.
     """
-    if missing := what_kernels_miss():
+    if missing := explain_missing_compiler():
         raise LoadError(
             f"model_settings.speed: {speed} needs kernels that are built here, and {missing}. Install it, or choose "
             "model_settings.speed: reference"

@@ -13,7 +13,7 @@ from diffusers import WanPipeline
 from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig
 
 from wantui.planning import Recipe
-from wantui.planning.step_skipping import MAGNITUDE_ERROR, MAX_IN_A_ROW, UNCACHED_SHARE, ratios
+from wantui.planning.step_skipping import MAX_CONSECUTIVE_SKIPS, MAX_MAGNITUDE_ERROR, UNCACHED_SHARE, magnitude_ratios
 
 FIRST_BLOCK_CHANGE = 0.07
 """Largest relative change of what the first block adds at which the others are left out."""
@@ -51,9 +51,9 @@ def config_for(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConfig
     if not recipe.magnitudes:
         return FirstBlockCacheConfig(threshold=FIRST_BLOCK_CHANGE)
     return MagCacheConfig(
-        threshold=MAGNITUDE_ERROR,
-        max_skip_steps=MAX_IN_A_ROW,
+        threshold=MAX_MAGNITUDE_ERROR,
+        max_skip_steps=MAX_CONSECUTIVE_SKIPS,
         retention_ratio=UNCACHED_SHARE,
         num_inference_steps=len(sigmas),
-        mag_ratios=ratios(recipe.magnitudes, sigmas),
+        mag_ratios=magnitude_ratios(recipe.magnitudes, sigmas),
     )

@@ -7,7 +7,7 @@ from wantui.errors import UserError
 from wantui.models.tokenizer import SPACE
 from wantui.planning import PromptMark
 from wantui.planning.flops import TEXT_LENGTH
-from wantui.planning.map_names import map_names
+from wantui.planning.map_names import assign_map_names
 
 
 class MarkOutOfRangeError(UserError):
@@ -61,7 +61,7 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
     offsets, special = encoded["offset_mapping"], {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     read_to = max((last for _, last in offsets), default=0)
     texts = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
-    names = map_names(mark.text for mark in marks)
+    names = assign_map_names(mark.text for mark in marks)
     words = []
     for mark, name in zip(marks, names, strict=True):
         tokens = tuple(

@@ -1,9 +1,9 @@
 """Recipe (everything that determines one video), Batch, and the estimate of what a batch will take. No torch here."""
 
-from wantui.planning.batch import Batch, BatchPreview, PlanError, outline_batch, pinned_revision, plan_batch
+from wantui.planning.batch import Batch, BatchPreview, PlanError, pinned_revision, plan_batch, preview_batch
 from wantui.planning.disk_estimate import DiskEstimate, estimate_disk
 from wantui.planning.recipe import Captures, PromptMark, Recipe
-from wantui.planning.time_estimate import Estimate, TimedVideo, estimate_seconds, past_videos
+from wantui.planning.time_estimate import Estimate, TimedVideo, estimate_seconds, parse_timed_videos
 
 __all__ = [
     "Batch",
@@ -17,8 +17,8 @@ __all__ = [
     "TimedVideo",
     "estimate_disk",
     "estimate_seconds",
-    "outline_batch",
-    "past_videos",
+    "parse_timed_videos",
     "pinned_revision",
     "plan_batch",
+    "preview_batch",
 ]

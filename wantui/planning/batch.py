@@ -16,14 +16,14 @@ from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import commit_in_cache, fingerprint, fingerprint_of_file
 from wantui.models.magnitudes import magnitudes_of
 from wantui.paths import user_path
-from wantui.planning.batch_checks import duplicate_warnings, find_refusals, settings_warnings
+from wantui.planning.batch_checks import find_duplicate_prompts, find_refusals, find_settings_warnings
 from wantui.planning.model_source import TransformerFile
 from wantui.planning.recipe import Captures, PromptMark, Recipe
 from wantui.planning.sizes import check_size, resolve_frames
 from wantui.planning.token_checks import check_tokens
-from wantui.prompts import Template, Variation, count, expand, parse
-from wantui.prompts.clean import clean_prompt
-from wantui.prompts.expand import in_words
+from wantui.prompts import Template, Variation, count_variations, expand_template, parse_template
+from wantui.prompts.cleaning import clean_prompt
+from wantui.prompts.expand import format_large_count
 
 MAX_SEED = 2**63 - 1
 MAX_VIDEOS = 100_000
@@ -80,28 +80,28 @@ class BatchPreview:
         return len(self.variations) * self.config.settings.videos_per_variation
 
 
-def outline_batch(config: Config, template: str) -> BatchPreview:
+def preview_batch(config: Config, template: str) -> BatchPreview:
     """Expand a template under a config.
 
     Raises:
         UserError: the template cannot be read or has too many variations; unknown model; impossible size or seed.
     """
     settings = config.settings
-    parsed = parse(template)
-    variations = _expand(parsed, settings)
-    _setting_path("output_dir", settings.output_dir)
+    parsed = parse_template(template)
+    variations = _expand_variations(parsed, settings)
+    _parse_setting_path("output_dir", settings.output_dir)
     model = find_model(settings.model_settings.model_id)
     check_size(settings.video_settings, model)
     frames, frames_warning = resolve_frames(settings.video_settings, model)
     first = _first_recipe(settings, model, variations, frames)
-    uses_marks = first.capture.attention is not None or any(_weighting(one, settings) for one in variations)
+    uses_marks = first.capture.attention is not None or any(_weighting_method(one, settings) for one in variations)
     tokens = check_tokens(model, first.revision, variations, first.negative_prompt, uses_marks=uses_marks)
     warnings = [
         *map(str, config.warnings),
         *parsed.warnings,
-        *settings_warnings(settings, model, first, variations),
+        *find_settings_warnings(settings, model, first, variations),
         *([frames_warning] if frames_warning else []),
-        *duplicate_warnings(variations),
+        *find_duplicate_prompts(variations),
         *tokens.warnings,
     ]
     refusals = [
@@ -112,20 +112,20 @@ def outline_batch(config: Config, template: str) -> BatchPreview:
     return BatchPreview(template, config, model, variations, first, tuple(warnings), tuple(refusals))
 
 
-def _expand(parsed: Template, settings: Settings) -> tuple[Variation, ...]:
+def _expand_variations(parsed: Template, settings: Settings) -> tuple[Variation, ...]:
     """Return the variations of a template.
 
     Raises:
         UserError: there are too many variations or videos, or seeds that do not fit into 63 bits.
     """
-    number, limit = count(parsed), settings.prompt_settings.max_variations
+    number, limit = count_variations(parsed), settings.prompt_settings.max_variations
     videos = number * settings.videos_per_variation
     if number <= limit and videos > MAX_VIDEOS:  # expand refuses the others
         raise PlanError(
-            f"cannot plan {in_words(videos)} videos: a batch has at most {MAX_VIDEOS:,}. "
+            f"cannot plan {format_large_count(videos)} videos: a batch has at most {MAX_VIDEOS:,}. "
             "Use fewer options or fewer videos_per_variation, or several batches."
         )
-    variations = tuple(expand(parsed, limit))
+    variations = tuple(expand_template(parsed, limit))
     if settings.model_settings.seed + settings.videos_per_variation - 1 > MAX_SEED:
         raise PlanError("model_settings.seed: the last seed would not fit into 63 bits")
     return variations
@@ -134,14 +134,14 @@ def _expand(parsed: Template, settings: Settings) -> tuple[Variation, ...]:
 def _first_recipe(settings: Settings, model: WanModel, variations: tuple[Variation, ...], frames: int) -> Recipe:
     """Return the recipe of the first variation with the first seed."""
     model_settings, video = settings.model_settings, settings.video_settings
-    transformer_file = _transformer_file(model, model_settings)
+    transformer_file = _check_transformer_file(model, model_settings)
     first = Recipe(
         model=model.location if model.is_local and model is not NANO else model.name,
         revision=pinned_revision(model, model_settings.revision),
         prompt=variations[0].prompt,
         negative_prompt=clean_prompt(settings.prompt_settings.negative_prompt),
-        marks=prompt_marks(variations[0]),
-        weighting=_weighting(variations[0], settings),
+        marks=to_prompt_marks(variations[0]),
+        weighting=_weighting_method(variations[0], settings),
         seed=model_settings.seed,
         sampler=model_settings.sampler,
         steps=model_settings.steps,
@@ -156,8 +156,8 @@ def _first_recipe(settings: Settings, model: WanModel, variations: tuple[Variati
         weights=model_settings.weights if transformer_file is None else "gguf",
         transformer_file=transformer_file,
         speed=model_settings.speed,
-        capture=_captures(settings, has_marks=any(one.marks for one in variations)),
-        controls=_controls(settings),
+        capture=_requested_captures(settings, has_marks=any(one.marks for one in variations)),
+        controls=_requested_controls(settings),
     )
     if model_settings.speed == "cached" and model.boundary_ratio is None:
         first = first.model_copy(update={"magnitudes": magnitudes_of(model, first.source.weights_id)})
@@ -170,9 +170,9 @@ def plan_batch(config: Config, template: str) -> Batch:
     Video k of every variation has the same seed, hence the same initial noise.
 
     Raises:
-        UserError: as `outline_batch`.
+        UserError: as `preview_batch`.
     """
-    outline = outline_batch(config, template)
+    outline = preview_batch(config, template)
     shared = dict(outline.first)
     videos = tuple(
         PlannedVideo(
@@ -182,8 +182,8 @@ def plan_batch(config: Config, template: str) -> Batch:
                 **shared
                 | {
                     "prompt": variation.prompt,
-                    "marks": prompt_marks(variation),
-                    "weighting": _weighting(variation, config.settings),
+                    "marks": to_prompt_marks(variation),
+                    "weighting": _weighting_method(variation, config.settings),
                     "seed": outline.first.seed + number - 1,
                 }
             ),
@@ -194,10 +194,10 @@ def plan_batch(config: Config, template: str) -> Batch:
     return Batch(template, config, outline.model, outline.variations, videos, outline.warnings, outline.refusals)
 
 
-def _transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFile | None:
+def _check_transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFile | None:
     if settings.transformer_file is None:
         return None
-    path = _setting_path("model_settings.transformer_file", settings.transformer_file).absolute()
+    path = _parse_setting_path("model_settings.transformer_file", settings.transformer_file).absolute()
     setting = f"model_settings.transformer_file: {path}"
     if model.boundary_ratio is not None:
         raise PlanError(f"{setting}: {model.name} has two transformers, and takes none from a file")
@@ -214,7 +214,7 @@ def _transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFi
         raise PlanError(f"{setting} cannot be read: {error.strerror}") from None
 
 
-def _setting_path(setting: str, text: str) -> Path:
+def _parse_setting_path(setting: str, text: str) -> Path:
     """Return the path that a setting holds.
 
     Raises:
@@ -226,17 +226,17 @@ def _setting_path(setting: str, text: str) -> Path:
         raise PlanError(f"{setting}: {error}") from None
 
 
-def prompt_marks(variation: Variation) -> tuple[PromptMark, ...]:
+def to_prompt_marks(variation: Variation) -> tuple[PromptMark, ...]:
     """Return the marks of a variation as recipes hold them."""
     return tuple(PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks)
 
 
-def _weighting(variation: Variation, settings: Settings) -> Weighting | None:
+def _weighting_method(variation: Variation, settings: Settings) -> Weighting | None:
     weighted = any(mark.weight != 1 for mark in variation.marks)
     return settings.prompt_settings.embedding_method if weighted else None
 
 
-def _captures(settings: Settings, has_marks: bool) -> Captures:
+def _requested_captures(settings: Settings, has_marks: bool) -> Captures:
     """Return what the settings ask to be recorded."""
     requests = {kind.name: kind.requested(getattr(settings, kind.section)) for kind in CAPTURES}
     trajectory, attention = requests.pop(TRAJECTORY.name), requests.pop(ATTENTION.name)
@@ -250,7 +250,7 @@ def _captures(settings: Settings, has_marks: bool) -> Captures:
     )
 
 
-def _controls(settings: Settings) -> dict[str, Any]:
+def _requested_controls(settings: Settings) -> dict[str, Any]:
     """Return the requests of the controls that the settings ask for, by name."""
     kinds = [kind for kind in CONTROLS if kind.section is not None]
     requests = {kind.name: kind.requested(getattr(settings, str(kind.section))) for kind in kinds}

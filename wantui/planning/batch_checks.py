@@ -11,12 +11,12 @@ from wantui.models.fingerprint import commit_in_cache
 from wantui.models.parts import PartError, check_files
 from wantui.planning.flops import TEXT_LENGTH
 from wantui.planning.recipe import Recipe
-from wantui.planning.requirements import what_weights_miss
+from wantui.planning.requirements import explain_missing_package
 from wantui.prompts import Variation
-from wantui.prompts.foreign import foreign_in_negative_prompt, shown
+from wantui.prompts.foreign_syntax import format_excerpt, negative_prompt_warnings
 
 
-def settings_warnings(
+def find_settings_warnings(
     settings: Settings, model: WanModel, first: Recipe, variations: tuple[Variation, ...]
 ) -> list[str]:
     """Return what users should know of their settings before the batch runs.
@@ -25,9 +25,9 @@ def settings_warnings(
         first: recipe of the first video.
     """
     latents = settings.latent_analysis_settings
-    warnings = list(foreign_in_negative_prompt(settings.prompt_settings.negative_prompt))
+    warnings = list(negative_prompt_warnings(settings.prompt_settings.negative_prompt))
     if not settings.attention_analysis_settings.store_attention:
-        warnings += _unused_marks(variations)
+        warnings += _unused_mark_warnings(variations)
     if latents.store_latents and latents.storage_dtype == "float16":
         warnings.append(
             "latent_analysis_settings.storage_dtype: float16 adds turning to the stored latents, about 1 rad over 50 "
@@ -71,7 +71,7 @@ def _control_conflicts(recipe: Recipe) -> list[str]:
     return [text for kind, request in requests if request is not None for text in kind.conflicts(request, recipe)]
 
 
-def duplicate_warnings(variations: tuple[Variation, ...]) -> list[str]:
+def find_duplicate_prompts(variations: tuple[Variation, ...]) -> list[str]:
     """Return a warning for each variation whose prompt an earlier one has."""
     first: dict[str, str] = {}
     warnings = []
@@ -82,14 +82,14 @@ def duplicate_warnings(variations: tuple[Variation, ...]) -> list[str]:
     return warnings
 
 
-def _unused_marks(variations: tuple[Variation, ...]) -> list[str]:
+def _unused_mark_warnings(variations: tuple[Variation, ...]) -> list[str]:
     """Return a warning about marks without effect: they have no weight, and their attention is not stored."""
     unused = list(dict.fromkeys(mark.text for each in variations for mark in each.marks if mark.weight == 1))
     if not unused:
         return []
     more = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
     return [
-        f"'({shown(unused[0])})'{more} marks without effect: --store-attention stores attention maps, "
+        f"'({format_excerpt(unused[0])})'{more} marks without effect: --store-attention stores attention maps, "
         "a number weights, as in (word:1.5)"
     ]
 
@@ -124,7 +124,7 @@ def _weights_refusals(settings: Settings, model: WanModel, first: Recipe) -> lis
             f"model_settings.weights: {settings.model_settings.weights} is not for a transformer_file, which has its "
             "own"
         )
-    if missing := what_weights_miss(first.weights):
+    if missing := explain_missing_package(first.weights):
         refusals.append(missing)
     return refusals
 

@@ -9,16 +9,16 @@ from wantui.captures.trajectory import stored_evaluations
 from wantui.controls import CONTROLS
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
-from wantui.planning.batch import Batch, BatchPreview, prompt_marks
+from wantui.planning.batch import Batch, BatchPreview, to_prompt_marks
 from wantui.planning.recipe import Recipe
 from wantui.schedule import model_evaluations, schedule_of
 
 BYTES_PER_PIXEL = 0.1
 """Bytes per pixel of H.264 at crf 18, a rule of thumb: plain scenes take a tenth of it, noisy ones several times it."""
 
-Marks = tuple[str | int, ...]
+MarksKey = tuple[str | int, ...]
 """What of a prompt's marks decides the bytes of its captures: a text that the negative prompt has, or its length."""
-MAX_BASES = 2
+MAX_LISTED_BASES = 2
 """Most kinds of videos whose bytes a prediction explains."""
 
 
@@ -45,7 +45,7 @@ def captured_steps(sampler: str, steps: int, interval: int) -> list[int]:
     return stored_evaluations(steps, interval, schedule_of(sampler).evaluates_twice)
 
 
-def denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
+def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
     """Return the sizes from which captures compute their bytes."""
     return DenoisingSize(
         recipe.steps,
@@ -62,24 +62,28 @@ def denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
 
 def estimate_disk(batch: Batch | BatchPreview) -> DiskEstimate:
     """Predict the bytes of the videos and captures of a batch, whose variations may have different marks."""
-    each = [disk_for(recipe, batch.model, count) for recipe, count in recipes_by_bytes(batch)]
+    each = [estimate_recipe_disk(recipe, batch.model, count) for recipe, count in group_recipes_by_size(batch)]
     parts: dict[str, list[DiskPart]] = {}
     for part in chain.from_iterable(estimate.captures for estimate in each):
         parts.setdefault(part.name, []).append(part)
     captures = tuple(
-        DiskPart(name, sum(part.bytes for part in capture_parts), _basis(capture_parts))
+        DiskPart(name, sum(part.bytes for part in capture_parts), _join_bases(capture_parts))
         for name, capture_parts in parts.items()
     )
     return DiskEstimate(sum(estimate.videos for estimate in each), each[0].videos_basis, captures)
 
 
-def _basis(parts: Sequence[DiskPart]) -> str:
+def _join_bases(parts: Sequence[DiskPart]) -> str:
     """Return what the bytes of one kind of file rest on, where they differ between videos."""
-    text = "; ".join(part.basis for part in parts[:MAX_BASES])
-    return text if len(parts) <= MAX_BASES else f"{text}; and {format_count(len(parts) - MAX_BASES, 'more kind')}"
+    text = "; ".join(part.basis for part in parts[:MAX_LISTED_BASES])
+    return (
+        text
+        if len(parts) <= MAX_LISTED_BASES
+        else f"{text}; and {format_count(len(parts) - MAX_LISTED_BASES, 'more kind')}"
+    )
 
 
-def recipes_by_bytes(batch: Batch | BatchPreview) -> list[tuple[Recipe, int]]:
+def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int]]:
     """Return a recipe for each distinct prediction of bytes, and the number of its videos.
 
     Videos of a batch differ in their marks alone: in how many there are, in the length of their words, and in which of
@@ -88,34 +92,34 @@ def recipes_by_bytes(batch: Batch | BatchPreview) -> list[tuple[Recipe, int]]:
     seeds = batch.config.settings.videos_per_variation
     if batch.first.capture.attention is None:
         return [(batch.first, len(batch.variations) * seeds)]
-    recipes: dict[Marks, tuple[Recipe, int]] = {}
-    for key, recipe in _variation_recipes(batch):
+    recipes: dict[MarksKey, tuple[Recipe, int]] = {}
+    for key, recipe in _recipes_with_keys(batch):
         recipe, count = recipes.get(key) or (recipe, 0)
         recipes[key] = recipe, count + seeds
     return list(recipes.values())
 
 
-def bytes_by_variation(batch: Batch) -> list[int]:
+def estimate_variation_bytes(batch: Batch) -> list[int]:
     """Return the predicted bytes of one video of each variation."""
-    sizes: dict[Marks, int] = {}
-    for key, recipe in _variation_recipes(batch):
+    sizes: dict[MarksKey, int] = {}
+    for key, recipe in _recipes_with_keys(batch):
         if key not in sizes:
-            sizes[key] = disk_for(recipe, batch.model).total
-    return [sizes[key] for key, _ in _variation_recipes(batch)]
+            sizes[key] = estimate_recipe_disk(recipe, batch.model).total
+    return [sizes[key] for key, _ in _recipes_with_keys(batch)]
 
 
-def _variation_recipes(batch: Batch | BatchPreview) -> Iterator[tuple[Marks, Recipe]]:
+def _recipes_with_keys(batch: Batch | BatchPreview) -> Iterator[tuple[MarksKey, Recipe]]:
     """Yield for each variation what decides how many bytes its captures take, and the recipe of a video."""
     for variation in batch.variations:
-        marks, negative = prompt_marks(variation), batch.first.negative_prompt
+        marks, negative = to_prompt_marks(variation), batch.first.negative_prompt
         key = tuple(mark.text if mark.text in negative else len(mark.text) for mark in marks)
         yield key, batch.first.model_copy(update={"marks": marks})
 
 
-def disk_for(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:
+def estimate_recipe_disk(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:
     """Predict the bytes of n videos of a recipe and of their captures."""
     pixels = recipe.width * recipe.height * recipe.frames
-    size = denoising_size(recipe, model)
+    size = build_denoising_size(recipe, model)
     parts = []
     for kind in CAPTURES:
         if (request := recipe.capture.request(kind.name)) is not None:
@@ -125,9 +129,9 @@ def disk_for(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:
     return DiskEstimate(int(n * pixels * BYTES_PER_PIXEL), videos_basis, tuple(parts))
 
 
-def extra_gpu_bytes(recipe: Recipe, model: WanModel) -> int:
+def estimate_extra_gpu_bytes(recipe: Recipe, model: WanModel) -> int:
     """Predict the bytes that captures and controls hold on the GPU while a video is denoised."""
-    size = denoising_size(recipe, model)
+    size = build_denoising_size(recipe, model)
     captures = [(kind.gpu_bytes, recipe.capture.request(kind.name)) for kind in CAPTURES]
     controls = [(kind.gpu_bytes, recipe.control(kind.name)) for kind in CONTROLS]
     return sum(count(request, size) for count, request in (*captures, *controls) if request is not None)

@@ -8,19 +8,19 @@ TEXT_LENGTH = 512
 """Text positions that the transformer sees, pads included; `encode_prompt` alone would default to 226."""
 
 
-def tokens_of(model: WanModel, width: int, height: int, frames: int) -> int:
+def count_positions(model: WanModel, width: int, height: int, frames: int) -> int:
     """Return the number of video positions that a transformer attends to."""
     _, latent_frames, latent_height, latent_width = model.latent_shape(width, height, frames)
     return latent_frames * (latent_height // model.patch) * (latent_width // model.patch)
 
 
-def forward_flops(model: WanModel, width: int, height: int, frames: int) -> int:
+def count_forward_flops(model: WanModel, width: int, height: int, frames: int) -> int:
     """Return the floating-point operations of one pass through the transformer, a multiplication and an addition
     counted as two.
 
     Products of matrices only, as torch's FlopCounterMode counts them; the rest is under one per cent.
     """
-    channels, tokens = model.latent_channels, tokens_of(model, width, height, frames)
+    channels, tokens = model.latent_channels, count_positions(model, width, height, frames)
     d, f = model.dim, model.feed_forward
     times = tokens if model.has_timestep_per_token else 1
     block = (
@@ -35,37 +35,37 @@ def forward_flops(model: WanModel, width: int, height: int, frames: int) -> int:
     return 2 * (model.blocks * block + patches + text + time)
 
 
-def transformer_parameters(model: WanModel) -> int:
+def count_transformer_parameters(model: WanModel) -> int:
     """Return the parameters of one transformer."""
     d, channels = model.dim, model.latent_channels * model.patch**2
     embeddings = channels * d + d + model.time_dim * d + d * d + 2 * d + 6 * d * d + 6 * d + model.text_dim * d + d * d
-    return model.blocks * block_parameters(model) + embeddings + 2 * d + d * channels + channels + 2 * d
+    return model.blocks * count_block_parameters(model) + embeddings + 2 * d + d * channels + channels + 2 * d
 
 
-def block_parameters(model: WanModel) -> int:
+def count_block_parameters(model: WanModel) -> int:
     """Return the parameters of one block: two attentions with their norms, feed-forward, modulation."""
     d, f = model.dim, model.feed_forward
     return 8 * d * d + 12 * d + 2 * d * f + f + d + 8 * d
 
 
-def narrowed_block_parameters(model: WanModel, weights: Weights) -> int:
+def count_quantized_block_parameters(model: WanModel, weights: Weights) -> int:
     """Count the parameters of a block that `weights: float8` stores in 8 bits; `int8` leaves out their biases."""
     d, f = model.dim, model.feed_forward
     return 8 * d * d + 2 * d * f + (8 * d + f + d if weights == "float8" else 0)
 
 
-def full_precision_parameters(model: WanModel) -> int:
+def count_full_precision_parameters(model: WanModel) -> int:
     """Count the parameters that are always float32: time embedding, modulation, norms."""
     d = model.dim
-    return model.blocks * full_precision_block_parameters(model) + model.time_dim * d + d * d + 2 * d + 2 * d
+    return model.blocks * count_full_precision_block_parameters(model) + model.time_dim * d + d * d + 2 * d + 2 * d
 
 
-def full_precision_block_parameters(model: WanModel) -> int:
+def count_full_precision_block_parameters(model: WanModel) -> int:
     """Return the parameters of one block in full precision: its modulation, and the norm before the text."""
     return 8 * model.dim
 
 
-def step_flops(model: WanModel, recipe: Recipe) -> int:
+def count_step_flops(model: WanModel, recipe: Recipe) -> int:
     """Return the FLOPs of one evaluation; with guidance, of two passes."""
     passes = 2 if recipe.guidance_scale > 1 else 1
-    return passes * forward_flops(model, recipe.width, recipe.height, recipe.frames)
+    return passes * count_forward_flops(model, recipe.width, recipe.height, recipe.frames)

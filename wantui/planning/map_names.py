@@ -7,40 +7,40 @@ from collections.abc import Iterable
 
 from wantui.captures.attention import MASSES
 
-RESERVED = frozenset({*MASSES, "steps", "sigmas", "blocks", "cond", "uncond"})
+RESERVED_NAMES = frozenset({*MASSES, "steps", "sigmas", "blocks", "cond", "uncond"})
 """Names of the other arrays and groups in a capture, which no word's map may have."""
 MAX_NAME_BYTES = 200
 """Longest name of a map before its number and that of a token; file systems take 255 bytes."""
 _NOT_IN_NAME = re.compile(r"\W+")
 
 
-def map_names(texts: Iterable[str]) -> list[str]:
+def assign_map_names(texts: Iterable[str]) -> list[str]:
     """Return a name for the map of each marked text: its letters and digits, with _2, _3 for further occurrences.
 
     No two are equal, also on case-insensitive file systems, and none is that of another
     array.
     """
-    taken = {_key(name) for name in RESERVED}
+    taken = {_collision_key(name) for name in RESERVED_NAMES}
     names = []
     for text in texts:
         base = _NOT_IN_NAME.sub("_", text).strip("_") or "word"
-        if _key(base) in {_key(name) for name in RESERVED}:
+        if _collision_key(base) in {_collision_key(name) for name in RESERVED_NAMES}:
             base = f"word_{base}"
-        base = _shortened(base)
+        base = _shorten_name(base)
         number, name = 1, base
-        while _key(name) in taken:
+        while _collision_key(name) in taken:
             number += 1
             name = f"{base}_{number}"
-        taken.add(_key(name))
+        taken.add(_collision_key(name))
         names.append(name)
     return names
 
 
-def _key(name: str) -> str:
+def _collision_key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _shortened(name: str) -> str:
+def _shorten_name(name: str) -> str:
     """Return a name of at most `MAX_NAME_BYTES`, which ends in a digest where something was cut off."""
     encoded = name.encode()
     if len(encoded) <= MAX_NAME_BYTES:

@@ -14,15 +14,15 @@ from wantui.config.plans import plan_slug
 from wantui.config.speeds import SpeedName
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
-from wantui.planning.disk_estimate import extra_gpu_bytes
+from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
 from wantui.planning.flops import (
     TEXT_LENGTH,
-    block_parameters,
-    full_precision_block_parameters,
-    full_precision_parameters,
-    narrowed_block_parameters,
-    tokens_of,
-    transformer_parameters,
+    count_block_parameters,
+    count_full_precision_block_parameters,
+    count_full_precision_parameters,
+    count_positions,
+    count_quantized_block_parameters,
+    count_transformer_parameters,
 )
 from wantui.planning.model_source import Weights
 from wantui.planning.recipe import Recipe
@@ -43,17 +43,17 @@ class MemoryPlan:
     """Side in pixels of the tiles that are decoded one after the other."""
 
     @property
-    def serves_cpu(self) -> bool:
+    def is_for_cpu(self) -> bool:
         """Return whether the plan is useful without a GPU; the others only move weights."""
         return self.transformer == "resident"
 
     @property
-    def computes_fused(self) -> bool:
+    def can_fuse(self) -> bool:
         """Return whether blocks can be fused: their parts are on the GPU at the same time."""
         return self.transformer != "sequential"
 
     @property
-    def weights_arrive(self) -> Literal["before", "beside", "between"]:
+    def weight_streaming(self) -> Literal["before", "beside", "between"]:
         """Return when the weights of a block reach the GPU: before the pass, with the block before, or between
         layers."""
         match self.transformer:
@@ -73,41 +73,41 @@ class MemoryPlan:
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 """Bytes of a number."""
-SMALL_TILE, TILE = 128, 256
+SMALL_TILE_SIDE, TILE_SIDE = 128, 256
 RESIDENT = MemoryPlan("resident")
 PLANS = (
     RESIDENT,
     MemoryPlan("encode-first", True),
     MemoryPlan("offload", True, "parked"),
     MemoryPlan("stream", True, "streamed"),
-    MemoryPlan("tiled", True, tile=TILE),
-    MemoryPlan("offload-tiled", True, "parked", TILE),
-    MemoryPlan("stream-tiled", True, "streamed", TILE),
-    MemoryPlan("sequential", True, "sequential", SMALL_TILE),
-    MemoryPlan("small-tiles", True, tile=SMALL_TILE),
+    MemoryPlan("tiled", True, tile=TILE_SIDE),
+    MemoryPlan("offload-tiled", True, "parked", TILE_SIDE),
+    MemoryPlan("stream-tiled", True, "streamed", TILE_SIDE),
+    MemoryPlan("sequential", True, "sequential", SMALL_TILE_SIDE),
+    MemoryPlan("small-tiles", True, tile=SMALL_TILE_SIDE),
 )
 """Plans from the best to the last resort: those that change no pixel first, faster before slower."""
 PLAN_SLUGS = tuple(plan.slug for plan in PLANS)
-LATENTS_HELD = 10
+LATENT_BUFFERS = 10
 """States, velocities and a sampler's earlier outputs, in float32."""
-WORKSPACE = 70_000_000
+WORKSPACE_BYTES = 70_000_000
 """Bytes of cuBLAS, and of fragmentation between tensors."""
-ENCODING = 240_000_000
+ENCODING_BYTES = 240_000_000
 """Bytes of the text encoder's activations at 512 tokens, for UMT5-XXL; measured."""
-STREAMED_ENCODER = 2_500_000_000
+STREAMED_ENCODER_BYTES = 2_500_000_000
 """Bytes of a text encoder that is streamed layer by layer: its embedding, and what it computes; measured."""
 MIN_FUSED_WIDTH = 512
 """Width of a transformer; the blocks of a narrower one, as nano, take longer to launch than to compute."""
 CONTEXT_BYTES = 600_000_000
 """CUDA context and library memory per process, in bytes, on top of torch's allocations."""
-WIDENING = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
+WIDENING_FACTORS = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
 """Memory for widening the largest weight, relative to the widened weight; for GGUF that of Q5_0, which needs the
 most."""
-SLACK = 1.04
+ALLOCATOR_SLACK = 1.04
 """Unusable memory held by the allocator, relative to the allocated memory."""
 
 
-def plan_named(name: str) -> MemoryPlan:
+def find_plan(name: str) -> MemoryPlan:
     """Return the plan with a slug, or with the name that older versions gave it.
 
     Raises:
@@ -120,31 +120,33 @@ def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
     """Return the bytes of the weights of one transformer, as loaded."""
     if recipe.transformer_file is not None:
         return recipe.transformer_file.bytes
-    return _held_bytes(model, recipe, transformer_parameters(model), full_precision_parameters(model), model.blocks)
+    return _parameter_bytes(
+        model, recipe, count_transformer_parameters(model), count_full_precision_parameters(model), model.blocks
+    )
 
 
 def block_bytes(model: WanModel, recipe: Recipe) -> int:
     """Return the bytes of the weights of one block; for weights in a file, its share of the file."""
-    parameters = block_parameters(model)
+    parameters = count_block_parameters(model)
     if recipe.transformer_file is not None:
-        return recipe.transformer_file.bytes * parameters // transformer_parameters(model)
-    return _held_bytes(model, recipe, parameters, full_precision_block_parameters(model), 1)
+        return recipe.transformer_file.bytes * parameters // count_transformer_parameters(model)
+    return _parameter_bytes(model, recipe, parameters, count_full_precision_block_parameters(model), 1)
 
 
-def _held_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blocks: int) -> int:
+def _parameter_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blocks: int) -> int:
     """Return the bytes of some parameters, given how many stay in float32 and how many blocks they include."""
     item = DTYPE_BYTES[recipe.dtype]
     narrowed = scales = 0
     if recipe.weights != "full":
-        narrowed = blocks * narrowed_block_parameters(model, recipe.weights)
+        narrowed = blocks * count_quantized_block_parameters(model, recipe.weights)
     if recipe.weights == "int8":
         scales = blocks * (9 * model.dim + model.feed_forward)  # one for each row
     return item * (parameters - kept - narrowed) + narrowed + 4 * (kept + scales)
 
 
-def fuses_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights: Weights) -> bool:
+def can_fuse_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights: Weights) -> bool:
     """Return whether blocks are fused on a GPU: complete and as loaded there, and wide enough."""
-    as_loaded = plan.computes_fused and weights == "full"
+    as_loaded = plan.can_fuse and weights == "full"
     return speed != "reference" and as_loaded and model.dim >= MIN_FUSED_WIDTH
 
 
@@ -168,7 +170,7 @@ def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) ->
     next pass takes from this one; or query, key and value at once, beside five.
     """
     item = DTYPE_BYTES[recipe.dtype]
-    tokens = tokens_of(model, recipe.width, recipe.height, recipe.frames)
+    tokens = count_positions(model, recipe.width, recipe.height, recipe.frames)
     narrow, wide = tokens * model.dim * item, tokens * model.feed_forward * item
     gated = 3 * tokens * model.dim * (0 if item == 4 else 4) + 5 * narrow
     block = max(wide + 5 * narrow, 8 * narrow) if is_fused else max(2 * wide + 4 * narrow, gated)
@@ -179,7 +181,7 @@ def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) ->
     held = 0
     if recipe.speed == "cached":  # of each pass, by the cache: its input and what blocks added; or of two parts of them
         held = (2 if recipe.guidance_scale > 1 else 1) * (2 if recipe.magnitudes else 3) * narrow
-    widened = int(WIDENING.get(recipe.weights, 0) * model.dim * model.feed_forward * item)
+    widened = int(WIDENING_FACTORS.get(recipe.weights, 0) * model.dim * model.feed_forward * item)
     return block + rotary + modulation + widened + held
 
 
@@ -196,7 +198,7 @@ def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
     return int(max(4.75 * video, model.decode_bytes * tile * tile + 1.35 * video))
 
 
-def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
+def peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
     """Return the most bytes that torch allocates on the GPU for a video; None if the parts are unknown.
 
     Prompts were encoded before, where the plan encodes them first.
@@ -208,9 +210,9 @@ def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | No
     transformers = one * count
     vae = 4 * model.vae
     latents = 4 * prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
-    beside = LATENTS_HELD * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE
-    computing = activation_bytes(model, recipe, fuses_blocks(model, plan, recipe.speed, recipe.weights))
-    computing += extra_gpu_bytes(recipe, model)
+    beside = LATENT_BUFFERS * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE_BYTES
+    computing = activation_bytes(model, recipe, can_fuse_blocks(model, plan, recipe.speed, recipe.weights))
+    computing += estimate_extra_gpu_bytes(recipe, model)
     decoding = decode_bytes(model, recipe, plan.tile_for(recipe.width, recipe.height))
     block = block_bytes(model, recipe)
     match plan.transformer:
@@ -230,35 +232,35 @@ def working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | No
 
 
 def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encoder: bool = False) -> int | None:
-    """Return `working_bytes` with what encoding the prompts takes.
+    """Return `peak_working_bytes` with what encoding the prompts takes.
 
     Args:
         streams_encoder: the text encoder comes layer by layer, because it does not fit.
     """
-    working = working_bytes(plan, model, recipe)
+    working = peak_working_bytes(plan, model, recipe)
     if working is None or model.text_encoder is None or not plan.encodes_first:
         return working
     encoder = DTYPE_BYTES[recipe.dtype] * model.text_encoder
-    encoding = encoder + ENCODING * model.text_encoder // 5_680_910_336
+    encoding = encoder + ENCODING_BYTES * model.text_encoder // 5_680_910_336
     if streams_encoder:
-        encoding = min(encoding, STREAMED_ENCODER)
+        encoding = min(encoding, STREAMED_ENCODER_BYTES)
     return max(working, encoding)
 
 
-def _peak(plan: MemoryPlan, model: WanModel, recipe: Recipe, free: int) -> int | None:
+def _expected_peak(plan: MemoryPlan, model: WanModel, recipe: Recipe, free: int) -> int | None:
     whole = peak_bytes(plan, model, recipe)
-    fits = whole is not None and int(whole * SLACK) + CONTEXT_BYTES <= free
+    fits = whole is not None and int(whole * ALLOCATOR_SLACK) + CONTEXT_BYTES <= free
     return whole if fits else peak_bytes(plan, model, recipe, streams_encoder=True)
 
 
-def _words(size: int | None) -> str:
+def _format_size(size: int | None) -> str:
     return "?" if size is None else format_bytes(size)
 
 
-def needs(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
+def required_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
     """Return the GPU bytes that must be free for a plan: the minimum of its text encoder, the process's own, slack."""
     peak = peak_bytes(plan, model, recipe, streams_encoder=True)
-    return None if peak is None else int(peak * SLACK) + CONTEXT_BYTES
+    return None if peak is None else int(peak * ALLOCATOR_SLACK) + CONTEXT_BYTES
 
 
 @dataclass(frozen=True)
@@ -266,12 +268,12 @@ class ChosenPlan:
     """A plan, what it needs, and why it was chosen."""
 
     plan: MemoryPlan
-    peak: int | None
+    peak_bytes: int | None
     reason: str
     fits: bool = True
     is_forced: bool = False
     """True if no other plan is tried when it does not fit."""
-    working: int | None = None
+    working_bytes: int | None = None
     """Peak bytes without encoding the prompts, which is what is measured for each video."""
 
 
@@ -290,27 +292,29 @@ def choose_plan(
     """
 
     def chosen(plan: MemoryPlan, reason: str, fits: bool = True) -> ChosenPlan:
-        peak, working = _peak(plan, model, recipe, free), working_bytes(plan, model, recipe)
+        peak, working = _expected_peak(plan, model, recipe, free), peak_working_bytes(plan, model, recipe)
         return ChosenPlan(plan, peak, reason, fits, forced is not None, working)
 
     if forced is not None:
-        needed = needs(forced, model, recipe)
+        needed = required_bytes(forced, model, recipe)
         fits = needed is None or needed <= free
-        reason = "asked for" if fits else f"asked for; it needs {_words(needed)} and {_words(free)} are free"
+        reason = (
+            "asked for" if fits else f"asked for; it needs {_format_size(needed)} and {_format_size(free)} are free"
+        )
         return chosen(forced, reason, fits)
-    known = [(plan, needs(plan, model, recipe)) for plan in among]
+    known = [(plan, required_bytes(plan, model, recipe)) for plan in among]
     larger = ""
     for plan, needed in known:
         if needed is None:
             return chosen(plan, "the sizes of the model's parts are not known before it is here")
         if needed <= free:
-            why = f"{_words(free)} are free"
+            why = f"{_format_size(free)} are free"
             if larger:
                 why = f"{larger}, and {why}"
             return chosen(plan, why)
-        larger = larger or f"{plan.slug} needs {_words(needed)}"
+        larger = larger or f"{plan.slug} needs {_format_size(needed)}"
     plan, needed = min(known, key=lambda one: one[1] or 0)
-    reason = f"none fits: the least that is needed are {_words(needed)}, and {_words(free)} are free"
+    reason = f"none fits: the least that is needed are {_format_size(needed)}, and {_format_size(free)} are free"
     return chosen(plan, reason, False)
 
 
@@ -323,8 +327,8 @@ def next_plan(
         model, recipe: what is made, where it is known; else the order of the plans decides alone.
     """
     known = None if model is None or recipe is None else peak_bytes(plan, model, recipe, streams_encoder=True)
-    for after in plans_after(plan):
-        if not on_gpu and not after.serves_cpu:
+    for after in later_plans(plan):
+        if not on_gpu and not after.is_for_cpu:
             continue
         if on_gpu and known is not None and model is not None and recipe is not None:
             peak = peak_bytes(after, model, recipe, streams_encoder=True)
@@ -334,6 +338,6 @@ def next_plan(
     return None
 
 
-def plans_after(plan: MemoryPlan) -> tuple[MemoryPlan, ...]:
+def later_plans(plan: MemoryPlan) -> tuple[MemoryPlan, ...]:
     """Return the plans that are tried after one."""
     return PLANS[PLANS.index(plan) + 1 :]

@@ -27,20 +27,20 @@ from wantui.controls import CONTROLS, ControlRequest
 from wantui.controls.word_weights import WORD_WEIGHTS, Weight, Weighting, WordWeightsRequest
 from wantui.json_files import describe_invalid
 from wantui.planning.model_source import Dtype, ModelSource, TransformerFile, Weights
-from wantui.planning.recipe_formats import RECIPE_FORMAT, digested, upgrade
+from wantui.planning.recipe_formats import RECIPE_FORMAT, to_digest_form, upgrade_recipe
 from wantui.schedule import SamplerName
 
 FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
 """Captures whose requests have fields of their own."""
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Frozen(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class PromptMark(_Frozen):
+class PromptMark(_FrozenModel):
     """A marked stretch of the prompt: `prompt[start:end]` is `text`."""
 
     text: str
@@ -49,14 +49,14 @@ class PromptMark(_Frozen):
     weight: Weight = 1.0
 
 
-def _requests(value: Mapping[str, Any], noun: str, known: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+def _validate_requests(value: Mapping[str, Any], noun: str, known: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     for name in value:
         if name not in known:
             raise PydanticCustomError(noun, f"this version has no {noun} {name!r}".replace("{", "{{"))
     return {name: known[name].model_validate(request) for name, request in sorted(value.items())}
 
 
-def _without_empty(serialised: dict[str, Any], name: str) -> dict[str, Any]:
+def _drop_if_empty(serialised: dict[str, Any], name: str) -> dict[str, Any]:
     if not serialised.get(name):  # a caller may exclude it too
         serialised.pop(name, None)
     return serialised
@@ -77,15 +77,15 @@ class Captures(TrajectoryRequest):
 
     @field_validator("more", mode="after")
     @classmethod
-    def read_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def validate_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
         """Check each request against its capture's model, and name a capture that this version does not have."""
         known = {kind.name: kind.request for kind in CAPTURES if kind.name not in FORMAT_1_CAPTURES}
-        return _requests(value, "capture", known)
+        return _validate_requests(value, "capture", known)
 
     @model_serializer(mode="wrap")
-    def leave_out_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def omit_empty_more(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Serialise without `more` while it is empty: digests of recipes that do not use it stay as they are."""
-        return _without_empty(handler(self), "more")
+        return _drop_if_empty(handler(self), "more")
 
     def request(self, name: str) -> CaptureRequest | None:
         """Return the request of a capture by its name; None where it records nothing."""
@@ -97,7 +97,7 @@ class Captures(TrajectoryRequest):
         return request
 
 
-class Recipe(_Frozen):
+class Recipe(_FrozenModel):
     """Everything that determines one video. Equal recipes give equal videos on the same machine and libraries."""
 
     format: int = RECIPE_FORMAT
@@ -113,14 +113,14 @@ class Recipe(_Frozen):
     """Method of applying the weights of marks; None if all are 1."""
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)]
     sampler: SamplerName
-    steps: Count
-    flow_shift: Annotated[Finite, Field(gt=0)]
-    guidance_scale: Finite
-    guidance_scale_2: Finite | None = None
-    width: Count
-    height: Count
-    frames: Count
-    fps: Count
+    steps: PositiveCount
+    flow_shift: Annotated[FiniteFloat, Field(gt=0)]
+    guidance_scale: FiniteFloat
+    guidance_scale_2: FiniteFloat | None = None
+    width: PositiveCount
+    height: PositiveCount
+    frames: PositiveCount
+    fps: PositiveCount
     dtype: Dtype
     """Precision of transformer and text encoder; the VAE and norm layers are float32."""
     weights: Weights = "full"
@@ -130,7 +130,7 @@ class Recipe(_Frozen):
     """File of the transformer if weights are gguf."""
     speed: SpeedName = "reference"
     """reference: what diffusers computes, to the bit; fused: the same up to rounding; cached: another video."""
-    magnitudes: tuple[tuple[Finite, Finite], ...] = ()
+    magnitudes: tuple[tuple[FiniteFloat, FiniteFloat], ...] = ()
     """Magnitudes by which the cache of a cached video goes; without them it goes by the first block."""
     capture: Captures = Captures()
     controls: dict[str, Any] = Field(default_factory=dict)
@@ -139,20 +139,22 @@ class Recipe(_Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def read_formats(cls, value: Any) -> Any:
+    def upgrade_format(cls, value: Any) -> Any:
         """Upgrade a recipe of an earlier format; refuse other formats before any field that they may have changed."""
-        return upgrade(value) if isinstance(value, dict) else value
+        return upgrade_recipe(value) if isinstance(value, dict) else value
 
     @field_validator("controls", mode="after")
     @classmethod
-    def read_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def validate_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
         """Check each request against its control's model, and name a control that this version does not have."""
-        return _requests(value, "control", {kind.name: kind.request for kind in CONTROLS if kind is not WORD_WEIGHTS})
+        return _validate_requests(
+            value, "control", {kind.name: kind.request for kind in CONTROLS if kind is not WORD_WEIGHTS}
+        )
 
     @model_serializer(mode="wrap")
-    def leave_out_no_controls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def omit_empty_controls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Serialise without `controls` while it is empty: digests of recipes that use none stay as they are."""
-        return _without_empty(handler(self), "controls")
+        return _drop_if_empty(handler(self), "controls")
 
     def control(self, name: str) -> ControlRequest | None:
         """Return the request of a control by its name; None where the recipe does not have it."""
@@ -164,7 +166,7 @@ class Recipe(_Frozen):
         return request
 
     @model_validator(mode="after")
-    def refuse_what_does_not_fit(self) -> Self:
+    def check_consistency(self) -> Self:
         """Name parts of a recipe that contradict each other, as no planned one does."""
         for mark in self.marks:
             if self.prompt[mark.start : mark.end] != mark.text:
@@ -179,7 +181,7 @@ class Recipe(_Frozen):
         return ModelSource(self.model, self.revision, self.dtype, self.weights, self.transformer_file)
 
     @property
-    def unusual(self) -> str:
+    def computation_note(self) -> str:
         """Return how the computation differs from `fused` on weights as loaded, in words; empty if it does not."""
         remarks: list[str] = [] if self.speed == "fused" else [self.speed]
         if self.speed == "cached":
@@ -201,19 +203,19 @@ class Recipe(_Frozen):
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""
-        return _canonical(self.model_dump(mode="json"))
+        return _to_canonical_json(self.model_dump(mode="json"))
 
     @property
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON in the spelling of format 1; it identifies the video."""
-        return hashlib.sha256(_canonical(digested(self.model_dump(mode="json"))).encode()).hexdigest()
+        return hashlib.sha256(_to_canonical_json(to_digest_form(self.model_dump(mode="json"))).encode()).hexdigest()
 
 
-def _canonical(value: dict[str, Any]) -> str:
+def _to_canonical_json(value: dict[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def read_recipe(value: Any) -> Recipe:
+def parse_recipe(value: Any) -> Recipe:
     """Return the recipe that a document holds.
 
     Raises:

@@ -15,7 +15,7 @@ READABLE_FORMATS = (1, 2)
 PER_TOKEN, FORMER_PER_TOKEN = "per_token", "pieces"
 
 
-def upgrade(value: dict[str, Any]) -> dict[str, Any]:
+def upgrade_recipe(value: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe's values as the current format spells them.
 
     Raises:
@@ -24,22 +24,24 @@ def upgrade(value: dict[str, Any]) -> dict[str, Any]:
     number = value.get("format", RECIPE_FORMAT)
     if type(number) is not int or number not in READABLE_FORMATS:
         known = " and ".join(map(str, READABLE_FORMATS))
-        raise PydanticCustomError("format", _literal(f"it has format {number!r}; this version reads formats {known}"))
+        raise PydanticCustomError(
+            "format", _escape_braces(f"it has format {number!r}; this version reads formats {known}")
+        )
     if number == RECIPE_FORMAT:
         return value
     speed, capture = value.get("speed", "plain"), value.get("capture")
     if not isinstance(speed, str) or speed not in FORMER_SPEEDS:
         names = ", ".join(FORMER_SPEEDS)
-        raise PydanticCustomError("speed", _literal(f"speed: format 1 has {names}, and not {speed!r}"))
+        raise PydanticCustomError("speed", _escape_braces(f"speed: format 1 has {names}, and not {speed!r}"))
     upgraded = {**value, "format": RECIPE_FORMAT, "speed": FORMER_SPEEDS[speed]}
     if isinstance(capture, dict) and isinstance(attention := capture.get("attention"), dict):
         if PER_TOKEN in attention:
             raise PydanticCustomError("attention", f"capture.attention: format 1 has no {PER_TOKEN}")
-        upgraded["capture"] = {**capture, "attention": _renamed(attention, FORMER_PER_TOKEN, PER_TOKEN)}
+        upgraded["capture"] = {**capture, "attention": _rename_key(attention, FORMER_PER_TOKEN, PER_TOKEN)}
     return upgraded
 
 
-def digested(recipe: dict[str, Any]) -> dict[str, Any]:
+def to_digest_form(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return a serialised recipe as format 1 spells it, which is what its digest is taken over.
 
     A digest names a video in batch folders, on the queue and in checkpoints. A new spelling of the same video must not
@@ -49,14 +51,14 @@ def digested(recipe: dict[str, Any]) -> dict[str, Any]:
     capture = recipe["capture"]
     attention = capture["attention"]
     if attention is not None:
-        attention = _renamed(attention, PER_TOKEN, FORMER_PER_TOKEN)
+        attention = _rename_key(attention, PER_TOKEN, FORMER_PER_TOKEN)
     return {**recipe, "format": 1, "speed": former[recipe["speed"]], "capture": {**capture, "attention": attention}}
 
 
-def _renamed(values: dict[str, Any], name: str, new_name: str) -> dict[str, Any]:
+def _rename_key(values: dict[str, Any], name: str, new_name: str) -> dict[str, Any]:
     return {new_name if key == name else key: value for key, value in values.items()}
 
 
-def _literal(message: str) -> str:
+def _escape_braces(message: str) -> str:
     """Return a message whose braces pydantic does not take for fields."""
     return message.replace("{", "{{")

@@ -9,7 +9,7 @@ from wantui.planning.model_source import Weights
 COMPILERS = ("cc", "gcc", "clang")
 
 
-def what_kernels_miss() -> str | None:
+def explain_missing_compiler() -> str | None:
     """Return what is missing to build wantui's own kernels for a GPU, in words; None if nothing is."""
     if find_spec("triton") is None:
         return "triton is not installed (torch's builds for CUDA bring it)"
@@ -18,7 +18,7 @@ def what_kernels_miss() -> str | None:
     return None
 
 
-def what_weights_miss(weights: Weights) -> str | None:
+def explain_missing_package(weights: Weights) -> str | None:
     """Return what is missing to store weights as requested, in words; None if nothing is."""
     if weights == "int8" and find_spec("torchao") is None:
         return "model_settings.weights: int8 needs torchao (pip install torchao); float8 needs nothing"

@@ -22,7 +22,7 @@ def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | No
     if video.frames is not None:
         asked, origin = video.frames, format_count(video.frames, "frame")
     elif video.duration is not None:
-        asked = _frames_in(video.duration, video.fps)
+        asked = _count_frames(video.duration, video.fps)
         origin = f"{video.duration:g} s at {video.fps} fps are {format_count(asked, 'frame')}"
     else:
         asked, origin = DEFAULT_FRAMES, f"{DEFAULT_FRAMES} frames"
@@ -33,7 +33,7 @@ def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | No
     if (
         video.frames is not None
         and video.duration is not None
-        and video.frames != _frames_in(video.duration, video.fps)
+        and video.frames != _count_frames(video.duration, video.fps)
     ):
         return frames, f"video_settings.duration: {video.duration:g} s does nothing, as frames is set: {origin}"
     if frames == asked:
@@ -41,7 +41,7 @@ def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | No
     return frames, f"video_settings: {origin}, which is not {step}k + 1: the model will make {frames}"
 
 
-def _frames_in(seconds: float, fps: int) -> int:
+def _count_frames(seconds: float, fps: int) -> int:
     """Return the whole frames in a duration, which is the decimal number that was written: 4.64 s at 25 fps are 116.
 
     Their product as floats is a little below, 115.99999999999999.

@@ -12,13 +12,13 @@ import numpy as np
 
 from wantui.config.speeds import SpeedName
 from wantui.models.catalogue import WanModel
-from wantui.planning.flops import TEXT_LENGTH, tokens_of
-from wantui.planning.memory_plan import RESIDENT, MemoryPlan, block_bytes, fuses_blocks
+from wantui.planning.flops import TEXT_LENGTH, count_positions
+from wantui.planning.memory_plan import RESIDENT, MemoryPlan, block_bytes, can_fuse_blocks
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import computed_share
 from wantui.schedule import model_evaluations
 
-NATIVE = "native"
+NATIVE_ATTENTION = "native"
 """torch's own attention, as diffusers calls it."""
 INT8_SCALING_COST = 0.038
 """Time for each output of a product of a block in int8, which is scaled after it, in that of one of its `value`s.
@@ -26,7 +26,7 @@ Measured for 14B on an H100."""
 POSITION_VALUE_COST = 0.25
 """The same for each value of a block that is modulated at every place on its own, as diffusers does for 2.2 5B.
 Measured there on an H100."""
-TILED_VALUE = 1.2
+TILED_PIXEL_COST = 1.2
 """Time to decode a pixel of a tile, relative to a pixel of a full frame. Measured for tiles of 256 on an H100, and
 assumed for those of 128 too."""
 MAX_LAUNCH_RATIO = 1.05
@@ -34,7 +34,7 @@ MAX_LAUNCH_RATIO = 1.05
 
 
 @dataclass(frozen=True)
-class Block:
+class MeasuredBlock:
     """One measured block: widths of its transformer, how many places it attends to, and its seconds."""
 
     dim: int
@@ -63,7 +63,7 @@ class Throughput:
     torch: str
     error: float
     """Largest relative error of the fit over the measured blocks."""
-    attention: str = NATIVE
+    attention: str = NATIVE_ATTENTION
     """The kernel that was the quickest, as diffusers calls it."""
     launch: float = 0.0
     """Seconds for the processor to submit the work of a block, with its share of the fixed work around the few measured
@@ -71,7 +71,7 @@ class Throughput:
 
     def block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
         """Return the seconds of one block."""
-        return max(self.launch, float(np.dot(_terms(dim, feed_forward, tokens), self._coefficients)))
+        return max(self.launch, float(np.dot(_cost_terms(dim, feed_forward, tokens), self._coefficients)))
 
     @property
     def _coefficients(self) -> tuple[float, float, float]:
@@ -79,21 +79,21 @@ class Throughput:
 
     def step_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Return the seconds of one step; with guidance, of two passes."""
-        tokens = tokens_of(model, recipe.width, recipe.height, recipe.frames)
+        tokens = count_positions(model, recipe.width, recipe.height, recipe.frames)
         passes = 2 if recipe.guidance_scale > 1 else 1
         block = self.block_seconds(model.dim, model.feed_forward, tokens)
         if recipe.weights == "int8":
             block += INT8_SCALING_COST * self.value * tokens * (7 * model.dim + model.feed_forward)
-        if model.has_timestep_per_token and not fuses_blocks(model, plan, recipe.speed, recipe.weights):
+        if model.has_timestep_per_token and not can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
             block += POSITION_VALUE_COST * self.value * tokens * model.dim
-        if plan.weights_arrive != "before":
+        if plan.weight_streaming != "before":
             coming = self.streamed_byte * block_bytes(model, recipe)
-            block = self.streamed_block + (max(block, coming) if plan.weights_arrive == "beside" else block + coming)
+            block = self.streamed_block + (max(block, coming) if plan.weight_streaming == "beside" else block + coming)
         return passes * computed_share(recipe) * model.blocks * block
 
     def decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Return the seconds to decode the video; tiles overlap."""
-        return self.decoded_value * model.decode_time * decoded_pixels(recipe, plan)
+        return self.decoded_value * model.decode_time * count_decoded_pixels(recipe, plan)
 
     def video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Return the seconds of denoising and decoding with a loaded model."""
@@ -101,21 +101,21 @@ class Throughput:
         return steps * self.step_seconds(model, recipe, plan) + self.decode_seconds(model, recipe, plan)
 
 
-def decoded_pixels(recipe: Recipe, plan: MemoryPlan) -> float:
+def count_decoded_pixels(recipe: Recipe, plan: MemoryPlan) -> float:
     """Return the decoded pixels of all frames, a tile's counted by the time of a complete frame's."""
     tile = plan.tile_for(recipe.width, recipe.height)
-    pixels = decoded_length(recipe.width, tile) * decoded_length(recipe.height, tile)
-    return pixels * recipe.frames * (1.0 if tile is None else TILED_VALUE)
+    pixels = count_decoded_side(recipe.width, tile) * count_decoded_side(recipe.height, tile)
+    return pixels * recipe.frames * (1.0 if tile is None else TILED_PIXEL_COST)
 
 
-def decoded_length(side: int, tile: int | None) -> int:
+def count_decoded_side(side: int, tile: int | None) -> int:
     """Return the pixels along a side that are decoded, with tiles that overlap by a quarter."""
     if tile is None or side <= tile:
         return side
     return sum(min(tile, side - start) for start in range(0, side, tile * 3 // 4))
 
 
-def _terms(dim: int, feed_forward: int, tokens: int) -> tuple[float, float, float]:
+def _cost_terms(dim: int, feed_forward: int, tokens: int) -> tuple[float, float, float]:
     """Return the operations of self-attention, those of a block's other products, and values moved to memory and
     back."""
     attention = 4.0 * tokens * tokens * dim
@@ -123,14 +123,14 @@ def _terms(dim: int, feed_forward: int, tokens: int) -> tuple[float, float, floa
     return attention, 2.0 * products, float(tokens * dim)
 
 
-def fit(
-    blocks: Sequence[Block],
+def fit_throughput(
+    blocks: Sequence[MeasuredBlock],
     decoded_value: float,
     device: str,
     speed: SpeedName,
     torch_version: str,
     streamed: tuple[float, float] = (0.0, 0.0),
-    attention: str = NATIVE,
+    attention: str = NATIVE_ATTENTION,
 ) -> Throughput:
     """Fit the throughput by least squares on relative errors; no coefficient is negative.
 
@@ -141,7 +141,7 @@ def fit(
     """
     from scipy.optimize import nnls
 
-    terms = np.array([_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])
+    terms = np.array([_cost_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])
     seconds = np.array([block.seconds for block in blocks])
     launches = np.array([block.launch for block in blocks])
     telling = seconds > MAX_LAUNCH_RATIO * launches

@@ -16,11 +16,11 @@ from wantui.config.plans import plan_slug
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.catalogue import find_model
-from wantui.planning.flops import step_flops
-from wantui.planning.memory_plan import PLAN_SLUGS, RESIDENT, MemoryPlan, plan_named
+from wantui.planning.flops import count_step_flops
+from wantui.planning.memory_plan import PLAN_SLUGS, RESIDENT, MemoryPlan, find_plan
 from wantui.planning.recipe import Recipe
-from wantui.planning.step_skipping import computed_share, computed_steps
-from wantui.planning.throughput import Throughput, decoded_pixels
+from wantui.planning.step_skipping import computed_share, count_computed_steps
+from wantui.planning.throughput import Throughput, count_decoded_pixels
 from wantui.schedule import model_evaluations
 
 
@@ -46,7 +46,7 @@ class Estimate:
     basis: str
 
 
-def past_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[TimedVideo]:
+def parse_timed_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[TimedVideo]:
     """Return finished videos from the events of the queue; those that an older version stored without times are
     skipped."""
     videos = []
@@ -85,20 +85,20 @@ def estimate_seconds(
     """
     here = [video for video in past if video.device == device and _timed_share(video.recipe) > 0]
     if plan is not None:
-        here = [video for video in here if _plan(video.memory_plan).weights_arrive == plan.weights_arrive]
-    alike = [video for video in here if _work(video.recipe) == _work(recipe)]
+        here = [video for video in here if _recorded_plan(video.memory_plan).weight_streaming == plan.weight_streaming]
+    alike = [video for video in here if _step_key(video.recipe) == _step_key(recipe)]
     alike = [video for video in alike if video.recipe.speed == recipe.speed] or alike
     if not alike:
         if throughput is not None and device == "cuda":
-            return _by_throughput(recipe, throughput, plan or RESIDENT)
-        return _scaled(recipe, here, plan)
-    step = median(map(_whole_step, alike)) * computed_share(recipe)
+            return _estimate_by_throughput(recipe, throughput, plan or RESIDENT)
+        return _estimate_by_scaling(recipe, here, plan)
+    step = median(map(_full_step_seconds, alike)) * computed_share(recipe)
     decode = _decode_seconds(recipe, plan, alike)
-    basis = f"{len(alike)} made here: {step:.2g} s a step{_left_out(recipe)}, {decode:.2g} s to decode"
+    basis = f"{len(alike)} made here: {step:.2g} s a step{_skipping_note(recipe)}, {decode:.2g} s to decode"
     return Estimate(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
 
 
-def _whole_step(video: TimedVideo) -> float:
+def _full_step_seconds(video: TimedVideo) -> float:
     """Return the seconds of a step that skips nothing. Skipping steps take no time, which is nearly so for large
     models."""
     return video.step_seconds / _timed_share(video.recipe)
@@ -109,27 +109,27 @@ def _timed_share(recipe: Recipe) -> float:
     evaluations = model_evaluations(recipe.sampler, recipe.steps)
     if recipe.speed != "cached" or not recipe.magnitudes or evaluations == 1:
         return computed_share(recipe)
-    return (computed_steps(recipe) - 1) / (evaluations - 1)
+    return (count_computed_steps(recipe) - 1) / (evaluations - 1)
 
 
-def _left_out(recipe: Recipe) -> str:
+def _skipping_note(recipe: Recipe) -> str:
     if recipe.speed != "cached" or not recipe.magnitudes:
         return ""
-    return f" ({computed_steps(recipe)} of {model_evaluations(recipe.sampler, recipe.steps)} are computed)"
+    return f" ({count_computed_steps(recipe)} of {model_evaluations(recipe.sampler, recipe.steps)} are computed)"
 
 
-def _plan(name: str) -> MemoryPlan:
+def _recorded_plan(name: str) -> MemoryPlan:
     """Return the plan with a slug; the first version recorded none."""
-    return plan_named(name) if name in PLAN_SLUGS else RESIDENT
+    return find_plan(name) if name in PLAN_SLUGS else RESIDENT
 
 
-def _by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> Estimate:
+def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> Estimate:
     try:
         model = find_model(recipe.model)
     except UserError:
         return Estimate(None, "its model is not known")
     step = throughput.step_seconds(model, recipe, plan)
-    basis = f"{step:.2g} s a step{_left_out(recipe)}, from `wantui bench` on {throughput.device}"
+    basis = f"{step:.2g} s a step{_skipping_note(recipe)}, from `wantui bench` on {throughput.device}"
     return Estimate(throughput.video_seconds(model, recipe, plan), basis)
 
 
@@ -137,57 +137,57 @@ def _decode_seconds(recipe: Recipe, plan: MemoryPlan | None, made: Sequence[Time
     """Scale decoding times by pixels, as decoded and as predicted; tiles overlap."""
     scaled = []
     for video in made:
-        then = _plan(video.memory_plan)
-        ratio = decoded_pixels(recipe, plan or then) / decoded_pixels(video.recipe, then)
+        then = _recorded_plan(video.memory_plan)
+        ratio = count_decoded_pixels(recipe, plan or then) / count_decoded_pixels(video.recipe, then)
         scaled.append(video.decode_seconds * ratio)
     return median(scaled)
 
 
-def _scaled(recipe: Recipe, past: Sequence[TimedVideo], plan: MemoryPlan | None) -> Estimate:
+def _estimate_by_scaling(recipe: Recipe, past: Sequence[TimedVideo], plan: MemoryPlan | None) -> Estimate:
     """Scale by FLOPs the times of videos of the same model whose FLOPs are nearest."""
     nothing = Estimate(None, "not known before a first video of this model was made here, or `wantui bench` was run")
-    kin = [video for video in past if _kind(video.recipe) == _kind(recipe)]
+    kin = [video for video in past if _operation_key(video.recipe) == _operation_key(recipe)]
     if not kin:
         return nothing
     try:
         model = find_model(recipe.model)
     except UserError:
         return nothing
-    work = step_flops(model, recipe)
-    ratios = {_work(video.recipe): work / step_flops(model, video.recipe) for video in kin}
+    work = count_step_flops(model, recipe)
+    ratios = {_step_key(video.recipe): work / count_step_flops(model, video.recipe) for video in kin}
     nearest = min(ratios, key=lambda one: abs(math.log(ratios[one])))
-    near, ratio = [video for video in kin if _work(video.recipe) == nearest], ratios[nearest]
+    near, ratio = [video for video in kin if _step_key(video.recipe) == nearest], ratios[nearest]
     old = near[0].recipe
-    step = ratio * median(map(_whole_step, near)) * computed_share(recipe)
+    step = ratio * median(map(_full_step_seconds, near)) * computed_share(recipe)
     decode = _decode_seconds(recipe, plan, near)
     size = f"{old.width}x{old.height}, {format_count(old.frames, 'frame')}"
     basis = (
-        f"{step:.2g} s a step{_left_out(recipe)}, scaled by arithmetic ({ratio:.2g} times the work) "
+        f"{step:.2g} s a step{_skipping_note(recipe)}, scaled by arithmetic ({ratio:.2g} times the work) "
         f"from {len(near)} of {size} made here"
     )
     return Estimate(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
 
 
-def measured_peak(recipe: Recipe, plan: str, past: Sequence[TimedVideo]) -> Estimate:
+def find_measured_peak(recipe: Recipe, plan: str, past: Sequence[TimedVideo]) -> Estimate:
     """Return the peak GPU bytes of the latest video of this size that used the same memory plan."""
     alike = [
         video
         for video in past
         if video.peak_memory
         and video.memory_plan == plan
-        and _work(video.recipe) == _work(recipe)
-        and _leaves_out(video.recipe) == _leaves_out(recipe)
+        and _step_key(video.recipe) == _step_key(recipe)
+        and _skipping_key(video.recipe) == _skipping_key(recipe)
     ]
     if not alike:
         return Estimate(None, "none was made here yet")
     return Estimate(alike[0].peak_memory, f"as the latest of {len(alike)} made here")
 
 
-def _size(recipe: Recipe) -> tuple[Any, ...]:
+def _video_size(recipe: Recipe) -> tuple[Any, ...]:
     return recipe.width, recipe.height, recipe.frames
 
 
-def _kind(recipe: Recipe) -> tuple[Any, ...]:
+def _operation_key(recipe: Recipe) -> tuple[Any, ...]:
     """Return the properties that determine the time of an operation.
 
     Where it is known which blocks a cached video computes, they compute as those of a fused one do.
@@ -195,15 +195,15 @@ def _kind(recipe: Recipe) -> tuple[Any, ...]:
     return *recipe.source.cost_key, "fused" if recipe.magnitudes else recipe.speed
 
 
-def _work(recipe: Recipe) -> tuple[Any, ...]:
+def _step_key(recipe: Recipe) -> tuple[Any, ...]:
     """Return the properties that determine the time of one step."""
-    return *_size(recipe), _passes(recipe), *_kind(recipe)
+    return *_video_size(recipe), _passes_per_step(recipe), *_operation_key(recipe)
 
 
-def _leaves_out(recipe: Recipe) -> tuple[bool, bool]:
+def _skipping_key(recipe: Recipe) -> tuple[bool, bool]:
     """Return how a recipe skips blocks: whether it is cached, and whether by magnitudes."""
     return recipe.speed == "cached", bool(recipe.magnitudes)
 
 
-def _passes(recipe: Recipe) -> int:
+def _passes_per_step(recipe: Recipe) -> int:
     return 2 if recipe.guidance_scale > 1 else 1

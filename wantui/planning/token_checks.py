@@ -13,9 +13,9 @@ from wantui.models.nano.world import WORDS
 from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits, has_token, token_ids, tokenizer_file
 from wantui.prompts import Variation
 
-NAMED = 5
+MAX_LISTED = 5
 """Words or groups of variations that a message names; more are counted."""
-MAX_WORD = 60
+MAX_WORD_LENGTH = 60
 """Longest word that a message repeats, in characters."""
 _PUNCTUATION = ".,;:!?'\"()[]{}-–—…“”‘’。，、！？"
 
@@ -42,13 +42,13 @@ def check_tokens(
     try:
         check_tokenizer_fits(path)
         texts = [*(variation.prompt for variation in variations), negative_prompt]
-        warnings = [*_alike(path, variations), *_unknown(path, model, texts)]
-        return TokenChecks(tuple(warnings), tuple(_unknown_marks(path, variations)) if uses_marks else ())
+        warnings = [*_equal_token_warnings(path, variations), *_unknown_word_warnings(path, model, texts)]
+        return TokenChecks(tuple(warnings), tuple(_unknown_mark_refusals(path, variations)) if uses_marks else ())
     except TokenizerError as error:  # a worker could not load it either
         return TokenChecks((), (str(error),))
 
 
-def _alike(path: Path, variations: Sequence[Variation]) -> list[str]:
+def _equal_token_warnings(path: Path, variations: Sequence[Variation]) -> list[str]:
     """Name variations whose prompts differ and are the same tokens with the same weights."""
     groups: dict[tuple[object, ...], dict[str, str]] = {}
     for variation in variations:
@@ -58,39 +58,39 @@ def _alike(path: Path, variations: Sequence[Variation]) -> list[str]:
     alike = [list(group.values()) for group in groups.values() if len(group) > 1]
     if not alike:
         return []
-    named = "; ".join(_listed(group, "and") for group in alike[:NAMED])
-    more = f"; and {format_count(len(alike) - NAMED, 'more group')}" if len(alike) > NAMED else ""
+    named = "; ".join(_format_list(group, "and") for group in alike[:MAX_LISTED])
+    more = f"; and {format_count(len(alike) - MAX_LISTED, 'more group')}" if len(alike) > MAX_LISTED else ""
     return [f"the model cannot tell these variations apart, as its tokenizer reads the same tokens: {named}{more}"]
 
 
-def _unknown(path: Path, model: WanModel, texts: Iterable[str]) -> list[str]:
+def _unknown_word_warnings(path: Path, model: WanModel, texts: Iterable[str]) -> list[str]:
     words = list(dict.fromkeys(word for text in texts for word in text.split()))
     unread = [word for word in words if not has_token(path, word)]
     warnings = []
     if unread:
         warnings.append(
-            f"the tokenizer of {model.name} has no tokens for {_listed(unread)}: it reads <unk> there, as for all text "
-            "that it does not know"
+            f"the tokenizer of {model.name} has no tokens for {_format_list(unread)}: it replaces them by <unk>, as it "
+            "does all unknown text"
         )
     if model is NANO:
         plain = dict.fromkeys(word.strip(_PUNCTUATION) for word in words if word not in unread)
         if untrained := [word for word in plain if word and word.casefold() not in WORDS]:
-            warnings.append(f"nano was not trained on {_listed(untrained)}; it knows {', '.join(WORDS)}")
+            warnings.append(f"nano was not trained on {_format_list(untrained)}; it knows {', '.join(WORDS)}")
     return warnings
 
 
-def _unknown_marks(path: Path, variations: Sequence[Variation]) -> list[str]:
+def _unknown_mark_refusals(path: Path, variations: Sequence[Variation]) -> list[str]:
     marks = {mark.text for variation in variations for mark in variation.marks}
     unread = sorted(text for text in marks if not any(has_token(path, word, in_part=True) for word in text.split()))
     if not unread:
         return []
-    return [f"the model's tokenizer has no tokens for the marked {_listed(unread)}: mark words that it knows"]
+    return [f"the model's tokenizer has no tokens for the marked {_format_list(unread)}: mark words that it knows"]
 
 
-def _listed(words: Sequence[str], before_last: str = "") -> str:
-    words = [shorten(word if any(map(str.isprintable, word)) else ascii(word), MAX_WORD) for word in words]
-    if len(words) > NAMED:
-        return f"{', '.join(words[:NAMED])} and {len(words) - NAMED:,} more"
+def _format_list(words: Sequence[str], before_last: str = "") -> str:
+    words = [shorten(word if any(map(str.isprintable, word)) else ascii(word), MAX_WORD_LENGTH) for word in words]
+    if len(words) > MAX_LISTED:
+        return f"{', '.join(words[:MAX_LISTED])} and {len(words) - MAX_LISTED:,} more"
     if before_last and len(words) > 1:
         return f"{', '.join(words[:-1])} {before_last} {words[-1]}"
     return ", ".join(words)

@@ -1,17 +1,25 @@
 """Prompt templates: the grammar, and the variations that a template expands to. No torch here."""
 
-from wantui.prompts.expand import DEFAULT_LIMIT, Choice, Mark, TooManyVariationsError, Variation, count, expand
-from wantui.prompts.parse import Template, TemplateError, parse
+from wantui.prompts.expand import (
+    DEFAULT_MAX_VARIATIONS,
+    Choice,
+    Mark,
+    TooManyVariationsError,
+    Variation,
+    count_variations,
+    expand_template,
+)
+from wantui.prompts.parse import Template, TemplateError, parse_template
 
 __all__ = [
-    "DEFAULT_LIMIT",
+    "DEFAULT_MAX_VARIATIONS",
     "Choice",
     "Mark",
     "Template",
     "TemplateError",
     "TooManyVariationsError",
     "Variation",
-    "count",
-    "expand",
-    "parse",
+    "count_variations",
+    "expand_template",
+    "parse_template",
 ]

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 from wantui.errors import UserError
 from wantui.formatting import printable
-from wantui.prompts.foreign import foreign_in_template, shown, single_options
+from wantui.prompts.foreign_syntax import format_excerpt, single_option_warnings, template_syntax_warnings
 
-SHOWN_AROUND = 60
+ERROR_CONTEXT_LENGTH = 60
 """Characters of a line that an error shows on each side of its fault."""
-SPECIAL = frozenset("[]|():\\")
-MINIMUM_WEIGHT, MAXIMUM_WEIGHT = 0.0, 10.0
-MAXIMUM_DEPTH = 100
+SPECIAL_CHARACTERS = frozenset("[]|():\\")
+MIN_WEIGHT, MAX_WEIGHT = 0.0, 10.0
+MAX_DEPTH = 100
 _PLAIN = re.compile(r"[^\[\]|():\\]+")
 _NUMBER = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+) *")
 r"""Pattern of a number. Not \d+\.?\d*, which tries every division of a long row of digits."""
@@ -33,7 +33,9 @@ class TemplateError(UserError):
         self.message, self.template, self.position = message, template, position
         line_start = template.rfind("\n", 0, position) + 1
         line_end = template.find("\n", line_start)
-        line, column = _around(template[line_start : line_end if line_end >= 0 else None], position - line_start)
+        line, column = _excerpt_around(
+            template[line_start : line_end if line_end >= 0 else None], position - line_start
+        )
         caret = " " * len(printable(line[:column])) + "^"
         location = f"column {position - line_start + 1}"
         if "\n" in template:
@@ -41,10 +43,10 @@ class TemplateError(UserError):
         super().__init__(f"{message} ({location})\n  {printable(line)}\n  {caret}")
 
 
-def _around(line: str, column: int) -> tuple[str, int]:
+def _excerpt_around(line: str, column: int) -> tuple[str, int]:
     """Return the part of a line around a column that fits a terminal, and the column in that part."""
-    start = max(0, column - SHOWN_AROUND) if len(line) > 2 * SHOWN_AROUND else 0
-    end = max(start + 2 * SHOWN_AROUND, column + SHOWN_AROUND)
+    start = max(0, column - ERROR_CONTEXT_LENGTH) if len(line) > 2 * ERROR_CONTEXT_LENGTH else 0
+    end = max(start + 2 * ERROR_CONTEXT_LENGTH, column + ERROR_CONTEXT_LENGTH)
     before, after = "..." if start else "", "..." if end < len(line) else ""
     return f"{before}{line[start:end]}{after}", column - start + len(before)
 
@@ -61,21 +63,21 @@ class Text:
 class Alternatives:
     """`[a|b]`; `number` counts the brackets of a template from 1 in the order of their opening."""
 
-    options: tuple["Sequence", ...]
+    options: tuple["Nodes", ...]
     number: int
     span: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class MarkedText:
     """`(text)` or `(text:weight)`."""
 
-    content: "Sequence"
-    weight: float
+    content: "Nodes"
+    parse_weight: float
     span: tuple[int, int]
 
 
-Sequence = tuple[Text | Alternatives | Marked, ...]
+Nodes = tuple[Text | Alternatives | MarkedText, ...]
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,11 @@ class Template:
     """A parsed template: its source, its tree, and warnings about text that looked like syntax."""
 
     source: str
-    nodes: Sequence
+    nodes: Nodes
     warnings: tuple[str, ...]
 
 
-def parse(source: str) -> Template:
+def parse_template(source: str) -> Template:
     """Parse a template.
 
     Raises:
@@ -96,8 +98,8 @@ def parse(source: str) -> Template:
     if not source.strip():
         raise TemplateError("the template is empty", source, 0)
     parser = _Parser(source)
-    nodes = parser.sequence(opened=None)
-    warnings = [*parser.warnings, *single_options(parser.single), *foreign_in_template(source)]
+    nodes = parser.parse_nodes(opened=None)
+    warnings = [*parser.warnings, *single_option_warnings(parser.single_options), *template_syntax_warnings(source)]
     return Template(source, nodes, tuple(warnings))
 
 
@@ -107,19 +109,19 @@ class _Parser:
 
     source: str
     position: int = 0
-    brackets: int = 0
+    bracket_count: int = 0
     inside_mark: bool = False
     depth: int = 0
     warnings: list[str] = field(default_factory=list)
-    single: list[tuple[int, str]] = field(default_factory=list)
+    single_options: list[tuple[int, str]] = field(default_factory=list)
     """Start and source of each bracket with one option."""
 
-    def error(self, message: str, position: int) -> TemplateError:
+    def error_at(self, message: str, position: int) -> TemplateError:
         return TemplateError(message, self.source, position)
 
-    def sequence(self, opened: str | None) -> Sequence:
+    def parse_nodes(self, opened: str | None) -> Nodes:
         """Return the nodes up to the end of the construct that `opened` ("[", "(" or nothing) begins."""
-        nodes: list[Text | Alternatives | Marked] = []
+        nodes: list[Text | Alternatives | MarkedText] = []
         # A list: a string that grows by characters is copied for each one once it is large.
         texts: list[str] = []
         start = self.position
@@ -132,19 +134,21 @@ class _Parser:
             if character in "[(":
                 if texts:
                     nodes.append(Text("".join(texts), (start, self.position)))
-                literal = self.time_or_ratio() if character == "(" else None
+                literal = self.parse_time_or_ratio() if character == "(" else None
                 if literal:
                     nodes.append(literal)
                 else:
-                    nodes.append(self.alternatives() if character == "[" else self.marked())
+                    nodes.append(self.parse_alternatives() if character == "[" else self.parse_mark())
                 texts, start = [], self.position
                 continue
             if (opened == "[" and character in "|]") or (opened == "(" and character in ":)"):
                 break
             if character in "])|":
-                raise self.error(self.stray(character, opened, "{" in self.source[: self.position]), self.position)
+                raise self.error_at(
+                    self.explain_stray(character, opened, "{" in self.source[: self.position]), self.position
+                )
             following = self.source[self.position + 1 : self.position + 2]
-            if character == "\\" and following and following in SPECIAL:
+            if character == "\\" and following and following in SPECIAL_CHARACTERS:
                 character = following
                 self.position += 1
             texts.append(character)
@@ -154,7 +158,7 @@ class _Parser:
         return tuple(nodes)
 
     @staticmethod
-    def stray(character: str, opened: str | None, braces: bool) -> str:
+    def explain_stray(character: str, opened: str | None, braces: bool) -> str:
         advice = f"write \\{character} for the character itself"
         if character == "|":
             options = "options are written [a|b], not {a|b}; " if opened is None and braces else ""
@@ -164,76 +168,76 @@ class _Parser:
             return f"'{character}' where '{closing}' was expected; {advice}"
         return f"'{character}' closes nothing; {advice}"
 
-    def deeper(self, start: int) -> None:
+    def enter_bracket(self, start: int) -> None:
         self.depth += 1
-        if self.depth > MAXIMUM_DEPTH:
-            raise self.error(f"brackets nest more than {MAXIMUM_DEPTH} deep", start)
+        if self.depth > MAX_DEPTH:
+            raise self.error_at(f"brackets nest more than {MAX_DEPTH} deep", start)
 
-    def alternatives(self) -> Alternatives:
+    def parse_alternatives(self) -> Alternatives:
         start = self.position
-        self.deeper(start)
-        self.brackets += 1
-        number = self.brackets
+        self.enter_bracket(start)
+        self.bracket_count += 1
+        number = self.bracket_count
         options = []
         while True:
             self.position += 1  # over "[" or "|"
-            options.append(self.sequence(opened="["))
+            options.append(self.parse_nodes(opened="["))
             if self.position == len(self.source):
-                raise self.error("'[' is never closed; write \\[ for the character itself", start)
+                raise self.error_at("'[' is never closed; write \\[ for the character itself", start)
             if self.source[self.position] == "]":
                 break
         self.position += 1
         self.depth -= 1
         if len(options) == 1:
-            self.single.append((start, self.source[start : self.position]))
+            self.single_options.append((start, self.source[start : self.position]))
         return Alternatives(tuple(options), number, (start, self.position))
 
-    def time_or_ratio(self) -> Text | None:
+    def parse_time_or_ratio(self) -> Text | None:
         """Return the parentheses at the current position as plain text, if they hold a time or a ratio."""
         start = self.position
         end = self.source.find(")", start)
         inside = self.source[start + 1 : end] if end > 0 else ""
-        if not _TIME_OR_RATIO.fullmatch(inside) or SPECIAL.intersection(inside.replace(":", "", 1)):
+        if not _TIME_OR_RATIO.fullmatch(inside) or SPECIAL_CHARACTERS.intersection(inside.replace(":", "", 1)):
             return None
         self.position = end + 1
         text = self.source[start : self.position]
-        self.warnings.append(f"{shown(text)} was read as plain text (a time or a ratio); it marks nothing")
+        self.warnings.append(f"{format_excerpt(text)} was read as plain text (a time or a ratio); it marks nothing")
         return Text(text, (start, self.position))
 
-    def marked(self) -> Marked:
+    def parse_mark(self) -> MarkedText:
         start = self.position
         if self.inside_mark:
             advice = "write one weight, as in (word:1.2), or \\( \\) for literal parentheses"
-            raise self.error(f"a mark inside a mark; {advice}", start)
-        self.deeper(start)
+            raise self.error_at(f"a mark inside a mark; {advice}", start)
+        self.enter_bracket(start)
         self.inside_mark = True
         self.position += 1
-        content = self.sequence(opened="(")
+        content = self.parse_nodes(opened="(")
         if self.position == len(self.source):
-            raise self.error("'(' is never closed; write \\( for the character itself", start)
-        weight = self.weight() if self.source[self.position] == ":" else 1.0
+            raise self.error_at("'(' is never closed; write \\( for the character itself", start)
+        weight = self.parse_weight() if self.source[self.position] == ":" else 1.0
         if not any(not isinstance(node, Text) or node.text.strip() for node in content):
-            raise self.error("nothing is marked here; write \\( \\) for literal parentheses", start)
+            raise self.error_at("nothing is marked here; write \\( \\) for literal parentheses", start)
         self.position += 1
         self.inside_mark = False
         self.depth -= 1
-        return Marked(content, weight, (start, self.position))
+        return MarkedText(content, weight, (start, self.position))
 
-    def weight(self) -> float:
+    def parse_weight(self) -> float:
         """Return the number between the colon at the current position and the closing parenthesis."""
         start = self.position + 1
         end = self.source.find(")", start)
         if end < 0:
-            raise self.error("this weight is not closed by ')'", self.position)
+            raise self.error_at("this weight is not closed by ')'", self.position)
         written = self.source[start:end]
         if not _NUMBER.fullmatch(written):
-            raise self.error(
-                f"the weight {shown(written)!r} is not a number; write \\: for a colon in marked text, "
+            raise self.error_at(
+                f"the weight {format_excerpt(written)!r} is not a number; write \\: for a colon in marked text, "
                 "or \\( \\) for literal parentheses",
                 start,
             )
         value = float(written)
-        if not MINIMUM_WEIGHT <= value <= MAXIMUM_WEIGHT:
-            raise self.error(f"the weight {value:g} is outside of {MINIMUM_WEIGHT:g} to {MAXIMUM_WEIGHT:g}", start)
+        if not MIN_WEIGHT <= value <= MAX_WEIGHT:
+            raise self.error_at(f"the weight {value:g} is outside of {MIN_WEIGHT:g} to {MAX_WEIGHT:g}", start)
         self.position = end
         return value

@@ -8,9 +8,9 @@ from wantui.config.speeds import SpeedName, speed_slug
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import find_model
-from wantui.planning.memory_plan import RESIDENT, MemoryPlan, fuses_blocks
+from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks
 from wantui.planning.recipe import Recipe
-from wantui.planning.throughput import NATIVE, Throughput
+from wantui.planning.throughput import NATIVE_ATTENTION, Throughput
 from wantui.queue.state_dir import state_place
 from wantui.storage.atomic import write_text
 
@@ -43,17 +43,17 @@ def attention_backend_for(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
     """Return the kernel that fused blocks attend by on a device, by its name in diffusers; native if none was
     measured."""
     if not _is_fused(recipe, plan):
-        return NATIVE
+        return NATIVE_ATTENTION
     try:
         throughput = load_throughput(state_place().directory, device, recipe, plan)
     except UserError:  # there is no state directory, and nothing was measured
-        return NATIVE
-    return NATIVE if throughput is None else throughput.attention
+        return NATIVE_ATTENTION
+    return NATIVE_ATTENTION if throughput is None else throughput.attention
 
 
 def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:
     try:
-        return fuses_blocks(find_model(recipe.model), plan, recipe.speed, recipe.weights)
+        return can_fuse_blocks(find_model(recipe.model), plan, recipe.speed, recipe.weights)
     except UserError:  # a directory that has gone, of which nothing can be made
         return False
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe
-from wantui.planning.disk_estimate import disk_for
+from wantui.planning.disk_estimate import estimate_recipe_disk
 from wantui.schedule import model_evaluations
 
 RESERVE_BYTES = 20_000_000
@@ -55,7 +55,7 @@ def disk_need(recipe: Recipe, stored: int | None = None) -> DiskNeed:
     latents = 4 * math.prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
     states = model_evaluations(recipe.sampler, recipe.steps) + 1  # all of them lie there until the video is done
     temporary = (states + CHECKPOINTS * LATENTS_IN_CHECKPOINT) * latents
-    return DiskNeed(disk_for(recipe, model).total if stored is None else stored, temporary)
+    return DiskNeed(estimate_recipe_disk(recipe, model).total if stored is None else stored, temporary)
 
 
 def free_bytes(folder: Path) -> int:

@@ -17,7 +17,7 @@ from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, describe_invalid, parse_json, read_json_object
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 from wantui.planning import Batch, Recipe
-from wantui.planning.disk_estimate import bytes_by_variation
+from wantui.planning.disk_estimate import estimate_variation_bytes
 from wantui.storage.atomic import write_text
 from wantui.storage.layout import BatchFolder
 
@@ -133,7 +133,7 @@ class Manifest(_Entry):
 
 def new_manifest(batch: Batch, name: str) -> Manifest:
     """Return the manifest of a batch with no videos yet."""
-    sizes = bytes_by_variation(batch)
+    sizes = estimate_variation_bytes(batch)
     return Manifest(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -13,7 +13,7 @@ from wantui.config.speeds import speed_slug
 from wantui.errors import UserError
 from wantui.json_files import parse_json
 from wantui.planning import Recipe
-from wantui.planning.recipe import read_recipe
+from wantui.planning.recipe import parse_recipe
 from wantui.storage.atomic import create_new, partial_path, replace_created, sync
 from wantui.storage.background_writer import BackgroundWriter
 
@@ -151,7 +151,7 @@ def read_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
             raise ValueError("wantui_made_with is not a JSON object")
         if "blocks" in made_with:
             made_with["blocks"] = speed_slug(str(made_with["blocks"]))
-        return read_recipe(parse_json(tags["wantui"])), made_with
+        return parse_recipe(parse_json(tags["wantui"])), made_with
     except ValueError as error:  # also of text that is not UTF-8
         raise ClipError(f"the recipe in {path} is damaged or of another version: {error}") from None
 

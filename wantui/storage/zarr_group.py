@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_bytes, read_json_object
 from wantui.planning import Recipe
-from wantui.planning.recipe import read_recipe
+from wantui.planning.recipe import parse_recipe
 from wantui.storage.atomic import remove, sync, write_text
 
 METADATA = "zarr.json"
@@ -311,4 +311,4 @@ def is_published(partial: Path, path: Path, recipe: Recipe) -> bool:
     """
     if partial.exists() or not path.exists():
         return False
-    return read_recipe(open_capture(path).attrs["recipe"]) == recipe
+    return parse_recipe(open_capture(path).attrs["recipe"]) == recipe

@@ -78,8 +78,8 @@ def enter(entry: VideoEntry, ending: PendingFinalization, made: MadeVideo, writt
     entry.memory_plan = ending.chosen.plan.slug
     if ending.predicted is not None:
         entry.predicted["seconds"] = round(ending.predicted, 3)
-    if ending.chosen.working is not None:
-        entry.predicted["peak_memory"] = ending.chosen.working
+    if ending.chosen.working_bytes is not None:
+        entry.predicted["peak_memory"] = ending.chosen.working_bytes
     entry.latents_sha256 = made.latents_sha256
 
 

@@ -10,8 +10,8 @@ from wantui.generation.load import resolve_device
 from wantui.generation.placement import device_of, free_memory, name_of
 from wantui.generation.prompt_encoding import prompts_of
 from wantui.models.catalogue import find_model
-from wantui.planning import Recipe, estimate_seconds, past_videos
-from wantui.planning.memory_plan import RESIDENT, ChosenPlan, MemoryPlan, next_plan, plan_named
+from wantui.planning import Recipe, estimate_seconds, parse_timed_videos
+from wantui.planning.memory_plan import RESIDENT, ChosenPlan, MemoryPlan, find_plan, next_plan
 from wantui.queue.benchmark_store import load_throughput
 from wantui.queue.events import ModelLoading
 from wantui.queue.queue import Queue
@@ -58,7 +58,7 @@ class PipelineCache:
         model = (recipe.source.identity, recipe.speed, device)
         wanted = (*model, claim.batch, claim.plan, recipe.width, recipe.height, recipe.frames, asked)
         # A plan beyond the one that comes next was taken because little was free, which may be over.
-        first = None if claim.plan is None else plan_named(claim.plan)
+        first = None if claim.plan is None else find_plan(claim.plan)
         went_beyond = first is not None and self.chosen.plan is not first
         is_overwritten = self.loaded is not None and self._overwritten() is not None
         if self.loaded is not None and wanted == self.loaded_for and not went_beyond and not is_overwritten:
@@ -108,7 +108,7 @@ class PipelineCache:
         assert self.loaded is not None
         device = device_of(self.loaded.pipeline)
         measured = load_throughput(self.queue.path.parent, name_of(device), recipe, self.chosen.plan)
-        past = past_videos(self.queue.finished())
+        past = parse_timed_videos(self.queue.finished())
         return estimate_seconds(recipe, device.type, past, measured, self.chosen.plan).value
 
     def next_plan(self, claim: Claim) -> MemoryPlan | None:

@@ -15,7 +15,7 @@ from wantui.models.fetch import replaced_parts
 from wantui.models.fingerprint import fingerprint, fingerprint_of_file
 from wantui.models.parts import part_files
 from wantui.planning import Recipe
-from wantui.planning.memory_plan import PLANS, ChosenPlan, MemoryPlan, choose_plan, plan_named, plans_after
+from wantui.planning.memory_plan import PLANS, ChosenPlan, MemoryPlan, choose_plan, find_plan, later_plans
 from wantui.queue.benchmark_store import attention_backend_for
 
 if TYPE_CHECKING:
@@ -86,16 +86,16 @@ def plan_for(
         among: allowed plans, unless one is requested.
     """
     model, where = find_model(recipe.model), resolve_device(device)
-    forced = None if asked == "auto" else plan_named(asked)
+    forced = None if asked == "auto" else find_plan(asked)
     if where.type != "cuda":
-        if forced is not None and not forced.serves_cpu:
+        if forced is not None and not forced.is_for_cpu:
             raise LoadError(f"memory_settings.plan: {forced.slug} is for GPUs, and {where} is none")
         if first is not None:
             return ChosenPlan(first, None, TRIED)
-        best = next(plan for plan in among if plan.serves_cpu)
+        best = next(plan for plan in among if plan.is_for_cpu)
         return ChosenPlan(forced or best, None, "asked for" if forced else "no GPU is used", is_forced=bool(forced))
     if first is not None:
-        chosen = choose_plan(model, recipe, free_gpu_bytes(where), among=(first, *plans_after(first)))
+        chosen = choose_plan(model, recipe, free_gpu_bytes(where), among=(first, *later_plans(first)))
         return replace(chosen, reason=f"{TRIED}, and {chosen.reason}")
     return choose_plan(model, recipe, free_gpu_bytes(where), forced, among)
 

@@ -284,8 +284,8 @@ class Worker:
         if preview.is_new:
             values["preview"] = str(making.job.files.preview)
         values |= memory_figures(device_of(making.pipeline))
-        if self.pipelines.chosen.working is not None:
-            values["predicted"] = self.pipelines.chosen.working
+        if self.pipelines.chosen.working_bytes is not None:
+            values["predicted"] = self.pipelines.chosen.working_bytes
         return StepDone(
             step=step.index + 1, steps=step.count, seconds=round(step.seconds, 4), sigma=step.sigma, **values
         )

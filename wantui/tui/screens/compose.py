@@ -17,7 +17,7 @@ from wantui.config import Config
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.tokenizer import tokenizer_file
-from wantui.planning import BatchPreview, TimedVideo, outline_batch, past_videos, plan_batch
+from wantui.planning import BatchPreview, TimedVideo, parse_timed_videos, plan_batch, preview_batch
 from wantui.prompts import TemplateError
 from wantui.queue.queue import Queue
 from wantui.tui.actions import bindings
@@ -162,11 +162,11 @@ class ComposeScreen(BaseScreen):
                     f"cannot expand the template: it has {len(template):,} characters, and at most {MAX_TEMPLATE:,} "
                     "are expanded while one types. Shorten it, or save it as a file for wantui run."
                 )
-            outline = outline_batch(config, template)
+            outline = preview_batch(config, template)
             tokenizer = tokenizer_file(outline.model, outline.first.revision)
             if self.past is None:
                 with Queue(self.wantui.state_dir.directory) as queue:
-                    self.past = past_videos(queue.finished())
+                    self.past = parse_timed_videos(queue.finished())
             lines = costs(outline, self.past, self.wantui.gpus.sample, self.wantui.state_dir.directory)
         except TemplateError as error:
             fault, position = error.message, error.position

@@ -5,7 +5,7 @@ from textual.message import Message
 from textual.widgets import TextArea
 from textual.widgets.text_area import TextAreaTheme
 
-from wantui.prompts.tokens import template_tokens
+from wantui.prompts.highlighting import highlight_template
 from wantui.tui.widgets.diff_text import colour
 from wantui.tui.widgets.text_editing import TextEditorMixin
 
@@ -82,7 +82,7 @@ class TemplateEditor(TextEditorMixin, TextArea):
         text = self.text
         if len(text) > COLOURED:
             return
-        stretches: list[tuple[int, int, str]] = list(template_tokens(text))
+        stretches: list[tuple[int, int, str]] = list(highlight_template(text))
         if self.fault is not None and text:
             position = min(self.fault, len(text) - 1)
             stretches.append((position, position + 1, "fault"))

@@ -69,8 +69,8 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
                 f"{recipe.sampler}, guidance {recipe.guidance_scale:g}"
             ),
         ]
-        if recipe.unusual:
-            lines.append(Text(recipe.unusual))
+        if recipe.computation_note:
+            lines.append(Text(recipe.computation_note))
         if entry.state == "done":
             seconds = ", ".join(f"{name} {value:g} s" for name, value in entry.seconds.items())
             memory = format_bytes(entry.peak_memory) if entry.peak_memory else "on the CPU"

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator, Sequence
 
-MAX_SHOWN = 60
+MAX_EXCERPT_LENGTH = 60
 """Longest stretch of a template that a warning repeats, in characters."""
 _ESCAPED = re.compile(r"\\[\[\]|():\\]")
-_NUMBER = r"[+-]?(?:\d{1,6}(?:\.\d{0,6})?|\.\d{1,6})"
+_NUMBER_PATTERN = r"[+-]?(?:\d{1,6}(?:\.\d{0,6})?|\.\d{1,6})"
 r"""Bounded, as \d+\.?\d* tries every division of a long row of digits."""
-_WORD = r"[^\W\d](?:\w{0,40}[^\W\d])?"
-_EDIT = re.compile(rf"\[[^\[\]|]*:\s*{_NUMBER}\s*\]")
+_WORD_PATTERN = r"[^\W\d](?:\w{0,40}[^\W\d])?"
+_PROMPT_EDIT = re.compile(rf"\[[^\[\]|]*:\s*{_NUMBER_PATTERN}\s*\]")
 """`[to:when]` and `[from:to:when]`."""
 
 COMMON_SYNTAX = (
@@ -19,7 +19,7 @@ COMMON_SYNTAX = (
     (re.compile(r"[{}]"), "is plain text: options are written [red|blue], and weights (word:1.5)"),
     (re.compile(r"\b(?:BREAK|AND|ADDBASE|ADDCOMM|ADDCOL|ADDROW)\b"), "is a word like others, and divides nothing"),
     (re.compile(r"(?<!\S)--[a-z]+\b"), "is plain text: parameters are settings of the config, or options"),
-    (re.compile(rf"::{_NUMBER}"), "is plain text: weights are written (word:1.5)"),
+    (re.compile(rf"::{_NUMBER_PATTERN}"), "is plain text: weights are written (word:1.5)"),
     (re.compile(r"[^\W\d]\w{0,40}[^\W\d](?:\+\+?|--)(?=[\s,.)\]|]|$)"), "is plain text: write (word:1.1)"),
     (re.compile(r"\.(?:blend|and|swap)\([^()]*\)"), "is read as text and marks: prompts are not blended"),
     (re.compile(r"</?s>|<pad>|<unk>|<extra_id_\d+>"), "is a control token of the tokenizer, and no text: leave it out"),
@@ -41,17 +41,20 @@ TEMPLATE_SYNTAX = (
         "is no ASCII bracket: only ASCII ( ) mark and only [ ] hold options",
     ),
     (re.compile(r"[｜¦│┃∣❘ǀ￨]"), "is no ASCII bar: only an ASCII | separates options"),
-    (re.compile(rf"[：∶꞉﹕︓ː]\s*{_NUMBER}"), "has no ASCII colon: only an ASCII : gives a weight, as in (word:1.5)"),
     (
-        re.compile(rf"[^\W\d](?:\w{{0,40}}[^\W\d])?\s?:{_NUMBER}(?=[\s,;|\]]|$)"),
+        re.compile(rf"[：∶꞉﹕︓ː]\s*{_NUMBER_PATTERN}"),
+        "has no ASCII colon: only an ASCII : gives a weight, as in (word:1.5)",
+    ),
+    (
+        re.compile(rf"[^\W\d](?:\w{{0,40}}[^\W\d])?\s?:{_NUMBER_PATTERN}(?=[\s,;|\]]|$)"),
         "is plain text outside of ( ): write (word:1.5)",
     ),
     (
-        re.compile(rf"(?:^|[\[|])\s*{_NUMBER}::"),
+        re.compile(rf"(?:^|[\[|])\s*{_NUMBER_PATTERN}::"),
         "is plain text: every option makes its videos, and none is drawn by chance",
     ),
     (
-        re.compile(rf"\)\s?\^?{_NUMBER}(?=[\s,]|$)|\)[+-]+(?=[\s,.]|$)"),
+        re.compile(rf"\)\s?\^?{_NUMBER_PATTERN}(?=[\s,]|$)|\)[+-]+(?=[\s,.]|$)"),
         "is plain text after the mark: write (word:1.5)",
     ),
 )
@@ -60,19 +63,19 @@ NEGATIVE_PROMPT_SYNTAX = (
 )
 
 
-def foreign_in_template(template: str) -> Iterator[str]:
+def template_syntax_warnings(template: str) -> Iterator[str]:
     """Yield a warning for each kind of foreign syntax in a template; escaped syntax is intended."""
     # Of the same length, so that nothing around it seems to touch.
     text = _ESCAPED.sub("\x00\x00", template)
-    yield from _warnings(text, COMMON_SYNTAX + TEMPLATE_SYNTAX, "")
+    yield from _match_warnings(text, COMMON_SYNTAX + TEMPLATE_SYNTAX, "")
 
 
-def foreign_in_negative_prompt(text: str) -> Iterator[str]:
+def negative_prompt_warnings(text: str) -> Iterator[str]:
     """Yield a warning for each kind of foreign syntax in a negative prompt, which has no grammar."""
-    yield from _warnings(text, COMMON_SYNTAX + NEGATIVE_PROMPT_SYNTAX, "prompt_settings.negative_prompt: ")
+    yield from _match_warnings(text, COMMON_SYNTAX + NEGATIVE_PROMPT_SYNTAX, "prompt_settings.negative_prompt: ")
 
 
-def single_options(brackets: Sequence[tuple[int, str]]) -> Iterator[str]:
+def single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator[str]:
     """Yield a warning for the brackets of a template that hold one option, and so vanish.
 
     Args:
@@ -84,20 +87,20 @@ def single_options(brackets: Sequence[tuple[int, str]]) -> Iterator[str]:
     more = f" and {len(brackets) - 1} more" if len(brackets) > 1 else ""
     has, its, is_one = ("has", "its", "is one option") if not more else ("have", "their", "are single options")
     meaning = f"{has} one option, so that {its} brackets vanish: write (word:0.9) for less weight, \\[ \\] for brackets"
-    if _EDIT.fullmatch(first):
+    if _PROMPT_EDIT.fullmatch(first):
         meaning = f"{is_one}, and {its} brackets vanish: a prompt does not change between steps"
-    yield f"'{shown(first)}'{more} {meaning}"
+    yield f"'{format_excerpt(first)}'{more} {meaning}"
 
 
-def shown(text: str) -> str:
+def format_excerpt(text: str) -> str:
     """Return a stretch of a template as a warning repeats it."""
     text = " ".join(text.split())
-    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+    return text if len(text) <= MAX_EXCERPT_LENGTH else f"{text[: MAX_EXCERPT_LENGTH - 3]}..."
 
 
-def _warnings(text: str, kinds: tuple[tuple[re.Pattern[str], str], ...], before: str) -> Iterator[str]:
+def _match_warnings(text: str, kinds: tuple[tuple[re.Pattern[str], str], ...], before: str) -> Iterator[str]:
     for pattern, meaning in kinds:
         matches = list(dict.fromkeys(match[0].strip() for match in pattern.finditer(text)))
         if matches:
             more = f" and {len(matches) - 1} more" if len(matches) > 1 else ""
-            yield f"{before}'{shown(matches[0])}'{more} {meaning}"
+            yield f"{before}'{format_excerpt(matches[0])}'{more} {meaning}"

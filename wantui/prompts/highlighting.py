@@ -4,19 +4,23 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from wantui.prompts.parse import SPECIAL
+from wantui.prompts.parse import SPECIAL_CHARACTERS
 
-Kind = Literal["bracket", "bar", "mark", "weight", "escape"]
+TokenKind = Literal["bracket", "bar", "mark", "weight", "escape"]
 _WEIGHT = re.compile(r":[^()\[\]|:]*(?=\))")
 
 
-def template_tokens(source: str) -> Iterator[tuple[int, int, Kind]]:
+def highlight_template(source: str) -> Iterator[tuple[int, int, TokenKind]]:
     """Yield (start, end, kind) of each section that is more than plain text, in order."""
     marked_from: int | None = None
     position = 0
     while position < len(source):
         character = source[position]
-        if character == "\\" and source[position + 1 : position + 2] in SPECIAL and position + 1 < len(source):
+        if (
+            character == "\\"
+            and source[position + 1 : position + 2] in SPECIAL_CHARACTERS
+            and position + 1 < len(source)
+        ):
             yield position, position + 2, "escape"
             position += 2
             continue

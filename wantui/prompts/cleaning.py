@@ -9,7 +9,7 @@ import re
 _SPACES = re.compile(r"\s+")
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Return the text as the pipeline will tokenise it, but with white space at its ends kept as one space."""
     if not text.isascii() or not text.isprintable() or "&" in text:
         import ftfy
@@ -20,4 +20,4 @@ def clean(text: str) -> str:
 
 def clean_prompt(text: str) -> str:
     """Return the complete prompt as the pipeline will tokenise it."""
-    return clean(text).strip()
+    return clean_text(text).strip()
