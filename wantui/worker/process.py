@@ -5,13 +5,41 @@ SIGTERM stops it at the next step; the video resumes from there later. It dies w
 
 import argparse
 import ctypes
+import gc
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from wantui.queue.queue import Queue
 from wantui.storage.log_files import open_log
-from wantui.worker.worker import Worker
+
+
+@contextmanager
+def lean_imports(optional: str = "scipy") -> Iterator[None]:
+    """Import diffusers and transformers in three quarters of the CPU time.
+
+    Args:
+        optional: package that they import if it is installed, for losses and schedulers that Wan does not use. They
+            see it as missing; after this block it can be imported.
+    """
+    hides = optional not in sys.modules
+    if hides:
+        sys.modules[optional] = None  # type: ignore[assignment]
+    gc.disable()  # modules stay: collections while they are imported find nothing, and take a fifth of the time
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.freeze()
+        if hides:
+            del sys.modules[optional]
+
+
+with lean_imports():
+    from wantui.worker.worker import Worker
 
 PR_SET_PDEATHSIG = 1
 
