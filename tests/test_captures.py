@@ -16,6 +16,7 @@ from conftest import recipe_for
 from wantui.analysis import loading as read
 from wantui.analysis.gram import StateBuffer, gram_of
 from wantui.analysis.loading import corrected_states
+from wantui.atomic_files import atomic_write, sync
 from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionRequest
 from wantui.config.settings import Settings
@@ -24,7 +25,6 @@ from wantui.planning import Captures
 from wantui.planning.disk_estimate import captured_steps
 from wantui.planning.recipe import PromptMark, parse_recipe
 from wantui.schedule import model_evaluations
-from wantui.storage.atomic import atomic_write, sync
 from wantui.storage.attention_maps import AttentionWriter, NoMapsError, open_maps
 from wantui.storage.latents import TrajectoryWriter
 from wantui.storage.state_reader import StoredStates

@@ -13,13 +13,13 @@ from diffusers import WanPipeline
 from PIL import Image
 
 from wantui.analysis.trajectory import trajectory
+from wantui.atomic_files import partial_path
 from wantui.generation.captures.trajectory import Recorder
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.make_video import MadeVideo, StepMade, make_video
 from wantui.generation.preview import PreviewTap, fit_latents_to_rgb
 from wantui.models.catalogue import NANO, WanModel
-from wantui.storage.atomic import partial_path
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.video_files import VideoFiles, discard
 

@@ -12,11 +12,11 @@ import pytest
 from conftest import Wantui, only_queued
 
 from wantui import __version__
+from wantui.atomic_files import write_text
 from wantui.batches.enqueue import missing_videos, new_batch
 from wantui.config import load_config
 from wantui.planning import plan_batch
 from wantui.storage import batch_index as library
-from wantui.storage.atomic import write_text
 from wantui.storage.batch_index import find_batches
 from wantui.storage.journal import JournalTail, read_tail
 from wantui.storage.layout import BatchFolder, batch_folder

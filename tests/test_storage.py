@@ -13,10 +13,10 @@ import pytest
 import zarr
 from conftest import recipe_for
 
+from wantui.atomic_files import atomic_folder, atomic_write, write_text
 from wantui.config import load_config
 from wantui.models.catalogue import NANO
 from wantui.planning import Captures, plan_batch
-from wantui.storage.atomic import atomic_write, write_text
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.latents import TrajectoryWriter
@@ -52,6 +52,26 @@ def test_a_file_that_fails_half_way_leaves_what_was_there() -> None:
         write_half()
     assert everything_here() == ["a.txt"]
     assert Path("a.txt").read_text() == "before"
+
+
+def test_a_folder_appears_under_its_name_once_it_is_complete() -> None:
+    Path("kept").mkdir()
+    write_text(Path("kept/old"), "before")
+
+    def write(fails: bool) -> None:
+        with atomic_folder(Path("kept")) as partial:
+            (partial / "below").mkdir()
+            (partial / "below" / "new").write_text("after")
+            assert everything_here() == ["kept.partial/below/new", "kept/old"]
+            if fails:
+                raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        write(fails=True)
+    assert everything_here() == ["kept/old"]
+    Path("kept.partial").symlink_to("kept")  # removed, and not followed
+    write(fails=False)
+    assert everything_here() == ["kept/below/new"]
 
 
 def test_a_clip_has_its_frames_its_rate_and_its_recipe() -> None:

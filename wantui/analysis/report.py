@@ -25,9 +25,9 @@ from wantui.analysis.statistics import SEED
 from wantui.analysis.strides import CHECKED, MAX_RATIO, MULTIPLES, strides
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
+from wantui.atomic_files import write_text
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.storage.atomic import write_text
 from wantui.storage.attention_maps import open_maps
 
 COLOURS = ("#2a6f97", "#c1551f", "#4f7942", "#7b4b94", "#a8802c", "#9c3848", "#4a8c8c", "#5c5c5c")

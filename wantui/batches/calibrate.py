@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from wantui.atomic_files import write_text
 from wantui.generation.calibrate import measure_magnitudes
 from wantui.generation.denoise import prepare
 from wantui.generation.errors import LoadError
@@ -11,7 +12,6 @@ from wantui.models.catalogue import find_model
 from wantui.models.magnitudes import path_of
 from wantui.paths import check_new_file
 from wantui.planning import Captures, Recipe
-from wantui.storage.atomic import write_text
 from wantui.worker.pipelines import load_for, plan_for
 
 STEPS = 50

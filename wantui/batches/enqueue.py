@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from wantui.atomic_files import remove
 from wantui.engine.control import find_engine
 from wantui.engine.slots import create_slots
 from wantui.errors import UserError
@@ -19,7 +20,6 @@ from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
 from wantui.schedule import model_evaluations
-from wantui.storage.atomic import remove
 from wantui.storage.disk_space import disk_need, free_bytes
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, batch_folder
 from wantui.storage.locks import LOCK, MAKING, claim_folder, refuse_unwritable

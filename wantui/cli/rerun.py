@@ -66,8 +66,8 @@ def _read(clip: Path) -> "tuple[Recipe, dict[str, Any]]":
 
 def _check_output(output: Path | None) -> None:
     """Refuse an output path at which the new clip, or its contact sheet, cannot be written."""
+    from wantui.atomic_files import partial_path
     from wantui.paths import MAX_NAME_BYTES
-    from wantui.storage.atomic import partial_path
 
     if output is None:
         return

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from wantui.atomic_files import create_new, partial_path, replace_created
 from wantui.config.speeds import speed_slug
 from wantui.generation.denoise import Checkpoint, Start, Step, new_scheduler
 from wantui.generation.placement import device_of
@@ -25,7 +26,6 @@ from wantui.generation.provenance import ARITHMETIC, made_with
 from wantui.generation.samplers import SAMPLERS
 from wantui.planning import Recipe
 from wantui.schedule import model_evaluations
-from wantui.storage.atomic import create_new, partial_path, replace_created
 
 FORMAT = 3
 """Format of the file; a file of another format is refused by name."""

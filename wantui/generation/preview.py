@@ -16,10 +16,10 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wantui.atomic_files import create_new, partial_path, remove, replace_created
 from wantui.generation.denoise import Start, Step
 from wantui.generation.errors import LoadError
 from wantui.generation.placement import device_of, ensure_on_device
-from wantui.storage.atomic import create_new, partial_path, remove, replace_created
 
 FIELD = 128
 """Width and height of a field of colour, in pixels."""

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from wantui.atomic_files import write_text
 from wantui.config.speeds import SpeedName, speed_slug
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json
@@ -12,7 +13,6 @@ from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks
 from wantui.planning.recipe import Recipe
 from wantui.planning.throughput import NATIVE_ATTENTION, Throughput
 from wantui.queue.state_dir import state_place
-from wantui.storage.atomic import write_text
 
 NAME = "throughput.json"
 

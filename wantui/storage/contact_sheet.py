@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wantui.storage.atomic import atomic_write
+from wantui.atomic_files import atomic_write
 from wantui.storage.mp4 import Frame
 
 COLUMNS = 5

@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from secrets import token_hex
 
 import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
+
+from wantui.atomic_files import atomic_write
 
 PARTIAL = ".partial"
 KEPT_BYTES = 2 << 30
@@ -46,15 +48,11 @@ class EmbeddingStore:
     def write(self, prompt: str, embedding: NDArray[np.generic]) -> None:
         """Keep one."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Under a name of its own, as the workers of several GPUs may write the same prompt.
-        with NamedTemporaryFile(dir=self.directory, suffix=PARTIAL, delete=False) as file:
-            partial = Path(file.name)
-            try:
-                np.save(file, embedding, allow_pickle=False)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
-        partial.replace(self.path(prompt))
+        path = self.path(prompt)
+        # A name per writer: the workers of several GPUs may write the same prompt at once.
+        partial = path.with_name(f"{path.stem}.{token_hex(8)}{PARTIAL}")
+        with atomic_write(path, partial), partial.open("wb") as file:
+            np.save(file, embedding, allow_pickle=False)
 
     def tidy(self, needed: set[str]) -> None:
         """Remove the oldest files beyond `KEPT_BYTES`, but none of the prompts that are needed now."""

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.atomic_files import atomic_folder, atomic_write, write_text
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.paths import check_new_folder
-from wantui.storage.atomic import atomic_write, partial_path, remove, write_text
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 from wantui.storage.video_files import make_parent
@@ -181,10 +181,8 @@ def _pt(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
 
 def _older(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
     steps, sigmas, timesteps = capture.read("steps"), capture.read("sigmas"), capture.read("timesteps")
-    recipe, partial = entry.recipe, partial_path(path)
-    remove(partial)
-    partial.mkdir()
-    try:
+    recipe = entry.recipe
+    with atomic_folder(path) as partial:
         for index in range(1, len(steps)):  # it stored what came after each step, and no initial noise
             step = int(steps[index]) - 1
             state = capture.read("latents", index)[None]
@@ -206,9 +204,4 @@ def _older(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
             (partial / f"step_{step:03d}_metadata.json").write_text(json.dumps(about, indent=1))
         summary = {"video_id": entry.id, "steps": len(steps) - 1, "prompt": recipe.prompt, "seed": recipe.seed}
         (partial / "summary.json").write_text(json.dumps(summary, indent=1))
-    except BaseException:
-        remove(partial)
-        raise
-    remove(path)
-    partial.rename(path)
     return path

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wantui.atomic_files import sync
 from wantui.formatting import format_count
 from wantui.json_files import parse_json, read_bytes
-from wantui.storage.atomic import sync
 
 MAX_JOURNAL_BYTES = 256 << 20
 MAX_FAULTS = 10

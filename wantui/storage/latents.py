@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.atomic_files import partial_path, remove
 from wantui.planning import Recipe
 from wantui.planning.disk_estimate import captured_steps
-from wantui.storage.atomic import partial_path, remove
 from wantui.storage.zarr_group import (
     IncompleteCaptureError,
     checksum,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from wantui import __version__
+from wantui.atomic_files import write_text
 from wantui.config import as_dict, dump
 from wantui.config.plans import plan_slug
 from wantui.errors import UserError
@@ -18,7 +19,6 @@ from wantui.json_files import UnreadableFileError, describe_invalid, parse_json,
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 from wantui.planning import Batch, Recipe
 from wantui.planning.disk_estimate import estimate_variation_bytes
-from wantui.storage.atomic import write_text
 from wantui.storage.layout import BatchFolder
 
 MANIFEST_FORMAT = 3

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from wantui.atomic_files import atomic_write, remove, sync
 from wantui.json_files import UnreadableFileError
-from wantui.storage.atomic import atomic_write, remove, sync
 from wantui.storage.journal import JournalLine, append_lines, encode_line, next_journal, read_tail, was_folded
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import (

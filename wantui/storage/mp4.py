@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.atomic_files import create_new, partial_path, replace_created, sync
 from wantui.config.speeds import speed_slug
 from wantui.errors import UserError
 from wantui.json_files import parse_json
 from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
-from wantui.storage.atomic import create_new, partial_path, replace_created, sync
 from wantui.storage.background_writer import BackgroundWriter
 
 CRF = "18"

@@ -6,9 +6,9 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wantui.atomic_files import partial_path, remove
 from wantui.captures import CAPTURES
 from wantui.errors import UserError
-from wantui.storage.atomic import partial_path, remove
 from wantui.storage.layout import BatchFolder
 
 

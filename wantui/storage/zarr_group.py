@@ -19,11 +19,11 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.atomic_files import remove, sync, write_text
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_bytes, read_json_object
 from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
-from wantui.storage.atomic import remove, sync, write_text
 
 METADATA = "zarr.json"
 CHECKSUMS = "checksums"

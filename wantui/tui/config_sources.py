@@ -152,7 +152,7 @@ def save_config(path: Path, text: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    from wantui.storage.atomic import write_text
+    from wantui.atomic_files import write_text
 
     try:
         write_text(path, text)

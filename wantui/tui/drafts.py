@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from wantui.atomic_files import atomic_write
 from wantui.config import text_of_yaml
 from wantui.json_files import UnreadableFileError, read_json
-from wantui.storage.atomic import atomic_write
 
 NAME = "tui.json"
 DRAFTS_FORMAT = 2

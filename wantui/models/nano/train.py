@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 from transformers import PreTrainedTokenizerBase
 
+from wantui.atomic_files import atomic_folder, atomic_write
 from wantui.models.nano.autoencoder import train_autoencoder, train_decoder
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.models.nano.transformer import TransformerTraining, encode_clips, new_training, train_transformer
@@ -50,11 +51,13 @@ def main(
 
     if not (output / "autoencoder").exists():
         vae = train_autoencoder(image_steps, clip_steps, autoencoder_clips, device, log)
-        vae.to(torch.bfloat16).save_pretrained(output / "autoencoder")
+        with atomic_folder(output / "autoencoder") as partial:
+            vae.to(torch.bfloat16).save_pretrained(partial)
     if not (output / "vae").exists():
         vae = AutoencoderKLWan.from_pretrained(output / "autoencoder").float()
         train_decoder(vae, decoder_steps, autoencoder_clips, device, log)
-        vae.to(torch.bfloat16).save_pretrained(output / "vae")
+        with atomic_folder(output / "vae") as partial:
+            vae.to(torch.bfloat16).save_pretrained(partial)
     vae = AutoencoderKLWan.from_pretrained(output / "vae").to(device).eval()
     tokenizer = build_tokenizer()
     clips = encode_clips(vae, tokenizer, n_clips, output / "clips.pt", device, log)
@@ -66,9 +69,8 @@ def main(
     while training.step < transformer_steps:
         until = min(transformer_steps, training.step + STEPS_BETWEEN_STATES)
         train_transformer(training, clips, until, transformer_steps, batch_size, device, log)
-        written = state.with_suffix(".partial")
-        torch.save(training.state(), written)
-        written.replace(state)
+        with atomic_write(state) as partial:
+            torch.save(training.state(), partial)
     training.take_average()
     save_pipeline(output, tokenizer, training)
     log(f"saved {output}")

@@ -20,6 +20,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
+from wantui.atomic_files import atomic_write
 from wantui.models.nano.autoencoder import LATENT_CHANNELS, encode_clip, whole_clip
 from wantui.models.nano.muon import Muon
 from wantui.models.nano.render import cell_coverage, render, to_signed
@@ -209,7 +210,8 @@ def encode_clips(
             words[:, j, k] = (offsets[..., 0] < spans[:, 1:]) & (offsets[..., 1] > spans[:, :1])
     log("captions tokenised")
     clips = LatentClips(torch.cat(latents), torch.cat(coverage), ids.to(device), words.to(device))
-    torch.save(vars(clips), stored)
+    with atomic_write(stored) as partial:
+        torch.save(vars(clips), partial)
     return clips
 
 

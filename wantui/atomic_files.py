@@ -49,10 +49,15 @@ def replace_created(partial: Path, path: Path, created: tuple[int, int]) -> None
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, which replaces `path` when the block ends and is removed when it fails."""
+def atomic_write(path: Path, partial: Path | None = None) -> Iterator[Path]:
+    """Yield a path to write to, which replaces `path` when the block ends and is removed when it fails.
+
+    Args:
+        partial: that path; `partial_path(path)` by default. Each writer needs its own where several may write the same
+            file at once.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path)
+    partial = partial or partial_path(path)
     created = create_new(partial)
     try:
         yield partial
@@ -61,6 +66,25 @@ def atomic_write(path: Path) -> Iterator[Path]:
         sync(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder to write to, which replaces `path` when the block ends and is removed when it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    remove(partial)
+    partial.mkdir()
+    try:
+        yield partial
+        for part in (*partial.rglob("*"), partial):
+            sync(part)
+        remove(path)
+        partial.rename(path)
+        sync(path.parent)
+    except BaseException:
+        remove(partial)
         raise
 
 
