@@ -6,7 +6,7 @@ from wantui.tui.columns import Column, draw_header, draw_row
 
 COLUMNS = [
     Column[tuple[int, str]]("#", 3, lambda row: str(row[0]), "right"),
-    Column[tuple[int, str]]("state", 6, lambda row: "ok", min_room=20),
+    Column[tuple[int, str]]("state", 6, lambda row: "ok", min_list_width=20),
     Column[tuple[int, str]]("name", None, lambda row: Text(row[1], "bold")),
 ]
 

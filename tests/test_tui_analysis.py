@@ -19,7 +19,7 @@ pytestmark = pytest.mark.terminal
 async def show(it: AppUnderTest, videos: list[Video], fault: str = "") -> AnalysisScreen:
     """Show videos as if they had been read from chosen batches."""
     screen = it.screen(AnalysisScreen)
-    await it.until(lambda: screen.nothing != "reading ...")
+    await it.until(lambda: screen.empty_text != "reading ...")
     folders = list(dict.fromkeys(video.folder for video in videos))
     screen.post_message(TrajectoriesLoaded(folders, folders, videos, fault))
     await it.until(lambda: screen.videos is videos)
@@ -46,7 +46,7 @@ def test_means_of_groups_leave_out_videos_of_other_settings_and_name_them(tmp_pa
         screen = await show(it, videos)
         await it.press("g")
         await it.until(lambda: "one_0 (n = 4)" in it.text())
-        shown = [row for row in screen.shown if isinstance(row, Group)]
+        shown = [row for row in screen.visible_rows if isinstance(row, Group)]
         assert [row.mean("length") for row in shown] == [group.mean("length") for group in pooled]
         assert "2 videos left out" in it.text()
         await it.until(lambda: "left out: one_0 seed 0 of later: steps is 20" in it.cells("#curve-cells"))
@@ -63,8 +63,8 @@ def test_a_search_does_not_change_which_settings_the_means_are_of(tmp_path: Path
         screen = await show(it, few)
         await it.press("g", "slash")
         await it.paste("one_0")
-        await it.until(lambda: len(screen.shown) == 1)
-        (group,) = screen.shown
+        await it.until(lambda: len(screen.visible_rows) == 1)
+        (group,) = screen.visible_rows
         assert isinstance(group, Group)
         assert [video.folder for video in group.videos] == [tmp_path]
 
@@ -92,7 +92,7 @@ def test_groups_without_any_trajectory_say_why_they_are_empty(tmp_path: Path) ->
     async def test(it: AppUnderTest) -> None:
         await show(it, videos)
         await it.press("g")
-        await it.until(lambda: "no video here has a trajectory that can be read" in it.text())
+        await it.until(lambda: "no trajectory can be read" in it.text())
         await it.until(lambda: "left out: one_0 seed 0: it has no stored trajectory" in it.cells("#curve-cells"))
 
     on("analysis", test)

@@ -62,7 +62,7 @@ def test_dialog_sends_nothing_while_a_batch_runs_below_it(kind: type[ModalScreen
                 for step in range(5):
                     queue.step(running, step_done(step, 20, 0.25, 1 - step / 20, norm=1.0, velocity=1.5))
                     await asyncio.sleep(SECONDS / 5)
-                await it.until(lambda: it.app.news.running[0].step == 5)
+                await it.until(lambda: it.app.snapshot.running[0].step == 5)
             assert len("".join(written)) <= FEW
             it.app.pop_screen()
             await it.until(lambda: "5/20" in it.text())
@@ -77,7 +77,7 @@ def test_screen_is_drawn_anew_when_a_dialog_is_left() -> None:  # T1
             await it.press("2", "question_mark")
             queue = Queue(state_place().directory)
             queue.add(Path("kiss").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
-            await it.until(lambda: it.app.news.batches)
+            await it.until(lambda: it.app.snapshot.batches)
             await it.pilot.resize_terminal(80, 24)
             await it.press("escape")
             await it.until(lambda: "kiss" in it.text())

@@ -297,7 +297,7 @@ def test_worker_that_imports_torch_is_shown_as_starting(queue: Queue) -> None:  
     queue.add_worker("worker-0:1", "cpu")
 
     async def test(it: AppUnderTest) -> None:
-        await it.until(lambda: "worker-0 is starting: it loads PyTorch" in it.text())
+        await it.until(lambda: "worker-0 is starting: loading PyTorch" in it.text())
         assert "◌ starting" in it.text()
         assert "F6" not in it.text()
         queue.worker_ready("worker-0:1")
@@ -372,7 +372,7 @@ def test_search_without_a_hit_says_so() -> None:  # C8
         await it.paste("nothing like it")
         await it.until(lambda: "no batch matches 'nothing like it'" in it.text())
         await it.press("escape", "f", "f")
-        assert "no batch is here yet" not in it.text()
+        assert "no batches yet" not in it.text()
 
     on("library", test)
 
@@ -637,7 +637,7 @@ def test_video_whose_engine_was_killed_is_not_said_to_run(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "╭─ Running" in it.text() and "10/20" in it.text() and "ETA 0:05" in it.text())
         os.close(lock)
-        await it.until(lambda: "Interrupted: the engine has ended; F6 starts it again" in it.text())
+        await it.until(lambda: "Interrupted: the engine stopped; F6 starts it again" in it.text())
         await it.until(lambda: "ETA 0:05" not in it.text())
         await it.press("2")
         await it.until(lambda: "no engine: nothing runs until F6 starts it" in it.text())
@@ -660,6 +660,6 @@ def test_long_error_of_a_video_can_be_read_to_its_end(queue: Queue, size: tuple[
 
 def test_sentence_in_place_of_rows_is_shown_to_its_end() -> None:
     async def test(it: AppUnderTest) -> None:
-        await it.until(lambda: "no batch is here yet; 1" in it.text() and "composes one" in it.text())
+        await it.until(lambda: "no batches yet; press 1 to" in it.text() and "compose one" in it.text())
 
     on("library", test, size=(60, 20))

@@ -18,7 +18,7 @@ from wantui.tui import config_sources as compose_draft
 from wantui.tui.drafts import Drafts, save_drafts
 from wantui.tui.screens import monitor
 from wantui.tui.screens.compose import ComposeScreen
-from wantui.tui.screens.monitor import MonitorScreen, read_tail
+from wantui.tui.screens.monitor import MonitorScreen, read_log_tail
 from wantui.tui.screens.yaml_editor import YamlEditor
 
 pytestmark = pytest.mark.terminal
@@ -50,7 +50,7 @@ def test_log_is_read_again_after_a_read_that_failed(queue: Queue, monkeypatch: p
         failures.append(1)
         raise MemoryError("no room")
 
-    monkeypatch.setattr(monitor, "read_tail", fail)
+    monkeypatch.setattr(monitor, "read_log_tail", fail)
 
     async def test(it: AppUnderTest) -> None:
         it.screen(MonitorScreen)
@@ -67,8 +67,8 @@ def test_log_is_read_again_after_a_read_that_failed(queue: Queue, monkeypatch: p
 def test_log_that_is_a_pipe_is_not_opened(tmp_path: Path) -> None:
     pipe = tmp_path / "batch.log"
     os.mkfifo(pipe)
-    assert read_tail(pipe, None) is None
-    assert read_tail(tmp_path, None) is None
+    assert read_log_tail(pipe, None) is None
+    assert read_log_tail(tmp_path, None) is None
 
 
 def test_setting_is_changed_without_reading_the_config_again(

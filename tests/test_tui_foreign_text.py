@@ -73,7 +73,7 @@ async def visit_library(it: AppUnderTest) -> None:
     screen = it.screen(LibraryScreen)
     await it.until(lambda: screen.manifest)
     await it.press("enter", "right", "m", "y", "down", "c")
-    await it.until(lambda: isinstance(it.app.screen, LibraryScreen) and "it has no clip" in it.said())
+    await it.until(lambda: isinstance(it.app.screen, LibraryScreen) and "this video has no clip" in it.said())
     await it.press("left", "c")
     await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen.frames)
     await it.press("space", "escape", "i")
@@ -107,7 +107,7 @@ async def visit_monitor(it: AppUnderTest) -> None:
 async def visit_analysis(it: AppUnderTest) -> None:
     await it.press("5")
     screen = it.screen(AnalysisScreen)
-    await it.until(lambda: len(screen.shown) >= 3)
+    await it.until(lambda: len(screen.visible_rows) >= 3)
     await it.press("a")
     await it.until(lambda: "of the attention" in it.text())
     await it.press("a", "g")

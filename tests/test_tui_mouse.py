@@ -146,13 +146,13 @@ def test_screen_handles_each_news_once(queue: Queue, monkeypatch: pytest.MonkeyP
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
-        show_news = screen.show_news
+        show_snapshot = screen.show_snapshot
 
-        def counted(news: QueueSnapshot) -> None:
-            seen.append(news)
-            show_news(news)
+        def counted(snapshot: QueueSnapshot) -> None:
+            seen.append(snapshot)
+            show_snapshot(snapshot)
 
-        monkeypatch.setattr(screen, "show_news", counted)
+        monkeypatch.setattr(screen, "show_snapshot", counted)
         add(queue, "first")
         await it.until(lambda: "first" in it.text())
         await it.pilot.pause(0.3)

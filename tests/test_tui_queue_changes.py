@@ -86,7 +86,7 @@ def test_locked_database_that_replaces_the_queue_is_said_and_taken_once_it_is_fr
         holder.execute("ROLLBACK")
         holder.close()
         await it.press("f7")
-        await it.until(lambda: it.app.news.held)
+        await it.until(lambda: it.app.snapshot.held)
 
     on("queue", test)
 
@@ -94,7 +94,7 @@ def test_locked_database_that_replaces_the_queue_is_said_and_taken_once_it_is_fr
 def test_videos_of_a_batch_are_published_again_to_a_screen_that_came_back_to_it(queue: Queue) -> None:
     first, second = add(queue, "first", 3), add(queue, "second", 3)
     published: list[PagesRead] = []
-    feed = QueueWatcher(state_place(), lambda news: None, published.append, 60.0, 0)
+    feed = QueueWatcher(state_place(), lambda snapshot: None, published.append, 60.0, 0)
     with closing(QueueReader(state_place().directory)) as view:
         feed.watch(first, {0})
         feed._read_pages(view, changed=True)

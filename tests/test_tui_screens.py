@@ -108,7 +108,7 @@ def test_video_is_interrupted_where_no_engine_runs_and_running_where_one_does(qu
         await it.press("c")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")
-        await it.until(lambda: "1 will stop when an engine starts" in it.said())
+        await it.until(lambda: "1 will stop once an engine starts" in it.said())
         await it.until(lambda: it.app.screen is screen)
         await it.press("x")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
@@ -247,7 +247,7 @@ def test_the_end_of_a_batch_is_announced_with_a_bell_wherever_one_is(queue: Queu
     async def test(it: AppUnderTest) -> None:
         rung = []
         it.app.bell = lambda: rung.append(1)  # type: ignore[method-assign]
-        await it.until(lambda: it.app.news.batches)
+        await it.until(lambda: it.app.snapshot.batches)
         queue.failed(claim(queue), "ValueError: bad [/markup] in it")
         await it.until(lambda: rung)
         assert "kiss [x]: 0 of 1 done" in it.said()
@@ -263,7 +263,7 @@ def test_a_batch_that_is_given_up_is_announced_once_however_many_videos_it_has(q
     async def test(it: AppUnderTest) -> None:
         rung = []
         it.app.bell = lambda: rung.append(1)  # type: ignore[method-assign]
-        await it.until(lambda: it.app.news.batches)
+        await it.until(lambda: it.app.snapshot.batches)
         queue.cancel(number)
         await it.until(lambda: rung)
         await it.pilot.pause(0.5)
@@ -292,9 +292,9 @@ def test_what_happened_while_another_screen_was_in_front_is_seen_on_return(queue
         taken = claim(queue)
         queue.step(taken, step_done(0, 20, 0.1, 1.0))
         queue.done(taken, VideoDone(seconds={}))
-        await it.until(lambda: it.app.news.batches[0].counts.get("done") == 1)
+        await it.until(lambda: it.app.snapshot.batches[0].counts.get("done") == 1)
         claim(queue)  # other news after it
-        await it.until(lambda: it.app.news.running)
+        await it.until(lambda: it.app.snapshot.running)
         await it.press("2")
         await it.until(lambda: "✓ done" in it.text())
 
@@ -307,12 +307,12 @@ def test_opening_a_batch_in_the_library_does_not_heed_an_old_search(made: BatchF
         await it.until(lambda: screen.manifest)
         await it.press("slash")
         await it.paste("nothing like it")
-        await it.until(lambda: not screen.shown)
+        await it.until(lambda: not screen.visible_rows)
         await it.press("escape", "2")
         await it.until(lambda: "✓ done" in it.text())
         await it.press("enter", "down", "down", "o")
-        await it.until(lambda: it.app.screen.name == "library" and screen.entry())
-        entry = screen.entry()
+        await it.until(lambda: it.app.screen.name == "library" and screen.current_entry())
+        entry = screen.current_entry()
         assert entry is not None
         assert (entry.variation, entry.number) == (1, 1)
 
@@ -361,14 +361,14 @@ def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue:
     Image.new("RGB", (80, 16), (255, 0, 0)).save(strip)
 
     async def test(it: AppUnderTest) -> None:
-        assert "nothing runs" in it.text()
+        assert "no video is running" in it.text()
         taken = claim(queue)
         await it.until(lambda: "red seed 42" in it.text())
         for index in range(8):
             figures = {"norm": 1.0, "velocity": 1.5, "turning": 0.3, "straightness": 0.97, "preview": str(strip)}
             queue.step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
         screen = it.screen(MonitorScreen)
-        await it.until(lambda: screen.current() and screen.current().step == 8)  # type: ignore[union-attr]
+        await it.until(lambda: screen.current_progress() and screen.current_progress().step == 8)  # type: ignore[union-attr]
         screen._draw_all()
         await it.pilot.pause()
         shown = it.text()
@@ -380,7 +380,7 @@ def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue:
         assert "after step 8" in shown
         assert "▀" in it.cells("#preview DiffText")
         queue.done(taken, VideoDone(seconds={}))
-        await it.until(lambda: "nothing runs" in it.text())
+        await it.until(lambda: "no video is running" in it.text())
 
     on("monitor", test)
 
@@ -446,13 +446,13 @@ def test_the_monitor_follows_the_decoding_of_a_video(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         taken = claim(queue)
         queue.step(taken, step_done(19, 20, 0.1, 0.02))
-        await it.until(lambda: "20/20  decodes" in it.text())
+        await it.until(lambda: "20/20  decoding" in it.text())
         queue.decoded(taken, 4, 17)
-        await it.until(lambda: "decodes frame 4/17" in it.text())
+        await it.until(lambda: "decoding frame 4/17" in it.text())
         queue.decoded(taken, 17, 17)
-        await it.until(lambda: "20/20  ends its files" in it.text())
+        await it.until(lambda: "20/20  finishing files" in it.text())
         queue.done(taken, VideoDone(seconds={"denoise": 1.0}))
-        await it.until(lambda: "nothing runs" in it.text())
+        await it.until(lambda: "no video is running" in it.text())
 
     on("monitor", test)
 
@@ -472,7 +472,7 @@ def test_a_batch_is_a_matrix_of_variations_by_seeds_and_a_cell_tells_its_video(m
         await it.until(lambda: screen.manifest)
         assert "2 variations by seeds 42 to 43" in it.text()
         await it.press("enter", "down", "right")
-        entry = screen.entry()
+        entry = screen.current_entry()
         assert entry is not None
         assert (entry.variation, entry.number) == (1, 2)
         await it.until(lambda: "blue, seed 43" in it.cells("#about"))
@@ -495,7 +495,7 @@ def test_cell_follows_a_video_that_is_made_again_in_place(made: BatchFolder) -> 
         await it.pilot.pause(0.2)
         assert screen.query_one("#sheet", DiffText).lines is shown  # nothing is drawn again where nothing has changed
         ManifestStore.of(made.root).change(0, lambda entry: entry.seconds.update(denoise=1234.0))
-        entry = screen.entry()
+        entry = screen.current_entry()
         assert entry is not None
         Image.new("RGB", (320, 64), "red").save(made.root / entry.files["sheet"])
         await it.press("2", "4")
@@ -539,7 +539,7 @@ def test_a_clip_that_is_gone_or_damaged_is_said(made: BatchFolder) -> None:
         await it.until(lambda: "is not a clip that can be read" in it.said())
         await it.until(lambda: isinstance(it.app.screen, LibraryScreen))
         await it.press("right", "p")
-        assert "it has no clip" in it.said()
+        assert "this video has no clip" in it.said()
 
     on("library", test)
 
@@ -551,15 +551,15 @@ def test_batches_are_searched_filtered_and_damaged_ones_named(made: BatchFolder,
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
-        await it.until(lambda: len(screen.shown) == 2)
+        await it.until(lambda: len(screen.visible_rows) == 2)
         assert "✗ unreadable broken  batch.json" in it.text()
-        await it.press("home", *["down"] * [found.folder.name for found in screen.shown].index("broken"))
+        await it.press("home", *["down"] * [found.folder.name for found in screen.visible_rows].index("broken"))
         await it.until(lambda: "cannot be read: EOF while parsing" in " ".join(it.cells("#cell #about").split()))
         await it.press("slash")
         await it.paste("circle red")
-        await it.until(lambda: [found.folder for found in screen.shown] == [made.root.resolve()])
+        await it.until(lambda: [found.folder for found in screen.visible_rows] == [made.root.resolve()])
         await it.press("escape", "f")
-        await it.until(lambda: [found.folder.name for found in screen.shown] == ["broken"])
+        await it.until(lambda: [found.folder.name for found in screen.visible_rows] == ["broken"])
 
     on("library", test)
 
@@ -586,7 +586,7 @@ def test_a_batch_goes_to_the_trash_after_a_question(made: BatchFolder, monkeypat
         await it.press("delete")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")
-        await it.until(lambda: "is in the trash" in it.said())
+        await it.until(lambda: "to the trash" in it.said())
         assert gone == [str(made.root.resolve())]
 
     on("library", test)
@@ -614,20 +614,20 @@ def test_trajectories_are_a_table_that_is_sorted_filtered_and_grouped(made: Batc
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
-        await it.until(lambda: len(screen.shown) == 4)
+        await it.until(lambda: len(screen.visible_rows) == 4)
         await it.until(lambda: f"{videos[0].value('length'):.5g}" in it.text())
         assert "straightness" in it.text()
         assert "norm" in it.cells("#curve-cells")
         await it.press("s")
-        lengths = [row.value("length") for row in screen.shown]  # type: ignore[union-attr]
+        lengths = [row.value("length") for row in screen.visible_rows]  # type: ignore[union-attr]
         assert lengths == sorted(video.value("length") for video in videos)
         await it.press("S")
-        assert [row.value("length") for row in screen.shown] == lengths[::-1]  # type: ignore[union-attr]
+        assert [row.value("length") for row in screen.visible_rows] == lengths[::-1]  # type: ignore[union-attr]
         await it.press("right")
         await it.until(lambda: "straightness" not in it.cells("#head"))
         await it.press("slash")
         await it.paste("blue")
-        await it.until(lambda: len(screen.shown) == 2)
+        await it.until(lambda: len(screen.visible_rows) == 2)
 
     on("analysis", test)
 
@@ -637,27 +637,27 @@ def test_groups_have_a_verdict_and_open_to_their_videos(wantui: Wantui, small: l
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
-        await it.until(lambda: len(screen.shown) == 6)
+        await it.until(lambda: len(screen.visible_rows) == 6)
         await it.press("g")
         await it.until(lambda: "red (n = 3)" in it.text())
         await it.until(lambda: "cannot tell: 3 seeds can never give p below 0.25" in it.cells("#curve-cells"))
         await it.press("enter")
         await it.until(lambda: "3 videos of red" in it.text() or "3 videos of blue" in it.text())
-        assert len(screen.shown) == 3
+        assert len(screen.visible_rows) == 3
         await it.press("escape")
         await it.until(lambda: "red (n = 3)" in it.text())
         await it.press("x")
         await it.until(lambda: any((made.root / "reports").glob("comparison_*.html")))
         assert list((made.root / "reports").glob("trajectories_*.csv"))
         await it.press("g")
-        await it.until(lambda: len(screen.shown) == 6)
+        await it.until(lambda: len(screen.visible_rows) == 6)
 
     on("analysis", test)
 
 
 def test_attention_is_shown_or_said_to_be_missing(made: BatchFolder, wantui: Wantui, small: list[str]) -> None:
     async def missing(it: AppUnderTest) -> None:
-        await it.until(lambda: len(it.screen(AnalysisScreen).shown) == 4)
+        await it.until(lambda: len(it.screen(AnalysisScreen).visible_rows) == 4)
         await it.press("a")
         await it.until(lambda: "no attention maps are stored of this video" in it.cells("#curve-cells"))
 
@@ -668,12 +668,12 @@ def test_attention_is_shown_or_said_to_be_missing(made: BatchFolder, wantui: Wan
 
     async def there(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
-        await it.until(lambda: len(screen.folders) == 2)
+        await it.until(lambda: len(screen.batch_folders) == 2)
         await it.press("b")
         await it.until(lambda: "enter takes the marked ones" in it.text())
-        await it.press("home", "space" if "maps" not in screen.chosen[0].name else "end", "enter")
-        await it.until(lambda: any("maps" in path.name for path in screen.chosen))
-        place = next(i for i, row in enumerate(screen.shown) if getattr(row, "attention", None) is not None)
+        await it.press("home", "space" if "maps" not in screen.chosen_folders[0].name else "end", "enter")
+        await it.until(lambda: any("maps" in path.name for path in screen.chosen_folders))
+        place = next(i for i, row in enumerate(screen.visible_rows) if getattr(row, "attention", None) is not None)
         screen.rows.cursor = place
         await it.press("a")
         await it.until(lambda: "of the attention, entropy" in it.cells("#curve-cells"))
@@ -747,7 +747,7 @@ def test_manifest_and_screen_agree_on_what_is_done(made: BatchFolder) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
-        states = [screen._state_of(row, column) for row in range(2) for column in range(2)]
+        states = [screen._cell_state(row, column) for row in range(2) for column in range(2)]
         assert states == [video.state for video in manifest.videos]
 
     on("library", test)
@@ -762,7 +762,7 @@ def test_export_into_a_linked_reports_folder_is_refused_and_said(made: BatchFold
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: screen.videos)
         await it.press("x")
-        await it.until(lambda: "not written" in it.said())
+        await it.until(lambda: "cannot export" in it.said())
         assert "reports is a symbolic link" in it.said()
         assert "replace the link by a folder" in it.said()
         assert not list(elsewhere.iterdir())
@@ -773,6 +773,6 @@ def test_export_into_a_linked_reports_folder_is_refused_and_said(made: BatchFold
 def test_export_without_videos_says_so() -> None:
     async def test(it: AppUnderTest) -> None:
         await it.press("x")
-        await it.until(lambda: "there is no video to write a table of" in it.said())
+        await it.until(lambda: "cannot export: there are no videos" in it.said())
 
     on("analysis", test)

@@ -180,7 +180,7 @@ def bytes_on_the_wire(seconds: float) -> None:
             terminal = wantui(*options)
             terminal.until(b"cfg_scale")
             terminal.keys(b"3")
-            terminal.until(b"Path so far")
+            terminal.until(b"Trajectory so far")
             time.sleep(3)
             rate = terminal.rate(max(seconds, 20.0) if options else seconds)
             name = " ".join(options) or "as it is"
@@ -257,7 +257,7 @@ def key_to_paint(presses: int) -> None:
 
 
 def soak(ticks: int) -> None:
-    """Two days at one news and one look at the GPUs a second, without the waiting."""
+    """Two days at one snapshot and one look at the GPUs a second, without the waiting."""
     import psutil
 
     from wantui.batches.progress import ProgressTracker
@@ -291,8 +291,8 @@ def soak(ticks: int) -> None:
                     events.insert(0, Event(10**6 + tick, 0.0, 1, video, VideoStarted(title="red", steps=50)))
                     events.insert(0, Event(10**6 + tick, 0.0, 1, video - 1, VideoDone(title="red")))
                 tracker.apply(events)
-                news = QueueSnapshot((batch,), (row,), progress=tracker.snapshot(), events=tuple(events))
-                app.post_message(QueueChanged(news))
+                snapshot = QueueSnapshot((batch,), (row,), progress=tracker.snapshot(), events=tuple(events))
+                app.post_message(QueueChanged(snapshot))
                 if app.gpus.sample is not None:
                     app.post_message(GpuSampled(app.gpus.sample))
                 if tick % 100 == 99:

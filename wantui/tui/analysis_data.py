@@ -49,7 +49,7 @@ class ComparisonDone(Message):
     """Result of a comparison between groups, or the reason why there is none."""
 
     videos: Sequence[Video]
-    by: str
+    grouping: str
     result: "Comparison | None"
     reason: str
 
@@ -83,14 +83,14 @@ def load_trajectories(
     return TrajectoriesLoaded(folders, kept, videos, "\n".join(faults))
 
 
-def compare_videos(videos: Sequence[Video], by: str) -> ComparisonDone:
+def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
     """Compare groups of videos."""
     from wantui.analysis.compare import compare
 
     try:
-        return ComparisonDone(videos, by, compare(videos, by), "")
+        return ComparisonDone(videos, grouping, compare(videos, grouping), "")
     except UserError as error:
-        return ComparisonDone(videos, by, None, str(error))
+        return ComparisonDone(videos, grouping, None, str(error))
 
 
 def load_attention(video: Video, with_strips: bool) -> AttentionLoaded:

@@ -94,13 +94,13 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.drafts: Drafts = load_drafts(state_dir.directory)
         self.queue = open_queue(state_dir)[0]
         self.queue.db.execute(f"PRAGMA busy_timeout = {round(1000 * LOCK_SECONDS)}")
-        self.news = QueueSnapshot()
+        self.snapshot = QueueSnapshot()
         self.gpus = GpuHistory()
         self.gpu_panel = settings.gpu_panel
         self._terminal_title = ""
         self.is_starting_engine = False
         self._drafts_failed = False
-        self.news_signal: Signal[QueueSnapshot] = Signal(self, "news")
+        self.snapshot_signal: Signal[QueueSnapshot] = Signal(self, "snapshot")
         self.sample_signal: Signal[GpuSample] = Signal(self, "sample")
         self.pages_signal: Signal[PagesRead] = Signal(self, "pages")
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
@@ -109,7 +109,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         """Number of the last event before the application started."""
         self.queue_watcher = QueueWatcher(
             state_dir,
-            lambda news: self._post(QueueChanged(news)),
+            lambda snapshot: self._post(QueueChanged(snapshot)),
             lambda pages: self._post(PagesChanged(pages)),
             interval,
             first,
@@ -225,13 +225,13 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
     # News
 
     def on_queue_changed(self, message: QueueChanged) -> None:
-        before, self.news = self.news, message.news
+        before, self.snapshot = self.snapshot, message.snapshot
         self._update_worker_memory()
-        fresh = [event for event in message.news.events if event.seq > self.since]
-        announce(self, before, message.news, fresh)
+        fresh = [event for event in message.snapshot.events if event.seq > self.since]
+        announce(self, before, message.snapshot, fresh)
         if fresh:
             self._set_terminal_title()
-        self.news_signal.publish(message.news)
+        self.snapshot_signal.publish(message.snapshot)
 
     def on_pages_changed(self, message: PagesChanged) -> None:
         self.pages_signal.publish(message.pages)
@@ -242,8 +242,8 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     def _update_worker_memory(self) -> None:
         self.gpus.workers.clear()
-        for video in self.news.running:
-            progress = self.news.progress.get(video.id)
+        for video in self.snapshot.running:
+            progress = self.snapshot.progress.get(video.id)
             if progress is None or video.worker is None:
                 continue
             figures = worker_figures(worker_process(video.worker), progress.memory)
@@ -252,7 +252,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     def _set_terminal_title(self) -> None:
         """Show the remaining work in the terminal's title, for users who look at another window."""
-        left = sum(batch.unfinished for batch in self.news.batches)
+        left = sum(batch.unfinished for batch in self.snapshot.batches)
         title = f"wantui: {left} left" if left else "wantui: all made"
         if self._driver is not None and not self.is_headless and title != self._terminal_title:
             self._driver.write(f"\x1b]0;{title}\x07")
@@ -294,7 +294,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
         screen = self.show_screen("library")
         assert isinstance(screen, LibraryScreen)
-        screen.open_batch(message.folder, message.video)
+        screen.select_batch(message.folder, message.video)
 
     def on_draft_ready(self, message: DraftReady) -> None:
         from wantui.tui.screens.compose import ComposeScreen
@@ -307,7 +307,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         from wantui.tui.screens.base import BaseScreen
 
         if isinstance(self.screen, BaseScreen):
-            self.screen.rest()
+            self.screen.focus_default()
 
     async def action_help(self) -> None:
         from wantui.tui.screens.help import Help
@@ -330,7 +330,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
     def library_roots(self) -> list[Path]:
         """Return the folders that may hold batches: the settings' ones, and those of the queue's batches."""
         named = [user_path(text) for text in self.settings.output_dirs]
-        return list(dict.fromkeys([*named, *(batch.folder.parent for batch in self.news.batches)]))
+        return list(dict.fromkeys([*named, *(batch.folder.parent for batch in self.snapshot.batches)]))
 
     def action_pause_queue(self) -> None:
         def pause(queue: Queue) -> None:
@@ -344,8 +344,8 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.change_queue(pause)
 
     def action_start_engine(self) -> None:
-        if self.news.engine is not None:
-            self.notify(f"an engine is already running (process {self.news.engine.process})")
+        if self.snapshot.engine is not None:
+            self.notify(f"an engine is already running (process {self.snapshot.engine.process})")
         else:
             self.run_worker(self.start_engine, thread=True, group="engine", exit_on_error=False)
 

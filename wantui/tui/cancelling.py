@@ -29,7 +29,7 @@ def cancel_videos(app: "WantuiApp", batch: int, number: int | None = None) -> No
             app.notify(f"the batch folder does not say so: {error}", severity="warning")
         parts = [f"{format_count(len(numbers), 'video')} cancelled"] if numbers else []
         if running:
-            when = "at the next step" if app.news.engine is not None else "when an engine starts (F6): none runs now"
+            when = "at the next step" if app.snapshot.engine is not None else "once an engine starts (F6)"
             parts.append(f"{running} will stop {when}")
         app.notify(", ".join(parts) or "nothing to cancel: it has already finished")
 

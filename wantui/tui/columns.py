@@ -1,4 +1,4 @@
-"""Columns of lists: each has a header, a width, an alignment and a cell, so that a new column is one line."""
+"""Columns of lists: header, width, alignment and cell content of each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,24 +17,25 @@ class Column(Generic[Row]):
 
     header: str
     width: int | None
-    """Width in cells; None takes what the line has left, and is for the last column."""
+    """Width in cells; None uses the rest of the line (last column only)."""
     cell: Callable[[Row], Text | str]
+    """Function that returns the cell content for a row."""
     align: Literal["left", "right"] = "left"
-    min_room: int = 0
-    """Width in cells of the list from which the column is shown."""
+    min_list_width: int = 0
+    """Smallest list width, in cells, at which the column is shown."""
 
 
-def draw_row(columns: Sequence[Column[Row]], row: Row, room: int) -> Text:
-    """Return one row of a list that is `room` cells wide; what is too long for its column ends in an ellipsis."""
-    return _join([(column, column.cell(row)) for column in columns if room >= column.min_room])
+def draw_row(columns: Sequence[Column[Row]], row: Row, list_width: int) -> Text:
+    """Return one row of a list that is `list_width` cells wide; content that is too long ends in an ellipsis."""
+    return _join_cells([(column, column.cell(row)) for column in columns if list_width >= column.min_list_width])
 
 
-def draw_header(columns: Sequence[Column[Row]], room: int) -> Text:
-    """Return the headers of the columns that a list of `room` cells shows."""
-    return _join([(column, Text(column.header)) for column in columns if room >= column.min_room])
+def draw_header(columns: Sequence[Column[Row]], list_width: int) -> Text:
+    """Return the header line of a list that is `list_width` cells wide."""
+    return _join_cells([(column, Text(column.header)) for column in columns if list_width >= column.min_list_width])
 
 
-def _join(cells: Sequence[tuple[Column[Row], Text | str]]) -> Text:
+def _join_cells(cells: Sequence[tuple[Column[Row], Text | str]]) -> Text:
     line = Text()
     for number, (column, content) in enumerate(cells):
         text = Text(content) if isinstance(content, str) else content.copy()

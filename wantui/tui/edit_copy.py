@@ -11,7 +11,7 @@ from wantui.tui.screens.dialogs import Confirm
 def edit_copy(screen: BaseScreen, folder: Path) -> None:
     """Copy template and settings of a batch folder into Compose; asks before it replaces a draft."""
     batch = BatchFolder(folder)
-    app = screen.wantui
+    app = screen.wantui_app
     try:
         text = batch.config.read_text(encoding="utf-8")
         template = batch.template.read_text(encoding="utf-8").rstrip("\n")

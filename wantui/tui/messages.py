@@ -13,7 +13,7 @@ from wantui.tui.queue_watcher import PagesRead, QueueSnapshot
 class QueueChanged(Message):
     """The queue differs from the snapshot before."""
 
-    news: QueueSnapshot
+    snapshot: QueueSnapshot
 
 
 @dataclass

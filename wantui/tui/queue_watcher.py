@@ -100,7 +100,7 @@ class QueueWatcher(threading.Thread):
             self._hurry.set()
 
     def run(self) -> None:
-        news, version, looked, model = QueueSnapshot(), -1, 0.0, None
+        snapshot, version, looked, model = QueueSnapshot(), -1, 0.0, None
         unwritable: str | None = None
         while not self._ended.is_set():
             try:
@@ -110,22 +110,22 @@ class QueueWatcher(threading.Thread):
                 if model is None:
                     model = EtaModel(QueueReader(self.state_dir.directory))
                     version, self.after = -1, min(self.after, model.queue.last_seq())
-                engine, now = news.engine, time.monotonic()
+                engine, now = snapshot.engine, time.monotonic()
                 if now - looked >= ENGINE_SECONDS or self._hurry.is_set():
                     engine, looked = find_engine(self.state_dir.directory), now
                     unwritable = recording_fault(self.state_dir.directory)
                 self._hurry.clear()
                 changed = (current := model.queue.version()) != version
-                if changed or engine != news.engine or unwritable != news.fault:
+                if changed or engine != snapshot.engine or unwritable != snapshot.fault:
                     version = current
-                    news = replace(self._read(model, engine), fault=unwritable)
-                    self.publish(news)
+                    snapshot = replace(self._read(model, engine), fault=unwritable)
+                    self.publish(snapshot)
                 self._read_pages(model.queue, changed)
             except Exception as error:  # whatever it is, the screens must not stand still without a word
                 fault = f"cannot read the queue: {error}"
-                if news.fault != fault:
-                    news = replace(news, events=(), fault=fault)
-                    self.publish(news)
+                if snapshot.fault != fault:
+                    snapshot = replace(snapshot, events=(), fault=fault)
+                    self.publish(snapshot)
                 if model is not None:
                     model.queue.close()
                 model = None

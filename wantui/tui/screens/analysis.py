@@ -1,6 +1,6 @@
-"""The analysis: trajectories of batches as a table, by video or by a choice of the template, with details and verdicts.
+"""Analysis screen: a table of trajectories, by video or by group, with details of the selected row.
 
-Above is the table; below are the curves or the attention of the video under the cursor, or the verdict on the groups.
+The details are the curves or the attention of a video, or the comparison of the groups.
 """
 
 import math
@@ -40,15 +40,15 @@ from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.trajectory_details import TrajectoryDetails
 from wantui.tui.widgets.virtual_list import VirtualList
 
-NONE = """no batch here has stored trajectories
+NO_TRAJECTORIES = """no batch here has stored trajectories
 
-Every video that is made from now on has one: queue a batch, and come back"""
+Every new video stores its trajectory: queue a batch, then return here"""
 
 
-def _searched(groups: Sequence[Group], matches: Sequence[Video]) -> list[Group]:
-    """Return the groups with only those of their videos that were found, without groups of which none was."""
-    kept = {(video.folder, video.number) for video in matches}
-    filtered = [(group, [video for video in group.videos if (video.folder, video.number) in kept]) for group in groups]
+def _filter_groups(groups: Sequence[Group], matches: Sequence[Video]) -> list[Group]:
+    """Return the groups reduced to the matching videos; groups without a match are dropped."""
+    keys = {(video.folder, video.number) for video in matches}
+    filtered = [(group, [video for video in group.videos if (video.folder, video.number) in keys]) for group in groups]
     return [Group(group.name, tuple(videos)) for group, videos in filtered if videos]
 
 
@@ -60,25 +60,25 @@ class AnalysisScreen(BaseScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folders: list[Path] = []
-        self.chosen: list[Path] = []
+        self.batch_folders: list[Path] = []
+        self.chosen_folders: list[Path] = []
         self.videos: list[Video] = []
-        self.shown: Sequence[Video] | Sequence[Group] = []
-        self.by = ""
-        """Grouping of videos; empty: none."""
-        self.left_out: Sequence[tuple[str, str]] = []
-        """Names of the videos that the means of the groups leave out, and why."""
-        self.inside: str | None = None
-        """The group whose videos are shown."""
+        self.visible_rows: Sequence[Video] | Sequence[Group] = []
+        self.grouping = ""
+        """Name of the grouping; empty to list single videos."""
+        self.excluded_videos: Sequence[tuple[str, str]] = []
+        """Names of the videos excluded from the group means, each with the reason."""
+        self.current_group: str | None = None
+        """Name of the group whose videos are listed; None to list all groups."""
         self.comparison: ComparisonDone | None = None
-        self.sorted_by, self.descending, self.first_column = "", False, 0
-        self.attention = False
-        self.fault = ""
-        """Why some of the chosen batches cannot be read."""
-        self.nothing = "reading ..."
-        """Text shown if there is no video."""
+        self.sort_metric, self.descending, self.first_column = "", False, 0
+        self.shows_attention = False
+        self.load_error = ""
+        """Reasons why some of the chosen batches cannot be read."""
+        self.empty_text = "reading ..."
+        """Text shown while there are no videos."""
 
-    def body(self) -> ComposeResult:
+    def compose_body(self) -> ComposeResult:
         with Vertical():
             yield Search("part of a variation's name")
             with Vertical(id="table", classes="pane") as table:
@@ -98,14 +98,14 @@ class AnalysisScreen(BaseScreen):
 
     @property
     def is_grouped(self) -> bool:
-        return bool(self.by) and self.inside is None
+        return bool(self.grouping) and self.current_group is None
 
     def on_mount(self) -> None:
         self.set_focus(self.rows)
 
-    def rest(self) -> None:
-        if self.inside is not None:
-            self.inside = None
+    def focus_default(self) -> None:
+        if self.current_group is not None:
+            self.current_group = None
             self._apply_filter()
         self.query_one(Search).close()
         self.set_focus(self.rows)
@@ -115,26 +115,26 @@ class AnalysisScreen(BaseScreen):
         self.call_after_refresh(self._draw_details)
 
     def on_shown(self) -> None:
-        self.read(self.chosen)
+        self.load_videos(self.chosen_folders)
 
-    def show_news(self, news: QueueSnapshot) -> None:
-        if any(isinstance(event.payload, ENDS) for event in news.events):
-            self.read(self.chosen)
+    def show_snapshot(self, snapshot: QueueSnapshot) -> None:
+        if any(isinstance(event.payload, ENDS) for event in snapshot.events):
+            self.load_videos(self.chosen_folders)
 
-    # Reading and comparing, off the thread that draws.
+    # Loading and comparing, on background threads
 
-    @work(thread=True, exclusive=True, group="read", exit_on_error=False)
-    def read(self, chosen: list[Path]) -> None:
-        """Find batches with trajectories and read those that were chosen, or the newest."""
+    @work(thread=True, exclusive=True, group="load", exit_on_error=False)
+    def load_videos(self, chosen: list[Path]) -> None:
+        """Find batches with trajectories and read the chosen ones, or the newest."""
         worker = get_current_worker()
-        loaded = load_trajectories(self.wantui.library_roots(), chosen, lambda: worker.is_cancelled)
+        loaded = load_trajectories(self.wantui_app.library_roots(), chosen, lambda: worker.is_cancelled)
         if loaded is not None:
             self.post_message(loaded)
 
     @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
-    def compare_groups(self, videos: list[Video], by: str) -> None:
+    def compare_groups(self, videos: list[Video], grouping: str) -> None:
         """Compare the groups, which takes a second or more."""
-        self.post_message(compare_videos(videos, by))
+        self.post_message(compare_videos(videos, grouping))
 
     @work(thread=True, exclusive=True, group="attention", exit_on_error=False)
     def read_attention(self, video: Video, with_strips: bool) -> None:
@@ -142,88 +142,92 @@ class AnalysisScreen(BaseScreen):
         self.post_message(load_attention(video, with_strips))
 
     @on(TrajectoriesLoaded)
-    def _read(self, message: TrajectoriesLoaded) -> None:
-        if message.fault and message.videos and message.fault != self.fault:
+    def _show_videos(self, message: TrajectoriesLoaded) -> None:
+        if message.fault and message.videos and message.fault != self.load_error:
             self.notify(f"left out: {message.fault}", severity="warning", markup=False, timeout=10)
-        self.fault = message.fault
+        self.load_error = message.fault
         is_unchanged = len(self.videos) == len(message.videos) and all(
             before.is_same_as(now) for before, now in zip(self.videos, message.videos, strict=True)
         )
-        self.folders, self.chosen = message.folders, message.chosen
+        self.batch_folders, self.chosen_folders = message.folders, message.chosen
         if not is_unchanged:
             self.videos = message.videos
-        self.nothing = message.fault or NONE
-        if self.by not in ("", *groupings(self.videos)):
-            self.by, self.inside = "", None
+        self.empty_text = message.fault or NO_TRAJECTORIES
+        if self.grouping not in ("", *groupings(self.videos)):
+            self.grouping, self.current_group = "", None
         if not is_unchanged:
             self.comparison = None
         self._apply_filter()
 
     @on(ComparisonDone)
-    def _compared(self, message: ComparisonDone) -> None:
-        # A thread that compares other batches does not end when it is cancelled.
-        if message.by == self.by and message.videos is self.videos:
+    def _show_comparison(self, message: ComparisonDone) -> None:
+        # A cancelled thread still posts its result, which may be about other batches.
+        if message.grouping == self.grouping and message.videos is self.videos:
             self.comparison = message
             self._draw_details()
 
     @on(AttentionLoaded)
-    def _attended(self, message: AttentionLoaded) -> None:
-        if not self.attention or self._row() is not message.video:
+    def _show_attention(self, message: AttentionLoaded) -> None:
+        if not self.shows_attention or self._current_row() is not message.video:
             return
         if message.reason:
             self.details.say(message.reason, "Attention")
         else:
             self.details.show_attention(message.video, message.words)
 
-    # What is shown.
+    # Drawing
 
     def _apply_filter(self) -> None:
         word = self.query_one(Search).value.lower()
         videos = [video for video in self.videos if word in f"{video.name} {video.prompt}".lower()]
         rows: Sequence[Video] | Sequence[Group] = videos
-        self.left_out = []
-        if self.by:
-            # Over all videos, as the comparison is: which settings most have must not depend on what is searched for.
-            pooled, self.left_out = pooled_groups(self.videos, self.by)
-            groups = _searched(pooled, videos)
-            opened = next((group for group in groups if group.name == self.inside), None)
-            rows = list(opened.videos) if opened is not None else groups
-        if self.sorted_by:
-            rows = sorted(rows, key=self._key, reverse=self.descending)
-        self.shown = rows
-        self.rows.empty = self._why_empty(word)
-        names = " + ".join(path.name for path in self.chosen) or "Trajectories"
-        number = format_count(len(rows), "group" if self.is_grouped else "video")
-        what = f"{number} by {self._words()}" if self.is_grouped else number
-        if self.is_grouped and self.left_out:
-            what += f", {format_count(len(self.left_out), 'video')} left out"
-        within = f" of {self.inside}" if self.inside is not None else ""
+        self.excluded_videos = []
+        if self.grouping:
+            # Pool all videos, as the comparison does: the search must not change which settings are most common.
+            pooled, self.excluded_videos = pooled_groups(self.videos, self.grouping)
+            groups = _filter_groups(pooled, videos)
+            group = next((group for group in groups if group.name == self.current_group), None)
+            rows = list(group.videos) if group is not None else groups
+        if self.sort_metric:
+            rows = sorted(rows, key=self._sort_key, reverse=self.descending)
+        self.visible_rows = rows
+        self.rows.empty = self._explain_empty_table(word)
+        names = " + ".join(path.name for path in self.chosen_folders) or "Trajectories"
+        summary = format_count(len(rows), "group" if self.is_grouped else "video")
+        if self.is_grouped:
+            summary += f" by {self._describe_grouping()}"
+            if self.excluded_videos:
+                summary += f", {format_count(len(self.excluded_videos), 'video')} left out"
+        elif self.current_group is not None:
+            summary += f" of {self.current_group}"
         table = self.query_one("#table")
-        table.border_title = plain(f"{names}: {what}{within}")
-        subtitle = "escape: back to the groups" if within else "enter: videos" if self.is_grouped else ""
+        table.border_title = plain(f"{names}: {summary}")
+        subtitle = (
+            "enter: videos of the group" if self.is_grouped else "escape: all groups" if self.current_group else ""
+        )
         table.border_subtitle = plain(subtitle)
         self.rows.fill(len(rows), self._draw_row)
-        if self.is_grouped and (self.comparison is None or self.comparison.by != self.by):
-            self.compare_groups(self.videos, self.by)
+        if self.is_grouped and (self.comparison is None or self.comparison.grouping != self.grouping):
+            self.compare_groups(self.videos, self.grouping)
         self.call_after_refresh(self._draw_head)
         self.call_after_refresh(self._draw_details)
 
-    def _why_empty(self, word: str) -> str:
+    def _explain_empty_table(self, word: str) -> str:
         if not self.videos:
-            return self.nothing
+            return self.empty_text
         if self.is_grouped and not any(video.trajectory for video in self.videos):
-            return "no video here has a trajectory that can be read; g shows single videos, each with the reason"
-        return f"no video matches {word!r}; escape ends the search"
+            return "no trajectory can be read; g lists single videos, each with the reason"
+        return f"no video matches {word!r}; escape clears the search"
 
-    def _words(self) -> str:
-        return self.by if not self.by[:1].isdigit() else f"bracket {self.by}"
+    def _describe_grouping(self) -> str:
+        return self.grouping if not self.grouping[:1].isdigit() else f"bracket {self.grouping}"
 
-    def _row(self) -> Video | Group | None:
-        return self.shown[self.rows.cursor] if self.rows.cursor < len(self.shown) else None
+    def _current_row(self) -> Video | Group | None:
+        return self.visible_rows[self.rows.cursor] if self.rows.cursor < len(self.visible_rows) else None
 
-    def _key(self, row: Video | Group) -> tuple[bool, float]:
-        """Return the sort key; missing values come last."""
-        value = row.value(self.sorted_by) if isinstance(row, Video) else row.mean(self.sorted_by)
+    def _sort_key(self, row: Video | Group) -> tuple[bool, float]:
+        """Return the sort key of a row; missing values are last."""
+        value = row.value(self.sort_metric) if isinstance(row, Video) else row.mean(self.sort_metric)
         return (math.isnan(value) != self.descending, 0.0 if math.isnan(value) else value)
 
     def _columns(self, width: int) -> tuple[int, int, list[str]]:
@@ -239,14 +243,14 @@ class AnalysisScreen(BaseScreen):
         name, each, metrics = self._columns(self.rows.size.width)
         line = Text(f"{'group' if self.is_grouped else 'video':<{name}}")
         for metric in metrics:
-            mark = ("▼" if self.descending else "▲") if metric == self.sorted_by else ""
+            mark = ("▼" if self.descending else "▲") if metric == self.sort_metric else ""
             line.append(f"{(metric + mark)[: each - 1]:>{each - 1}} ", Style(bold=bool(mark)))
         if not self.is_grouped:
             line.append("velocity")
         head.show([line])
 
     def _draw_row(self, index: int, width: int) -> Text:
-        row = self.shown[index]
+        row = self.visible_rows[index]
         name, each, metrics = self._columns(width)
         if isinstance(row, Group):
             line = Text(f"{f'{row.name} (n = {len(row.videos)})':<{name}.{name - 1}}")
@@ -262,98 +266,98 @@ class AnalysisScreen(BaseScreen):
         return line
 
     def _draw_details(self) -> None:
-        row = self._row()
+        row = self._current_row()
         if row is None and self.is_grouped:
-            self.details.show_groups("", self.left_out)
+            self.details.show_groups("", self.excluded_videos)
         elif row is None:
-            self.details.say("", "Attention" if self.attention else "Curves")
+            self.details.say("", "Attention" if self.shows_attention else "Curves")
         elif isinstance(row, Video):
-            if self.attention:
-                self.read_attention(row, with_strips=not self.wantui.settings.low_bandwidth)
+            if self.shows_attention:
+                self.read_attention(row, with_strips=not self.wantui_app.settings.low_bandwidth)
             else:
                 self.details.show_video(row)
         elif self.comparison is None:
-            self.details.show_groups("comparing ...", self.left_out)
+            self.details.show_groups("comparing ...", self.excluded_videos)
         elif self.comparison.result is None:
-            self.details.show_groups(self.comparison.reason, self.left_out)
+            self.details.show_groups(self.comparison.reason, self.excluded_videos)
         else:
-            self.details.show_comparison(self.comparison.result, self.left_out)
+            self.details.show_comparison(self.comparison.result, self.excluded_videos)
 
     @on(VirtualList.Highlighted, "#rows")
-    def _moved(self) -> None:
+    def _show_highlighted_row(self) -> None:
         if not self.is_grouped:
             self._draw_details()
 
     @on(VirtualList.Chosen, "#rows")
-    def _opened(self) -> None:
-        row = self._row()
+    def _enter_group(self) -> None:
+        row = self._current_row()
         if isinstance(row, Group):
-            self.inside = row.name
+            self.current_group = row.name
             self._apply_filter()
 
     @on(Input.Changed, "#search")
-    def _searching(self) -> None:
+    def _filter_while_typing(self) -> None:
         self._apply_filter()
 
     @on(Input.Submitted, "#search")
-    def _searched(self) -> None:
+    def _focus_table(self) -> None:
         self.set_focus(self.rows)
 
-    # What keys do.
+    # Actions
 
     def action_sort(self) -> None:
-        """Sort by the next column, and after the last one by the order of the batch."""
+        """Sort by the next column; after the last one, restore the order of the batch."""
         order = ["", *METRICS]
-        self.sorted_by = order[(order.index(self.sorted_by) + 1) % len(order)]
-        if self.sorted_by and self.sorted_by not in self._columns(self.rows.size.width)[2]:
-            self.first_column = list(METRICS).index(self.sorted_by)
+        self.sort_metric = order[(order.index(self.sort_metric) + 1) % len(order)]
+        if self.sort_metric and self.sort_metric not in self._columns(self.rows.size.width)[2]:
+            self.first_column = list(METRICS).index(self.sort_metric)
         self._apply_filter()
 
     def action_reverse(self) -> None:
         self.descending = not self.descending
         self._apply_filter()
 
-    def action_columns(self, by: int) -> None:
-        """Show other columns, if not all fit."""
-        room = len(self._columns(self.rows.size.width)[2])
-        self.first_column = max(0, min(len(METRICS) - room, self.first_column + by * room))
+    def action_columns(self, pages: int) -> None:
+        """Scroll the columns by pages, if not all fit."""
+        visible = len(self._columns(self.rows.size.width)[2])
+        self.first_column = max(0, min(len(METRICS) - visible, self.first_column + pages * visible))
         self._apply_filter()
 
     def action_search(self) -> None:
         self.query_one(Search).open()
 
     def action_groups(self) -> None:
-        """Group in the next way, and after the last one show single videos."""
-        ways = ["", *groupings(self.videos)]
-        self.by = ways[(ways.index(self.by) + 1) % len(ways)]
-        self.inside, self.comparison = None, None
+        """Switch to the next grouping; after the last one, list single videos."""
+        choices = ["", *groupings(self.videos)]
+        self.grouping = choices[(choices.index(self.grouping) + 1) % len(choices)]
+        self.current_group, self.comparison = None, None
         self._apply_filter()
 
     def action_attention(self) -> None:
-        self.attention = not self.attention
+        self.shows_attention = not self.shows_attention
         self._draw_details()
 
     @work
     async def action_choose_batches(self) -> None:
-        if not self.folders:
+        if not self.batch_folders:
             self.notify("no batch here has stored trajectories")
             return
-        chosen = await self.app.push_screen_wait(ChooseBatches(self.folders, self.chosen))
+        chosen = await self.app.push_screen_wait(ChooseBatches(self.batch_folders, self.chosen_folders))
         if chosen:
-            self.inside, self.comparison = None, None
-            self.read(chosen)
+            self.current_group, self.comparison = None, None
+            self.load_videos(chosen)
 
     @work(thread=True, exclusive=True, group="export", exit_on_error=False)
     def action_export(self) -> None:
-        """Export the videos as CSV, and the groups as a page of HTML, next to the batch."""
+        """Export the videos as CSV and, if groups were compared, an HTML report, into the batch folder."""
         if not self.videos:
-            self.app.call_from_thread(self.notify, "there is no video to write a table of", severity="warning")
+            self.app.call_from_thread(self.notify, "cannot export: there are no videos", severity="warning")
             return
         comparison = self.comparison.result if self.comparison is not None else None
         try:
-            folder, written = export_analysis(self.chosen[0], self.videos, comparison)
+            folder, written = export_analysis(self.chosen_folders[0], self.videos, comparison)
         except (OSError, UserError) as error:
-            self.app.call_from_thread(self.notify, f"not written: {error}", severity="error", markup=False)
+            self.app.call_from_thread(self.notify, f"cannot export: {error}", severity="error", markup=False)
             return
-        more = "" if len(written) > 1 else "; group the videos (g) for a report on groups"
-        self.app.call_from_thread(self.notify, f"{folder}: {' and '.join(written)}{more}", markup=False, timeout=10)
+        hint = "" if len(written) > 1 else "; group the videos (g) to export a report too"
+        self.app.call_from_thread(self.notify, f"{folder}: {' and '.join(written)}{hint}", markup=False, timeout=10)

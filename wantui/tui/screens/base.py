@@ -34,7 +34,7 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
         super().__init__(name=self.NAME)
 
     @property
-    def wantui(self) -> "WantuiApp":
+    def wantui_app(self) -> "WantuiApp":
         return cast("WantuiApp", self.app)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -42,54 +42,54 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
         return not (action in OPENS_FIELD and isinstance(self.focused, Input | TextArea))
 
     def compose(self) -> ComposeResult:
-        yield Header(self.NAME, self.wantui.host)
+        yield Header(self.NAME, self.wantui_app.host)
         yield Static(TOO_SMALL, classes="too-small")
         with Container(id="body"):
-            yield from self.body()
-        yield GpuPanel(self.wantui.gpus)
+            yield from self.compose_body()
+        yield GpuPanel(self.wantui_app.gpus)
         yield KeyFooter()
 
-    def body(self) -> Iterable[Widget]:
+    def compose_body(self) -> Iterable[Widget]:
         """Yield the widgets between header and GPU panel."""
         raise NotImplementedError
 
     def on_mount(self) -> None:
-        self.wantui.news_signal.subscribe(self, self._news_came)
-        self.wantui.sample_signal.subscribe(self, self._sample_came)
+        self.wantui_app.snapshot_signal.subscribe(self, self._handle_snapshot)
+        self.wantui_app.sample_signal.subscribe(self, self._handle_gpu_sample)
 
     def on_screen_resume(self) -> None:
-        self._show_news(self.wantui.news)
-        if self.wantui.gpus.sample is not None:
-            self._sample_came(self.wantui.gpus.sample)
+        self._update_from_snapshot(self.wantui_app.snapshot)
+        if self.wantui_app.gpus.sample is not None:
+            self._handle_gpu_sample(self.wantui_app.gpus.sample)
         self.on_shown()
 
     def on_resize(self) -> None:
         """Give the focus back that a terminal too small took away."""
         if self.focused is None and self.is_current:
-            self.call_after_refresh(self.rest)
+            self.call_after_refresh(self.focus_default)
 
-    def rest(self) -> None:
+    def focus_default(self) -> None:
         """Move the focus from an input to the screen's main widget, on escape."""
 
     def on_shown(self) -> None:
         """React to the screen being shown again."""
 
-    def show_news(self, news: QueueSnapshot) -> None:
+    def show_snapshot(self, snapshot: QueueSnapshot) -> None:
         """Update the screen: the queue changed, or the screen is shown again."""
 
-    def _news_came(self, news: QueueSnapshot) -> None:
+    def _handle_snapshot(self, snapshot: QueueSnapshot) -> None:
         if self.is_current:
-            self._show_news(news)
+            self._update_from_snapshot(snapshot)
 
-    def _show_news(self, news: QueueSnapshot) -> None:
-        self.query_one(Header).show_news(news)
-        self.query_one(GpuPanel).news = news
-        self.show_news(news)
+    def _update_from_snapshot(self, snapshot: QueueSnapshot) -> None:
+        self.query_one(Header).show_snapshot(snapshot)
+        self.query_one(GpuPanel).snapshot = snapshot
+        self.show_snapshot(snapshot)
 
-    def _sample_came(self, sample: GpuSample) -> None:
+    def _handle_gpu_sample(self, sample: GpuSample) -> None:
         if not self.is_current:
             return
         panel = self.query_one(GpuPanel)
-        panel.set_class(self.wantui.gpu_panel == "hidden", "-hidden")  # `display` would outweigh a small terminal's
-        panel.large = self.wantui.gpu_panel == "large"
+        panel.set_class(self.wantui_app.gpu_panel == "hidden", "-hidden")  # `display` would outweigh a small terminal's
+        panel.large = self.wantui_app.gpu_panel == "large"
         panel.draw()

@@ -80,8 +80,8 @@ class ComposeScreen(BaseScreen):
         self._keeping: Timer | None = None
         self._queueing, self._queued_at = False, -REPEAT_SECONDS
 
-    def body(self) -> ComposeResult:
-        drafts = self.wantui.drafts
+    def compose_body(self) -> ComposeResult:
+        drafts = self.wantui_app.drafts
         with Horizontal():
             yield ConfigPane(drafts)
             with Vertical(id="right"):
@@ -110,7 +110,7 @@ class ComposeScreen(BaseScreen):
         self.pane.load()
         self.call_after_refresh(self.pane.find_sources)
 
-    def rest(self) -> None:
+    def focus_default(self) -> None:
         """Leave an input: a value for its list of settings, everything else for the configs."""
         if not self.pane.form.leave():
             self.set_focus(self.pane.rows)
@@ -138,7 +138,7 @@ class ComposeScreen(BaseScreen):
 
     @on(TemplateEditor.Typed)
     def _typed(self) -> None:
-        self.wantui.drafts.template = self.editor.text
+        self.wantui_app.drafts.template = self.editor.text
         self._keep()
         self._expand_soon()
 
@@ -165,9 +165,9 @@ class ComposeScreen(BaseScreen):
             outline = preview_batch(config, template)
             tokenizer = tokenizer_file(outline.model, outline.first.revision)
             if self.past is None:
-                with Queue(self.wantui.state_dir.directory) as queue:
+                with Queue(self.wantui_app.state_dir.directory) as queue:
                     self.past = parse_timed_videos(queue.finished())
-            lines = costs(outline, self.past, self.wantui.gpus.sample, self.wantui.state_dir.directory)
+            lines = costs(outline, self.past, self.wantui_app.gpus.sample, self.wantui_app.state_dir.directory)
         except TemplateError as error:
             fault, position = error.message, error.position
         except UserError as error:
@@ -228,17 +228,17 @@ class ComposeScreen(BaseScreen):
     def action_history(self) -> None:
         from wantui.tui.screens.history import History
 
-        if not self.wantui.drafts.history:
+        if not self.wantui_app.drafts.history:
             self.notify("no template was queued yet")
             return
 
         def chosen(template: str | None) -> None:
             if template is not None:
                 if self.editor.text.strip():
-                    self.wantui.drafts.remember(self.editor.text)
+                    self.wantui_app.drafts.remember(self.editor.text)
                 self.editor.text = template
 
-        self.app.push_screen(History(self.wantui.drafts.history), chosen)
+        self.app.push_screen(History(self.wantui_app.drafts.history), chosen)
 
     def action_external_editor(self) -> None:
         import click
@@ -282,7 +282,7 @@ class ComposeScreen(BaseScreen):
                 self.query_one(CostPane).border_subtitle = "queueing ..."  # a queue that others hold takes seconds
                 self.put_on_queue(config, template, is_demo=False)
 
-        sample = self.wantui.gpus.sample
+        sample = self.wantui_app.gpus.sample
         on_gpu = sample is not None and bool(sample.gpus) and config.settings.model_settings.device != "cpu"
         warning = None if on_gpu else cpu_warning(self.outline.first, self.outline.videos)
         if warning is None:
@@ -292,17 +292,17 @@ class ComposeScreen(BaseScreen):
 
     def take_draft(self, and_queue: bool) -> None:
         """Show the drafts; the welcome's demo is queued at once."""
-        self.editor.text = self.wantui.drafts.template
+        self.editor.text = self.wantui_app.drafts.template
         self.pane.load()
         if and_queue and self.config is not None:
-            self.put_on_queue(self.config, self.wantui.drafts.template, is_demo=True)
+            self.put_on_queue(self.config, self.wantui_app.drafts.template, is_demo=True)
 
     @work(thread=True, group="enqueue", exit_on_error=False)
     def put_on_queue(self, config: Config, template: str, is_demo: bool) -> None:
         """Make the folder, queue the videos, and see that an engine runs."""
         from wantui.batches.enqueue import queue_new  # with what workers are started by
 
-        app = self.wantui
+        app = self.wantui_app
         try:
             made = queue_new(app.state_dir, plan_batch(config, template))
             self.post_message(Queued(template, made.number, made.videos, str(made.folder), "", is_demo))
@@ -321,14 +321,14 @@ class ComposeScreen(BaseScreen):
             self.notify(message.fault, severity="error", title="not queued", timeout=20)
             return
         self._queued_at = time.monotonic()
-        self.wantui.drafts.remember(message.template)
-        self.wantui.keep_drafts()
-        self.wantui.queue_watcher.poll_now()
+        self.wantui_app.drafts.remember(message.template)
+        self.wantui_app.keep_drafts()
+        self.wantui_app.queue_watcher.poll_now()
         self.notify(
             f"batch {message.batch}: {format_count(message.videos, 'video')} in {message.folder}", title="queued"
         )
         if message.is_demo:
-            self.wantui.show_screen("monitor")
+            self.wantui_app.show_screen("monitor")
 
     # Keeping, and going round
 
@@ -338,11 +338,11 @@ class ComposeScreen(BaseScreen):
 
     def _keep_now(self) -> None:
         self._keeping = None
-        self.wantui.keep_drafts()
+        self.wantui_app.keep_drafts()
 
-    def show_news(self, news: QueueSnapshot) -> None:
+    def show_snapshot(self, snapshot: QueueSnapshot) -> None:
         self.pane.look_at_file()
-        if any(isinstance(event.payload, ENDS) for event in news.events):
+        if any(isinstance(event.payload, ENDS) for event in snapshot.events):
             self.past = None
             self._expand_soon()
 

@@ -1,4 +1,4 @@
-"""The library: all batch folders, newest first; one of them as a matrix of variations by seeds; one cell in detail."""
+"""Library screen: batch folders, newest first; one batch as a matrix of variations by seeds; one video in detail."""
 
 import json
 from dataclasses import dataclass
@@ -34,47 +34,51 @@ from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.video_details import VideoDetails
 from wantui.tui.widgets.virtual_list import VirtualList
 
-NONE = "no batch is here yet; 1 composes one"
-FILTERS = ("all", "failures", "unfinished")
+NO_BATCHES = "no batches yet; press 1 to compose one"
+STATE_FILTERS = ("all", "failures", "unfinished")
 
 
 @dataclass
-class BatchesFound(Message):
-    """The folders were looked through."""
+class BatchFoldersScanned(Message):
+    """The batch folders were scanned."""
 
     batches: list[BatchSummary]
 
 
 @dataclass
 class BatchLoaded(Message):
-    """A batch was read, or could not be."""
+    """The manifest of a batch was read, or could not be read."""
 
     folder: Path
     manifest: Manifest | None
-    fault: str
-    pick: int | None
-    """Index of the video to put the cursor on."""
+    error: str
+    video: int | None
+    """Index of the video to select; None keeps the cursor."""
 
 
 class LibraryScreen(LibraryJobs):
-    """Folders on the left, matrix and cell on the right."""
+    """Batch folders on the left; matrix and video details on the right."""
 
     NAME = "library"
     BINDINGS = [*bindings("library")]
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[BatchSummary] = []
-        self.shown: list[BatchSummary] = []
-        self.filter = "all"
+        self.batches: list[BatchSummary] = []
+        self.visible_rows: list[BatchSummary] = []
+        """Batches that match search and filter."""
+        self.state_filter = "all"
         self.folder: Path | None = None
+        """Folder of the batch shown in the matrix."""
         self.manifest: Manifest | None = None
-        self.by_place: dict[tuple[int, int], int] = {}
-        self.marked: tuple[Path, str] | None = None
-        """Clip to compare with, and its name."""
-        self._wanted: tuple[Path, int | None] | None = None
+        self.video_indices: dict[tuple[int, int], int] = {}
+        """Index of each video in the manifest, by row and column of the matrix."""
+        self.marked_clip: tuple[Path, str] | None = None
+        """Clip to compare with, and its title."""
+        self._pending_selection: tuple[Path, int | None] | None = None
+        """Batch folder, and index of the video, to select after the next scan."""
 
-    def body(self) -> ComposeResult:
+    def compose_body(self) -> ComposeResult:
         with Horizontal():
             with Vertical(id="left"):
                 yield Search("name, prompt or model")
@@ -85,7 +89,7 @@ class LibraryScreen(LibraryJobs):
                 matrix = Matrix(id="matrix", classes="pane")
                 matrix.border_title = "Variations by seeds"
                 yield matrix
-                yield VideoDetails(with_sheets=not self.wantui.low_bandwidth)
+                yield VideoDetails(with_sheets=not self.wantui_app.low_bandwidth)
 
     @property
     def rows(self) -> VirtualList:
@@ -98,94 +102,94 @@ class LibraryScreen(LibraryJobs):
     def on_mount(self) -> None:
         self.set_focus(self.rows)
 
-    def rest(self) -> None:
+    def focus_default(self) -> None:
         self.query_one(Search).close()
         self.set_focus(self.rows)
 
     def on_shown(self) -> None:
-        self.look()
+        self.scan_folders()
 
-    def show_news(self, news: QueueSnapshot) -> None:
-        if any(isinstance(event.payload, (*ENDS, BatchAdded)) for event in news.events):
-            self.look()
+    def show_snapshot(self, snapshot: QueueSnapshot) -> None:
+        if any(isinstance(event.payload, (*ENDS, BatchAdded)) for event in snapshot.events):
+            self.scan_folders()
 
     # Folders
 
-    @work(thread=True, exclusive=True, group="look", exit_on_error=False)
-    def look(self) -> None:
-        """Look through the folders, off the thread that draws."""
-        worker, batches = get_current_worker(), find_batches(self.wantui.library_roots())
+    @work(thread=True, exclusive=True, group="scan", exit_on_error=False)
+    def scan_folders(self) -> None:
+        """Scan the batch folders on a background thread."""
+        worker, batches = get_current_worker(), find_batches(self.wantui_app.library_roots())
         if not worker.is_cancelled:
-            self.post_message(BatchesFound(batches))
+            self.post_message(BatchFoldersScanned(batches))
 
-    @on(BatchesFound)
-    def _batches_found(self, message: BatchesFound) -> None:
-        if message.batches == self.found and self.folder is not None:
-            self.read(self.folder, None)  # a video that was made again leaves all counts as they were
+    @on(BatchFoldersScanned)
+    def _show_scanned_batches(self, message: BatchFoldersScanned) -> None:
+        if message.batches == self.batches and self.folder is not None:
+            self.load_batch(self.folder, None)  # a regenerated video leaves all counts unchanged
             return
-        self.found = message.batches
+        self.batches = message.batches
         self._apply_filter()
 
     def _apply_filter(self) -> None:
-        """Show what search and filter leave, with the cursor where it was."""
+        """Show the batches that match search and filter; keep the cursor on its batch."""
         words = self.query_one(Search).value
-        self.shown = [
+        self.visible_rows = [
             batch
-            for batch in self.found
+            for batch in self.batches
             if batch.holds(words)
-            and (self.filter != "failures" or batch.count("failed") or batch.fault)
-            and (self.filter != "unfinished" or batch.count("done") < batch.total)
+            and (self.state_filter != "failures" or batch.count("failed") or batch.fault)
+            and (self.state_filter != "unfinished" or batch.count("done") < batch.total)
         ]
-        folders = [batch.folder for batch in self.shown]
-        self.rows.empty = self._why_empty(words)
-        self.rows.fill(len(self.shown), self._draw_batch)
-        more = f", {self.filter}" if self.filter != "all" else ""
-        self.rows.border_title = plain(f"Batches: {len(self.shown)} of {len(self.found)}{more}")
-        wanted, pick = self._wanted or (self.folder, None)
-        if wanted in folders:
-            self.rows.set_reactive(VirtualList.cursor, folders.index(wanted))
+        folders = [batch.folder for batch in self.visible_rows]
+        self.rows.empty = self._explain_empty_list(words)
+        self.rows.fill(len(self.visible_rows), self._draw_batch)
+        suffix = f", {self.state_filter}" if self.state_filter != "all" else ""
+        self.rows.border_title = plain(f"Batches: {len(self.visible_rows)} of {len(self.batches)}{suffix}")
+        folder, video = self._pending_selection or (self.folder, None)
+        if folder in folders:
+            self.rows.set_reactive(VirtualList.cursor, folders.index(folder))
             self.rows.refresh()
-            self._wanted = None
+            self._pending_selection = None
         else:
-            pick = None
-        if self.shown:
-            self.read(self.shown[self.rows.cursor].folder, pick)
+            video = None
+        if self.visible_rows:
+            self.load_batch(self.visible_rows[self.rows.cursor].folder, video)
         else:
-            self._show_nothing()
+            self._clear_details()
 
-    def _show_nothing(self) -> None:
-        """Clear the right side, so that no key acts on an unseen batch."""
-        if self._wanted is None and self.folder is not None:
-            self._wanted = (self.folder, None)  # where the cursor returns to
+    def _clear_details(self) -> None:
+        """Clear the right side, so that no key acts on an invisible batch."""
+        if self._pending_selection is None and self.folder is not None:
+            self._pending_selection = (self.folder, None)  # the cursor returns here
         self.folder = self.manifest = None
-        self.by_place = {}
+        self.video_indices = {}
         self.matrix.show([], 0, lambda row, column: None, same=False)
         self.matrix.border_title = "Variations by seeds"
         self.query_one(VideoDetails).say("")
 
-    def _why_empty(self, words: str) -> str:
-        """Return the text that replaces an empty list of batches."""
-        if not self.found:
-            return NONE
-        hidden = format_count(len(self.found), "batch", "batches")
+    def _explain_empty_list(self, words: str) -> str:
+        """Return the text shown in place of an empty batch list."""
+        if not self.batches:
+            return NO_BATCHES
+        total = format_count(len(self.batches), "batch", "batches")
         if words:
-            return f"no batch matches {words!r}; escape ends the search ({hidden} in all)"
-        return f"no batch is among: {self.filter}; f shows others ({hidden} in all)"
+            return f"no batch matches {words!r}; escape clears the search ({total} in total)"
+        return f"no batch matches the filter {self.state_filter!r}; f changes the filter ({total} in total)"
 
-    def open_batch(self, folder: Path, video: int | None) -> None:
-        """Put the cursor on a batch, and on one of its videos."""
-        self._wanted = (folder.resolve(), video)
-        self.filter = "all"
-        self.found = []
-        if self.is_mounted:  # otherwise it is shown for the first time, and looks by itself
+    def select_batch(self, folder: Path, video: int | None) -> None:
+        """Select a batch, and optionally one of its videos."""
+        self._pending_selection = (folder.resolve(), video)
+        self.state_filter = "all"
+        self.batches = []
+        if self.is_mounted:  # otherwise the screen is about to be shown, and scans then
             self.query_one(Search).close()
-            self.look()
+            self.scan_folders()
 
     def _draw_batch(self, index: int, width: int) -> Text:
-        batch, rows = self.shown[index], self.rows
+        batch, rows = self.visible_rows[index], self.rows
         if batch.fault:
-            fault = batch.fault.replace(f"{batch.folder}/", "")  # a long path would leave no room for the reason
-            return Text.assemble(("✗ unreadable ", rows.colour("error")), batch.folder.name, "  ", (fault, "dim"))
+            reason = batch.fault.replace(f"{batch.folder}/", "")  # a long path would push the reason out of sight
+            return Text.assemble(("✗ unreadable ", rows.colour("error")), batch.folder.name, "  ", (reason, "dim"))
         state = state_style(state_of_counts(dict(batch.counts)))
         line = Text.assemble((f"{state.glyph} {batch.count('done')}/{batch.total} ", rows.colour(state.colour)))
         line.append(batch.folder.name, Style(bold=True))
@@ -193,96 +197,100 @@ class LibraryScreen(LibraryJobs):
         return line
 
     @on(VirtualList.Highlighted, "#batches")
-    def _moved(self) -> None:
-        if self.rows.cursor < len(self.shown):
-            self.read(self.shown[self.rows.cursor].folder, None)
+    def _load_highlighted_batch(self) -> None:
+        if self.rows.cursor < len(self.visible_rows):
+            self.load_batch(self.visible_rows[self.rows.cursor].folder, None)
 
     @on(VirtualList.Chosen, "#batches")
-    def _chosen(self) -> None:
+    def _focus_matrix(self) -> None:
         self.set_focus(self.matrix)
 
     @on(Input.Changed, "#search")
-    def _searching(self) -> None:
+    def _filter_while_typing(self) -> None:
         self._apply_filter()
 
     @on(Input.Submitted, "#search")
-    def _searched(self) -> None:
+    def _focus_batch_list(self) -> None:
         self.set_focus(self.rows)
 
     # One batch
 
-    @work(thread=True, exclusive=True, group="read", exit_on_error=False)
-    def read(self, folder: Path, pick: int | None) -> None:
-        """Read a manifest, off the thread that draws."""
+    @work(thread=True, exclusive=True, group="load", exit_on_error=False)
+    def load_batch(self, folder: Path, video: int | None) -> None:
+        """Read a manifest on a background thread; `video` is the index of the video to select."""
         worker = get_current_worker()
         try:
-            message = BatchLoaded(folder, read_manifest(BatchFolder(folder)), "", pick)
+            message = BatchLoaded(folder, read_manifest(BatchFolder(folder)), "", video)
         except UserError as error:
-            message = BatchLoaded(folder, None, str(error), pick)
+            message = BatchLoaded(folder, None, str(error), video)
         if not worker.is_cancelled:
             self.post_message(message)
 
     @on(BatchLoaded)
-    def _opened(self, message: BatchLoaded) -> None:
-        if not self.shown or self.shown[self.rows.cursor].folder != message.folder:
-            return  # another batch is under the cursor by now, or none
-        same, before = message.folder == self.folder, self.entry()
-        if same and message.pick is None and message.manifest is not None and message.manifest == self.manifest:
+    def _show_batch(self, message: BatchLoaded) -> None:
+        if not self.visible_rows or self.visible_rows[self.rows.cursor].folder != message.folder:
+            return  # the cursor has moved to another batch, or the list is empty
+        same, before = message.folder == self.folder, self.current_entry()
+        if same and message.video is None and message.manifest is not None and message.manifest == self.manifest:
             return
         self.folder, self.manifest = message.folder, message.manifest
         manifest = message.manifest
         if manifest is None:
             self.matrix.show([], 0, lambda row, column: None, same=False)
-            self.query_one(VideoDetails).say(f"✗ {message.fault}")
+            self.query_one(VideoDetails).say(f"✗ {message.error}")
             return
         numbers = sorted({video.number for video in manifest.videos})
-        self.by_place = {
+        self.video_indices = {
             (video.variation, numbers.index(video.number)): index for index, video in enumerate(manifest.videos)
         }
         names = [variation.id for variation in manifest.variations]
-        self.matrix.show(names, len(numbers), self._state_of, same)
+        self.matrix.show(names, len(numbers), self._cell_state, same)
         seeds = sorted({video.seed for video in manifest.videos})
         seeds_shown = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
         title = f"{message.folder.name}: {format_count(len(names), 'variation')} by {seeds_shown}"
         self.matrix.border_title = plain(title)
-        if message.pick is not None and message.pick < len(manifest.videos):
-            video = manifest.videos[message.pick]
+        if message.video is not None and message.video < len(manifest.videos):
+            video = manifest.videos[message.video]
             self.matrix.cursor = video.variation
             self.matrix.column = numbers.index(video.number)
-        if not same or before is None or self.entry() != before:  # a contact sheet is drawn only where it may be new
-            self._show_cell()
+        if (
+            not same or before is None or self.current_entry() != before
+        ):  # a contact sheet is drawn only where it may be new
+            self._show_current_video()
 
-    def _state_of(self, row: int, column: int) -> str | None:
-        index = self.by_place.get((row, column))
+    def _cell_state(self, row: int, column: int) -> str | None:
+        index = self.video_indices.get((row, column))
         return None if index is None or self.manifest is None else self.manifest.videos[index].state
 
-    def entry(self) -> VideoEntry | None:
-        """Return the video under the cursor."""
-        index = self.by_place.get((self.matrix.cursor, self.matrix.column))
+    def current_entry(self) -> VideoEntry | None:
+        """Return the manifest entry of the video under the cursor, or None."""
+        index = self.video_indices.get((self.matrix.cursor, self.matrix.column))
         return None if index is None or self.manifest is None else self.manifest.videos[index]
 
-    def clip(self) -> tuple[VideoEntry, Path] | None:
-        """Return the video under the cursor and its clip; notify if there is none."""
-        entry = self.entry()
+    def current_clip(self) -> tuple[VideoEntry, Path] | None:
+        """Return the video under the cursor and its clip; notify and return None if the clip is missing."""
+        entry = self.current_entry()
         if entry is None or self.folder is None:
-            self.notify("there is no video here")
+            self.notify("no video is selected")
             return None
         path = self.folder / entry.files.get("clip", "?")
         if "clip" not in entry.files or not path.is_file():
-            self.notify(f"it has no clip: {entry.state}{f', {entry.error}' if entry.error else ''}", severity="warning")
+            self.notify(
+                f"this video has no clip: {entry.state}{f', {entry.error}' if entry.error else ''}", severity="warning"
+            )
             return None
         return entry, path
 
     @on(Matrix.Moved)
-    def _cell_moved(self) -> None:
-        self._show_cell()
+    def _show_highlighted_video(self) -> None:
+        self._show_current_video()
 
     @on(VirtualList.Chosen, "#matrix")
-    def _cell_chosen(self) -> None:
+    def _play_chosen_video(self) -> None:
         self.action_play()
 
-    def _show_cell(self) -> None:
-        details, entry = self.query_one(VideoDetails), self.entry()
+    def _show_current_video(self) -> None:
+        details, entry = self.query_one(VideoDetails), self.current_entry()
         if entry is None or self.folder is None or self.manifest is None:
             details.say("")
         else:
@@ -294,21 +302,21 @@ class LibraryScreen(LibraryJobs):
         self.query_one(Search).open()
 
     def action_filter(self) -> None:
-        self.filter = FILTERS[(FILTERS.index(self.filter) + 1) % len(FILTERS)]
+        self.state_filter = STATE_FILTERS[(STATE_FILTERS.index(self.state_filter) + 1) % len(STATE_FILTERS)]
         self._apply_filter()
 
     def action_reload(self) -> None:
-        self.found = []
-        self.look()
+        self.batches = []
+        self.scan_folders()
 
-    def look_again(self) -> None:
+    def rescan_folders(self) -> None:
         self.folder = None
         self.action_reload()
 
     def action_play(self) -> None:
-        if (chosen := self.clip()) is not None:
+        if (chosen := self.current_clip()) is not None:
             entry, path = chosen
-            self.app.push_screen(Player([(path, self._title_of(entry))], entry.recipe.fps))
+            self.app.push_screen(Player([(path, self._video_title(entry))], entry.recipe.fps))
 
     def action_play_pixels(self) -> None:
         from wantui.tui.graphics import terminal_protocol
@@ -318,39 +326,39 @@ class LibraryScreen(LibraryJobs):
         except UserError as error:
             self.notify(str(error), severity="error", timeout=12)
             return
-        if (chosen := self.clip()) is not None:
+        if (chosen := self.current_clip()) is not None:
             entry, path = chosen
-            self.decode_for_pixels(path, entry.recipe.fps, self._title_of(entry), protocol)
+            self.decode_for_pixels(path, entry.recipe.fps, self._video_title(entry), protocol)
 
     def action_mark(self) -> None:
-        if (chosen := self.clip()) is not None:
+        if (chosen := self.current_clip()) is not None:
             entry, path = chosen
-            self.marked = (path, self._title_of(entry))
+            self.marked_clip = (path, self._video_title(entry))
             self.matrix.marked = (self.matrix.cursor, self.matrix.column)
             self.matrix.refresh()
-            self.notify(f"marked: {self._title_of(entry)}; c on another video compares")
+            self.notify(f"marked {self._video_title(entry)}; select another video and press c to compare")
 
     def action_compare(self) -> None:
-        if self.marked is None:
-            self.notify("mark a video first: m", severity="warning")
-        elif (chosen := self.clip()) is not None:
+        if self.marked_clip is None:
+            self.notify("mark a video first (m)", severity="warning")
+        elif (chosen := self.current_clip()) is not None:
             entry, path = chosen
-            self.app.push_screen(Player([self.marked, (path, self._title_of(entry))], entry.recipe.fps))
+            self.app.push_screen(Player([self.marked_clip, (path, self._video_title(entry))], entry.recipe.fps))
 
-    def _title_of(self, entry: VideoEntry) -> str:
+    def _video_title(self, entry: VideoEntry) -> str:
         assert self.manifest is not None
         return f"{self.manifest.variations[entry.variation].id} seed {entry.seed}"
 
     def action_recipe(self) -> None:
-        entry = self.entry()
+        entry = self.current_entry()
         if entry is not None:
             text = json.dumps(entry.model_dump(mode="json"), indent=2, ensure_ascii=False)
-            self.app.push_screen(TextViewer(f"Recipe of {self._title_of(entry)}", text))
+            self.app.push_screen(TextViewer(f"Recipe of {self._video_title(entry)}", text))
 
     def action_copy_path(self) -> None:
-        entry = self.entry()
+        entry = self.current_entry()
         if entry is None or self.folder is None:
-            self.notify("there is no video here")
+            self.notify("no video is selected")
             return
         path = self.folder / entry.files.get("clip", "")
         self.app.copy_to_clipboard(str(path))
@@ -361,8 +369,8 @@ class LibraryScreen(LibraryJobs):
             edit_copy(self, self.folder)
 
     def action_rerun(self) -> None:
-        if (chosen := self.clip()) is not None:
-            self.notify("Rendering again in the background; the result will appear here")
+        if (chosen := self.current_clip()) is not None:
+            self.notify("generating the video again in the background; the result will appear here")
             self.rerun(chosen[1])
 
     def action_resume(self) -> None:
@@ -370,26 +378,26 @@ class LibraryScreen(LibraryJobs):
             self.queue_missing(self.folder, self.manifest)
 
     def action_trash(self) -> None:
-        folder = self.shown[self.rows.cursor].folder if self.rows.cursor < len(self.shown) else None
+        folder = self.visible_rows[self.rows.cursor].folder if self.rows.cursor < len(self.visible_rows) else None
         if folder is None:
-            self.notify("there is no batch here")
+            self.notify("no batch is selected")
             return
-        queued = next((batch for batch in self.wantui.news.batches if batch.folder == folder), None)
+        queued = next((batch for batch in self.wantui_app.snapshot.batches if batch.folder == folder), None)
         if queued is not None and queued.unfinished:
-            self.notify(f"{folder.name} is on the queue; cancel it there first", severity="error")
+            self.notify(f"cannot trash {folder.name}: it is on the queue. Cancel it there first", severity="error")
             return
 
-        def forget(queue: Queue) -> None:
-            # The question may have been there for long, and the batch queued again.
-            now = next((batch for batch in queue.batches(-1) if batch.folder == folder), None)
-            if now is not None and now.unfinished:
-                raise UserError(f"{folder.name} is on the queue again; cancel it there first")
-            if now is not None:
-                queue.remove(now.id)
-            self.trash(folder)
+        def remove_and_trash(queue: Queue) -> None:
+            # While the dialog was open, the batch may have been queued again.
+            row = next((batch for batch in queue.batches(-1) if batch.folder == folder), None)
+            if row is not None and row.unfinished:
+                raise UserError(f"cannot trash {folder.name}: it is on the queue again. Cancel it there first")
+            if row is not None:
+                queue.remove(row.id)
+            self.move_folder_to_trash(folder)
 
-        def trash(sure: bool | None) -> None:
-            if sure:
-                self.wantui.change_queue(forget)
+        def act(confirmed: bool | None) -> None:
+            if confirmed:
+                self.wantui_app.change_queue(remove_and_trash)
 
-        self.app.push_screen(Confirm(f"Move {folder.name} with all its videos to the trash?", "Move"), trash)
+        self.app.push_screen(Confirm(f"Move {folder.name} with all its videos to the trash?", "Move"), act)

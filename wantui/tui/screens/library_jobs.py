@@ -1,4 +1,4 @@
-"""Slow jobs of the library: clips in pixels, `wantui rerun`, missing videos, the trash."""
+"""Slow jobs of the Library screen: pixel playback, `wantui rerun`, queueing missing videos, moving to the trash."""
 
 import sys
 from dataclasses import dataclass
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class TaskFinished(Message):
-    """The outcome of something that took a while."""
+    """Outcome of a background job."""
 
     text: str
-    is_fault: bool
+    is_error: bool
     reload: bool = False
     title: str = ""
 
 
 @dataclass
-class Decoded(Message):
-    """A clip was decoded, to be played in pixels."""
+class ClipDecoded(Message):
+    """A clip was decoded for playback in pixels."""
 
     frames: "list[NDArray[np.uint8]]"
     fps: float
@@ -48,41 +48,41 @@ class Decoded(Message):
 
 
 class LibraryJobs(BaseScreen):
-    """Runner of jobs off the drawing thread; notifies of their result."""
+    """Base of the Library screen that runs slow jobs in the background and reports their outcome."""
 
-    def look_again(self) -> None:
-        """Look through the folders: there is one less."""
+    def rescan_folders(self) -> None:
+        """Scan the batch folders again after one was moved to the trash."""
         raise NotImplementedError
 
     @work(thread=True, exclusive=True, group="pixels", exit_on_error=False)
     def decode_for_pixels(self, path: Path, fps: float, title: str, protocol: "Protocol") -> None:
-        """Decode a clip, off the thread that draws."""
+        """Decode a clip on a background thread."""
         try:
             frames = list(read_clip(path))
         except UserError as error:
             self.post_message(TaskFinished(str(error), True))
             return
         if not get_current_worker().is_cancelled:
-            self.post_message(Decoded(frames, fps, title, protocol))
+            self.post_message(ClipDecoded(frames, fps, title, protocol))
 
-    @on(Decoded)
-    def _decoded(self, message: Decoded) -> None:
+    @on(ClipDecoded)
+    def _play_decoded_clip(self, message: ClipDecoded) -> None:
         from wantui.tui.graphics import play_on_terminal
 
         if not message.frames:
-            self.notify(f"cannot play {message.title}: the clip holds no frames", severity="error")
+            self.notify(f"cannot play {message.title}: the clip contains no frames", severity="error")
             return
         try:
             with lent_terminal(self.app):
                 play_on_terminal(message.frames, message.fps, message.title, message.protocol)
         except TerminalNotLentError:
-            self.notify("this needs a terminal; p plays in half blocks", severity="warning")
-        except Exception as error:  # the picture is of a foreign clip; whatever went wrong, the screens go on
+            self.notify("cannot play in pixels: no terminal is attached. Play in half blocks: p", severity="warning")
+        except Exception as error:  # a clip of any origin can fail in any way; the screens must survive it
             self.notify(f"cannot play {message.title} in pixels: {error}. Play in half blocks: p", severity="error")
 
     @work(group="rerun", exit_on_error=False)
     async def rerun(self, clip: Path) -> None:
-        """Run `wantui rerun`, whose output is authoritative."""
+        """Run `wantui rerun` in a subprocess and report its output."""
         import asyncio
 
         process = await asyncio.create_subprocess_exec(
@@ -103,31 +103,31 @@ class LibraryJobs(BaseScreen):
     def queue_missing(self, folder: Path, manifest: Manifest) -> None:
         """Queue the missing videos of a batch, as `wantui run --resume` does."""
         try:
-            made = queue_missing(self.wantui.state_dir, BatchFolder(folder), manifest)
-            if made is None:
-                self.post_message(TaskFinished(f"nothing of {folder.name} is missing", False))
+            queued = queue_missing(self.wantui_app.state_dir, BatchFolder(folder), manifest)
+            if queued is None:
+                self.post_message(TaskFinished(f"{folder.name} has no missing videos", False))
                 return
             self.post_message(
-                TaskFinished(f"batch {made.number}: {format_count(made.videos, 'video')}", False, title="queued")
+                TaskFinished(f"batch {queued.number}: {format_count(queued.videos, 'video')}", False, title="queued")
             )
-            self.wantui.start_engine()
+            self.wantui_app.start_engine()
         except UserError as error:
             self.post_message(TaskFinished(str(error), True))
         except Exception as error:
             self.post_message(TaskFinished(queue_fault(error), True))
 
     @work(thread=True, group="trash", exit_on_error=False)
-    def trash(self, folder: Path) -> None:
-        """Move a folder; across file systems that takes a while."""
+    def move_folder_to_trash(self, folder: Path) -> None:
+        """Move a batch folder to the trash; slow across file systems."""
         try:
             move_to_trash(folder)
-            self.post_message(TaskFinished(f"{folder.name} is in the trash", False, reload=True))
+            self.post_message(TaskFinished(f"moved {folder.name} to the trash", False, reload=True))
         except UserError as error:
             self.post_message(TaskFinished(str(error), True))
 
     @on(TaskFinished)
-    def _said(self, message: TaskFinished) -> None:
-        severity: Literal["error", "information"] = "error" if message.is_fault else "information"
+    def _notify_outcome(self, message: TaskFinished) -> None:
+        severity: Literal["error", "information"] = "error" if message.is_error else "information"
         self.notify(message.text, severity=severity, title=message.title, timeout=12)
         if message.reload:
-            self.look_again()
+            self.rescan_folders()

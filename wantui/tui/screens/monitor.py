@@ -1,4 +1,4 @@
-"""The monitor: what runs now, step by step, with what it will look like, how its path bends, and the worker's log."""
+"""Monitor screen: running videos; preview, trajectory curves and log of the selected one."""
 
 import math
 import os
@@ -37,93 +37,96 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REDRAW_SECONDS, SLOW_REDRAW_SECONDS = 1.0, 5.0
-BOUNDS: dict[str, tuple[float, float]] = {"turning": (0.0, math.pi), "straightness": (0.0, 1.0)}
-"""Curves whose range is known before; the others have bounds that only widen."""
+"""Seconds between redraws; with --low-bandwidth."""
+CURVE_BOUNDS: dict[str, tuple[float, float]] = {"turning": (0.0, math.pi), "straightness": (0.0, 1.0)}
+"""Vertical ranges of the curves with a fixed range; all others start at 0 to 1 and only widen."""
 LOG_BYTES = 20_000
+"""Bytes read from the end of a log."""
 
 
 @dataclass(frozen=True)
-class Tail:
-    """The last lines of a log."""
+class LogTail:
+    """Last lines of a log."""
 
-    known: tuple[Path, int, int]
-    """Path of the file, its size in bytes and modification time in nanoseconds."""
+    version: tuple[Path, int, int]
+    """Path, size in bytes and modification time in nanoseconds of the file."""
     lines: list[str]
 
 
 @dataclass
-class FilesRead(Message):
-    """A preview was read, or a log that changed."""
+class MonitorFilesRead(Message):
+    """A preview or a changed log was read."""
 
     video: int
     step: int
     picture: "NDArray[np.uint8] | None"
-    """Preview picture; None if there is none, or none any more."""
-    tail: Tail | None
+    """Preview picture; None if missing or deleted."""
+    tail: LogTail | None
 
 
-def read_tail(path: Path, known: tuple[Path, int, int] | None) -> Tail | None:
-    """Read the last lines of a log; None where it is as it was, not there, or no regular file."""
+def read_log_tail(path: Path, known_version: tuple[Path, int, int] | None) -> LogTail | None:
+    """Read the last lines of a log; return None if it is unchanged, missing or not a regular file."""
     try:
         if not path.is_file():  # opening a pipe would never return
             return None
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
-            if (path, stat.st_size, stat.st_mtime_ns) == known:
+            if (path, stat.st_size, stat.st_mtime_ns) == known_version:
                 return None
             file.seek(max(0, stat.st_size - LOG_BYTES))
             text = file.read(LOG_BYTES).decode(errors="replace")
     except OSError:
         return None
-    return Tail((path, stat.st_size, stat.st_mtime_ns), text.splitlines())
+    return LogTail((path, stat.st_size, stat.st_mtime_ns), text.splitlines())
 
 
-def why_idle(news: QueueSnapshot, is_starting_engine: bool) -> str:
-    """Return the text for no running video: what is awaited, or which key continues."""
-    waiting = sum(batch.unfinished for batch in news.batches if not batch.paused)
-    waits = f"; {format_count(waiting, 'video')} waiting" if waiting else ""
-    starting = [worker for worker in news.workers if worker.state == "starting"] if news.engine is not None else []
-    if news.held is not None:
-        return f"nothing runs: the queue is held: {news.held.reason}\n\nPress F7 to resume the queue"
-    if news.engine is None:
+def explain_idle(snapshot: QueueSnapshot, is_starting_engine: bool) -> str:
+    """Return why no video is running, and what will happen next or which key to press."""
+    waiting = sum(batch.unfinished for batch in snapshot.batches if not batch.paused)
+    suffix = f"; {format_count(waiting, 'video')} waiting" if waiting else ""
+    if snapshot.held is not None:
+        return f"no video is running: the queue is on hold ({snapshot.held.reason})\n\nPress F7 to resume the queue"
+    if snapshot.engine is None:
         if is_starting_engine:
-            return "nothing runs yet: the engine is starting"
-        return f"nothing runs: there is no engine{waits}\n\nF6 starts the engine, 1 composes a batch"
+            return "no video is running yet: the engine is starting"
+        return f"no video is running: there is no engine{suffix}\n\nF6 starts the engine, 1 composes a batch"
+    starting = [worker for worker in snapshot.workers if worker.state == "starting"]
     if starting:
-        return "nothing runs yet" + "".join(f"\n\n{_loading(worker)}" for worker in starting)
+        return "no video is running yet" + "".join(f"\n\n{_describe_starting_worker(worker)}" for worker in starting)
     if waiting:
-        return f"nothing runs{waits}\n\na worker will take the next video"
-    if any(batch.unfinished for batch in news.batches):
-        return "nothing runs: every unfinished batch is paused\n\n2, then p, continues one"
-    return "nothing runs: the queue is empty\n\n1 composes a batch"
+        return f"no video is running{suffix}\n\na worker will start the next video"
+    if any(batch.unfinished for batch in snapshot.batches):
+        return "no video is running: every unfinished batch is paused\n\nPress 2, then p to resume a batch"
+    return "no video is running: the queue is empty\n\n1 composes a batch"
 
 
-def _loading(worker: WorkerRow) -> str:
-    so_far = "" if worker.seconds is None else f", {format_duration(worker.seconds)} so far"
-    return f"{worker.name.partition(':')[0]} is starting: it loads PyTorch, which takes seconds to minutes{so_far}"
+def _describe_starting_worker(worker: WorkerRow) -> str:
+    elapsed = "" if worker.seconds is None else f" ({format_duration(worker.seconds)} so far)"
+    return f"{worker.name.partition(':')[0]} is starting: loading PyTorch takes seconds to minutes{elapsed}"
 
 
 class MonitorScreen(BaseScreen):
-    """One row for each running video; below, the one under the cursor."""
+    """One row per running video; below, details of the video under the cursor."""
 
     NAME = "monitor"
     BINDINGS = [*bindings("monitor")]
 
     def __init__(self) -> None:
         super().__init__()
-        self.running: list[VideoRow] = []
-        self.bounds: dict[tuple[int, str], tuple[float, float]] = {}
-        self.auto: bool | None = None
-        self.previewed: tuple[int, int] | None = None
-        """Video and step of the preview that is shown."""
-        self._previewed_at = 0.0
+        self.running_videos: list[VideoRow] = []
+        self._curve_ranges: dict[tuple[int, str], tuple[float, float]] = {}
+        """Vertical range of each curve, by video and curve."""
+        self.auto_preview: bool | None = None
+        self.shown_preview: tuple[int, int] | None = None
+        """Video and step of the preview on the screen."""
+        self._preview_shown_at = 0.0
         self._drawn_at = 0.0
-        self._log: tuple[Path, int, int] | None = None
-        """Log that is shown, with its size and its time of change when it was read."""
+        self._log_version: tuple[Path, int, int] | None = None
+        """Version of the log on the screen, as in `LogTail`."""
         self._log_lines: list[str] = []
-        self._reading = False
+        self._is_reading_files = False
 
-    def body(self) -> ComposeResult:
+    def compose_body(self) -> ComposeResult:
         with Vertical():
             running = VirtualList(id="running", classes="pane")
             running.border_title = "Running"
@@ -133,7 +136,7 @@ class MonitorScreen(BaseScreen):
                     preview.border_title = "Predicted video"
                     yield DiffText()
                 with Vertical(id="curves", classes="pane") as curves:
-                    curves.border_title = "Path so far"
+                    curves.border_title = "Trajectory so far"
                     yield DiffText()
             with Vertical(id="log", classes="pane") as log:
                 log.border_title = "Log"
@@ -145,25 +148,25 @@ class MonitorScreen(BaseScreen):
 
     def on_mount(self) -> None:
         self.set_focus(self.rows)
-        self.auto = self.wantui.settings.preview_seconds > 0 and not self.wantui.low_bandwidth
-        self.set_interval(SLOW_REDRAW_SECONDS if self.wantui.low_bandwidth else REDRAW_SECONDS, self._tick)
+        self.auto_preview = self.wantui_app.settings.preview_seconds > 0 and not self.wantui_app.low_bandwidth
+        self.set_interval(SLOW_REDRAW_SECONDS if self.wantui_app.low_bandwidth else REDRAW_SECONDS, self._tick)
 
-    def rest(self) -> None:
+    def focus_default(self) -> None:
         self.set_focus(self.rows)
 
     def _tick(self) -> None:
         if self.is_current:
-            self._say_idle(self.wantui.news)
-            if self.running:
+            self._show_idle_reason(self.wantui_app.snapshot)
+            if self.running_videos:
                 self._draw_all()
 
-    def _say_idle(self, news: QueueSnapshot) -> None:
-        """Show why nothing runs, if nothing does."""
-        has_ended = bool(self.running) and news.engine is None
-        title = "Running" if not has_ended else "Interrupted: the engine has ended; F6 starts it again"
-        if title != str(self.rows.border_title):  # to set it draws all rows
+    def _show_idle_reason(self, snapshot: QueueSnapshot) -> None:
+        """Show why no video is running, if so."""
+        is_interrupted = bool(self.running_videos) and snapshot.engine is None
+        title = "Running" if not is_interrupted else "Interrupted: the engine stopped; F6 starts it again"
+        if title != str(self.rows.border_title):  # setting the title redraws all rows
             self.rows.border_title = plain(title)
-        text = "" if self.running else why_idle(news, self.wantui.is_starting_engine)
+        text = "" if self.running_videos else explain_idle(snapshot, self.wantui_app.is_starting_engine)
         if text != self.rows.empty:
             self.rows.empty = text
             self.rows.refresh()
@@ -171,71 +174,72 @@ class MonitorScreen(BaseScreen):
     def on_shown(self) -> None:
         self.call_after_refresh(self._draw_all)
 
-    def show_news(self, news: QueueSnapshot) -> None:
-        """Show at once who runs; how far they are is drawn once a second."""
-        self._say_idle(news)
-        if [video.id for video in news.running] != [video.id for video in self.running]:
-            self.running = list(news.running)
-            self.rows.fill(len(self.running), self._draw_running)
+    def show_snapshot(self, snapshot: QueueSnapshot) -> None:
+        """Update the list of running videos at once; `_tick` draws their progress."""
+        self._show_idle_reason(snapshot)
+        if [video.id for video in snapshot.running] != [video.id for video in self.running_videos]:
+            self.running_videos = list(snapshot.running)
+            self.rows.fill(len(self.running_videos), self._draw_running_video)
             self.call_after_refresh(self._draw_all)
         else:
-            self.running = list(news.running)
+            self.running_videos = list(snapshot.running)
 
-    def current(self) -> VideoProgress | None:
-        """Return the progress of the video under the cursor."""
-        index = self.rows.cursor
-        return self.wantui.news.progress.get(self.running[index].id) if index < len(self.running) else None
+    def current_progress(self) -> VideoProgress | None:
+        """Return the progress of the video under the cursor, or None."""
+        if (index := self.rows.cursor) >= len(self.running_videos):
+            return None
+        return self.wantui_app.snapshot.progress.get(self.running_videos[index].id)
 
     def _draw_all(self) -> None:
-        for index in range(len(self.running)):
+        for index in range(len(self.running_videos)):
             self.rows.update_row(index)
-        progress = self.current()
+        progress = self.current_progress()
         self._draw_curves(progress)
-        wait = self.wantui.settings.preview_seconds
+        wait = self.wantui_app.settings.preview_seconds
         is_due = progress is not None and (
-            time.monotonic() - self._previewed_at >= wait or (self.previewed or (None,))[0] != progress.video
+            time.monotonic() - self._preview_shown_at >= wait or (self.shown_preview or (None,))[0] != progress.video
         )
-        if progress is None and not self.running:
+        if progress is None and not self.running_videos:
             self.query_one("#preview DiffText", DiffText).show([Text("")])
             self.query_one("#preview").border_title = "Predicted video"
-            self.previewed = None
+            self.shown_preview = None
         self._draw_log()
-        self._want_files(progress, with_preview=bool(self.auto) and is_due)
+        self._request_files(progress, with_preview=bool(self.auto_preview) and is_due)
 
-    def _draw_running(self, index: int, width: int) -> Text:
-        video, rows = self.running[index], self.rows
-        progress = self.wantui.news.progress.get(video.id, VideoProgress(video.batch, video.id, video.title))
-        state = state_style(video_state(video, self.wantui.news.engine is not None))
+    def _draw_running_video(self, index: int, width: int) -> Text:
+        video, rows = self.running_videos[index], self.rows
+        progress = self.wantui_app.snapshot.progress.get(video.id, VideoProgress(video.batch, video.id, video.title))
+        state = state_style(video_state(video, self.wantui_app.snapshot.engine is not None))
         worker = (video.worker or "").partition(":")[0]
         line = Text.assemble((f"{state.glyph} {worker:<9} ", rows.colour(state.colour)))
         line.append(f"{video.title}  ", Style(bold=True))
         if progress.loading:
-            return line.append("loads its model")
+            return line.append("loading the model")
         line.append(f"{bar(progress.step / max(1, video.steps), 16 if width >= 100 else 8)} ", rows.colour("success"))
         line.append(f"{progress.step}/{video.steps}")
         if progress.step == video.steps:
             if progress.frames and progress.decoded == progress.frames:
-                return line.append("  ends its files")
+                return line.append("  finishing files")
             return line.append(
-                f"  decodes frame {progress.decoded}/{progress.frames}" if progress.frames else "  decodes"
+                f"  decoding frame {progress.decoded}/{progress.frames}" if progress.frames else "  decoding"
             )
         if progress.sigma is not None:
             line.append(f"  σ {progress.sigma:.3f}")
         if progress.pace is not None:
             line.append(f"  {progress.pace:.2f} s/step")
-        if (eta := self._eta(video, progress)) is not None:
+        if (eta := self._estimate_eta(video, progress)) is not None:
             line.append(f"  {format_eta(eta)}")
         if progress.memory:
             line.append(f"  {format_bytes(progress.memory['allocated'])}")
         return line
 
-    def _eta(self, video: VideoRow, progress: VideoProgress) -> float | None:
-        news = self.wantui.news
-        batch = next((row for row in news.batches if row.id == video.batch), None)
-        if batch is None or news.engine is None:  # without an engine it was running, and is no more
+    def _estimate_eta(self, video: VideoRow, progress: VideoProgress) -> float | None:
+        snapshot = self.wantui_app.snapshot
+        batch = next((row for row in snapshot.batches if row.id == video.batch), None)
+        if batch is None or snapshot.engine is None:  # without an engine, the video is interrupted
             return None
         now = replace(video, step=max(video.step, progress.step))
-        return news.etas.video(now, 0, batch, progress.pace)
+        return snapshot.etas.video(now, 0, batch, progress.pace)
 
     def _draw_curves(self, progress: VideoProgress | None) -> None:
         cells = self.query_one("#curves DiffText", DiffText)
@@ -248,7 +252,7 @@ class MonitorScreen(BaseScreen):
         lines: list[Text] = []
         for name in names:
             values = progress.curves[name]
-            low, high = self._bounds(progress.video, name, values)
+            low, high = self._curve_range(progress.video, name, values)
             last = next((value for value in reversed(values) if value is not None), None)
             lines.append(
                 Text.assemble(
@@ -263,101 +267,106 @@ class MonitorScreen(BaseScreen):
                 lines += [Text(row, cells.colour("accent")) for row in braille(stretched, width, each, low, high)]
         cells.show(lines[:height])
 
-    def _bounds(self, video: int, name: str, values: list[float | None]) -> tuple[float, float]:
-        """Fixed where the range is known; otherwise they widen in steps and never shrink, so that nothing jumps."""
-        if name in BOUNDS:
-            return BOUNDS[name]
+    def _curve_range(self, video: int, name: str, values: list[float | None]) -> tuple[float, float]:
+        """Return the fixed range of a curve, or one that doubles when exceeded and never shrinks, so nothing jumps."""
+        if name in CURVE_BOUNDS:
+            return CURVE_BOUNDS[name]
         known = [value for value in values if value is not None]
-        _, high = self.bounds.get((video, name), (0.0, 1.0))
+        _, high = self._curve_ranges.get((video, name), (0.0, 1.0))
         while known and max(known) > high:
             high *= 2
-        self.bounds = {(video, other): bound for (id_, other), bound in self.bounds.items() if id_ == video}
-        self.bounds[video, name] = 0.0, high
+        self._curve_ranges = {key: limits for key, limits in self._curve_ranges.items() if key[0] == video}
+        self._curve_ranges[video, name] = 0.0, high
         return 0.0, high
 
-    # Files are read by a thread: a network file system may take its time.
+    # Files are read on a background thread: a network file system may be slow.
 
-    def _want_files(self, progress: VideoProgress | None, with_preview: bool) -> None:
-        """Have the log read if it changed, and the newest preview, unless a read is under way."""
-        if self._reading:
+    def _request_files(self, progress: VideoProgress | None, with_preview: bool) -> None:
+        """Start reading the log, and the newest preview if asked to, unless a read is in progress."""
+        if self._is_reading_files:
             return
-        batch = next((row for row in self.wantui.news.batches if progress and row.id == progress.batch), None)
-        engine = self.wantui.news.engine
+        batch = next((row for row in self.wantui_app.snapshot.batches if progress and row.id == progress.batch), None)
+        engine = self.wantui_app.snapshot.engine
         log = BatchFolder(batch.folder).log if batch is not None else engine.logs / "engine.log" if engine else None
         preview = None
-        is_new = progress is not None and (progress.video, progress.preview_step) != self.previewed
+        is_new = progress is not None and (progress.video, progress.preview_step) != self.shown_preview
         if with_preview and is_new and progress is not None and progress.preview is not None:
             preview = (progress.video, progress.preview_step, progress.preview)
         if log is not None or preview is not None:
-            self._reading = True
-            self.read_files(log, self._log, preview)
+            self._is_reading_files = True
+            self.read_files(log, self._log_version, preview)
 
     @work(thread=True, group="files", exit_on_error=False)
     def read_files(
-        self, log: Path | None, known: tuple[Path, int, int] | None, preview: tuple[int, int, str] | None
+        self, log: Path | None, known_version: tuple[Path, int, int] | None, preview: tuple[int, int, str] | None
     ) -> None:
-        """Read the end of a log that is not known yet, and a preview, off the thread that draws."""
+        """Read the end of a log if it changed, and a preview, on a background thread.
+
+        Args:
+            known_version: version of the log on the screen.
+            preview: video, step and path of the preview.
+        """
         picture, tail = None, None
         video, step = (0, 0) if preview is None else preview[:2]
         try:
             picture = None if preview is None else read_picture(Path(preview[2]))
-            tail = None if log is None else read_tail(log, known)
-        finally:  # without it no file would be read again
-            self.post_message(FilesRead(video, step, picture, tail))
+            tail = None if log is None else read_log_tail(log, known_version)
+        finally:  # the handler resets `_is_reading_files`; without it no file would ever be read again
+            self.post_message(MonitorFilesRead(video, step, picture, tail))
 
-    @on(FilesRead)
-    def _files_read(self, message: FilesRead) -> None:
-        self._reading = False
+    @on(MonitorFilesRead)
+    def _show_files(self, message: MonitorFilesRead) -> None:
+        self._is_reading_files = False
         if message.tail is not None:
-            self._log = message.tail.known
+            self._log_version = message.tail.version
             self._log_lines = message.tail.lines
             self._draw_log()
-        progress = self.current()
+        progress = self.current_progress()
         if message.picture is not None and progress is not None and progress.video == message.video:
             cells = self.query_one("#preview DiffText", DiffText)
             room = cells.parent.size if cells.parent else cells.size  # type: ignore[attr-defined]
             cells.show(half_blocks(message.picture, room.width, max(1, room.height)))
-            self.previewed, self._previewed_at = (message.video, message.step), time.monotonic()
+            self.shown_preview, self._preview_shown_at = (message.video, message.step), time.monotonic()
             self.query_one("#preview").border_title = plain(f"Predicted video, after step {message.step}")
 
     def _draw_log(self) -> None:
-        """Show the last lines that there is room for."""
-        if self._log is not None:
+        """Show the last lines that fit."""
+        if self._log_version is not None:
             cells = self.query_one("#log DiffText", DiffText)
             room = cells.parent.size.height if cells.parent else 1  # type: ignore[attr-defined]
             cells.show([Text(line) for line in self._log_lines[-max(1, room) :]])
-            self.query_one("#log").border_title = plain(f"Log: {self._log[0].name}")
+            self.query_one("#log").border_title = plain(f"Log: {self._log_version[0].name}")
 
     @on(VirtualList.Highlighted, "#running")
-    def _other(self) -> None:
-        self.previewed, self._log, self._log_lines = None, None, []
+    def _show_highlighted_video(self) -> None:
+        self.shown_preview, self._log_version, self._log_lines = None, None, []
         self._draw_all()
 
     def action_preview(self) -> None:
-        progress = self.current()
+        progress = self.current_progress()
         if progress is None:
-            self.notify("nothing runs")
+            self.notify("no video is running")
         elif progress.preview is None:
-            self.notify("no preview yet: the first comes with the first step")
+            self.notify("no preview yet: the first step writes the first one")
         else:
-            self._want_files(progress, with_preview=True)
+            self._request_files(progress, with_preview=True)
 
     def action_auto_preview(self) -> None:
-        self.auto = not self.auto
-        self.notify("previews come by themselves" if self.auto else "previews come when asked for: v")
+        self.auto_preview = not self.auto_preview
+        self.notify("automatic previews on" if self.auto_preview else "automatic previews off (v shows one)")
 
     def action_cancel(self) -> None:
         index = self.rows.cursor
-        if index >= len(self.running):
-            self.notify("nothing runs")
+        if index >= len(self.running_videos):
+            self.notify("no video is running")
             return
-        video = self.running[index]
+        video = self.running_videos[index]
 
-        def cancel(sure: bool | None) -> None:
-            if sure:
-                cancel_videos(self.wantui, video.batch, video.number)
+        def cancel(confirmed: bool | None) -> None:
+            if confirmed:
+                cancel_videos(self.wantui_app, video.batch, video.number)
 
-        self.app.push_screen(Confirm(f"Give up {video.title}? What is done of it is lost.", "Give up"), cancel)
+        self.app.push_screen(Confirm(f"Cancel {video.title}? Its progress will be lost.", "Cancel video"), cancel)
 
     def action_toggle_log(self) -> None:
         self.toggle_class("-large-log")
@@ -365,7 +374,7 @@ class MonitorScreen(BaseScreen):
 
 
 def _stretch(values: list[float | None], steps: int, width: int) -> list[float | None]:
-    """Return the values of the steps so far, spread so that all steps together take `width` points."""
+    """Resample the values so far to their share of a curve in which `steps` steps take `width` points."""
     points = max(1, round(width * len(values) / max(steps, len(values), 1)))
     if not values:
         return []

@@ -52,7 +52,7 @@ class QueueScreen(BaseScreen):
         self.pages: Mapping[int, VideoPage] = {}
         """Videos of the chosen batch that were read, by their page."""
 
-    def body(self) -> ComposeResult:
+    def compose_body(self) -> ComposeResult:
         with Vertical():
             batches = VirtualList(id="batches", classes="pane", empty=NONE, header=self._draw_batch_header)
             batches.border_title = "Batches"
@@ -72,28 +72,28 @@ class QueueScreen(BaseScreen):
 
     def on_mount(self) -> None:
         self.set_focus(self.batch_rows)
-        self.wantui.pages_signal.subscribe(self, self._pages_came)
-        self.set_interval(SLOW_ETA_SECONDS if self.wantui.low_bandwidth else ETA_SECONDS, self._tick)
+        self.wantui_app.pages_signal.subscribe(self, self._handle_pages)
+        self.set_interval(SLOW_ETA_SECONDS if self.wantui_app.low_bandwidth else ETA_SECONDS, self._tick)
 
-    def rest(self) -> None:
+    def focus_default(self) -> None:
         self.set_focus(self.batch_rows)
 
     # Showing
 
     def on_screen_suspend(self) -> None:
-        self.wantui.queue_watcher.watch(None)
+        self.wantui_app.queue_watcher.watch(None)
 
     def on_shown(self) -> None:
         """Watch the visible rows again."""
         self._watch()
 
-    def show_news(self, news: QueueSnapshot) -> None:
+    def show_snapshot(self, snapshot: QueueSnapshot) -> None:
         before = self.batches
-        if self._has_engine != (news.engine is not None):  # what ran is interrupted, or the reverse
-            self._has_engine = news.engine is not None
+        if self._has_engine != (snapshot.engine is not None):  # what ran is interrupted, or the reverse
+            self._has_engine = snapshot.engine is not None
             self.video_rows.redraw()
-        self.batches = [batch for batch in news.batches if self.with_ended or batch.unfinished]
-        hidden = len(news.batches) - len(self.batches)
+        self.batches = [batch for batch in snapshot.batches if self.with_ended or batch.unfinished]
+        hidden = len(snapshot.batches) - len(self.batches)
         ended = format_count(hidden, "batch that has ended is", "batches that have ended are")
         self.batch_rows.empty = f"{ended} hidden; a shows all" if hidden else NONE
         if [batch.id for batch in before] != [batch.id for batch in self.batches]:
@@ -103,10 +103,10 @@ class QueueScreen(BaseScreen):
                 self.batch_rows.cursor = ids.index(self.chosen)
         else:
             self.batch_rows.redraw()
-        held = news.held
+        held = snapshot.held
         title = f"Batches: {len(self.batches)}"
         self.batch_rows.border_title = plain(f"{title}, held: {held.reason}" if held else title)
-        is_idle = news.engine is None and any(batch.unfinished for batch in news.batches)
+        is_idle = snapshot.engine is None and any(batch.unfinished for batch in snapshot.batches)
         self.batch_rows.border_subtitle = plain("no engine: nothing runs until F6 starts it" if is_idle else "")
         self._choose()
         self._explain()
@@ -129,13 +129,13 @@ class QueueScreen(BaseScreen):
 
     @on(VirtualList.Seen, "#videos")
     def _watch(self) -> None:
-        """Request the visible videos, and those around the cursor; they arrive through `_pages_came`."""
+        """Request the visible videos, and those around the cursor; they arrive through `_handle_pages`."""
         if self.is_current:
             first, last = self.video_rows.in_sight()
             indices = (first, max(first, last), self.video_rows.cursor)
-            self.wantui.queue_watcher.watch(self.chosen, {index // PAGE for index in indices})
+            self.wantui_app.queue_watcher.watch(self.chosen, {index // PAGE for index in indices})
 
-    def _pages_came(self, read: PagesRead) -> None:
+    def _handle_pages(self, read: PagesRead) -> None:
         """Draw the rows that are other than before."""
         if read.batch == self.chosen:
             self.pages = read.pages
@@ -158,7 +158,7 @@ class QueueScreen(BaseScreen):
         rows = self.batch_rows
 
         def eta(batch: BatchRow) -> str:
-            etas = self.wantui.news.etas.batches
+            etas = self.wantui_app.snapshot.etas.batches
             return format_left(etas[batch.id]) if batch.id in etas else ""
 
         def failed(batch: BatchRow) -> Text:
@@ -167,7 +167,9 @@ class QueueScreen(BaseScreen):
         return [
             Column("#", 4, lambda batch: str(batch.id), "right"),
             Column("state", STATE_WIDTH, lambda batch: _state_cell(rows, batch_state(batch, self._has_engine))),
-            Column("progress", 12, lambda batch: _bar_cell(rows, _done(batch) / max(1, batch.total), 12), min_room=90),
+            Column(
+                "progress", 12, lambda batch: _bar_cell(rows, _done(batch) / max(1, batch.total), 12), min_list_width=90
+            ),
             Column("videos", 11, lambda batch: f"{_done(batch)}/{batch.total}", "right"),
             Column("failed", 6, failed, "right"),
             Column("ETA", 8, eta, "right"),
@@ -198,7 +200,7 @@ class QueueScreen(BaseScreen):
         return [
             Column("#", 6, lambda row: str(row[1].number + 1), "right"),
             Column("state", STATE_WIDTH, lambda row: _state_cell(rows, video_state(row[1], self._has_engine))),
-            Column("progress", 10, lambda row: progress(row[1]), min_room=90),
+            Column("progress", 10, lambda row: progress(row[1]), min_list_width=90),
             Column("steps", 9, lambda row: steps(row[1]), "right"),
             Column("ETA", 8, lambda row: eta(*row), "right"),
             Column("took", 9, lambda row: took(row[1]), "right"),
@@ -221,15 +223,15 @@ class QueueScreen(BaseScreen):
         return draw_row(self._video_columns, (index, video), width)
 
     def _eta(self, index: int, video: VideoRow) -> float | None:
-        news = self.wantui.news
+        snapshot = self.wantui_app.snapshot
         batch = next((row for row in self.batches if row.id == video.batch), None)
         if batch is None or (batch.paused and video.state != "running"):
             return None
-        if video.state == "running" and news.engine is None:  # it was, when the engine ended
+        if video.state == "running" and snapshot.engine is None:  # it was, when the engine ended
             return None
         before = self.pages[index // PAGE].before[index % PAGE]
-        progress = news.progress.get(video.id)
-        return news.etas.video(video, before, batch, None if progress is None else progress.pace)
+        progress = snapshot.progress.get(video.id)
+        return snapshot.etas.video(video, before, batch, None if progress is None else progress.pace)
 
     def _explain(self) -> None:
         """Show the full text of the row under the cursor below the list."""
@@ -281,7 +283,7 @@ class QueueScreen(BaseScreen):
         return self._video(self.video_rows.cursor) if self.video_rows.has_focus else None
 
     def action_move(self, to: Move) -> None:
-        self._on_batch(lambda batch: self.wantui.change_queue(lambda queue: queue.move(batch.id, to)))
+        self._on_batch(lambda batch: self.wantui_app.change_queue(lambda queue: queue.move(batch.id, to)))
 
     def action_pause_batch(self) -> None:
         def ask(batch: BatchRow) -> None:
@@ -289,7 +291,7 @@ class QueueScreen(BaseScreen):
                 queue.pause_batch(batch.id, not batch.paused)
                 self.notify(f"batch {batch.id} {'continues' if batch.paused else 'is paused'}")
 
-            self.wantui.change_queue(pause)
+            self.wantui_app.change_queue(pause)
 
         self._on_batch(ask)
 
@@ -312,7 +314,7 @@ class QueueScreen(BaseScreen):
 
             def cancel(sure: bool | None) -> None:
                 if sure:
-                    cancel_videos(self.wantui, batch.id, None if video is None else video.number)
+                    cancel_videos(self.wantui_app, batch.id, None if video is None else video.number)
 
             self.app.push_screen(Confirm(f"Give up {what}?{more}", "Give up"), cancel)
 
@@ -326,10 +328,10 @@ class QueueScreen(BaseScreen):
                 count = queue.retry(batch.id, None if video is None else video.number)
                 again = f"queued again: {format_count(count, 'video')}"
                 self.notify(again if count else "nothing here failed or was cancelled")
-                if count and self.wantui.news.engine is None:
-                    self.app.call_later(self.wantui.action_start_engine)
+                if count and self.wantui_app.snapshot.engine is None:
+                    self.app.call_later(self.wantui_app.action_start_engine)
 
-            self.wantui.change_queue(retry)
+            self.wantui_app.change_queue(retry)
 
         self._on_batch(ask)
 
@@ -339,7 +341,7 @@ class QueueScreen(BaseScreen):
 
             def remove(sure: bool | None) -> None:
                 if sure:
-                    self.wantui.change_queue(lambda queue: queue.remove(batch.id))
+                    self.wantui_app.change_queue(lambda queue: queue.remove(batch.id))
 
             question = f"Forget batch {batch.id}, {batch.name}?{left} Its folder stays."
             self.app.push_screen(Confirm(question, "Forget"), remove)
@@ -358,7 +360,7 @@ class QueueScreen(BaseScreen):
 
     def action_toggle_ended(self) -> None:
         self.with_ended = not self.with_ended
-        self.show_news(self.wantui.news)
+        self.show_snapshot(self.wantui_app.snapshot)
 
 
 def _done(batch: BatchRow) -> int:

@@ -55,7 +55,7 @@ class GpuPanel(DiffText):
     def __init__(self, history: GpuHistory, large: bool = False) -> None:
         super().__init__()
         self.history, self.large = history, large
-        self.news = QueueSnapshot()
+        self.snapshot = QueueSnapshot()
 
     def on_resize(self, event: Resize) -> None:
         self.draw()
@@ -81,7 +81,7 @@ class GpuPanel(DiffText):
         line = Text.assemble(("RAM ", "bold"))
         self._memory(line, sample.memory_used, sample.memory_total, width)
         line.append(f"  CPU {sample.cpu:3.0f} %")
-        held = worker_memory(self.news)
+        held = worker_memory(self.snapshot)
         if held is not None:
             line.append(f"  workers {format_bytes(held)}")
         line.append(f"  no GPU: {sample.reason}", "dim")
@@ -146,14 +146,14 @@ def _or_na(value: float | None, form: str) -> str:
     return "N/A" if value is None else format(value, form)
 
 
-def worker_memory(news: QueueSnapshot) -> int | None:
+def worker_memory(snapshot: QueueSnapshot) -> int | None:
     """Return the resident bytes of all our workers on this machine; None without any."""
     import psutil
 
     total = None
-    for video in news.running:
+    for video in snapshot.running:
         # Without an engine the worker is gone, and its number may be another process's.
-        if video.worker is None or news.engine is None:
+        if video.worker is None or snapshot.engine is None:
             continue
         try:
             total = (total or 0) + int(psutil.Process(worker_process(video.worker)).memory_info().rss)

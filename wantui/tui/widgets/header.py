@@ -20,11 +20,11 @@ class Header(DiffText):
     def __init__(self, screen: str, host: str) -> None:
         super().__init__()
         self.current, self.host = screen, host
-        self.news = QueueSnapshot()
+        self.snapshot = QueueSnapshot()
         self._tabs: list[tuple[int, int, str]] = []
 
-    def show_news(self, news: QueueSnapshot) -> None:
-        self.news = news
+    def show_snapshot(self, snapshot: QueueSnapshot) -> None:
+        self.snapshot = snapshot
         self.draw()
 
     def on_resize(self, event: Resize) -> None:
@@ -49,30 +49,30 @@ class Header(DiffText):
 
     def state(self, wide: bool) -> Text:
         """Return host, engine, and remaining work."""
-        news, text = self.news, Text(no_wrap=True)
+        snapshot, text = self.snapshot, Text(no_wrap=True)
         if wide:
             text.append(f"{self.host}  ", Style(bold=True))
-        if news.fault:
-            return text.append(f"! {news.fault}", self.colour("error"))
-        if news.engine is None:
+        if snapshot.fault:
+            return text.append(f"! {snapshot.fault}", self.colour("error"))
+        if snapshot.engine is None:
             text.append("■ no engine", self.colour("warning"))
-        elif news.held is not None:
+        elif snapshot.held is not None:
             text.append("‖ held", self.colour("warning"))
-        elif news.running:
-            text.append(f"▶ {len(news.running)} running", self.colour("accent"))
-        elif any(worker.state == "starting" for worker in news.workers):
+        elif snapshot.running:
+            text.append(f"▶ {len(snapshot.running)} running", self.colour("accent"))
+        elif any(worker.state == "starting" for worker in snapshot.workers):
             text.append("◌ starting", self.colour("accent"))
         else:
             text.append("● idle", self.colour("success"))
-        waiting = [batch for batch in news.batches if batch.unfinished]
+        waiting = [batch for batch in snapshot.batches if batch.unfinished]
         if waiting:
             videos = sum(batch.unfinished for batch in waiting)
             if wide:
                 number = next((n for n, batch in enumerate(waiting, 1) if batch.counts.get("running")), 1)
                 text.append(f"  batch {number}/{len(waiting)}")
             text.append(f"  {videos:,} left")
-            if news.etas.batches:
-                text.append(f"  {format_eta(news.etas.queue)}")
+            if snapshot.etas.batches:
+                text.append(f"  {format_eta(snapshot.etas.queue)}")
         return text
 
     async def on_click(self, event: Click) -> None:
