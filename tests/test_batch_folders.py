@@ -105,7 +105,7 @@ def test_a_refused_run_leaves_the_folder_that_a_user_had_made(
         raise LoadError("its weights are cut")
 
     Path("outputs/mine").mkdir(parents=True)
-    monkeypatch.setattr(warm, "load_for", refuse)
+    monkeypatch.setattr(warm, "load_pipeline_for", refuse)
     result = wantui("run", "-t", "a star", *small, "--batch-name", "mine", "--set", f"use_timestamp={stamped}")
     assert "its weights are cut" in result.err
     assert [path.name for path in Path("outputs").iterdir()] == ["mine"]

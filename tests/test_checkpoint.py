@@ -25,7 +25,15 @@ from wantui.generation.checkpoint import CheckpointTap, read_checkpoint
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
-from wantui.generation.make_video import Decoded, MadeVideo, Restarted, Resumed, StepMade, begin_video, make_video
+from wantui.generation.make_video import (
+    Decoded,
+    FinishedVideo,
+    Restarted,
+    Resumed,
+    StepFinished,
+    begin_video,
+    make_video,
+)
 from wantui.generation.samplers import SAMPLERS
 from wantui.models.catalogue import WanModel
 from wantui.planning import Captures, PromptMark, Recipe
@@ -83,14 +91,14 @@ def video_files(root: Path) -> VideoFiles:
 def stop_after(events: Iterator[object], steps: int) -> None:
     """Close a video's generator after its `steps`-th step, as a worker that is told to stop does."""
     for event in events:
-        if isinstance(event, StepMade) and event.step.index + 1 == steps:
+        if isinstance(event, StepFinished) and event.step.index + 1 == steps:
             events.close()  # type: ignore[attr-defined]
             return
 
 
-def made(events: Iterator[object]) -> tuple[MadeVideo, list[object]]:
+def made(events: Iterator[object]) -> tuple[FinishedVideo, list[object]]:
     found = list(events)
-    assert isinstance(found[-1], MadeVideo)
+    assert isinstance(found[-1], FinishedVideo)
     return found[-1], [event for event in found if isinstance(event, Resumed | Restarted)]
 
 

@@ -599,7 +599,7 @@ def test_a_full_disk_holds_the_queue_and_it_goes_on_by_itself_when_there_is_room
         except OSError:
             pass
         held = machine.until(machine.queue.held)
-        assert "no room is left in" in held.reason
+        assert "not enough disk space in" in held.reason
         assert not list(disk.rglob("*.mp4"))
         ballast.unlink()
         machine.until(machine.ended)

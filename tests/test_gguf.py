@@ -19,7 +19,7 @@ from wantui.planning import requirements as installed
 from wantui.planning.batch import PlanError
 from wantui.planning.memory_plan import RESIDENT, can_fuse_blocks, peak_bytes, transformer_bytes
 from wantui.storage.manifest import read_manifest
-from wantui.worker.pipelines import check_weights, load_for, plan_for
+from wantui.worker.pipelines import check_weights, choose_plan_for, load_pipeline_for
 
 pytestmark = pytest.mark.torch
 gguf = pytest.importorskip("gguf", reason="needs gguf (extra gguf)")
@@ -84,7 +84,7 @@ def test_a_transformer_from_a_file_makes_a_video_near_the_models_own(small_nano:
     recipe = recipe_from(small_nano, "model_settings.steps=8")
     assert recipe.weights == "gguf"
     own = load_pipeline(NANO, None, "bfloat16", CPU)
-    near = load_for(recipe, "cpu", plan_for(recipe, "cpu").plan).pipeline
+    near = load_pipeline_for(recipe, "cpu", choose_plan_for(recipe, "cpu").plan).pipeline
     exact, found = latents_of(own, recipe), latents_of(near, recipe)
     assert 0 < float((found - exact).norm() / exact.norm()) < 0.1
     held = sum(p.nbytes for p in near.transformer.parameters())

@@ -17,7 +17,7 @@ from wantui.atomic_files import partial_path
 from wantui.generation.captures.trajectory import Recorder
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
-from wantui.generation.make_video import MadeVideo, StepMade, make_video
+from wantui.generation.make_video import FinishedVideo, StepFinished, make_video
 from wantui.generation.preview import PreviewTap, fit_latents_to_rgb
 from wantui.models.catalogue import NANO, WanModel
 from wantui.storage.background_writer import BackgroundWriter
@@ -59,8 +59,8 @@ def test_listeners_change_nothing_of_a_video(
     alone = list(make_video(tiny, recipe, files_in(tmp_path / "a")))[-1]
     listeners = (PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "p.png", LOG),)
     heard = list(make_video(tiny, recipe, files_in(tmp_path / "b"), listeners))[-1]
-    assert isinstance(alone, MadeVideo)
-    assert isinstance(heard, MadeVideo)
+    assert isinstance(alone, FinishedVideo)
+    assert isinstance(heard, FinishedVideo)
     assert heard.latents_sha256 == alone.latents_sha256
     assert (tmp_path / "a" / "v.mp4").read_bytes() == (tmp_path / "b" / "v.mp4").read_bytes()
 
@@ -105,10 +105,10 @@ def test_a_preview_goes_with_the_video_that_it_was_of(
     assert not files.preview.exists()
 
 
-def making(pipeline: WanPipeline, files: VideoFiles, recipe_steps: object) -> Iterator[StepMade]:
+def making(pipeline: WanPipeline, files: VideoFiles, recipe_steps: object) -> Iterator[StepFinished]:
     tap = PreviewTap(fit_latents_to_rgb(pipeline), files.preview, LOG)
     for event in make_video(pipeline, recipe_steps, files, (tap,)):  # type: ignore[arg-type]
-        if isinstance(event, StepMade):
+        if isinstance(event, StepFinished):
             yield event
 
 

@@ -61,7 +61,7 @@ from wantui.storage.embeddings import EmbeddingStore
 from wantui.worker import pipeline_cache as warm
 from wantui.worker import pipelines
 from wantui.worker.pipeline_cache import PipelineCache
-from wantui.worker.pipelines import load_for, plan_for
+from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
 
 pytestmark = pytest.mark.torch
 
@@ -259,7 +259,7 @@ def test_after_a_plan_that_did_not_fit_comes_the_first_of_the_others_that_fits(
 ) -> None:
     monkeypatch.setattr(pipelines, "resolve_device", lambda _: GPU)
     monkeypatch.setattr(pipelines, "free_gpu_bytes", lambda _: free)
-    chosen = plan_for(recipe_of(SMALL), "cuda", find_plan("encode-first"))
+    chosen = choose_plan_for(recipe_of(SMALL), "cuda", find_plan("encode-first"))
     assert chosen.plan.slug == name
     assert reason in chosen.reason
 
@@ -270,9 +270,11 @@ def test_a_plan_that_was_taken_because_little_was_free_is_chosen_again_for_the_n
     recipe, loaded = recipe_of(NANO), []
     found = [ChosenPlan(find_plan(name), None, "") for name in ("tiled", "tiled", "encode-first")]
     asked = iter(found)
-    monkeypatch.setattr(warm, "plan_for", lambda *_: next(asked))
+    monkeypatch.setattr(warm, "choose_plan_for", lambda *_: next(asked))
     monkeypatch.setattr(
-        warm, "load_for", lambda *told: loaded.append(told[2]) or Mock(plan=told[2], colours=Mock(r2=1.0))
+        warm,
+        "load_pipeline_for",
+        lambda *told: loaded.append(told[2]) or Mock(plan=told[2], latent_to_rgb=Mock(r2=1.0)),
     )
     monkeypatch.setattr(warm, "check_weights", lambda _: None)
     pipeline, claim, manifest = PipelineCache(Mock(), "cuda"), Mock(device="auto", plan="encode-first"), Mock(videos=[])
@@ -628,9 +630,9 @@ def test_other_weights_or_another_device_have_other_embeddings(kept: Path) -> No
 def test_a_plan_for_gpus_is_refused_on_a_cpu(kept: Path) -> None:
     recipe = recipe_of(NANO, revision=fingerprint(Path(NANO.location)))
     with pytest.raises(LoadError, match="is for GPUs"):
-        plan_for(recipe, "cpu", asked="stream")
-    assert plan_for(recipe, "cpu").plan is RESIDENT
-    loaded = load_for(recipe_of(NANO), "cpu", plan_for(recipe, "cpu", find_plan("encode-first")).plan)
+        choose_plan_for(recipe, "cpu", asked="stream")
+    assert choose_plan_for(recipe, "cpu").plan is RESIDENT
+    loaded = load_pipeline_for(recipe_of(NANO), "cpu", choose_plan_for(recipe, "cpu", find_plan("encode-first")).plan)
     assert loaded.pipeline.text_encoder is None
     assert loaded.embeddings is not None
 

@@ -18,16 +18,16 @@ from wantui.worker import outcomes
 from wantui.worker.outcomes import (
     Cancel,
     CancelledError,
+    ErrorContext,
     Fail,
     Outcome,
     RefuseBatch,
     Release,
-    Situation,
     StoppedError,
     TryNextPlan,
+    WaitForDiskSpace,
     WaitForFolder,
-    WaitForRoom,
-    outcome_of,
+    decide_outcome,
 )
 
 pytestmark = pytest.mark.torch
@@ -36,8 +36,8 @@ OUT_OF_MEMORY = torch.cuda.OutOfMemoryError("CUDA out of memory")
 LOST_GPU = RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
-def situation(root: Path, cancelled: bool = False, next_plan: bool = True, passed: int = 1) -> Situation:
-    return Situation(root, lambda: cancelled, lambda: next_plan, lambda: passed)
+def situation(root: Path, cancelled: bool = False, next_plan: bool = True, passed: int = 1) -> ErrorContext:
+    return ErrorContext(root, lambda: cancelled, lambda: next_plan, lambda: passed)
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -60,7 +60,7 @@ TABLE: dict[str, tuple[BaseException, Outcome | None]] = {
     "capture": (CaptureError("cannot complete it"), Fail("cannot complete it")),
     "manifest": (ManifestError("another batch"), Fail("another batch")),
     "anything else": (ValueError("odd"), Fail("ValueError: odd", is_unexpected=True)),
-    "full disk": (OSError(errno.ENOSPC, "No space left on device"), WaitForRoom("No space left on device")),
+    "full disk": (OSError(errno.ENOSPC, "No space left on device"), WaitForDiskSpace("No space left on device")),
     "missing file": (FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere/x"), Fail("FileNotFoundError: ")),
 }
 
@@ -68,7 +68,7 @@ TABLE: dict[str, tuple[BaseException, Outcome | None]] = {
 @pytest.mark.parametrize("row", TABLE)
 def test_every_error_has_one_outcome(row: str, tmp_path: Path) -> None:
     error, expected = TABLE[row]
-    found = outcome_of(error, situation(tmp_path))
+    found = decide_outcome(error, situation(tmp_path))
     if isinstance(expected, Fail) and isinstance(found, Fail):
         assert found.error.startswith(expected.error)
         assert found.is_unexpected == expected.is_unexpected
@@ -87,41 +87,41 @@ def test_every_error_has_one_outcome(row: str, tmp_path: Path) -> None:
 def test_files_that_others_remove_or_replace_are_named_with_what_to_do(tmp_path: Path, number: int, said: str) -> None:
     path = tmp_path / "videos" / "v.mp4"
     for names in ((str(path),), (f"{path}.partial", None, str(path))):
-        found = outcome_of(OSError(number, os.strerror(number), *names), situation(tmp_path))
+        found = decide_outcome(OSError(number, os.strerror(number), *names), situation(tmp_path))
         assert found == Fail(f"cannot write {path}: {said} the video again: wantui queue retry")
 
 
 def test_a_linked_folder_fails_the_video_with_its_own_sentence(tmp_path: Path) -> None:
     error = LinkedFolderError(tmp_path / "videos")
-    assert outcome_of(error, situation(tmp_path)) == Fail(str(error))
+    assert decide_outcome(error, situation(tmp_path)) == Fail(str(error))
 
 
 def test_an_interrupt_of_a_cancelled_video_cancels_it(tmp_path: Path) -> None:
-    assert outcome_of(KeyboardInterrupt(), situation(tmp_path, cancelled=True)) == Cancel(frees_pipeline=True)
+    assert decide_outcome(KeyboardInterrupt(), situation(tmp_path, cancelled=True)) == Cancel(frees_pipeline=True)
 
 
 def test_loading_that_does_not_fit_the_last_plan_refuses_the_batch(tmp_path: Path) -> None:
     error = caused(LoadError("cannot load"), OUT_OF_MEMORY)
-    assert isinstance(outcome_of(error, situation(tmp_path, next_plan=False)), RefuseBatch)
+    assert isinstance(decide_outcome(error, situation(tmp_path, next_plan=False)), RefuseBatch)
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), OSError(errno.EIO, "I/O error"), ManifestError("gone")], ids=str)
 def test_a_deleted_folder_is_named_whatever_was_raised(error: Exception, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
-    assert outcome_of(error, situation(gone)) == Fail(f"the output folder {gone} was deleted")
+    assert decide_outcome(error, situation(gone)) == Fail(f"the output folder {gone} was deleted")
 
 
 def test_a_folder_that_cannot_be_written_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcomes, "unwritable_folder", lambda root, error: (root, "read-only"))
     error = OSError(errno.EROFS, os.strerror(errno.EROFS))
-    assert outcome_of(error, situation(tmp_path)) == WaitForFolder(tmp_path, "read-only")
+    assert decide_outcome(error, situation(tmp_path)) == WaitForFolder(tmp_path, "read-only")
 
 
 def test_an_error_that_passed_is_tried_again_a_few_times(tmp_path: Path) -> None:
     error = OSError(errno.ESTALE, "Stale file handle")
-    again = outcome_of(error, situation(tmp_path, passed=outcomes.MAX_PASSING_ERRORS - 1))
-    assert again == Release("Stale file handle, which has passed", is_warning=True)
-    assert isinstance(outcome_of(error, situation(tmp_path, passed=outcomes.MAX_PASSING_ERRORS)), Fail)
+    again = decide_outcome(error, situation(tmp_path, passed=outcomes.MAX_TRANSIENT_ERRORS - 1))
+    assert again == Release("Stale file handle (transient)", is_warning=True)
+    assert isinstance(decide_outcome(error, situation(tmp_path, passed=outcomes.MAX_TRANSIENT_ERRORS)), Fail)
 
 
 def test_a_file_of_another_user_in_a_sticky_folder_fails_the_video_and_names_the_owner(
@@ -133,8 +133,10 @@ def test_a_file_of_another_user_in_a_sticky_folder_fails_the_video_and_names_the
     owner = pwd.getpwuid(os.geteuid()).pw_name
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
     error = PermissionError(errno.EPERM, "Operation not permitted", str(theirs))
-    found = outcome_of(error, situation(tmp_path))
+    found = decide_outcome(error, situation(tmp_path))
     assert isinstance(found, Fail)
     assert f"{theirs}: it belongs to {owner}" in found.error
     tmp_path.chmod(0o777)
-    assert isinstance(outcome_of(error, situation(tmp_path)), Release), "without the sticky bit anybody may replace it"
+    assert isinstance(decide_outcome(error, situation(tmp_path)), Release), (
+        "without the sticky bit anybody may replace it"
+    )

@@ -23,7 +23,7 @@ from wantui.planning.memory_plan import RESIDENT, find_plan
 from wantui.planning.recipe import parse_recipe
 from wantui.planning.sizes import SizeError
 from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError, model_evaluations, noise_levels
-from wantui.worker.pipelines import load_for
+from wantui.worker.pipelines import load_pipeline_for
 
 pytestmark = pytest.mark.torch
 
@@ -175,9 +175,9 @@ def test_making_a_clip_again_fetches_nothing(monkeypatch: pytest.MonkeyPatch, tm
     ):
         next(remake(tmp_path / "a.mp4", recipe, {}, tmp_path / "b.mp4", "cpu", may_fetch=False))
     with pytest.raises(LoadError, match="`wantui models fetch someone/something` fetches them"):
-        load_for(recipe, "cpu", find_plan(plan), may_fetch=False)
+        load_pipeline_for(recipe, "cpu", find_plan(plan), may_fetch=False)
     with pytest.raises(LoadError, match="the hub was asked"):
-        load_for(recipe, "cpu", find_plan(plan))
+        load_pipeline_for(recipe, "cpu", find_plan(plan))
 
 
 # R12
@@ -191,7 +191,7 @@ def test_a_pipe_in_the_place_of_a_transformer_is_not_waited_for(wantui: Wantui, 
     file = {"path": str(tmp_path / "a.gguf"), "fingerprint": "0", "bytes": 1}
     recipe = recipe_for(NANO, weights="gguf", transformer_file=file)
     with pytest.raises(LoadError, match="it is missing, or not a regular file"):
-        load_for(recipe, "cpu", RESIDENT)
+        load_pipeline_for(recipe, "cpu", RESIDENT)
 
 
 def test_every_sampler_has_a_schedule_and_a_scheduler_that_agree() -> None:

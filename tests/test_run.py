@@ -215,14 +215,14 @@ def test_a_failed_video_does_not_stop_the_batch(
 def test_nan_in_the_latents_fails_the_video_by_step(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = warm.load_for
+    real = warm.load_pipeline_for
 
     def spoilt(*arguments: Any) -> Any:
         loaded = real(*arguments)
         loaded.pipeline.transformer.register_forward_hook(lambda module, inputs, output: (output[0] * float("nan"),))
         return loaded
 
-    monkeypatch.setattr(warm, "load_for", spoilt)
+    monkeypatch.setattr(warm, "load_pipeline_for", spoilt)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
     assert result.code == 1
     assert "NaN or infinity after step 1 of 3" in result.err
@@ -252,7 +252,7 @@ def test_a_video_that_another_engine_makes_is_waited_for_and_nothing_of_it_is_to
         assert other.stdout is not None
         assert other.stdout.readline() == "holds\n"
         record.ManifestStore.of(folder.root).cancel([0])
-        monkeypatch.setattr(engine_worker, "OTHERS_SECONDS", 0.05)
+        monkeypatch.setattr(engine_worker, "LOCK_POLL_SECONDS", 0.05)
         seen: list[str] = []
 
         def end() -> None:
@@ -301,7 +301,7 @@ def test_a_folder_of_another_batch_is_not_written_into(wantui: Wantui, small: li
     shutil.copytree(other.root, queued.root)
     before = queued.clip(0, 1).read_bytes()
     work(state_place())
-    assert "is that of another batch" in wantui("queue", "show", "queued").out
+    assert "belongs to another batch than the queued one" in wantui("queue", "show", "queued").out
     assert queued.clip(0, 1).read_bytes() == before
 
 
@@ -352,7 +352,7 @@ def test_a_disk_that_fills_up_under_the_manifest_is_a_sentence_and_keeps_the_cli
         patch.setattr(manifest_file, "append_lines", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
     assert result.code == 3  # the queue is held, and here is no engine that would wait for room
-    assert "the queue is held: no room is left in " in result.err
+    assert "the queue is held: not enough disk space in " in result.err
     folder = BatchFolder(next(Path("outputs").iterdir()))
     assert folder.clip(0, 1).exists()
     assert wantui("queue", "resume").code == 0
@@ -366,7 +366,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_video_holds_the_queue_and_the_vi
     with monkeypatch.context() as patch:
         patch.setattr(make_video.ClipWriter, "_encode", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 1, "--store-latents", *small)
-    assert "the queue is held: no room is left in " in result.err
+    assert "the queue is held: not enough disk space in " in result.err
     folder = BatchFolder(next(Path("outputs").iterdir()))
     assert not list(folder.root.rglob("*.mp4"))
     assert folder.checkpoint(0, 1).exists()
@@ -380,7 +380,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_video_holds_the_queue_and_the_vi
 def test_decoding_is_told_of_and_can_be_cancelled(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_worker, "DECODE_SECONDS", 0.0)
+    monkeypatch.setattr(engine_worker, "DECODE_REPORT_SECONDS", 0.0)
     told = wantui("run", "--json", "-t", "a star", "--videos-per-variation", 1, *small)
     events = [json.loads(line) for line in told.out.splitlines()]
     assert [(e["frames"], e["count"]) for e in events if e["event"] == "decoded"] == [(i, 9) for i in range(1, 10)]
@@ -432,7 +432,7 @@ def test_a_video_that_no_plan_fits_fails_with_the_numbers(
     monkeypatch.setattr(make_video, "decode_frames", too_large)
     result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small)
     assert result.code == 1
-    assert "out of memory, with small-tiles: tried to allocate 40 GiB, 3 GiB are free" in result.err
+    assert "out of memory with plan small-tiles: tried to allocate 40 GiB, 3 GiB are free" in result.err
     assert not list(batch(result).root.rglob("*.checkpoint"))
 
 
@@ -459,7 +459,7 @@ def test_a_batch_whose_model_cannot_be_loaded_is_failed_in_its_folder_too(
     with only_queued():
         folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--detach", *small))
     with monkeypatch.context() as patched:
-        patched.setattr(warm, "load_for", refuse)
+        patched.setattr(warm, "load_pipeline_for", refuse)
         work(state_place())
     assert {(video.state, video.error) for video in read_manifest(folder).videos} == {("failed", "its weights are cut")}
     assert wantui("queue", "retry", 1).code == 0

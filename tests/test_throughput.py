@@ -332,5 +332,5 @@ def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPa
     ours = pipelines.load_pipeline
     monkeypatch.setattr(pipelines, "load_pipeline", lambda *a, **k: asked.append(k["attention"]) or ours(*a, **k))
     for speed in ("fused", "reference"):
-        pipelines.load_for(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT)
+        pipelines.load_pipeline_for(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT)
     assert asked == ["_native_math", "native"]

@@ -27,7 +27,7 @@ def own_model(tiny_models: dict[str, WanModel], small: list[str]) -> list[str]:
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
     """Call `action` once a worker has made a given number of steps."""
-    made, original = [0], Worker._step_done
+    made, original = [0], Worker._step_event
 
     def counted(self: Worker, *arguments: Any) -> Any:
         made[0] += 1
@@ -35,7 +35,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], N
             action()
         return original(self, *arguments)
 
-    monkeypatch.setattr(Worker, "_step_done", counted)
+    monkeypatch.setattr(Worker, "_step_event", counted)
 
 
 def flip_last_byte(path: Path) -> None:
@@ -81,13 +81,13 @@ def test_weights_replaced_under_their_name_do_not_change_a_batch_that_runs(
 def test_weights_replaced_while_they_are_loaded_are_refused(
     wantui: Wantui, own_model: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = pipeline_cache.load_for
+    original = pipeline_cache.load_pipeline_for
 
     def load(*arguments: Any) -> Any:
         flip_last_byte(TRANSFORMER)
         return original(*arguments)
 
-    monkeypatch.setattr(pipeline_cache, "load_for", load)
+    monkeypatch.setattr(pipeline_cache, "load_pipeline_for", load)
     result = wantui("run", "-t", "a star", *own_model)
     assert result.code == 2
     assert "have changed since this batch was planned" in result.err

@@ -1,6 +1,6 @@
-"""Names of the samplers, the noise levels of each, and how often it evaluates the model.
+"""Names, noise levels and model evaluations of the samplers.
 
-No torch here, and numpy only in what computes: the config reads the names, and must load quickly.
+Imports no torch, and numpy only inside functions: the config module imports the names, and must load quickly.
 """
 
 from collections.abc import Callable
@@ -13,60 +13,62 @@ if TYPE_CHECKING:
 
 SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
 REFUSED_SAMPLERS = {
-    "karras": "its sigmas ignore flow_shift, so that the result would not be what the config says",
+    "karras": "its sigmas ignore flow_shift, so that the result would not match the config",
     "exponential": "its last sigmas give NaN on flow models",
     "deis": "its last two sigmas are equal with flow arguments, and noise remains in the video",
     "sa-solver": "its last two sigmas are equal with flow arguments, and noise remains in the video",
-    "lcm": "it is stochastic and the pipeline gives it no generator: its videos cannot be made again",
-    "sde-dpmsolver++": "it is stochastic and the pipeline gives it no generator: its videos cannot be made again",
+    "lcm": "it is stochastic and the pipeline passes it no generator: its videos are not reproducible",
+    "sde-dpmsolver++": "it is stochastic and the pipeline passes it no generator: its videos are not reproducible",
 }
-"""Samplers of diffusers that are not offered, and why."""
+"""Reasons against the diffusers samplers that are not supported, by name."""
 
 TRAINED_STEPS = 1000
-LAST = 1 / TRAINED_STEPS
-"""Time of the lowest noise level that a model was trained on."""
+"""Number of noise levels in the training of Wan models."""
+LAST_TIME = 1 / TRAINED_STEPS
+"""Time of the lowest noise level in training."""
 
 
 class UnknownSamplerError(ValueError):
-    """A sampler that this version does not know."""
+    """Raised for a sampler name that this version does not support."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The schedule of one sampler, as its scheduler in diffusers sets it."""
+    """The schedule of one sampler, equal to its diffusers scheduler."""
 
     times: "Callable[[int, float], NDArray[np.float64]]"
-    """Times of the steps, from noise to data and before the flow shift, by number of steps and flow shift."""
+    """Function of the number of steps and the flow shift that returns the times of the steps, from noise to data and
+    before the flow shift."""
     evaluates_twice: bool = False
-    """True if each step but the last evaluates the model at its end point too."""
+    """True if each step but the last evaluates the model also at its end point."""
 
 
-def _from_one(steps: int, flow_shift: float) -> "NDArray[np.float64]":
+def _times_from_one(steps: int, flow_shift: float) -> "NDArray[np.float64]":
     import numpy as np
 
-    return np.linspace(1.0, LAST, steps + 1)[:-1]
+    return np.linspace(1.0, LAST_TIME, steps + 1)[:-1]
 
 
-def _from_below_one(steps: int, flow_shift: float) -> "NDArray[np.float64]":
+def _times_from_below_one(steps: int, flow_shift: float) -> "NDArray[np.float64]":
     import numpy as np
 
-    return np.linspace(1.0 - LAST, 0.0, steps + 1)[:-1]
+    return np.linspace(1.0 - LAST_TIME, 0.0, steps + 1)[:-1]
 
 
-def _to_shifted_last(steps: int, flow_shift: float) -> "NDArray[np.float64]":
-    """Return the times of the flow-matching schedulers, which shift the last one twice."""
+def _times_to_shifted_last(steps: int, flow_shift: float) -> "NDArray[np.float64]":
+    """Return the times of the flow-matching schedulers, which apply the flow shift to the last time twice."""
     import numpy as np
 
-    return np.linspace(1.0, shifted(LAST, flow_shift), steps)
+    return np.linspace(1.0, shifted_level(LAST_TIME, flow_shift), steps)
 
 
 SCHEDULES: dict[SamplerName, Schedule] = {
-    "unipc": Schedule(_from_one),
-    "unipc-3": Schedule(_from_one),
-    "dpm++2m": Schedule(_from_below_one),
-    "dpm++3m": Schedule(_from_below_one),
-    "euler": Schedule(_to_shifted_last),
-    "heun": Schedule(_to_shifted_last, evaluates_twice=True),
+    "unipc": Schedule(_times_from_one),
+    "unipc-3": Schedule(_times_from_one),
+    "dpm++2m": Schedule(_times_from_below_one),
+    "dpm++3m": Schedule(_times_from_below_one),
+    "euler": Schedule(_times_to_shifted_last),
+    "heun": Schedule(_times_to_shifted_last, evaluates_twice=True),
 }
 
 
@@ -74,7 +76,7 @@ def schedule_of(sampler: str) -> Schedule:
     """Return the schedule of a sampler.
 
     Raises:
-        UnknownSamplerError: names those that are known.
+        UnknownSamplerError: the message lists the known samplers.
     """
     for name, schedule in SCHEDULES.items():
         if name == sampler:
@@ -83,17 +85,17 @@ def schedule_of(sampler: str) -> Schedule:
 
 
 def model_evaluations(sampler: str, steps: int) -> int:
-    """Return how often the model is evaluated: heun does so twice for all steps but the last."""
+    """Return the number of model evaluations: one per step, or two for all steps but the last with heun."""
     return 2 * steps - 1 if schedule_of(sampler).evaluates_twice else steps
 
 
 def noise_levels(sampler: str, steps: int, flow_shift: float) -> list[float]:
-    """Return the noise levels at which the model is evaluated, equally spaced before the flow shift."""
+    """Return the noise level of each model evaluation; times are equally spaced before the flow shift."""
     schedule = schedule_of(sampler)
-    levels = [shifted(float(time), flow_shift) for time in schedule.times(steps, flow_shift)]
+    levels = [shifted_level(float(time), flow_shift) for time in schedule.times(steps, flow_shift)]
     return [level for level in levels for _ in range(2)][1:] if schedule.evaluates_twice else levels
 
 
-def shifted(time: float, flow_shift: float) -> float:
-    """Return the noise level of a time, both from 0 to 1."""
+def shifted_level(time: float, flow_shift: float) -> float:
+    """Return the noise level at a time after the flow shift; both are from 0 to 1."""
     return flow_shift * time / (1 + (flow_shift - 1) * time)

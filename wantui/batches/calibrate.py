@@ -12,7 +12,7 @@ from wantui.models.catalogue import find_model
 from wantui.models.magnitudes import path_of
 from wantui.paths import check_new_file
 from wantui.planning import Captures, Recipe
-from wantui.worker.pipelines import load_for, plan_for
+from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
 
 STEPS = 50
 """Minimum number of steps: magnitudes of fewer steps do not reach low noise levels."""
@@ -50,7 +50,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int],
             "capture": Captures(),
         }
     )
-    loaded = load_for(uncached, device, plan_for(uncached, device, asked=plan).plan)
+    loaded = load_pipeline_for(uncached, device, choose_plan_for(uncached, device, asked=plan).plan)
     if loaded.pipeline.transformer_2 is not None:
         raise _needs_no_calibration(model.name)
     try:

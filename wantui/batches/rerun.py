@@ -9,7 +9,7 @@ import numpy as np
 
 from wantui.generation.denoise import Step
 from wantui.generation.load import resolve_device
-from wantui.generation.make_video import Decoded, MadeVideo, StepMade, make_video
+from wantui.generation.make_video import Decoded, FinishedVideo, StepFinished, make_video
 from wantui.generation.provenance import clip_made_with
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import find_folder, replaced_parts
@@ -18,7 +18,7 @@ from wantui.planning import Captures, Recipe
 from wantui.planning.memory_plan import PLANS, MemoryPlan
 from wantui.storage.mp4 import read_frames
 from wantui.storage.video_files import VideoFiles
-from wantui.worker.pipelines import load_for, plan_for
+from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def remake(
         replaced = replaced_parts(recipe.transformer_file)
         find_folder(named, recipe.revision, replaced, replaced=replaced, may_fetch=may_fetch)
     yield Loading(recipe.model, str(resolve_device(device)))
-    loaded = load_for(recipe, device, _plan(recipe, device, then), may_fetch=may_fetch)
+    loaded = load_pipeline_for(recipe, device, _plan(recipe, device, then), may_fetch=may_fetch)
     pipeline = loaded.pipeline
     now = clip_made_with(pipeline, recipe)
     files = VideoFiles(target, target.with_suffix(".jpg"))
@@ -72,9 +72,9 @@ def remake(
     # Captures do not change a video, and are not asked for here.
     plain = recipe.model_copy(update={"capture": Captures()})
     for event in make_video(pipeline, plain, files, embeddings=loaded.embeddings):
-        if isinstance(event, MadeVideo):
+        if isinstance(event, FinishedVideo):
             latents_sha256 = event.latents_sha256
-        elif isinstance(event, StepMade):
+        elif isinstance(event, StepFinished):
             yield event.step
         elif isinstance(event, Decoded):
             yield event
@@ -96,9 +96,9 @@ def _plan(recipe: Recipe, device: str, then: dict[str, Any]) -> MemoryPlan:
     difference."""
     if "tile" in then:
         alike = [plan for plan in PLANS if plan.tile_for(recipe.width, recipe.height) == then["tile"]]
-        if alike and (chosen := plan_for(recipe, device, among=alike)).fits:
+        if alike and (chosen := choose_plan_for(recipe, device, among=alike)).fits:
             return chosen.plan
-    return plan_for(recipe, device).plan
+    return choose_plan_for(recipe, device).plan
 
 
 def compare_clips(one: Path, other: Path) -> tuple[bool, int]:

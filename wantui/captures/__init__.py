@@ -1,4 +1,4 @@
-"""The registry of captures: everything that can be recorded while a video is denoised. No torch here."""
+"""The registry of captures: everything that can be recorded during denoising. Imports no torch."""
 
 from wantui.captures.attention import ATTENTION
 from wantui.captures.base import CaptureKind, CaptureRequest, DenoisingSize, DiskPart

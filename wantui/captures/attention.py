@@ -10,48 +10,48 @@ from wantui.formatting import format_count
 from wantui.section import Section
 
 MASSES = ("prompt_mass", "end_mass", "pad_mass")
-"""Maps stored besides those of words: attention to the prompt, its end token, and all padding."""
+"""Names of the maps stored besides word maps: attention to the prompt, its end token, and all padding."""
 MAX_TEXT_COLUMNS = 64
-"""Columns of text positions whose sum over blocks is held, as long as the padding is merged into one column."""
+"""Largest number of text columns per attention map on the GPU while padding is merged into one column."""
 
 
 class AttentionAnalysisSettings(Section):
-    """Attention maps of marked words: exact, over all text positions."""
+    """Exact attention maps of marked words, over all text positions."""
 
     DEAD: ClassVar[dict[str, str]] = {
         "tokenizer_name": "words are found by the tokenizer of the model itself",
         "storage_format": "attention maps are stored as zarr",
         "attention_threshold": "it never had an effect",
-        "store_aggregated_attention": "means over steps are made when maps are looked at",
-        "aggregated_storage_format": "means over steps are made when maps are looked at",
-        "auto_generate_videos": "`wantui analyze --overlay` makes videos of attention",
-        "auto_generate_per_video": "`wantui analyze --overlay` makes videos of attention",
-        "auto_decode": "`wantui analyze --overlay` makes videos of attention",
-        "visualization_params": "`wantui analyze --overlay` makes videos of attention",
+        "store_aggregated_attention": "means over steps are computed when maps are displayed",
+        "aggregated_storage_format": "means over steps are computed when maps are displayed",
+        "auto_generate_videos": "`wantui analyze --overlay` writes attention videos",
+        "auto_generate_per_video": "`wantui analyze --overlay` writes attention videos",
+        "auto_decode": "`wantui analyze --overlay` writes attention videos",
+        "visualization_params": "`wantui analyze --overlay` writes attention videos",
     }
 
     store_attention: bool = False
-    """Store the attention maps of the marked words, with the mass on the prompt, the end token and the pads."""
+    """Store attention maps of the marked words, the prompt, the end token and the padding."""
     storage_interval: Count = 1
-    """Store every n-th step, from the first; the last step always."""
+    """Store every n-th step, from the first step on, and the last step."""
     storage_dtype: Literal["float32", "float16"] = "float32"
     """float16 halves the size; relative errors stay under 1e-3."""
     compress_attention: bool = True
     """Compress without loss (zstd)."""
     store_per_block: bool = False
-    """Store each block of the transformer by itself, instead of their mean."""
+    """Store a map for each transformer block, instead of the mean over blocks."""
     store_per_head: bool = False
-    """Store each head by itself, instead of their mean."""
+    """Store a map for each attention head, instead of the mean over heads."""
     store_individual_tokens: bool = False
-    """Store also each piece into which the tokenizer cuts a word."""
+    """Also store a map for each token of a word."""
     spatial_downsample_factor: Annotated[int, Field(ge=1, le=64)] = 1
-    """Mean over squares of n x n places; 1 stores every place."""
+    """Average maps over n x n positions; 1 stores every position."""
     store_unconditional: bool = False
-    """Store also the pass without the prompt: its masses, and marked words that stand in the negative prompt."""
+    """Also store maps of the pass without the prompt, with marked words that occur in the negative prompt."""
 
 
 class AttentionRequest(CaptureRequest):
-    """Request for the attention maps of the marked words, with the form in which they are stored."""
+    """Request to store the attention maps of the marked words, with their storage format."""
 
     interval: Count = 1
     dtype: Literal["float32", "float16"] = "float32"
@@ -64,7 +64,7 @@ class AttentionRequest(CaptureRequest):
 
 
 def stored_maps(request: AttentionRequest, size: DenoisingSize) -> tuple[int, int, int]:
-    """Return how many maps of a step are stored: words, masses, and at most how many tokens of words."""
+    """Return the numbers of maps per step: of words, of masses, and at most of tokens."""
     both = request.unconditional and size.is_guided
     marks = size.marks + (size.negative_marks if both else ())
     return len(marks), len(MASSES) * (1 + both), sum(map(len, marks)) if request.per_token else 0
@@ -91,21 +91,21 @@ def _disk(request: AttentionRequest, size: DenoisingSize) -> tuple[DiskPart, ...
     positions = frames * -(-height // request.downsample) * -(-width // request.downsample)
     words, masses, tokens = stored_maps(request, size)
     maps, kinds = words + masses + tokens, f"{format_count(words, 'word')} and {masses} masses"
-    if tokens:  # only the tokenizer knows how it cuts a word
+    if tokens:  # an upper bound: the tokenizer decides the number of tokens of a word
         kinds = f"{format_count(words, 'word')}, {masses} masses and at most {format_count(tokens, 'token')}"
-    each = (size.blocks if request.per_block else 1) * (size.heads if request.per_head else 1)
+    values = positions * (size.blocks if request.per_block else 1) * (size.heads if request.per_head else 1)
     item = ITEM_BYTES[request.dtype]
-    basis = f"{format_count(steps, 'step')} x {kinds} x {each * positions:,} positions x {item} bytes"
+    basis = f"{format_count(steps, 'step')} x {kinds} x {values:,} positions x {item} bytes"
     basis += ", before compression" if request.compress else ""
-    return (DiskPart("attention", steps * maps * each * positions * item, basis),)
+    return (DiskPart("attention", steps * maps * values * item, basis),)
 
 
 def _gpu_bytes(request: AttentionRequest, size: DenoisingSize) -> int:
-    """Return the bytes of the maps that are held until both passes of a step are complete."""
-    each = 4 * math.prod(size.grid) * (size.heads if request.per_head else 1)
+    """Return the bytes of the maps that stay on the GPU until both passes of a step are complete."""
+    map_bytes = 4 * math.prod(size.grid) * (size.heads if request.per_head else 1)
     if request.per_block:
-        return each * sum(stored_maps(request, size)) * size.blocks
-    return each * MAX_TEXT_COLUMNS
+        return map_bytes * sum(stored_maps(request, size)) * size.blocks
+    return map_bytes * MAX_TEXT_COLUMNS
 
 
 ATTENTION = CaptureKind(

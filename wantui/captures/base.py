@@ -1,7 +1,7 @@
-"""Declaration of a capture: its settings, its part of a recipe, its bytes, and the place of its files.
+"""Declaration of a capture: its settings, its part of a recipe, its bytes, and its folder.
 
-A capture is anything that is recorded while a video is denoised. Its declaration imports no torch; the recorder, which
-takes the values from the device, is the module of the same name in `wantui.generation.captures`.
+A capture is anything that is recorded during denoising. Its declaration imports no torch; its recorder, which copies
+the values from the device, is in the module of the same name in `wantui.generation.captures`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,23 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from wantui.section import Section
 
 ITEM_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2}
+"""Bytes of a value, by dtype name."""
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-"""Interval or factor of a capture, in its settings and in recipes."""
+"""Interval or factor in the settings and requests of a capture."""
 
 
 class CaptureRequest(BaseModel):
-    """A recipe's request to one capture."""
+    """Part of a recipe that requests one capture."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True)
 class DenoisingSize:
-    """Sizes of the denoising of one video, from which a capture computes its bytes."""
+    """Sizes of one video's denoising, from which captures and controls compute their bytes."""
 
     steps: int
     evaluations: int
-    """Model evaluations; Heun's method has 2 N - 1 for N steps."""
+    """Number of model evaluations; 2 N - 1 for N steps of Heun's method."""
     latent_shape: tuple[int, int, int, int]
     """Channels, latent frames, height and width."""
     patch: int
@@ -37,20 +38,20 @@ class DenoisingSize:
     blocks: int
     heads: int
     is_guided: bool
-    """True if the model is also evaluated without the prompt."""
+    """True if the model is also evaluated with the negative prompt."""
     marks: tuple[str, ...]
     """Marked words of the prompt."""
     negative_marks: tuple[str, ...]
-    """The same words where they occur in the negative prompt."""
+    """Occurrences of the marked words in the negative prompt."""
 
     @property
     def evaluates_twice(self) -> bool:
-        """Return whether the sampler evaluates the model twice a step."""
+        """Return whether the sampler evaluates the model twice per step."""
         return self.evaluations > self.steps
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Return the tokens of the video along frames, height and width."""
+        """Return the number of video positions along frames, height and width."""
         _, frames, height, width = self.latent_shape
         return frames, -(-height // self.patch), -(-width // self.patch)
 
@@ -63,7 +64,7 @@ class DiskPart:
     """Slug of the kind, as in the cost table and in JSON."""
     bytes: int
     basis: str = ""
-    """Method of counting the bytes, in words."""
+    """Explanation of the number of bytes, for users."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,15 @@ class CaptureKind:
     """The declaration of one capture.
 
     Attributes:
-        name: slug, and name of the module of the recorder.
-        folder: folder of its files below a batch folder.
+        name: slug, also the name of the recorder's module.
+        folder: name of the folder for its files in a batch folder.
         file_key: key of its files in the manifest.
         section: key of its section in the config file.
         settings: pydantic model of that section.
         request: pydantic model of its part of a recipe.
-        requested: the request that settings make; None where they ask for nothing.
-        disk: predicted bytes on disk of one video.
-        gpu_bytes: predicted bytes on the GPU while one video is denoised.
+        requested: function that returns the request for given settings, or None without one.
+        disk: function that returns the predicted bytes on disk per video.
+        gpu_bytes: function that returns the predicted bytes on the GPU during denoising.
     """
 
     name: str
@@ -94,5 +95,5 @@ class CaptureKind:
 
 
 def every(count: int, interval: int) -> list[int]:
-    """Return the indexes below `count` that an interval chooses: the first, every `interval`-th after it, the last."""
+    """Return every `interval`-th index below `count`, from 0 on, and the last index."""
     return sorted({*range(0, count, interval), count - 1})

@@ -1,4 +1,4 @@
-"""The capture of the trajectory: inner products of its states in any case, the states themselves on request."""
+"""The capture of the trajectory: always the inner products of its states, and the states on request."""
 
 import math
 from typing import ClassVar, Literal
@@ -8,11 +8,11 @@ from wantui.formatting import format_count
 from wantui.section import Section
 
 MAX_PROJECTED = 4096
-"""Dimensions of the projection of each state; smaller states are stored as they are."""
+"""Largest dimension of a state's projection; smaller states are stored without projection."""
 
 
 class LatentAnalysisSettings(Section):
-    """Whether and how the latents of every step are stored."""
+    """Storage of the latents of every step."""
 
     DEAD: ClassVar[dict[str, str]] = {
         "latent_storage_format": "latents are stored as zarr; `wantui export` writes .npy, .pt and safetensors",
@@ -20,20 +20,20 @@ class LatentAnalysisSettings(Section):
     }
 
     store_latents: bool = False
-    """Store the initial noise and the latents of every step. Their inner products, which all of the geometry is made
-    of, are stored in any case."""
+    """Store the initial noise and the latents of every step. Their inner products, which determine the geometry, are
+    always stored."""
     storage_interval: Count = 1
-    """Store every n-th step; the last step always."""
+    """Store every n-th step, and the last step."""
     storage_dtype: Literal["float32", "float16"] = "float32"
     """float16 halves the size and bends a straight path by about 1.1 rad over 50 steps."""
     compress_latents: bool = False
     """Compress without loss (zstd); saves little on noise."""
     store_predicted_clean: bool = False
-    """Store beside each stored step the clean latents that the model predicted there; doubles the size."""
+    """Also store the clean latents that the model predicted at each stored step; doubles the size."""
 
 
 class TrajectoryRequest(CaptureRequest):
-    """Request for stored states besides their inner products, with their form."""
+    """Request to store states besides their inner products, with their storage format."""
 
     latents: bool = False
     interval: Count = 1
@@ -43,10 +43,10 @@ class TrajectoryRequest(CaptureRequest):
 
 
 def stored_evaluations(steps: int, interval: int, evaluates_twice: bool) -> list[int]:
-    """Return after how many model evaluations latents are stored: 0 is the initial noise; the last state always.
+    """Return the numbers of model evaluations after which latents are stored; 0 is the initial noise.
 
-    The interval counts the sampler's steps. Of the two evaluations that Heun's method makes in a step the second is
-    stored: the first leads to an Euler predictor, which is no state of the trajectory.
+    The interval counts sampler steps. Heun's method evaluates the model twice per step, and its state is stored after
+    the second evaluation: the first leads to an Euler predictor, which is not a state of the trajectory.
     """
     chosen = sorted({*range(0, steps + 1, interval), steps})
     return [min(2 * step, 2 * steps - 1) for step in chosen] if evaluates_twice else chosen

@@ -1,7 +1,7 @@
 """Declaration of a control: its settings, its part of a recipe, its bytes on the GPU, and its conflicts.
 
-A control is anything that changes the denoising of a video. Its declaration imports no torch; what it does is in the
-module of the same name in `wantui.generation.controls`.
+A control is anything that changes the denoising of a video. Its declaration imports no torch; its effect is implemented
+in the module of the same name in `wantui.generation.controls`.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class ControlRequest(BaseModel):
-    """A recipe's request to one control."""
+    """Part of a recipe that requests one control."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def no_bytes(request: Any, size: DenoisingSize) -> int:
-    """Return 0: the control needs no GPU memory besides that of denoising."""
+    """Return 0, for a control that needs no additional GPU memory."""
     return 0
 
 
@@ -33,13 +33,13 @@ class ControlKind:
     """The declaration of one control.
 
     Attributes:
-        name: slug, and name of the module that applies it.
+        name: slug, also the name of the module that applies it.
         request: pydantic model of its part of a recipe.
-        section: key of its section in the config file; None for a control that is written in the template.
+        section: key of its section in the config file; None for a control that users write in the template.
         settings: pydantic model of that section.
-        requested: the request that settings make; None where they ask for nothing.
-        conflicts: reasons for which a recipe cannot have it, each a sentence that says how to resolve it.
-        gpu_bytes: predicted bytes on the GPU beside the denoising without it.
+        requested: function that returns the request for given settings, or None without one.
+        conflicts: function that returns the conflicts with a recipe, each as a sentence with a remedy.
+        gpu_bytes: function that returns the additional predicted bytes on the GPU.
     """
 
     name: str

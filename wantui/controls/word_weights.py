@@ -1,4 +1,4 @@
-"""The control of word weights: (word:1.5) in the template multiplies what a word contributes."""
+"""The control of word weights: (word:1.5) in the template multiplies the contribution of a word."""
 
 from typing import Annotated, Literal
 
@@ -7,12 +7,13 @@ from pydantic import Field
 from wantui.controls.base import ControlKind, ControlRequest
 
 Weighting = Literal["attention", "multiply", "interpolation"]
+"""Weighting method: of attention odds, of text embeddings, or between text embedding and end token."""
 MAX_WEIGHT = 100
 Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)]
 
 
 class WordWeightsRequest(ControlRequest):
-    """Request to weight marked words: the method, and the weight of each mark of the prompt, in order."""
+    """Request to weight marked words: the method, and the weight of each mark in prompt order."""
 
     weighting: Weighting
     weights: tuple[Weight, ...]

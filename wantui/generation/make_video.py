@@ -67,7 +67,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class MadeVideo:
+class FinishedVideo:
     """Results of a finished video."""
 
     latents_sha256: str
@@ -84,11 +84,11 @@ class ReadyToFinalize:
     What it raises has removed what was begun, but for the checkpoint.
     """
 
-    finish: Callable[[], MadeVideo]
+    finish: Callable[[], FinishedVideo]
 
 
 @dataclass(frozen=True)
-class StepMade:
+class StepFinished:
     """Event: a denoising step is complete."""
 
     step: Step
@@ -102,7 +102,7 @@ def make_video(
     files: VideoFiles,
     listeners: Sequence[Tap] = (),
     embeddings: Callable[[str], Tensor] | None = None,
-) -> Generator[Resumed | Restarted | StepMade | Decoded | MadeVideo, None, None]:
+) -> Generator[Resumed | Restarted | StepFinished | Decoded | FinishedVideo, None, None]:
     """Run `begin_video` to the end; the last event is the finished video."""
     for event in begin_video(pipeline, recipe, files, listeners, embeddings):
         yield event.finish() if isinstance(event, ReadyToFinalize) else event
@@ -114,7 +114,7 @@ def begin_video(
     files: VideoFiles,
     listeners: Sequence[Tap] = (),
     embeddings: Callable[[str], Tensor] | None = None,
-) -> Generator[Resumed | Restarted | StepMade | Decoded | ReadyToFinalize, None, None]:
+) -> Generator[Resumed | Restarted | StepFinished | Decoded | ReadyToFinalize, None, None]:
     """Render one video; yield each denoising step and each decoded frame, and finally the remaining work without GPU.
 
     Args:
@@ -152,7 +152,7 @@ def begin_video(
             for tap in taps:
                 tap.on_step(step)
             latents = step.latents
-            yield StepMade(step, next((tap.figures for tap in taps if isinstance(tap, TrajectoryRecorder)), {}))
+            yield StepFinished(step, next((tap.figures for tap in taps if isinstance(tap, TrajectoryRecorder)), {}))
         ensure_on_device(pipeline, pipeline.vae)
         denoised = time.perf_counter()
         digest = latents_digest(latents)
@@ -165,7 +165,7 @@ def begin_video(
         for count, frame in enumerate(sheet.watch(pixels), start=1):
             clip.write(frame)
             yield Decoded(count, recipe.frames)
-        made = MadeVideo(
+        made = FinishedVideo(
             digest,
             denoised - began,
             time.perf_counter() - denoised,
@@ -177,13 +177,13 @@ def begin_video(
 
 def _finish(
     rest: ExitStack,
-    made: MadeVideo,
+    made: FinishedVideo,
     files: VideoFiles,
     clip: ClipWriter,
     sheet: ContactSheet,
     taps: Sequence[Tap],
     published: list[Path],
-) -> MadeVideo:
+) -> FinishedVideo:
     """Complete the files of a video, and close everything that rendering opened."""
     with rest:
         clip.finish()

@@ -1,1 +1,1 @@
-"""The process with torch: it claims videos, makes them, and records what became of them."""
+"""The worker process, which loads torch: claim videos, generate them, and record the results."""

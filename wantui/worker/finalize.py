@@ -1,4 +1,4 @@
-"""Finalization of a video: a thread completes its files during the next video, then its entry is updated."""
+"""Finalization of a video: a thread completes its files during the next video, then its manifest entry is updated."""
 
 from concurrent.futures import Future
 from contextlib import suppress
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.captures import CAPTURES
-from wantui.generation.make_video import MadeVideo
+from wantui.generation.make_video import FinishedVideo
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
 from wantui.queue.records import Claim
@@ -19,68 +19,76 @@ from wantui.storage.video_files import VideoFiles
 
 @dataclass(frozen=True)
 class PendingFinalization:
-    """A video that the device has done its part of."""
+    """A video whose frames are decoded, and whose files a thread still has to complete."""
 
     claim: Claim
     files: VideoFiles
-    record: ManifestStore
+    manifest_store: ManifestStore
     chosen: ChosenPlan
-    predicted: float | None
+    predicted_seconds: float | None
     """Predicted seconds for the video."""
     device: str
     step_seconds: float | None
-    """Median of a step."""
-    began: float
-    """Seconds of the monotonic clock."""
-    files_done: "Future[MadeVideo]"
+    """Typical seconds of a step; None if no step was timed."""
+    started_at: float
+    """Monotonic time of the start, seconds."""
+    files_done: "Future[FinishedVideo]"
 
-    def wait(self) -> MadeVideo:
+    def wait(self) -> FinishedVideo:
         """Wait until the files are complete; return the finished video.
 
         Raises:
-            Exception: they could not be written.
+            Exception: the files could not be written.
         """
         while True:
-            with suppress(KeyboardInterrupt):  # meant for a step; the next step checks for requests
+            with suppress(KeyboardInterrupt):  # SIGINT is meant for a step; the next step checks for requests
                 return self.files_done.result()
 
 
 @dataclass(frozen=True)
-class Written:
-    """The files of a finished video, as its entry holds them."""
+class WrittenFiles:
+    """The files of a finished video, as in its manifest entry."""
 
     files: dict[str, str]
+    """Paths relative to the batch folder, by kind."""
     sha256: dict[str, str]
+    """Checksums by kind."""
     bytes: int
+    """Total size."""
 
 
-def measure(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> Written:
-    """Read the files of a finished video for their checksums and sizes, which takes seconds where they are large."""
+def measure_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> WrittenFiles:
+    """Return the checksums and sizes of a finished video's files; large files take seconds."""
     paths = {"clip": files.clip, "sheet": files.sheet}
     for kind in CAPTURES:
         if kind.name in files.captures and recipe.capture.request(kind.name) is not None:
             paths[kind.file_key] = files.captures[kind.name]
-    return Written(
+    return WrittenFiles(
         relative_files(folder, paths),
         {kind: file_sha256(path) for kind, path in paths.items() if path.is_file()},
         sum(_size(path) for path in paths.values()),
     )
 
 
-def enter(entry: VideoEntry, ending: PendingFinalization, made: MadeVideo, written: Written) -> None:
-    """Write the results of a video into its entry."""
+def write_entry(
+    entry: VideoEntry, pending: PendingFinalization, finished_video: FinishedVideo, written_files: WrittenFiles
+) -> None:
+    """Write the results of a video into its manifest entry."""
     entry.state, entry.error = "done", None
-    entry.files, entry.sha256, entry.bytes = written.files, written.sha256, written.bytes
-    entry.seconds = {"denoise": round(made.denoise_seconds, 3), "decode": round(made.decode_seconds, 3)}
-    if ending.step_seconds is not None:
-        entry.seconds["step"] = round(ending.step_seconds, 4)
-    entry.peak_memory = made.peak_memory
-    entry.memory_plan = ending.chosen.plan.slug
-    if ending.predicted is not None:
-        entry.predicted["seconds"] = round(ending.predicted, 3)
-    if ending.chosen.working_bytes is not None:
-        entry.predicted["peak_memory"] = ending.chosen.working_bytes
-    entry.latents_sha256 = made.latents_sha256
+    entry.files, entry.sha256, entry.bytes = written_files.files, written_files.sha256, written_files.bytes
+    entry.seconds = {
+        "denoise": round(finished_video.denoise_seconds, 3),
+        "decode": round(finished_video.decode_seconds, 3),
+    }
+    if pending.step_seconds is not None:
+        entry.seconds["step"] = round(pending.step_seconds, 4)
+    entry.peak_memory = finished_video.peak_memory
+    entry.memory_plan = pending.chosen.plan.slug
+    if pending.predicted_seconds is not None:
+        entry.predicted["seconds"] = round(pending.predicted_seconds, 3)
+    if pending.chosen.working_bytes is not None:
+        entry.predicted["peak_memory"] = pending.chosen.working_bytes
+    entry.latents_sha256 = finished_video.latents_sha256
 
 
 def _size(path: Path) -> int:

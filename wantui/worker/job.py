@@ -1,4 +1,4 @@
-"""State of a video in a worker: its request, and the measurements so far."""
+"""A video in a worker: its job, and the measurements so far."""
 
 import time
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from wantui.generation.make_video import MadeVideo
+from wantui.generation.make_video import FinishedVideo
 from wantui.generation.placement import device_of
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
@@ -22,46 +22,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A video to be rendered."""
+    """A claimed video with its recipe and files."""
 
     claim: Claim
     recipe: Recipe
     files: VideoFiles
-    record: ManifestStore
+    manifest_store: ManifestStore
 
 
 @dataclass
-class Making:
-    """A video during rendering."""
+class VideoInProgress:
+    """A video during generation."""
 
     job: Job
     pipeline: "WanPipeline"
     predicted_seconds: float | None
-    began: float
-    """Seconds of the monotonic clock."""
+    started_at: float
+    """Monotonic time of the start, seconds."""
     step_seconds: list[float] = field(default_factory=list)
     reported_at: float = field(default_factory=time.monotonic)
-    """Monotonic time of the latest report of decoding."""
+    """Monotonic time of the last decoding report, seconds."""
 
-    def ending(self, chosen: ChosenPlan, files_done: "Future[MadeVideo]") -> PendingFinalization:
-        """Return the work that remains after the device's part."""
+    def pending_finalization(self, chosen: ChosenPlan, files_done: "Future[FinishedVideo]") -> PendingFinalization:
+        """Return the work that remains after decoding."""
         return PendingFinalization(
             self.job.claim,
             self.job.files,
-            self.job.record,
+            self.job.manifest_store,
             chosen,
             self.predicted_seconds,
             device_of(self.pipeline).type,
             typical_step_seconds(self.step_seconds, self.job.recipe),
-            self.began,
+            self.started_at,
             files_done,
         )
 
 
 def typical_step_seconds(seconds: Sequence[float], recipe: Recipe) -> float | None:
-    """Return the seconds to predict other steps by: the median, or the mean for a cached video, which skips steps."""
+    """Return the median seconds of a step, or the mean for a cached video, which skips steps; None without steps."""
     if not seconds:
         return None
     if recipe.speed == "cached":
-        return fmean(seconds[1:] or seconds)  # the first one may have built kernels
+        return fmean(seconds[1:] or seconds)  # the first step may have built kernels
     return median(seconds)

@@ -1,4 +1,4 @@
-"""Record the outcome of an unfinished video in queue and manifest: cancelled, released, failed, or on hold."""
+"""Apply the outcome of an unfinished video to queue and manifest: cancelled, released, failed, or on hold."""
 
 import logging
 from collections import Counter
@@ -23,31 +23,31 @@ from wantui.worker.outcomes import (
     RefuseBatch,
     Release,
     TryNextPlan,
+    WaitForDiskSpace,
     WaitForFolder,
-    WaitForRoom,
 )
 from wantui.worker.pipeline_cache import PipelineCache
 
 
 class OutcomeApplier:
-    """Applies outcomes of claimed videos; `passing_errors` counts errors that may pass, by video.
+    """Apply the outcomes of claimed videos; `transient_errors` counts transient errors by video.
 
     Args:
-        pipelines: freed where an outcome asks for it; knows the memory plans that are left.
-        log: for what concerns no batch folder.
+        pipelines: pipeline cache, freed if an outcome requires it.
+        log: log of the worker, for errors of batch folders.
     """
 
     def __init__(
         self, queue: Queue, pipelines: PipelineCache, manifests: LatestManifestStore, log: logging.Logger
     ) -> None:
         self.queue, self.pipelines, self.manifests, self.log = queue, pipelines, manifests, log
-        self.passing_errors: Counter[int] = Counter()
+        self.transient_errors: Counter[int] = Counter()
 
     def apply(self, outcome: Outcome, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
-        """Bring queue, manifest and pipeline into the state that an outcome requires.
+        """Update queue, manifest and pipeline cache for an outcome.
 
         Args:
-            log: of the batch folder.
+            log: log of the batch folder.
         """
         match outcome:
             case Cancel(frees_pipeline):
@@ -64,13 +64,13 @@ class OutcomeApplier:
             case RefuseBatch(error, exit_code):
                 self._refuse_batch(claim, folder, error, exit_code, log)
             case TryNextPlan(error):
-                self._degrade(claim, folder, error, log)
-            case WaitForRoom(reason):
+                self._try_next_plan(claim, folder, error, log)
+            case WaitForDiskSpace(reason):
                 need = disk_need(Recipe.model_validate_json(claim.recipe))
-                # More than there is now, whatever was estimated: with less, this would happen again.
-                least = free_bytes(folder.root) + need.spare
-                details = need.text if need.total >= least else f"{format_bytes(least)} needed; {reason}"
-                self.wait_for_room(claim, folder.root, max(need.total, least), details, log)
+                # Require more than is free now, whatever the estimate: otherwise the same error would recur.
+                min_bytes = free_bytes(folder.root) + need.spare
+                details = need.text if need.total >= min_bytes else f"{format_bytes(min_bytes)} needed; {reason}"
+                self.wait_for_disk_space(claim, folder.root, max(need.total, min_bytes), details, log)
             case WaitForFolder(unwritable, reason):
                 self._wait_for_folder(claim, unwritable, reason, log)
             case _:
@@ -78,37 +78,37 @@ class OutcomeApplier:
 
     def _refuse_batch(self, claim: Claim, folder: BatchFolder, error: str, exit_code: int, log: logging.Logger) -> None:
         log.error("%s", error)
-        with suppress(OSError, ManifestError):  # the queue will know it
+        with suppress(OSError, ManifestError):  # the queue records it in any case
             waiting = {
                 video.number for video in self.queue.videos(claim.batch) if video.state in ("queued", "interrupted")
             }
             self.manifests.of(folder).fail(sorted({claim.number, *waiting}), error)
         self.queue.fail_batch(claim, error, exit_code)
 
-    def count_passing_error(self, claim: Claim) -> int:
-        """Count an error that may pass, and return how many there were: attempts also count pauses and stops."""
-        self.passing_errors[claim.video] += 1
-        return self.passing_errors[claim.video]
+    def count_transient_error(self, claim: Claim) -> int:
+        """Count a transient error of a video, and return the count; a claim's `attempt` also counts pauses."""
+        self.transient_errors[claim.video] += 1
+        return self.transient_errors[claim.video]
 
-    def _degrade(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
-        """Free memory and try the next plan, from the checkpoint; fail where there is none."""
+    def _try_next_plan(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
+        """Free memory and queue the video for the next memory plan; fail the video if there is no next plan."""
         plan = self.pipelines.next_plan(claim)
         self.pipelines.free()
         if plan is None:
             chosen = self.pipelines.chosen
-            asked = ", which was asked for (memory_settings.plan: auto tries others)" if chosen.is_forced else ""
-            self._fail(claim, folder, f"out of memory, with {chosen.plan.slug}{asked}: {error}", log)
+            forced = ", as set (memory_settings.plan: auto tries others)" if chosen.is_forced else ""
+            self._fail(claim, folder, f"out of memory with plan {chosen.plan.slug}{forced}: {error}", log)
             return
-        log.warning("%s: out of memory (%s); trying %s, or what needs less", claim.title, error, plan.slug)
-        earlier = [before.slug for before in PLANS[: PLANS.index(plan)]]
-        self.queue.degrade(claim, plan.slug, earlier, error)
+        log.warning("%s: out of memory (%s); trying plan %s or a smaller one", claim.title, error, plan.slug)
+        earlier_plans = [earlier.slug for earlier in PLANS[: PLANS.index(plan)]]
+        self.queue.degrade(claim, plan.slug, earlier_plans, error)
 
-    def wait_for_room(self, claim: Claim, root: Path, needed: int, details: str, log: logging.Logger) -> None:
-        """Give the video back and hold the queue until `needed` bytes are free below `root`."""
-        reason = f"no room is left in {root} ({format_bytes(free_bytes(root))} free, {details})"
+    def wait_for_disk_space(self, claim: Claim, root: Path, needed: int, details: str, log: logging.Logger) -> None:
+        """Release the video, and put the queue on hold until `needed` bytes are free on the disk of `root`."""
+        reason = f"not enough disk space in {root} ({format_bytes(free_bytes(root))} free, {details})"
         log.warning("%s: %s", claim.title, reason)
         self.queue.hold("disk", reason, root, needed)
-        self.queue.release(claim, "no room on the disk")
+        self.queue.release(claim, "not enough disk space")
 
     def _wait_for_folder(self, claim: Claim, unwritable: Path, reason: str, log: logging.Logger) -> None:
         log.warning("%s: cannot write %s: %s", claim.title, unwritable, reason)
@@ -121,12 +121,12 @@ class OutcomeApplier:
 
     def _fail(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
         log.error("%s failed: %s", claim.title, error)
-        del self.passing_errors[claim.video]
+        del self.transient_errors[claim.video]
         self._close(claim, folder, "failed", error)
         self.queue.failed(claim, error)
 
     def _close(self, claim: Claim, folder: BatchFolder, state: State, error: str | None = None) -> None:
         try:
             self.manifests.of(folder).close([claim.number], state, error)
-        except (OSError, UserError) as also:
-            self.log.warning("the manifest of %s does not say that it is %s: %s", claim.title, state, also)
+        except (OSError, UserError) as manifest_error:
+            self.log.warning("cannot record %s as %s in the manifest: %s", claim.title, state, manifest_error)

@@ -1,4 +1,4 @@
-"""Outcome of a video for each error during rendering: one table, which needs no process to be tested."""
+"""Decide the outcome of a video for each error during generation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from wantui.storage.output_errors import FULL, UNWRITABLE, changed_by_others, is
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError
 
-MAX_PASSING_ERRORS = 3
-"""Errors of a file system that had passed each time it was looked into, after which a video fails over them."""
+MAX_TRANSIENT_ERRORS = 3
+"""Number of transient file-system errors at which a video fails."""
 
 
 class StoppedError(Exception):
-    """A video was closed between two steps or frames for the reason in the text; it resumes from its checkpoint."""
+    """Raised to stop a video between two steps or frames; it resumes from its checkpoint. The message is the reason."""
 
 
 class CancelledError(Exception):
-    """A user cancelled the video."""
+    """Raised if a user cancelled the video."""
 
 
 @dataclass(frozen=True)
 class Cancel:
-    """The video is cancelled."""
+    """Outcome: the video is cancelled."""
 
     frees_pipeline: bool = False
     """True if parts of the pipeline may be in transit to or from the GPU."""
@@ -35,7 +35,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Release:
-    """The video goes back to the queue, to be resumed from its checkpoint."""
+    """Outcome: the video returns to the queue, to be resumed from its checkpoint."""
 
     reason: str
     frees_pipeline: bool = False
@@ -44,16 +44,16 @@ class Release:
 
 @dataclass(frozen=True)
 class Fail:
-    """The video fails; others of its batch may be well."""
+    """Outcome: the video fails; the other videos of its batch are not affected."""
 
     error: str
     is_unexpected: bool = False
-    """True if the log gets the traceback."""
+    """True to log the traceback."""
 
 
 @dataclass(frozen=True)
 class RefuseBatch:
-    """Outcome: no video of the batch can be rendered, as without weights."""
+    """Outcome: no video of the batch can be generated, for example without weights."""
 
     error: str
     exit_code: int
@@ -61,46 +61,46 @@ class RefuseBatch:
 
 @dataclass(frozen=True)
 class TryNextPlan:
-    """The video did not fit into memory."""
+    """Outcome: the video did not fit into memory; it is tried with the next memory plan."""
 
     error: str
 
 
 @dataclass(frozen=True)
-class WaitForRoom:
-    """The disk is full: the queue is held until there is room."""
+class WaitForDiskSpace:
+    """Outcome: the disk is full; the queue is on hold until there is space."""
 
     reason: str
-    """Error text of the system."""
+    """Error message of the system."""
 
 
 @dataclass(frozen=True)
 class WaitForFolder:
-    """A folder cannot be written now: the queue is held until it can."""
+    """Outcome: a folder cannot be written now; the queue is on hold until it can."""
 
     folder: Path
     reason: str
 
 
-Outcome = Cancel | Release | Fail | RefuseBatch | TryNextPlan | WaitForRoom | WaitForFolder
+Outcome = Cancel | Release | Fail | RefuseBatch | TryNextPlan | WaitForDiskSpace | WaitForFolder
 
 
 @dataclass(frozen=True)
-class Situation:
-    """Facts that determine the outcome of a video, besides the error."""
+class ErrorContext:
+    """Facts besides the error that decide the outcome of a video."""
 
     root: Path
     """The batch folder."""
     is_cancelled: Callable[[], bool]
-    """True if a user cancelled the video."""
+    """Return whether a user cancelled the video."""
     has_next_plan: Callable[[], bool]
-    """True if there is a memory plan that needs less."""
-    count_passing_error: Callable[[], int]
-    """Count an error of the file system that has passed; return how many the video had."""
+    """Return whether a memory plan exists that needs less memory."""
+    count_transient_error: Callable[[], int]
+    """Count a transient file-system error; return the number for this video."""
 
 
-def outcome_of(error: BaseException, situation: Situation) -> Outcome | None:
-    """Return what becomes of the video; None where the error is the worker's and must end it."""
+def decide_outcome(error: BaseException, context: ErrorContext) -> Outcome | None:
+    """Return the outcome of the video; None if the error must end the worker."""
     match error:
         case LostClaimError() | QueueError():
             return None
@@ -109,49 +109,49 @@ def outcome_of(error: BaseException, situation: Situation) -> Outcome | None:
         case StoppedError():
             return Release(str(error))
         case KeyboardInterrupt():
-            if situation.is_cancelled():
+            if context.is_cancelled():
                 return Cancel(frees_pipeline=True)
-            return Release("interrupted", frees_pipeline=True)  # it was meant for the video before
+            return Release("interrupted", frees_pipeline=True)  # SIGINT was meant for the previous video
         case NotLoadedError():
             if is_fatal_cuda_error(error):
                 return None
-            if is_out_of_memory(error.__cause__) and situation.has_next_plan():
+            if is_out_of_memory(error.__cause__) and context.has_next_plan():
                 return TryNextPlan(str(error))
             return RefuseBatch(str(error), error.exit_code)
         case OSError():
-            return _of_os_error(error, situation)
+            return _decide_os_error_outcome(error, context)
         case ManifestError() | LinkedFolderError() | CaptureError():
-            return Fail(deleted(situation.root) if is_gone(situation.root) else str(error))
+            return Fail(deleted_folder_error(context.root) if is_gone(context.root) else str(error))
         case Exception():
             if is_fatal_cuda_error(error):
                 return None
-            if is_gone(situation.root):  # libraries name a file that is missing in ways of their own
-                return Fail(deleted(situation.root))
+            if is_gone(context.root):  # libraries report a missing file with exceptions of many types
+                return Fail(deleted_folder_error(context.root))
             if is_out_of_memory(error):
                 return TryNextPlan(str(error))
-            return Fail(_named(error), is_unexpected=True)
+            return Fail(_describe_error(error), is_unexpected=True)
     return None
 
 
-def _of_os_error(error: OSError, situation: Situation) -> Outcome:
-    if is_gone(situation.root):
-        return Fail(deleted(situation.root))
+def _decide_os_error_outcome(error: OSError, context: ErrorContext) -> Outcome:
+    if is_gone(context.root):
+        return Fail(deleted_folder_error(context.root))
     if error.errno in FULL:
-        return WaitForRoom(error.strerror or "")
-    if (unwritable := unwritable_folder(situation.root, error)) is not None:
+        return WaitForDiskSpace(error.strerror or "")
+    if (unwritable := unwritable_folder(context.root, error)) is not None:
         return WaitForFolder(*unwritable)
     if (protected := protected_file(error)) is not None:
         return Fail(protected)
-    if error.errno in UNWRITABLE and situation.count_passing_error() < MAX_PASSING_ERRORS:
-        # As of a network that was away for a moment.
-        return Release(f"{error.strerror}, which has passed", is_warning=True)
-    return Fail(changed_by_others(situation.root, error) or _named(error))
+    if error.errno in UNWRITABLE and context.count_transient_error() < MAX_TRANSIENT_ERRORS:
+        # The folder is writable again, for example after a network outage.
+        return Release(f"{error.strerror} (transient)", is_warning=True)
+    return Fail(changed_by_others(context.root, error) or _describe_error(error))
 
 
-def deleted(root: Path) -> str:
-    """Return the error of a video whose batch folder is deleted."""
+def deleted_folder_error(root: Path) -> str:
+    """Return the error message for a deleted batch folder."""
     return f"the output folder {root} was deleted"
 
 
-def _named(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""The pipeline that a worker keeps from one video to the next, by the memory plan that fits, and what it will take."""
+"""The pipeline that a worker reuses from video to video, loaded by the first memory plan that fits."""
 
 import logging
 from collections.abc import Callable
@@ -17,24 +17,31 @@ from wantui.queue.events import ModelLoading
 from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
 from wantui.storage.manifest import Manifest
-from wantui.worker.pipelines import Loaded, WeightFile, check_weights, load_for, loaded_files, plan_for
+from wantui.worker.pipelines import (
+    LoadedPipeline,
+    WeightFile,
+    check_weights,
+    choose_plan_for,
+    load_pipeline_for,
+    local_weight_files,
+)
 
 
 class PipelineCache:
-    """Loaded pipeline of one worker. Between videos of one model and plan nothing is loaded again.
+    """Loaded pipeline of one worker, reused for videos of the same model and memory plan.
 
     Args:
-        device: what torch calls the worker's.
+        device: device name for torch.
     """
 
     def __init__(self, queue: Queue, device: str) -> None:
         self.queue, self.device = queue, device
-        self.loaded: Loaded | None = None
-        self.loaded_for: tuple[Any, ...] = ()
-        self.weights: tuple[WeightFile, ...] = ()
-        """Files that the pipeline was loaded from."""
-        self.chosen = ChosenPlan(RESIDENT, None, "nothing was made yet")
-        """Plan of the current video, or the last one tried."""
+        self.loaded: LoadedPipeline | None = None
+        self.cache_key: tuple[Any, ...] = ()
+        self.weight_files: tuple[WeightFile, ...] = ()
+        """Local files of the loaded pipeline."""
+        self.chosen = ChosenPlan(RESIDENT, None, "no video was generated yet")
+        """Memory plan of the current video, or the last plan tried."""
 
     def get(
         self,
@@ -43,68 +50,68 @@ class PipelineCache:
         manifest: Manifest,
         log: logging.Logger,
         before_loading: Callable[[], None],
-    ) -> Loaded:
-        """Return the pipeline for a video.
+    ) -> LoadedPipeline:
+        """Return the pipeline for a video; load it if the cached pipeline does not serve.
 
         Args:
-            before_loading: is called before anything is loaded, which may take long; whoever holds parts of what is
-                loaded now gives them up there.
+            before_loading: called before loading, which may take minutes; must release references to the cached
+                pipeline.
 
         Raises:
-            NotLoadedError: as `load_for`.
+            NotLoadedError: see `load_pipeline_for`.
         """
         device = claim.device if claim.device in ("cpu", "auto") else self.device
         asked = manifest.memory_plan
-        model = (recipe.source.identity, recipe.speed, device)
-        wanted = (*model, claim.batch, claim.plan, recipe.width, recipe.height, recipe.frames, asked)
-        # A plan beyond the one that comes next was taken because little was free, which may be over.
+        model_key = (recipe.source.identity, recipe.speed, device)
+        key = (*model_key, claim.batch, claim.plan, recipe.width, recipe.height, recipe.frames, asked)
+        # The cached plan may need less memory than the video's first plan, because little was free: choose again.
         first = None if claim.plan is None else find_plan(claim.plan)
         went_beyond = first is not None and self.chosen.plan is not first
-        is_overwritten = self.loaded is not None and self._overwritten() is not None
-        if self.loaded is not None and wanted == self.loaded_for and not went_beyond and not is_overwritten:
+        is_overwritten = self.loaded is not None and self._overwritten_file() is not None
+        if self.loaded is not None and key == self.cache_key and not went_beyond and not is_overwritten:
             return self.loaded
         before_loading()
-        if is_overwritten or (self.loaded is not None and self.loaded_for[: len(model)] != model):
+        if is_overwritten or (self.loaded is not None and self.cache_key[: len(model_key)] != model_key):
             self.free()
         check_weights(recipe)
-        self.chosen = chosen = plan_for(recipe, device, first, asked)
+        self.chosen = chosen = choose_plan_for(recipe, device, first, asked)
         log.log(logging.INFO if chosen.fits else logging.WARNING, "%s: %s", chosen.plan.slug, chosen.reason)
-        others = [video.recipe for video in manifest.videos if video.state != "done"]
+        other_recipes = [video.recipe for video in manifest.videos if video.state != "done"]
         if self.loaded is not None and self.loaded.plan is chosen.plan:
             if self.loaded.embeddings is not None:
-                self.loaded.embeddings.encode(prompts_of([recipe, *others]))
+                self.loaded.embeddings.encode(prompts_of([recipe, *other_recipes]))
         else:
             self.free()
             loading = ModelLoading(model=recipe.model, plan=chosen.plan.slug, reason=chosen.reason)
             self.queue.emit_of(claim, loading)
             log.info("loading %s on %s", recipe.model, resolve_device(device))
-            self.weights = loaded_files(recipe)
-            self.loaded = load_for(recipe, device, chosen.plan, others)
-            check_weights(recipe)  # again: loading takes minutes, in which they may have been replaced
-            log.info("previews show %.1f %% of the variance of colours", 100 * self.loaded.colours.r2)
-        self.loaded_for = wanted
+            self.weight_files = local_weight_files(recipe)
+            self.loaded = load_pipeline_for(recipe, device, chosen.plan, other_recipes)
+            check_weights(recipe)  # again: the files may have been replaced while loading, which takes minutes
+            log.info("previews explain %.1f %% of the colour variance", 100 * self.loaded.latent_to_rgb.r2)
+        self.cache_key = key
         return self.loaded
 
     def check_not_overwritten(self) -> None:
-        """Verify that the weights are still those that were loaded.
+        """Check that no weight file was overwritten since loading.
 
-        Weights that stay in the machine's memory in the type in which they are stored are mapped from their files:
-        where a file is overwritten in place, they change under a video that is being made.
+        Weights in CPU memory with the stored dtype are memory-mapped: overwriting a file in place changes the weights
+        during generation.
 
         Raises:
             OverwrittenWeightsError: a file was overwritten.
         """
-        if (path := self._overwritten()) is not None:
+        if (path := self._overwritten_file()) is not None:
             raise OverwrittenWeightsError(
-                f"{path} was overwritten while its weights were in use. Put the earlier file back and retry, or plan a "
-                "new batch; to replace weights while videos are made, write a new file and rename it"
+                f"{path} was overwritten while its weights were in use. Restore the earlier file and retry, or plan a "
+                "new batch. To replace weights during generation, write a new file and rename it"
             )
 
-    def _overwritten(self) -> Path | None:
-        return next((file.path for file in self.weights if file.is_overwritten()), None)
+    def _overwritten_file(self) -> Path | None:
+        return next((file.path for file in self.weight_files if file.is_overwritten()), None)
 
     def predicted_seconds(self, recipe: Recipe) -> float | None:
-        """Return the predicted seconds of a video whose pipeline is loaded."""
+        """Return the predicted seconds of a video, or None; its pipeline must be loaded."""
         assert self.loaded is not None
         device = device_of(self.loaded.pipeline)
         measured = load_throughput(self.queue.path.parent, name_of(device), recipe, self.chosen.plan)
@@ -112,7 +119,7 @@ class PipelineCache:
         return estimate_seconds(recipe, device.type, past, measured, self.chosen.plan).value
 
     def next_plan(self, claim: Claim) -> MemoryPlan | None:
-        """Return the plan to try after the last one chosen, or None."""
+        """Return the memory plan to try after the last one chosen, or None."""
         if self.chosen.is_forced:
             return None
         recipe = Recipe.model_validate_json(claim.recipe)
@@ -121,5 +128,5 @@ class PipelineCache:
 
     def free(self) -> None:
         """Release the loaded pipeline."""
-        self.loaded, self.loaded_for, self.weights = None, (), ()
+        self.loaded, self.cache_key, self.weight_files = None, (), ()
         free_memory()

@@ -1,4 +1,4 @@
-"""The pipeline that a recipe asks for, from the weights that it names."""
+"""Choose a memory plan for a recipe, check the recipe's weights, and load its pipeline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,30 +22,31 @@ if TYPE_CHECKING:
     from diffusers import WanPipeline
 
 
-TRIED = "what was tried before it did not fit"
+AFTER_FAILED_PLAN = "the previous plan did not fit"
+"""Reason for a plan that replaces one that ran out of memory."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A pipeline by a memory plan."""
+class LoadedPipeline:
+    """A pipeline that was loaded by a memory plan."""
 
     pipeline: "WanPipeline"
     plan: MemoryPlan
     embeddings: Embeddings | None
     """Embeddings of the prompts, if the plan encodes them first."""
-    colours: LatentToRgb
-    """Map from latents to colours, for previews."""
+    latent_to_rgb: LatentToRgb
+    """Linear map from latents to colours, for previews."""
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file from which weights were loaded, as it was then."""
+    """Identity and state of a weight file when it was loaded."""
 
     path: Path
     file: tuple[int, int]
     """Device and inode."""
     state: tuple[int, int]
-    """Size in bytes, and time of the last change in nanoseconds."""
+    """Size in bytes, and modification time in nanoseconds."""
 
     @classmethod
     def of(cls, path: Path) -> "WeightFile":
@@ -53,7 +54,7 @@ class WeightFile:
         return cls(path, (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns))
 
     def is_overwritten(self) -> bool:
-        """Return whether the bytes of the file have changed; false where another file has its name, or none has."""
+        """Return whether the file was changed in place; False if it was deleted or replaced by another file."""
         try:
             now = WeightFile.of(self.path)
         except OSError:
@@ -61,8 +62,8 @@ class WeightFile:
         return now.file == self.file and now.state != self.state
 
 
-def loaded_files(recipe: Recipe) -> tuple[WeightFile, ...]:
-    """Return the local files from which a recipe's weights are loaded; the hub's cache never overwrites a file."""
+def local_weight_files(recipe: Recipe) -> tuple[WeightFile, ...]:
+    """Return the local weight files of a recipe; files in the hub cache are left out, as they are never overwritten."""
     model, paths = find_model(recipe.model), []
     if model.is_local:
         paths = [Path(model.location) / path for path in part_files(Path(model.location))]
@@ -71,46 +72,46 @@ def loaded_files(recipe: Recipe) -> tuple[WeightFile, ...]:
     return tuple(WeightFile.of(path) for path in paths)
 
 
-def plan_for(
+def choose_plan_for(
     recipe: Recipe,
     device: str,
     first: MemoryPlan | None = None,
     asked: str = "auto",
     among: Sequence[MemoryPlan] = PLANS,
 ) -> ChosenPlan:
-    """Choose the memory plan for a recipe: the requested one, or the first that fits into free memory.
+    """Choose the memory plan for a recipe: the requested plan, or the first that fits into free memory.
 
     Args:
-        first: the plan that comes after one that did not fit, from which on plans are tried.
-        asked: the slug of a plan, or auto.
-        among: allowed plans, unless one is requested.
+        first: first plan to try, after another plan did not fit; None to try all.
+        asked: slug of the requested plan, or auto.
+        among: allowed plans, unless a plan is requested.
     """
     model, where = find_model(recipe.model), resolve_device(device)
     forced = None if asked == "auto" else find_plan(asked)
     if where.type != "cuda":
         if forced is not None and not forced.is_for_cpu:
-            raise LoadError(f"memory_settings.plan: {forced.slug} is for GPUs, and {where} is none")
+            raise LoadError(f"memory_settings.plan: {forced.slug} is for GPUs, and {where} is not a GPU")
         if first is not None:
-            return ChosenPlan(first, None, TRIED)
+            return ChosenPlan(first, None, AFTER_FAILED_PLAN)
         best = next(plan for plan in among if plan.is_for_cpu)
-        return ChosenPlan(forced or best, None, "asked for" if forced else "no GPU is used", is_forced=bool(forced))
+        return ChosenPlan(forced or best, None, "requested" if forced else "no GPU is used", is_forced=bool(forced))
     if first is not None:
         chosen = choose_plan(model, recipe, free_gpu_bytes(where), among=(first, *later_plans(first)))
-        return replace(chosen, reason=f"{TRIED}, and {chosen.reason}")
+        return replace(chosen, reason=f"{AFTER_FAILED_PLAN}, and {chosen.reason}")
     return choose_plan(model, recipe, free_gpu_bytes(where), forced, among)
 
 
-def load_for(
+def load_pipeline_for(
     recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Recipe] = (), *, may_fetch: bool = True
-) -> Loaded:
-    """Load the pipeline that renders this recipe's video.
+) -> LoadedPipeline:
+    """Load the pipeline for a recipe's video.
 
     Args:
-        recipes: others that it will make, whose prompts are encoded together with this one's.
-        may_fetch: whether weights of a hub model that are missing are fetched.
+        recipes: later recipes for this pipeline, whose prompts are encoded at the same time.
+        may_fetch: whether to download missing weights of a hub model.
 
     Raises:
-        LoadError: as `load_pipeline`.
+        LoadError: see `load_pipeline`.
     """
     model, where = find_model(recipe.model), resolve_device(device)
     embeddings = None
@@ -130,20 +131,20 @@ def load_for(
         attention=attention_backend_for(name_of(where), recipe, plan),
         may_fetch=may_fetch,
     )
-    return Loaded(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))
+    return LoadedPipeline(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))
 
 
 def check_weights(recipe: Recipe) -> None:
-    """Refuse weights other than those that the recipe names.
+    """Check that local weights still have the fingerprints in the recipe.
 
     Raises:
-        LoadError: the files of a local model, or that of a transformer, have changed since the recipe was written.
+        LoadError: the files of a local model, or the transformer file, have changed since planning.
     """
     model = find_model(recipe.model)
     if model.is_local and (digest := fingerprint(Path(model.location))) != recipe.revision:
         raise LoadError(
             f"the weights in {model.location} have changed since this batch was planned "
-            f"(fingerprint {digest[:12]}, planned {str(recipe.revision)[:12]}); plan a new batch"
+            f"(fingerprint {digest[:12]}, planned {str(recipe.revision)[:12]}). Plan a new batch"
         )
     if (file := recipe.transformer_file) is None:
         return
@@ -152,4 +153,4 @@ def check_weights(recipe: Recipe) -> None:
     except OSError as error:
         raise LoadError(f"model_settings.transformer_file: {file.path} cannot be read: {error.strerror}") from None
     if digest != file.fingerprint:
-        raise LoadError(f"{file.path} has changed since this batch was planned; plan a new batch")
+        raise LoadError(f"{file.path} has changed since this batch was planned. Plan a new batch")

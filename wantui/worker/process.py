@@ -1,6 +1,7 @@
-"""The worker process, as the engine starts it: python -m wantui.worker.process.
+"""Entry point of the worker process: python -m wantui.worker.process.
 
-SIGTERM stops it at the next step; the video resumes from there later. It dies with the engine that started it.
+SIGTERM stops the worker after the current step; the video resumes from there later. The kernel kills the worker when
+its engine ends.
 """
 
 import argparse
@@ -45,14 +46,14 @@ PR_SET_PDEATHSIG = 1
 
 
 def exit_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that ends."""
+    """Have the kernel kill this process when its parent process ends for any reason."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)  # it had ended before
+        os._exit(1)  # the parent ended before the call above
 
 
 def main() -> None:
-    """Run a worker until the engine stops it or there is nothing to do."""
+    """Run a worker until the engine stops it or no video waits."""
     parser = argparse.ArgumentParser()
     for name in ("--state", "--logs"):
         parser.add_argument(name, type=Path, required=True)
@@ -62,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     exit_with_parent(options.parent)
     log = open_log(options.name, options.logs / f"{options.name}.log")
-    # No two processes claim under one name.
+    # The process ID makes the name unique: claims belong to one process.
     name = f"{options.name}:{os.getpid()}"
     with Queue(options.state) as queue:
         queue.worker_ready(name)
