@@ -16,9 +16,10 @@ from wantui.queue.queue import Queue
 from wantui.queue.state_dir import state_place
 from wantui.tui import config_sources as compose_draft
 from wantui.tui.drafts import Drafts, save_drafts
+from wantui.tui.monitor_data import read_log_tail
 from wantui.tui.screens import monitor
 from wantui.tui.screens.compose import ComposeScreen
-from wantui.tui.screens.monitor import MonitorScreen, read_log_tail
+from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.screens.yaml_editor import YamlEditor
 
 pytestmark = pytest.mark.terminal

@@ -43,6 +43,14 @@ class VideoProgress:
         """Return the median duration of the last steps, in seconds; None before the first step."""
         return median(self.seconds[-PACE_STEPS:]) if self.seconds else None
 
+    def phase(self, steps: int) -> str:
+        """Return what the worker does with the video, which has a number of steps: one of its states, as a word."""
+        if self.loading:
+            return "loading"
+        if self.step < steps:
+            return "denoising"
+        return "finalizing" if self.frames and self.decoded == self.frames else "decoding"
+
     def add(self, done: StepDone) -> None:
         """Add a step; one that was done before replaces that step and all after it."""
         self.loading = False

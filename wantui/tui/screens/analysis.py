@@ -5,11 +5,11 @@ The details are the curves or the attention of a video, or the comparison of the
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from rich.style import Style
 from rich.text import Text
-from textual import on, work
+from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Input
@@ -30,12 +30,12 @@ from wantui.tui.analysis_data import (
     load_attention,
     load_trajectories,
 )
+from wantui.tui.columns import Column, draw_header, draw_row
 from wantui.tui.plain import plain
 from wantui.tui.plots import sparkline
 from wantui.tui.queue_watcher import ENDS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.choose_batches import ChooseBatches
-from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.trajectory_details import TrajectoryDetails
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -45,6 +45,10 @@ NO_TRAJECTORIES = """no batch here has stored trajectories
 Every new video stores its trajectory: queue a batch, then return here"""
 
 
+SPARKLINE_WIDTH = 11
+"""Width in cells of a velocity curve in the table."""
+
+
 def _filter_groups(groups: Sequence[Group], matches: Sequence[Video]) -> list[Group]:
     """Return the groups reduced to the matching videos; groups without a match are dropped."""
     keys = {(video.folder, video.number) for video in matches}
@@ -52,11 +56,26 @@ def _filter_groups(groups: Sequence[Group], matches: Sequence[Video]) -> list[Gr
     return [Group(group.name, tuple(videos)) for group, videos in filtered if videos]
 
 
+def _format_name(row: Video | Group) -> str:
+    return f"{row.name} (n = {len(row.videos)})" if isinstance(row, Group) else row.name
+
+
+def _format_metric(metric: str, row: Video | Group) -> str:
+    """Return the metric of a video, or mean and standard deviation of a group."""
+    if isinstance(row, Group):
+        return f"{row.mean(metric):.4g} ± {row.deviation(metric):.2g}"
+    return f"{row.value(metric):.5g}"
+
+
 class AnalysisScreen(BaseScreen):
     """A table of videos or groups, with details of the row under the cursor."""
 
     NAME = "analysis"
     BINDINGS = [*bindings("analysis")]
+
+    rows = getters.query_one("#rows", VirtualList)
+    details = getters.query_one(TrajectoryDetails)
+    search = getters.query_one(Search)
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,18 +102,9 @@ class AnalysisScreen(BaseScreen):
             yield Search("part of a variation's name")
             with Vertical(id="table", classes="pane") as table:
                 table.border_title = "Trajectories"
-                yield DiffText(id="head")
-                yield VirtualList(id="rows", empty="reading ...")
+                yield VirtualList(id="rows", empty="reading ...", header=self._draw_header)
             with TrajectoryDetails(id="curves", classes="pane") as details:
                 details.border_title = "Curves"
-
-    @property
-    def rows(self) -> VirtualList:
-        return self.query_one("#rows", VirtualList)
-
-    @property
-    def details(self) -> TrajectoryDetails:
-        return self.query_one(TrajectoryDetails)
 
     @property
     def is_grouped(self) -> bool:
@@ -107,11 +117,10 @@ class AnalysisScreen(BaseScreen):
         if self.current_group is not None:
             self.current_group = None
             self._apply_filter()
-        self.query_one(Search).close()
+        self.search.close()
         self.set_focus(self.rows)
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self._draw_head)
         self.call_after_refresh(self._draw_details)
 
     def on_shown(self) -> None:
@@ -178,7 +187,7 @@ class AnalysisScreen(BaseScreen):
     # Drawing
 
     def _apply_filter(self) -> None:
-        word = self.query_one(Search).value.lower()
+        word = self.search.value.lower()
         videos = [video for video in self.videos if word in f"{video.name} {video.prompt}".lower()]
         rows: Sequence[Video] | Sequence[Group] = videos
         self.excluded_videos = []
@@ -209,7 +218,6 @@ class AnalysisScreen(BaseScreen):
         self.rows.fill(len(rows), self._draw_row)
         if self.is_grouped and (self.comparison is None or self.comparison.grouping != self.grouping):
             self.compare_groups(self.videos, self.grouping)
-        self.call_after_refresh(self._draw_head)
         self.call_after_refresh(self._draw_details)
 
     def _explain_empty_table(self, word: str) -> str:
@@ -230,40 +238,48 @@ class AnalysisScreen(BaseScreen):
         value = row.value(self.sort_metric) if isinstance(row, Video) else row.mean(self.sort_metric)
         return (math.isnan(value) != self.descending, 0.0 if math.isnan(value) else value)
 
-    def _columns(self, width: int) -> tuple[int, int, list[str]]:
-        """Return the widths of the name and of a column, and the metrics that fit."""
-        each = 22 if self.is_grouped else 13
-        name = 24 if width < 110 else 34
-        room = max(1, (width - name - (0 if self.is_grouped else 12)) // each)
-        first = min(self.first_column, max(0, len(METRICS) - room))
-        return name, each, list(METRICS)[first : first + room]
+    def _fit_metrics(self, width: int) -> tuple[int, int, list[str]]:
+        """Return the widths of the name and of a metric's column in cells, and the metrics that fit."""
+        metric_width = 21 if self.is_grouped else 12
+        name_width = 23 if width < 110 else 33
+        free = width - name_width - (0 if self.is_grouped else SPARKLINE_WIDTH + 1)
+        count = max(1, free // (metric_width + 1))
+        first = min(self.first_column, max(0, len(METRICS) - count))
+        return name_width, metric_width, list(METRICS)[first : first + count]
 
-    def _draw_head(self) -> None:
-        head = self.query_one("#head", DiffText)
-        name, each, metrics = self._columns(self.rows.size.width)
-        line = Text(f"{'group' if self.is_grouped else 'video':<{name}}")
-        for metric in metrics:
-            mark = ("▼" if self.descending else "▲") if metric == self.sort_metric else ""
-            line.append(f"{(metric + mark)[: each - 1]:>{each - 1}} ", Style(bold=bool(mark)))
+    def _columns(self, width: int) -> list[Column[Video | Group]]:
+        name_width, metric_width, metrics = self._fit_metrics(width)
+        columns: list[Column[Video | Group]] = [
+            Column("group" if self.is_grouped else "video", name_width, _format_name),
+            *(
+                Column(self._metric_header(metric), metric_width, partial(_format_metric, metric), "right")
+                for metric in metrics
+            ),
+        ]
         if not self.is_grouped:
-            line.append("velocity")
-        head.show([line])
+            columns.append(Column("velocity", None, self._draw_velocity))
+        return columns
+
+    def _metric_header(self, metric: str) -> str:
+        if metric != self.sort_metric:
+            return metric
+        return f"{metric}{'▼' if self.descending else '▲'}"
+
+    def _draw_velocity(self, row: Video | Group) -> Text:
+        if isinstance(row, Group) or row.trajectory is None:
+            return Text("")
+        return Text(sparkline(row.trajectory.velocity.tolist(), SPARKLINE_WIDTH), self.rows.colour("accent"))
+
+    def _draw_header(self, width: int) -> Text:
+        return draw_header(self._columns(width), width)
 
     def _draw_row(self, index: int, width: int) -> Text:
         row = self.visible_rows[index]
-        name, each, metrics = self._columns(width)
-        if isinstance(row, Group):
-            line = Text(f"{f'{row.name} (n = {len(row.videos)})':<{name}.{name - 1}}")
-            for metric in metrics:
-                line.append(f"{f'{row.mean(metric):.4g} ± {row.deviation(metric):.2g}':>{each - 1}} ")
-            return line
-        line = Text(f"{row.name:<{name}.{name - 1}}")
-        if row.trajectory is None:
-            return line.append(f"  {row.reason}", self.rows.colour("warning"))
-        for metric in metrics:
-            line.append(f"{row.value(metric):>{each - 1}.5g} ")
-        line.append(sparkline(row.trajectory.velocity.tolist(), 11), self.rows.colour("accent"))
-        return line
+        columns = self._columns(width)
+        if isinstance(row, Video) and row.trajectory is None:
+            line = draw_row(columns[:1], row, width)
+            return line.append(f" {row.reason}", self.rows.colour("warning"))
+        return draw_row(columns, row, width)
 
     def _draw_details(self) -> None:
         row = self._current_row()
@@ -309,7 +325,7 @@ class AnalysisScreen(BaseScreen):
         """Sort by the next column; after the last one, restore the order of the batch."""
         order = ["", *METRICS]
         self.sort_metric = order[(order.index(self.sort_metric) + 1) % len(order)]
-        if self.sort_metric and self.sort_metric not in self._columns(self.rows.size.width)[2]:
+        if self.sort_metric and self.sort_metric not in self._fit_metrics(self.rows.size.width)[2]:
             self.first_column = list(METRICS).index(self.sort_metric)
         self._apply_filter()
 
@@ -317,14 +333,14 @@ class AnalysisScreen(BaseScreen):
         self.descending = not self.descending
         self._apply_filter()
 
-    def action_columns(self, pages: int) -> None:
-        """Scroll the columns by pages, if not all fit."""
-        visible = len(self._columns(self.rows.size.width)[2])
-        self.first_column = max(0, min(len(METRICS) - visible, self.first_column + pages * visible))
+    def action_columns(self, by: int) -> None:
+        """Show other columns, if not all fit."""
+        room = len(self._fit_metrics(self.rows.size.width)[2])
+        self.first_column = max(0, min(len(METRICS) - room, self.first_column + by * room))
         self._apply_filter()
 
     def action_search(self) -> None:
-        self.query_one(Search).open()
+        self.search.open()
 
     def action_groups(self) -> None:
         """Switch to the next grouping; after the last one, list single videos."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
+from textual import getters
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.screen import Screen
@@ -29,6 +30,9 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
 
     NAME = ""
     BINDING_GROUP_TITLE = ""
+
+    header = getters.query_one(Header)
+    gpu_panel = getters.query_one(GpuPanel)
 
     def __init__(self) -> None:
         super().__init__(name=self.NAME)
@@ -82,14 +86,14 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
             self._update_from_snapshot(snapshot)
 
     def _update_from_snapshot(self, snapshot: QueueSnapshot) -> None:
-        self.query_one(Header).show_snapshot(snapshot)
-        self.query_one(GpuPanel).snapshot = snapshot
+        self.header.show_snapshot(snapshot)
+        self.gpu_panel.snapshot = snapshot
         self.show_snapshot(snapshot)
 
     def _handle_gpu_sample(self, sample: GpuSample) -> None:
         if not self.is_current:
             return
-        panel = self.query_one(GpuPanel)
+        panel = self.gpu_panel
         panel.set_class(self.wantui_app.gpu_panel == "hidden", "-hidden")  # `display` would outweigh a small terminal's
         panel.large = self.wantui_app.gpu_panel == "large"
         panel.draw()

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from textual import getters
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Label, SelectionList
+from textual.widgets import Label
 from textual.widgets.selection_list import Selection
 
 from wantui.tui.backdrop import BackdropMixin
@@ -23,6 +24,8 @@ class ChooseBatches(BackdropMixin, ModalScreen[list[Path] | None]):
         Binding("escape,q", "dismiss(None)", "Leave"),
     ]
 
+    batches = getters.query_one(PagedSelectionList)
+
     def __init__(self, folders: Sequence[Path], chosen: Sequence[Path]) -> None:
         super().__init__()
         self.folders, self.chosen = list(folders), set(chosen)
@@ -36,8 +39,8 @@ class ChooseBatches(BackdropMixin, ModalScreen[list[Path] | None]):
             yield Label("space marks, enter takes the marked ones, escape leaves", markup=False)
 
     def on_mount(self) -> None:
-        self.set_focus(self.query_one(SelectionList))
+        self.set_focus(self.batches)
 
     def action_take(self) -> None:
-        marked: list[int] = self.query_one(SelectionList).selected
+        marked: list[int] = self.batches.selected
         self.dismiss([self.folders[index] for index in sorted(marked)] or None)

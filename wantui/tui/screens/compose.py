@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from textual import on, work
+from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
@@ -69,6 +69,12 @@ class ComposeScreen(BaseScreen):
     NAME = "compose"
     BINDINGS = [*bindings("compose")]
 
+    editor = getters.query_one(TemplateEditor)
+    pane = getters.query_one(ConfigPane)
+    variations = getters.query_one(Variations)
+    cost_pane = getters.query_one(CostPane)
+    fault_line = getters.query_one("#fault", Static)
+
     def __init__(self) -> None:
         super().__init__()
         self.outline: BatchPreview | None = None
@@ -91,14 +97,6 @@ class ComposeScreen(BaseScreen):
                     yield Static("", id="fault", markup=False)
                 yield Variations()
                 yield CostPane()
-
-    @property
-    def editor(self) -> TemplateEditor:
-        return self.query_one(TemplateEditor)
-
-    @property
-    def pane(self) -> ConfigPane:
-        return self.query_one(ConfigPane)
 
     @property
     def config(self) -> Config | None:
@@ -204,14 +202,13 @@ class ComposeScreen(BaseScreen):
         """
         self.outline, self.fault = outline, fault
         self._say_fault(fault, position)
-        self.query_one(Variations).show(outline, tokenizer, instead)
-        self.query_one(CostPane).show(outline, self.costs)
+        self.variations.show(outline, tokenizer, instead)
+        self.cost_pane.show(outline, self.costs)
 
     def _say_fault(self, fault: str, position: int | None) -> None:
-        message = self.query_one("#fault", Static)
-        message.display = bool(fault)
+        self.fault_line.display = bool(fault)
         if fault:
-            message.update(plain(f"✗ {fault}", keep_lines=True))
+            self.fault_line.update(plain(f"✗ {fault}", keep_lines=True))
         self.editor.show_fault(position)
 
     def action_warnings(self) -> None:
@@ -279,7 +276,7 @@ class ComposeScreen(BaseScreen):
         def queue(sure: bool | None = True) -> None:
             if sure:
                 self._queueing = True
-                self.query_one(CostPane).border_subtitle = "queueing ..."  # a queue that others hold takes seconds
+                self.cost_pane.border_subtitle = "queueing ..."  # a queue that others hold takes seconds
                 self.put_on_queue(config, template, is_demo=False)
 
         sample = self.wantui_app.gpus.sample
@@ -316,7 +313,7 @@ class ComposeScreen(BaseScreen):
     @on(Queued)
     def _queued(self, message: Queued) -> None:
         self._queueing = False
-        self.query_one(CostPane).say_what_is_cut()
+        self.cost_pane.say_what_is_cut()
         if message.fault:
             self.notify(message.fault, severity="error", title="not queued", timeout=20)
             return
@@ -362,4 +359,4 @@ class ComposeScreen(BaseScreen):
         self.set_focus(self.pane.form.rows)
 
     def action_focus_variations(self) -> None:
-        self.set_focus(self.query_one(Variations))
+        self.set_focus(self.variations)

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from rich.style import Style
 from rich.text import Text
-from textual import on, work
+from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
@@ -22,6 +22,7 @@ from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.tui.actions import bindings
+from wantui.tui.columns import Column, draw_header, draw_row
 from wantui.tui.edit_copy import edit_copy
 from wantui.tui.plain import plain
 from wantui.tui.queue_watcher import ENDS, QueueSnapshot
@@ -62,6 +63,11 @@ class LibraryScreen(LibraryJobs):
     NAME = "library"
     BINDINGS = [*bindings("library")]
 
+    rows = getters.query_one("#batches", VirtualList)
+    matrix = getters.query_one(Matrix)
+    details = getters.query_one(VideoDetails)
+    search = getters.query_one(Search)
+
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[BatchSummary] = []
@@ -82,7 +88,7 @@ class LibraryScreen(LibraryJobs):
         with Horizontal():
             with Vertical(id="left"):
                 yield Search("name, prompt or model")
-                batches = VirtualList(id="batches", classes="pane", empty="reading ...")
+                batches = VirtualList(id="batches", classes="pane", empty="reading ...", header=self._draw_header)
                 batches.border_title = "Batches"
                 yield batches
             with Vertical(id="right"):
@@ -91,19 +97,11 @@ class LibraryScreen(LibraryJobs):
                 yield matrix
                 yield VideoDetails(with_sheets=not self.wantui_app.low_bandwidth)
 
-    @property
-    def rows(self) -> VirtualList:
-        return self.query_one("#batches", VirtualList)
-
-    @property
-    def matrix(self) -> Matrix:
-        return self.query_one(Matrix)
-
     def on_mount(self) -> None:
         self.set_focus(self.rows)
 
     def focus_default(self) -> None:
-        self.query_one(Search).close()
+        self.search.close()
         self.set_focus(self.rows)
 
     def on_shown(self) -> None:
@@ -132,7 +130,7 @@ class LibraryScreen(LibraryJobs):
 
     def _apply_filter(self) -> None:
         """Show the batches that match search and filter; keep the cursor on its batch."""
-        words = self.query_one(Search).value
+        words = self.search.value
         self.visible_rows = [
             batch
             for batch in self.batches
@@ -165,7 +163,7 @@ class LibraryScreen(LibraryJobs):
         self.video_indices = {}
         self.matrix.show([], 0, lambda row, column: None, same=False)
         self.matrix.border_title = "Variations by seeds"
-        self.query_one(VideoDetails).say("")
+        self.details.say("")
 
     def _explain_empty_list(self, words: str) -> str:
         """Return the text shown in place of an empty batch list."""
@@ -182,19 +180,35 @@ class LibraryScreen(LibraryJobs):
         self.state_filter = "all"
         self.batches = []
         if self.is_mounted:  # otherwise the screen is about to be shown, and scans then
-            self.query_one(Search).close()
+            self.search.close()
             self.scan_folders()
+
+    @cached_property
+    def _columns(self) -> list[Column[BatchSummary]]:
+        rows = self.rows
+
+        def state(batch: BatchSummary) -> Text:
+            style = state_style(state_of_counts(dict(batch.counts)))
+            return Text(style.glyph, rows.colour(style.colour))
+
+        def name(batch: BatchSummary) -> Text:
+            return Text.assemble((batch.folder.name, "bold"), (f"  {batch.template}", "dim"))
+
+        return [
+            Column("", 1, state),
+            Column("done", 9, lambda batch: f"{batch.count('done')}/{batch.total}", "right"),
+            Column("batch", None, name),
+        ]
+
+    def _draw_header(self, width: int) -> Text:
+        return draw_header(self._columns, width)
 
     def _draw_batch(self, index: int, width: int) -> Text:
         batch, rows = self.visible_rows[index], self.rows
         if batch.fault:
             reason = batch.fault.replace(f"{batch.folder}/", "")  # a long path would push the reason out of sight
             return Text.assemble(("✗ unreadable ", rows.colour("error")), batch.folder.name, "  ", (reason, "dim"))
-        state = state_style(state_of_counts(dict(batch.counts)))
-        line = Text.assemble((f"{state.glyph} {batch.count('done')}/{batch.total} ", rows.colour(state.colour)))
-        line.append(batch.folder.name, Style(bold=True))
-        line.append(f"  {batch.template}", Style(dim=True))
-        return line
+        return draw_row(self._columns, batch, width)
 
     @on(VirtualList.Highlighted, "#batches")
     def _load_highlighted_batch(self) -> None:
@@ -237,7 +251,7 @@ class LibraryScreen(LibraryJobs):
         manifest = message.manifest
         if manifest is None:
             self.matrix.show([], 0, lambda row, column: None, same=False)
-            self.query_one(VideoDetails).say(f"✗ {message.error}")
+            self.details.say(f"✗ {message.error}")
             return
         numbers = sorted({video.number for video in manifest.videos})
         self.video_indices = {
@@ -290,16 +304,16 @@ class LibraryScreen(LibraryJobs):
         self.action_play()
 
     def _show_current_video(self) -> None:
-        details, entry = self.query_one(VideoDetails), self.current_entry()
+        entry = self.current_entry()
         if entry is None or self.folder is None or self.manifest is None:
-            details.say("")
+            self.details.say("")
         else:
-            details.show(self.manifest.variations[entry.variation].id, entry, self.folder)
+            self.details.show(self.manifest.variations[entry.variation].id, entry, self.folder)
 
     # Actions
 
     def action_search(self) -> None:
-        self.query_one(Search).open()
+        self.search.open()
 
     def action_filter(self) -> None:
         self.state_filter = STATE_FILTERS[(STATE_FILTERS.index(self.state_filter) + 1) % len(STATE_FILTERS)]

@@ -1,27 +1,28 @@
 """Monitor screen: running videos; preview, trajectory curves and log of the selected one."""
 
 import math
-import os
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
-from textual import on, work
+from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.message import Message
 
-from wantui.batches.eta import format_eta
+from wantui.batches.eta import format_left
 from wantui.batches.progress import CURVES, VideoProgress
-from wantui.formatting import format_bytes, format_count, format_duration
-from wantui.queue.records import VideoRow, WorkerRow
+from wantui.formatting import format_bytes
+from wantui.queue.records import VideoRow
 from wantui.queue.states import video_state
 from wantui.storage.layout import BatchFolder
 from wantui.tui.actions import bindings
 from wantui.tui.cancelling import cancel_videos
+from wantui.tui.columns import Column, draw_header, draw_row
+from wantui.tui.monitor_data import MonitorFilesRead, explain_idle, read_log_tail
 from wantui.tui.pictures import read_picture
 from wantui.tui.plain import plain
 from wantui.tui.plots import bar, braille, half_blocks
@@ -33,76 +34,46 @@ from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.virtual_list import VirtualList
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 REDRAW_SECONDS, SLOW_REDRAW_SECONDS = 1.0, 5.0
 """Seconds between redraws; with --low-bandwidth."""
 CURVE_BOUNDS: dict[str, tuple[float, float]] = {"turning": (0.0, math.pi), "straightness": (0.0, 1.0)}
 """Vertical ranges of the curves with a fixed range; all others start at 0 to 1 and only widen."""
-LOG_BYTES = 20_000
-"""Bytes read from the end of a log."""
 
 
 @dataclass(frozen=True)
-class LogTail:
-    """Last lines of a log."""
+class RunningVideo:
+    """Row of the list of running videos."""
 
-    version: tuple[Path, int, int]
-    """Path, size in bytes and modification time in nanoseconds of the file."""
-    lines: list[str]
+    video: VideoRow
+    progress: VideoProgress
 
+    @property
+    def is_decoding(self) -> bool:
+        """Return whether the decoder has reported its progress."""
+        return self.progress.step == self.video.steps and bool(self.progress.frames)
 
-@dataclass
-class MonitorFilesRead(Message):
-    """A preview or a changed log was read."""
+    @property
+    def share(self) -> float:
+        """Return the share of steps done, or of frames decoded, in 0 to 1."""
+        if self.is_decoding:
+            return self.progress.decoded / self.progress.frames
+        return self.progress.step / max(1, self.video.steps)
 
-    video: int
-    step: int
-    picture: "NDArray[np.uint8] | None"
-    """Preview picture; None if missing or deleted."""
-    tail: LogTail | None
+    @property
+    def count_done(self) -> str:
+        """Return steps done and total, or frames ("fr") once the decoder reports; empty while the model loads."""
+        if self.progress.loading:
+            return ""
+        if self.is_decoding:
+            return f"{self.progress.decoded}/{self.progress.frames} fr"
+        return f"{self.progress.step}/{self.video.steps}"
 
-
-def read_log_tail(path: Path, known_version: tuple[Path, int, int] | None) -> LogTail | None:
-    """Read the last lines of a log; return None if it is unchanged, missing or not a regular file."""
-    try:
-        if not path.is_file():  # opening a pipe would never return
-            return None
-        with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            if (path, stat.st_size, stat.st_mtime_ns) == known_version:
-                return None
-            file.seek(max(0, stat.st_size - LOG_BYTES))
-            text = file.read(LOG_BYTES).decode(errors="replace")
-    except OSError:
-        return None
-    return LogTail((path, stat.st_size, stat.st_mtime_ns), text.splitlines())
-
-
-def explain_idle(snapshot: QueueSnapshot, is_starting_engine: bool) -> str:
-    """Return why no video is running, and what will happen next or which key to press."""
-    waiting = sum(batch.unfinished for batch in snapshot.batches if not batch.paused)
-    suffix = f"; {format_count(waiting, 'video')} waiting" if waiting else ""
-    if snapshot.held is not None:
-        return f"no video is running: the queue is on hold ({snapshot.held.reason})\n\nPress F7 to resume the queue"
-    if snapshot.engine is None:
-        if is_starting_engine:
-            return "no video is running yet: the engine is starting"
-        return f"no video is running: there is no engine{suffix}\n\nF6 starts the engine, 1 composes a batch"
-    starting = [worker for worker in snapshot.workers if worker.state == "starting"]
-    if starting:
-        return "no video is running yet" + "".join(f"\n\n{_describe_starting_worker(worker)}" for worker in starting)
-    if waiting:
-        return f"no video is running{suffix}\n\na worker will start the next video"
-    if any(batch.unfinished for batch in snapshot.batches):
-        return "no video is running: every unfinished batch is paused\n\nPress 2, then p to resume a batch"
-    return "no video is running: the queue is empty\n\n1 composes a batch"
-
-
-def _describe_starting_worker(worker: WorkerRow) -> str:
-    elapsed = "" if worker.seconds is None else f" ({format_duration(worker.seconds)} so far)"
-    return f"{worker.name.partition(':')[0]} is starting: loading PyTorch takes seconds to minutes{elapsed}"
+    @property
+    def memory(self) -> str:
+        """Return the GPU memory of the worker's tensors; empty without a GPU."""
+        return format_bytes(self.progress.memory["allocated"]) if self.progress.memory else ""
 
 
 class MonitorScreen(BaseScreen):
@@ -110,6 +81,13 @@ class MonitorScreen(BaseScreen):
 
     NAME = "monitor"
     BINDINGS = [*bindings("monitor")]
+
+    rows = getters.query_one("#running", VirtualList)
+    preview = getters.query_one("#preview", Vertical)
+    preview_cells = getters.query_one("#preview DiffText", DiffText)
+    curve_cells = getters.query_one("#curves DiffText", DiffText)
+    log_pane = getters.query_one("#log", Vertical)
+    log_cells = getters.query_one("#log DiffText", DiffText)
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +106,7 @@ class MonitorScreen(BaseScreen):
 
     def compose_body(self) -> ComposeResult:
         with Vertical():
-            running = VirtualList(id="running", classes="pane")
+            running = VirtualList(id="running", classes="pane", header=self._draw_header)
             running.border_title = "Running"
             yield running
             with Horizontal(id="middle"):
@@ -141,10 +119,6 @@ class MonitorScreen(BaseScreen):
             with Vertical(id="log", classes="pane") as log:
                 log.border_title = "Log"
                 yield DiffText()
-
-    @property
-    def rows(self) -> VirtualList:
-        return self.query_one("#running", VirtualList)
 
     def on_mount(self) -> None:
         self.set_focus(self.rows)
@@ -200,38 +174,45 @@ class MonitorScreen(BaseScreen):
             time.monotonic() - self._preview_shown_at >= wait or (self.shown_preview or (None,))[0] != progress.video
         )
         if progress is None and not self.running_videos:
-            self.query_one("#preview DiffText", DiffText).show([Text("")])
-            self.query_one("#preview").border_title = "Predicted video"
+            self.preview_cells.show([Text("")])
+            self.preview.border_title = "Predicted video"
             self.shown_preview = None
         self._draw_log()
         self._request_files(progress, with_preview=bool(self.auto_preview) and is_due)
 
+    @cached_property
+    def _columns(self) -> list[Column[RunningVideo]]:
+        rows = self.rows
+
+        def state(running: RunningVideo) -> Text:
+            name = video_state(running.video, self.wantui_app.snapshot.engine is not None)
+            style = state_style(name)
+            text = running.progress.phase(running.video.steps) if name == "running" else style.word
+            return Text(f"{style.glyph} {text}", rows.colour(style.colour))
+
+        def eta(running: RunningVideo) -> str:
+            seconds = self._estimate_eta(running.video, running.progress)
+            return "" if seconds is None else format_left(seconds)
+
+        return [
+            Column("worker", 9, lambda running: (running.video.worker or "").partition(":")[0]),
+            Column("state", 13, state),
+            Column("progress", 8, lambda running: Text(bar(running.share, 8), rows.colour("success"))),
+            Column("step", 8, lambda running: running.count_done, "right"),
+            Column("σ", 5, lambda running: _format_number(running.progress.sigma, 3), "right", min_list_width=90),
+            Column("s/step", 6, lambda running: _format_number(running.progress.pace, 2), "right"),
+            Column("ETA", 7, eta, "right"),
+            Column("memory", 8, lambda running: running.memory, "right", min_list_width=110),
+            Column("video", None, lambda running: Text(running.video.title, Style(bold=True))),
+        ]
+
+    def _draw_header(self, width: int) -> Text:
+        return draw_header(self._columns, width)
+
     def _draw_running_video(self, index: int, width: int) -> Text:
-        video, rows = self.running_videos[index], self.rows
+        video = self.running_videos[index]
         progress = self.wantui_app.snapshot.progress.get(video.id, VideoProgress(video.batch, video.id, video.title))
-        state = state_style(video_state(video, self.wantui_app.snapshot.engine is not None))
-        worker = (video.worker or "").partition(":")[0]
-        line = Text.assemble((f"{state.glyph} {worker:<9} ", rows.colour(state.colour)))
-        line.append(f"{video.title}  ", Style(bold=True))
-        if progress.loading:
-            return line.append("loading the model")
-        line.append(f"{bar(progress.step / max(1, video.steps), 16 if width >= 100 else 8)} ", rows.colour("success"))
-        line.append(f"{progress.step}/{video.steps}")
-        if progress.step == video.steps:
-            if progress.frames and progress.decoded == progress.frames:
-                return line.append("  finishing files")
-            return line.append(
-                f"  decoding frame {progress.decoded}/{progress.frames}" if progress.frames else "  decoding"
-            )
-        if progress.sigma is not None:
-            line.append(f"  σ {progress.sigma:.3f}")
-        if progress.pace is not None:
-            line.append(f"  {progress.pace:.2f} s/step")
-        if (eta := self._estimate_eta(video, progress)) is not None:
-            line.append(f"  {format_eta(eta)}")
-        if progress.memory:
-            line.append(f"  {format_bytes(progress.memory['allocated'])}")
-        return line
+        return draw_row(self._columns, RunningVideo(video, progress), width)
 
     def _estimate_eta(self, video: VideoRow, progress: VideoProgress) -> float | None:
         snapshot = self.wantui_app.snapshot
@@ -242,7 +223,7 @@ class MonitorScreen(BaseScreen):
         return snapshot.etas.video(now, 0, batch, progress.pace)
 
     def _draw_curves(self, progress: VideoProgress | None) -> None:
-        cells = self.query_one("#curves DiffText", DiffText)
+        cells = self.curve_cells
         width, height = cells.size.width, cells.parent.size.height if cells.parent else 0  # type: ignore[attr-defined]
         if progress is None or not width:
             cells.show([Text("")])
@@ -323,19 +304,19 @@ class MonitorScreen(BaseScreen):
             self._draw_log()
         progress = self.current_progress()
         if message.picture is not None and progress is not None and progress.video == message.video:
-            cells = self.query_one("#preview DiffText", DiffText)
+            cells = self.preview_cells
             room = cells.parent.size if cells.parent else cells.size  # type: ignore[attr-defined]
             cells.show(half_blocks(message.picture, room.width, max(1, room.height)))
             self.shown_preview, self._preview_shown_at = (message.video, message.step), time.monotonic()
-            self.query_one("#preview").border_title = plain(f"Predicted video, after step {message.step}")
+            self.preview.border_title = plain(f"Predicted video, after step {message.step}")
 
     def _draw_log(self) -> None:
         """Show the last lines that fit."""
         if self._log_version is not None:
-            cells = self.query_one("#log DiffText", DiffText)
+            cells = self.log_cells
             room = cells.parent.size.height if cells.parent else 1  # type: ignore[attr-defined]
             cells.show([Text(line) for line in self._log_lines[-max(1, room) :]])
-            self.query_one("#log").border_title = plain(f"Log: {self._log_version[0].name}")
+            self.log_pane.border_title = plain(f"Log: {self._log_version[0].name}")
 
     @on(VirtualList.Highlighted, "#running")
     def _show_highlighted_video(self) -> None:
@@ -379,3 +360,8 @@ def _stretch(values: list[float | None], steps: int, width: int) -> list[float |
     if not values:
         return []
     return [values[min(len(values) - 1, i * len(values) // points)] for i in range(points)]
+
+
+def _format_number(value: float | None, decimals: int) -> str:
+    """Return a number with fixed decimals; empty for None."""
+    return "" if value is None else f"{value:.{decimals}f}"

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from rich.style import Style
 from rich.text import Text
-from textual import on
+from textual import getters, on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
@@ -43,6 +43,10 @@ class QueueScreen(BaseScreen):
     NAME = "queue"
     BINDINGS = [*bindings("queue")]
 
+    batch_rows = getters.query_one("#batches", VirtualList)
+    video_rows = getters.query_one("#videos", VirtualList)
+    about = getters.query_one("#about", DiffText)
+
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[BatchRow] = []
@@ -61,14 +65,6 @@ class QueueScreen(BaseScreen):
             videos.border_title = "Videos"
             yield videos
             yield DiffText(id="about")
-
-    @property
-    def batch_rows(self) -> VirtualList:
-        return self.query_one("#batches", VirtualList)
-
-    @property
-    def video_rows(self) -> VirtualList:
-        return self.query_one("#videos", VirtualList)
 
     def on_mount(self) -> None:
         self.set_focus(self.batch_rows)
@@ -235,18 +231,17 @@ class QueueScreen(BaseScreen):
 
     def _explain(self) -> None:
         """Show the full text of the row under the cursor below the list."""
-        about = self.query_one("#about", DiffText)
         batch = self._current()
         if batch is None:
-            about.show([Text("")])
+            self.about.show([Text("")])
             return
         lines = [Text(str(batch.folder), "dim")]
-        width = max(20, about.content_size.width)
+        width = max(20, self.about.content_size.width)
         if self.video_rows.has_focus and (video := self._video(self.video_rows.cursor)) is not None:
             state = video_state(video, self._has_engine)
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
             lines = wrapped(f"{video.title}: {video.error or worker or state_style(state).word}", width)
-        about.show(lines)
+        self.about.show(lines)
 
     def on_descendant_focus(self) -> None:
         self._explain()

@@ -1,6 +1,6 @@
 """The config as text, checked while one types."""
 
-from textual import on
+from textual import getters, on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
@@ -26,6 +26,9 @@ class YamlEditor(BackdropMixin, ModalScreen[str | None]):
         Binding("escape", "dismiss(None)", "Leave it as it was", priority=True),
     ]
 
+    editor = getters.query_one(TextArea)
+    fault_line = getters.query_one(".fault", Static)
+
     def __init__(self, text: str, name: str) -> None:
         super().__init__()
         self.text, self.source = text, name
@@ -38,23 +41,23 @@ class YamlEditor(BackdropMixin, ModalScreen[str | None]):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        self.query_one(TextArea).cursor_blink = False
+        self.editor.cursor_blink = False
         self.check()
 
     @on(TextArea.Changed)
     def check(self) -> None:
         """Show the errors, with their lines."""
-        self.query_one(Static).update(plain(self.fault() or "", keep_lines=True))
+        self.fault_line.update(plain(self.fault() or "", keep_lines=True))
 
     def fault(self) -> str | None:
         try:
-            parse_config(self.query_one(TextArea).text, self.source)
+            parse_config(self.editor.text, self.source)
         except ConfigError as error:
             return "\n".join(f"✗ {problem}" for problem in error.problems)
         return None
 
     def action_take(self) -> None:
         if self.fault() is None:
-            self.dismiss(self.query_one(TextArea).text)
+            self.dismiss(self.editor.text)
         else:
             self.notify("Fix the errors below first, or press Esc to discard", severity="error")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.style import Style
 from rich.text import Text
-from textual import on, work
+from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
@@ -56,6 +56,9 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         fault: str
         """Why it cannot be used."""
 
+    rows = getters.query_one("#configs", VirtualList)
+    form = getters.query_one(SettingsForm)
+
     def __init__(self, drafts: Drafts) -> None:
         super().__init__(id="left")
         self.drafts = drafts
@@ -77,14 +80,6 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         with Vertical(id="settings", classes="pane") as settings:
             settings.border_title = "Settings"
             yield SettingsForm()
-
-    @property
-    def rows(self) -> VirtualList:
-        return self.query_one("#configs", VirtualList)
-
-    @property
-    def form(self) -> SettingsForm:
-        return self.query_one(SettingsForm)
 
     @work(thread=True, exclusive=True, group="sources", exit_on_error=False)
     def find_sources(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.style import Style
 from rich.text import Text
+from textual import getters
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
@@ -20,6 +21,8 @@ WARNINGS_SHOWN = 3
 
 class CostPane(Vertical):
     """Costs, refusals and the first warnings; its subtitle names the key that shows what the pane has no room for."""
+
+    cells = getters.query_one(DiffText)
 
     def __init__(self) -> None:
         super().__init__(id="cost", classes="pane")
@@ -39,7 +42,7 @@ class CostPane(Vertical):
         self._draw()
 
     def _draw(self) -> None:
-        cells = self.query_one(DiffText)
+        cells = self.cells
         if self.outline is None:
             cells.show([Text("")])
             self.border_subtitle = ""
@@ -62,5 +65,5 @@ class CostPane(Vertical):
 
     def say_what_is_cut(self) -> None:
         """Name the key that shows all warnings where the pane has no room for them."""
-        is_cut = self.outline is not None and len(self.query_one(DiffText).lines) > self.content_size.height
+        is_cut = self.outline is not None and len(self.cells.lines) > self.content_size.height
         self.border_subtitle = plain("w: all warnings" if is_cut else "")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rich.style import Style
 from rich.text import Text
-from textual import on
+from textual import getters, on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
@@ -45,6 +45,10 @@ class SettingsForm(Vertical):
         final: bool
         """Enter was pressed; otherwise it is still being typed."""
 
+    rows = getters.query_one("#fields", VirtualList)
+    input = getters.query_one("#value", Input)
+    about = getters.query_one("#about", Static)
+
     def __init__(self) -> None:
         super().__init__()
         self.config: Config | None = None
@@ -62,14 +66,6 @@ class SettingsForm(Vertical):
         yield VirtualList(id="fields")
         yield HiddenLineInput(id="value", compact=True)
         yield Static("", markup=False, id="about")
-
-    @property
-    def rows(self) -> VirtualList:
-        return self.query_one("#fields", VirtualList)
-
-    @property
-    def input(self) -> Input:
-        return self.query_one("#value", Input)
 
     @property
     def is_editing(self) -> bool:
@@ -106,7 +102,7 @@ class SettingsForm(Vertical):
         return entry if isinstance(entry, FormField) else None
 
     def _explain(self) -> None:
-        field, about = self._current(), self.query_one("#about", Static)
+        field, about = self._current(), self.about
         about.set_class(self.fault is not None, "-fault")
         if self.fault is not None:
             about.update(plain(f"✗ {self.fault}", keep_lines=True))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.text import Text
+from textual import getters
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
@@ -29,12 +30,10 @@ MAX_LEFT_OUT = 5
 class TrajectoryDetails(VerticalScroll):
     """Details of one trajectory, comparison or attention at a time."""
 
+    cells = getters.query_one("#curve-cells", DiffText)
+
     def compose(self) -> ComposeResult:
         yield DiffText(id="curve-cells")
-
-    @property
-    def cells(self) -> DiffText:
-        return self.query_one("#curve-cells", DiffText)
 
     def say(self, text: str, title: str = "Curves") -> None:
         """Show a text instead of curves."""

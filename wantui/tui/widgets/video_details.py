@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
-from textual import on, work
+from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.geometry import Size
@@ -41,6 +41,9 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
         with_sheets: whether contact sheets are drawn; each is some twenty kilobytes on the wire.
     """
 
+    about = getters.query_one("#about", DiffText)
+    sheet_cells = getters.query_one("#sheet", DiffText)
+
     def __init__(self, with_sheets: bool) -> None:
         super().__init__(id="cell", classes="pane")
         self.with_sheets = with_sheets
@@ -54,7 +57,7 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
 
     def say(self, text: str) -> None:
         """Show a text instead of a video, in full, because the end of an error is its reason."""
-        width = max(20, self.query_one("#about", DiffText).size.width)
+        width = max(20, self.about.size.width)
         self._show(wrapped(text, width) or [Text("")])
 
     def show(self, variation: str, entry: VideoEntry, folder: Path) -> None:
@@ -86,12 +89,12 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
 
     def _show(self, lines: list[Text]) -> None:
         self.sheet = None
-        self.query_one("#about", DiffText).show(lines)
-        self.query_one("#sheet", DiffText).show([Text("")])
+        self.about.show(lines)
+        self.sheet_cells.show([Text("")])
 
     def _want_sheet(self, path: Path) -> None:
         """Have a contact sheet read, where it is still wanted and there is room for it."""
-        room = self.query_one("#sheet", DiffText).size
+        room = self.sheet_cells.size
         if path == self.sheet and room.height >= 2:
             self.read_sheet(path, room)
 
@@ -106,7 +109,7 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
     def _sheet_read(self, message: SheetRead) -> None:
         if message.path != self.sheet:
             return
-        cells = self.query_one("#sheet", DiffText)
+        cells = self.sheet_cells
         if message.picture is None:
             cells.show([Text(f"{message.path.name} cannot be shown", "dim")])
         else:
