@@ -881,9 +881,11 @@ def test_a_stride_that_leaves_too_few_states_is_refused_by_name(
     result = wantui("analyze", tmp_path, "--stride", 20)
     assert "stride 20 leaves 2 of 5 states" in result.out.splitlines()[1]
     assert re.search(r"\bnan\b", result.out) is None
-    assert "warning: log_volume needs 5 states, and a trajectory has 3\n" in result.err
+    assert "warning: log_volume needs 5 states, but a trajectory has 3\n" in result.err
     assert "stride 20 leaves 2 of 5 states" in wantui("analyze", tmp_path, "--stride", 20, "--groups").err
-    assert "--stride is for metrics" in wantui("analyze", tmp_path, "--stride", 2, "--list-videos").err
+    assert (
+        "cannot use --stride here: it is for metrics" in wantui("analyze", tmp_path, "--stride", 2, "--list-videos").err
+    )
 
 
 @pytest.mark.slow
@@ -935,7 +937,7 @@ def test_analyze_shows_attention_and_draws_it_over_the_clip(with_maps: BatchFold
     assert records[0]["mass"] == pytest.approx(maps.mean("circle").mean((1, 2, 3)))
     several = wantui("analyze", with_maps.root, "--overlay", "circle")
     assert several.code == 2
-    assert "6 here have attention maps" in several.err
+    assert "needs one video with attention maps, and there are 6" in several.err
     ids = [video.id for video in read_batch(with_maps.root)]
     drawn = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", ids[0])
     assert drawn.code == 0
@@ -946,7 +948,7 @@ def test_analyze_shows_attention_and_draws_it_over_the_clip(with_maps: BatchFold
 WRONG = {
     "no batch": (["nowhere"], "is not a batch folder"),
     "metric": (["BATCH", "--metrics", "lenght"], "unknown metric 'lenght'"),
-    "id": (["BATCH", "--video-id", "zzz"], "no finished video 'zzz' here"),
+    "id": (["BATCH", "--video-id", "zzz"], "no finished video 'zzz'"),
     "empty id": (["BATCH", "--video-id", ""], "the id is empty"),
     "no metric": (["BATCH", "--metrics", " , "], "names no metric"),
     "margin": (["BATCH", "--compare", "--margin", "3"], "is not between 0 and 1"),
@@ -954,7 +956,7 @@ WRONG = {
     "csv": (["BATCH", "--csv", "/proc/x.csv"], "cannot write /proc/x.csv"),
     "csv folder": (["nowhere", "--csv", "."], "cannot write .: it is a folder"),
     "csv nowhere": (["nowhere", "--csv", "no/x.csv"], "there is no folder"),
-    "page": (["BATCH", "--html", "/proc/x.html"], "cannot be written"),
+    "page": (["BATCH", "--html", "/proc/x.html"], "--html: cannot write /proc/x.html: "),
     "page folder": (["nowhere", "--html", "."], "cannot write .: it is a folder"),
     "page device": (["nowhere", "--html", "/dev/null"], "cannot write /dev/null: it is not a regular file"),
 }
@@ -985,7 +987,7 @@ def test_an_option_that_would_do_nothing_is_refused(with_maps: BatchFolder, want
 def test_one_of_two_outputs_is_not_dropped_unsaid(with_maps: BatchFolder, wantui: Wantui, both: str) -> None:
     result = wantui("analyze", with_maps.root, *both.split())
     assert result.code == 2
-    assert "choose one of --" in result.err
+    assert "cannot combine --" in result.err
 
 
 def test_a_word_without_attention_hides_no_figure_of_others(
@@ -1085,7 +1087,7 @@ def test_an_overlay_that_cannot_be_written_gets_a_sentence(with_maps: BatchFolde
     video = next(video for video in read_batch(with_maps.root) if video.attention)
     Path("file").write_text("")
     result = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", video.id, "-o", "file/below.mp4")
-    assert (result.code, "below.mp4 cannot be written: " in result.err) == (2, True)
+    assert (result.code, "cannot write file/below.mp4: " in result.err) == (2, True)
 
 
 @pytest.mark.parametrize("mistake", WRONG)

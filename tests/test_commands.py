@@ -13,8 +13,8 @@ from conftest import Wantui, batch, files, only_queued
 
 from wantui.batches.enqueue import Shard
 from wantui.batches.rerun import RerunResult
-from wantui.cli.doctor import _libraries, hub_cache
-from wantui.cli.rerun import _print
+from wantui.cli.doctor import _check_libraries, hub_cache
+from wantui.cli.rerun import _print_comparison
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport
 from wantui.queue.queue import Queue
@@ -170,7 +170,9 @@ def test_rerun_refuses_a_clip_of_another_size_before_it_loads_anything(small: li
     write_mp4(Path("edited.mp4"), read_frames(clip), recipe.fps, recipe.frames, {"wantui": edited.to_json()})
     result = wantui("rerun", "edited.mp4", "--device", "cpu")
     assert result.code == 2
-    assert result.err == "wantui: edited.mp4 was changed: its frames are 32x32, and its recipe makes 16000x32\n"
+    assert result.err == (
+        "wantui: cannot regenerate edited.mp4: it was changed. Its frames are 32x32, and its recipe has 16000x32\n"
+    )
 
 
 def test_rerun_refuses_a_name_without_room_for_the_partial_file(small: list[str], wantui: Wantui) -> None:
@@ -183,15 +185,21 @@ def test_rerun_refuses_a_name_without_room_for_the_partial_file(small: list[str]
 def test_rerun_calls_versions_the_same_only_where_a_clip_names_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for then, said in (({}, "the clip does not say with which"), ({"torch": "2"}, "versions, device and weights are")):
-        _print(Path("a.mp4"), RerunResult(None, False, 9, {}, is_known=bool(then)))
+    for then, said in (
+        ({}, "the clip does not record its versions"),
+        ({"torch": "2"}, "versions, device and weights are"),
+    ):
+        _print_comparison(Path("a.mp4"), RerunResult(None, False, 9, {}, is_known=bool(then)))
         assert said in capsys.readouterr().out
 
 
 def test_rerun_writes_over_nothing(wantui: Wantui, small: list[str]) -> None:
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
     Path("again.jpg").write_text("a picture")
-    for output, said in (("again.mp4", "again.jpg exists already"), ("nowhere/again.mp4", "cannot be written")):
+    for output, said in (
+        ("again.mp4", "cannot write again.jpg: it already exists"),
+        ("nowhere/again.mp4", "cannot write nowhere/again.mp4: "),
+    ):
         result = wantui("rerun", clip, "-o", output, "--device", "cpu")
         assert result.code == 2
         assert said in result.err
@@ -234,10 +242,10 @@ def test_models_ls_says_which_weights_are_here(wantui: Wantui) -> None:
 
 def test_doctor_names_a_library_that_wantui_was_not_made_for() -> None:
     wanted = ["numpy>=99", "click>=8", "no-such-library", "pytest>=99; extra == 'test'"]
-    found = {finding.check: finding for finding in _libraries(wanted)}
+    found = {finding.check: finding for finding in _check_libraries(wanted)}
     assert set(found) == {"numpy", "no-such-library"}
     assert found["numpy"].state == found["no-such-library"].state == "problem"
-    assert "wantui is made for >=99" in found["numpy"].result
+    assert " installed, >=99 required" in found["numpy"].result
     assert found["numpy"].advice == "pip install 'numpy>=99'"
 
 
@@ -249,7 +257,7 @@ def test_doctor_runs_from_a_source_tree_that_is_not_installed(wantui: Wantui, mo
     monkeypatch.setattr("importlib.metadata.requires", not_installed)
     result = wantui("doctor")
     assert result.code == 1  # C7
-    assert "not installed: its requirements are not known here" in " ".join(result.out.split())
+    assert "not installed: cannot check its requirements" in " ".join(result.out.split())
 
 
 @pytest.mark.usefixtures("torch_not_imported")
@@ -271,7 +279,7 @@ def test_doctor_knows_a_file_system_of_the_network_and_one_without_locks(
     ("content", "said"),
     [
         ("raise OSError('libcudart.so: cannot open shared object file')", "OSError: libcudart.so: cannot open shared"),
-        ("import os; os._exit(7)", "its import ended with exit code 7"),
+        ("import os; os._exit(7)", "the import ended with exit code 7"),
     ],
 )
 def test_doctor_names_a_torch_that_cannot_be_imported(
@@ -402,13 +410,13 @@ def test_queue_commands_say_why_nothing_was_changed(wantui: Wantui, tmp_path: Pa
         "queued again: 0 videos\nvideo 5 of batch 1 is done, and only failed or cancelled videos can be retried\n",
     )
     whole = wantui("queue", "retry", 1)
-    assert "batch 1 has 1 done, 2 queued, and only failed or cancelled videos can be retried" in whole.err
+    assert "batch 1 has 1 done, 2 queued; only failed or cancelled videos can be retried" in whole.err
     cancelled = wantui("queue", "cancel", 1, 5)
-    assert "video 5 of batch 1 is done, and only videos that are not made yet can be cancelled" in cancelled.err
+    assert "video 5 of batch 1 is done; only unfinished videos can be cancelled" in cancelled.err
     for number in (1, 4, 7, 10, 2**70):
         unknown = wantui("queue", "cancel", 1, number)
         assert unknown.code == 2
-        assert f"batch 1 has no video {number} on the queue. It has 5 to 6, 9" in unknown.err
+        assert f"batch 1 has no video {number} on the queue. Its numbers: 5 to 6, 9" in unknown.err
     assert "1 video cancelled" in wantui("queue", "cancel", 1, 9).err
 
 
@@ -424,7 +432,7 @@ def test_a_detached_run_prints_its_folder_or_one_json_object(wantui: Wantui, sma
 def test_doctor_prints_a_systemd_unit_or_json(wantui: Wantui) -> None:
     result = wantui("doctor", "--systemd-unit", "--json")
     assert (result.code, result.out) == (2, "")
-    assert "choose one of" in result.err
+    assert "cannot combine --systemd-unit and --json" in result.err
 
 
 @pytest.mark.parametrize(("lines", "shown"), [("0", []), ("1", ["c"]), ("2", ["b", "c"]), ("9", ["a", "b", "c"])])
@@ -476,21 +484,21 @@ def test_queue_commands_say_that_an_ended_batch_cannot_be_paused_resumed_or_move
         for name in "abc":
             queue.add(tmp_path / name, "cpu", [NewVideo(0, "v", "{}", 3)])
         queue.cancel(2)
-        refused = "batch 2 has 1 cancelled, and only "
-        assert wantui("queue", "pause", 2).err == f"{refused}batches with unfinished videos can be paused\n"
+        refused = "batch 2 has 1 cancelled; only batches with unfinished videos can be "
+        assert wantui("queue", "pause", 2).err == f"{refused}paused\n"
         assert not queue.batches()[1].paused
         moved = wantui("queue", "move", 2, "top").err
-        assert moved == f"{refused}unfinished batches can be moved\norder: 1, 3\n"
-        assert "nothing of it is left to resume" in wantui("queue", "resume", 2).err
-        assert wantui("queue", "move", 1, "up").err == "nothing changed: batch 1 was there already\norder: 1, 3\n"
-        assert wantui("queue", "move", 3, "up").err == "order: 3, 1\n"
+        assert moved == f"{refused}moved\nqueue order: 1, 3\n"
+        assert wantui("queue", "resume", 2).err.startswith(f"{refused}resumed\n")
+        assert wantui("queue", "move", 1, "up").err == "batch 1 is already there\nqueue order: 1, 3\n"
+        assert wantui("queue", "move", 3, "up").err == "queue order: 3, 1\n"
         wantui("queue", "pause", 3)
         assert wantui("queue", "resume").err.startswith("the queue is not held\nstill paused: batch 3. ")
-        assert wantui("queue", "resume", 3).err.startswith("batch 3 resumed\n")
+        assert wantui("queue", "resume", 3).err.startswith("batch 3 is resumed\n")
         assert wantui("queue", "resume", 3).err.startswith("batch 3 is not paused\n")
         queue.hold("paused", "it was paused")
         assert "the queue is held: it was paused. " in wantui("queue", "resume", 3).err
-        assert wantui("queue", "resume").err.startswith("queue resumed\n")
+        assert wantui("queue", "resume").err.startswith("the queue is resumed\n")
 
 
 def test_queue_ls_names_ended_batches_with_failed_videos(wantui: Wantui, tmp_path: Path) -> None:
@@ -501,9 +509,9 @@ def test_queue_ls_names_ended_batches_with_failed_videos(wantui: Wantui, tmp_pat
             assert claim is not None
             queue.fail_batch(claim, "no weights", 2)
     said = wantui("queue", "ls").err
-    assert "nothing is left to make" in said
-    assert "failed: 1 video of batch 5 (b4). Errors: wantui queue show 5; again: wantui queue retry 5" in said
-    assert "and videos of 2 earlier batches failed: wantui queue ls --all" in said
+    assert "the queue has no unfinished batches" in said
+    assert "failed: 1 video of batch 5 (b4). Show errors: wantui queue show 5; retry: wantui queue retry 5" in said
+    assert "videos of 2 earlier batches failed too: wantui queue ls --all" in said
     assert "no weights" in wantui("queue", "show", 5).out
     assert "failed: " not in wantui("queue", "ls", "--all").err
 

@@ -288,7 +288,7 @@ def test_workers_that_cannot_start_hold_the_queue_with_their_last_words(start: S
     machine.until(machine.queue.held)  # it is tried again
     machine.call("engine", "stop")
     code, _, err = machine.call("engine", "run", "--drain")
-    assert (code, "1 video left to make: the queue is held: no worker can start" in err) == (1, True)
+    assert (code, "1 unfinished video: the queue is held: no worker can start" in err) == (1, True)
 
 
 LATE = """

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from wantui.cli import follow as follow_module
 from wantui.cli.follow import follow
-from wantui.cli.progress import Bars, JsonLines, PlainLines, news
+from wantui.cli.progress import BarReporter, JsonLinesReporter, PlainReporter, event_line
 from wantui.engine import control
 from wantui.errors import UserError
 from wantui.queue import state_dir
@@ -39,19 +39,19 @@ LIFE = [
 
 
 def test_bars_show_every_video_that_runs_and_lines_what_came_of_it() -> None:
-    bars = Bars(lambda: 65.0)
+    bars = BarReporter(lambda: 65.0)
     screen = io.StringIO()
     bars.progress.live.console = Console(file=screen, force_terminal=True, width=80, highlight=False)
     with bars.progress:
         for happened in LIFE[:4]:
-            bars.show(happened)
-        bars.show(event("started", 2, title="blue seed 42", number=1, steps=20, worker="worker-1:9"))
+            bars.show_event(happened)
+        bars.show_event(event("started", 2, title="blue seed 42", number=1, steps=20, worker="worker-1:9"))
         shown = [(task.description, task.completed, task.total) for task in bars.progress.tasks]
         assert shown == [("[red] seed 42", 2, 20), ("blue seed 42", 0, 20)]
         assert "ETA 1:05" in bars.progress.tasks[0].fields["pace"]
         bars.progress.refresh()
         for happened in LIFE[4:]:
-            bars.show(happened)
+            bars.show_event(happened)
         assert [task.description for task in bars.progress.tasks] == ["blue seed 42"]
     said = screen.getvalue()
     assert "interrupted: [red] seed 42: signal SIGKILL" in said
@@ -59,9 +59,9 @@ def test_bars_show_every_video_that_runs_and_lines_what_came_of_it() -> None:
 
 
 def test_plain_lines_tell_starts_ends_and_trouble(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = PlainLines(lambda: None)
+    lines = PlainReporter(lambda: None)
     for happened in LIFE:
-        lines.show(happened)
+        lines.show_event(happened)
     assert capsys.readouterr().err.splitlines() == [
         "started: [red] seed 42",
         "loading nano: everything on the GPU (it fits)",
@@ -73,14 +73,14 @@ def test_plain_lines_tell_starts_ends_and_trouble(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("kind", ["added", "moved", "released", "removed", "something that a later version tells"])
 def test_what_is_no_news_is_not_told(kind: str) -> None:
-    assert news(event(kind)) is None
+    assert event_line(event(kind)) is None
 
 
 def test_json_lines_count_videos_from_1_and_show_no_id_of_the_database(capsys: pytest.CaptureFixture[str]) -> None:
     # A13
-    lines = JsonLines()
-    lines.show(event("step", video=917, number=2, step=1, steps=20, seconds=0.1, sigma=1.0))
-    lines.show(Event(1, 0.0, 1, None, BatchAdded(videos=2)))
+    lines = JsonLinesReporter()
+    lines.show_event(event("step", video=917, number=2, step=1, steps=20, seconds=0.1, sigma=1.0))
+    lines.show_event(Event(1, 0.0, 1, None, BatchAdded(videos=2)))
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["batch"], first["video"], first["number"]) == (1, 2, 2)
     assert second["video"] is None
@@ -96,12 +96,12 @@ def test_plain_lines_say_what_is_waited_for_when_it_changes_and_every_ten_second
 ) -> None:  # C11
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    lines = PlainLines(lambda: None)
+    lines = PlainReporter(lambda: None)
     for second in range(13):
         now = float(second)
-        lines.wait(waiting(second))
-    lines.wait(waiting(13, 1, 2, 3, 4, 5))
-    lines.wait(Waiting((), ()))
+        lines.show_waiting(waiting(second))
+    lines.show_waiting(waiting(13, 1, 2, 3, 4, 5))
+    lines.show_waiting(Waiting((), ()))
     assert capsys.readouterr().err.splitlines() == [
         "worker-0: loading torch, 0:00",
         "worker-0: loading torch, 0:10",
@@ -111,17 +111,17 @@ def test_plain_lines_say_what_is_waited_for_when_it_changes_and_every_ten_second
 
 
 def test_bars_show_what_is_waited_for_until_a_video_starts() -> None:  # C11
-    bars = Bars(lambda: None)
+    bars = BarReporter(lambda: None)
     screen = io.StringIO()
     bars.progress.live.console = Console(file=screen, force_terminal=True, width=100, highlight=False)
     with bars.progress:
-        bars.wait(waiting(2.0, 1))
-        bars.wait(waiting(3.0, 1))
+        bars.show_waiting(waiting(2.0, 1))
+        bars.show_waiting(waiting(3.0, 1))
         bars.progress.refresh()
         assert [task.description for task in bars.progress.tasks] == [
             "worker-0: loading torch, 0:03; waits for 2 videos of batch 1 (b1)"
         ]
-        bars.wait(Waiting((), ()))
+        bars.show_waiting(Waiting((), ()))
         assert bars.progress.tasks == []
     assert screen.getvalue().count("worker-0: loading torch; waits for 2 videos of batch 1 (b1)") == 1
 

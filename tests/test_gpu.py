@@ -7,7 +7,7 @@ import pytest
 from test_gpu_monitor import FakeNvml
 
 from wantui.cli import doctor
-from wantui.cli.doctor import torch_and_driver
+from wantui.cli.doctor import check_torch_driver
 from wantui.engine.slots import create_slots
 from wantui.gpu.monitor import GpuMonitor
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError, device_remarks, query_gpus, visible_gpus
@@ -91,16 +91,16 @@ def test_without_a_gpu_there_is_one_worker_on_the_cpu_and_more_when_asked_for() 
 @pytest.mark.parametrize(
     ("torch_version", "driver", "state", "said"),
     [
-        ("2.13.0+cpu", "580.1", "problem", "is a build for CPUs"),
-        ("2.11.0+cu130", "550.54", "problem", "needs driver 580 or newer, and 550.54 is installed"),
-        ("2.11.0+cu130", "580.95.05", "ok", "new enough"),
-        ("2.6.0+cu124", "525.60", "ok", "new enough"),
+        ("2.13.0+cpu", "580.1", "problem", "is a CPU build"),
+        ("2.11.0+cu130", "550.54", "problem", "needs driver 580 or newer, but 550.54 is installed"),
+        ("2.11.0+cu130", "580.95.05", "ok", "supports it"),
+        ("2.6.0+cu124", "525.60", "ok", "supports it"),
         ("2.6.0+cu118", "440.33", "problem", "needs driver 450"),
         ("2.13.0", "580.1", "ok", "torch 2.13.0"),
     ],
 )
 def test_a_torch_that_cannot_use_the_gpus_is_a_problem(torch_version: str, driver: str, state: str, said: str) -> None:
-    found = torch_and_driver(torch_version, driver)
+    found = check_torch_driver(torch_version, driver)
     assert found.state == state
     assert said in found.result
     assert bool(found.advice) == (state == "problem")
@@ -110,7 +110,7 @@ def test_doctor_names_who_holds_a_gpus_memory(monkeypatch: pytest.MonkeyPatch) -
     nvml: Any = FakeNvml()
     nvml.nvmlShutdown = lambda: None
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    found = list(doctor._gpus())
+    found = list(doctor._check_gpus())
     assert found[0].result.startswith("NVIDIA H100, 60.0 GB of 80.0 GB free, driver 580.1")
     assert any("process 4194309" in one.result for one in found)
 
@@ -121,7 +121,7 @@ def test_gpu_without_memory_of_its_own_is_found_and_named(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     (gpu,) = query_gpus().gpus
     assert (gpu.name, gpu.memory_total, gpu.memory_used) == ("NVIDIA H100", None, None)
-    assert next(doctor._gpus()).result.startswith("NVIDIA H100, memory not counted by the driver, driver 580.1")
+    assert next(doctor._check_gpus()).result.startswith("NVIDIA H100, memory not reported by the driver, driver 580.1")
 
 
 def test_reports_and_monitor_give_the_same_reason_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_the_trash_takes_whole_batches_and_nothing_else(
         move_to_trash(tmp_path)
     assert wantui("library", "trash", made.root).code == 0
     assert not made.root.exists()
-    assert "nothing is left to make" in wantui("queue", "ls", "--all").err
+    assert "the queue has no unfinished batches" in wantui("queue", "ls", "--all").err
 
 
 def test_a_batch_that_is_still_to_be_made_is_not_moved(wantui: Wantui, small: list[str]) -> None:

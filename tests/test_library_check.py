@@ -135,10 +135,10 @@ def test_a_manifest_edited_by_hand_is_read_and_kept_when_another_one_takes_its_p
 
 
 def test_continuing_a_batch_whose_manifest_was_edited_says_so(made: BatchFolder, wantui: Wantui) -> None:
-    assert "was changed since" not in wantui("run", "--resume", made.root).err
+    assert "was changed after" not in wantui("run", "--resume", made.root).err
     made.manifest.write_text(made.manifest.read_text().replace('"created": "2', '"created": "3', 1))
     result = wantui("run", "--resume", made.root)
-    assert f"warning: {made.manifest} was changed since wantui wrote it (SHA-256)" in result.err
+    assert f"warning: {made.manifest} was changed after wantui wrote it (SHA-256)" in result.err
     assert result.code == 0
 
 

@@ -359,7 +359,7 @@ def test_run_leaves_no_batch_folder_when_queue_disk_is_full(
     monkeypatch.setattr(Queue, "add", full)
     result = wantui("run", "-t", "a star", *small)
     assert result.code == 3
-    assert "cannot use the queue: database or disk is full. Make room on its disk" in result.err
+    assert "cannot use the queue: database or disk is full. Free disk space" in result.err
     assert list(Path("outputs").iterdir()) == []
 
 

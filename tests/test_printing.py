@@ -17,7 +17,7 @@ from conftest import Wantui, only_queued
 import wantui.cli
 from wantui.batches.enqueue import new_batch, queue_missing
 from wantui.cli.output import echo, print_columns, to_json
-from wantui.cli.progress import Bars, PlainLines
+from wantui.cli.progress import BarReporter, PlainReporter
 from wantui.config import load_config
 from wantui.planning import plan_batch
 from wantui.queue.events import read_payload
@@ -209,9 +209,9 @@ def test_a_config_with_control_characters_prints_as_yaml_that_loads_back(wantui:
     assert again.startswith("a \x1b[2J\x9b")
 
 
-@pytest.mark.parametrize("reporter", [Bars, PlainLines])
+@pytest.mark.parametrize("reporter", [BarReporter, PlainReporter])
 def test_progress_prints_nothing_that_a_terminal_obeys(
-    reporter: type[Bars] | type[PlainLines], capsys: pytest.CaptureFixture[str]
+    reporter: type[BarReporter] | type[PlainReporter], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = reporter(lambda: None)
     for kind, data in (
@@ -219,7 +219,7 @@ def test_progress_prints_nothing_that_a_terminal_obeys(
         ("failed", {"title": EVIL, "error": EVIL}),
         ("held", {"reason": EVIL}),
     ):
-        shown.show(Event(1, 0.0, 1, 1, read_payload(kind, json.dumps(data))))
+        shown.show_event(Event(1, 0.0, 1, 1, read_payload(kind, json.dumps(data))))
     captured = capsys.readouterr()
     assert "failed: \\x1b]52" in captured.out + captured.err  # R1
     assert OBEYED.findall(captured.out + captured.err) == []
@@ -359,6 +359,6 @@ def test_analyze_names_a_batch_without_finished_videos(wantui: Wantui, mode: tup
     folder, _ = new_batch(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] circle"))
     result = wantui("analyze", folder.root, *mode)
     assert result.code == 2
-    assert result.err.startswith(f"wantui: cannot analyze {folder.root}: no video is finished. Wait for the first ones")
+    assert result.err.startswith(f"wantui: cannot analyze {folder.root}: no video is finished. Wait for the first one ")
     assert "brackets" not in result.err
     assert json.loads(wantui("analyze", folder.root, "--json").out) == []

@@ -76,14 +76,14 @@ def test_a_damaged_queue_is_told_by_doctor_and_put_aside_by_the_next_command(
     damaged: Path, wantui: Wantui
 ) -> None:  # R8, C7
     found = " ".join(wantui("doctor").out.split())
-    assert f"problem queue {damaged / NAME} cannot be opened" in found
-    assert "wantui engine start keeps it under another name" in found
+    assert f"problem queue cannot open {damaged / NAME}: " in found
+    assert "wantui engine start renames it" in found
     assert not list(damaged.glob("*.damaged-*"))  # a check changes nothing
     result = wantui("queue", "ls")
     assert result.code == 0, result.err
     assert "was damaged" in result.err
     assert list(damaged.glob("queue.db.damaged-*"))
-    assert wantui("queue", "ls").err == "nothing is left to make; --all shows finished batches\n"
+    assert wantui("queue", "ls").err == "the queue has no unfinished batches; --all lists finished ones\n"
     assert "ok queue in" in " ".join(wantui("doctor").out.split())
 
 

@@ -136,7 +136,7 @@ def test_ctrl_c_before_a_new_batch_is_queued_names_its_folder_and_how_to_queue_i
         result = wantui("run", "-t", TEMPLATE, *small)
     (root,) = Path("outputs").iterdir()
     assert result.code == 130
-    assert f"interrupted before {root} was queued. Queue it: wantui run --resume {root}" in result.err
+    assert f"interrupted: {root} is not on the queue. Queue it: wantui run --resume {root}" in result.err
     assert wantui("run", "--resume", root).code == 0
 
 
@@ -146,11 +146,11 @@ def test_resume_takes_the_same_template_and_options_and_refuses_others(wantui: W
     before = {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()}
     assert wantui("run", "-t", TEMPLATE, *options, "--resume", folder.root).code == 0
     other = wantui("run", "-t", "a [green|blue] (circle)", *options, "--resume", folder.root)
-    assert (other.code, TEMPLATE in other.err, "another template" in other.err) == (2, True, True)
+    assert (other.code, TEMPLATE in other.err, "its template is" in other.err) == (2, True, True)
     steps = wantui("run", "-t", TEMPLATE, *options, "--set", "model_settings.steps=4", "--resume", folder.root)
-    assert (steps.code, "steps: 3, and these options say 4" in steps.err) == (2, True)
+    assert (steps.code, "its steps is 3, but these options give 4" in steps.err) == (2, True)
     more = wantui("run", "-t", TEMPLATE, *small, "--videos-per-variation", 2, "--resume", folder.root)
-    assert (more.code, "a batch of 2 videos" in more.err) == (2, True)
+    assert (more.code, "it has 2 videos, and these options give 4" in more.err) == (2, True)
     assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()} == before
 
 
@@ -160,7 +160,7 @@ def test_resume_with_options_says_that_the_stored_settings_are_missing(wantui: W
     assert wantui("run", "--resume", folder.root).code == 0
     seeded = wantui("run", "--resume", folder.root, "--seed", 42)
     assert seeded.code == 2
-    assert f"its settings ({folder.config}) are missing. Leave the options out" in seeded.err
+    assert f"its settings ({folder.config}) are missing. Omit the options to resume it" in seeded.err
 
 
 def test_resume_refuses_weights_that_have_changed(
@@ -263,7 +263,7 @@ def test_a_video_that_another_engine_makes_is_waited_for_and_nothing_of_it_is_to
         result = wantui("run", "--resume", folder.root)
     assert result.code == 0, result.err
     assert seen == ["of the other engine"]
-    assert "is being made by another engine, on this machine or another one: waiting for it" in result.err
+    assert ": another engine, here or on another machine, is generating it" in result.err
     assert read_manifest(folder).videos[0].state == "done"
 
 
@@ -416,8 +416,8 @@ def test_a_video_that_does_not_fit_is_made_by_the_next_plan_which_is_recorded(
     monkeypatch.setattr(make_video, "decode_frames", too_large)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
     assert (result.code, failures) == (0, 2)
-    assert "out of memory: single seed 42; trying encode-first" in result.err
-    assert "out of memory: single seed 42; trying tiled" in result.err
+    assert "out of memory: single seed 42; retrying with memory plan encode-first" in result.err
+    assert "out of memory: single seed 42; retrying with memory plan tiled" in result.err
     video = read_manifest(batch(result)).videos[0]
     assert video.memory_plan == "tiled"
     assert video.latents_sha256 == plain.videos[0].latents_sha256

@@ -67,7 +67,7 @@ def test_share_that_is_not_k_of_n_is_refused(text: str) -> None:
 def test_an_engine_makes_a_share_of_a_batch_and_leaves_the_others(folder: BatchFolder, tmp_path: Path) -> None:
     code, _, err = Machine(tmp_path).call("engine", "run", "--drain", "--batch", folder.root, "--share", "2/6")
     assert code == 0, err
-    assert f"missing of share 2/6 of {folder.root}: 1" in err
+    assert f"queued 1 missing video of {folder.root}, share 2/6" in err
     states = [video.state for video in read_manifest(folder).videos]
     assert states == ["queued", "done", "queued", "queued", "queued", "queued"]
 
@@ -119,7 +119,7 @@ def test_what_slurm_refuses_is_said_and_the_batch_stands(cluster: Path, wantui: 
     assert (said.code, said.out) == (3, "")
     assert "invalid partition specified: no" in said.err
     (found,) = (tmp_path / "o").glob("b_*")
-    assert "submit it by --resume" in said.err
+    assert "Submit it later with --resume" in said.err
     assert read_manifest(BatchFolder(found)).counts() == {"queued": 2}
 
 

@@ -248,7 +248,7 @@ def test_colour_system_that_is_none_is_refused_with_a_sentence(machine: Machine)
 def test_driver_that_is_none_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
     monkeypatch.setenv("TEXTUAL_DRIVER", driver)
     with pytest.raises(UserError, match=r"cannot draw with TEXTUAL_DRIVER=.*Unset TEXTUAL_DRIVER"):
-        tui.start(low_bandwidth=False, mouse=True)
+        tui.run_application(low_bandwidth=False, mouse=True)
 
 
 # B1
@@ -325,7 +325,7 @@ def test_terminal_without_pixel_graphics_is_never_left_for_them(
 def test_it_refuses_what_is_no_terminal_with_a_sentence(machine: Machine) -> None:
     code, out, err = machine.call()
     assert code == 2
-    assert "this is no terminal" in err
+    assert "this is not a terminal" in err
     assert not out
 
 

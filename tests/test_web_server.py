@@ -352,4 +352,4 @@ def test_port_in_use_is_reported(tmp_path: Path) -> None:
         code, _, err = machine.call("serve", "--port", taken.getsockname()[1])
     machine.shut_down()
     assert code == 2
-    assert "Choose another with --port" in err
+    assert "Choose another port with --port" in err

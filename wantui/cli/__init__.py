@@ -1,6 +1,6 @@
-"""The command line: click commands, one file for each group of verbs. stdout is data, stderr is narration.
+"""The command line: click commands, one file per command or group. Results go to stdout, messages to stderr.
 
-Commands are imported when they are called, so that `--help` stays quick.
+A command is imported when it is called, so that `--help` stays fast.
 """
 
 import importlib
@@ -21,28 +21,28 @@ from wantui.errors import UserError
 from wantui.formatting import shorten_repeated
 
 COMMANDS = {
-    "run": ("wantui.cli.run", "Make the videos of a template."),
-    "slurm": ("wantui.cli.slurm", "Make the videos of a template on a Slurm cluster."),
-    "watch": ("wantui.cli.watch", "Follow a batch that is on the queue."),
-    "queue": ("wantui.cli.queue", "List, pause, order, cancel and retry what is on the queue."),
+    "run": ("wantui.cli.run", "Generate the videos of a template."),
+    "slurm": ("wantui.cli.slurm", "Generate the videos of a template on a Slurm cluster."),
+    "watch": ("wantui.cli.watch", "Follow the progress of a queued batch."),
+    "queue": ("wantui.cli.queue", "List, pause, reorder, cancel and retry queued batches."),
     "engine": ("wantui.cli.engine", "Manage the background process that runs the queue."),
     "logs": ("wantui.cli.logs", "Show the logs of the engine, its workers, or a batch."),
-    "preview": ("wantui.cli.preview", "Show the variations of a template and what they need; makes nothing."),
-    "library": ("wantui.cli.library", "List, show and trash the batches that were made."),
-    "analyze": ("wantui.cli.analyze", "Geometry of trajectories, comparisons of groups, attention of words."),
-    "export": ("wantui.cli.export", "Stored latents as .npy, .pt, safetensors or the older system's folders."),
-    "gpu": ("wantui.cli.gpu", "What the GPUs hold and do."),
-    "serve": ("wantui.cli.serve", "The terminal application in a browser."),
-    "rerun": ("wantui.cli.rerun", "Make a clip again from the recipe in it, and compare."),
+    "preview": ("wantui.cli.preview", "Show the variations and predicted cost of a template."),
+    "library": ("wantui.cli.library", "List, show, verify and trash batch folders."),
+    "analyze": ("wantui.cli.analyze", "Analyse trajectories, groups of videos, and attention maps."),
+    "export": ("wantui.cli.export", "Export stored latents as .npy, .pt or safetensors files."),
+    "gpu": ("wantui.cli.gpu", "Show memory, load and processes of each GPU."),
+    "serve": ("wantui.cli.serve", "Serve the terminal application to a browser."),
+    "rerun": ("wantui.cli.rerun", "Regenerate a clip from its stored recipe, and compare."),
     "config": ("wantui.cli.config", "Validate, show and describe configs."),
-    "models": ("wantui.cli.models", "The models that wantui knows, and fetching their weights."),
-    "bench": ("wantui.cli.bench", "Measure how fast this machine is, for estimates."),
-    "doctor": ("wantui.cli.doctor", "Check this machine; each line says what to do."),
+    "models": ("wantui.cli.models", "List, fetch and calibrate models."),
+    "bench": ("wantui.cli.bench", "Measure the speed of a GPU for time estimates."),
+    "doctor": ("wantui.cli.doctor", "Check this machine, with advice for each problem."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in modules that are imported when they are needed."""
+    """A group that imports the module of a command when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         finally:
             with output_may_close(sys.stdout):
-                sys.stdout.flush()  # while its errors can still become a sentence
+                sys.stdout.flush()  # here, where `_run_command` still reports its errors
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -67,8 +67,10 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="wantui")
-@click.option("--low-bandwidth", is_flag=True, help="Terminal application: update less, draw pictures on a key.")
-@click.option("--no-mouse", is_flag=True, help="Terminal application: leave the mouse to the terminal.")
+@click.option(
+    "--low-bandwidth", is_flag=True, help="Terminal application: redraw less often; show pictures only on a key press."
+)
+@click.option("--no-mouse", is_flag=True, help="Terminal application: do not capture the mouse.")
 @click.pass_context
 def cli(context: click.Context, low_bandwidth: bool, no_mouse: bool) -> None:
     """Generate Wan videos from one prompt template: variations, paired seeds, and latents for analysis.
@@ -76,17 +78,17 @@ def cli(context: click.Context, low_bandwidth: bool, no_mouse: bool) -> None:
     Without a command, open the terminal application.
 
     \b
-    Try it: eight videos, on any machine, without a network:
+    Example (eight videos, on any machine, without a network):
       wantui run -t "a [red|blue] circle moving [left|up] over a dark background"
     """
     if context.invoked_subcommand is None:
-        from wantui.cli.tui import start
+        from wantui.cli.tui import run_application
 
-        start(low_bandwidth, mouse=not no_mouse)
+        run_application(low_bandwidth, mouse=not no_mouse)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the program: a fault that a user can correct becomes a sentence, with the exit code of its kind.
+    """Run the program; print an error that the user can correct as a message, and exit with its code.
 
     Unexpected exceptions keep their traceback.
     """
@@ -95,67 +97,66 @@ def main(arguments: list[str] | None = None) -> None:
     sys.excepthook = _print_traceback
     code: int | None = None
     with discard_on_closed_pipe():
-        code = _call(arguments)
+        code = _run_command(arguments)
     if code is not None:
         sys.exit(code)
 
 
-def _call(arguments: list[str] | None) -> int | None:
-    """Run a command and report its error; returns the exit code, or None where the command set none."""
-    given = sys.argv[1:] if arguments is None else arguments
+def _run_command(arguments: list[str] | None) -> int | None:
+    """Run a command and report its error; return the exit code, or None if the command set none."""
+    argv = sys.argv[1:] if arguments is None else arguments
     try:
         _provide_home()
         cli.main(args=arguments, prog_name="wantui", standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except UserError as error:
-        return _fail(f"wantui: {error}", error.exit_code, given)
+        return _report_error(f"wantui: {error}", error.exit_code, argv)
     except click.ClickException as error:
-        return _fail(_usage(error) + f"Error: {error.format_message()}", error.exit_code, given)
+        return _report_error(_usage_lines(error) + f"Error: {error.format_message()}", error.exit_code, argv)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("wantui: interrupted", 130, given)
+        return _report_error("wantui: interrupted", 130, argv)
     except click.exceptions.Exit as end:
         return end.exit_code
     except UnicodeEncodeError as error:
-        # A word of the command line that is not UTF-8 reaches us as characters that cannot be written.
-        return _fail(f"wantui: text that is not UTF-8: {error.object!r}", 2, given)
+        # Python passes an argument that is not UTF-8 as surrogate characters, which cannot be encoded.
+        return _report_error(f"wantui: cannot write text that is not UTF-8: {error.object!r}", 2, argv)
     except OSError as error:
         message = describe_os_error(error)
         if message is None:
             raise
-        return _fail(f"wantui: {message}", 2, given)
+        return _report_error(f"wantui: {message}", 2, argv)
     except Exception as error:
-        if type(error).__module__ != "sqlite3":  # not imported for its name: most commands have no use for it
+        if type(error).__module__ != "sqlite3":  # compared by name: most commands never import sqlite3
             raise
         import sqlite3
 
         from wantui.queue.database import is_damage
 
-        advice = "Make room on its disk, end what keeps it locked, or have its files made writable; then try again."
+        advice = "Free disk space, stop the process that locks it, or make its files writable; then try again."
         if isinstance(error, sqlite3.Error) and is_damage(error):
-            advice = "It is damaged: wantui engine stop, then wantui engine start, which begins a new one."
-        return _fail(f"wantui: cannot use the queue: {error}. {advice}", 3, given)
+            advice = "It is damaged. Create a new one: wantui engine stop, then wantui engine start."
+        return _report_error(f"wantui: cannot use the queue: {error}. {advice}", 3, argv)
     return None
 
 
 def _provide_home() -> None:
-    if os.environ.get("HOME", "") in ("", "/") or not os.environ.get(
-        "LOGNAME"
-    ):  # not imported where nothing can be missing
+    """Set HOME if the environment has none, as in some containers; without cause, import nothing."""
+    if os.environ.get("HOME", "") in ("", "/") or not os.environ.get("LOGNAME"):
         from wantui.queue.state_dir import provide_home
 
         provide_home()
 
 
-def _fail(message: str, code: int, arguments: Sequence[str]) -> int:
-    """Print an error and return the exit code, which holds where nobody reads stderr any more."""
+def _report_error(message: str, code: int, arguments: Sequence[str]) -> int:
+    """Print an error and return its exit code, even if the reader of stderr is gone."""
     with discard_on_closed_pipe():
         echo(shorten_repeated(message, arguments), err=True)
     return code
 
 
-def _usage(error: click.ClickException) -> str:
-    """Return the lines above a usage error, which name the command and its help."""
+def _usage_lines(error: click.ClickException) -> str:
+    """Return the lines above a usage error: the usage of the command, and how to get its help."""
     context = getattr(error, "ctx", None)
     if context is None:
         return ""

@@ -1,4 +1,4 @@
-"""wantui analyze: the geometry of stored trajectories, comparisons of groups, attention of words."""
+"""wantui analyze: metrics of stored trajectories, comparisons of groups, attention to marked words."""
 
 import sys
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.analyze_output import SHOWN, warn_of_steps, write_table
+from wantui.cli.analyze_output import DEFAULT_METRICS, warn_about_metrics, write_table
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import PATH, Number, UserPath, VideoId, WholeNumber
 from wantui.errors import UserError
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 @click.command("analyze")
 @click.argument("batches", nargs=-1, required=True, type=PATH)
-@click.option("--list-videos", is_flag=True, help="List the videos, and what is stored of each.")
+@click.option("--list-videos", is_flag=True, help="List the videos with their IDs and stored captures.")
 @click.option(
     "--video-id",
     "ids",
     type=VideoId(),
     multiple=True,
-    help="Video ID, or the beginning of IDs; repeatable.",
+    help="Video ID, or its first characters; repeatable.",
 )
-@click.option("--metrics", help="Metrics to print, separated by commas, or `all`.")
-@click.option("--groups", "by_group", is_flag=True, help="Print the means of each group beside the null models.")
-@click.option("--compare", "compared", is_flag=True, help="Compare the groups: effects, tests, and a verdict.")
+@click.option("--metrics", help="Comma-separated metrics to print, or `all`.")
+@click.option("--groups", "show_groups", is_flag=True, help="Print the means of each group beside the null models.")
+@click.option("--compare", "show_comparison", is_flag=True, help="Compare the groups: effects, tests, and a verdict.")
 @click.option(
     "--by",
     default="variation",
     show_default=True,
-    help="What defines a group: variation, prompt, batch, or numbers of brackets (1 or 1,3).",
+    help="Grouping: variation, prompt, batch, or bracket numbers (1 or 1,3).",
 )
 @click.option(
-    "--primary", default="spread", show_default=True, help="Metric declared in advance, which the verdict is about."
+    "--primary", default="spread", show_default=True, help="Metric declared in advance, on which the verdict is based."
 )
 @click.option(
     "--margin",
@@ -56,21 +56,21 @@ if TYPE_CHECKING:
     help="Measure every N-th state. Use 2 or 4 if the sampler dominates the metric `turning`.",
 )
 @click.option("--attention", is_flag=True, help="Summarise the stored attention maps of marked words.")
-@click.option("--overlay", metavar="WORD", help="Write the attention to a word over the clip of one --video-id.")
+@click.option("--overlay", metavar="WORD", help="Draw the attention to WORD over the clip of one video (--video-id).")
 @click.option(
     "--from-latents", is_flag=True, help="Compute from the stored latents instead of the stored inner products."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the curves.")
-@click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="CSV file to write; - for stdout.")
-@click.option("--html", "html_path", type=PATH, help="HTML file to write the comparison to.")
-@click.option("-o", "--output", type=PATH, help="File for --overlay.")
+@click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="CSV file to write; - writes to stdout.")
+@click.option("--html", "html_path", type=PATH, help="HTML file for the comparison.")
+@click.option("-o", "--output", type=PATH, help="Clip to write with --overlay.  [default: in BATCH/analysis]")
 def command(
     batches: tuple[Path, ...],
     list_videos: bool,
     ids: tuple[str, ...],
     metrics: str | None,
-    by_group: bool,
-    compared: bool,
+    show_groups: bool,
+    show_comparison: bool,
     by: str,
     primary: str,
     margin: float,
@@ -83,10 +83,10 @@ def command(
     html_path: Path | None,
     output: Path | None,
 ) -> None:
-    """Geometry of each video of BATCHES, and of groups of them. docs/analysis.md explains every metric.
+    """Analyse the trajectories of the videos in BATCHES, alone or by group. docs/analysis.md defines every metric.
 
-    Lengths are divided by the square root of the number of latent values; angles are in radians. What cannot be read
-    is named on stderr, and the others are analysed; the exit code is then 1.
+    Lengths are divided by the square root of the number of latent values; angles are in radians. Unreadable videos are
+    reported on stderr and skipped; the exit code is then 1.
     """
     from wantui.analysis.loading import read_batches
     from wantui.analysis.strides import strided_videos
@@ -98,50 +98,51 @@ def command(
         "--list-videos": list_videos,
         "--overlay": overlay is not None,
         "--attention": attention,
-        "--compare": compared or html_path is not None,
-        "--groups": by_group,
+        "--compare": show_comparison or html_path is not None,
+        "--groups": show_groups,
     }
-    _refuse_idle_options([name for name, is_asked in modes.items() if is_asked], as_json)
-    chosen, primary = _chosen(metrics, list(METRICS)), FORMER_METRICS.get(primary, primary)
+    _refuse_unused_options([name for name, is_chosen in modes.items() if is_chosen], as_json)
+    chosen_metrics, primary = _parse_metrics(metrics, list(METRICS)), FORMER_METRICS.get(primary, primary)
     if csv_path is not None and str(csv_path) != "-":
         check_new_file(csv_path, may_be_device=True)
     if html_path is not None:
         check_new_file(html_path, makes_folders=True)
     loaded, faults = read_batches(batches, from_latents)
     if not (loaded or list_videos or as_json):
-        raise UserError(_nothing_finished(batches, faults))
-    videos = _with_ids(loaded, ids)
-    _warn(videos, faults)
+        raise UserError(_no_finished_video_error(batches, faults))
+    videos = _select_videos(loaded, ids)
+    _print_warnings(videos, faults)
     damaged = faults + [video.name for video in videos if video.is_damaged]
     if stride > 1:
         videos = strided_videos(videos, stride)
     if list_videos:
-        _list(videos, as_json)
+        _print_video_list(videos, as_json)
     elif overlay is not None:
         write_word_overlay(videos, overlay, output)
     elif attention:
         damaged += print_word_curves(videos, as_json)
-    elif compared or html_path is not None:
-        compare_groups(videos, by, primary, chosen, margin, as_json, csv_path, html_path)
-    elif by_group:
-        print_groups(videos, by, chosen, as_json)
+    elif show_comparison or html_path is not None:
+        compare_groups(videos, by, primary, chosen_metrics, margin, as_json, csv_path, html_path)
+    elif show_groups:
+        print_groups(videos, by, chosen_metrics, as_json)
     else:
-        _videos(videos, chosen or (list(METRICS) if as_json or csv_path else list(SHOWN)), as_json, csv_path)
+        default_metrics = list(METRICS) if as_json or csv_path else list(DEFAULT_METRICS)
+        _print_metrics(videos, chosen_metrics or default_metrics, as_json, csv_path)
     if damaged:
         sys.exit(1)
 
 
-def _nothing_finished(batches: Sequence[Path], faults: Sequence[str]) -> str:
-    """Return why there is nothing to analyze in batches that can be read."""
-    named = ", ".join(str(batch) for batch in batches[:3]) + (", ..." if len(batches) > 3 else "")
+def _no_finished_video_error(batches: Sequence[Path], faults: Sequence[str]) -> str:
+    """Return the error for batches without a finished video."""
+    names = ", ".join(str(batch) for batch in batches[:3]) + (", ..." if len(batches) > 3 else "")
     unread = "".join(f" {fault}." for fault in faults)
     return (
-        f"cannot analyze {named}: no video is finished.{unread} Wait for the first ones (wantui watch {batches[0]}), "
-        f"or put the batch on the queue again: wantui run --resume {batches[0]}"
+        f"cannot analyze {names}: no video is finished.{unread} Wait for the first one (wantui watch {batches[0]}), "
+        f"or queue the batch again: wantui run --resume {batches[0]}"
     )
 
 
-SERVES = {
+MODES_OF_OPTIONS = {
     "csv_path": ("--csv", ("", "--compare"), "metrics and --compare, without --json"),
     "html_path": ("--html", ("--compare",), "--compare"),
     "stride": ("--stride", ("", "--groups", "--compare"), "metrics, --groups and --compare"),
@@ -150,25 +151,25 @@ SERVES = {
     "primary": ("--primary", ("--compare",), "--compare"),
     "margin": ("--margin", ("--compare",), "--compare"),
     "output": ("--output", ("--overlay",), "--overlay"),
-    "as_json": ("--json", ("", "--list-videos", "--attention", "--compare", "--groups"), "all but --overlay"),
+    "as_json": ("--json", ("", "--list-videos", "--attention", "--compare", "--groups"), "all modes but --overlay"),
 }
-"""Options by parameter: name, modes in which they have an effect (empty: metrics of videos), and these in words."""
+"""Parameter -> option, modes in which it has an effect ("" prints the metrics of videos), and these modes in words."""
 
 
-def _refuse_idle_options(modes: Sequence[str], as_json: bool) -> None:
-    """Refuse options that would do nothing, and modes of which only one would run."""
+def _refuse_unused_options(modes: Sequence[str], as_json: bool) -> None:
+    """Refuse options without effect in the chosen mode, and more than one mode."""
     source = click.get_current_context().get_parameter_source
-    for parameter, (option, serving, in_words) in SERVES.items():
+    for parameter, (option, option_modes, in_words) in MODES_OF_OPTIONS.items():
         is_given = source(parameter) is click.core.ParameterSource.COMMANDLINE
-        is_idle = any(mode not in serving for mode in modes or [""]) or (parameter == "csv_path" and as_json)
-        if is_given and is_idle:
-            raise click.UsageError(f"{option} is for {in_words}")
+        is_unused = any(mode not in option_modes for mode in modes or [""]) or (parameter == "csv_path" and as_json)
+        if is_given and is_unused:
+            raise click.UsageError(f"cannot use {option} here: it is for {in_words}")
     if len(modes) > 1:
-        raise click.UsageError(f"choose one of {' and '.join(modes)}: each prints something else")
+        raise click.UsageError(f"cannot combine {' and '.join(modes)}. Choose one")
 
 
-def _warn(videos: "list[Video]", faults: list[str]) -> None:
-    """Name on stderr what cannot be read, and what limits the others."""
+def _print_warnings(videos: "list[Video]", faults: list[str]) -> None:
+    """Print to stderr what cannot be read, and the warnings about the other videos."""
     from wantui.analysis.comparable import VideoNames
 
     for fault in faults:
@@ -182,7 +183,8 @@ def _warn(videos: "list[Video]", faults: list[str]) -> None:
             echo(f"left out: {names(video)}: {video.reason}", err=True)
 
 
-def _chosen(metrics: str | None, known: list[str]) -> list[str] | None:
+def _parse_metrics(metrics: str | None, known: list[str]) -> list[str] | None:
+    """Return the names in `--metrics`, in their current spelling; None if the option is not given."""
     from wantui.analysis.trajectory import FORMER_METRICS
 
     if metrics is None:
@@ -191,23 +193,24 @@ def _chosen(metrics: str | None, known: list[str]) -> list[str] | None:
         return known
     words = list(dict.fromkeys(word.strip() for word in metrics.split(",") if word.strip()))
     if not words:
-        raise UserError(f"--metrics: {metrics!r} names no metric; known are {', '.join(known)}")
+        raise UserError(f"--metrics: {metrics!r} names no metric. Choose from: {', '.join(known)}")
     words = list(dict.fromkeys(FORMER_METRICS.get(word, word) for word in words))
     for word in words:
         if word not in known:
-            raise UserError(f"--metrics: unknown metric {word!r}; known are {', '.join(known)}")
+            raise UserError(f"--metrics: unknown metric {word!r}. Choose from: {', '.join(known)}")
     return words
 
 
-def _with_ids(videos: "list[Video]", ids: Sequence[str]) -> "list[Video]":
-    for wanted in ids:
-        if not any(video.id.startswith(wanted) for video in videos):
-            raise UserError(f"--video-id: no finished video {wanted!r} here; --list-videos shows them")
-    return [video for video in videos if not ids or any(video.id.startswith(wanted) for wanted in ids)]
+def _select_videos(videos: "list[Video]", id_prefixes: Sequence[str]) -> "list[Video]":
+    """Return the videos whose id starts with one of the prefixes; all videos without a prefix."""
+    for prefix in id_prefixes:
+        if not any(video.id.startswith(prefix) for video in videos):
+            raise UserError(f"--video-id: no finished video {prefix!r}. List them with --list-videos")
+    return [video for video in videos if not id_prefixes or any(video.id.startswith(prefix) for prefix in id_prefixes)]
 
 
-def _list(videos: "list[Video]", as_json: bool) -> None:
-    listed = [
+def _print_video_list(videos: "list[Video]", as_json: bool) -> None:
+    records = [
         {
             "id": video.id,
             "batch": str(video.folder),
@@ -220,7 +223,7 @@ def _list(videos: "list[Video]", as_json: bool) -> None:
         for video in videos
     ]
     if as_json:
-        print_json(listed)
+        print_json(records)
         return
     rows = [
         (
@@ -235,7 +238,7 @@ def _list(videos: "list[Video]", as_json: bool) -> None:
     print_columns(("id", "batch", "variation", "seed", "stored"), *rows)
 
 
-def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: Path | None) -> None:
+def _print_metrics(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: Path | None) -> None:
     from wantui.analysis.comparable import VideoNames
     from wantui.analysis.nulls import null_of_each
     from wantui.analysis.serialize import video_record, video_rows
@@ -253,16 +256,16 @@ def _videos(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: 
         raise UserError(f"cannot analyze any video: {reasons}")
     from wantui.tui.plots import sparkline
 
-    several = len(names.batches) > 1
-    head = (*(["batch"] if several else []), "variation", "seed", *metrics, "velocity")
+    has_batch_column = len(names.batches) > 1
+    header = (*(["batch"] if has_batch_column else []), "variation", "seed", *metrics, "velocity")
     rows = []
     for video in videos:
-        about = [*([names.batch(video)] if several else []), video.variation, str(video.seed)]
+        labels = [*([names.batch(video)] if has_batch_column else []), video.variation, str(video.seed)]
         if video.trajectory is None:
-            reason = "cannot be read" if video.is_damaged else video.reason
-            rows.append((*about, *["-"] * len(metrics), reason))
+            reason = "unreadable" if video.is_damaged else video.reason
+            rows.append((*labels, *["-"] * len(metrics), reason))
             continue
         values = ["-" if (value := video.value(name)) != value else f"{value:.5g}" for name in metrics]
-        rows.append((*about, *values, sparkline(video.trajectory.velocity.tolist(), 10).rstrip()))
-    print_columns(head, *rows)
-    warn_of_steps(videos, metrics)
+        rows.append((*labels, *values, sparkline(video.trajectory.velocity.tolist(), 10).rstrip()))
+    print_columns(header, *rows)
+    warn_about_metrics(videos, metrics)

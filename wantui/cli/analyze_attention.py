@@ -1,4 +1,4 @@
-"""Attention of `wantui analyze`: curves of marked words, and maps over clips."""
+"""Attention modes of `wantui analyze`: curves of marked words, and overlays on clips."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
-    """Print the curves of each marked word, and return the videos whose maps cannot be read."""
+    """Print the curves of each marked word; return the names of videos with unreadable maps."""
     from wantui.analysis.attention_summary import overlap, word_curves
     from wantui.analysis.comparable import VideoNames
     from wantui.analysis.serialize import plain
@@ -22,14 +22,14 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
 
     records, rows, damaged = [], [], []
     names = VideoNames(videos)
-    several = len(names.batches) > 1
+    has_batch_column = len(names.batches) > 1
     for video in videos:
         if video.attention is None:
             continue
         try:
             maps = open_maps(video.attention)
             words = [word_curves(maps, name) for name in maps.words]
-            shared = {
+            overlaps = {
                 word.name: {other.name: overlap(maps, word.name, other.name) for other in words if other is not word}
                 for word in words
             }
@@ -38,49 +38,60 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
             damaged.append(names(video))
             continue
         for word in words:
-            batch = [names.batch(video)] if several else []
-            about = (*batch, video.variation, str(video.seed), word.name, " ".join(word.tokens))
-            rows.append((*about, *_figures(word, shared[word.name])))
+            batch = [names.batch(video)] if has_batch_column else []
+            labels = (*batch, video.variation, str(video.seed), word.name, " ".join(word.tokens))
+            rows.append((*labels, *_format_cells(word, overlaps[word.name])))
             video_keys = {"batch": str(video.folder), "id": video.id, "variation": video.variation, "seed": video.seed}
-            records.append(video_keys | vars(word) | {"overlap": shared[word.name]})
+            records.append(video_keys | vars(word) | {"overlap": overlaps[word.name]})
     if not records and damaged:
-        raise UserError("no attention maps here can be read")
+        raise UserError("cannot summarise attention: no attention map can be read")
     if not records:
         raise UserError(
-            "cannot summarise attention: none of these videos has attention maps. Mark words of the template by "
+            "cannot summarise attention: these videos have no attention maps. Mark words of the template with "
             "parentheses, as in a (circle), and run it with --store-attention"
         )
     if as_json:
         print_json(plain(records))
         return damaged
-    head = ("variation", "seed", "word", "tokens", "mass", "entropy", "centre", "spread", "overlap", "mass over steps")
-    print_columns((*(["batch"] if several else []), *head), *rows)
+    header = (
+        "variation",
+        "seed",
+        "word",
+        "tokens",
+        "mass",
+        "entropy",
+        "centre",
+        "spread",
+        "overlap",
+        "mass over steps",
+    )
+    print_columns((*(["batch"] if has_batch_column else []), *header), *rows)
     return damaged
 
 
-def _figures(word: "WordCurves", shared: "Mapping[str, Floats]") -> tuple[str, ...]:
-    """Return the cells of one word; a word without attention, as one of weight 0, lies nowhere."""
+def _format_cells(word: "WordCurves", overlaps: "Mapping[str, Floats]") -> tuple[str, ...]:
+    """Return the table cells of one word; a word without attention (of weight 0, say) has no centre or spread."""
     from wantui.analysis.attention_summary import mean_of_known
     from wantui.tui.plots import sparkline
 
-    def cell(value: float, form: str) -> str:
-        return format(value, form) if math.isfinite(value) else "-"
+    def cell(value: float, spec: str) -> str:
+        return format(value, spec) if math.isfinite(value) else "-"
 
     x, y = (mean_of_known(word.centre[-1, :, axis]) for axis in (0, 1))
-    means = {name: mean_of_known(curve) for name, curve in shared.items()}
-    near = max(((mean, name) for name, mean in means.items() if math.isfinite(mean)), default=None)
+    means = {name: mean_of_known(curve) for name, curve in overlaps.items()}
+    strongest = max(((mean, name) for name, mean in means.items() if math.isfinite(mean)), default=None)
     return (
         cell(mean_of_known(word.mass), ".3%"),
         cell(mean_of_known(word.entropy), ".3f"),
         f"{x:.2f}, {y:.2f}" if math.isfinite(x) else "-",
         cell(mean_of_known(word.spread[-1]), ".2f"),
-        f"{near[0]:.2f} {near[1]}" if near else "",
+        f"{strongest[0]:.2f} {strongest[1]}" if strongest else "",
         sparkline(word.mass.tolist(), 12).rstrip(),
     )
 
 
 def write_word_overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
-    """Write the attention to a word over the clip of the one video that has maps."""
+    """Write a copy of a clip with the attention to a word drawn over it; exactly one video must have maps."""
     from wantui.analysis.overlay import clip_of, write_overlay
     from wantui.storage.layout import BatchFolder, folder_name
     from wantui.storage.manifest import read_manifest
@@ -89,20 +100,20 @@ def write_word_overlay(videos: "list[Video]", word: str, output: Path | None) ->
     with_maps = [video for video in videos if video.attention is not None]
     if len(with_maps) != 1:
         raise UserError(
-            f"--overlay is for one video, and {len(with_maps)} here have attention maps: choose by --video-id"
+            f"--overlay needs one video with attention maps, and there are {len(with_maps)}. Choose one with --video-id"
         )
     video = with_maps[0]
     assert video.attention is not None
     clip = clip_of(video)
     entry = read_manifest(BatchFolder(video.folder)).videos[video.number]
-    # The id is text of whoever wrote the manifest, and may be a path.
+    # The id comes from the manifest, which others may have written: it could contain a path.
     target = output or video.folder / "analysis" / f"{folder_name(f'{video.id}_{word}')}.mp4"
     if output is not None and output.exists():
-        raise UserError(f"{output} exists already; choose another name")
+        raise UserError(f"cannot write {output}: it already exists. Choose another name")
     try:
         make_parent(target.parent if output is not None else video.folder, target)
         scale = write_overlay(clip, video.attention, word, target, entry.recipe.fps)
     except OSError as error:
-        raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
-    echo(f"colours from 0 to {scale:.3g} of the attention, for all words of this video", err=True)
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    echo(f"colour scale: attention from 0 to {scale:.3g}, the same for all words of this video", err=True)
     echo(target)

@@ -1,9 +1,9 @@
-"""Groups of `wantui analyze`: means beside the null models, and comparisons."""
+"""Group modes of `wantui analyze`: means beside null models, and comparisons."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wantui.cli.analyze_output import SHOWN, warn_of_steps, write_table
+from wantui.cli.analyze_output import DEFAULT_METRICS, warn_about_metrics, write_table
 from wantui.cli.output import echo, print_columns, print_json, print_line
 from wantui.errors import UserError
 from wantui.formatting import format_change, format_count, format_fraction
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from wantui.analysis.video import Video
 
 
-def print_groups(videos: "list[Video]", by: str, chosen: list[str] | None, as_json: bool) -> None:
-    """Print the means of groups beside their null models."""
+def print_groups(videos: "list[Video]", by: str, chosen_metrics: list[str] | None, as_json: bool) -> None:
+    """Print the means of each group beside its null models."""
     from wantui.analysis.groups import describe, pooled_groups
     from wantui.analysis.nulls import gaussian_null
     from wantui.analysis.serialize import group_record
 
     groups, left_out = pooled_groups([video for video in videos if not video.is_damaged], by)
-    for name, why in left_out:
-        echo(f"left out: {name}: {why}", err=True)
-    metrics = chosen or list(SHOWN)
+    for name, reason in left_out:
+        echo(f"left out: {name}: {reason}", err=True)
+    metrics = chosen_metrics or list(DEFAULT_METRICS)
     nulls = [gaussian_null(group.videos) for group in groups]
     if as_json:
         print_json([group_record(group, metrics, null) for group, null in zip(groups, nulls, strict=True)])
@@ -30,23 +30,26 @@ def print_groups(videos: "list[Video]", by: str, chosen: list[str] | None, as_js
     rows = []
     for group, null in zip(groups, nulls, strict=True):
         for name in metrics:
-            d = describe(group, name, null)
+            summary = describe(group, name, null)
             flow = (
-                f"{d.gaussian_flow:.5g} ± {d.gaussian_flow_deviation:.2g}" if d.gaussian_flow == d.gaussian_flow else ""
+                f"{summary.gaussian_flow:.5g} ± {summary.gaussian_flow_deviation:.2g}"
+                if summary.gaussian_flow == summary.gaussian_flow
+                else ""
             )
-            rows.append((group.name, str(d.n), name, f"{d.mean:.5g} ± {d.deviation:.2g}", f"{d.random_walk:.5g}", flow))
+            mean = f"{summary.mean:.5g} ± {summary.deviation:.2g}"
+            rows.append((group.name, str(summary.n), name, mean, f"{summary.random_walk:.5g}", flow))
     print_columns(("group", "n", "metric", "mean ± deviation", "random walk", "Gaussian flow"), *rows)
     for text in dict.fromkeys(null.in_words for null in nulls):
         echo(f"note: {text}", err=True)
     for group in groups:
-        warn_of_steps(group.videos, metrics, f"{group.name}: ")
+        warn_about_metrics(group.videos, metrics, f"{group.name}: ")
 
 
 def compare_groups(
     videos: "list[Video]",
     by: str,
     primary: str,
-    chosen: list[str] | None,
+    chosen_metrics: list[str] | None,
     margin: float,
     as_json: bool,
     csv_path: Path | None,
@@ -55,21 +58,21 @@ def compare_groups(
     """Compare groups, and print the result or write it to files.
 
     Raises:
-        UserError: the margin is no fraction, a file cannot be written, or the groups cannot be compared.
+        UserError: the margin is not between 0 and 1, a file cannot be written, or the groups cannot be compared.
     """
     from wantui.analysis.compare import compare
     from wantui.analysis.serialize import comparison_record, difference_rows
 
     if not 0 < margin < 1:
         raise UserError(f"--margin: {margin} is not between 0 and 1")
-    comparison = compare(videos, by, primary, chosen, margin)
+    comparison = compare(videos, by, primary, chosen_metrics, margin)
     if html_path is not None:
         from wantui.analysis.report import write_report
 
         try:
             write_report(html_path, comparison)
         except OSError as error:
-            raise UserError(f"--html: {html_path} cannot be written: {error.strerror}") from None
+            raise UserError(f"--html: cannot write {html_path}: {error.strerror}") from None
         echo(f"written: {html_path}", err=True)
     if csv_path is not None:
         write_table(csv_path, difference_rows(comparison))
@@ -87,9 +90,9 @@ def _print_comparison(comparison: "Comparison", margin: float, videos: "list[Vid
         echo(f"warning: {warning}", err=True)
     names = VideoNames(videos)
     already_named = {(names(video), video.reason) for video in videos if video.is_damaged}
-    for name, why in comparison.left_out:
-        if (name, why) not in already_named:
-            echo(f"left out: {name}: {why}", err=True)
+    for name, reason in comparison.left_out:
+        if (name, reason) not in already_named:
+            echo(f"left out: {name}: {reason}", err=True)
     seeds, groups = format_count(len(comparison.seeds), "seed"), format_count(len(comparison.groups), "group")
     stride = f"; trajectories at stride {comparison.stride}" if comparison.stride > 1 else ""
     print_line(f"{seeds} in each of {groups}; metric declared with this command: {comparison.primary}{stride}")
@@ -103,10 +106,11 @@ def _print_comparison(comparison: "Comparison", margin: float, videos: "list[Vid
     for text in (comparison.place(), comparison.by_chance()):
         if text:
             print_line(text, indent=2)
-    for (one, other), squared in comparison.centroid_distance.items():
-        print_line(f"  means of {one} and {other}: {max(squared, 0) ** 0.5:.3g} sqrt(D) apart at the end")
+    for (first, second), squared in comparison.centroid_distance.items():
+        distance = max(squared, 0) ** 0.5
+        print_line(f"  mean final states of {first} and {second}: {distance:.3g} sqrt(D) apart")
     echo()
-    several = any(d.phrasings > 1 for d in comparison.differences)
+    has_phrasings = any(d.phrasings > 1 for d in comparison.differences)
     rows = []
     for d in comparison.differences:
         e = d.effect
@@ -117,13 +121,13 @@ def _print_comparison(comparison: "Comparison", margin: float, videos: "list[Vid
         unit = METRICS[d.metric].unit if d.metric in METRICS else ""
         share = format_change(d.share) if is_share else f"{e.mean:+.3g} {unit}"
         p = [f"{d.effect.p:.3g}", f"{d.family_p:.3g}", f"{d.discovery_p:.3g}"]
-        if several:
+        if has_phrasings:
             p.append(f"{d.phrasing_p:.3g}" if d.phrasing_p == d.phrasing_p else "")
         pair = f"{d.first} - {d.second}"
         rows.append(
             (pair, d.metric, share, interval, f"{e.size:.2f}" if e.size == e.size else "-", *p, f"{d.needed or '-'}")
         )
-    p_names = ("p", "max-T", "BH", *(["p by phrasing"] if several else []))
+    p_names = ("p", "max-T", "BH", *(["p by phrasing"] if has_phrasings else []))
     print_columns(
         ("groups", "metric", "difference", "95 %", "d_z", *p_names, f"seeds to find {format_fraction(margin)}"), *rows
     )

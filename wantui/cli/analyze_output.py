@@ -1,4 +1,4 @@
-"""What the tables of `wantui analyze` share: the metrics shown by default, warnings about them, and CSV files."""
+"""Default metrics of the `wantui analyze` tables, warnings about metrics, and CSV files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from wantui.errors import UserError
 if TYPE_CHECKING:
     from wantui.analysis.video import Video
 
-SHOWN = ("length", "straightness", "turning", "curvature", "effective_dimension", "log_volume")
-"""Metrics of a table if none are chosen: those that fit on a screen."""
+DEFAULT_METRICS = ("length", "straightness", "turning", "curvature", "effective_dimension", "log_volume")
+"""Metrics that a table shows without --metrics; more would not fit on a screen."""
 
 
-def warn_of_steps(videos: "Sequence[Video]", metrics: Sequence[str], where: str = "") -> None:
-    """Say on stderr which metrics need more states, and which are not shown to be the paths'."""
+def warn_about_metrics(videos: "Sequence[Video]", metrics: Sequence[str], where: str = "") -> None:
+    """Print a warning for each metric that needs more states, or that depends on the number of steps."""
     from wantui.analysis.strides import unsettled
     from wantui.analysis.trajectory import METRICS
 
@@ -26,7 +26,7 @@ def warn_of_steps(videos: "Sequence[Video]", metrics: Sequence[str], where: str 
     fewest = min(len(path.sigmas) for path in paths)
     for name in metrics:
         if (needed := METRICS[name].needs) > fewest:
-            echo(f"warning: {where}{name} needs {needed} states, and a trajectory has {fewest}", err=True)
+            echo(f"warning: {where}{name} needs {needed} states, but a trajectory has {fewest}", err=True)
     for measured_strides in unsettled(paths, metrics, measured[0].stride):
         echo(f"warning: {where}{measured_strides.in_words}", err=True)
 

@@ -17,7 +17,10 @@ def command() -> None:
 @click.argument("configs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def validate(configs: tuple[str, ...], as_json: bool) -> None:
-    """Check config files or presets: all their keys and values and, where these hold, sizes and models."""
+    """Check config files or presets.
+
+    Checks every key and value, then video sizes and models. Exit code 0: all valid, 2: at least one is not.
+    """
     from wantui.config import ConfigError, Problem, load_config
     from wantui.errors import UserError
     from wantui.models.catalogue import find_model
@@ -54,12 +57,10 @@ def validate(configs: tuple[str, ...], as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("config", required=False)
-@click.option(
-    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting as KEY=VALUE; repeatable."
-)
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Setting to override; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Print a config with every setting in effect; without a name, list the presets."""
+    """Print all settings of a config; without CONFIG, list the presets."""
     from wantui.cli.options import show_warnings
     from wantui.cli.output import add_row, plain_table, print_table
     from wantui.config import as_dict, dump, load_config, preset_directory, preset_names
@@ -72,7 +73,7 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
         if as_json:
             print_json(presets)
             return
-        table = plain_table("preset", "what for")
+        table = plain_table("preset", "description")
         for name, summary in presets.items():
             add_row(table, name, summary)
         print_table(table)
@@ -87,7 +88,10 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @command.command("schema")
 def schema() -> None:
-    """Print the JSON schema of config files: every key with its meaning, unit and range."""
+    """Print the JSON schema of config files.
+
+    It gives the meaning, unit and range of every key.
+    """
     from wantui.config import Settings
 
     print_json(Settings.model_json_schema())

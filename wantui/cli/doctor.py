@@ -1,4 +1,4 @@
-"""wantui doctor: what of this machine matters, and what to do about it."""
+"""wantui doctor: check this machine, with advice for each problem."""
 
 import importlib.metadata
 import importlib.util
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 DRIVERS = {11: 450, 12: 525, 13: 580}
-"""The oldest driver for each CUDA, by NVIDIA's table of minor version compatibility."""
-ATTENTION = (
+"""CUDA major version -> oldest driver, from NVIDIA's table of minor version compatibility."""
+ATTENTION_MODULES = (
     ("flash_attn", "flash-attn 2"),
     ("flash_attn_interface", "flash-attn 3"),
     ("sageattention", "sageattention (computes in 8 bits: not used)"),
 )
-"""Modules with attention kernels, and their display names."""
-LITTLE_SPACE = 5_000_000_000
+"""Optional modules with attention kernels, and their display names."""
+LOW_DISK_BYTES = 5_000_000_000
+"""Free space below which the report has a note."""
 MAX_IMPORT_SECONDS = 60
-"""Longest wait for the import of torch, which takes seconds from a local disk."""
+"""Timeout for importing torch, which takes a few seconds from a local disk."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +49,26 @@ class Finding:
 
 
 @click.command("doctor")
-@click.option("--full", is_flag=True, help="Load nano and make one pass through it (takes seconds, needs torch).")
+@click.option("--full", is_flag=True, help="Also load nano and run it once (needs torch; takes seconds).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--systemd-unit", is_flag=True, help="Print a systemd user unit for the engine, and nothing else.")
+@click.option("--systemd-unit", is_flag=True, help="Only print a systemd user unit for the engine.")
 def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
-    """Check this machine; each line says what to do. Exit code 1 when there is a problem."""
-    if systemd_unit and as_json:
-        raise click.UsageError("choose one of --systemd-unit and --json: each prints something else")
-    if systemd_unit:
-        from wantui.engine import logind as logout
+    """Check this machine, with advice for each problem.
 
-        echo(logout.systemd_unit(), nl=False)
-        echo("save it as ~/.config/systemd/user/wantui.service; systemctl --user enable --now wantui", err=True)
+    Exit code 0: no problem, 1: at least one problem.
+    """
+    if systemd_unit and as_json:
+        raise click.UsageError("cannot combine --systemd-unit and --json. Choose one")
+    if systemd_unit:
+        from wantui.engine.logind import systemd_unit as unit_text
+
+        echo(unit_text(), nl=False)
+        echo(
+            "Save it as ~/.config/systemd/user/wantui.service, then run: systemctl --user enable --now wantui", err=True
+        )
         return
     findings = []
-    for finding in examine(full):
+    for finding in run_checks(full):
         findings.append(finding)
         if not as_json:
             advice = f"  -> {finding.advice}" if finding.advice else ""
@@ -72,66 +78,68 @@ def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
     sys.exit(1 if any(finding.state == "problem" for finding in findings) else 0)
 
 
-def examine(full: bool) -> Iterator[Finding]:
-    """Yield the findings as they are made."""
-    python_fits = (3, 11) <= sys.version_info[:2] <= (3, 13)
+def run_checks(full: bool) -> Iterator[Finding]:
+    """Run all checks, and yield each finding as soon as it is known."""
+    is_supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Finding(
-        "ok" if python_fits else "problem",
+        "ok" if is_supported else "problem",
         "python",
         platform.python_version(),
-        "" if python_fits else "wantui is made for Python 3.11 to 3.13",
+        "" if is_supported else "install Python 3.11, 3.12 or 3.13",
     )
-    yield from _requirements()
-    yield from _torch_import()
-    yield from _gpus()
-    yield _nano()
-    yield from _space()
-    yield from _engine()
-    yield _hub_cache()
+    yield from _check_requirements()
+    yield from _check_torch_import()
+    yield from _check_gpus()
+    yield _check_nano()
+    yield from _check_disk_space()
+    yield from _check_engine()
+    yield _check_hub_cache()
     if full:
-        yield _self_check()
+        yield _run_self_check()
 
 
-def _requirements() -> Iterator[Finding]:
+def _check_requirements() -> Iterator[Finding]:
     """Check the installed libraries against the metadata of the installed wantui."""
     try:
         requirements = importlib.metadata.requires("wantui") or []
     except importlib.metadata.PackageNotFoundError:  # run from a source tree through PYTHONPATH
-        yield Finding("problem", "wantui", "not installed: its requirements are not known here", "pip install -e .")
+        yield Finding("problem", "wantui", "not installed: cannot check its requirements", "pip install -e .")
         return
-    yield from _libraries(requirements)
+    yield from _check_libraries(requirements)
 
 
-def _libraries(requirements: Sequence[str]) -> Iterator[Finding]:
-    """Compare installed libraries with those wantui was made for: others are known to break, or were never tried.
+def _check_libraries(requirements: Sequence[str]) -> Iterator[Finding]:
+    """Compare the versions of installed libraries with the required ones; other versions break or are untested.
 
     Args:
-        requirements: as in the metadata of a package.
+        requirements: PEP 508 strings from the metadata of a package.
     """
     from packaging.requirements import Requirement
 
-    for wanted in map(Requirement, requirements):
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+    for requirement in map(Requirement, requirements):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            installed = importlib.metadata.version(wanted.name)
+            installed = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("problem", wanted.name, "not installed", "install wantui again with pip")
+            yield Finding("problem", requirement.name, "not installed", "reinstall wantui with pip")
             continue
-        if not wanted.specifier.contains(installed, prereleases=True):
-            advice = f"pip install '{wanted.name}{wanted.specifier}'"
-            yield Finding("problem", wanted.name, f"{installed}, and wantui is made for {wanted.specifier}", advice)
-        elif wanted.name in LIBRARIES:
-            yield Finding("ok", wanted.name, installed)
+        if not requirement.specifier.contains(installed, prereleases=True):
+            advice = f"pip install '{requirement.name}{requirement.specifier}'"
+            yield Finding(
+                "problem", requirement.name, f"{installed} installed, {requirement.specifier} required", advice
+            )
+        elif requirement.name in LIBRARIES:
+            yield Finding("ok", requirement.name, installed)
 
 
-def _torch_import() -> Iterator[Finding]:
-    """Import torch in a process of its own: a damaged library can end the process that loads it."""
+def _check_torch_import() -> Iterator[Finding]:
+    """Import torch in a child process, because a damaged library can crash the process that loads it."""
     if importlib.util.find_spec("torch") is None:
         yield Finding("problem", "torch", "not installed", "pip install torch")
         return
     try:
-        ended = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", "import torch"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -139,51 +147,54 @@ def _torch_import() -> Iterator[Finding]:
             env=torch_environment(os.environ),
         )
     except subprocess.TimeoutExpired:
-        problem = f"its import takes over {MAX_IMPORT_SECONDS} seconds"
-        yield Finding("note", "torch", problem, "every worker waits for it: install it on a local disk")
+        problem = f"importing it takes over {MAX_IMPORT_SECONDS} seconds"
+        yield Finding("note", "torch", problem, "install it on a local disk: every worker waits for the import")
         return
     except OSError as error:
-        problem = f"cannot be tried: {sys.executable} cannot be started ({error.strerror or error})"
-        yield Finding("problem", "torch", problem, "give this user the right to run it; workers need it too")
+        problem = f"cannot test its import: cannot start {sys.executable} ({error.strerror or error})"
+        yield Finding("problem", "torch", problem, "make it executable for this user; workers need it too")
         return
-    if ended.returncode:
-        lines = ended.stderr.decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else f"its import ended with exit code {ended.returncode}"
+    if result.returncode:
+        lines = result.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"the import ended with exit code {result.returncode}"
         yield Finding("problem", "torch", f"cannot be imported: {reason}", "pip install --force-reinstall torch")
 
 
-def _gpus() -> Iterator[Finding]:
+def _check_gpus() -> Iterator[Finding]:
+    """Check the GPUs, their driver, their memory, and the kernels for them."""
     from wantui.gpu.nvml import NoSuchGpuError, device_remarks, query_gpus, visible_gpus
 
     report, setting = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         visible_gpus(report.gpus, setting)
     except NoSuchGpuError as error:
-        yield Finding("problem", "gpu", str(error), "set it to GPUs that are here; without them only device: cpu works")
+        yield Finding("problem", "gpu", str(error), "set it to GPUs of this machine; otherwise only device: cpu works")
     for remark in device_remarks(report, setting):
         yield Finding("problem", "gpu", remark, "unset CUDA_VISIBLE_DEVICES, or fix the driver")
     if not report.gpus:
-        advice = "nano runs on the CPU; the large models need an NVIDIA GPU"
+        advice = "nano runs on the CPU; large models need an NVIDIA GPU"
         yield Finding("note", "gpu", report.reason or "none", advice)
         return
     for gpu in report.gpus:
-        memory = "memory not counted by the driver"
+        memory = "memory not reported by the driver"
         if gpu.memory_total is not None and gpu.memory_used is not None:
             memory = f"{format_bytes(gpu.memory_total - gpu.memory_used)} of {format_bytes(gpu.memory_total)} free"
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory}, driver {report.driver}")
-    yield torch_and_driver(_torch_version(), report.driver or "")
-    yield from _who_holds_memory()
+    yield check_torch_driver(_torch_version(), report.driver or "")
+    yield from _list_gpu_processes()
     missing = explain_missing_compiler()
     yield Finding(
         "problem" if missing else "ok",
         "kernels",
-        missing or "wantui's own can be built (model_settings.speed: fused, attention maps)",
+        missing or "wantui's kernels can be compiled (model_settings.speed: fused, attention maps)",
         "install it, or set model_settings.speed: reference" if missing else "",
     )
 
-    others = [name for module, name in ATTENTION if importlib.util.find_spec(module) is not None]
-    beside = f"; {', '.join(others)} installed beside it" if others else ""
-    yield Finding("ok", "attention", f"torch's own, or of fused blocks what `wantui bench` found quicker{beside}")
+    optional = [name for module, name in ATTENTION_MODULES if importlib.util.find_spec(module) is not None]
+    also = f"; also installed: {', '.join(optional)}" if optional else ""
+    yield Finding(
+        "ok", "attention", f"torch's kernels; fused blocks use the fastest that `wantui bench` measured{also}"
+    )
 
 
 def _torch_version() -> str:
@@ -193,43 +204,44 @@ def _torch_version() -> str:
         return ""
 
 
-def torch_and_driver(torch_version: str, driver: str) -> Finding:
-    """Check that this build of torch can use the GPUs through this driver."""
+def check_torch_driver(torch_version: str, driver: str) -> Finding:
+    """Check that the driver supports the CUDA version of a torch build."""
     if torch_version.endswith("+cpu"):
         return Finding(
             "problem",
             "cuda",
-            f"torch {torch_version} is a build for CPUs, and here are GPUs",
-            "pip install --force-reinstall torch, from an index with builds for CUDA",
+            f"torch {torch_version} is a CPU build, but this machine has GPUs",
+            "pip install --force-reinstall torch, from an index with CUDA builds",
         )
-    built = re.search(r"\+cu(\d+)\d$", torch_version)
-    if built is None:
+    cuda_tag = re.search(r"\+cu(\d+)\d$", torch_version)
+    if cuda_tag is None:
         return Finding("ok", "cuda", f"torch {torch_version}")
-    cuda, least = int(built[1]), DRIVERS.get(int(built[1]))
+    cuda, oldest = int(cuda_tag[1]), DRIVERS.get(int(cuda_tag[1]))
     major = int(driver.partition(".")[0]) if driver.partition(".")[0].isdigit() else None
-    if least is not None and major is not None and major < least:
+    if oldest is not None and major is not None and major < oldest:
         return Finding(
             "problem",
             "cuda",
-            f"torch {torch_version} needs driver {least} or newer, and {driver} is installed",
-            f"update the driver, or install a torch that is built for an older CUDA than {cuda}",
+            f"torch {torch_version} needs driver {oldest} or newer, but {driver} is installed",
+            f"update the driver, or install a torch build for CUDA {cuda - 1} or older",
         )
-    return Finding("ok", "cuda", f"torch is built for CUDA {cuda}, driver {driver} is new enough")
+    return Finding("ok", "cuda", f"torch is built for CUDA {cuda}; driver {driver} supports it")
 
 
-def _who_holds_memory() -> Iterator[Finding]:
+def _list_gpu_processes() -> Iterator[Finding]:
+    """Report the processes that use GPU memory."""
     from wantui.gpu.monitor import GpuMonitor
 
-    sampler = GpuMonitor(lambda _: None)
-    sampler.reads_processes = True
-    for gpu in sampler.sample().gpus:
+    monitor = GpuMonitor(lambda _: None)
+    monitor.reads_processes = True
+    for gpu in monitor.sample().gpus:
         for process in gpu.processes:
-            held = format_bytes(process.memory) if process.memory is not None else "some memory"
-            usage = f"process {process.process} ({process.name}) holds {held}"
-            yield Finding("note", f"gpu {gpu.index}", usage, "videos have what is left")
+            memory = format_bytes(process.memory) if process.memory is not None else "some memory"
+            usage = f"process {process.process} ({process.name}) uses {memory}"
+            yield Finding("note", f"gpu {gpu.index}", usage, "videos can use only the remaining memory")
 
 
-def _nano() -> Finding:
+def _check_nano() -> Finding:
     from wantui.errors import UserError
     from wantui.models.catalogue import read_directory
     from wantui.models.fingerprint import fingerprint
@@ -238,23 +250,23 @@ def _nano() -> Finding:
     try:
         read_directory(WEIGHTS)
     except UserError as error:
-        return Finding("problem", "nano", str(error), "install wantui again with pip")
+        return Finding("problem", "nano", str(error), "reinstall wantui with pip")
     return Finding("ok", "nano", f"weights {fingerprint(WEIGHTS)[:12]}")
 
 
-def _hub_cache() -> Finding:
-    """Find where weights from the Hugging Face hub are kept, as huggingface_hub does."""
+def _check_hub_cache() -> Finding:
+    """Check the folder of weights from the Hugging Face hub."""
     try:
         cache = hub_cache(os.environ)
     except RuntimeError:  # no home folder
-        return Finding("problem", "hub cache", "there is no home folder", "set HF_HOME to a folder for weights")
+        return Finding("problem", "hub cache", "cannot find the home folder", "set HF_HOME to a folder for weights")
     if cache.is_dir():
         return Finding("ok", "hub cache", str(cache))
-    return Finding("note", "hub cache", f"{cache} is not there", "it is made when a model is first fetched")
+    return Finding("note", "hub cache", f"{cache} does not exist", "fetching a model creates it")
 
 
 def hub_cache(environment: Mapping[str, str]) -> Path:
-    """Return the folder of the hub cache; importing huggingface_hub for it would take a second."""
+    """Return the hub cache folder by the rules of huggingface_hub, whose import would take a second."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environment.get(name):
             return _expand(environment[name])
@@ -267,8 +279,8 @@ def _expand(text: str) -> Path:
     return Path(os.path.expandvars(text)).expanduser()
 
 
-def _queue(state_dir: "StateDirectory") -> Finding:
-    """Open the database as it is: a check changes nothing, and a damaged one is the engine's to put aside."""
+def _check_queue(state_dir: "StateDirectory") -> Finding:
+    """Check the queue database without changing it; only the engine may rename a damaged one."""
     import sqlite3
 
     from wantui.engine.control import DATABASE_ADVICE
@@ -278,28 +290,24 @@ def _queue(state_dir: "StateDirectory") -> Finding:
 
     path = state_dir.directory / NAME
     try:
-        held = check_database(path) if path.exists() else None
+        hold_reason = check_database(path) if path.exists() else None
     except sqlite3.DatabaseError as error:
-        advice = (
-            "wantui engine start keeps it under another name and begins a new one"
-            if is_damage(error)
-            else DATABASE_ADVICE
-        )
-        return Finding("problem", "queue", f"{path} cannot be opened: {error}", advice)
+        advice = "wantui engine start renames it and creates a new one" if is_damage(error) else DATABASE_ADVICE
+        return Finding("problem", "queue", f"cannot open {path}: {error}", advice)
     except UserError as error:
         return Finding("problem", "queue", str(error))
     if (reason := write_fault(state_dir.directory)) is not None:
-        return Finding(
-            "problem", "queue", f"{state_dir.directory} cannot be written: {reason}", "make room on its disk"
-        )
-    if held is not None:
-        return Finding("problem", "queue", f"on hold: {held}", "wantui queue resume, once that is corrected")
+        return Finding("problem", "queue", f"cannot write {state_dir.directory}: {reason}", "free disk space")
+    if hold_reason is not None:
+        advice = "correct that, then run: wantui queue resume"
+        return Finding("problem", "queue", f"on hold: {hold_reason}", advice)
     return Finding("note" if state_dir.note else "ok", "queue", state_dir.note or f"in {state_dir.directory}")
 
 
-def _engine() -> Iterator[Finding]:
-    from wantui.engine import logind as logout
+def _check_engine() -> Iterator[Finding]:
+    """Check the queue and the engine, and whether the engine survives a logout."""
     from wantui.engine.control import find_engine
+    from wantui.engine.logind import read_logind
     from wantui.errors import UserError
     from wantui.queue.state_dir import state_place
 
@@ -308,24 +316,25 @@ def _engine() -> Iterator[Finding]:
     except UserError as error:
         yield Finding("problem", "queue", str(error))
         return
-    yield _queue(state_dir)
+    yield _check_queue(state_dir)
     engine = find_engine(state_dir.directory)
-    yield Finding("ok", "engine", f"process {engine.process}, logs in {engine.logs}" if engine else "none runs")
+    yield Finding("ok", "engine", f"process {engine.process}, logs in {engine.logs}" if engine else "not running")
     for warning in engine.warnings() if engine else ():
         yield Finding("note", "engine", warning)
-    logout_effect = logout.read_logind()
-    if logout_effect.engine_survives:
-        yield Finding("ok", "logout", f"the engine outlives it ({logout_effect.reason})")
+    logout = read_logind()
+    if logout.engine_survives:
+        yield Finding("ok", "logout", f"the engine survives a logout ({logout.reason})")
     else:
         yield Finding(
             "problem",
             "logout",
-            f"it ends the engine ({logout_effect.reason})",
+            f"a logout ends the engine ({logout.reason})",
             "loginctl enable-linger, and run the engine as a unit: wantui doctor --systemd-unit",
         )
 
 
-def _space() -> Iterator[Finding]:
+def _check_disk_space() -> Iterator[Finding]:
+    """Check the free space and the file system of the working folder."""
     from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, file_system
     from wantui.storage.locks import can_lock
 
@@ -336,20 +345,25 @@ def _space() -> Iterator[Finding]:
         return
     free = shutil.disk_usage(here).free
     text = f"{format_bytes(free)} free in {here}"
-    if free < LITTLE_SPACE:
-        yield Finding("note", "disk", text, "stored latents take hundreds of MB for a video; choose --output-dir")
+    if free < LOW_DISK_BYTES:
+        yield Finding(
+            "note", "disk", text, "stored latents take hundreds of MB per video; choose another disk with --output-dir"
+        )
     else:
         yield Finding("ok", "disk", text)
     kind = file_system(here)
     if kind in NETWORK_FILE_SYSTEMS:
-        advice = "latents go over the network; an --output-dir on a local disk is quicker"
+        advice = "writing latents is slow there; choose a local disk with --output-dir"
         yield Finding("note", "disk", f"{here} is on a network file system ({kind})", advice)
     if os.access(here, os.W_OK) and not can_lock(here):
-        advice = "one worker at a time for a batch here; wantui slurm needs locks (Lustre: mount with -o flock)"
+        advice = (
+            "a batch there runs on one worker at a time, and wantui slurm needs locks (Lustre: mount with -o flock)"
+        )
         yield Finding("note", "disk", f"{here} is on a file system without locks ({kind})", advice)
 
 
-def _self_check() -> Finding:
+def _run_self_check() -> Finding:
+    """Load nano and run it once."""
     try:
         from wantui.generation.load import load_pipeline, resolve_device
         from wantui.models.catalogue import NANO
@@ -357,5 +371,5 @@ def _self_check() -> Finding:
         device = resolve_device("auto")
         load_pipeline(NANO, None, "float32", device)
     except Exception as error:
-        return Finding("problem", "self-check", f"{type(error).__name__}: {error}", "look at torch's installation")
-    return Finding("ok", "self-check", f"nano loads and gives finite output on {device}")
+        return Finding("problem", "self-check", f"{type(error).__name__}: {error}", "reinstall torch")
+    return Finding("ok", "self-check", f"nano loads, and its output is finite on {device}")

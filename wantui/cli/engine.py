@@ -1,4 +1,4 @@
-"""wantui engine: start, stop and look at the process that makes what is on the queue."""
+"""wantui engine: start, stop and inspect the background process that runs the queue."""
 
 import sys
 from dataclasses import asdict
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from wantui.engine.control import Engine
     from wantui.queue.records import Hold, VideoRow, WorkerRow
 
-LOGS = click.option("--logs", type=PATH, help="Folder for the logs.  [default: beside the queue]")
-WORKERS = click.option("--workers", type=WholeNumber(1, 64), help="Run N CPU workers instead of one per GPU.")
+LOGS = click.option("--logs", type=PATH, help="Log folder.  [default: logs in the state directory]")
+WORKERS = click.option(
+    "--workers", type=WholeNumber(1, 64), metavar="N", help="Number of CPU workers, which replace the GPU workers."
+)
 
 
 @click.group("engine")
@@ -37,7 +39,7 @@ def start(logs: Path | None, workers: int | None) -> None:
     queue = open_queue_for_command(state_dir)
     engine, started = ensure_engine(state_dir, logs, workers)
     show_warnings(tuple(engine.warnings()))
-    outcome = "started" if started else "an engine is already running"
+    outcome = "engine started" if started else "an engine is already running"
     echo(f"{outcome}: process {engine.process}, logs in {engine.logs}", err=True)
     held = queue.held()
     if held is not None:
@@ -45,20 +47,26 @@ def start(logs: Path | None, workers: int | None) -> None:
 
 
 @command.command("stop")
-@click.option("--now", is_flag=True, help="Stop immediately; the current step is repeated later.")
+@click.option("--now", is_flag=True, help="Stop immediately, and discard the current step.")
 def stop(now: bool) -> None:
-    """Stop the engine after the current step; running videos resume when an engine starts again."""
+    """Stop the engine after the current step.
+
+    Running videos resume from there when the engine starts again.
+    """
     from wantui.engine.control import stop_engine
     from wantui.queue.state_dir import state_place
 
     process = stop_engine(state_place().directory, now)
-    echo("no engine is running" if process is None else f"the engine (process {process}) has ended", err=True)
+    echo("no engine is running" if process is None else f"engine stopped (process {process})", err=True)
 
 
 @command.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Show the engine and what it runs. Exit code 0: an engine is running, 3: none is."""
+    """Show the engine and its running videos.
+
+    Exit code 0: an engine is running, 3: no engine is running.
+    """
     from wantui.engine.control import find_engine
     from wantui.queue.state_dir import recording_fault, state_place
 
@@ -88,26 +96,26 @@ def _print_status(
     held: "Hold | None",
     workers: "list[WorkerRow]",
     running: "list[VideoRow]",
-    unwritable: str | None,
+    recording_error: str | None,
 ) -> None:
     from wantui.queue.waiting import starting_text
 
     if engine is None:
         echo("no engine is running. Start one: wantui engine start")
     else:
-        up = "" if engine.uptime is None else f"up {format_duration(engine.uptime)}, "
-        echo(f"engine: process {engine.process}, {up}wantui {engine.version}, logs in {engine.logs}")
+        uptime = "" if engine.uptime is None else f"up {format_duration(engine.uptime)}, "
+        echo(f"engine: process {engine.process}, {uptime}wantui {engine.version}, logs in {engine.logs}")
         for warning in engine.warnings():
             echo(f"note: {warning}")
-    if unwritable is not None:
-        echo(f"note: {unwritable}")
+    if recording_error is not None:
+        echo(f"note: {recording_error}")
     if held is not None:
-        by_itself = "; continues by itself once that is over" if held.kind in ("disk", "folder") else ""
-        echo(f"held: {held.reason}{by_itself}. Resume with: wantui queue resume")
+        automatic = " (it resumes automatically once that is fixed)" if held.kind in ("disk", "folder") else ""
+        echo(f"held: {held.reason}{automatic}. Resume with: wantui queue resume")
     for worker in workers:
         if worker.state == "starting":
             echo(f"starting: {starting_text(worker)}")
-    # Without an engine nothing runs: these are what the last one was in the middle of.
+    # Without an engine nothing runs: the last engine left these videos in the state "running".
     state = "running" if engine else "interrupted"
     for video in running:
         where = f", {video.worker}" if engine else " when the engine ended"
@@ -117,13 +125,20 @@ def _print_status(
 @command.command("run")
 @LOGS
 @WORKERS
-@click.option("--drain", is_flag=True, help="Exit once no video can be made.")
-@click.option("--batch", type=PATH, help="Batch folder whose missing videos are queued first.")
+@click.option("--drain", is_flag=True, help="Exit when no video is left that can be generated.")
+@click.option("--batch", type=PATH, help="Batch folder; its missing videos are queued first.")
 @click.option(
-    "--share", default="1/1", metavar="K/N", help="Shard of the batch: every N-th video, starting at the K-th."
+    "--share",
+    default="1/1",
+    metavar="K/N",
+    show_default=True,
+    help="Shard of the batch: every N-th video from the K-th.",
 )
 def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None, share: str) -> None:
-    """Run the engine in the foreground: for systemd, containers, cron and batch schedulers."""
+    """Run the engine in the foreground.
+
+    For systemd, containers, cron and batch schedulers. Exit code 1 with --drain: some videos are unfinished.
+    """
     from wantui.batches.enqueue import Shard, queue_missing
     from wantui.engine.control import NoEngineError, find_engine, logs_folder, open_queue
     from wantui.engine.supervisor import run_engine
@@ -131,13 +146,14 @@ def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None,
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
 
-    state_dir, part = state_place(), Shard.read(share)
+    state_dir, shard = state_place(), Shard.read(share)
     if batch is None and share != "1/1":
-        raise click.UsageError("--share is of a batch: name its folder by --batch")
+        raise click.UsageError("--share needs a batch. Name its folder with --batch")
     if batch is not None:
         folder = BatchFolder(batch.absolute())
-        queued = queue_missing(state_dir, folder, read_manifest(folder), part)
-        echo(f"missing of share {part} of {batch}: {queued.videos if queued else 0}", err=True)
+        queued = queue_missing(state_dir, folder, read_manifest(folder), shard)
+        missing = queued.videos if queued else 0
+        echo(f"queued {format_count(missing, 'missing video')} of {batch}, share {shard}", err=True)
     if not run_engine(state_dir, logs_folder(state_dir, logs), workers, drain):
         engine = find_engine(state_dir.directory)
         raise NoEngineError(f"an engine is already running (process {engine.process if engine else 'unknown'})")
@@ -145,6 +161,6 @@ def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None,
         held = queue.held()
         unfinished = sum(batch.unfinished for batch in queue.batches(-1))
     if drain and unfinished:
-        why = f": the queue is held: {held.reason}" if held is not None else ""
-        echo(f"{format_count(unfinished, 'video')} left to make{why}", err=True)
+        reason = f": the queue is held: {held.reason}" if held is not None else ""
+        echo(f"{format_count(unfinished, 'unfinished video')}{reason}", err=True)
         sys.exit(1)

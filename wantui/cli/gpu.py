@@ -1,4 +1,4 @@
-"""wantui gpu: what the GPU panel shows, once."""
+"""wantui gpu: print a snapshot of the GPUs."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,12 +12,12 @@ from wantui.formatting import format_bytes
 @click.command("gpu")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    """Memory, load and processes of each GPU; on a machine without one, the machine's memory."""
+    """Show memory, load and processes of each GPU; without a GPU, the main memory."""
     from wantui.gpu.monitor import GpuMonitor
 
-    sampler = GpuMonitor(lambda _: None)
-    sampler.reads_processes = True
-    sample = sampler.sample()
+    monitor = GpuMonitor(lambda _: None)
+    monitor.reads_processes = True
+    sample = monitor.sample()
     if as_json:
         print_json(asdict(sample))
         return
@@ -25,26 +25,26 @@ def command(as_json: bool) -> None:
         echo(f"no GPU: {sample.reason}", err=True)
         echo(f"memory {format_bytes(sample.memory_used)} of {format_bytes(sample.memory_total)}")
         return
-    rows = [("gpu", "name", "state", "used", "total", "load", "power", "heat")]
+    rows = [("gpu", "name", "state", "used", "total", "load", "power", "temperature")]
     for gpu in sample.gpus:
         rows.append(
             (
                 str(gpu.index),
                 gpu.name,
                 gpu.state + (", MIG" if gpu.is_mig_enabled else ""),
-                _said(gpu.memory_used, format_bytes),
-                _said(gpu.memory_total, format_bytes),
-                _said(gpu.utilisation, lambda value: f"{value:.0f} %"),
-                _said(gpu.power, lambda value: f"{value:.0f} W"),
-                _said(gpu.temperature, lambda value: f"{value:.0f} °C"),
+                _format_or_na(gpu.memory_used, format_bytes),
+                _format_or_na(gpu.memory_total, format_bytes),
+                _format_or_na(gpu.utilisation, lambda value: f"{value:.0f} %"),
+                _format_or_na(gpu.power, lambda value: f"{value:.0f} W"),
+                _format_or_na(gpu.temperature, lambda value: f"{value:.0f} °C"),
             )
         )
     print_columns(*rows)
     for gpu in sample.gpus:
         for process in gpu.processes:
-            held = _said(process.memory, format_bytes)
-            echo(f"gpu {gpu.index}: process {process.process} ({process.name}) holds {held}")
+            memory = _format_or_na(process.memory, format_bytes)
+            echo(f"gpu {gpu.index}: process {process.process} ({process.name}) uses {memory}")
 
 
-def _said(value: float | None, words: Callable[[float], str]) -> str:
-    return "N/A" if value is None else words(value)
+def _format_or_na(value: float | None, formatter: Callable[[float], str]) -> str:
+    return "N/A" if value is None else formatter(value)

@@ -1,4 +1,4 @@
-"""wantui library: the batch folders on this machine."""
+"""wantui library: list, show, verify and trash batch folders."""
 
 import sys
 from pathlib import Path
@@ -19,34 +19,34 @@ MAX_TEMPLATE = 200
 """Longest template in a list of batches, in characters."""
 
 MAX_CLOSED_SHOWN = 3
-"""Folders that may not be entered and are named by `library ls`; the others are counted."""
+"""Maximum number of unreadable folders that `library ls` names; it counts the others."""
 
 
 @click.group("library")
 def command() -> None:
-    """List, show, verify and remove batch folders."""
+    """List, show, verify and trash batch folders."""
 
 
 @command.command("ls")
 @click.argument("folders", nargs=-1, type=PATH)
-@click.option("--search", default="", help="Words that the name, template or model must contain.")
+@click.option("--search", default="", help="Text to find in the name, template or model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
-    """Batches in FOLDERS (outputs, when none is given), newest first.
+    """List the batches in FOLDERS, newest first.  [default: outputs]
 
-    A batch that cannot be read is named on stderr, and the others are listed; the exit code is then 1.
+    Unreadable batches are also reported on stderr; the exit code is then 1.
     """
     from wantui.storage.batch_index import closed_folders, find_batches
 
     roots = folders or (Path("outputs"),)
     for root in roots:
         if folders and not root.is_dir():
-            raise UserError(f"cannot list {root}: there is no such folder")
-    there = find_batches(roots)
-    matching = [batch for batch in there if batch.holds(search)]
-    if there and not matching:
-        echo(f"none of {format_count(len(there), 'batch', 'batches')} matches {search!r}", err=True)
-    elif not there:
+            raise UserError(f"cannot list {root}: no such folder")
+    batches = find_batches(roots)
+    matching = [batch for batch in batches if batch.holds(search)]
+    if batches and not matching:
+        echo(f"no match for {search!r} in {format_count(len(batches), 'batch', 'batches')}", err=True)
+    elif not batches:
         echo(f"no batches in {', '.join(map(str, roots))}", err=True)
     if closed := closed_folders(roots):
         more = ", ..." if len(closed) > MAX_CLOSED_SHOWN else ""
@@ -55,15 +55,15 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
             f"skipped {format_count(len(closed), 'folder')} (permission denied): {names}",
             err=True,
         )
-    _list(matching, as_json)
-    damaged = [batch for batch in there if batch.fault]
+    _print_batches(matching, as_json)
+    damaged = [batch for batch in batches if batch.fault]
     for batch in damaged:
         echo(f"{batch.folder}: {batch.fault}", err=True)
     if damaged:
         sys.exit(1)
 
 
-def _list(batches: "list[BatchSummary]", as_json: bool) -> None:
+def _print_batches(batches: "list[BatchSummary]", as_json: bool) -> None:
     if as_json:
         print_json([vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts)} for batch in batches])
         return
@@ -71,7 +71,7 @@ def _list(batches: "list[BatchSummary]", as_json: bool) -> None:
         return
     lines = [("created", "done", "failed", "model", "folder", "template")]
     for batch in batches:
-        done = "cannot be read" if batch.fault and not batch.counts else f"{batch.count('done')}/{batch.total}"
+        done = "unreadable" if batch.fault and not batch.counts else f"{batch.count('done')}/{batch.total}"
         template = shorten(" ".join(batch.template.split()), MAX_TEMPLATE)
         lines.append((batch.created[:16], done, str(batch.count("failed")), batch.model, str(batch.folder), template))
     print_columns(*lines)
@@ -81,9 +81,9 @@ def _list(batches: "list[BatchSummary]", as_json: bool) -> None:
 @click.argument("folder", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(folder: Path, as_json: bool) -> None:
-    """The videos of a batch: variations, seeds, states, times, files.
+    """List the videos of a batch: variation, seed, state, seconds and clip.
 
-    Damage to the journal of the batch is named on stderr; the exit code is then 1.
+    Damage to the batch journal is reported on stderr; the exit code is then 1.
     """
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
@@ -92,14 +92,14 @@ def show(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(manifest.model_dump(mode="json"))
     else:
-        _show(manifest)
+        _print_videos(manifest)
     for fault in manifest.faults:
         echo(fault, err=True)
     if manifest.faults:
         sys.exit(1)
 
 
-def _show(manifest: "Manifest") -> None:
+def _print_videos(manifest: "Manifest") -> None:
     echo(manifest.template, err=True)
     lines = [("variation", "seed", "state", "seconds", "clip")]
     for video in manifest.videos:
@@ -113,10 +113,10 @@ def _show(manifest: "Manifest") -> None:
 @click.argument("batches", metavar="BATCH...", nargs=-1, required=True, type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print every item as JSON.")
 def check(batches: tuple[Path, ...], as_json: bool) -> None:
-    """Verify manifests, clips and captures of BATCHES against their checksums.
+    """Verify the files of each BATCH against their checksums.
 
-    Every file is read and every clip decoded. Damaged items are named, and the exit code is then 1. Files of
-    earlier versions have no checksums: they are read, and counted as unverified.
+    Reads every manifest and capture, and decodes every clip. Damaged items are printed; the exit code is then 1. Files
+    of earlier versions have no checksums: they are read, and counted as unverified.
     """
     from wantui.storage.check import check_batch
 
@@ -125,8 +125,8 @@ def check(batches: tuple[Path, ...], as_json: bool) -> None:
         for item in check_batch(batch):
             items.append(item)
             if item.damage and not as_json:
-                of_video = f"{item.video}: " if item.video else ""
-                echo(f"{item.batch}: {of_video}{item.damage}")
+                prefix = f"{item.batch}: {item.video}" if item.video else str(item.batch)
+                echo(f"{prefix}: {item.damage}")
     damaged = sum(bool(item.damage) for item in items)
     unverified = sum(not item.is_verified for item in items)
     if as_json:
@@ -142,7 +142,7 @@ def check(batches: tuple[Path, ...], as_json: bool) -> None:
 @command.command("trash")
 @click.argument("folder", type=PATH)
 def trash(folder: Path) -> None:
-    """Move a batch folder to the trash, unless videos of it are still to be made."""
+    """Move a batch folder to the trash, unless it has unfinished videos."""
     from wantui.engine.control import open_queue
     from wantui.queue.state_dir import state_place
     from wantui.storage.batch_index import move_to_trash
@@ -150,8 +150,8 @@ def trash(folder: Path) -> None:
     with open_queue(state_place())[0] as queue:
         queued = next((batch for batch in queue.batches(-1) if batch.folder == folder.resolve()), None)
         if queued is not None and queued.unfinished:
-            raise UserError(f"{folder} is on the queue; first: wantui queue cancel {queued.id}")
+            raise UserError(f"cannot trash {folder}: it is on the queue. First run: wantui queue cancel {queued.id}")
         move_to_trash(folder)
         if queued is not None:
             queue.remove(queued.id)
-    echo(f"{folder} is in the trash", err=True)
+    echo(f"moved {folder} to the trash", err=True)

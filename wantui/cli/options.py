@@ -1,4 +1,4 @@
-"""Options that several commands share, and the batch that they describe."""
+"""Options that several commands share, and the batch planned from them."""
 
 import re
 from collections.abc import Callable
@@ -21,9 +21,8 @@ DEFAULT_CONFIG = "nano"
 MAX_TEMPLATE_BYTES = 1_000_000
 """Longest template file, in bytes."""
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-"""A byte of the command line that is not UTF-8, as Python hands it over."""
+"""Surrogate character, by which Python passes a byte of the command line that is not UTF-8."""
 
-# Options that stand for a setting; click's name of the option -> the setting.
 SETTINGS_OF_OPTIONS = {
     "videos_per_variation": "videos_per_variation",
     "seed": "model_settings.seed",
@@ -32,20 +31,21 @@ SETTINGS_OF_OPTIONS = {
     "store_latents": "latent_analysis_settings.store_latents",
     "store_attention": "attention_analysis_settings.store_attention",
 }
+"""Parameter name of an option -> dotted key of the setting that it sets."""
 
 
 RECIPE_OPTIONS = (
     click.option("-c", "--config", help=f"Config file or preset.  [default: {DEFAULT_CONFIG}]"),
-    click.option("-t", "--template", help='Prompt template, as in "a [red|blue] (circle)".'),
-    click.option("--template-file", type=PATH, help="Read the template from a file."),
-    click.option("--seed", type=INTEGER, help="Seed of the first video of every variation."),
+    click.option("-t", "--template", help='Prompt template, such as "a [red|blue] (circle)".'),
+    click.option("--template-file", type=PATH, help="File that contains the template."),
+    click.option("--seed", type=INTEGER, help="Seed of the first video of each variation."),
     click.option(
-        "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting as KEY=VALUE; repeatable."
+        "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Setting to override; repeatable."
     ),
 )
 BATCH_OPTIONS = (
     *RECIPE_OPTIONS[:3],
-    click.option("--videos-per-variation", type=INTEGER, help="Videos (seeds) of each variation."),
+    click.option("--videos-per-variation", type=INTEGER, help="Videos per variation, each with its own seed."),
     RECIPE_OPTIONS[3],
     click.option("--output-dir", type=PATH, help="Parent folder of the batch folder."),
     click.option("--batch-name", help="Name of the batch folder."),
@@ -56,31 +56,31 @@ BATCH_OPTIONS = (
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that describe a video."""
+    """Add the options that determine a recipe."""
     for option in reversed(RECIPE_OPTIONS):
         command = option(command)
     return command
 
 
 def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that describe a batch."""
+    """Add the options that determine a batch."""
     for option in reversed(BATCH_OPTIONS):
         command = option(command)
     return command
 
 
 def resume_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option that names an existing batch."""
+    """Add the option --resume, which names an existing batch."""
     return click.option(
         "--resume",
         type=PATH,
         metavar="BATCH_DIR",
-        help="Batch folder to complete; a template or config given with it must be the stored one.",
+        help="Batch folder to complete; its template and config cannot change.",
     )(command)
 
 
 def read_template(template: str | None, template_file: Path | None) -> str | None:
-    """Return the template that one of the two options gives.
+    """Return the template from --template or --template-file; None if neither is given.
 
     Raises:
         click.UsageError: both options are given, or the file cannot be read.
@@ -97,37 +97,39 @@ def read_template(template: str | None, template_file: Path | None) -> str | Non
         raise click.UsageError(f"--template-file: {error}") from None
 
 
-def plan(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "Batch":
-    """Return the batch that the options describe."""
+def plan_from_options(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "Batch":
+    """Plan the batch that the options determine."""
     from wantui.planning import plan_batch
 
-    return plan_batch(_config(config, overrides, options), template)
+    return plan_batch(_load_config(config, overrides, options), template)
 
 
-def outline(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "BatchPreview":
-    """Preview a batch as `plan` makes it, without writing down every video."""
+def preview_from_options(
+    config: str | None, template: str, overrides: tuple[str, ...], **options: Any
+) -> "BatchPreview":
+    """Preview the batch of `plan_from_options`, without a recipe for every video."""
     from wantui.planning import preview_batch
 
-    return preview_batch(_config(config, overrides, options), template)
+    return preview_batch(_load_config(config, overrides, options), template)
 
 
-def _config(config: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> "Config":
+def _load_config(config: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> "Config":
     from wantui.config import Option, load_config
 
-    given = {
-        setting: Option(f"--{name.replace('_', '-')}", _plain(options[name]))
+    settings = {
+        setting: Option(f"--{name.replace('_', '-')}", _to_setting_value(options[name]))
         for name, setting in SETTINGS_OF_OPTIONS.items()
         if options.get(name) is not None
     }
-    return load_config(DEFAULT_CONFIG if config is None else config, overrides, given, may_be_pipe=True)
+    return load_config(DEFAULT_CONFIG if config is None else config, overrides, settings, may_be_pipe=True)
 
 
-def _plain(value: Any) -> Any:
+def _to_setting_value(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
 def open_queue_for_command(state_dir: "StateDirectory | None" = None) -> "Queue":
-    """Open the queue, print what `open_queue` notes, and close the queue when the command of this context ends."""
+    """Open the queue and print the notes about it; the queue closes when the current command ends."""
     from wantui.engine.control import open_queue
     from wantui.queue.state_dir import state_place
 
@@ -138,6 +140,6 @@ def open_queue_for_command(state_dir: "StateDirectory | None" = None) -> "Queue"
 
 
 def show_warnings(warnings: tuple[str, ...]) -> None:
-    """Print warnings to stderr, one a line."""
+    """Print each warning as a line on stderr."""
     for warning in warnings:
         echo(f"warning: {warning}", err=True)

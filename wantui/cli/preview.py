@@ -1,4 +1,4 @@
-"""wantui preview: what a template expands to, and what the batch will need."""
+"""wantui preview: show the variations of a template and the predicted cost of its batch."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wantui.cli.options import batch_options, outline, read_template, show_warnings
+from wantui.cli.options import batch_options, preview_from_options, read_template, show_warnings
 from wantui.cli.output import add_row, echo, plain_table, print_json, print_line, print_table
 from wantui.formatting import format_count
 
@@ -14,31 +14,37 @@ if TYPE_CHECKING:
     from wantui.batches.batch_cost import Cost
     from wantui.planning import BatchPreview
 
-SHOWN = 50
+MAX_VARIATIONS_SHOWN = 50
+"""Variations that are printed without --all."""
 
 
 @click.command("preview")
 @batch_options
-@click.option("--all", "show_all", is_flag=True, help=f"Show all variations, not only the first {SHOWN}.")
+@click.option(
+    "--all", "show_all", is_flag=True, help=f"Show all variations, not only the first {MAX_VARIATIONS_SHOWN}."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(template: str | None, template_file: Path | None, show_all: bool, as_json: bool, **options: Any) -> None:
-    """Show the variations of a template, its marked words, and the predicted cost; makes no video."""
+    """Show the variations, marked words and predicted cost of a template.
+
+    Generates no video.
+    """
     text = read_template(template, template_file)
     if text is None:
-        raise click.UsageError('give a template: -t "a [red|blue] circle"')
-    batch = outline(template=text, **options)
+        raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
+    batch = preview_from_options(template=text, **options)
     costs = _costs(batch)
     if as_json:
         print_json(_report(batch, costs))
         return
     show_warnings(batch.warnings)
-    _print_variations(batch, None if show_all else SHOWN)
+    _print_variations(batch, None if show_all else MAX_VARIATIONS_SHOWN)
     echo()
     _print_summary(batch, costs)
 
 
 def _report(batch: "BatchPreview", costs: "list[Cost]") -> dict[str, Any]:
-    """Return what `--json` prints."""
+    """Return the preview as JSON values."""
     from wantui.planning.disk_estimate import estimate_disk
     from wantui.storage.disk_space import disk_need
 
@@ -90,21 +96,22 @@ def _print_summary(batch: "BatchPreview", costs: "list[Cost]") -> None:
         f"{format_count(recipe.steps, 'step')} of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
         + (f", {recipe.computation_note}" if recipe.computation_note else "")
-        + (f", weighted words by {method}" if (method := _weighting(batch)) else "")
+        + (f", word weights by {method}" if (method := _weighting(batch)) else "")
     )
     for cost in costs[1:]:
         print_line(f"{cost.name}: {cost.text} ({cost.basis})")
     for refusal in batch.refusals:
-        print_line(f"cannot be run: {refusal}")
+        print_line(f"cannot run: {refusal}")
 
 
 def _weighting(batch: "BatchPreview") -> str | None:
-    weighted = any(mark.weight != 1 for variation in batch.variations for mark in variation.marks)
-    return batch.config.settings.prompt_settings.embedding_method if weighted else None
+    """Return how word weights are applied; None if no word has a weight."""
+    has_weights = any(mark.weight != 1 for variation in batch.variations for mark in variation.marks)
+    return batch.config.settings.prompt_settings.embedding_method if has_weights else None
 
 
 def _costs(batch: "BatchPreview") -> "list[Cost]":
-    """Return the costs, estimated from the videos on the queue; from none without a queue."""
+    """Predict the costs from the finished videos on the queue, or without any if the queue cannot be read."""
     from wantui.batches.batch_cost import costs
     from wantui.engine.control import open_queue
     from wantui.errors import UserError

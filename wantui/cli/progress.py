@@ -1,4 +1,4 @@
-"""Progress of a batch: bars on a terminal, plain lines elsewhere, or one JSON object a line."""
+"""Progress of a batch: bars on a terminal, plain lines elsewhere, or one JSON object per line."""
 
 import sys
 import time
@@ -16,37 +16,38 @@ if TYPE_CHECKING:
     from wantui.queue.waiting import Waiting
 
 SECONDS_BETWEEN_LINES = 10.0
-WIDTH_OF_NUMBERS = 50
-"""Columns of bar, steps, pace and time left; the title gets the rest."""
+"""Seconds between two lines about the progress of a video."""
+NUMBERS_WIDTH = 50
+"""Columns of a terminal for bar, steps, pace and time left; the title gets the others."""
 
 
 EtaSource = Callable[[], float | None]
-"""Returns the seconds until the followed batch is done; None where that is not known."""
+"""Function that returns the predicted seconds until the batch is done; None if unknown."""
 
 
-class Reporter(Protocol):
-    """Receives every event of a batch."""
+class ProgressReporter(Protocol):
+    """Object that shows the events of a batch, other messages, and the reason for waiting."""
 
-    def show(self, event: "Event") -> None: ...
-    def say(self, text: str) -> None: ...
-    def wait(self, waiting: "Waiting") -> None: ...
+    def show_event(self, event: "Event") -> None: ...
+    def show_message(self, text: str) -> None: ...
+    def show_waiting(self, waiting: "Waiting") -> None: ...
 
 
 @contextmanager
-def reporter(as_json: bool, eta: "EtaSource") -> Iterator[Reporter]:
-    """Yield the reporter that fits where the output goes."""
+def open_reporter(as_json: bool, eta: "EtaSource") -> Iterator[ProgressReporter]:
+    """Yield a reporter: JSON lines, bars on a terminal, or plain lines."""
     if as_json:
-        yield JsonLines()
+        yield JsonLinesReporter()
     elif sys.stderr.isatty():
-        bars = Bars(eta)
+        bars = BarReporter(eta)
         with bars.progress:
             yield bars
     else:
-        yield PlainLines(eta)
+        yield PlainReporter(eta)
 
 
-def news(event: "Event") -> str | None:
-    """Return the event as one line, or None if it is not worth one."""
+def event_line(event: "Event") -> str | None:
+    """Return the line that describes an event; None for an event without a line."""
     from wantui.queue import events
 
     match event.payload:
@@ -60,19 +61,19 @@ def news(event: "Event") -> str | None:
         case events.VideoFailed(title=title, error=error):
             return f"failed: {title}: {error}"
         case events.VideoRestarted(title=title, reason=reason):
-            return f"starts again: {title}: {reason}"
+            return f"restarted: {title}: {reason}"
         case events.VideoLockedElsewhere(title=title):
-            return f"{title} is being made by another engine, on this machine or another one: waiting for it"
+            return f"waiting for {title}: another engine, here or on another machine, is generating it"
         case events.VideoOutOfMemory(title=title, plan=plan):
-            return f"out of memory: {title}; trying {plan}, or what needs less"
+            return f"out of memory: {title}; retrying with memory plan {plan} or a smaller one"
         case events.QueueHeld(reason=reason):
             return f"the queue is held: {reason}. Resume with: wantui queue resume"
         case events.QueueResumed():
-            return "queue resumed"
+            return "the queue is resumed"
         case events.BatchPaused():
             return "the batch is paused"
         case events.BatchResumed():
-            return "batch resumed"
+            return "the batch is resumed"
         case events.WorkerDied(error=error):
             return f"a worker died: {error}"
         case events.ModelLoading(model=model, plan=plan, reason=reason):
@@ -80,8 +81,8 @@ def news(event: "Event") -> str | None:
     return None
 
 
-class Bars:
-    """A Rich progress bar for each video that runs, on stderr; finished videos become lines."""
+class BarReporter:
+    """Reporter with a Rich progress bar on stderr for each running video, and a line for each finished one."""
 
     def __init__(self, eta: EtaSource) -> None:
         from rich.console import Console
@@ -89,7 +90,7 @@ class Bars:
         from rich.table import Column
 
         console = Console(stderr=True, highlight=False)
-        width = max(console.width - WIDTH_OF_NUMBERS, 12)
+        width = max(console.width - NUMBERS_WIDTH, 12)
         title = Column(no_wrap=True, overflow="ellipsis", max_width=width)
         self.progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=title),
@@ -100,14 +101,14 @@ class Bars:
             transient=True,
         )
         self.tasks: dict[int, TaskID] = {}
-        self.waiting: TaskID | None = None
-        self.waits_for: tuple[int, ...] = ()
+        self.waiting_task: TaskID | None = None
+        self.waited_for: tuple[int, ...] = ()
         self.eta = eta
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         self.progress.console.print(printable(text), markup=False, soft_wrap=True)
 
-    def show(self, event: "Event") -> None:
+    def show_event(self, event: "Event") -> None:
         from wantui.batches.eta import format_eta
         from wantui.queue import events
 
@@ -115,30 +116,30 @@ class Bars:
         match payload:
             case events.VideoStarted(title=title, steps=steps):
                 self._remove(video)
-                self.tasks[video] = self.progress.add_task(printable(title), total=steps, pace="starts", count="")
+                self.tasks[video] = self.progress.add_task(printable(title), total=steps, pace="starting", count="")
             case events.StepDone(step=step, steps=steps, seconds=seconds) if video in self.tasks:
                 pace = f"{seconds:.2f} s/step, {format_eta(self.eta())}"
                 self._advance(video, step, steps, pace)
             case events.FramesDecoded(frames=frames, count=count) if video in self.tasks:
-                self._advance(video, frames, count, "frames decoded" if frames < count else "ends its files")
+                self._advance(video, frames, count, "frames decoded" if frames < count else "finishing its files")
         if isinstance(payload, events.STOPPED):
             self._remove(video)
-        if (text := news(event)) is not None:
-            self.say(text)
+        if (text := event_line(event)) is not None:
+            self.show_message(text)
 
-    def wait(self, waiting: "Waiting") -> None:
+    def show_waiting(self, waiting: "Waiting") -> None:
         text = printable(waiting.text())
-        if self.waiting is not None and not text:
-            self.progress.remove_task(self.waiting)
-            self.waiting = None
-        elif self.waiting is None and text:
-            self.waiting = self.progress.add_task(text, total=None, pace="", count="")
-        elif self.waiting is not None:
-            self.progress.update(self.waiting, description=text)
-        before = tuple(batch.id for batch in waiting.before)
-        if before and before != self.waits_for:  # once in full: the line of the bar may be too short
-            self.say(waiting.text(with_seconds=False))
-        self.waits_for = before
+        if self.waiting_task is not None and not text:
+            self.progress.remove_task(self.waiting_task)
+            self.waiting_task = None
+        elif self.waiting_task is None and text:
+            self.waiting_task = self.progress.add_task(text, total=None, pace="", count="")
+        elif self.waiting_task is not None:
+            self.progress.update(self.waiting_task, description=text)
+        earlier = tuple(batch.id for batch in waiting.before)
+        if earlier and earlier != self.waited_for:  # once in full: the bar may truncate the text
+            self.show_message(waiting.text(with_seconds=False))
+        self.waited_for = earlier
 
     def _advance(self, video: int, completed: int, total: int, pace: str) -> None:
         count = f"{completed}/{total}"
@@ -150,50 +151,50 @@ class Bars:
             self.progress.remove_task(task)
 
 
-class PlainLines:
-    """Lines on stderr: each video's start and end, and its progress every ten seconds."""
+class PlainReporter:
+    """Reporter with lines on stderr: the start and end of each video, and its progress every ten seconds."""
 
     def __init__(self, eta: EtaSource) -> None:
         self.eta, self.last = eta, time.monotonic()
-        self.waits_for: tuple[object, ...] = ()
+        self.waited_for: tuple[object, ...] = ()
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         echo(text, err=True)
 
-    def wait(self, waiting: "Waiting") -> None:
-        """Print the reason for waiting when it changes, and every ten seconds."""
-        now_for = (*(batch.id for batch in waiting.before), *(worker.name for worker in waiting.starting))
+    def show_waiting(self, waiting: "Waiting") -> None:
+        """Print the reason for waiting when it changes, and again every ten seconds."""
+        waits_for = (*(batch.id for batch in waiting.before), *(worker.name for worker in waiting.starting))
         is_due = time.monotonic() - self.last >= SECONDS_BETWEEN_LINES
-        if waiting and (now_for != self.waits_for or is_due):
+        if waiting and (waits_for != self.waited_for or is_due):
             self.last = time.monotonic()
-            self.say(waiting.text())
-        self.waits_for = now_for
+            self.show_message(waiting.text())
+        self.waited_for = waits_for
 
-    def show(self, event: "Event") -> None:
+    def show_event(self, event: "Event") -> None:
         from wantui.batches.eta import format_eta
         from wantui.queue import events
 
         payload, has_ended = event.payload, isinstance(event.payload, events.ENDED)
         match payload:
             case events.VideoStarted(title=title, attempt=attempt):
-                self.say(f"started: {title}" + (f" (attempt {attempt})" if attempt > 1 else ""))
+                self.show_message(f"started: {title}" + (f" (attempt {attempt})" if attempt > 1 else ""))
             case events.StepDone(step=step, steps=steps, seconds=seconds):
                 if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
                     self.last = time.monotonic()
-                    self.say(f"  step {step}/{steps}, {seconds:.2f} s/step, {format_eta(self.eta())}")
-        if (text := news(event)) is not None:
-            self.say(f"  {text}" if has_ended else text)
+                    self.show_message(f"  step {step}/{steps}, {seconds:.2f} s/step, {format_eta(self.eta())}")
+        if (text := event_line(event)) is not None:
+            self.show_message(f"  {text}" if has_ended else text)
 
 
-class JsonLines:
-    """One JSON object a line on stdout; `video` is the number that `wantui queue cancel BATCH VIDEO` takes."""
+class JsonLinesReporter:
+    """Reporter with a line of JSON on stdout for each event; `video` is the VIDEO of `wantui queue cancel`."""
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         echo(text, err=True)
 
-    def wait(self, waiting: "Waiting") -> None:
-        """Print nothing: `worker_starting` and `worker_ready` are events, and `wantui queue ls --json` has the
-        order."""
+    def show_waiting(self, waiting: "Waiting") -> None:
+        """Print nothing: the events `worker_starting` and `worker_ready` report it, and `wantui queue ls --json` prints
+        the order."""
 
-    def show(self, event: "Event") -> None:
+    def show_event(self, event: "Event") -> None:
         print_json(event.as_json(), indent=None)

@@ -1,4 +1,4 @@
-"""wantui queue: what is on it, in which order, and what is done about it."""
+"""wantui queue: list, pause, reorder, cancel and retry queued batches."""
 
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
@@ -15,28 +15,32 @@ if TYPE_CHECKING:
     from wantui.queue.queue import Queue
     from wantui.queue.records import BatchRow
 
-PAGE = 50
+PAGE_VIDEOS = 50
+"""Videos on a page of `queue show`."""
 MAX_PAGE = 1_000_000_000
-"""Largest number of a page; the database has no row numbers beyond 2**63."""
+"""Largest page number; SQLite cannot represent row offsets beyond 2**63."""
 MAX_FAILURES_SHOWN = 3
-"""Ended batches with failed videos that `queue ls` names."""
+"""Maximum number of finished batches with failed videos that `queue ls` names."""
 
 
 @click.group("queue")
 def command() -> None:
-    """Show and change the queue. BATCH is a number from `ls`, or a folder."""
+    """Show and change the queue.
+
+    BATCH is a number from `wantui queue ls`, or a folder.
+    """
 
 
 @command.command("ls")
-@click.option("--all", "everything", is_flag=True, help="Include finished batches.")
+@click.option("--all", "show_all", is_flag=True, help="Include finished batches.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def ls(everything: bool, as_json: bool) -> None:
+def ls(show_all: bool, as_json: bool) -> None:
     """List the batches in queue order."""
     from wantui.batches.eta import format_left, queue_etas
     from wantui.queue.states import batch_state, state_word
 
     queue = open_queue_for_command()
-    batches = [batch for batch in queue.batches(-1) if everything or batch.unfinished]
+    batches = [batch for batch in queue.batches(-1) if show_all or batch.unfinished]
     held = queue.held()
     has_engine, etas = _has_engine(queue), queue_etas(queue).batches
     if as_json:
@@ -54,8 +58,8 @@ def ls(everything: bool, as_json: bool) -> None:
     if held is not None:
         echo(f"held: {held.reason}. Resume with: wantui queue resume", err=True)
     if not batches:
-        echo("nothing is left to make" + ("" if everything else "; --all shows finished batches"), err=True)
-    if not everything:
+        echo("the queue has no unfinished batches" + ("" if show_all else "; --all lists finished ones"), err=True)
+    if not show_all:
         _print_failures([batch for batch in queue.batches(-1) if not batch.unfinished and batch.counts.get("failed")])
     if not batches:
         return
@@ -69,20 +73,20 @@ def ls(everything: bool, as_json: bool) -> None:
 
 
 def _print_failures(ended: "list[BatchRow]") -> None:
-    """Name the batches that are no longer listed but have failed videos, and where to read their errors."""
+    """Print the finished batches with failed videos, and the commands for them."""
     for batch in ended[-MAX_FAILURES_SHOWN:]:
         echo(
             f"failed: {format_count(batch.counts['failed'], 'video')} of batch {batch.id} ({batch.name}). "
-            f"Errors: wantui queue show {batch.id}; again: wantui queue retry {batch.id}; "
-            f"forget it: wantui queue remove {batch.id}",
+            f"Show errors: wantui queue show {batch.id}; retry: wantui queue retry {batch.id}; "
+            f"remove: wantui queue remove {batch.id}",
             err=True,
         )
     if len(ended) > MAX_FAILURES_SHOWN:
-        echo(f"and videos of {len(ended) - MAX_FAILURES_SHOWN} earlier batches failed: wantui queue ls --all", err=True)
+        echo(f"videos of {len(ended) - MAX_FAILURES_SHOWN} earlier batches failed too: wantui queue ls --all", err=True)
 
 
 def _has_engine(queue: "Queue") -> bool:
-    """Return whether an engine runs; without one, "running" is the last engine's interrupted work."""
+    """Return whether an engine is running; without one, videos in the state "running" are interrupted."""
     from wantui.engine.control import engine_process
 
     return engine_process(queue.path.parent) is not None
@@ -91,16 +95,20 @@ def _has_engine(queue: "Queue") -> bool:
 @command.command("show")
 @click.argument("batch", type=BATCH)
 @click.option(
-    "--page", default=1, show_default=True, type=WholeNumber(1, MAX_PAGE), help=f"Page to show, of {PAGE} videos each."
+    "--page",
+    default=1,
+    show_default=True,
+    type=WholeNumber(1, MAX_PAGE),
+    help=f"Page to show, of {PAGE_VIDEOS} videos each.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all videos.")
 def show(batch: str, page: int, as_json: bool) -> None:
-    """List the videos of a batch."""
+    """List the videos of a batch, in pages."""
     from wantui.queue.records import shown_number
 
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
-    videos = queue.videos(row.id) if as_json else queue.videos(row.id, PAGE, (page - 1) * PAGE)
+    videos = queue.videos(row.id) if as_json else queue.videos(row.id, PAGE_VIDEOS, (page - 1) * PAGE_VIDEOS)
     if not _has_engine(queue):
         videos = [replace(video, state="interrupted") if video.state == "running" else video for video in videos]
     if as_json:
@@ -108,14 +116,14 @@ def show(batch: str, page: int, as_json: bool) -> None:
         print_json(asdict(row) | {"folder": str(row.folder), "videos": shown})
         return
     echo(f"batch {row.id} in {row.folder}, device {row.device}", err=True)
-    lines = [("video", "state", "step", "seconds", "what", "error")]
+    lines = [("video", "state", "step", "seconds", "title", "error")]
     for video in videos:
-        timed = video.seconds is not None and video.state in ("running", "done")
-        seconds = f"{video.seconds:.1f}" if timed else ""
+        has_time = video.seconds is not None and video.state in ("running", "done")
+        seconds = f"{video.seconds:.1f}" if has_time else ""
         step = f"{video.step}/{video.steps}" if video.state in ("running", "interrupted") and video.step else ""
         lines.append((str(shown_number(video.number)), video.state, step, seconds, video.title, video.error or ""))
     print_columns(*lines)
-    pages = -(-row.total // PAGE)
+    pages = -(-row.total // PAGE_VIDEOS)
     if pages > 1:
         echo(f"page {page} of {pages}", err=True)
 
@@ -123,7 +131,10 @@ def show(batch: str, page: int, as_json: bool) -> None:
 @command.command("pause")
 @click.argument("batch", required=False, type=BATCH)
 def pause(batch: str | None) -> None:
-    """Pause the queue or one BATCH; running videos stop after the current step."""
+    """Pause the queue or one BATCH.
+
+    Running videos stop after the current step.
+    """
     queue = open_queue_for_command()
     if batch is None:
         queue.hold("paused", "it was paused")
@@ -131,7 +142,7 @@ def pause(batch: str | None) -> None:
     else:
         row = queue.find_batch(batch)
         if not row.unfinished:
-            echo(f"{_why_unchanged(queue, row, None)}, and only batches with unfinished videos can be paused", err=True)
+            echo(f"{_describe_states(queue, row, None)}; only batches with unfinished videos can be paused", err=True)
             return
         queue.pause_batch(row.id, True)
         echo(f"batch {row.id} is paused", err=True)
@@ -140,14 +151,14 @@ def pause(batch: str | None) -> None:
 @command.command("resume")
 @click.argument("batch", required=False, type=BATCH)
 def resume(batch: str | None) -> None:
-    """Resume the queue or one BATCH after a pause or a crash."""
+    """Resume the queue after a pause or a crash, or one paused BATCH."""
     from wantui.engine.control import find_engine
 
     queue = open_queue_for_command()
     held = queue.held()
     if batch is None:
         queue.resume()
-        echo("queue resumed" if held is not None else "the queue is not held", err=True)
+        echo("the queue is resumed" if held is not None else "the queue is not held", err=True)
         paused = [str(row.id) for row in queue.batches(-1) if row.paused and row.unfinished]
         if paused:
             echo(f"still paused: batch {', '.join(paused)}. Resume one with: wantui queue resume BATCH", err=True)
@@ -155,9 +166,9 @@ def resume(batch: str | None) -> None:
         row = queue.find_batch(batch)
         queue.pause_batch(row.id, False)
         if not row.unfinished:
-            echo(f"{_why_unchanged(queue, row, None)}, and nothing of it is left to resume", err=True)
+            echo(f"{_describe_states(queue, row, None)}; only batches with unfinished videos can be resumed", err=True)
             return
-        echo(f"batch {row.id} resumed" if row.paused else f"batch {row.id} is not paused", err=True)
+        echo(f"batch {row.id} is resumed" if row.paused else f"batch {row.id} is not paused", err=True)
         if held is not None:
             echo(f"the queue is held: {held.reason}. Resume with: wantui queue resume", err=True)
     if find_engine(queue.path.parent) is None:
@@ -166,29 +177,30 @@ def resume(batch: str | None) -> None:
 
 @command.command("move")
 @click.argument("batch", type=BATCH)
-@click.argument("to", metavar="up|down|top|bottom|before")
+@click.argument("target", metavar="up|down|top|bottom|before")
 @click.argument("other", required=False, type=BATCH)
-def move(batch: str, to: str, other: str | None) -> None:
-    """Move BATCH up or down by one, to the top or the bottom, or before OTHER."""
+def move(batch: str, target: str, other: str | None) -> None:
+    """Move BATCH up, down, to the top or bottom, or before OTHER."""
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
-    before = _order(queue)
-    if to == "before" and other is not None:
+    old_order = _unfinished_ids(queue)
+    if target == "before" and other is not None:
         queue.move(row.id, queue.find_batch(other).id)
-    elif to in ("up", "down", "top", "bottom") and other is None:
-        queue.move(row.id, to)  # type: ignore[arg-type]
+    elif target in ("up", "down", "top", "bottom") and other is None:
+        queue.move(row.id, target)  # type: ignore[arg-type]
     else:
-        raise click.UsageError("move BATCH up, down, top, bottom, or before OTHER")
-    order = _order(queue)
+        raise click.UsageError("unknown target. Use: up, down, top, bottom, or before OTHER")
+    order = _unfinished_ids(queue)
     if not row.unfinished:
-        echo(f"{_why_unchanged(queue, row, None)}, and only unfinished batches can be moved", err=True)
-    elif order == before:
-        echo(f"nothing changed: batch {row.id} was there already", err=True)
+        echo(f"{_describe_states(queue, row, None)}; only batches with unfinished videos can be moved", err=True)
+    elif order == old_order:
+        echo(f"batch {row.id} is already there", err=True)
     if order:
-        echo(f"order: {', '.join(map(str, order))}", err=True)
+        echo(f"queue order: {', '.join(map(str, order))}", err=True)
 
 
-def _order(queue: "Queue") -> list[int]:
+def _unfinished_ids(queue: "Queue") -> list[int]:
+    """Return the ids of the unfinished batches in queue order."""
     return [row.id for row in queue.batches(-1) if row.unfinished]
 
 
@@ -196,40 +208,47 @@ def _order(queue: "Queue") -> list[int]:
 @click.argument("batch", type=BATCH)
 @click.argument("video", required=False, type=INTEGER)
 def cancel(batch: str, video: int | None) -> None:
-    """Cancel a batch, or one VIDEO of it (its number in `show`); finished videos stay."""
+    """Cancel a batch or one of its videos.
+
+    VIDEO is a number from `wantui queue show`. Finished videos are not affected.
+    """
     from wantui.storage.manifest_store import ManifestStore
 
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
-    _check_number(queue, row, video)
+    _check_video_number(queue, row, video)
     numbers, running = queue.cancel(row.id, None if video is None else video - 1)
-    more = ""
+    running_note = ""
     if running:
-        more = f", and {running} that run stop at their next step"
+        running_note = f"; {format_count(running, 'running video')} will stop after the current step"
         if not _has_engine(queue):
-            more = f", and {running} that ran when the last engine ended will be when one starts: wantui engine start"
-    # Before the manifest is written, which takes seconds for 10,000 videos.
-    echo(f"{format_count(len(numbers), 'video')} cancelled{more}", err=True)
+            interrupted = format_count(running, "interrupted video")
+            running_note = f"; {interrupted} will be cancelled when an engine starts: wantui engine start"
+    # Print this first: writing the manifest takes seconds for 10,000 videos.
+    echo(f"{format_count(len(numbers), 'video')} cancelled{running_note}", err=True)
     if not numbers and not running:
-        echo(f"{_why_unchanged(queue, row, video)}, and only videos that are not made yet can be cancelled", err=True)
+        echo(f"{_describe_states(queue, row, video)}; only unfinished videos can be cancelled", err=True)
     try:
         ManifestStore.of(row.folder).cancel(numbers)
     except (OSError, UserError) as error:
-        echo(f"warning: the batch folder does not say so: {error}", err=True)
+        echo(f"warning: cannot record this in the batch folder: {error}", err=True)
 
 
 @command.command("retry")
 @click.argument("batch", type=BATCH)
 @click.argument("video", required=False, type=INTEGER)
 def retry(batch: str, video: int | None) -> None:
-    """Queue failed and cancelled videos again."""
+    """Queue failed and cancelled videos again.
+
+    VIDEO is a number from `wantui queue show`.
+    """
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
-    _check_number(queue, row, video)
+    _check_video_number(queue, row, video)
     count = queue.retry(row.id, None if video is None else video - 1)
     echo(f"queued again: {format_count(count, 'video')}", err=True)
     if not count:
-        echo(f"{_why_unchanged(queue, row, video)}, and only failed or cancelled videos can be retried", err=True)
+        echo(f"{_describe_states(queue, row, video)}; only failed or cancelled videos can be retried", err=True)
 
 
 @command.command("remove")
@@ -239,30 +258,30 @@ def remove(batch: str) -> None:
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
     queue.remove(row.id)
-    echo(f"batch {row.id} is off the queue; {row.folder} stays", err=True)
+    echo(f"removed batch {row.id} from the queue; its folder stays: {row.folder}", err=True)
 
 
-def _why_unchanged(queue: "Queue", row: "BatchRow", video: int | None) -> str:
-    """Return which states a batch's videos, or one of them, are in, as in "batch 1 has 2 done"."""
+def _describe_states(queue: "Queue", row: "BatchRow", video: int | None) -> str:
+    """Return the states of the videos of a batch, or of one video, as in "batch 1 has 2 done"."""
     if video is not None:
         queued = queue.video_numbered(row.id, video - 1)
         return f"video {video} of batch {row.id} is {'no longer on the queue' if queued is None else queued.state}"
-    now = queue.batch(row.id)
-    counts = {} if now is None else now.counts
+    current = queue.batch(row.id)
+    counts = {} if current is None else current.counts
     return (
         f"batch {row.id} has {', '.join(f'{count} {state}' for state, count in sorted(counts.items())) or 'no videos'}"
     )
 
 
-def _check_number(queue: "Queue", row: "BatchRow", video: int | None) -> None:
-    """Refuse a number that no queued video has: a resumed batch has only its missing videos on the queue.
+def _check_video_number(queue: "Queue", row: "BatchRow", video: int | None) -> None:
+    """Refuse a video number that is not on the queue: a resumed batch has only its missing videos there.
 
     Raises:
-        UserError: names the numbers.
+        UserError: the batch has no such number; the message lists its numbers.
     """
     from wantui.queue.reader import describe_numbers
 
     if video is None or (1 <= video <= MAX_NUMBER and queue.video_numbered(row.id, video - 1) is not None):
         return
     numbers = describe_numbers([queued.number + 1 for queued in queue.videos(row.id)])
-    raise UserError(f"batch {row.id} has no video {video} on the queue. It has {numbers or 'none'}")
+    raise UserError(f"batch {row.id} has no video {video} on the queue. Its numbers: {numbers or 'none'}")

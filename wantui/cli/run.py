@@ -1,4 +1,4 @@
-"""wantui run: put the batch of a template on the queue, or what is missing of one, and follow it to its end."""
+"""wantui run: queue the batch of a template, or the missing videos of a batch, and follow it to its end."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from wantui.cli.options import (
     DEFAULT_CONFIG,
     batch_options,
     open_queue_for_command,
-    plan,
+    plan_from_options,
     read_template,
     resume_option,
     show_warnings,
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 @click.command("run")
 @batch_options
 @resume_option
-@click.option("--detach", is_flag=True, help="Queue the batch and return at once.")
-@click.option("--logs", type=PATH, help="Folder for the logs of a new engine.  [default: beside the queue]")
+@click.option("--detach", is_flag=True, help="Queue the batch and return immediately.")
+@click.option("--logs", type=PATH, help="Log folder of a new engine.  [default: logs in the state directory]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
 def command(
     config: str | None,
@@ -44,11 +44,12 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Make the videos of a template.
+    """Generate the videos of a template.
 
-    The batch is queued, and a background engine makes it; Ctrl-C detaches from it. Prints the batch folder on stdout
-    and progress on stderr. Exit code 0: all done, 1: some videos failed, 2: wrong usage or config,
-    3: no such GPU or no engine, 130: detached.
+    Queues the batch for the background engine and follows its progress; Ctrl-C detaches. Prints the batch folder on
+    stdout and progress on stderr.
+
+    Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
     """
     from wantui.batches.enqueue import check_device, new_batch
     from wantui.engine.control import find_engine, logs_folder
@@ -57,31 +58,35 @@ def command(
 
     text = read_template(template, template_file)
     if text is None and resume is None:
-        raise click.UsageError('give a template: -t "a [red|blue] circle"')
+        raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
     state_dir = state_place()
     queue = open_queue_for_command(state_dir)
     if find_engine(state_dir.directory) is None:
-        logs_folder(state_dir, logs)  # before anything is queued for an engine that could not start
+        logs_folder(state_dir, logs)  # fails now, before anything is queued for an engine that cannot start
     if resume is not None:
         folder, manifest, device = open_batch(resume, text, config, options)
         refuse_unwritable(folder)
         check_device(state_dir, device)
     else:
         assert text is not None
-        batch = plan(config, text, **options)
+        batch = plan_from_options(config, text, **options)
         device = batch.config.settings.model_settings.device
         check_device(state_dir, device)
         show_warnings(batch.warnings)
         folder, manifest = new_batch(batch)
         if config is None:
-            echo(f"config: {DEFAULT_CONFIG} (the default; -c chooses another)", err=True)
-    _make(queue, folder, manifest, device, logs, detach, as_json, new=resume is None)
+            echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
+    _queue_and_follow(queue, folder, manifest, device, logs, detach, as_json, new=resume is None)
 
 
 def open_batch(
     root: Path, template: str | None, config: str | None, options: dict[str, Any]
 ) -> tuple["BatchFolder", "Manifest", str]:
-    """Return the existing batch in a folder, checked against the other arguments, and the device to use."""
+    """Return the batch in a folder and its device.
+
+    Raises:
+        UserError: the template or the options belong to another batch.
+    """
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest, was_edited
 
@@ -91,53 +96,53 @@ def open_batch(
     if was_edited(folder):
         show_warnings(
             (
-                f"{folder.manifest} was changed since wantui wrote it (SHA-256), and is taken as it is now. If nobody "
-                "edited it, it is damaged: restore it from a backup. wantui library check verifies the whole batch",
+                f"{folder.manifest} was changed after wantui wrote it (SHA-256), and is used as it is now. If nobody "
+                "edited it, it is damaged: restore it from a backup. Verify the batch: wantui library check",
             )
         )
     if template is not None and template != manifest.template:
-        raise UserError(f"{root} is the batch of another template:\n  {manifest.template}\nnot of\n  {template}")
+        raise UserError(f"cannot resume {root}: its template is\n  {manifest.template}\nnot\n  {template}")
     if config is None and all(value in (None, ()) for value in options.values()):
         return folder, manifest, str(manifest.config["model_settings"]["device"])
     if config is None and not os.path.lexists(folder.config):
         raise UserError(
-            f"cannot apply options to {root}: its settings ({folder.config}) are missing. Leave the options out to "
-            "continue it as it was begun, or name the config that it was made with: -c"
+            f"cannot apply options to {root}: its settings ({folder.config}) are missing. Omit the options to resume "
+            "it unchanged, or give its original config with -c"
         )
-    # Without a config the options are changes to the settings that the batch was begun with.
-    batch = plan(str(folder.config) if config is None else config, manifest.template, **options)
+    # Without a config, the options override the stored settings of the batch.
+    batch = plan_from_options(str(folder.config) if config is None else config, manifest.template, **options)
     _compare_recipes(root, manifest, batch)
     return folder, manifest, batch.config.settings.model_settings.device
 
 
 def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
+    """Refuse options under which the recipes of a stored batch would change."""
     from wantui.batches.enqueue import refuse
     from wantui.planning import pinned_revision
 
     refuse(batch)
     planned = [video.recipe for video in batch.videos]
-    # A branch that was named before its commit was on this machine stands for that commit now.
+    # The batch may have stored a branch name because no commit was known yet: compare the commit that it resolves to.
     pinned = pinned_revision(batch.model, manifest.videos[0].recipe.revision)
     recorded = [
         video.recipe if batch.model.is_local else video.recipe.model_copy(update={"revision": pinned})
         for video in manifest.videos
     ]
     if len(planned) != len(recorded):
-        raise UserError(
-            f"{root} is a batch of {format_count(len(recorded), 'video')}, these options make {len(planned)}"
-        )
-    for mine, theirs in zip(planned, recorded, strict=True):
-        if mine.speed == theirs.speed:  # how the model was calibrated then holds for the whole batch
-            mine = mine.model_copy(update={"magnitudes": theirs.magnitudes})
-        for field in type(mine).model_fields:
-            if getattr(mine, field) != getattr(theirs, field):
+        count = format_count(len(recorded), "video")
+        raise UserError(f"cannot resume {root}: it has {count}, and these options give {len(planned)}")
+    for new_recipe, stored in zip(planned, recorded, strict=True):
+        if new_recipe.speed == stored.speed:  # a later calibration does not apply to a batch that has started
+            new_recipe = new_recipe.model_copy(update={"magnitudes": stored.magnitudes})
+        for field in type(new_recipe).model_fields:
+            if getattr(new_recipe, field) != getattr(stored, field):
                 raise UserError(
-                    f"{root} was made with {field}: {getattr(theirs, field)}, and these options say "
-                    f"{getattr(mine, field)}; leave the options out to continue with the stored ones"
+                    f"cannot resume {root}: its {field} is {getattr(stored, field)}, but these options give "
+                    f"{getattr(new_recipe, field)}. Omit the options to resume with the stored settings"
                 )
 
 
-def _make(
+def _queue_and_follow(
     queue: "Queue",
     folder: "BatchFolder",
     manifest: "Manifest",
@@ -149,36 +154,36 @@ def _make(
 ) -> NoReturn:
     from wantui.batches.batch_cost import cpu_warning
     from wantui.batches.enqueue import enqueue, may_use_gpu, missing_videos, remove_begun
-    from wantui.cli.follow import follow, leave, report_end, shown_path
+    from wantui.cli.follow import follow, report_detached, report_end, shown_path
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import StateDirectory
 
     root = folder.root.resolve()
-    try:  # the queue may be locked for a while
+    try:  # another process may lock the queue for a while: Ctrl-C must work here too
         seq = queue.last_seq()
-        left = [video for _, video in missing_videos(folder, manifest)]
-        if left and not may_use_gpu(StateDirectory(queue.path.parent), device):
-            show_warnings(tuple(filter(None, [cpu_warning(left[0].recipe, len(left))])))
+        missing_entries = [video for _, video in missing_videos(folder, manifest)]
+        if missing_entries and not may_use_gpu(StateDirectory(queue.path.parent), device):
+            show_warnings(tuple(filter(None, [cpu_warning(missing_entries[0].recipe, len(missing_entries))])))
         id_, missing = enqueue(queue, folder, manifest, device, new)
         batch = queue.batch(id_)
         assert batch is not None
         echo(f"batch {id_}: {format_count(missing, 'video')} in {shown_path(root)}", err=True)
     except KeyboardInterrupt:
         shown = shown_path(root)
-        echo(f"interrupted before {shown} was queued. Queue it: wantui run --resume {shown}", err=True)
+        echo(f"interrupted: {shown} is not on the queue. Queue it: wantui run --resume {shown}", err=True)
         sys.exit(130)
-    try:  # from here on the batch is on the queue, and Ctrl-C leaves it there
+    try:  # the batch is queued now: Ctrl-C detaches and leaves it on the queue
         row = queue.batch(id_)
-        # Also videos that another engine has made: ours is still to take note of them.
+        # An engine is needed even if another one generated all videos: this queue has yet to record them as done.
         if missing or (row is not None and row.unfinished):
             engine, started = ensure_engine(StateDirectory(queue.path.parent), logs)
             show_warnings(tuple(engine.warnings()))
             if started:
-                echo(f"an engine was started (process {engine.process}, logs in {shown_path(engine.logs)})", err=True)
+                echo(f"engine started (process {engine.process}, logs in {shown_path(engine.logs)})", err=True)
         if detach:
             if (held := queue.held()) is not None:
                 echo(f"the queue is held: {held.reason}. Resume with: wantui queue resume", err=True)
-            echo(f"follow it with\n  wantui watch {id_}", err=True)
+            echo(f"follow its progress with\n  wantui watch {id_}", err=True)
             if as_json:
                 print_json(
                     {"event": "detached", "batch": id_, "folder": str(shown_path(root)), "videos": missing}, None
@@ -188,11 +193,11 @@ def _make(
             sys.exit(0)
         report_end(queue, follow(queue, batch, seq, as_json), as_json)
     except KeyboardInterrupt:
-        leave(queue, id_)
+        report_detached(queue, id_)
     except UserError:
-        # Nothing could be made at all: there are no weights, say.
+        # The batch was refused before its first video (no weights, say): remove it.
         if new and not any(root.rglob("*.mp4")) and (queued := queue.batch(id_)) and not queued.unfinished:
             queue.remove(id_)
-            # Without a time stamp the folder may be one that the user had made.
+            # Without a timestamp in its name, the user may have created the folder: keep the folder itself.
             remove_begun(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
         raise

@@ -1,4 +1,4 @@
-"""wantui serve: the terminal application in a browser."""
+"""wantui serve: serve the terminal application to a browser."""
 
 import asyncio
 import socket
@@ -12,23 +12,24 @@ from wantui.errors import UserError
 @click.command("serve")
 @click.option("--port", default=8000, show_default=True, type=WholeNumber(1, 65535), help="TCP port to listen on.")
 def command(port: int) -> None:
-    """Serve the application to a browser on this machine, by a link that works once.
+    """Serve the terminal application to a browser.
 
-    It listens on 127.0.0.1 only. From elsewhere: ssh -L 8000:127.0.0.1:8000 HOST, then open the printed address.
-    Closing the browser, or ending this with Ctrl-C, changes nothing for the engine.
+    Prints an address that works once, and listens on 127.0.0.1 only. From another machine, run
+    ssh -L 8000:127.0.0.1:8000 HOST, then open the address there. Closing the browser or stopping the server does not
+    affect the engine.
     """
     from wantui.tui.web import LOOPBACK, WebServer
 
     try:
         listening = socket.create_server((LOOPBACK, port))
     except OSError as error:
-        raise UserError(f"cannot listen on port {port}: {error.strerror}. Choose another with --port.") from None
+        raise UserError(f"cannot listen on port {port}: {error.strerror}. Choose another port with --port.") from None
 
-    def announce(address: str) -> None:
-        click.echo(f"opened in a browser. For another browser:\n{address}", err=True)
+    def print_next_address(address: str) -> None:
+        click.echo(f"A browser has opened the address. Address for another browser:\n{address}", err=True)
 
-    server = WebServer(port, announce=announce)
-    click.echo("Open this address. It works once, and is for you alone:", err=True)
+    server = WebServer(port, announce=print_next_address)
+    click.echo("Open this address. It works once; do not share it:", err=True)
     click.echo(server.address)
     with listening:
         asyncio.run(server.run(listening))

@@ -1,4 +1,4 @@
-"""Standard streams that may be closed, and errors of the operating system as sentences."""
+"""Handle closed standard streams, and describe errors of the operating system."""
 
 import errno
 import os
@@ -9,21 +9,21 @@ from io import TextIOWrapper
 from typing import IO
 from weakref import WeakSet
 
-_closed: "WeakSet[IO[str]]" = WeakSet()
-"""Streams whose reader has closed."""
+_closed_streams: "WeakSet[IO[str]]" = WeakSet()
+"""Output streams whose reader has closed them."""
 WRITE_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EEXIST, errno.ENOTEMPTY))
-"""Numbers of errors that only writing can meet."""
+"""Values of errno that only occur when a file is written."""
 
 
 class OutputClosedError(Exception):
-    """Raised by a command that has nothing to do but print, once the reader of its output is gone."""
+    """Raised when the reader of the output is gone, by a command that only prints."""
 
 
 def prepare_streams() -> None:
-    """Make sure that stdin, stdout and stderr exist and take any text.
+    """Open missing standard streams on /dev/null, and let stdout and stderr accept any text.
 
-    A process may be started with closed streams. Python then has None for them, and the next file that is opened (the
-    database, say) would get the descriptor that child processes take for their output.
+    A process may start with closed streams. Python then sets them to None, and the next opened file (the database, say)
+    would get their descriptor, to which child processes write.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -39,7 +39,7 @@ def prepare_streams() -> None:
 
 @contextmanager
 def discard_on_closed_pipe() -> Iterator[None]:
-    """Flush the output at the end; if its reader is gone, discard the rest silently."""
+    """Flush the output at the end; if its reader is gone, discard the remaining output silently."""
     try:
         yield
         sys.stdout.flush()
@@ -51,33 +51,33 @@ def discard_on_closed_pipe() -> Iterator[None]:
 
 @contextmanager
 def output_may_close(stream: IO[str]) -> Iterator[None]:
-    """Let the command continue without output where its reader is gone, as in `wantui preview ... | head`.
+    """Discard output whose reader is gone, as in `wantui preview ... | head`, and let the command continue.
 
-    Its exit code then still says whether it succeeded.
+    The exit code still reports whether the command succeeded.
     """
     try:
         yield
     except BrokenPipeError:
-        _closed.add(stream)
+        _closed_streams.add(stream)
         _discard(stream)
 
 
 def is_output_closed() -> bool:
-    """Return whether the reader of the output has closed it."""
-    return sys.stdout in _closed
+    """Return whether the reader of stdout has closed it."""
+    return sys.stdout in _closed_streams
 
 
 def _discard(stream: IO[str]) -> None:
-    """Redirect an unwritable stream to /dev/null, so that the interpreter does not report an error at exit."""
+    """Redirect an unwritable stream to /dev/null; otherwise Python would print an error at exit."""
     try:
         stream.flush()
     except OSError:
-        with suppress(OSError), open(os.devnull, "w") as nothing:  # noqa: PTH123
-            os.dup2(nothing.fileno(), stream.fileno())
+        with suppress(OSError), open(os.devnull, "w") as null:  # noqa: PTH123
+            os.dup2(null.fileno(), stream.fileno())
 
 
 def describe_os_error(error: OSError) -> str | None:
-    """Return an error of the operating system as a sentence; None if it does not name its subject."""
+    """Return the message for an error of the operating system; None if the error names no file."""
     reason = error.strerror or str(error)
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else None
     if name is None:

@@ -1,4 +1,4 @@
-"""The terminal application, as started by `wantui` alone. Variables that Textual reads on import are set first."""
+"""Start the terminal application. Textual reads environment variables on import, so they are set first."""
 
 import gc
 import importlib
@@ -9,19 +9,19 @@ import sys
 from wantui.cli.output import echo
 from wantui.errors import UserError
 
-LOW_BANDWIDTH = {"TEXTUAL_FPS": "5", "TEXTUAL_SMOOTH_SCROLL": "0"}
+LOW_BANDWIDTH_VARIABLES = {"TEXTUAL_FPS": "5", "TEXTUAL_SMOOTH_SCROLL": "0"}
 COLOUR_SYSTEMS = ("auto", "standard", "256", "truecolor", "windows")
-"""Values of TEXTUAL_COLOR_SYSTEM that can be drawn with."""
+"""Values of TEXTUAL_COLOR_SYSTEM that Textual supports."""
 
 
 def _check_driver(name: str) -> None:
     """Refuse a driver that Textual cannot load.
 
     Args:
-        name: as in module:Class.
+        name: module:Class.
 
     Raises:
-        UserError: there is no such class.
+        UserError: the class does not exist or is not a driver.
     """
     from textual.driver import Driver
 
@@ -31,31 +31,31 @@ def _check_driver(name: str) -> None:
     except (ImportError, ValueError, TypeError, AttributeError):
         driver = None
     if not (isinstance(driver, type) and issubclass(driver, Driver)):
-        raise UserError(f"cannot draw with TEXTUAL_DRIVER={name!r}: it is no driver of Textual. Unset TEXTUAL_DRIVER")
+        raise UserError(f"cannot draw with TEXTUAL_DRIVER={name!r}: it is not a Textual driver. Unset TEXTUAL_DRIVER")
 
 
-def start(low_bandwidth: bool, mouse: bool) -> None:
-    """Run it until the user leaves.
+def run_application(low_bandwidth: bool, mouse: bool) -> None:
+    """Run the terminal application until the user quits, then exit.
 
     Raises:
-        UserError: there is no terminal, or queue or settings cannot be used.
+        UserError: stdin or stdout is not a terminal, or the queue or the settings cannot be used.
     """
-    in_browser = "TEXTUAL_DRIVER" in os.environ  # which `wantui serve` sets
+    in_browser = "TEXTUAL_DRIVER" in os.environ  # set by `wantui serve`
     if not in_browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError("this is no terminal; `wantui --help` lists the commands that need none")
+        raise UserError("cannot open the application: this is not a terminal. `wantui --help` lists other commands")
     if not in_browser:
-        # Textual prefers COLUMNS and LINES to the size of the terminal, and would then miss every resize.
+        # If COLUMNS and LINES are set, Textual uses them instead of the size of the terminal, and misses every resize.
         for name in ("COLUMNS", "LINES"):
             os.environ.pop(name, None)
     colours = os.environ.get("TEXTUAL_COLOR_SYSTEM", "auto")
     if colours not in COLOUR_SYSTEMS:
         choices = ", ".join(COLOUR_SYSTEMS)
         raise UserError(f"cannot draw with TEXTUAL_COLOR_SYSTEM={colours!r}. Unset it, or set one of: {choices}")
-    gc.disable()  # until the first paint: what imports make stays, and looking through it takes a fifth of the start
+    gc.disable()  # until the first paint: imported objects stay alive, and scanning them takes a fifth of the start
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     os.environ.setdefault("ESCDELAY", "50")
     if low_bandwidth:
-        for name, value in LOW_BANDWIDTH.items():
+        for name, value in LOW_BANDWIDTH_VARIABLES.items():
             os.environ.setdefault(name, value)
     if in_browser:
         _check_driver(os.environ["TEXTUAL_DRIVER"])
@@ -70,7 +70,9 @@ def start(low_bandwidth: bool, mouse: bool) -> None:
     queue, notes = open_queue(state_dir)
     queue.close()
     if locale.getpreferredencoding(False).upper().replace("-", "") != "UTF8":
-        notes.append("this terminal's locale is not UTF-8: if lines look broken, export LANG=C.UTF-8 before wantui")
+        notes.append(
+            "the locale of this terminal is not UTF-8. If lines look broken, set LANG=C.UTF-8 before starting wantui"
+        )
     app = WantuiApp(state_dir, settings, tuple(notes), low_bandwidth)
     app.run(mouse=mouse)
     if app.return_code:

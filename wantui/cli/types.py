@@ -1,4 +1,4 @@
-"""Types of options and arguments: paths, numbers, batches."""
+"""Parameter types of options and arguments: paths, numbers, ids, batches."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from wantui.errors import UserError
 from wantui.paths import user_path
 
 MAX_NUMBER = 2**63 - 1
-"""Largest number that the queue's database holds."""
+"""Largest integer that SQLite can store."""
 
 
 class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
-    """A path as `user_path` resolves it: with `~` and `$NAME`; rejects text that cannot be a path.
+    """Parameter type of a path, in which `user_path` expands `~` and `$NAME`.
 
     Args:
-        allow_dash: take "-" as it is, for stdin or stdout.
+        allow_dash: accept "-" unchanged, for stdin or stdout.
     """
 
     name = "path"
@@ -35,60 +35,60 @@ class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in old
 
 
 class VideoId(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
-    """The id of a video, or the start of one; rejects an empty one, which every id starts with."""
+    """Parameter type of a video id, or its first characters; rejects an empty text, which would match every id."""
 
     name = "id"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not value.strip():
-            self.fail("the id is empty; give an id, or the start of one", param, ctx)
+            self.fail("the id is empty. Give an id or its first characters", param, ctx)
         return value.strip()
 
 
 class WholeNumber(click.IntRange):
-    """A whole number, read from text by the rule of `--set` and config files; a range as of `click.IntRange`."""
+    """Parameter type of a whole number in a range, parsed by the same rule as `--set` and config files."""
 
-    def __init__(self, least: int | None = None, most: int | None = None) -> None:
-        super().__init__(least, most)
-        if least is None and most is None:
+    def __init__(self, minimum: int | None = None, maximum: int | None = None) -> None:
+        super().__init__(minimum, maximum)
+        if minimum is None and maximum is None:
             self.name = "integer"
 
     def _describe_range(self) -> str:
-        # Without bounds click's own says "x<=None" in the help.
+        # Without bounds, click would print "x<=None" in the help.
         return "" if self.min is None and self.max is None else super()._describe_range()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(_number(self, value, param, ctx, is_whole=True), param, ctx)
+        return super().convert(_parse_number(self, value, param, ctx, is_whole=True), param, ctx)
 
 
 class Number(click.types.FloatParamType):
-    """A decimal number, read from text by the rule of `--set` and config files."""
+    """Parameter type of a decimal number, parsed by the same rule as `--set` and config files."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(_number(self, value, param, ctx, is_whole=False), param, ctx)
+        return super().convert(_parse_number(self, value, param, ctx, is_whole=False), param, ctx)
 
 
-def _number(
-    kind: "WholeNumber | Number",
+def _parse_number(
+    param_type: "WholeNumber | Number",
     value: Any,
     param: click.Parameter | None,
     ctx: click.Context | None,
     *,
     is_whole: bool,
 ) -> Any:
-    """Return the number that a text means, and other values as they are; click's own types take `1_000` and `٣`."""
+    """Parse a number from text, and return other values unchanged; click would accept `1_000` and `٣`."""
     if not isinstance(value, str):
         return value
-    from wantui.config.values import number_from_text  # pydantic comes with it, which --help need not wait for
+    from wantui.config.values import number_from_text  # imports pydantic, which would slow down --help
 
     try:
         return number_from_text(value.strip(), is_whole)
     except ValueError as error:
-        kind.fail(str(error), param, ctx)
+        param_type.fail(str(error), param, ctx)
 
 
 class BatchName(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
-    """A batch on the queue: its number, the name of its folder, or a path."""
+    """Parameter type of a batch on the queue: a number, a folder name, or a path."""
 
     name = "batch"
 
@@ -104,7 +104,7 @@ class BatchName(click.ParamType):  # type: ignore[type-arg]  # not generic in ol
 
 
 class MeasuredSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in older versions of click
-    """A speed that `wantui bench` measures; takes the names of earlier versions too."""
+    """Parameter type of a speed that `wantui bench` measures; accepts the names of earlier versions too."""
 
     def __init__(self) -> None:
         super().__init__(["reference", "fused"])
