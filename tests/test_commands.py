@@ -66,7 +66,7 @@ MISTAKES = {
     "weight out of range": (["-t", "a (red:99)"], "the weight 99 is outside of 0 to 10"),
     "odd width": (["--set", "video_settings.width=100"], "nearest are 96 or 112"),
     "unknown sampler": (["--set", "model_settings.sampler=ddim"], "model_settings.sampler: input should be"),
-    "refused sampler": (["--set", "model_settings.sampler=lcm"], "lcm is not offered"),
+    "refused sampler": (["--set", "model_settings.sampler=lcm"], "lcm is not supported"),
     "unknown model": (["--set", "model_settings.model_id=wan9"], "unknown model 'wan9'"),
     "too many variations": (["-t", "[1|2|3|4|5|6|7|8|9|0]" * 5], "expands to 100,000 variations"),
     "attention": (["--store-attention"], "the template marks no word"),

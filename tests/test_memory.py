@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from wantui.captures.attention import AttentionRequest
 from wantui.config import load_config
-from wantui.config.plans import OLDER_NAMES, PlanName
+from wantui.config.plans import FORMER_PLANS, PlanName
 from wantui.generation import bench, fused_attention, load
 from wantui.generation import placement as memory
 from wantui.generation import prompt_encoding as encoding
@@ -82,9 +82,9 @@ def test_settings_offer_the_plans_that_there_are() -> None:
 
 
 def test_every_older_name_of_a_plan_is_read_as_its_slug() -> None:
-    assert set(OLDER_NAMES.values()) <= set(PLAN_SLUGS)
-    assert len(set(OLDER_NAMES.values())) == len(OLDER_NAMES) == 9, "every plan that had another name before slugs"
-    for name, slug in OLDER_NAMES.items():
+    assert set(FORMER_PLANS.values()) <= set(PLAN_SLUGS)
+    assert len(set(FORMER_PLANS.values())) == len(FORMER_PLANS) == 9, "every plan that had another name before slugs"
+    for name, slug in FORMER_PLANS.items():
         assert find_plan(name) is find_plan(slug)
         settings = load_config("nano", [f"memory_settings.plan={name}"]).settings
         assert settings.memory_settings.plan == slug

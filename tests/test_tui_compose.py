@@ -132,7 +132,7 @@ def test_a_setting_is_checked_while_it_is_typed_and_taken_only_when_valid() -> N
         async with application() as it:
             await go_to(it, "model_settings.steps")
             screen = it.screen(ComposeScreen)
-            assert "Denoising steps" in it.text()
+            assert "Number of denoising steps" in it.text()
             assert "at most 1,000" in it.text()
             await it.press("enter")
             screen.pane.form.input.value = "0"

@@ -7,10 +7,11 @@ from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
-    """A section of the file. `DEAD` names keys of the older system that change nothing, with the reason."""
+    """Base class of a section of the config file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-    DEAD: ClassVar[dict[str, str]] = {}
+    IGNORED_KEYS: ClassVar[dict[str, str]] = {}
+    """Keys of the older system without effect here -> reason."""
 
     @field_validator("*", mode="before")
     @classmethod

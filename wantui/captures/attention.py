@@ -18,7 +18,7 @@ MAX_TEXT_COLUMNS = 64
 class AttentionAnalysisSettings(Section):
     """Exact attention maps of marked words, over all text positions."""
 
-    DEAD: ClassVar[dict[str, str]] = {
+    IGNORED_KEYS: ClassVar[dict[str, str]] = {
         "tokenizer_name": "words are found by the tokenizer of the model itself",
         "storage_format": "attention maps are stored as zarr",
         "attention_threshold": "it never had an effect",

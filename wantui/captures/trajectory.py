@@ -14,7 +14,7 @@ MAX_PROJECTED = 4096
 class LatentAnalysisSettings(Section):
     """Storage of the latents of every step."""
 
-    DEAD: ClassVar[dict[str, str]] = {
+    IGNORED_KEYS: ClassVar[dict[str, str]] = {
         "latent_storage_format": "latents are stored as zarr; `wantui export` writes .npy, .pt and safetensors",
         "auto_decode": "stored latents are not decoded by this version",
     }

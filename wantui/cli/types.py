@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from wantui.config.speeds import speed_slug
+from wantui.config.speeds import current_speed_name
 from wantui.errors import UserError
 from wantui.paths import user_path
 
@@ -79,10 +79,10 @@ def _parse_number(
     """Parse a number from text, and return other values unchanged; click would accept `1_000` and `٣`."""
     if not isinstance(value, str):
         return value
-    from wantui.config.values import number_from_text  # imports pydantic, which would slow down --help
+    from wantui.config.values import parse_number  # imports pydantic, which would slow down --help
 
     try:
-        return number_from_text(value.strip(), is_whole)
+        return parse_number(value.strip(), is_whole)
     except ValueError as error:
         param_type.fail(str(error), param, ctx)
 
@@ -110,7 +110,7 @@ class MeasuredSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in o
         super().__init__(["reference", "fused"])
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(speed_slug(value) if isinstance(value, str) else value, param, ctx)
+        return super().convert(current_speed_name(value) if isinstance(value, str) else value, param, ctx)
 
 
 PATH = UserPath()

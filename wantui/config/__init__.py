@@ -1,6 +1,6 @@
-"""Settings: pydantic models, YAML in and out, presets, the older system's keys. No torch here."""
+"""Settings: pydantic models, YAML files, presets, keys of the older system. Never imports torch."""
 
-from wantui.config.document import text_of_yaml
+from wantui.config.document import yaml_scalar_text
 from wantui.config.load import Config, Option, as_dict, dump, load_config, parse_config
 from wantui.config.presets import find_config, preset_directory, preset_names
 from wantui.config.problems import ConfigError, Problem
@@ -19,5 +19,5 @@ __all__ = [
     "parse_config",
     "preset_directory",
     "preset_names",
-    "text_of_yaml",
+    "yaml_scalar_text",
 ]

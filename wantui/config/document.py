@@ -1,7 +1,7 @@
-"""Read a YAML document within bounds: plain containers with scalars as they are written, and the line of every key.
+"""Read a YAML document of limited size: containers of unconverted scalars, and the line of every key.
 
-YAML 1.1 gives unquoted scalars a meaning by their look: `042` is 34, `1:30` is 90, `no` is false. A setting has a
-declared type, and `wantui.config.values` reads its text by that; here scalars keep their text.
+YAML 1.1 guesses the type of an unquoted scalar: `042` is 34, `1:30` is 90, `no` is false. Here a scalar keeps its text,
+and `wantui.config.values` converts the text to the declared type of the setting.
 """
 
 from collections.abc import Iterator
@@ -21,15 +21,15 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 """Deepest nesting of mappings and lists."""
 MAX_NODES = 10_000
-"""Maximum number of keys and values in a config, counting each alias expansion."""
+"""Maximum number of keys and values in a config, with every expansion of an alias counted."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""PyYAML's loader in C where it was built: eight configs are summarised while a screen is drawn."""
-NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
-"""Exceptions of PyYAML, with its loaders in C and in Python, for text that is not YAML."""
+"""PyYAML's C loader if available: the application parses several configs while it draws a screen."""
+PARSE_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
+"""Exceptions that the C and Python loaders of PyYAML raise for invalid YAML."""
 CORE_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
 )
-"""Tags of scalars that YAML resolves itself; `values` uses the declared type of a setting instead."""
+"""Tags that YAML gives to scalars by itself; they are ignored in favour of the declared type of the setting."""
 NULLS = ("", "~", "null", "Null", "NULL")
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 Key = tuple[str, ...]
@@ -37,34 +37,34 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Scalar:
-    """One scalar of a document, as it is written."""
+    """A scalar of a document, with its text unconverted."""
 
     text: str
-    quoted: bool
+    is_quoted: bool
 
     @property
     def is_null(self) -> bool:
-        return not self.quoted and self.text in NULLS
+        return not self.is_quoted and self.text in NULLS
 
 
 @dataclass(frozen=True)
 class Document:
-    """A mapping of keys to scalars, lists and mappings, with lines that count from 1."""
+    """A mapping of keys to scalars, lists and mappings, with the line of each key, counted from 1."""
 
     values: dict[str, Any]
     lines: dict[Key, int]
-    repeated: tuple[tuple[Key, int], ...]
-    """Keys that are written twice in one mapping, and the line that counts."""
+    duplicates: tuple[tuple[Key, int], ...]
+    """Keys that occur again in the same mapping, and the line of that occurrence, whose value is used."""
 
 
 def read_text(path: Path, *, may_be_pipe: bool = False) -> str:
-    """Return the text of a config file of at most MAX_BYTES.
+    """Return the text of a config file.
 
     Args:
         may_be_pipe: accept a pipe, and wait for its end.
 
     Raises:
-        ConfigError: it cannot be read, is too large, or is not UTF-8.
+        ConfigError: the file cannot be read, is larger than MAX_BYTES, or is not UTF-8.
     """
     try:
         return text_files.read_text(path, MAX_BYTES, may_be_pipe=may_be_pipe)
@@ -73,57 +73,57 @@ def read_text(path: Path, *, may_be_pipe: bool = False) -> str:
 
 
 def read_document(text: str, source: Path | str) -> Document:
-    """Read a mapping from a YAML text; an empty text is an empty mapping.
+    """Parse YAML text to a document; an empty text is an empty mapping.
 
     Raises:
-        ConfigError: it is not YAML, not a mapping, or larger than the bounds.
+        ConfigError: the text is not YAML or not a mapping, or exceeds MAX_BYTES, MAX_DEPTH or MAX_NODES.
     """
     _check_size(len(text), source)
     try:
-        text.encode()  # lone surrogates, which the loaders take in different ways
+        text.encode()  # fails for lone surrogates, which the two loaders treat differently
         _check_bounds(text, source)
         node = yaml.compose(text, Loader=LOADER)
         if node is None:
             return Document({}, {}, ())
         if not isinstance(node, yaml.MappingNode):
-            raise _fault(source, 1, "not a mapping of sections or keys, such as model_settings:")
-        return _Walk(source).document(node)
-    except NOT_YAML as error:
+            raise _config_error(source, 1, "not a mapping of keys to values, such as `seed: 42`")
+        return _NodeConverter(source).convert_document(node)
+    except PARSE_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)
-        raise _fault(source, mark.line + 1 if mark else None, f"not valid YAML: {reason}") from None
+        raise _config_error(source, mark.line + 1 if mark else None, f"not valid YAML: {reason}") from None
 
 
-def text_of_yaml(text: str) -> str:
-    """Return the text of a YAML scalar, for `value_from_text`; other values are unchanged."""
+def yaml_scalar_text(text: str) -> str:
+    """Return the text of a YAML scalar for `parse_value`; return other YAML unchanged."""
     try:
         node = yaml.compose(text, Loader=LOADER)
-    except NOT_YAML:
+    except PARSE_ERRORS:
         return text
     return str(node.value) if isinstance(node, yaml.ScalarNode) else text
 
 
-def plain(value: Any) -> Any:
-    """Return a value of a document without a declared type: text, true, false, None, lists and mappings."""
+def to_plain(value: Any) -> Any:
+    """Convert a value without a declared type: scalars become text, booleans or None."""
     match value:
         case Scalar():
             if value.is_null:
                 return None
-            return value.text if value.quoted else BOOLEANS.get(value.text.lower(), value.text)
+            return value.text if value.is_quoted else BOOLEANS.get(value.text.lower(), value.text)
         case dict():
-            return {key: plain(item) for key, item in value.items()}
+            return {key: to_plain(item) for key, item in value.items()}
         case list():
-            return [plain(item) for item in value]
+            return [to_plain(item) for item in value]
     return value
 
 
 def _check_size(size: int, source: Path | str) -> None:
     if size > MAX_BYTES:
-        raise _fault(source, None, f"too large for a config: more than {MAX_BYTES // 1000:,} kB")
+        raise _config_error(source, None, f"too large for a config: more than {MAX_BYTES // 1000:,} kB")
 
 
 def _check_bounds(text: str, source: Path | str) -> None:
-    """Refuse what would take long or exhaust the stack when it is composed; reading events takes neither."""
+    """Refuse text whose nodes would take long to compose or exhaust the stack; parsing its events is safe."""
     depth = nodes = 0
     for event in yaml.parse(text, Loader=LOADER):
         nodes += isinstance(event, yaml.NodeEvent)
@@ -133,79 +133,80 @@ def _check_bounds(text: str, source: Path | str) -> None:
             depth -= 1
         if depth > MAX_DEPTH or nodes > MAX_NODES:
             mark = event.start_mark
-            raise _too_large(source, mark.line + 1 if mark else None, depth > MAX_DEPTH)
+            raise _too_large_error(source, mark.line + 1 if mark else None, depth > MAX_DEPTH)
 
 
-def _too_large(source: Path | str, line: int | None, deep: bool) -> ConfigError:
-    if deep:
-        return _fault(source, line, f"not valid YAML for a config: nested more than {MAX_DEPTH} deep")
-    return _fault(
-        source, line, f"too large for a config: more than {MAX_NODES:,} values, with those that aliases repeat"
-    )
+def _too_large_error(source: Path | str, line: int | None, is_too_deep: bool) -> ConfigError:
+    if is_too_deep:
+        return _config_error(source, line, f"not valid in a config: nested more than {MAX_DEPTH} levels deep")
+    return _config_error(source, line, f"too large for a config: more than {MAX_NODES:,} values, with aliases expanded")
 
 
-def _fault(source: Path | str, line: int | None, message: str) -> ConfigError:
+def _config_error(source: Path | str, line: int | None, message: str) -> ConfigError:
     return ConfigError([Problem(source, line, "", shorten(message))])
 
 
-class _Walk:
-    """Converter of composed nodes to plain containers; content repeated by an alias counts every time."""
+class _NodeConverter:
+    """Converter of YAML nodes to containers of scalars; counts the nodes of an alias at every use."""
 
     def __init__(self, source: Path | str) -> None:
         self.source = source
         self.nodes = 0
         self.lines: dict[Key, int] = {}
-        self.repeated: list[tuple[Key, int]] = []
+        self.duplicates: list[tuple[Key, int]] = []
 
-    def document(self, node: yaml.MappingNode) -> Document:
-        values = self._mapping(node, ())
-        return Document(values, self.lines, tuple(self.repeated))
+    def convert_document(self, node: yaml.MappingNode) -> Document:
+        values = self._convert_mapping(node, ())
+        return Document(values, self.lines, tuple(self.duplicates))
 
-    def _value(self, node: yaml.Node, key: Key, depth: int) -> Any:
-        self._count(node, depth)
+    def _convert_node(self, node: yaml.Node, key: Key, depth: int) -> Any:
+        self._count_node(node, depth)
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, key, depth)
+            return self._convert_mapping(node, key, depth)
         if isinstance(node, yaml.SequenceNode):
-            return [self._value(item, key, depth + 1) for item in node.value]
+            return [self._convert_node(item, key, depth + 1) for item in node.value]
         assert isinstance(node, yaml.ScalarNode)
-        return self._scalar(node)
+        return self._convert_scalar(node)
 
-    def _mapping(self, node: yaml.MappingNode, above: Key, depth: int = 0) -> dict[str, Any]:
+    def _convert_mapping(self, node: yaml.MappingNode, parent: Key, depth: int = 0) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         values: dict[str, Any] = {}
-        line_of: dict[str, int] = {}
+        seen_names: set[str] = set()
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                raise _fault(self.source, line, "not valid YAML for a config: a key that is not text")
-            self._count(key_node, depth)
+                raise _config_error(self.source, line, "not valid in a config: a key that is not text")
+            self._count_node(key_node, depth)
             if key_node.tag == "tag:yaml.org,2002:merge":
-                for mapping in self._merged(value_node, above, depth):
+                for mapping in self._iterate_merged(value_node, parent, depth):
                     merged = mapping | merged  # the first one wins
                 continue
             name = str(key_node.value)
-            key = (*above, name)
-            if name in line_of:
-                self.repeated.append((key, line))
-            line_of[name] = self.lines[key] = line
-            values[name] = self._value(value_node, key, depth + 1)
+            key = (*parent, name)
+            if name in seen_names:
+                self.duplicates.append((key, line))
+            seen_names.add(name)
+            self.lines[key] = line
+            values[name] = self._convert_node(value_node, key, depth + 1)
         return merged | values
 
-    def _merged(self, node: yaml.Node, above: Key, depth: int) -> Iterator[dict[str, Any]]:
-        """Yield the mappings that `<<:` names: one, or a list of them."""
+    def _iterate_merged(self, node: yaml.Node, parent: Key, depth: int) -> Iterator[dict[str, Any]]:
+        """Yield the mapping after `<<:`, or each mapping of the list after it."""
         for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if not isinstance(item, yaml.MappingNode):
-                raise _fault(self.source, item.start_mark.line + 1, "not valid YAML: << is not followed by a mapping")
-            self._count(item, depth)
-            yield self._mapping(item, above, depth + 1)
+                raise _config_error(
+                    self.source, item.start_mark.line + 1, "not valid YAML: << is not followed by a mapping"
+                )
+            self._count_node(item, depth)
+            yield self._convert_mapping(item, parent, depth + 1)
 
-    def _scalar(self, node: yaml.ScalarNode) -> Scalar:
+    def _convert_scalar(self, node: yaml.ScalarNode) -> Scalar:
         if node.tag not in CORE_TAGS:
-            reason = f"not valid YAML for a config: the tag {node.tag} has no meaning here"
-            raise _fault(self.source, node.start_mark.line + 1, reason)
+            reason = f"not valid in a config: the tag {node.tag} is not supported"
+            raise _config_error(self.source, node.start_mark.line + 1, reason)
         return Scalar(str(node.value), node.style is not None and node.style != "")
 
-    def _count(self, node: yaml.Node, depth: int) -> None:
+    def _count_node(self, node: yaml.Node, depth: int) -> None:
         self.nodes += 1
         if self.nodes > MAX_NODES or depth > MAX_DEPTH:
-            raise _too_large(self.source, node.start_mark.line + 1, depth > MAX_DEPTH)
+            raise _too_large_error(self.source, node.start_mark.line + 1, depth > MAX_DEPTH)

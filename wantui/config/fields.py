@@ -1,4 +1,4 @@
-"""Every setting as shown in a form: its name, description and allowed values, derived from the models themselves."""
+"""Fields of the settings form: name, description and valid values, derived from the pydantic models."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FormField:
-    """One setting."""
+    """A setting as the form shows it."""
 
     key: str
-    """Dotted: section.key."""
+    """Dotted key: section.key."""
     help: str
-    """Meaning and unit."""
+    """Description, with the unit."""
     kind: Literal["flag", "choice", "number", "text"]
     choices: tuple[str, ...]
-    range: str
+    valid_values: str
     """Valid values, in words."""
-    optional: bool
-    """True if the field may be left empty."""
+    is_optional: bool
+    """True if the field may be empty."""
     is_whole: bool = False
-    """A number without a fraction."""
+    """True if the value must be a whole number."""
 
     @property
     def section(self) -> str:
@@ -42,55 +42,55 @@ class FormField:
 
 @cache
 def form_fields() -> tuple[FormField, ...]:
-    """Return all settings, in the order of the file."""
+    """Return the fields of all settings, in the order of the config file."""
     fields: list[FormField] = []
     for name, field in Settings.model_fields.items():
         model = field.annotation
         if isinstance(model, type) and issubclass(model, Section):
-            fields += [_field(f"{name}.{key}", info) for key, info in model.model_fields.items()]
+            fields += [_make_field(f"{name}.{key}", info) for key, info in model.model_fields.items()]
         else:
-            fields.append(_field(name, field))
+            fields.append(_make_field(name, field))
     return tuple(fields)
 
 
-def field_of(key: str) -> FormField | None:
-    """Return a setting by its dotted key; None if there is no such setting."""
-    return _by_key().get(key)
+def find_field(key: str) -> FormField | None:
+    """Return the field of a dotted key; None if no setting has this key."""
+    return _fields_by_key().get(key)
 
 
 @cache
-def _by_key() -> dict[str, FormField]:
+def _fields_by_key() -> dict[str, FormField]:
     return {field.key: field for field in form_fields()}
 
 
-def value_of(config: "Config", key: str) -> Any:
-    """Return the value of a setting by its dotted key."""
+def get_value(config: "Config", key: str) -> Any:
+    """Return the value of the setting with a dotted key."""
     value: Any = config.settings
     for part in key.split("."):
         value = getattr(value, part)
     return value
 
 
-def _field(key: str, info: Any) -> FormField:
+def _make_field(key: str, info: Any) -> FormField:
     annotation, metadata = info.annotation, list(info.metadata)
-    optional = False
+    is_optional = False
     if get_origin(annotation) in (Union, UnionType):
         parts = [part for part in get_args(annotation) if part is not NoneType]
-        optional, annotation = True, parts[0]
+        is_optional, annotation = True, parts[0]
     if get_origin(annotation) is Annotated:
-        annotation, *more = get_args(annotation)
-        for constraint in more:
+        annotation, *constraints = get_args(annotation)
+        for constraint in constraints:
             metadata += getattr(constraint, "metadata", [constraint])
     choices = tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ()
     kind: Literal["flag", "choice", "number", "text"] = (
         "choice" if choices else "flag" if annotation is bool else "number" if annotation in (int, float) else "text"
     )
-    valid = ", ".join(choices) if choices else "yes or no" if kind == "flag" else _range(annotation, metadata)
-    valid += ", or empty" if optional else ""
-    return FormField(key, info.description or "", kind, choices, valid, optional, annotation is int)
+    valid = ", ".join(choices) if choices else "yes or no" if kind == "flag" else _describe_range(annotation, metadata)
+    valid += ", or empty" if is_optional else ""
+    return FormField(key, info.description or "", kind, choices, valid, is_optional, annotation is int)
 
 
-def _range(annotation: Any, metadata: list[Any]) -> str:
+def _describe_range(annotation: Any, metadata: list[Any]) -> str:
     words = ["a whole number" if annotation is int else "a number" if annotation is float else "text"]
     for constraint in metadata:
         match constraint:

@@ -1,4 +1,4 @@
-"""Load config files, the older system's among them, with errors that name line, key and the nearest valid key."""
+"""Load config files, also those of the older system; errors give the line, the key and the nearest valid key."""
 
 import difflib
 import re
@@ -12,50 +12,52 @@ import yaml
 from pydantic import ValidationError
 
 from wantui import __version__
-from wantui.config.document import Key, Scalar, plain, read_document, read_text
-from wantui.config.fields import field_of
+from wantui.config.document import Key, Scalar, read_document, read_text, to_plain
+from wantui.config.fields import find_field
 from wantui.config.presets import find_config
-from wantui.config.problems import MAX_PROBLEMS, ConfigError, Problem, at_most
+from wantui.config.problems import MAX_PROBLEMS, ConfigError, Problem, limit_problems
 from wantui.config.settings import PATTERNS, Settings
-from wantui.config.values import value_from_text
+from wantui.config.values import parse_value
 from wantui.formatting import MAX_TEXT, UNPRINTABLE, printable, shorten
 from wantui.section import Section
 
 UNSUPPORTED_SECTIONS = {
-    "cfg_schedule_settings": "schedules of the guidance scale",
-    "prompt_schedule_settings": "schedules of the prompt",
+    "cfg_schedule_settings": "guidance schedules",
+    "prompt_schedule_settings": "prompt schedules",
     "attention_bending_settings": "attention bending",
-    "attention_bending_variations": "sweeps of attention bending",
+    "attention_bending_variations": "attention bending sweeps",
 }
-IGNORED_SECTIONS = {"output_settings": "nothing ever read this section"}
+"""Sections of the older system for features that wantui lacks, and the names of these features."""
+IGNORED_SECTIONS = {"output_settings": "the older system never read this section"}
+"""Sections without effect, and the reason."""
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-"""Bytes of the command line that are not UTF-8, as Python hands them over."""
+"""Surrogate character, by which Python passes a byte of the command line that is not UTF-8."""
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = MAX_TEXT
-RENAMED = {"model_revision": "model_settings.revision"}
+RENAMED_KEYS = {"model_revision": "model_settings.revision"}
 """Legacy keys and their current names."""
 MAX_KEY = 80
-"""Longest key that a message repeats, in characters."""
+"""Longest key that a message quotes, in characters."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """A setting that a dedicated command-line option sets."""
+    """The value of a setting from a command-line option of its own."""
 
     name: str
-    """The option, `--seed`."""
+    """Name of the option, such as `--seed`."""
     value: Any
 
 
 @dataclass(frozen=True)
 class Config:
-    """Validated settings, the source of each, and notes for the user."""
+    """Validated settings, their source, and notes for the user."""
 
     settings: Settings
     source: Path | str
     warnings: tuple[Problem, ...] = ()
     refusals: tuple[Problem, ...] = ()
-    """Requests of the file that this version does not support; such a config can be shown, but not run."""
+    """Requested features that this version lacks; the config can be shown, but not run."""
 
     @property
     def name(self) -> str:
@@ -69,15 +71,15 @@ def load_config(
     *,
     may_be_pipe: bool = False,
 ) -> Config:
-    """Load a config by path or preset name, and apply what the command line changes.
+    """Load a config by path or preset name, and apply the settings of the command line.
 
     Args:
-        overrides: changes of the form section.key=value, whose text `values.value_from_text` reads.
-        options: settings by their dotted key that have an option of their own; `overrides` win over them.
-        may_be_pipe: accept a pipe and wait for its end; only for a path that the command line names.
+        overrides: settings as section.key=value.
+        options: settings from options of their own, by dotted key; `overrides` take precedence.
+        may_be_pipe: accept a pipe and wait for its end; only for a path from the command line.
 
     Raises:
-        ConfigError: no such file, YAML that does not parse, unknown keys, wrong values; all of them at once.
+        ConfigError: the file is missing or not YAML, or keys or values are invalid; lists all problems.
     """
     path = find_config(name)
     return parse_config(read_text(path, may_be_pipe=may_be_pipe), path, overrides, options)
@@ -86,68 +88,71 @@ def load_config(
 def parse_config(
     text: str, source: Path | str, overrides: Sequence[str] = (), options: Mapping[str, Option] | None = None
 ) -> Config:
-    """Return the config of a YAML text; see `load_config`."""
-    reader = _Reader(source)
-    values = reader.read(text)
+    """Parse YAML text to a config, as `load_config` does for a file."""
+    reader = _ConfigReader(source)
+    values = reader.read_yaml(text)
     for key, option in (options or {}).items():
-        reader.set(values, tuple(key.split(".")), option.value, option.name)
+        reader.set_value(values, tuple(key.split(".")), option.value, option.name)
     for override in overrides:
-        reader.override(values, override)
-    reader.drop_dead_keys(values)
-    values = reader.typed(values)
+        reader.apply_override(values, override)
+    reader.drop_ignored_keys(values)
+    values = reader.convert_types(values)
     problems, hidden = list(reader.problems), 0
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        problems += [reader.explain(details) for details in errors[:MAX_PROBLEMS]]
+        problems += [reader.explain_error(details) for details in errors[:MAX_PROBLEMS]]
         hidden = max(len(errors) - MAX_PROBLEMS, 0)
     if problems:
-        raise ConfigError(at_most(problems, source, hidden))
-    return Config(settings, source, tuple(at_most(reader.warnings, source)), tuple(at_most(reader.refusals, source)))
+        raise ConfigError(limit_problems(problems, source, hidden))
+    return Config(
+        settings, source, tuple(limit_problems(reader.warnings, source)), tuple(limit_problems(reader.refusals, source))
+    )
 
 
-class _Reader:
-    """Converter of a YAML text to values for the settings that records the source of each key."""
+class _ConfigReader:
+    """Reader that converts YAML text to values of settings, and records the source of each key."""
 
     def __init__(self, source: Path | str) -> None:
         self.source = source
         self.lines: dict[Key, int] = {}
         self.origins: dict[Key, str] = {}
-        """The option of the command line that gave a key."""
+        """Key -> command-line option that set it."""
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self.refusals: list[Problem] = []
 
-    def problem(self, key: Key, message: str) -> Problem:
+    def make_problem(self, key: Key, message: str) -> Problem:
+        """Return a problem at the line of a key, or of its section if the key has no line."""
         dotted = ".".join(shorten(part, MAX_KEY) for part in key)
         if key in self.origins:
             return Problem(self.origins[key], None, dotted, message)
         line = next((self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), None)
         return Problem(self.source, line, dotted, message)
 
-    def read(self, text: str) -> dict[str, Any]:
+    def read_yaml(self, text: str) -> dict[str, Any]:
         document = read_document(text, self.source)
         self.lines = document.lines
-        for key, line in document.repeated:
-            self.warnings.append(self.problem(key, f"written twice; the one in line {line} counts"))
+        for key, line in document.duplicates:
+            self.warnings.append(self.make_problem(key, f"duplicate key; the value in line {line} is used"))
         return document.values
 
-    def override(self, values: dict[str, Any], override: str) -> None:
-        """Apply section.key=value."""
-        dotted, equals, written = override.partition("=")
+    def apply_override(self, values: dict[str, Any], override: str) -> None:
+        """Set the value of section.key=value."""
+        dotted, equals, text = override.partition("=")
         key = tuple(dotted.strip().split("."))
         if not equals or not all(key):
             raise ConfigError([Problem("--set", None, shorten(override, MAX_KEY), "write it as section.key=value")])
-        if len(key) == 1 and _section_model(key[0]):
+        if len(key) == 1 and _find_section(key[0]):
             raise ConfigError([Problem("--set", None, key[0], f"is a section; write {key[0]}.key=value")])
-        self.set(values, key, Scalar(written, quoted=False), "--set")
+        self.set_value(values, key, Scalar(text, is_quoted=False), "--set")
 
-    def set(self, values: dict[str, Any], key: Key, value: Any, origin: str) -> None:
-        """Set a value given on the command line."""
-        written = (*key, value.text if isinstance(value, Scalar) else str(value))
-        if any(SURROGATE.search(text) for text in written):
-            raise ConfigError([Problem(origin, None, "", "holds text that is not UTF-8")])
+    def set_value(self, values: dict[str, Any], key: Key, value: Any, origin: str) -> None:
+        """Set a value from the command line."""
+        texts = (*key, value.text if isinstance(value, Scalar) else str(value))
+        if any(SURROGATE.search(text) for text in texts):
+            raise ConfigError([Problem(origin, None, "", "contains text that is not UTF-8")])
         *sections, last = key
         for section in sections:
             inner = values.get(section)
@@ -158,148 +163,155 @@ class _Reader:
                 raise ConfigError([Problem(origin, None, ".".join(shorten(part, MAX_KEY) for part in key), message)])
             values = inner
         values[last] = value
-        given = (key[:n] for n in range(1, len(key) + 1) if key[:n] not in self.lines or n == len(key))
-        self.origins.update(dict.fromkeys(given, origin))
+        new_keys = (key[:n] for n in range(1, len(key) + 1) if key[:n] not in self.lines or n == len(key))
+        self.origins.update(dict.fromkeys(new_keys, origin))
 
-    def typed(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Convert the values to the declared types of the settings; text that does not convert is a problem."""
-        typed: dict[str, Any] = {}
+    def convert_types(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Convert values to the declared types of the settings; record a problem for each invalid text."""
+        converted: dict[str, Any] = {}
         for name, content in values.items():
-            if _section_model(name) and isinstance(content, dict):
-                typed[name] = {}
+            if _find_section(name) and isinstance(content, dict):
+                converted[name] = {}
                 for word, value in content.items():
-                    self._type(typed[name], word, (name, word), value)
-            elif _section_model(name) and isinstance(content, Scalar) and content.is_null:
-                typed[name] = {}
+                    self._convert_value(converted[name], word, (name, word), value)
+            elif _find_section(name) and isinstance(content, Scalar) and content.is_null:
+                converted[name] = {}
             else:
-                self._type(typed, name, (name,), content)
-        return typed
+                self._convert_value(converted, name, (name,), content)
+        return converted
 
-    def _type(self, target: dict[str, Any], word: str, key: Key, value: Any) -> None:
-        field = field_of(".".join(key))
+    def _convert_value(self, target: dict[str, Any], word: str, key: Key, value: Any) -> None:
+        field = find_field(".".join(key))
         if field is None or not isinstance(value, Scalar):
-            target[word] = plain(value)
+            target[word] = to_plain(value)
         elif value.is_null and key not in self.origins:
             target[word] = None
-        elif value.quoted and field.kind == "text":
+        elif value.is_quoted and field.kind == "text":
             target[word] = value.text
         else:
             try:
-                target[word] = value_from_text(field, value.text)
+                target[word] = parse_value(field, value.text)
             except ValueError as error:
-                self.problems.append(self.problem(key, str(error)))
+                self.problems.append(self.make_problem(key, str(error)))
 
-    def drop_dead_keys(self, values: dict[str, Any]) -> None:
-        """Take out what the older system wrote and what changes nothing, with a warning for each."""
+    def drop_ignored_keys(self, values: dict[str, Any]) -> None:
+        """Remove sections and keys of the older system without effect here, with a warning or refusal for each."""
         for name, content in list(values.items()):
             key = (name,)
             if name in UNSUPPORTED_SECTIONS:
-                self._drop_unsupported(name, plain(values.pop(name)))
+                self._drop_unsupported(name, to_plain(values.pop(name)))
             elif name in IGNORED_SECTIONS:
                 del values[name]
-                self.warnings.append(self.problem(key, f"ignored: {IGNORED_SECTIONS[name]}"))
+                self.warnings.append(self.make_problem(key, f"ignored: {IGNORED_SECTIONS[name]}"))
             elif "memory_settings" in name and name != "memory_settings":
                 del values[name]
-                self.warnings.append(self.problem(key, "ignored: a misspelt memory_settings"))
-            elif isinstance(content, dict) and (section := _section_model(name)):
-                for word in [word for word in content if word in section.DEAD]:
-                    self.warnings.append(self.problem((*key, word), f"has no effect: {section.DEAD[word]}"))
+                self.warnings.append(self.make_problem(key, "ignored: a misspelt memory_settings"))
+            elif isinstance(content, dict) and (section := _find_section(name)):
+                for word in [word for word in content if word in section.IGNORED_KEYS]:
+                    self.warnings.append(
+                        self.make_problem((*key, word), f"has no effect: {section.IGNORED_KEYS[word]}")
+                    )
                     del content[word]
                 if name == "prompt_settings":
                     self._drop_weighting(content)
 
     def _drop_unsupported(self, name: str, content: Any) -> None:
-        """Refuse a section for a feature that this version lacks, unless the section is switched off."""
+        """Refuse a section for a feature that this version lacks, unless the section is disabled."""
         if content is None or content == {} or (isinstance(content, dict) and _is_false(content.get("enabled", ""))):
             return
         key: Key = (name, "enabled") if isinstance(content, dict) and "enabled" in content else (name,)
-        message = f"this version has no {UNSUPPORTED_SECTIONS[name]}"
+        message = f"not supported: {UNSUPPORTED_SECTIONS[name]}"
         if key == (name,) and isinstance(content, dict):
-            message += "; `enabled: false` switches them off"
-        self.refusals.append(self.problem(key, message))
+            message += "; `enabled: false` disables the section"
+        self.refusals.append(self.make_problem(key, message))
 
     def _drop_weighting(self, content: dict[str, Any]) -> None:
-        if plain(content.get("embedding_method")) == "norm_preserving":
+        """Remove the weighting keys of the older system that have no counterpart here."""
+        if to_plain(content.get("embedding_method")) == "norm_preserving":
             del content["embedding_method"]
-            message = "norm_preserving never changed anything; weights are applied by attention instead"
-            self.warnings.append(self.problem(("prompt_settings", "embedding_method"), message))
-        if not _is_false(plain(content.pop("enable_weighting", False))):
+            message = "norm_preserving never had an effect; the method `attention` is used instead"
+            self.warnings.append(self.make_problem(("prompt_settings", "embedding_method"), message))
+        if not _is_false(to_plain(content.pop("enable_weighting", False))):
             key = ("prompt_settings", "enable_weighting")
-            self.refusals.append(self.problem(key, "automatic weighting is not done; write (word:1.5)"))
+            self.refusals.append(
+                self.make_problem(key, "automatic weighting is not supported; write (word:1.5) in the template")
+            )
 
-    def explain(self, details: Any) -> Problem:
-        """Return a validation error of pydantic in words, with the nearest valid key for an unknown one."""
+    def explain_error(self, details: Any) -> Problem:
+        """Return the problem for a validation error of pydantic; for an unknown key, suggest the nearest valid one."""
         key = tuple(str(part) for part in details["loc"] if part != "function-before")
         if details["type"] == "extra_forbidden":
-            return self.problem(key, f"unknown key{nearest(key)}")
+            return self.make_problem(key, f"unknown key{_suggest_key(key)}")
         if details["type"] == "value_error":
-            return self.problem(key, shorten(str(details["ctx"]["error"])))
+            return self.make_problem(key, shorten(str(details["ctx"]["error"])))
         words = f"{details['msg'][0].lower()}{details['msg'][1:]}"
         if details["type"] == "string_pattern_mismatch":
             words = PATTERNS.get(details["ctx"]["pattern"], words)
         message = f"{words}, got {_REPR.repr(details['input'])}"
-        return self.problem(key, message)
+        return self.make_problem(key, message)
 
 
 def _is_false(value: Any) -> bool:
     return value is None or value is False or value in ("0", "0.0")
 
 
-def _section_model(name: str) -> type[Section] | None:
-    """Return the model of a section of the file; nothing for a plain key."""
+def _find_section(name: str) -> type[Section] | None:
+    """Return the model of a section; None if the name is not that of a section."""
     field = Settings.model_fields.get(name)
     model = field.annotation if field else None
     return model if isinstance(model, type) and issubclass(model, Section) else None
 
 
-def valid_keys() -> list[Key]:
-    """Return all sections and keys, in the order of the file."""
+def _valid_keys() -> list[Key]:
+    """Return all sections and keys, in the order of the config file."""
     keys: list[Key] = []
     for name in Settings.model_fields:
         keys.append((name,))
-        if section := _section_model(name):
+        if section := _find_section(name):
             keys += [(name, key) for key in section.model_fields]
     return keys
 
 
-def nearest(key: Key) -> str:
-    """Return a hint at the key that was probably meant, or an empty string."""
-    key = tuple(part[:MAX_KEY] for part in key)  # what is compared by parts of words takes long where it is long
-    keys = valid_keys()
-    if key[-1] in RENAMED:
-        return f"; it is {RENAMED[key[-1]]} here"
-    same_word = [valid for valid in keys if valid[-1] == key[-1]]
-    here = {valid[-1]: valid for valid in keys if valid[:-1] == key[:-1]}
-    anywhere = {valid[-1]: valid for valid in keys}
-    for candidates in (here, anywhere):
-        if same_word:
+def _suggest_key(key: Key) -> str:
+    """Return the end of an "unknown key" message: the key that was probably meant, or the valid keys."""
+    key = tuple(part[:MAX_KEY] for part in key)  # difflib is slow for long keys
+    keys = _valid_keys()
+    if key[-1] in RENAMED_KEYS:
+        return f"; it is now {RENAMED_KEYS[key[-1]]}"
+    candidates = [valid for valid in keys if valid[-1] == key[-1]]
+    same_section = {valid[-1]: valid for valid in keys if valid[:-1] == key[:-1]}
+    all_sections = {valid[-1]: valid for valid in keys}
+    for choices in (same_section, all_sections):
+        if candidates:
             break
-        close = difflib.get_close_matches(key[-1], candidates, n=1, cutoff=0.6)
-        same_word = [candidates[word] for word in close]
-    if same_word:
-        return f"; did you mean {'.'.join(same_word[0])}?"
-    return f"; wantui {__version__} has {', '.join(here)} here" if here else f"; wantui {__version__} has none here"
+        close = difflib.get_close_matches(key[-1], choices, n=1, cutoff=0.6)
+        candidates = [choices[word] for word in close]
+    if candidates:
+        return f"; did you mean {'.'.join(candidates[0])}?"
+    if not same_section:
+        return f"; wantui {__version__} has no keys here"
+    return f"; valid keys of wantui {__version__} here: {', '.join(same_section)}"
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:
-    """Return the settings as plain values, in the order of the file; empty sections left out."""
+    """Return the settings as JSON values, in the order of the config file, without empty sections."""
     values = settings.model_dump(mode="json")
     return {name: value for name, value in values.items() if value != {}}
 
 
 def dump(settings: Settings) -> str:
-    """Return the settings as YAML that loads to the same settings, and in which a terminal obeys nothing."""
+    """Return the settings as YAML that loads to the same settings, with control characters escaped."""
     return dump_values(as_dict(settings))
 
 
 def dump_values(values: Mapping[str, Any]) -> str:
-    """Return plain values, as `as_dict` makes them, as YAML in which a terminal obeys nothing."""
+    """Return the values of `as_dict` as YAML, with control characters escaped."""
     text = str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
     return printable(text, keep_lines=True)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that holds control characters: in double quotes their escapes mean the characters themselves."""
+    """YAML dumper that double-quotes text with control characters, because only there YAML has escapes for them."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         style = '"' if UNPRINTABLE.search(text) else None

@@ -14,7 +14,7 @@ PlanName = Literal[
     "sequential",
     "small-tiles",
 ]
-OLDER_NAMES = {
+FORMER_PLANS = {
     "everything resident": "resident",
     "text encoder first": "encode-first",
     "one part at a time": "offload",
@@ -25,9 +25,9 @@ OLDER_NAMES = {
     "sequential offload, small tiles": "sequential",
     "small tiles": "small-tiles",
 }
-"""Slugs by the names that configs and manifests of earlier versions hold."""
+"""Plan name in configs and manifests of earlier versions -> slug."""
 
 
-def plan_slug(name: str) -> str:
-    """Return the slug of a plan that is named as earlier versions did; any other text as it is."""
-    return OLDER_NAMES.get(name, name)
+def current_plan_name(name: str) -> str:
+    """Return the slug for a plan name of earlier versions; return any other text unchanged."""
+    return FORMER_PLANS.get(name, name)

@@ -1,4 +1,4 @@
-"""Bundled configs, and the search for a config by name."""
+"""Find the bundled configs (presets), and configs by name."""
 
 import difflib
 import os
@@ -8,13 +8,13 @@ from wantui.config.problems import ConfigError, Problem
 from wantui.paths import user_path
 from wantui.text_files import is_pipe
 
-_IN_PACKAGE = Path(__file__).parent / "presets"
-_IN_CHECKOUT = Path(__file__).parents[2] / "configs"
+_PACKAGED_PRESETS = Path(__file__).parent / "presets"
+_CHECKOUT_PRESETS = Path(__file__).parents[2] / "configs"
 
 
 def preset_directory() -> Path:
-    """Return the folder of the shipped configs: in the package, or `configs/` of a checkout."""
-    return _IN_PACKAGE if _IN_PACKAGE.is_dir() else _IN_CHECKOUT
+    """Return the folder of the presets: inside the package, or `configs/` of a checkout."""
+    return _PACKAGED_PRESETS if _PACKAGED_PRESETS.is_dir() else _CHECKOUT_PRESETS
 
 
 def preset_names() -> list[str]:
@@ -22,13 +22,13 @@ def preset_names() -> list[str]:
 
 
 def find_config(name: Path | str) -> Path:
-    """Return the path of a config: a file or a pipe as it is named, else the preset of that bare name.
+    """Return the path of a config: an existing file or pipe, otherwise the preset of this name.
 
     Raises:
-        ConfigError: neither exists. A missing file is never created.
+        ConfigError: no file and no preset has this name.
     """
     path = user_path(str(name))
-    if os.path.isfile(path):  # noqa: PTH113 -- says no, where Path.is_file raises for a name that is too long
+    if os.path.isfile(path):  # noqa: PTH113 -- Path.is_file raises for a name that is too long
         return path
     if is_pipe(path):  # as a shell passes it for `-c <(command)`
         return path
@@ -36,8 +36,8 @@ def find_config(name: Path | str) -> Path:
     if str(name) in preset_names():
         return preset
     if os.path.exists(path):  # noqa: PTH110
-        raise ConfigError([Problem(path, None, "", "is not a file, and no preset has that name")])
+        raise ConfigError([Problem(path, None, "", "is not a file, and no preset has this name")])
     close = difflib.get_close_matches(path.stem, preset_names(), n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    message = f"no such file, and no preset of that name.{hint} Presets are {', '.join(preset_names())}"
+    message = f"no such file or preset.{hint} Presets: {', '.join(preset_names())}"
     raise ConfigError([Problem(path, None, "", message)])

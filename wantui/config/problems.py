@@ -1,4 +1,4 @@
-"""Problems of a config: file, line, key, reason, and the nearest valid key."""
+"""Problems of a config: file, line, key and message."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from pathlib import Path
 from wantui.errors import UserError
 
 MAX_PROBLEMS = 50
-"""Most faults, and most warnings, that one config reports."""
+"""Maximum number of errors, and of warnings, that are reported for a config."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault or warning; `key` is dotted (section.key), `line` counts from 1."""
+    """An error or a warning; `key` is dotted (section.key), `line` counts from 1."""
 
     source: Path | str
     line: int | None
@@ -24,19 +24,19 @@ class Problem:
         return f"{location}: {self.key}: {self.message}" if self.key else f"{location}: {self.message}"
 
 
-def at_most(problems: Sequence[Problem], source: Path | str, hidden: int = 0) -> list[Problem]:
-    """Return the first MAX_PROBLEMS problems, and a last one that gives the number of the others.
+def limit_problems(problems: Sequence[Problem], source: Path | str, hidden: int = 0) -> list[Problem]:
+    """Return the first MAX_PROBLEMS problems, and the number of the others as a last problem.
 
     Args:
-        hidden: problems that were found beside those.
+        hidden: number of problems that are not in the list.
     """
-    more = max(len(problems) - MAX_PROBLEMS, 0) + hidden
-    rest = [Problem(source, None, "", f"and {more:,} more")] if more else []
-    return [*problems[:MAX_PROBLEMS], *rest]
+    omitted = max(len(problems) - MAX_PROBLEMS, 0) + hidden
+    summary = [Problem(source, None, "", f"and {omitted:,} more")] if omitted else []
+    return [*problems[:MAX_PROBLEMS], *summary]
 
 
 class ConfigError(UserError):
-    """A config that cannot be used; holds every problem that was found, not only the first."""
+    """An invalid config, with all its problems."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems

@@ -1,7 +1,7 @@
-"""The settings of a batch, with the section and key names of the older system's YAML files.
+"""Settings of a batch, with the sections and keys of the YAML files of the older system.
 
-Every field has its meaning (and unit) as description and its range as constraint: the form in the terminal, the JSON
-schema and `wantui config schema` are made from them.
+The docstring of a field is its description (with the unit), and its constraints are its range: the settings form and
+`wantui config schema` show both.
 """
 
 import re
@@ -12,8 +12,8 @@ from pydantic import Field, create_model, field_validator
 from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionAnalysisSettings
 from wantui.captures.trajectory import LatentAnalysisSettings
-from wantui.config.plans import PlanName, plan_slug
-from wantui.config.speeds import SpeedName, speed_slug
+from wantui.config.plans import PlanName, current_plan_name
+from wantui.config.speeds import SpeedName, current_speed_name
 from wantui.controls import CONTROLS
 from wantui.controls.word_weights import Weighting
 from wantui.schedule import REFUSED_SAMPLERS, SamplerName
@@ -24,68 +24,67 @@ DtypeName = Literal["auto", "bfloat16", "float32"]
 DEVICE = re.compile(r"^(auto|cpu|cuda|cuda:[0-9]{1,4})$")
 NOT_BLANK = r"\S"
 PATTERNS = {DEVICE.pattern: "should be auto, cpu, cuda or cuda:N", NOT_BLANK: "should not be empty"}
-"""Patterns of settings, in the wording of messages."""
+"""Regular expression of a setting -> text of its error message."""
 MAX_FRAME_COUNT = 4093
-"""1024 latent frames, which is what the transformer's rotary embedding holds."""
+"""Frames of 1024 latent frames, the maximum of the transformer's rotary embedding."""
 
 
 class ModelSettings(Section):
-    """Which model, and how it samples."""
+    """Model and sampling."""
 
-    DEAD: ClassVar[dict[str, str]] = {
-        "eta": "UniPC and the other samplers offered have no eta",
+    IGNORED_KEYS: ClassVar[dict[str, str]] = {
+        "eta": "the available samplers have no eta",
         "clip_skip": "Wan has no CLIP text encoder",
     }
 
     model_id: Annotated[str, Field(pattern=NOT_BLANK)] = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
     """Model: a short name from `wantui models ls`, a hub id, or a local diffusers directory."""
     revision: Annotated[str, Field(pattern=NOT_BLANK)] | None = None
-    """Revision of a hub model: branch, tag or commit. A recipe holds the commit of a model that is on this machine."""
+    """Revision of a hub model: branch, tag or commit. For a downloaded model, recipes store the commit."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 42
-    """Seed of the first video of every variation; video k uses seed + k - 1."""
+    """Seed of the first video of each variation; video k has seed + k - 1."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
-    """Denoising steps."""
+    """Number of denoising steps."""
     cfg_scale: Annotated[float, Field(ge=0, le=50)] = 5.0
-    """Guidance scale; at 1 or below there is no second, unconditional pass."""
+    """Guidance scale; at 1 or below, the unconditional pass is skipped."""
     cfg_scale_2: Annotated[float, Field(ge=0, le=50)] | None = None
-    """Guidance scale of the low-noise transformer of Wan 2.2 A14B; empty: the same as cfg_scale."""
+    """Guidance scale of the low-noise transformer of Wan 2.2 A14B; empty: cfg_scale."""
     sampler: SamplerName = "unipc"
     """Sampler."""
     flow_shift: Annotated[float, Field(gt=0, le=100)] | None = None
-    """Shift of the noise schedule; empty: by the model and the size (3 at 480p, 5 at 720p)."""
+    """Shift of the noise schedule; empty: the default for the model and size (3 at 480p, 5 at 720p)."""
     dtype: DtypeName = "auto"
-    """Precision of transformer and text encoder; auto: as published (bfloat16; nano float32). The VAE is float32."""
+    """Precision of transformer and text encoder (the VAE is float32); auto: bfloat16, and float32 for nano."""
     weights: Literal["full", "float8", "int8"] = "full"
-    """full: as loaded. float8 and int8 (by torchao, nearer): the transformer's are held in 8 bits, in half the memory,
-    and widened layer by layer: another video, of a model that is a little worse. Blocks are not fused then."""
+    """Storage of the transformer weights. full: as loaded. float8, int8 (needs torchao, more accurate): in half the
+    memory; changes the video, slightly lowers its quality, and disables fused blocks."""
     transformer_file: Annotated[str, Field(pattern=NOT_BLANK)] | None = None
-    """A GGUF file in the place of the model's transformer, in the precision of its kind; the rest is that of the model.
-    Blocks are not fused then."""
+    """GGUF file that replaces the transformer of the model, with the precision of the file. Disables fused blocks."""
     speed: SpeedName = "fused"
-    """reference: what diffusers computes, to the bit. fused: the same up to rounding, by fused kernels on a GPU; to the
-    bit on a CPU and with nano. cached: skips blocks where little changes; another video, not compared with others."""
+    """Speed of the transformer. reference: bit-identical to diffusers. fused: fused GPU kernels, equal up to rounding;
+    bit-identical on a CPU and with nano. cached: skips blocks that change little, which changes the video."""
     force_capture: bool = False
-    """Store trajectories and attention of cached videos too, although their paths are not the model's own."""
+    """Store trajectories and attention with speed: cached too, although it alters them."""
     device: Annotated[str, Field(pattern=DEVICE.pattern)] = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
 
     @field_validator("speed", mode="before")
     @classmethod
-    def accept_former_speed_names(cls, speed: object) -> object:
-        return speed_slug(speed) if isinstance(speed, str) else speed
+    def accept_former_speeds(cls, speed: object) -> object:
+        return current_speed_name(speed) if isinstance(speed, str) else speed
 
     @field_validator("sampler", mode="before")
     @classmethod
-    def refuse_samplers_by_name(cls, sampler: object) -> object:
+    def explain_refused_samplers(cls, sampler: object) -> object:
         if isinstance(sampler, str) and sampler.lower() in REFUSED_SAMPLERS:
-            raise ValueError(f"{sampler} is not offered: {REFUSED_SAMPLERS[sampler.lower()]}")
+            raise ValueError(f"{sampler} is not supported: {REFUSED_SAMPLERS[sampler.lower()]}")
         return sampler
 
 
 class MemorySettings(Section):
-    """Where the parts of the model are while a video is made."""
+    """Placement of the model in memory."""
 
-    DEAD = dict.fromkeys(
+    IGNORED_KEYS = dict.fromkeys(
         (
             "enable_memory_optimization",
             "clear_cache_between_videos",
@@ -97,16 +96,16 @@ class MemorySettings(Section):
             "offload_vae_to_cpu",
             "secondary_gpu_device",
         ),
-        "memory_settings.plan says where the model's parts are",
+        "memory_settings.plan replaces it",
     )
 
     plan: PlanName = "auto"
-    """Memory plan; auto: the first that fits into what is free on the GPU, those first that change no pixel."""
+    """Memory plan. auto: the first that fits into the free GPU memory; plans that change no pixel are tried first."""
 
     @field_validator("plan", mode="before")
     @classmethod
-    def accept_older_plan_names(cls, plan: object) -> object:
-        return plan_slug(plan) if isinstance(plan, str) else plan
+    def accept_former_plans(cls, plan: object) -> object:
+        return current_plan_name(plan) if isinstance(plan, str) else plan
 
 
 class VideoSettings(Section):
@@ -119,28 +118,28 @@ class VideoSettings(Section):
     fps: Annotated[int, Field(ge=1, le=120)] = 16
     """Frames per second."""
     duration: Annotated[float, Field(gt=0)] | None = None
-    """Length in seconds; gives the frames where `frames` is empty."""
+    """Length in seconds; determines the number of frames if `frames` is empty."""
     frames: Annotated[int, Field(ge=1, le=MAX_FRAME_COUNT)] | None = None
-    """Number of frames, 4k + 1; wins over `duration`. Empty with an empty duration: 81."""
+    """Number of frames, 4k + 1; overrides `duration`. 81 if both are empty."""
 
 
 class PromptSettings(Section):
-    """What goes with the template."""
+    """Prompt and template."""
 
-    DEAD: ClassVar[dict[str, str]] = {
-        "base_weight": "weights are written in the template: (word:1.5)",
-        "variation_weight": "weights are written in the template: (word:1.5)",
-        "enable_prompt_weighting": "weights that stand in the template are always applied",
-        "use_weighted_embeddings": "weights that stand in the template are always applied; embedding_method says how",
+    IGNORED_KEYS: ClassVar[dict[str, str]] = {
+        "base_weight": "write weights in the template: (word:1.5)",
+        "variation_weight": "write weights in the template: (word:1.5)",
+        "enable_prompt_weighting": "weights in the template are always applied",
+        "use_weighted_embeddings": "weights in the template are always applied, by embedding_method",
     }
 
     negative_prompt: str = ""
-    """Text that guidance leads away from."""
+    """Negative prompt: guidance steers away from this text."""
     embedding_method: Weighting = "attention"
-    """How the weight of (word:2.5) is applied: attention multiplies the odds of the word in every cross-attention;
-    multiply and interpolation (between the end token and the word) change the word's text embedding."""
+    """Method to apply the weight of (word:2.5). attention: multiply the odds of the word in every cross-attention.
+    multiply: scale its text embedding. interpolation: interpolate between the end token and the word."""
     max_variations: Annotated[int, Field(ge=1)] = 10_000
-    """A template that expands to more variations is refused."""
+    """Maximum number of variations; a template with more is refused."""
 
 
 class _Sections(Section):
@@ -168,17 +167,16 @@ else:
 
 
 class Settings(_WithSections):
-    """The settings of a config file; captures and controls add sections of their own."""
+    """All settings of a config file; captures and controls add their sections."""
 
     videos_per_variation: Annotated[int, Field(ge=1, le=100_000)] = 3
-    """Videos of each variation, with seeds seed, seed + 1, ..."""
+    """Videos per variation, with the seeds seed, seed + 1, ..."""
     output_dir: Annotated[str, Field(pattern=NOT_BLANK)] = "outputs"
-    """Folder in which the batch folder is made."""
+    """Parent folder of the batch folder."""
     output_permissions: Literal["umask", "private"] = "umask"
-    """Who may read the batch folder: umask, as the system's file mode mask says (on most systems every user);
-    private, you alone."""
+    """Access to the batch folder. umask: by the umask (on most systems every user can read it). private: only you."""
     batch_name: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    """Name of the batch folder; empty: the config's name. Characters other than letters (of any
-    script), digits and - become _."""
+    """Name of the batch folder; empty: the name of the config. Characters other than letters (of any script), digits
+    and - become _."""
     use_timestamp: bool = True
     """Add the date and time to the name of the batch folder."""

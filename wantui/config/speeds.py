@@ -1,12 +1,12 @@
-"""Names of the ways to compute a video, and those that earlier versions used."""
+"""Values of `model_settings.speed`, and their names in earlier versions."""
 
 from typing import Literal
 
 SpeedName = Literal["reference", "fused", "cached"]
 FORMER_SPEEDS: dict[str, SpeedName] = {"plain": "reference", "exact": "fused", "fast": "cached"}
-"""Slugs by the names that configs, recipes of format 1 and stored measurements of earlier versions hold."""
+"""Speed name in configs, format 1 recipes and benchmark results of earlier versions -> slug."""
 
 
-def speed_slug(name: str) -> str:
-    """Return the slug of a speed that is named as earlier versions did; any other text as it is."""
+def current_speed_name(name: str) -> str:
+    """Return the slug for a speed name of earlier versions; return any other text unchanged."""
     return FORMER_SPEEDS.get(name, name)

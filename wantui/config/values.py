@@ -1,4 +1,4 @@
-"""The value of a setting from its text, by its declared type: one rule for files, `--set`, and the form."""
+"""Parse the text of a setting by its declared type, in the same way for files, `--set` and the form."""
 
 import re
 from decimal import Decimal
@@ -10,20 +10,20 @@ from wantui.formatting import shorten
 MAX_DIGITS = 40
 """Longest number, in characters."""
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
-FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+FLAG_VALUES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
-def value_from_text(field: FormField, text: str) -> Any:
-    """Return the value that a text means for a setting.
+def parse_value(field: FormField, text: str) -> Any:
+    """Parse the text of a setting.
 
-    Text stays as it is written, numbers are decimal, and an empty text (or `null`) is no value where a setting may be
-    left empty. Ranges and choices are left to the settings themselves.
+    Text is returned unchanged, numbers are decimal, and an empty text (or `null`) is None for an optional setting. The
+    pydantic models check ranges and choices.
 
     Raises:
-        ValueError: the text is no value of this type; the message says what is expected.
+        ValueError: the text is not of the declared type; the message gives the expected one.
     """
     word = text.strip()
-    if field.optional and word in ("", "null"):
+    if field.is_optional and word in ("", "null"):
         return None
     match field.kind:
         case "text":
@@ -31,18 +31,18 @@ def value_from_text(field: FormField, text: str) -> Any:
         case "choice":
             return word
         case "flag":
-            if word.lower() not in FLAGS:
+            if word.lower() not in FLAG_VALUES:
                 raise ValueError(f"should be yes or no, got {shorten(repr(text))}")
-            return FLAGS[word.lower()]
+            return FLAG_VALUES[word.lower()]
         case "number":
-            return number_from_text(word, field.is_whole)
+            return parse_number(word, field.is_whole)
 
 
-def number_from_text(word: str, is_whole: bool) -> int | float:
-    """Return the number that a text means: ASCII digits, no separators, no other bases.
+def parse_number(word: str, is_whole: bool) -> int | float:
+    """Parse a decimal number of ASCII digits without separators.
 
     Raises:
-        ValueError: the text is no number of this kind; the message says what is expected.
+        ValueError: the text is not such a number; the message gives the expected form.
     """
     expected = "a whole number" if is_whole else "a number"
     if len(word) > MAX_DIGITS or not _DECIMAL.fullmatch(word):
@@ -51,7 +51,7 @@ def number_from_text(word: str, is_whole: bool) -> int | float:
     if value and abs(value.adjusted()) > MAX_DIGITS:
         raise ValueError(f"should be {expected} of at most {MAX_DIGITS} digits, got {word}")
     if not is_whole:
-        return float(value) or 0.0  # -0 would make another recipe of the same video
+        return float(value) or 0.0  # -0 would give the same video another recipe
     if value != value.to_integral_value():
         raise ValueError(f"should be {expected}, got {word}")
     return int(value)

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from wantui.atomic_files import create_new, partial_path, replace_created
-from wantui.config.speeds import speed_slug
+from wantui.config.speeds import current_speed_name
 from wantui.generation.denoise import Checkpoint, Start, Step, new_scheduler
 from wantui.generation.placement import device_of
 from wantui.generation.provenance import ARITHMETIC, made_with
@@ -172,7 +172,7 @@ def _checked(header: dict[str, Any], tensors: dict[str, Tensor], pipeline: WanPi
         Exception: it is of another form, or does not fit on the device.
     """
     here, then = identity(pipeline, recipe), dict(header["made_by"])
-    then["blocks"] = speed_slug(then["blocks"])
+    then["blocks"] = current_speed_name(then["blocks"])
     for name in {**here, **then}:
         if then.get(name) != here.get(name):
             raise CheckpointRefusedError(f"{name} was {then.get(name)} and is {here.get(name)}")

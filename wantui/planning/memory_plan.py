@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, assert_never
 
-from wantui.config.plans import plan_slug
+from wantui.config.plans import current_plan_name
 from wantui.config.speeds import SpeedName
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
@@ -113,7 +113,7 @@ def find_plan(name: str) -> MemoryPlan:
     Raises:
         KeyError: there is none.
     """
-    return {plan.slug: plan for plan in PLANS}[plan_slug(name)]
+    return {plan.slug: plan for plan in PLANS}[current_plan_name(name)]
 
 
 def transformer_bytes(model: WanModel, recipe: Recipe) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wantui.config.plans import plan_slug
+from wantui.config.plans import current_plan_name
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.catalogue import find_model
@@ -62,7 +62,7 @@ def parse_timed_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[T
                     seconds["step"],
                     seconds["decode"],
                     data.get("peak_memory"),
-                    plan_slug(data.get("memory_plan") or ""),
+                    current_plan_name(data.get("memory_plan") or ""),
                 )
             )
         except ValidationError:

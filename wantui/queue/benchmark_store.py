@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from wantui.atomic_files import write_text
-from wantui.config.speeds import SpeedName, speed_slug
+from wantui.config.speeds import SpeedName, current_speed_name
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import find_model
@@ -60,6 +60,8 @@ def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:
 
 def _read(directory: Path) -> list[Throughput]:
     try:
-        return [Throughput(**entry | {"speed": speed_slug(entry["speed"])}) for entry in read_json(directory / NAME)]
+        return [
+            Throughput(**entry | {"speed": current_speed_name(entry["speed"])}) for entry in read_json(directory / NAME)
+        ]
     except (OSError, UnreadableFileError, ValueError, TypeError, KeyError):
         return []

@@ -11,7 +11,7 @@ from typing import Any
 from wantui import __version__
 from wantui.captures import CAPTURES
 from wantui.config import ConfigError
-from wantui.config.document import plain, read_document
+from wantui.config.document import read_document, to_plain
 from wantui.config.load import dump_values
 from wantui.json_files import UnreadableFileError, parse_json, read_bytes, read_json_object
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
@@ -128,7 +128,7 @@ def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[Checked]:
 
 
 def _yaml_values(text: str) -> dict[str, Any]:
-    return {key: plain(value) for key, value in read_document(text, "").values.items()}
+    return {key: to_plain(value) for key, value in read_document(text, "").values.items()}
 
 
 def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[Checked]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from wantui import __version__
 from wantui.atomic_files import write_text
 from wantui.config import as_dict, dump
-from wantui.config.plans import plan_slug
+from wantui.config.plans import current_plan_name
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, describe_invalid, parse_json, read_json_object
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
@@ -32,7 +32,7 @@ State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted
 
 
 def _slug_of_plan(name: object) -> object:
-    return plan_slug(name) if isinstance(name, str) else name
+    return current_plan_name(name) if isinstance(name, str) else name
 
 
 class ManifestError(UserError):
@@ -123,7 +123,7 @@ class Manifest(_Entry):
     @property
     def memory_plan(self) -> str:
         """Return the slug of the requested memory plan, or auto."""
-        return plan_slug(str(self.config.get("memory_settings", {}).get("plan", "auto")))
+        return current_plan_name(str(self.config.get("memory_settings", {}).get("plan", "auto")))
 
     def counts(self) -> dict[str, int]:
         """Return the number of videos in each state that occurs."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.atomic_files import create_new, partial_path, replace_created, sync
-from wantui.config.speeds import speed_slug
+from wantui.config.speeds import current_speed_name
 from wantui.errors import UserError
 from wantui.json_files import parse_json
 from wantui.planning import Recipe
@@ -150,7 +150,7 @@ def read_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
         if not isinstance(made_with, dict):
             raise ValueError("wantui_made_with is not a JSON object")
         if "blocks" in made_with:
-            made_with["blocks"] = speed_slug(str(made_with["blocks"]))
+            made_with["blocks"] = current_speed_name(str(made_with["blocks"]))
         return parse_recipe(parse_json(tags["wantui"])), made_with
     except ValueError as error:  # also of text that is not UTF-8
         raise ClipError(f"the recipe in {path} is damaged or of another version: {error}") from None

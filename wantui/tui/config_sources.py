@@ -8,7 +8,7 @@ from platformdirs import user_config_path
 
 from wantui.config import Config, ConfigError, load_config, parse_config, preset_directory
 from wantui.config.document import read_text
-from wantui.config.fields import value_of
+from wantui.config.fields import get_value
 from wantui.config.presets import find_config
 from wantui.errors import UserError
 from wantui.paths import user_path
@@ -137,7 +137,7 @@ def real_changes(changes: dict[str, str], config: Config, file_config: Config | 
     """
     if file_config is None:
         return changes
-    return {key: text for key, text in changes.items() if value_of(file_config, key) != value_of(config, key)}
+    return {key: text for key, text in changes.items() if get_value(file_config, key) != get_value(config, key)}
 
 
 def faults_of(error: ConfigError, key: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from wantui.atomic_files import atomic_write
-from wantui.config import text_of_yaml
+from wantui.config import yaml_scalar_text
 from wantui.json_files import UnreadableFileError, read_json
 
 NAME = "tui.json"
@@ -46,7 +46,7 @@ def load_drafts(directory: Path) -> Drafts:
     try:
         values = read_json(path)
         if isinstance(values, dict) and "format" not in values:
-            values["changes"] = {key: text_of_yaml(value) for key, value in values.get("changes", {}).items()}
+            values["changes"] = {key: yaml_scalar_text(value) for key, value in values.get("changes", {}).items()}
         return Drafts.model_validate(values)
     except FileNotFoundError:
         return Drafts()
