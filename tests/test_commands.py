@@ -41,7 +41,7 @@ def test_preview_shows_variations_and_cost_and_makes_nothing(wantui: Wantui) -> 
         ["2", "none", "a", "circle", "circle", "x1.5"],
     ]
     assert "3 variations x 2 seeds (42 to 43) = 6 videos" in result.out
-    assert "float32, weighted words by attention\n" in result.out
+    assert "float32, word weights by attention\n" in result.out
     assert "6 videos x 21 steps x 16 x 5 x 16 x 16 x 4 bytes" in result.out
     assert files() == []
     report = json.loads(wantui("preview", "--json", "-t", "a [red|blue|] (circle:1.5)").out)
@@ -179,7 +179,7 @@ def test_rerun_refuses_a_name_without_room_for_the_partial_file(small: list[str]
     clip = next(batch(wantui("run", "-t", "a star", *small)).root.rglob("*.mp4"))
     result = wantui("rerun", clip, "-o", "y" * 244 + ".mp4", "--device", "cpu")
     assert result.code == 2
-    assert "its name is too long. Choose one of at most 247 bytes" in result.err
+    assert "its name is too long. Choose a name of at most 247 bytes" in result.err
 
 
 def test_rerun_calls_versions_the_same_only_where_a_clip_names_them(
@@ -297,7 +297,7 @@ def test_doctor_names_a_python_that_cannot_be_started(wantui: Wantui, monkeypatc
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     result = wantui("doctor")
     assert result.code == 1
-    assert "/nowhere/python cannot be started (No such file or directory)" in " ".join(result.out.split())
+    assert "cannot start /nowhere/python (No such file or directory)" in " ".join(result.out.split())
 
 
 def test_doctor_reports_libraries_and_nano(wantui: Wantui) -> None:
@@ -381,7 +381,7 @@ def test_rerun_fetches_nothing_that_a_clip_names_unless_it_is_told_to(
     other = recipe.model_copy(update={"model": model, "revision": None})
     tags = {"wantui": other.to_json(), "wantui_made_with": json.dumps(made_with)}
     write_mp4(Path("foreign.mp4"), list(read_frames(clip)), 8, 9, tags)
-    monkeypatch.setattr("wantui.models.fetch.fetch", fetch)
+    monkeypatch.setattr("wantui.models.fetch.fetch_model", fetch)
     result = wantui("rerun", "foreign.mp4", "--device", "cpu")
     assert (result.code, result.out) == (2, "")
     assert "wantui models fetch" in result.err  # F18
@@ -407,7 +407,7 @@ def test_queue_commands_say_why_nothing_was_changed(wantui: Wantui, tmp_path: Pa
     done = wantui("queue", "retry", 1, 5)
     assert (done.code, done.err) == (
         0,
-        "queued again: 0 videos\nvideo 5 of batch 1 is done, and only failed or cancelled videos can be retried\n",
+        "queued again: 0 videos\nvideo 5 of batch 1 is done; only failed or cancelled videos can be retried\n",
     )
     whole = wantui("queue", "retry", 1)
     assert "batch 1 has 1 done, 2 queued; only failed or cancelled videos can be retried" in whole.err
@@ -562,7 +562,7 @@ def test_a_page_beyond_all_videos_is_refused(wantui: Wantui) -> None:
 def test_calibrate_names_the_variation_that_it_measures(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wantui.batches.calibrate.calibrate", lambda *_: Path("magnitudes.json"))
     several = wantui("models", "calibrate", "-t", "a [red|blue] star")
-    assert several.err == "warning: the template has 2 variations, and only the first is measured: a red star\n"
+    assert several.err == "warning: the template has 2 variations; only the first is measured: a red star\n"
     assert wantui("models", "calibrate", "-t", "a red star").err == ""
 
 

@@ -139,7 +139,7 @@ def test_a_yaml_fault_names_its_line() -> None:
 
 
 def test_a_file_that_is_no_mapping_is_refused() -> None:
-    assert "mapping of sections" in the_error("- a\n- b\n")
+    assert "not a mapping of keys to values" in the_error("- a\n- b\n")
 
 
 def test_an_empty_file_and_empty_sections_mean_the_defaults() -> None:

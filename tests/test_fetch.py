@@ -65,14 +65,17 @@ def test_without_room_nothing_is_fetched(wantui: Wantui, hub: Hub, monkeypatch: 
 
 RESPONSE: Any = SimpleNamespace(headers={}, request=None)
 REFUSALS = {
-    "gated": (GatedRepoError("gated", response=RESPONSE), "must grant access first"),
+    "gated": (GatedRepoError("gated", response=RESPONSE), "must grant access"),
     "unknown": (RepositoryNotFoundError("none", response=RESPONSE), "the hub has no such model"),
     "revision": (RevisionNotFoundError("none", response=RESPONSE), "it has no revision 'v9'"),
     "offline": (
         ConnectionError("Dry run cannot be performed as the repository cannot be accessed."),
-        "cannot be fetched: the repository cannot be accessed. What was fetched stays",
+        "cannot fetch Wan-AI/Some-Model: the repository cannot be accessed. Run the command again to resume",
     ),
-    "network": (ConnectionError("Name or service not known"), "Name or service not known. What was fetched stays"),
+    "network": (
+        ConnectionError("Name or service not known"),
+        "Name or service not known. Run the command again to resume",
+    ),
 }
 
 
@@ -92,7 +95,7 @@ def test_a_reason_that_the_client_has_wrapped_is_found(wantui: Wantui, monkeypat
     wrapped = RuntimeError("dry run cannot be performed")
     wrapped.__cause__ = REFUSALS["gated"][0]
     monkeypatch.setattr(huggingface_hub, "snapshot_download", Hub(wrapped))
-    assert "must grant access first" in wantui("models", "fetch", "Wan-AI/Some-Model").err
+    assert "must grant access" in wantui("models", "fetch", "Wan-AI/Some-Model").err
 
 
 def test_what_is_on_this_machine_is_not_fetched(wantui: Wantui, hub: Hub) -> None:

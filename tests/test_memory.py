@@ -190,7 +190,7 @@ def test_vaes_need_in_comparison_what_their_tensors_are() -> None:
         with torch.device("meta"):
             vae = AutoencoderKLWan.from_config(config)
             latents = torch.empty(1, *model.latent_shape(width, height, frames))
-        assert sum(p.numel() for p in vae.parameters()) == model.vae
+        assert sum(p.numel() for p in vae.parameters()) == model.vae_parameters
         pipeline = Mock(vae=vae, _execution_device=latents.device, wantui_placement=None)
         with torch.no_grad(), LiveBytes() as live:
             for _ in _decode_chunks(pipeline, latents):
@@ -200,7 +200,7 @@ def test_vaes_need_in_comparison_what_their_tensors_are() -> None:
 
 def test_what_is_known_of_nano_is_what_its_files_say() -> None:
     found = find_model(str(Path(NANO.location)))
-    assert (found.text_encoder, found.vae) == (NANO.text_encoder, NANO.vae)
+    assert (found.text_encoder_parameters, found.vae_parameters) == (NANO.text_encoder_parameters, NANO.vae_parameters)
 
 
 @pytest.mark.parametrize(

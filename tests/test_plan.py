@@ -189,7 +189,7 @@ def test_models_are_found_by_name_hub_id_and_directory(tiny_models: dict[str, Wa
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("wan3", "known are nano, wan2.1-1.3b"),
+        ("wan3", "Choose from nano, wan2.1-1.3b"),
         ("./nowhere", "is not a directory"),
         ("/", "model_index.json is missing"),
         ("a/b/c", "unknown model"),

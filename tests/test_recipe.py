@@ -17,7 +17,7 @@ from wantui.generation.errors import LoadError
 from wantui.generation.samplers import SAMPLERS, build_scheduler
 from wantui.models import fetch
 from wantui.models.catalogue import NANO, WanModel
-from wantui.models.fingerprint import fingerprint_of_file
+from wantui.models.fingerprint import fingerprint_file
 from wantui.planning.disk_estimate import captured_steps
 from wantui.planning.memory_plan import RESIDENT, find_plan
 from wantui.planning.recipe import parse_recipe
@@ -168,13 +168,14 @@ def test_making_a_clip_again_fetches_nothing(monkeypatch: pytest.MonkeyPatch, tm
     def fetched(*_: object) -> Path:
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr(fetch, "fetch", fetched)
+    monkeypatch.setattr(fetch, "fetch_model", fetched)
     recipe = recipe_for(NANO).model_copy(update={"model": "someone/something"})
     with pytest.raises(
-        fetch.NotFetchedError, match=r"none of its files is here. `wantui models fetch someone/something` fetches them"
+        fetch.NotFetchedError,
+        match=r"no file of someone/something is on this machine\. Fetch the model: wantui models fetch someone",
     ):
         next(remake(tmp_path / "a.mp4", recipe, {}, tmp_path / "b.mp4", "cpu", may_fetch=False))
-    with pytest.raises(LoadError, match="`wantui models fetch someone/something` fetches them"):
+    with pytest.raises(LoadError, match="Fetch the model: wantui models fetch someone/something"):
         load_pipeline_for(recipe, "cpu", find_plan(plan), may_fetch=False)
     with pytest.raises(LoadError, match="the hub was asked"):
         load_pipeline_for(recipe, "cpu", find_plan(plan))
@@ -187,7 +188,7 @@ def test_a_pipe_in_the_place_of_a_transformer_is_not_waited_for(wantui: Wantui, 
     assert result.code == 2
     assert "a.gguf is not a regular file" in result.err
     with pytest.raises(OSError, match="not a regular file"):
-        fingerprint_of_file(tmp_path / "a.gguf")
+        fingerprint_file(tmp_path / "a.gguf")
     file = {"path": str(tmp_path / "a.gguf"), "fingerprint": "0", "bytes": 1}
     recipe = recipe_for(NANO, weights="gguf", transformer_file=file)
     with pytest.raises(LoadError, match="it is missing, or not a regular file"):

@@ -28,7 +28,7 @@ from wantui.generation.load import load_pipeline
 from wantui.generation.pass_cache import PassCache, merge_padding
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
-from wantui.models.magnitudes import OF_NANO, Magnitudes
+from wantui.models.magnitudes import NANO_MAGNITUDES, Magnitudes
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.planning.memory_plan import PLANS, can_fuse_blocks
 from wantui.planning.step_skipping import count_computed_steps, magnitude_ratios
@@ -193,7 +193,7 @@ def test_magnitudes_are_the_ratios_of_what_the_blocks_add(tiny_models: dict[str,
 
 
 def test_what_comes_with_wantui_was_measured_of_the_nano_that_comes_with_it() -> None:
-    assert json.loads(OF_NANO.read_text())["revision"] == fingerprint(Path(NANO.location))
+    assert json.loads(NANO_MAGNITUDES.read_text())["revision"] == fingerprint(Path(NANO.location))
     assert recipe_of("cached").magnitudes
     assert not recipe_of("fused").magnitudes
 

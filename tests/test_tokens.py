@@ -16,7 +16,7 @@ from wantui.generation.denoise import prepare
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.world import WORDS, describe, sample_scenes
-from wantui.models.tokenizer import token_ids, token_texts, tokenizer_file
+from wantui.models.tokenizer import find_tokenizer_file, token_ids, token_texts
 from wantui.planning import BatchPreview, PromptMark, preview_batch
 from wantui.prompts import expand_template, parse_template
 from wantui.queue.queue import Queue
@@ -147,7 +147,7 @@ WORD_LEVEL = {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, 
         ("[]", "cannot be read as a tokenizer: invalid type: sequence"),
         ("null", "cannot be read as a tokenizer"),
         ("\ufeff{}", "cannot be read as a tokenizer"),
-        (WORD_LEVEL, "holds a WordLevel tokenizer, and T5Tokenizer loads a Unigram one"),
+        (WORD_LEVEL, "contains a WordLevel tokenizer, but T5Tokenizer loads a Unigram one"),
         (5000, "its tokenizer knows 5,134 tokens (the largest number is 5,133), and its text encoder has"),
     ],
     ids=["object", "list", "null", "mark", "kind", "vocabulary"],
@@ -234,7 +234,7 @@ def test_ids_of_options_without_letters_are_their_names() -> None:
 
 
 def test_the_tokenizer_of_nano_needs_no_network() -> None:
-    assert tokenizer_file(NANO, None) == Path(NANO.location) / "tokenizer" / "tokenizer.json"
+    assert find_tokenizer_file(NANO, None) == Path(NANO.location) / "tokenizer" / "tokenizer.json"
 
 
 def test_ids_of_options_in_ascii_are_those_of_earlier_versions() -> None:

@@ -9,7 +9,7 @@ from wantui.generation.calibrate import measure_magnitudes
 from wantui.generation.denoise import prepare
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import find_model
-from wantui.models.magnitudes import path_of
+from wantui.models.magnitudes import magnitudes_path
 from wantui.paths import check_new_file
 from wantui.planning import Captures, Recipe
 from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
@@ -33,7 +33,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int],
         raise _needs_no_calibration(model.name)
     if (weights := recipe.source.weights_id) is None:
         raise LoadError(f"{model.name} is not on this machine. Download it: `wantui models fetch {model.name}`")
-    path = path or path_of(model, weights)
+    path = path or magnitudes_path(model, weights)
     check_new_file(path, makes_folders=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

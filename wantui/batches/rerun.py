@@ -12,8 +12,8 @@ from wantui.generation.load import resolve_device
 from wantui.generation.make_video import Decoded, FinishedVideo, StepFinished, make_video
 from wantui.generation.provenance import clip_made_with
 from wantui.models.catalogue import find_model
-from wantui.models.fetch import find_folder, replaced_parts
-from wantui.models.fingerprint import fingerprint, fingerprint_of_file
+from wantui.models.fetch import ensure_model_folder, replaced_parts
+from wantui.models.fingerprint import fingerprint, fingerprint_file
 from wantui.planning import Captures, Recipe
 from wantui.planning.memory_plan import PLANS, MemoryPlan
 from wantui.storage.mp4 import read_frames
@@ -62,7 +62,7 @@ def remake(
     named = find_model(recipe.model)
     if not named.is_local:
         replaced = replaced_parts(recipe.transformer_file)
-        find_folder(named, recipe.revision, replaced, replaced=replaced, may_fetch=may_fetch)
+        ensure_model_folder(named, recipe.revision, replaced, replaced=replaced, may_fetch=may_fetch)
     yield Loading(recipe.model, str(resolve_device(device)))
     loaded = load_pipeline_for(recipe, device, _plan(recipe, device, then), may_fetch=may_fetch)
     pipeline = loaded.pipeline
@@ -83,7 +83,7 @@ def remake(
     if model.is_local and (weights := fingerprint(Path(model.location))) != recipe.revision:
         changed["weights"] = (recipe.revision, weights)
     file = recipe.transformer_file
-    if file is not None and (weights := fingerprint_of_file(Path(file.path))) != file.fingerprint:
+    if file is not None and (weights := fingerprint_file(Path(file.path))) != file.fingerprint:
         changed["transformer_file"] = (file.fingerprint, weights)
     known = then.get("latents_sha256")
     equal, difference = compare_clips(clip, target)

@@ -23,17 +23,17 @@ def ls(as_json: bool) -> None:
     # Without this, huggingface_hub would check for newer revisions over the network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from wantui.models.catalogue import CATALOGUE, WanModel
-    from wantui.models.fetch import NotFetchedError, find_folder
-    from wantui.models.fingerprint import snapshot_in_cache
+    from wantui.models.fetch import NotFetchedError, ensure_model_folder
+    from wantui.models.fingerprint import find_snapshot
     from wantui.models.parts import PartError
 
     def weights_state(model: WanModel) -> str:
         if model.is_local:
             return "bundled"
-        if snapshot_in_cache(model.location, None) is None:
+        if find_snapshot(model.location, None) is None:
             return "missing"
         try:
-            find_folder(model, None, may_fetch=False)
+            ensure_model_folder(model, None, may_fetch=False)
         except (NotFetchedError, PartError):
             return "incomplete"
         return "downloaded"
@@ -77,10 +77,10 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
         echo(f"nothing to fetch: {model.name} is on this machine in {model.location}", err=True)
         return
     if dry_run:
-        missing = model_fetch.dry_run(model, revision)
-        echo(f"{format_count(missing.files, 'file')}, {format_bytes(missing.bytes)}")
+        missing = model_fetch.find_missing_files(model, revision)
+        echo(f"{format_count(missing.count, 'file')}, {format_bytes(missing.bytes)}")
         return
-    echo(model_fetch.fetch(model, revision))
+    echo(model_fetch.fetch_model(model, revision))
 
 
 @command.command("calibrate")

@@ -138,7 +138,7 @@ def _check_bounds(text: str, source: Path | str) -> None:
 
 def _too_large_error(source: Path | str, line: int | None, is_too_deep: bool) -> ConfigError:
     if is_too_deep:
-        return _config_error(source, line, f"not valid in a config: nested more than {MAX_DEPTH} levels deep")
+        return _config_error(source, line, f"not valid YAML for a config: nested more than {MAX_DEPTH} levels deep")
     return _config_error(source, line, f"too large for a config: more than {MAX_NODES:,} values, with aliases expanded")
 
 
@@ -175,7 +175,7 @@ class _NodeConverter:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                raise _config_error(self.source, line, "not valid in a config: a key that is not text")
+                raise _config_error(self.source, line, "not valid YAML for a config: a key that is not text")
             self._count_node(key_node, depth)
             if key_node.tag == "tag:yaml.org,2002:merge":
                 for mapping in self._iterate_merged(value_node, parent, depth):
@@ -202,7 +202,7 @@ class _NodeConverter:
 
     def _convert_scalar(self, node: yaml.ScalarNode) -> Scalar:
         if node.tag not in CORE_TAGS:
-            reason = f"not valid in a config: the tag {node.tag} is not supported"
+            reason = f"not valid YAML for a config: the tag {node.tag} is not supported"
             raise _config_error(self.source, node.start_mark.line + 1, reason)
         return Scalar(str(node.value), node.style is not None and node.style != "")
 

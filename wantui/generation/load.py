@@ -22,8 +22,8 @@ from wantui.generation.quantize import quantize
 from wantui.generation.self_check import check_parts_compatible, self_check
 from wantui.generation.tensors import check_gguf, check_is_loaded, check_part, check_sentencepiece
 from wantui.models.catalogue import WanModel
-from wantui.models.fetch import NotFetchedError, find_folder, replaced_parts
-from wantui.models.parts import PartError, components
+from wantui.models.fetch import NotFetchedError, ensure_model_folder, replaced_parts
+from wantui.models.parts import PartError, read_components
 from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks
 from wantui.planning.model_source import Weights
 from wantui.planning.requirements import explain_missing_compiler, explain_missing_package
@@ -82,7 +82,7 @@ def load_parts(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            folder = find_folder(model, revision, given, replaced=replaced, may_fetch=may_fetch)
+            folder = ensure_model_folder(model, revision, given, replaced=replaced, may_fetch=may_fetch)
             pipeline = _from_folder(folder, dtype, given)
     except NotFetchedError as error:
         raise LoadError(
@@ -109,7 +109,7 @@ def _hub_cache() -> str:
 def _from_folder(folder: Path, dtype: str, given: Mapping[str, nn.Module | None]) -> WanPipeline:
     """Load a pipeline from a folder whose parts hold exactly the tensors that their classes define."""
     for part in WEIGHTED_PARTS:
-        if part in components(folder) and part not in given:
+        if part in read_components(folder) and part not in given:
             check_part(folder, part)
     check_sentencepiece(folder)
     dtypes = {"default": getattr(torch, dtype), "vae": torch.float32}
@@ -245,7 +245,7 @@ def read_gguf(
         if not path.is_file():
             raise PartError("it is missing, or not a regular file")
         replaced = replaced_parts(path)
-        folder = find_folder(model, revision, replaced, replaced=replaced, may_fetch=may_fetch)
+        folder = ensure_model_folder(model, revision, replaced, replaced=replaced, may_fetch=may_fetch)
         check_gguf(folder, path)
         quantization = GGUFQuantizationConfig(compute_dtype=precision)
         transformer = WanTransformer3DModel.from_single_file(

@@ -16,7 +16,7 @@ from wantui.generation.load import load_parts
 from wantui.generation.placement import free_memory, is_out_of_memory
 from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import WanModel
-from wantui.models.fingerprint import commit_in_cache
+from wantui.models.fingerprint import find_commit
 from wantui.planning import Recipe
 from wantui.planning.flops import TEXT_LENGTH
 from wantui.planning.memory_plan import RESIDENT
@@ -57,7 +57,7 @@ class Embeddings:
     @property
     def store(self) -> EmbeddingStore:
         """Return the store for these weights; the commit of a branch is known once they are on this machine."""
-        commit = None if self.model.is_local else commit_in_cache(self.model.location, self.revision)
+        commit = None if self.model.is_local else find_commit(self.model.location, self.revision)
         return EmbeddingStore({**self.made_with, "revision": commit or self.revision})
 
     def __call__(self, prompt: str) -> Tensor:

@@ -14,7 +14,7 @@ from wantui.generation import kernels
 from wantui.generation.fused_attention import FusedSelfAttention
 from wantui.generation.placement import device_of
 from wantui.models.catalogue import find_model
-from wantui.models.fingerprint import commit_in_cache
+from wantui.models.fingerprint import find_commit
 from wantui.planning import Recipe
 
 ARITHMETIC = 1
@@ -36,7 +36,7 @@ def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
         blocks = {"blocks": "fused", "attention": processor.kernel, "triton": kernels.triton_version()}
     return {
         "wantui": __version__,
-        "commit": None if model.is_local else commit_in_cache(model.location, recipe.revision),
+        "commit": None if model.is_local else find_commit(model.location, recipe.revision),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "transformers": transformers.__version__,

@@ -12,8 +12,8 @@ from diffusers import WanPipeline
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import is_fused
 from wantui.generation.placement import device_of, ensure_on_device
-from wantui.models.parts import components
-from wantui.models.tokenizer import config_fault, vocabulary_fault
+from wantui.models.parts import read_components
+from wantui.models.tokenizer import find_config_fault, find_vocabulary_fault
 from wantui.planning.flops import TEXT_LENGTH
 
 CHECKED = 8
@@ -53,8 +53,8 @@ def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
         there = "no transformer_2" if second is None else "a transformer_2"
         raise LoadError(f"its model_index.json has boundary_ratio {boundary} and {there}: a model has both or neither")
     _check_tokenizer(pipeline.tokenizer, encoder)
-    if fault := vocabulary_fault(pipeline.tokenizer.get_vocab(), encoder.vocab_size):
-        raise LoadError(config_fault(folder) or fault)
+    if fault := find_vocabulary_fault(pipeline.tokenizer.get_vocab(), encoder.vocab_size):
+        raise LoadError(find_config_fault(folder) or fault)
 
 
 def _check_tokenizer(tokenizer: Any, encoder: Any) -> None:
@@ -86,7 +86,7 @@ def _check_latent_statistics(config: Any) -> None:
 
 def _encoder_config(folder: Path) -> Any:
     """Return the config of a text encoder, also of one that is not loaded."""
-    kind = getattr(transformers, components(folder)["text_encoder"][1])
+    kind = getattr(transformers, read_components(folder)["text_encoder"][1])
     return kind.config_class.from_pretrained(folder / "text_encoder", local_files_only=True)
 
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.convert_slow_tokenizer import SentencePieceExtractor
 
-from wantui.models.parts import PartError, check_config, components, label, read_json, weight_files
+from wantui.models.parts import PartError, check_config, find_weight_files, part_label, read_components, read_json
 
 FLOATS = ("BF16", "F16", "F32", "F64")
 """Types from which weights are loaded. Values in 8 bits are cut at 448 and rounded to 3 bits, scaled or not."""
@@ -72,13 +72,13 @@ def check_part(folder: Path, part: str) -> None:
     Raises:
         PartError: names a tensor that is missing, unknown, twice there, or of another shape or kind.
     """
-    library, kind = components(folder)[part]
+    library, kind = read_components(folder)[part]
     check_config(folder, part)
     config = read_json(folder / part / "config.json")
     if "quantization_config" in config:
-        raise PartError(f"its {label(part)} is stored quantised, which is not supported. Use files in bfloat16")
+        raise PartError(f"its {part_label(part)} is stored quantised, which is not supported. Use files in bfloat16")
     model = empty_model(folder, part)
-    tensors = read_tensors(weight_files(folder, part, library))
+    tensors = read_tensors(find_weight_files(folder, part, library))
     check_tensors(part, model, {name: info for name, (info, _) in tensors.items()}, IGNORED.get(kind, ()))
     for alias, source in tied_names(model).items():
         if (
@@ -87,7 +87,8 @@ def check_part(folder: Path, part: str) -> None:
             and not _are_equal(tensors[alias][1], alias, tensors[source][1], source)
         ):
             raise PartError(
-                f"its {label(part)} holds {alias} and {source}, with different values; they must be the same tensor"
+                f"its {part_label(part)} holds {alias} and {source}, with different values; "
+                "they must be the same tensor"
             )
 
 
@@ -125,24 +126,26 @@ def check_tensors(part: str, model: nn.Module, stored: Mapping[str, TensorInfo],
     tied = tied_names(model)
     partners = {**tied, **{source: alias for alias, source in tied.items()}}
     if missing := sorted(name for name in expected if name not in stored and partners.get(name) not in stored):
-        raise PartError(f"its {label(part)} has no {_names(missing)} in its files")
+        raise PartError(f"its {part_label(part)} has no {_names(missing)} in its files")
     patterns = [*ignored, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
     unknown = sorted(
         name for name in stored if name not in expected and not any(re.search(pattern, name) for pattern in patterns)
     )
     if unknown := [name for name in unknown if not (STATE_OF_KERNELS.search(name) and _is_empty(stored[name]))]:
         hint = next((f": {hint}" for pattern, hint in HINTS if any(map(pattern.search, unknown))), "")
-        raise PartError(f"its {label(part)} has {_names(unknown)} in its files, which the model would ignore{hint}")
+        raise PartError(
+            f"its {part_label(part)} has {_names(unknown)} in its files, which the model would ignore{hint}"
+        )
     for name, info in stored.items():
         wanted = expected.get(name, info)
         if info.shape != wanted.shape:
             raise PartError(
-                f"its {label(part)} has {name} of shape {_shape(info)} in its files, and needs {_shape(wanted)}"
+                f"its {part_label(part)} has {name} of shape {_shape(info)} in its files, and needs {_shape(wanted)}"
             )
         if wanted.is_float and not info.is_float:
             raise PartError(
-                f"its {label(part)} has {name} stored as {info.dtype}, and weights are {', '.join(FLOATS)}. Use files "
-                "in bfloat16; model_settings.weights: float8 or int8 makes 8 bits of them"
+                f"its {part_label(part)} has {name} stored as {info.dtype}, and weights are {', '.join(FLOATS)}. Use "
+                "files in bfloat16; model_settings.weights: float8 or int8 makes 8 bits of them"
             )
 
 
@@ -154,7 +157,7 @@ def check_is_loaded(part: str, model: nn.Module) -> None:
     """
     tensors = [*model.named_parameters(), *model.named_buffers()]
     if unset := sorted(name for name, tensor in tensors if tensor.is_meta):
-        raise PartError(f"its {label(part)} was loaded without {_names(unset)}")
+        raise PartError(f"its {part_label(part)} was loaded without {_names(unset)}")
 
 
 def check_gguf(folder: Path, path: Path) -> None:
@@ -181,16 +184,18 @@ def check_gguf(folder: Path, path: Path) -> None:
 
 def empty_model(folder: Path, part: str) -> nn.Module:
     """Return a part of a model as its config describes it, on the meta device."""
-    library, name = components(folder)[part]
+    library, name = read_components(folder)[part]
     module: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
     kind = getattr(module, name, None)
     if kind is None:
-        raise PartError(f"its {label(part)} is a {library}.{name}, which is not known here")
+        raise PartError(f"its {part_label(part)} is a {library}.{name}, which is not known here")
     try:
         return _build(kind, folder / part, library)
     except Exception as error:  # constructors raise errors of many kinds for wrong values
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise PartError(f"its {label(part)} cannot be built from {folder / part / 'config.json'} ({reason})") from error
+        raise PartError(
+            f"its {part_label(part)} cannot be built from {folder / part / 'config.json'} ({reason})"
+        ) from error
 
 
 def _build(kind: Any, folder: Path, library: str) -> nn.Module:

@@ -1,1 +1,1 @@
-"""The catalogue of Wan models and their sizes; nano's weights and how they were trained."""
+"""Wan models: the catalogue, downloads, tokenizers, and the bundled model nano."""

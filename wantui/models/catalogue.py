@@ -1,4 +1,4 @@
-"""The Wan text-to-video models that wantui supports: their names and properties, known without loading them."""
+"""Catalogue of the supported Wan text-to-video models, with properties that need no loading."""
 
 import math
 import os
@@ -14,18 +14,20 @@ from wantui.models.parts import PartError, check_tokenizer
 from wantui.paths import user_path
 
 SHORTER_SIDE_OF_720P = 720
-MAX_NUMBER = 1_000_000
-"""Largest size in a config file that is accepted."""
+"""Shorter side of a 720p video, in pixels."""
+MAX_CONFIG_NUMBER = 1_000_000
+"""Largest accepted size in the config of a model part."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class UnknownModelError(UserError):
-    """A model that is neither in the catalogue nor a diffusers directory of the Wan kind."""
+    """A model that is not in the catalogue and not a diffusers directory of a Wan pipeline."""
 
 
 @dataclass(frozen=True)
 class WanModel:
-    """A model, as far as plans need it. Compression factors are pixels (frames) for each latent cell (frame)."""
+    """Properties of a model that planning needs. Compression factors are pixels per latent cell, or frames per latent
+    frame."""
 
     name: str
     location: str
@@ -37,48 +39,52 @@ class WanModel:
     temporal_compression: int = 4
     patch: int = 2
     blocks: int = 30
-    """Blocks of a transformer, and heads per block: those of Wan 2.1 1.3B."""
+    """Number of blocks of a transformer. The defaults are those of Wan 2.1 1.3B."""
     heads: int = 12
+    """Attention heads per block."""
     dim: int = 1536
-    """Width of the transformer, and of its feed-forward layers."""
+    """Width of the transformer."""
     feed_forward: int = 8960
+    """Width of the feed-forward layers."""
     text_dim: int = 4096
-    """Width of a text embedding, and of a timestep's."""
+    """Width of a text embedding."""
     time_dim: int = 256
+    """Width of a timestep embedding."""
     flow_shift: float | None = None
-    """The published flow shift; None where it goes by size: 3.0 at 480p, 5.0 at 720p."""
+    """Published flow shift; None if it depends on the video size: 3.0 at 480p, 5.0 at 720p."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Precision of transformer and text encoder where none is chosen."""
+    """Default precision of transformer and text encoder."""
     boundary_ratio: float | None = None
-    """Share of the timesteps above which the first of two transformers works."""
-    text_encoder: int | None = None
-    """Parameters of the text encoder, and of the VAE; None where the files are not known yet."""
-    vae: int | None = None
+    """Fraction of the timesteps above which the first of two transformers is used; None for one transformer."""
+    text_encoder_parameters: int | None = None
+    """Number of parameters of the text encoder; None if its files are not known yet."""
+    vae_parameters: int | None = None
+    """Number of parameters of the VAE; None if its files are not known yet."""
     decode_bytes: float = 22_660.0
-    """GPU bytes per pixel of a frame for decoding, besides the VAE's weights. Wan 2.1: measured on an H100 at 480x832
-    and 720x1280, equal to 0.1 %; of others that, by what their tensors take in comparison."""
+    """GPU bytes per pixel of a frame for decoding, without the weights of the VAE. Wan 2.1: measured on an H100 at
+    480x832 and 720x1280, which agree within 0.1 %. Other models: scaled from it by the size of their tensors."""
     decode_time: float = 1.0
-    """Time to decode a pixel of a frame, relative to Wan 2.1. Of Wan 2.2 5B measured on an H100, as its operations,
-    which are more, are in wider products, which are quicker; of nano by its operations."""
+    """Time to decode a pixel of a frame, relative to Wan 2.1. Wan 2.2 5B: measured on an H100, because it has more
+    operations, but in wider and therefore faster products. Nano: its number of operations."""
 
     @property
     def size_multiple(self) -> int:
-        """Return the number of pixels of which width and height must be a multiple."""
+        """Return the number of pixels that must divide width and height."""
         return self.spatial_compression * self.patch
 
     @property
     def has_timestep_per_token(self) -> bool:
-        """Return whether each token has a timestep, as in Wan 2.2 5B, recognised by its VAE's compression."""
+        """Return whether each token has its own timestep, as in Wan 2.2 5B (identified by its VAE compression)."""
         return self.spatial_compression == 16
 
-    def shift_for(self, width: int, height: int) -> float:
-        """Return the flow shift to use where none is given (Wan's advice, as in diffusers' documentation)."""
+    def default_flow_shift(self, width: int, height: int) -> float:
+        """Return the default flow shift for a video size (Wan's advice in the documentation of diffusers)."""
         if self.flow_shift is not None:
             return self.flow_shift
         return 5.0 if min(width, height) >= SHORTER_SIDE_OF_720P else 3.0
 
     def latent_shape(self, width: int, height: int, frames: int) -> tuple[int, int, int, int]:
-        """Return channels, latent frames, height and width of the latents of one video."""
+        """Return the shape of the latents of one video: (channels, latent frames, height, width)."""
         return (
             self.latent_channels,
             (frames - 1) // self.temporal_compression + 1,
@@ -90,7 +96,7 @@ class WanModel:
 NANO = WanModel(
     "nano",
     str(nano.WEIGHTS),
-    "moving shapes on a laptop, 128x128, 17 frames; part of wantui",
+    "moving shapes, 128x128, 17 frames; bundled, runs on a laptop",
     is_local=True,
     blocks=8,
     heads=6,
@@ -100,21 +106,27 @@ NANO = WanModel(
     time_dim=128,
     flow_shift=3.0,
     dtype="float32",
-    text_encoder=345_728,
-    vae=650_372,
+    text_encoder_parameters=345_728,
+    vae_parameters=650_372,
     decode_bytes=1_365.0,
     decode_time=0.0026,
 )
-PARTS = {
+PART_CLASSES = {
     "transformer": "WanTransformer3DModel",
     "transformer_2": "WanTransformer3DModel",
     "vae": "AutoencoderKLWan",
 }
-"""Classes that the parts of a pipeline directory must have."""
-UMT5_XXL, VAE_2_1, VAE_2_2 = 5_680_910_336, 126_892_531, 704_688_668
+"""Part of a pipeline -> class that it must have."""
+UMT5_XXL_PARAMETERS, VAE_2_1_PARAMETERS, VAE_2_2_PARAMETERS = 5_680_910_336, 126_892_531, 704_688_668
 CATALOGUE = (
     NANO,
-    WanModel("wan2.1-1.3b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan 2.1, 480p", text_encoder=UMT5_XXL, vae=VAE_2_1),
+    WanModel(
+        "wan2.1-1.3b",
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        "Wan 2.1, 480p",
+        text_encoder_parameters=UMT5_XXL_PARAMETERS,
+        vae_parameters=VAE_2_1_PARAMETERS,
+    ),
     WanModel(
         "wan2.1-14b",
         "Wan-AI/Wan2.1-T2V-14B-Diffusers",
@@ -123,21 +135,21 @@ CATALOGUE = (
         heads=40,
         dim=5120,
         feed_forward=13824,
-        text_encoder=UMT5_XXL,
-        vae=VAE_2_1,
+        text_encoder_parameters=UMT5_XXL_PARAMETERS,
+        vae_parameters=VAE_2_1_PARAMETERS,
     ),
     WanModel(
         "wan2.2-5b",
         "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
-        "Wan 2.2, 704p, 24 frames a second",
+        "Wan 2.2, 704p, 24 frames per second",
         latent_channels=48,
         spatial_compression=16,
         heads=24,
         dim=3072,
         feed_forward=14336,
         flow_shift=5.0,
-        text_encoder=UMT5_XXL,
-        vae=VAE_2_2,
+        text_encoder_parameters=UMT5_XXL_PARAMETERS,
+        vae_parameters=VAE_2_2_PARAMETERS,
         decode_bytes=25_040.0,
         decode_time=0.94,
     ),
@@ -151,8 +163,8 @@ CATALOGUE = (
         feed_forward=13824,
         flow_shift=12.0,
         boundary_ratio=0.875,
-        text_encoder=UMT5_XXL,
-        vae=VAE_2_1,
+        text_encoder_parameters=UMT5_XXL_PARAMETERS,
+        vae_parameters=VAE_2_1_PARAMETERS,
     ),
 )
 
@@ -161,7 +173,7 @@ def find_model(name: str) -> WanModel:
     """Return a model by its short name, hub id or local directory.
 
     Raises:
-        UnknownModelError: nothing of that name, or a directory without a Wan pipeline in it.
+        UnknownModelError: no model has this name, or the directory contains no Wan pipeline.
     """
     for model in CATALOGUE:
         if name in (model.name, model.location):
@@ -170,48 +182,52 @@ def find_model(name: str) -> WanModel:
         directory = user_path(name)
     except UserError as error:
         raise UnknownModelError(f"cannot find the model: {error}") from None
-    if os.path.isdir(directory):  # noqa: PTH112 -- says no, where Path.is_dir raises for a name that is too long
+    if os.path.isdir(directory):  # noqa: PTH112 -- Path.is_dir raises for a name that is too long
         return read_directory(directory.resolve())
     if os.path.exists(directory) or name.startswith((".", "/", "~")):  # noqa: PTH110
         raise UnknownModelError(
-            f"{name} is not a directory; a local model is a diffusers directory with model_index.json"
+            f"cannot find the model: {name} is not a directory. Give a diffusers directory with a model_index.json"
         )
     if _HUB_ID.fullmatch(name):
-        return WanModel(name, name, "from the hub; its sizes are taken to be Wan 2.1's")
+        return WanModel(name, name, "hub model; assumed to have the sizes of Wan 2.1 1.3B")
     known = ", ".join(model.name for model in CATALOGUE)
     raise UnknownModelError(
-        f"unknown model {name!r}; known are {known}, any hub id (owner/name) and any local directory"
+        f"unknown model {name!r}. Choose from {known}, or give a hub id (owner/name) or a local directory"
     )
 
 
 def read_directory(directory: Path) -> WanModel:
-    """Read a model's description from the JSON files of a diffusers directory.
+    """Read the properties of a model from the JSON files of a diffusers directory.
 
     Raises:
-        UnknownModelError: files are missing or it is no Wan pipeline.
+        UnknownModelError: files are missing, or the directory is not a Wan pipeline.
     """
     index = _read_json(directory / "model_index.json")
     if index.get("_class_name") != "WanPipeline":
         raise UnknownModelError(
-            f"{directory} holds a {index.get('_class_name', 'model of another kind')}, not a WanPipeline"
+            f"cannot use {directory}: it contains a {index.get('_class_name', 'model of another kind')}, "
+            "not a WanPipeline"
         )
-    for part, wanted in PARTS.items():
+    for part, part_class in PART_CLASSES.items():
         component = index.get(part)
-        if isinstance(component, list) and component[-1:] not in ([wanted], [None]):
+        if isinstance(component, list) and component[-1:] not in ([part_class], [None]):
             raise UnknownModelError(
-                f"{directory} has a {component[-1]} as its {part}; that of a Wan model is a {wanted}"
+                f"cannot use {directory}: its {part} is a {component[-1]}, but that of a Wan model is a {part_class}"
             )
     _check_transformers(directory, index)
     try:
         check_tokenizer(directory)
     except PartError as error:
-        raise UnknownModelError(f"{directory} is not complete: {error}") from None
+        raise UnknownModelError(f"cannot use {directory}: it is incomplete: {error}") from None
     vae, transformer = _read_json(directory / "vae/config.json"), _read_json(directory / "transformer/config.json")
-    spatial_compression, boundary_ratio = _number(vae, "scale_factor_spatial", 8), index.get("boundary_ratio")
+    spatial_compression, boundary_ratio = (
+        _read_positive_integer(vae, "scale_factor_spatial", 8),
+        index.get("boundary_ratio"),
+    )
     patch_size = transformer.get("patch_size", [1, 2, 2])
     if not isinstance(patch_size, list) or len(patch_size) != 3:
-        raise UnknownModelError(f"{directory} has the patch_size {patch_size!r}, which must be three numbers")
-    heads = _number(transformer, "num_attention_heads", 40)
+        raise UnknownModelError(f"cannot use {directory}: its patch_size is {patch_size!r}, but must be three numbers")
+    heads = _read_positive_integer(transformer, "num_attention_heads", 40)
     published = find_model("wan2.2-5b" if spatial_compression == 16 else "wan2.1-1.3b")
     base = 160 if spatial_compression == 16 else 96
     return WanModel(
@@ -219,46 +235,53 @@ def read_directory(directory: Path) -> WanModel:
         str(directory),
         "local directory",
         is_local=True,
-        latent_channels=_number(vae, "z_dim", 16),
+        latent_channels=_read_positive_integer(vae, "z_dim", 16),
         spatial_compression=spatial_compression,
-        temporal_compression=_number(vae, "scale_factor_temporal", 4),
-        patch=_number({"patch_size": patch_size[1]}, "patch_size", 2),
-        blocks=_number(transformer, "num_layers", 40),
+        temporal_compression=_read_positive_integer(vae, "scale_factor_temporal", 4),
+        patch=_read_positive_integer({"patch_size": patch_size[1]}, "patch_size", 2),
+        blocks=_read_positive_integer(transformer, "num_layers", 40),
         heads=heads,
-        dim=heads * _number(transformer, "attention_head_dim", 128),
-        feed_forward=_number(transformer, "ffn_dim", 13824),
-        text_dim=_number(transformer, "text_dim", 4096),
-        time_dim=_number(transformer, "freq_dim", 256),
-        # As for the published models of the same form: what a scheduler's file says does not know the size.
+        dim=heads * _read_positive_integer(transformer, "attention_head_dim", 128),
+        feed_forward=_read_positive_integer(transformer, "ffn_dim", 13824),
+        text_dim=_read_positive_integer(transformer, "text_dim", 4096),
+        time_dim=_read_positive_integer(transformer, "freq_dim", 256),
+        # Taken from the published model of the same kind: the scheduler config ignores the video size.
         flow_shift=12.0 if boundary_ratio is not None else 5.0 if spatial_compression == 16 else None,
         boundary_ratio=boundary_ratio,
-        text_encoder=_parameters(directory / "text_encoder"),
-        vae=_parameters(directory / "vae"),
-        decode_bytes=published.decode_bytes * _number(vae, "base_dim", base) / base,
+        text_encoder_parameters=_count_parameters(directory / "text_encoder"),
+        vae_parameters=_count_parameters(directory / "vae"),
+        decode_bytes=published.decode_bytes * _read_positive_integer(vae, "base_dim", base) / base,
         decode_time=published.decode_time,
     )
 
 
 def _check_transformers(directory: Path, index: dict[str, Any]) -> None:
-    """Refuse a second transformer without the noise level at which it takes over, and vice versa.
+    """Refuse a second transformer without a boundary_ratio, and vice versa.
 
     Raises:
-        UnknownModelError: says what is missing.
+        UnknownModelError: one of the two is missing, or the boundary_ratio is not between 0 and 1.
     """
     boundary = index.get("boundary_ratio")
     has_two = isinstance(index.get("transformer_2"), list) and index["transformer_2"][-1:] != [None]
     if boundary is None and has_two:
-        raise UnknownModelError(f"{directory} has a transformer_2, and no boundary_ratio in its model_index.json")
+        raise UnknownModelError(
+            f"cannot use {directory}: it has a transformer_2, but no boundary_ratio in model_index.json"
+        )
     if boundary is None:
         return
     if not has_two or not (directory / "transformer_2").is_dir():
-        raise UnknownModelError(f"{directory} has a boundary_ratio in its model_index.json, and no transformer_2")
+        raise UnknownModelError(
+            f"cannot use {directory}: it has a boundary_ratio in model_index.json, but no transformer_2"
+        )
     if isinstance(boundary, bool) or not isinstance(boundary, int | float) or not 0 <= boundary <= 1:
-        raise UnknownModelError(f"{directory} has the boundary_ratio {boundary!r}, which must be between 0 and 1")
+        raise UnknownModelError(
+            f"cannot use {directory}: its boundary_ratio is {boundary!r}, but must be between 0 and 1"
+        )
 
 
-def _parameters(directory: Path) -> int | None:
-    """Count the weights in safetensors files by their headers; None if there are none that can be read."""
+def _count_parameters(directory: Path) -> int | None:
+    """Count the parameters in the safetensors files of a folder by their headers; None if a file is unreadable or none
+    exists."""
     total = 0
     for path in directory.glob("*.safetensors"):
         if not path.is_file():
@@ -275,16 +298,16 @@ def _parameters(directory: Path) -> int | None:
     return total or None
 
 
-def _number(config: dict[str, Any], name: str, default: int) -> int:
-    """Return a positive integer of a config file.
+def _read_positive_integer(config: dict[str, Any], name: str, default: int) -> int:
+    """Return a value of a config file that must be a positive integer.
 
     Raises:
-        UnknownModelError: it is none.
+        UnknownModelError: the value is something else, or larger than MAX_CONFIG_NUMBER.
     """
     value = config.get(name, default)
-    if type(value) is not int or not 1 <= value <= MAX_NUMBER:
+    if type(value) is not int or not 1 <= value <= MAX_CONFIG_NUMBER:
         raise UnknownModelError(
-            f"its config has {name} {value!r}, which must be a whole number from 1 to {MAX_NUMBER:,}"
+            f"cannot use the model: its {name} is {value!r}, but must be a whole number from 1 to {MAX_CONFIG_NUMBER:,}"
         )
     return value
 
@@ -293,6 +316,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return read_json_object(path)
     except FileNotFoundError:
-        raise UnknownModelError(f"{path} is missing: this is not a complete diffusers directory") from None
+        raise UnknownModelError(f"{path} is missing: the diffusers directory is incomplete") from None
     except UnreadableFileError as error:
         raise UnknownModelError(str(error)) from None

@@ -1,4 +1,4 @@
-"""Fingerprint of a set of weights: a digest of local files, or the commit of a model from the hub."""
+"""Fingerprint of model weights: a digest of local files, or the commit of a hub model."""
 
 import errno
 import hashlib
@@ -6,34 +6,38 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from wantui.models.parts import part_files
+from wantui.models.parts import list_part_files
 
-SAMPLE = 64 * 1024
-SAMPLES = 256
+SAMPLE_BYTES = 64 * 1024
+"""Length of a sample of a large file."""
+SAMPLE_COUNT = 256
+"""Number of samples of a large file."""
 
 
 def fingerprint(directory: Path) -> str:
-    """Return the SHA-256 over name, size and content of every JSON and weight file of a model's parts.
+    """Return the SHA-256 of the names, sizes and contents of all JSON and weight files of a model's parts.
 
-    Symbolic links count as what they lead to. What else is in the folder, videos made below it say, does not count.
-    Files over 16 MiB are sampled: 256 stretches of 64 KiB, evenly spread, the first and the last bytes among them. A
-    fine-tune or merge changes all of a tensor and is seen; a single flipped bit in a large file may not be.
+    Symbolic links are followed. Other files in the folder, such as videos, are ignored. Files over 16 MiB are sampled:
+    256 evenly spaced samples of 64 KiB, including the first and the last bytes. This detects a fine-tune or merge,
+    which changes all of a tensor, but may miss a single flipped bit.
     """
-    return _fingerprint(directory, tuple(_Stat.of(directory, path) for path in part_files(directory) if _counts(path)))
+    return _fingerprint(
+        directory, tuple(_Stat.of(directory, path) for path in list_part_files(directory) if _is_fingerprinted(path))
+    )
 
 
-def fingerprint_of_file(path: Path) -> str:
-    """Return the same of one file.
+def fingerprint_file(path: Path) -> str:
+    """Return the fingerprint of a single file.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: the file cannot be read or is not a regular file.
     """
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+    if path.exists() and not path.is_file():  # reading a pipe would block
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return _fingerprint(path.parent, (_Stat.of(path.parent, Path(path.name)),))
 
 
-def _counts(path: Path) -> bool:
+def _is_fingerprinted(path: Path) -> bool:
     return path.suffix in (".json", ".safetensors", ".model", ".bin", ".gguf", ".pt", ".pth")
 
 
@@ -44,7 +48,7 @@ class _Stat(NamedTuple):
     """Relative to the folder."""
     size: int
     modified: int
-    """Nanoseconds."""
+    """Modification time in nanoseconds."""
     inode: int
     device: int
 
@@ -56,29 +60,29 @@ class _Stat(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _fingerprint(directory: Path, files: tuple[_Stat, ...]) -> str:
-    """Read files again only when one of them has changed: a template is planned at every key."""
+    """Compute a fingerprint, cached until a file changes: the application plans a batch at every key press."""
     digest = hashlib.sha256()
     for path, size, *_ in files:
         digest.update(f"{path.as_posix()}\0{size}\0".encode())
         with (directory / path).open("rb") as file:
-            if size <= SAMPLES * SAMPLE:
+            if size <= SAMPLE_COUNT * SAMPLE_BYTES:
                 digest.update(file.read())
                 continue
-            for index in range(SAMPLES):
-                file.seek(index * (size - SAMPLE) // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE))
+            for index in range(SAMPLE_COUNT):
+                file.seek(index * (size - SAMPLE_BYTES) // (SAMPLE_COUNT - 1))
+                digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()
 
 
-def snapshot_in_cache(hub_id: str, revision: str | None) -> Path | None:
-    """Return the folder of a hub model on this machine, if some of it is here."""
+def find_snapshot(hub_id: str, revision: str | None) -> Path | None:
+    """Return the cache folder of a hub model, possibly incomplete; None if the model is not in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
     index = try_to_load_from_cache(hub_id, "model_index.json", revision=revision)
     return Path(index).parent if isinstance(index, str) else None
 
 
-def commit_in_cache(hub_id: str, revision: str | None) -> str | None:
-    """Return the commit of a branch or tag (None: main) of a hub model on this machine, or None if it is missing."""
-    folder = snapshot_in_cache(hub_id, revision)
+def find_commit(hub_id: str, revision: str | None) -> str | None:
+    """Return the commit of a branch or tag (None: main) of a cached hub model; None if it is not in the cache."""
+    folder = find_snapshot(hub_id, revision)
     return None if folder is None else folder.name

@@ -1,9 +1,8 @@
-"""Measured magnitudes: the contribution of a model's blocks at each noise level, which decides what `speed: cached`
-skips.
+"""Load the measured magnitudes of a model, by which `speed: cached` selects the blocks to skip.
 
-MagCache (Ma et al. 2025, arXiv 2506.09045): the ratio of what the blocks add at a step to what they added at the step
-before is nearly the same for every prompt. Here its logarithm is summed from the first step on, so that the ratio
-between any two noise levels can be read off, for any number of steps.
+The magnitude at a noise level is the norm of what the blocks add to the hidden states there. MagCache (Ma et al. 2025,
+arXiv 2506.09045): the ratio of the magnitudes of consecutive steps is nearly the same for every prompt. Its logarithm
+is summed from the first step, so that the sums give the ratio between any two noise levels, for any number of steps.
 """
 
 import hashlib
@@ -15,30 +14,30 @@ from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import NANO, WanModel
 
 Magnitudes = tuple[tuple[float, float], ...]
-"""(noise level, logarithm of the magnitude there over that at the first), from high noise levels to low ones."""
-OF_NANO = Path(__file__).with_name("nano") / "magnitudes.json"
+"""Pairs (noise level, log of its magnitude relative to that at the first noise level), in descending noise level."""
+NANO_MAGNITUDES = Path(__file__).with_name("nano") / "magnitudes.json"
 
 
-def path_of(model: WanModel, revision: str) -> Path:
-    """Return the file of a model's magnitudes on this machine.
+def magnitudes_path(model: WanModel, revision: str) -> Path:
+    """Return the path of the magnitudes that were measured on this machine.
 
     Args:
-        revision: what tells its weights from others.
+        revision: commit or fingerprint of the weights.
     """
     name = hashlib.sha256(f"{model.location}\n{revision}".encode()).hexdigest()[:16]
     return user_data_path("wantui") / "magnitudes" / f"{name}.json"
 
 
-def magnitudes_of(model: WanModel, revision: str | None) -> Magnitudes:
+def load_magnitudes(model: WanModel, revision: str | None) -> Magnitudes:
     """Return the magnitudes of a model with these weights; empty if they were not measured."""
     if revision is None:
         return ()
-    paths = [path_of(model, revision), *([OF_NANO] if model is NANO else [])]
+    paths = [magnitudes_path(model, revision), *([NANO_MAGNITUDES] if model is NANO else [])]
     for path in paths:
         try:
-            kept = read_json(path)
-            if kept["revision"] == revision:
-                return tuple((float(level), float(value)) for level, value in kept["magnitudes"])
+            stored = read_json(path)
+            if stored["revision"] == revision:
+                return tuple((float(level), float(value)) for level, value in stored["magnitudes"])
         except (OSError, UnreadableFileError, ValueError, KeyError, TypeError):
             continue
     return ()

@@ -1,4 +1,4 @@
-"""Tokenise text as a model does, without torch: token ids, and the tokens of a word."""
+"""Tokenise text as a model does: token ids, and the tokens of a word. Never imports torch."""
 
 import json
 from collections.abc import Mapping
@@ -8,53 +8,54 @@ from typing import Any
 
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel
-from wantui.models.fingerprint import snapshot_in_cache
-from wantui.models.parts import PartError, components, read_json
+from wantui.models.fingerprint import find_snapshot
+from wantui.models.parts import PartError, read_components, read_json
 
 SPACE = "▁"
-"""Prefix of word-initial tokens in T5 vocabularies; a token of it alone represents no text."""
+"""Prefix of word-initial tokens in T5 vocabularies; alone, it is a token without text."""
 UNKNOWN = "<unk>"
 UNKNOWN_ID = 2
-"""Number that T5Tokenizer gives the unknown token, regardless of the file."""
+"""Id of the unknown token in T5Tokenizer, regardless of the file."""
 OUT_OF_VOCABULARY = "\U0010fffd"
-"""A character of private use, which no vocabulary holds."""
+"""Private-use character that no vocabulary contains."""
 END = "</s>"
 EXTRA = "<extra_id_0>"
-"""First of the tokens that T5Tokenizer adds if tokenizer_config.json does not give their number."""
-MIN_VOCABULARY = 0.9
-"""Smallest share of a text encoder's embeddings that its tokenizer may use; the rest is padding."""
+"""First of the extra tokens that T5Tokenizer adds if tokenizer_config.json does not set their number."""
+MIN_VOCABULARY_FRACTION = 0.9
+"""Smallest fraction of a text encoder's embeddings that its tokenizer must use; the others are padding."""
 PADDING_ROWS = 1024
-"""Embeddings that a text encoder may have beyond the tokenizer's vocabulary, however few it has."""
+"""Number of padding embeddings that any text encoder may have beyond the vocabulary of its tokenizer."""
 
 
 class TokenizerError(UserError):
     """A tokenizer whose file cannot be read."""
 
 
-def tokenizer_file(model: WanModel, revision: str | None) -> Path | None:
-    """Return the tokenizer of a model, if it is on this machine."""
-    folder = Path(model.location) if model.is_local else snapshot_in_cache(model.location, revision)
+def find_tokenizer_file(model: WanModel, revision: str | None) -> Path | None:
+    """Return the tokenizer.json of a model; None if it is not on this machine."""
+    folder = Path(model.location) if model.is_local else find_snapshot(model.location, revision)
     if folder is None or not (folder / "tokenizer" / "tokenizer.json").is_file():
         return None
     return folder / "tokenizer" / "tokenizer.json"
 
 
-def _tokenizer(path: Path) -> Any:
+def _load_tokenizer(path: Path) -> Any:
+    """Return the tokenizer of a tokenizer.json as transformers would load it."""
     try:
         stat = path.stat()
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror}") from None
-    return _read(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    return _read_tokenizer(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, *_: int) -> Any:
-    """Read a tokenizer again only when its file has changed."""
+def _read_tokenizer(path: Path, *_: int) -> Any:
+    """Read a tokenizer, cached until its file changes."""
     from tokenizers import Tokenizer
 
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more exact
+    except Exception as error:  # the library raises no specific type
         raise TokenizerError(f"{path} cannot be read as a tokenizer: {error}. Copy it from the model again") from None
     if _class_name(path.parents[1]).startswith("T5") and type(tokenizer.model).__name__ == "Unigram":
         _replace_stages(tokenizer)
@@ -64,22 +65,24 @@ def _read(path: Path, *_: int) -> Any:
 
 
 def _class_name(folder: Path) -> str:
-    """Return the class of a model's tokenizer; an empty string where its index cannot be read, which loading names."""
+    """Return the class of a model's tokenizer; an empty string if the index is unreadable, which loading reports."""
     try:
-        return components(folder).get("tokenizer", ("", ""))[1]
+        return read_components(folder).get("tokenizer", ("", ""))[1]
     except PartError:
         return ""
 
 
 def _replace_stages(tokenizer: Any) -> None:
-    """Replace the stages around the vocabulary by those of transformers' T5Tokenizer, which the pipeline uses.
+    """Replace the stages around the vocabulary with those of transformers' T5Tokenizer, which the pipeline uses.
 
-    That class takes the vocabulary and the character map of a tokenizer.json, and builds everything else itself: other
-    normalisers and pre-tokenisers of the file have no effect on what the model reads.
+    T5Tokenizer reads only the vocabulary and the character map of a tokenizer.json, and ignores its other normalisers
+    and pre-tokenisers.
     """
     from tokenizers import models, normalizers, pre_tokenizers, processors
 
-    if [token.id for token in tokenizer.model.tokenize(OUT_OF_VOCABULARY)] != [UNKNOWN_ID]:  # another token, or bytes
+    if [token.id for token in tokenizer.model.tokenize(OUT_OF_VOCABULARY)] != [
+        UNKNOWN_ID
+    ]:  # unknown text gives another token, or bytes
         vocabulary = [tuple(entry) for entry in json.loads(tokenizer.model.__getstate__())["vocab"]]
         if len(vocabulary) > UNKNOWN_ID:
             tokenizer.model = models.Unigram(vocabulary, UNKNOWN_ID, False)
@@ -93,87 +96,88 @@ def _replace_stages(tokenizer: Any) -> None:
 
 
 def check_tokenizer_fits(path: Path) -> None:
-    """Refuse a tokenizer of another kind than its model loads, or with another vocabulary than its text encoder has.
+    """Refuse a tokenizer whose kind does not match its class, or whose vocabulary does not match the text encoder.
 
     Args:
         path: tokenizer.json in the folder `tokenizer` of a model.
 
     Raises:
-        TokenizerError: says what does not fit.
+        TokenizerError: the tokenizer does not match its model.
     """
-    tokenizer, folder = _tokenizer(path), path.parents[1]
+    tokenizer, folder = _load_tokenizer(path), path.parents[1]
     try:
         rows = read_json(folder / "text_encoder" / "config.json").get("vocab_size")
-    except PartError:  # a model that is fetched in part has no text encoder yet; loading names what is missing
+    except PartError:  # a partly fetched model has no text encoder yet; loading reports missing files
         return
     name, kind = _class_name(folder), type(tokenizer.model).__name__
     if name.startswith("T5") and kind != "Unigram":
         raise TokenizerError(
-            f"{path} holds a {kind} tokenizer, and {name} loads a Unigram one. Copy it from the model again"
+            f"{path} contains a {kind} tokenizer, but {name} loads a Unigram one. Copy it from the model again"
         )
-    if type(rows) is int and (fault := vocabulary_fault(tokenizer.get_vocab(with_added_tokens=True), rows)):
+    if type(rows) is int and (fault := find_vocabulary_fault(tokenizer.get_vocab(with_added_tokens=True), rows)):
         raise TokenizerError(f"{path}: {fault}")
-    if name.startswith("T5") and tokenizer.token_to_id(EXTRA) is None and (fault := config_fault(folder)):
+    if name.startswith("T5") and tokenizer.token_to_id(EXTRA) is None and (fault := find_config_fault(folder)):
         raise TokenizerError(fault)
 
 
-def config_fault(folder: Path) -> str | None:
-    """Return what is missing where a tokenizer has no tokenizer_config.json, or None where it has one."""
+def find_config_fault(folder: Path) -> str | None:
+    """Return the error for a tokenizer without tokenizer_config.json; None if the file exists."""
     path = folder / "tokenizer" / "tokenizer_config.json"
     if path.is_file():
         return None
-    why = "without it transformers adds 100 tokens to the vocabulary"
-    return f"{path} is missing, and {why}. Copy it from the model again"
+    return (
+        f"{path} is missing: without it, transformers adds 100 tokens to the vocabulary. Copy it from the model again"
+    )
 
 
-def vocabulary_fault(vocabulary: Mapping[str, int], rows: int) -> str | None:
-    """Return how a vocabulary does not fit a text encoder, or None where it does.
+def find_vocabulary_fault(vocabulary: Mapping[str, int], rows: int) -> str | None:
+    """Return the error for a vocabulary that does not match a text encoder; None if it does.
 
     Args:
-        vocabulary: tokens with their numbers.
-        rows: embeddings of the text encoder.
+        vocabulary: token -> id.
+        rows: number of embeddings of the text encoder.
     """
     known, largest = len(vocabulary), max(vocabulary.values(), default=0)
-    if largest < rows and known >= min(MIN_VOCABULARY * rows, rows - PADDING_ROWS):
+    if largest < rows and known >= min(MIN_VOCABULARY_FRACTION * rows, rows - PADDING_ROWS):
         return None
     return (
-        f"its tokenizer knows {known:,} tokens (the largest number is {largest:,}), and its text encoder has "
-        f"embeddings of {rows:,}: they are of different models"
+        f"its tokenizer has {known:,} tokens (largest id {largest:,}), but its text encoder has {rows:,} embeddings: "
+        "they belong to different models"
     )
 
 
 def token_ids(path: Path, prompt: str) -> tuple[int, ...]:
-    """Return the tokens of a prompt as the model reads it.
+    """Return the token ids of a prompt, as the model gets them.
 
     Raises:
         TokenizerError: the file cannot be read.
     """
-    return tuple(_tokenizer(path).encode(prompt).ids)
+    return tuple(_load_tokenizer(path).encode(prompt).ids)
 
 
-def has_token(path: Path, word: str, *, in_part: bool = False) -> bool:
-    """Return whether the tokenizer covers a word entirely, or at least in part.
+def has_tokens_for(path: Path, word: str, *, partly: bool = False) -> bool:
+    """Return whether the vocabulary covers all of a word, or with `partly` at least some of it.
 
     Raises:
         TokenizerError: the file cannot be read.
     """
-    tokenizer = _tokenizer(path)
+    tokenizer = _load_tokenizer(path)
     unknown, space = tokenizer.token_to_id(UNKNOWN), tokenizer.token_to_id(SPACE)
     ids = tokenizer.encode(word, add_special_tokens=False).ids
     known = [token not in (unknown, space) for token in ids if token != space]
-    return any(known) if in_part else all(known)
+    return any(known) if partly else all(known)
 
 
 @lru_cache(maxsize=4096)
 def token_texts(path: Path, prompt: str, start: int, end: int) -> tuple[str, ...]:
-    """Return the texts of all tokens that share a character with `prompt[start:end]`; empty for a broken file.
+    """Return the texts of all tokens that overlap `prompt[start:end]`; empty if the tokenizer is unreadable.
 
     Args:
-        path: of a tokenizer.json.
+        path: path of a tokenizer.json.
     """
     try:
-        encoded = _tokenizer(path).encode(prompt)
-    except TokenizerError:  # which `planning.token_checks` refuses
+        encoded = _load_tokenizer(path).encode(prompt)
+    except TokenizerError:  # reported by `planning.token_checks`
         return ()
     return tuple(
         token

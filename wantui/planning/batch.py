@@ -13,8 +13,8 @@ from wantui.controls import CONTROLS
 from wantui.controls.word_weights import Weighting
 from wantui.errors import UserError
 from wantui.models.catalogue import NANO, WanModel, find_model
-from wantui.models.fingerprint import commit_in_cache, fingerprint, fingerprint_of_file
-from wantui.models.magnitudes import magnitudes_of
+from wantui.models.fingerprint import find_commit, fingerprint, fingerprint_file
+from wantui.models.magnitudes import load_magnitudes
 from wantui.paths import user_path
 from wantui.planning.batch_checks import find_duplicate_prompts, find_refusals, find_settings_warnings
 from wantui.planning.model_source import TransformerFile
@@ -145,7 +145,7 @@ def _first_recipe(settings: Settings, model: WanModel, variations: tuple[Variati
         seed=model_settings.seed,
         sampler=model_settings.sampler,
         steps=model_settings.steps,
-        flow_shift=model_settings.flow_shift or model.shift_for(video.width, video.height),
+        flow_shift=model_settings.flow_shift or model.default_flow_shift(video.width, video.height),
         guidance_scale=model_settings.cfg_scale,
         guidance_scale_2=model_settings.cfg_scale_2,
         width=video.width,
@@ -160,7 +160,7 @@ def _first_recipe(settings: Settings, model: WanModel, variations: tuple[Variati
         controls=_requested_controls(settings),
     )
     if model_settings.speed == "cached" and model.boundary_ratio is None:
-        first = first.model_copy(update={"magnitudes": magnitudes_of(model, first.source.weights_id)})
+        first = first.model_copy(update={"magnitudes": load_magnitudes(model, first.source.weights_id)})
     return first
 
 
@@ -209,7 +209,7 @@ def _check_transformer_file(model: WanModel, settings: ModelSettings) -> Transfo
                 raise PlanError(f"{setting} is not a GGUF file")
         if path.suffix != ".gguf":
             raise PlanError(f"cannot use {setting}: diffusers knows GGUF files by their suffix. Rename it to NAME.gguf")
-        return TransformerFile(path=str(path), fingerprint=fingerprint_of_file(path), bytes=path.stat().st_size)
+        return TransformerFile(path=str(path), fingerprint=fingerprint_file(path), bytes=path.stat().st_size)
     except OSError as error:
         raise PlanError(f"{setting} cannot be read: {error.strerror}") from None
 
@@ -261,4 +261,4 @@ def pinned_revision(model: WanModel, asked: str | None) -> str | None:
     """Return the recipe's revision: the fingerprint of local weights, the commit of cached ones, else `asked`."""
     if model.is_local:
         return fingerprint(Path(model.location))
-    return commit_in_cache(model.location, asked) or asked
+    return find_commit(model.location, asked) or asked

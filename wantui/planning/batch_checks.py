@@ -7,7 +7,7 @@ from wantui.controls import CONTROLS
 from wantui.formatting import shorten
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import replaced_parts
-from wantui.models.fingerprint import commit_in_cache
+from wantui.models.fingerprint import find_commit
 from wantui.models.parts import PartError, check_files
 from wantui.planning.flops import TEXT_LENGTH
 from wantui.planning.recipe import Recipe
@@ -42,7 +42,7 @@ def find_settings_warnings(
             f"model_settings.revision: {shorten(asked)} has no effect, as {model.name} is a folder of this machine and "
             "no model of the hub: leave it out, or copy the files of that revision into the folder"
         )
-    if not model.is_local and commit_in_cache(model.location, asked) is None:
+    if not model.is_local and find_commit(model.location, asked) is None:
         warnings.append(
             f"the weights of {model.name} are not on this machine: the first video downloads them, or "
             f"`wantui models fetch {model.name}` does so now"

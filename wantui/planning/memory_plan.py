@@ -152,11 +152,11 @@ def can_fuse_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights
 
 def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
     """Return the bytes of all parts, as loaded; None if their sizes are unknown."""
-    if model.text_encoder is None or model.vae is None:
+    if model.text_encoder_parameters is None or model.vae_parameters is None:
         return None
     item = DTYPE_BYTES[recipe.dtype]
     transformers = transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
-    return transformers + item * model.text_encoder + 4 * model.vae
+    return transformers + item * model.text_encoder_parameters + 4 * model.vae_parameters
 
 
 def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) -> int:
@@ -203,12 +203,12 @@ def peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int
 
     Prompts were encoded before, where the plan encodes them first.
     """
-    if model.text_encoder is None or model.vae is None:
+    if model.text_encoder_parameters is None or model.vae_parameters is None:
         return None
     item = DTYPE_BYTES[recipe.dtype]
     one, count = transformer_bytes(model, recipe), 1 if model.boundary_ratio is None else 2
     transformers = one * count
-    vae = 4 * model.vae
+    vae = 4 * model.vae_parameters
     latents = 4 * prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
     beside = LATENT_BUFFERS * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE_BYTES
     computing = activation_bytes(model, recipe, can_fuse_blocks(model, plan, recipe.speed, recipe.weights))
@@ -228,7 +228,7 @@ def peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int
             working = max(2 * model.dim * model.feed_forward * item + computing, vae + decoding)
         case _:
             assert_never(plan.transformer)
-    return working + beside + (0 if plan.encodes_first else item * model.text_encoder)
+    return working + beside + (0 if plan.encodes_first else item * model.text_encoder_parameters)
 
 
 def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encoder: bool = False) -> int | None:
@@ -238,10 +238,10 @@ def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encode
         streams_encoder: the text encoder comes layer by layer, because it does not fit.
     """
     working = peak_working_bytes(plan, model, recipe)
-    if working is None or model.text_encoder is None or not plan.encodes_first:
+    if working is None or model.text_encoder_parameters is None or not plan.encodes_first:
         return working
-    encoder = DTYPE_BYTES[recipe.dtype] * model.text_encoder
-    encoding = encoder + ENCODING_BYTES * model.text_encoder // 5_680_910_336
+    encoder = DTYPE_BYTES[recipe.dtype] * model.text_encoder_parameters
+    encoding = encoder + ENCODING_BYTES * model.text_encoder_parameters // 5_680_910_336
     if streams_encoder:
         encoding = min(encoding, STREAMED_ENCODER_BYTES)
     return max(working, encoding)

@@ -10,7 +10,7 @@ from pathlib import Path
 from wantui.formatting import format_count, shorten
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.world import WORDS
-from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits, has_token, token_ids, tokenizer_file
+from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits, find_tokenizer_file, has_tokens_for, token_ids
 from wantui.prompts import Variation
 
 MAX_LISTED = 5
@@ -36,7 +36,7 @@ def check_tokens(
     Args:
         uses_marks: whether marked words are stored or weighted; one that the tokenizer does not know is refused then.
     """
-    path = tokenizer_file(model, revision)
+    path = find_tokenizer_file(model, revision)
     if path is None:
         return TokenChecks()
     try:
@@ -65,7 +65,7 @@ def _equal_token_warnings(path: Path, variations: Sequence[Variation]) -> list[s
 
 def _unknown_word_warnings(path: Path, model: WanModel, texts: Iterable[str]) -> list[str]:
     words = list(dict.fromkeys(word for text in texts for word in text.split()))
-    unread = [word for word in words if not has_token(path, word)]
+    unread = [word for word in words if not has_tokens_for(path, word)]
     warnings = []
     if unread:
         warnings.append(
@@ -81,7 +81,9 @@ def _unknown_word_warnings(path: Path, model: WanModel, texts: Iterable[str]) ->
 
 def _unknown_mark_refusals(path: Path, variations: Sequence[Variation]) -> list[str]:
     marks = {mark.text for variation in variations for mark in variation.marks}
-    unread = sorted(text for text in marks if not any(has_token(path, word, in_part=True) for word in text.split()))
+    unread = sorted(
+        text for text in marks if not any(has_tokens_for(path, word, in_part=True) for word in text.split())
+    )
     if not unread:
         return []
     return [f"the model's tokenizer has no tokens for the marked {_format_list(unread)}: mark words that it knows"]

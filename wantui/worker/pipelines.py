@@ -12,8 +12,8 @@ from wantui.generation.preview import LatentToRgb, fit_latents_to_rgb
 from wantui.generation.prompt_encoding import Embeddings, prompts_of
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import replaced_parts
-from wantui.models.fingerprint import fingerprint, fingerprint_of_file
-from wantui.models.parts import part_files
+from wantui.models.fingerprint import fingerprint, fingerprint_file
+from wantui.models.parts import list_part_files
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import PLANS, ChosenPlan, MemoryPlan, choose_plan, find_plan, later_plans
 from wantui.queue.benchmark_store import attention_backend_for
@@ -66,7 +66,7 @@ def local_weight_files(recipe: Recipe) -> tuple[WeightFile, ...]:
     """Return the local weight files of a recipe; files in the hub cache are left out, as they are never overwritten."""
     model, paths = find_model(recipe.model), []
     if model.is_local:
-        paths = [Path(model.location) / path for path in part_files(Path(model.location))]
+        paths = [Path(model.location) / path for path in list_part_files(Path(model.location))]
     if recipe.transformer_file is not None:
         paths.append(Path(recipe.transformer_file.path))
     return tuple(WeightFile.of(path) for path in paths)
@@ -149,7 +149,7 @@ def check_weights(recipe: Recipe) -> None:
     if (file := recipe.transformer_file) is None:
         return
     try:
-        digest = fingerprint_of_file(Path(file.path))
+        digest = fingerprint_file(Path(file.path))
     except OSError as error:
         raise LoadError(f"model_settings.transformer_file: {file.path} cannot be read: {error.strerror}") from None
     if digest != file.fingerprint:

@@ -16,7 +16,7 @@ from wantui.batches.batch_cost import Cost, costs, cpu_warning
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.models.tokenizer import tokenizer_file
+from wantui.models.tokenizer import find_tokenizer_file
 from wantui.planning import BatchPreview, TimedVideo, parse_timed_videos, plan_batch, preview_batch
 from wantui.prompts import TemplateError
 from wantui.queue.queue import Queue
@@ -161,7 +161,7 @@ class ComposeScreen(BaseScreen):
                     "are expanded while one types. Shorten it, or save it as a file for wantui run."
                 )
             outline = preview_batch(config, template)
-            tokenizer = tokenizer_file(outline.model, outline.first.revision)
+            tokenizer = find_tokenizer_file(outline.model, outline.first.revision)
             if self.past is None:
                 with Queue(self.wantui_app.state_dir.directory) as queue:
                     self.past = parse_timed_videos(queue.finished())
