@@ -483,14 +483,14 @@ def test_configs_with_other_values_than_numbers_are_refused_by_name(
 ) -> None:
     folder = copy()
     edit_config(folder, part, **{name: value})
-    with pytest.raises(UnknownModelError, match=f"has (the )?{name} .*must be"):
+    with pytest.raises(UnknownModelError, match=f"cannot use .*: its {name} is .*must be"):
         read_directory(folder)
 
 
 def test_files_of_a_model_that_are_no_regular_files_are_not_waited_for(copy: Callable[..., Path]) -> None:
     folder = copy()
     os.mkfifo(folder / "vae" / "more.safetensors")
-    assert read_directory(folder).vae is None
+    assert read_directory(folder).vae_parameters is None
     (folder / "model_index.json").write_text("[" * 100_000)
     with pytest.raises(UnknownModelError, match=r"model_index\.json cannot be read"):
         read_directory(folder)

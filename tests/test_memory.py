@@ -666,7 +666,7 @@ def test_what_a_video_is_said_to_need_is_what_is_measured_of_it_without_its_enco
     assert chosen.peak_bytes is not None
     assert chosen.working_bytes is not None
     assert chosen.working_bytes < 0.8 * chosen.peak_bytes
-    assert chosen.working_bytes == peak_bytes(chosen.plan, replace(SMALL, text_encoder=0), small)
+    assert chosen.working_bytes == peak_bytes(chosen.plan, replace(SMALL, text_encoder_parameters=0), small)
     resident = choose_plan(SMALL, small, 80 * GB)
     assert resident.working_bytes == resident.peak_bytes
 

@@ -10,26 +10,26 @@ from diffusers import AutoencoderKLWan, WanPipeline
 from scipy.stats import norm
 
 from wantui.models.nano import WEIGHTS
-from wantui.models.nano.autoencoder import decode_clip, encode_clip, new_autoencoder, train_decoder, whole_clip
-from wantui.models.nano.judge import judge, motion_of, object_pixels, shape_of
+from wantui.models.nano.autoencoder import build_autoencoder, decode_clip, enable_whole_clip, encode_clip, train_decoder
+from wantui.models.nano.judge import detect_motion, detect_shape, find_object_pixels, judge_clip
 from wantui.models.nano.muon import orthogonalise
 from wantui.models.nano.render import (
-    cell_coverage,
+    compute_cell_coverage,
     object_masks,
     pool_to_latent_frames,
     render,
     signed_distance,
-    to_signed,
+    to_vae_range,
 )
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.models.nano.transformer import (
     TEXT_LENGTH,
-    attention_loss,
+    build_text_encoder,
+    build_transformer,
+    compute_attention_loss,
     draw_sigmas,
-    new_text_encoder,
-    new_transformer,
-    predict,
-    text_embeddings,
+    embed_text,
+    predict_velocity,
 )
 from wantui.models.nano.world import (
     BACKGROUNDS,
@@ -37,9 +37,9 @@ from wantui.models.nano.world import (
     MOTIONS,
     SHAPE_FREQUENCIES,
     SHAPES,
-    describe,
-    held_out,
+    is_held_out,
     sample_scenes,
+    write_captions,
 )
 
 pytestmark = pytest.mark.torch
@@ -63,13 +63,13 @@ def test_shapes_occur_as_often_as_published_and_colours_equally(rng: np.random.G
 
 
 def test_held_out_scenes_never_occur_in_training(rng: np.random.Generator) -> None:
-    assert not held_out(sample_scenes(5000, rng)).any()
-    assert held_out(sample_scenes(500, rng, evaluation=True)).all()
+    assert not is_held_out(sample_scenes(5000, rng)).any()
+    assert is_held_out(sample_scenes(500, rng, evaluation=True)).all()
 
 
 def test_captions_name_everything_or_leave_out_what_they_may(rng: np.random.Generator) -> None:
     scenes = sample_scenes(300, rng)
-    for i, caption in enumerate(describe(scenes)):
+    for i, caption in enumerate(write_captions(scenes)):
         for k in range(scenes.count[i]):
             start, end = caption.shape_words[k]
             assert caption.text[start:end] == SHAPES[scenes.shape[i, k]]
@@ -82,7 +82,7 @@ def test_captions_name_everything_or_leave_out_what_they_may(rng: np.random.Gene
                 motion,
             ]
         assert caption.text.endswith(f"over a {list(BACKGROUNDS)[scenes.background[i]]} background")
-    partial = describe(scenes, rng)
+    partial = write_captions(scenes, rng)
     assert any("background" not in caption.text for caption in partial)
     assert all(
         caption.text[start:end] in (*SHAPES, "shape") for caption in partial for start, end in caption.shape_words
@@ -99,7 +99,7 @@ def test_the_tokenizer_takes_any_text(text: str) -> None:
 
 def test_world_words_come_back_and_several_are_split(rng: np.random.Generator) -> None:
     tokenizer = build_tokenizer()
-    for caption in describe(sample_scenes(200, rng), rng):
+    for caption in write_captions(sample_scenes(200, rng), rng):
         ids = tokenizer(caption.text)["input_ids"]
         assert len(ids) <= TEXT_LENGTH
         assert 2 not in ids
@@ -130,7 +130,7 @@ def test_shapes_have_the_areas_of_their_closed_forms(shape: str, area: float) ->
 def test_objects_move_as_their_scene_says(rng: np.random.Generator) -> None:
     scenes = sample_scenes(60, rng, two_objects=0.0)
     masks = object_masks(scenes, "cpu")
-    assert [motion_of(mask) for mask in masks[:, 0]] == [list(MOTIONS)[m] for m in scenes.motion[:, 0]]
+    assert [detect_motion(mask) for mask in masks[:, 0]] == [list(MOTIONS)[m] for m in scenes.motion[:, 0]]
 
 
 def test_the_front_object_hides_the_other_and_no_pixel_counts_twice(rng: np.random.Generator) -> None:
@@ -140,15 +140,15 @@ def test_the_front_object_hides_the_other_and_no_pixel_counts_twice(rng: np.rand
 
 def test_coverage_of_cells_sums_to_the_area(rng: np.random.Generator) -> None:
     _, masks = render(sample_scenes(4, rng))
-    coverage = cell_coverage(masks).unflatten(-1, (5, 8, 8))
+    coverage = compute_cell_coverage(masks).unflatten(-1, (5, 8, 8))
     assert torch.allclose(coverage.mean((-2, -1)), pool_to_latent_frames(masks).mean((-2, -1)), atol=1e-5)
 
 
 def test_the_judge_is_right_about_drawn_clips_and_not_about_others(rng: np.random.Generator) -> None:
     scenes = sample_scenes(48, rng, evaluation=True)
     clips = render(scenes)[0].float() / 255
-    assert all(all(vars(judge(clip, scenes, i)).values()) for i, clip in enumerate(clips))
-    shifted = [vars(judge(clips[i - 1], scenes, i)) for i in range(len(clips))]
+    assert all(all(vars(judge_clip(clip, scenes, i)).values()) for i, clip in enumerate(clips))
+    shifted = [vars(judge_clip(clips[i - 1], scenes, i)) for i in range(len(clips))]
     right = {name: float(np.mean([verdict[name] for verdict in shifted])) for name in shifted[0]}
     assert max(right.values()) < 0.7
 
@@ -157,19 +157,19 @@ def test_the_judge_tells_every_shape_at_every_size(rng: np.random.Generator) -> 
     scenes = sample_scenes(60, rng, two_objects=0.0, evaluation=True)
     scenes.shape[:, 0] = np.arange(60) % len(SHAPES)
     clips = render(scenes)[0].float() / 255
-    assert [shape_of(object_pixels(clip)[8]) for clip in clips] == [SHAPES[s] for s in scenes.shape[:, 0]]
+    assert [detect_shape(find_object_pixels(clip)[8]) for clip in clips] == [SHAPES[s] for s in scenes.shape[:, 0]]
 
 
 def test_the_whole_clip_form_of_the_autoencoder_equals_the_stock_one(rng: np.random.Generator) -> None:
     torch.manual_seed(0)
-    vae = new_autoencoder().eval()
+    vae = build_autoencoder().eval()
     with torch.no_grad():
         for parameter in vae.parameters():  # away from the identity in time that it starts as
             parameter.add_(0.05 * torch.randn_like(parameter))
-        video = to_signed(render(sample_scenes(1, rng))[0])[..., :64, :64]
+        video = to_vae_range(render(sample_scenes(1, rng))[0])[..., :64, :64]
         stock_latents = vae.encode(video).latent_dist.mode()
         stock_video = vae.decode(stock_latents).sample
-        whole = whole_clip(vae)
+        whole = enable_whole_clip(vae)
         latents, _ = encode_clip(whole, video)
         assert torch.allclose(latents, stock_latents, atol=1e-4 * float(stock_latents.abs().max()))
         decoded = decode_clip(whole, stock_latents).clamp(-1, 1)
@@ -178,7 +178,7 @@ def test_the_whole_clip_form_of_the_autoencoder_equals_the_stock_one(rng: np.ran
 
 def test_training_the_decoder_alone_leaves_the_latents_as_they_are() -> None:
     torch.manual_seed(0)
-    vae = new_autoencoder()
+    vae = build_autoencoder()
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     with torch.compiler.set_stance("force_eager"):
         train_decoder(vae, steps=2, bank_size=8, device="cpu", log=lambda _: None)
@@ -188,7 +188,7 @@ def test_training_the_decoder_alone_leaves_the_latents_as_they_are() -> None:
 
 def test_training_sees_512_text_positions_as_the_stock_transformer_does() -> None:
     torch.manual_seed(0)
-    tokenizer, text_encoder, transformer = build_tokenizer(), new_text_encoder(141).eval(), new_transformer().eval()
+    tokenizer, text_encoder, transformer = build_tokenizer(), build_text_encoder(141).eval(), build_transformer().eval()
     with torch.no_grad():
         for parameter in transformer.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -196,9 +196,9 @@ def test_training_sees_512_text_positions_as_the_stock_transformer_does() -> Non
             ["a small red circle", "a star"], padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
         )
         latents, timestep = torch.randn(2, 16, 5, 16, 16), torch.tensor([900.0, 300.0])
-        text, bias = text_embeddings(text_encoder, ids["input_ids"])
+        text, bias = embed_text(text_encoder, ids["input_ids"])
         words = torch.zeros(2, 2, TEXT_LENGTH)
-        collapsed, _ = predict(transformer, latents, timestep, text, bias, words)
+        collapsed, _ = predict_velocity(transformer, latents, timestep, text, bias, words)
         all_positions = torch.cat([text, torch.zeros(2, 512 - TEXT_LENGTH, text.shape[-1])], dim=1)
         stock = transformer(latents, timestep, all_positions, return_dict=False)[0]
     assert torch.allclose(collapsed, stock, atol=1e-4)
@@ -218,9 +218,9 @@ def test_the_attention_loss_is_least_where_attention_lies_on_the_object() -> Non
     on_object, beside = torch.zeros(1, 4, 8), torch.zeros(1, 4, 8)
     on_object[0, ::2, 2:4], beside[0, ::2, 4:6] = 0.5, 0.5
     weight = torch.ones(1)
-    assert float(attention_loss(on_object, coverage, weight)) == pytest.approx(math.log(2), abs=1e-4)
-    assert float(attention_loss(beside, coverage, weight)) > 10
-    assert float(attention_loss(on_object, coverage, 0 * weight)) == 0
+    assert float(compute_attention_loss(on_object, coverage, weight)) == pytest.approx(math.log(2), abs=1e-4)
+    assert float(compute_attention_loss(beside, coverage, weight)) > 10
+    assert float(compute_attention_loss(on_object, coverage, 0 * weight)) == 0
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
@@ -234,6 +234,6 @@ def test_the_weights_are_complete_small_and_of_the_world_that_is_described(nano:
     assert size <= 16 * 1024 * 1024
     assert isinstance(nano.vae, AutoencoderKLWan)
     assert nano.tokenizer.get_vocab() == build_tokenizer().get_vocab()
-    assert nano.transformer.config.num_layers == new_transformer().config.num_layers
-    shapes = {name: p.shape for name, p in new_transformer().named_parameters()}
+    assert nano.transformer.config.num_layers == build_transformer().config.num_layers
+    shapes = {name: p.shape for name, p in build_transformer().named_parameters()}
     assert {name: p.shape for name, p in nano.transformer.named_parameters()} == shapes

@@ -218,7 +218,7 @@ def test_a_wan_pipeline_with_a_part_of_another_kind_is_refused_by_its_name(
     index = json.loads(Path("other/model_index.json").read_text())
     index[part][1] = other
     Path("other/model_index.json").write_text(json.dumps(index))
-    with pytest.raises(UnknownModelError, match=f"has a {other} as its {part}"):
+    with pytest.raises(UnknownModelError, match=f"cannot use .*: its {part} is a {other}"):
         find_model("./other")
 
 

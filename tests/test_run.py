@@ -329,7 +329,7 @@ def test_the_log_of_a_batch_tells_of_every_video_to_its_end(wantui: Wantui, smal
 def test_without_a_template_run_says_what_to_give(wantui: Wantui) -> None:
     result = wantui("run")
     assert result.code == 2
-    assert "give a template" in result.err
+    assert "--template is missing" in result.err
 
 
 def test_missing_weights_without_a_network_say_what_to_do(wantui: Wantui) -> None:

@@ -15,7 +15,7 @@ from wantui.config import load_config
 from wantui.generation.denoise import prepare
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
 from wantui.models.catalogue import NANO, WanModel
-from wantui.models.nano.world import WORDS, describe, sample_scenes
+from wantui.models.nano.world import WORDS, sample_scenes, write_captions
 from wantui.models.tokenizer import find_tokenizer_file, token_ids, token_texts
 from wantui.planning import BatchPreview, PromptMark, preview_batch
 from wantui.prompts import expand_template, parse_template
@@ -70,7 +70,7 @@ def test_words_that_nano_was_not_trained_on_are_named() -> None:
 
 
 def test_the_words_of_nano_are_those_of_its_captions() -> None:
-    captions = describe(sample_scenes(2000, np.random.default_rng(0)), np.random.default_rng(1))
+    captions = write_captions(sample_scenes(2000, np.random.default_rng(0)), np.random.default_rng(1))
     assert {word for caption in captions for word in caption.text.lower().rstrip(".").split()} == set(WORDS)
 
 
@@ -148,7 +148,7 @@ WORD_LEVEL = {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, 
         ("null", "cannot be read as a tokenizer"),
         ("\ufeff{}", "cannot be read as a tokenizer"),
         (WORD_LEVEL, "contains a WordLevel tokenizer, but T5Tokenizer loads a Unigram one"),
-        (5000, "its tokenizer knows 5,134 tokens (the largest number is 5,133), and its text encoder has"),
+        (5000, "its tokenizer has 5,134 tokens (largest id 5,133), but its text encoder has"),
     ],
     ids=["object", "list", "null", "mark", "kind", "vocabulary"],
 )

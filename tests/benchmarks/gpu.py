@@ -224,7 +224,7 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     chosen = choose_plan(model, recipe, free, None if cell.plan is None else find_plan(cell.plan))
     denoised, step, decoded, peak, reserved = _make(model, recipe, chosen.plan, (free - CONTEXT_BYTES) / total)
     # The encoder is not here: what the plan needs for the rest.
-    without = replace(model, text_encoder=0)
+    without = replace(model, text_encoder_parameters=0)
     predicted = _peak(chosen.plan, without, recipe)
     denoising = _peak(replace(chosen.plan, tile=None), replace(without, decode_bytes=0), recipe)
     memory_error = predicted / peak - 1

@@ -82,8 +82,8 @@ def fetch_model(model: WanModel, revision: str | None = None, replaced: Collecti
     free = shutil.disk_usage(folder).free
     if missing.bytes + RESERVE_BYTES > free:
         raise NotFetchedError(
-            f"cannot fetch {model.name}: it needs {format_bytes(missing.bytes)}, and {format_bytes(free)} are free in "
-            f"{folder}. Free disk space, or set HF_HOME to a folder on another disk"
+            f"cannot fetch {model.name}: it needs {format_bytes(missing.bytes)} more, and {format_bytes(free)} are "
+            f"free in {folder}. Free disk space, or set HF_HOME to a folder on another disk"
         )
     try:
         return Path(snapshot_download(model.location, revision=revision, allow_patterns=_patterns_to_fetch(replaced)))

@@ -81,9 +81,7 @@ def _unknown_word_warnings(path: Path, model: WanModel, texts: Iterable[str]) ->
 
 def _unknown_mark_refusals(path: Path, variations: Sequence[Variation]) -> list[str]:
     marks = {mark.text for variation in variations for mark in variation.marks}
-    unread = sorted(
-        text for text in marks if not any(has_tokens_for(path, word, in_part=True) for word in text.split())
-    )
+    unread = sorted(text for text in marks if not any(has_tokens_for(path, word, partly=True) for word in text.split()))
     if not unread:
         return []
     return [f"the model's tokenizer has no tokens for the marked {_format_list(unread)}: mark words that it knows"]

@@ -1,9 +1,9 @@
-"""Nano: a tiny Wan, trained from scratch on moving shapes, that makes a video in seconds on a laptop.
+"""Nano: a tiny Wan model, trained from scratch on moving shapes, that generates a video in seconds on a laptop.
 
-`WEIGHTS` is a complete diffusers directory. The model card is README.md beside this file; `train.py` made the weights
-and `evaluate.py` prints their figures.
+README.md in this folder is the model card; `train.py` trained the weights and `evaluate.py` measures them.
 """
 
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
+"""Diffusers directory of the trained model."""

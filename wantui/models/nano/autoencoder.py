@@ -1,11 +1,11 @@
-"""Nano's video autoencoder: an AutoencoderKLWan of few channels, trained on windows of clips.
+"""Nano's video autoencoder: an AutoencoderKLWan with few channels, trained on windows of clips.
 
-It is built as Wan 2.2's (pixels folded into channels, shortcuts around each change of scale), which needs a quarter of
-the arithmetic, and compresses as Wan 2.1's does: 8x8 pixels, 4 frames, 16 channels.
+Its architecture is that of Wan 2.2 (pixels folded into channels, shortcuts around each change of scale), which needs a
+quarter of the arithmetic. Its compression is that of Wan 2.1: 8x8 pixels, 4 frames, 16 channels.
 
-The stock module walks through a clip in chunks of 1, 4, 4, ... frames with a cache of features, which makes training
-slow. The same function can be computed on the whole clip at once: causal convolutions pad with zeros, and the temporal
-resampling leaves the first frame alone. `whole_clip` switches a module to that form; tests hold the two forms equal.
+The stock module processes a clip in chunks of 1, 4, 4, ... frames with a cache of features, which makes training slow.
+The same function can be computed for a whole clip at once: causal convolutions pad with zeros, and the temporal
+resampling does not change the first frame. `enable_whole_clip` switches a module to that form.
 """
 
 import math
@@ -26,24 +26,25 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 from torch import Tensor, nn
 
 from wantui.models.nano.muon import Muon
-from wantui.models.nano.render import pool_to_latent_frames, render, to_signed
+from wantui.models.nano.render import pool_to_latent_frames, render, to_vae_range
 from wantui.models.nano.world import CLIP_FRAMES, CLIP_SIZE, Scenes, sample_scenes
 
 LATENT_CHANNELS = 16
 INITIAL_LOG_VARIANCE = -4.0
-PATCH = 2
-PEAK_RATE, PEAK_RATE_OF_DECODER = 6e-3, 2e-3
+PATCH_SIZE = 2
+PEAK_RATE, DECODER_PEAK_RATE = 6e-3, 2e-3
+"""Peak learning rates of the autoencoder, and of the decoder when it is trained alone."""
 LATENT_NOISE = 0.15
-"""Standard deviation of the noise added to latents while the decoder is trained alone, in units of theirs."""
-WINDOW = 64
-"""Pixels, each way, of the windows that it is trained on: a quarter of the picture."""
+"""Maximum noise on latents when the decoder is trained alone, in standard deviations of the latents."""
+WINDOW_SIZE = 64
+"""Width and height of a training window in pixels: a quarter of the picture."""
 
 
-def new_autoencoder() -> AutoencoderKLWan:
-    """Return an untrained autoencoder whose temporal kernels start as the identity in time.
+def build_autoencoder() -> AutoencoderKLWan:
+    """Build an untrained autoencoder whose temporal kernels are initialised to the identity in time.
 
-    The attention in the two middle blocks starts, and stays, at zero: nothing in this world needs it, and what is
-    left is local, so that what was learnt on windows holds for the whole picture.
+    The attention of the two middle blocks is initialised to zero and never trained: this world does not need it, and
+    without it all layers are local, so that training on windows also works for the whole picture.
     """
     vae = AutoencoderKLWan(
         base_dim=8,
@@ -52,9 +53,9 @@ def new_autoencoder() -> AutoencoderKLWan:
         num_res_blocks=1,
         temperal_downsample=[True, True],
         is_residual=True,
-        patch_size=PATCH,
-        in_channels=3 * PATCH**2,
-        out_channels=3 * PATCH**2,
+        patch_size=PATCH_SIZE,
+        in_channels=3 * PATCH_SIZE**2,
+        out_channels=3 * PATCH_SIZE**2,
         latents_mean=[0.0] * LATENT_CHANNELS,
         latents_std=[1.0] * LATENT_CHANNELS,
     )
@@ -82,6 +83,7 @@ def new_autoencoder() -> AutoencoderKLWan:
 
 
 def _resample_whole_clip(self: WanResample, x: Tensor, feat_cache: None = None, feat_idx: None = None) -> Tensor:
+    """Replace `WanResample.forward` for a whole clip."""
     batch, channels, frames = x.shape[:3]
     if self.mode == "upsample3d" and frames > 1:
         pairs = self.time_conv(x[:, :, 1:]).unflatten(1, (2, channels))
@@ -92,8 +94,8 @@ def _resample_whole_clip(self: WanResample, x: Tensor, feat_cache: None = None, 
     return x
 
 
-def whole_clip(vae: AutoencoderKLWan) -> AutoencoderKLWan:
-    """Make `encode_clip` and `decode_clip` of this autoencoder equal its own chunked encode and decode."""
+def enable_whole_clip(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """Prepare an autoencoder for `encode_clip` and `decode_clip`, which then equal its chunked encode and decode."""
     for module in vae.modules():
         if isinstance(module, WanResample):
             module.forward = MethodType(_resample_whole_clip, module)
@@ -101,63 +103,65 @@ def whole_clip(vae: AutoencoderKLWan) -> AutoencoderKLWan:
 
 
 def encode_clip(vae: AutoencoderKLWan, video: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and log-variance of the latents, each [n, 16, latent frames, height / 8, width / 8]."""
-    mean, log_variance = vae.quant_conv(vae.encoder(patchify(video, PATCH))).chunk(2, dim=1)
+    """Encode video to mean and log-variance of latents, each [n, 16, latent frames, height / 8, width / 8]."""
+    mean, log_variance = vae.quant_conv(vae.encoder(patchify(video, PATCH_SIZE))).chunk(2, dim=1)
     return mean, log_variance
 
 
 def decode_clip(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Decode to video [n, rgb, frames, height, width] in -1 to 1, not clamped."""
-    return unpatchify(vae.decoder(vae.post_quant_conv(latents), first_chunk=True), PATCH)
+    """Decode latents to video [n, rgb, frames, height, width] in -1 to 1, not clamped."""
+    return unpatchify(vae.decoder(vae.post_quant_conv(latents), first_chunk=True), PATCH_SIZE)
 
 
 class ReconstructionLoss(nn.Module):
-    """L1 + 4 MSE + 2e-4 KL + 0.2 times the error of a linear read-out of colour from latents.
+    """Loss of the autoencoder: L1 + 4 MSE + 2e-4 KL + 0.2 times the error of a linear colour read-out from latents.
 
-    The read-out keeps the latents legible, so that a preview can be drawn from them with one matrix.
+    The read-out term makes the colours linear in the latents, so that a single matrix can compute a preview.
     """
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         super().__init__()
-        self.vae = whole_clip(vae)
+        self.vae = enable_whole_clip(vae)
         self.read_out = nn.Linear(LATENT_CHANNELS, 3)
 
     def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss and the mean squared error; `noise` has the latents' shape."""
+        """Return the loss and the mean squared error; `noise` has the shape of the latents."""
         mean, log_variance = (moment.float() for moment in encode_clip(self.vae, video))
         log_variance = log_variance.clamp(-20, 10)
         latents = mean + (log_variance / 2).exp() * noise
         error = decode_clip(self.vae, latents).float() - video
         mse = error.square().mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        colour_error = (self.read_out(latents.movedim(1, -1)) - small_picture(video).movedim(1, -1)).square().mean()
+        colour_error = (
+            (self.read_out(latents.movedim(1, -1)) - downsample_to_latents(video).movedim(1, -1)).square().mean()
+        )
         return error.abs().mean() + 4 * mse + 2e-4 * kl + 0.2 * colour_error, mse.detach()
 
 
-def small_picture(video: Tensor) -> Tensor:
-    """Return the video at the latents' resolution: area means, [n, rgb, latent frames, height / 8, width / 8]."""
+def downsample_to_latents(video: Tensor) -> Tensor:
+    """Average a video to the resolution of its latents: [n, rgb, latent frames, height / 8, width / 8]."""
     return pool_to_latent_frames(F.avg_pool3d(video, (1, 8, 8)))
 
 
 def train_autoencoder(
     image_steps: int, clip_steps: int, bank_size: int, device: str, log: Callable[[str], None]
 ) -> AutoencoderKLWan:
-    """Train on windows of single frames first, then of clips, and store the latents' statistics in the config."""
+    """Train an autoencoder on windows of single frames, then of clips; store latent statistics in its config."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    model = ReconstructionLoss(new_autoencoder()).to(device)
+    model = ReconstructionLoss(build_autoencoder()).to(device)
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    videos = torch.cat([render(scenes, device)[0] for scenes in _chunks(sample_scenes(bank_size, rng), 64)])
-    log(f"{bank_size} clips drawn")
-    share = 1 if device == "cuda" else 8  # of the batch: a CPU makes fewer samples, and more steps of them
-    loss_of = torch.compile(model, dynamic=False)  # twice as fast, after a minute of compiling for each phase
-    for steps, batch_size, frames in ((image_steps, 256 // share, 1), (clip_steps, 64 // share, CLIP_FRAMES)):
+    videos = torch.cat([render(scenes, device)[0] for scenes in _split_scenes(sample_scenes(bank_size, rng), 64)])
+    log(f"rendered {bank_size} clips")
+    divisor = 1 if device == "cuda" else 8  # smaller batches on a CPU
+    compiled_loss = torch.compile(model, dynamic=False)  # twice as fast, after a minute of compilation per phase
+    for steps, batch_size, frames in ((image_steps, 256 // divisor, 1), (clip_steps, 64 // divisor, CLIP_FRAMES)):
         optimizer = Muon(trained, weight_decay=1e-3)
         for step in range(steps):
-            batch = to_signed(_windows(videos, batch_size, frames)).to(memory_format=torch.channels_last_3d)
-            noise = torch.randn(batch_size, LATENT_CHANNELS, (frames - 1) // 4 + 1, WINDOW // 8, WINDOW // 8)
+            batch = to_vae_range(_sample_windows(videos, batch_size, frames)).to(memory_format=torch.channels_last_3d)
+            noise = torch.randn(batch_size, LATENT_CHANNELS, (frames - 1) // 4 + 1, WINDOW_SIZE // 8, WINDOW_SIZE // 8)
             with torch.autocast(device, torch.bfloat16):
-                loss, mse = loss_of(batch, noise.to(device))
+                loss, mse = compiled_loss(batch, noise.to(device))
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             decay = 0.5 * (1 + math.cos(math.pi * step / steps)) if frames > 1 else 1.0
@@ -170,14 +174,17 @@ def train_autoencoder(
 
 
 class DecodingLoss(nn.Module):
-    """L1 + 4 MSE of clips decoded from latents of the frozen encoder that are a little off, as a model's are."""
+    """Loss of the decoder alone: L1 + 4 MSE of clips decoded from noisy latents of the frozen encoder.
+
+    The noise imitates the small errors of latents that a transformer generates.
+    """
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         super().__init__()
-        self.vae = whole_clip(vae)
+        self.vae = enable_whole_clip(vae)
 
     def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss and the mean squared error; `noise` has the latents' shape and their scale."""
+        """Return the loss and the mean squared error; `noise` has the shape and scale of the latents."""
         with torch.no_grad():
             latents = encode_clip(self.vae, video)[0].float()
         error = decode_clip(self.vae, latents + noise).float() - video
@@ -186,59 +193,61 @@ class DecodingLoss(nn.Module):
 
 
 def train_decoder(vae: AutoencoderKLWan, steps: int, bank_size: int, device: str, log: Callable[[str], None]) -> None:
-    """Train the decoder alone, so that edges stay clean where latents are not exactly the encoder's.
+    """Train only the decoder, so that edges stay clean for latents that differ slightly from those of the encoder.
 
-    The encoder, and with it the latents that a transformer learns, stay as they are.
+    The encoder is frozen, and with it the latents that the transformer learns.
     """
     torch.manual_seed(1)
     rng = np.random.default_rng(2)
     model = DecodingLoss(vae.to(device))
     named = [*vae.decoder.named_parameters(), *vae.post_quant_conv.named_parameters()]
-    trained = [(name, parameter) for name, parameter in named if parameter.any()]  # without the attention, at zero
+    trained = [
+        (name, parameter) for name, parameter in named if parameter.any()
+    ]  # without the untrained attention, which is zero
     for _, parameter in trained:
         parameter.requires_grad_(True)
-    videos = torch.cat([render(scenes, device)[0] for scenes in _chunks(sample_scenes(bank_size, rng), 64)])
+    videos = torch.cat([render(scenes, device)[0] for scenes in _split_scenes(sample_scenes(bank_size, rng), 64)])
     std = LATENT_NOISE * torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
-    loss_of = torch.compile(model, dynamic=False)
+    compiled_loss = torch.compile(model, dynamic=False)
     optimizer = Muon(trained, weight_decay=1e-3)
     batch_size = 64 if device == "cuda" else 8
     for step in range(steps):
-        batch = to_signed(_windows(videos, batch_size, CLIP_FRAMES)).to(memory_format=torch.channels_last_3d)
-        shape = (batch_size, LATENT_CHANNELS, (CLIP_FRAMES - 1) // 4 + 1, WINDOW // 8, WINDOW // 8)
+        batch = to_vae_range(_sample_windows(videos, batch_size, CLIP_FRAMES)).to(memory_format=torch.channels_last_3d)
+        shape = (batch_size, LATENT_CHANNELS, (CLIP_FRAMES - 1) // 4 + 1, WINDOW_SIZE // 8, WINDOW_SIZE // 8)
         noise = std * torch.rand(batch_size, 1, 1, 1, 1, device=device) * torch.randn(shape, device=device)
         with torch.autocast(device, torch.bfloat16):
-            loss, mse = loss_of(batch, noise)
+            loss, mse = compiled_loss(batch, noise)
         loss.backward()
         nn.utils.clip_grad_norm_([parameter for _, parameter in trained], 1.0)
         decay = 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimizer.step(PEAK_RATE_OF_DECODER * min(1.0, (step + 1) / 100) * (decay + 0.005))
+        optimizer.step(DECODER_PEAK_RATE * min(1.0, (step + 1) / 100) * (decay + 0.005))
         if step % 100 == 0 or step == steps - 1:
             log(f"decoder, step {step}: {10 * math.log10(4 / mse.item()):.1f} dB")
     vae.eval().requires_grad_(False)
 
 
-def _windows(videos: Tensor, n: int, frames: int) -> Tensor:
-    """Return n windows at random positions of random clips; a single frame is a random one."""
+def _sample_windows(videos: Tensor, n: int, frames: int) -> Tensor:
+    """Sample n windows at random positions of random clips, starting at a random frame."""
     clips = torch.randint(len(videos), (n,)).tolist()
-    places = torch.randint(CLIP_SIZE - WINDOW + 1, (n, 2)).tolist()
+    corners = torch.randint(CLIP_SIZE - WINDOW_SIZE + 1, (n, 2)).tolist()
     first = torch.randint(CLIP_FRAMES - frames + 1, (n,)).tolist()
     return torch.stack(
         [
-            videos[clip, :, start : start + frames, top : top + WINDOW, left : left + WINDOW]
-            for clip, (top, left), start in zip(clips, places, first, strict=True)
+            videos[clip, :, start : start + frames, top : top + WINDOW_SIZE, left : left + WINDOW_SIZE]
+            for clip, (top, left), start in zip(clips, corners, first, strict=True)
         ]
     )
 
 
 @torch.no_grad()
 def measure_latents(vae: AutoencoderKLWan, videos: Tensor) -> None:
-    """Write mean and standard deviation of each latent channel into the autoencoder's config."""
-    moments = [encode_clip(vae, to_signed(batch)) for batch in videos.split(64)]
+    """Store the mean and standard deviation of each latent channel in the config of the autoencoder."""
+    moments = [encode_clip(vae, to_vae_range(batch)) for batch in videos.split(64)]
     mean, log_variance = (torch.cat(parts).double() for parts in zip(*moments, strict=True))
     dims = (0, 2, 3, 4)
     std = (mean.var(dims) + log_variance.exp().mean(dims)).sqrt()
     vae.register_to_config(latents_mean=mean.mean(dims).tolist(), latents_std=std.tolist())
 
 
-def _chunks(scenes: Scenes, size: int) -> list[Scenes]:
+def _split_scenes(scenes: Scenes, size: int) -> list[Scenes]:
     return [scenes[start : start + size] for start in range(0, len(scenes), size)]

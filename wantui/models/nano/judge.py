@@ -1,7 +1,7 @@
-"""Plain pixel rules that say what a clip shows: background, colour, direction of motion and shape of its objects.
+"""Score a clip by pixel rules: background, and colour, direction and shape of its objects.
 
-No learned judge: distances between colours, centroids of masks, overlap with drawn templates. The rules are applied to
-drawn clips too, so that their own error is known.
+The rules use distances between colours, centroids of masks, and overlap with rendered templates; nothing is learned.
+They are also applied to rendered clips, which measures their own error.
 """
 
 from dataclasses import dataclass
@@ -15,17 +15,18 @@ from wantui.models.nano.render import pixel_grid, signed_distance
 from wantui.models.nano.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Scenes
 
 BACKGROUND_TOLERANCE = 0.12
-"""Largest error of a channel, in units of full brightness."""
+"""Maximum error of a channel of the background colour, as a fraction of full brightness."""
 OBJECT_CONTRAST = 0.2
-"""Euclidean distance from the background's colour from which a pixel belongs to an object."""
-STILL = 0.2
-"""Largest movement of a still centroid over the clip (half the picture is 1)."""
+"""Minimum Euclidean distance of an object pixel from the background colour."""
+MAX_STILL_TRAVEL = 0.2
+"""Maximum displacement of a still object over the clip, in half widths of the picture."""
 VISIBLE_PIXELS = 40
+"""Minimum number of pixels of a visible object."""
 
 
 @dataclass(frozen=True)
 class ClipScore:
-    """Correct attributes of one clip; for two objects, attributes that are right for both."""
+    """Correctness of each attribute of a clip; with two objects, an attribute must be correct for both."""
 
     background: bool
     colour: bool
@@ -33,42 +34,46 @@ class ClipScore:
     shape: bool
 
 
-def common_colour(video: Tensor) -> Tensor:
-    """Return the median of each channel over the clip, which is the background's: [rgb]."""
+def find_background_colour(video: Tensor) -> Tensor:
+    """Return the background colour [rgb]: the median of each channel over the clip."""
     return video[:, :, ::4, ::4].flatten(1).median(dim=1).values
 
 
-def object_pixels(video: Tensor) -> Tensor:
-    """Return the pixels that differ from the clip's common colour: float32 [frames, height, width]."""
-    return (video - common_colour(video)[:, None, None, None]).norm(dim=0).gt(OBJECT_CONTRAST).float()
+def find_object_pixels(video: Tensor) -> Tensor:
+    """Return a mask of the pixels that differ from the background: float32 [frames, height, width]."""
+    return (video - find_background_colour(video)[:, None, None, None]).norm(dim=0).gt(OBJECT_CONTRAST).float()
 
 
-def judge(video: Tensor, scenes: Scenes, i: int) -> ClipScore:
-    """Hold a clip, float32 [rgb, frames, height, width] in 0 to 1, against scene i."""
+def judge_clip(video: Tensor, scenes: Scenes, index: int) -> ClipScore:
+    """Compare a clip, float32 [rgb, frames, height, width] in 0 to 1, with the scene at an index."""
     video = video.cpu()
-    background = torch.tensor(list(BACKGROUNDS.values())[scenes.background[i]])
-    background_right = bool((common_colour(video) - background).abs().max() < BACKGROUND_TOLERANCE)
-    masks = [object_pixels(video)] if scenes.count[i] == 1 else masks_by_colour(video, background, scenes.colour[i])
+    background = torch.tensor(list(BACKGROUNDS.values())[scenes.background[index]])
+    background_correct = bool((find_background_colour(video) - background).abs().max() < BACKGROUND_TOLERANCE)
+    masks = (
+        [find_object_pixels(video)]
+        if scenes.count[index] == 1
+        else split_by_colour(video, background, scenes.colour[index])
+    )
     colour = direction = shape = True
     for k, mask in enumerate(masks):
         middle = mask[len(mask) // 2]
         if middle.sum() < VISIBLE_PIXELS:
-            return ClipScore(background_right, False, False, False)
-        if scenes.count[i] == 1:
-            colour &= nearest_colour(video, mask) == scenes.colour[i, k]
-        direction &= motion_of(mask) == list(MOTIONS)[scenes.motion[i, k]]
-        shape &= shape_of(middle) == SHAPES[scenes.shape[i, k]]
-    return ClipScore(background_right, colour, direction, shape)
+            return ClipScore(background_correct, False, False, False)
+        if scenes.count[index] == 1:
+            colour &= find_nearest_colour(video, mask) == scenes.colour[index, k]
+        direction &= detect_motion(mask) == list(MOTIONS)[scenes.motion[index, k]]
+        shape &= detect_shape(middle) == SHAPES[scenes.shape[index, k]]
+    return ClipScore(background_correct, colour, direction, shape)
 
 
-def nearest_colour(video: Tensor, mask: Tensor) -> int:
-    """Return the index of the colour of the world that is nearest to the median colour under the mask."""
-    seen = video[:, mask.bool()].median(dim=1).values
-    return int((torch.tensor(list(COLOURS.values())) - seen).norm(dim=1).argmin())
+def find_nearest_colour(video: Tensor, mask: Tensor) -> int:
+    """Return the index of the world colour that is nearest to the median colour under a mask."""
+    median = video[:, mask.bool()].median(dim=1).values
+    return int((torch.tensor(list(COLOURS.values())) - median).norm(dim=1).argmin())
 
 
-def masks_by_colour(video: Tensor, background: Tensor, colours: Tensor) -> list[Tensor]:
-    """Return the pixels of each of two objects of known colour, without the one-pixel seams where colours mix."""
+def split_by_colour(video: Tensor, background: Tensor, colours: Tensor) -> list[Tensor]:
+    """Return masks of two objects of known colours, without the one-pixel seams in which colours mix."""
     references = torch.stack([background, *(torch.tensor(list(COLOURS.values())[c]) for c in colours)])
     distance = (video[None] - references[:, :, None, None, None]).norm(dim=1)
     nearest = distance.argmin(0)
@@ -80,39 +85,40 @@ def masks_by_colour(video: Tensor, background: Tensor, colours: Tensor) -> list[
     return masks
 
 
-def centroid(mask: Tensor) -> Tensor:
-    """Centre of a mask [height, width], as x and y from -1 to 1; NaN where it is empty."""
+def find_centroid(mask: Tensor) -> Tensor:
+    """Return the centre of a mask [height, width] as x and y from -1 to 1; NaN for an empty mask."""
     x, y = pixel_grid()
     return torch.stack([(mask * x).sum(), (mask * y).sum()]) / mask.sum()
 
 
-def motion_of(mask: Tensor) -> str:
-    """Direction in which the centroid moves from the first to the last frame; "none" where it cannot be seen."""
-    travel = centroid(mask[-1]) - centroid(mask[0])
+def detect_motion(mask: Tensor) -> str:
+    """Return the direction of the centroid from the first to the last frame; "none" if the object is not visible."""
+    travel = find_centroid(mask[-1]) - find_centroid(mask[0])
     if travel.isnan().any():
         return "none"
-    if travel.norm() < STILL:
+    if travel.norm() < MAX_STILL_TRAVEL:
         return "still"
     horizontal = travel[0].abs() > travel[1].abs()
-    sign = bool(travel[0] > 0) if horizontal else bool(travel[1] > 0)
-    return ("right" if sign else "left") if horizontal else ("down" if sign else "up")
+    if horizontal:
+        return "right" if travel[0] > 0 else "left"
+    return "down" if travel[1] > 0 else "up"
 
 
 @cache
-def _template(shape: str) -> tuple[float, Tensor]:
-    """Area of the shape of radius 1 and offset of its centroid, measured at half the picture's size."""
+def _measure_template(shape: str) -> tuple[float, Tensor]:
+    """Return the area of a shape of radius 1 and the offset of its centroid, measured on a shape of radius 0.5."""
     x, y = pixel_grid()
     mask = (signed_distance(shape, 2 * x, 2 * y) < 0).float()
-    return float(mask.mean()) * 16, centroid(mask) * 2
+    return float(mask.mean()) * 16, find_centroid(mask) * 2
 
 
-def shape_of(mask: Tensor) -> str:
-    """Return the shape whose drawing, with the mask's area and centroid, overlaps it best (intersection over union)."""
+def detect_shape(mask: Tensor) -> str:
+    """Return the shape that, rendered with the area and centroid of a mask, has the largest IoU with the mask."""
     x, y = pixel_grid()
-    centre = centroid(mask)
+    centre = find_centroid(mask)
     overlaps = {}
     for shape in SHAPES:
-        area, offset = _template(shape)
+        area, offset = _measure_template(shape)
         radius = float(mask.mean() * 4 / area) ** 0.5
         left, top = (centre - radius * offset).tolist()
         drawn = signed_distance(shape, (x - left) / radius, (y - top) / radius) < 0

@@ -1,8 +1,8 @@
 """Muon: momentum with an orthogonalised update for matrices, AdamW for everything else.
 
-Keller Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024; the update is scaled to the size of
-Adam's as in Liu et al., arXiv 2502.16982. Convolution kernels count as matrices [out, in * taps]. torch.optim.Muon
-takes plain matrices only, which is why this one is here.
+Keller Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024. Updates are scaled to the size of those
+of Adam, as in Liu et al., arXiv 2502.16982. Convolution kernels are treated as matrices [out, in * taps], which
+torch.optim.Muon does not support.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Run five Newton-Schulz steps toward the nearest semi-orthogonal matrices; [n, rows, columns], rows <= columns."""
+    """Run five Newton-Schulz steps toward the nearest semi-orthogonal matrices: [n, rows, columns], rows <= columns."""
     x = (matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(5):
         gram = x @ x.mT
@@ -21,7 +21,7 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 class Muon:
-    """Optimiser for named parameters; those whose name holds a word of `adam`, and vectors, go to AdamW."""
+    """Optimiser for named parameters. Vectors, and parameters with a word of `adam` in their name, use AdamW."""
 
     def __init__(
         self,
@@ -32,16 +32,16 @@ class Muon:
     ) -> None:
         self.weight_decay, self.momentum = weight_decay, momentum
         self.groups: dict[tuple[int, int], list[nn.Parameter]] = {}
-        rest = []
+        adam_parameters = []
         for name, parameter in named_parameters:
             rows, columns = (parameter.shape[0], parameter[0].numel()) if parameter.ndim > 1 else (1, 1)
             if min(rows, columns) < 4 or any(word in name for word in adam):
-                rest.append(parameter)
+                adam_parameters.append(parameter)
             else:
-                # Matrices of one size are orthogonalised together.
+                # Matrices of the same size are orthogonalised as one batch.
                 self.groups.setdefault((min(rows, columns), max(rows, columns)), []).append(parameter)
         self.buffers = {size: [torch.zeros_like(p) for p in group] for size, group in self.groups.items()}
-        self.adam = torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0.0)
+        self.adam = torch.optim.AdamW(adam_parameters, betas=(0.9, 0.98), weight_decay=0.0)
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
@@ -59,6 +59,6 @@ class Muon:
                 parameter.grad = None
             steps = orthogonalise(torch.stack(updates)) * (-learning_rate * 0.2 * size[1] ** 0.5)
             for parameter, step in zip(group, steps, strict=True):
-                matrix_is_wide = parameter.shape[0] <= parameter[0].numel()
+                is_wide = parameter.shape[0] <= parameter[0].numel()
                 parameter.mul_(1 - learning_rate * self.weight_decay)
-                parameter.add_((step if matrix_is_wide else step.mT).reshape(parameter.shape))
+                parameter.add_((step if is_wide else step.mT).reshape(parameter.shape))

@@ -1,4 +1,4 @@
-"""Pictures of the synthetic world: scenes to video, and to the truth about which latent cells an object covers."""
+"""Render scenes of the synthetic world to video, and compute which latent cells an object covers."""
 
 import math
 
@@ -9,13 +9,13 @@ from torch import Tensor
 from wantui.models.nano.world import BACKGROUNDS, CLIP_FRAMES, CLIP_SIZE, COLOURS, SHAPES, Scenes
 
 EDGE_SHARPNESS = 1.6
-"""Slope of the soft edge per pixel, as the argument of a sigmoid."""
+"""Change of the sigmoid's argument per pixel at the soft edge of an object."""
 
 
 def signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
-    """Distance of points to the outline of a shape of radius 1 at the origin, negative inside; y points down.
+    """Return the distance of points from the outline of a unit shape at the origin, negative inside; y points down.
 
-    Exact along straight edges and rounded off only outside the corners.
+    The distance is exact, except outside of corners.
     """
     match shape:
         case "circle":
@@ -34,11 +34,11 @@ def signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
             length = math.hypot(*edge)
             return ((radius * torch.cos(angle) - 1.05) * edge[1] - radius * torch.sin(angle) * edge[0]) / length
         case "cross":
-            long, wide = torch.maximum(x.abs(), y.abs()), torch.minimum(x.abs(), y.abs())
-            return torch.maximum(long - 1, wide - 0.3)
+            larger, smaller = torch.maximum(x.abs(), y.abs()), torch.minimum(x.abs(), y.abs())
+            return torch.maximum(larger - 1, smaller - 0.3)
         case "ring":
             return (torch.hypot(x, y) - 0.75).abs() - 0.25
-    raise ValueError(f"unknown shape {shape!r}; the world has {', '.join(SHAPES)}")
+    raise ValueError(f"unknown shape {shape!r}. Choose from: {', '.join(SHAPES)}")
 
 
 def pixel_grid(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -58,25 +58,26 @@ def object_masks(scenes: Scenes, device: torch.device | str) -> Tensor:
     )
     centre = start[:, None] + travel[:, None] * time[None, :, None]  # [2n, frames, xy]
     shapes = torch.from_numpy(scenes.shape).to(device).flatten()
-    shown = torch.arange(2, device=device)[None] < torch.from_numpy(scenes.count).to(device)[:, None]
+    is_shown = torch.arange(2, device=device)[None] < torch.from_numpy(scenes.count).to(device)[:, None]
     masks = torch.zeros(2 * n, CLIP_FRAMES, CLIP_SIZE, CLIP_SIZE, device=device)
     for index, shape in enumerate(SHAPES):
-        chosen = torch.nonzero((shapes == index) & shown.flatten()).flatten()
-        scale = radius[chosen, None, None, None]
+        selected = torch.nonzero((shapes == index) & is_shown.flatten()).flatten()
+        scale = radius[selected, None, None, None]
         distance = scale * signed_distance(
             shape,
-            (x - centre[chosen, :, 0, None, None]) / scale,
-            (y - centre[chosen, :, 1, None, None]) / scale,
+            (x - centre[selected, :, 0, None, None]) / scale,
+            (y - centre[selected, :, 1, None, None]) / scale,
         )
-        masks[chosen] = torch.sigmoid(-distance * EDGE_SHARPNESS * CLIP_SIZE / 2)
+        masks[selected] = torch.sigmoid(-distance * EDGE_SHARPNESS * CLIP_SIZE / 2)
     return masks.unflatten(0, (n, 2))
 
 
 def render(scenes: Scenes, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Draw the scenes.
+    """Render scenes to video; the second object is in front of the first.
 
-    Returns the video, uint8 [n, rgb, frames, height, width], and the visible part of each object,
-    float32 [n, 2, frames, height, width]; the second object is in front of the first.
+    Returns:
+        The video, uint8 [n, rgb, frames, height, width], and the mask of the visible part of each object, float32
+        [n, 2, frames, height, width].
     """
     masks = object_masks(scenes, device)
     colours = torch.tensor(list(COLOURS.values()), device=device)[torch.from_numpy(scenes.colour).to(device)]
@@ -88,23 +89,23 @@ def render(scenes: Scenes, device: torch.device | str = "cpu") -> tuple[Tensor, 
     return (video * 255).round().to(torch.uint8), masks
 
 
-def to_signed(video: Tensor) -> Tensor:
-    """Map uint8 pixels to the VAE's range -1 to 1, float32."""
+def to_vae_range(video: Tensor) -> Tensor:
+    """Map uint8 pixels to float32 in -1 to 1, the range of the VAE."""
     return video.float() / 127.5 - 1
 
 
 def pool_to_latent_frames(video: Tensor) -> Tensor:
-    """Average the frames of each latent frame: the first one alone, then four at a time.
+    """Average the frames of each latent frame: the first frame alone, then groups of four.
 
-    [..., frames, height, width] to [..., (frames - 1) / 4 + 1, height, width].
+    Maps [..., frames, height, width] to [..., (frames - 1) / 4 + 1, height, width].
     """
-    first, rest = video[..., :1, :, :], video[..., 1:, :, :]
-    return torch.cat([first, rest.unflatten(-3, (-1, 4)).mean(-3)], dim=-3)
+    first, others = video[..., :1, :, :], video[..., 1:, :, :]
+    return torch.cat([first, others.unflatten(-3, (-1, 4)).mean(-3)], dim=-3)
 
 
-def cell_coverage(masks: Tensor) -> Tensor:
-    """Return the share of each transformer cell (16x16 pixels of a latent frame) that an object covers.
+def compute_cell_coverage(masks: Tensor) -> Tensor:
+    """Compute the fraction of each transformer cell (16x16 pixels of a latent frame) that an object covers.
 
-    [n, 2, frames, height, width] to [n, 2, cells], cells in the transformer's token order.
+    Maps [n, 2, frames, height, width] to [n, 2, cells], with the cells in token order.
     """
     return pool_to_latent_frames(F.avg_pool3d(masks, (1, 16, 16))).flatten(2)

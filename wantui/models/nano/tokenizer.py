@@ -1,8 +1,8 @@
-"""Nano's tokenizer: a T5 unigram tokenizer over a small vocabulary of sub-word pieces.
+"""Nano's tokenizer: a T5 unigram tokenizer with a small sub-word vocabulary.
 
-About half of the world's words are split into several pieces, as they are in the real UMT5 vocabulary, so that code
-which maps words to tokens is put to the test. Single letters, digits and signs cover any other text; what is left (for
-example Chinese) becomes `<unk>`.
+About half of the caption words are split into several tokens, as in the real UMT5 vocabulary, so that code that maps
+words to tokens is tested. Single letters, digits and punctuation cover other ASCII text; all other characters, such as
+Chinese ones, become `<unk>`.
 """
 
 import string
@@ -22,7 +22,7 @@ CHARACTERS = string.ascii_lowercase + string.ascii_uppercase + string.digits + s
 
 
 def build_tokenizer() -> "T5Tokenizer":
-    """Build the tokenizer with its fixed vocabulary; ids 0, 1, 2 are pad, end of text and unknown, as in T5."""
+    """Build the tokenizer with its fixed vocabulary; ids 0, 1 and 2 are padding, end of text and unknown, as in T5."""
     from transformers import T5Tokenizer
 
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)]

@@ -1,7 +1,7 @@
 """Train nano from scratch and write its diffusers directory: python -m wantui.models.nano.train --output DIR.
 
-The defaults are what the shipped weights were trained with, but for what the model card says. Repeat an interrupted
-call: it resumes from the files in DIR: autoencoder, decoder, encoded clips, and the last state of the transformer.
+The bundled weights were trained with the defaults, except for the differences in the model card. After an interruption,
+repeat the call: it resumes from the autoencoder, decoder, encoded clips and training state in DIR.
 """
 
 import time
@@ -15,20 +15,21 @@ from transformers import PreTrainedTokenizerBase
 from wantui.atomic_files import atomic_folder, atomic_write
 from wantui.models.nano.autoencoder import train_autoencoder, train_decoder
 from wantui.models.nano.tokenizer import build_tokenizer
-from wantui.models.nano.transformer import TransformerTraining, encode_clips, new_training, train_transformer
+from wantui.models.nano.transformer import TransformerTraining, encode_clips, start_training, train_transformer
 
-STEPS_BETWEEN_STATES = 250
+STEPS_BETWEEN_CHECKPOINTS = 250
+"""Transformer steps between two stored training states."""
 
 
 @click.command()
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for weights and checkpoints.")
-@click.option("--image-steps", default=300, show_default=True, help="Steps of the autoencoder on single frames.")
-@click.option("--clip-steps", default=2200, show_default=True, help="Steps of the autoencoder on clips.")
-@click.option("--decoder-steps", default=1500, show_default=True, help="Steps of the decoder alone.")
-@click.option("--autoencoder-clips", default=2048, show_default=True, help="Clips drawn for the autoencoder.")
-@click.option("--clips", "n_clips", default=49152, show_default=True, help="Clips encoded for the transformer.")
-@click.option("--transformer-steps", default=6250, show_default=True)
-@click.option("--batch-size", default=256, show_default=True, help="Clips in one step of the transformer.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for weights and training state.")
+@click.option("--image-steps", default=300, show_default=True, help="Autoencoder steps on single frames.")
+@click.option("--clip-steps", default=2200, show_default=True, help="Autoencoder steps on clips.")
+@click.option("--decoder-steps", default=1500, show_default=True, help="Steps that train only the decoder.")
+@click.option("--autoencoder-clips", default=2048, show_default=True, help="Training clips of the autoencoder.")
+@click.option("--clips", "n_clips", default=49152, show_default=True, help="Training clips of the transformer.")
+@click.option("--transformer-steps", default=6250, show_default=True, help="Transformer steps.")
+@click.option("--batch-size", default=256, show_default=True, help="Clips per transformer step.")
 def main(
     output: Path,
     image_steps: int,
@@ -39,15 +40,15 @@ def main(
     transformer_steps: int,
     batch_size: int,
 ) -> None:
-    """Train nano."""
-    started = time.monotonic()
+    """Train nano, and write its diffusers directory."""
+    start_time = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     output.mkdir(parents=True, exist_ok=True)
 
     def log(line: str) -> None:
-        click.echo(f"[{time.monotonic() - started:6.1f} s] {line}")
+        click.echo(f"[{time.monotonic() - start_time:6.1f} s] {line}")
 
     if not (output / "autoencoder").exists():
         vae = train_autoencoder(image_steps, clip_steps, autoencoder_clips, device, log)
@@ -61,25 +62,25 @@ def main(
     vae = AutoencoderKLWan.from_pretrained(output / "vae").to(device).eval()
     tokenizer = build_tokenizer()
     clips = encode_clips(vae, tokenizer, n_clips, output / "clips.pt", device, log)
-    training = new_training(len(tokenizer), device)
+    training = start_training(len(tokenizer), device)
     state = output / "training.pt"
     if state.exists():
-        training.load(torch.load(state, weights_only=True))
-        log(f"going on from step {training.step}")
+        training.load_state(torch.load(state, weights_only=True))
+        log(f"resuming from step {training.step}")
     while training.step < transformer_steps:
-        until = min(transformer_steps, training.step + STEPS_BETWEEN_STATES)
-        train_transformer(training, clips, until, transformer_steps, batch_size, device, log)
+        stop_step = min(transformer_steps, training.step + STEPS_BETWEEN_CHECKPOINTS)
+        train_transformer(training, clips, stop_step, transformer_steps, batch_size, device, log)
         with atomic_write(state) as partial:
-            torch.save(training.state(), partial)
-    training.take_average()
+            torch.save(training.get_state(), partial)
+    training.apply_average()
     save_pipeline(output, tokenizer, training)
     log(f"saved {output}")
 
 
 def save_pipeline(output: Path, tokenizer: PreTrainedTokenizerBase, training: TransformerTraining) -> None:
-    """Write the diffusers directory, weights in bfloat16."""
+    """Write the diffusers directory, with weights in bfloat16."""
     vae = AutoencoderKLWan.from_pretrained(output / "vae")
-    vae.register_to_config(_name_or_path="nano")  # and not where it lay when it was trained
+    vae.register_to_config(_name_or_path="nano")  # otherwise the config would contain the path of the training folder
     WanPipeline(
         tokenizer=tokenizer,
         text_encoder=training.text_encoder.eval().to(torch.bfloat16),

@@ -1,9 +1,9 @@
 """Nano's text encoder and transformer, trained together by flow matching on latents.
 
 A video x becomes x_s = (1 - s) x + s e with noise e, and the transformer predicts e - x from x_s, 1000 s and the text.
-The stock pipeline shows the transformer 512 text positions: the prompt's embeddings, then zeros. All those zeros become
-the same key and value, so that their share of the softmax can be had from a few of them: a pad that stands for m pads
-gets log m added to its logit. Training therefore sees all 512 positions at the price of `TEXT_LENGTH`.
+The stock pipeline passes 512 text positions to the transformer: the embeddings of the prompt, then zeros. All zeros
+give the same key and value, so that one padding position can represent m of them in the softmax: log m is added to
+its logit. Training therefore covers all 512 positions at the cost of `TEXT_LENGTH`.
 """
 
 import math
@@ -21,22 +21,26 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
 from wantui.atomic_files import atomic_write
-from wantui.models.nano.autoencoder import LATENT_CHANNELS, encode_clip, whole_clip
+from wantui.models.nano.autoencoder import LATENT_CHANNELS, enable_whole_clip, encode_clip
 from wantui.models.nano.muon import Muon
-from wantui.models.nano.render import cell_coverage, render, to_signed
-from wantui.models.nano.world import Caption, describe, sample_scenes
+from wantui.models.nano.render import compute_cell_coverage, render, to_vae_range
+from wantui.models.nano.world import Caption, sample_scenes, write_captions
 
 PIPELINE_TEXT_LENGTH = 512
+"""Text positions of the stock pipeline."""
 TEXT_LENGTH = 32
+"""Text positions in training."""
 CAPTIONS_PER_CLIP = 4
 PEAK_RATE, WARM_UP_STEPS = 7e-3, 300
-DROPPED_CAPTIONS = 0.1
+CAPTION_DROPOUT = 0.1
+"""Fraction of the clips that are trained without a caption."""
 ATTENTION_LOSS_WEIGHT = 0.02
-NOT_MATRICES = ("condition_embedder", "proj_out", "patch_embedding", "shared", "relative")
+ADAM_PARAMETERS = ("condition_embedder", "proj_out", "patch_embedding", "shared", "relative")
+"""Parts of the names of parameters that AdamW trains instead of Muon."""
 
 
-def new_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
-    """Return a two-layer UMT5 encoder of width 128."""
+def build_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
+    """Build an untrained two-layer UMT5 encoder of width 128."""
     return UMT5EncoderModel(
         UMT5Config(
             vocab_size=vocabulary_size,
@@ -54,8 +58,8 @@ def new_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
     )
 
 
-def new_transformer() -> WanTransformer3DModel:
-    """Return a WanTransformer3DModel of 8 blocks and width 192; Xavier initialisation, output layer at zero."""
+def build_transformer() -> WanTransformer3DModel:
+    """Build an untrained transformer of 8 blocks and width 192: Xavier initialisation, output layer at zero."""
     transformer = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=6,
@@ -83,17 +87,17 @@ def new_transformer() -> WanTransformer3DModel:
     return transformer
 
 
-def text_embeddings(text_encoder: UMT5EncoderModel, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the embeddings [n, TEXT_LENGTH, 128], zero at the pads, and the logit bias [n, TEXT_LENGTH] of the
-    positions."""
+def embed_text(text_encoder: UMT5EncoderModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return text embeddings [n, TEXT_LENGTH, 128], zero at the padding, and the logit bias of each position
+    [n, TEXT_LENGTH]."""
     mask = ids != 0
     hidden = text_encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-    pads = (~mask).sum(1, keepdim=True)
-    pads_for_each = (PIPELINE_TEXT_LENGTH - TEXT_LENGTH + pads) / pads.clamp_min(1)
-    return hidden * mask[..., None], torch.where(mask, 0.0, pads_for_each.log())
+    padding = (~mask).sum(1, keepdim=True)
+    multiplicity = (PIPELINE_TEXT_LENGTH - TEXT_LENGTH + padding) / padding.clamp_min(1)
+    return hidden * mask[..., None], torch.where(mask, 0.0, multiplicity.log())
 
 
-def block_with_attention_map(
+def run_block(
     block: WanTransformerBlock,
     hidden: Tensor,
     text: Tensor,
@@ -103,15 +107,17 @@ def block_with_attention_map(
     bias: Tensor,
     words: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Run `WanTransformerBlock.forward` with the padding's logit bias; also return the attention to each word.
+    """Run `WanTransformerBlock.forward` with a logit bias; also return the attention to each word.
 
     Args:
-        hidden: [n, cells, width]. text: [n, positions, width]. modulation: [n, 6, width].
-        bias: added to the cross-attention logits, [n, positions].
-        words: 1 at the token positions of each word, [n, words, positions].
+        hidden: hidden states [n, cells, width].
+        text: projected text embeddings [n, positions, width].
+        modulation: timestep modulation [n, 6, width].
+        bias: bias of the cross-attention logits [n, positions].
+        words: 1 at the token positions of each word [n, words, positions].
 
     Returns:
-        The new hidden states, and the attention [n, words, cells], mean over heads, sum over a word's tokens.
+        The new hidden states, and the attention [n, words, cells]: mean over heads, sum over the tokens of a word.
     """
     shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.scale_shift_table + modulation.float()).chunk(6, dim=1)
     normed = (block.norm1(hidden.float()) * (1 + scale) + shift).type_as(hidden)
@@ -132,16 +138,17 @@ def block_with_attention_map(
     return hidden, torch.einsum("bhcp,bwp->bwc", probabilities, words) / attention.heads
 
 
-def predict(
+def predict_velocity(
     transformer: WanTransformer3DModel,
     latents: Tensor,
     timestep: Tensor,
     text: Tensor,
     bias: Tensor,
     words: Tensor,
-    block_forward: Callable[..., tuple[Tensor, Tensor]] = block_with_attention_map,
+    block_forward: Callable[..., tuple[Tensor, Tensor]] = run_block,
 ) -> tuple[Tensor, Tensor]:
-    """Run `WanTransformer3DModel.forward` on text that represents 512 positions; return output and mean word maps."""
+    """Run `WanTransformer3DModel.forward` on text with a logit bias; return its output, and the word maps averaged over
+    blocks."""
     n, _, frames, height, width = latents.shape
     rope = transformer.rope(latents)
     hidden = transformer.patch_embedding(latents).flatten(2).mT.contiguous()
@@ -160,12 +167,12 @@ def predict(
 
 @dataclass(frozen=True)
 class LatentClips:
-    """The training set on the device: n clips, each with `CAPTIONS_PER_CLIP` captions."""
+    """Training set on the device: n clips with `CAPTIONS_PER_CLIP` captions each."""
 
     latents: Tensor  # bfloat16 [n, 16, 5, 16, 16], normalised
     coverage: Tensor  # float16 [n, 2, cells]
     ids: Tensor  # uint8 [n, captions, TEXT_LENGTH]
-    words: Tensor  # bool [n, captions, 4, TEXT_LENGTH], tokens of each object's shape word, and of its phrase
+    words: Tensor  # bool [n, captions, 4, TEXT_LENGTH], tokens of the two shape words, then of the two phrases
 
 
 @torch.no_grad()
@@ -173,17 +180,17 @@ def encode_clips(
     vae: AutoencoderKLWan,
     tokenizer: PreTrainedTokenizerBase,
     n: int,
-    stored: Path,
+    cache: Path,
     device: str,
     log: Callable[[str], None],
 ) -> LatentClips:
-    """Draw n training scenes, and encode and caption them once; the result is kept in the file `stored`."""
-    if stored.exists():
-        log("clips read")
-        return LatentClips(**torch.load(stored, map_location=device, weights_only=True))
+    """Sample, caption and encode n training scenes, or load them from the file `cache`, which stores the result."""
+    if cache.exists():
+        log(f"loaded the encoded clips from {cache}")
+        return LatentClips(**torch.load(cache, map_location=device, weights_only=True))
     rng = np.random.default_rng(1)
     scenes = sample_scenes(n, rng)
-    vae = whole_clip(vae)
+    vae = enable_whole_clip(vae)
     mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1, 1)
     std = torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
     latents, coverage = [], []
@@ -192,52 +199,54 @@ def encode_clips(
     for start in range(0, n, batch_size):
         video, masks = render(scenes[start : start + batch_size], device)
         with torch.autocast(device, torch.bfloat16):
-            clip_mean, _ = encode(vae, to_signed(video).to(memory_format=torch.channels_last_3d))
+            clip_mean, _ = encode(vae, to_vae_range(video).to(memory_format=torch.channels_last_3d))
         latents.append(((clip_mean.float() - mean) / std).bfloat16())
-        coverage.append(cell_coverage(masks).half())
+        coverage.append(compute_cell_coverage(masks).half())
         if start % 2048 == 0 or start + batch_size >= n:
-            log(f"{start + len(video)} of {n} clips encoded")
+            log(f"encoded {start + len(video)} of {n} clips")
     ids = torch.zeros(n, CAPTIONS_PER_CLIP, TEXT_LENGTH, dtype=torch.uint8)
     words = torch.zeros(n, CAPTIONS_PER_CLIP, 4, TEXT_LENGTH, dtype=torch.bool)
     for j in range(CAPTIONS_PER_CLIP):
-        captions = describe(scenes, rng)
+        captions = write_captions(scenes, rng)
         encoded = tokenizer(
             [c.text for c in captions], padding="max_length", max_length=TEXT_LENGTH, return_offsets_mapping=True
         )
         ids[:, j] = torch.tensor(encoded["input_ids"], dtype=torch.uint8)
         offsets = torch.tensor(encoded["offset_mapping"])  # [n, positions, start and end]
-        for k, spans in enumerate(torch.tensor([_spans(c) for c in captions]).unbind(1)):
+        for k, spans in enumerate(torch.tensor([_word_spans(c) for c in captions]).unbind(1)):
             words[:, j, k] = (offsets[..., 0] < spans[:, 1:]) & (offsets[..., 1] > spans[:, :1])
-    log("captions tokenised")
+    log("tokenised the captions")
     clips = LatentClips(torch.cat(latents), torch.cat(coverage), ids.to(device), words.to(device))
-    with atomic_write(stored) as partial:
+    with atomic_write(cache) as partial:
         torch.save(vars(clips), partial)
     return clips
 
 
-def _spans(caption: Caption) -> list[tuple[int, int]]:
-    """Return the spans of two shape words, then of two phrases; empty ones for an object that is missing."""
+def _word_spans(caption: Caption) -> list[tuple[int, int]]:
+    """Return the spans of two shape words, then of two phrases; empty spans for a missing object."""
     missing = [(0, 0)] * (2 - len(caption.shape_words))
     return [*caption.shape_words, *missing, *caption.phrases, *missing]
 
 
-def attention_loss(maps: Tensor, coverage: Tensor, weight: Tensor) -> Tensor:
-    """Return the cross-entropy between a word's attention and the cells of its object, for visible objects.
+def compute_attention_loss(maps: Tensor, coverage: Tensor, weight: Tensor) -> Tensor:
+    """Compute the cross-entropy between the attention to a word and the cells of its object, for visible objects.
 
-    maps: [n, 4, cells], of each object's shape word, then of its phrase. coverage: [n, 2, cells]. weight: [n], how
-    much each clip counts.
+    Args:
+        maps: attention to the two shape words, then to the two phrases [n, 4, cells].
+        coverage: covered fraction of each cell [n, 2, cells].
+        weight: weight of each clip [n].
     """
     coverage = torch.cat([coverage, coverage], dim=1)
     attention = maps / maps.sum(-1, keepdim=True).clamp_min(1e-8)
     total = coverage.sum(-1)
     entropy = -(coverage / total.clamp_min(1e-3)[..., None] * (attention + 1e-6).log()).sum(-1)
-    counts = (total > 0.3) * (maps.sum(-1) > 0) * weight[:, None]
-    return (entropy * counts).sum() / counts.sum().clamp_min(1)
+    weights = (total > 0.3) * (maps.sum(-1) > 0) * weight[:, None]
+    return (entropy * weights).sum() / weights.sum().clamp_min(1)
 
 
 @dataclass
 class TransformerTraining:
-    """Text encoder and transformer in training, with the running average that becomes the result."""
+    """Training state of text encoder and transformer; the running average of their weights is the result."""
 
     text_encoder: UMT5EncoderModel
     transformer: WanTransformer3DModel
@@ -246,10 +255,11 @@ class TransformerTraining:
     step: int = 0
 
     def parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the transformer, then of the text encoder."""
         return [*self.transformer.parameters(), *self.text_encoder.parameters()]
 
-    def state(self) -> dict[str, Any]:
-        """Return everything that `load` needs to resume."""
+    def get_state(self) -> dict[str, Any]:
+        """Return the state from which `load_state` resumes the training."""
         return {
             "step": self.step,
             "parameters": [p.detach().cpu() for p in self.parameters()],
@@ -259,7 +269,8 @@ class TransformerTraining:
         }
 
     @torch.no_grad()
-    def load(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore a state of `get_state`."""
         self.step = state["step"]
         momentum = self.optimizer.buffers.items()
         copies: list[tuple[list[Any], list[Tensor]]] = [
@@ -273,71 +284,74 @@ class TransformerTraining:
         self.optimizer.adam.load_state_dict(state["adam"])
 
     @torch.no_grad()
-    def take_average(self) -> None:
-        """Replace the weights by their running average, as the last act."""
+    def apply_average(self) -> None:
+        """Replace the weights by their running average, after the last step."""
         for parameter, average in zip(self.parameters(), self.averaged, strict=True):
             parameter.copy_(average)
 
 
-def new_training(vocabulary_size: int, device: str) -> TransformerTraining:
+def start_training(vocabulary_size: int, device: str) -> TransformerTraining:
+    """Return a training at step 0, with a fixed random seed."""
     torch.manual_seed(1)
-    text_encoder, transformer = new_text_encoder(vocabulary_size).to(device), new_transformer().to(device)
+    text_encoder, transformer = build_text_encoder(vocabulary_size).to(device), build_transformer().to(device)
     named = [*transformer.named_parameters(), *text_encoder.named_parameters()]
-    optimizer = Muon(named, weight_decay=0.01, adam=NOT_MATRICES)
+    optimizer = Muon(named, weight_decay=0.01, adam=ADAM_PARAMETERS)
     return TransformerTraining(text_encoder, transformer, [p.detach().clone() for _, p in named], optimizer)
 
 
 def draw_sigmas(n: int, device: str) -> Tensor:
-    """Return n noise levels: sigmoid(0.4 + 1.2 N(0, 1)), a tenth uniform; one from each n-th of the distribution,
-    shuffled."""
-    share = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
-    sigma = torch.sigmoid(0.4 + 1.2 * torch.special.ndtri(share))
-    anywhere = torch.rand(n, device=device) < 0.1
-    return torch.where(anywhere, share, sigma)
+    """Draw n noise levels from sigmoid(0.4 + 1.2 N(0, 1)), and a tenth of them from a uniform distribution.
+
+    The draw is stratified: one noise level from each of n quantile intervals, in random order.
+    """
+    quantile = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
+    sigma = torch.sigmoid(0.4 + 1.2 * torch.special.ndtri(quantile))
+    is_uniform = torch.rand(n, device=device) < 0.1
+    return torch.where(is_uniform, quantile, sigma)
 
 
 def train_transformer(
     training: TransformerTraining,
     clips: LatentClips,
-    until_step: int,
+    stop_step: int,
     total_steps: int,
     batch_size: int,
     device: str,
     log: Callable[[str], None],
 ) -> None:
-    """Go on training to `until_step` of a schedule of `total_steps`: warm-up, then cosine to zero."""
+    """Train up to `stop_step` of a schedule of `total_steps`: warm-up, then cosine decay to zero."""
     torch.manual_seed(1000 + training.step)
-    block_forward = torch.compile(block_with_attention_map)
+    block_forward = torch.compile(run_block)
     autocast = torch.autocast(device, torch.bfloat16)
-    empty = torch.zeros(TEXT_LENGTH, dtype=torch.long, device=device)
-    empty[0] = 1
+    no_caption = torch.zeros(TEXT_LENGTH, dtype=torch.long, device=device)
+    no_caption[0] = 1  # only the end token
     losses = []
-    while training.step < until_step:
-        done = training.step / total_steps
-        chosen = torch.randint(len(clips.latents), (batch_size,), device=device)
+    while training.step < stop_step:
+        progress = training.step / total_steps
+        indices = torch.randint(len(clips.latents), (batch_size,), device=device)
         caption = torch.randint(CAPTIONS_PER_CLIP, (batch_size,), device=device)
-        dropped = torch.rand(batch_size, device=device) < DROPPED_CAPTIONS
-        ids = torch.where(dropped[:, None], empty, clips.ids[chosen, caption].long())
-        latents = clips.latents[chosen].float()
+        dropped = torch.rand(batch_size, device=device) < CAPTION_DROPOUT
+        ids = torch.where(dropped[:, None], no_caption, clips.ids[indices, caption].long())
+        latents = clips.latents[indices].float()
         sigma = draw_sigmas(batch_size, device)
         noise = torch.randn_like(latents)
         noisy = torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1, 1))
         with autocast:
-            text, bias = text_embeddings(training.text_encoder, ids)
-            words = clips.words[chosen, caption].float()
-            velocity, maps = predict(
+            text, bias = embed_text(training.text_encoder, ids)
+            words = clips.words[indices, caption].float()
+            velocity, maps = predict_velocity(
                 training.transformer, noisy, 1000 * sigma, text, bias, words, block_forward=block_forward
             )
         loss = F.mse_loss(velocity.float(), noise - latents)
         losses.append(loss.detach())
-        supervised = attention_loss(maps, clips.coverage[chosen].float(), (1 - sigma) * ~dropped)
-        (loss + ATTENTION_LOSS_WEIGHT * supervised).backward()
+        attention_loss = compute_attention_loss(maps, clips.coverage[indices].float(), (1 - sigma) * ~dropped)
+        (loss + ATTENTION_LOSS_WEIGHT * attention_loss).backward()
         nn.utils.clip_grad_norm_(training.parameters(), 1.0)
-        decay = 0.5 * (1 + math.cos(math.pi * done))
+        decay = 0.5 * (1 + math.cos(math.pi * progress))
         training.optimizer.step(PEAK_RATE * min(1.0, (training.step + 1) / WARM_UP_STEPS) * (decay + 0.002))
         training.step += 1
         if training.step % 10 == 0:
-            # About the last 300 steps; at the start the average follows at once.
-            horizon = 0.03 if training.step > 500 else 0.5
-            torch._foreach_lerp_(training.averaged, [p.detach() for p in training.parameters()], horizon)
+            # The average covers about the last 300 steps, and at the start only about the last 20.
+            update_rate = 0.03 if training.step > 500 else 0.5
+            torch._foreach_lerp_(training.averaged, [p.detach() for p in training.parameters()], update_rate)
     log(f"transformer, step {training.step}: flow loss {torch.stack(losses).mean().item():.4f}")

@@ -1,8 +1,8 @@
-"""The synthetic world that nano is trained on: what can be seen in it, how often, and how captions speak of it.
+"""The synthetic world on which nano is trained: scenes, the frequencies of their attributes, and captions.
 
-A scene holds one or two objects over a plain background. Coordinates run from -1 (left, top) to 1 (right, bottom).
-Shapes have deliberately unequal frequencies: they are the known truth against which measures of representation can be
-calibrated. Colours, sizes, motions and backgrounds are uniform, and colours are the control.
+A scene has one or two objects on a plain background. Coordinates run from -1 (left, top) to 1 (right, bottom). Shapes
+have deliberately unequal frequencies, as a known ground truth for the calibration of representation metrics. Colours,
+sizes, motions and backgrounds are uniform; colours are the control.
 """
 
 from dataclasses import dataclass
@@ -27,33 +27,33 @@ OTHER_WORDS = ("shape", "moving", "staying", "background", "a", "and", "over")
 WORDS = (*SHAPES, *COLOURS, *SIZES, *MOTIONS, *BACKGROUNDS, *OTHER_WORDS)
 """All words of the captions."""
 
-TWO_OBJECTS = 0.35
-"""Share of the scenes that hold two objects."""
+TWO_OBJECT_FRACTION = 0.35
+"""Fraction of the scenes with two objects."""
 
-OMITTED = {"size": 0.25, "colour": 0.10, "shape": 0.08, "motion": 0.15, "background": 0.20}
-"""Probability that a training caption omits an attribute; the scene then shows any value of it. A shape that is left
-out is called "shape", so that "a red shape moving left" asks which shape comes unasked."""
+OMISSION_PROBABILITY = {"size": 0.25, "colour": 0.10, "shape": 0.08, "motion": 0.15, "background": 0.20}
+"""Probability that a training caption omits an attribute, which then has a random value in the scene. An omitted shape
+is called "shape", so that "a red shape moving left" reveals which shape the model prefers."""
 
 CLIP_FRAMES, CLIP_SIZE = 17, 128
+"""Frames of a clip, and its width and height in pixels."""
 
-
-WRITTEN_AS_SENTENCE = 0.15
-"""Share of the training captions with a capital letter and a full stop."""
+SENTENCE_FRACTION = 0.15
+"""Fraction of the training captions with a capital letter and a full stop."""
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """A batch of n scenes. Attributes are indices into the tables above; where `count` is 1, object 1 is not shown."""
+    """A batch of n scenes. Attributes are indices into the tables above; with `count` 1, object 1 is not shown."""
 
     count: NDArray[np.int64]  # [n]
     shape: NDArray[np.int64]  # [n, 2]
-    colour: NDArray[np.int64]  # [n, 2], the two always differ
+    colour: NDArray[np.int64]  # [n, 2], different for the two objects
     size: NDArray[np.int64]  # [n, 2]
     motion: NDArray[np.int64]  # [n, 2]
     background: NDArray[np.int64]  # [n]
-    radius: NDArray[np.float32]  # [n, 2], half the picture is 1
+    radius: NDArray[np.float32]  # [n, 2], in half widths of the picture
     start: NDArray[np.float32]  # [n, 2, xy], centre in the first frame
-    travel: NDArray[np.float32]  # [n, 2, xy], way of the centre over the whole clip
+    travel: NDArray[np.float32]  # [n, 2, xy], displacement of the centre over the clip
 
     def __len__(self) -> int:
         return len(self.count)
@@ -71,8 +71,8 @@ class Caption:
     phrases: tuple[tuple[int, int], ...]
 
 
-def held_out(scenes: Scenes) -> NDArray[np.bool_]:
-    """Return which scenes are reserved for evaluation: a tenth of all combinations of first object and background."""
+def is_held_out(scenes: Scenes) -> NDArray[np.bool_]:
+    """Return a mask of the held-out scenes, which are a tenth of all combinations of first object and background."""
     code = (
         7 * scenes.shape[:, 0]
         + 3 * scenes.colour[:, 0]
@@ -84,34 +84,36 @@ def held_out(scenes: Scenes) -> NDArray[np.bool_]:
 
 
 def sample_scenes(
-    n: int, rng: np.random.Generator, two_objects: float = TWO_OBJECTS, evaluation: bool = False
+    n: int, rng: np.random.Generator, two_objects: float = TWO_OBJECT_FRACTION, evaluation: bool = False
 ) -> Scenes:
-    """Draw n scenes: of the held-out combinations for evaluation, of all the others otherwise."""
-    drawn = _draw(max(64, n * (20 if evaluation else 2)), rng, two_objects)
-    wanted = np.flatnonzero(held_out(drawn) == evaluation)[:n]
-    if len(wanted) < n:
-        raise RuntimeError(f"only {len(wanted)} of {n} scenes drawn")
-    return drawn[wanted]
+    """Sample n scenes: held-out combinations for evaluation, otherwise only the others."""
+    candidates = _draw_scenes(max(64, n * (20 if evaluation else 2)), rng, two_objects)
+    indices = np.flatnonzero(is_held_out(candidates) == evaluation)[:n]
+    if len(indices) < n:
+        raise RuntimeError(
+            f"cannot sample {n} scenes: only {len(indices)} of {len(candidates)} candidates are suitable"
+        )
+    return candidates[indices]
 
 
-def _draw(n: int, rng: np.random.Generator, two_objects: float) -> Scenes:
+def _draw_scenes(n: int, rng: np.random.Generator, two_objects: float) -> Scenes:
     count = 1 + (rng.random(n) < two_objects).astype(np.int64)
     colour = rng.integers(len(COLOURS), size=n)
     other_colour = (colour + rng.integers(1, len(COLOURS), size=n)) % len(COLOURS)
     size = rng.integers(len(SIZES), size=(n, 2))
     motion = rng.integers(len(MOTIONS), size=(n, 2))
     direction = np.array(list(MOTIONS.values()), dtype=np.float32)[motion]
-    alone = (count == 1)[:, None, None]
+    has_one_object = (count == 1)[:, None, None]
 
-    # Two objects keep to their own halves of the picture, side by side or one above the other.
+    # Two objects stay in separate halves of the picture, side by side or one above the other.
     axis = rng.integers(2, size=n)
     side = rng.choice([-1, 1], size=n)
-    home = np.zeros((n, 2, 2))
-    home[np.arange(n), 0, axis] = 0.5 * side
-    home[np.arange(n), 1, axis] = -0.5 * side
+    half_centre = np.zeros((n, 2, 2))
+    half_centre[np.arange(n), 0, axis] = 0.5 * side
+    half_centre[np.arange(n), 1, axis] = -0.5 * side
     jitter = rng.uniform(-1, 1, size=(n, 2, 2))
-    middle = np.where(alone, 0.25 * jitter, home + 0.08 * jitter)
-    distance = np.where(alone[..., 0], rng.uniform(0.8, 1.2, (n, 2)), rng.uniform(0.5, 0.7, (n, 2)))
+    middle = np.where(has_one_object, 0.25 * jitter, half_centre + 0.08 * jitter)
+    distance = np.where(has_one_object[..., 0], rng.uniform(0.8, 1.2, (n, 2)), rng.uniform(0.5, 0.7, (n, 2)))
     travel = direction * distance[..., None]
     return Scenes(
         count=count,
@@ -126,11 +128,11 @@ def _draw(n: int, rng: np.random.Generator, two_objects: float) -> Scenes:
     )
 
 
-def describe(scenes: Scenes, rng: np.random.Generator | None = None) -> list[Caption]:
-    """Caption each scene; with `rng`, attributes are omitted as often as `OMITTED` says, otherwise none is."""
+def write_captions(scenes: Scenes, rng: np.random.Generator | None = None) -> list[Caption]:
+    """Write a caption for each scene; with `rng`, omit attributes with OMISSION_PROBABILITY, otherwise none."""
 
-    def told(attribute: str) -> bool:
-        return rng is None or rng.random() >= OMITTED[attribute]
+    def is_included(attribute: str) -> bool:
+        return rng is None or rng.random() >= OMISSION_PROBABILITY[attribute]
 
     captions = []
     for i in range(len(scenes)):
@@ -138,20 +140,20 @@ def describe(scenes: Scenes, rng: np.random.Generator | None = None) -> list[Cap
         for k in range(scenes.count[i]):
             text += " and a" if k else "a"
             phrase_start = len(text) + 1
-            if told("size"):
+            if is_included("size"):
                 text += " " + list(SIZES)[scenes.size[i, k]]
-            if told("colour"):
+            if is_included("colour"):
                 text += " " + list(COLOURS)[scenes.colour[i, k]]
             start = len(text) + 1
-            text += " " + (SHAPES[scenes.shape[i, k]] if told("shape") else "shape")
+            text += " " + (SHAPES[scenes.shape[i, k]] if is_included("shape") else "shape")
             shape_words.append((start, len(text)))
-            if told("motion"):
+            if is_included("motion"):
                 motion = list(MOTIONS)[scenes.motion[i, k]]
                 text += " staying still" if motion == "still" else f" moving {motion}"
             phrases.append((phrase_start, len(text)))
-        if told("background"):
+        if is_included("background"):
             text += f" over a {list(BACKGROUNDS)[scenes.background[i]]} background"
-        if rng is not None and rng.random() < WRITTEN_AS_SENTENCE:
+        if rng is not None and rng.random() < SENTENCE_FRACTION:
             text = text[0].upper() + text[1:] + "."
         captions.append(Caption(text, tuple(shape_words), tuple(phrases)))
     return captions
