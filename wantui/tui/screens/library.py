@@ -1,7 +1,6 @@
 """Library screen: batch folders, newest first; one batch as a matrix of variations by seeds; one video in detail."""
 
 import json
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from rich.text import Text
 from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.message import Message
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
@@ -19,11 +17,18 @@ from wantui.queue.events import BatchAdded
 from wantui.queue.queue import Queue
 from wantui.queue.states import state_of_counts
 from wantui.storage.batch_index import BatchSummary, find_batches
-from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.tui.actions import bindings
 from wantui.tui.columns import Column, draw_header, draw_row
 from wantui.tui.edit_copy import edit_copy
+from wantui.tui.library_data import (
+    STATE_FILTERS,
+    BatchFoldersScanned,
+    BatchLoaded,
+    explain_empty_list,
+    filter_batches,
+    read_batch,
+)
 from wantui.tui.plain import plain
 from wantui.tui.queue_watcher import ENDS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm, TextViewer
@@ -34,27 +39,6 @@ from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.video_details import VideoDetails
 from wantui.tui.widgets.virtual_list import VirtualList
-
-NO_BATCHES = "no batches yet; press 1 to compose one"
-STATE_FILTERS = ("all", "failures", "unfinished")
-
-
-@dataclass
-class BatchFoldersScanned(Message):
-    """The batch folders were scanned."""
-
-    batches: list[BatchSummary]
-
-
-@dataclass
-class BatchLoaded(Message):
-    """The manifest of a batch was read, or could not be read."""
-
-    folder: Path
-    manifest: Manifest | None
-    error: str
-    video: int | None
-    """Index of the video to select; None keeps the cursor."""
 
 
 class LibraryScreen(LibraryJobs):
@@ -131,15 +115,9 @@ class LibraryScreen(LibraryJobs):
     def _apply_filter(self) -> None:
         """Show the batches that match search and filter; keep the cursor on its batch."""
         words = self.search.value
-        self.visible_rows = [
-            batch
-            for batch in self.batches
-            if batch.holds(words)
-            and (self.state_filter != "failures" or batch.count("failed") or batch.fault)
-            and (self.state_filter != "unfinished" or batch.count("done") < batch.total)
-        ]
+        self.visible_rows = filter_batches(self.batches, words, self.state_filter)
         folders = [batch.folder for batch in self.visible_rows]
-        self.rows.empty = self._explain_empty_list(words)
+        self.rows.empty = explain_empty_list(len(self.batches), words, self.state_filter)
         self.rows.fill(len(self.visible_rows), self._draw_batch)
         suffix = f", {self.state_filter}" if self.state_filter != "all" else ""
         self.rows.border_title = plain(f"Batches: {len(self.visible_rows)} of {len(self.batches)}{suffix}")
@@ -164,15 +142,6 @@ class LibraryScreen(LibraryJobs):
         self.matrix.show([], 0, lambda row, column: None, same=False)
         self.matrix.border_title = "Variations by seeds"
         self.details.say("")
-
-    def _explain_empty_list(self, words: str) -> str:
-        """Return the text shown in place of an empty batch list."""
-        if not self.batches:
-            return NO_BATCHES
-        total = format_count(len(self.batches), "batch", "batches")
-        if words:
-            return f"no batch matches {words!r}; escape clears the search ({total} in total)"
-        return f"no batch matches the filter {self.state_filter!r}; f changes the filter ({total} in total)"
 
     def select_batch(self, folder: Path, video: int | None) -> None:
         """Select a batch, and optionally one of its videos."""
@@ -232,11 +201,7 @@ class LibraryScreen(LibraryJobs):
     @work(thread=True, exclusive=True, group="load", exit_on_error=False)
     def load_batch(self, folder: Path, video: int | None) -> None:
         """Read a manifest on a background thread; `video` is the index of the video to select."""
-        worker = get_current_worker()
-        try:
-            message = BatchLoaded(folder, read_manifest(BatchFolder(folder)), "", video)
-        except UserError as error:
-            message = BatchLoaded(folder, None, str(error), video)
+        worker, message = get_current_worker(), read_batch(folder, video)
         if not worker.is_cancelled:
             self.post_message(message)
 

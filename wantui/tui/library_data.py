@@ -1,0 +1,63 @@
+"""Data of the Library screen: which batches it lists, and the batch that it shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textual.message import Message
+
+from wantui.errors import UserError
+from wantui.formatting import format_count
+from wantui.storage.batch_index import BatchSummary
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import Manifest, read_manifest
+
+STATE_FILTERS = ("all", "failures", "unfinished")
+"""Names of the filters, in the order in which the key goes through them."""
+
+
+@dataclass
+class BatchFoldersScanned(Message):
+    """The batch folders were scanned."""
+
+    batches: list[BatchSummary]
+
+
+@dataclass
+class BatchLoaded(Message):
+    """The manifest of a batch was read, or could not be read."""
+
+    folder: Path
+    manifest: Manifest | None
+    error: str
+    video: int | None
+    """Index of the video to select; None keeps the cursor."""
+
+
+def read_batch(folder: Path, video: int | None) -> BatchLoaded:
+    """Read the manifest of a batch; an unreadable one becomes the error of the message."""
+    try:
+        return BatchLoaded(folder, read_manifest(BatchFolder(folder)), "", video)
+    except UserError as error:
+        return BatchLoaded(folder, None, str(error), video)
+
+
+def filter_batches(batches: Sequence[BatchSummary], words: str, state_filter: str) -> list[BatchSummary]:
+    """Return the batches that match the words of a search and one of `STATE_FILTERS`."""
+    return [
+        batch
+        for batch in batches
+        if batch.holds(words)
+        and (state_filter != "failures" or batch.count("failed") or batch.fault)
+        and (state_filter != "unfinished" or batch.count("done") < batch.total)
+    ]
+
+
+def explain_empty_list(count: int, words: str, state_filter: str) -> str:
+    """Return the text shown in place of an empty list, where `count` batches exist."""
+    if not count:
+        return "no batches yet; press 1 to compose one"
+    total = format_count(count, "batch", "batches")
+    if words:
+        return f"no batch matches {words!r}; escape clears the search ({total} in total)"
+    return f"no batch matches the filter {state_filter!r}; f changes the filter ({total} in total)"
