@@ -75,7 +75,7 @@ class TorchIsRefused:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--fast"):
-        sys.meta_path.insert(0, TorchIsRefused)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, TorchIsRefused)
 
 
 def module_markers(module: Path) -> set[str]:
@@ -282,6 +282,21 @@ def files(root: Path | str = ".") -> list[str]:
 
 def batch(result: Result) -> BatchFolder:
     return BatchFolder(Path(result.out.strip()))
+
+
+def replace_by_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_link(path: Path, target: Path | str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 TEMPLATE = "a [red|blue] (circle)"

@@ -69,7 +69,7 @@ class Machine:
         for _ in self._patiently():
             with suppress(subprocess.TimeoutExpired):
                 return client.communicate(timeout=0.5)
-        raise AssertionError(f"{client.args} did not end: {self.describe()}")
+        raise AssertionError(f"{client.args!r} did not end: {self.describe()}")
 
     def lines_of(self, client: subprocess.Popen[str], stream: Literal["stdout", "stderr"] = "stdout") -> list[str]:
         """Return a list to which the lines are added that a client prints."""
@@ -163,5 +163,5 @@ def assert_equal_to_the_bit(folder: Path, undisturbed: Path) -> None:
                 for root, video in ((folder, mine), (undisturbed, other))
             )
             assert sorted(one) == sorted(two)
-            assert all((one[name][:] == two[name][:]).all() for name in one)  # type: ignore[index]
+            assert all((one[name][:] == two[name][:]).all() for name in one)
     assert not [path for path in folder.rglob("*") if path.suffix in (".partial", ".checkpoint")]

@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 10.0
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     """Run a test that waits for things."""
-    asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(test(), 60))
 
 
 @contextmanager

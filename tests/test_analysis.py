@@ -51,7 +51,7 @@ def made_up(
     folder: Path, spreads: dict[str, float], seeds: int, phrasings: int = 2, lengths: float = 1.0
 ) -> list[Video]:
     """Videos that go straight from a seed's noise to data of a group's spread; the rest of the phrasing moves it."""
-    videos = []
+    videos: list[Video] = []
     for g, (name, spread) in enumerate(spreads.items()):
         for phrasing in range(phrasings):
             for seed in range(seeds):
@@ -140,7 +140,7 @@ def test_what_chance_alone_makes_shows_a_test_that_does_not_hold_its_level(
 ) -> None:
     # S6: with distances to the centroid and one odd video the same figure fails, as it should.
     def to_centroid(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.sqrt(np.maximum(distances.mean(1) - distances.sum() / (2 * distances.size), 0))
+        return np.asarray(np.sqrt(np.maximum(distances.mean(1) - distances.sum() / (2 * distances.size), 0)))
 
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
     odd = videos[3]
@@ -309,7 +309,7 @@ def weighted(videos: list[Video], weights: str, seeds: int = 0, **change: Any) -
     found = []
     for video in videos:
         option = f"({video.choices[3]}:{weights})" if weights and video.choices[3] == "one" else video.choices[3]
-        own = {
+        own: dict[str, Any] = {
             "options": {3: option, 7: video.choices[7]},
             "weights": option.strip("()") if option != video.choices[3] else "",
             "weighting": "attention" if option != video.choices[3] else "",
@@ -624,11 +624,9 @@ def test_videos_are_grouped_by_variation_bracket_or_batch(tmp_path: Path) -> Non
     group = group_videos(videos, "1")[0]
     lengths = [video.value("length") for video in group.videos]
     said = describe(group, "length")
-    assert (said.n, said.mean, said.deviation) == (
-        4,
-        pytest.approx(np.mean(lengths)),
-        pytest.approx(np.std(lengths, ddof=1)),
-    )
+    assert said.n == 4
+    assert said.mean == pytest.approx(np.mean(lengths))
+    assert said.deviation == pytest.approx(np.std(lengths, ddof=1))
     assert said.random_walk == pytest.approx(said.mean)  # a walk keeps the step lengths
     assert math.isnan(said.gaussian_flow)
 
@@ -805,7 +803,7 @@ def test_analyze_tells_what_depends_on_the_steps_and_measures_at_a_stride(
 
 def swinging(folder: Path, groups: tuple[str, ...] = ("one", "other"), predictors: bool = False) -> list[Video]:
     """Videos of 41 states that swing over four states; with predictors between their states if asked for."""
-    videos = []
+    videos: list[Video] = []
     for g, name in enumerate(groups):
         for seed in range(4):
             rng = np.random.default_rng([seed, g])

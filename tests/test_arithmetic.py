@@ -22,7 +22,7 @@ def counted(model: WanModel, width: int, height: int, frames: int) -> int:
     # The fused kernels of a CPU are not counted.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         transformer(torch.randn(1, *shape), timestep, torch.randn(1, 512, model.text_dim), return_dict=False)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 @pytest.mark.parametrize("form", FORMS)

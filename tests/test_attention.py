@@ -14,6 +14,7 @@ import zarr
 from conftest import recipe_for
 from diffusers import WanPipeline
 from diffusers.hooks import apply_group_offloading
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from tiny import FORMS, stock
 
 from wantui.captures.attention import AttentionRequest
@@ -22,7 +23,7 @@ from wantui.generation import step_cache as cache
 from wantui.generation.attention_check import BlockCheck, SelfCheck
 from wantui.generation.controls.word_weights import WordWeights
 from wantui.generation.cross_attention import CaptureMismatchError, CrossAttention
-from wantui.generation.denoise import denoise, prepare
+from wantui.generation.denoise import Start, denoise, prepare
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import make_video
@@ -59,6 +60,12 @@ def marked(model: WanModel, attention: AttentionRequest | None = None, **changes
     return recipe_for(model, **values | changes)
 
 
+def attention_hook(start: Start) -> CrossAttention:
+    hook = start.hooks["attention"]
+    assert isinstance(hook, CrossAttention)
+    return hook
+
+
 @contextmanager
 def projections_of(pipeline: WanPipeline) -> Iterator[list[tuple[str, torch.Tensor, torch.Tensor]]]:
     """Queries and keys [places, heads, dim] in float64 of every cross-attention, as the blocks make them."""
@@ -71,7 +78,7 @@ def projections_of(pipeline: WanPipeline) -> Iterator[list[tuple[str, torch.Tens
                 latest["q"] = out.double()
 
             def keep_key(m: Any, i: Any, out: torch.Tensor, heads: int = block.attn2.heads) -> None:
-                q, k = latest["q"][0].unflatten(1, (heads, -1)), out.double()[0].unflatten(1, (heads, -1))
+                q, k = (part[0].reshape(part.shape[1], heads, -1) for part in (latest["q"], out.double()))
                 seen.append(("", q, k))
 
             handles += [
@@ -102,11 +109,11 @@ def test_maps_are_those_of_a_full_softmax_in_float64_and_latents_keep_their_bits
     changes = {"dtype": dtype, "steps": 3, "flow_shift": 12.0 if form == "a14b" else 3.0}
     recipe = marked(tiny_models[form], AttentionRequest(per_token=True, unconditional=True), **changes)
     start = prepare(pipeline, recipe)
-    assert "attention" in start.hooks
-    grid = start.hooks["attention"].grid
-    words = {word.name: word.tokens for word in start.hooks["attention"].prompts["cond"].words}
+    attention = attention_hook(start)
+    grid = attention.grid
+    words = {word.name: word.tokens for word in attention.prompts["cond"].words}
     assert set(words) == {"red", "star", "star_2"}
-    length = start.hooks["attention"].prompts["cond"].length
+    length = attention.prompts["cond"].length
     with projections_of(pipeline) as seen:
         for step in denoise(pipeline, recipe, start):
             latents = step.latents
@@ -133,8 +140,8 @@ def test_maps_are_those_of_a_full_softmax_in_float64_and_latents_keep_their_bits
             ]
             if pieces:
                 assert torch.allclose(sum(pieces), step.captured["attention"].maps["cond"]["red"])
-    assert start.hooks["attention"].check.map_error < 1e-4
-    assert start.hooks["attention"].check.output_error < (1e-5 if dtype == "float32" else 1e-2)
+    assert attention.check.map_error < 1e-4
+    assert attention.check.output_error < (1e-5 if dtype == "float32" else 1e-2)
     assert torch.equal(latents, stock(pipeline, recipe, "latent"))
 
 
@@ -144,7 +151,7 @@ def test_a_word_with_a_special_token_inside_has_the_attention_of_its_pieces_alon
     prompt = "a red </s> star moving left"
     changes = {"prompt": prompt, "marks": marks(prompt, ("red </s> star", 1.0))}
     start = prepare(tiny, marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), **changes))
-    (word,) = start.hooks["attention"].prompts["cond"].words
+    (word,) = attention_hook(start).prompts["cond"].words
     assert word.tokens[-1] - word.tokens[0] + 1 > len(word.tokens)
     step = next(denoise(tiny, marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), **changes), start))
     maps = step.captured["attention"].maps["cond"]
@@ -202,7 +209,8 @@ def test_blocks_heads_and_squares_average_to_the_plain_map(tiny: WanPipeline, ti
         capture = AttentionRequest.model_validate(options)
         step = next(denoise(tiny, marked(tiny_models["wan2.1"], capture, width=80, height=64)))
         assert "attention" in step.captured
-        return step.captured["attention"].maps["cond"]["red"]
+        red: torch.Tensor = step.captured["attention"].maps["cond"]["red"]
+        return red
 
     plain = first()
     assert plain.shape == (1, 1, 3, 4, 5)
@@ -229,8 +237,8 @@ def test_fused_blocks_give_same_maps_with_and_without_word_weights(tiny_models: 
         fused = list(denoise(pipeline, asked))
         for one, other in zip(plain, fused, strict=True):
             assert torch.allclose(one.latents, other.latents, atol=1e-4)
-            maps = [step.captured["attention"].maps["cond"]["red"] for step in (one, other)]
-            assert torch.allclose(*maps, rtol=1e-4)
+            red, fused_red = (step.captured["attention"].maps["cond"]["red"] for step in (one, other))
+            assert torch.allclose(red, fused_red, rtol=1e-4)
         bare = list(denoise(pipeline, asked.model_copy(update={"capture": Captures()})))
         assert torch.equal(bare[-1].latents, fused[-1].latents)
 
@@ -301,9 +309,9 @@ def test_differing_padding_is_not_merged(tiny_models: dict[str, WanModel]) -> No
     start = prepare(pipeline, recipe)
     with projections_of(pipeline) as seen:
         step = next(denoise(pipeline, recipe, start))
-    assert not start.hooks["attention"].check.collapsed
+    assert not attention_hook(start).check.collapsed
     p = torch.stack([exact(q, k) for _, q, k in seen[:2]]).mean((0, 1))
-    length = start.hooks["attention"].prompts["cond"].length
+    length = attention_hook(start).prompts["cond"].length
     found = step.captured["attention"].maps["cond"]["pad_mass"].flatten().double()
     assert (found / p[:, length:].sum(1) - 1).abs().max() < 1e-4
 
@@ -311,8 +319,7 @@ def test_differing_padding_is_not_merged(tiny_models: dict[str, WanModel]) -> No
 def test_attention_that_is_not_the_kernels_is_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel = attention_hooks.dispatch_attention_fn
-    monkeypatch.setattr(attention_hooks, "dispatch_attention_fn", lambda *a, **k: kernel(*a, **k) * 1.01)
+    monkeypatch.setattr(attention_hooks, "dispatch_attention_fn", lambda *a, **k: dispatch_attention_fn(*a, **k) * 1.01)
     with pytest.raises(CaptureMismatchError, match=r"differs from what the model's kernel gave by 0\.0099"):
         next(denoise(tiny, marked(tiny_models["wan2.1"])))
 
@@ -328,7 +335,7 @@ def test_maps_that_hold_nan_are_refused(
         list(denoise(tiny, marked(tiny_models["wan2.1"])))
 
 
-FOUND = {"output_error": 1e-6, "weighted_error": 0.0, "map_error": 1e-7, "padding_merged": False}
+FOUND: dict[str, Any] = {"output_error": 1e-6, "weighted_error": 0.0, "map_error": 1e-7, "padding_merged": False}
 
 
 def test_the_record_of_a_self_check_survives_another_process() -> None:
@@ -340,12 +347,13 @@ def test_the_record_of_a_self_check_survives_another_process() -> None:
     assert not second.collapsed
 
 
-@pytest.mark.parametrize(
-    "damaged",
-    [None, "text", [], {}, {"output_error": 0.0}, {"blocks": []}, {"blocks": {"a": None}}, {"blocks": {"a": {}}}]
-    + [{"blocks": {"a": FOUND | {name: value}}} for name in FOUND for value in ("1", None, math.nan, [])],
-    ids=str,
-)
+DAMAGED_CHECKS: list[Any] = [
+    *(None, "text", [], {}, {"output_error": 0.0}, {"blocks": []}, {"blocks": {"a": None}}, {"blocks": {"a": {}}}),
+    *({"blocks": {"a": FOUND | {name: value}}} for name in FOUND for value in ("1", None, math.nan, [])),  # type: ignore[var-annotated]
+]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED_CHECKS, ids=str)
 def test_a_damaged_record_of_a_self_check_is_none(damaged: Any) -> None:
     check = SelfCheck()
     check.resume(damaged)
@@ -373,9 +381,9 @@ def test_a_prompt_without_room_for_pads_has_exact_maps_too(tiny: WanPipeline, ti
     recipe = marked(tiny_models["wan2.1"], prompt=prompt, marks=marks(prompt, ("red", 1.0)), steps=1)
     start = prepare(tiny, recipe)
     step = next(denoise(tiny, recipe, start))
-    assert "attention" in start.hooks
-    assert start.hooks["attention"].prompts["cond"].length == 512
-    assert start.hooks["attention"].check.map_error < 1e-4
+    attention = attention_hook(start)
+    assert attention.prompts["cond"].length == 512
+    assert attention.check.map_error < 1e-4
     assert "attention" in step.captured
     assert not step.captured["attention"].maps["cond"]["pad_mass"].any()
 
@@ -396,14 +404,14 @@ def test_weights_by_attention_multiply_the_odds_of_a_word_exactly(tiny_models: d
         block.attn2.to_v.register_forward_hook(lambda m, i, out: values.append(out.double()))
     with projections_of(pipeline) as seen:
         step = next(denoise(pipeline, recipe, start))
-    by_token = {t: w.weight for w in start.hooks["attention"].prompts["cond"].words for t in w.tokens}
+    by_token = {t: w.weight for w in attention_hook(start).prompts["cond"].words for t in w.tokens}
     maps = []
     for (_, q, k), output, value in list(zip(seen, outputs, values, strict=True))[:2]:
         p = exact(q, k, by_token)
         maps.append(p)
         expected = torch.einsum("hnt,thd->nhd", p, value[0].unflatten(1, (q.shape[1], -1))).flatten(1)
         assert (output[0] - expected).norm() / expected.norm() < (1e-5 if dtype == "float32" else 5e-3)
-    red = torch.stack(maps).mean((0, 1))[:, list(start.hooks["attention"].prompts["cond"].words[0].tokens)].sum(1)
+    red = torch.stack(maps).mean((0, 1))[:, list(attention_hook(start).prompts["cond"].words[0].tokens)].sum(1)
     assert "attention" in step.captured
     assert (step.captured["attention"].maps["cond"]["red"].flatten().double() / red - 1).abs().max() < 1e-4
 
@@ -426,8 +434,10 @@ def test_weights_change_the_video_and_only_those_of_one_leave_it(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], weighting: str
 ) -> None:
     def latents(weight: float, method: str | None) -> torch.Tensor:
-        changes = {"marks": marks(PROMPT, ("red", weight)), "weighting": method, "capture": Captures()}
-        *_, last = denoise(tiny, marked(tiny_models["wan2.1"], **changes))
+        recipe = marked(
+            tiny_models["wan2.1"], marks=marks(PROMPT, ("red", weight)), weighting=method, capture=Captures()
+        )
+        *_, last = denoise(tiny, recipe)
         return last.latents
 
     assert torch.equal(latents(1.0, weighting), latents(1.0, None))
@@ -437,8 +447,7 @@ def test_weights_change_the_video_and_only_those_of_one_leave_it(
 def test_weights_on_embeddings_change_the_words_tokens_only(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
-    changes = {"marks": marks(PROMPT, ("red", 2.5)), "capture": Captures()}
-    recipe = marked(tiny_models["wan2.1"], **changes)
+    recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 2.5)), capture=Captures())
     plain = prepare(tiny, recipe).prompt_embeds[0]
     prompt = tokenize(tiny.tokenizer, PROMPT, recipe.marks)
     tokens = list(prompt.words[0].tokens)
@@ -492,8 +501,8 @@ def test_weights_below_one_are_as_exact_as_those_above(weight: float, dtype: str
         width=128, height=128, frames=17, steps=2, guidance_scale=1.0,
     )  # fmt: skip
     start = prepare(pipeline, recipe)
-    assert "attention" in start.hooks
-    by_token = dict.fromkeys(start.hooks["attention"].prompts["cond"].words[0].tokens, weight)
+    attention = attention_hook(start)
+    by_token = dict.fromkeys(attention.prompts["cond"].words[0].tokens, weight)
     outputs, values = [], []
     for block in pipeline.transformer.blocks:
         block.attn2.to_out[0].register_forward_pre_hook(lambda m, i: outputs.append(i[0].double()))
@@ -507,7 +516,7 @@ def test_weights_below_one_are_as_exact_as_those_above(weight: float, dtype: str
         assert (output[0] - expected).norm() / expected.norm() < tolerance
         worst = ((output[0] - expected).norm(dim=1) / expected.norm(dim=1)).max()
         assert worst < (1e-4 if dtype == "float32" else 1e-2)
-    assert start.hooks["attention"].check.weighted_error < tolerance
+    assert attention.check.weighted_error < tolerance
 
 
 # S4
@@ -543,10 +552,19 @@ def test_the_output_is_summed_anew_only_where_a_weight_is_below_one(
     weights: tuple[float, float],
     way: str,
 ) -> None:
-    taken = []
+    taken: list[str] = []
+
+    def record_calls(name: str) -> None:
+        original = getattr(WordWeights, name)
+
+        def recorded(*arguments: Any) -> Any:
+            taken.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(WordWeights, name, recorded)
+
     for name in ("_corrected", "_anew"):
-        own = getattr(WordWeights, name)
-        monkeypatch.setattr(WordWeights, name, lambda *a, own=own, name=name: (taken.append(name), own(*a))[1])
+        record_calls(name)
     asked = marks(PROMPT, ("red", weights[0]), ("star", weights[1]))
     next(denoise(tiny, marked(tiny_models["wan2.1"], marks=asked, weighting="attention")))
     assert set(taken) == {way}

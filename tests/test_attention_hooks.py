@@ -1,6 +1,6 @@
 """Hooks on self- and cross-attention: they see what the kernels compute, and change nothing by themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -26,7 +26,8 @@ class _Watcher:
     """Observe one attention and change nothing; remember the shapes that each block shows."""
 
     def __init__(self, site: Site) -> None:
-        self.sites, self.site = (site,), site
+        self.site = site
+        self.sites: Collection[Site] = (site,)
         self.shown: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
 
     @contextmanager
@@ -40,7 +41,8 @@ class _Watcher:
     def attend(
         self, block: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, output: torch.Tensor
     ) -> torch.Tensor:
-        exact = F.scaled_dot_product_attention(*(part.transpose(1, 2).double() for part in (query, key, value)))
+        q, k, v = (part.transpose(1, 2).double() for part in (query, key, value))
+        exact = F.scaled_dot_product_attention(q, k, v)
         assert torch.allclose(exact.transpose(1, 2).flatten(2), output.double(), atol=1e-4)
         self.shown.append((block, tuple(query.shape), tuple(key.shape)))
         return output

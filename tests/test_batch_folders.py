@@ -67,7 +67,8 @@ def test_of_two_runs_on_one_folder_one_has_it_and_the_other_removes_nothing(
 ) -> None:
     if exists:
         Path("outputs/mine").mkdir(parents=True)
-    real, made = locks.claim_folder, []
+    real = locks.claim_folder
+    made: list[Path] = []
 
     def second_run_first(root: Path) -> None:
         if not made:
@@ -83,7 +84,8 @@ def test_of_two_runs_on_one_folder_one_has_it_and_the_other_removes_nothing(
 
 
 def test_a_run_whose_new_folder_was_taken_takes_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, taken = locks.claim_folder, []
+    real = locks.claim_folder
+    taken: list[Path] = []
 
     def take_first(root: Path) -> None:
         if not taken:

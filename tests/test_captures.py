@@ -50,7 +50,7 @@ def write_trajectory(path: Path, capture: Captures, sampler: str = "unipc") -> n
         sigmas = np.append(sigmas, 0.0)[: evaluations + 1]
     states = np.random.default_rng(0).normal(size=(evaluations + 1, *SHAPE)).astype(np.float32)
     recipe = recipe_for(NANO, steps=STEPS, sampler=sampler, capture=capture)
-    writer = TrajectoryWriter(path, SHAPE, sigmas, 1000 * sigmas[:-1], recipe)
+    writer = TrajectoryWriter(path, SHAPE, sigmas.tolist(), (1000 * sigmas[:-1]).tolist(), recipe)
     for step, state in enumerate(states):
         writer.write(step, state, state)
     flat = states.reshape(len(states), -1).astype(np.float64)
@@ -344,7 +344,7 @@ def test_planted_links_in_a_begun_capture_are_not_written_through(tmp_path: Path
         else:
             os.mkfifo(partial / "zarr.json")  # a reader would wait for ever
     recipe = recipe_for(NANO, steps=STEPS, capture=PLAIN)
-    sigmas = np.linspace(1, 0, STEPS + 1)
+    sigmas = np.linspace(1, 0, STEPS + 1).tolist()
     with pytest.raises(IncompleteCaptureError):
         TrajectoryWriter(path, SHAPE, sigmas, sigmas[:-1], recipe, checksums=[1])
     write_trajectory(path, PLAIN)

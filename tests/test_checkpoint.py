@@ -2,7 +2,7 @@
 
 import gc
 import json
-import os
+import platform
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import recipe_for
+from conftest import recipe_for, replace_by_fifo, replace_by_link
 from diffusers import WanPipeline
 from safetensors import safe_open
 from safetensors.torch import save
@@ -141,7 +141,7 @@ def test_a_stopped_video_ends_as_an_undisturbed_one_with_whole_captures(
         assert set(one) == set(other)
         assert "exact" not in one
         for name, array in one.members(max_depth=None):
-            assert isinstance(array, zarr.Group) or np.array_equal(array[:], other[name][:], equal_nan=True)  # type: ignore[index]
+            assert isinstance(array, zarr.Group) or np.array_equal(array[:], other[name][:], equal_nan=True)
         assert dict(one.attrs) == dict(other.attrs)  # with the checksums of all files, and what the self-check found
     discard(stopped)
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
@@ -350,9 +350,9 @@ CORRUPTIONS: dict[str, Callable[[Path], object]] = {
     "no header": lambda path: path.write_bytes(save({"latents": torch.zeros(1)})),
     "no tensors": lambda path: path.write_bytes(b"\xff" * 64),
     "nothing": lambda path: path.write_bytes(b""),
-    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
-    "a link to nowhere": lambda path: (path.unlink(), path.symlink_to("nowhere")),
-    "of the system": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "a pipe": replace_by_fifo,
+    "a link to nowhere": lambda path: replace_by_link(path, "nowhere"),
+    "of the system": lambda path: replace_by_link(path, "/dev/zero"),
 }
 
 
@@ -385,7 +385,7 @@ def test_a_checkpoint_serves_another_release_with_the_same_arithmetic(
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
     stop_after(make_video(tiny, recipe, files), 2)
     monkeypatch.setattr(versions, "__version__", "99.0.1")
-    monkeypatch.setattr(versions.platform, "python_version", lambda: "3.99")
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99")
     _, said = made(make_video(tiny, recipe, files))
     assert said == [Resumed(2)]
 

@@ -232,6 +232,7 @@ def test_the_older_systems_file_loads_and_every_dead_key_is_told() -> None:
     ]
     assert sorted(told) == sorted(dead)
     for key, line in told.items():
+        assert line is not None
         assert OLDER_FILE.splitlines()[line - 1].strip().startswith(key.split(".")[-1] + ":")
     assert config.refusals == ()
 
@@ -401,7 +402,9 @@ def test_flags_take_yes_and_no_and_refuse_other_words() -> None:
 def test_an_empty_value_leaves_a_setting_empty_where_it_may_be() -> None:
     overrides = ["model_settings.revision=", "batch_name=null", "video_settings.frames=", "model_settings.flow_shift="]
     settings = load_config("nano", overrides).settings
-    assert settings.model_settings.revision is settings.batch_name is settings.video_settings.frames is None
+    assert settings.model_settings.revision is None
+    assert settings.batch_name is None
+    assert settings.video_settings.frames is None
     assert load_config("nano", ["prompt_settings.negative_prompt="]).settings.prompt_settings.negative_prompt == ""
 
 

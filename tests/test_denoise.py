@@ -117,7 +117,7 @@ class Gaussian(torch.nn.Module):
     ("sampler", "tolerance"),
     [("unipc", 0.01), ("unipc-3", 0.01), ("dpm++2m", 0.02), ("dpm++3m", 0.02), ("euler", 0.15), ("heun", 1e-3)],
 )
-def test_samplers_solve_the_gaussian_flow(sampler: str, tolerance: float) -> None:
+def test_samplers_solve_the_gaussian_flow(sampler: SamplerName, tolerance: float) -> None:
     # With velocity known in closed form, noise e becomes mean + std e at sigma 0.
     field = Gaussian(mean=0.7, std=0.5)
     scheduler = build_scheduler(sampler, 3.0)

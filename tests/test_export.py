@@ -61,7 +61,7 @@ def test_the_older_systems_folder_is_written_as_it_was_and_can_be_analysed(made:
     directory = Path("old/latents/prompt_000/vid_001")
     assert sorted(path.name for path in directory.glob("*.gz")) == [f"step_00{i}.npy.gz" for i in range(3)]
     with gzip.open(directory / "step_001.npy.gz") as file:
-        state = np.load(file)  # type: ignore[arg-type]
+        state = np.load(file)
     assert np.array_equal(state[0], latents(made)[2])
     ours, older = list(read_batch(made.root)), list(read_batch(Path("old")))
     assert [video.seed for video in older] == [42, 42]

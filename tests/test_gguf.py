@@ -1,6 +1,7 @@
 """A transformer from a GGUF file, in the names of Wan's own code, as those that are shared have them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ WANS_NAMES = (
 )
 
 
-def write_gguf(path: Path, model: WanModel, kind: Kind, without: str = "", extra: str = "") -> Path:
+def write_gguf(path: Path, model: WanModel, kind: Any, without: str = "", extra: str = "") -> Path:
     """The transformer of a local model, weights of the products in its blocks in a kind of GGUF's."""
     writer = gguf.GGUFWriter(path, "wan")
     for file in (Path(model.location) / "transformer").glob("*.safetensors"):

@@ -22,6 +22,7 @@ class FakeNvml:
         self.gpus, self.broken = gpus, broken
         self.asked: dict[str, int] = {}
         self.used = 20_000_000_000
+        self.mig_mode = (0, 0)
 
     def __getattr__(self, name: str) -> Any:
         answers = {
@@ -35,7 +36,7 @@ class FakeNvml:
             "nvmlDeviceGetPowerUsage": 412_000,
             "nvmlDeviceGetEnforcedPowerLimit": 700_000,
             "nvmlDeviceGetTemperature": 61,
-            "nvmlDeviceGetMigMode": (0, 0),
+            "nvmlDeviceGetMigMode": self.mig_mode,
             "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=2**22 + 5, usedGpuMemory=None)],
             "nvmlDeviceGetHandleByIndex": "handle",
         }
@@ -99,7 +100,7 @@ def test_a_lost_gpu_keeps_its_row_and_the_others_go_on() -> None:
 
 def test_a_card_that_is_split_is_marked() -> None:
     nvml = FakeNvml()
-    nvml.nvmlDeviceGetMigMode = lambda _: (1, 1)
+    nvml.mig_mode = (1, 1)
     assert sampler(nvml).sample().gpus[0].is_mig_enabled
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,9 @@ from wantui.planning import plan_batch
 from wantui.storage import manifest_file
 from wantui.storage.batch_index import find_batches
 from wantui.storage.check import check_batch
-from wantui.storage.journal import MAX_FAULTS, JournalLine, encode_line, read_tail
+from wantui.storage.journal import MAX_FAULTS, JournalLine, append_lines, encode_line, read_tail
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import VideoEntry, parse_manifest, read_manifest, start_folder
+from wantui.storage.manifest import Manifest, VideoEntry, parse_manifest, read_manifest, start_folder, write_manifest
 from wantui.storage.manifest_file import ManifestFile
 from wantui.storage.manifest_store import ManifestStore
 
@@ -88,15 +89,14 @@ def test_what_is_written_grows_with_the_videos_and_not_with_their_square(
     folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # R16
     written: list[int] = []
-    write, append = manifest_file.write_manifest, manifest_file.append_lines
 
-    def count_manifest(*arguments: object) -> int:
-        written.append(write(*arguments))  # type: ignore[arg-type]
+    def count_manifest(*arguments: Any) -> int:
+        written.append(write_manifest(*arguments))
         return written[-1]
 
     def count_lines(path: Path, end: int, lines: list[bytes]) -> int:
         written.append(sum(map(len, lines)))
-        return append(path, end, lines)
+        return append_lines(path, end, lines)
 
     monkeypatch.setattr(manifest_file, "write_manifest", count_manifest)
     monkeypatch.setattr(manifest_file, "append_lines", count_lines)
@@ -308,9 +308,12 @@ def test_another_process_is_read_without_reading_all_again(
 ) -> None:
     mine = finish(folder, range(1))
     parsed: list[BatchFolder] = []
-    monkeypatch.setattr(
-        manifest_file, "parse_manifest", lambda folder: (parsed.append(folder), parse_manifest(folder))[1]
-    )
+
+    def counted_parse(folder: BatchFolder) -> Manifest:
+        parsed.append(folder)
+        return parse_manifest(folder)
+
+    monkeypatch.setattr(manifest_file, "parse_manifest", counted_parse)
     other = ManifestStore(folder)
     for number in range(1, 6):
         other.change(number, done)

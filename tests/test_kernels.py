@@ -51,7 +51,8 @@ def test_attention_with_the_pads_taken_together_is_attention_to_all_512(
     query, (keys, values) = random(1, places, heads, dim), text(heads, dim, length)
     together = merge_padding(keys, values)
     assert together is not None
-    full = F.scaled_dot_product_attention(*(part.double().transpose(1, 2) for part in (query, keys, values)))
+    q, k, v = (part.double().transpose(1, 2) for part in (query, keys, values))
+    full = F.scaled_dot_product_attention(q, k, v)
     assert away(fused_attend_to(query, *together), full.transpose(1, 2).flatten(2)) < ROUNDING
 
 
@@ -70,10 +71,10 @@ def test_norm_and_rotary_embedding_in_one_pass_are_the_two(places: int, heads: i
     projected, weight = random(1, places, 3 * width), random(width)
     angles = torch.randn(1, places, 1, dim // 2, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     cos, sin = (part.repeat_interleave(2, 3) for part in (angles.cos(), angles.sin()))
-    weights = weight, weight.flip(0)
+    key_weight = weight.flip(0)
     wanted = projected.double()
-    norm_rotary(wanted, *(each.double() for each in weights), cos.double(), sin.double(), 1e-6)
-    fused_norm_rotary(projected, *weights, cos, sin, 1e-6)
+    norm_rotary(wanted, weight.double(), key_weight.double(), cos.double(), sin.double(), 1e-6)
+    fused_norm_rotary(projected, weight, key_weight, cos, sin, 1e-6)
     for found, right in zip(projected.chunk(3, 2), wanted.chunk(3, 2), strict=True):
         assert away(found, right) < ROUNDING
 
@@ -82,13 +83,13 @@ def test_norm_and_rotary_embedding_in_one_pass_are_the_two(places: int, heads: i
 def test_norms_with_what_is_added_before_them_are_both(width: int) -> None:
     hidden, added = random(1, 70, width), random(1, 71, width)[:, 1:] / 3
     gate, weight, bias = random(3, width).float()
-    exactly = [part.double() for part in (hidden, added, gate, weight, bias)]
+    x, y, g, w, b = (part.double() for part in (hidden, added, gate, weight, bias))
     for gated in (True, False):
         total, normed = fused_add_layer_norm(hidden, added.clone(), gate if gated else None, weight, bias, 1e-6)
-        wanted = add_to(exactly[0], exactly[1].clone(), exactly[2] if gated else None)
+        wanted = add_to(x, y.clone(), g if gated else None)
         assert torch.equal(fused_add_to(hidden, added.clone(), gate if gated else None), total)
         assert away(total, wanted) < ROUNDING
-        assert away(normed, layer_norm(total.double(), *exactly[3:], 1e-6)) < ROUNDING
-    assert away(fused_layer_norm(hidden, weight, bias, 1e-6), layer_norm(exactly[0], *exactly[3:], 1e-6)) < ROUNDING
+        assert away(normed, layer_norm(total.double(), w, b, 1e-6)) < ROUNDING
+    assert away(fused_layer_norm(hidden, weight, bias, 1e-6), layer_norm(x, w, b, 1e-6)) < ROUNDING
     scale = random(width)
-    assert away(fused_rms_norm(hidden, scale, 1e-6), rms_norm(exactly[0], scale.double(), 1e-6)) < ROUNDING
+    assert away(fused_rms_norm(hidden, scale, 1e-6), rms_norm(x, scale.double(), 1e-6)) < ROUNDING

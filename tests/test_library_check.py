@@ -1,7 +1,6 @@
 """wantui library check: every damaged item of a batch by name, and what could not be verified."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import zarr
-from conftest import TEMPLATE, Wantui, batch, deny
+from conftest import TEMPLATE, Wantui, batch, deny, replace_by_fifo, replace_by_folder
 
 from wantui.analysis.loading import read_batch
 from wantui.storage.layout import BatchFolder
@@ -32,51 +31,51 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
 
-DAMAGE: dict[str, Callable[[BatchFolder], tuple[object, str]]] = {
-    "clip": lambda b: (flip(b.clip(0, 1)), "red seed 42: .*video_001.mp4 is damaged"),
-    "sheet": lambda b: (flip(b.sheet(1, 1)), "blue seed 42: .*video_001.jpg is damaged"),
-    "gram": lambda b: (flip(b.latents(0, 1) / "gram/c/0/0"), "red seed 42: .*gram/c/0/0 is damaged"),
-    "states": lambda b: (flip(b.latents(0, 1) / "latents/c/1/0/0/0/0"), "red seed 42: .*latents/c/1/.* is damaged"),
-    "metadata": lambda b: (flip(b.latents(0, 1) / "sigmas/zarr.json"), "red seed 42: .*sigmas/zarr.json"),
-    "array's metadata a folder": lambda b: (
-        ((b.attention(0, 1) / "circle/zarr.json").unlink(), (b.attention(0, 1) / "circle/zarr.json").mkdir()),
+DAMAGE: dict[str, tuple[Callable[[BatchFolder], object], str]] = {
+    "clip": (lambda b: flip(b.clip(0, 1)), "red seed 42: .*video_001.mp4 is damaged"),
+    "sheet": (lambda b: flip(b.sheet(1, 1)), "blue seed 42: .*video_001.jpg is damaged"),
+    "gram": (lambda b: flip(b.latents(0, 1) / "gram/c/0/0"), "red seed 42: .*gram/c/0/0 is damaged"),
+    "states": (lambda b: flip(b.latents(0, 1) / "latents/c/1/0/0/0/0"), "red seed 42: .*latents/c/1/.* is damaged"),
+    "metadata": (lambda b: flip(b.latents(0, 1) / "sigmas/zarr.json"), "red seed 42: .*sigmas/zarr.json"),
+    "array's metadata a folder": (
+        lambda b: replace_by_folder(b.attention(0, 1) / "circle/zarr.json"),
         "red seed 42: .*circle/zarr.json is missing",
     ),
-    "recipe": lambda b: (
-        b.manifest.write_text(
+    "recipe": (
+        lambda b: b.manifest.write_text(
             re.sub('"checksum": "[^"]*"', '"checksum": ""', b.manifest.read_text()).replace(
                 '"guidance_scale": 4', '"guidance_scale": 7', 1
             )
         ),
         "red seed 42: its recipe in .*batch.json is not the one of its id",
     ),
-    "maps": lambda b: (flip(b.attention(1, 1) / "circle/c/1/0/0/0/0/0"), "blue seed 42: .*circle/c/1/.* is damaged"),
-    "missing clip": lambda b: (b.clip(0, 1).unlink(), "red seed 42: .*video_001.mp4 is missing"),
-    "missing capture": lambda b: (shutil.rmtree(b.latents(1, 1)), "blue seed 42: .*vid_001.zarr is missing"),
-    "manifest": lambda b: (b.manifest.write_text("{"), "batch.json cannot be read"),
-    "figure in the manifest": lambda b: (
-        b.manifest.write_text(re.sub('"denoise": [0-9]', '"denoise": 9', b.manifest.read_text(), count=1)),
+    "maps": (lambda b: flip(b.attention(1, 1) / "circle/c/1/0/0/0/0/0"), "blue seed 42: .*circle/c/1/.* is damaged"),
+    "missing clip": (lambda b: b.clip(0, 1).unlink(), "red seed 42: .*video_001.mp4 is missing"),
+    "missing capture": (lambda b: shutil.rmtree(b.latents(1, 1)), "blue seed 42: .*vid_001.zarr is missing"),
+    "manifest": (lambda b: b.manifest.write_text("{"), "batch.json cannot be read"),
+    "figure in the manifest": (
+        lambda b: b.manifest.write_text(re.sub('"denoise": [0-9]', '"denoise": 9', b.manifest.read_text(), count=1)),
         "batch.json was changed since wantui wrote it",
     ),
-    "date in the manifest": lambda b: (
-        b.manifest.write_text(b.manifest.read_text().replace('"created": "2', '"created": "3', 1)),
+    "date in the manifest": (
+        lambda b: b.manifest.write_text(b.manifest.read_text().replace('"created": "2', '"created": "3', 1)),
         "batch.json was changed since wantui wrote it",
     ),
-    "cut config": lambda b: (cut(b.config), "generation_config.yaml is damaged"),
-    "cut template": lambda b: (cut(b.template), "prompt_template.txt is damaged: it does not hold what batch.json"),
-    "cut variations": lambda b: (cut(b.variations), "prompt_variations.json is damaged: "),
-    "changed config": lambda b: (
-        b.config.write_text(b.config.read_text().replace("steps: 3", "steps: 4")),
+    "cut config": (lambda b: cut(b.config), "generation_config.yaml is damaged"),
+    "cut template": (lambda b: cut(b.template), "prompt_template.txt is damaged: it does not hold what batch.json"),
+    "cut variations": (lambda b: cut(b.variations), "prompt_variations.json is damaged: "),
+    "changed config": (
+        lambda b: b.config.write_text(b.config.read_text().replace("steps: 3", "steps: 4")),
         "generation_config.yaml is damaged: it does not hold what batch.json holds of it",
     ),
-    "bytes in config": lambda b: (b.config.write_bytes(b"\xff\0"), "generation_config.yaml is damaged: .*utf-8"),
-    "missing config": lambda b: (b.config.unlink(), "generation_config.yaml is missing"),
-    "missing variations": lambda b: (b.variations.unlink(), "prompt_variations.json is missing"),
-    "template FIFO": lambda b: (
-        (b.template.unlink(), os.mkfifo(b.template)),
+    "bytes in config": (lambda b: b.config.write_bytes(b"\xff\0"), "generation_config.yaml is damaged: .*utf-8"),
+    "missing config": (lambda b: b.config.unlink(), "generation_config.yaml is missing"),
+    "missing variations": (lambda b: b.variations.unlink(), "prompt_variations.json is missing"),
+    "template FIFO": (
+        lambda b: replace_by_fifo(b.template),
         "prompt_template.txt cannot be read: it is not a regular file",
     ),
-    "journal": lambda b: (b.journal.write_text("{}\n"), "line 1 of .*batch.journal.jsonl is damaged"),
+    "journal": (lambda b: b.journal.write_text("{}\n"), "line 1 of .*batch.journal.jsonl is damaged"),
 }
 
 
@@ -84,14 +83,14 @@ def test_each_damaged_item_is_named(made: BatchFolder, wantui: Wantui) -> None: 
     whole = wantui("library", "check", made.root)
     assert (whole.code, whole.out) == (0, "")
     assert "12 items checked, 0 damaged\n" in whole.err
-    for name, damage in DAMAGE.items():
+    for name, (damage, report) in DAMAGE.items():
         clone = BatchFolder(made.root.with_name(f"clone-{name}"))
         shutil.copytree(made.root, clone.root)
-        _, said = damage(clone)
+        damage(clone)
         result = wantui("library", "check", made.root, clone.root)
         assert result.code == 1, name
         (line,) = result.out.splitlines()
-        assert re.search(said, line), (name, line)
+        assert re.search(report, line), (name, line)
         assert "1 damaged" in result.err
         items = json.loads(wantui("library", "check", clone.root, "--json").out)
         assert [item["path"] for item in items if item["damage"]]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,12 +201,16 @@ UNSCALED = {
 """Types of weights that the library would load, rounded or with their meaning lost."""
 
 
+def cast(tensors: dict[str, torch.Tensor], name: str, dtype: torch.dtype) -> None:
+    tensors[name] = tensors[name].float().to(dtype)
+
+
 @pytest.mark.parametrize("part", ["text_encoder", "transformer", "transformer_2", "vae"])
 def test_tensors_of_another_shape_or_kind_are_refused_by_name(copy: Callable[..., Path], part: str) -> None:
     folder = copy("a14b")
     name = max(load_file(folder / part / WEIGHTS[part]).items(), key=lambda item: item[1].numel())[0]
     for dtype, called in UNSCALED.items():
-        change(folder, part, lambda tensors, to=dtype: tensors.update({name: tensors[name].float().to(to)}))
+        change(folder, part, partial(cast, name=name, dtype=dtype))
         refused(folder, f"has {name} stored as {called}, and weights are BF16, F16, F32, F64")
     change(folder, part, lambda tensors: tensors.update({name: torch.ones(3, 5)}))
     refused(folder, f"has {name} of shape 3x5 in its files, and needs ")
@@ -227,7 +232,7 @@ def sharded(folder: Path, part: str) -> list[Path]:
     tensors = load_file(path)
     path.unlink()
     names, files = sorted(tensors), []
-    index = {}
+    index: dict[str, str] = {}
     for number in (1, 2):
         own = names[number - 1 :: 2]
         file = path.with_name(f"{path.stem}-0000{number}-of-00002.safetensors")

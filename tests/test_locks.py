@@ -1,6 +1,7 @@
 """Locks in a batch folder: between processes and between users of a shared folder, and what they leave behind."""
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -161,7 +162,7 @@ def test_only_the_answers_of_file_systems_without_locks_are_taken_for_that(
         def refuse(*_: object) -> None:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(locks.fcntl, "lockf", refuse)
+        monkeypatch.setattr(fcntl, "lockf", refuse)
 
     answer(errno.ENOLCK)
     assert try_lock_video(tmp_path, 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Wantui, only_queued
+from conftest import Wantui, only_queued, replace_by_fifo, replace_by_folder, replace_by_link
 
 from wantui import __version__
 from wantui.atomic_files import write_text
@@ -172,11 +172,11 @@ CONTENTS: dict[str, Callable[[Path], object]] = {
     "deep objects": lambda path: path.write_text('{"a":' * 200_000),
     "many digits": lambda path: path.write_text('{"format": ' + "1" * 5000 + "}"),
     "a list": lambda path: path.write_text("[1]"),
-    "a FIFO": lambda path: (path.unlink(), os.mkfifo(path)),
-    "a device": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a FIFO": replace_by_fifo,
+    "a device": lambda path: replace_by_link(path, "/dev/zero"),
+    "a folder": replace_by_folder,
     "a sparse file of 3 GB": lambda path: os.truncate(path, 3 << 30),
-    "a loop": lambda path: (path.unlink(), path.symlink_to(path)),
+    "a loop": lambda path: replace_by_link(path, path),
 }
 
 

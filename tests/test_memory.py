@@ -32,6 +32,7 @@ from wantui.generation.fuse import fuse_blocks, is_fused
 from wantui.generation.load import load_pipeline
 from wantui.generation.placement import Placement, is_fatal_cuda_error, is_out_of_memory, set_device, stream_blocks
 from wantui.generation.prompt_encoding import Embeddings, prompts_of
+from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import Magnitudes
@@ -46,6 +47,7 @@ from wantui.planning.memory_plan import (
     SMALL_TILE_SIDE,
     TILE_SIDE,
     ChosenPlan,
+    MemoryPlan,
     activation_bytes,
     block_bytes,
     choose_plan,
@@ -153,16 +155,19 @@ def test_a_large_model_in_8_bits_fits_whole_where_its_blocks_would_have_to_come(
 
 
 def bytes_of(module: nn.Module) -> int:
-    """Of its parameters, and of what torchao keeps in the place of one."""
-    parts = [[p.qdata, p.scale] if hasattr(p, "qdata") else [p] for p in module.parameters()]
-    return sum(part.nbytes for each in parts for part in each)
+    """Return the bytes of all parameters; torchao stores a quantized one as values and a scale."""
+
+    def tensors(parameter: Any) -> list[torch.Tensor]:
+        return [parameter.qdata, parameter.scale] if hasattr(parameter, "qdata") else [parameter]
+
+    return sum(tensor.nbytes for parameter in module.parameters() for tensor in tensors(parameter))
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """How many bytes of tensors live at a time, at most; also where they hold no data."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.most = 0
         self.seen: set[int] = set()
 
@@ -267,15 +272,17 @@ def test_after_a_plan_that_did_not_fit_comes_the_first_of_the_others_that_fits(
 def test_a_plan_that_was_taken_because_little_was_free_is_chosen_again_for_the_next_video(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe, loaded = recipe_of(NANO), []
+    recipe = recipe_of(NANO)
+    loaded: list[MemoryPlan] = []
     found = [ChosenPlan(find_plan(name), None, "") for name in ("tiled", "tiled", "encode-first")]
     asked = iter(found)
     monkeypatch.setattr(warm, "choose_plan_for", lambda *_: next(asked))
-    monkeypatch.setattr(
-        warm,
-        "load_pipeline_for",
-        lambda *told: loaded.append(told[2]) or Mock(plan=told[2], latent_to_rgb=Mock(r2=1.0)),
-    )
+
+    def load(recipe: Recipe, device: str, plan: MemoryPlan, *_: object) -> Mock:
+        loaded.append(plan)
+        return Mock(plan=plan, latent_to_rgb=Mock(r2=1.0))
+
+    monkeypatch.setattr(warm, "load_pipeline_for", load)
     monkeypatch.setattr(warm, "check_weights", lambda _: None)
     pipeline, claim, manifest = PipelineCache(Mock(), "cuda"), Mock(device="auto", plan="encode-first"), Mock(videos=[])
     for _ in range(5):
@@ -294,9 +301,10 @@ def ladder(model: WanModel | None, on_gpu: bool) -> list[str]:
 
 def test_each_plan_that_is_tried_after_another_needs_less() -> None:
     for model in (SMALL, LARGE):
-        peaks = [
-            peak_bytes(find_plan(name), model, recipe_of(model), streams_encoder=True) for name in ladder(model, True)
-        ]
+        plans = [find_plan(name) for name in ladder(model, True)]
+        estimates = [peak_bytes(plan, model, recipe_of(model), streams_encoder=True) for plan in plans]
+        peaks = [peak for peak in estimates if peak is not None]
+        assert len(peaks) == len(plans)
         assert peaks == sorted(peaks, reverse=True)
         assert len(set(peaks)) == len(peaks) >= 4
 
@@ -394,9 +402,12 @@ def test_a_pipeline_is_checked_as_it_will_work(
 ) -> None:
     checked: list[int] = []
     ours = fused_attention.norm_rotary
-    monkeypatch.setattr(
-        fused_attention, "norm_rotary", lambda *given: checked.append(given[0].shape[1]) or ours(*given)
-    )
+
+    def counted(*arguments: Any) -> None:
+        checked.append(arguments[0].shape[1])
+        ours(*arguments)
+
+    monkeypatch.setattr(fused_attention, "norm_rotary", counted)
     pipeline = load_pipeline(tiny_models[model], None, "float32", GPU, speed="fused")
     transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
     assert all(is_fused(one) for one in transformers)
@@ -450,7 +461,12 @@ def test_only_blocks_come_and_go_where_they_are_streamed_and_no_bit_changes(
     stream_blocks(transformer, CPU)
     came: list[list[torch.nn.Module]] = []
     onload = ModuleGroup.onload_
-    monkeypatch.setattr(ModuleGroup, "onload_", lambda group: came.append(group.modules) or onload(group))
+
+    def recorded_onload(group: ModuleGroup) -> None:
+        came.append(group.modules)
+        onload(group)
+
+    monkeypatch.setattr(ModuleGroup, "onload_", recorded_onload)
     inputs = (torch.randn(1, 16, 3, 4, 4), torch.tensor([500.0]), torch.randn(1, 512, transformer.config.text_dim))
     with torch.no_grad():
         streamed = transformer(*inputs, return_dict=False)[0]
@@ -605,17 +621,19 @@ def test_what_another_worker_has_encoded_meanwhile_is_not_encoded_again(
     kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, other = (Embeddings(NANO, None, "float32", CPU) for _ in range(2))
-    check = encoding.check_text_encoder
     encoded: list[str] = []
 
     def meanwhile(pipeline: WanPipeline, device: torch.device) -> None:
-        check(pipeline, device)
-        monkeypatch.setattr(encoding, "check_text_encoder", check)
+        check_text_encoder(pipeline, device)
+        monkeypatch.setattr(encoding, "check_text_encoder", check_text_encoder)
         other.encode(["a"])
         encode = pipeline.encode_prompt
-        pipeline.encode_prompt = lambda prompt, *rest, **options: (
-            encoded.append(prompt) or encode(prompt, *rest, **options)
-        )
+
+        def recorded_encode(prompt: str, *arguments: Any, **options: Any) -> Any:
+            encoded.append(prompt)
+            return encode(prompt, *arguments, **options)
+
+        pipeline.encode_prompt = recorded_encode
 
     monkeypatch.setattr(encoding, "check_text_encoder", meanwhile)
     ours.encode(["a", "b"])

@@ -140,7 +140,8 @@ def test_the_front_object_hides_the_other_and_no_pixel_counts_twice(rng: np.rand
 
 def test_coverage_of_cells_sums_to_the_area(rng: np.random.Generator) -> None:
     _, masks = render(sample_scenes(4, rng))
-    coverage = compute_cell_coverage(masks).unflatten(-1, (5, 8, 8))
+    coverage = compute_cell_coverage(masks)
+    coverage = coverage.reshape(*coverage.shape[:-1], 5, 8, 8)
     assert torch.allclose(coverage.mean((-2, -1)), pool_to_latent_frames(masks).mean((-2, -1)), atol=1e-5)
 
 

@@ -344,13 +344,17 @@ def test_values_beyond_float32_are_refused_without_a_warning_of_numpy(
 
 def test_videos_of_other_guidance_are_not_compared_as_one(tmp_path: Path) -> None:
     sigmas = unipc_levels(STEPS, 3.0)
+
+    def with_guidance(scale: float) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
+        return lambda _, about: {**about, "cfg_scale": scale}
+
     for number, scale in enumerate((5.0, 5.0, 9.0), start=1):
         write_straight_video(
             tmp_path,
             range(STEPS),
             sigmas,
             f"prompt_000/vid_{number:03d}",
-            lambda _, about, s=scale: {**about, "cfg_scale": s},
+            with_guidance(scale),
         )
     _, left = comparable(list(read_batch(tmp_path)))
     assert [video.reason for video in left] == ["guidance_scale is 9.0, and 5.0 in those taken"]

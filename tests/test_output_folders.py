@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
@@ -18,16 +19,16 @@ from conftest import Wantui, batch, only_queued, work
 
 from wantui.batches import enqueue
 from wantui.engine.supervisor import Supervisor
-from wantui.generation import make_video
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import state_place
 from wantui.storage import manifest_file
 from wantui.storage import manifest_store as record
-from wantui.storage import output_errors as output_faults
+from wantui.storage.check import file_sha256
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import LOCK
 from wantui.storage.log_files import close_log, open_log
-from wantui.storage.manifest import parse_manifest, read_manifest
+from wantui.storage.manifest import Manifest, parse_manifest, read_manifest
+from wantui.storage.mp4 import ClipWriter
 from wantui.storage.output_errors import UNWRITABLE, is_gone, unwritable_folder, why_unwritable
 from wantui.worker import finalize as ending
 
@@ -96,7 +97,7 @@ def test_an_error_that_has_passed_is_tried_again_and_fails_the_video_where_it_co
     def encode(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(make_video.ClipWriter, "_encode", encode)
+    monkeypatch.setattr(ClipWriter, "_encode", encode)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
     started = [event for event in Queue(state_place().directory).events(0) if event.kind == "started"]
     assert (result.code, len(started)) == (1, 3)
@@ -156,14 +157,14 @@ def test_claims_that_ended_by_pauses_do_not_count_as_errors_that_have_passed(
         claim = queue.claim("worker-0:7", ("auto", "cpu"))
         assert claim is not None
         queue.release(claim, "paused after step 1 of 3")
-    real, errors = make_video.ClipWriter._encode, [errno.EIO, errno.ESTALE]
+    real, errors = ClipWriter._encode, [errno.EIO, errno.ESTALE]
 
     def encode(*arguments: Any) -> Any:
         if errors:
             raise OSError(number := errors.pop(), os.strerror(number))
         return real(*arguments)
 
-    monkeypatch.setattr(make_video.ClipWriter, "_encode", encode)
+    monkeypatch.setattr(ClipWriter, "_encode", encode)
     work(state_place())
     assert [video.state for video in queue.videos(1)] == ["done"]
 
@@ -174,7 +175,7 @@ def test_a_folder_that_is_deleted_while_a_video_is_made_is_named_and_does_not_co
 ) -> None:  # R9
     kind, name = {
         "step": (Queue, "step"),
-        "decode": (make_video.ClipWriter, "_encode"),
+        "decode": (ClipWriter, "_encode"),
         "record": (record.ManifestStore, "change"),
     }[moment]
     real = getattr(kind, name)
@@ -203,7 +204,7 @@ def test_faults_of_a_folder_are_told_from_those_of_a_file(tmp_path: Path, monkey
             raise OSError(number, os.strerror(number))
 
         with monkeypatch.context() as patch:
-            patch.setattr(output_faults.tempfile, "TemporaryFile", refuse)
+            patch.setattr(tempfile, "TemporaryFile", refuse)
             assert unwritable_folder(tmp_path, OSError(number, "")) == (tmp_path, os.strerror(number))
 
 
@@ -221,7 +222,7 @@ def test_a_full_disk_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: pyte
     def full(**_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(output_faults.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     assert why_unwritable(tmp_path) is None
 
 
@@ -275,14 +276,17 @@ def test_closing_many_videos_reads_the_manifest_once(
     with only_queued():
         folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 8, "--detach", *small))
     parsed: list[BatchFolder] = []
-    monkeypatch.setattr(
-        manifest_file, "parse_manifest", lambda folder: (parsed.append(folder), parse_manifest(folder))[1]
-    )
+
+    def counted_parse(folder: BatchFolder) -> Manifest:
+        parsed.append(folder)
+        return parse_manifest(folder)
+
+    monkeypatch.setattr(manifest_file, "parse_manifest", counted_parse)
 
     def fail(*_: object) -> None:
         raise ValueError("no frames\udcff")
 
-    monkeypatch.setattr(make_video.ClipWriter, "_encode", fail)
+    monkeypatch.setattr(ClipWriter, "_encode", fail)
     work(state_place())
     count = len(parsed)
     assert read_manifest(folder).counts() == {"failed": 8}
@@ -293,20 +297,20 @@ def test_closing_many_videos_reads_the_manifest_once(
 def test_checksums_are_taken_while_the_manifest_is_not_locked(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest, free = ending.file_sha256, []
+    hashed: list[Path] = []
 
     def look_at_lock(path: Path) -> str:
         with (Path(path).parents[2] / LOCK).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody has it
-        free.append(path)
-        return digest(path)
+        hashed.append(path)
+        return file_sha256(path)
 
     monkeypatch.setattr(ending, "file_sha256", look_at_lock)
     with only_queued():
         folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, "--detach", *small))
     work(state_place())
     assert read_manifest(folder).counts() == {"done": 1}
-    assert len(free) == 2
+    assert len(hashed) == 2
 
 
 def test_a_working_folder_whose_name_is_not_utf8_is_refused_before_anything_is_made(

@@ -47,7 +47,7 @@ def test_a_recipe_survives_json_and_names_itself_by_its_content() -> None:
 def test_a_recipe_cannot_be_changed_or_extended() -> None:
     recipe = planned().videos[0].recipe
     with pytest.raises(ValidationError):
-        recipe.seed = 1  # type: ignore[misc]
+        recipe.seed = 1
     with pytest.raises(ValidationError):
         Recipe.model_validate({**recipe.model_dump(), "colour": "red"})
 

@@ -25,6 +25,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.records import Event
 from wantui.queue.state_dir import state_place
 from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import write_mp4
 
 EVIL = "\x1b]52;c;aGk=\x07\x1b[2J\x9b31m\x85\u202ex"
@@ -51,7 +52,7 @@ def hostile() -> BatchFolder:
     manifest["videos"][0] |= {"state": "done", "files": {"clip": f"v{EVIL}.mp4"}}
     manifest["videos"][1]["state"] = "failed"
     folder.manifest.write_text(json.dumps(manifest))
-    queued = queue_missing(state_place(), folder, _read(folder))
+    queued = queue_missing(state_place(), folder, read_manifest(folder))
     assert queued is not None
     with closing(sqlite3.connect(state_place().directory / "queue.db")) as database:
         database.execute("update video set state = 'failed', error = ? where id = 1", (EVIL,))
@@ -69,12 +70,6 @@ def hostile() -> BatchFolder:
     tags = {"wantui": json.dumps(recipe), "wantui_made_with": json.dumps({"torch": EVIL})}
     write_mp4(Path("evil.mp4"), frames, 8, 5, tags)
     return folder
-
-
-def _read(folder: BatchFolder):
-    from wantui.storage.manifest import read_manifest
-
-    return read_manifest(folder)
 
 
 COMMANDS = [

@@ -18,7 +18,7 @@ from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory, state_place
 from wantui.queue.waiting import waiting_for
 
-Damage = Callable[[Path], None]
+Damage = Callable[[Path], object]
 
 
 def run(path: Path, *statements: str) -> None:
@@ -26,6 +26,11 @@ def run(path: Path, *statements: str) -> None:
         for statement in statements:
             connection.execute(statement)
     connection.close()
+
+
+def run_on_new(path: Path, *statements: str) -> None:
+    path.unlink()
+    run(path, *statements)
 
 
 def not_utf8_schema(path: Path) -> None:
@@ -53,10 +58,10 @@ DAMAGES: dict[str, Damage] = {
     "version 0": lambda path: run(path, "PRAGMA user_version = 0"),
     "version of an earlier schema": lambda path: run(path, "PRAGMA user_version = 2"),
     "version negative": lambda path: run(path, "PRAGMA user_version = -3"),
-    "empty with a version": lambda path: [path.unlink(), run(path, "PRAGMA user_version = 4")],  # type: ignore[list-item]
-    "other program's": lambda path: [path.unlink(), run(path, "CREATE TABLE song (name)")],  # type: ignore[list-item]
-    "no database": lambda path: path.write_bytes(b"not a database" * 1000),  # type: ignore[return-value]
-    "cut short": lambda path: path.write_bytes(path.read_bytes()[:5000]),  # type: ignore[return-value]
+    "empty with a version": lambda path: run_on_new(path, "PRAGMA user_version = 4"),
+    "other program's": lambda path: run_on_new(path, "CREATE TABLE song (name)"),
+    "no database": lambda path: path.write_bytes(b"not a database" * 1000),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:5000]),
 }
 
 

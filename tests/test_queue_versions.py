@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def test_an_engine_that_starts_is_waited_for_and_may_migrate_the_queue_itself(
                 connection.execute(f"PRAGMA user_version = {len(migrations())}")
             connection.close()
 
-    monkeypatch.setattr(database.time, "sleep", wait)
+    monkeypatch.setattr(time, "sleep", wait)
     Queue(directory).close()
     assert len(waited) == 3
 

@@ -76,7 +76,8 @@ DIGEST = "9fbb112ef67128a287bbda236472258d3c86a69e345ff9f6e5fa0a7616027940"
 
 
 def changed(**changes: object) -> dict[str, Any]:
-    return json.loads(json.dumps(OLD)) | changes
+    document: dict[str, Any] = json.loads(json.dumps(OLD))
+    return document | changes
 
 
 def test_a_recipe_of_an_earlier_version_is_read_and_keeps_its_digest() -> None:

@@ -19,6 +19,7 @@ from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
 
 from wantui.engine import control
 from wantui.generation import make_video
+from wantui.generation.decode import decode_frames
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import WanModel
 from wantui.queue.queue import Queue
@@ -27,10 +28,11 @@ from wantui.storage import manifest_file
 from wantui.storage import manifest_store as record
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
-from wantui.storage.mp4 import ClipError, read_frames, read_tags
+from wantui.storage.mp4 import ClipError, ClipWriter, read_frames, read_tags
 from wantui.storage.video_files import video_files
 from wantui.worker import pipeline_cache as warm
 from wantui.worker import worker as engine_worker
+from wantui.worker.pipelines import load_pipeline_for
 
 pytestmark = pytest.mark.torch
 
@@ -191,7 +193,7 @@ def test_resume_refuses_weights_that_have_changed(
 def test_a_failed_video_does_not_stop_the_batch(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    class Failing(make_video.ClipWriter):
+    class Failing(ClipWriter):
         def _encode(self, frame: Any) -> None:
             if self.path.parent.name == "prompt_000":
                 raise error
@@ -215,7 +217,7 @@ def test_a_failed_video_does_not_stop_the_batch(
 def test_nan_in_the_latents_fails_the_video_by_step(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = warm.load_pipeline_for
+    real = load_pipeline_for
 
     def spoilt(*arguments: Any) -> Any:
         loaded = real(*arguments)
@@ -270,7 +272,7 @@ def test_a_video_that_another_engine_makes_is_waited_for_and_nothing_of_it_is_to
 def test_a_video_that_is_interrupted_while_it_is_decoded_leaves_nothing_half_written_and_is_made_after_all(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, interruptions = make_video.decode_frames, 0
+    real, interruptions = decode_frames, 0
 
     def interrupted(*arguments: Any) -> Any:
         nonlocal interruptions
@@ -364,7 +366,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_video_holds_the_queue_and_the_vi
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(make_video.ClipWriter, "_encode", full)
+        patch.setattr(ClipWriter, "_encode", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 1, "--store-latents", *small)
     assert "the queue is held: not enough disk space in " in result.err
     folder = BatchFolder(next(Path("outputs").iterdir()))
@@ -384,7 +386,7 @@ def test_decoding_is_told_of_and_can_be_cancelled(
     told = wantui("run", "--json", "-t", "a star", "--videos-per-variation", 1, *small)
     events = [json.loads(line) for line in told.out.splitlines()]
     assert [(e["frames"], e["count"]) for e in events if e["event"] == "decoded"] == [(i, 9) for i in range(1, 10)]
-    real = make_video.decode_frames
+    real = decode_frames
 
     def cancelled(*arguments: Any) -> Any:
         frames = real(*arguments)
@@ -403,7 +405,7 @@ def test_decoding_is_told_of_and_can_be_cancelled(
 def test_a_video_that_does_not_fit_is_made_by_the_next_plan_which_is_recorded(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failures = make_video.decode_frames, 0
+    real, failures = decode_frames, 0
 
     def too_large(pipeline: Any, latents: Any) -> Any:
         nonlocal failures

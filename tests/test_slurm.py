@@ -141,13 +141,15 @@ def test_without_slurm_nothing_is_written(wantui: Wantui, tmp_path: Path, monkey
     assert not (tmp_path / "o").exists()
 
 
-def test_a_job_makes_its_share_and_says_what_could_not_be_made(folder: BatchFolder) -> None:
+def test_a_job_makes_its_share_and_says_what_could_not_be_made(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         DrainShare(folder.root, Shard(1, 6))()
         assert read_manifest(folder).videos[0].state == "done"
         damaged = DrainShare(folder.root, Shard(2, 6))
-        damaged._start = lambda _: subprocess.Popen(["false"])  # type: ignore[method-assign]
+        monkeypatch.setattr(damaged, "_start", lambda _: subprocess.Popen(["false"]))
         with pytest.raises(RuntimeError, match="cannot make 1 video of share 2/6"):
             damaged()
     finally:
@@ -199,6 +201,7 @@ def test_a_job_near_its_limit_closes_its_video_at_a_checkpoint(folder: BatchFold
     assert job.engine.poll() is not None
     assert checkpoint.exists()
     assert read_manifest(folder).videos[0].state == "queued"
+    assert isinstance(again.function, DrainShare)
     assert str(again.function.share) == "1/6"
     assert again.function.engine is None
 

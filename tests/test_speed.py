@@ -126,7 +126,7 @@ def test_the_first_of_two_transformers_leaves_no_cache_to_the_second(tiny_models
     recipe = recipe_for(model, steps=6, speed="cached")
     held: list[tuple[int, int]] = []
     for _ in denoise(pipeline, recipe):
-        held.append(tuple(_held_by_cache(one) for one in (pipeline.transformer, pipeline.transformer_2)))
+        held.append((_held_by_cache(pipeline.transformer), _held_by_cache(pipeline.transformer_2)))
     assert held[0][0] > 0 == held[0][1]
     assert held[-1][0] == 0 < held[-1][1]
 

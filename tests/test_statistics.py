@@ -252,7 +252,7 @@ def test_few_permutations_are_all_tried() -> None:
 
     def f(labels: np.ndarray) -> float:
         within = sum(distances[np.ix_(labels == g, labels == g)].sum() / 8 for g in range(2))
-        return (distances.sum() / 16 - within) / within
+        return float((distances.sum() / 16 - within) / within)
 
     swaps = itertools.product((False, True), repeat=4)
     found = [f(np.array([*swap, *(not s for s in swap)])) for swap in swaps]
@@ -288,7 +288,7 @@ def test_distances_and_dispersion_are_those_of_the_states() -> None:
 
 
 def median(x: np.ndarray) -> np.ndarray:
-    return median_weights(squared_distances(x)) @ x
+    return np.asarray(median_weights(squared_distances(x)) @ x)
 
 
 def test_the_spatial_median_of_collinear_points_is_their_median() -> None:

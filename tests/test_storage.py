@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -135,7 +135,7 @@ def test_a_clip_of_another_number_of_frames_never_gets_its_name(given: int) -> N
 
 
 def test_a_clip_whose_frames_fail_leaves_nothing() -> None:
-    def failing():  # type: ignore[no-untyped-def]
+    def failing() -> Iterator[np.ndarray]:
         yield from moving_bar(3)
         raise RuntimeError("the decoder failed")
 
@@ -183,7 +183,8 @@ def states(count: int, shape: tuple[int, ...] = (4, 3, 2, 2)) -> list[np.ndarray
 
 def latent_writer(capture: Captures, steps: int = 5, checksums: Sequence[int] = ()) -> TrajectoryWriter:
     sigmas, recipe = np.linspace(1, 0, steps + 1), recipe_for(NANO, capture=capture, steps=steps)
-    return TrajectoryWriter(Path("vid.zarr"), (4, 3, 2, 2), sigmas, 1000 * sigmas[:-1], recipe, checksums=checksums)
+    levels, timesteps = sigmas.tolist(), (1000 * sigmas[:-1]).tolist()
+    return TrajectoryWriter(Path("vid.zarr"), (4, 3, 2, 2), levels, timesteps, recipe, checksums=checksums)
 
 
 def gram_of(written: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -215,7 +216,7 @@ def test_stored_latents_are_the_states_to_the_bit(interval: int, compress: bool)
 
 def test_what_float16_adds_to_the_turning_of_a_straight_path_is_told_beside_it() -> None:
     start, end = states(2, (16, 5, 16, 16))
-    sigmas = np.linspace(1, 0, 21)
+    sigmas = np.linspace(1, 0, 21).tolist()
     straight = [(sigma * start + (1 - sigma) * end).astype(np.float32) for sigma in sigmas]
     recipe = recipe_for(NANO, capture=Captures(latents=True, dtype="float16"), steps=20)
     writer = TrajectoryWriter(Path("vid.zarr"), (16, 5, 16, 16), sigmas, sigmas[:-1], recipe)
@@ -288,7 +289,7 @@ def test_chunk_that_a_killed_process_had_half_written_is_in_no_published_capture
         writer.write(step, state)
     writer.finish(gram_of(written), {})
     assert list(writer.path.rglob("*.partial")) == []
-    assert zarr.open_group(writer.path, mode="r")["latents"].shape[0] == 6  # type: ignore[union-attr]
+    assert zarr.open_group(writer.path, mode="r")["latents"].shape[0] == 6
 
 
 def test_float16_that_would_overflow_is_refused() -> None:

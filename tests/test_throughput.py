@@ -10,11 +10,13 @@ from unittest.mock import Mock
 import pytest
 import torch
 from conftest import Wantui, recipe_for
+from diffusers import WanPipeline
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from tiny import latents_of
 
 from wantui.config.speeds import SpeedName
 from wantui.generation import attention_backends as attention_probe
-from wantui.generation import bench, load, timing
+from wantui.generation import bench, load
 from wantui.generation.bench import random_transformer
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline
@@ -85,7 +87,7 @@ def test_what_is_measured_lasts_for_rounds_and_seconds(
     def run() -> None:
         now[0] += 0.25 if now[0] else 100  # the first round does not count
 
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     assert median_and_launch(run, torch.device("cpu"), seconds=seconds) == (0.25, 0.25)
     assert now[0] == 100 + 0.25 * rounds
 
@@ -298,11 +300,10 @@ def test_an_attention_kernel_is_taken_where_it_is_clearly_quicker_than_torchs_ow
 def test_an_attention_kernel_that_gives_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention_probe, "PLACES", 64)
     monkeypatch.setattr(attention_probe, "KERNELS", ("native", "_native_math"))
-    dispatch = attention_probe.dispatch_attention_fn
     monkeypatch.setattr(
         attention_probe,
         "dispatch_attention_fn",
-        lambda *a, backend: dispatch(*a, backend=backend) * (1.1 if backend == "_native_math" else 1),
+        lambda *a, backend: dispatch_attention_fn(*a, backend=backend) * (1.1 if backend == "_native_math" else 1),
     )
     monkeypatch.setattr(attention_probe, "median_seconds", lambda run, device: 1.0)
     told: list[str] = []
@@ -329,8 +330,12 @@ def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPa
     )
     monkeypatch.setattr(memory, "MIN_FUSED_WIDTH", NANO.dim)
     asked: list[str] = []
-    ours = pipelines.load_pipeline
-    monkeypatch.setattr(pipelines, "load_pipeline", lambda *a, **k: asked.append(k["attention"]) or ours(*a, **k))
+
+    def recorded_load(*arguments: Any, attention: str, **options: Any) -> WanPipeline:
+        asked.append(attention)
+        return load_pipeline(*arguments, attention=attention, **options)
+
+    monkeypatch.setattr(pipelines, "load_pipeline", recorded_load)
     for speed in ("fused", "reference"):
         pipelines.load_pipeline_for(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT)
     assert asked == ["_native_math", "native"]

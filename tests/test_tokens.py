@@ -205,8 +205,8 @@ def test_a_marked_word_without_tokens_is_not_said_to_be_too_far_on(nano: WanPipe
     far = "a star and " * 300 + "红色"
     with pytest.raises(MarkOutOfRangeError, match=r"it takes 512 tokens at most\. Shorten the prompt"):
         tokenize(nano.tokenizer, far, mark(far, "红色"))
-    (word,) = tokenize(nano.tokenizer, "a naïve circle", mark("a naïve circle", "naïve")).words
-    assert word.token_texts == ("▁", "n", "a", "<unk>", "v", "e")
+    (naive,) = tokenize(nano.tokenizer, "a naïve circle", mark("a naïve circle", "naïve")).words
+    assert naive.token_texts == ("▁", "n", "a", "<unk>", "v", "e")
     recipe = recipe_for(NANO, prompt="a 红色 circle", marks=mark("a 红色 circle", "红色"), weighting="multiply")
     with pytest.raises(MarkOutOfRangeError, match="no tokens for it"):
         prepare(nano, recipe)

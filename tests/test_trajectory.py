@@ -19,7 +19,7 @@ from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, tra
 from wantui.generation.denoise import prepare
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
-from wantui.schedule import SCHEDULES, UnknownSamplerError
+from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError
 
 pytestmark = pytest.mark.torch
 
@@ -47,7 +47,7 @@ def euler(variance: float, steps: int, shift: float) -> float:
 def exact_response(sigmas: Floats, variances: Floats) -> Floats:
     """Return factors [S + 1, k] of the exact flow, over its first value."""
     spread = np.sqrt((1 - sigmas[:, None]) ** 2 * variances + sigmas[:, None] ** 2)
-    return spread / spread[0]
+    return np.asarray(spread / spread[0])
 
 
 def flow(sigmas: Floats, variances: Floats) -> Trajectory:
@@ -285,7 +285,7 @@ def test_the_gaussian_flow_is_that_of_an_ode_solver_in_coordinates() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 15, 20])
 @pytest.mark.parametrize("sampler", SCHEDULES)
-def test_a_sampler_makes_of_gaussian_data_what_diffusers_makes_of_it(sampler: str, steps: int) -> None:
+def test_a_sampler_makes_of_gaussian_data_what_diffusers_makes_of_it(sampler: SamplerName, steps: int) -> None:
     states = few_states()
     velocity = gaussian_velocity(states.mean(0), np.cov(states.T))
     scheduler = build_scheduler(sampler, 5.0)
@@ -389,7 +389,7 @@ def test_a_smooth_path_bends_as_much_at_every_stride() -> None:
         said = strides([found], metric)
         assert said.is_settled
         assert said.values[2] == pytest.approx(said.values[0], rel=0.2)
-    assert unsettled([found], METRICS) == []
+    assert unsettled([found], list(METRICS)) == []
 
 
 def test_rounding_bends_less_at_every_larger_stride_and_is_told_from_a_bend() -> None:

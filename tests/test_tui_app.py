@@ -33,7 +33,7 @@ def test_every_action_has_a_name_of_its_own_and_a_method_that_does_it() -> None:
         async with application() as it:
             for number, name in enumerate(SCREENS, start=1):
                 await it.press("escape", str(number))
-                await it.until(lambda name=name: it.app.screen.name == name)
+                await it.until(lambda: it.app.screen.name == name)  # noqa: B023
                 for where, target in (("app", it.app), (name, it.app.screen)):
                     for action in TABLE[where]:
                         method = action.action.partition("(")[0]

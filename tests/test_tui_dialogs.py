@@ -67,8 +67,8 @@ def test_list_without_room_can_be_paged_through(kind: str) -> None:
             options.highlighted = 0 if options.options else None
             await it.pilot.pause()
             assert not options.scrollable_content_region
-            options.action_page_down()
-            options.action_page_up()
+            options.action_page_down()  # type: ignore[no-untyped-call]
+            options.action_page_up()  # type: ignore[no-untyped-call]
             assert it.app.is_running
 
     run(test)

@@ -210,8 +210,9 @@ def test_ctrl_c_says_how_to_leave_without_markup() -> None:  # C9
 
 def test_header_batch_and_last_video_show_one_eta(queue: Queue) -> None:  # C9
     add(queue, "one", 3)
-    told = {"seconds": {"denoise": 20.0, "decode": 10.0, "step": 1.0}, "device": "cpu", "memory_plan": ""}
-    queue.done(claim(queue), VideoDone(**told))
+    queue.done(
+        claim(queue), VideoDone(seconds={"denoise": 20.0, "decode": 10.0, "step": 1.0}, device="cpu", memory_plan="")
+    )
 
     async def test(it: AppUnderTest) -> None:
         # In the header, in the row of the batch and in that of its last video.
@@ -431,7 +432,7 @@ def test_dialog_in_a_low_terminal_shows_what_has_the_focus() -> None:
         async with application(size=(40, 7)) as it:
             for kind in (InputDialog, Confirm):
                 it.app.push_screen(DIALOGS[kind]())
-                await it.until(lambda kind=kind: isinstance(it.app.screen, kind) and it.app.focused)
+                await it.until(lambda: isinstance(it.app.screen, kind) and it.app.focused)  # noqa: B023
                 await it.pilot.pause(0.2)
                 assert it.app.focused is not None
                 region = it.app.focused.region

@@ -92,7 +92,7 @@ def test_setting_is_changed_without_reading_the_config_again(
                 screen.pane.form.input.value = value
                 await it.pilot.pause()
                 await it.press("enter")
-                await it.until(lambda changes=changes: it.app.drafts.changes == changes)
+                await it.until(lambda: it.app.drafts.changes == changes)  # noqa: B023
                 assert screen.config is not None
                 assert screen.config.settings.model_settings.steps == int(value)
             assert not reads

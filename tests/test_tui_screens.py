@@ -191,8 +191,8 @@ def test_ten_thousand_videos_are_read_by_pages(queue: Queue) -> None:
         assert set(screen.pages) <= {0, 10_000 // PAGE - 1}
         await it.press("home")
         await it.until(lambda: "red seed 42" in it.text())
-        drawn = []
-        screen.video_rows.update_row = drawn.append  # type: ignore[method-assign]
+        drawn: list[int] = []
+        screen.video_rows.update_row = drawn.append  # type: ignore[method-assign, assignment]
         running = claim(queue)
         queue.step(running, step_done(0, 20, 0.1, 1.0))
         await it.until(lambda: len(drawn) > 1)  # the first step gives every video an ETA
@@ -226,8 +226,9 @@ def test_the_header_tells_engine_position_and_time_left_and_a_hold(queue: Queue)
     lock = acquire_engine_lock(state_place().directory)
     assert lock is not None
     publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
-    told = {"seconds": {"denoise": 2.0, "decode": 0.5, "step": 0.1}, "device": "cpu", "memory_plan": ""}
-    queue.done(claim(queue), VideoDone(**told))
+    queue.done(
+        claim(queue), VideoDone(seconds={"denoise": 2.0, "decode": 0.5, "step": 0.1}, device="cpu", memory_plan="")
+    )
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "● idle" in it.text())
@@ -323,8 +324,9 @@ def test_opening_a_batch_in_the_library_does_not_heed_an_old_search(made: BatchF
 def test_a_video_that_waits_is_foretold_after_all_that_is_before_it(queue: Queue) -> None:
     add(queue, "one")
     add(queue, "two")
-    told = {"seconds": {"denoise": 20.0, "decode": 10.0, "step": 1.0}, "device": "cpu", "memory_plan": ""}
-    queue.done(claim(queue), VideoDone(**told))
+    queue.done(
+        claim(queue), VideoDone(seconds={"denoise": 20.0, "decode": 10.0, "step": 1.0}, device="cpu", memory_plan="")
+    )
 
     async def test(it: AppUnderTest) -> None:
         # Two of the first batch and three of the second are left, of half a minute each.
@@ -578,8 +580,13 @@ def test_the_path_is_copied_for_the_terminal_that_shows_us(made: BatchFolder) ->
 def test_a_batch_goes_to_the_trash_after_a_question(made: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     import send2trash
 
-    gone = []
-    monkeypatch.setattr(send2trash, "send2trash", lambda path: (gone.append(path), Path(path).rename(path + "-trash")))
+    gone: list[str] = []
+
+    def trash(path: str) -> None:
+        gone.append(path)
+        Path(path).rename(path + "-trash")
+
+    monkeypatch.setattr(send2trash, "send2trash", trash)
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)

@@ -11,6 +11,7 @@ from conftest import Wantui, batch
 from wantui.models.catalogue import WanModel
 from wantui.storage.manifest import read_manifest
 from wantui.worker import pipeline_cache
+from wantui.worker.pipelines import load_pipeline_for
 from wantui.worker.worker import Worker
 
 pytestmark = pytest.mark.torch
@@ -81,11 +82,10 @@ def test_weights_replaced_under_their_name_do_not_change_a_batch_that_runs(
 def test_weights_replaced_while_they_are_loaded_are_refused(
     wantui: Wantui, own_model: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = pipeline_cache.load_pipeline_for
 
     def load(*arguments: Any) -> Any:
         flip_last_byte(TRANSFORMER)
-        return original(*arguments)
+        return load_pipeline_for(*arguments)
 
     monkeypatch.setattr(pipeline_cache, "load_pipeline_for", load)
     result = wantui("run", "-t", "a star", *own_model)

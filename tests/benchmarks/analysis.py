@@ -154,7 +154,7 @@ def main(videos: int, with_latents: int, rounds: int, folder: Path | None, one: 
         root = make_batch(Path(temporary) / "latents", with_latents, latents=True)
         size = sum(path.stat().st_size for path in latent_files(root)) / 1e9
         click.echo(f"{with_latents} videos with stored latents, {size:.2f} GB, cold caches, medians of {rounds}:")
-        results = {way: [] for way in WAYS}
+        results: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
         for _ in range(rounds):
             for way in WAYS:
                 results[way].append(measure(way, root))

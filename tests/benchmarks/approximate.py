@@ -7,6 +7,7 @@ PSNR of frames, relative difference of the final latents, and the time of denois
 import statistics
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 import click
 import numpy as np
@@ -15,16 +16,18 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.config import load_config
-from wantui.generation import step_cache as cache
+from wantui.generation import step_cache
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise
 from wantui.generation.load import load_pipeline
+from wantui.generation.step_cache import FIRST_BLOCK_CHANGE
 from wantui.models.catalogue import NANO
 from wantui.planning import Recipe, plan_batch
 from wantui.planning.model_source import Weights
+from wantui.planning.step_skipping import MAX_MAGNITUDE_ERROR
 
 TEMPLATE = "a [large|small] [red|blue] [circle|star] moving [left|up] over a [dark|light] background"
-CHANGES, ERRORS = (0.03, 0.05, cache.FIRST_BLOCK_CHANGE, 0.1, 0.15), (0.03, 0.06, cache.MAGNITUDE_ERROR, 0.2, 0.3)
+CHANGES, ERRORS = (0.03, 0.05, FIRST_BLOCK_CHANGE, 0.1, 0.15), (0.03, 0.06, MAX_MAGNITUDE_ERROR, 0.2, 0.3)
 Made = list[tuple[Tensor, np.ndarray, float]]
 """Final latents, frames in 0 to 1, and seconds of denoising, of each video."""
 
@@ -69,20 +72,17 @@ def main(steps: int, videos: int) -> None:
     make(pipeline, fused[:1])
     wanted = make(pipeline, fused)
     click.echo(f"nano, {steps} steps, {videos} videos, on a CPU with {torch.get_num_threads()} threads")
-    of_fast = cache.MAGNITUDE_ERROR, cache.FIRST_BLOCK_CHANGE
     for error in ERRORS:
-        mark = "  (speed: cached)" if error == of_fast[0] else ""
-        cache.MAGNITUDE_ERROR = error
-        tell(f"magnitudes, {error}", make(pipeline, cached), wanted, mark)
+        mark = "  (speed: cached)" if error == MAX_MAGNITUDE_ERROR else ""
+        with patch.object(step_cache, "MAX_MAGNITUDE_ERROR", error):
+            made = make(pipeline, cached)
+        tell(f"magnitudes, {error}", made, wanted, mark)
+    uncalibrated = [recipe.model_copy(update={"magnitudes": ()}) for recipe in cached]
     for change in CHANGES:
-        mark = "  (speed: cached, not calibrated)" if change == of_fast[1] else ""
-        cache.FIRST_BLOCK_CHANGE = change
-        tell(
-            f"first block, {change}",
-            make(pipeline, [r.model_copy(update={"magnitudes": ()}) for r in cached]),
-            wanted,
-            mark,
-        )
+        mark = "  (speed: cached, not calibrated)" if change == FIRST_BLOCK_CHANGE else ""
+        with patch.object(step_cache, "FIRST_BLOCK_CHANGE", change):
+            made = make(pipeline, uncalibrated)
+        tell(f"first block, {change}", made, wanted, mark)
     wanted = make(load("bfloat16", "full"), fused)
     for weights in ("int8", "float8"):
         tell(f"weights in {weights}", make(load("bfloat16", weights), fused), wanted)

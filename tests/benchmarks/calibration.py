@@ -13,13 +13,14 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import numpy as np
 import torch
+from diffusers import WanPipeline
 from numpy.typing import NDArray
 
 from wantui.analysis.compare import Comparison, compare
@@ -31,6 +32,7 @@ from wantui.analysis.statistics import effect, sign_flip
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.config import load_config
+from wantui.generation.captures import Recorder
 from wantui.generation.captures import attention as attention_capture
 from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.decode import decode_frames
@@ -71,29 +73,34 @@ ON_OBJECT = 0.25
 """Distance from the background's colour, of 1, from which a pixel belongs to an object."""
 
 
+@cache
+def nano_on(device: str) -> WanPipeline:
+    """Load nano, once in each process."""
+    torch.set_num_threads(1)
+    return load_pipeline(NANO, None, "float32", torch.device(device))
+
+
 def make(job: tuple[Path, int, Recipe, int, int], device: str) -> None:
     """Make one video as far as it is analysed: trajectory, attention maps, and where the object is."""
-    global pipeline
     root, index, recipe, variation, number = job
     folder, background = BatchFolder(root), BackgroundWriter()
-    if "pipeline" not in globals():
-        torch.set_num_threads(1)
-        pipeline = load_pipeline(NANO, None, "float32", torch.device(device))
-    taps = [trajectory_capture.Recorder(folder.latents(variation, number), recipe, background, (), resumable=False)]
+    pipeline = nano_on(device)
+    trajectories = folder.latents(variation, number)
+    recorders: list[Recorder] = [trajectory_capture.Recorder(trajectories, recipe, background, (), resumable=False)]
+    trajectories.parent.parent.mkdir(exist_ok=True)
     if recipe.capture.attention is not None:
-        taps.append(
-            attention_capture.Recorder(folder.attention(variation, number), recipe, background, (), resumable=False)
-        )
+        maps = folder.attention(variation, number)
+        recorders.append(attention_capture.Recorder(maps, recipe, background, (), resumable=False))
+        maps.parent.parent.mkdir(exist_ok=True)
     start = prepare(pipeline, recipe)
-    for tap in taps:
-        tap.path.parent.parent.mkdir(exist_ok=True)
-        tap.on_start(start, 0)
+    for recorder in recorders:
+        recorder.on_start(start, 0)
     for step in denoise(pipeline, recipe, start):
-        for tap in taps:
-            tap.on_step(step)
+        for recorder in recorders:
+            recorder.on_step(step)
         latents = step.latents
-    for tap in taps:
-        tap.on_end()
+    for recorder in recorders:
+        recorder.on_end()
     background.close()
     if recipe.capture.attention is None:
         return

@@ -18,8 +18,8 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from wantui.captures.attention import AttentionRequest
 from wantui.generation.bench import random_transformer
+from wantui.generation.captures import Recorder, make_hooks
 from wantui.generation.captures import attention as attention_capture
-from wantui.generation.captures import make_hooks
 from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.controls import apply_controls
 from wantui.generation.denoise import Start, denoise, new_scheduler, prepare
@@ -98,18 +98,19 @@ class Way:
         recipe = recipe.model_copy(update={"capture": capture or Captures()})
         self.make: Callable[[], Start] = lambda: start_of(pipeline, recipe)
         start = self.make()
-        self.background, self.taps = BackgroundWriter(), []
+        self.background = BackgroundWriter()
+        self.recorders: list[Recorder] = []
         if capture is not None:
-            tap = trajectory_capture.Recorder(folder / "v.zarr", recipe, self.background, (), resumable=False)
-            self.taps.append(tap)
+            trajectory = trajectory_capture.Recorder(folder / "v.zarr", recipe, self.background, (), resumable=False)
+            self.recorders.append(trajectory)
             if capture.attention is not None:
-                self.taps.append(
+                self.recorders.append(
                     attention_capture.Recorder(folder / "a.zarr", recipe, self.background, (), resumable=False)
                 )
-            for tap in self.taps:
-                tap.on_start(start, 0)
+            for recorder in self.recorders:
+                recorder.on_start(start, 0)
             for _ in range(EARLIER - 1):
-                self.taps[0].gram.add(torch.randn_like(start.noise))
+                trajectory.gram.add(torch.randn_like(start.noise))
         self.steps = denoise(pipeline, recipe, start)
         self.peak = 0
         self.one()
@@ -122,8 +123,8 @@ class Way:
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
         step = next(self.steps)
-        for tap in self.taps:
-            tap.on_step(step)
+        for recorder in self.recorders:
+            recorder.on_step(step)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
             self.peak = max(self.peak, torch.cuda.max_memory_allocated())
@@ -195,7 +196,9 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
             more = 100 * (captured.peak / plain.peak - 1)
             line += f"  peak {captured.peak / 2**30:.2f} GiB, {more:+.2f} %"
         if "attention" in label:
-            check = captured.taps[1].attention.check
+            attention = captured.recorders[1]
+            assert isinstance(attention, attention_capture.Recorder)
+            check = attention.attention.check
             line += f"  check {check.output_error:.1e}, maps {check.map_error:.1e}, collapsed {check.collapsed}"
         click.echo(line)
         plain.close()

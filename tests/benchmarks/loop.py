@@ -40,7 +40,7 @@ def ours(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
 
 def stock(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
     pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
-    return pipeline(
+    latents: torch.Tensor = pipeline(
         recipe.prompt,
         recipe.negative_prompt,
         height=recipe.height,
@@ -51,6 +51,7 @@ def stock(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
         generator=torch.Generator("cpu").manual_seed(recipe.seed),
         output_type="latent",
     ).frames
+    return latents
 
 
 def compare_loops(model: str, rounds: int, steps: int, device: str) -> None:

@@ -147,11 +147,18 @@ def a_queue_that_runs(stop: threading.Event) -> None:
     while not stop.is_set():
         for claim in claims:
             assert claim is not None
-            figures = {"norm": 1.0, "velocity": 1.5 + index % 7 / 10, "turning": 0.3, "straightness": 0.97}
-            queue.step(
-                claim,
-                StepDone(step=index % 1000 + 1, steps=1000, seconds=0.5, sigma=1 - index % 1000 / 1000, **figures),
+            step = index % 1000
+            event = StepDone(
+                step=step + 1,
+                steps=1000,
+                seconds=0.5,
+                sigma=1 - step / 1000,
+                norm=1.0,
+                velocity=1.5 + index % 7 / 10,
+                turning=0.3,
+                straightness=0.97,
             )
+            queue.step(claim, event)
         index += 1
         stop.wait(0.5)
     for claim in claims:
