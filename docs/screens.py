@@ -21,12 +21,12 @@ async def draw(into: Path) -> None:
     from textual.events import Paste
 
     from wantui.engine.control import stop_engine
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
     from wantui.tui.app import WantuiApp
     from wantui.tui.drafts import Drafts, save_drafts
     from wantui.tui.settings import TuiSettings
 
-    place = state_place()
+    place = find_state_directory()
     changes = {"attention_analysis_settings.store_attention": "true"}
     save_drafts(place.directory, Drafts(welcomed=True, changes=changes))
     app = WantuiApp(place, TuiSettings(preview_seconds=1), host="gpu1")

@@ -15,7 +15,7 @@ import zarr
 
 from wantui.engine.control import find_engine
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import StateDirectory, state_place
+from wantui.queue.state_dir import StateDirectory, find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, read_manifest
 
@@ -39,7 +39,7 @@ class Machine:
             (root / "faults").mkdir()
             (root / "faults" / "sitecustomize.py").write_text(faults)
             self.env["PYTHONPATH"] = os.pathsep.join([str(root / "faults"), os.environ.get("PYTHONPATH", "")])
-        self.state_dir: StateDirectory = state_place()
+        self.state_dir: StateDirectory = find_state_directory()
         self.queue = Queue(self.state_dir.directory)
         self.clients: list[subprocess.Popen[str]] = []
 

@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 
 from wantui.engine.control import acquire_engine_lock, publish_engine_info
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.tui.app import WantuiApp
 from wantui.tui.settings import TuiSettings
 from wantui.tui.widgets.diff_text import DiffText
@@ -30,7 +30,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 @contextmanager
 def engine_announced() -> Iterator[None]:
     """Hold the engine lock of the state directory, as an engine does that is ready."""
-    lock = acquire_engine_lock(state_place().directory)
+    lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
     publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
     try:
@@ -49,7 +49,7 @@ async def application(
 ) -> AsyncIterator["AppUnderTest"]:
     """The application on a made-up terminal; `nvml` are its GPUs (none)."""
     nvml = nvml or FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-    app = WantuiApp(state_place(), TuiSettings(**settings), host="gpu1", nvml=nvml)
+    app = WantuiApp(find_state_directory(), TuiSettings(**settings), host="gpu1", nvml=nvml)
     app.drafts.welcomed = welcomed
     async with app.run_test(size=size, notifications=toasts) as pilot:
         under = AppUnderTest(app, pilot)

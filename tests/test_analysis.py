@@ -38,7 +38,7 @@ from wantui.analysis.trajectory import Trajectory, trajectory
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.schedule import SCHEDULES
-from wantui.storage.attention_maps import NoMapsError, StoredMaps, open_maps
+from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps, open_attention_maps
 from wantui.storage.layout import BatchFolder
 from wantui.tui.analysis_data import drawn_words
 
@@ -669,7 +669,7 @@ def test_a_state_that_cannot_be_read_keeps_no_memory_from_the_videos_after_it(mo
 # Attention.
 
 
-def maps_of(arrays: dict[str, NDArray[np.float64]], folder: Path) -> StoredMaps:
+def maps_of(arrays: dict[str, NDArray[np.float64]], folder: Path) -> StoredAttentionMaps:
     group = zarr.open_group(folder / "maps.zarr", mode="w")
     for name, values in arrays.items():
         array = group.create_array(name, data=values[:, None, None].astype(np.float32))
@@ -678,7 +678,7 @@ def maps_of(arrays: dict[str, NDArray[np.float64]], folder: Path) -> StoredMaps:
     group.create_array("steps", data=np.arange(n))
     group.create_array("sigmas", data=np.linspace(1, 0.1, n))
     group.attrs["words"] = {name: {"text": name, "pieces": [name]} for name in arrays}
-    return open_maps(folder / "maps.zarr")
+    return open_attention_maps(folder / "maps.zarr")
 
 
 def test_mass_entropy_centre_and_spread_are_those_of_known_maps(tmp_path: Path) -> None:
@@ -702,7 +702,7 @@ def test_mass_entropy_centre_and_spread_are_those_of_known_maps(tmp_path: Path) 
     assert overlap(maps, "point", "point") == pytest.approx([1, 1])
     assert overlap(maps, "point", "two") == pytest.approx([0, 0])
     assert overlap(maps, "even", "point") == pytest.approx([math.sqrt(3 / 96)] * 2)
-    with pytest.raises(NoMapsError, match="there are even, point, two"):
+    with pytest.raises(AttentionMapsError, match="there are even, point, two"):
         word_curves(maps, "cat")
 
 
@@ -931,7 +931,7 @@ def test_analyze_shows_attention_and_draws_it_over_the_clip(with_maps: BatchFold
     assert shown.code == 0
     assert "circle" in shown.out.splitlines()[1]
     records = json.loads(wantui("analyze", with_maps.root, "--attention", "--json").out)
-    maps = open_maps(with_maps.attention(0, 1))
+    maps = open_attention_maps(with_maps.attention(0, 1))
     assert records[0]["mass"] == pytest.approx(maps.mean("circle").mean((1, 2, 3)))
     several = wantui("analyze", with_maps.root, "--overlay", "circle")
     assert several.code == 2
@@ -998,7 +998,7 @@ def test_a_word_without_attention_hides_no_figure_of_others(
     cat, dog, tree = (line.split() for line in shown.out.splitlines()[1:])
     assert "nan" not in shown.out
     assert cat[-7:-1] != dog[-7:-1]
-    maps = open_maps(made.attention(0, 1))
+    maps = open_attention_maps(made.attention(0, 1))
     mean = float(np.mean(overlap(maps, "dog", "tree")))
     assert [" ".join(row[-3:-1]) for row in (dog, tree)] == [f"{mean:.2f} tree", f"{mean:.2f} dog"]
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
@@ -1061,7 +1061,7 @@ def test_maps_without_any_value_are_named_without_a_warning_of_numpy(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     maps = maps_of({"star": np.full((2, 1, 3, 3), np.nan)}, tmp_path)
-    with pytest.raises(NoMapsError, match="no block computed attention at any stored step"):
+    with pytest.raises(AttentionMapsError, match="no block computed attention at any stored step"):
         scale_of(maps, ["star"])
     assert np.isnan(over_steps(maps, "star")).all()
     assert not list(recwarn)
@@ -1107,8 +1107,8 @@ def test_chunks_that_were_not_copied_are_not_read_as_zeros(with_maps: BatchFolde
     assert all(video.trajectory is not None for video in videos[1:])
     maps = next(iter(sorted(clone.glob("attention_maps/*/*.zarr"))))
     shutil.rmtree(maps / "circle" / "c" / "1")
-    with pytest.raises(NoMapsError, match=r"1 of the \d+ chunks of .*circle are missing; copy it again"):
-        open_maps(maps)
+    with pytest.raises(AttentionMapsError, match=r"1 of the \d+ chunks of .*circle are missing; copy it again"):
+        open_attention_maps(maps)
 
 
 def test_a_batch_with_damage_is_analysed_but_for_what_is_damaged(with_maps: BatchFolder, wantui: Wantui) -> None:

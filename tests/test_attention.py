@@ -33,7 +33,7 @@ from wantui.planning import Captures, PromptMark, Recipe
 from wantui.planning.disk_estimate import estimate_recipe_disk
 from wantui.planning.map_names import assign_map_names
 from wantui.storage import attention_maps
-from wantui.storage.attention_maps import NoMapsError, open_maps
+from wantui.storage.attention_maps import AttentionMapsError, open_attention_maps
 from wantui.storage.video_files import VideoFiles
 
 pytestmark = pytest.mark.torch
@@ -175,7 +175,7 @@ def test_stored_maps_are_those_of_the_steps(
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(dtype=dtype, interval=2), steps=6)  # type: ignore[arg-type]
     files = stored(tiny, recipe, tmp_path)
     steps = [step for step in denoise(tiny, recipe) if "attention" in step.captured]
-    maps = open_maps(files.captures["attention"])
+    maps = open_attention_maps(files.captures["attention"])
     assert maps.steps.tolist() == [step.index for step in steps] == [0, 2, 4, 5]
     assert maps.sigmas == pytest.approx([step.sigma for step in steps])
     for name in ("red", "star", "star_2", "prompt_mass", "end_mass", "pad_mass"):
@@ -277,7 +277,7 @@ def test_a_block_that_a_cache_skips_is_recorded_and_leaves_no_map(
     monkeypatch.setattr(cache, "FIRST_BLOCK_CHANGE", 1e9)
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_block=True), steps=3, speed="cached")
-    maps = open_maps(stored(pipeline, recipe, tmp_path).captures["attention"])
+    maps = open_attention_maps(stored(pipeline, recipe, tmp_path).captures["attention"])
     blocks = maps.group["blocks"][:]
     assert blocks.tolist() == [[True, True], [True, False], [True, False]]
     assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
@@ -291,7 +291,7 @@ def test_a_pass_that_a_cache_leaves_out_is_recorded_and_leaves_no_map(
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
     asked = AttentionRequest(per_block=per_block)
     recipe = marked(tiny_models["wan2.1"], asked, steps=3, speed="cached", magnitudes=((1.0, 0.0), (0.0, 0.0)))
-    maps = open_maps(stored(pipeline, recipe, tmp_path).captures["attention"])
+    maps = open_attention_maps(stored(pipeline, recipe, tmp_path).captures["attention"])
     assert maps.group["blocks"][:].tolist() == [[True, True], [False, False], [False, False]]
     assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
     assert np.isnan(maps.map("red")[1]).all()
@@ -483,11 +483,11 @@ def test_the_mass_on_a_word_grows_with_its_weight(nano: WanPipeline) -> None:
 
 
 def test_maps_that_are_not_there_are_said_so(tmp_path: Path) -> None:
-    with pytest.raises(NoMapsError, match=r"is missing\. Restore it|cannot be read"):
-        open_maps(tmp_path / "a.zarr")
+    with pytest.raises(AttentionMapsError, match=r"is missing\. Restore it|cannot be read"):
+        open_attention_maps(tmp_path / "a.zarr")
     zarr.open_group(tmp_path / "b.zarr", mode="w")
-    with pytest.raises(NoMapsError, match=r"is missing\. Restore it|cannot be read"):
-        open_maps(tmp_path / "b.zarr")
+    with pytest.raises(AttentionMapsError, match=r"is missing\. Restore it|cannot be read"):
+        open_attention_maps(tmp_path / "b.zarr")
 
 
 # S4
@@ -591,7 +591,7 @@ def test_maps_of_words_never_share_a_name_with_each_other_or_other_arrays(
     asked = marks(words, *((word, 1.0) for word in words.split()))
     capture = AttentionRequest(per_token=True, unconditional=True)
     recipe = marked(tiny_models["wan2.1"], capture, prompt=words, negative_prompt=words, marks=asked, steps=1)
-    maps = open_maps(stored(tiny, recipe, tmp_path).captures["attention"])
+    maps = open_attention_maps(stored(tiny, recipe, tmp_path).captures["attention"])
     assert list(maps.words) == NAMES[words]
     assert [maps.words[name]["text"] for name in maps.words] == words.split()
     assert maps.steps.tolist() == [0]
@@ -609,7 +609,7 @@ def test_maps_of_very_long_marks_have_short_names(
     with pytest.raises(MarkOutOfRangeError):  # nano's tokenizer has no ö
         stored(tiny, marked(tiny_models["wan2.1"], prompt=prompt, marks=asked, steps=1), tmp_path)
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), prompt=prompt, marks=asked[:2], steps=1)
-    maps = open_maps(stored(tiny, recipe, tmp_path).captures["attention"])
+    maps = open_attention_maps(stored(tiny, recipe, tmp_path).captures["attention"])
     assert [words["text"] for words in maps.words.values()] == [one, f"{one}s"]
     assert all(len(name.encode()) <= 200 for name in assign_map_names([one, f"{one}s", "ö" * 150]))
 
@@ -626,4 +626,4 @@ def test_the_self_check_of_an_earlier_version_is_taken_over_by_a_resumed_video()
 
 def test_words_of_maps_of_an_earlier_version_get_the_texts_of_their_tokens() -> None:
     stored = {"text": "star", "start": 6, "end": 10, "weight": 1.0, "tokens": [5], "pieces": ["star"]}
-    assert attention_maps._word(stored)["token_texts"] == ["star"]
+    assert attention_maps._check_word(stored)["token_texts"] == ["star"]

@@ -8,7 +8,7 @@ import pytest
 from conftest import Wantui, files
 
 from wantui.batches import enqueue
-from wantui.batches.enqueue import new_batch
+from wantui.batches.enqueue import create_batch
 from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.generation.errors import LoadError
@@ -32,9 +32,9 @@ def test_an_empty_folder_of_a_user_outlives_a_batch_that_cannot_be_begun(monkeyp
     mine = Path("outputs/mine")
     mine.mkdir(parents=True)
     identity = mine.stat().st_ino
-    monkeypatch.setattr(enqueue, "check_room", full_disk)
+    monkeypatch.setattr(enqueue, "check_disk_space", full_disk)
     with pytest.raises(UserError, match="may need"):
-        new_batch(planned(stamped=False))
+        create_batch(planned(stamped=False))
     assert mine.stat().st_ino == identity
     assert not list(mine.iterdir())
 
@@ -44,9 +44,9 @@ def test_what_a_user_puts_into_the_folder_meanwhile_outlives_the_batch_too(monke
         (root / "notes.txt").write_text("mine")
         full_disk()
 
-    monkeypatch.setattr(enqueue, "check_room", put_and_fail)
+    monkeypatch.setattr(enqueue, "check_disk_space", put_and_fail)
     with pytest.raises(UserError, match="may need"):
-        new_batch(planned(stamped=False))
+        create_batch(planned(stamped=False))
     assert files("outputs") == ["outputs/mine/notes.txt"]
 
 
@@ -55,9 +55,9 @@ def test_of_a_batch_that_cannot_be_begun_no_folder_is_left(monkeypatch: pytest.M
     def fail(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(enqueue, "start_folder", fail)
+    monkeypatch.setattr(enqueue, "write_batch_files", fail)
     with pytest.raises(UserError, match="No space left"):
-        new_batch(planned(stamped))
+        create_batch(planned(stamped))
     assert not Path("outputs").exists()
 
 
@@ -67,7 +67,7 @@ def test_of_two_runs_on_one_folder_one_has_it_and_the_other_removes_nothing(
 ) -> None:
     if exists:
         Path("outputs/mine").mkdir(parents=True)
-    real = locks.claim_folder
+    real = locks.claim_batch_folder
     made: list[Path] = []
 
     def second_run_first(root: Path) -> None:
@@ -77,14 +77,14 @@ def test_of_two_runs_on_one_folder_one_has_it_and_the_other_removes_nothing(
             (root / "batch.json").write_text("{}")
         real(root)
 
-    monkeypatch.setattr(enqueue, "claim_folder", second_run_first)
+    monkeypatch.setattr(enqueue, "claim_batch_folder", second_run_first)
     with pytest.raises(UserError, match="already holds a batch"):
-        new_batch(planned(stamped=False))
+        create_batch(planned(stamped=False))
     assert files("outputs") == ["outputs/mine/.lock", "outputs/mine/batch.json"]
 
 
 def test_a_run_whose_new_folder_was_taken_takes_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = locks.claim_folder
+    real = locks.claim_batch_folder
     taken: list[Path] = []
 
     def take_first(root: Path) -> None:
@@ -93,8 +93,8 @@ def test_a_run_whose_new_folder_was_taken_takes_another_name(monkeypatch: pytest
             real(root)
         real(root)
 
-    monkeypatch.setattr(enqueue, "claim_folder", take_first)
-    folder, _ = new_batch(planned(stamped=True))
+    monkeypatch.setattr(enqueue, "claim_batch_folder", take_first)
+    folder, _ = create_batch(planned(stamped=True))
     assert folder.root not in taken
     assert taken[0].exists()
 

@@ -25,16 +25,16 @@ from wantui.planning import Captures
 from wantui.planning.disk_estimate import captured_steps
 from wantui.planning.recipe import PromptMark, parse_recipe
 from wantui.schedule import model_evaluations
-from wantui.storage.attention_maps import AttentionWriter, NoMapsError, open_maps
-from wantui.storage.latents import TrajectoryWriter
+from wantui.storage.attention_maps import AttentionMapsError, AttentionMapWriter, open_attention_maps
 from wantui.storage.state_reader import StoredStates
+from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.zarr_group import (
     CaptureError,
     IncompleteCaptureError,
     is_published,
     open_capture,
-    publish,
-    reopen_for_writing,
+    publish_group,
+    reopen_group_for_writing,
     verify_capture,
 )
 
@@ -70,7 +70,7 @@ def write_maps(path: Path) -> None:
     names = {"cond": ["star", "prompt_mass", "end_mass", "pad_mass"], "uncond": ["prompt_mass", "end_mass", "pad_mass"]}
     words = {"star": {"text": "star", "start": 6, "end": 10, "weight": 1.0, "tokens": [5], "pieces": ["star"]}}
     shape = (1, 1, 3, 2, 2)
-    writer = AttentionWriter(path, names, shape, range(STEPS), [1.0, 0.7, 0.5, 0.2], 2, recipe, words)
+    writer = AttentionMapWriter(path, names, shape, range(STEPS), [1.0, 0.7, 0.5, 0.2], 2, recipe, words)
     random = np.random.default_rng(1)
     for _ in range(STEPS):
         maps = {
@@ -171,8 +171,8 @@ def test_damaged_maps_raise_one_error_when_they_are_read(maps: Path) -> None:  #
     for damage in DAMAGE.values():
         before = chunk.read_bytes()
         chunk.write_bytes(damage(before))
-        with pytest.raises(NoMapsError, match="star"):
-            open_maps(maps).map("star")
+        with pytest.raises(AttentionMapsError, match="star"):
+            open_attention_maps(maps).map("star")
         chunk.write_bytes(before)
 
 
@@ -181,8 +181,8 @@ def test_damage_that_a_codec_refuses_is_one_error_without_checksums(maps: Path, 
     without_checksums(maps)
     chunk = next(file for file in chunks(maps) if "star" in file.parts)
     chunk.write_bytes(DAMAGE[damage](chunk.read_bytes()))
-    with pytest.raises(NoMapsError, match="cannot be read"):
-        open_maps(maps).map("star")
+    with pytest.raises(AttentionMapsError, match="cannot be read"):
+        open_attention_maps(maps).map("star")
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -372,9 +372,9 @@ def test_what_is_no_file_in_a_begun_capture_is_neither_waited_for_nor_published(
     else:
         planted.symlink_to("/etc/hostname")
     with pytest.raises(CaptureError, match="planted is neither a file nor a folder"):
-        publish(partial, tmp_path / "vid_001.zarr")
+        publish_group(partial, tmp_path / "vid_001.zarr")
     with pytest.raises(IncompleteCaptureError, match="planted"):
-        reopen_for_writing(partial)
+        reopen_group_for_writing(partial)
     with pytest.raises(OSError, match=r"Invalid argument|symbolic links"):
         sync(planted)
 
@@ -419,6 +419,6 @@ def test_an_odd_shape_of_states_in_an_unverified_capture_is_damage(
 def test_an_odd_scale_of_unverified_maps_is_damage(maps: Path, scale: Any, recwarn: pytest.WarningsRecorder) -> None:
     without_checksums(maps)
     zarr.open_group(maps, mode="r+")["star"].attrs["scale"] = scale
-    with pytest.raises(NoMapsError, match=r"maps\.zarr cannot be read: its attribute scale is"):
-        open_maps(maps).mean("star")
+    with pytest.raises(AttentionMapsError, match=r"maps\.zarr cannot be read: its attribute scale is"):
+        open_attention_maps(maps).mean("star")
     assert not list(recwarn)

@@ -38,7 +38,7 @@ from wantui.generation.samplers import SAMPLERS
 from wantui.models.catalogue import WanModel
 from wantui.planning import Captures, PromptMark, Recipe
 from wantui.schedule import SamplerName
-from wantui.storage.video_files import VideoFiles, discard
+from wantui.storage.video_files import VideoFiles, remove_temporary_files
 
 pytestmark = pytest.mark.torch
 
@@ -143,7 +143,7 @@ def test_a_stopped_video_ends_as_an_undisturbed_one_with_whole_captures(
         for name, array in one.members(max_depth=None):
             assert isinstance(array, zarr.Group) or np.array_equal(array[:], other[name][:], equal_nan=True)
         assert dict(one.attrs) == dict(other.attrs)  # with the checksums of all files, and what the self-check found
-    discard(stopped)
+    remove_temporary_files(stopped)
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
         *(["a.zarr"] if capture.attention else []),
         "v.jpg",

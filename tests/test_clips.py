@@ -11,7 +11,7 @@ import pytest
 from conftest import recipe_for
 
 from wantui.models.catalogue import NANO
-from wantui.storage.mp4 import ClipError, read_frames, read_tags, write_mp4
+from wantui.storage.mp4 import ClipError, read_clip_tags, read_frames, write_mp4
 
 RECIPE = recipe_for(NANO, frames=5)
 
@@ -31,7 +31,7 @@ def test_any_file_name_is_a_file_and_no_url(name: str) -> None:  # C6
     write_clip(Path(name))
     assert [path.name for path in Path().iterdir()] == [name]
     assert len(list(read_frames(Path(name)))) == 5
-    assert read_tags(Path(name)) == (RECIPE, {})
+    assert read_clip_tags(Path(name)) == (RECIPE, {})
 
 
 def test_tags_in_other_encodings_stop_nothing() -> None:  # R12, F18
@@ -41,7 +41,7 @@ def test_tags_in_other_encodings_stop_nothing() -> None:  # R12, F18
     Path("a.mp4").write_bytes(content.replace(b"MARK-cafe", b"MARK-caf\xe9"))
     assert len(list(read_frames(Path("a.mp4")))) == 5
     with pytest.raises(ClipError, match="carries no recipe"):
-        read_tags(Path("a.mp4"))
+        read_clip_tags(Path("a.mp4"))
 
 
 def test_a_recipe_whose_bytes_are_damaged_is_refused() -> None:  # R12: no character may take the place of another
@@ -49,7 +49,7 @@ def test_a_recipe_whose_bytes_are_damaged_is_refused() -> None:  # R12: no chara
     content = Path("a.mp4").read_bytes()
     Path("a.mp4").write_bytes(content.replace(b"moving left", b"moving l\xe9ft"))
     with pytest.raises(ClipError, match=r"the recipe in a\.mp4 is damaged"):
-        read_tags(Path("a.mp4"))
+        read_clip_tags(Path("a.mp4"))
 
 
 def test_damaged_clips_raise_one_error() -> None:  # R12, F18
@@ -61,7 +61,7 @@ def test_damaged_clips_raise_one_error() -> None:  # R12, F18
         for place in random.integers(0, len(content), 1 + attempt % 20):
             damaged[place] = random.integers(0, 256)
         Path("b.mp4").write_bytes(bytes(damaged[: random.integers(1, len(damaged) + 1)] if attempt % 3 else damaged))
-        for read in (read_tags, lambda path: list(read_frames(path))):
+        for read in (read_clip_tags, lambda path: list(read_frames(path))):
             try:
                 read(Path("b.mp4"))
             except ClipError as error:
@@ -89,7 +89,7 @@ def test_damaged_clips_raise_one_error() -> None:  # R12, F18
 def test_a_recipe_of_no_video_is_refused_by_field(change: dict[str, Any], said: str) -> None:  # B7, F18
     write_clip(Path("a.mp4"), **change)
     with pytest.raises(ClipError) as raised:
-        read_tags(Path("a.mp4"))
+        read_clip_tags(Path("a.mp4"))
     assert said in str(raised.value)
 
 
@@ -97,7 +97,7 @@ def test_a_recipe_of_no_video_is_refused_by_field(change: dict[str, Any], said: 
 def test_odd_tags_of_what_it_was_made_with_are_refused(made_with: str) -> None:
     write_mp4(Path("a.mp4"), bars(), 8, 5, {"wantui": RECIPE.to_json(), "wantui_made_with": made_with})
     with pytest.raises(ClipError, match="damaged"):
-        read_tags(Path("a.mp4"))
+        read_clip_tags(Path("a.mp4"))
 
 
 def test_a_playlist_with_the_name_of_a_clip_reads_no_other_file() -> None:
@@ -113,7 +113,7 @@ def test_what_is_no_regular_file_is_not_waited_for() -> None:  # R10
     os.mkfifo("fifo.mp4")
     Path("folder.mp4").mkdir()
     for name in ("fifo.mp4", "folder.mp4", "missing.mp4", "/dev/zero"):
-        for read in (read_tags, lambda path: list(read_frames(path))):
+        for read in (read_clip_tags, lambda path: list(read_frames(path))):
             with pytest.raises(ClipError, match=Path(name).name):
                 read(Path(name))
 

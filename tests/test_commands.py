@@ -19,11 +19,11 @@ from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.storage import video_files
 from wantui.storage.manifest import read_manifest
 from wantui.storage.manifest_store import ManifestStore
-from wantui.storage.mp4 import read_frames, read_tags, write_mp4
+from wantui.storage.mp4 import read_clip_tags, read_frames, write_mp4
 
 pytestmark = pytest.mark.torch
 
@@ -101,7 +101,7 @@ def test_rerun_makes_the_same_clip_again(wantui: Wantui, small: list[str]) -> No
     assert result.out == f"bit-identical: latents and frames of {clip}\n"
     assert result.code == 0
     assert clip.read_bytes() == before
-    assert read_tags(Path("again.mp4"))[0] == read_tags(clip)[0]
+    assert read_clip_tags(Path("again.mp4"))[0] == read_clip_tags(clip)[0]
     assert wantui("rerun", clip, "-o", "again.mp4").code == 2
 
 
@@ -110,7 +110,7 @@ def test_rerun_uses_tile_size_of_original_clip(wantui: Wantui, small: list[str])
     for side, pixels in (("width", 192), ("height", 160)):
         tiled += ["--set", f"video_settings.{side}={pixels}"]
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *tiled)).clip(0, 1)
-    recipe, made_with = read_tags(clip)
+    recipe, made_with = read_clip_tags(clip)
     assert made_with["tile"] == 128
     assert wantui("rerun", clip, "--device", "cpu").out == f"bit-identical: latents and frames of {clip}\n"
     # Of a clip that says it was decoded as a whole, the tiles are what is found.
@@ -123,11 +123,11 @@ def test_rerun_uses_tile_size_of_original_clip(wantui: Wantui, small: list[str])
 
 def test_rerun_matches_a_clip_of_an_earlier_version(wantui: Wantui, small: list[str]) -> None:
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
-    recipe, made_with = read_tags(clip)
+    recipe, made_with = read_clip_tags(clip)
     former = json.loads(recipe.to_json()) | {"format": 1, "speed": "exact"}
     tags = {"wantui": json.dumps(former), "wantui_made_with": json.dumps({**made_with, "blocks": "plain"})}
     write_mp4(Path("former.mp4"), list(read_frames(clip)), 8, 9, tags)
-    read, read_made_with = read_tags(Path("former.mp4"))
+    read, read_made_with = read_clip_tags(Path("former.mp4"))
     assert (read, read.digest, read_made_with) == (recipe, recipe.digest, made_with)
     again = wantui("rerun", "former.mp4", "--device", "cpu")
     assert "latents equal: True" in again.out  # its frames were encoded twice
@@ -136,7 +136,7 @@ def test_rerun_matches_a_clip_of_an_earlier_version(wantui: Wantui, small: list[
 
 def test_rerun_tells_a_clip_that_was_changed(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
-    recipe, made_with = read_tags(folder.clip(0, 1))
+    recipe, made_with = read_clip_tags(folder.clip(0, 1))
     frames = [255 - frame for frame in read_frames(folder.clip(0, 1))]
     tags = {"wantui": recipe.to_json(), "wantui_made_with": json.dumps({**made_with, "torch": "1.0"})}
     write_mp4(Path("changed.mp4"), frames, 8, 9, tags)
@@ -165,7 +165,7 @@ def test_rerun_refuses_a_clip_that_was_cut_short(wantui: Wantui, small: list[str
 
 def test_rerun_refuses_a_clip_of_another_size_before_it_loads_anything(small: list[str], wantui: Wantui) -> None:
     clip = next(batch(wantui("run", "-t", "a star", *small)).root.rglob("*.mp4"))
-    recipe, _ = read_tags(clip)
+    recipe, _ = read_clip_tags(clip)
     edited = recipe.model_copy(update={"width": 16_000})
     write_mp4(Path("edited.mp4"), read_frames(clip), recipe.fps, recipe.frames, {"wantui": edited.to_json()})
     result = wantui("rerun", "edited.mp4", "--device", "cpu")
@@ -268,7 +268,7 @@ def test_doctor_knows_a_file_system_of_the_network_and_one_without_locks(
         raise OSError(38, "Function not implemented")
 
     assert "file system" not in wantui("doctor").out
-    monkeypatch.setattr("wantui.queue.state_dir.file_system", lambda path: "lustre")
+    monkeypatch.setattr("wantui.queue.state_dir.file_system_type", lambda path: "lustre")
     monkeypatch.setattr("wantui.storage.locks.fcntl.flock", refuse)
     said = " ".join(wantui("doctor").out.split())
     assert "is on a network file system (lustre)" in said
@@ -377,7 +377,7 @@ def test_rerun_fetches_nothing_that_a_clip_names_unless_it_is_told_to(
         raise AssertionError("the hub was asked")
 
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
-    recipe, made_with = read_tags(clip)
+    recipe, made_with = read_clip_tags(clip)
     other = recipe.model_copy(update={"model": model, "revision": None})
     tags = {"wantui": other.to_json(), "wantui_made_with": json.dumps(made_with)}
     write_mp4(Path("foreign.mp4"), list(read_frames(clip)), 8, 9, tags)
@@ -398,7 +398,7 @@ def test_rerun_writes_no_clip_over_its_own_contact_sheet(wantui: Wantui, small: 
 
 
 def test_queue_commands_say_why_nothing_was_changed(wantui: Wantui, tmp_path: Path) -> None:
-    with Queue(state_place().directory) as queue:
+    with Queue(find_state_directory().directory) as queue:
         # A batch that was continued: only what was missing is on the queue.
         queue.add(tmp_path / "a", "cpu", [NewVideo(number, f"v{number}", "{}", 3) for number in (4, 5, 8)])
         claim = queue.claim("w", ("cpu",))
@@ -468,7 +468,7 @@ def test_videos_that_were_never_begun_are_cancelled_without_looking_for_each_fil
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[Path] = []
-    monkeypatch.setattr(video_files, "linked_folder", lambda root, path: looked.append(path))
+    monkeypatch.setattr(video_files, "find_linked_folder", lambda root, path: looked.append(path))
     monkeypatch.setattr(video_files, "remove", looked.append)
     with only_queued():
         folder = batch(wantui("run", "--detach", "-t", "a star", "--videos-per-variation", 50, *small))
@@ -480,7 +480,7 @@ def test_videos_that_were_never_begun_are_cancelled_without_looking_for_each_fil
 def test_queue_commands_say_that_an_ended_batch_cannot_be_paused_resumed_or_moved(
     wantui: Wantui, tmp_path: Path
 ) -> None:
-    with Queue(state_place().directory) as queue:
+    with Queue(find_state_directory().directory) as queue:
         for name in "abc":
             queue.add(tmp_path / name, "cpu", [NewVideo(0, "v", "{}", 3)])
         queue.cancel(2)
@@ -502,7 +502,7 @@ def test_queue_commands_say_that_an_ended_batch_cannot_be_paused_resumed_or_move
 
 
 def test_queue_ls_names_ended_batches_with_failed_videos(wantui: Wantui, tmp_path: Path) -> None:
-    with Queue(state_place().directory) as queue:
+    with Queue(find_state_directory().directory) as queue:
         for number in range(5):
             queue.add(tmp_path / f"b{number}", "cpu", [NewVideo(0, "v", "{}", 3)])
             claim = queue.claim("w", ("cpu",))
@@ -560,7 +560,7 @@ def test_a_page_beyond_all_videos_is_refused(wantui: Wantui) -> None:
 
 
 def test_calibrate_names_the_variation_that_it_measures(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wantui.batches.calibrate.calibrate", lambda *_: Path("magnitudes.json"))
+    monkeypatch.setattr("wantui.batches.calibrate.calibrate_model", lambda *_: Path("magnitudes.json"))
     several = wantui("models", "calibrate", "-t", "a [red|blue] star")
     assert several.err == "warning: the template has 2 variations; only the first is measured: a red star\n"
     assert wantui("models", "calibrate", "-t", "a red star").err == ""

@@ -11,7 +11,7 @@ from textual.widgets import TextArea
 
 from wantui.config import preset_names
 from wantui.errors import UserError
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.tui.config_sources import find_sources, read_draft
 from wantui.tui.drafts import NAME, load_drafts
 from wantui.tui.screens.yaml_editor import YamlEditor
@@ -60,7 +60,7 @@ def test_changes_of_a_first_draft_are_read_as_the_yaml_that_they_were() -> None:
         "model_settings.steps": "33",
         "latent_analysis_settings.store_latents": "true",
     }
-    path = state_place().directory / NAME
+    path = find_state_directory().directory / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"welcomed": True, "config": "nano", "changes": changes, "template": "a"}))
     drafts = load_drafts(path.parent)
@@ -76,7 +76,7 @@ def test_changes_of_a_first_draft_are_read_as_the_yaml_that_they_were() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"changes": [1]}', "[1]", "null", '{"changes": {"a": 1}}', "\x00"])
 def test_damaged_drafts_are_put_aside(text: str) -> None:
-    path = state_place().directory / NAME
+    path = find_state_directory().directory / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     assert load_drafts(path.parent).template == ""

@@ -9,14 +9,14 @@ from unittest.mock import Mock
 import pytest
 from conftest import Wantui, recipe_for, step_done
 
-from wantui.batches.eta import BatchEta, EtaModel, Remaining, add_up, queue_etas
+from wantui.batches.eta import BatchEta, EtaModel, RemainingTime, accumulate_etas, estimate_queue_etas
 from wantui.models.catalogue import NANO
 from wantui.planning import parse_timed_videos
-from wantui.queue.engine_lock import LOCK
+from wantui.queue.engine_lock import ENGINE_LOCK
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchRow, NewVideo, VideoRow
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 
 RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"})
 DONE = VideoDone(seconds={"denoise": 3.0, "decode": 0.5, "step": 0.1}, device="cpu", memory_plan="resident")
@@ -39,8 +39,8 @@ def test_eta_counts_all_that_is_queued_before() -> None:  # C9
     first = BatchRow(1, FOLDER, "auto", False, 0.0, {"running": 1, "queued": 1})
     paused = BatchRow(2, FOLDER, "auto", True, 0.0, {"queued": 5})
     last = BatchRow(3, FOLDER, "auto", False, 0.0, {"queued": 2, "done": 7})
-    remaining = {1: Remaining(15.0, 10.0), 2: Remaining(50.0, 10.0), 3: Remaining(20.0, 10.0)}
-    etas = add_up([first, paused, last], remaining)
+    remaining = {1: RemainingTime(15.0, 10.0), 2: RemainingTime(50.0, 10.0), 3: RemainingTime(20.0, 10.0)}
+    etas = accumulate_etas([first, paused, last], remaining)
     assert etas.batches == {1: 15.0, 3: 35.0}
     assert etas.queue == 35.0
     waiting = VideoRow(9, 3, 8, "x", "queued", 0, None, 0, 20, "", None, None, None, None)
@@ -48,9 +48,9 @@ def test_eta_counts_all_that_is_queued_before() -> None:  # C9
     assert etas.video(waiting, 0, last) == 25.0
     running = VideoRow(1, 1, 0, "x", "running", 0, "w", 10, 20, "", None, None, None, None)
     assert etas.video(running, 0, first) == 5.0
-    assert add_up([first], {}).video(running, 0, first, pace=2.0) == 20.0
-    assert add_up([first, last], {1: Remaining(None, None), 3: remaining[3]}).batches == {1: None, 3: None}
-    assert add_up([], {}).queue is None
+    assert accumulate_etas([first], {}).video(running, 0, first, pace=2.0) == 20.0
+    assert accumulate_etas([first, last], {1: RemainingTime(None, None), 3: remaining[3]}).batches == {1: None, 3: None}
+    assert accumulate_etas([], {}).queue is None
 
 
 def test_remaining_time_of_a_batch_is_that_of_past_videos_less_the_steps_done(tmp_path: Path) -> None:
@@ -104,11 +104,11 @@ def test_follower_reads_past_videos_once_however_many_end(tmp_path: Path, monkey
 def test_eta_does_not_wait_for_an_engine_that_starts(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     batch = add(queue, "/outputs/a", 1)
-    with (tmp_path / LOCK).open("w") as lock:
+    with (tmp_path / ENGINE_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # it has published nothing yet
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(time, "sleep", Mock(side_effect=AssertionError("it waits")))
-            assert queue_etas(queue).batches == {batch.id: None}
+            assert estimate_queue_etas(queue).batches == {batch.id: None}
 
 
 def test_workers_share_a_batch_but_no_single_video(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_workers_share_a_batch_but_no_single_video(tmp_path: Path) -> None:
 
 
 def test_queue_ls_knows_the_pace_of_a_first_video(wantui: Wantui) -> None:
-    with Queue(state_place().directory) as queue:
+    with Queue(find_state_directory().directory) as queue:
         add(queue, "/outputs/one", 3)
         claim = queue.claim("w:1", ("auto",))
         assert claim is not None
@@ -136,13 +136,13 @@ def test_queue_ls_knows_the_pace_of_a_first_video(wantui: Wantui) -> None:
 
 
 def test_queue_ls_shows_state_and_eta_of_each_batch(wantui: Wantui) -> None:
-    with Queue(state_place().directory) as queue:
+    with Queue(find_state_directory().directory) as queue:
         first, second = add(queue, "/outputs/one", 3), add(queue, "/outputs/two", 2)
         claim = queue.claim("w:1", ("auto",))
         assert claim is not None
         queue.done(claim, DONE)
         queue.pause_batch(second.id, True)
-        assert queue_etas(queue).batches == {first.id: pytest.approx(5.0)}
+        assert estimate_queue_etas(queue).batches == {first.id: pytest.approx(5.0)}
     lines = wantui("queue", "ls").out.splitlines()
     assert lines[0].split() == ["batch", "state", "done", "videos", "failed", "ETA", "name"]
     assert lines[1].split() == ["1", "waiting", "1", "3", "0", "0:05", "one"]

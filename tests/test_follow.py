@@ -16,14 +16,14 @@ from wantui.cli.progress import BarReporter, JsonLinesReporter, PlainReporter, e
 from wantui.engine import control
 from wantui.errors import UserError
 from wantui.queue import state_dir
-from wantui.queue.events import BatchAdded, read_payload
+from wantui.queue.events import BatchAdded, parse_payload
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchRow, Event, NewVideo, WorkerRow
-from wantui.queue.waiting import Waiting
+from wantui.queue.waiting import BatchWait
 
 
 def event(kind: str, video: int = 1, **data: Any) -> Event:
-    return Event(1, 0.0, 1, video, read_payload(kind, json.dumps(data)))
+    return Event(1, 0.0, 1, video, parse_payload(kind, json.dumps(data)))
 
 
 LIFE = [
@@ -86,9 +86,9 @@ def test_json_lines_count_videos_from_1_and_show_no_id_of_the_database(capsys: p
     assert second["video"] is None
 
 
-def waiting(seconds: float, *before: int) -> Waiting:
+def waiting(seconds: float, *before: int) -> BatchWait:
     batches = tuple(BatchRow(n, Path(f"/outputs/b{n}"), "auto", False, 0.0, {"queued": 2}) for n in before)
-    return Waiting(batches, (WorkerRow("worker-0:7", "starting", "cpu", seconds),))
+    return BatchWait(batches, (WorkerRow("worker-0:7", "starting", "cpu", seconds),))
 
 
 def test_plain_lines_say_what_is_waited_for_when_it_changes_and_every_ten_seconds(
@@ -101,7 +101,7 @@ def test_plain_lines_say_what_is_waited_for_when_it_changes_and_every_ten_second
         now = float(second)
         lines.show_waiting(waiting(second))
     lines.show_waiting(waiting(13, 1, 2, 3, 4, 5))
-    lines.show_waiting(Waiting((), ()))
+    lines.show_waiting(BatchWait((), ()))
     assert capsys.readouterr().err.splitlines() == [
         "worker-0: loading torch, 0:00",
         "worker-0: loading torch, 0:10",
@@ -121,7 +121,7 @@ def test_bars_show_what_is_waited_for_until_a_video_starts() -> None:  # C11
         assert [task.description for task in bars.progress.tasks] == [
             "worker-0: loading torch, 0:03; waits for 2 videos of batch 1 (b1)"
         ]
-        bars.show_waiting(Waiting((), ()))
+        bars.show_waiting(BatchWait((), ()))
         assert bars.progress.tasks == []
     assert screen.getvalue().count("worker-0: loading torch; waits for 2 videos of batch 1 (b1)") == 1
 
@@ -147,7 +147,7 @@ def test_follow_says_when_nothing_can_be_recorded_and_when_it_can_again(
 ) -> None:
     answers = iter(["No space left on device", "No space left on device", None])
     monkeypatch.setattr(follow_module, "ENGINE_SECONDS", 0.0)
-    monkeypatch.setattr(state_dir, "write_fault", lambda folder: next(answers))
+    monkeypatch.setattr(state_dir, "find_write_fault", lambda folder: next(answers))
     monkeypatch.setattr(control, "find_engine", lambda directory: control.Engine(1, 0.0, tmp_path, "", ()))
     with Queue(tmp_path) as queue:
         queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])

@@ -2,7 +2,13 @@
 
 import pytest
 
-from wantui.formatting import format_change, format_count, format_fraction, format_long, printable
+from wantui.formatting import (
+    escape_unprintable,
+    format_count,
+    format_long_duration,
+    format_percent,
+    format_percent_change,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,12 +37,12 @@ def test_format_count_inflects_the_noun(number: int, noun: str, plural: str | No
     ],
 )
 def test_format_change_writes_huge_shares_in_powers_of_ten(share: float, expected: str) -> None:
-    assert format_change(share) == expected
+    assert format_percent_change(share) == expected
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.1, "10%"), (0.004, "0.4%"), (0.07, "7%"), (0.999, "99.9%")])
 def test_format_fraction_keeps_the_digits_of_a_small_margin(fraction: float, expected: str) -> None:
-    assert format_fraction(fraction) == expected
+    assert format_percent(fraction) == expected
 
 
 @pytest.mark.parametrize(
@@ -51,11 +57,11 @@ def test_format_fraction_keeps_the_digits_of_a_small_margin(fraction: float, exp
     ],
 )
 def test_printable_escapes_what_a_terminal_would_obey(text: str, expected: str) -> None:
-    assert printable(text) == expected  # R1
+    assert escape_unprintable(text) == expected  # R1
 
 
 def test_printable_can_keep_the_lines_of_a_text() -> None:
-    assert printable("a\n\tb\x1b[0m\r\n", keep_lines=True) == "a\n\tb\\x1b[0m\\r\n"
+    assert escape_unprintable("a\n\tb\x1b[0m\r\n", keep_lines=True) == "a\n\tb\\x1b[0m\\r\n"
 
 
 @pytest.mark.parametrize(
@@ -70,4 +76,4 @@ def test_printable_can_keep_the_lines_of_a_text() -> None:
     ],
 )
 def test_format_long_takes_the_largest_unit(seconds: float, expected: str) -> None:
-    assert format_long(seconds) == expected
+    assert format_long_duration(seconds) == expected

@@ -29,7 +29,7 @@ def loaded_by(code: str) -> set[str]:
         "wantui.planning",
         "wantui.storage.layout",
         "wantui.storage.manifest",
-        "wantui.storage.latents",
+        "wantui.storage.trajectory_writer",
         "wantui.storage.mp4",
         "wantui.storage.contact_sheet",
         "wantui.storage.batch_index",

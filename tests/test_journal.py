@@ -14,11 +14,24 @@ import pytest
 from wantui.config import load_config
 from wantui.planning import plan_batch
 from wantui.storage import manifest_file
+from wantui.storage.batch_check import check_batch
 from wantui.storage.batch_index import find_batches
-from wantui.storage.check import check_batch
-from wantui.storage.journal import MAX_FAULTS, JournalLine, append_lines, encode_line, read_tail
+from wantui.storage.journal import (
+    MAX_DESCRIBED_FAULTS,
+    JournalLine,
+    append_journal_lines,
+    encode_journal_line,
+    read_journal_tail,
+)
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import Manifest, VideoEntry, parse_manifest, read_manifest, start_folder, write_manifest
+from wantui.storage.manifest import (
+    Manifest,
+    VideoEntry,
+    parse_manifest,
+    read_manifest,
+    write_batch_files,
+    write_manifest,
+)
 from wantui.storage.manifest_file import ManifestFile
 from wantui.storage.manifest_store import ManifestStore
 
@@ -30,7 +43,7 @@ def folder(tmp_path: Path) -> BatchFolder:
     found = BatchFolder(tmp_path / "b")
     found.root.mkdir()
     settings = ["use_timestamp=false", f"videos_per_variation={VIDEOS}", "model_settings.steps=3"]
-    start_folder(found, plan_batch(load_config("nano", settings), "a star"))
+    write_batch_files(found, plan_batch(load_config("nano", settings), "a star"))
     return found
 
 
@@ -96,10 +109,10 @@ def test_what_is_written_grows_with_the_videos_and_not_with_their_square(
 
     def count_lines(path: Path, end: int, lines: list[bytes]) -> int:
         written.append(sum(map(len, lines)))
-        return append_lines(path, end, lines)
+        return append_journal_lines(path, end, lines)
 
     monkeypatch.setattr(manifest_file, "write_manifest", count_manifest)
-    monkeypatch.setattr(manifest_file, "append_lines", count_lines)
+    monkeypatch.setattr(manifest_file, "append_journal_lines", count_lines)
     size = folder.manifest.stat().st_size
     finish(folder, range(VIDEOS))
     assert sum(written) < 3 * size  # rewriting it for each video would be 24 times its size
@@ -137,14 +150,14 @@ def test_a_damaged_line_is_named_and_the_others_are_read(folder: BatchFolder, da
     elif damage == "no JSON":
         lines[1] = b"{\n"
     else:
-        from wantui.storage.journal import JournalLine, encode_line
+        from wantui.storage.journal import JournalLine, encode_journal_line
 
         entry = found["entry"] | {"odd state": {"state": "ready"}, "outside": {"files": {"clip": "../x"}}}.get(
             damage, {}
         )
         video = 99 if damage == "no video" else 1
         name = "0" * 12 if damage == "of another video" else found["id"]
-        lines[1] = encode_line(found["journal"], JournalLine(video, name, entry))
+        lines[1] = encode_journal_line(found["journal"], JournalLine(video, name, entry))
     folder.journal.write_bytes(b"".join(lines))
     manifest = read_manifest(folder)
     assert [video.state for video in manifest.videos[:4]] == ["done", "queued", "done", "done"]
@@ -159,7 +172,7 @@ def test_a_damaged_line_is_named_and_the_others_are_read(folder: BatchFolder, da
 def test_the_library_counts_no_line_of_another_video(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
     line = JournalLine(1, manifest.videos[0].id, {**manifest.videos[0].outcome(), "state": "done"})
-    folder.journal.write_bytes(encode_line(manifest.journal, line))
+    folder.journal.write_bytes(encode_journal_line(manifest.journal, line))
     assert set(states(folder)) == {"queued"}
     (found,) = find_batches([folder.root])
     assert dict(found.counts) == {"queued": len(manifest.videos)}
@@ -181,7 +194,7 @@ def test_the_library_counts_no_line_whose_fields_are_invalid(folder: BatchFolder
     entry = {**manifest.videos[1].outcome(), "state": "done"}
     entry |= {field: INVALID.get(field)}
     line = JournalLine(1, manifest.videos[1].id, [entry] if field == "no object" else entry)  # type: ignore[arg-type]
-    folder.journal.write_bytes(encode_line(manifest.journal, line))
+    folder.journal.write_bytes(encode_journal_line(manifest.journal, line))
     assert set(states(folder)) == {"queued"}
     (found,) = find_batches([folder.root])
     assert dict(found.counts) == {"queued": VIDEOS}
@@ -330,9 +343,9 @@ def test_a_fold_between_the_two_files_is_noticed(folder: BatchFolder, monkeypatc
             writer = ManifestFile(folder)
             writer.read()
             writer.fold()
-        return read_tail(path, *arguments)  # type: ignore[arg-type]
+        return read_journal_tail(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(manifest_file, "read_tail", read_slowly)
+    monkeypatch.setattr(manifest_file, "read_journal_tail", read_slowly)
     assert states(folder) == expected(4)
 
 
@@ -432,11 +445,11 @@ def test_a_batch_that_is_opened_to_be_continued_is_folded(folder: BatchFolder) -
 @pytest.mark.parametrize("video", ["Infinity", "1e999", "null", '"0"', "1.5", "[]"])
 def test_a_line_without_the_number_of_a_video_is_damaged(tmp_path: Path, video: str) -> None:  # R12
     content = {"journal": "a", "video": 0, "id": "b", "entry": {}}
-    line = encode_line("a", JournalLine(0, "b", {})).replace(b'"video":0', f'"video":{video}'.encode())
+    line = encode_journal_line("a", JournalLine(0, "b", {})).replace(b'"video":0', f'"video":{video}'.encode())
     assert content.keys() <= json.loads(line).keys()
     path = tmp_path / "batch.journal.jsonl"
     path.write_bytes(line)
-    tail = read_tail(path, "a")
+    tail = read_journal_tail(path, "a")
     assert tail.lines == ()
     assert "number of a video" in tail.faults[0]
 
@@ -444,8 +457,8 @@ def test_a_line_without_the_number_of_a_video_is_damaged(tmp_path: Path, video: 
 def test_damaged_lines_beyond_a_few_are_counted(tmp_path: Path) -> None:  # R16
     path = tmp_path / "batch.journal.jsonl"
     path.write_bytes(b"\n" * 5000)
-    faults = read_tail(path, "a").faults
-    assert len(faults) == MAX_FAULTS + 1
+    faults = read_journal_tail(path, "a").faults
+    assert len(faults) == MAX_DESCRIBED_FAULTS + 1
     assert "holds 4,990 more damaged lines" in faults[-1]
 
 

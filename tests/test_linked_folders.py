@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
 
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 
@@ -37,7 +37,7 @@ def test_a_video_whose_folder_is_a_link_fails_and_names_it(
 ) -> None:  # R10
     (queued.root / link).parent.mkdir(exist_ok=True)
     (queued.root / link).symlink_to(outside)
-    work(state_place())
+    work(find_state_directory())
     assert untouched(outside)
     videos = read_manifest(queued).videos
     for video in videos:
@@ -72,7 +72,7 @@ def test_a_batch_folder_that_is_itself_reached_by_a_link_is_written(
 
 def test_a_log_folder_that_is_a_link_gets_no_log(queued: BatchFolder, outside: Path) -> None:  # R10
     (queued.root / "logs").symlink_to(outside)
-    work(state_place())
+    work(find_state_directory())
     assert untouched(outside)
     assert {video.state for video in read_manifest(queued).videos} == {"done"}
 

@@ -21,7 +21,7 @@ from wantui.generation.make_video import FinishedVideo, StepFinished, make_video
 from wantui.generation.preview import PreviewTap, fit_latents_to_rgb
 from wantui.models.catalogue import NANO, WanModel
 from wantui.storage.background_writer import BackgroundWriter
-from wantui.storage.video_files import VideoFiles, discard
+from wantui.storage.video_files import VideoFiles, remove_temporary_files
 
 pytestmark = pytest.mark.torch
 LOG = logging.getLogger("wantui.test")
@@ -101,7 +101,7 @@ def test_a_preview_goes_with_the_video_that_it_was_of(
     assert not files.preview.exists()
     again = making(tiny, files, recipe_steps=recipe)
     next(again)
-    discard(files)
+    remove_temporary_files(files)
     assert not files.preview.exists()
 
 
@@ -150,6 +150,6 @@ def test_a_preview_of_another_user_costs_no_video(tmp_path: Path, monkeypatch: p
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    discard(files)
+    remove_temporary_files(files)
     assert files.preview.exists()
     assert not partial_path(files.clip).exists()

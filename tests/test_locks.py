@@ -18,11 +18,11 @@ from wantui.errors import UserError
 from wantui.storage import locks
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import (
-    LOCK,
-    MAKING,
-    can_lock,
+    MANIFEST_LOCK,
+    VIDEO_LOCKS,
+    can_lock_files,
     check_writable,
-    locked_manifest,
+    lock_manifest,
     refuse_unwritable,
     try_lock_video,
     unlock_video,
@@ -72,7 +72,7 @@ def test_a_lock_outlives_a_check_of_its_folder_and_another_path_to_it(tmp_path: 
     check_writable(BatchFolder(folder))
     assert try_lock_video(other, 1)
     unlock_video(other, 1)
-    with locked_manifest(folder):
+    with lock_manifest(folder):
         pass
     assert not other_process_locks(folder, 0)
     unlock_video(folder, 0)
@@ -84,7 +84,7 @@ def test_no_descriptor_is_kept_of_a_folder_in_which_nothing_is_locked(tmp_path: 
         folder = tmp_path / str(number)
         folder.mkdir()
         assert try_lock_video(folder, 0)
-        with locked_manifest(folder):
+        with lock_manifest(folder):
             pass
         unlock_video(folder, 0)
         unlock_video(folder, 0)
@@ -110,9 +110,9 @@ def test_no_descriptor_is_kept_of_a_folder_that_was_deleted_while_a_video_was_lo
 def test_a_lock_is_given_back_though_its_file_has_lost_its_name(tmp_path: Path) -> None:
     before = descriptors(tmp_path)
     assert try_lock_video(tmp_path, 0)
-    (tmp_path / MAKING).rename(tmp_path / "kept")
+    (tmp_path / VIDEO_LOCKS).rename(tmp_path / "kept")
     unlock_video(tmp_path, 0)
-    (tmp_path / "kept").rename(tmp_path / MAKING)
+    (tmp_path / "kept").rename(tmp_path / VIDEO_LOCKS)
     assert other_process_locks(tmp_path, 0)
     assert descriptors(tmp_path) == before
 
@@ -124,7 +124,7 @@ def test_a_lock_file_that_is_stale_does_not_spoil_other_batches(
     stale.mkdir()
     other.mkdir()
     assert try_lock_video(stale, 0)
-    unreachable = (stale / MAKING).stat().st_ino
+    unreachable = (stale / VIDEO_LOCKS).stat().st_ino
     real = os.fstat
 
     def fstat(descriptor: int) -> os.stat_result:
@@ -139,7 +139,7 @@ def test_a_lock_file_that_is_stale_does_not_spoil_other_batches(
     unlock_video(stale, 0)
 
 
-@pytest.mark.parametrize("name", [LOCK, MAKING])
+@pytest.mark.parametrize("name", [MANIFEST_LOCK, VIDEO_LOCKS])
 def test_a_planted_link_is_not_followed(tmp_path: Path, name: str) -> None:  # R10
     folder, victim = tmp_path / "batch", tmp_path / "victim"
     folder.mkdir()
@@ -150,7 +150,7 @@ def test_a_planted_link_is_not_followed(tmp_path: Path, name: str) -> None:  # R
 
 
 def test_a_lock_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / MAKING)
+    os.mkfifo(tmp_path / VIDEO_LOCKS)
     with pytest.raises(UserError, match="it is not a regular file"):
         refuse_unwritable(BatchFolder(tmp_path))
 
@@ -174,7 +174,7 @@ def test_only_the_answers_of_file_systems_without_locks_are_taken_for_that(
 
 
 def test_whether_a_folder_has_locks_is_found_out_without_leaving_anything_in_it(tmp_path: Path) -> None:  # C15
-    assert can_lock(Path.cwd())
+    assert can_lock_files(Path.cwd())
     assert list(Path.cwd().iterdir()) == []
 
 
@@ -191,7 +191,7 @@ def group_folder() -> Iterator[Path]:
 SECOND = """
 import os, sys
 from pathlib import Path
-from wantui.storage.locks import locked_manifest, refuse_unwritable, try_lock_video
+from wantui.storage.locks import lock_manifest, refuse_unwritable, try_lock_video
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 os.setgroups([50])
@@ -223,9 +223,9 @@ def test_a_second_user_of_a_group_folder_locks_what_the_first_one_does_not(group
     before = os.umask(0o002)
     try:
         assert try_lock_video(group_folder, 0)
-        with locked_manifest(group_folder):
+        with lock_manifest(group_folder):
             pass
-        assert {stat.S_IMODE((group_folder / name).stat().st_mode) for name in (LOCK, MAKING)} == {0o664}
+        assert {stat.S_IMODE((group_folder / name).stat().st_mode) for name in (MANIFEST_LOCK, VIDEO_LOCKS)} == {0o664}
         assert as_second_user(group_folder) == "False True\n"
     finally:
         os.umask(before)
@@ -235,16 +235,18 @@ def test_a_second_user_of_a_group_folder_locks_what_the_first_one_does_not(group
 @pytest.mark.processes
 @SECOND_USER
 def test_a_lock_file_that_a_second_user_cannot_open_is_told_before_anything_is_made(group_folder: Path) -> None:  # R4
-    (group_folder / MAKING).touch(0o600)
+    (group_folder / VIDEO_LOCKS).touch(0o600)
     said = as_second_user(group_folder)
-    assert said.startswith(f"cannot write the batch folder {group_folder}: {group_folder / MAKING}: Permission denied")
+    assert said.startswith(
+        f"cannot write the batch folder {group_folder}: {group_folder / VIDEO_LOCKS}: Permission denied"
+    )
     assert "chmod -R g+rwX" in said
 
 
 @pytest.mark.processes
 @SECOND_USER
 def test_lock_files_of_earlier_versions_are_opened_to_the_group_by_their_owner(group_folder: Path) -> None:  # R4
-    for name in (LOCK, MAKING):
+    for name in (MANIFEST_LOCK, VIDEO_LOCKS):
         (group_folder / name).touch(0o600)
     check_writable(BatchFolder(group_folder))
     assert as_second_user(group_folder) == "True True\n"
@@ -265,7 +267,7 @@ def test_unwritable_batch_folder_advice_fits_the_error(
     def fail(path: Path) -> int:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(locks, "_open_file", fail)
+    monkeypatch.setattr(locks, "_open_for_locking", fail)
     with pytest.raises(UserError, match=advice) as refused:
         refuse_unwritable(BatchFolder(tmp_path))
     assert os.strerror(number) in str(refused.value)

@@ -13,13 +13,13 @@ from conftest import Wantui, only_queued, replace_by_fifo, replace_by_folder, re
 
 from wantui import __version__
 from wantui.atomic_files import write_text
-from wantui.batches.enqueue import missing_videos, new_batch
+from wantui.batches.enqueue import create_batch, find_missing_videos
 from wantui.config import load_config
 from wantui.planning import plan_batch
 from wantui.storage import batch_index as library
 from wantui.storage.batch_index import find_batches
-from wantui.storage.journal import JournalTail, read_tail
-from wantui.storage.layout import BatchFolder, batch_folder
+from wantui.storage.journal import JournalTail, read_journal_tail
+from wantui.storage.layout import BatchFolder, new_batch_folder
 from wantui.storage.log_files import close_log, open_log
 from wantui.storage.manifest import MANIFEST_FORMAT, Manifest, ManifestError, read_manifest, write_manifest
 from wantui.storage.manifest_store import ManifestStore
@@ -48,7 +48,7 @@ def test_a_manifest_of_format_1_is_read_and_becomes_one_of_the_newest_format(fol
     assert manifest.counts() == {"done": 1, "failed": 1, "queued": 2}
     assert manifest.videos[0].files["clip"] == "videos/prompt_000/video_001.mp4"
     assert manifest.videos[0].memory_plan == "resident"
-    assert len(missing_videos(folder, manifest)) == 4  # its clip is not here
+    assert len(find_missing_videos(folder, manifest)) == 4  # its clip is not here
     assert folder.manifest.read_text() == STORED.read_text()
     ManifestStore(folder).fail([2], "no room")
     document = json.loads(folder.manifest.read_text())
@@ -236,15 +236,15 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_folder_keeps_letters_of_any_script(tmp_path: Path, name: str) -> None:  # C7
-    assert batch_folder(tmp_path, name, None).root == tmp_path / NAMES[name]
+    assert new_batch_folder(tmp_path, name, None).root == tmp_path / NAMES[name]
 
 
 @pytest.mark.parametrize("name", ["x" * 500, "圆" * 300, "e\u0301\u0302" * 200])
 def test_a_long_name_is_cut_between_characters(tmp_path: Path, name: str) -> None:  # C7
-    folder = batch_folder(tmp_path, name, datetime(2026, 1, 2)).root
+    folder = new_batch_folder(tmp_path, name, datetime(2026, 1, 2)).root
     assert 150 < len(folder.name.encode()) <= 255
     folder.mkdir()
-    assert batch_folder(tmp_path, name, datetime(2026, 1, 2)).root.name == f"{folder.name}_2"
+    assert new_batch_folder(tmp_path, name, datetime(2026, 1, 2)).root.name == f"{folder.name}_2"
 
 
 @pytest.mark.parametrize("permissions", ["umask", "private"])
@@ -252,9 +252,9 @@ def test_a_private_batch_folder_is_closed_to_others(tmp_path: Path, permissions:
     before = os.umask(0o022)
     try:
         settings = [f"output_dir={tmp_path}", f"output_permissions={permissions}", "use_timestamp=false"]
-        folder, _ = new_batch(plan_batch(load_config("nano", [*settings, "batch_name=a"]), "a star"))
+        folder, _ = create_batch(plan_batch(load_config("nano", [*settings, "batch_name=a"]), "a star"))
         (tmp_path / "b").mkdir()
-        existing, _ = new_batch(plan_batch(load_config("nano", [*settings, "batch_name=b"]), "a star"))
+        existing, _ = create_batch(plan_batch(load_config("nano", [*settings, "batch_name=b"]), "a star"))
     finally:
         os.umask(before)
     for one in (folder, existing):
@@ -297,9 +297,9 @@ def test_listing_reads_only_the_new_lines_of_a_journal(folder: BatchFolder, monk
 
     def read(path: Path, journal: str, start: int, number: int) -> JournalTail:
         starts.append(start)
-        return read_tail(path, journal, start, number)
+        return read_journal_tail(path, journal, start, number)
 
-    monkeypatch.setattr(library, "read_tail", read)
+    monkeypatch.setattr(library, "read_journal_tail", read)
     record = ManifestStore(folder)
     record.fail([2], "first")
     sizes = [0]

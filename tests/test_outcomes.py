@@ -112,7 +112,7 @@ def test_a_deleted_folder_is_named_whatever_was_raised(error: Exception, tmp_pat
 
 
 def test_a_folder_that_cannot_be_written_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcomes, "unwritable_folder", lambda root, error: (root, "read-only"))
+    monkeypatch.setattr(outcomes, "find_unwritable_folder", lambda root, error: (root, "read-only"))
     error = OSError(errno.EROFS, os.strerror(errno.EROFS))
     assert decide_outcome(error, situation(tmp_path)) == WaitForFolder(tmp_path, "read-only")
 

@@ -20,16 +20,16 @@ from conftest import Wantui, batch, only_queued, work
 from wantui.batches import enqueue
 from wantui.engine.supervisor import Supervisor
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.storage import manifest_file
 from wantui.storage import manifest_store as record
-from wantui.storage.check import file_sha256
+from wantui.storage.batch_check import file_sha256
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import LOCK
+from wantui.storage.locks import MANIFEST_LOCK
 from wantui.storage.log_files import close_log, open_log
 from wantui.storage.manifest import Manifest, parse_manifest, read_manifest
 from wantui.storage.mp4 import ClipWriter
-from wantui.storage.output_errors import UNWRITABLE, is_gone, unwritable_folder, why_unwritable
+from wantui.storage.output_errors import UNWRITABLE_ERRORS, find_unwritable_folder, is_folder_deleted, probe_write_error
 from wantui.worker import finalize as ending
 
 pytestmark = pytest.mark.torch
@@ -68,8 +68,8 @@ def test_an_unwritable_folder_holds_the_queue_until_it_can_be_written_again(
     clips = folder.clip(0, 1).parent
     clips.mkdir(parents=True)
     freeze(folder.root / below)
-    work(state_place())
-    queue = Queue(state_place().directory)
+    work(find_state_directory())
+    queue = Queue(find_state_directory().directory)
     held = queue.held()
     assert held is not None
     assert (held.kind, held.folder) == ("folder", (folder.root / below).resolve())
@@ -80,7 +80,7 @@ def test_an_unwritable_folder_holds_the_queue_until_it_can_be_written_again(
     subprocess.run(["chattr", "-i", folder.root / below], check=True)
     look_at_hold(queue)
     assert queue.held() is None
-    work(state_place())
+    work(find_state_directory())
     assert [video.state for video in read_manifest(folder).videos] == ["done"] * 3
 
 
@@ -99,7 +99,7 @@ def test_an_error_that_has_passed_is_tried_again_and_fails_the_video_where_it_co
 
     monkeypatch.setattr(ClipWriter, "_encode", encode)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
-    started = [event for event in Queue(state_place().directory).events(0) if event.kind == "started"]
+    started = [event for event in Queue(find_state_directory().directory).events(0) if event.kind == "started"]
     assert (result.code, len(started)) == (1, 3)
     assert "Input/output error" in result.err
 
@@ -118,8 +118,8 @@ def test_a_folder_that_cannot_be_looked_at_for_a_moment_neither_ends_the_worker_
         return real(path, **how)
 
     monkeypatch.setattr(Path, "stat", stale)
-    work(state_place())
-    queue = Queue(state_place().directory)
+    work(find_state_directory())
+    queue = Queue(find_state_directory().directory)
     assert [event.kind for event in queue.events(0) if event.kind in ("failed", "done")] == ["done"]
     assert not refused
 
@@ -142,8 +142,8 @@ def test_a_worker_keeps_the_manifest_of_one_batch_only(
         for name in "abcd":
             wantui("run", "-t", "a star", "--videos-per-variation", 1, "--batch-name", name, "--detach", *small)
     monkeypatch.setattr(record, "ManifestStore", Counted)
-    work(state_place())
-    assert not any(found.unfinished for found in Queue(state_place().directory).batches())
+    work(find_state_directory())
+    assert not any(found.unfinished for found in Queue(find_state_directory().directory).batches())
     assert most <= 3  # of the batch before, whose last video is being ended, too
 
 
@@ -152,7 +152,7 @@ def test_claims_that_ended_by_pauses_do_not_count_as_errors_that_have_passed(
 ) -> None:
     with only_queued():
         wantui("run", "-t", "a star", "--videos-per-variation", 1, "--detach", *small)
-    queue = Queue(state_place().directory)
+    queue = Queue(find_state_directory().directory)
     for _ in range(5):
         claim = queue.claim("worker-0:7", ("auto", "cpu"))
         assert claim is not None
@@ -165,7 +165,7 @@ def test_claims_that_ended_by_pauses_do_not_count_as_errors_that_have_passed(
         return real(*arguments)
 
     monkeypatch.setattr(ClipWriter, "_encode", encode)
-    work(state_place())
+    work(find_state_directory())
     assert [video.state for video in queue.videos(1)] == ["done"]
 
 
@@ -196,16 +196,16 @@ def test_a_folder_that_is_deleted_while_a_video_is_made_is_named_and_does_not_co
 
 def test_faults_of_a_folder_are_told_from_those_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = PermissionError(errno.EACCES, "Permission denied", "/weights/transformer")
-    assert unwritable_folder(tmp_path, elsewhere) is None
-    assert unwritable_folder(tmp_path, OSError(errno.ENOSPC, "No space left on device")) is None
-    for number in UNWRITABLE:
+    assert find_unwritable_folder(tmp_path, elsewhere) is None
+    assert find_unwritable_folder(tmp_path, OSError(errno.ENOSPC, "No space left on device")) is None
+    for number in UNWRITABLE_ERRORS:
 
         def refuse(number: int = number, **_: object) -> None:
             raise OSError(number, os.strerror(number))
 
         with monkeypatch.context() as patch:
             patch.setattr(tempfile, "TemporaryFile", refuse)
-            assert unwritable_folder(tmp_path, OSError(number, "")) == (tmp_path, os.strerror(number))
+            assert find_unwritable_folder(tmp_path, OSError(number, "")) == (tmp_path, os.strerror(number))
 
 
 def test_a_folder_that_cannot_be_looked_at_is_not_taken_for_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,17 +213,17 @@ def test_a_folder_that_cannot_be_looked_at_is_not_taken_for_deleted(monkeypatch:
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr(Path, "lstat", stale)
-    assert not is_gone(Path("outputs"))
+    assert not is_folder_deleted(Path("outputs"))
 
 
 def test_a_full_disk_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert why_unwritable(tmp_path) is None
+    assert probe_write_error(tmp_path) is None
 
     def full(**_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    assert why_unwritable(tmp_path) is None
+    assert probe_write_error(tmp_path) is None
 
 
 def test_resume_of_a_folder_that_cannot_be_written_is_refused_before_anything_is_queued(
@@ -236,7 +236,7 @@ def test_resume_of_a_folder_that_cannot_be_written_is_refused_before_anything_is
     result = wantui("run", "--resume", folder.root)
     assert result.code == 2
     assert "cannot write the batch folder" in result.err
-    assert not Queue(state_place().directory).batches()[0].unfinished
+    assert not Queue(find_state_directory().directory).batches()[0].unfinished
     assert BatchFolder(folder.root).manifest.exists()
 
 
@@ -265,7 +265,7 @@ def test_names_that_other_runs_take_all_the_time_end_in_a_sentence(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # B3
     Path("outputs/taken").mkdir(parents=True)
-    monkeypatch.setattr(enqueue, "batch_folder", lambda *_: BatchFolder(Path("outputs/taken")))
+    monkeypatch.setattr(enqueue, "new_batch_folder", lambda *_: BatchFolder(Path("outputs/taken")))
     result = wantui("run", "-t", "a star", *small)
     assert (result.code, "100 names in a row were taken" in result.err) == (2, True)
 
@@ -287,7 +287,7 @@ def test_closing_many_videos_reads_the_manifest_once(
         raise ValueError("no frames\udcff")
 
     monkeypatch.setattr(ClipWriter, "_encode", fail)
-    work(state_place())
+    work(find_state_directory())
     count = len(parsed)
     assert read_manifest(folder).counts() == {"failed": 8}
     assert all("no frames\\udcff" in str(video.error) for video in read_manifest(folder).videos)
@@ -300,7 +300,7 @@ def test_checksums_are_taken_while_the_manifest_is_not_locked(
     hashed: list[Path] = []
 
     def look_at_lock(path: Path) -> str:
-        with (Path(path).parents[2] / LOCK).open("r+b") as file:
+        with (Path(path).parents[2] / MANIFEST_LOCK).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody has it
         hashed.append(path)
         return file_sha256(path)
@@ -308,7 +308,7 @@ def test_checksums_are_taken_while_the_manifest_is_not_locked(
     monkeypatch.setattr(ending, "file_sha256", look_at_lock)
     with only_queued():
         folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, "--detach", *small))
-    work(state_place())
+    work(find_state_directory())
     assert read_manifest(folder).counts() == {"done": 1}
     assert len(hashed) == 2
 

@@ -5,22 +5,22 @@ from pathlib import Path
 import pytest
 
 from wantui.errors import UserError
-from wantui.paths import user_path
+from wantui.paths import expand_user_path
 
 
 def test_user_path_resolves_home_and_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DATA", "/data")
-    assert user_path("~/videos") == tmp_path / "videos"
-    assert user_path("$HOME/videos") == tmp_path / "videos"  # C7
-    assert user_path("${DATA}/wan") == Path("/data/wan")
+    assert expand_user_path("~/videos") == tmp_path / "videos"
+    assert expand_user_path("$HOME/videos") == tmp_path / "videos"  # C7
+    assert expand_user_path("${DATA}/wan") == Path("/data/wan")
 
 
 def test_user_path_takes_an_existing_name_literally(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATA", "/data")
     (tmp_path / "$DATA").mkdir()
-    assert user_path("$DATA") == Path("$DATA")
+    assert expand_user_path("$DATA") == Path("$DATA")
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,11 @@ def test_user_path_takes_an_existing_name_literally(monkeypatch: pytest.MonkeyPa
 )
 def test_user_path_refuses_what_no_path_can_be(text: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        user_path(text)  # B7, C7, R11
+        expand_user_path(text)  # B7, C7, R11
 
 
 def test_user_path_refuses_a_circle_of_links(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(UserError, match="loop"):
-        user_path(tmp_path / "a" / "batch")  # B7
+        expand_user_path(tmp_path / "a" / "batch")  # B7

@@ -15,15 +15,15 @@ import pytest
 from conftest import Wantui, only_queued
 
 import wantui.cli
-from wantui.batches.enqueue import new_batch, queue_missing
+from wantui.batches.enqueue import create_batch, enqueue_missing_videos
 from wantui.cli.output import echo, print_columns, to_json
 from wantui.cli.progress import BarReporter, PlainReporter
 from wantui.config import load_config
 from wantui.planning import plan_batch
-from wantui.queue.events import read_payload
+from wantui.queue.events import parse_payload
 from wantui.queue.queue import Queue
 from wantui.queue.records import Event
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import write_mp4
@@ -36,7 +36,7 @@ OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 @pytest.fixture
 def hostile() -> BatchFolder:
     """A batch folder on the queue whose every text holds escape sequences, beside a config, logs and a clip like it."""
-    folder, _ = new_batch(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] (circle)"))
+    folder, _ = create_batch(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] (circle)"))
     evil = folder.root.with_name("b\x9b2J\x85\u202ex")  # with a C0 character no path is taken at all
     folder.root.rename(evil)
     folder = BatchFolder(evil)
@@ -52,9 +52,9 @@ def hostile() -> BatchFolder:
     manifest["videos"][0] |= {"state": "done", "files": {"clip": f"v{EVIL}.mp4"}}
     manifest["videos"][1]["state"] = "failed"
     folder.manifest.write_text(json.dumps(manifest))
-    queued = queue_missing(state_place(), folder, read_manifest(folder))
+    queued = enqueue_missing_videos(find_state_directory(), folder, read_manifest(folder))
     assert queued is not None
-    with closing(sqlite3.connect(state_place().directory / "queue.db")) as database:
+    with closing(sqlite3.connect(find_state_directory().directory / "queue.db")) as database:
         database.execute("update video set state = 'failed', error = ? where id = 1", (EVIL,))
         database.commit()
     folder.log.parent.mkdir()
@@ -180,7 +180,7 @@ JSON_VALUES = {
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "--json" in command], ids=" ".join)
 def test_json_keeps_the_text_that_it_escapes(wantui: Wantui, hostile: BatchFolder, command: list[str]) -> None:
-    with closing(sqlite3.connect(state_place().directory / "queue.db")) as database:
+    with closing(sqlite3.connect(find_state_directory().directory / "queue.db")) as database:
         database.execute("update video set state = 'running' where id = 2")
         database.commit()
     result = wantui(*(str(hostile.root) if word == "BATCH" else word for word in command))
@@ -214,7 +214,7 @@ def test_progress_prints_nothing_that_a_terminal_obeys(
         ("failed", {"title": EVIL, "error": EVIL}),
         ("held", {"reason": EVIL}),
     ):
-        shown.show_event(Event(1, 0.0, 1, 1, read_payload(kind, json.dumps(data))))
+        shown.show_event(Event(1, 0.0, 1, 1, parse_payload(kind, json.dumps(data))))
     captured = capsys.readouterr()
     assert "failed: \\x1b]52" in captured.out + captured.err  # R1
     assert OBEYED.findall(captured.out + captured.err) == []
@@ -351,7 +351,7 @@ def test_errors_shorten_the_arguments_that_they_repeat(wantui: Wantui, arguments
     "mode", [(), ("--compare", "--by", "1"), ("--groups", "--by", "1"), ("--attention",), ("--csv", "-")]
 )
 def test_analyze_names_a_batch_without_finished_videos(wantui: Wantui, mode: tuple[str, ...]) -> None:
-    folder, _ = new_batch(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] circle"))
+    folder, _ = create_batch(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] circle"))
     result = wantui("analyze", folder.root, *mode)
     assert result.code == 2
     assert result.err.startswith(f"wantui: cannot analyze {folder.root}: no video is finished. Wait for the first one ")

@@ -19,9 +19,9 @@ from wantui.engine.control import open_queue
 from wantui.planning.recipe import parse_recipe
 from wantui.queue import state_dir as places
 from wantui.queue.claims import LostClaimError
-from wantui.queue.database import NAME, NewerDatabaseError, migrations, open_database
+from wantui.queue.database import DATABASE_FILE, NewerDatabaseError, load_migrations, open_database
 from wantui.queue.events import (
-    PAYLOADS,
+    PAYLOAD_TYPES,
     ModelLoading,
     StepDone,
     UnknownEvent,
@@ -30,10 +30,10 @@ from wantui.queue.events import (
     VideoResumed,
     WorkerDied,
 )
-from wantui.queue.queue import Move, Queue
+from wantui.queue.queue import MoveTarget, Queue
 from wantui.queue.reader import QueueReader, UnknownBatchError
 from wantui.queue.records import Claim, NewVideo
-from wantui.queue.state_dir import StateDirectory, file_system, state_place
+from wantui.queue.state_dir import StateDirectory, file_system_type, find_state_directory
 
 CPU = ("auto", "cpu")
 
@@ -94,7 +94,7 @@ def test_batches_can_be_moved(queue: Queue, moves: list[tuple[int, int | str]], 
 
 
 @pytest.mark.parametrize(("batch", "to"), [(4, "up"), (1, "down")])
-def test_move_passes_one_unfinished_batch_and_any_ended_ones(queue: Queue, batch: int, to: Move) -> None:
+def test_move_passes_one_unfinished_batch_and_any_ended_ones(queue: Queue, batch: int, to: MoveTarget) -> None:
     for name in "abcd":
         add(queue, name)
     for ended in (2, 3):
@@ -272,8 +272,8 @@ def test_a_batch_is_found_by_number_name_and_path_and_the_nearest_is_named(queue
 
 
 def test_a_database_of_every_older_schema_is_brought_up_to_date_with_what_is_in_it(tmp_path: Path) -> None:
-    for version in range(1, len(migrations())):
-        path = tmp_path / str(version) / NAME
+    for version in range(1, len(load_migrations())):
+        path = tmp_path / str(version) / DATABASE_FILE
         path.parent.mkdir()
         stored = Path(__file__).parent / "data" / f"queue-{version}.sql"
         with sqlite3.connect(path) as old:
@@ -288,7 +288,7 @@ def test_a_database_of_every_older_schema_is_brought_up_to_date_with_what_is_in_
 
 
 def test_events_of_schema_4_become_typed_under_slugs(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / NAME) as old:
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-4.sql").read_text())
     queue = Queue(tmp_path)
     events = {event.kind: event.payload for event in queue.events(0)}
@@ -305,7 +305,7 @@ def test_events_of_schema_4_become_typed_under_slugs(tmp_path: Path) -> None:
 
 
 def test_straightness_in_events_of_schema_5_gets_its_name(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / NAME) as old:
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-5.sql").read_text())
     queue = Queue(tmp_path)
     step = [event.payload for event in queue.events(0) if event.kind == "step"][-1]
@@ -322,9 +322,9 @@ def test_an_event_of_a_later_version_is_kept_as_it_is(queue: Queue) -> None:
     assert last.as_json() == {"event": "warped", "seq": last.seq, "batch": None, "video": None, "factor": 9}
 
 
-@pytest.mark.parametrize("kind", PAYLOADS)
+@pytest.mark.parametrize("kind", PAYLOAD_TYPES)
 def test_every_event_is_read_back_as_it_was_emitted_and_is_documented(queue: Queue, kind: str) -> None:
-    payload = PAYLOADS[kind]()
+    payload = PAYLOAD_TYPES[kind]()
     queue.emit(payload)
     assert queue.events(0)[-1].payload == payload
     documented = (Path(__file__).parents[1] / "docs" / "events.md").read_text()
@@ -335,7 +335,7 @@ def test_every_event_is_read_back_as_it_was_emitted_and_is_documented(queue: Que
 
 
 def test_plans_that_were_stored_as_an_index_become_slugs(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / NAME) as old:
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-3.sql").read_text())
     queue = Queue(tmp_path)
     done, *_ = found = queue.videos(1)
@@ -440,16 +440,16 @@ def test_durations_do_not_follow_a_clock_that_is_set(queue: Queue, monkeypatch: 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     Queue(tmp_path).close()
-    with sqlite3.connect(tmp_path / NAME) as newer:
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as newer:
         newer.execute("PRAGMA user_version = 99")
-    with pytest.raises(NewerDatabaseError, match=f"schema 99, this one knows {len(migrations())}"):
+    with pytest.raises(NewerDatabaseError, match=f"schema 99, this one knows {len(load_migrations())}"):
         open_queue(StateDirectory(tmp_path))
-    with sqlite3.connect(tmp_path / NAME) as newer:
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as newer:
         assert newer.execute("PRAGMA user_version").fetchone() == (99,)
 
 
 def test_a_damaged_database_is_kept_aside_and_said(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_bytes(b"this was a queue once, and is not any more" * 100)
+    (tmp_path / DATABASE_FILE).write_bytes(b"this was a queue once, and is not any more" * 100)
     queue, notes = open_queue(StateDirectory(tmp_path))
     assert queue.batches() == []
     assert len(notes) == 1
@@ -463,7 +463,7 @@ def test_damage_inside_is_found_when_an_engine_starts(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     add(queue, "a", 2000)
     queue.close()
-    path = tmp_path / NAME
+    path = tmp_path / DATABASE_FILE
     data = bytearray(path.read_bytes())
     data[8 * 4096 : 40 * 4096] = b"\xff" * (32 * 4096)
     path.write_bytes(data)
@@ -498,28 +498,28 @@ def test_a_batch_that_is_put_back_takes_the_recipes_given_now(queue: Queue) -> N
 
 
 def test_the_state_directory_is_the_users_alone_and_named_after_the_machine(tmp_path: Path) -> None:
-    found = state_place()
+    found = find_state_directory()
     assert found.directory.parent == tmp_path / "state" / "wantui"
     assert found.directory.stat().st_mode & 0o777 == 0o700
     assert found.note is None
     Queue(found.directory).close()
-    assert (found.directory / NAME).stat().st_mode & 0o777 == 0o600
+    assert (found.directory / DATABASE_FILE).stat().st_mode & 0o777 == 0o600
 
 
 def test_on_a_network_file_system_the_queue_goes_to_a_local_disk_and_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(places, "file_system", lambda path: "nfs4")
+    monkeypatch.setattr(places, "file_system_type", lambda path: "nfs4")
     (tmp_path / "local").mkdir()
-    monkeypatch.setattr(places, "LOCAL", tmp_path / "local")
-    found = state_place()
+    monkeypatch.setattr(places, "LOCAL_DISK_FOLDER", tmp_path / "local")
+    found = find_state_directory()
     assert found.directory.is_relative_to(tmp_path / "local" / f"wantui-{os.getuid()}")
     assert found.note is not None
     assert "network file system (nfs4)" in found.note
 
 
 def test_the_file_system_of_a_path_is_that_of_its_nearest_mount() -> None:
-    assert file_system(Path("/proc/self/fd/not-there")) == "proc"
+    assert file_system_type(Path("/proc/self/fd/not-there")) == "proc"
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
@@ -529,7 +529,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_sentence(
     (tmp_path / "closed").mkdir(mode=0o500)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "closed"))
     with pytest.raises(Exception, match="Set XDG_STATE_HOME"):
-        state_place()
+        find_state_directory()
 
 
 @pytest.mark.processes

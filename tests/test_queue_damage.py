@@ -10,13 +10,13 @@ from conftest import Wantui, deny
 
 from wantui.engine.control import acquire_engine_lock, is_lock_current, open_queue
 from wantui.errors import UserError
-from wantui.queue.database import NAME, is_damage, open_database
-from wantui.queue.engine_lock import LOCK
+from wantui.queue.database import DATABASE_FILE, is_database_damage, open_database
+from wantui.queue.engine_lock import ENGINE_LOCK
 from wantui.queue.events import QueueResumed
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import StateDirectory, state_place
-from wantui.queue.waiting import waiting_for
+from wantui.queue.state_dir import StateDirectory, find_state_directory
+from wantui.queue.waiting import find_batch_wait
 
 Damage = Callable[[Path], object]
 
@@ -67,11 +67,11 @@ DAMAGES: dict[str, Damage] = {
 
 @pytest.fixture
 def damaged(request: pytest.FixtureRequest) -> Path:
-    directory = state_place().directory
+    directory = find_state_directory().directory
     queue = Queue(directory)
     queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
     queue.close()
-    DAMAGES[request.param](directory / NAME)
+    DAMAGES[request.param](directory / DATABASE_FILE)
     return directory
 
 
@@ -81,7 +81,7 @@ def test_a_damaged_queue_is_told_by_doctor_and_put_aside_by_the_next_command(
     damaged: Path, wantui: Wantui
 ) -> None:  # R8, C7
     found = " ".join(wantui("doctor").out.split())
-    assert f"problem queue cannot open {damaged / NAME}: " in found
+    assert f"problem queue cannot open {damaged / DATABASE_FILE}: " in found
     assert "wantui engine start renames it" in found
     assert not list(damaged.glob("*.damaged-*"))  # a check changes nothing
     result = wantui("queue", "ls")
@@ -96,10 +96,10 @@ def test_text_that_is_no_text_is_found_when_an_engine_starts(tmp_path: Path) -> 
     queue = Queue(tmp_path)
     queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
     queue.close()
-    not_utf8_title(tmp_path / NAME)
+    not_utf8_title(tmp_path / DATABASE_FILE)
     with pytest.raises(sqlite3.DatabaseError) as error:
         Queue(tmp_path).videos(1)
-    assert is_damage(error.value)
+    assert is_database_damage(error.value)
     queue, notes = open_queue(StateDirectory(tmp_path), is_engine=True)
     assert "was damaged" in notes[0]
     assert queue.batches() == []
@@ -110,20 +110,20 @@ def test_a_locked_or_full_queue_is_not_taken_for_damaged(tmp_path: Path) -> None
     for code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
         error = sqlite3.OperationalError("for now")
         error.sqlite_errorcode = code
-        assert not is_damage(error)
-    (tmp_path / NAME).unlink()
-    (tmp_path / NAME).mkdir()
+        assert not is_database_damage(error)
+    (tmp_path / DATABASE_FILE).unlink()
+    (tmp_path / DATABASE_FILE).mkdir()
     with pytest.raises(UserError, match=r"cannot be opened: unable to open database file\. Free disk space, end"):
         open_queue(StateDirectory(tmp_path))
-    assert (tmp_path / NAME).is_dir()
+    assert (tmp_path / DATABASE_FILE).is_dir()
 
 
 def test_a_queue_whose_file_was_deleted_or_replaced_is_known(tmp_path: Path) -> None:  # R8
     queue = Queue(tmp_path)
     assert not queue.is_replaced()
-    (tmp_path / NAME).unlink()
+    (tmp_path / DATABASE_FILE).unlink()
     assert queue.is_replaced()
-    open_database(tmp_path / NAME).close()
+    open_database(tmp_path / DATABASE_FILE).close()
     assert queue.is_replaced()
 
 
@@ -137,7 +137,7 @@ def test_a_state_directory_that_may_not_be_entered_is_not_taken_for_deleted(
             deny(patch, tmp_path)
             assert not queue.is_replaced()
             assert is_lock_current(lock, tmp_path)
-        (tmp_path / LOCK).unlink()
+        (tmp_path / ENGINE_LOCK).unlink()
         assert not is_lock_current(lock, tmp_path)
         os.close(lock)
 
@@ -150,20 +150,20 @@ def test_a_queue_overwritten_with_garbage_without_its_log_is_known_and_put_aside
     queue.emit(QueueResumed())
     other.close()
     assert not queue.is_replaced()
-    (tmp_path / NAME).write_bytes(b"\xa5" * (tmp_path / NAME).stat().st_size)
-    (tmp_path / f"{NAME}-wal").unlink()
+    (tmp_path / DATABASE_FILE).write_bytes(b"\xa5" * (tmp_path / DATABASE_FILE).stat().st_size)
+    (tmp_path / f"{DATABASE_FILE}-wal").unlink()
     assert queue.is_replaced()
     queue.close()
     again, notes = open_queue(StateDirectory(tmp_path), is_engine=True)
     assert "was damaged" in notes[0]
     assert again.batches() == []
-    assert list(tmp_path.glob(f"{NAME}.damaged-*"))
+    assert list(tmp_path.glob(f"{DATABASE_FILE}.damaged-*"))
     again.close()
 
 
 @pytest.mark.parametrize("word", ["99", "9" * 5000, "\u0663", "a\0b", "x" * 300, "~nobody/x", "", " ", "cat", "1:2"])
 def test_a_batch_that_is_not_there_is_a_sentence_and_no_guess_of_a_number(wantui: Wantui, word: str) -> None:  # C8
-    queue = Queue(state_place().directory)
+    queue = Queue(find_state_directory().directory)
     for name in "abde":
         queue.add(Path("/outputs") / f"kiss_{name}", "auto", [NewVideo(0, "red", "{}", 20)])
     queue.remove(3)
@@ -180,26 +180,26 @@ def test_what_a_batch_waits_for_is_nothing_while_it_is_held_paused_or_made(tmp_p
         queue.add(Path("/outputs") / name, "auto", [NewVideo(i, "red", "{}", 20) for i in range(2)]) for name in "ab"
     )
     queue.add_worker("worker-0:7", "cpu")
-    assert waiting_for(queue, second).text(with_seconds=False) == (
+    assert find_batch_wait(queue, second).text(with_seconds=False) == (
         "worker-0: loading torch; waits for 2 videos of batch 1 (a)"
     )
     queue.worker_ready("worker-0:7")
     queue.claim("worker-0:7", ("auto",))
-    assert not waiting_for(queue, first)
-    assert waiting_for(queue, second).text() == "waits for 2 videos of batch 1 (a)"
+    assert not find_batch_wait(queue, first)
+    assert find_batch_wait(queue, second).text() == "waits for 2 videos of batch 1 (a)"
     queue.hold("paused", "it was paused")
-    assert not waiting_for(queue, second)
+    assert not find_batch_wait(queue, second)
     queue.resume()
     queue.pause_batch(second, True)
-    assert not waiting_for(queue, second)
-    assert not waiting_for(queue, 99)
+    assert not find_batch_wait(queue, second)
+    assert not find_batch_wait(queue, 99)
 
 
 @pytest.mark.usefixtures("torch_not_imported")
 def test_a_queue_on_hold_is_named_by_doctor_and_by_a_client_that_detaches(
     wantui: Wantui, small: list[str]
 ) -> None:  # C7
-    queue = Queue(state_place().directory)
+    queue = Queue(find_state_directory().directory)
     queue.hold("paused", "it was paused")
     result = wantui("run", "--detach", "-t", "a star", *small)
     assert result.code == 0
@@ -221,14 +221,14 @@ def test_a_queue_on_hold_is_named_by_doctor_and_by_a_client_that_detaches(
 def test_values_of_a_wrong_type_are_a_sentence_and_put_aside_by_the_engine(
     wantui: Wantui, statement: str
 ) -> None:  # R8
-    place = state_place()
+    place = find_state_directory()
     with Queue(place.directory) as queue:
         queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
         claim = queue.claim("worker-0:1", ("auto",))
         assert claim is not None
         queue.done(claim)
         queue.add_worker("worker-0:1", "cpu")
-    run(place.directory / NAME, statement)
+    run(place.directory / DATABASE_FILE, statement)
     for command in (["queue", "show", "1"], ["preview", "-t", "a star"], ["engine", "status"]):
         wantui(*command)  # raises whatever it has no sentence for
     queue, notes = open_queue(place, is_engine=True)

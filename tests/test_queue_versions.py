@@ -13,9 +13,9 @@ from conftest import Wantui
 
 from wantui.engine.control import acquire_engine_lock
 from wantui.queue import database
-from wantui.queue.database import NAME, OlderEngineError, migrations
+from wantui.queue.database import DATABASE_FILE, OlderEngineError, load_migrations
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 
 OLD_ENGINE = """
 import fcntl, json, os, sys, time
@@ -32,8 +32,8 @@ StartEngine = Callable[[str], subprocess.Popen[str]]
 @pytest.fixture
 def directory() -> Path:
     """A state directory with the queue of an earlier version."""
-    found = state_place().directory
-    with sqlite3.connect(found / NAME) as old:
+    found = find_state_directory().directory
+    with sqlite3.connect(found / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-3.sql").read_text())
         old.execute("PRAGMA journal_mode = WAL")
     old.close()
@@ -59,7 +59,7 @@ def start_engine(directory: Path) -> Iterator[StartEngine]:
 
 
 def schema(directory: Path) -> int:
-    with sqlite3.connect(directory / NAME) as connection:
+    with sqlite3.connect(directory / DATABASE_FILE) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.close()
     return int(version)
@@ -78,7 +78,7 @@ def test_no_command_changes_the_queue_under_an_engine_of_an_earlier_version(
     assert schema(directory) == 3
     assert wantui("engine", "stop").code == 0
     assert wantui("queue", "ls").code == 0
-    assert schema(directory) == len(migrations())
+    assert schema(directory) == len(load_migrations())
 
 
 @pytest.mark.processes
@@ -91,10 +91,10 @@ def test_an_engine_that_starts_is_waited_for_and_may_migrate_the_queue_itself(
     def wait(seconds: float) -> None:
         waited.append(seconds)
         if len(waited) == 3:  # it has come so far
-            with sqlite3.connect(directory / NAME) as connection:
-                for script in migrations()[3:]:
+            with sqlite3.connect(directory / DATABASE_FILE) as connection:
+                for script in load_migrations()[3:]:
                     connection.executescript(script)
-                connection.execute(f"PRAGMA user_version = {len(migrations())}")
+                connection.execute(f"PRAGMA user_version = {len(load_migrations())}")
             connection.close()
 
     monkeypatch.setattr(time, "sleep", wait)
@@ -107,7 +107,7 @@ def test_an_engine_that_never_says_its_version_is_not_waited_for_for_ever(
     directory: Path, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_engine("{}")
-    monkeypatch.setattr(database, "STARTING_SECONDS", -1.0)
+    monkeypatch.setattr(database, "ENGINE_START_SECONDS", -1.0)
     with pytest.raises(OlderEngineError, match="wantui unknown"):
         Queue(directory)
 
@@ -117,7 +117,7 @@ def test_the_engine_itself_migrates_the_queue(directory: Path) -> None:
     assert lock is not None
     Queue(directory).close()
     os.close(lock)
-    assert schema(directory) == len(migrations())
+    assert schema(directory) == len(load_migrations())
 
 
 @pytest.mark.processes
@@ -125,9 +125,9 @@ def test_the_engine_itself_migrates_the_queue(directory: Path) -> None:
 def test_doctor_checks_a_queue_of_an_earlier_version_and_leaves_it_so(
     directory: Path, start_engine: StartEngine, wantui: Wantui
 ) -> None:
-    before = (directory / NAME).read_bytes()
+    before = (directory / DATABASE_FILE).read_bytes()
     on_hold = "problem queue on hold: no room is left in /data"  # as the stored sample is
     assert on_hold in " ".join(wantui("doctor").out.split())
     start_engine(ANNOUNCED)
     assert on_hold in " ".join(wantui("doctor").out.split())
-    assert (directory / NAME).read_bytes() == before
+    assert (directory / DATABASE_FILE).read_bytes() == before

@@ -10,7 +10,7 @@ import pytest
 from conftest import Wantui, recipe_for
 from diffusers import WanPipeline
 
-from wantui.batches.rerun import remake
+from wantui.batches.rerun import rerender_clip
 from wantui.generation import quantize as narrow
 from wantui.generation.denoise import prepare
 from wantui.generation.errors import LoadError
@@ -175,7 +175,7 @@ def test_making_a_clip_again_fetches_nothing(monkeypatch: pytest.MonkeyPatch, tm
         fetch.NotFetchedError,
         match=r"no file of someone/something is on this machine\. Fetch the model: wantui models fetch someone",
     ):
-        next(remake(tmp_path / "a.mp4", recipe, {}, tmp_path / "b.mp4", "cpu", may_fetch=False))
+        next(rerender_clip(tmp_path / "a.mp4", recipe, {}, tmp_path / "b.mp4", "cpu", may_fetch=False))
     with pytest.raises(LoadError, match="Fetch the model: wantui models fetch someone/something"):
         load_pipeline_for(recipe, "cpu", find_plan(plan), may_fetch=False)
     with pytest.raises(LoadError, match="the hub was asked"):

@@ -23,12 +23,12 @@ from wantui.generation.decode import decode_frames
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import WanModel
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.storage import manifest_file
 from wantui.storage import manifest_store as record
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
-from wantui.storage.mp4 import ClipError, ClipWriter, read_frames, read_tags
+from wantui.storage.mp4 import ClipError, ClipWriter, read_clip_tags, read_frames
 from wantui.storage.video_files import video_files
 from wantui.worker import pipeline_cache as warm
 from wantui.worker import worker as engine_worker
@@ -59,7 +59,7 @@ def test_run_makes_every_video_and_prints_the_folder(wantui: Wantui, small: list
     assert {video.state for video in manifest.videos} == {"done"}
     for video in manifest.videos:
         clip = folder.root / video.files["clip"]
-        recipe, made_with = read_tags(clip)
+        recipe, made_with = read_clip_tags(clip)
         assert recipe == video.recipe
         assert made_with["latents_sha256"] == video.latents_sha256
         assert len(list(read_frames(clip))) == 9
@@ -115,15 +115,15 @@ def test_resume_of_a_shortened_manifest_forgets_the_videos_that_it_lacks(wantui:
     document = json.loads(folder.manifest.read_text())
     del document["videos"][1]  # the third and fourth have other numbers then
     folder.manifest.write_text(json.dumps(document))
-    work(state_place())
-    (row,) = Queue(state_place().directory).batches(10)
+    work(find_state_directory())
+    (row,) = Queue(find_state_directory().directory).batches(10)
     assert row.counts == {"done": 1, "failed": 3}
-    (last,) = Queue(state_place().directory).videos(row.id, limit=1, offset=3)
+    (last,) = Queue(find_state_directory().directory).videos(row.id, limit=1, offset=3)
     assert last.error is not None
     assert last.error.endswith(f"To continue with those that it has: wantui run --resume {folder.root.absolute()}")
     again = wantui("run", "--resume", folder.root)
     assert (again.code, "3 of 3 videos done" in again.err) == (0, True), again.err
-    (row,) = Queue(state_place().directory).batches(10)
+    (row,) = Queue(find_state_directory().directory).batches(10)
     assert row.counts == {"done": 3}
 
 
@@ -302,7 +302,7 @@ def test_a_folder_of_another_batch_is_not_written_into(wantui: Wantui, small: li
     shutil.rmtree(queued.root)
     shutil.copytree(other.root, queued.root)
     before = queued.clip(0, 1).read_bytes()
-    work(state_place())
+    work(find_state_directory())
     assert "belongs to another batch than the queued one" in wantui("queue", "show", "queued").out
     assert queued.clip(0, 1).read_bytes() == before
 
@@ -351,7 +351,7 @@ def test_a_disk_that_fills_up_under_the_manifest_is_a_sentence_and_keeps_the_cli
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(manifest_file, "write_manifest", full)
-        patch.setattr(manifest_file, "append_lines", full)
+        patch.setattr(manifest_file, "append_journal_lines", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
     assert result.code == 3  # the queue is held, and here is no engine that would wait for room
     assert "the queue is held: not enough disk space in " in result.err
@@ -391,7 +391,7 @@ def test_decoding_is_told_of_and_can_be_cancelled(
     def cancelled(*arguments: Any) -> Any:
         frames = real(*arguments)
         yield next(frames)
-        queue = Queue(state_place().directory)
+        queue = Queue(find_state_directory().directory)
         queue.cancel(max(row.id for row in queue.batches()))
         yield from frames
 
@@ -447,8 +447,8 @@ def test_a_config_that_is_changed_while_its_batch_is_queued_changes_nothing(want
         folder = batch(wantui("run", "-c", "mine.yaml", "-t", "a star", "--detach", *options))
     Path("mine.yaml").write_text("model_settings: {steps: 9}\n")
     folder.config.write_text("model_settings: {steps: 9}\n")
-    work(state_place())
-    recipe, _ = read_tags(folder.clip(0, 1))
+    work(find_state_directory())
+    recipe, _ = read_clip_tags(folder.clip(0, 1))
     assert recipe.steps == 2
 
 
@@ -462,10 +462,10 @@ def test_a_batch_whose_model_cannot_be_loaded_is_failed_in_its_folder_too(
         folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--detach", *small))
     with monkeypatch.context() as patched:
         patched.setattr(warm, "load_pipeline_for", refuse)
-        work(state_place())
+        work(find_state_directory())
     assert {(video.state, video.error) for video in read_manifest(folder).videos} == {("failed", "its weights are cut")}
     assert wantui("queue", "retry", 1).code == 0
-    work(state_place())
+    work(find_state_directory())
     assert {(video.state, video.error) for video in read_manifest(folder).videos} == {("done", None)}
 
 

@@ -13,26 +13,34 @@ import pytest
 from conftest import Wantui
 from harness_engine import Machine
 
-from wantui.batches.enqueue import Shard, missing_videos, new_batch
-from wantui.batches.slurm import DrainShare, NoSlurmError, Resources, _local_folder, minutes_in, shares_of, submit
+from wantui.batches.enqueue import Shard, create_batch, find_missing_videos
+from wantui.batches.slurm import (
+    DrainShare,
+    JobResources,
+    NoSlurmError,
+    _find_local_folder,
+    parse_time_limit,
+    split_into_shards,
+    submit_array,
+)
 from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.planning import plan_batch
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import can_lock
+from wantui.storage.locks import can_lock_files
 from wantui.storage.manifest import read_manifest
 
 pytestmark = pytest.mark.processes
 DelayedSubmission = pytest.importorskip("submitit.core.utils", reason="needs submitit (extra slurm)").DelayedSubmission
 
-RESOURCES = Resources(minutes=90, gpus=1, cpus=4, memory_gb=32)
+RESOURCES = JobResources(minutes=90, gpus=1, cpus=4, memory_gb=32)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> BatchFolder:
     """A batch of six videos of two steps, of which nothing was made."""
     settings = [f"output_dir={tmp_path / 'out'}", "videos_per_variation=3", "model_settings.steps=8"]
-    folder, _ = new_batch(plan_batch(load_config("nano", settings), "a [red|blue] circle"))
+    folder, _ = create_batch(plan_batch(load_config("nano", settings), "a [red|blue] circle"))
     return folder
 
 
@@ -54,7 +62,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_shares_are_the_batch_together_and_nothing_twice(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
-    shares = [[index for index, _ in missing_videos(folder, manifest, Shard(k, 4))] for k in range(1, 5)]
+    shares = [[index for index, _ in find_missing_videos(folder, manifest, Shard(k, 4))] for k in range(1, 5)]
     assert shares == [[0, 4], [1, 5], [2], [3]]
 
 
@@ -73,7 +81,7 @@ def test_an_engine_makes_a_share_of_a_batch_and_leaves_the_others(folder: BatchF
 
 
 def test_an_array_asks_for_what_was_asked_for(cluster: Path, folder: BatchFolder) -> None:
-    resources = Resources(
+    resources = JobResources(
         90,
         2,
         8,
@@ -84,7 +92,7 @@ def test_an_array_asks_for_what_was_asked_for(cluster: Path, folder: BatchFolder
         setup=("module load cuda",),
         others=(("exclude", "n1"), ("exclusive", True)),
     )
-    assert submit(folder.root, 3, resources) == ["7_0", "7_1", "7_2"]
+    assert submit_array(folder.root, 3, resources) == ["7_0", "7_1", "7_2"]
     script = (cluster / "submitted.sh").read_text()
     for line in (
         "#SBATCH --array=0-2%2",
@@ -105,12 +113,12 @@ def test_an_array_asks_for_what_was_asked_for(cluster: Path, folder: BatchFolder
 
 
 def test_an_array_that_runs_over_a_batch_is_not_submitted_twice(cluster: Path, folder: BatchFolder) -> None:
-    submit(folder.root, 2, RESOURCES)
+    submit_array(folder.root, 2, RESOURCES)
     (cluster / "squeue.txt").write_text("6\n7\n")
     with pytest.raises(NoSlurmError, match="scancel 7"):
-        submit(folder.root, 2, RESOURCES)
+        submit_array(folder.root, 2, RESOURCES)
     (cluster / "squeue.txt").write_text("6\n")
-    submit(folder.root, 2, RESOURCES)
+    submit_array(folder.root, 2, RESOURCES)
 
 
 def test_what_slurm_refuses_is_said_and_the_batch_stands(cluster: Path, wantui: Wantui, tmp_path: Path) -> None:
@@ -170,7 +178,7 @@ def test_a_preempted_job_is_put_back_unless_it_was_cancelled_or_is_back_already(
         return subprocess.Popen(["true"])
 
     monkeypatch.setattr(job, "_start", preempt)
-    monkeypatch.setattr("wantui.batches.slurm.END_SECONDS", 0)
+    monkeypatch.setattr("wantui.batches.slurm.REQUEUE_WAIT_SECONDS", 0)
     signal.signal(signal.SIGUSR2, lambda number, _: put_back.append(number))
     try:
         with pytest.raises(RuntimeError, match="cannot make 1 video"):
@@ -183,11 +191,11 @@ def test_a_preempted_job_is_put_back_unless_it_was_cancelled_or_is_back_already(
 
 def test_a_job_has_its_queue_on_a_local_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {"/tmp": "lustre", "/var/tmp": "ext4"}
-    monkeypatch.setattr("wantui.batches.slurm.file_system", lambda path: kinds.get(str(path), "nfs4"))
-    assert str(_local_folder()) == "/var/tmp"
+    monkeypatch.setattr("wantui.batches.slurm.file_system_type", lambda path: kinds.get(str(path), "nfs4"))
+    assert str(_find_local_folder()) == "/var/tmp"
     kinds["/var/tmp"] = "nfs"
     with pytest.raises(RuntimeError, match="set TMPDIR"):
-        _local_folder()
+        _find_local_folder()
 
 
 def test_a_job_near_its_limit_closes_its_video_at_a_checkpoint(folder: BatchFolder, tmp_path: Path) -> None:
@@ -211,13 +219,13 @@ def test_a_job_near_its_limit_closes_its_video_at_a_checkpoint(folder: BatchFold
     [("90", 90), ("2:30:00", 150), ("1-12:00:00", 2160), ("5:30", 6), ("0:00:01", 1), ("2-0", 2880)],
 )
 def test_time_limits_are_read_as_sbatch_reads_them(text: str, minutes: int) -> None:
-    assert minutes_in(text) == minutes
+    assert parse_time_limit(text) == minutes
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-3", "1:2:3:4", "0"])
 def test_what_is_no_time_limit_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="time limit"):
-        minutes_in(text)
+        parse_time_limit(text)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +241,7 @@ def test_what_is_no_time_limit_is_refused(text: str) -> None:
 def test_what_is_missing_is_dealt_out_to_no_more_jobs_than_asked_for(
     missing: Sequence[int], videos: int, jobs: int, largest: int
 ) -> None:
-    shares = shares_of(missing, videos, jobs)
+    shares = split_into_shards(missing, videos, jobs)
     dealt = [[index for index in missing if share.has(index)] for share in shares]
     assert sorted(index for one in dealt for index in one) == list(missing)
     assert len(shares) <= jobs
@@ -242,13 +250,13 @@ def test_what_is_missing_is_dealt_out_to_no_more_jobs_than_asked_for(
 
 
 def test_a_folder_whose_file_system_has_no_locks_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert can_lock(tmp_path)
+    assert can_lock_files(tmp_path)
 
     def refuse(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr("wantui.storage.locks.fcntl.flock", refuse)
-    assert not can_lock(tmp_path)
+    assert not can_lock_files(tmp_path)
 
 
 HOSTILE = ["evil\ntouch pwned\n#", "a\rb", "a\x1b[2Jb", "50%j", "x%%y", "back\\slash", "next\x85line"]
@@ -311,6 +319,6 @@ def test_a_path_with_spaces_and_quotes_is_one_word_of_the_script(
 ) -> None:
     other = tmp_path / """it's "a" $HOME `x`"""
     folder.root.rename(other)
-    submit(other, 1, RESOURCES)
+    submit_array(other, 1, RESOURCES)
     (line,) = [line for line in (cluster / "submitted.sh").read_text().splitlines() if "--output=" in line]
     assert shlex.split(line.removeprefix("#SBATCH "))[0] == f"--output={other}/slurm/%j_0_log.out"

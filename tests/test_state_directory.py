@@ -22,10 +22,10 @@ from wantui.engine.control import (
 )
 from wantui.errors import UserError
 from wantui.queue import state_dir as places
-from wantui.queue.database import NAME
+from wantui.queue.database import DATABASE_FILE
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import StateDirectory, file_system, state_place
+from wantui.queue.state_dir import StateDirectory, file_system_type, find_state_directory
 
 
 def mounts(*lines: bytes) -> bytes:
@@ -48,14 +48,14 @@ def test_network_mounts_are_known_whatever_their_names(
 ) -> None:  # A12
     table = tmp_path / "mountinfo"
     table.write_bytes(mounts(mounted + b" rw - nfs4", b"/else\xff where", b"/other rw - tmpfs"))
-    monkeypatch.setattr(places, "MOUNTS", table)
-    assert file_system(Path(path)) == "nfs4"
-    assert file_system(Path("/home")) == "ext4"
+    monkeypatch.setattr(places, "MOUNT_TABLE", table)
+    assert file_system_type(Path(path)) == "nfs4"
+    assert file_system_type(Path("/home")) == "ext4"
 
 
 def test_without_a_mount_table_the_file_system_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "MOUNTS", tmp_path / "none")
-    assert file_system(tmp_path) == "unknown"
+    monkeypatch.setattr(places, "MOUNT_TABLE", tmp_path / "none")
+    assert file_system_type(tmp_path) == "unknown"
 
 
 @pytest.mark.parametrize("planted", ["link", "file"])
@@ -70,10 +70,10 @@ def test_what_is_planted_in_the_place_of_the_fallback_is_refused_and_left_as_it_
         own.symlink_to(victim)
     else:
         own.touch()
-    monkeypatch.setattr(places, "file_system", lambda path: "nfs4")
-    monkeypatch.setattr(places, "LOCAL", local)
+    monkeypatch.setattr(places, "file_system_type", lambda path: "nfs4")
+    monkeypatch.setattr(places, "LOCAL_DISK_FOLDER", local)
     with pytest.raises(UserError, match=f"cannot use the state directory {own}: .*Set XDG_STATE_HOME"):
-        state_place()
+        find_state_directory()
     assert victim.stat().st_mode & 0o777 == 0o755
     assert not list(victim.iterdir())
 
@@ -83,19 +83,19 @@ def test_a_fallback_that_belongs_to_another_user_is_refused(tmp_path: Path, monk
     own = tmp_path / f"wantui-{os.getuid()}"
     own.mkdir(mode=0o777)
     os.chown(own, 65534, 65534)
-    monkeypatch.setattr(places, "file_system", lambda path: "nfs4")
-    monkeypatch.setattr(places, "LOCAL", tmp_path)
+    monkeypatch.setattr(places, "file_system_type", lambda path: "nfs4")
+    monkeypatch.setattr(places, "LOCAL_DISK_FOLDER", tmp_path)
     with pytest.raises(UserError, match="it belongs to another user"):
-        state_place()
+        find_state_directory()
 
 
 def test_a_link_to_another_disk_that_a_user_has_made_is_followed(tmp_path: Path) -> None:
     target = tmp_path / "disk"
     target.mkdir()
-    directory = state_place().directory
+    directory = find_state_directory().directory
     directory.rmdir()
     directory.symlink_to(target)
-    assert state_place().directory == directory
+    assert find_state_directory().directory == directory
 
 
 NOBODY = """
@@ -105,9 +105,9 @@ import wantui.queue.state_dir as places
 import wantui.engine.control, wantui.engine.logind, wantui.gpu.nvml, wantui.queue.queue
 import pynvml, platformdirs, sqlite3, tempfile, packaging.requirements, encodings.ascii
 from pathlib import Path
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 wantui.queue.database._expected_columns()
-wantui.queue.database.migrations()
+wantui.queue.database.load_migrations()
 shown, sys.stdout, sys.stderr = sys.stdout, open(os.devnull, "w"), open(os.devnull, "w")
 try:
     wantui.cli.main(["doctor"])  # as root, so that all modules are imported while they can be read
@@ -122,7 +122,7 @@ os.setgroups([])
 os.setresgid(54321, 54321, 54321)
 os.setresuid(54321, 54321, 54321)
 os.chdir("/")
-places.LOCAL = Path(sys.argv[1])
+places.LOCAL_DISK_FOLDER = Path(sys.argv[1])
 wantui.cli.main(sys.argv[3:])
 """
 
@@ -170,7 +170,7 @@ def test_the_queue_of_another_host_name_is_pointed_to_while_the_own_one_is_empty
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()
     (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / NAME).write_bytes(b"no database")
+    (tmp_path / "damaged" / DATABASE_FILE).write_bytes(b"no database")
     old = Queue(tmp_path / "old")
     batch = old.add(Path("/outputs/kiss"), "auto", [NewVideo(0, "red", "{}", 20)])
     queue, notes = open_queue(StateDirectory(tmp_path / "new"))

@@ -19,11 +19,11 @@ from wantui.models.catalogue import NANO
 from wantui.planning import Captures, plan_batch
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
-from wantui.storage.latents import TrajectoryWriter
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import ManifestError, read_manifest, start_folder, write_manifest
-from wantui.storage.mp4 import FRAMES_WAITING, ClipError, ClipWriter, read_frames, read_tags, write_mp4
+from wantui.storage.manifest import ManifestError, read_manifest, write_batch_files, write_manifest
+from wantui.storage.mp4 import MAX_PENDING_FRAMES, ClipError, ClipWriter, read_clip_tags, read_frames, write_mp4
 from wantui.storage.state_reader import StoredStates
+from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.zarr_group import CaptureError
 
 
@@ -81,7 +81,7 @@ def test_a_clip_has_its_frames_its_rate_and_its_recipe() -> None:
     frames = list(read_frames(Path("clip.mp4")))
     assert len(frames) == 9
     assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(frames, moving_bar(9), strict=True)) < 6
-    assert read_tags(Path("clip.mp4")) == (recipe, {"torch": "1"})
+    assert read_clip_tags(Path("clip.mp4")) == (recipe, {"torch": "1"})
     with av.open("clip.mp4") as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.average_rate, stream.pix_fmt) == ("h264", 12, "yuv420p")
@@ -109,7 +109,7 @@ def test_frames_are_encoded_while_the_next_come_and_few_of_them_wait(monkeypatch
         giver.start()
         giver.join(0.2)
         assert giver.is_alive()
-        assert clip.given == FRAMES_WAITING + 1  # the last of them waits to be taken
+        assert clip.given == MAX_PENDING_FRAMES + 1  # the last of them waits to be taken
         gate.set()
         giver.join()
         clip.finish()
@@ -151,16 +151,16 @@ def test_a_clip_whose_frames_fail_leaves_nothing() -> None:
 def test_a_file_that_is_no_clip_is_refused(content: bytes, said: str) -> None:
     Path("clip.mp4").write_bytes(content)
     with pytest.raises(ClipError, match=said):
-        read_tags(Path("clip.mp4"))
+        read_clip_tags(Path("clip.mp4"))
 
 
 def test_a_clip_without_a_recipe_or_with_a_broken_one_is_refused() -> None:
     write_mp4(Path("foreign.mp4"), iter(moving_bar(5)), 8, 5, {"title": "holiday"})
     with pytest.raises(ClipError, match="carries no recipe"):
-        read_tags(Path("foreign.mp4"))
+        read_clip_tags(Path("foreign.mp4"))
     write_mp4(Path("broken.mp4"), iter(moving_bar(5)), 8, 5, {"wantui": '{"format": 1}'})
     with pytest.raises(ClipError, match="damaged or of another version"):
-        read_tags(Path("broken.mp4"))
+        read_clip_tags(Path("broken.mp4"))
 
 
 def test_a_contact_sheet_shows_five_frames_from_first_to_last() -> None:
@@ -301,7 +301,7 @@ def test_float16_that_would_overflow_is_refused() -> None:
 def test_a_manifest_is_read_as_it_was_written() -> None:
     batch = plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] (circle)")
     folder = BatchFolder(Path("batch"))
-    manifest = start_folder(folder, batch)
+    manifest = write_batch_files(folder, batch)
     manifest.videos[1].state = "failed"
     manifest.videos[1].error = "RuntimeError: x"
     write_manifest(folder, manifest)

@@ -22,7 +22,7 @@ from wantui.engine.slots import Slot
 from wantui.engine.supervisor import TICK_SECONDS, StopRequests, Supervisor, run_engine
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
-from wantui.queue.engine_lock import LOCK
+from wantui.queue.engine_lock import ENGINE_LOCK
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
@@ -200,7 +200,7 @@ def test_an_engine_whose_lock_file_is_deleted_takes_it_again_or_ends(
 
     def looked(_: Queue) -> bool:
         if opened[0] == 1:
-            (place.directory / LOCK).unlink()
+            (place.directory / ENGINE_LOCK).unlink()
             if then == "another engine starts":
                 others.append(acquire_engine_lock(place.directory))
             if then == "its directory is deleted":

@@ -29,7 +29,7 @@ from wantui.planning.memory_plan import RESIDENT, block_bytes, find_plan
 from wantui.planning.throughput import MeasuredBlock, Throughput, _cost_terms, count_decoded_side, fit_throughput
 from wantui.planning.time_estimate import estimate_seconds
 from wantui.queue.benchmark_store import load_throughput, save_throughput
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.worker import pipelines
 
 pytestmark = pytest.mark.torch
@@ -265,7 +265,8 @@ def test_a_bench_says_what_it_found_and_what_cannot_be_told_from_it(
     assert "other matmuls ? TFLOP/s" in lines
     assert "launch 1.00 ms a block, at least" in lines
     assert (
-        load_throughput(state_place().directory, CARD, recipe_for(find_model("wan2.1-1.3b"), speed="fused")) is not None
+        load_throughput(find_state_directory().directory, CARD, recipe_for(find_model("wan2.1-1.3b"), speed="fused"))
+        is not None
     )
 
 
@@ -326,7 +327,7 @@ def test_fused_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says_so
 
 def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPatch) -> None:
     save_throughput(
-        state_place().directory, fit_throughput(BLOCKS, 2e-7, "cpu", "fused", "2.11", attention="_native_math")
+        find_state_directory().directory, fit_throughput(BLOCKS, 2e-7, "cpu", "fused", "2.11", attention="_native_math")
     )
     monkeypatch.setattr(memory, "MIN_FUSED_WIDTH", NANO.dim)
     asked: list[str] = []

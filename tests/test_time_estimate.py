@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from conftest import recipe_for
 
-from wantui.batches.batch_cost import costs
+from wantui.batches.batch_cost import estimate_costs
 from wantui.config import load_config
 from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.models.catalogue import NANO
@@ -117,12 +117,12 @@ def card(total: int, used: int) -> GpuState:
 
 def test_a_model_that_is_larger_than_the_gpu_is_told_with_the_plan_that_fits() -> None:
     outline = preview_batch(load_config("wan_14b_optimized"), "a [red|blue] circle")
-    memory = {c.name: c for c in costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
+    memory = {c.name: c for c in estimate_costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
     assert memory.fits
     assert "stream" in memory.text
     assert "and 24.0 GB are free" in memory.basis
-    assert not {c.name: c for c in costs(outline, [], sample(card(3_000_000_000, 0)))}["memory"].fits
-    assert {c.name: c for c in costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
+    assert not {c.name: c for c in estimate_costs(outline, [], sample(card(3_000_000_000, 0)))}["memory"].fits
+    assert {c.name: c for c in estimate_costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
 
 
 @pytest.mark.parametrize("template", ["[a|(cat) (dog) (bird)] sits", "[(cat) (dog) (bird)|a (cat)] sits"])
@@ -133,14 +133,16 @@ def test_memory_is_predicted_from_the_variation_with_most_marks(template: str) -
     config = load_config("wan_14b_optimized", [*stored, "memory_settings.plan=offload"])
 
     def memory(of: str) -> str:
-        return {c.name: c for c in costs(preview_batch(config, of), [], sample(card(10**11, 0)))}["memory"].text
+        return {c.name: c for c in estimate_costs(preview_batch(config, of), [], sample(card(10**11, 0)))}[
+            "memory"
+        ].text
 
     assert memory(template) == memory("(cat) (dog) (bird) sits") != memory("a (cat) sits")
 
 
 def test_a_plan_that_is_asked_for_and_does_not_fit_is_told_so() -> None:
     outline = preview_batch(load_config("default", ["memory_settings.plan=resident"]), "a circle")
-    memory = costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]
+    memory = estimate_costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]
     assert not memory.fits
     assert "asked for; it needs" in memory.basis
 
@@ -150,7 +152,7 @@ def test_a_batch_that_would_fill_the_disk_says_what_would_fit(monkeypatch: pytes
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
     overrides = ["latent_analysis_settings.store_latents=true", "videos_per_variation=100"]
-    disk = costs(preview_batch(load_config("default", overrides), "a circle"), [], sample())[3]
+    disk = estimate_costs(preview_batch(load_config("default", overrides), "a circle"), [], sample())[3]
     assert not disk.fits
     assert "would fit" in disk.basis
     assert "no stored latents" in disk.basis

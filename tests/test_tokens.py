@@ -20,7 +20,7 @@ from wantui.models.tokenizer import find_tokenizer_file, token_ids, token_texts
 from wantui.planning import BatchPreview, PromptMark, preview_batch
 from wantui.prompts import expand_template, parse_template
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 
 pytestmark = pytest.mark.torch
 
@@ -169,7 +169,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_refused_before_anything_is_queued(
     assert result.code == 2
     assert said in result.err
     assert not Path("outputs").exists()
-    with closing(Queue(state_place().directory)) as queue:
+    with closing(Queue(find_state_directory().directory)) as queue:
         assert queue.batches(-1) == []
 
 

@@ -14,7 +14,7 @@ from test_tui_screens import RECIPE, claim
 from wantui.errors import UserError
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import SCREENS, TABLE, all_actions
 from wantui.tui.drafts import load_drafts
 from wantui.tui.screens.help import Help
@@ -78,7 +78,7 @@ def test_a_key_of_the_users_own_does_what_it_is_set_to() -> None:
     async def test() -> None:
         async with application(keys={"app.pause": "z"}) as it:
             await it.press("2", "z")
-            assert Queue(state_place().directory).held() is not None
+            assert Queue(find_state_directory().directory).held() is not None
 
     run(test)
 
@@ -96,7 +96,7 @@ def test_the_palette_finds_actions_of_the_screen() -> None:
             await it.until(lambda: "Pause or resume the whole queue" in it.text())
             await it.press("enter")
             await it.press("enter")
-            await it.until(lambda: Queue(state_place().directory).held() is not None)
+            await it.until(lambda: Queue(find_state_directory().directory).held() is not None)
 
     run(test)
 
@@ -108,14 +108,14 @@ def test_every_screen_is_drawn_in_every_kind_of_theme_and_the_choice_is_kept(the
             it.app._use_theme(theme)
             for number in "12345":
                 await it.press(number)
-            await it.until(lambda: load_drafts(state_place().directory).theme == theme)
+            await it.until(lambda: load_drafts(find_state_directory().directory).theme == theme)
 
     run(test)
 
 
 def test_without_colours_words_and_glyphs_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    queue = Queue(state_place().directory)
+    queue = Queue(find_state_directory().directory)
     queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
     queue.failed(claim(queue), "it broke")
 
@@ -158,7 +158,7 @@ def test_an_engine_of_another_version_is_no_hindrance() -> None:
     from wantui.engine import control
     from wantui.engine.control import acquire_engine_lock, publish_engine_info
 
-    lock = acquire_engine_lock(state_place().directory)
+    lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "__version__", "0.0.1-old")
@@ -207,7 +207,7 @@ def test_without_a_file_there_are_defaults_and_no_file_is_made(tmp_path: Path, m
 
 def _something_of_everything() -> None:
     """Two batches, one that runs, one with a failure."""
-    queue = Queue(state_place().directory)
+    queue = Queue(find_state_directory().directory)
     videos = [NewVideo(i, f"romantic seed {42 + i}", RECIPE, 20) for i in range(3)]
     for name in ("kiss", "flowers"):
         queue.add(Path("/outputs") / name, "auto", videos)
@@ -274,7 +274,7 @@ def test_the_footer_shows_the_keys_of_the_screen() -> None:
 
 
 def test_the_application_is_a_client_and_leaves_the_queue_as_it_is() -> None:
-    queue = Queue(state_place().directory)
+    queue = Queue(find_state_directory().directory)
     queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
 
     async def test() -> None:

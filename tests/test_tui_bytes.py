@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 
 pytestmark = pytest.mark.terminal
 
@@ -47,7 +47,7 @@ def test_dialog_sends_nothing_while_nothing_happens(kind: type[ModalScreen[Any]]
 
 @pytest.mark.parametrize("kind", DIALOGS, ids=lambda kind: kind.__name__)
 def test_dialog_sends_nothing_while_a_batch_runs_below_it(kind: type[ModalScreen[Any]]) -> None:  # T1
-    queue = Queue(state_place().directory)
+    queue = Queue(find_state_directory().directory)
     queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
     running = claim(queue)
 
@@ -75,7 +75,7 @@ def test_screen_is_drawn_anew_when_a_dialog_is_left() -> None:  # T1
     async def test() -> None:
         async with application(size=(120, 40)) as it:
             await it.press("2", "question_mark")
-            queue = Queue(state_place().directory)
+            queue = Queue(find_state_directory().directory)
             queue.add(Path("kiss").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
             await it.until(lambda: it.app.snapshot.batches)
             await it.pilot.resize_terminal(80, 24)

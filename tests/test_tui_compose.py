@@ -13,7 +13,7 @@ from harness_tui import application, run
 
 from wantui.prompts.highlighting import highlight_template
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.tui.app import WantuiApp
@@ -90,7 +90,7 @@ def test_one_key_puts_the_batch_on_the_queue() -> None:
             await it.until(lambda: screen.outline)
             await it.press("f5")
             await it.until(lambda: "4 videos in outputs/nano_" in it.said())
-            queue = Queue(state_place().directory)
+            queue = Queue(find_state_directory().directory)
             (batch,) = queue.batches()
             assert batch.total == 4
             manifest = read_manifest(BatchFolder(batch.folder))
@@ -111,7 +111,7 @@ def test_a_batch_that_this_version_cannot_make_says_why_and_leaves_nothing() -> 
             await it.until(lambda: "marks no word" in it.cells("#cost DiffText"))
             await it.press("f5")
             await it.until(lambda: "this batch cannot be made" in it.said())
-            assert not Queue(state_place().directory).batches()
+            assert not Queue(find_state_directory().directory).batches()
             assert not list(Path("outputs").glob("*"))
 
     run(test)
@@ -196,7 +196,7 @@ def test_a_key_that_repeats_queues_once_and_the_template_of_before_is_not_lost()
             await it.press("f5", "f5", "f5")
             await it.until(lambda: "2 videos in outputs" in it.said())
             await it.pilot.pause(0.3)
-            assert len(Queue(state_place().directory).batches()) == 1
+            assert len(Queue(find_state_directory().directory).batches()) == 1
             screen.editor.text = "a template that was not queued"
             await it.press("ctrl+r")
             await it.until(lambda: isinstance(it.app.screen, History))
@@ -212,7 +212,7 @@ def test_the_editor_of_yaml_says_so_when_the_file_is_gone() -> None:
         Path("configs").mkdir()
         mine = Path("configs/mine.yaml")
         mine.write_text("model_settings:\n  model_id: nano\n")
-        save_drafts(state_place().directory, Drafts(welcomed=True, config=str(mine)))
+        save_drafts(find_state_directory().directory, Drafts(welcomed=True, config=str(mine)))
         async with application() as it:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config)
@@ -234,7 +234,7 @@ def test_what_was_typed_is_there_at_the_next_start() -> None:
             it.screen(ComposeScreen).pane.form.input.value = "7"
             await it.pilot.pause()
             await it.press("enter")
-            await it.until(lambda: load_drafts(state_place().directory).changes)
+            await it.until(lambda: load_drafts(find_state_directory().directory).changes)
         async with application() as it:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config and screen.outline)
@@ -285,7 +285,7 @@ def test_a_config_that_was_edited_on_disk_is_read_again() -> None:
         Path("configs").mkdir()
         mine = Path("configs/mine.yaml")
         mine.write_text("model_settings:\n  model_id: nano\n  steps: 5\n")
-        save_drafts(state_place().directory, Drafts(welcomed=True, config=str(mine)))
+        save_drafts(find_state_directory().directory, Drafts(welcomed=True, config=str(mine)))
         async with application() as it:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 5)
@@ -305,7 +305,7 @@ def test_a_config_that_was_edited_on_disk_is_read_again() -> None:
 
 def test_a_config_that_is_gone_or_broken_is_said_and_the_application_goes_on() -> None:
     async def test() -> None:
-        save_drafts(state_place().directory, Drafts(welcomed=True, config="configs/gone.yaml"))
+        save_drafts(find_state_directory().directory, Drafts(welcomed=True, config="configs/gone.yaml"))
         Path("configs").mkdir()
         Path("configs/broken.yaml").write_text("model_settings:\n  stepps: 5\n")
         async with application() as it:
@@ -382,9 +382,9 @@ def test_the_first_start_offers_a_demo_that_one_key_runs() -> None:
             await it.until(lambda: isinstance(it.app.screen, Welcome))
             await it.press("enter")
             await it.until(lambda: isinstance(it.app.screen, MonitorScreen))
-            (batch,) = Queue(state_place().directory).batches()
+            (batch,) = Queue(find_state_directory().directory).batches()
             assert batch.total == 4
-            await it.until(lambda: load_drafts(state_place().directory).welcomed)
+            await it.until(lambda: load_drafts(find_state_directory().directory).welcomed)
 
     run(test)
 
@@ -501,7 +501,7 @@ def test_queueing_into_a_queue_that_another_program_holds_is_said_while_and_afte
         freed.wait(20)
         raise sqlite3.OperationalError("database is locked")
 
-    monkeypatch.setattr("wantui.batches.enqueue.queue_new", wait_and_fail)
+    monkeypatch.setattr("wantui.batches.enqueue.enqueue_new_batch", wait_and_fail)
 
     async def test() -> None:
         async with application() as it:

@@ -18,8 +18,8 @@ from wantui.queue.events import BatchAdded, VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import state_place
-from wantui.queue.states import state_of_counts
+from wantui.queue.state_dir import find_state_directory
+from wantui.queue.states import state_from_counts
 from wantui.tui.plots import centred
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, InputDialog
@@ -37,7 +37,7 @@ READS = ("batches", "batch", "videos", "page", "running", "held", "events", "wor
 
 @pytest.fixture
 def queue() -> Queue:
-    return Queue(state_place().directory)
+    return Queue(find_state_directory().directory)
 
 
 def break_reads(patch: pytest.MonkeyPatch) -> None:
@@ -97,9 +97,9 @@ def test_queue_file_that_was_deleted_is_opened_again(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "old" in it.text())
         queue.close()
-        for path in state_place().directory.glob("queue.db*"):
+        for path in find_state_directory().directory.glob("queue.db*"):
             path.unlink()
-        again = Queue(state_place().directory)
+        again = Queue(find_state_directory().directory)
         number = add(again, "new")
         await it.until(lambda: "new" in it.text() and "old" not in it.text())
         await it.press("p")
@@ -184,7 +184,7 @@ def test_paste_that_would_hold_up_every_key_is_refused(keys: tuple[str, ...], mo
     ],
 )
 def test_state_of_a_batch_follows_from_its_videos(counts: dict[str, int], state: str) -> None:  # C9
-    assert state_of_counts(counts) == state
+    assert state_from_counts(counts) == state
 
 
 def test_cancelled_batch_is_no_success(queue: Queue) -> None:  # C9
@@ -292,7 +292,7 @@ def test_edit_copy_asks_before_it_replaces_a_draft(queue: Queue) -> None:  # C10
 
 def test_worker_that_imports_torch_is_shown_as_starting(queue: Queue) -> None:  # C11
     add(queue, "one")
-    lock = acquire_engine_lock(state_place().directory)
+    lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
     publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
     queue.add_worker("worker-0:1", "cpu")
@@ -607,7 +607,7 @@ def test_batch_of_days_without_a_gpu_is_queued_only_after_a_question(monkeypatch
     from wantui.tui.screens import compose
 
     asked = "without a GPU 2 videos will take at least 12 days"
-    monkeypatch.setattr(compose, "cpu_warning", lambda recipe, videos: asked)
+    monkeypatch.setattr(compose, "warn_if_slow_on_cpu", lambda recipe, videos: asked)
 
     async def test() -> None:
         async with application() as it:
@@ -618,11 +618,11 @@ def test_batch_of_days_without_a_gpu_is_queued_only_after_a_question(monkeypatch
             await it.press("f5")
             await it.until(lambda: isinstance(it.app.screen, Confirm) and asked in it.text())
             await it.press("n")
-            assert not Queue(state_place().directory).batches()
+            assert not Queue(find_state_directory().directory).batches()
             await it.press("f5")
             await it.until(lambda: isinstance(it.app.screen, Confirm))
             await it.press("y")
-            await it.until(lambda: Queue(state_place().directory).batches())
+            await it.until(lambda: Queue(find_state_directory().directory).batches())
 
     with only_queued():
         run(test)
@@ -630,7 +630,7 @@ def test_batch_of_days_without_a_gpu_is_queued_only_after_a_question(monkeypatch
 
 def test_video_whose_engine_was_killed_is_not_said_to_run(queue: Queue) -> None:
     add(queue, "one")
-    lock = acquire_engine_lock(state_place().directory)
+    lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
     publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
     queue.step(claim(queue), step_done(9, 20, 0.5, 0.5, norm=1.0))

@@ -13,7 +13,7 @@ from textual.widgets import TextArea
 
 from wantui.config import ConfigError
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.tui import config_sources as compose_draft
 from wantui.tui.drafts import Drafts, save_drafts
 from wantui.tui.monitor_data import read_log_tail
@@ -29,7 +29,7 @@ NANO_FILE = "model_settings:\n  model_id: nano\n  steps: 5\n"
 
 @pytest.fixture
 def queue() -> Queue:
-    return Queue(state_place().directory)
+    return Queue(find_state_directory().directory)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def config_file() -> Path:
     path = Path("configs/mine.yaml")
     path.parent.mkdir()
     path.write_text(NANO_FILE)
-    save_drafts(state_place().directory, Drafts(welcomed=True, config=str(path)))
+    save_drafts(find_state_directory().directory, Drafts(welcomed=True, config=str(path)))
     return path
 
 

@@ -14,7 +14,7 @@ from test_tui_screens import RECIPE, claim
 import wantui.tui
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.tui.screens.analysis import AnalysisScreen
 from wantui.tui.screens.compose import ComposeScreen
@@ -57,7 +57,7 @@ def hostile(wantui: Wantui, small: list[str]) -> BatchFolder:
     folder.config.write_text(f"# {EVIL}\nmodel_settings:\n  model_id: '{MARKUP}'\n")
     folder.log.parent.mkdir(exist_ok=True)
     folder.log.write_text(f"2026-11-28 INFO {EVIL}\n" * 3)
-    queue = Queue(state_place().directory)
+    queue = Queue(find_state_directory().directory)
     queue.remove(1)
     queue.add(root, "auto", [NewVideo(number, EVIL, RECIPE, 20) for number in range(4)])
     queue.failed(claim(queue), EVIL)

@@ -11,7 +11,7 @@ from textual.events import MouseDown
 from textual.widget import Widget
 
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import TextViewer
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.terminal
 
 @pytest.fixture
 def queue() -> Queue:
-    return Queue(state_place().directory)
+    return Queue(find_state_directory().directory)
 
 
 async def click(it: AppUnderTest, text: str) -> None:

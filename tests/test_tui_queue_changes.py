@@ -10,11 +10,11 @@ from harness_tui import AppUnderTest
 from test_tui_screens import RECIPE, add, on
 
 from wantui.queue import state_dir
-from wantui.queue.database import NAME
+from wantui.queue.database import DATABASE_FILE
 from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.tui.queue_watcher import PAGE, PagesRead, QueueWatcher
 from wantui.tui.screens.queue import QueueScreen
 
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.terminal
 
 @pytest.fixture
 def queue() -> Queue:
-    return Queue(state_place().directory)
+    return Queue(find_state_directory().directory)
 
 
 def replace_database(made: Path) -> None:
     """Put another file in place of the queue's."""
     for suffix in ("-wal", "-shm"):
-        (state_place().directory / f"{NAME}{suffix}").unlink(missing_ok=True)
-    made.replace(state_place().directory / NAME)
+        (find_state_directory().directory / f"{DATABASE_FILE}{suffix}").unlink(missing_ok=True)
+    made.replace(find_state_directory().directory / DATABASE_FILE)
 
 
 def test_state_directory_that_is_deleted_is_said_and_no_key_ends_the_screens(
@@ -41,7 +41,7 @@ def test_state_directory_that_is_deleted_is_said_and_no_key_ends_the_screens(
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "kiss" in it.text())
-        shutil.rmtree(state_place().directory)
+        shutil.rmtree(find_state_directory().directory)
         for key in ("p", "J", "r", "f7"):
             it.app.clear_notifications()
             await it.press(key)
@@ -94,8 +94,8 @@ def test_locked_database_that_replaces_the_queue_is_said_and_taken_once_it_is_fr
 def test_videos_of_a_batch_are_published_again_to_a_screen_that_came_back_to_it(queue: Queue) -> None:
     first, second = add(queue, "first", 3), add(queue, "second", 3)
     published: list[PagesRead] = []
-    feed = QueueWatcher(state_place(), lambda snapshot: None, published.append, 60.0, 0)
-    with closing(QueueReader(state_place().directory)) as view:
+    feed = QueueWatcher(find_state_directory(), lambda snapshot: None, published.append, 60.0, 0)
+    with closing(QueueReader(find_state_directory().directory)) as view:
         feed.watch(first, {0})
         feed._read_pages(view, changed=True)
         feed.watch(second, {0})
@@ -169,7 +169,7 @@ def test_fault_of_the_queue_that_becomes_another_one_is_said_anew(
 def test_queue_that_cannot_be_written_is_not_said_to_be_unreadable(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_dir, "write_fault", lambda folder: "No space left on device")
+    monkeypatch.setattr(state_dir, "find_write_fault", lambda folder: "No space left on device")
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "nothing can be recorded in" in it.said() and "No space left on device" in it.said())

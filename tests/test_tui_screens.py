@@ -18,7 +18,7 @@ from wantui.models.catalogue import NANO
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import Claim, NewVideo
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.manifest_store import ManifestStore
@@ -40,7 +40,7 @@ RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"}).to_json
 
 @pytest.fixture
 def queue() -> Iterator[Queue]:
-    found = Queue(state_place().directory)
+    found = Queue(find_state_directory().directory)
     yield found
     found.close()
 
@@ -209,7 +209,7 @@ def test_a_queue_that_another_program_holds_is_said_and_nothing_is_changed(queue
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "one" in it.text())
-        other = sqlite3.connect(state_place().directory / "queue.db", isolation_level=None)
+        other = sqlite3.connect(find_state_directory().directory / "queue.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         await it.press("p")
         assert "another program holds it" in it.said()
@@ -223,7 +223,7 @@ def test_a_queue_that_another_program_holds_is_said_and_nothing_is_changed(queue
 
 def test_the_header_tells_engine_position_and_time_left_and_a_hold(queue: Queue) -> None:
     add(queue, "one")
-    lock = acquire_engine_lock(state_place().directory)
+    lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
     publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
     queue.done(
@@ -357,7 +357,7 @@ def test_a_batch_is_edited_as_a_copy(wantui: Wantui, small: list[str]) -> None:
 
 def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue: Queue, tmp_path: Path) -> None:
     add(queue, "one")
-    lock = acquire_engine_lock(state_place().directory)
+    lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
     publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
     strip = tmp_path / "strip.png"

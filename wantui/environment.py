@@ -5,11 +5,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-SPINNING = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
+OPENMP_WAIT_VARIABLES = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
 """Threads of OpenMP sleep while they wait: two processes that spin on the same cores are many times slower."""
-ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-COMPARED = (
+ALLOCATOR_VARIABLES = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+COMPARED_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "HF_HOME",
     "HF_HUB_CACHE",
@@ -17,20 +17,20 @@ COMPARED = (
     "HF_HUB_OFFLINE",
     "HF_ENDPOINT",
     "HF_TOKEN_PATH",
-    *SECRETS,
+    *SECRET_VARIABLES,
     "XDG_CACHE_HOME",
     "XDG_DATA_HOME",
     "OMP_NUM_THREADS",
 )
 """Variables that select the weights, devices and threads of a video."""
-UMASK = "umask"
+UMASK_KEY = "umask"
 
 
 def torch_environment(base: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a process that imports torch; values in `base` win."""
     # Either of the two decides how threads wait, so that the other must not overrule what a user has set.
-    spinning = {} if any(name in base for name in SPINNING) else SPINNING
-    return {**spinning, **ALLOCATOR, **base}
+    spinning = {} if any(name in base for name in OPENMP_WAIT_VARIABLES) else OPENMP_WAIT_VARIABLES
+    return {**spinning, **ALLOCATOR_VARIABLES, **base}
 
 
 def prepare_for_torch() -> None:
@@ -38,36 +38,36 @@ def prepare_for_torch() -> None:
     os.environ.update(torch_environment(os.environ))
 
 
-def compared_environment() -> dict[str, str | None]:
+def read_compared_environment() -> dict[str, str | None]:
     """Return the variables of this process that affect rendering; secrets as digests."""
     variables: dict[str, str | None] = {}
-    for name in COMPARED:
+    for name in COMPARED_VARIABLES:
         value = os.environ.get(name)
-        if value is not None and name in SECRETS:
+        if value is not None and name in SECRET_VARIABLES:
             value = "secret " + hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()[:12]
         variables[name] = value
-    variables[UMASK] = _umask()
+    variables[UMASK_KEY] = _read_umask()
     return variables
 
 
-def differences(engine: Mapping[str, str | None], process: Mapping[str, str | None]) -> list[str]:
+def describe_differences(engine: Mapping[str, str | None], process: Mapping[str, str | None]) -> list[str]:
     """Describe each variable that an engine has with another value than this process, one phrase each."""
     return [
-        f"{name} is {_shown(name, engine[name])} there and {_shown(name, process.get(name))} here"
+        f"{name} is {_format_value(name, engine[name])} there and {_format_value(name, process.get(name))} here"
         for name in engine
         if engine[name] != process.get(name)
     ]
 
 
-def _shown(name: str, value: str | None) -> str:
+def _format_value(name: str, value: str | None) -> str:
     if value is None:
         return "not set"
-    if name in SECRETS:
+    if name in SECRET_VARIABLES:
         return f"set ({value.removeprefix('secret ')})"
     return value or "empty"
 
 
-def _umask() -> str | None:
+def _read_umask() -> str | None:
     """Return this process's umask in octal; asking the kernel, since os.umask can only change it."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()

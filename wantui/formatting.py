@@ -3,17 +3,17 @@
 import re
 from collections.abc import Iterable
 
-MAX_TEXT = 300
+MAX_TEXT_LENGTH = 300
 """Longest stretch of foreign text in a message, in characters."""
-_LONG_WORD = re.compile(rf"\S{{{MAX_TEXT + 1},}}")
+_LONG_WORD = re.compile(rf"\S{{{MAX_TEXT_LENGTH + 1},}}")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 and C1 controls, line separators, directional overrides, and lone surrogates."""
-_UNPRINTABLE_BUT_LINES = re.compile(UNPRINTABLE.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
-MAX_PLAIN_SHARE = 10_000
+_UNPRINTABLE_EXCEPT_NEWLINES = re.compile(UNPRINTABLE.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
+MIN_SCIENTIFIC_CHANGE = 10_000
 """Smallest share that is shown in powers of ten: means near 0 make shares of forty digits."""
 
 
-def shorten(text: str, length: int = MAX_TEXT) -> str:
+def shorten_text(text: str, length: int = MAX_TEXT_LENGTH) -> str:
     """Return text of at most `length` characters, with its middle left out where it is longer."""
     if len(text) <= length:
         return text
@@ -21,7 +21,7 @@ def shorten(text: str, length: int = MAX_TEXT) -> str:
     return f"{text[:half]} ... {text[-half:]}"
 
 
-def shorten_repeated(message: str, arguments: Iterable[str]) -> str:
+def shorten_echoed_arguments(message: str, arguments: Iterable[str]) -> str:
     """Return a message with every long stretch that it repeats from elsewhere shortened.
 
     Args:
@@ -29,9 +29,11 @@ def shorten_repeated(message: str, arguments: Iterable[str]) -> str:
     """
     for argument in sorted(arguments, key=len, reverse=True):
         for form in (argument, argument.partition("=")[2]):
-            if len(form) > MAX_TEXT:
-                message = message.replace(form, shorten(form)).replace(repr(form)[1:-1], shorten(repr(form)[1:-1]))
-    return _LONG_WORD.sub(lambda match: shorten(match[0]), message)
+            if len(form) > MAX_TEXT_LENGTH:
+                message = message.replace(form, shorten_text(form)).replace(
+                    repr(form)[1:-1], shorten_text(repr(form)[1:-1])
+                )
+    return _LONG_WORD.sub(lambda match: shorten_text(match[0]), message)
 
 
 def format_bytes(number: float) -> str:
@@ -50,7 +52,7 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def format_long(seconds: float) -> str:
+def format_long_duration(seconds: float) -> str:
     """Return a long time in its largest unit: "3 hours", "12 days", "2 years"."""
     for unit, length in (("year", 365 * 86400), ("day", 86400), ("hour", 3600)):
         if seconds >= (2 if unit != "hour" else 0.5) * length:
@@ -58,12 +60,12 @@ def format_long(seconds: float) -> str:
     return format_count(max(round(seconds / 60), 1), "minute")
 
 
-def format_change(share: float) -> str:
+def format_percent_change(share: float) -> str:
     """Return a difference as percent with its sign: "+12.3%", and "+1.23e+08%" where it has over six digits."""
-    return f"{share:+.1%}" if abs(share) < MAX_PLAIN_SHARE else f"{100 * share:+.3g}%"
+    return f"{share:+.1%}" if abs(share) < MIN_SCIENTIFIC_CHANGE else f"{100 * share:+.3g}%"
 
 
-def format_fraction(fraction: float) -> str:
+def format_percent(fraction: float) -> str:
     """Return a fraction as percent with the digits that it has: "10%", "0.4%"."""
     return f"{100 * fraction:.6g}%"
 
@@ -77,7 +79,7 @@ def format_count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def printable(text: str, keep_lines: bool = False) -> str:
+def escape_unprintable(text: str, keep_lines: bool = False) -> str:
     r"""Return text from files, names and other programs in a form that is safe to send to a terminal.
 
     A terminal obeys escape sequences (ESC, CSI, OSC, C1): they can set its title, write to the clipboard or clear the
@@ -86,11 +88,11 @@ def printable(text: str, keep_lines: bool = False) -> str:
     Args:
         keep_lines: leave newlines and tabs as they are.
     """
-    pattern = _UNPRINTABLE_BUT_LINES if keep_lines else UNPRINTABLE
-    return pattern.sub(lambda match: _escape(match[0]), text)
+    pattern = _UNPRINTABLE_EXCEPT_NEWLINES if keep_lines else UNPRINTABLE
+    return pattern.sub(lambda match: _escape_character(match[0]), text)
 
 
-def _escape(character: str) -> str:
+def _escape_character(character: str) -> str:
     return {"\n": r"\n", "\r": r"\r", "\t": r"\t"}.get(
         character, f"\\x{ord(character):02x}" if ord(character) < 0x100 else f"\\u{ord(character):04x}"
     )

@@ -21,7 +21,7 @@ class UnreadableFileError(UserError):
     """A file that cannot be read in its expected format; the text names it and the reason."""
 
 
-def read_bytes(path: Path, limit: int = MAX_JSON_BYTES, start: int = 0) -> bytes:
+def read_regular_file(path: Path, limit: int = MAX_JSON_BYTES, start: int = 0) -> bytes:
     """Return the content of a regular file of at most `limit` bytes, from its byte `start` on.
 
     Raises:
@@ -30,11 +30,11 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES, start: int = 0) -> bytes
     """
     try:
         # Asked before it is opened, because opening some devices does something; and again of what was opened.
-        _check_kind(path, path.stat(), limit)
+        _check_regular_file(path, path.stat(), limit)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
-            _check_kind(path, status, limit)
+            _check_regular_file(path, status, limit)
             file.seek(start)
             content = file.read(max(status.st_size - start, 0))
     except FileNotFoundError:
@@ -49,10 +49,10 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        UnreadableFileError: as `read_bytes`, or it does not hold JSON.
+        UnreadableFileError: as `read_regular_file`, or it does not hold JSON.
     """
     try:
-        return parse_json(read_bytes(path, limit))
+        return parse_json(read_regular_file(path, limit))
     except ValueError as error:
         raise UnreadableFileError(f"{path} cannot be read: {error}") from None
 
@@ -84,7 +84,7 @@ def parse_json(text: bytes | str) -> Any:
     return from_json(content)
 
 
-def describe_invalid(error: ValidationError) -> str:
+def describe_validation_error(error: ValidationError) -> str:
     """Return the first fault of a document as one line that names the field: "videos[3].seed: Input should be ..."."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
@@ -93,12 +93,12 @@ def describe_invalid(error: ValidationError) -> str:
     return f"{field}: {first['msg']}" if field else first["msg"]
 
 
-def _check_kind(path: Path, status: os.stat_result, limit: int) -> None:
+def _check_regular_file(path: Path, status: os.stat_result, limit: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableFileError(f"{path} cannot be read: it is not a regular file")
     if status.st_size > limit:
-        raise _too_large(path, limit)
+        raise _too_large_error(path, limit)
 
 
-def _too_large(path: Path, limit: int) -> UnreadableFileError:
+def _too_large_error(path: Path, limit: int) -> UnreadableFileError:
     return UnreadableFileError(f"{path} cannot be read: it has more than {limit >> 20} MiB")

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from wantui.errors import UserError
-from wantui.formatting import format_bytes, printable
+from wantui.formatting import escape_unprintable, format_bytes
 
 
 class TextFileError(UserError):
@@ -13,10 +13,10 @@ class TextFileError(UserError):
 
     def __init__(self, path: Path, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"{printable(str(path))} {reason}")
+        super().__init__(f"{escape_unprintable(str(path))} {reason}")
 
 
-def read_text(path: Path, limit: int, *, may_be_pipe: bool = False) -> str:
+def read_text_file(path: Path, limit: int, *, may_be_pipe: bool = False) -> str:
     """Return the text of a file of at most `limit` bytes, without a byte order mark.
 
     Args:
@@ -28,11 +28,11 @@ def read_text(path: Path, limit: int, *, may_be_pipe: bool = False) -> str:
     """
     try:
         # Asked before it is opened, because opening some devices has effects; and again of what was opened.
-        _check_kind(path, path.stat().st_mode, may_be_pipe)
+        _check_file_type(path, path.stat().st_mode, may_be_pipe)
         waits = 0 if may_be_pipe else os.O_NONBLOCK
         descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | waits)
         with os.fdopen(descriptor, "rb") as file:
-            _check_kind(path, os.fstat(descriptor).st_mode, may_be_pipe)
+            _check_file_type(path, os.fstat(descriptor).st_mode, may_be_pipe)
             content = file.read(limit + 1)
     except OSError as error:
         raise TextFileError(path, f"cannot be read: {error.strerror or error}") from None
@@ -52,7 +52,7 @@ def is_pipe(path: Path) -> bool:
         return False
 
 
-def _check_kind(path: Path, mode: int, may_be_pipe: bool) -> None:
+def _check_file_type(path: Path, mode: int, may_be_pipe: bool) -> None:
     if stat.S_ISREG(mode) or (may_be_pipe and stat.S_ISFIFO(mode)):
         return
     kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"

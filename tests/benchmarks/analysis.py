@@ -26,7 +26,7 @@ from wantui.captures.trajectory import MAX_PROJECTED
 from wantui.config import load_config
 from wantui.planning import plan_batch
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import start_folder, write_manifest
+from wantui.storage.manifest import write_batch_files, write_manifest
 
 SHAPE, STEPS = (16, 21, 60, 104), 50
 DIMENSION = int(np.prod(SHAPE))
@@ -37,7 +37,7 @@ def make_batch(root: Path, videos: int, latents: bool) -> Path:
     settings = ["use_timestamp=false", f"videos_per_variation={videos // 2}", f"model_settings.steps={STEPS}"]
     batch = plan_batch(load_config("nano", settings), "a [red|blue] circle")
     folder = BatchFolder(root)
-    manifest = start_folder(folder, batch)
+    manifest = write_batch_files(folder, batch)
     rng, sigmas = np.random.default_rng(0), np.linspace(1, 0, STEPS + 1)
     bend = np.sin(np.pi * sigmas)
     for entry in manifest.videos:

@@ -41,10 +41,10 @@ from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO
 from wantui.models.nano.world import BACKGROUNDS, COLOURS, SHAPE_FREQUENCIES, SHAPES
 from wantui.planning import Recipe, plan_batch
-from wantui.storage.attention_maps import open_maps
+from wantui.storage.attention_maps import open_attention_maps
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import read_manifest, start_folder, write_manifest
+from wantui.storage.manifest import read_manifest, write_batch_files, write_manifest
 
 
 class Part(NamedTuple):
@@ -124,7 +124,7 @@ def make_batch(root: Path, part: Part, seeds: int, processes: int, device: str) 
         settings.append("attention_analysis_settings.store_attention=true")
     batch = plan_batch(load_config("nano", settings), part.template)
     folder = BatchFolder(root)
-    manifest = start_folder(folder, batch)
+    manifest = write_batch_files(folder, batch)
     jobs = [(root, i, video.recipe, video.variation, video.number) for i, video in enumerate(batch.videos)]
     began = time.time()
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
@@ -212,7 +212,7 @@ def localisation(root: Path) -> Iterable[str]:
     shares: dict[str, list[float]] = {"colour": [], "shape": []}
     areas = []
     for index, entry in enumerate(manifest.videos):
-        maps = open_maps(root / entry.files["attention"])
+        maps = open_attention_maps(root / entry.files["attention"])
         covered = np.load(root / f"object_{index:05d}.npy")
         on = covered > 0.5
         if not 0 < on.sum() < on.size:

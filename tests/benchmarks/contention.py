@@ -1,7 +1,7 @@
 """Steps of nano beside another torch process on the same cores: python tests/benchmarks/contention.py.
 
 The other process spins while it waits, as torch does by default. The peer is the environment that torch has by default;
-wantui gives its processes `wantui.environment.SPINNING`. The digests of the latents must be equal.
+wantui gives its processes `wantui.environment.OPENMP_WAIT_VARIABLES`. The digests of the latents must be equal.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import time
 
 import click
 
-from wantui.environment import SPINNING
+from wantui.environment import OPENMP_WAIT_VARIABLES
 
 STEPS = 10
 
@@ -48,7 +48,9 @@ def keep_busy() -> None:
 
 def measure(waiting: dict[str, str], beside: int) -> tuple[float, str]:
     """Return the median seconds of a step, and the digest, beside a number of busy processes."""
-    environment = {name: value for name, value in os.environ.items() if name not in (*SPINNING, "OMP_NUM_THREADS")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in (*OPENMP_WAIT_VARIABLES, "OMP_NUM_THREADS")
+    }
     environment["CUDA_VISIBLE_DEVICES"] = ""
     busy = [subprocess.Popen([sys.executable, __file__, "--busy"], env=environment) for _ in range(beside)]
     try:
@@ -77,7 +79,7 @@ def main(makes_steps: bool, busy: bool) -> None:
     click.echo(f"median of {STEPS} steps of nano on {os.cpu_count()} cores")
     for beside in (0, 1):
         default, one = measure({}, beside)
-        ours, other = measure(SPINNING, beside)
+        ours, other = measure(OPENMP_WAIT_VARIABLES, beside)
         same = "equal bits" if one == other else "OTHER BITS"
         where = f"beside {beside} busy process" if beside else "alone"
         times = f"{default:.3f} s by default, {ours:.3f} s with threads that sleep"

@@ -30,11 +30,11 @@ from wantui.planning import plan_batch
 from wantui.queue.events import StepDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import state_place
-from wantui.storage.latents import TrajectoryWriter
+from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import VideoEntry, read_manifest, start_folder
+from wantui.storage.manifest import VideoEntry, read_manifest, write_batch_files
 from wantui.storage.manifest_store import ManifestStore
+from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.zarr_group import verify_capture
 
 BATCHES, VIDEOS = 10, 1000
@@ -152,7 +152,7 @@ def manifest_figures(folder: Path, videos: int) -> None:
     batch = BatchFolder(folder / f"batch-{videos}")
     batch.root.mkdir()
     settings = ["videos_per_variation=" + str(videos), "model_settings.steps=20"]
-    start_folder(batch, plan_batch(load_config("nano", settings), "a large red circle moving left"))
+    write_batch_files(batch, plan_batch(load_config("nano", settings), "a large red circle moving left"))
     size, record, written = batch.manifest.stat().st_size, ManifestStore(batch), 0
 
     def finish(entry: VideoEntry) -> None:
@@ -204,7 +204,7 @@ def main(rounds: int, seconds: float) -> None:
     torch.set_grad_enabled(False)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_STATE_HOME"] = folder
-        state = state_place().directory
+        state = find_state_directory().directory
         for videos in (1_000, 10_000):
             manifest_figures(Path(folder), videos)
         checksum_figures(Path(folder))

@@ -27,7 +27,7 @@ from wantui.planning import Recipe
 from wantui.queue.events import StepDone, VideoDone, VideoStarted
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 from wantui.tui.drafts import Drafts, save_drafts
 
 SIZE = (140, 40)
@@ -135,7 +135,7 @@ def first_paint(rounds: int) -> None:
 
 def a_queue_that_runs(stop: threading.Event) -> None:
     """Two workers' events, two steps a second each, as an engine would write them."""
-    queue = Queue(state_place().directory)
+    queue = Queue(find_state_directory().directory)
     recipe = Recipe(
         model=NANO.name, revision=None, prompt="a circle", negative_prompt="", seed=1, sampler="unipc", steps=1000,
         flow_shift=3.0, guidance_scale=4.0, width=128, height=128, frames=17, fps=8, dtype="float32",
@@ -210,7 +210,7 @@ def bytes_under_dialogs(seconds: float) -> None:
     from wantui.tui.settings import TuiSettings
 
     async def measure() -> dict[str, float]:
-        app, rates = WantuiApp(state_place(), TuiSettings(), host="bench"), {}
+        app, rates = WantuiApp(find_state_directory(), TuiSettings(), host="bench"), {}
         async with app.run_test(size=SIZE) as pilot:
             await pilot.press("3")
             for kind in sorted(dialog_types(), key=lambda kind: kind.__name__):
@@ -277,7 +277,7 @@ def soak(ticks: int) -> None:
     process = psutil.Process()
 
     async def run() -> None:
-        app = WantuiApp(state_place(), TuiSettings(bell=False), host="soak")
+        app = WantuiApp(find_state_directory(), TuiSettings(bell=False), host="soak")
         app.drafts.welcomed = True
         async with app.run_test(size=SIZE) as pilot:
             await pilot.pause(1.0)
@@ -322,7 +322,7 @@ def main(rounds: int, seconds: float, ticks: int) -> None:
     """Print all figures."""
     with tempfile.TemporaryDirectory() as state:
         os.environ["XDG_STATE_HOME"] = state
-        save_drafts(state_place().directory, Drafts(welcomed=True))
+        save_drafts(find_state_directory().directory, Drafts(welcomed=True))
         parts: list[Callable[[], None]] = [
             lambda: first_paint(rounds),
             lambda: bytes_on_the_wire(seconds),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.storage.attention_maps import NoMapsError, StoredMaps
+from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps
 
 Floats = NDArray[np.float64]
 
@@ -34,14 +34,16 @@ class WordCurves:
     """[s, frames] root mean square distance from the centre, in the same unit."""
 
 
-def word_curves(maps: StoredMaps, name: str) -> WordCurves:
+def word_curves(maps: StoredAttentionMaps, name: str) -> WordCurves:
     """Return the curves of one marked word.
 
     Raises:
-        NoMapsError: no such word.
+        AttentionMapsError: no such word.
     """
     if name not in maps.words:
-        raise NoMapsError(f"no map of {name!r} is stored; there are {', '.join(maps.words) or 'none of any word'}")
+        raise AttentionMapsError(
+            f"no map of {name!r} is stored; there are {', '.join(maps.words) or 'none of any word'}"
+        )
     word, a = maps.words[name], maps.mean(name)
     total = a.sum((1, 2, 3))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -57,7 +59,7 @@ def word_curves(maps: StoredMaps, name: str) -> WordCurves:
     return WordCurves(name, word["text"], tokens, maps.sigmas, a.mean((1, 2, 3)), entropy, centre, spread)
 
 
-def overlap(maps: StoredMaps, one: str, other: str) -> Floats:
+def overlap(maps: StoredAttentionMaps, one: str, other: str) -> Floats:
     """Return [s] sum of sqrt(q p) over all positions (Bhattacharyya): 1 for equal distributions, 0 for disjoint
     ones."""
     a, b = maps.mean(one), maps.mean(other)
@@ -72,7 +74,7 @@ def mean_of_known(values: Floats) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def over_steps(maps: StoredMaps, name: str) -> Floats:
+def over_steps(maps: StoredAttentionMaps, name: str) -> Floats:
     """Return the mean over the steps that have a map, [frames, height, width]; NaN where none has one."""
     each = maps.mean(name)
     is_known = ~np.isnan(each)

@@ -19,7 +19,7 @@ from wantui.analysis.statistics import (
     within_seed_permutations,
 )
 from wantui.analysis.trajectory import METRICS
-from wantui.formatting import format_change
+from wantui.formatting import format_percent_change
 
 ALPHA = 0.05
 ROUNDING = 1e-10
@@ -160,8 +160,9 @@ def _needed(paired: Floats, matters: float, tests: int) -> int | None:
 def interval_in_words(difference: Difference) -> str:
     """Return the difference with its interval: in percent, or in the metric's unit if ratios are meaningless."""
     if np.isfinite([difference.share, difference.low, difference.high]).all():
-        change = format_change(difference.share)
-        return f"{change} (95 % interval {format_change(difference.low)} to {format_change(difference.high)})"
+        change = format_percent_change(difference.share)
+        low, high = format_percent_change(difference.low), format_percent_change(difference.high)
+        return f"{change} (95 % interval {low} to {high})"
     unit = "" if difference.metric == SPREAD else f" {METRICS[difference.metric].unit}".rstrip()
     e = difference.effect
     return f"{e.mean:+.3g}{unit} (95 % interval {e.low:+.3g} to {e.high:+.3g})"

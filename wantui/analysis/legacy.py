@@ -18,7 +18,7 @@ from wantui.analysis.trajectory import NoGeometryError, Trajectory, trajectory
 from wantui.analysis.video import Video
 from wantui.json_files import UnreadableFileError, read_json, read_json_object
 from wantui.storage.state_reader import Row
-from wantui.storage.zarr_group import CaptureError, named_damage
+from wantui.storage.zarr_group import CaptureError, raise_capture_error
 
 _STEP = re.compile(r"step_(\d+)\.npy(\.gz)?$")
 _LATER_GROUP = re.compile(r"(?P<variation>p(?P<prompt>\d+)_b\d+)_s(?P<seed>\d+)$")
@@ -95,7 +95,7 @@ def _video(folder: Path, number: int, directory: Path, prompts: Mapping[str, str
     if error:
         return Video(**known, reason=error, is_damaged=True, warnings=warnings)
     try:
-        with named_damage(directory):
+        with raise_capture_error(directory):
             trajectory, shape, of_levels = _trajectory(directory, metadata)
     except NoGeometryError as no_geometry:
         return Video(**known, reason=str(no_geometry), warnings=warnings)
@@ -178,7 +178,7 @@ def _trajectory(
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file of a state, and turn whatever reading it raises into a CaptureError that names it."""
-    with named_damage(path):
+    with raise_capture_error(path):
         if not path.is_file():
             raise ValueError("it is not a regular file")
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

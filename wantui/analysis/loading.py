@@ -26,7 +26,7 @@ from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.state_reader import StoredStates
-from wantui.storage.zarr_group import CaptureError, named_damage, open_capture
+from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
 
 
 def read_batch(folder: Path, from_latents: bool = False) -> Iterator[Video]:
@@ -158,7 +158,7 @@ def _stored_form(recipe: Recipe) -> dict[str, Any]:
 def _stored(path: Path, held: StateBuffer | None) -> tuple[Trajectory, int, Floats | None, tuple[str, ...]]:
     """Return trajectory, number of values of a state, mean square of each channel of the final state, and warnings."""
     group = open_capture(path)
-    with named_damage(path):
+    with raise_capture_error(path):
         sigmas = np.asarray(group["sigmas"][:])
         dimension = _dimension(group)
         if held is None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from wantui.analysis.attention_summary import over_steps
 from wantui.analysis.video import Video
 from wantui.errors import UserError
-from wantui.storage.attention_maps import NoMapsError, StoredMaps, open_maps
+from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps, open_attention_maps
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import read_frames, write_mp4
@@ -38,16 +38,16 @@ def latent_frame(frame: int) -> int:
     return (frame + 3) // 4
 
 
-def scale_of(maps: StoredMaps, words: Sequence[str]) -> float:
+def scale_of(maps: StoredAttentionMaps, words: Sequence[str]) -> float:
     """Return the upper end of a scale from 0 that the maps of all these words share: their 99.5th percentile.
 
     Raises:
-        NoMapsError: no step has a map.
+        AttentionMapsError: no step has a map.
     """
     each = np.stack([over_steps(maps, word) for word in words])
     known = each[np.isfinite(each)]
     if not len(known):
-        raise NoMapsError(f"no map in {maps.path} has a value: no block computed attention at any stored step")
+        raise AttentionMapsError(f"no map in {maps.path} has a value: no block computed attention at any stored step")
     return float(np.quantile(known, 0.995)) or 1.0
 
 
@@ -72,11 +72,13 @@ def write_overlay(clip: Path, attention: Path, word: str, target: Path, fps: int
     """Write the attention to a word over a clip, as another clip; returns the upper end of the scale.
 
     Raises:
-        NoMapsError: no such word.
+        AttentionMapsError: no such word.
     """
-    maps = open_maps(attention)
+    maps = open_attention_maps(attention)
     if word not in maps.words:
-        raise NoMapsError(f"no map of {word!r} is stored; there are {', '.join(maps.words) or 'none of any word'}")
+        raise AttentionMapsError(
+            f"no map of {word!r} is stored; there are {', '.join(maps.words) or 'none of any word'}"
+        )
     scale = scale_of(maps, list(maps.words))
     frames = list(read_frames(clip))
     drawn = overlaid(frames, over_steps(maps, word), scale)
@@ -85,7 +87,7 @@ def write_overlay(clip: Path, attention: Path, word: str, target: Path, fps: int
     return scale
 
 
-def strip(clip: Path, maps: StoredMaps, word: str, scale: float) -> NDArray[np.uint8]:
+def strip(clip: Path, maps: StoredAttentionMaps, word: str, scale: float) -> NDArray[np.uint8]:
     """Return five frames side by side [height, n width, rgb], with the attention to a word over them."""
     frames = list(read_frames(clip))
     chosen = np.linspace(0, len(frames) - 1, min(SHOWN, len(frames))).round().astype(int)

@@ -28,7 +28,7 @@ from wantui.analysis.video import Video
 from wantui.atomic_files import write_text
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.storage.attention_maps import open_maps
+from wantui.storage.attention_maps import open_attention_maps
 
 COLOURS = ("#2a6f97", "#c1551f", "#4f7942", "#7b4b94", "#a8802c", "#9c3848", "#4a8c8c", "#5c5c5c")
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
@@ -299,7 +299,7 @@ def _attention(videos: Sequence[Video]) -> list[str]:
     for video in with_maps:
         assert video.attention is not None
         try:
-            maps = open_maps(video.attention)
+            maps = open_attention_maps(video.attention)
             words = list(maps.words)
             scale = scale_of(maps, words)
             clip = clip_of(video)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from wantui.analysis.differences import ALPHA, Difference, interval_in_words, is_ratio
 from wantui.analysis.statistics import Floats, is_equivalent, is_ratio_equivalent, min_attainable_p
-from wantui.formatting import format_count, format_fraction
+from wantui.formatting import format_count, format_percent
 
 MIN_PHRASINGS = 6
 """Phrasings with which a sign-flip test over phrasings can give a p below 0.05."""
@@ -74,11 +74,11 @@ def verdict(
         few = f"{format_count(n, 'seed')} can never give p below {min_attainable_p(n):.3g}; make 6 at least"
         return say("cannot tell", f"in {metric}, {names}: cannot tell: {few}. {evidence}")
     if alike:
-        within = format_fraction(margin) if is_ratio(metric) else f"{margin:g}"
+        within = format_percent(margin) if is_ratio(metric) else f"{margin:g}"
         return say("alike", f"{names}: alike in {metric}, within {within}{of_these}: {evidence}")
     more = ""
     if difference.needed is not None and difference.needed > n:
-        size = format_fraction(margin) if is_ratio(metric) else f"{margin:g}"
+        size = format_percent(margin) if is_ratio(metric) else f"{margin:g}"
         more = f"; to find a difference of {size}, about {difference.needed:,} seeds are needed"
     return say("cannot tell", f"in {metric}, {names}: cannot tell: {evidence}{more}")
 

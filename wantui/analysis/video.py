@@ -101,13 +101,13 @@ class Video:
         return sigmas[kept], states[kept]
 
     def _stored(self, name: str, what: str) -> NDArray[np.float32]:
-        from wantui.storage.zarr_group import CaptureError, named_damage, open_capture
+        from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
 
         if self.path is None:
             raise NoGeometryError(f"{self.name}: no {what} is stored")
         try:
             group = open_capture(self.path)
-            with named_damage(self.path):
+            with raise_capture_error(self.path):
                 return np.asarray(group[name][:])
         except CaptureError as error:
             raise NoGeometryError(f"{self.name}: no {what} can be read: {error}") from None

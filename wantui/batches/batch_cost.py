@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
-from wantui.formatting import format_bytes, format_count, format_duration, format_long
+from wantui.formatting import format_bytes, format_count, format_duration, format_long_duration
 from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.models.catalogue import WanModel, find_model
-from wantui.paths import user_path
+from wantui.paths import expand_user_path
 from wantui.planning import BatchPreview, Recipe, TimedVideo, estimate_seconds
 from wantui.planning.disk_estimate import DiskEstimate, estimate_disk, estimate_extra_gpu_bytes, group_recipes_by_size
 from wantui.planning.flops import count_step_flops
@@ -17,16 +17,16 @@ from wantui.planning.memory_plan import RESIDENT, ChosenPlan, choose_plan, find_
 from wantui.planning.time_estimate import find_measured_peak
 from wantui.queue.benchmark_store import load_throughput
 from wantui.schedule import model_evaluations
-from wantui.storage.disk_space import disk_need, free_bytes
+from wantui.storage.disk_space import estimate_disk_need, free_disk_bytes
 
 MAX_CORE_FLOPS = 1e11
 """Floating-point operations a second that no core of a CPU exceeds in practice, with AVX-512 in float32."""
-LONG_SECONDS = 3600
+CPU_WARNING_SECONDS = 3600
 """Predicted seconds above which a CPU-only batch triggers a warning."""
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostLine:
     """One line of the cost of a batch."""
 
     name: str
@@ -35,9 +35,9 @@ class Cost:
     fits: bool = True
 
 
-def costs(
+def estimate_costs(
     outline: BatchPreview, past: Sequence[TimedVideo], sample: GpuSample | None, state: Path | None = None
-) -> list[Cost]:
+) -> list[CostLine]:
     """Return the cost of a batch, each figure with its basis, and whether it fits.
 
     Args:
@@ -50,31 +50,33 @@ def costs(
     last = recipe.seed + seeds - 1
     size = f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')}, "
     size += format_count(recipe.steps, "step")
-    lines = [Cost("videos", f"{videos:,} = {many} x {format_count(seeds, 'seed')}", f"{recipe.seed} to {last}; {size}")]
+    lines = [
+        CostLine("videos", f"{videos:,} = {many} x {format_count(seeds, 'seed')}", f"{recipe.seed} to {last}; {size}")
+    ]
     gpus = sample.gpus if sample is not None else ()
     on_gpu = bool(gpus) and settings.model_settings.device != "cpu"
-    chosen = _chosen(outline, gpus) if on_gpu else None
+    chosen = _choose_plan(outline, gpus) if on_gpu else None
     plan = RESIDENT if chosen is None else chosen.plan
     throughput = load_throughput(state, gpus[0].name, recipe, plan) if state is not None and on_gpu else None
     seconds = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", past, throughput, plan)
     shown, basis = "?", seconds.basis
     if seconds.value is not None:
         shown = f"{format_duration(seconds.value * videos)} on one worker"
-    elif not on_gpu and (least := min_cpu_seconds(outline.model, recipe, videos)) >= LONG_SECONDS:
-        shown = f"at least {format_long(least)} without a GPU"
-    lines.append(Cost("time", shown, basis))
-    lines.append(_memory(outline, past, sample, on_gpu, chosen))
+    elif not on_gpu and (least := min_cpu_seconds(outline.model, recipe, videos)) >= CPU_WARNING_SECONDS:
+        shown = f"at least {format_long_duration(least)} without a GPU"
+    lines.append(CostLine("time", shown, basis))
+    lines.append(_estimate_memory(outline, past, sample, on_gpu, chosen))
     disk = estimate_disk(outline)
-    folder = _existing(user_path(settings.output_dir))
-    need, free = disk_need(recipe, disk.total), free_bytes(folder)
+    folder = _nearest_existing_folder(expand_user_path(settings.output_dir))
+    need, free = estimate_disk_need(recipe, disk.total), free_disk_bytes(folder)
     fits = need.total <= free
     basis = f"clips {format_bytes(disk.videos)} ({disk.videos_basis})"
     for part in disk.captures:
         basis += f", {part.name} {format_bytes(part.bytes)} ({part.basis})"
     basis += f"; {format_bytes(need.temporary + need.spare)} more must be free"
     if not fits:
-        basis = f"{_what_fits(outline, free, disk)} would fit; " + basis
-    lines.append(Cost("disk", f"{format_bytes(disk.total)} of {format_bytes(free)} free", basis, fits))
+        basis = f"{_describe_what_fits(outline, free, disk)} would fit; " + basis
+    lines.append(CostLine("disk", f"{format_bytes(disk.total)} of {format_bytes(free)} free", basis, fits))
     return lines
 
 
@@ -84,28 +86,29 @@ def min_cpu_seconds(model: WanModel, recipe: Recipe, videos: int) -> float:
     return videos * evaluations * count_step_flops(model, recipe) / (MAX_CORE_FLOPS * (os.cpu_count() or 1))
 
 
-def cpu_warning(recipe: Recipe, videos: int) -> str | None:
+def warn_if_slow_on_cpu(recipe: Recipe, videos: int) -> str | None:
     """Return a warning for a batch that takes hours without a GPU; None for one that does not."""
     try:
         least = min_cpu_seconds(find_model(recipe.model), recipe, videos)
     except UserError:  # no such model any more, which the worker says with all that belongs to it
         return None
-    if least < LONG_SECONDS:
+    if least < CPU_WARNING_SECONDS:
         return None
+    cores = format_count(os.cpu_count() or 1, "core")
     return (
-        f"without a GPU {format_count(videos, 'video')} of {recipe.model} will take at least {format_long(least)} on "
-        f"this machine ({format_count(os.cpu_count() or 1, 'core')}); -c nano is a model for CPUs"
+        f"without a GPU {format_count(videos, 'video')} of {recipe.model} will take at least "
+        f"{format_long_duration(least)} on this machine ({cores}); -c nano is a model for CPUs"
     )
 
 
-def _free(gpus: Sequence[GpuState]) -> int | None:
+def _max_free_gpu_bytes(gpus: Sequence[GpuState]) -> int | None:
     """Return the bytes of the GPU that has the most; None where that cannot be read."""
     readable = [gpu for gpu in gpus if gpu.memory_total is not None and gpu.memory_used is not None]
     return max(((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable), default=None)
 
 
-def _chosen(outline: BatchPreview, gpus: Sequence[GpuState]) -> ChosenPlan | None:
-    free = _free(gpus)
+def _choose_plan(outline: BatchPreview, gpus: Sequence[GpuState]) -> ChosenPlan | None:
+    free = _max_free_gpu_bytes(gpus)
     if free is None:
         return None
     asked = outline.config.settings.memory_settings.plan
@@ -115,42 +118,42 @@ def _chosen(outline: BatchPreview, gpus: Sequence[GpuState]) -> ChosenPlan | Non
     return choose_plan(outline.model, recipe, free, None if asked == "auto" else find_plan(asked))
 
 
-def _memory(
+def _estimate_memory(
     outline: BatchPreview, past: Sequence[TimedVideo], sample: GpuSample | None, on_gpu: bool, chosen: ChosenPlan | None
-) -> Cost:
+) -> CostLine:
     recipe, model = outline.first, outline.model
     weights = weight_bytes(model, recipe)
     text = "?" if weights is None else format_bytes(weights)
     if sample is None:
-        return Cost("memory", text, "the weights alone; what is free is not known")
+        return CostLine("memory", text, "the weights alone; what is free is not known")
     if not on_gpu:
         free = sample.memory_total - sample.memory_used
         fits = weights is None or weights <= sample.memory_total
         basis = "no GPU is used: the weights lie in the machine's memory"
         if not fits:
             basis = f"the weights alone take {text}: choose a smaller model, or another machine"
-        return Cost("memory", f"{text} of {format_bytes(free)} free", basis, fits)
-    on_device = _free(sample.gpus)
+        return CostLine("memory", f"{text} of {format_bytes(free)} free", basis, fits)
+    on_device = _max_free_gpu_bytes(sample.gpus)
     if on_device is None or chosen is None:
-        return Cost("memory", text, "the weights alone; what is free on the GPU is not known")
+        return CostLine("memory", text, "the weights alone; what is free on the GPU is not known")
     peak, basis = chosen.peak_bytes, "counted from its sizes"
     measured = find_measured_peak(recipe, chosen.plan.slug, past)
     if measured.value is not None:
         peak, basis = int(measured.value), measured.basis
     text = "?" if peak is None else format_bytes(peak)
     text = f"{text} of {format_bytes(on_device)} free on the GPU: {chosen.plan.slug}"
-    return Cost("memory", text, f"{chosen.reason}; {basis}", chosen.fits)
+    return CostLine("memory", text, f"{chosen.reason}; {basis}", chosen.fits)
 
 
-def _what_fits(outline: BatchPreview, free: int, disk: DiskEstimate) -> str:
+def _describe_what_fits(outline: BatchPreview, free: int, disk: DiskEstimate) -> str:
     """Return how much of the same batch there is room for."""
-    need = disk_need(outline.first, disk.total)
+    need = estimate_disk_need(outline.first, disk.total)
     videos = max(0, (free - need.temporary - need.spare) * outline.videos // max(1, need.stored))
     words = format_count(videos, "video")
     return f"{words}, or no stored latents," if disk.bytes_of("latents") else words
 
 
-def _existing(path: Path) -> Path:
+def _nearest_existing_folder(path: Path) -> Path:
     """Return the nearest folder that exists and can be entered: the path itself, or one above it."""
     path = path.absolute()
     return next((folder for folder in (path, *path.parents) if os.path.isdir(folder)), Path("/"))  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered

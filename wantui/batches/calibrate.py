@@ -14,11 +14,13 @@ from wantui.paths import check_new_file
 from wantui.planning import Captures, Recipe
 from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
 
-STEPS = 50
+MIN_STEPS = 50
 """Minimum number of steps: magnitudes of fewer steps do not reach low noise levels."""
 
 
-def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int], None], path: Path | None) -> Path:
+def calibrate_model(
+    recipe: Recipe, device: str, plan: str, show: Callable[[int, int], None], path: Path | None
+) -> Path:
     """Denoise one video without skipping blocks; return the file that stores the magnitudes.
 
     Args:
@@ -30,7 +32,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int],
     """
     model = find_model(recipe.model)
     if model.boundary_ratio is not None:
-        raise _needs_no_calibration(model.name)
+        raise _unneeded_calibration_error(model.name)
     if (weights := recipe.source.weights_id) is None:
         raise LoadError(f"{model.name} is not on this machine. Download it: `wantui models fetch {model.name}`")
     path = path or magnitudes_path(model, weights)
@@ -42,7 +44,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int],
     uncached = recipe.model_copy(
         update={
             "sampler": "unipc",
-            "steps": max(STEPS, recipe.steps),
+            "steps": max(MIN_STEPS, recipe.steps),
             "speed": "fused" if recipe.speed == "cached" else recipe.speed,
             "magnitudes": (),
             "marks": (),
@@ -52,7 +54,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int],
     )
     loaded = load_pipeline_for(uncached, device, choose_plan_for(uncached, device, asked=plan).plan)
     if loaded.pipeline.transformer_2 is not None:
-        raise _needs_no_calibration(model.name)
+        raise _unneeded_calibration_error(model.name)
     try:
         start = prepare(loaded.pipeline, uncached, loaded.embeddings)
         magnitudes = measure_magnitudes(loaded.pipeline, uncached, start, show)
@@ -73,7 +75,7 @@ def calibrate(recipe: Recipe, device: str, plan: str, show: Callable[[int, int],
     return path
 
 
-def _needs_no_calibration(name: str) -> LoadError:
+def _unneeded_calibration_error(name: str) -> LoadError:
     return LoadError(
         f"{name} needs no calibration: it has two transformers, and `speed: cached` goes by the first block of each"
     )

@@ -12,18 +12,18 @@ from wantui.atomic_files import remove
 from wantui.engine.control import find_engine
 from wantui.engine.slots import create_slots
 from wantui.errors import UserError
-from wantui.formatting import format_bytes, format_count, printable
+from wantui.formatting import escape_unprintable, format_bytes, format_count
 from wantui.gpu.nvml import query_gpus, visible_gpus
-from wantui.paths import user_path
+from wantui.paths import expand_user_path
 from wantui.planning import Batch, BatchPreview, estimate_disk
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
 from wantui.schedule import model_evaluations
-from wantui.storage.disk_space import disk_need, free_bytes
-from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, batch_folder
-from wantui.storage.locks import LOCK, MAKING, claim_folder, refuse_unwritable
-from wantui.storage.manifest import Manifest, VideoEntry, start_folder
+from wantui.storage.disk_space import estimate_disk_need, free_disk_bytes
+from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, new_batch_folder
+from wantui.storage.locks import MANIFEST_LOCK, VIDEO_LOCKS, claim_batch_folder, refuse_unwritable
+from wantui.storage.manifest import Manifest, VideoEntry, write_batch_files
 from wantui.storage.manifest_store import ManifestStore
 
 
@@ -41,7 +41,7 @@ class Shard:
         Raises:
             UserError: it is no share.
         """
-        match = SHARE.fullmatch(text)
+        match = SHARE_PATTERN.fullmatch(text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UserError(f"cannot read the share {text!r}: write K/N with 1 <= K <= N, for example 2/8")
         return cls(int(match[1]), int(match[2]))
@@ -53,9 +53,9 @@ class Shard:
         return f"{self.number}/{self.count}"
 
 
-WHOLE = Shard(1, 1)
-SHARE = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
-OWN_NAMES = (
+WHOLE_BATCH = Shard(1, 1)
+SHARE_PATTERN = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
+WANTUI_FILES = (
     "batch.json",
     "batch.json.partial",
     "batch.journal.jsonl",
@@ -64,10 +64,10 @@ OWN_NAMES = (
     "configs",
     *WRITTEN_FOLDERS,
     "logs",
-    MAKING,
+    VIDEO_LOCKS,
 )
 """Names in a batch folder that are wantui's, but for that of the lock."""
-MAX_TRIES = 100
+MAX_NAME_ATTEMPTS = 100
 """Names of batch folders that other runs may take while this one makes its own."""
 
 
@@ -110,7 +110,7 @@ def may_use_gpu(state_dir: StateDirectory, device: str) -> bool:
     return bool(visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
-def refuse(batch: Batch | BatchPreview) -> None:
+def refuse_unsupported(batch: Batch | BatchPreview) -> None:
     """Stop at what this version cannot do.
 
     Raises:
@@ -120,31 +120,31 @@ def refuse(batch: Batch | BatchPreview) -> None:
         raise UserError("this batch cannot be made:\n  " + "\n  ".join(batch.refusals))
 
 
-def new_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
+def create_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
     """Create the folder of a batch, with its manifest.
 
     Raises:
         UserError: it cannot be made by this version, has no room, or its folder cannot be written; nothing is left.
     """
-    refuse(batch)
-    _refuse_undecodable(user_path(batch.config.settings.output_dir).absolute())
-    above = _missing_above(user_path(batch.config.settings.output_dir))
+    refuse_unsupported(batch)
+    _refuse_non_utf8(expand_user_path(batch.config.settings.output_dir).absolute())
+    above = _list_missing_folders(expand_user_path(batch.config.settings.output_dir))
     folder: BatchFolder | None = None
     is_new = False
     try:
-        folder, is_new = _make_folder(batch)
-        check_room(folder.root, batch)
-        return folder, start_folder(folder, batch)
+        folder, is_new = _create_claimed_folder(batch)
+        check_disk_space(folder.root, batch)
+        return folder, write_batch_files(folder, batch)
     except BaseException as error:
         if folder is not None:
-            remove_begun(folder, with_root=is_new)
-        _remove_empty(above)
+            remove_claimed_files(folder, with_root=is_new)
+        _remove_empty_folders(above)
         if folder is not None and isinstance(error, OSError):
-            raise _cannot_write(folder, error) from None
+            raise _write_error(folder, error) from None
         raise
 
 
-def _refuse_undecodable(folder: Path) -> None:
+def _refuse_non_utf8(folder: Path) -> None:
     """Refuse a folder whose name neither the queue nor a manifest can hold.
 
     Raises:
@@ -154,38 +154,40 @@ def _refuse_undecodable(folder: Path) -> None:
         str(folder).encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"cannot make a batch in {printable(str(folder))}: its name is not UTF-8. Choose another --output-dir, or "
-            "start in another folder"
+            f"cannot create a batch in {escape_unprintable(str(folder))}: its name is not UTF-8. "
+            "Choose another --output-dir, or start in another folder"
         ) from None
 
 
-def _missing_above(folder: Path) -> list[Path]:
+def _list_missing_folders(folder: Path) -> list[Path]:
     """Return a folder and those above it that do not exist, the lowest first."""
     folder = folder.absolute()
     return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
 
 
-def remove_begun(folder: BatchFolder, with_root: bool) -> None:
+def remove_claimed_files(folder: BatchFolder, with_root: bool) -> None:
     """Remove wantui's own files from a batch folder that it claimed, and nothing else.
 
     Args:
         with_root: whether to remove the folder itself, if it is empty then: not where a user had made it.
     """
-    for name in (*OWN_NAMES, LOCK):  # the claim last: no other run may begin before all is removed
+    for name in (*WANTUI_FILES, MANIFEST_LOCK):  # the claim last: no other run may begin before all is removed
         with suppress(OSError):
             remove(folder.root / name)
     if with_root:
-        _remove_empty([folder.root])
+        _remove_empty_folders([folder.root])
 
 
-def _remove_empty(folders: Sequence[Path]) -> None:
+def _remove_empty_folders(folders: Sequence[Path]) -> None:
     """Remove folders that were created for a batch, the deepest first."""
     for path in folders:
         with suppress(OSError):  # it was not made yet, or somebody else uses it already
             path.rmdir()
 
 
-def missing_videos(folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE) -> list[tuple[int, VideoEntry]]:
+def find_missing_videos(
+    folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE_BATCH
+) -> list[tuple[int, VideoEntry]]:
     """Return the videos of a shard that are not done or whose files are missing, with their index in the manifest."""
     return [
         (index, video)
@@ -195,8 +197,8 @@ def missing_videos(folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE
     ]
 
 
-def enqueue(
-    queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Shard = WHOLE
+def enqueue_batch(
+    queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Shard = WHOLE_BATCH
 ) -> tuple[int, int]:
     """Put the missing videos of a batch on the queue; return the batch's number and the number of those videos.
 
@@ -206,7 +208,7 @@ def enqueue(
         with suppress(OSError, UserError):  # what is wrong with the folder is said where a video is written
             ManifestStore(folder).fold_when_reopened()
     names = [variation.id for variation in manifest.variations]
-    missing = missing_videos(folder, manifest, share)
+    missing = find_missing_videos(folder, manifest, share)
     videos = [
         NewVideo(
             index,
@@ -220,12 +222,12 @@ def enqueue(
         return queue.add(folder.root.resolve(), device, videos, new, len(manifest.videos)), len(missing)
     except Exception:  # as where the disk of the queue is full
         if new:  # nothing refers to the folder
-            remove_begun(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
+            remove_claimed_files(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
         raise
 
 
 @dataclass(frozen=True)
-class Enqueued:
+class EnqueuedBatch:
     """A batch that is on the queue."""
 
     number: int
@@ -233,49 +235,49 @@ class Enqueued:
     folder: Path
 
 
-def queue_new(state_dir: StateDirectory, batch: Batch) -> Enqueued:
+def enqueue_new_batch(state_dir: StateDirectory, batch: Batch) -> EnqueuedBatch:
     """Make a batch's folder and put all of it on the queue, over a connection of this thread's own.
 
     Raises:
-        UserError: no such device, or as `new_batch`.
+        UserError: no such device, or as `create_batch`.
     """
     device = batch.config.settings.model_settings.device
     check_device(state_dir, device)
-    folder, manifest = new_batch(batch)
-    return _queue(state_dir, folder, manifest, device, True, WHOLE)
+    folder, manifest = create_batch(batch)
+    return _open_queue_and_enqueue(state_dir, folder, manifest, device, True, WHOLE_BATCH)
 
 
-def queue_missing(
-    state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE
-) -> Enqueued | None:
+def enqueue_missing_videos(
+    state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE_BATCH
+) -> EnqueuedBatch | None:
     """Put the missing videos of an existing batch, or of a shard of it, on the queue; return None if there are none.
 
     Raises:
         UserError: no such device.
     """
-    if not missing_videos(folder, manifest, share):
+    if not find_missing_videos(folder, manifest, share):
         return None
     refuse_unwritable(folder)
     device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
     check_device(state_dir, device)
-    return _queue(state_dir, folder, manifest, device, False, share)
+    return _open_queue_and_enqueue(state_dir, folder, manifest, device, False, share)
 
 
-def _queue(
+def _open_queue_and_enqueue(
     state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Shard
-) -> Enqueued:
+) -> EnqueuedBatch:
     with Queue(state_dir.directory) as queue:
-        number, videos = enqueue(queue, folder, manifest, device, new, share)
-    return Enqueued(number, videos, folder.root)
+        number, videos = enqueue_batch(queue, folder, manifest, device, new, share)
+    return EnqueuedBatch(number, videos, folder.root)
 
 
-def check_room(root: Path, batch: Batch) -> None:
+def check_disk_space(root: Path, batch: Batch) -> None:
     """Refuse a batch that would fill the disk.
 
     Raises:
         UserError: says how much is missing, and what would make it fit.
     """
-    need, free = disk_need(batch.videos[0].recipe, estimate_disk(batch).total), free_bytes(root)
+    need, free = estimate_disk_need(batch.videos[0].recipe, estimate_disk(batch).total), free_disk_bytes(root)
     if need.total > free:
         raise UserError(
             f"cannot queue the batch: {root.parent} has {format_bytes(free)} free, {need.text}. "
@@ -283,49 +285,51 @@ def check_room(root: Path, batch: Batch) -> None:
         )
 
 
-def _make_folder(batch: Batch) -> tuple[BatchFolder, bool]:
+def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
     """Create or claim an empty folder for this batch alone; return it, and whether it was created here.
 
     Raises:
         UserError: there is something in it, another run has taken it, or it cannot be written.
     """
     settings = batch.config.settings
-    output_dir = user_path(settings.output_dir)
+    output_dir = expand_user_path(settings.output_dir)
     now = datetime.now() if settings.use_timestamp else None
     # Who may not enter the folder can read nothing in it, whatever the modes of the files are.
     is_private = settings.output_permissions == "private"
     mode = 0o700 if is_private else 0o777
-    folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
+    folder = new_batch_folder(output_dir, settings.batch_name or batch.config.name, now)
     try:
         # By itself: below, FileExistsError then means that the batch's own name is taken.
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot_write(folder, error) from None
-    for _ in range(MAX_TRIES):
-        folder = batch_folder(output_dir, settings.batch_name or batch.config.name, now)
+        raise _write_error(folder, error) from None
+    for _ in range(MAX_NAME_ATTEMPTS):
+        folder = new_batch_folder(output_dir, settings.batch_name or batch.config.name, now)
         try:
             folder.root.mkdir(mode=mode)
             is_new = True
         except FileExistsError:
             if now is not None:  # another run of the same second took the name in between
                 continue
-            folder, is_new = _empty_folder(folder, is_private), False
+            folder, is_new = _require_empty_folder(folder, is_private), False
         except OSError as error:
-            raise _cannot_write(folder, error) from None
+            raise _write_error(folder, error) from None
         try:
-            claim_folder(folder.root)  # also a new one: a run without a time stamp may take it while it is empty
+            claim_batch_folder(folder.root)  # also a new one: a run without a time stamp may take it while it is empty
             return folder, is_new
         except FileExistsError:
             if now is None:
-                raise _taken(folder) from None
+                raise _taken_folder_error(folder) from None
         except OSError as error:
             if is_new:
-                _remove_empty([folder.root])
-            raise _cannot_write(folder, error) from None
-    raise UserError(f"cannot make a batch folder in {output_dir}: {MAX_TRIES} names in a row were taken meanwhile")
+                _remove_empty_folders([folder.root])
+            raise _write_error(folder, error) from None
+    raise UserError(
+        f"cannot make a batch folder in {output_dir}: {MAX_NAME_ATTEMPTS} names in a row were taken meanwhile"
+    )
 
 
-def _empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
+def _require_empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
     """Return an existing folder if it is empty, after restricting a private one to its owner.
 
     Raises:
@@ -337,17 +341,17 @@ def _empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
                 folder.root.chmod(0o700)
             return folder
     except OSError as error:
-        raise _cannot_write(folder, error) from None
-    raise _taken(folder)
+        raise _write_error(folder, error) from None
+    raise _taken_folder_error(folder)
 
 
-def _taken(folder: BatchFolder) -> UserError:
+def _taken_folder_error(folder: BatchFolder) -> UserError:
     has_batch = os.path.lexists(folder.manifest)
     what = "already holds a batch. Continue it with --resume" if has_batch else "exists already"
     return UserError(f"{folder.root} {what}, or choose another name")
 
 
-def _cannot_write(folder: BatchFolder, error: OSError) -> UserError:
+def _write_error(folder: BatchFolder, error: OSError) -> UserError:
     if isinstance(error, FileExistsError):
         return UserError(
             f"the output folder {folder.root} cannot be written: {error.filename} is no folder, or a link to none. "

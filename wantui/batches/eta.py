@@ -15,8 +15,8 @@ from wantui.formatting import format_duration
 from wantui.gpu.nvml import query_gpus
 from wantui.planning import Recipe, TimedVideo, estimate_seconds, parse_timed_videos
 from wantui.queue.benchmark_store import load_throughput
-from wantui.queue.engine_lock import published
-from wantui.queue.events import ENDED
+from wantui.queue.engine_lock import read_engine_info
+from wantui.queue.events import ENDING_EVENTS
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Event, VideoRow
 
@@ -29,7 +29,7 @@ RECENT_EVENTS = 500
 
 
 @dataclass(frozen=True)
-class Remaining:
+class RemainingTime:
     """Seconds until a batch is done when nothing is before it; None where no like video is known yet."""
 
     seconds: float | None
@@ -37,10 +37,10 @@ class Remaining:
 
 
 @dataclass(frozen=True)
-class Etas:
+class QueueEtas:
     """ETAs of all unfinished batches at one moment."""
 
-    remaining: Mapping[int, Remaining]
+    remaining: Mapping[int, RemainingTime]
     """Estimates by batch, paused ones included."""
     batches: Mapping[int, float | None]
     """Seconds until each batch is done, in the order of the queue, without the paused ones."""
@@ -67,11 +67,11 @@ class Etas:
         return eta - remaining.seconds * (1 - (before + 1) / max(1, batch.unfinished))
 
 
-NO_ETAS = Etas({}, {})
+NO_ETAS = QueueEtas({}, {})
 """ETAs of an empty queue."""
 
 
-def add_up(batches: Sequence[BatchRow], remaining: Mapping[int, Remaining]) -> Etas:
+def accumulate_etas(batches: Sequence[BatchRow], remaining: Mapping[int, RemainingTime]) -> QueueEtas:
     """Return the ETAs of batches in queue order: each waits for the batches before it."""
     etas: dict[int, float | None] = {}
     total: float | None = 0.0
@@ -81,17 +81,17 @@ def add_up(batches: Sequence[BatchRow], remaining: Mapping[int, Remaining]) -> E
         seconds = remaining[batch.id].seconds if batch.id in remaining else None
         total = None if total is None or seconds is None else total + seconds
         etas[batch.id] = total
-    return Etas(remaining, etas)
+    return QueueEtas(remaining, etas)
 
 
-def format_left(seconds: float | None) -> str:
+def format_seconds_left(seconds: float | None) -> str:
     """Return an ETA as a column shows it: "1:05", or "?" for None."""
     return "?" if seconds is None else format_duration(seconds)
 
 
 def format_eta(seconds: float | None) -> str:
     """Return an ETA as a line shows it: "ETA 1:05", or "ETA ?" for None."""
-    return f"ETA {format_left(seconds)}"
+    return f"ETA {format_seconds_left(seconds)}"
 
 
 class EtaModel:
@@ -115,30 +115,30 @@ class EtaModel:
         running: Sequence[VideoRow],
         devices: Sequence[str],
         paces: Mapping[int, float],
-    ) -> Etas:
+    ) -> QueueEtas:
         """Return the ETAs of batches in queue order.
 
         Args:
             devices: names of the devices of the running engine.
             paces: seconds per step of running videos, by video.
         """
-        return add_up(
+        return accumulate_etas(
             batches, {batch.id: self.remaining(batch, running, devices, paces) for batch in batches if batch.unfinished}
         )
 
     def remaining(
         self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str], paces: Mapping[int, float]
-    ) -> Remaining:
+    ) -> RemainingTime:
         """Return the time that one batch needs alone on an engine with these devices."""
         per_video = self._seconds_per_video(batch, running, devices, paces)
         if per_video is None:
-            return Remaining(None, None)
+            return RemainingTime(None, None)
         workers = max(
             1, len({video.worker for video in running}), sum(1 for name in devices if name.startswith("cuda:"))
         )
         workers = 1 if batch.device.startswith("cuda:") else max(1, min(workers, batch.unfinished))
         done = sum(video.step / max(1, video.steps) for video in running if video.batch == batch.id)
-        return Remaining((batch.unfinished - done) * per_video / workers, per_video)
+        return RemainingTime((batch.unfinished - done) * per_video / workers, per_video)
 
     def _seconds_per_video(
         self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str], paces: Mapping[int, float]
@@ -170,17 +170,17 @@ class EtaModel:
         return self._recipes[batch.id]
 
 
-def queue_etas(queue: QueueReader) -> Etas:
+def estimate_queue_etas(queue: QueueReader) -> QueueEtas:
     """Return the ETAs of a queue now, from past videos and the steps that are done."""
     tracker = ProgressTracker()
     tracker.apply(queue.events(max(0, queue.last_seq() - RECENT_EVENTS)))
-    devices = _devices(queue.path.parent)
+    devices = _read_engine_devices(queue.path.parent)
     return EtaModel(queue).etas(queue.batches(-1), queue.running(), devices, tracker.paces())
 
 
-def _devices(state_dir: Path) -> tuple[str, ...]:
+def _read_engine_devices(state_dir: Path) -> tuple[str, ...]:
     """Return the devices of the running engine; none while it starts: what is displayed must not wait for it."""
-    return tuple((published(state_dir) or {}).get("devices", ()))
+    return tuple((read_engine_info(state_dir) or {}).get("devices", ()))
 
 
 class BatchEta:
@@ -197,7 +197,7 @@ class BatchEta:
     def apply(self, event: Event) -> None:
         """Take an event of the batch into account."""
         self._tracker.apply([event])
-        if isinstance(event.payload, ENDED):
+        if isinstance(event.payload, ENDING_EVENTS):
             self._has_ended, self._computed_at = True, None
 
     def seconds(self) -> float | None:
@@ -206,7 +206,7 @@ class BatchEta:
         if self._computed_at is None or now - self._computed_at >= REFRESH_SECONDS:
             queue = self._model.queue
             try:
-                devices = _devices(queue.path.parent)
+                devices = _read_engine_devices(queue.path.parent)
             except PermissionError:  # the state directory may not be entered now
                 return self._seconds
             if self._has_ended:

@@ -4,16 +4,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from wantui.queue.events import STOPPED, FramesDecoded, ModelLoading, StepDone, VideoStarted
+from wantui.queue.events import STOPPING_EVENTS, FramesDecoded, ModelLoading, StepDone, VideoStarted
 from wantui.queue.records import Event
 
-CURVES = ("norm", "velocity", "turning", "straightness")
+CURVE_NAMES = ("norm", "velocity", "turning", "straightness")
 """Names of the live metrics of a step."""
-MAX_STEPS = 2000
+MAX_STORED_STEPS = 2000
 """Maximum number of steps stored per video."""
 PACE_STEPS = 15
 """Number of steps back from the newest whose median is the pace."""
-MEMORY = ("allocated", "reserved", "peak", "predicted")
+MEMORY_FIELDS = ("allocated", "reserved", "peak", "predicted")
 """Names of a step's GPU memory figures, in bytes."""
 
 
@@ -28,7 +28,7 @@ class VideoProgress:
     steps: int = 0
     sigma: float | None = None
     seconds: list[float] = field(default_factory=list)
-    curves: dict[str, list[float | None]] = field(default_factory=lambda: {name: [] for name in CURVES})
+    curves: dict[str, list[float | None]] = field(default_factory=lambda: {name: [] for name in CURVE_NAMES})
     preview: str | None = None
     preview_step: int = 0
     memory: dict[str, int] = field(default_factory=dict)
@@ -64,12 +64,12 @@ class VideoProgress:
         self.seconds.append(done.seconds)
         for name, curve in self.curves.items():
             curve.append(getattr(done, name))
-            del curve[:-MAX_STEPS]
-        del self.seconds[:-MAX_STEPS]
+            del curve[:-MAX_STORED_STEPS]
+        del self.seconds[:-MAX_STORED_STEPS]
         if done.preview is not None:
             self.preview, self.preview_step = done.preview, done.step
         if done.allocated is not None:
-            values = {name: getattr(done, name) for name in MEMORY}
+            values = {name: getattr(done, name) for name in MEMORY_FIELDS}
             self.memory = {name: value for name, value in values.items() if value is not None}
 
 
@@ -93,7 +93,7 @@ class ProgressTracker:
                     self.videos.setdefault(event.video, VideoProgress(event.batch, event.video)).add(event.payload)
                 case FramesDecoded(frames=frames, count=count) if event.video in self.videos:
                     self.videos[event.video].decoded, self.videos[event.video].frames = frames, count
-            if isinstance(event.payload, STOPPED):
+            if isinstance(event.payload, STOPPING_EVENTS):
                 self.videos.pop(event.video, None)
 
     def snapshot(self) -> Mapping[int, VideoProgress]:

@@ -41,16 +41,16 @@ class RerunResult:
 
 
 @dataclass(frozen=True)
-class Loading:
+class ModelLoadStarted:
     """The model is being loaded, which can take minutes."""
 
     model: str
     device: str
 
 
-def remake(
+def rerender_clip(
     clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, device: str, may_fetch: bool
-) -> Iterator[Loading | Step | Decoded | RerunResult]:
+) -> Iterator[ModelLoadStarted | Step | Decoded | RerunResult]:
     """Render a recipe's video as `target`; yield the progress, and finally the comparison with `clip`.
 
     Args:
@@ -63,8 +63,8 @@ def remake(
     if not named.is_local:
         replaced = replaced_parts(recipe.transformer_file)
         ensure_model_folder(named, recipe.revision, replaced, replaced=replaced, may_fetch=may_fetch)
-    yield Loading(recipe.model, str(resolve_device(device)))
-    loaded = load_pipeline_for(recipe, device, _plan(recipe, device, then), may_fetch=may_fetch)
+    yield ModelLoadStarted(recipe.model, str(resolve_device(device)))
+    loaded = load_pipeline_for(recipe, device, _choose_plan(recipe, device, then), may_fetch=may_fetch)
     pipeline = loaded.pipeline
     now = clip_made_with(pipeline, recipe)
     files = VideoFiles(target, target.with_suffix(".jpg"))
@@ -91,7 +91,7 @@ def remake(
     yield RerunResult(latents_equal, equal, difference, changed, is_known=bool(then))
 
 
-def _plan(recipe: Recipe, device: str, then: dict[str, Any]) -> MemoryPlan:
+def _choose_plan(recipe: Recipe, device: str, then: dict[str, Any]) -> MemoryPlan:
     """Return a plan that decodes as the original did, if memory allows; otherwise the comparison reports the
     difference."""
     if "tile" in then:

@@ -21,25 +21,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wantui.batches.enqueue import Shard, missing_videos
+from wantui.batches.enqueue import Shard, find_missing_videos
 from wantui.errors import UserError
 from wantui.formatting import UNPRINTABLE, format_count
-from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, file_system
+from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, file_system_type
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import can_lock, refuse_unwritable
+from wantui.storage.locks import can_lock_files, refuse_unwritable
 from wantui.storage.manifest import read_manifest
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
-TIMES = 1000
+MAX_REQUEUES = 1000
 """Times that a job may reach its time limit and be requeued."""
 POLL_SECONDS = 0.2
-END_SECONDS = 5.0
+REQUEUE_WAIT_SECONDS = 5.0
 """Seconds that Slurm may take to end a job that it was asked to requeue."""
-_ELSEWHERE = "Choose another --output-dir, or work in another folder."
+_FOLDER_ADVICE = "Choose another --output-dir, or work in another folder."
 _SBATCH_KEY = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
-log = logging.getLogger("submitit")
+logger = logging.getLogger("submitit")
 
 
 class NoSlurmError(UserError):
@@ -49,7 +49,7 @@ class NoSlurmError(UserError):
 
 
 @dataclass(frozen=True)
-class Resources:
+class JobResources:
     """Resources of each job of the array."""
 
     minutes: int
@@ -87,12 +87,12 @@ class DrainShare:
             RuntimeError: not all of it could be made.
         """
         signal.signal(signal.SIGTERM, self._preempt)
-        with tempfile.TemporaryDirectory(prefix="wantui-", dir=_local_folder()) as state:
+        with tempfile.TemporaryDirectory(prefix="wantui-", dir=_find_local_folder()) as state:
             self.engine = self._start(Path(state))
-            _wait(self.engine)
+            _wait_for_engine(self.engine)
         folder = BatchFolder(self.folder)
-        left = [video for _, video in missing_videos(folder, read_manifest(folder), self.share)]
-        if self.preempted and any(video.state != "failed" for video in left) and _is_running():
+        left = [video for _, video in find_missing_videos(folder, read_manifest(folder), self.share)]
+        if self.preempted and any(video.state != "failed" for video in left) and _is_job_running():
             self._put_back()
         if left:
             raise RuntimeError(
@@ -105,15 +105,15 @@ class DrainShare:
 
         engine = self.engine
         if engine is not None:
-            if not self.preempted and not _has_ended(engine):  # a second one would be an order to end at once
+            if not self.preempted and not _is_engine_ended(engine):  # a second one would be an order to end at once
                 os.kill(engine.pid, signal.SIGTERM)
-            _wait(engine)
+            _wait_for_engine(engine)
         return DelayedSubmission(DrainShare(self.folder, self.share))
 
     def _start(self, state: Path) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "wantui", "engine", "run", "--drain", "--logs", str(self._logs)]
         command += ["--batch", str(self.folder), "--share", str(self.share)]
-        ours = _own_signal()
+        ours = _submitit_signal()
         before = signal.signal(ours, signal.SIG_IGN)  # which a child inherits: it is meant for submitit alone
         try:
             return subprocess.Popen(command, env=os.environ | {"XDG_STATE_HOME": str(state)})
@@ -121,20 +121,20 @@ class DrainShare:
             signal.signal(ours, before)
 
     def _preempt(self, *_: object) -> None:
-        log.warning("asked to stop: the video of share %s is closed at a checkpoint", self.share)
+        logger.warning("asked to stop: the video of share %s is closed at a checkpoint", self.share)
         self.preempted = True
 
     def _put_back(self) -> None:
         """Slurm calls a job that ends within its time of grace done; submitit puts it back."""
-        os.kill(os.getpid(), _own_signal())
-        time.sleep(END_SECONDS)
+        os.kill(os.getpid(), _submitit_signal())
+        time.sleep(REQUEUE_WAIT_SECONDS)
 
     @property
     def _logs(self) -> Path:
         return self.folder / "slurm" / f"share_{self.share.number}"
 
 
-def _has_ended(engine: "subprocess.Popen[bytes]") -> bool:
+def _is_engine_ended(engine: "subprocess.Popen[bytes]") -> bool:
     """Return whether the engine ended; `Popen.poll` misses it when a signal handler calls it while it runs."""
     try:
         return os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -142,12 +142,12 @@ def _has_ended(engine: "subprocess.Popen[bytes]") -> bool:
         return True
 
 
-def _wait(engine: "subprocess.Popen[bytes]") -> None:
-    while not _has_ended(engine):
+def _wait_for_engine(engine: "subprocess.Popen[bytes]") -> None:
+    while not _is_engine_ended(engine):
         time.sleep(POLL_SECONDS)
 
 
-def _is_running() -> bool:
+def _is_job_running() -> bool:
     """Return whether Slurm still calls this job running: not after a user cancelled it or Slurm requeued it."""
     job = os.environ.get("SLURM_JOB_ID", "")
     command = ["squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={job}"]
@@ -155,7 +155,7 @@ def _is_running() -> bool:
     return result.returncode == 0 and result.stdout.strip() == "RUNNING"
 
 
-def _local_folder() -> Path:
+def _find_local_folder() -> Path:
     """Return a folder for a queue: SQLite's log does not work over a network, and jobs must not share one.
 
     Raises:
@@ -163,13 +163,13 @@ def _local_folder() -> Path:
     """
     tried = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
     for folder in tried:
-        if os.access(folder, os.W_OK) and file_system(folder) not in NETWORK_FILE_SYSTEMS:
+        if os.access(folder, os.W_OK) and file_system_type(folder) not in NETWORK_FILE_SYSTEMS:
             return folder
     raise RuntimeError(f"none of {', '.join(map(str, tried))} is on a local disk; set TMPDIR to a folder that is")
 
 
 def check_slurm() -> None:
-    """Check for Slurm and submitit before anything is written, and before `submit`.
+    """Check for Slurm and submitit before anything is written, and before `submit_array`.
 
     Raises:
         NoSlurmError: Slurm, or submitit, is not here.
@@ -182,7 +182,7 @@ def check_slurm() -> None:
         raise NoSlurmError("submitit is not installed: pip install 'wantui[slurm]'")
 
 
-def check_submission(folder: Path, resources: Resources) -> None:
+def check_submission(folder: Path, resources: JobResources) -> None:
     """Refuse what would end a line of the batch script, or what Slurm would replace in the names of its logs.
 
     Raises:
@@ -191,10 +191,10 @@ def check_submission(folder: Path, resources: Resources) -> None:
     folder = folder.resolve()
     if UNPRINTABLE.search(str(folder)):
         raise UserError(
-            f"cannot submit {folder}: its path holds a line break or another control character. {_ELSEWHERE}"
+            f"cannot submit {folder}: its path holds a line break or another control character. {_FOLDER_ADVICE}"
         )
     if "%" in str(folder) or "\\" in str(folder):
-        raise UserError(f"cannot submit {folder}: Slurm replaces % and \\ in the names of its logs. {_ELSEWHERE}")
+        raise UserError(f"cannot submit {folder}: Slurm replaces % and \\ in the names of its logs. {_FOLDER_ADVICE}")
     named = {f"--{name}": getattr(resources, name) for name in ("partition", "account", "qos", "constraint")}
     for key, value in (*named.items(), *((f"--sbatch {key}", value) for key, value in resources.others)):
         if UNPRINTABLE.search(key) or UNPRINTABLE.search(str(value)):
@@ -204,7 +204,7 @@ def check_submission(folder: Path, resources: Resources) -> None:
             raise UserError(f"cannot submit the batch: --sbatch {key!r} is not the name of an option")
 
 
-def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
+def submit_array(folder: Path, jobs: int, resources: JobResources) -> list[str]:
     """Submit an array over the missing videos of a batch; return the ids of its jobs.
 
     Args:
@@ -217,16 +217,16 @@ def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
     check_submission(folder, resources)
     folder = folder.resolve()
     manifest = read_manifest(BatchFolder(folder))
-    missing = [index for index, _ in missing_videos(BatchFolder(folder), manifest)]
+    missing = [index for index, _ in find_missing_videos(BatchFolder(folder), manifest)]
     if not missing:
         raise UserError(f"nothing is missing of {folder}")
-    if alive := _alive(folder / "slurm"):
+    if alive := _find_active_arrays(folder / "slurm"):
         raise NoSlurmError(
             f"an array over {folder} has not ended: {', '.join(alive)}; its videos would be made twice. "
             f"Wait for it, or first: scancel {' '.join(alive)}"
         )
     refuse_unwritable(BatchFolder(folder))
-    if not can_lock(folder):
+    if not can_lock_files(folder):
         raise UserError(
             f"{folder} is on a file system without locks, where jobs would overwrite each other's entries in "
             "batch.json; choose another --output-dir, or have it mounted with locks (Lustre: -o flock)"
@@ -234,9 +234,9 @@ def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    executor = SlurmExecutor(folder / "slurm", max_num_timeout=TIMES)
-    executor.update_parameters(**_parameters(folder, resources))
-    shares = [DrainShare(folder, share) for share in shares_of(missing, len(manifest.videos), jobs)]
+    executor = SlurmExecutor(folder / "slurm", max_num_timeout=MAX_REQUEUES)
+    executor.update_parameters(**_build_parameters(folder, resources))
+    shares = [DrainShare(folder, share) for share in split_into_shards(missing, len(manifest.videos), jobs)]
     try:
         with executor.batch():
             submitted = [executor.submit(share) for share in shares]
@@ -246,7 +246,7 @@ def submit(folder: Path, jobs: int, resources: Resources) -> list[str]:
     return [str(job.job_id) for job in submitted]
 
 
-def _parameters(folder: Path, resources: Resources) -> dict[str, Any]:
+def _build_parameters(folder: Path, resources: JobResources) -> dict[str, Any]:
     asked = {
         "job_name": f"wantui-{folder.name}",
         "time": resources.minutes,
@@ -264,7 +264,7 @@ def _parameters(folder: Path, resources: Resources) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _alive(folder: Path) -> list[str]:
+def _find_active_arrays(folder: Path) -> list[str]:
     """Arrays that were submitted from a folder and have not ended."""
     ours = {path.name.split("_")[0] for path in folder.glob("*_submission.sh")}
     if not ours:
@@ -275,13 +275,13 @@ def _alive(folder: Path) -> list[str]:
     return sorted(ours & set(result.stdout.split()))
 
 
-def _own_signal() -> signal.Signals:
+def _submitit_signal() -> signal.Signals:
     from submitit.slurm.slurm import SlurmJobEnvironment
 
     return signal.Signals(getattr(signal, f"SIG{SlurmJobEnvironment.USR_SIG}"))
 
 
-def minutes_in(text: str) -> int:
+def parse_time_limit(text: str) -> int:
     """Return the minutes of a time limit as sbatch takes it: minutes, H:M:S or D-H:M:S (seconds are rounded up).
 
     Raises:
@@ -304,7 +304,7 @@ def minutes_in(text: str) -> int:
     return total
 
 
-def shares_of(missing: Sequence[int], videos: int, jobs: int) -> list[Shard]:
+def split_into_shards(missing: Sequence[int], videos: int, jobs: int) -> list[Shard]:
     """Return shards of a batch that cover all missing videos: no more shards than jobs, the largest one small.
 
     Args:

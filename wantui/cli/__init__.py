@@ -18,7 +18,7 @@ from wantui.cli.output import echo
 from wantui.cli.streams import describe_os_error, discard_on_closed_pipe, output_may_close, prepare_streams
 from wantui.environment import prepare_for_torch
 from wantui.errors import UserError
-from wantui.formatting import shorten_repeated
+from wantui.formatting import shorten_echoed_arguments
 
 COMMANDS = {
     "run": ("wantui.cli.run", "Generate the videos of a template."),
@@ -131,10 +131,10 @@ def _run_command(arguments: list[str] | None) -> int | None:
             raise
         import sqlite3
 
-        from wantui.queue.database import is_damage
+        from wantui.queue.database import is_database_damage
 
         advice = "Free disk space, stop the process that locks it, or make its files writable; then try again."
-        if isinstance(error, sqlite3.Error) and is_damage(error):
+        if isinstance(error, sqlite3.Error) and is_database_damage(error):
             advice = "It is damaged. Create a new one: wantui engine stop, then wantui engine start."
         return _report_error(f"wantui: cannot use the queue: {error}. {advice}", 3, argv)
     return None
@@ -143,15 +143,15 @@ def _run_command(arguments: list[str] | None) -> int | None:
 def _provide_home() -> None:
     """Set HOME if the environment has none, as in some containers; without cause, import nothing."""
     if os.environ.get("HOME", "") in ("", "/") or not os.environ.get("LOGNAME"):
-        from wantui.queue.state_dir import provide_home
+        from wantui.queue.state_dir import ensure_home
 
-        provide_home()
+        ensure_home()
 
 
 def _report_error(message: str, code: int, arguments: Sequence[str]) -> int:
     """Print an error and return its exit code, even if the reader of stderr is gone."""
     with discard_on_closed_pipe():
-        echo(shorten_repeated(message, arguments), err=True)
+        echo(shorten_echoed_arguments(message, arguments), err=True)
     return code
 
 

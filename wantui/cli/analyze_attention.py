@@ -18,7 +18,7 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     from wantui.analysis.attention_summary import overlap, word_curves
     from wantui.analysis.comparable import VideoNames
     from wantui.analysis.serialize import plain
-    from wantui.storage.attention_maps import NoMapsError, open_maps
+    from wantui.storage.attention_maps import AttentionMapsError, open_attention_maps
 
     records, rows, damaged = [], [], []
     names = VideoNames(videos)
@@ -27,13 +27,13 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
         if video.attention is None:
             continue
         try:
-            maps = open_maps(video.attention)
+            maps = open_attention_maps(video.attention)
             words = [word_curves(maps, name) for name in maps.words]
             overlaps = {
                 word.name: {other.name: overlap(maps, word.name, other.name) for other in words if other is not word}
                 for word in words
             }
-        except NoMapsError as error:
+        except AttentionMapsError as error:
             echo(f"left out: {names(video)}: {error}", err=True)
             damaged.append(names(video))
             continue
@@ -93,9 +93,9 @@ def _format_cells(word: "WordCurves", overlaps: "Mapping[str, Floats]") -> tuple
 def write_word_overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
     """Write a copy of a clip with the attention to a word drawn over it; exactly one video must have maps."""
     from wantui.analysis.overlay import clip_of, write_overlay
-    from wantui.storage.layout import BatchFolder, folder_name
+    from wantui.storage.layout import BatchFolder, safe_folder_name
     from wantui.storage.manifest import read_manifest
-    from wantui.storage.video_files import make_parent
+    from wantui.storage.video_files import make_parent_folders
 
     with_maps = [video for video in videos if video.attention is not None]
     if len(with_maps) != 1:
@@ -107,11 +107,11 @@ def write_word_overlay(videos: "list[Video]", word: str, output: Path | None) ->
     clip = clip_of(video)
     entry = read_manifest(BatchFolder(video.folder)).videos[video.number]
     # The id comes from the manifest, which others may have written: it could contain a path.
-    target = output or video.folder / "analysis" / f"{folder_name(f'{video.id}_{word}')}.mp4"
+    target = output or video.folder / "analysis" / f"{safe_folder_name(f'{video.id}_{word}')}.mp4"
     if output is not None and output.exists():
         raise UserError(f"cannot write {output}: it already exists. Choose another name")
     try:
-        make_parent(target.parent if output is not None else video.folder, target)
+        make_parent_folders(target.parent if output is not None else video.folder, target)
         scale = write_overlay(clip, video.attention, word, target, entry.recipe.fps)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error

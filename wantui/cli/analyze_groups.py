@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from wantui.cli.analyze_output import DEFAULT_METRICS, warn_about_metrics, write_table
 from wantui.cli.output import echo, print_columns, print_json, print_line
 from wantui.errors import UserError
-from wantui.formatting import format_change, format_count, format_fraction
+from wantui.formatting import format_count, format_percent, format_percent_change
 
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
@@ -116,10 +116,12 @@ def _print_comparison(comparison: "Comparison", margin: float, videos: "list[Vid
         e = d.effect
         is_share = d.share == d.share and d.low == d.low
         interval = (
-            f"{format_change(d.low)} to {format_change(d.high)}" if is_share else f"{e.low:+.3g} to {e.high:+.3g}"
+            f"{format_percent_change(d.low)} to {format_percent_change(d.high)}"
+            if is_share
+            else f"{e.low:+.3g} to {e.high:+.3g}"
         )
         unit = METRICS[d.metric].unit if d.metric in METRICS else ""
-        share = format_change(d.share) if is_share else f"{e.mean:+.3g} {unit}"
+        share = format_percent_change(d.share) if is_share else f"{e.mean:+.3g} {unit}"
         p = [f"{d.effect.p:.3g}", f"{d.family_p:.3g}", f"{d.discovery_p:.3g}"]
         if has_phrasings:
             p.append(f"{d.phrasing_p:.3g}" if d.phrasing_p == d.phrasing_p else "")
@@ -129,5 +131,5 @@ def _print_comparison(comparison: "Comparison", margin: float, videos: "list[Vid
         )
     p_names = ("p", "max-T", "BH", *(["p by phrasing"] if has_phrasings else []))
     print_columns(
-        ("groups", "metric", "difference", "95 %", "d_z", *p_names, f"seeds to find {format_fraction(margin)}"), *rows
+        ("groups", "metric", "difference", "95 %", "d_z", *p_names, f"seeds to find {format_percent(margin)}"), *rows
     )

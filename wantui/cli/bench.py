@@ -27,9 +27,9 @@ def command(device: str, speed: str, as_json: bool) -> None:
     from wantui.generation.errors import NoSuchDeviceError
     from wantui.generation.load import resolve_device
     from wantui.queue.benchmark_store import save_throughput
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
 
-    state_dir, target = state_place(), resolve_device(device)
+    state_dir, target = find_state_directory(), resolve_device(device)
     if target.type != "cuda":
         raise NoSuchDeviceError(
             f"cannot measure {target}: bench needs a CUDA GPU. Time estimates for nano use the videos already generated"

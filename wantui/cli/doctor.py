@@ -285,18 +285,20 @@ def _check_queue(state_dir: "StateDirectory") -> Finding:
 
     from wantui.engine.control import DATABASE_ADVICE
     from wantui.errors import UserError
-    from wantui.queue.database import NAME, check_database, is_damage
-    from wantui.queue.state_dir import write_fault
+    from wantui.queue.database import DATABASE_FILE, check_database, is_database_damage
+    from wantui.queue.state_dir import find_write_fault
 
-    path = state_dir.directory / NAME
+    path = state_dir.directory / DATABASE_FILE
     try:
         hold_reason = check_database(path) if path.exists() else None
     except sqlite3.DatabaseError as error:
-        advice = "wantui engine start renames it and creates a new one" if is_damage(error) else DATABASE_ADVICE
+        advice = (
+            "wantui engine start renames it and creates a new one" if is_database_damage(error) else DATABASE_ADVICE
+        )
         return Finding("problem", "queue", f"cannot open {path}: {error}", advice)
     except UserError as error:
         return Finding("problem", "queue", str(error))
-    if (reason := write_fault(state_dir.directory)) is not None:
+    if (reason := find_write_fault(state_dir.directory)) is not None:
         return Finding("problem", "queue", f"cannot write {state_dir.directory}: {reason}", "free disk space")
     if hold_reason is not None:
         advice = "correct that, then run: wantui queue resume"
@@ -309,10 +311,10 @@ def _check_engine() -> Iterator[Finding]:
     from wantui.engine.control import find_engine
     from wantui.engine.logind import read_logind
     from wantui.errors import UserError
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
 
     try:
-        state_dir = state_place()
+        state_dir = find_state_directory()
     except UserError as error:
         yield Finding("problem", "queue", str(error))
         return
@@ -335,8 +337,8 @@ def _check_engine() -> Iterator[Finding]:
 
 def _check_disk_space() -> Iterator[Finding]:
     """Check the free space and the file system of the working folder."""
-    from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, file_system
-    from wantui.storage.locks import can_lock
+    from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, file_system_type
+    from wantui.storage.locks import can_lock_files
 
     try:
         here = Path.cwd()
@@ -351,11 +353,11 @@ def _check_disk_space() -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "disk", text)
-    kind = file_system(here)
+    kind = file_system_type(here)
     if kind in NETWORK_FILE_SYSTEMS:
         advice = "writing latents is slow there; choose a local disk with --output-dir"
         yield Finding("note", "disk", f"{here} is on a network file system ({kind})", advice)
-    if os.access(here, os.W_OK) and not can_lock(here):
+    if os.access(here, os.W_OK) and not can_lock_files(here):
         advice = (
             "a batch there runs on one worker at a time, and wantui slurm needs locks (Lustre: mount with -o flock)"
         )

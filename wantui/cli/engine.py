@@ -33,9 +33,9 @@ def command() -> None:
 def start(logs: Path | None, workers: int | None) -> None:
     """Start the engine, unless one is running."""
     from wantui.engine.control import ensure_engine
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
 
-    state_dir = state_place()
+    state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
     engine, started = ensure_engine(state_dir, logs, workers)
     show_warnings(tuple(engine.warnings()))
@@ -54,9 +54,9 @@ def stop(now: bool) -> None:
     Running videos resume from there when the engine starts again.
     """
     from wantui.engine.control import stop_engine
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
 
-    process = stop_engine(state_place().directory, now)
+    process = stop_engine(find_state_directory().directory, now)
     echo("no engine is running" if process is None else f"engine stopped (process {process})", err=True)
 
 
@@ -68,9 +68,9 @@ def status(as_json: bool) -> None:
     Exit code 0: an engine is running, 3: no engine is running.
     """
     from wantui.engine.control import find_engine
-    from wantui.queue.state_dir import recording_fault, state_place
+    from wantui.queue.state_dir import describe_recording_fault, find_state_directory
 
-    state_dir = state_place()
+    state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
     engine, held, running = find_engine(state_dir.directory), queue.held(), queue.running()
     workers = queue.workers() if engine else []
@@ -87,7 +87,7 @@ def status(as_json: bool) -> None:
             }
         )
     else:
-        _print_status(engine, held, workers, running, recording_fault(state_dir.directory))
+        _print_status(engine, held, workers, running, describe_recording_fault(state_dir.directory))
     sys.exit(0 if engine else 3)
 
 
@@ -98,7 +98,7 @@ def _print_status(
     running: "list[VideoRow]",
     recording_error: str | None,
 ) -> None:
-    from wantui.queue.waiting import starting_text
+    from wantui.queue.waiting import describe_starting_worker
 
     if engine is None:
         echo("no engine is running. Start one: wantui engine start")
@@ -114,7 +114,7 @@ def _print_status(
         echo(f"held: {held.reason}{automatic}. Resume with: wantui queue resume")
     for worker in workers:
         if worker.state == "starting":
-            echo(f"starting: {starting_text(worker)}")
+            echo(f"starting: {describe_starting_worker(worker)}")
     # Without an engine nothing runs: the last engine left these videos in the state "running".
     state = "running" if engine else "interrupted"
     for video in running:
@@ -139,19 +139,19 @@ def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None,
 
     For systemd, containers, cron and batch schedulers. Exit code 1 with --drain: some videos are unfinished.
     """
-    from wantui.batches.enqueue import Shard, queue_missing
+    from wantui.batches.enqueue import Shard, enqueue_missing_videos
     from wantui.engine.control import NoEngineError, find_engine, logs_folder, open_queue
     from wantui.engine.supervisor import run_engine
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
 
-    state_dir, shard = state_place(), Shard.read(share)
+    state_dir, shard = find_state_directory(), Shard.read(share)
     if batch is None and share != "1/1":
         raise click.UsageError("--share needs a batch. Name its folder with --batch")
     if batch is not None:
         folder = BatchFolder(batch.absolute())
-        queued = queue_missing(state_dir, folder, read_manifest(folder), shard)
+        queued = enqueue_missing_videos(state_dir, folder, read_manifest(folder), shard)
         missing = queued.videos if queued else 0
         echo(f"queued {format_count(missing, 'missing video')} of {batch}, share {shard}", err=True)
     if not run_engine(state_dir, logs_folder(state_dir, logs), workers, drain):

@@ -9,12 +9,14 @@ import click
 from wantui.cli.output import echo
 from wantui.cli.types import PATH, VideoId
 from wantui.errors import UserError
-from wantui.storage.export import FORMATS
+from wantui.storage.export import EXPORT_FORMATS
 
 
 @click.command("export")
 @click.argument("batch", type=PATH)
-@click.option("--format", "kind", type=click.Choice(FORMATS), default="npy", show_default=True, help="Output format.")
+@click.option(
+    "--format", "kind", type=click.Choice(EXPORT_FORMATS), default="npy", show_default=True, help="Output format."
+)
 @click.option("-o", "--output", type=PATH, help="Output folder.  [default: in BATCH/exports]")
 @click.option(
     "--video-id",

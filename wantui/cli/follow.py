@@ -32,8 +32,8 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
     from wantui.batches.eta import BatchEta
     from wantui.cli.progress import open_reporter
     from wantui.engine.control import NoEngineError, find_engine
-    from wantui.queue.state_dir import recording_fault
-    from wantui.queue.waiting import waiting_for
+    from wantui.queue.state_dir import describe_recording_fault
+    from wantui.queue.waiting import find_batch_wait
 
     last_check, directory = time.monotonic(), queue.path.parent
     recording_error: str | None = None
@@ -60,13 +60,13 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                     return current
             if time.monotonic() - last_check > ENGINE_SECONDS:
                 last_check = time.monotonic()
-                reporter.show_waiting(waiting_for(queue, batch.id))
+                reporter.show_waiting(find_batch_wait(queue, batch.id))
                 if queue.is_replaced():
                     raise NoEngineError(
                         f"the queue {queue.path} was deleted or replaced. "
                         f"Queue the missing videos again: wantui run --resume {shown_path(batch.folder)}"
                     )
-                if (reason := recording_fault(directory)) != recording_error:
+                if (reason := describe_recording_fault(directory)) != recording_error:
                     recording_error = reason
                     reporter.show_message(reason or f"{directory} can be written again")
                 with suppress(PermissionError):  # reported above; an engine may still be running
@@ -87,7 +87,7 @@ def _show_current(queue: "Queue", batch: "BatchRow", after: int, reporter: "Prog
         UserError: no worker can be started.
     """
     from wantui.queue.events import VideoStarted
-    from wantui.queue.records import Event, shown_number
+    from wantui.queue.records import Event, display_number
 
     held = queue.held()
     if held is not None and held.kind == "worker" and batch.unfinished:
@@ -99,7 +99,7 @@ def _show_current(queue: "Queue", batch: "BatchRow", after: int, reporter: "Prog
     started_later = {event.video for event in queue.events(after, batch.id) if isinstance(event.payload, VideoStarted)}
     for video in running:
         if video.batch == batch.id and video.id not in started_later:
-            number = shown_number(video.number)
+            number = display_number(video.number)
             payload = VideoStarted(title=video.title, number=number, steps=video.steps, worker=video.worker)
             reporter.show_event(Event(after, time.time(), batch.id, video.id, payload))
     if batch.paused:

@@ -9,7 +9,7 @@ import click
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import PATH
 from wantui.errors import UserError
-from wantui.formatting import format_count, shorten
+from wantui.formatting import format_count, shorten_text
 
 if TYPE_CHECKING:
     from wantui.storage.batch_index import BatchSummary
@@ -36,7 +36,7 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
 
     Unreadable batches are also reported on stderr; the exit code is then 1.
     """
-    from wantui.storage.batch_index import closed_folders, find_batches
+    from wantui.storage.batch_index import find_batches, find_inaccessible_folders
 
     roots = folders or (Path("outputs"),)
     for root in roots:
@@ -48,7 +48,7 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
         echo(f"no match for {search!r} in {format_count(len(batches), 'batch', 'batches')}", err=True)
     elif not batches:
         echo(f"no batches in {', '.join(map(str, roots))}", err=True)
-    if closed := closed_folders(roots):
+    if closed := find_inaccessible_folders(roots):
         more = ", ..." if len(closed) > MAX_CLOSED_SHOWN else ""
         names = ", ".join(map(str, closed[:MAX_CLOSED_SHOWN])) + more
         echo(
@@ -72,7 +72,7 @@ def _print_batches(batches: "list[BatchSummary]", as_json: bool) -> None:
     lines = [("created", "done", "failed", "model", "folder", "template")]
     for batch in batches:
         done = "unreadable" if batch.fault and not batch.counts else f"{batch.count('done')}/{batch.total}"
-        template = shorten(" ".join(batch.template.split()), MAX_TEMPLATE)
+        template = shorten_text(" ".join(batch.template.split()), MAX_TEMPLATE)
         lines.append((batch.created[:16], done, str(batch.count("failed")), batch.model, str(batch.folder), template))
     print_columns(*lines)
 
@@ -118,7 +118,7 @@ def check(batches: tuple[Path, ...], as_json: bool) -> None:
     Reads every manifest and capture, and decodes every clip. Damaged items are printed; the exit code is then 1. Files
     of earlier versions have no checksums: they are read, and counted as unverified.
     """
-    from wantui.storage.check import check_batch
+    from wantui.storage.batch_check import check_batch
 
     items = []
     for batch in batches:
@@ -144,10 +144,10 @@ def check(batches: tuple[Path, ...], as_json: bool) -> None:
 def trash(folder: Path) -> None:
     """Move a batch folder to the trash, unless it has unfinished videos."""
     from wantui.engine.control import open_queue
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
     from wantui.storage.batch_index import move_to_trash
 
-    with open_queue(state_place())[0] as queue:
+    with open_queue(find_state_directory())[0] as queue:
         queued = next((batch for batch in queue.batches(-1) if batch.folder == folder.resolve()), None)
         if queued is not None and queued.unfinished:
             raise UserError(f"cannot trash {folder}: it is on the queue. First run: wantui queue cancel {queued.id}")

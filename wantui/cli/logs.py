@@ -61,10 +61,10 @@ def _print_log_line(path: Path, line: str, with_name: bool) -> None:
 
 def _find_log_files(batch: str | None, folder: Path | None) -> list[Path]:
     from wantui.engine.control import find_engine, open_queue
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
     from wantui.storage.layout import BatchFolder
 
-    state_dir = state_place()
+    state_dir = find_state_directory()
     if batch is not None:
         with open_queue(state_dir)[0] as queue:
             log = BatchFolder(queue.find_batch(batch).folder).log

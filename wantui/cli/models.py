@@ -96,10 +96,10 @@ def calibrate(template: str | None, template_file: Path | None, output: Path | N
     if text is None:
         raise click.UsageError('--template is missing. Give a typical prompt: -t "a red circle moving left"')
     batch = preview_from_options(template=text, **options)
-    from wantui.batches.calibrate import calibrate as measure
-    from wantui.batches.enqueue import refuse
+    from wantui.batches.calibrate import calibrate_model as measure
+    from wantui.batches.enqueue import refuse_unsupported
 
-    refuse(batch)
+    refuse_unsupported(batch)
     if (count := len(batch.variations)) > 1:
         echo(
             f"warning: the template has {count:,} variations; only the first is measured: {batch.first.prompt}",

@@ -9,7 +9,7 @@ import click
 
 from wantui.cli.output import echo
 from wantui.cli.types import INTEGER, PATH
-from wantui.text_files import TextFileError, read_text
+from wantui.text_files import TextFileError, read_text_file
 
 if TYPE_CHECKING:
     from wantui.config import Config
@@ -92,7 +92,7 @@ def read_template(template: str | None, template_file: Path | None) -> str | Non
     if template_file is None:
         return template
     try:
-        return read_text(template_file, MAX_TEMPLATE_BYTES, may_be_pipe=True).rstrip("\r\n")
+        return read_text_file(template_file, MAX_TEMPLATE_BYTES, may_be_pipe=True).rstrip("\r\n")
     except TextFileError as error:
         raise click.UsageError(f"--template-file: {error}") from None
 
@@ -131,9 +131,9 @@ def _to_setting_value(value: Any) -> Any:
 def open_queue_for_command(state_dir: "StateDirectory | None" = None) -> "Queue":
     """Open the queue and print the notes about it; the queue closes when the current command ends."""
     from wantui.engine.control import open_queue
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
 
-    queue, notes = open_queue(state_place() if state_dir is None else state_dir)
+    queue, notes = open_queue(find_state_directory() if state_dir is None else state_dir)
     click.get_current_context().call_on_close(queue.close)
     show_warnings(tuple(notes))
     return queue

@@ -1,7 +1,7 @@
 """Print text, tables and JSON with terminal control characters escaped.
 
 Every command prints through this module. Names, prompts, errors and paths come from files that others may have
-written, and could contain control characters; `printable` makes them visible.
+written, and could contain control characters; `escape_unprintable` makes them visible.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from wantui.cli.streams import output_may_close
-from wantui.formatting import UNPRINTABLE, printable
+from wantui.formatting import UNPRINTABLE, escape_unprintable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,7 +32,7 @@ def _write(text: str, nl: bool = True, err: bool = False) -> None:
 
 def echo(text: object = "", err: bool = False, nl: bool = True, bold: bool = False) -> None:
     """Print text to stdout or stderr, with control characters escaped except line breaks and tabs."""
-    safe = printable(str(text), keep_lines=True)
+    safe = escape_unprintable(str(text), keep_lines=True)
     if err and nl and sys.stderr.isatty():
         safe = "\n".join(_wrap(line, shutil.get_terminal_size().columns) for line in safe.split("\n"))
     _write(click.style(safe, bold=True) if bold else safe, nl=nl, err=err)
@@ -69,7 +69,7 @@ def _is_unicode(stream: IO[str]) -> bool:
 def print_progress(text: str) -> None:
     """Replace the last line of stderr, if it is a terminal; an empty text ends the line."""
     if sys.stderr.isatty():
-        _write(f"\r{printable(text)}" if text else "", err=True, nl=not text)
+        _write(f"\r{escape_unprintable(text)}" if text else "", err=True, nl=not text)
 
 
 def print_table(table: "Table") -> None:
@@ -101,7 +101,7 @@ def print_columns(*rows: tuple[str, ...]) -> None:
     On a terminal that is too narrow, each row takes several lines, and the columns stay aligned. Rich is avoided: its
     import would take most of the time of `wantui queue ls`.
     """
-    safe = [tuple(map(printable, row)) for row in rows]
+    safe = [tuple(map(escape_unprintable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     lines = _split_into_lines(widths, columns)
@@ -130,7 +130,7 @@ def _split_into_lines(widths: Sequence[int], terminal_width: int) -> list[list[i
 
 def print_line(text: str, indent: int = 0) -> None:
     """Print a line to stdout; on a terminal it is wrapped between words, and its other lines are indented."""
-    text = printable(text)
+    text = escape_unprintable(text)
     if sys.stdout.isatty():
         text = click.wrap_text(text, shutil.get_terminal_size().columns, subsequent_indent=" " * indent)
     echo(text)
@@ -140,4 +140,4 @@ def add_row(table: "Table", *cells: str) -> None:
     """Add a row of plain text, without Rich markup."""
     from rich.text import Text
 
-    table.add_row(*(Text(printable(cell)) for cell in cells))
+    table.add_row(*(Text(escape_unprintable(cell)) for cell in cells))

@@ -11,7 +11,7 @@ from wantui.cli.output import add_row, echo, plain_table, print_json, print_line
 from wantui.formatting import format_count
 
 if TYPE_CHECKING:
-    from wantui.batches.batch_cost import Cost
+    from wantui.batches.batch_cost import CostLine
     from wantui.planning import BatchPreview
 
 MAX_VARIATIONS_SHOWN = 50
@@ -43,10 +43,10 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     _print_summary(batch, costs)
 
 
-def _report(batch: "BatchPreview", costs: "list[Cost]") -> dict[str, Any]:
+def _report(batch: "BatchPreview", costs: "list[CostLine]") -> dict[str, Any]:
     """Return the preview as JSON values."""
     from wantui.planning.disk_estimate import estimate_disk
-    from wantui.storage.disk_space import disk_need
+    from wantui.storage.disk_space import estimate_disk_need
 
     disk = estimate_disk(batch)
     return {
@@ -67,7 +67,7 @@ def _report(batch: "BatchPreview", costs: "list[Cost]") -> dict[str, Any]:
             **dict.fromkeys(("latents", "attention", "geometry"), 0),
             **{part.name: part.bytes for part in disk.captures},
             "total": disk.total,
-            "must_be_free": disk_need(batch.first, disk.total).total,
+            "must_be_free": estimate_disk_need(batch.first, disk.total).total,
         },
         "warnings": batch.warnings,
         "refusals": batch.refusals,
@@ -85,7 +85,7 @@ def _print_variations(batch: "BatchPreview", limit: int | None) -> None:
         echo(f"... and {len(batch.variations) - len(shown):,} more (--all shows them)")
 
 
-def _print_summary(batch: "BatchPreview", costs: "list[Cost]") -> None:
+def _print_summary(batch: "BatchPreview", costs: "list[CostLine]") -> None:
     recipe, seeds = batch.first, batch.config.settings.videos_per_variation
     print_line(
         f"{format_count(len(batch.variations), 'variation')} x {format_count(seeds, 'seed')} "
@@ -110,21 +110,21 @@ def _weighting(batch: "BatchPreview") -> str | None:
     return batch.config.settings.prompt_settings.embedding_method if has_weights else None
 
 
-def _costs(batch: "BatchPreview") -> "list[Cost]":
+def _costs(batch: "BatchPreview") -> "list[CostLine]":
     """Predict the costs from the finished videos on the queue, or without any if the queue cannot be read."""
-    from wantui.batches.batch_cost import costs
+    from wantui.batches.batch_cost import estimate_costs
     from wantui.engine.control import open_queue
     from wantui.errors import UserError
     from wantui.gpu.monitor import GpuMonitor
     from wantui.planning import parse_timed_videos
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
 
     state = None
     try:
-        state_dir = state_place()
+        state_dir = find_state_directory()
         state = state_dir.directory
         with open_queue(state_dir)[0] as queue:
             past = parse_timed_videos(queue.finished())
     except UserError:
         past = []
-    return costs(batch, past, GpuMonitor(lambda _: None).sample(), state)
+    return estimate_costs(batch, past, GpuMonitor(lambda _: None).sample(), state)

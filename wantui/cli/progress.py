@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from wantui.cli.output import echo, print_json
-from wantui.formatting import printable
+from wantui.formatting import escape_unprintable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from wantui.queue.records import Event
-    from wantui.queue.waiting import Waiting
+    from wantui.queue.waiting import BatchWait
 
 SECONDS_BETWEEN_LINES = 10.0
 """Seconds between two lines about the progress of a video."""
@@ -30,7 +30,7 @@ class ProgressReporter(Protocol):
 
     def show_event(self, event: "Event") -> None: ...
     def show_message(self, text: str) -> None: ...
-    def show_waiting(self, waiting: "Waiting") -> None: ...
+    def show_waiting(self, waiting: "BatchWait") -> None: ...
 
 
 @contextmanager
@@ -106,7 +106,7 @@ class BarReporter:
         self.eta = eta
 
     def show_message(self, text: str) -> None:
-        self.progress.console.print(printable(text), markup=False, soft_wrap=True)
+        self.progress.console.print(escape_unprintable(text), markup=False, soft_wrap=True)
 
     def show_event(self, event: "Event") -> None:
         from wantui.batches.eta import format_eta
@@ -116,19 +116,21 @@ class BarReporter:
         match payload:
             case events.VideoStarted(title=title, steps=steps):
                 self._remove(video)
-                self.tasks[video] = self.progress.add_task(printable(title), total=steps, pace="starting", count="")
+                self.tasks[video] = self.progress.add_task(
+                    escape_unprintable(title), total=steps, pace="starting", count=""
+                )
             case events.StepDone(step=step, steps=steps, seconds=seconds) if video in self.tasks:
                 pace = f"{seconds:.2f} s/step, {format_eta(self.eta())}"
                 self._advance(video, step, steps, pace)
             case events.FramesDecoded(frames=frames, count=count) if video in self.tasks:
                 self._advance(video, frames, count, "frames decoded" if frames < count else "finishing its files")
-        if isinstance(payload, events.STOPPED):
+        if isinstance(payload, events.STOPPING_EVENTS):
             self._remove(video)
         if (text := event_line(event)) is not None:
             self.show_message(text)
 
-    def show_waiting(self, waiting: "Waiting") -> None:
-        text = printable(waiting.text())
+    def show_waiting(self, waiting: "BatchWait") -> None:
+        text = escape_unprintable(waiting.text())
         if self.waiting_task is not None and not text:
             self.progress.remove_task(self.waiting_task)
             self.waiting_task = None
@@ -161,7 +163,7 @@ class PlainReporter:
     def show_message(self, text: str) -> None:
         echo(text, err=True)
 
-    def show_waiting(self, waiting: "Waiting") -> None:
+    def show_waiting(self, waiting: "BatchWait") -> None:
         """Print the reason for waiting when it changes, and again every ten seconds."""
         waits_for = (*(batch.id for batch in waiting.before), *(worker.name for worker in waiting.starting))
         is_due = time.monotonic() - self.last >= SECONDS_BETWEEN_LINES
@@ -174,7 +176,7 @@ class PlainReporter:
         from wantui.batches.eta import format_eta
         from wantui.queue import events
 
-        payload, has_ended = event.payload, isinstance(event.payload, events.ENDED)
+        payload, has_ended = event.payload, isinstance(event.payload, events.ENDING_EVENTS)
         match payload:
             case events.VideoStarted(title=title, attempt=attempt):
                 self.show_message(f"started: {title}" + (f" (attempt {attempt})" if attempt > 1 else ""))
@@ -192,7 +194,7 @@ class JsonLinesReporter:
     def show_message(self, text: str) -> None:
         echo(text, err=True)
 
-    def show_waiting(self, waiting: "Waiting") -> None:
+    def show_waiting(self, waiting: "BatchWait") -> None:
         """Print nothing: the events `worker_starting` and `worker_ready` report it, and `wantui queue ls --json` prints
         the order."""
 

@@ -36,13 +36,13 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(show_all: bool, as_json: bool) -> None:
     """List the batches in queue order."""
-    from wantui.batches.eta import format_left, queue_etas
+    from wantui.batches.eta import estimate_queue_etas, format_seconds_left
     from wantui.queue.states import batch_state, state_word
 
     queue = open_queue_for_command()
     batches = [batch for batch in queue.batches(-1) if show_all or batch.unfinished]
     held = queue.held()
-    has_engine, etas = _has_engine(queue), queue_etas(queue).batches
+    has_engine, etas = _has_engine(queue), estimate_queue_etas(queue).batches
     if as_json:
         rows = [
             asdict(batch)
@@ -67,7 +67,7 @@ def ls(show_all: bool, as_json: bool) -> None:
     for batch in batches:
         done, failed = batch.counts.get("done", 0), batch.counts.get("failed", 0)
         state = state_word(batch_state(batch, has_engine))
-        eta = format_left(etas[batch.id]) if batch.id in etas else ""
+        eta = format_seconds_left(etas[batch.id]) if batch.id in etas else ""
         lines.append((str(batch.id), state, str(done), str(batch.total), str(failed), eta, batch.name))
     print_columns(*lines)
 
@@ -104,7 +104,7 @@ def _has_engine(queue: "Queue") -> bool:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all videos.")
 def show(batch: str, page: int, as_json: bool) -> None:
     """List the videos of a batch, in pages."""
-    from wantui.queue.records import shown_number
+    from wantui.queue.records import display_number
 
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
@@ -121,7 +121,7 @@ def show(batch: str, page: int, as_json: bool) -> None:
         has_time = video.seconds is not None and video.state in ("running", "done")
         seconds = f"{video.seconds:.1f}" if has_time else ""
         step = f"{video.step}/{video.steps}" if video.state in ("running", "interrupted") and video.step else ""
-        lines.append((str(shown_number(video.number)), video.state, step, seconds, video.title, video.error or ""))
+        lines.append((str(display_number(video.number)), video.state, step, seconds, video.title, video.error or ""))
     print_columns(*lines)
     pages = -(-row.total // PAGE_VIDEOS)
     if pages > 1:
@@ -279,9 +279,9 @@ def _check_video_number(queue: "Queue", row: "BatchRow", video: int | None) -> N
     Raises:
         UserError: the batch has no such number; the message lists its numbers.
     """
-    from wantui.queue.reader import describe_numbers
+    from wantui.queue.reader import format_number_ranges
 
     if video is None or (1 <= video <= MAX_NUMBER and queue.video_numbered(row.id, video - 1) is not None):
         return
-    numbers = describe_numbers([queued.number + 1 for queued in queue.videos(row.id)])
+    numbers = format_number_ranges([queued.number + 1 for queued in queue.videos(row.id)])
     raise UserError(f"batch {row.id} has no video {video} on the queue. Its numbers: {numbers or 'none'}")

@@ -46,11 +46,11 @@ def command(clip: Path, output: Path | None, device: str, fetch: bool, as_json: 
 
 def _read_clip(clip: Path) -> "tuple[Recipe, dict[str, Any]]":
     """Return the recipe and provenance in the tags of a clip, after a check of its frames."""
-    from wantui.storage.mp4 import read_frames, read_tags
+    from wantui.storage.mp4 import read_clip_tags, read_frames
 
     if not clip.is_file():
         raise UserError(f"cannot read {clip}: it is not a file")
-    recipe, provenance = read_tags(clip)
+    recipe, provenance = read_clip_tags(clip)
     # A truncated clip still has readable tags: count its frames before hours are spent on generating them.
     frames, size = 0, (recipe.height, recipe.width)
     for frame in read_frames(clip):
@@ -92,12 +92,12 @@ def _check_output(output: Path | None) -> None:
 def _regenerate(
     clip: Path, recipe: "Recipe", provenance: dict[str, Any], target: Path, device: str, fetch: bool
 ) -> "RerunResult":
-    from wantui.batches.rerun import RerunResult, remake
+    from wantui.batches.rerun import RerunResult, rerender_clip
     from wantui.models.fetch import NotFetchedError
 
     progress = _RerunProgress()
     try:
-        for event in remake(clip, recipe, provenance, target, device, fetch):
+        for event in rerender_clip(clip, recipe, provenance, target, device, fetch):
             if isinstance(event, RerunResult):
                 print_progress("")
                 return event
@@ -118,12 +118,12 @@ class _RerunProgress:
         self.last_line_time = time.monotonic()
 
     def show_event(self, event: object) -> None:
-        from wantui.batches.rerun import Loading
+        from wantui.batches.rerun import ModelLoadStarted
         from wantui.generation.denoise import Step
         from wantui.generation.make_video import Decoded
 
         match event:
-            case Loading(model, device):
+            case ModelLoadStarted(model, device):
                 echo(f"loading {model} on {device}", err=True)
             case Step():
                 self._print_line(

@@ -51,15 +51,15 @@ def command(
 
     Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
     """
-    from wantui.batches.enqueue import check_device, new_batch
+    from wantui.batches.enqueue import check_device, create_batch
     from wantui.engine.control import find_engine, logs_folder
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
     from wantui.storage.locks import refuse_unwritable
 
     text = read_template(template, template_file)
     if text is None and resume is None:
         raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
-    state_dir = state_place()
+    state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
     if find_engine(state_dir.directory) is None:
         logs_folder(state_dir, logs)  # fails now, before anything is queued for an engine that cannot start
@@ -73,7 +73,7 @@ def command(
         device = batch.config.settings.model_settings.device
         check_device(state_dir, device)
         show_warnings(batch.warnings)
-        folder, manifest = new_batch(batch)
+        folder, manifest = create_batch(batch)
         if config is None:
             echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
     _queue_and_follow(queue, folder, manifest, device, logs, detach, as_json, new=resume is None)
@@ -88,12 +88,12 @@ def open_batch(
         UserError: the template or the options belong to another batch.
     """
     from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import read_manifest, was_edited
+    from wantui.storage.manifest import is_edited, read_manifest
 
     folder = BatchFolder(root)
     manifest = read_manifest(folder)
     show_warnings(manifest.faults)
-    if was_edited(folder):
+    if is_edited(folder):
         show_warnings(
             (
                 f"{folder.manifest} was changed after wantui wrote it (SHA-256), and is used as it is now. If nobody "
@@ -117,10 +117,10 @@ def open_batch(
 
 def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
     """Refuse options under which the recipes of a stored batch would change."""
-    from wantui.batches.enqueue import refuse
+    from wantui.batches.enqueue import refuse_unsupported
     from wantui.planning import pinned_revision
 
-    refuse(batch)
+    refuse_unsupported(batch)
     planned = [video.recipe for video in batch.videos]
     # The batch may have stored a branch name because no commit was known yet: compare the commit that it resolves to.
     pinned = pinned_revision(batch.model, manifest.videos[0].recipe.revision)
@@ -152,8 +152,8 @@ def _queue_and_follow(
     as_json: bool,
     new: bool,
 ) -> NoReturn:
-    from wantui.batches.batch_cost import cpu_warning
-    from wantui.batches.enqueue import enqueue, may_use_gpu, missing_videos, remove_begun
+    from wantui.batches.batch_cost import warn_if_slow_on_cpu
+    from wantui.batches.enqueue import enqueue_batch, find_missing_videos, may_use_gpu, remove_claimed_files
     from wantui.cli.follow import follow, report_detached, report_end, shown_path
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import StateDirectory
@@ -161,10 +161,10 @@ def _queue_and_follow(
     root = folder.root.resolve()
     try:  # another process may lock the queue for a while: Ctrl-C must work here too
         seq = queue.last_seq()
-        missing_entries = [video for _, video in missing_videos(folder, manifest)]
+        missing_entries = [video for _, video in find_missing_videos(folder, manifest)]
         if missing_entries and not may_use_gpu(StateDirectory(queue.path.parent), device):
-            show_warnings(tuple(filter(None, [cpu_warning(missing_entries[0].recipe, len(missing_entries))])))
-        id_, missing = enqueue(queue, folder, manifest, device, new)
+            show_warnings(tuple(filter(None, [warn_if_slow_on_cpu(missing_entries[0].recipe, len(missing_entries))])))
+        id_, missing = enqueue_batch(queue, folder, manifest, device, new)
         batch = queue.batch(id_)
         assert batch is not None
         echo(f"batch {id_}: {format_count(missing, 'video')} in {shown_path(root)}", err=True)
@@ -199,5 +199,5 @@ def _queue_and_follow(
         if new and not any(root.rglob("*.mp4")) and (queued := queue.batch(id_)) and not queued.unfinished:
             queue.remove(id_)
             # Without a timestamp in its name, the user may have created the folder: keep the folder itself.
-            remove_begun(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
+            remove_claimed_files(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
         raise

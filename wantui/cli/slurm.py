@@ -10,7 +10,7 @@ from wantui.cli.output import echo
 from wantui.cli.types import WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.paths import user_path
+from wantui.paths import expand_user_path
 
 
 @click.command("slurm")
@@ -61,8 +61,8 @@ def command(
     preempted or reaches its time limit resumes from its last checkpoint when Slurm runs it again. Prints the batch
     folder on stdout.
     """
-    from wantui.batches.enqueue import missing_videos, new_batch
-    from wantui.batches.slurm import Resources, check_slurm, check_submission, minutes_in, submit
+    from wantui.batches.enqueue import create_batch, find_missing_videos
+    from wantui.batches.slurm import JobResources, check_slurm, check_submission, parse_time_limit, submit_array
     from wantui.cli.follow import shown_path
     from wantui.cli.run import open_batch
 
@@ -70,11 +70,13 @@ def command(
     if text is None and resume is None:
         raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
     try:
-        minutes = minutes_in(limit)
+        minutes = parse_time_limit(limit)
     except ValueError as error:
         raise click.UsageError(f"--time: {error}") from None
     sbatch_options = tuple(map(_parse_sbatch_option, sbatch))
-    resources = Resources(minutes, gpus, cpus, mem, partition, account, qos, constraint, at_once, setup, sbatch_options)
+    resources = JobResources(
+        minutes, gpus, cpus, mem, partition, account, qos, constraint, at_once, setup, sbatch_options
+    )
     check_slurm()
     if resume is not None:
         folder, manifest, _ = open_batch(resume, text, config, options)
@@ -82,11 +84,11 @@ def command(
         assert text is not None
         batch = plan_from_options(config, text, **options)
         show_warnings(batch.warnings)
-        check_submission(user_path(batch.config.settings.output_dir), resources)
-        folder, manifest = new_batch(batch)
-    missing = format_count(len(missing_videos(folder, manifest)), "video")
+        check_submission(expand_user_path(batch.config.settings.output_dir), resources)
+        folder, manifest = create_batch(batch)
+    missing = format_count(len(find_missing_videos(folder, manifest)), "video")
     try:
-        submitted = submit(folder.root, jobs, resources)
+        submitted = submit_array(folder.root, jobs, resources)
     except UserError:
         if resume is None:
             echo(f"the batch folder is {shown_path(folder.root)}. Submit it later with --resume", err=True)

@@ -61,12 +61,12 @@ def run_application(low_bandwidth: bool, mouse: bool) -> None:
         _check_driver(os.environ["TEXTUAL_DRIVER"])
 
     from wantui.engine.control import open_queue
-    from wantui.queue.state_dir import state_place
+    from wantui.queue.state_dir import find_state_directory
     from wantui.tui.app import WantuiApp
     from wantui.tui.settings import load_settings
 
     settings = load_settings()
-    state_dir = state_place()
+    state_dir = find_state_directory()
     queue, notes = open_queue(state_dir)
     queue.close()
     if locale.getpreferredencoding(False).upper().replace("-", "") != "UTF8":

@@ -7,14 +7,14 @@ import click
 
 from wantui.config.speeds import current_speed_name
 from wantui.errors import UserError
-from wantui.paths import user_path
+from wantui.paths import expand_user_path
 
 MAX_NUMBER = 2**63 - 1
 """Largest integer that SQLite can store."""
 
 
 class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
-    """Parameter type of a path, in which `user_path` expands `~` and `$NAME`.
+    """Parameter type of a path, in which `expand_user_path` expands `~` and `$NAME`.
 
     Args:
         allow_dash: accept "-" unchanged, for stdin or stdout.
@@ -29,7 +29,7 @@ class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in old
         if isinstance(value, Path) or (self.allow_dash and value == "-"):
             return Path(value)
         try:
-            return user_path(value)
+            return expand_user_path(value)
         except UserError as error:
             self.fail(str(error), param, ctx)
 
@@ -98,7 +98,7 @@ class BatchName(click.ParamType):  # type: ignore[type-arg]  # not generic in ol
                 self.fail(f"no batch has the number {value[:40]}", param, ctx)
             return value
         try:
-            return str(user_path(value))
+            return str(expand_user_path(value))
         except UserError as error:
             self.fail(str(error), param, ctx)
 

@@ -13,7 +13,7 @@ import yaml
 
 from wantui import text_files
 from wantui.config.problems import ConfigError, Problem
-from wantui.formatting import shorten
+from wantui.formatting import shorten_text
 from wantui.text_files import TextFileError
 
 MAX_BYTES = 1_000_000
@@ -67,7 +67,7 @@ def read_text(path: Path, *, may_be_pipe: bool = False) -> str:
         ConfigError: the file cannot be read, is larger than MAX_BYTES, or is not UTF-8.
     """
     try:
-        return text_files.read_text(path, MAX_BYTES, may_be_pipe=may_be_pipe)
+        return text_files.read_text_file(path, MAX_BYTES, may_be_pipe=may_be_pipe)
     except TextFileError as error:
         raise ConfigError([Problem(path, None, "", error.reason)]) from None
 
@@ -143,7 +143,7 @@ def _too_large_error(source: Path | str, line: int | None, is_too_deep: bool) ->
 
 
 def _config_error(source: Path | str, line: int | None, message: str) -> ConfigError:
-    return ConfigError([Problem(source, line, "", shorten(message))])
+    return ConfigError([Problem(source, line, "", shorten_text(message))])
 
 
 class _NodeConverter:

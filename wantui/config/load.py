@@ -18,7 +18,7 @@ from wantui.config.presets import find_config
 from wantui.config.problems import MAX_PROBLEMS, ConfigError, Problem, limit_problems
 from wantui.config.settings import PATTERNS, Settings
 from wantui.config.values import parse_value
-from wantui.formatting import MAX_TEXT, UNPRINTABLE, printable, shorten
+from wantui.formatting import MAX_TEXT_LENGTH, UNPRINTABLE, escape_unprintable, shorten_text
 from wantui.section import Section
 
 UNSUPPORTED_SECTIONS = {
@@ -33,7 +33,7 @@ IGNORED_SECTIONS = {"output_settings": "the older system never read this section
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 """Surrogate character, by which Python passes a byte of the command line that is not UTF-8."""
 _REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = MAX_TEXT
+_REPR.maxstring = _REPR.maxother = MAX_TEXT_LENGTH
 RENAMED_KEYS = {"model_revision": "model_settings.revision"}
 """Legacy keys and their current names."""
 MAX_KEY = 80
@@ -125,7 +125,7 @@ class _ConfigReader:
 
     def make_problem(self, key: Key, message: str) -> Problem:
         """Return a problem at the line of a key, or of its section if the key has no line."""
-        dotted = ".".join(shorten(part, MAX_KEY) for part in key)
+        dotted = ".".join(shorten_text(part, MAX_KEY) for part in key)
         if key in self.origins:
             return Problem(self.origins[key], None, dotted, message)
         line = next((self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), None)
@@ -143,7 +143,9 @@ class _ConfigReader:
         dotted, equals, text = override.partition("=")
         key = tuple(dotted.strip().split("."))
         if not equals or not all(key):
-            raise ConfigError([Problem("--set", None, shorten(override, MAX_KEY), "write it as section.key=value")])
+            raise ConfigError(
+                [Problem("--set", None, shorten_text(override, MAX_KEY), "write it as section.key=value")]
+            )
         if len(key) == 1 and _find_section(key[0]):
             raise ConfigError([Problem("--set", None, key[0], f"is a section; write {key[0]}.key=value")])
         self.set_value(values, key, Scalar(text, is_quoted=False), "--set")
@@ -159,8 +161,10 @@ class _ConfigReader:
             if inner is None or (isinstance(inner, Scalar) and inner.is_null):
                 inner = values[section] = {}
             if not isinstance(inner, dict):
-                message = f"{shorten(section, MAX_KEY)} is not a section"
-                raise ConfigError([Problem(origin, None, ".".join(shorten(part, MAX_KEY) for part in key), message)])
+                message = f"{shorten_text(section, MAX_KEY)} is not a section"
+                raise ConfigError(
+                    [Problem(origin, None, ".".join(shorten_text(part, MAX_KEY) for part in key), message)]
+                )
             values = inner
         values[last] = value
         new_keys = (key[:n] for n in range(1, len(key) + 1) if key[:n] not in self.lines or n == len(key))
@@ -243,7 +247,7 @@ class _ConfigReader:
         if details["type"] == "extra_forbidden":
             return self.make_problem(key, f"unknown key{_suggest_key(key)}")
         if details["type"] == "value_error":
-            return self.make_problem(key, shorten(str(details["ctx"]["error"])))
+            return self.make_problem(key, shorten_text(str(details["ctx"]["error"])))
         words = f"{details['msg'][0].lower()}{details['msg'][1:]}"
         if details["type"] == "string_pattern_mismatch":
             words = PATTERNS.get(details["ctx"]["pattern"], words)
@@ -307,7 +311,7 @@ def dump(settings: Settings) -> str:
 def dump_values(values: Mapping[str, Any]) -> str:
     """Return the values of `as_dict` as YAML, with control characters escaped."""
     text = str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
-    return printable(text, keep_lines=True)
+    return escape_unprintable(text, keep_lines=True)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from wantui.config.problems import ConfigError, Problem
-from wantui.paths import user_path
+from wantui.paths import expand_user_path
 from wantui.text_files import is_pipe
 
 _PACKAGED_PRESETS = Path(__file__).parent / "presets"
@@ -27,7 +27,7 @@ def find_config(name: Path | str) -> Path:
     Raises:
         ConfigError: no file and no preset has this name.
     """
-    path = user_path(str(name))
+    path = expand_user_path(str(name))
     if os.path.isfile(path):  # noqa: PTH113 -- Path.is_file raises for a name that is too long
         return path
     if is_pipe(path):  # as a shell passes it for `-c <(command)`

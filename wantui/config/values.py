@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from wantui.config.fields import FormField
-from wantui.formatting import shorten
+from wantui.formatting import shorten_text
 
 MAX_DIGITS = 40
 """Longest number, in characters."""
@@ -32,7 +32,7 @@ def parse_value(field: FormField, text: str) -> Any:
             return word
         case "flag":
             if word.lower() not in FLAG_VALUES:
-                raise ValueError(f"should be yes or no, got {shorten(repr(text))}")
+                raise ValueError(f"should be yes or no, got {shorten_text(repr(text))}")
             return FLAG_VALUES[word.lower()]
         case "number":
             return parse_number(word, field.is_whole)
@@ -46,7 +46,7 @@ def parse_number(word: str, is_whole: bool) -> int | float:
     """
     expected = "a whole number" if is_whole else "a number"
     if len(word) > MAX_DIGITS or not _DECIMAL.fullmatch(word):
-        raise ValueError(f"should be {expected} in decimal digits, got {shorten(repr(word))}")
+        raise ValueError(f"should be {expected} in decimal digits, got {shorten_text(repr(word))}")
     value = Decimal(word)
     if value and abs(value.adjusted()) > MAX_DIGITS:
         raise ValueError(f"should be {expected} of at most {MAX_DIGITS} digits, got {word}")

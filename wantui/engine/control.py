@@ -15,14 +15,14 @@ from pathlib import Path
 
 from wantui import __version__
 from wantui.clock import boot_id, boot_seconds, seconds_since
-from wantui.environment import compared_environment, differences, torch_environment
+from wantui.environment import describe_differences, read_compared_environment, torch_environment
 from wantui.errors import UserError
-from wantui.formatting import format_count, printable
-from wantui.paths import user_path
-from wantui.queue.database import NAME, check_content, is_damage, quarantine
-from wantui.queue.engine_lock import LOCK, published
+from wantui.formatting import escape_unprintable, format_count
+from wantui.paths import expand_user_path
+from wantui.queue.database import DATABASE_FILE, check_database_content, is_database_damage, quarantine_database
+from wantui.queue.engine_lock import ENGINE_LOCK, read_engine_info
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import StateDirectory, write_fault
+from wantui.queue.state_dir import StateDirectory, find_write_fault
 
 START_TIMEOUT_SECONDS = 20.0
 """Longest wait for an engine that is starting."""
@@ -68,7 +68,7 @@ class Engine:
             warnings.append(
                 f"the engine (process {self.process}) runs wantui {self.version}, this is {__version__}. {restart}"
             )
-        for difference in differences(self.environment, compared_environment()):
+        for difference in describe_differences(self.environment, read_compared_environment()):
             warnings.append(f"the engine (process {self.process}) has another environment: {difference}. {restart}")
         return warnings
 
@@ -79,7 +79,7 @@ def acquire_engine_lock(directory: Path) -> int | None:
     Return the locked file descriptor. The kernel releases the lock however the process ends. `find_engine` returns
     the engine only after `publish_engine_info`.
     """
-    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(directory / ENGINE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     # A client that checks for an engine holds the lock for an instant: retry.
     for _ in range(20):
         try:
@@ -97,7 +97,7 @@ def acquire_engine_lock(directory: Path) -> int | None:
 def is_lock_current(lock: int, directory: Path) -> bool:
     """Return whether the locked descriptor still belongs to the lock file in the state directory."""
     try:
-        current, locked = (directory / LOCK).stat(), os.fstat(lock)
+        current, locked = (directory / ENGINE_LOCK).stat(), os.fstat(lock)
     except PermissionError:  # the directory is unreadable now, so nobody can have replaced the file
         return True
     except OSError:
@@ -115,7 +115,7 @@ def publish_engine_info(lock: int, logs: Path, devices: Sequence[str], notes: Se
         "version": __version__,
         "devices": devices,
         "boot": [boot_id(), boot_seconds()],
-        "environment": compared_environment(),
+        "environment": read_compared_environment(),
         "notes": list(notes),
     }
     text = json.dumps(content).encode()
@@ -126,7 +126,7 @@ def publish_engine_info(lock: int, logs: Path, devices: Sequence[str], notes: Se
 def find_engine(directory: Path) -> Engine | None:
     """Return the running engine of a state directory, or None; wait for an engine that is starting."""
     until = time.monotonic() + START_TIMEOUT_SECONDS
-    while (info := published(directory)) is not None:
+    while (info := read_engine_info(directory)) is not None:
         try:
             return Engine(
                 info["process"],
@@ -151,7 +151,7 @@ def logs_folder(state_dir: StateDirectory, chosen: Path | None = None) -> Path:
     Raises:
         UserError: the folder cannot be written. Call this before queueing, or the batch waits for no engine.
     """
-    folder = state_dir.directory / "logs" if chosen is None else Path.cwd() / user_path(chosen)
+    folder = state_dir.directory / "logs" if chosen is None else Path.cwd() / expand_user_path(chosen)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -225,7 +225,7 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
     Raises:
         NoEngineError: the engine did not end in time, or runs in another container.
     """
-    info = published(directory) or {}
+    info = read_engine_info(directory) or {}
     process: int | None = info.get("process")
     if process is None:
         return None
@@ -267,7 +267,7 @@ def pid_namespace() -> int | None:
 
 def engine_process(directory: Path) -> int | None:
     """Return the process ID of a state directory's engine, even while it starts; None if no engine runs."""
-    info = published(directory)
+    info = read_engine_info(directory)
     return None if info is None else info.get("process")
 
 
@@ -283,7 +283,7 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
         UserError: the database cannot be opened, has a newer version, or is damaged while an engine uses it.
     """
     notes = [state_dir.note] if state_dir.note else []
-    path = state_dir.directory / NAME
+    path = state_dir.directory / DATABASE_FILE
     try:
         queue = _open_checked(state_dir, is_engine)
         try:
@@ -292,7 +292,7 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
             queue.close()
             raise
     except sqlite3.DatabaseError as error:
-        if not is_damage(error):
+        if not is_database_damage(error):
             raise UserError(f"the queue {path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
         if not is_engine and find_engine(state_dir.directory) is not None:
             raise UserError(f"the queue {path} is damaged ({error}). Stop the engine: wantui engine stop") from None
@@ -302,9 +302,9 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
         try:
             return _open_checked(state_dir, is_engine), notes
         except sqlite3.DatabaseError as error:
-            if not is_damage(error):
+            if not is_database_damage(error):
                 raise UserError(f"the queue {path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
-            quarantine_path = quarantine(path)
+            quarantine_path = quarantine_database(path)
             notes.append(
                 f"the queue {path} was damaged ({error}): it was renamed to {quarantine_path.name}, and an empty queue "
                 "was created. Finished videos are in their folders; to queue the missing videos of a batch: "
@@ -317,7 +317,7 @@ def _open_checked(state_dir: StateDirectory, checks_content: bool) -> Queue:
     queue = Queue(state_dir.directory)
     if checks_content:
         try:
-            check_content(queue.db)
+            check_database_content(queue.db)
         except BaseException:
             queue.close()
             raise
@@ -329,7 +329,7 @@ def notes_on_other_queues(state_dir: StateDirectory, queue: Queue) -> list[str]:
     if queue.batches(1):
         return []
     notes = []
-    for path in sorted(state_dir.directory.parent.glob(f"*/{NAME}")):
+    for path in sorted(state_dir.directory.parent.glob(f"*/{DATABASE_FILE}")):
         if path.parent == state_dir.directory or not (batches := _count_batches(path)):
             continue
         host, this_host = path.parent.name, state_dir.directory.name
@@ -363,8 +363,8 @@ def last_line(path: Path, start_byte: int = 0) -> str:
     except OSError as error:
         return f"({path} cannot be read: {error.strerror})"
     if lines:
-        return printable(lines[-1][:1000])
-    reason = write_fault(path.parent)
+        return escape_unprintable(lines[-1][:1000])
+    reason = find_write_fault(path.parent)
     if reason is None:
         return "(it printed nothing)"
     return f"(cannot write its output to {path}: {reason}. Free disk space, or make the folder writable)"

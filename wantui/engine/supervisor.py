@@ -23,16 +23,16 @@ from wantui.engine.slots import Slot, create_slots
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.gpu.nvml import NoSuchGpuError, device_remarks, query_gpus, visible_gpus
-from wantui.queue.database import QueueError, Unavailable, is_damage
+from wantui.queue.database import QueueError, QueueUnavailableError, is_database_damage
 from wantui.queue.events import WorkerDied
 from wantui.queue.queue import Queue
 from wantui.queue.records import VideoRow
 from wantui.queue.state_dir import StateDirectory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.log_files import open_log
-from wantui.storage.manifest import State
-from wantui.storage.manifest_store import LatestManifestStore
-from wantui.storage.output_errors import is_gone, why_unwritable
+from wantui.storage.manifest import VideoState
+from wantui.storage.manifest_store import ManifestStoreCache
+from wantui.storage.output_errors import is_folder_deleted, probe_write_error
 
 TICK_SECONDS = 0.1
 FILE_CHECK_SECONDS = 2.0
@@ -86,7 +86,7 @@ class Supervisor:
         """True if the engine stops on its own: nothing waits, or the database was deleted."""
         self.files_checked_at = -math.inf
         """Monotonic time of the last file check, seconds."""
-        self.manifests = LatestManifestStore()
+        self.manifests = ManifestStoreCache()
         """Cached manifest store of the latest batch: reading a large manifest takes seconds."""
         self.is_replaced = False
         """True if the database or the lock file was deleted or replaced; running videos are then stopped."""
@@ -101,8 +101,10 @@ class Supervisor:
             try:
                 if not self._tick():
                     return
-            except Unavailable as error:  # a full disk, or another process that locks the database for too long
-                if is_damage(error):
+            except (
+                QueueUnavailableError
+            ) as error:  # a full disk, or another process that locks the database for too long
+                if is_database_damage(error):
                     raise
                 self.log.warning("the queue cannot be used now: %s", error)
                 if self._is_stopping():
@@ -125,8 +127,8 @@ class Supervisor:
                 # Workers that could not start before may start now: torch was installed, or a driver loaded.
                 self.queue.resume("worker")
                 break
-            except Unavailable as error:
-                if is_damage(error) or self.requests.count or time.monotonic() > until:
+            except QueueUnavailableError as error:
+                if is_database_damage(error) or self.requests.count or time.monotonic() > until:
                     raise
                 self.log.warning("the queue cannot be used now: %s", error)
                 time.sleep(1.0)
@@ -224,7 +226,7 @@ class Supervisor:
         if batch is None or video.state not in ("failed", "cancelled"):
             return
         try:
-            state: State = "failed" if video.state == "failed" else "cancelled"
+            state: VideoState = "failed" if video.state == "failed" else "cancelled"
             self.manifests.of(BatchFolder(batch.folder)).close([video.number], state, video.error)
         except (OSError, UserError) as error:
             self.log.warning("cannot record this in the manifest of %s: %s", batch.name, error)
@@ -278,7 +280,7 @@ class Supervisor:
         if held.kind == "disk" and _has_free_bytes(held.folder, held.needed or 0):
             self.log.info("%s has enough disk space again", held.folder)
             self.queue.resume("disk")
-        elif held.kind == "folder" and (is_gone(held.folder) or why_unwritable(held.folder) is None):
+        elif held.kind == "folder" and (is_folder_deleted(held.folder) or probe_write_error(held.folder) is None):
             self.log.info("%s can be written again", held.folder)
             self.queue.resume("folder")
 
@@ -342,7 +344,7 @@ def _run(
         publish_engine_info(lock, logs, sorted({name for slot in slots for name in slot.devices}), remarks)
         supervisor.run()
     except QueueError as error:
-        if is_damage(error):
+        if is_database_damage(error):
             log.exception("the queue is damaged: %s", error)  # workers end with this process; the next one quarantines
             raise
         if requests.count:

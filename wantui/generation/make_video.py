@@ -31,7 +31,7 @@ from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.mp4 import ClipWriter
-from wantui.storage.video_files import VideoFiles, discard, refuse_links
+from wantui.storage.video_files import VideoFiles, refuse_linked_folders, remove_temporary_files
 from wantui.storage.zarr_group import IncompleteCaptureError
 
 
@@ -157,7 +157,7 @@ def begin_video(
         denoised = time.perf_counter()
         digest = latents_digest(latents)
         sheet = ContactSheet(recipe.frames)
-        refuse_links(files)
+        refuse_linked_folders(files)
         tags = _clip_tags(pipeline, recipe, digest)
         clip = stack.enter_context(ClipWriter(files.clip, recipe.fps, recipe.frames, tags))
         decoded = stack.enter_context(closing(decode_frames(pipeline, latents)))
@@ -219,7 +219,7 @@ def _ended(
     for path in published:
         path.unlink(missing_ok=True)
     if files.checkpoint is None:
-        discard(files)
+        remove_temporary_files(files)
     elif isinstance(error, GeneratorExit):
         for tap in taps:
             if isinstance(tap, CheckpointTap):

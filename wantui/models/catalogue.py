@@ -11,7 +11,7 @@ from wantui.errors import UserError
 from wantui.json_files import MAX_JSON_BYTES, UnreadableFileError, parse_json, read_json_object
 from wantui.models import nano
 from wantui.models.parts import PartError, check_tokenizer
-from wantui.paths import user_path
+from wantui.paths import expand_user_path
 
 SHORTER_SIDE_OF_720P = 720
 """Shorter side of a 720p video, in pixels."""
@@ -179,7 +179,7 @@ def find_model(name: str) -> WanModel:
         if name in (model.name, model.location):
             return model
     try:
-        directory = user_path(name)
+        directory = expand_user_path(name)
     except UserError as error:
         raise UnknownModelError(f"cannot find the model: {error}") from None
     if os.path.isdir(directory):  # noqa: PTH112 -- Path.is_dir raises for a name that is too long

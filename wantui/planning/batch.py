@@ -15,7 +15,7 @@ from wantui.errors import UserError
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import find_commit, fingerprint, fingerprint_file
 from wantui.models.magnitudes import load_magnitudes
-from wantui.paths import user_path
+from wantui.paths import expand_user_path
 from wantui.planning.batch_checks import find_duplicate_prompts, find_refusals, find_settings_warnings
 from wantui.planning.model_source import TransformerFile
 from wantui.planning.recipe import Captures, PromptMark, Recipe
@@ -221,7 +221,7 @@ def _parse_setting_path(setting: str, text: str) -> Path:
         PlanError: it can be none; the message names the setting.
     """
     try:
-        return user_path(text)
+        return expand_user_path(text)
     except UserError as error:
         raise PlanError(f"{setting}: {error}") from None
 

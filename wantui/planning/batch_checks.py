@@ -4,7 +4,7 @@ from pathlib import Path
 
 from wantui.config.settings import Settings
 from wantui.controls import CONTROLS
-from wantui.formatting import shorten
+from wantui.formatting import shorten_text
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import replaced_parts
 from wantui.models.fingerprint import find_commit
@@ -39,8 +39,8 @@ def find_settings_warnings(
     asked = settings.model_settings.revision
     if model.is_local and asked is not None:
         warnings.append(
-            f"model_settings.revision: {shorten(asked)} has no effect, as {model.name} is a folder of this machine and "
-            "no model of the hub: leave it out, or copy the files of that revision into the folder"
+            f"model_settings.revision: {shorten_text(asked)} has no effect, as {model.name} is a folder of this "
+            "machine and no model of the hub: leave it out, or copy the files of that revision into the folder"
         )
     if not model.is_local and find_commit(model.location, asked) is None:
         warnings.append(

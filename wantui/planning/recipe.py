@@ -25,7 +25,7 @@ from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
 from wantui.config.speeds import SpeedName
 from wantui.controls import CONTROLS, ControlRequest
 from wantui.controls.word_weights import WORD_WEIGHTS, Weight, Weighting, WordWeightsRequest
-from wantui.json_files import describe_invalid
+from wantui.json_files import describe_validation_error
 from wantui.planning.model_source import Dtype, ModelSource, TransformerFile, Weights
 from wantui.planning.recipe_formats import RECIPE_FORMAT, to_digest_form, upgrade_recipe
 from wantui.schedule import SamplerName
@@ -224,4 +224,4 @@ def parse_recipe(value: Any) -> Recipe:
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
-        raise ValueError(describe_invalid(error)) from None
+        raise ValueError(describe_validation_error(error)) from None

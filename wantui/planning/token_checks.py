@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wantui.formatting import format_count, shorten
+from wantui.formatting import format_count, shorten_text
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.world import WORDS
 from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits, find_tokenizer_file, has_tokens_for, token_ids
@@ -88,7 +88,7 @@ def _unknown_mark_refusals(path: Path, variations: Sequence[Variation]) -> list[
 
 
 def _format_list(words: Sequence[str], before_last: str = "") -> str:
-    words = [shorten(word if any(map(str.isprintable, word)) else ascii(word), MAX_WORD_LENGTH) for word in words]
+    words = [shorten_text(word if any(map(str.isprintable, word)) else ascii(word), MAX_WORD_LENGTH) for word in words]
     if len(words) > MAX_LISTED:
         return f"{', '.join(words[:MAX_LISTED])} and {len(words) - MAX_LISTED:,} more"
     if before_last and len(words) > 1:

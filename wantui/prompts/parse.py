@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 
 from wantui.errors import UserError
-from wantui.formatting import printable
+from wantui.formatting import escape_unprintable
 from wantui.prompts.foreign_syntax import format_excerpt, single_option_warnings, template_syntax_warnings
 
 ERROR_CONTEXT_LENGTH = 60
@@ -36,11 +36,11 @@ class TemplateError(UserError):
         line, column = _excerpt_around(
             template[line_start : line_end if line_end >= 0 else None], position - line_start
         )
-        caret = " " * len(printable(line[:column])) + "^"
+        caret = " " * len(escape_unprintable(line[:column])) + "^"
         location = f"column {position - line_start + 1}"
         if "\n" in template:
             location = f"line {template.count(chr(10), 0, position) + 1}, {location}"
-        super().__init__(f"{message} ({location})\n  {printable(line)}\n  {caret}")
+        super().__init__(f"{message} ({location})\n  {escape_unprintable(line)}\n  {caret}")
 
 
 def _excerpt_around(line: str, column: int) -> tuple[str, int]:

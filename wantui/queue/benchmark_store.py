@@ -12,15 +12,15 @@ from wantui.models.catalogue import find_model
 from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks
 from wantui.planning.recipe import Recipe
 from wantui.planning.throughput import NATIVE_ATTENTION, Throughput
-from wantui.queue.state_dir import state_place
+from wantui.queue.state_dir import find_state_directory
 
-NAME = "throughput.json"
+THROUGHPUT_FILE = "throughput.json"
 
 
 def save_throughput(directory: Path, measured: Throughput) -> Path:
     """Store the throughput next to those of other devices; return the file."""
-    kept = [one for one in _read(directory) if (one.device, one.speed) != (measured.device, measured.speed)]
-    path = directory / NAME
+    kept = [one for one in _read_throughputs(directory) if (one.device, one.speed) != (measured.device, measured.speed)]
+    path = directory / THROUGHPUT_FILE
     write_text(path, json.dumps([asdict(one) for one in (*kept, measured)], indent=1) + "\n")
     return path
 
@@ -35,17 +35,17 @@ def load_throughput(directory: Path, device: str, recipe: Recipe, plan: MemoryPl
         device: name, as torch or the driver reports it.
     """
     wanted: SpeedName = "fused" if _is_fused(recipe, plan) else "reference"
-    here = [one for one in _read(directory) if one.device == device]
+    here = [one for one in _read_throughputs(directory) if one.device == device]
     return min(here, key=lambda one: one.speed != wanted, default=None)
 
 
-def attention_backend_for(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
+def load_attention_backend(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
     """Return the kernel that fused blocks attend by on a device, by its name in diffusers; native if none was
     measured."""
     if not _is_fused(recipe, plan):
         return NATIVE_ATTENTION
     try:
-        throughput = load_throughput(state_place().directory, device, recipe, plan)
+        throughput = load_throughput(find_state_directory().directory, device, recipe, plan)
     except UserError:  # there is no state directory, and nothing was measured
         return NATIVE_ATTENTION
     return NATIVE_ATTENTION if throughput is None else throughput.attention
@@ -58,10 +58,11 @@ def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:
         return False
 
 
-def _read(directory: Path) -> list[Throughput]:
+def _read_throughputs(directory: Path) -> list[Throughput]:
     try:
         return [
-            Throughput(**entry | {"speed": current_speed_name(entry["speed"])}) for entry in read_json(directory / NAME)
+            Throughput(**entry | {"speed": current_speed_name(entry["speed"])})
+            for entry in read_json(directory / THROUGHPUT_FILE)
         ]
     except (OSError, UnreadableFileError, ValueError, TypeError, KeyError):
         return []

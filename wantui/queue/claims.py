@@ -18,28 +18,28 @@ from wantui.queue.events import (
     StepDone,
     VideoCancelled,
     VideoDone,
+    VideoEventPayload,
     VideoFailed,
     VideoInterrupted,
     VideoOutOfMemory,
-    VideoPayload,
     VideoReleased,
     VideoStarted,
     WorkerEnded,
     WorkerReady,
     WorkerStarting,
 )
-from wantui.queue.reader import WAITING, claimable
-from wantui.queue.records import Claim, VideoRow, shown_number
-from wantui.queue.writer import QueueWriter, storable
+from wantui.queue.reader import WAITING_STATES_SQL, claimable_videos_sql
+from wantui.queue.records import Claim, VideoRow, display_number
+from wantui.queue.writer import QueueWriter, to_storable_text
 
 MAX_CRASHES = 2
 """Number of workers that may die over one video before it fails."""
-STEPS_KEPT = 20_000
+MAX_STEP_EVENT_AGE = 20_000
 """Number of events back from the newest, beyond which steps are deleted: every follower has seen them by then."""
 UserRequest = Literal["continue", "cancel", "pause"]
 """User requests for a running video."""
-END_ASSIGNMENTS = "finished = ?, seconds = max(0, ? - boot_seconds)"
-"""SQL that ends a video; its parameters are `_end_values()`."""
+END_VIDEO_SQL = "finished = ?, seconds = max(0, ? - boot_seconds)"
+"""SQL that ends a video; its parameters are `_end_video_parameters()`."""
 
 
 class LostClaimError(Exception):
@@ -62,19 +62,20 @@ class ClaimQueue(QueueWriter):
             row = db.execute(
                 "UPDATE video SET state = 'running', worker = ?, attempt = attempt + 1, step = 0, started = ?, "
                 "finished = NULL, error = NULL, boot_id = ?, boot_seconds = ?, seconds = NULL WHERE id = ("
-                f"SELECT video.id {claimable(len(names))} ORDER BY batch.place, video.number LIMIT 1"
+                f"SELECT video.id {claimable_videos_sql(len(names))} ORDER BY batch.place, video.number LIMIT 1"
                 ") RETURNING *",
                 (worker, time.time(), boot_id(), boot_seconds(), *names),
             ).fetchone()
             if row is None:
                 return None
             db.execute(
-                "DELETE FROM event WHERE kind = 'step' AND seq < (SELECT max(seq) FROM event) - ?", (STEPS_KEPT,)
+                "DELETE FROM event WHERE kind = 'step' AND seq < (SELECT max(seq) FROM event) - ?",
+                (MAX_STEP_EVENT_AGE,),
             )
             batch = db.execute("SELECT folder, device FROM batch WHERE id = ?", (row["batch"],)).fetchone()
             payload = VideoStarted(
                 title=row["title"],
-                number=shown_number(row["number"]),
+                number=display_number(row["number"]),
                 steps=row["steps"],
                 worker=worker,
                 attempt=row["attempt"],
@@ -101,15 +102,15 @@ class ClaimQueue(QueueWriter):
         with self._change() as db:
             self._set(claim, "step = ?, steps = ?", (done.step, done.steps))
             # Without the title, which would make most of the bytes of a long denoising.
-            self._emit(replace(done, number=shown_number(claim.number)), claim.batch, claim.video)
-            return _user_request(db, claim)
+            self._emit(replace(done, number=display_number(claim.number)), claim.batch, claim.video)
+            return _read_user_request(db, claim)
 
     def decoded(self, claim: Claim, frames: int, count: int) -> UserRequest:
         """Record the number of decoded frames; return the current requests of users."""
         with self._change() as db:
             self._set(claim, "worker = worker", ())
             self._emit_of(claim, FramesDecoded(frames=frames, count=count))
-            return _user_request(db, claim)
+            return _read_user_request(db, claim)
 
     def check(self, claim: Claim) -> UserRequest:
         """Make sure that a video is still this claim's; returns what users want to happen now.
@@ -119,7 +120,7 @@ class ClaimQueue(QueueWriter):
         """
         with self._change() as db:
             self._set(claim, "worker = worker", ())
-            return _user_request(db, claim)
+            return _read_user_request(db, claim)
 
     def done(self, claim: Claim, done: VideoDone = VideoDone()) -> None:  # noqa: B008 - it is frozen
         """Record that a video and its manifest entry are on disk."""
@@ -127,7 +128,7 @@ class ClaimQueue(QueueWriter):
 
     def failed(self, claim: Claim, error: str) -> None:
         """Record that a video cannot be made."""
-        error = storable(error)
+        error = to_storable_text(error)
         self._end(claim, "failed", error, VideoFailed(error=error))
 
     def cancelled(self, claim: Claim) -> None:
@@ -138,7 +139,7 @@ class ClaimQueue(QueueWriter):
         """Release a video; its next claimant resumes from its checkpoint."""
         with self._change():
             self._set(claim, "state = 'queued', worker = NULL", ())
-            self._emit_of(claim, VideoReleased(reason=storable(reason)))
+            self._emit_of(claim, VideoReleased(reason=to_storable_text(reason)))
 
     def degrade(self, claim: Claim, plan: str, earlier: Sequence[str], error: str) -> None:
         """Give back a video that did not fit into memory; it and the waiting ones of its batch try another plan.
@@ -151,26 +152,33 @@ class ClaimQueue(QueueWriter):
             self._set(claim, "state = 'queued', worker = NULL", ())
             marks = ", ".join("?" * len(earlier))
             db.execute(
-                f"UPDATE video SET plan = ? WHERE batch = ? AND state IN {WAITING} "
+                f"UPDATE video SET plan = ? WHERE batch = ? AND state IN {WAITING_STATES_SQL} "
                 f"AND (plan IS NULL OR plan IN ({marks}))",
                 (plan, claim.batch, *earlier),
             )
-            self._emit_of(claim, VideoOutOfMemory(plan=plan, error=storable(error)))
+            self._emit_of(claim, VideoOutOfMemory(plan=plan, error=to_storable_text(error)))
 
     def fail_batch(self, claim: Claim, error: str, exit_code: int) -> None:
         """Fail every video of this claim's batch, as when there are no weights."""
-        error = storable(error)
+        error = to_storable_text(error)
         with self._change() as db:
-            self._set(claim, f"state = 'failed', worker = NULL, error = ?, {END_ASSIGNMENTS}", (error, *_end_values()))
+            self._set(
+                claim, f"state = 'failed', worker = NULL, error = ?, {END_VIDEO_SQL}", (error, *_end_video_parameters())
+            )
             db.execute(
-                f"UPDATE video SET state = 'failed', finished = ?, error = ? WHERE batch = ? AND state IN {WAITING}",
+                "UPDATE video SET state = 'failed', finished = ?, error = ? "
+                f"WHERE batch = ? AND state IN {WAITING_STATES_SQL}",
                 (time.time(), error, claim.batch),
             )
             self._emit(BatchRefused(error=error, exit_code=exit_code), claim.batch)
 
-    def _end(self, claim: Claim, state: str, error: str | None, payload: VideoPayload) -> None:
+    def _end(self, claim: Claim, state: str, error: str | None, payload: VideoEventPayload) -> None:
         with self._change():
-            self._set(claim, f"state = '{state}', worker = NULL, error = ?, {END_ASSIGNMENTS}", (error, *_end_values()))
+            self._set(
+                claim,
+                f"state = '{state}', worker = NULL, error = ?, {END_VIDEO_SQL}",
+                (error, *_end_video_parameters()),
+            )
             self._emit_of(claim, payload)
 
     def _set(self, claim: Claim, assignments: str, values: tuple[Any, ...]) -> None:
@@ -213,7 +221,7 @@ class ClaimQueue(QueueWriter):
                 )
             videos = [self.video(row["id"]) for row in rows]
             for video in videos:
-                payload = _reclaimed_event(video.state, video.title, video.number, video.error or why)
+                payload = _build_reclaim_event(video.state, video.title, video.number, video.error or why)
                 self._emit(payload, video.batch, video.id)
             if has_ended and db.execute("DELETE FROM worker WHERE name = ?", (worker,)).rowcount:
                 self._emit(WorkerEnded(worker=worker))
@@ -231,7 +239,7 @@ class ClaimQueue(QueueWriter):
                 "WHERE state = 'running' RETURNING id, batch, number, title, state"
             ).fetchall()
             for row in rows:
-                payload = _reclaimed_event(row["state"], row["title"], row["number"], "the engine ended")
+                payload = _build_reclaim_event(row["state"], row["title"], row["number"], "the engine ended")
                 self._emit(payload, row["batch"], row["id"])
             (count,) = db.execute("SELECT count(*) FROM video WHERE state = 'interrupted'").fetchone()
         if count:
@@ -259,17 +267,17 @@ class ClaimQueue(QueueWriter):
                 self._emit(WorkerReady(worker=worker, seconds=None if seconds is None else round(seconds, 1)))
 
 
-def _reclaimed_event(state: str, title: str, index: int, error: str) -> VideoPayload:
+def _build_reclaim_event(state: str, title: str, index: int, error: str) -> VideoEventPayload:
     """Return the event of a reclaimed video, by its new state."""
     kinds = {"cancelled": VideoCancelled, "failed": VideoFailed, "interrupted": VideoInterrupted}
-    return kinds[state](title=title, number=shown_number(index), error=error)
+    return kinds[state](title=title, number=display_number(index), error=error)
 
 
-def _end_values() -> tuple[float, float]:
+def _end_video_parameters() -> tuple[float, float]:
     return time.time(), boot_seconds()
 
 
-def _user_request(db: sqlite3.Connection, claim: Claim) -> UserRequest:
+def _read_user_request(db: sqlite3.Connection, claim: Claim) -> UserRequest:
     row = db.execute(
         "SELECT video.cancel, batch.paused OR EXISTS (SELECT 1 FROM hold WHERE kind = 'paused') AS paused "
         "FROM video JOIN batch ON batch.id = video.batch WHERE video.id = ?",

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from wantui.errors import UserError
-from wantui.queue.engine_lock import engines_kept_out
+from wantui.queue.engine_lock import prevent_engine_start
 
-NAME = "queue.db"
+DATABASE_FILE = "queue.db"
 BUSY_SECONDS = 10.0
 
 
 QueueError = sqlite3.DatabaseError
-Unavailable = sqlite3.OperationalError
-"""The database is locked for too long, or its disk is full; or, by `is_damage`, it is damaged."""
+QueueUnavailableError = sqlite3.OperationalError
+"""The database is locked for too long, or its disk is full; or, by `is_database_damage`, it is damaged."""
 
 
-STARTING_SECONDS = 20.0
+ENGINE_START_SECONDS = 20.0
 """Time for which a process waits for an engine that starts, and may be about to migrate the database."""
 
 
@@ -34,7 +34,7 @@ class NewerDatabaseError(UserError):
     """The database was written by a later version."""
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_database_damage(error: sqlite3.Error) -> bool:
     """Return whether an error concerns the database's content, not a temporary condition such as a lock or a full
     disk."""
     if isinstance(error, sqlite3.OperationalError):
@@ -48,20 +48,20 @@ class _Cursor(sqlite3.Cursor):
     """A cursor whose errors are all sqlite3's: messages about damage may hold bytes that Python cannot decode."""
 
     def execute(self, *arguments: Any) -> "_Cursor":
-        with _decoded():
+        with _convert_decode_errors():
             super().execute(*arguments)
         return self
 
     def fetchone(self) -> Any:
-        with _decoded():
+        with _convert_decode_errors():
             return super().fetchone()
 
     def fetchall(self) -> list[Any]:
-        with _decoded():
+        with _convert_decode_errors():
             return super().fetchall()
 
     def __next__(self) -> Any:
-        with _decoded():
+        with _convert_decode_errors():
             return super().__next__()
 
 
@@ -71,14 +71,14 @@ class _Connection(sqlite3.Connection):
 
 
 @contextmanager
-def _decoded() -> Iterator[None]:
+def _convert_decode_errors() -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError:
         raise sqlite3.DatabaseError("its text is not UTF-8") from None
 
 
-def migrations() -> list[str]:
+def load_migrations() -> list[str]:
     """Return the SQL from each version of the schema to the next, starting from an empty database."""
     scripts = sorted((part for part in files("wantui.queue").joinpath("schema").iterdir()), key=lambda part: part.name)
     return [part.read_text(encoding="utf-8") for part in scripts if part.name.endswith(".sql")]
@@ -138,17 +138,17 @@ def check_database(path: Path) -> str | None:
     with (
         closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, factory=_Connection)) as stored,
         closing(sqlite3.connect(":memory:", isolation_level=None, factory=_Connection)) as copy,
-        _decoded(),
+        _convert_decode_errors(),
     ):
         stored.backup(copy)
-        _apply(copy, _version(copy, path))
+        _apply_migrations(copy, _read_supported_version(copy, path))
         _check_schema(copy)
         hold = copy.execute("SELECT reason FROM hold").fetchone()
     return None if hold is None else str(hold[0])
 
 
-def _version(connection: sqlite3.Connection, path: Path) -> int:
-    version, known = _stored_version(connection), len(migrations())
+def _read_supported_version(connection: sqlite3.Connection, path: Path) -> int:
+    version, known = _read_version(connection), len(load_migrations())
     if version < 0:
         raise sqlite3.DatabaseError(f"its schema has the number {version}")
     _refuse_newer(version, known, path)
@@ -164,10 +164,10 @@ def check_not_newer(connection: sqlite3.Connection, known: int, path: Path) -> N
     Raises:
         NewerDatabaseError: its schema is a later one.
     """
-    _refuse_newer(_stored_version(connection), known, path)
+    _refuse_newer(_read_version(connection), known, path)
 
 
-def _stored_version(connection: sqlite3.Connection) -> int:
+def _read_version(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
 
@@ -181,16 +181,16 @@ def _refuse_newer(version: int, known: int, path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    until = time.monotonic() + STARTING_SECONDS
-    while (version := _version(connection, path)) < len(migrations()):
-        with engines_kept_out(path.parent) as engine:
+    until = time.monotonic() + ENGINE_START_SECONDS
+    while (version := _read_supported_version(connection, path)) < len(load_migrations()):
+        with prevent_engine_start(path.parent) as engine:
             # Nothing is migrated under an engine: it knows only the schema that it was written for.
             if version == 0 or engine is None or engine.get("process") == os.getpid():
-                _apply(connection, version)
+                _apply_migrations(connection, version)
                 return
         # An engine of this version has migrated the database before it publishes its version.
         has_started = "version" in engine or time.monotonic() > until
-        if has_started and _version(connection, path) == version:
+        if has_started and _read_supported_version(connection, path) == version:
             raise OlderEngineError(
                 f"cannot open the queue {path}: an engine of wantui {engine.get('version', 'unknown')} runs (process "
                 f"{engine.get('process', 'unknown')}), which cannot use a queue of this version. "
@@ -199,9 +199,9 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         time.sleep(0.02)
 
 
-def _apply(connection: sqlite3.Connection, version: int) -> None:
+def _apply_migrations(connection: sqlite3.Connection, version: int) -> None:
     """Migrate the tables from a version of the schema to the newest."""
-    steps = migrations()
+    steps = load_migrations()
     # executescript commits what is open, so that each script brings its own transaction.
     for number, script in enumerate(steps[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
@@ -212,10 +212,10 @@ def _apply(connection: sqlite3.Connection, version: int) -> None:
         if now == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             raise sqlite3.DatabaseError("it has tables, and its schema no number")
         try:
-            for statement in _statements(script):
+            for statement in _split_statements(script):
                 connection.execute(statement)
         except sqlite3.OperationalError as error:
-            if is_damage(error):  # the tables are not those of the version that the file claims to be of
+            if is_database_damage(error):  # the tables are not those of the version that the file claims to be of
                 raise sqlite3.DatabaseError(f"schema {now} cannot become {number}: {error}") from None
             raise
         connection.execute(f"PRAGMA user_version = {number}")
@@ -228,7 +228,7 @@ def _check_schema(connection: sqlite3.Connection) -> None:
     Raises:
         sqlite3.DatabaseError: names what is missing.
     """
-    columns_of = _columns(connection)
+    columns_of = _read_columns(connection)
     for table, columns in _expected_columns().items():
         if table not in columns_of:
             raise sqlite3.DatabaseError(f"its table {table} is missing")
@@ -239,12 +239,12 @@ def _check_schema(connection: sqlite3.Connection) -> None:
 @cache
 def _expected_columns() -> dict[str, set[str]]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
-        for script in migrations():
+        for script in load_migrations():
             fresh.executescript(script)
-        return _columns(fresh)
+        return _read_columns(fresh)
 
 
-def _columns(connection: sqlite3.Connection) -> dict[str, set[str]]:
+def _read_columns(connection: sqlite3.Connection) -> dict[str, set[str]]:
     rows = connection.execute(
         "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c "
         "WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
@@ -259,7 +259,7 @@ STORED_TYPES = {"INTEGER": ("integer",), "REAL": ("real", "integer"), "TEXT": ("
 """Types of stored values that each declared type of a column has; SQLite itself takes any value in any column."""
 
 
-def check_content(connection: sqlite3.Connection) -> None:
+def check_database_content(connection: sqlite3.Connection) -> None:
     """Read the complete database, which takes a second for a million events.
 
     Raises:
@@ -284,7 +284,7 @@ def check_content(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError("the data of an event are not a JSON object")
 
 
-def _statements(script: str) -> list[str]:
+def _split_statements(script: str) -> list[str]:
     statements, statement = [], ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -294,7 +294,7 @@ def _statements(script: str) -> list[str]:
     return statements
 
 
-def quarantine(path: Path) -> Path:
+def quarantine_database(path: Path) -> Path:
     """Rename a damaged database and what belongs to it, and return its new name."""
     stamp, number = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}", 2
     aside = path.with_name(stamp)

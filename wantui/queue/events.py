@@ -11,23 +11,23 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 _config = ConfigDict(extra="ignore")
-Number = float | None
+OptionalFloat = float | None
 
 
 @dataclass(frozen=True, config=_config)
-class Payload:
+class EventPayload:
     """Content of an event besides its time, its batch and its video."""
 
     kind: ClassVar[str] = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that have a value, by name; texts that are empty have none."""
-        fields: dict[str, Any] = ADAPTERS[self.kind].dump_python(self, mode="json", exclude_none=True)
+        fields: dict[str, Any] = PAYLOAD_ADAPTERS[self.kind].dump_python(self, mode="json", exclude_none=True)
         return {name: value for name, value in fields.items() if value != ""}
 
 
 @dataclass(frozen=True, config=_config)
-class BatchAdded(Payload):
+class BatchAdded(EventPayload):
     """Videos of a batch were queued."""
 
     kind: ClassVar[str] = "added"
@@ -35,21 +35,21 @@ class BatchAdded(Payload):
 
 
 @dataclass(frozen=True, config=_config)
-class BatchMoved(Payload):
+class BatchMoved(EventPayload):
     """The place of a batch in the queue changed."""
 
     kind: ClassVar[str] = "moved"
 
 
 @dataclass(frozen=True, config=_config)
-class BatchRemoved(Payload):
+class BatchRemoved(EventPayload):
     """A batch was removed from the queue; its folder stays."""
 
     kind: ClassVar[str] = "removed"
 
 
 @dataclass(frozen=True, config=_config)
-class BatchRetried(Payload):
+class BatchRetried(EventPayload):
     """Failed or cancelled videos of a batch were queued again."""
 
     kind: ClassVar[str] = "retried"
@@ -57,21 +57,21 @@ class BatchRetried(Payload):
 
 
 @dataclass(frozen=True, config=_config)
-class BatchPaused(Payload):
+class BatchPaused(EventPayload):
     """A batch was paused."""
 
     kind: ClassVar[str] = "batch_paused"
 
 
 @dataclass(frozen=True, config=_config)
-class BatchResumed(Payload):
+class BatchResumed(EventPayload):
     """A paused batch was resumed."""
 
     kind: ClassVar[str] = "batch_resumed"
 
 
 @dataclass(frozen=True, config=_config)
-class BatchRefused(Payload):
+class BatchRefused(EventPayload):
     """Event: no video of a batch can be rendered, as without weights."""
 
     kind: ClassVar[str] = "refused"
@@ -80,7 +80,7 @@ class BatchRefused(Payload):
 
 
 @dataclass(frozen=True, config=_config)
-class QueueHeld(Payload):
+class QueueHeld(EventPayload):
     """Event: no further video starts, for a reason."""
 
     kind: ClassVar[str] = "held"
@@ -90,14 +90,14 @@ class QueueHeld(Payload):
 
 
 @dataclass(frozen=True, config=_config)
-class QueueResumed(Payload):
+class QueueResumed(EventPayload):
     """A hold ended."""
 
     kind: ClassVar[str] = "queue_resumed"
 
 
 @dataclass(frozen=True, config=_config)
-class WorkerStarting(Payload):
+class WorkerStarting(EventPayload):
     """A worker process was started; it imports torch first."""
 
     kind: ClassVar[str] = "worker_starting"
@@ -106,17 +106,17 @@ class WorkerStarting(Payload):
 
 
 @dataclass(frozen=True, config=_config)
-class WorkerReady(Payload):
+class WorkerReady(EventPayload):
     """A worker process has imported torch and asks for videos."""
 
     kind: ClassVar[str] = "worker_ready"
     worker: str = ""
-    seconds: Number = None
+    seconds: OptionalFloat = None
     """Seconds since the process was started."""
 
 
 @dataclass(frozen=True, config=_config)
-class WorkerEnded(Payload):
+class WorkerEnded(EventPayload):
     """A worker process ended."""
 
     kind: ClassVar[str] = "worker_ended"
@@ -124,7 +124,7 @@ class WorkerEnded(Payload):
 
 
 @dataclass(frozen=True, config=_config)
-class WorkerDied(Payload):
+class WorkerDied(EventPayload):
     """A worker process ended unexpectedly."""
 
     kind: ClassVar[str] = "worker_died"
@@ -133,7 +133,7 @@ class WorkerDied(Payload):
 
 
 @dataclass(frozen=True, config=_config)
-class VideoPayload(Payload):
+class VideoEventPayload(EventPayload):
     """An event of one video."""
 
     title: str = ""
@@ -143,7 +143,7 @@ class VideoPayload(Payload):
 
 
 @dataclass(frozen=True, config=_config)
-class VideoStarted(VideoPayload):
+class VideoStarted(VideoEventPayload):
     """A worker has claimed a video."""
 
     kind: ClassVar[str] = "started"
@@ -153,7 +153,7 @@ class VideoStarted(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class ModelLoading(VideoPayload):
+class ModelLoading(VideoEventPayload):
     """A worker loads the model of a video by a memory plan."""
 
     kind: ClassVar[str] = "loading"
@@ -164,7 +164,7 @@ class ModelLoading(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class VideoResumed(VideoPayload):
+class VideoResumed(VideoEventPayload):
     """A video continues from its checkpoint."""
 
     kind: ClassVar[str] = "video_resumed"
@@ -172,7 +172,7 @@ class VideoResumed(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class VideoRestarted(VideoPayload):
+class VideoRestarted(VideoEventPayload):
     """A video starts again from its first step, as its checkpoint cannot be used."""
 
     kind: ClassVar[str] = "restarted"
@@ -180,14 +180,14 @@ class VideoRestarted(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class VideoLockedElsewhere(VideoPayload):
+class VideoLockedElsewhere(VideoEventPayload):
     """Another engine makes the same video; the worker waits for it."""
 
     kind: ClassVar[str] = "locked_elsewhere"
 
 
 @dataclass(frozen=True, config=_config)
-class StepDone(VideoPayload):
+class StepDone(VideoEventPayload):
     """A denoising step of a video is done."""
 
     kind: ClassVar[str] = "step"
@@ -196,15 +196,15 @@ class StepDone(VideoPayload):
     steps: int = 0
     seconds: float = 0.0
     """Seconds of this step."""
-    sigma: Number = None
+    sigma: OptionalFloat = None
     """Noise level that the model saw; 1 is pure noise."""
-    norm: Number = None
+    norm: OptionalFloat = None
     """Length of the latents, divided by the square root of the number of their values."""
-    velocity: Number = None
+    velocity: OptionalFloat = None
     """Length of the step, divided likewise."""
-    turning: Number = None
+    turning: OptionalFloat = None
     """Angle to the step before, in radians."""
-    straightness: Number = None
+    straightness: OptionalFloat = None
     """Chord over length of the trajectory so far."""
     preview: str | None = None
     """Path of a strip of pictures, where this step wrote one."""
@@ -219,7 +219,7 @@ class StepDone(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class FramesDecoded(VideoPayload):
+class FramesDecoded(VideoEventPayload):
     """Frames of a video are decoded."""
 
     kind: ClassVar[str] = "decoded"
@@ -228,7 +228,7 @@ class FramesDecoded(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class VideoDone(VideoPayload):
+class VideoDone(VideoEventPayload):
     """A video and its entry in the manifest are complete."""
 
     kind: ClassVar[str] = "done"
@@ -246,7 +246,7 @@ class VideoDone(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class VideoFailed(VideoPayload):
+class VideoFailed(VideoEventPayload):
     """Event: a video cannot be rendered."""
 
     kind: ClassVar[str] = "failed"
@@ -254,7 +254,7 @@ class VideoFailed(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class VideoCancelled(VideoPayload):
+class VideoCancelled(VideoEventPayload):
     """A video was cancelled."""
 
     kind: ClassVar[str] = "cancelled"
@@ -262,7 +262,7 @@ class VideoCancelled(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class VideoInterrupted(VideoPayload):
+class VideoInterrupted(VideoEventPayload):
     """Event: the process that rendered a video ended; the video can be resumed."""
 
     kind: ClassVar[str] = "interrupted"
@@ -270,7 +270,7 @@ class VideoInterrupted(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class VideoReleased(VideoPayload):
+class VideoReleased(VideoEventPayload):
     """A worker gave a video back to the queue, as for a pause."""
 
     kind: ClassVar[str] = "released"
@@ -278,7 +278,7 @@ class VideoReleased(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class VideoOutOfMemory(VideoPayload):
+class VideoOutOfMemory(VideoEventPayload):
     """A video did not fit into memory; it is tried again by another plan."""
 
     kind: ClassVar[str] = "out_of_memory"
@@ -287,7 +287,7 @@ class VideoOutOfMemory(VideoPayload):
 
 
 @dataclass(frozen=True, config=_config)
-class UnknownEvent(Payload):
+class UnknownEvent(EventPayload):
     """An event of a kind that this version does not have."""
 
     name: str = ""
@@ -298,7 +298,7 @@ class UnknownEvent(Payload):
         return dict(self.content)
 
 
-PAYLOADS: dict[str, type[Payload]] = {
+PAYLOAD_TYPES: dict[str, type[EventPayload]] = {
     payload.kind: payload
     for payload in (
         BatchAdded,
@@ -330,10 +330,10 @@ PAYLOADS: dict[str, type[Payload]] = {
     )
 }
 """Every kind of event by name."""
-ADAPTERS: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(payload) for kind, payload in PAYLOADS.items()}
-ENDED = (VideoDone, VideoFailed, VideoCancelled)
+PAYLOAD_ADAPTERS: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(payload) for kind, payload in PAYLOAD_TYPES.items()}
+ENDING_EVENTS = (VideoDone, VideoFailed, VideoCancelled)
 """Events after which a video is no longer rendered."""
-STOPPED = (*ENDED, VideoInterrupted, VideoReleased, VideoOutOfMemory)
+STOPPING_EVENTS = (*ENDING_EVENTS, VideoInterrupted, VideoReleased, VideoOutOfMemory)
 """Events after which a video does not run."""
 
 
@@ -341,7 +341,7 @@ class EventError(ValueError):
     """An event whose stored fields cannot be read."""
 
 
-def read_payload(kind: str, data: str) -> Payload:
+def parse_payload(kind: str, data: str) -> EventPayload:
     """Return the payload of a stored event.
 
     Raises:
@@ -353,10 +353,10 @@ def read_payload(kind: str, data: str) -> Payload:
         content = None
     if not isinstance(content, dict):
         raise EventError("the data of an event are not a JSON object")
-    if kind not in ADAPTERS:
+    if kind not in PAYLOAD_ADAPTERS:
         return UnknownEvent(name=kind, content=content)
     try:
-        payload: Payload = ADAPTERS[kind].validate_python(content)
+        payload: EventPayload = PAYLOAD_ADAPTERS[kind].validate_python(content)
     except ValidationError as error:
         raise EventError(f"the data of an event of kind {kind} cannot be read: {error.errors()[0]['msg']}") from None
     return payload

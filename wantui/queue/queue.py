@@ -19,10 +19,10 @@ from wantui.queue.events import (
     BatchRetried,
     VideoCancelled,
 )
-from wantui.queue.reader import UNFINISHED, WAITING
-from wantui.queue.records import NewVideo, shown_number
+from wantui.queue.reader import UNFINISHED_STATES, WAITING_STATES_SQL
+from wantui.queue.records import NewVideo, display_number
 
-Move = Literal["up", "down", "top", "bottom"]
+MoveTarget = Literal["up", "down", "top", "bottom"]
 
 
 class Queue(ClaimQueue):
@@ -69,7 +69,7 @@ class Queue(ClaimQueue):
             self._emit(BatchAdded(videos=len(videos)), batch)
         return batch
 
-    def move(self, batch: int, to: Move | int) -> None:
+    def move(self, batch: int, to: MoveTarget | int) -> None:
         """Move a batch past one unfinished batch, to an end, or before another batch (its number)."""
         with self._change() as db:
             order = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
@@ -79,7 +79,8 @@ class Queue(ClaimQueue):
             order.remove(batch)
             # Ended batches keep their places: to pass one of them would change nothing that anybody sees.
             unfinished = {
-                row["batch"] for row in db.execute(f"SELECT DISTINCT batch FROM video WHERE state IN {UNFINISHED}")
+                row["batch"]
+                for row in db.execute(f"SELECT DISTINCT batch FROM video WHERE state IN {UNFINISHED_STATES}")
             }
             passable = [n for n, id_ in enumerate(order) if id_ in unfinished]
             match to:
@@ -110,22 +111,22 @@ class Queue(ClaimQueue):
         Return the numbers of those cancelled now, and how many will stop.
         """
         with self._change() as db:
-            which, arguments = _which(batch, number)
+            which, arguments = _match_videos_sql(batch, number)
             running = db.execute(f"UPDATE video SET cancel = 1 WHERE {which} AND state = 'running'", arguments).rowcount
             rows = db.execute(
-                f"UPDATE video SET state = 'cancelled', finished = ? WHERE {which} AND state IN {WAITING} "
+                f"UPDATE video SET state = 'cancelled', finished = ? WHERE {which} AND state IN {WAITING_STATES_SQL} "
                 "RETURNING id, number, title",
                 (time.time(), *arguments),
             ).fetchall()
             for row in rows:
-                payload = VideoCancelled(title=row["title"], number=shown_number(row["number"]))
+                payload = VideoCancelled(title=row["title"], number=display_number(row["number"]))
                 self._emit(payload, batch, row["id"])
         return [row["number"] for row in rows], running
 
     def retry(self, batch: int, number: int | None = None) -> int:
         """Queue again what failed or was cancelled; returns how many."""
         with self._change() as db:
-            which, arguments = _which(batch, number)
+            which, arguments = _match_videos_sql(batch, number)
             rows = db.execute(
                 "UPDATE video SET state = 'queued', worker_crashes = 0, cancel = 0, error = NULL, plan = NULL "
                 f"WHERE {which} AND state IN ('failed', 'cancelled') RETURNING id",
@@ -153,5 +154,5 @@ class Queue(ClaimQueue):
             self._emit(BatchRemoved())
 
 
-def _which(batch: int, number: int | None) -> tuple[str, tuple[int, ...]]:
+def _match_videos_sql(batch: int, number: int | None) -> tuple[str, tuple[int, ...]]:
     return ("batch = ?", (batch,)) if number is None else ("batch = ? AND number = ?", (batch, number))

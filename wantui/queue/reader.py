@@ -10,27 +10,27 @@ from typing import Any, Self
 
 from wantui.clock import seconds_since
 from wantui.errors import UserError
-from wantui.queue.database import BUSY_SECONDS, NAME, check_not_newer, migrations, open_database
-from wantui.queue.events import EventError, Payload, read_payload
+from wantui.queue.database import BUSY_SECONDS, DATABASE_FILE, check_not_newer, load_migrations, open_database
+from wantui.queue.events import EventError, EventPayload, parse_payload
 from wantui.queue.records import BatchRow, Claim, Event, Hold, VideoPage, VideoRow, WorkerRow
 
-WAITING = "('queued', 'interrupted')"
+WAITING_STATES_SQL = "('queued', 'interrupted')"
 MAX_NUMBER_DIGITS = 15
 """Digits of the largest number that is looked up as a batch's."""
-TEXTS = frozenset(
+TEXT_COLUMNS = frozenset(
     ("folder", "device", "title", "recipe", "state", "worker", "plan", "error", "boot_id", "name", "kind", "reason")
 )
 """Columns of batches, videos, workers and holds that hold text; the others hold numbers."""
-UNFINISHED = ("queued", "interrupted", "running")
+UNFINISHED_STATES = ("queued", "interrupted", "running")
 
 
-def claimable(devices: int) -> str:
+def claimable_videos_sql(devices: int) -> str:
     """Return FROM and WHERE of the videos that a worker may claim; its parameters are the names of that many
     devices."""
     return (
         "FROM batch CROSS JOIN video ON video.batch = batch.id "
-        f"WHERE video.state IN {WAITING} AND NOT batch.paused AND batch.device IN ({', '.join('?' * devices)}) "
-        "AND NOT EXISTS (SELECT 1 FROM hold)"
+        f"WHERE video.state IN {WAITING_STATES_SQL} AND NOT batch.paused "
+        f"AND batch.device IN ({', '.join('?' * devices)}) AND NOT EXISTS (SELECT 1 FROM hold)"
     )
 
 
@@ -46,9 +46,9 @@ class QueueReader:
     """
 
     def __init__(self, directory: Path, wait_seconds: float = BUSY_SECONDS) -> None:
-        self.path = directory / NAME
+        self.path = directory / DATABASE_FILE
         self.db = open_database(self.path, wait_seconds)
-        self._schema = len(migrations())
+        self._schema = len(load_migrations())
         self._file = self._identities()
 
     def close(self) -> None:
@@ -84,13 +84,13 @@ class QueueReader:
     def _identities(self) -> tuple[tuple[int, int] | None, ...]:
         # Never by opening the files: to close a descriptor of them drops the locks that SQLite has on them. The log is
         # there as long as any connection is, and only truncated.
-        return tuple(_identity(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
+        return tuple(_file_identity(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
 
     def held(self) -> Hold | None:
         row = self.db.execute("SELECT * FROM hold").fetchone()
         if row is None:
             return None
-        _require_types(row)
+        _check_column_types(row)
         return Hold(row["kind"], row["reason"], Path(row["folder"]) if row["folder"] else None, row["needed"])
 
     def batches(self, limit: int = 1000, offset: int = 0) -> list[BatchRow]:
@@ -103,7 +103,7 @@ class QueueReader:
         return None if row is None else self._batch(row)
 
     def _batch(self, row: sqlite3.Row) -> BatchRow:
-        _require_types(row)
+        _check_column_types(row)
         counts = self.db.execute("SELECT state, count(*) FROM video WHERE batch = ? GROUP BY state", (row["id"],))
         return BatchRow(
             row["id"], Path(row["folder"]), row["device"], bool(row["paused"]), row["created"], dict(map(tuple, counts))
@@ -135,7 +135,7 @@ class QueueReader:
             raise UnknownBatchError(
                 f"no batch {word!r} is on the queue; did you mean {near[0]}? wantui queue ls shows all"
             )
-        shown, numbers = word if word.isdecimal() else repr(word), describe_numbers([batch.id for batch in known])
+        shown, numbers = word if word.isdecimal() else repr(word), format_number_ranges([batch.id for batch in known])
         raise UnknownBatchError(f"no batch {shown} is on the queue. It has {numbers}: wantui queue ls --all")
 
     def videos(self, batch: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
@@ -143,12 +143,13 @@ class QueueReader:
         rows = self.db.execute(
             "SELECT * FROM video WHERE batch = ? ORDER BY number LIMIT ? OFFSET ?", (batch, limit, offset)
         )
-        return [_video(row) for row in rows]
+        return [_to_video_row(row) for row in rows]
 
     def unfinished_before(self, batch: int, number: int) -> int:
         """Return the number of unfinished videos of a batch before one of its videos."""
         (count,) = self.db.execute(
-            f"SELECT count(*) FROM video WHERE batch = ? AND number < ? AND (state IN {WAITING} OR state = 'running')",
+            "SELECT count(*) FROM video WHERE batch = ? AND number < ? "
+            f"AND (state IN {WAITING_STATES_SQL} OR state = 'running')",
             (batch, number),
         ).fetchone()
         return int(count)
@@ -159,15 +160,15 @@ class QueueReader:
         before, count = [], self.unfinished_before(batch, videos[0].number) if videos else 0
         for video in videos:
             before.append(count)
-            count += video.state in UNFINISHED
+            count += video.state in UNFINISHED_STATES
         return VideoPage(tuple(videos), tuple(before))
 
     def batches_before(self, batch: int) -> list[BatchRow]:
         """Return the batches that workers take videos from before this one, in their order."""
         rows = self.db.execute(
             "SELECT * FROM batch WHERE place < (SELECT place FROM batch WHERE id = ?) AND NOT paused "
-            f"AND EXISTS (SELECT 1 FROM video WHERE batch = batch.id AND (state IN {WAITING} OR state = 'running')) "
-            "ORDER BY place, id",
+            "AND EXISTS (SELECT 1 FROM video WHERE batch = batch.id "
+            f"AND (state IN {WAITING_STATES_SQL} OR state = 'running')) ORDER BY place, id",
             (batch,),
         )
         return [self._batch(row) for row in rows.fetchall()]
@@ -176,21 +177,21 @@ class QueueReader:
         """Return the worker processes of the engine, by name."""
         workers = []
         for row in self.db.execute("SELECT * FROM worker ORDER BY name").fetchall():
-            _require_types(row)
+            _check_column_types(row)
             seconds = seconds_since(row["boot_id"], row["boot_seconds"])
             workers.append(WorkerRow(row["name"], row["state"], row["device"], seconds))
         return workers
 
     def running(self) -> list[VideoRow]:
-        return [_video(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
+        return [_to_video_row(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
 
     def video(self, id_: int) -> VideoRow:
-        return _video(self.db.execute("SELECT * FROM video WHERE id = ?", (id_,)).fetchone())
+        return _to_video_row(self.db.execute("SELECT * FROM video WHERE id = ?", (id_,)).fetchone())
 
     def video_numbered(self, batch: int, number: int) -> VideoRow | None:
         """Return the video with a number (from 0) of a batch; None where the queue has no such video."""
         row = self.db.execute("SELECT * FROM video WHERE batch = ? AND number = ?", (batch, number)).fetchone()
-        return None if row is None else _video(row)
+        return None if row is None else _to_video_row(row)
 
     def last_seq(self) -> int:
         """Return the number of the latest event."""
@@ -204,7 +205,7 @@ class QueueReader:
             f"SELECT * FROM event WHERE seq > ? {which} ORDER BY seq", (after, *([] if batch is None else [batch]))
         )
         return [
-            Event(row["seq"], row["time"], row["batch"], row["video"], _payload(row["kind"], row["data"]))
+            Event(row["seq"], row["time"], row["batch"], row["video"], _parse_payload(row["kind"], row["data"]))
             for row in rows
         ]
 
@@ -215,7 +216,7 @@ class QueueReader:
             "WHERE event.kind = 'done' ORDER BY event.seq DESC LIMIT ?",
             (limit,),
         )
-        return [(row["recipe"], _payload("done", row["data"]).as_json()) for row in rows]
+        return [(row["recipe"], _parse_payload("done", row["data"]).as_json()) for row in rows]
 
     def recipe(self, video: int) -> str:
         """Return the recipe of a video, as JSON."""
@@ -230,7 +231,7 @@ class QueueReader:
     def waiting(self, devices: Iterable[str]) -> bool:
         """Return whether a worker for these devices would find a claimable video."""
         names = list(devices)
-        (exists,) = self.db.execute(f"SELECT EXISTS (SELECT 1 {claimable(len(names))})", names).fetchone()
+        (exists,) = self.db.execute(f"SELECT EXISTS (SELECT 1 {claimable_videos_sql(len(names))})", names).fetchone()
         return bool(exists)
 
     def cancelling(self) -> set[str]:
@@ -254,7 +255,7 @@ def _real_path(word: str) -> Path | None:
         return None
 
 
-def describe_numbers(numbers: list[int]) -> str:
+def format_number_ranges(numbers: list[int]) -> str:
     """Return numbers as text, such as "1 to 3, 5"; only the first ranges of many."""
     parts: list[str] = []
     numbers = sorted(numbers)
@@ -266,7 +267,7 @@ def describe_numbers(numbers: list[int]) -> str:
     return ", ".join(parts[:10]) + ", ..." * (len(parts) > 10)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _file_identity(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except PermissionError:
@@ -276,32 +277,32 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _payload(kind: str, data: str) -> Payload:
+def _parse_payload(kind: str, data: str) -> EventPayload:
     """Return the payload of an event.
 
     Raises:
         sqlite3.DatabaseError: it cannot be read.
     """
     try:
-        return read_payload(kind, data)
+        return parse_payload(kind, data)
     except EventError as error:
         raise sqlite3.DatabaseError(str(error)) from None
 
 
-def _require_types(row: sqlite3.Row) -> None:
+def _check_column_types(row: sqlite3.Row) -> None:
     """Refuse a row with a value of another type than its column has; SQLite keeps any value in any column.
 
     Raises:
         sqlite3.DatabaseError: names the column.
     """
     for name in row.keys():  # noqa: SIM118 - a row iterates over its values
-        expected = str if name in TEXTS else int | float
+        expected = str if name in TEXT_COLUMNS else int | float
         if not isinstance(row[name], expected | None):
             raise sqlite3.DatabaseError(f"a value of its column {name} is of the type {type(row[name]).__name__}")
 
 
-def _video(row: sqlite3.Row) -> VideoRow:
-    _require_types(row)
+def _to_video_row(row: sqlite3.Row) -> VideoRow:
+    _check_column_types(row)
     values = {name: row[name] for name in VideoRow.__dataclass_fields__}
     if row["state"] == "running":
         values["seconds"] = seconds_since(row["boot_id"], row["boot_seconds"])

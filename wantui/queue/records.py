@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wantui.queue.events import Payload, UnknownEvent
+from wantui.queue.events import EventPayload, UnknownEvent
 
 
-def shown_number(index: int) -> int:
+def display_number(index: int) -> int:
     """Return the number of a video as people and JSON count it, from 1; the manifest and the database count from 0."""
     return index + 1
 
@@ -85,7 +85,7 @@ class VideoRow:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON prints them: `number` counts from 1, as `wantui queue cancel` takes it."""
-        return asdict(self) | {"number": shown_number(self.number)}
+        return asdict(self) | {"number": display_number(self.number)}
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Event:
     time: float
     batch: int | None
     video: int | None
-    payload: Payload
+    payload: EventPayload
 
     @property
     def kind(self) -> str:

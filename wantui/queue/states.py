@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from wantui.formatting import printable
+from wantui.formatting import escape_unprintable
 from wantui.queue.records import BatchRow, VideoRow
 
-WORDS = {
+STATE_WORDS = {
     "queued": "waiting",
     "running": "running",
     "done": "done",
@@ -20,10 +20,10 @@ WORDS = {
 
 def state_word(state: str) -> str:
     """Return the word for a state; an unknown state is its own word."""
-    return WORDS.get(state) or printable(state)
+    return STATE_WORDS.get(state) or escape_unprintable(state)
 
 
-def state_of_counts(counts: Mapping[str, int]) -> str:
+def state_from_counts(counts: Mapping[str, int]) -> str:
     """Return the state of a batch, from the number of its videos in each state.
 
     A batch with nothing left to make is failed if a video failed, done or cancelled if all its videos are, and partly
@@ -42,7 +42,7 @@ def batch_state(batch: BatchRow, has_engine: bool) -> str:
     """Return the state of a batch on the queue."""
     if batch.paused and batch.unfinished:
         return "paused"
-    state = state_of_counts(batch.counts)
+    state = state_from_counts(batch.counts)
     return "interrupted" if state == "running" and not has_engine else state
 
 

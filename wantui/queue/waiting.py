@@ -8,7 +8,7 @@ from wantui.queue.records import BatchRow, WorkerRow
 
 
 @dataclass(frozen=True)
-class Waiting:
+class BatchWait:
     """Work before the first video of a batch: earlier batches, and starting workers."""
 
     before: tuple[BatchRow, ...]
@@ -19,7 +19,7 @@ class Waiting:
 
     def text(self, with_seconds: bool = True) -> str:
         """Return it as a phrase, empty where nothing is waited for."""
-        parts = [starting_text(worker, with_seconds) for worker in self.starting]
+        parts = [describe_starting_worker(worker, with_seconds) for worker in self.starting]
         if self.before:
             videos = format_count(sum(batch.unfinished for batch in self.before), "video")
             batches = ", ".join(f"batch {batch.id} ({batch.name})" for batch in self.before[:3])
@@ -28,16 +28,16 @@ class Waiting:
         return "; ".join(parts)
 
 
-def starting_text(worker: WorkerRow, with_seconds: bool = True) -> str:
+def describe_starting_worker(worker: WorkerRow, with_seconds: bool = True) -> str:
     """Return what a worker that starts does, as in "worker-0: loading torch, 0:12"."""
     seconds = f", {format_duration(worker.seconds)}" if with_seconds and worker.seconds is not None else ""
     return f"{worker.short_name}: loading torch{seconds}"
 
 
-def waiting_for(queue: QueueReader, batch: int) -> Waiting:
+def find_batch_wait(queue: QueueReader, batch: int) -> BatchWait:
     """Return what a batch waits for; nothing if a video of it is running, or it is paused or held."""
     row = queue.batch(batch)
     if row is None or not row.unfinished or row.counts.get("running") or row.paused or queue.held():
-        return Waiting((), ())
+        return BatchWait((), ())
     starting = tuple(worker for worker in queue.workers() if worker.state == "starting")
-    return Waiting(tuple(queue.batches_before(batch)), starting)
+    return BatchWait(tuple(queue.batches_before(batch)), starting)

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from wantui.formatting import printable
-from wantui.queue.events import Payload, QueueHeld, QueueResumed, VideoPayload
+from wantui.formatting import escape_unprintable
+from wantui.queue.events import EventPayload, QueueHeld, QueueResumed, VideoEventPayload
 from wantui.queue.reader import QueueReader
-from wantui.queue.records import Claim, shown_number
+from wantui.queue.records import Claim, display_number
 
 
 class QueueWriter(QueueReader):
@@ -29,28 +29,28 @@ class QueueWriter(QueueReader):
                 self.db.execute("ROLLBACK")
             raise
 
-    def _emit(self, payload: Payload, batch: int | None = None, video: int | None = None) -> None:
+    def _emit(self, payload: EventPayload, batch: int | None = None, video: int | None = None) -> None:
         self.db.execute(
             "INSERT INTO event (time, batch, video, kind, data) VALUES (?, ?, ?, ?, ?)",
             (time.time(), batch, video, payload.kind, json.dumps(payload.as_json())),
         )
 
-    def emit(self, payload: Payload, batch: int | None = None, video: int | None = None) -> None:
+    def emit(self, payload: EventPayload, batch: int | None = None, video: int | None = None) -> None:
         """Append an event that makes no change."""
         with self._change():
             self._emit(payload, batch, video)
 
-    def emit_of(self, claim: Claim, payload: VideoPayload) -> None:
+    def emit_of(self, claim: Claim, payload: VideoEventPayload) -> None:
         """Append an event of a claimed video that makes no change; title and number are filled in."""
         with self._change():
             self._emit_of(claim, payload)
 
-    def _emit_of(self, claim: Claim, payload: VideoPayload) -> None:
-        self._emit(replace(payload, title=claim.title, number=shown_number(claim.number)), claim.batch, claim.video)
+    def _emit_of(self, claim: Claim, payload: VideoEventPayload) -> None:
+        self._emit(replace(payload, title=claim.title, number=display_number(claim.number)), claim.batch, claim.video)
 
     def hold(self, kind: str, reason: str, folder: Path | None = None, needed: int | None = None) -> None:
         """Let no video start. A hold that is there already stays, but for a user's pause, which takes its place."""
-        reason = storable(reason)
+        reason = to_storable_text(reason)
         or_else = "REPLACE" if kind == "paused" else "IGNORE"
         with self._change() as db:
             added = db.execute(
@@ -67,6 +67,6 @@ class QueueWriter(QueueReader):
                 self._emit(QueueResumed())
 
 
-def storable(text: str) -> str:
+def to_storable_text(text: str) -> str:
     """Return an error text as SQLite and JSON take it: a path in it may hold bytes that are not UTF-8."""
-    return printable(text, keep_lines=True)
+    return escape_unprintable(text, keep_lines=True)

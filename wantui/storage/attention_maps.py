@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 
 from wantui.planning import Recipe
 from wantui.storage.step_arrays import StepArray, StepArrayWriter
-from wantui.storage.zarr_group import CaptureError, named_damage, open_capture
+from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
 
 FLOAT16_SCALE = 32768.0
 FLOAT32_LIMIT = float(np.finfo(np.float32).max)
-Maps = Mapping[str, Mapping[str, NDArray[np.float32]]]
+MapsByContext = Mapping[str, Mapping[str, NDArray[np.float32]]]
 """Maps by context, then by name: [blocks | 1, heads | 1, frames, height, width]."""
 
 
-class AttentionWriter(StepArrayWriter):
+class AttentionMapWriter(StepArrayWriter):
     """Write the maps of one video step by step.
 
     Args:
@@ -65,8 +65,8 @@ class AttentionWriter(StepArrayWriter):
         arrays: dict[str, StepArray] = {}
         for context, names_of_context in names.items():
             for name in names_of_context:
-                arrays[_path(context, name)] = StepArray(shape, request.dtype, scale, request.compress)
-            arrays[_path(context, "blocks")] = StepArray((blocks,), "bool", has_one_chunk=True)
+                arrays[_array_path(context, name)] = StepArray(shape, request.dtype, scale, request.compress)
+            arrays[_array_path(context, "blocks")] = StepArray((blocks,), "bool", has_one_chunk=True)
         attributes = {
             "layout": "step, block, head, frame, height, width",
             "blocks": "each" if request.per_block else "mean",
@@ -75,7 +75,7 @@ class AttentionWriter(StepArrayWriter):
         }
         super().__init__(path, arrays, steps, sigmas, recipe, attributes, checksums)
 
-    def write_maps(self, maps: Maps, blocks: Mapping[str, Sequence[bool]]) -> None:
+    def write_maps(self, maps: MapsByContext, blocks: Mapping[str, Sequence[bool]]) -> None:
         """Store the maps of the next step.
 
         Args:
@@ -83,21 +83,21 @@ class AttentionWriter(StepArrayWriter):
         """
         values: dict[str, NDArray[Any]] = {}
         for context, maps_of_context in maps.items():
-            values |= {_path(context, name): values_of_map for name, values_of_map in maps_of_context.items()}
-            values[_path(context, "blocks")] = np.array(blocks[context])
+            values |= {_array_path(context, name): values_of_map for name, values_of_map in maps_of_context.items()}
+            values[_array_path(context, "blocks")] = np.array(blocks[context])
         self.write(values)
 
 
-def _path(context: str, name: str) -> str:
+def _array_path(context: str, name: str) -> str:
     return name if context == "cond" else f"{context}/{name}"
 
 
-class NoMapsError(CaptureError):
+class AttentionMapsError(CaptureError):
     """Raised for attention maps that are missing or unreadable; the text names them."""
 
 
 @dataclass(frozen=True)
-class StoredMaps:
+class StoredAttentionMaps:
     """The maps of one video."""
 
     group: Any
@@ -112,12 +112,12 @@ class StoredMaps:
         """Return [s, blocks | 1, heads | 1, frames, height, width], or one stored step without the first axis.
 
         Raises:
-            NoMapsError: there is no such map, or it is damaged.
+            AttentionMapsError: there is no such map, or it is damaged.
         """
-        with _as_no_maps(self.path):
+        with _raise_attention_maps_error(self.path):
             group = self.group if context == "cond" else self.group[context]
             array = group[name]
-            values = np.asarray(array[index], dtype=np.float32) / _scale(array.attrs["scale"])
+            values = np.asarray(array[index], dtype=np.float32) / _check_scale(array.attrs["scale"])
             if values.ndim != 5 + isinstance(index, slice):
                 raise ValueError(f"{name} has {values.ndim} axes")
             return values
@@ -126,35 +126,35 @@ class StoredMaps:
         """Return [s, frames, height, width], mean over blocks and heads.
 
         Raises:
-            NoMapsError: as `map`.
+            AttentionMapsError: as `map`.
         """
         return self.map(name).astype(np.float64).mean((1, 2))
 
 
-def open_maps(path: Path) -> StoredMaps:
+def open_attention_maps(path: Path) -> StoredAttentionMaps:
     """Open the stored maps of a video.
 
     Raises:
-        NoMapsError: there are none, or they are damaged.
+        AttentionMapsError: there are none, or they are damaged.
     """
-    with _as_no_maps(path):
+    with _raise_attention_maps_error(path):
         group = open_capture(path)
-        words = {str(name): _word(about) for name, about in dict(group.attrs["words"]).items()}
+        words = {str(name): _check_word(about) for name, about in dict(group.attrs["words"]).items()}
         steps, sigmas = np.asarray(group["steps"][:]), np.asarray(group["sigmas"][:])
         for name in words:
             if group[name].shape[0] != len(steps) or steps.shape != sigmas.shape:
                 raise ValueError(f"{name} does not have a map for each of {len(steps)} steps")
-        return StoredMaps(group, words, steps, sigmas, path)
+        return StoredAttentionMaps(group, words, steps, sigmas, path)
 
 
-def _scale(attribute: Any) -> np.float32:
+def _check_scale(attribute: Any) -> np.float32:
     is_number = isinstance(attribute, int | float) and not isinstance(attribute, bool)
     if not is_number or not 0 < attribute < FLOAT32_LIMIT:
         raise ValueError(f"its attribute scale is {str(attribute)[:80]!r}, and must be a number above 0")
     return np.float32(attribute)
 
 
-def _word(about: Any) -> dict[str, Any]:
+def _check_word(about: Any) -> dict[str, Any]:
     word = dict(about)
     if "token_texts" not in word:  # the key of earlier versions
         word["token_texts"] = word.pop("pieces")
@@ -164,9 +164,9 @@ def _word(about: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _as_no_maps(path: Path) -> Iterator[None]:
+def _raise_attention_maps_error(path: Path) -> Iterator[None]:
     try:
-        with named_damage(path):
+        with raise_capture_error(path):
             yield
     except CaptureError as error:
-        raise NoMapsError(str(error)) from error
+        raise AttentionMapsError(str(error)) from error

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-SWITCH_SECONDS = 1e-5
+THREAD_SWITCH_SECONDS = 1e-5
 """Seconds that a thread may keep the interpreter while another one waits for it; Python's default is 5 ms. The thread
 that launches the work of a GPU asks for it at each operation, and the GPU stands still meanwhile."""
 
@@ -18,7 +18,7 @@ class BackgroundWriter:
     """
 
     def __init__(self, waiting: int = 4) -> None:
-        sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
+        sys.setswitchinterval(min(THREAD_SWITCH_SECONDS, sys.getswitchinterval()))
         self.waiting = waiting
         self.pending: deque[Future[None]] = deque()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="writer")

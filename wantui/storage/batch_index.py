@@ -11,12 +11,19 @@ from typing import get_args
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json_object
 from wantui.planning import Recipe
-from wantui.storage.journal import JournalLine, read_tail
+from wantui.storage.journal import JournalLine, read_journal_tail
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import MAX_MANIFEST_BYTES, ManifestError, State, VideoEntry, check_format, read_outcome
-from wantui.storage.manifest_file import Version, file_version
+from wantui.storage.manifest import (
+    MAX_MANIFEST_BYTES,
+    ManifestError,
+    VideoEntry,
+    VideoState,
+    apply_outcome,
+    check_format,
+)
+from wantui.storage.manifest_file import FileVersion, read_file_version
 
-MAX_PROGRESS = 4096
+MAX_TRACKED_JOURNALS = 4096
 """Journals of which it is remembered how much was read."""
 
 
@@ -56,18 +63,20 @@ def find_batches(roots: Iterable[Path]) -> list[BatchSummary]:
     for root in roots:
         root = Path(os.path.realpath(root))
         try:
-            folders = _batch_folders(root)
+            folders = _list_batch_folders(root)
         except OSError as error:
             reason = f"{root} cannot be read: {error.strerror or error}"
             batches[root] = BatchSummary(root, "", "", "", (), reason)
             continue
         for path in folders:
             folder = BatchFolder(path)
-            batches[path] = _summary(path, file_version(folder.manifest), file_version(folder.journal))
+            batches[path] = _summarise_batch(
+                path, read_file_version(folder.manifest), read_file_version(folder.journal)
+            )
     return sorted(batches.values(), key=lambda batch: (batch.created, batch.folder.name), reverse=True)
 
 
-def _batch_folders(root: Path) -> list[Path]:
+def _list_batch_folders(root: Path) -> list[Path]:
     if os.access(root / "batch.json", os.F_OK):
         return [root]
     try:
@@ -78,7 +87,7 @@ def _batch_folders(root: Path) -> list[Path]:
     return [folder for folder in folders if os.access(folder / "batch.json", os.F_OK)]
 
 
-def closed_folders(roots: Iterable[Path]) -> list[Path]:
+def find_inaccessible_folders(roots: Iterable[Path]) -> list[Path]:
     """Return the folders in these that this user may not enter, such as private batches of other users."""
     closed = []
     for root in roots:
@@ -106,11 +115,11 @@ class _ManifestSummary:
 
 
 @lru_cache(maxsize=4096)
-def _summary(path: Path, manifest: Version, journal: Version) -> BatchSummary:
+def _summarise_batch(path: Path, manifest: FileVersion, journal: FileVersion) -> BatchSummary:
     """Summarise a manifest and its journal as they were at a time."""
     try:
-        outline = _summarise(path, manifest)
-        states, faults = _states(path, outline, manifest, journal)
+        outline = _summarise_manifest(path, manifest)
+        states, faults = _read_states(path, outline, manifest, journal)
     except (UserError, ValueError, KeyError, TypeError, IndexError) as error:
         reason = str(error) if isinstance(error, UserError) else f"batch.json is damaged: {error!r}"
         return BatchSummary(path, "", "", "", (), reason)
@@ -119,10 +128,10 @@ def _summary(path: Path, manifest: Version, journal: Version) -> BatchSummary:
 
 
 @dataclass(frozen=True)
-class _Progress:
+class _JournalProgress:
     """Content read from a journal so far, so that only new lines are read."""
 
-    manifest: Version
+    manifest: FileVersion
     inode: int
     end: int
     lines: int
@@ -130,19 +139,19 @@ class _Progress:
     faults: tuple[str, ...]
 
 
-_progress: dict[Path, _Progress] = {}
+_journal_progress: dict[Path, _JournalProgress] = {}
 
 
-def _states(
-    path: Path, outline: _ManifestSummary, manifest: Version, journal: Version
+def _read_states(
+    path: Path, outline: _ManifestSummary, manifest: FileVersion, journal: FileVersion
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the states of the videos, and what of the journal cannot be read."""
-    known = _progress.get(path)
+    known = _journal_progress.get(path)
     if known is None or (known.manifest, known.inode) != (manifest, journal[0]) or known.end > journal[2]:
-        known = _Progress(manifest, journal[0], 0, 0, outline.states, ())
+        known = _JournalProgress(manifest, journal[0], 0, 0, outline.states, ())
     file = BatchFolder(path).journal
     try:
-        tail = read_tail(file, outline.journal, known.end, known.lines + 1)
+        tail = read_journal_tail(file, outline.journal, known.end, known.lines + 1)
     except UnreadableFileError as error:
         return known.states, (*known.faults, str(error))
     states, faults = list(known.states), [*known.faults, *tail.faults]
@@ -150,24 +159,24 @@ def _states(
         try:
             if not 0 <= line.video < len(states) or line.id != outline.ids[line.video]:
                 raise ValueError("it holds no state of a video of this batch")
-            states[line.video] = read_outcome(line.entry, _placeholder(line)).state
+            states[line.video] = apply_outcome(line.entry, _placeholder_entry(line)).state
         except ValueError as error:
             faults.append(f"line {line.number} of {file} is damaged: {error}")
     read = known.lines + len(tail.lines) + len(tail.stale) + len(tail.faults)
-    progress = _Progress(manifest, journal[0], tail.end, read, tuple(states), tuple(faults))
-    if len(_progress) >= MAX_PROGRESS:
-        _progress.clear()
-    _progress[path] = progress
+    progress = _JournalProgress(manifest, journal[0], tail.end, read, tuple(states), tuple(faults))
+    if len(_journal_progress) >= MAX_TRACKED_JOURNALS:
+        _journal_progress.clear()
+    _journal_progress[path] = progress
     return progress.states, progress.faults
 
 
-def _placeholder(line: JournalLine) -> VideoEntry:
+def _placeholder_entry(line: JournalLine) -> VideoEntry:
     """Return an entry for the video of a line without its recipe, which a listing does not read."""
     return VideoEntry(id=line.id, variation=0, number=1, seed=0, recipe=Recipe.model_construct())
 
 
 @lru_cache(maxsize=256)
-def _summarise(path: Path, manifest: Version) -> _ManifestSummary:
+def _summarise_manifest(path: Path, manifest: FileVersion) -> _ManifestSummary:
     """Read a manifest without checking its recipes, which would take most of the time of a listing."""
     file = BatchFolder(path).manifest
     try:
@@ -176,7 +185,7 @@ def _summarise(path: Path, manifest: Version) -> _ManifestSummary:
         raise ManifestError(f"{file} is missing") from None
     check_format(file, document)
     states = tuple(str(video["state"]) for video in document["videos"])
-    if unknown := set(states) - set(get_args(State)):
+    if unknown := set(states) - set(get_args(VideoState)):
         raise ManifestError(f"{file} is damaged: {min(unknown)!r} is no state of a video")
     created, template, model = document["created"], document["template"], document["videos"][0]["recipe"]["model"]
     if not all(isinstance(text, str) for text in (created, template, model)):

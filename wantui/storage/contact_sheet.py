@@ -8,8 +8,8 @@ import numpy as np
 from wantui.atomic_files import atomic_write
 from wantui.storage.mp4 import Frame
 
-COLUMNS = 5
-MAX_WIDTH = 320
+SHEET_COLUMNS = 5
+MAX_FRAME_WIDTH = 320
 """Width of one frame, in pixels."""
 
 
@@ -17,7 +17,7 @@ class ContactSheet:
     """Keeps evenly spaced frames of a clip of `count` frames as they pass by."""
 
     def __init__(self, count: int) -> None:
-        self.wanted = set(np.linspace(0, count - 1, min(COLUMNS, count)).round().astype(int).tolist())
+        self.wanted = set(np.linspace(0, count - 1, min(SHEET_COLUMNS, count)).round().astype(int).tolist())
         self.kept: list[Frame] = []
 
     def watch(self, frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -32,7 +32,7 @@ class ContactSheet:
         from PIL import Image
 
         height, width = self.kept[0].shape[:2]
-        scale = min(1.0, MAX_WIDTH / width)
+        scale = min(1.0, MAX_FRAME_WIDTH / width)
         size = (round(width * scale), round(height * scale))
         sheet = Image.new("RGB", (size[0] * len(self.kept), size[1]))
         for column, frame in enumerate(self.kept):

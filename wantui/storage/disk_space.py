@@ -41,7 +41,7 @@ class DiskNeed:
         )
 
 
-def disk_need(recipe: Recipe, stored: int | None = None) -> DiskNeed:
+def estimate_disk_need(recipe: Recipe, stored: int | None = None) -> DiskNeed:
     """Return the bytes that must be free for a video, or for a batch of videos rendered one after the other.
 
     Args:
@@ -58,6 +58,6 @@ def disk_need(recipe: Recipe, stored: int | None = None) -> DiskNeed:
     return DiskNeed(estimate_recipe_disk(recipe, model).total if stored is None else stored, temporary)
 
 
-def free_bytes(folder: Path) -> int:
+def free_disk_bytes(folder: Path) -> int:
     """Return the bytes that this user can write on the file system of a folder."""
     return shutil.disk_usage(folder).free

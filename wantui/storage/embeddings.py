@@ -14,8 +14,8 @@ from platformdirs import user_cache_path
 
 from wantui.atomic_files import atomic_write
 
-PARTIAL = ".partial"
-KEPT_BYTES = 2 << 30
+PARTIAL_SUFFIX = ".partial"
+MAX_CACHE_BYTES = 2 << 30
 """Maximum bytes of all files; the least recently used are removed first."""
 
 
@@ -50,20 +50,20 @@ class EmbeddingStore:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self.path(prompt)
         # A name per writer: the workers of several GPUs may write the same prompt at once.
-        partial = path.with_name(f"{path.stem}.{token_hex(8)}{PARTIAL}")
+        partial = path.with_name(f"{path.stem}.{token_hex(8)}{PARTIAL_SUFFIX}")
         with atomic_write(path, partial), partial.open("wb") as file:
             np.save(file, embedding, allow_pickle=False)
 
     def tidy(self, needed: set[str]) -> None:
-        """Remove the oldest files beyond `KEPT_BYTES`, but none of the prompts that are needed now."""
+        """Remove the oldest files beyond `MAX_CACHE_BYTES`, but none of the prompts that are needed now."""
         kept = {self.path(prompt) for prompt in needed}
         files = []
-        for path in (*self.directory.glob("*.npy"), *self.directory.glob(f"*{PARTIAL}")):
+        for path in (*self.directory.glob("*.npy"), *self.directory.glob(f"*{PARTIAL_SUFFIX}")):
             with suppress(FileNotFoundError):  # another worker tidies too
                 files.append((path, path.stat()))
         total = sum(stat.st_size for _, stat in files)
         for path, stat in sorted(files, key=lambda one: one[1].st_mtime):
-            if total <= KEPT_BYTES:
+            if total <= MAX_CACHE_BYTES:
                 return
             if path not in kept:
                 path.unlink(missing_ok=True)

@@ -18,12 +18,12 @@ from wantui.formatting import format_count
 from wantui.paths import check_new_folder
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
-from wantui.storage.video_files import make_parent
-from wantui.storage.zarr_group import CaptureError, named_damage, open_capture
+from wantui.storage.video_files import make_parent_folders
+from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
 
 MAX_IDS_SHOWN = 10
 """Most ids of videos that an error lists."""
-FORMATS = ("npy", "pt", "safetensors", "older")
+EXPORT_FORMATS = ("npy", "pt", "safetensors", "older")
 
 
 class NothingToExportError(UserError):
@@ -31,7 +31,7 @@ class NothingToExportError(UserError):
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedVideo:
     """One video of an export."""
 
     video: str
@@ -42,7 +42,7 @@ class Exported:
     """Why it could not be read, or is not there yet."""
 
 
-def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = ()) -> Iterator[Exported]:
+def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = ()) -> Iterator[ExportedVideo]:
     """Write the stored latents of a batch's videos under `target`; yield the result of each video.
 
     npy          one array [n, channels, frames, height, width] for each video, with a .json beside it
@@ -68,11 +68,11 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
         for entry in manifest.videos
         if entry.state == "done" and "latents" in entry.files and (not ids or entry.id.startswith(ids))
     ]
-    write: dict[str, Callable[[Path, VideoEntry, _Capture], Path]] = {
-        "npy": _npy,
-        "pt": _pt,
-        "safetensors": _safetensors,
-        "older": _older,
+    write: dict[str, Callable[[Path, VideoEntry, _StoredTrajectory], Path]] = {
+        "npy": _write_npy,
+        "pt": _write_pt,
+        "safetensors": _write_safetensors,
+        "older": _write_older_layout,
     }
     unfinished = [
         entry
@@ -84,16 +84,16 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
     for entry in chosen:
         name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
         try:
-            capture = _Capture(folder / entry.files["latents"])
+            capture = _StoredTrajectory(folder / entry.files["latents"])
             if "latents" not in capture.group:
                 continue
             is_any_stored = True
-            yield Exported(name, write[kind](_place(folder, target, entry), entry, capture))
+            yield ExportedVideo(name, write[kind](_target_path(folder, target, entry), entry, capture))
         except CaptureError as error:
             is_any_stored = True
-            yield Exported(name, None, str(error))
+            yield ExportedVideo(name, None, str(error))
     if is_any_stored and unfinished:
-        yield Exported(format_count(len(unfinished), "video"), None, missing)
+        yield ExportedVideo(format_count(len(unfinished), "video"), None, missing)
     if not is_any_stored and unfinished:
         raise NothingToExportError(
             f"cannot export {folder}: {format_count(len(unfinished), 'video')} with latents "
@@ -106,19 +106,19 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
         )
 
 
-class _Capture:
+class _StoredTrajectory:
     """The stored trajectory of a video; whatever is damaged in it is a CaptureError."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.group = path, open_capture(path)
 
     def read(self, name: str, index: int | slice = slice(None)) -> NDArray[Any]:
-        with named_damage(self.path / name):
+        with raise_capture_error(self.path / name):
             return np.asarray(self.group[name][index])
 
     def about(self, entry: VideoEntry) -> dict[str, Any]:
         steps, sigmas = self.read("steps"), self.read("sigmas")
-        with named_damage(self.path):
+        with raise_capture_error(self.path):
             return {
                 "recipe": entry.recipe.model_dump(mode="json"),
                 "sigmas": [float(sigma) for sigma in sigmas[steps]],
@@ -127,13 +127,13 @@ class _Capture:
             }
 
 
-def _place(batch: Path, target: Path, entry: VideoEntry) -> Path:
+def _target_path(batch: Path, target: Path, entry: VideoEntry) -> Path:
     path = target / f"prompt_{entry.variation:03d}" / f"vid_{entry.number:03d}"
-    make_parent(batch if target.is_relative_to(batch) else target, path)
+    make_parent_folders(batch if target.is_relative_to(batch) else target, path)
     return path
 
 
-def _npy(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
+def _write_npy(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path:
     latents, about = capture.group["latents"], capture.about(entry)
     with atomic_write(path.with_suffix(".npy")) as partial:
         header = np.lib.format.open_memmap(partial, mode="w+", dtype=latents.dtype, shape=latents.shape)
@@ -145,7 +145,7 @@ def _npy(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
     return path.with_suffix(".npy")
 
 
-def _safetensors(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
+def _write_safetensors(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path:
     from safetensors.numpy import save
 
     stored = ("latents", "predicted_clean", "sigmas", "timesteps", "steps", "gram")
@@ -155,7 +155,7 @@ def _safetensors(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
     return path.with_suffix(".safetensors")
 
 
-_TO_TORCH = """
+_CONVERT_TO_PT_SCRIPT = """
 import sys, torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -165,12 +165,14 @@ torch.save({**load_file(sys.argv[1]), "recipe": recipe}, sys.argv[2])
 """
 
 
-def _pt(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
+def _write_pt(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path:
     """Write a .pt file by another process, because torch belongs into no client."""
-    source = _safetensors(path.with_name(f"{path.name}_for_torch"), entry, capture)
+    source = _write_safetensors(path.with_name(f"{path.name}_for_torch"), entry, capture)
     try:
         with atomic_write(path.with_suffix(".pt")) as partial:
-            done = subprocess.run([sys.executable, "-c", _TO_TORCH, source, partial], capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, "-c", _CONVERT_TO_PT_SCRIPT, source, partial], capture_output=True, text=True
+            )
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
                 raise NothingToExportError(f"torch could not write {path.name}.pt: {reason}")
@@ -179,7 +181,7 @@ def _pt(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
     return path.with_suffix(".pt")
 
 
-def _older(path: Path, entry: VideoEntry, capture: _Capture) -> Path:
+def _write_older_layout(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path:
     steps, sigmas, timesteps = capture.read("steps"), capture.read("sigmas"), capture.read("timesteps")
     recipe = entry.recipe
     with atomic_folder(path) as partial:

@@ -18,12 +18,12 @@ from typing import Any
 
 from wantui.atomic_files import sync
 from wantui.formatting import format_count
-from wantui.json_files import parse_json, read_bytes
+from wantui.json_files import parse_json, read_regular_file
 
 MAX_JOURNAL_BYTES = 256 << 20
-MAX_FAULTS = 10
+MAX_DESCRIBED_FAULTS = 10
 """Damaged lines that are described one by one; the others are counted."""
-CRC = "crc32"
+CRC_KEY = "crc32"
 
 
 @dataclass(frozen=True)
@@ -57,27 +57,27 @@ class JournalTail:
     """Descriptions of unreadable lines."""
 
 
-def next_journal(journal: str) -> str:
+def new_journal_id(journal: str) -> str:
     """Return a new identity for a manifest into which the journal of another identity is folded."""
-    return secrets.token_hex(4) + _digest_of(journal)
+    return secrets.token_hex(4) + _short_digest(journal)
 
 
-def was_folded(journal: str, into: str) -> bool:
+def is_folded_into(journal: str, into: str) -> bool:
     """Return whether a manifest of the identity `into` was made by folding the journal of another identity."""
-    return into[8:] == _digest_of(journal)
+    return into[8:] == _short_digest(journal)
 
 
-def _digest_of(journal: str) -> str:
+def _short_digest(journal: str) -> str:
     return hashlib.sha256(journal.encode()).hexdigest()[:8]
 
 
-def encode_line(journal: str, line: JournalLine) -> bytes:
+def encode_journal_line(journal: str, line: JournalLine) -> bytes:
     """Return a line of a journal, with its newline."""
     content = {"journal": journal, "video": line.video, "id": line.id, "entry": line.entry}
-    return json.dumps(content | {CRC: _crc(content)}, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(content | {CRC_KEY: _line_crc(content)}, separators=(",", ":")).encode() + b"\n"
 
 
-def read_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -> JournalTail:
+def read_journal_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -> JournalTail:
     """Return the lines from byte `start` on.
 
     Args:
@@ -88,7 +88,7 @@ def read_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -
         UnreadableFileError: it is not a regular file, or is too large.
     """
     try:
-        content = read_bytes(path, MAX_JOURNAL_BYTES, start)
+        content = read_regular_file(path, MAX_JOURNAL_BYTES, start)
     except FileNotFoundError:
         return JournalTail(end=start)
     complete, newline, rest = content.rpartition(b"\n")
@@ -98,19 +98,19 @@ def read_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -
     damaged = 0
     for number, text in enumerate(complete.split(b"\n") if newline else (), start=first_number):
         try:
-            entry = _decode(text, number)
+            entry = _decode_line(text, number)
         except (ValueError, KeyError, TypeError, ArithmeticError) as error:
             damaged += 1
-            if damaged <= MAX_FAULTS:
+            if damaged <= MAX_DESCRIBED_FAULTS:
                 faults.append(f"line {number} of {path} is damaged: {error}")
             continue
         (lines if entry.journal == journal else stale).append(entry)
-    if damaged > MAX_FAULTS:
-        faults.append(f"{path} holds {format_count(damaged - MAX_FAULTS, 'more damaged line')}")
+    if damaged > MAX_DESCRIBED_FAULTS:
+        faults.append(f"{path} holds {format_count(damaged - MAX_DESCRIBED_FAULTS, 'more damaged line')}")
     return JournalTail(tuple(lines), start + len(complete + newline), bool(rest), tuple(stale), tuple(faults))
 
 
-def append_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
+def append_journal_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
     """Append lines to a journal of `end` bytes, and wait until they are on the disk; returns its new size.
 
     Raises:
@@ -138,14 +138,14 @@ def append_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
     return end + sum(map(len, lines))
 
 
-def _decode(text: bytes, number: int) -> JournalLine:
+def _decode_line(text: bytes, number: int) -> JournalLine:
     content = parse_json(text)
     if not isinstance(content, dict) or type(content.get("video")) is not int:
         raise ValueError("it does not hold a JSON object with the number of a video")
-    if content.pop(CRC, None) != _crc(content):
+    if content.pop(CRC_KEY, None) != _line_crc(content):
         raise ValueError("its bytes are not those that were written (CRC-32)")
     return JournalLine(content["video"], str(content["id"]), content["entry"], number, str(content["journal"]))
 
 
-def _crc(content: dict[str, Any]) -> int:
+def _line_crc(content: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

@@ -94,9 +94,9 @@ class BatchFolder:
         return self.capture(ATTENTION, variation, number)
 
 
-def batch_folder(output_dir: Path, name: str, now: datetime | None) -> BatchFolder:
+def new_batch_folder(output_dir: Path, name: str, now: datetime | None) -> BatchFolder:
     """Return the folder of a new batch; `now` is added to its name unless it is None."""
-    name = folder_name(name)
+    name = safe_folder_name(name)
     stamp = f"_{now:%Y%m%d_%H%M%S}" if now else ""
     folder = output_dir / f"{name}{stamp}"
     number = 2
@@ -106,7 +106,7 @@ def batch_folder(output_dir: Path, name: str, now: datetime | None) -> BatchFold
     return BatchFolder(folder)
 
 
-def folder_name(name: str) -> str:
+def safe_folder_name(name: str) -> str:
     """Return a name that every file system takes: letters and digits of any script, and runs of others as _."""
     composed = unicodedata.normalize("NFC", name)
     kept = "".join(c if c in "_-" or unicodedata.category(c)[0] in _NAME_CATEGORIES else "\0" for c in composed)

@@ -6,7 +6,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 MEGABYTES, KEPT = 10, 3
-FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 def open_log(name: str, path: Path) -> logging.Logger:
@@ -28,7 +28,7 @@ def open_log(name: str, path: Path) -> logging.Logger:
         )
     except OSError:
         handler = logging.NullHandler()
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk must not stop a video
     logger.addHandler(handler)
     return logger

@@ -15,7 +15,7 @@ from wantui.atomic_files import write_text
 from wantui.config import as_dict, dump
 from wantui.config.plans import current_plan_name
 from wantui.errors import UserError
-from wantui.json_files import UnreadableFileError, describe_invalid, parse_json, read_json_object
+from wantui.json_files import UnreadableFileError, describe_validation_error, parse_json, read_json_object
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 from wantui.planning import Batch, Recipe
 from wantui.planning.disk_estimate import estimate_variation_bytes
@@ -28,10 +28,10 @@ READABLE_FORMATS = (1, 2, 3)
 MAX_MANIFEST_BYTES = 256 << 20
 """Room for about 200,000 videos."""
 MAX_INDEX = 1_000_000
-State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
+VideoState = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 
 
-def _slug_of_plan(name: object) -> object:
+def _to_plan_slug(name: object) -> object:
     return current_plan_name(name) if isinstance(name, str) else name
 
 
@@ -62,7 +62,7 @@ class VideoEntry(_Entry):
     number: Annotated[int, Field(ge=1, le=MAX_INDEX)]
     """Number from 1; the seed is the batch's seed + number - 1."""
     seed: int
-    state: State = "queued"
+    state: VideoState = "queued"
     recipe: Recipe
     files: dict[str, str] = {}
     """Paths relative to the batch folder."""
@@ -71,7 +71,7 @@ class VideoEntry(_Entry):
     seconds: dict[str, float] = {}
     peak_memory: int | None = None
     """Bytes on the GPU."""
-    memory_plan: Annotated[str | None, BeforeValidator(_slug_of_plan)] = None
+    memory_plan: Annotated[str | None, BeforeValidator(_to_plan_slug)] = None
     """Slug of the memory plan used."""
     bytes: int | None = None
     """Bytes on disk of all its files."""
@@ -185,7 +185,7 @@ def manifest_checksum(document: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def was_edited(folder: BatchFolder) -> bool:
+def is_edited(folder: BatchFolder) -> bool:
     """Return whether something other than wantui changed batch.json, so that its checksum does not match.
 
     Raises:
@@ -200,7 +200,7 @@ def has_wrong_checksum(document: dict[str, Any]) -> bool:
     return document.get("checksum", "") not in ("", manifest_checksum(document))
 
 
-def start_folder(folder: BatchFolder, batch: Batch) -> Manifest:
+def write_batch_files(folder: BatchFolder, batch: Batch) -> Manifest:
     """Make a batch folder: manifest, and the copies of config, template and variations."""
     manifest = new_manifest(batch, folder.root.name)
     manifest.journal = secrets.token_hex(8)
@@ -241,7 +241,9 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
         manifest = Manifest.model_validate(document)
         check_manifest(manifest)
     except ValidationError as error:
-        raise ManifestError(f"{path} is damaged: {describe_invalid(error)}{_written_by(document)}") from None
+        raise ManifestError(
+            f"{path} is damaged: {describe_validation_error(error)}{_describe_writer(document)}"
+        ) from None
     except ValueError as error:
         raise ManifestError(f"{path} is damaged: {error}") from None
     return manifest
@@ -264,7 +266,7 @@ def check_format(path: Path, document: dict[str, Any]) -> None:
         )
 
 
-def _written_by(document: dict[str, Any]) -> str:
+def _describe_writer(document: dict[str, Any]) -> str:
     writer = document.get("wantui")
     if not isinstance(writer, str) or writer in ("", __version__):
         return ""
@@ -294,10 +296,10 @@ def check_manifest(manifest: Manifest) -> None:
             )
         if (first := seen.setdefault((video.variation, video.number), index)) != index:
             raise ValueError(f"videos[{first}] and videos[{index}] have one variation and number, and so one clip")
-        check_files(f"videos[{index}]", video)
+        check_file_paths(f"videos[{index}]", video)
 
 
-def read_outcome(entry: object, video: VideoEntry) -> VideoEntry:
+def apply_outcome(entry: object, video: VideoEntry) -> VideoEntry:
     """Return a video's entry with the outcome that a line of the journal holds of it.
 
     Raises:
@@ -309,12 +311,12 @@ def read_outcome(entry: object, video: VideoEntry) -> VideoEntry:
     try:
         changed = VideoEntry.model_validate({**entry, **fixed})
     except ValidationError as error:
-        raise ValueError(describe_invalid(error)) from None
-    check_files("entry", changed)
+        raise ValueError(describe_validation_error(error)) from None
+    check_file_paths("entry", changed)
     return changed
 
 
-def check_files(name: str, video: VideoEntry) -> None:
+def check_file_paths(name: str, video: VideoEntry) -> None:
     """Refuse files that are outside of the batch folder, or that can have no such name.
 
     Raises:
@@ -329,6 +331,6 @@ def check_files(name: str, video: VideoEntry) -> None:
             raise ValueError(f"{name}.files.{kind} is no path inside of the batch folder: {shown!r}")
 
 
-def relative_files(folder: BatchFolder, paths: dict[str, Path]) -> dict[str, str]:
+def relative_paths(folder: BatchFolder, paths: dict[str, Path]) -> dict[str, str]:
     """Return the paths of files that exist, as the manifest holds them."""
     return {kind: path.relative_to(folder.root).as_posix() for kind, path in paths.items() if path.exists()}

@@ -8,26 +8,33 @@ from pathlib import Path
 
 from wantui.atomic_files import atomic_write, remove, sync
 from wantui.json_files import UnreadableFileError
-from wantui.storage.journal import JournalLine, append_lines, encode_line, next_journal, read_tail, was_folded
+from wantui.storage.journal import (
+    JournalLine,
+    append_journal_lines,
+    encode_journal_line,
+    is_folded_into,
+    new_journal_id,
+    read_journal_tail,
+)
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import (
     Manifest,
     ManifestError,
-    State,
     VideoEntry,
+    VideoState,
+    apply_outcome,
+    is_edited,
     parse_manifest,
-    read_outcome,
-    was_edited,
     write_manifest,
 )
 
-ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
+FINAL_STATES: tuple[VideoState, ...] = ("done", "failed", "cancelled")
 """States from which a video changes only when somebody asks for it again."""
-REOPENED_SHARE = 8
+FOLD_DIVISOR = 8
 """A journal of at least this part of the manifest is folded in when a batch is opened to be continued."""
-ATTEMPTS = 100
+MAX_READ_ATTEMPTS = 100
 """Times that a manifest is read again because it was replaced meanwhile."""
-Version = tuple[int, int, int]
+FileVersion = tuple[int, int, int]
 """Inode, time of the last change, and size of a file; zeros where there is none."""
 
 
@@ -37,8 +44,8 @@ class ManifestFile:
     def __init__(self, folder: BatchFolder) -> None:
         self.folder = folder
         self.manifest: Manifest | None = None
-        self._seen: Version = (0, 0, 0)
-        self._journal: Version = (0, 0, 0)
+        self._seen: FileVersion = (0, 0, 0)
+        self._journal: FileVersion = (0, 0, 0)
         self._end = 0
         """Bytes of the journal that are applied."""
         self._lines = 0
@@ -51,8 +58,8 @@ class ManifestFile:
         Raises:
             ManifestError: it is missing or damaged.
         """
-        for _ in range(ATTEMPTS):
-            seen, journal = file_version(self.folder.manifest), file_version(self.folder.journal)
+        for _ in range(MAX_READ_ATTEMPTS):
+            seen, journal = read_file_version(self.folder.manifest), read_file_version(self.folder.journal)
             is_continued = journal[0] == self._journal[0] and journal[2] >= self._end
             if self.manifest is None or seen != self._seen or not is_continued:
                 self.forget()
@@ -61,13 +68,13 @@ class ManifestFile:
                 self._apply_journal(self.manifest)
             # A fold replaces the manifest before it removes the journal: what was read belongs together where the
             # manifest is still the same one.
-            if file_version(self.folder.manifest) == seen:
+            if read_file_version(self.folder.manifest) == seen:
                 self._seen, self._journal = seen, journal
                 return self.manifest
             self.forget()
         raise ManifestError(f"{self.folder.manifest} cannot be read: it is replaced again and again")
 
-    def save(self, changed: Mapping[int, State]) -> None:
+    def save(self, changed: Mapping[int, VideoState]) -> None:
         """Write the entries of some videos, under the lock of the folder.
 
         Args:
@@ -80,20 +87,20 @@ class ManifestFile:
             raise RuntimeError("a manifest is read before it is written")
         lines = [self._line(self.manifest, index) for index in changed]
         size = self._end + sum(map(len, lines))
-        ends = any(_completes(self.manifest, changed, states) for states in (ENDED, ("done",)))
+        ends = any(_brings_all_videos_to(self.manifest, changed, states) for states in (FINAL_STATES, ("done",)))
         if ends or self._must_fold or not self.manifest.journal or size > self._seen[2]:
             self.fold()
         elif lines:
-            self._end = append_lines(self.folder.journal, self._end, lines)
+            self._end = append_journal_lines(self.folder.journal, self._end, lines)
             self._lines += len(lines)
-            self._journal = file_version(self.folder.journal)
+            self._journal = read_file_version(self.folder.journal)
 
     def fold(self) -> None:
         """Write all of the manifest, and remove the journal, under the lock of the folder."""
         if self.manifest is None:
             raise RuntimeError("a manifest is read before it is written")
         self._keep_edited()
-        self.manifest.journal = next_journal(self.manifest.journal)
+        self.manifest.journal = new_journal_id(self.manifest.journal)
         write_manifest(self.folder, self.manifest)
         manifest = self.manifest
         if manifest.faults:
@@ -104,12 +111,12 @@ class ManifestFile:
             remove(self.folder.journal)
         sync(self.folder.root)
         self.forget()
-        self.manifest, self._seen = manifest, file_version(self.folder.manifest)
+        self.manifest, self._seen = manifest, read_file_version(self.folder.manifest)
 
     def _keep_edited(self) -> None:
         """Preserve a copy of an externally edited manifest: its replacement has a new checksum."""
         try:
-            if not was_edited(self.folder):
+            if not is_edited(self.folder):
                 return
         except (FileNotFoundError, UnreadableFileError):  # somebody replaces it at this moment
             return
@@ -119,7 +126,7 @@ class ManifestFile:
     def fold_when_reopened(self) -> None:
         """Fold the journal if a crash left it, or if it is long; call under the lock of the folder."""
         self.read()
-        if self._must_fold or REOPENED_SHARE * self._end > self._seen[2]:
+        if self._must_fold or FOLD_DIVISOR * self._end > self._seen[2]:
             self.fold()
 
     def forget(self) -> None:
@@ -131,7 +138,7 @@ class ManifestFile:
     def _apply_journal(self, manifest: Manifest) -> None:
         path = self.folder.journal
         try:
-            tail = read_tail(path, manifest.journal, self._end, self._lines + 1)
+            tail = read_journal_tail(path, manifest.journal, self._end, self._lines + 1)
         except UnreadableFileError as error:
             self._must_fold = True
             manifest.add_faults([str(error)])
@@ -139,10 +146,10 @@ class ManifestFile:
         faults = list(tail.faults)
         for line in tail.lines:
             try:
-                manifest.videos[line.video] = _changed(manifest, line)
+                manifest.videos[line.video] = _apply_line(manifest, line)
             except ValueError as error:
                 faults.append(f"line {line.number} of {path} is damaged: {error}")
-        if (lost := _lost(manifest, tail.stale)) is not None:
+        if (lost := _find_lost_line(manifest, tail.stale)) is not None:
             faults.append(
                 f"line {lost.number} of {path} continues another batch.json, and says of a video what this one does "
                 "not hold: an earlier batch.json was put in its place, or a journal of another batch. Put back the "
@@ -157,17 +164,19 @@ class ManifestFile:
     @staticmethod
     def _line(manifest: Manifest, index: int) -> bytes:
         video = manifest.videos[index]
-        return encode_line(manifest.journal, JournalLine(index, video.id, video.outcome()))
+        return encode_journal_line(manifest.journal, JournalLine(index, video.id, video.outcome()))
 
 
-def _completes(manifest: Manifest, changed: Mapping[int, State], states: Collection[State]) -> bool:
+def _brings_all_videos_to(
+    manifest: Manifest, changed: Mapping[int, VideoState], states: Collection[VideoState]
+) -> bool:
     """Return whether this change brings all videos into one of these states, when they were not before."""
     if all(before in states for before in changed.values()):
         return False  # lest each video of a batch that is made again would rewrite the manifest
     return all(video.state in states for video in manifest.videos)
 
 
-def file_version(path: Path) -> Version:
+def read_file_version(path: Path) -> FileVersion:
     """Return a value that changes when a file is written or replaced."""
     try:
         # Opened, because a network file system looks at the server then, and else at what it remembers.
@@ -181,7 +190,7 @@ def file_version(path: Path) -> Version:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _changed(manifest: Manifest, line: JournalLine) -> VideoEntry:
+def _apply_line(manifest: Manifest, line: JournalLine) -> VideoEntry:
     """Return the entry of the video of a line, as the line has it.
 
     Raises:
@@ -192,19 +201,19 @@ def _changed(manifest: Manifest, line: JournalLine) -> VideoEntry:
     video = manifest.videos[line.video]
     if line.id != video.id:
         raise ValueError(f"it is not of video {video.id}")
-    return read_outcome(line.entry, video)
+    return apply_outcome(line.entry, video)
 
 
-def _lost(manifest: Manifest, stale: Sequence[JournalLine]) -> JournalLine | None:
+def _find_lost_line(manifest: Manifest, stale: Sequence[JournalLine]) -> JournalLine | None:
     """Return a line that continues another manifest and was not folded into this one; None where all were.
 
     A crash between a fold and the removal of its journal leaves lines that were.
     """
-    unknown = [line for line in stale if not was_folded(line.journal, manifest.journal)]
+    unknown = [line for line in stale if not is_folded_into(line.journal, manifest.journal)]
     for line in {line.video: line for line in unknown}.values():  # the last one of each video
         try:
             # Earlier versions did not mark a manifest by the journal that was folded into it.
-            if _changed(manifest, line) != manifest.videos[line.video]:
+            if _apply_line(manifest, line) != manifest.videos[line.video]:
                 return line
         except ValueError:
             return line

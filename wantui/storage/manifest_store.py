@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from wantui.formatting import format_count, printable
+from wantui.formatting import escape_unprintable, format_count
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import locked_manifest, try_lock_video, unlock_video
-from wantui.storage.manifest import Manifest, ManifestError, State, VideoEntry
+from wantui.storage.locks import lock_manifest, try_lock_video, unlock_video
+from wantui.storage.manifest import Manifest, ManifestError, VideoEntry, VideoState
 from wantui.storage.manifest_file import ManifestFile
-from wantui.storage.video_files import discard, video_files
+from wantui.storage.video_files import remove_temporary_files, video_files
 
 
 class ManifestStore:
@@ -29,7 +29,7 @@ class ManifestStore:
 
     def fold_when_reopened(self) -> None:
         """Fold the journal into the manifest if a crash left it or it is long."""
-        with locked_manifest(self.folder.root):
+        with lock_manifest(self.folder.root):
             self._file.fold_when_reopened()
 
     @classmethod
@@ -41,29 +41,29 @@ class ManifestStore:
         """Record that videos were cancelled, and remove their partial files."""
         self.close(numbers, "cancelled")
 
-    def close(self, numbers: Sequence[int], state: State, error: str | None = None) -> None:
+    def close(self, numbers: Sequence[int], state: VideoState, error: str | None = None) -> None:
         """Record that videos will not be rendered, and remove their partial files."""
         if not numbers:
             return
         with self._writing(numbers) as manifest:
             for number in numbers:
-                _close(self.folder, manifest, number, state, _storable(error))
+                _end_video(self.folder, manifest, number, state, _to_storable_text(error))
 
     def fail(self, numbers: Sequence[int], error: str) -> None:
         """Record that videos cannot be rendered at present; their partial files stay."""
         with self._writing(numbers) as manifest:
             for number in numbers:
-                entry = entry_of(manifest, number, self.folder)
+                entry = find_entry(manifest, number, self.folder)
                 if not is_complete(self.folder, entry):
-                    entry.state, entry.error = "failed", _storable(error)
+                    entry.state, entry.error = "failed", _to_storable_text(error)
 
     @contextmanager
     def _writing(self, numbers: Sequence[int]) -> Iterator[Manifest]:
         """Yield the manifest under its lock, and write the entries of these videos afterwards."""
-        with locked_manifest(self.folder.root):
+        with lock_manifest(self.folder.root):
             try:
                 manifest = self.read()
-                entries = {number: entry_of(manifest, number, self.folder) for number in numbers}
+                entries = {number: find_entry(manifest, number, self.folder) for number in numbers}
                 # Not copies of the entries: to copy the recipes of 10,000 videos takes seconds.
                 before = {number: (entry.state, entry.outcome()) for number, entry in entries.items()}
                 yield manifest
@@ -76,10 +76,10 @@ class ManifestStore:
     def change(self, number: int, edit: Callable[[VideoEntry], None]) -> None:
         """Change the entry of one video, while nobody else changes any."""
         with self._writing([number]) as manifest:
-            edit(entry_of(manifest, number, self.folder))
+            edit(find_entry(manifest, number, self.folder))
 
 
-class LatestManifestStore:
+class ManifestStoreCache:
     """Store of the batch folder that was used last: reading a large manifest again takes seconds."""
 
     def __init__(self) -> None:
@@ -92,16 +92,16 @@ class LatestManifestStore:
         return self._store
 
 
-def _storable(error: str | None) -> str | None:
+def _to_storable_text(error: str | None) -> str | None:
     """Return an error text as JSON takes it: a path in it may hold bytes that are not UTF-8."""
-    return None if error is None else printable(error, keep_lines=True)
+    return None if error is None else escape_unprintable(error, keep_lines=True)
 
 
-def _close(folder: BatchFolder, manifest: Manifest, number: int, state: State, error: str | None) -> None:
+def _end_video(folder: BatchFolder, manifest: Manifest, number: int, state: VideoState, error: str | None) -> None:
     if not try_lock_video(folder.root, number):
         return  # another engine makes it
-    entry = entry_of(manifest, number, folder)
-    discard(video_files(folder, entry.variation, entry.number))
+    entry = find_entry(manifest, number, folder)
+    remove_temporary_files(video_files(folder, entry.variation, entry.number))
     if not is_complete(folder, entry):  # it may have been finished just before
         entry.state, entry.error = state, error
     unlock_video(folder.root, number)
@@ -112,7 +112,7 @@ def is_complete(folder: BatchFolder, entry: VideoEntry) -> bool:
     return entry.state == "done" and all((folder.root / path).exists() for path in entry.files.values())
 
 
-def entry_of(manifest: Manifest, number: int, folder: BatchFolder) -> VideoEntry:
+def find_entry(manifest: Manifest, number: int, folder: BatchFolder) -> VideoEntry:
     """Return the entry with an index.
 
     Raises:

@@ -21,10 +21,10 @@ CRF = "18"
 """Quality of H.264; 18 is visually lossless for most pictures."""
 X264_PARAMETERS = "mbtree=0"
 """x264 options: macroblock trees are off, as its vector code then gives different bits per run for small pictures."""
-FRAMES_WAITING = 8
+MAX_PENDING_FRAMES = 8
 """Frames that are decoded and not encoded yet."""
 Frame = NDArray[np.uint8]
-_READING = {
+_READ_OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
 }
@@ -46,7 +46,7 @@ class ClipWriter:
 
     def __init__(self, path: Path, fps: int, count: int, tags: dict[str, str]) -> None:
         self.path, self.partial, self.fps, self.count, self.tags = path, partial_path(path), fps, count, tags
-        self.thread = BackgroundWriter(FRAMES_WAITING)
+        self.thread = BackgroundWriter(MAX_PENDING_FRAMES)
         self.given = 0
         self.container: Any = None
         self.stream: Any = None
@@ -93,7 +93,7 @@ class ClipWriter:
         if self.container is None:
             self.created = create_new(self.partial)
             options = {"movflags": "+faststart+use_metadata_tags"}
-            self.container = av.open(_url(self.partial), "w", format="mp4", options=options)
+            self.container = av.open(_file_url(self.partial), "w", format="mp4", options=options)
             self.container.metadata.update(self.tags)
             parameters = {"crf": CRF, "x264-params": X264_PARAMETERS}
             self.stream = self.container.add_stream("libx264", rate=self.fps, options=parameters)
@@ -128,20 +128,20 @@ def read_frames(path: Path) -> Iterator[Frame]:
     Raises:
         ClipError: no video that can be decoded.
     """
-    with _opened(path) as container:
+    with _open_container(path) as container:
         if not container.streams.video:
             raise ClipError(f"{path} is not a clip that can be read: it holds no video")
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="rgb24")
 
 
-def read_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
+def read_clip_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe in a clip, and the software and device that rendered it.
 
     Raises:
         ClipError: not a clip, or without a recipe that this version understands.
     """
-    with _opened(path) as container:
+    with _open_container(path) as container:
         tags = dict(container.metadata)
     if "wantui" not in tags:
         raise ClipError(f"{path} carries no recipe: it was not made by wantui, or another program rewrote it")
@@ -157,7 +157,7 @@ def read_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open_container(path: Path) -> Iterator[Any]:
     """Yield a PyAV container; any error of a damaged file while it is open becomes a ClipError."""
     import av
 
@@ -165,13 +165,13 @@ def _opened(path: Path) -> Iterator[Any]:
         if path.exists() and not path.is_file():
             raise ClipError(f"{path} is not a clip that can be read: it is not a regular file")
         # Other programs write tags in other encodings; bytes that are not UTF-8 become characters that no recipe holds.
-        with av.open(_url(path), metadata_errors="surrogateescape", options=_READING) as container:
+        with av.open(_file_url(path), metadata_errors="surrogateescape", options=_READ_OPTIONS) as container:
             yield container
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ClipError(f"{path} is not a clip that can be read: {reason}") from None
 
 
-def _url(path: Path) -> str:
+def _file_url(path: Path) -> str:
     """Return a path as the video library takes it: a name with a colon, such as `http:x.mp4`, is else a URL."""
     return f"file:{path.absolute()}"

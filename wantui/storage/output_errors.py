@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-UNWRITABLE = (
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE_ERRORS = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -29,7 +29,7 @@ UNWRITABLE = (
 """Errors of a file system that is read-only, of another user, damaged, or out of reach of the network."""
 
 
-IN_THE_WAY = {
+PATH_CONFLICT_ADVICE = {
     errno.ENOENT: "A folder was removed while the video was made. Make the video again",
     errno.ENOTDIR: "A file has the place of a folder. Remove it, then make the video again",
     errno.EISDIR: "A folder has the place of a file. Remove it, then make the video again",
@@ -39,7 +39,7 @@ IN_THE_WAY = {
 """Cause and remedy for each error number of a failed write to a video's files."""
 
 
-def is_gone(root: Path) -> bool:
+def is_folder_deleted(root: Path) -> bool:
     """Return whether a folder was deleted; one that cannot be looked at is not."""
     try:
         root.lstat()
@@ -50,42 +50,42 @@ def is_gone(root: Path) -> bool:
     return False
 
 
-def unwritable_folder(root: Path, error: OSError) -> tuple[Path, str] | None:
+def find_unwritable_folder(root: Path, error: OSError) -> tuple[Path, str] | None:
     """Return the folder of a batch that cannot be written now, and why; None where all can be.
 
     Args:
         error: what a write failed with.
     """
-    if error.errno not in UNWRITABLE:
+    if error.errno not in UNWRITABLE_ERRORS:
         return None
-    for folder in _folders(root, error):
-        if (reason := why_unwritable(folder)) is not None:
+    for folder in _affected_folders(root, error):
+        if (reason := probe_write_error(folder)) is not None:
             return folder, reason
     return None
 
 
-def _folders(root: Path, error: OSError) -> Iterator[Path]:
+def _affected_folders(root: Path, error: OSError) -> Iterator[Path]:
     for name in (error.filename, error.filename2):
         if isinstance(name, str | bytes):
             folder = Path(os.fsdecode(name)).absolute().parent
-            if folder.is_relative_to(root) and not is_gone(folder):
+            if folder.is_relative_to(root) and not is_folder_deleted(folder):
                 yield folder
     yield root
 
 
-def changed_by_others(root: Path, error: OSError) -> str | None:
+def describe_path_conflict(root: Path, error: OSError) -> str | None:
     """Return that files of a batch were removed or replaced while they were written; None for other errors."""
     # Of two names, as of a file that gets its final one, the second is where something is in the way.
     name = error.filename if error.filename2 is None else error.filename2
-    if error.errno not in IN_THE_WAY or not isinstance(name, str | bytes):
+    if error.errno not in PATH_CONFLICT_ADVICE or not isinstance(name, str | bytes):
         return None
     path = Path(os.fsdecode(name))
     if not path.absolute().is_relative_to(root):
         return None
-    return f"cannot write {path}: {error.strerror}. {IN_THE_WAY[error.errno]}: wantui queue retry"
+    return f"cannot write {path}: {error.strerror}. {PATH_CONFLICT_ADVICE[error.errno]}: wantui queue retry"
 
 
-def protected_file(error: OSError) -> str | None:
+def describe_sticky_conflict(error: OSError) -> str | None:
     """Return why a file cannot be replaced or removed that another user owns in a folder with the sticky bit.
 
     Such a folder can be written, so that nothing else tells this error from one that passes.
@@ -116,7 +116,7 @@ def _user_name(number: int) -> str:
         return f"user {number}"
 
 
-def why_unwritable(folder: Path) -> str | None:
+def probe_write_error(folder: Path) -> str | None:
     """Try to write into a folder; return the system's reason if that fails."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -124,5 +124,5 @@ def why_unwritable(folder: Path) -> str | None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return None if error.errno in FULL else error.strerror or str(error)
+        return None if error.errno in DISK_FULL_ERRORS else error.strerror or str(error)
     return None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.storage.zarr_group import named_damage
+from wantui.storage.zarr_group import raise_capture_error
 
 Row = NDArray[np.float32]
 
@@ -27,7 +27,7 @@ class StoredStates:
         self.array = array
         self.chosen = range(array.shape[0]) if chosen is None else chosen
         self.dimension = math.prod(array.shape[1:])
-        self.folder = _folder_of_plain_files(array)
+        self.folder = _find_plain_file_folder(array)
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -41,7 +41,7 @@ class StoredStates:
         for position, row in zip(which, rows, strict=True):
             index = self.chosen[position]
             if not self._read_file(index, row):
-                with named_damage(self.array.store.root / self.array.path):
+                with raise_capture_error(self.array.store.root / self.array.path):
                     row[:] = np.asarray(self.array[index]).ravel()
 
     def _read_file(self, index: int, row: Row) -> bool:
@@ -63,7 +63,7 @@ class StoredStates:
         return whole
 
 
-def _folder_of_plain_files(array: Any) -> Path | None:
+def _find_plain_file_folder(array: Any) -> Path | None:
     """Return the folder in which each state is a file of little-endian float32 values; None if there is none."""
     from zarr.codecs import BytesCodec
     from zarr.storage import LocalStore

@@ -17,12 +17,12 @@ from wantui.atomic_files import partial_path, remove
 from wantui.planning import Recipe
 from wantui.storage.zarr_group import (
     IncompleteCaptureError,
-    checksum,
-    constant_checksum,
+    array_crc,
+    constant_crc,
     is_published,
-    open_for_writing,
-    publish,
-    reopen_for_writing,
+    open_group_for_writing,
+    publish_group,
+    reopen_group_for_writing,
 )
 
 
@@ -80,7 +80,7 @@ class StepArrayWriter:
 
         remove(self.partial)
         self.path.parent.mkdir(exist_ok=True)
-        self.group = open_for_writing(self.partial, "w")
+        self.group = open_group_for_writing(self.partial, "w")
         self.group.attrs.update(self.attributes)
         count = len(self.steps)
         self.group.create_array("steps", data=np.array(self.steps, dtype=np.int64))
@@ -97,7 +97,7 @@ class StepArrayWriter:
             )
             if array.scale is not None:
                 created.attrs["scale"] = array.scale
-        self.constant = constant_checksum(self.partial, self.arrays)
+        self.constant = constant_crc(self.partial, self.arrays)
 
     def write(self, values: Mapping[str, NDArray[Any]]) -> None:
         """Store the values of the next step; its checksum also covers what never changes in the group.
@@ -112,8 +112,8 @@ class StepArrayWriter:
             scaled = values[path] if array.scale is None else values[path] * array.scale
             stored = np.asarray(scaled).astype(array.dtype)
             self._array(path)[row] = stored
-            sums.append(checksum(stored))
-        self.checksums.append(checksum(np.array(sums, dtype=np.uint32), self.constant))
+            sums.append(array_crc(stored))
+        self.checksums.append(array_crc(np.array(sums, dtype=np.uint32), self.constant))
 
     def attribute(self, name: str) -> Any:
         """Return an attribute of the group that an earlier process may have stored; None where there is none."""
@@ -138,7 +138,7 @@ class StepArrayWriter:
         if len(self.checksums) != len(self.steps):
             raise RuntimeError(f"{len(self.checksums)} of {len(self.steps)} steps were written to {self.path}")
         self.group.attrs.update(dict(attributes))
-        publish(self.partial, self.path)
+        publish_group(self.partial, self.path)
 
     def _array(self, path: str) -> Any:
         if path not in self._open_arrays:
@@ -151,11 +151,11 @@ class StepArrayWriter:
                 self.is_finished = True
                 self.checksums = list(checksums)
                 return
-            self.group = reopen_for_writing(self.partial)
-            self.constant = constant_checksum(self.partial, self.arrays)
+            self.group = reopen_group_for_writing(self.partial)
+            self.constant = constant_crc(self.partial, self.arrays)
             for row, known in enumerate(checksums):
-                sums = [checksum(self._array(path)[row]) for path in self.arrays]
-                if checksum(np.array(sums, dtype=np.uint32), self.constant) != known:
+                sums = [array_crc(self._array(path)[row]) for path in self.arrays]
+                if array_crc(np.array(sums, dtype=np.uint32), self.constant) != known:
                     raise IncompleteCaptureError(
                         f"the values of step {self.steps[row] + 1} are not those that were stored"
                     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from zarr.storage import LocalStore
 
-from wantui.json_files import read_bytes
+from wantui.json_files import read_regular_file
 
 MAX_CHUNK_BYTES = 1 << 40
 
@@ -38,7 +38,7 @@ class VerifiedStore(LocalStore):
         if buffer is None and self.checksums is not None and key in self.checksums:  # zarr would take it for zeros
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root / key))
         if byte_range is not None:  # a part of a shard: what can be verified is the file
-            self.verify(key, read_bytes(self.root / key, MAX_CHUNK_BYTES))
+            self.verify(key, read_regular_file(self.root / key, MAX_CHUNK_BYTES))
         elif buffer is not None and not key.endswith("zarr.json"):  # metadata were verified when the group was opened
             self.verify(key, buffer.as_numpy_array())
         return buffer

@@ -59,7 +59,7 @@ def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
     )
 
 
-def linked_folder(root: Path, path: Path) -> Path | None:
+def find_linked_folder(root: Path, path: Path) -> Path | None:
     """Return the first folder between a batch folder and a path in it that is a symbolic link, if one is.
 
     The batch folder itself and what is above it may be links: the user named them.
@@ -72,19 +72,19 @@ def linked_folder(root: Path, path: Path) -> Path | None:
     return None
 
 
-def make_parent(root: Path, path: Path) -> None:
+def make_parent_folders(root: Path, path: Path) -> None:
     """Make the folders between a batch folder and a path in it.
 
     Raises:
         LinkedFolderError: one of them is a symbolic link.
         OSError: one cannot be made.
     """
-    if (link := linked_folder(root, path)) is not None:
+    if (link := find_linked_folder(root, path)) is not None:
         raise LinkedFolderError(link)
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def make_folders(files: VideoFiles) -> None:
+def make_video_folders(files: VideoFiles) -> None:
     """Make the folders of a video's files.
 
     The writers make none above a file's own: a batch folder that is deleted while they work must not come back.
@@ -94,21 +94,21 @@ def make_folders(files: VideoFiles) -> None:
         OSError: one cannot be made.
     """
     for path in files.paths():
-        make_parent(files.root or path.parent, path)
+        make_parent_folders(files.root or path.parent, path)
 
 
-def refuse_links(files: VideoFiles) -> None:
+def refuse_linked_folders(files: VideoFiles) -> None:
     """Check again, before a video's files get their final names, that none of their folders has become a link.
 
     Raises:
         LinkedFolderError: one has.
     """
     for path in files.paths():
-        if files.root is not None and (link := linked_folder(files.root, path)) is not None:
+        if files.root is not None and (link := find_linked_folder(files.root, path)) is not None:
             raise LinkedFolderError(link)
 
 
-def discard(files: VideoFiles) -> None:
+def remove_temporary_files(files: VideoFiles) -> None:
     """Remove the temporary files of a video that will not be continued; those behind a linked folder stay."""
     pictures = [partial_path(files.preview), files.preview]
     parts = [partial_path(path) for path in (files.clip, files.sheet, *files.captures.values())]
@@ -119,7 +119,7 @@ def discard(files: VideoFiles) -> None:
     for folder in dict.fromkeys(part.parent for part in parts):
         if not os.path.lexists(folder):
             continue
-        if files.root is not None and linked_folder(files.root, folder / files.clip.name) is not None:
+        if files.root is not None and find_linked_folder(files.root, folder / files.clip.name) is not None:
             continue
         for part in parts:
             if part.parent == folder and os.path.lexists(part):

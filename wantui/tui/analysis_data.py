@@ -13,7 +13,7 @@ from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.batch_index import find_batches
-from wantui.storage.video_files import make_parent
+from wantui.storage.video_files import make_parent_folders
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,7 +118,7 @@ def export_analysis(batch: Path, videos: Sequence[Video], comparison: "Compariso
     stamp = f"{datetime.now():%Y%m%d_%H%M%S}"
     folder = batch / "reports"
     table = folder / f"trajectories_{stamp}.csv"
-    make_parent(batch, table)
+    make_parent_folders(batch, table)
     write_csv(table, video_rows(videos, list(METRICS)))
     names = [table.name]
     if comparison is not None:
@@ -136,10 +136,10 @@ def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
     """
     from wantui.analysis.attention_summary import mean_of_known, word_curves
     from wantui.analysis.overlay import clip_of, scale_of, strip
-    from wantui.storage.attention_maps import open_maps
+    from wantui.storage.attention_maps import open_attention_maps
 
     assert video.attention is not None
-    maps = open_maps(video.attention)
+    maps = open_attention_maps(video.attention)
     if not maps.words:
         return []
     scale = scale_of(maps, list(maps.words))

@@ -59,7 +59,7 @@ def _announce_ends(app: "WantuiApp", snapshot: QueueSnapshot, fresh: Sequence[Ev
         failures = [payload for batch, payload in failed if batch == batch_id]
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         app.notify(f"{failures[0].title}: {failures[0].error}{more}", severity="error", title="failed")
-    ended = {event.batch for event in fresh if isinstance(event.payload, events.ENDED)}
+    ended = {event.batch for event in fresh if isinstance(event.payload, events.ENDING_EVENTS)}
     for batch in snapshot.batches:
         if batch.id in ended and not batch.unfinished:
             done = batch.counts.get("done", 0)

@@ -29,9 +29,9 @@ from wantui.batches.eta import RECENT_EVENTS
 from wantui.engine import control
 from wantui.engine.control import open_queue
 from wantui.errors import UserError
-from wantui.formatting import printable
+from wantui.formatting import escape_unprintable
 from wantui.gpu.monitor import GpuMonitor, GpuSample
-from wantui.paths import user_path
+from wantui.paths import expand_user_path
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory
 from wantui.tui.actions import SCREENS, TABLE, bindings
@@ -214,8 +214,8 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         markup: bool = False,
     ) -> None:
         """Notify with text of any origin: never markup, and no character that a terminal obeys."""
-        text = printable(message, keep_lines=True)
-        super().notify(text, title=printable(title), severity=severity, timeout=timeout, markup=False)
+        text = escape_unprintable(message, keep_lines=True)
+        super().notify(text, title=escape_unprintable(title), severity=severity, timeout=timeout, markup=False)
 
     def action_help_quit(self) -> None:
         """Notify that ctrl+c does not quit here."""
@@ -329,7 +329,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     def library_roots(self) -> list[Path]:
         """Return the folders that may hold batches: the settings' ones, and those of the queue's batches."""
-        named = [user_path(text) for text in self.settings.output_dirs]
+        named = [expand_user_path(text) for text in self.settings.output_dirs]
         return list(dict.fromkeys([*named, *(batch.folder.parent for batch in self.snapshot.batches)]))
 
     def action_pause_queue(self) -> None:

@@ -11,7 +11,7 @@ from wantui.config.document import read_text
 from wantui.config.fields import get_value
 from wantui.config.presets import find_config
 from wantui.errors import UserError
-from wantui.paths import user_path
+from wantui.paths import expand_user_path
 from wantui.tui.drafts import Drafts
 
 
@@ -163,7 +163,7 @@ def save_config(path: Path, text: str) -> None:
 def path_for(name: str) -> Path:
     """Return where a config is saved: a path as it is, a bare name in configs/ or among the user's own."""
     written = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
-    path = user_path(written)
+    path = expand_user_path(written)
     if path.is_absolute() or len(path.parts) > 1:
         return path
     return (Path("configs") if Path("configs").is_dir() else user_configs()) / path

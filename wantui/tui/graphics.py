@@ -17,7 +17,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 from wantui.errors import UserError
-from wantui.formatting import printable
+from wantui.formatting import escape_unprintable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,7 +124,7 @@ def play(
                 else:
                     scaled = Image.fromarray(frame).resize((columns * CELL[0], rows * CELL[1]))
                     shown[number] = sixel(np.asarray(scaled))
-            line = f"{number + 1}/{len(frames)}  {printable(title)}  any key ends"[: window[0]]
+            line = f"{number + 1}/{len(frames)}  {escape_unprintable(title)}  any key ends"[: window[0]]
             write(b"\x1b[H" + shown[number] + f"\x1b[{window[1]};1H{line}".encode())
             if wants_end(max(0.0, 1 / fps - (time.monotonic() - began))):
                 write(b"\x1b_Ga=d\x1b\\\x1b[2J\x1b[H" if protocol == "kitty" else b"\x1b[2J\x1b[H")

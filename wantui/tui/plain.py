@@ -2,7 +2,7 @@
 
 from textual.content import Content
 
-from wantui.formatting import printable
+from wantui.formatting import escape_unprintable
 
 
 def plain(text: str, keep_lines: bool = False) -> Content:
@@ -10,4 +10,4 @@ def plain(text: str, keep_lines: bool = False) -> Content:
 
     A plain `str` is markup to Textual: `[/x]` in a name would end the application, `[@click=app.quit]` be a link.
     """
-    return Content(printable(text, keep_lines))
+    return Content(escape_unprintable(text, keep_lines))

@@ -5,19 +5,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from wantui.batches.eta import NO_ETAS, EtaModel, Etas
+from wantui.batches.eta import NO_ETAS, EtaModel, QueueEtas
 from wantui.batches.progress import ProgressTracker, VideoProgress
 from wantui.engine.control import Engine, find_engine
-from wantui.queue.events import ENDED, BatchRefused
+from wantui.queue.events import ENDING_EVENTS, BatchRefused
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Event, Hold, VideoPage, VideoRow, WorkerRow
-from wantui.queue.state_dir import StateDirectory, recording_fault
+from wantui.queue.state_dir import StateDirectory, describe_recording_fault
 
 ENGINE_SECONDS = 1.0
 """Seconds between two looks for the engine."""
 PAGE = 200
 """Videos of a batch that are read at a time."""
-ENDS = (*ENDED, BatchRefused)
+ENDS = (*ENDING_EVENTS, BatchRefused)
 """Events after which a batch may have ended."""
 
 
@@ -29,7 +29,7 @@ class QueueSnapshot:
     running: tuple[VideoRow, ...] = ()
     held: Hold | None = None
     engine: Engine | None = None
-    etas: Etas = NO_ETAS
+    etas: QueueEtas = NO_ETAS
     progress: Mapping[int, VideoProgress] = field(default_factory=dict)
     """Progress of the running videos, by video."""
     events: tuple[Event, ...] = ()
@@ -113,7 +113,7 @@ class QueueWatcher(threading.Thread):
                 engine, now = snapshot.engine, time.monotonic()
                 if now - looked >= ENGINE_SECONDS or self._hurry.is_set():
                     engine, looked = find_engine(self.state_dir.directory), now
-                    unwritable = recording_fault(self.state_dir.directory)
+                    unwritable = describe_recording_fault(self.state_dir.directory)
                 self._hurry.clear()
                 changed = (current := model.queue.version()) != version
                 if changed or engine != snapshot.engine or unwritable != snapshot.fault:

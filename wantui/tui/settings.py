@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wantui.config.document import read_document, read_text, to_plain
 from wantui.errors import UserError
-from wantui.paths import user_path
+from wantui.paths import expand_user_path
 from wantui.tui.actions import all_actions
 
 LOCATION = "WANTUI_TUI_CONFIG"
@@ -49,7 +49,7 @@ def settings_path() -> Path:
     if not named:
         return user_config_path("wantui") / "tui.yaml"
     try:
-        path = user_path(named)
+        path = expand_user_path(named)
     except UserError as error:
         raise UserError(f"{LOCATION}: {error}") from None
     if not os.path.lexists(path):
@@ -82,7 +82,7 @@ def load_settings() -> TuiSettings:
             raise UserError(f"{path}: keys.{name}: no such action{hint}")
     for folder in settings.output_dirs:
         try:
-            user_path(folder)
+            expand_user_path(folder)
         except UserError as error:
             raise UserError(f"{path}: output_dirs: {error}") from None
     return settings

@@ -10,9 +10,9 @@ from wantui.generation.make_video import FinishedVideo
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
 from wantui.queue.records import Claim
-from wantui.storage.check import file_sha256
+from wantui.storage.batch_check import file_sha256
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import VideoEntry, relative_files
+from wantui.storage.manifest import VideoEntry, relative_paths
 from wantui.storage.manifest_store import ManifestStore
 from wantui.storage.video_files import VideoFiles
 
@@ -64,7 +64,7 @@ def measure_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> Wri
         if kind.name in files.captures and recipe.capture.request(kind.name) is not None:
             paths[kind.file_key] = files.captures[kind.name]
     return WrittenFiles(
-        relative_files(folder, paths),
+        relative_paths(folder, paths),
         {kind: file_sha256(path) for kind, path in paths.items() if path.is_file()},
         sum(_size(path) for path in paths.values()),
     )

@@ -12,10 +12,10 @@ from wantui.planning import Recipe
 from wantui.planning.memory_plan import PLANS
 from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
-from wantui.storage.disk_space import disk_need, free_bytes
+from wantui.storage.disk_space import estimate_disk_need, free_disk_bytes
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import ManifestError, State
-from wantui.storage.manifest_store import LatestManifestStore
+from wantui.storage.manifest import ManifestError, VideoState
+from wantui.storage.manifest_store import ManifestStoreCache
 from wantui.worker.outcomes import (
     Cancel,
     Fail,
@@ -38,7 +38,7 @@ class OutcomeApplier:
     """
 
     def __init__(
-        self, queue: Queue, pipelines: PipelineCache, manifests: LatestManifestStore, log: logging.Logger
+        self, queue: Queue, pipelines: PipelineCache, manifests: ManifestStoreCache, log: logging.Logger
     ) -> None:
         self.queue, self.pipelines, self.manifests, self.log = queue, pipelines, manifests, log
         self.transient_errors: Counter[int] = Counter()
@@ -66,9 +66,9 @@ class OutcomeApplier:
             case TryNextPlan(error):
                 self._try_next_plan(claim, folder, error, log)
             case WaitForDiskSpace(reason):
-                need = disk_need(Recipe.model_validate_json(claim.recipe))
+                need = estimate_disk_need(Recipe.model_validate_json(claim.recipe))
                 # Require more than is free now, whatever the estimate: otherwise the same error would recur.
-                min_bytes = free_bytes(folder.root) + need.spare
+                min_bytes = free_disk_bytes(folder.root) + need.spare
                 details = need.text if need.total >= min_bytes else f"{format_bytes(min_bytes)} needed; {reason}"
                 self.wait_for_disk_space(claim, folder.root, max(need.total, min_bytes), details, log)
             case WaitForFolder(unwritable, reason):
@@ -105,7 +105,7 @@ class OutcomeApplier:
 
     def wait_for_disk_space(self, claim: Claim, root: Path, needed: int, details: str, log: logging.Logger) -> None:
         """Release the video, and put the queue on hold until `needed` bytes are free on the disk of `root`."""
-        reason = f"not enough disk space in {root} ({format_bytes(free_bytes(root))} free, {details})"
+        reason = f"not enough disk space in {root} ({format_bytes(free_disk_bytes(root))} free, {details})"
         log.warning("%s: %s", claim.title, reason)
         self.queue.hold("disk", reason, root, needed)
         self.queue.release(claim, "not enough disk space")
@@ -125,7 +125,7 @@ class OutcomeApplier:
         self._close(claim, folder, "failed", error)
         self.queue.failed(claim, error)
 
-    def _close(self, claim: Claim, folder: BatchFolder, state: State, error: str | None = None) -> None:
+    def _close(self, claim: Claim, folder: BatchFolder, state: VideoState, error: str | None = None) -> None:
         try:
             self.manifests.of(folder).close([claim.number], state, error)
         except (OSError, UserError) as manifest_error:

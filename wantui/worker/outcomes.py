@@ -9,7 +9,14 @@ from wantui.generation.placement import is_fatal_cuda_error, is_out_of_memory
 from wantui.queue.claims import LostClaimError
 from wantui.queue.database import QueueError
 from wantui.storage.manifest import ManifestError
-from wantui.storage.output_errors import FULL, UNWRITABLE, changed_by_others, is_gone, protected_file, unwritable_folder
+from wantui.storage.output_errors import (
+    DISK_FULL_ERRORS,
+    UNWRITABLE_ERRORS,
+    describe_path_conflict,
+    describe_sticky_conflict,
+    find_unwritable_folder,
+    is_folder_deleted,
+)
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError
 
@@ -121,11 +128,11 @@ def decide_outcome(error: BaseException, context: ErrorContext) -> Outcome | Non
         case OSError():
             return _decide_os_error_outcome(error, context)
         case ManifestError() | LinkedFolderError() | CaptureError():
-            return Fail(deleted_folder_error(context.root) if is_gone(context.root) else str(error))
+            return Fail(deleted_folder_error(context.root) if is_folder_deleted(context.root) else str(error))
         case Exception():
             if is_fatal_cuda_error(error):
                 return None
-            if is_gone(context.root):  # libraries report a missing file with exceptions of many types
+            if is_folder_deleted(context.root):  # libraries report a missing file with exceptions of many types
                 return Fail(deleted_folder_error(context.root))
             if is_out_of_memory(error):
                 return TryNextPlan(str(error))
@@ -134,18 +141,18 @@ def decide_outcome(error: BaseException, context: ErrorContext) -> Outcome | Non
 
 
 def _decide_os_error_outcome(error: OSError, context: ErrorContext) -> Outcome:
-    if is_gone(context.root):
+    if is_folder_deleted(context.root):
         return Fail(deleted_folder_error(context.root))
-    if error.errno in FULL:
+    if error.errno in DISK_FULL_ERRORS:
         return WaitForDiskSpace(error.strerror or "")
-    if (unwritable := unwritable_folder(context.root, error)) is not None:
+    if (unwritable := find_unwritable_folder(context.root, error)) is not None:
         return WaitForFolder(*unwritable)
-    if (protected := protected_file(error)) is not None:
+    if (protected := describe_sticky_conflict(error)) is not None:
         return Fail(protected)
-    if error.errno in UNWRITABLE and context.count_transient_error() < MAX_TRANSIENT_ERRORS:
+    if error.errno in UNWRITABLE_ERRORS and context.count_transient_error() < MAX_TRANSIENT_ERRORS:
         # The folder is writable again, for example after a network outage.
         return Release(f"{error.strerror} (transient)", is_warning=True)
-    return Fail(changed_by_others(context.root, error) or _describe_error(error))
+    return Fail(describe_path_conflict(context.root, error) or _describe_error(error))
 
 
 def deleted_folder_error(root: Path) -> str:

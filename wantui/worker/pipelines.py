@@ -16,7 +16,7 @@ from wantui.models.fingerprint import fingerprint, fingerprint_file
 from wantui.models.parts import list_part_files
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import PLANS, ChosenPlan, MemoryPlan, choose_plan, find_plan, later_plans
-from wantui.queue.benchmark_store import attention_backend_for
+from wantui.queue.benchmark_store import load_attention_backend
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
@@ -128,7 +128,7 @@ def load_pipeline_for(
         speed=recipe.speed,
         weights=recipe.weights,
         transformer_file=None if recipe.transformer_file is None else Path(recipe.transformer_file.path),
-        attention=attention_backend_for(name_of(where), recipe, plan),
+        attention=load_attention_backend(name_of(where), recipe, plan),
         may_fetch=may_fetch,
     )
     return LoadedPipeline(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))

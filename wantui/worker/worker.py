@@ -21,18 +21,18 @@ from wantui.generation.placement import device_of, memory_figures
 from wantui.generation.preview import PreviewTap
 from wantui.planning import Recipe
 from wantui.queue.claims import LostClaimError, UserRequest
-from wantui.queue.database import Unavailable
+from wantui.queue.database import QueueUnavailableError
 from wantui.queue.events import StepDone, VideoDone, VideoLockedElsewhere, VideoRestarted, VideoResumed
 from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
-from wantui.storage.disk_space import disk_need, free_bytes
+from wantui.storage.disk_space import estimate_disk_need, free_disk_bytes
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import check_writable, try_lock_video, unlock_video
 from wantui.storage.log_files import close_log, open_log
 from wantui.storage.manifest import ManifestError
-from wantui.storage.manifest_store import LatestManifestStore, entry_of, is_complete
-from wantui.storage.output_errors import is_gone
-from wantui.storage.video_files import discard, linked_folder, make_folders, video_files
+from wantui.storage.manifest_store import ManifestStoreCache, find_entry, is_complete
+from wantui.storage.output_errors import is_folder_deleted
+from wantui.storage.video_files import find_linked_folder, make_video_folders, remove_temporary_files, video_files
 from wantui.worker.finalize import PendingFinalization, measure_files, write_entry
 from wantui.worker.job import Job, VideoInProgress
 from wantui.worker.outcome_applier import OutcomeApplier
@@ -71,7 +71,7 @@ class Worker:
     def __init__(self, queue: Queue, name: str, devices: Sequence[str], device: str, log: logging.Logger) -> None:
         self.queue, self.name, self.devices, self.device, self.log = queue, name, devices, device, log
         self.pipelines = PipelineCache(queue, device)
-        self.manifests = LatestManifestStore()
+        self.manifests = ManifestStoreCache()
         self.outcomes = OutcomeApplier(queue, self.pipelines, self.manifests, log)
         self.finisher = ThreadPoolExecutor(1, thread_name_prefix="finisher")
         self.pending: PendingFinalization | None = None
@@ -93,7 +93,7 @@ class Worker:
                     idle_since = time.monotonic()
                     continue
                 self.finish_pending()
-            except Unavailable as error:
+            except QueueUnavailableError as error:
                 self._wait_for_queue(error)
                 continue
             if time.monotonic() - idle_since > IDLE_SECONDS:
@@ -101,14 +101,14 @@ class Worker:
             time.sleep(POLL_SECONDS)
         try:
             self.finish_pending()
-        except Unavailable as error:
+        except QueueUnavailableError as error:
             self.log.warning("the queue cannot be used now: %s", error)
 
     def run_claim(self, claim: Claim) -> None:
         """Generate one video, or record the reason of its failure; `finish_pending` waits for its files.
 
         Raises:
-            Unavailable: the queue cannot be written now; the video's files stay.
+            QueueUnavailableError: the queue cannot be written now; the video's files stay.
             Exception: this process can no longer use the GPU.
         """
         self.log.info("%s of %s, attempt %d", claim.title, claim.folder.name, claim.attempt)
@@ -121,7 +121,7 @@ class Worker:
         """Wait until the files of the previous video are complete, and record the video.
 
         Raises:
-            Unavailable: the queue cannot be written now; the video will be decoded again.
+            QueueUnavailableError: the queue cannot be written now; the video will be decoded again.
         """
         pending, self.pending = self.pending, None
         self._finish_pending(pending)
@@ -141,7 +141,7 @@ class Worker:
         log = self.open_logs.get(name)  # already open if the current video is of the same batch
         # Path.is_dir raises for an unreadable folder (EACCES, ESTALE); `_handle_errors` must report that instead.
         opens_log = log is None and os.path.isdir(folder.root)  # noqa: PTH112
-        if opens_log and (link := linked_folder(folder.root, folder.log)) is not None:
+        if opens_log and (link := find_linked_folder(folder.root, folder.log)) is not None:
             self.log.warning("%s is a symbolic link; this worker's log replaces the batch log", link)
             opens_log = False
         if opens_log:
@@ -205,7 +205,7 @@ class Worker:
                 for event in events:
                     self._handle_event(event, in_progress, preview, log)
         except OverwrittenWeightsError:
-            discard(job.files)  # the checkpoint was computed with the overwritten weights, too
+            remove_temporary_files(job.files)  # the checkpoint was computed with the overwritten weights, too
             raise
 
     def _prepare_job(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> Job | None:
@@ -215,11 +215,11 @@ class Worker:
             ManifestError: the batch folder is missing, or belongs to another batch.
             OSError: the batch folder cannot be written.
         """
-        if is_gone(folder.root):
+        if is_folder_deleted(folder.root):
             raise ManifestError(deleted_folder_error(folder.root))
         check_writable(folder)
         manifest_store = self.manifests.of(folder)
-        entry = entry_of(manifest_store.read(), claim.number, folder)
+        entry = find_entry(manifest_store.read(), claim.number, folder)
         recipe = Recipe.model_validate_json(claim.recipe)
         if entry.recipe.digest != recipe.digest:
             raise ManifestError(
@@ -230,14 +230,14 @@ class Worker:
         if recipe.speed == "cached":  # a checkpoint does not contain the step cache
             files = replace(files, checkpoint=None)
         self._wait_for_video_lock(claim, log)
-        entry = entry_of(manifest_store.read(), claim.number, folder)
+        entry = find_entry(manifest_store.read(), claim.number, folder)
         if is_complete(folder, entry):
             # The manifest has the video as done; only the queue does not.
-            discard(files)
+            remove_temporary_files(files)
             self.queue.done(claim, VideoDone(files=entry.files, seconds=entry.seconds, already_done=True))
             return None
-        make_folders(files)
-        if free_bytes(folder.root) < (need := disk_need(recipe)).total:
+        make_video_folders(files)
+        if free_disk_bytes(folder.root) < (need := estimate_disk_need(recipe)).total:
             self.outcomes.wait_for_disk_space(claim, folder.root, need.total, need.text, log)
             return None
         return Job(claim, recipe, files, manifest_store)
@@ -316,12 +316,12 @@ class Worker:
     ) -> None:
         finished_video = pending.wait()
         self.queue.check(claim)
-        recipe = entry_of(pending.manifest_store.read(), claim.number, folder).recipe
+        recipe = find_entry(pending.manifest_store.read(), claim.number, folder).recipe
         # Read the files before the manifest is locked: other processes wait for the lock.
         written_files = measure_files(recipe, folder, pending.files)
         write = partial(write_entry, pending=pending, finished_video=finished_video, written_files=written_files)
         pending.manifest_store.change(claim.number, write)
-        discard(pending.files)
+        remove_temporary_files(pending.files)
         entry = pending.manifest_store.read().videos[claim.number]
         done = VideoDone(
             files=entry.files,
@@ -354,5 +354,5 @@ class Worker:
             try:
                 self.queue.reclaim(self.name, str(error), blame=False)
                 return
-            except Unavailable as again:
+            except QueueUnavailableError as again:
                 error = again

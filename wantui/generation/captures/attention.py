@@ -11,7 +11,7 @@ from wantui.captures.attention import ATTENTION
 from wantui.generation.cross_attention import CrossAttention, StepMaps
 from wantui.generation.preparation import Preparation
 from wantui.planning import Recipe
-from wantui.storage.attention_maps import AttentionWriter
+from wantui.storage.attention_maps import AttentionMapWriter
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.zarr_group import IncompleteCaptureError
 
@@ -47,7 +47,7 @@ class Recorder:
             raise IncompleteCaptureError(
                 f"attention maps of {len(self.earlier)} steps were stored before step {steps_done}"
             )
-        self.writer: AttentionWriter = AttentionWriter(
+        self.writer: AttentionMapWriter = AttentionMapWriter(
             self.path,
             {context: self.attention.names(context) for context in self.attention.prompts},
             self.attention.map_shape,

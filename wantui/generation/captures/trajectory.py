@@ -14,7 +14,7 @@ from wantui.generation.arrays import latents_array
 from wantui.generation.gram import GramMatrix, Projection
 from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
-from wantui.storage.latents import TrajectoryWriter
+from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.zarr_group import IncompleteCaptureError
 
 if TYPE_CHECKING:

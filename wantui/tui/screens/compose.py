@@ -12,7 +12,7 @@ from textual.timer import Timer
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
-from wantui.batches.batch_cost import Cost, costs, cpu_warning
+from wantui.batches.batch_cost import CostLine, estimate_costs, warn_if_slow_on_cpu
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -45,7 +45,7 @@ class BatchPreviewed(Message):
     """Preview of the draft's batch, or the reason why there is none."""
 
     outline: BatchPreview | None
-    costs: list[Cost]
+    costs: list[CostLine]
     fault: str
     position: int | None
     tokenizer: Path | None
@@ -80,7 +80,7 @@ class ComposeScreen(BaseScreen):
         self.outline: BatchPreview | None = None
         self.fault = ""
         """Error in the input, in words."""
-        self.costs: list[Cost] = []
+        self.costs: list[CostLine] = []
         self.past: list[TimedVideo] | None = None
         self._timer: Timer | None = None
         self._keeping: Timer | None = None
@@ -165,7 +165,7 @@ class ComposeScreen(BaseScreen):
             if self.past is None:
                 with Queue(self.wantui_app.state_dir.directory) as queue:
                     self.past = parse_timed_videos(queue.finished())
-            lines = costs(outline, self.past, self.wantui_app.gpus.sample, self.wantui_app.state_dir.directory)
+            lines = estimate_costs(outline, self.past, self.wantui_app.gpus.sample, self.wantui_app.state_dir.directory)
         except TemplateError as error:
             fault, position = error.message, error.position
         except UserError as error:
@@ -281,7 +281,7 @@ class ComposeScreen(BaseScreen):
 
         sample = self.wantui_app.gpus.sample
         on_gpu = sample is not None and bool(sample.gpus) and config.settings.model_settings.device != "cpu"
-        warning = None if on_gpu else cpu_warning(self.outline.first, self.outline.videos)
+        warning = None if on_gpu else warn_if_slow_on_cpu(self.outline.first, self.outline.videos)
         if warning is None:
             queue()
         else:
@@ -297,11 +297,11 @@ class ComposeScreen(BaseScreen):
     @work(thread=True, group="enqueue", exit_on_error=False)
     def put_on_queue(self, config: Config, template: str, is_demo: bool) -> None:
         """Make the folder, queue the videos, and see that an engine runs."""
-        from wantui.batches.enqueue import queue_new  # with what workers are started by
+        from wantui.batches.enqueue import enqueue_new_batch  # with what workers are started by
 
         app = self.wantui_app
         try:
-            made = queue_new(app.state_dir, plan_batch(config, template))
+            made = enqueue_new_batch(app.state_dir, plan_batch(config, template))
             self.post_message(Queued(template, made.number, made.videos, str(made.folder), "", is_demo))
         except UserError as error:
             self.post_message(Queued(template, 0, 0, "", str(error), is_demo))

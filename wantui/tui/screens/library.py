@@ -15,7 +15,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.queue.events import BatchAdded
 from wantui.queue.queue import Queue
-from wantui.queue.states import state_of_counts
+from wantui.queue.states import state_from_counts
 from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.tui.actions import bindings
@@ -157,7 +157,7 @@ class LibraryScreen(LibraryJobs):
         rows = self.rows
 
         def state(batch: BatchSummary) -> Text:
-            style = state_style(state_of_counts(dict(batch.counts)))
+            style = state_style(state_from_counts(dict(batch.counts)))
             return Text(style.glyph, rows.colour(style.colour))
 
         def name(batch: BatchSummary) -> Text:

@@ -9,7 +9,7 @@ from textual import on, work
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from wantui.batches.enqueue import queue_missing
+from wantui.batches.enqueue import enqueue_missing_videos
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.storage.batch_index import move_to_trash
@@ -103,7 +103,7 @@ class LibraryJobs(BaseScreen):
     def queue_missing(self, folder: Path, manifest: Manifest) -> None:
         """Queue the missing videos of a batch, as `wantui run --resume` does."""
         try:
-            queued = queue_missing(self.wantui_app.state_dir, BatchFolder(folder), manifest)
+            queued = enqueue_missing_videos(self.wantui_app.state_dir, BatchFolder(folder), manifest)
             if queued is None:
                 self.post_message(TaskFinished(f"{folder.name} has no missing videos", False))
                 return

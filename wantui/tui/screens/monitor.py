@@ -13,8 +13,8 @@ from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
-from wantui.batches.eta import format_left
-from wantui.batches.progress import CURVES, VideoProgress
+from wantui.batches.eta import format_seconds_left
+from wantui.batches.progress import CURVE_NAMES, VideoProgress
 from wantui.formatting import format_bytes
 from wantui.queue.records import VideoRow
 from wantui.queue.states import video_state
@@ -192,7 +192,7 @@ class MonitorScreen(BaseScreen):
 
         def eta(running: RunningVideo) -> str:
             seconds = self._estimate_eta(running.video, running.progress)
-            return "" if seconds is None else format_left(seconds)
+            return "" if seconds is None else format_seconds_left(seconds)
 
         return [
             Column("worker", 9, lambda running: (running.video.worker or "").partition(":")[0]),
@@ -228,7 +228,7 @@ class MonitorScreen(BaseScreen):
         if progress is None or not width:
             cells.show([Text("")])
             return
-        names = CURVES if height >= 4 else CURVES[:1]
+        names = CURVE_NAMES if height >= 4 else CURVE_NAMES[:1]
         each = max(1, (height - len(names)) // len(names))
         lines: list[Text] = []
         for name in names:

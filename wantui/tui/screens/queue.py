@@ -9,12 +9,12 @@ from textual import getters, on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
-from wantui.batches.eta import format_left
+from wantui.batches.eta import format_seconds_left
 from wantui.formatting import format_count
-from wantui.queue.queue import Move, Queue
-from wantui.queue.reader import UNFINISHED
+from wantui.queue.queue import MoveTarget, Queue
+from wantui.queue.reader import UNFINISHED_STATES
 from wantui.queue.records import BatchRow, VideoPage, VideoRow
-from wantui.queue.states import WORDS, batch_state, video_state
+from wantui.queue.states import STATE_WORDS, batch_state, video_state
 from wantui.tui.actions import bindings
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.columns import Column, draw_header, draw_row
@@ -33,7 +33,7 @@ from wantui.tui.wrapping import wrapped
 NONE = "nothing is on the queue; 1 composes a batch"
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
 """Seconds after which the visible ETAs are redrawn; with --low-bandwidth."""
-STATE_WIDTH = 2 + max(map(len, WORDS.values()))
+STATE_WIDTH = 2 + max(map(len, STATE_WORDS.values()))
 """Width in cells of a state: a glyph, a space and the longest word."""
 
 
@@ -155,7 +155,7 @@ class QueueScreen(BaseScreen):
 
         def eta(batch: BatchRow) -> str:
             etas = self.wantui_app.snapshot.etas.batches
-            return format_left(etas[batch.id]) if batch.id in etas else ""
+            return format_seconds_left(etas[batch.id]) if batch.id in etas else ""
 
         def failed(batch: BatchRow) -> Text:
             return Text(str(batch.counts.get("failed") or ""), rows.colour("error"))
@@ -180,8 +180,8 @@ class QueueScreen(BaseScreen):
             return f"{video.step}/{video.steps}" if video.state == "running" else ""
 
         def eta(index: int, video: VideoRow) -> str:
-            left = self._eta(index, video) if video.state in UNFINISHED else None
-            return "" if left is None else format_left(left)
+            left = self._eta(index, video) if video.state in UNFINISHED_STATES else None
+            return "" if left is None else format_seconds_left(left)
 
         def took(video: VideoRow) -> str:
             return f"{video.seconds:.1f} s" if video.state == "done" and video.seconds is not None else ""
@@ -277,7 +277,7 @@ class QueueScreen(BaseScreen):
         """Return the video under the cursor, if the cursor is among videos."""
         return self._video(self.video_rows.cursor) if self.video_rows.has_focus else None
 
-    def action_move(self, to: Move) -> None:
+    def action_move(self, to: MoveTarget) -> None:
         self._on_batch(lambda batch: self.wantui_app.change_queue(lambda queue: queue.move(batch.id, to)))
 
     def action_pause_batch(self) -> None:

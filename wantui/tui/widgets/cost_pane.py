@@ -8,7 +8,7 @@ from textual import getters
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
-from wantui.batches.batch_cost import Cost
+from wantui.batches.batch_cost import CostLine
 from wantui.formatting import format_count
 from wantui.planning import BatchPreview
 from wantui.tui.plain import plain
@@ -28,7 +28,7 @@ class CostPane(Vertical):
         super().__init__(id="cost", classes="pane")
         self.border_title = "Cost"
         self.outline: BatchPreview | None = None
-        self.costs: Sequence[Cost] = ()
+        self.costs: Sequence[CostLine] = ()
 
     def compose(self) -> ComposeResult:
         yield DiffText()
@@ -36,7 +36,7 @@ class CostPane(Vertical):
     def on_resize(self) -> None:
         self.call_after_refresh(self._draw)
 
-    def show(self, outline: BatchPreview | None, costs: Sequence[Cost]) -> None:
+    def show(self, outline: BatchPreview | None, costs: Sequence[CostLine]) -> None:
         """Show the costs of a batch; nothing for None."""
         self.outline, self.costs = outline, costs
         self._draw()

@@ -19,7 +19,7 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from wantui.formatting import UNPRINTABLE, printable
+from wantui.formatting import UNPRINTABLE, escape_unprintable
 
 _SPACES = re.compile(r"[\t\n\r]")
 
@@ -92,7 +92,7 @@ def strip_of(line: Text, width: int) -> Strip:
         safe = Text()
         for text, style in _runs(line):
             # A line break would move the terminal's cursor, and is a space; what else is not printable shows its code.
-            safe.append(printable(_SPACES.sub(" ", text)), style)
+            safe.append(escape_unprintable(_SPACES.sub(" ", text)), style)
     safe.no_wrap, safe.end = True, ""
     safe.truncate(width, overflow="ellipsis")
     segments = [Segment(text, style) for text, style in _runs(safe)]

@@ -13,7 +13,7 @@ from wantui.captures import CAPTURES
 from wantui.config import ConfigError
 from wantui.config.document import read_document, to_plain
 from wantui.config.load import dump_values
-from wantui.json_files import UnreadableFileError, parse_json, read_bytes, read_json_object
+from wantui.json_files import UnreadableFileError, parse_json, read_json_object, read_regular_file
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 from wantui.storage.manifest import (
     MAX_MANIFEST_BYTES,
@@ -27,14 +27,14 @@ from wantui.storage.mp4 import ClipError, read_frames
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError, verify_capture
 
-CAPTURE_KEYS = frozenset(kind.file_key for kind in CAPTURES)
-FOLDERS = ("configs", *WRITTEN_FOLDERS, "logs", "analysis", "reports", "exports")
+CAPTURE_FILE_KEYS = frozenset(kind.file_key for kind in CAPTURES)
+BATCH_SUBFOLDERS = ("configs", *WRITTEN_FOLDERS, "logs", "analysis", "reports", "exports")
 """The folders of a batch folder."""
-PART_BYTES = 1 << 20
+HASH_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedItem:
     """One item of a batch that was verified."""
 
     batch: Path
@@ -47,45 +47,45 @@ class Checked:
     """True if it has a checksum: files of earlier versions have none, and can only be read."""
 
 
-def check_batch(folder: Path) -> Iterator[Checked]:
+def check_batch(folder: Path) -> Iterator[CheckedItem]:
     """Verify a batch folder; yields every item as soon as it was read."""
     batch = BatchFolder(folder)
     try:
         manifest = read_manifest(batch)
     except ManifestError as error:
-        yield Checked(folder, "", batch.manifest, str(error))
+        yield CheckedItem(folder, "", batch.manifest, str(error))
         return
     yield _check_manifest(batch)
     for fault in manifest.faults:
-        yield Checked(folder, "", batch.journal, fault)
+        yield CheckedItem(folder, "", batch.journal, fault)
     for kept in batch.set_aside():
-        yield Checked(folder, "", kept, _why_set_aside(kept))
-    for link in _linked_folders(folder):
-        yield Checked(folder, "", link, str(LinkedFolderError(link)))
+        yield CheckedItem(folder, "", kept, _explain_preserved_file(kept))
+    for link in _find_linked_folders(folder):
+        yield CheckedItem(folder, "", link, str(LinkedFolderError(link)))
     yield from _check_configs(batch, manifest)
     for entry in manifest.videos:
         if entry.state == "done":
             yield from _check_video(batch, manifest, entry)
 
 
-def _check_manifest(batch: BatchFolder) -> Checked:
+def _check_manifest(batch: BatchFolder) -> CheckedItem:
     """Compare batch.json with its checksum; one that users have changed by hand can be read all the same."""
     try:
         document = read_json_object(batch.manifest, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
-        return Checked(batch.root, "", batch.manifest, f"{batch.manifest} is missing")
+        return CheckedItem(batch.root, "", batch.manifest, f"{batch.manifest} is missing")
     except UnreadableFileError as error:
-        return Checked(batch.root, "", batch.manifest, str(error))
+        return CheckedItem(batch.root, "", batch.manifest, str(error))
     if has_wrong_checksum(document):
         damage = (
             f"{batch.manifest} was changed since wantui wrote it (SHA-256): if nobody edited it, it is damaged. "
             "Restore it from a backup. What is written next keeps this file as batch.edited.json"
         )
-        return Checked(batch.root, "", batch.manifest, damage)
-    return Checked(batch.root, "", batch.manifest, is_verified=document.get("checksum", "") != "")
+        return CheckedItem(batch.root, "", batch.manifest, damage)
+    return CheckedItem(batch.root, "", batch.manifest, is_verified=document.get("checksum", "") != "")
 
 
-def _why_set_aside(kept: Path) -> str:
+def _explain_preserved_file(kept: Path) -> str:
     if kept.suffix == ".json":
         return (
             f"batch.json was changed by something other than wantui before wantui wrote it again; {kept.name} is that "
@@ -97,26 +97,26 @@ def _why_set_aside(kept: Path) -> str:
     )
 
 
-def _linked_folders(folder: Path) -> Iterator[Path]:
+def _find_linked_folders(folder: Path) -> Iterator[Path]:
     """Yield the folders that wantui writes to and that are symbolic links, whose targets are not searched."""
-    for part in FOLDERS:
+    for part in BATCH_SUBFOLDERS:
         if (folder / part).is_symlink():
             yield folder / part
             continue
         yield from (child for child in sorted((folder / part).glob("prompt_*")) if child.is_symlink())
 
 
-def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[Checked]:
+def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[CheckedItem]:
     """Compare config, template and variations with the manifest, which has no checksums of these."""
     variations = [entry.model_dump() for entry in manifest.variations]
     expected: tuple[tuple[Path, Callable[[str], Any], str], ...] = (
-        (batch.config, _yaml_values, dump_values(manifest.config)),
+        (batch.config, _parse_yaml, dump_values(manifest.config)),
         (batch.template, str, manifest.template + "\n"),
         (batch.variations, parse_json, json.dumps(variations)),
     )
     for path, parse, text in expected:
         try:
-            is_same = parse(read_bytes(path).decode()) == parse(text)
+            is_same = parse(read_regular_file(path).decode()) == parse(text)
             damage = "" if is_same else f"{path} is damaged: it does not hold what {batch.manifest.name} holds of it"
         except (FileNotFoundError, NotADirectoryError):
             damage = f"{path} is missing"
@@ -124,32 +124,32 @@ def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[Checked]:
             damage = str(error)
         except (ConfigError, ValueError) as error:  # of UTF-8, YAML or JSON
             damage = f"{path} is damaged: {str(error).removeprefix(f'{path}: ')}"
-        yield Checked(batch.root, "", path, damage)
+        yield CheckedItem(batch.root, "", path, damage)
 
 
-def _yaml_values(text: str) -> dict[str, Any]:
+def _parse_yaml(text: str) -> dict[str, Any]:
     return {key: to_plain(value) for key, value in read_document(text, "").values.items()}
 
 
-def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[Checked]:
+def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[CheckedItem]:
     name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
     if manifest.wantui == __version__ and entry.recipe.digest[: len(entry.id)] != entry.id:
         # Recipes of other versions may have had other fields when their digest was taken.
-        yield Checked(batch.root, name, batch.manifest, f"its recipe in {batch.manifest} is not the one of its id")
+        yield CheckedItem(batch.root, name, batch.manifest, f"its recipe in {batch.manifest} is not the one of its id")
     if "clip" not in entry.files:
-        yield Checked(batch.root, name, batch.manifest, "it is called done and has no clip")
+        yield CheckedItem(batch.root, name, batch.manifest, "it is called done and has no clip")
     for kind, relative in entry.files.items():
         path = batch.root / relative
         try:
-            if kind in CAPTURE_KEYS:
-                yield Checked(batch.root, name, path, is_verified=verify_capture(path))
+            if kind in CAPTURE_FILE_KEYS:
+                yield CheckedItem(batch.root, name, path, is_verified=verify_capture(path))
                 continue
             is_verified = _check_digest(path, entry.sha256.get(kind))
             if kind == "clip":
                 _check_frames(path, entry.recipe.frames)
-            yield Checked(batch.root, name, path, is_verified=is_verified)
+            yield CheckedItem(batch.root, name, path, is_verified=is_verified)
         except (CaptureError, ClipError, _DamageError) as error:
-            yield Checked(batch.root, name, path, str(error))
+            yield CheckedItem(batch.root, name, path, str(error))
 
 
 class _DamageError(Exception):
@@ -180,6 +180,6 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while part := file.read(PART_BYTES):
+        while part := file.read(HASH_CHUNK_BYTES):
             digest.update(part)
     return digest.hexdigest()

@@ -22,19 +22,19 @@ from wantui.planning import Recipe
 from wantui.planning.disk_estimate import captured_steps
 from wantui.storage.zarr_group import (
     IncompleteCaptureError,
-    checksum,
-    constant_checksum,
+    array_crc,
+    constant_crc,
     is_published,
-    open_for_writing,
-    publish,
-    reopen_for_writing,
+    open_group_for_writing,
+    publish_group,
+    reopen_group_for_writing,
 )
 
-EXACT = "exact"
+EXACT_STATES = "exact"
 """Array of all states in float32, until the group is finished: resuming after a crash needs them."""
-GROWING = ("latents", EXACT, "predicted_clean")
+STEPWISE_ARRAYS = ("latents", EXACT_STATES, "predicted_clean")
 """Arrays that are written step by step."""
-DERIVED = ("gram", "projection", "channel_power")
+DERIVED_ARRAYS = ("gram", "projection", "channel_power")
 """Arrays that are written when all states are there."""
 
 
@@ -88,7 +88,7 @@ class TrajectoryWriter:
 
         remove(self.partial)
         self.path.parent.mkdir(exist_ok=True)
-        self.group = open_for_writing(self.partial, "w")
+        self.group = open_group_for_writing(self.partial, "w")
         self.group.attrs.update(self.attributes)
         compressors = [ZstdCodec(level=3)] if self.capture.compress else None
         chunks, stored = (1, *shape), len(self.steps)
@@ -102,14 +102,14 @@ class TrajectoryWriter:
         serves_as_exact = stored == self.count and self.capture.dtype == "float32"
         self.exact: Any = None
         if resumable and not serves_as_exact:
-            self.exact = states(EXACT, self.count, "float32", None)
+            self.exact = states(EXACT_STATES, self.count, "float32", None)
         for name, values in (
             ("sigmas", np.array(sigmas, dtype=np.float64)),
             ("timesteps", np.array(timesteps, dtype=np.float64)),
             ("steps", np.array(self.steps, dtype=np.int64)),
         ):
             self.group.create_array(name, data=values)
-        self.constant = constant_checksum(self.partial, GROWING, DERIVED)
+        self.constant = constant_crc(self.partial, STEPWISE_ARRAYS, DERIVED_ARRAYS)
 
     def write(self, step: int, state: NDArray[np.float32], predicted_clean: NDArray[np.float32] | None = None) -> None:
         """Store the state after `step` evaluations.
@@ -121,7 +121,7 @@ class TrajectoryWriter:
         """
         if self.is_finished or step != len(self.checksums):
             return
-        crc = checksum(state, self.constant)
+        crc = array_crc(state, self.constant)
         if self.exact is not None:
             self.exact[step] = state
         index = self.place_of.get(step)
@@ -130,7 +130,7 @@ class TrajectoryWriter:
             if self.predicted is not None and index > 0 and predicted_clean is not None:
                 clean = self._narrowed(predicted_clean, step)
                 self.predicted[index - 1] = clean
-                crc = checksum(clean, crc)
+                crc = array_crc(clean, crc)
         self.checksums.append(crc)
 
     def _narrowed(self, state: NDArray[np.float32], step: int) -> NDArray[Any]:
@@ -159,8 +159,8 @@ class TrajectoryWriter:
         if self.capture.latents and self.capture.dtype == "float16":
             stored, exact = self.path_turning(self.latents), self.path_turning_of_gram(derived["gram"])
             self.group.attrs["float16_turning_added"] = stored - exact
-        remove(self.partial / EXACT)
-        publish(self.partial, self.path)
+        remove(self.partial / EXACT_STATES)
+        publish_group(self.partial, self.path)
 
     def path_turning(self, states: Any) -> float:
         """Return the sum of the angles between successive differences of stored states, radians."""
@@ -170,7 +170,7 @@ class TrajectoryWriter:
             if before is not None:
                 new = state - before
                 if step is not None:
-                    total += _angle(float(step @ new), float(step @ step), float(new @ new))
+                    total += _angle_between(float(step @ new), float(step @ step), float(new @ new))
                 step = new
             before = state
         return total
@@ -181,7 +181,8 @@ class TrajectoryWriter:
         steps = chosen[1:, 1:] - chosen[1:, :-1] - chosen[:-1, 1:] + chosen[:-1, :-1]
         squares, along = np.diagonal(steps).tolist(), np.diagonal(steps, 1).tolist()
         return sum(
-            _angle(float(a), float(p), float(q)) for a, p, q in zip(along, squares[:-1], squares[1:], strict=True)
+            _angle_between(float(a), float(p), float(q))
+            for a, p, q in zip(along, squares[:-1], squares[1:], strict=True)
         )
 
     def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
@@ -190,13 +191,13 @@ class TrajectoryWriter:
                 self.is_finished = True
                 self.checksums = list(checksums)
                 return
-            self.group = reopen_for_writing(self.partial)
+            self.group = reopen_group_for_writing(self.partial)
             if self.group["steps"][:].tolist() != self.steps:
                 raise IncompleteCaptureError("an earlier version of wantui stored states after other steps")
             self.latents = self.group.get("latents")
-            self.exact = self.group.get(EXACT)
+            self.exact = self.group.get(EXACT_STATES)
             self.predicted = self.group.get("predicted_clean")
-            self.constant = constant_checksum(self.partial, GROWING, DERIVED)
+            self.constant = constant_crc(self.partial, STEPWISE_ARRAYS, DERIVED_ARRAYS)
             for step, known in enumerate(checksums):
                 self.earlier.append(self._verified(step, known))
             self.group.attrs.update(self.attributes)
@@ -216,9 +217,9 @@ class TrajectoryWriter:
         """
         source, index = self.exact if self.exact is not None else self.latents, self.place_of.get(step)
         state = np.ascontiguousarray(source[step], dtype=np.float32)
-        crc = checksum(state, self.constant)
+        crc = array_crc(state, self.constant)
         if self.predicted is not None and index:
-            crc = checksum(self.predicted[index - 1], crc)
+            crc = array_crc(self.predicted[index - 1], crc)
         is_stored = (
             index is None or self.exact is None or np.array_equal(self.latents[index], self._narrowed(state, step))
         )
@@ -227,7 +228,7 @@ class TrajectoryWriter:
         return state
 
 
-def _angle(along: float, square: float, other_square: float) -> float:
+def _angle_between(along: float, square: float, other_square: float) -> float:
     if square <= 0 or other_square <= 0:
         return 0.0
     return float(np.arccos(np.clip(along / np.sqrt(square * other_square), -1, 1)))
