@@ -1107,7 +1107,7 @@ def test_chunks_that_were_not_copied_are_not_read_as_zeros(with_maps: BatchFolde
     assert all(video.trajectory is not None for video in videos[1:])
     maps = next(iter(sorted(clone.glob("attention_maps/*/*.zarr"))))
     shutil.rmtree(maps / "circle" / "c" / "1")
-    with pytest.raises(AttentionMapsError, match=r"1 of the \d+ chunks of .*circle are missing; copy it again"):
+    with pytest.raises(AttentionMapsError, match=r"1 of the \d+ chunks of .*circle are missing. Copy it again"):
         open_attention_maps(maps)
 
 

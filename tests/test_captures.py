@@ -204,7 +204,7 @@ def test_uncompressed_states_are_verified_where_they_are_read_from_their_files(t
 def test_an_exchanged_chunk_is_found(trajectory: Path) -> None:  # R5: each is well by itself
     one, other = chunks(trajectory / "latents")[:2]
     shutil.copy(one, other)
-    with pytest.raises(CaptureError, match="not those that were written"):
+    with pytest.raises(CaptureError, match="its CRC-32 does not match"):
         open_capture(trajectory)["latents"][:]
 
 
@@ -226,7 +226,7 @@ def test_a_stray_file_hides_no_missing_chunk(trajectory: Path, stray: str, verif
     missing.unlink()
     (latents / stray).parent.mkdir(parents=True, exist_ok=True)
     (latents / stray).write_bytes(b"x")
-    with pytest.raises(CaptureError, match=r"1 of the 5 chunks of .*latents are missing; copy it again"):
+    with pytest.raises(CaptureError, match=r"1 of the 5 chunks of .*latents are missing. Copy it again"):
         open_capture(trajectory)
 
 

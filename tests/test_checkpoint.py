@@ -251,7 +251,7 @@ def test_captures_that_are_not_whole_start_the_video_again(
     stop_after(make_video(tiny, recipe, files), 3)
     shutil.rmtree(tmp_path / "v.zarr.partial" / "latents" / "c" / "1")
     _, said = made(make_video(tiny, recipe, files))
-    assert said == [Restarted("the state after step 1 is not the one that was stored")]
+    assert said == [Restarted("the state after step 1 differs from its checksum")]
 
 
 # R12

@@ -40,7 +40,7 @@ def test_tags_in_other_encodings_stop_nothing() -> None:  # R12, F18
     assert b"MARK-cafe" in content
     Path("a.mp4").write_bytes(content.replace(b"MARK-cafe", b"MARK-caf\xe9"))
     assert len(list(read_frames(Path("a.mp4")))) == 5
-    with pytest.raises(ClipError, match="carries no recipe"):
+    with pytest.raises(ClipError, match="contains no recipe"):
         read_clip_tags(Path("a.mp4"))
 
 
@@ -82,7 +82,7 @@ def test_damaged_clips_raise_one_error() -> None:  # R12, F18
         ({"flow_shift": 0}, "flow_shift: "),
         ({"format": 3}, "it has format 3; this version reads formats 1 and 2"),
         ({"format": "1"}, "it has format '1'; this version reads formats 1 and 2"),
-        ({"colour": "red"}, "colour is not a field that this version knows"),
+        ({"colour": "red"}, "colour is not a field of this version"),
         ({"prompt": None}, "prompt: "),
     ],
 )

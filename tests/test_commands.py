@@ -160,7 +160,7 @@ def test_rerun_refuses_a_clip_that_was_cut_short(wantui: Wantui, small: list[str
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     result = wantui("rerun", clip, "--device", "cpu")
     assert result.code == 2
-    assert "not a clip that can be read" in result.err
+    assert "not a readable clip" in result.err
 
 
 def test_rerun_refuses_a_clip_of_another_size_before_it_loads_anything(small: list[str], wantui: Wantui) -> None:

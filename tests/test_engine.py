@@ -216,7 +216,7 @@ def test_a_video_that_kills_its_worker_twice_fails_and_the_others_are_made(start
     code, _, err = machine.call(*batch(tiny_batch, 3))
     assert code == 1
     assert "2 of 3 videos done, 1 failed" in err
-    assert "2 workers died while they made it" in err
+    assert "2 workers died while rendering it" in err
     assert [video.state for video in manifest_of(machine.root / "batch").videos] == ["done", "failed", "done"]
     assert not [p for p in (machine.root / "batch").rglob("*") if p.suffix in (".partial", ".checkpoint")]
 

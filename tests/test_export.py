@@ -132,7 +132,7 @@ def test_export_names_videos_that_are_not_made_yet(wantui: Wantui, small: list[s
         folder = batch(wantui("run", "--detach", "-t", "a star", "--store-latents", *small))
     result = wantui("export", folder.root)
     assert result.code == 2
-    assert f"2 videos with latents are not made yet. Make what is missing: wantui run --resume {folder.root}" in (
+    assert f"2 videos with latents are not generated yet. Generate them first: wantui run --resume {folder.root}" in (
         result.err
     )
     assert wantui("queue", "cancel", 1, 2).code == 0
@@ -146,7 +146,7 @@ def test_export_names_videos_that_are_not_made_yet(wantui: Wantui, small: list[s
     part = wantui("export", folder.root)
     assert part.code == 1
     assert len(part.out.splitlines()) == 1
-    assert "left out: 1 video: not made yet" in part.err
+    assert "left out: 1 video: not generated yet" in part.err
 
 
 def test_an_export_goes_nowhere_where_nothing_can_be_written(made: BatchFolder, wantui: Wantui) -> None:

@@ -154,7 +154,7 @@ def test_follow_says_when_nothing_can_be_recorded_and_when_it_can_again(
         with pytest.raises(StopIteration):
             follow(queue, queue.find_batch("1"), queue.last_seq(), False)
     assert capsys.readouterr().err.splitlines() == [
-        f"nothing can be recorded in {tmp_path}: No space left on device. When that is corrected, the engine continues "
+        f"cannot write the queue in {tmp_path}: No space left on device. Fix this, and the engine continues "
         "by itself; until then no video advances",
         f"{tmp_path} can be written again",
     ]

@@ -212,7 +212,7 @@ def test_an_earlier_manifest_put_back_beside_a_journal_loses_no_line_in_silence(
     lines = folder.journal.read_bytes()
     folder.manifest.write_bytes(earlier)
     (fault,) = read_manifest(folder).faults
-    assert f"line 1 of {folder.journal} continues another batch.json" in fault
+    assert f"line 1 of {folder.journal} updates another batch.json" in fault
     ManifestStore(folder).fold_when_reopened()
     assert damaged_journals(folder) == {"batch.journal.damaged.jsonl": lines}
 

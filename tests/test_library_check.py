@@ -47,7 +47,7 @@ DAMAGE: dict[str, tuple[Callable[[BatchFolder], object], str]] = {
                 '"guidance_scale": 4', '"guidance_scale": 7', 1
             )
         ),
-        "red seed 42: its recipe in .*batch.json is not the one of its id",
+        "red seed 42: its recipe in .*batch.json does not match its id",
     ),
     "maps": (lambda b: flip(b.attention(1, 1) / "circle/c/1/0/0/0/0/0"), "blue seed 42: .*circle/c/1/.* is damaged"),
     "missing clip": (lambda b: b.clip(0, 1).unlink(), "red seed 42: .*video_001.mp4 is missing"),
@@ -62,11 +62,11 @@ DAMAGE: dict[str, tuple[Callable[[BatchFolder], object], str]] = {
         "batch.json was changed since wantui wrote it",
     ),
     "cut config": (lambda b: cut(b.config), "generation_config.yaml is damaged"),
-    "cut template": (lambda b: cut(b.template), "prompt_template.txt is damaged: it does not hold what batch.json"),
+    "cut template": (lambda b: cut(b.template), "prompt_template.txt is damaged: it differs from batch.json"),
     "cut variations": (lambda b: cut(b.variations), "prompt_variations.json is damaged: "),
     "changed config": (
         lambda b: b.config.write_text(b.config.read_text().replace("steps: 3", "steps: 4")),
-        "generation_config.yaml is damaged: it does not hold what batch.json holds of it",
+        "generation_config.yaml is damaged: it differs from batch.json",
     ),
     "bytes in config": (lambda b: b.config.write_bytes(b"\xff\0"), "generation_config.yaml is damaged: .*utf-8"),
     "missing config": (lambda b: b.config.unlink(), "generation_config.yaml is missing"),
@@ -127,8 +127,8 @@ def test_a_manifest_edited_by_hand_is_read_and_kept_when_another_one_takes_its_p
     assert kept.read_bytes() == edited
     result = wantui("library", "check", made.root)
     assert result.code == 1
-    assert "batch.json was changed by something other than wantui" in result.out
-    assert "batch.edited.json is that file as it was found. If the change was meant, remove it" in result.out
+    assert "another program changed batch.json" in result.out
+    assert "batch.edited.json is the changed file. If the change was intended, remove batch.edited.json" in result.out
     kept.unlink()
     assert wantui("library", "check", made.root).code == 0
 
@@ -147,7 +147,7 @@ def test_a_journal_that_was_set_aside_is_named_until_it_is_removed(made: BatchFo
     assert f"warning: line 1 of {made.journal} is damaged" in result.err
     assert not made.journal.exists()
     (kept,) = made.set_aside()
-    assert "batch.journal.damaged.jsonl is a journal with lines that could not be read" in (
+    assert "batch.journal.damaged.jsonl is a journal with unreadable lines" in (
         wantui("library", "check", made.root).out
     )
     kept.unlink()

@@ -255,9 +255,9 @@ def test_lock_files_of_earlier_versions_are_opened_to_the_group_by_their_owner(g
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
-        (errno.EROFS, "Have its file system mounted for writing"),
+        (errno.EROFS, "Mount its file system for writing"),
         (errno.EACCES, r"chmod -R g\+rwX"),
-        (errno.ENOSPC, "Make room"),
+        (errno.ENOSPC, "Free disk space"),
         (errno.EIO, "copy the folder to another file system"),
     ],
 )

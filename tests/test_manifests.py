@@ -89,7 +89,7 @@ def test_a_manifest_of_a_later_version_is_refused_with_field_and_version(folder:
 
 def test_a_format_that_is_text_is_said_to_be_text(folder: BatchFolder) -> None:  # C3
     edit(folder, lambda document: document.update(format="1"))
-    with pytest.raises(ManifestError, match="its format is '1', and must be a number"):
+    with pytest.raises(ManifestError, match="its format is '1'; it must be a number"):
         read_manifest(folder)
 
 
@@ -101,8 +101,8 @@ def test_a_field_of_a_later_minor_version_is_named_with_that_version(folder: Bat
     edit(folder, add)
     with pytest.raises(ManifestError) as raised:
         read_manifest(folder)
-    assert "videos[1].rating is not a field that this version knows" in str(raised.value)
-    assert f"(it was written by wantui 9.1, and this is {__version__})" in str(raised.value)
+    assert "videos[1].rating is not a field of this version" in str(raised.value)
+    assert f"(it was written by wantui 9.1; this is {__version__})" in str(raised.value)
 
 
 def put(path: str, value: Any) -> Callable[[Document], None]:
@@ -118,25 +118,28 @@ def put(path: str, value: Any) -> Callable[[Document], None]:
 
 
 EDITS: dict[str, tuple[Callable[[Document], None], str]] = {
-    "variation 99": (put("videos.0.variation", 99), "videos[0].variation is 99, and there are 2 variations"),
+    "variation 99": (put("videos.0.variation", 99), "videos[0].variation is 99, but there are 2 variations"),
     "variation -1": (put("videos.0.variation", -1), "videos[0].variation: Input should be greater"),
-    "no variations": (put("variations", []), "videos[0].variation is 0, and there are 0 variations"),
+    "no variations": (put("variations", []), "videos[0].variation is 0, but there are 0 variations"),
     "no videos": (put("videos", []), "videos: List should have at least 1 item"),
     "config without model_settings": (put("config", {}), "config has no model_settings"),
     "model_settings a list": (put("config.model_settings", []), "config has no model_settings"),
     "memory_settings a list": (put("config.memory_settings", [1]), "config.memory_settings is not a section"),
-    "two of one number": (put("videos.1.number", 1), "videos[0] and videos[1] have one variation and number"),
+    "two of one number": (put("videos.1.number", 1), "videos[0] and videos[1] have the same variation and number"),
     "number 0": (put("videos.0.number", 0), "videos[0].number: "),
     "number of many digits": (put("videos.0.number", 10**300), "videos[0].number: "),
-    "long file name": (put("videos.0.files.clip", "videos/" + "x" * 256), "videos[0].files.clip is no path inside"),
-    "long path": (put("videos.0.files.clip", "x/" * 3000), "videos[0].files.clip is no path inside"),
-    "file outside": (put("videos.0.files.clip", "../../secret.mp4"), "videos[0].files.clip is no path inside"),
-    "file outside, hidden": (put("videos.0.files.clip", "videos/../../x"), "videos[0].files.clip is no path inside"),
-    "absolute file": (put("videos.0.files.clip", "/etc/passwd"), "videos[0].files.clip is no path inside"),
-    "the folder itself": (put("videos.0.files.latents", "."), "videos[0].files.latents is no path inside"),
-    "file with NUL": (put("videos.0.files.clip", "a\0b"), "videos[0].files.clip is no path inside"),
-    "choice without bracket": (put("variations.0.choices.0", {"text": "red"}), "variations[0].choices holds a choice"),
-    "choice of a number": (put("variations.0.choices.0.text", 3), "variations[0].choices holds a choice"),
+    "long file name": (put("videos.0.files.clip", "videos/" + "x" * 256), "videos[0].files.clip is not a path inside"),
+    "long path": (put("videos.0.files.clip", "x/" * 3000), "videos[0].files.clip is not a path inside"),
+    "file outside": (put("videos.0.files.clip", "../../secret.mp4"), "videos[0].files.clip is not a path inside"),
+    "file outside, hidden": (put("videos.0.files.clip", "videos/../../x"), "videos[0].files.clip is not a path inside"),
+    "absolute file": (put("videos.0.files.clip", "/etc/passwd"), "videos[0].files.clip is not a path inside"),
+    "the folder itself": (put("videos.0.files.latents", "."), "videos[0].files.latents is not a path inside"),
+    "file with NUL": (put("videos.0.files.clip", "a\0b"), "videos[0].files.clip is not a path inside"),
+    "choice without bracket": (
+        put("variations.0.choices.0", {"text": "red"}),
+        "variations[0].choices contains a choice",
+    ),
+    "choice of a number": (put("variations.0.choices.0.text", 3), "variations[0].choices contains a choice"),
     "unknown state": (put("videos.0.state", "ready"), "videos[0].state: Input should be "),
     "seed 2^70": (put("videos.0.recipe.seed", 2**70), "videos[0].recipe.seed: "),
     "steps 0": (put("videos.0.recipe.steps", 0), "videos[0].recipe.steps: "),
@@ -215,7 +218,7 @@ def test_a_manifest_that_could_not_be_read_again_is_not_written(folder: BatchFol
     before = folder.manifest.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "MAX_MANIFEST_BYTES", 100)
-        with pytest.raises(ManifestError, match="Make smaller batches"):
+        with pytest.raises(ManifestError, match="Queue smaller batches"):
             manifest.write_manifest(folder, found)
     assert folder.manifest.read_bytes() == before
 

@@ -79,9 +79,9 @@ def test_every_error_has_one_outcome(row: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (errno.ENOENT, "No such file or directory. A folder was removed while the video was made. Make"),
-        (errno.ENOTDIR, "Not a directory. A file has the place of a folder. Remove it, then make"),
-        (errno.EISDIR, "Is a directory. A folder has the place of a file. Remove it, then make"),
+        (errno.ENOENT, "No such file or directory. A folder was removed while the video was generated. Generate"),
+        (errno.ENOTDIR, "Not a directory. A file is in the place of a folder. Remove it, then generate"),
+        (errno.EISDIR, "Is a directory. A folder is in the place of a file. Remove it, then generate"),
     ],
 )
 def test_files_that_others_remove_or_replace_are_named_with_what_to_do(tmp_path: Path, number: int, said: str) -> None:

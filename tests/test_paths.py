@@ -28,7 +28,7 @@ def test_user_path_takes_an_existing_name_literally(monkeypatch: pytest.MonkeyPa
     [
         ("", "empty"),
         ("$WANTUI_NOT_SET/x", "WANTUI_NOT_SET is not set"),
-        ("~nobody-of-this-name/x", "no such user"),
+        ("~nobody-of-this-name/x", "the user does not exist"),
         ("a\nb", "line break"),
         ("a\0b", "control character"),
         ("\udce9", "not UTF-8"),

@@ -190,7 +190,7 @@ def test_a_video_that_killed_two_workers_fails_and_the_next_is_made(queue: Queue
         assert claim(queue).number == 0
         assert [video.state for video in queue.reclaim("w", "signal SIGSEGV", blame=True)] == [expected]
     poison = queue.videos(batch)[0]
-    assert poison.error == "2 workers died while they made it, the last: signal SIGSEGV"
+    assert poison.error == "2 workers died while rendering it. The last error: signal SIGSEGV"
     assert claim(queue).number == 1
 
 
@@ -442,7 +442,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Pa
     Queue(tmp_path).close()
     with sqlite3.connect(tmp_path / DATABASE_FILE) as newer:
         newer.execute("PRAGMA user_version = 99")
-    with pytest.raises(NewerDatabaseError, match=f"schema 99, this one knows {len(load_migrations())}"):
+    with pytest.raises(NewerDatabaseError, match=f"schema 99; this version has {len(load_migrations())}"):
         open_queue(StateDirectory(tmp_path))
     with sqlite3.connect(tmp_path / DATABASE_FILE) as newer:
         assert newer.execute("PRAGMA user_version").fetchone() == (99,)

@@ -73,7 +73,7 @@ def test_no_command_changes_the_queue_under_an_engine_of_an_earlier_version(
     for command in (["queue", "ls"], ["engine", "status"], ["run", "-t", "a star"]):
         result = wantui(*command)
         assert result.code == 2
-        assert f"an engine of wantui 0.1.0 runs (process {engine.pid})" in result.err
+        assert f"a running engine of wantui 0.1.0 (process {engine.pid})" in result.err
         assert "Stop it first: wantui engine stop" in result.err
     assert schema(directory) == 3
     assert wantui("engine", "stop").code == 0

@@ -120,7 +120,7 @@ def test_resume_of_a_shortened_manifest_forgets_the_videos_that_it_lacks(wantui:
     assert row.counts == {"done": 1, "failed": 3}
     (last,) = Queue(find_state_directory().directory).videos(row.id, limit=1, offset=3)
     assert last.error is not None
-    assert last.error.endswith(f"To continue with those that it has: wantui run --resume {folder.root.absolute()}")
+    assert last.error.endswith(f"To continue without it: wantui run --resume {folder.root.absolute()}")
     again = wantui("run", "--resume", folder.root)
     assert (again.code, "3 of 3 videos done" in again.err) == (0, True), again.err
     (row,) = Queue(find_state_directory().directory).batches(10)

@@ -133,7 +133,7 @@ def test_what_slurm_refuses_is_said_and_the_batch_stands(cluster: Path, wantui: 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--time", "soon"], "no time limit"), (["--sbatch", "=x"], "KEY=VALUE"), (["--jobs", "0"], "--jobs")],
+    [(["--time", "soon"], "not a time limit"), (["--sbatch", "=x"], "KEY=VALUE"), (["--jobs", "0"], "--jobs")],
 )
 def test_wrong_options_are_named(cluster: Path, wantui: Wantui, arguments: list[str], said: str) -> None:
     found = wantui("slurm", "-t", "a circle", *arguments)

@@ -159,7 +159,7 @@ def test_a_user_without_a_name_and_a_home_gets_a_folder_in_var_tmp(
         assert "Traceback" not in ended.stderr, ended.stderr
         assert ended.returncode in (0, 1, 3)
         said = " ".join((ended.stdout + ended.stderr).split())
-        assert f"there is no home folder: {local}/wantui-54321 stands in for it" in said
+        assert f"there is no home folder: {local}/wantui-54321 is used instead" in said
         assert list((local / "wantui-54321").rglob("wantui"))
         assert not Path("/~").exists()
     finally:

@@ -146,7 +146,7 @@ def test_a_clip_whose_frames_fail_leaves_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "cannot? be read|not a clip"), (b"no clip at all" * 100, "not a clip that can be read")],
+    [(b"", "cannot? be read|not a readable clip"), (b"no clip at all" * 100, "not a readable clip")],
 )
 def test_a_file_that_is_no_clip_is_refused(content: bytes, said: str) -> None:
     Path("clip.mp4").write_bytes(content)
@@ -156,7 +156,7 @@ def test_a_file_that_is_no_clip_is_refused(content: bytes, said: str) -> None:
 
 def test_a_clip_without_a_recipe_or_with_a_broken_one_is_refused() -> None:
     write_mp4(Path("foreign.mp4"), iter(moving_bar(5)), 8, 5, {"title": "holiday"})
-    with pytest.raises(ClipError, match="carries no recipe"):
+    with pytest.raises(ClipError, match="contains no recipe"):
         read_clip_tags(Path("foreign.mp4"))
     write_mp4(Path("broken.mp4"), iter(moving_bar(5)), 8, 5, {"wantui": '{"format": 1}'})
     with pytest.raises(ClipError, match="damaged or of another version"):
@@ -271,7 +271,9 @@ def test_latents_of_which_a_file_was_removed_meanwhile_never_get_their_name(miss
         writer.write(step, state)
     (writer.partial / missing).unlink()
     array = missing.partition("/")[0]
-    with pytest.raises(CaptureError, match=f"cannot complete vid.zarr: 1 of the . chunks of .*{array} are missing. M"):
+    with pytest.raises(
+        CaptureError, match=f"cannot complete vid.zarr: 1 of the . chunks of .*{array} are missing. Generate"
+    ):
         writer.finish(gram_of(written), {})
     assert not writer.path.exists()
 
@@ -323,7 +325,7 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
     [
         (None, "has no batch.json"),
         ("", "cannot be read"),
-        ("[1]", "does not hold a JSON object"),
+        ("[1]", "content is not a JSON object"),
         ('{"format": 99}', "written by another wantui with format 99; wantui .* reads 1, 2, 3"),
         ('{"format": 1, "name": "x"}', "is damaged"),
     ],

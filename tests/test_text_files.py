@@ -92,7 +92,11 @@ def test_settings_of_the_application_never_wait_for_a_pipe(monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("named", "said"),
-    [("nowhere.yaml", "no such file"), ("~nobody_here/tui.yaml", "no such user"), ("a" * 300, "longer than 255 bytes")],
+    [
+        ("nowhere.yaml", "no such file"),
+        ("~nobody_here/tui.yaml", "the user does not exist"),
+        ("a" * 300, "longer than 255 bytes"),
+    ],
 )
 def test_a_settings_file_that_the_environment_names_must_exist(
     monkeypatch: pytest.MonkeyPatch, named: str, said: str

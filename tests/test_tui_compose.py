@@ -110,7 +110,7 @@ def test_a_batch_that_this_version_cannot_make_says_why_and_leaves_nothing() -> 
             await it.paste("a circle")
             await it.until(lambda: "marks no word" in it.cells("#cost DiffText"))
             await it.press("f5")
-            await it.until(lambda: "this batch cannot be made" in it.said())
+            await it.until(lambda: "cannot generate this batch" in it.said())
             assert not Queue(find_state_directory().directory).batches()
             assert not list(Path("outputs").glob("*"))
 

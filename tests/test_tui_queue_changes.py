@@ -62,7 +62,7 @@ def test_database_of_a_newer_version_that_replaces_the_queue_is_refused_by_name(
         await it.until(lambda: "kiss" in it.text())
         replace_database(made)
         await it.press("p")
-        assert "was written by a newer wantui" in it.said()
+        assert "a newer wantui wrote it" in it.said()
         assert "is paused" not in it.said()
 
     on("queue", test)
@@ -138,7 +138,7 @@ def test_queue_that_a_newer_version_migrates_in_place_is_neither_written_nor_rea
         for keys in (("p",), ("f7",), ("T",), ("c", "y"), ("x", "y")):
             it.app.clear_notifications()
             await it.press(*keys)
-            await it.until(lambda: "was written by a newer wantui (schema 999" in it.said())
+            await it.until(lambda: "a newer wantui wrote it (schema 999" in it.said())
 
     on("queue", test)
     row = queue.batch(batch)
@@ -172,7 +172,7 @@ def test_queue_that_cannot_be_written_is_not_said_to_be_unreadable(
     monkeypatch.setattr(state_dir, "find_write_fault", lambda folder: "No space left on device")
 
     async def test(it: AppUnderTest) -> None:
-        await it.until(lambda: "nothing can be recorded in" in it.said() and "No space left on device" in it.said())
+        await it.until(lambda: "cannot write the queue in" in it.said() and "No space left on device" in it.said())
         assert "cannot read the queue" not in it.said()
 
     on("queue", test)

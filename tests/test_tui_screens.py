@@ -539,7 +539,7 @@ def test_a_clip_that_is_gone_or_damaged_is_said(made: BatchFolder) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
         await it.press("enter", "p")
-        await it.until(lambda: "is not a clip that can be read" in it.said())
+        await it.until(lambda: "is not a readable clip" in it.said())
         await it.until(lambda: isinstance(it.app.screen, LibraryScreen))
         await it.press("right", "p")
         assert "this video has no clip" in it.said()
@@ -772,7 +772,7 @@ def test_export_into_a_linked_reports_folder_is_refused_and_said(made: BatchFold
         await it.press("x")
         await it.until(lambda: "cannot export" in it.said())
         assert "reports is a symbolic link" in it.said()
-        assert "replace the link by a folder" in it.said()
+        assert "Replace the link by a folder" in it.said()
         assert not list(elsewhere.iterdir())
 
     on("analysis", test)

@@ -1,4 +1,4 @@
-"""python -m wantui"""
+"""Run the command line as `python -m wantui`."""
 
 from wantui.cli import main
 

@@ -1,4 +1,4 @@
-"""Environments of processes: what torch needs, and what an engine and the programs that use it must agree on."""
+"""Environment variables: defaults for torch, and the variables that must be equal in an engine and its clients."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 OPENMP_WAIT_VARIABLES = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-"""Threads of OpenMP sleep while they wait: two processes that spin on the same cores are many times slower."""
+"""Variables that let waiting OpenMP threads sleep: processes that spin on the same cores are many times slower."""
 ALLOCATOR_VARIABLES = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 COMPARED_VARIABLES = (
@@ -28,7 +28,7 @@ UMASK_KEY = "umask"
 
 def torch_environment(base: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a process that imports torch; values in `base` win."""
-    # Either of the two decides how threads wait, so that the other must not overrule what a user has set.
+    # Each of the two variables alone decides how threads wait: do not overrule the one that the user has set.
     spinning = {} if any(name in base for name in OPENMP_WAIT_VARIABLES) else OPENMP_WAIT_VARIABLES
     return {**spinning, **ALLOCATOR_VARIABLES, **base}
 
@@ -39,7 +39,7 @@ def prepare_for_torch() -> None:
 
 
 def read_compared_environment() -> dict[str, str | None]:
-    """Return the variables of this process that affect rendering; secrets as digests."""
+    """Return the variables of this process that affect rendering; secrets are replaced by digests."""
     variables: dict[str, str | None] = {}
     for name in COMPARED_VARIABLES:
         value = os.environ.get(name)
@@ -51,7 +51,7 @@ def read_compared_environment() -> dict[str, str | None]:
 
 
 def describe_differences(engine: Mapping[str, str | None], process: Mapping[str, str | None]) -> list[str]:
-    """Describe each variable that an engine has with another value than this process, one phrase each."""
+    """Return one phrase for each variable whose value differs between an engine and this process."""
     return [
         f"{name} is {_format_value(name, engine[name])} there and {_format_value(name, process.get(name))} here"
         for name in engine
@@ -68,7 +68,7 @@ def _format_value(name: str, value: str | None) -> str:
 
 
 def _read_umask() -> str | None:
-    """Return this process's umask in octal; asking the kernel, since os.umask can only change it."""
+    """Return this process's umask in octal, from the kernel: `os.umask` cannot read it without changing it."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

@@ -1,20 +1,20 @@
-"""Format numbers and text for people, the same on the command line and on the screens."""
+"""Format numbers and text for people, in the same way on the command line and on the screens."""
 
 import re
 from collections.abc import Iterable
 
 MAX_TEXT_LENGTH = 300
-"""Longest stretch of foreign text in a message, in characters."""
+"""Maximum length of text from elsewhere that a message quotes, in characters."""
 _LONG_WORD = re.compile(rf"\S{{{MAX_TEXT_LENGTH + 1},}}")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 and C1 controls, line separators, directional overrides, and lone surrogates."""
 _UNPRINTABLE_EXCEPT_NEWLINES = re.compile(UNPRINTABLE.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
 MIN_SCIENTIFIC_CHANGE = 10_000
-"""Smallest share that is shown in powers of ten: means near 0 make shares of forty digits."""
+"""Relative change from which powers of ten are used: a change of a mean near 0 can have forty digits."""
 
 
 def shorten_text(text: str, length: int = MAX_TEXT_LENGTH) -> str:
-    """Return text of at most `length` characters, with its middle left out where it is longer."""
+    """Return text of at most `length` characters; the middle of longer text is left out."""
     if len(text) <= length:
         return text
     half = (length - 5) // 2
@@ -22,10 +22,10 @@ def shorten_text(text: str, length: int = MAX_TEXT_LENGTH) -> str:
 
 
 def shorten_echoed_arguments(message: str, arguments: Iterable[str]) -> str:
-    """Return a message with every long stretch that it repeats from elsewhere shortened.
+    """Shorten the long command-line arguments, and other long words, that a message repeats.
 
     Args:
-        arguments: of the command line, which messages repeat as they are, from `=` on, or in quotes.
+        arguments: command-line arguments; a message may repeat one unchanged, quoted, or only the part after `=`.
     """
     for argument in sorted(arguments, key=len, reverse=True):
         for form in (argument, argument.partition("=")[2]):
@@ -53,7 +53,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_long_duration(seconds: float) -> str:
-    """Return a long time in its largest unit: "3 hours", "12 days", "2 years"."""
+    """Return a long duration in its largest unit: "3 hours", "12 days", "2 years"."""
     for unit, length in (("year", 365 * 86400), ("day", 86400), ("hour", 3600)):
         if seconds >= (2 if unit != "hour" else 0.5) * length:
             return format_count(round(seconds / length), unit)
@@ -61,32 +61,32 @@ def format_long_duration(seconds: float) -> str:
 
 
 def format_percent_change(share: float) -> str:
-    """Return a difference as percent with its sign: "+12.3%", and "+1.23e+08%" where it has over six digits."""
+    """Return a relative change in percent with its sign: "+12.3%", or "+1.23e+08%" from 10,000-fold on."""
     return f"{share:+.1%}" if abs(share) < MIN_SCIENTIFIC_CHANGE else f"{100 * share:+.3g}%"
 
 
 def format_percent(fraction: float) -> str:
-    """Return a fraction as percent with the digits that it has: "10%", "0.4%"."""
+    """Return a fraction in percent, without trailing zeros: "10%", "0.4%"."""
     return f"{100 * fraction:.6g}%"
 
 
 def format_count(number: int, noun: str, plural: str | None = None) -> str:
-    """Return a number with its noun in the right form: "1 video", "2 videos", "10,000 videos".
+    """Return a number with its noun, in the singular or plural: "1 video", "2 videos", "10,000 videos".
 
     Args:
-        plural: the plural form, where it is not the noun with an s.
+        plural: the plural form, if it is not the noun with an s.
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def escape_unprintable(text: str, keep_lines: bool = False) -> str:
-    r"""Return text from files, names and other programs in a form that is safe to send to a terminal.
+    r"""Escape the characters of foreign text (files, names, output of programs) that a terminal would obey.
 
     A terminal obeys escape sequences (ESC, CSI, OSC, C1): they can set its title, write to the clipboard or clear the
-    screen. Each character that a terminal would obey or that would reorder the line is shown as its escape, `\x1b`.
+    screen. Each control character and each character that reorders a line is replaced by its escape, such as `\x1b`.
 
     Args:
-        keep_lines: leave newlines and tabs as they are.
+        keep_lines: leave newlines and tabs unchanged.
     """
     pattern = _UNPRINTABLE_EXCEPT_NEWLINES if keep_lines else UNPRINTABLE
     return pattern.sub(lambda match: _escape_character(match[0]), text)

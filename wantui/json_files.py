@@ -1,6 +1,6 @@
-"""Read JSON files that users, other programs or faults may have changed: regular files only, bounded in size and depth.
+"""Read JSON files of limited size and depth, which users, other programs or faults may have changed.
 
-Nothing here waits: a FIFO or a device in the place of a file is refused, not opened for reading.
+Reading never blocks: anything but a regular file, such as a FIFO or a device, is refused before it is opened.
 """
 
 import os
@@ -14,22 +14,22 @@ from pydantic_core import from_json
 from wantui.errors import UserError
 
 MAX_JSON_BYTES = 64 << 20
-"""Largest JSON file that is read where no other limit is given, bytes."""
+"""Default maximum size of a JSON file, in bytes."""
 
 
 class UnreadableFileError(UserError):
-    """A file that cannot be read in its expected format; the text names it and the reason."""
+    """Raised for a file that cannot be read in its expected format; the text names the file and the reason."""
 
 
 def read_regular_file(path: Path, limit: int = MAX_JSON_BYTES, start: int = 0) -> bytes:
-    """Return the content of a regular file of at most `limit` bytes, from its byte `start` on.
+    """Return the content of a regular file of at most `limit` bytes, starting at byte `start`.
 
     Raises:
         FileNotFoundError: no such file.
-        UnreadableFileError: it is not a regular file, is too large, or cannot be read.
+        UnreadableFileError: the file is not a regular file, is too large, or cannot be read.
     """
     try:
-        # Asked before it is opened, because opening some devices does something; and again of what was opened.
+        # Check before opening, because opening some devices has effects; check again, in case the file was replaced.
         _check_regular_file(path, path.stat(), limit)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -66,7 +66,7 @@ def read_json_object(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """
     value = read_json(path, limit)
     if not isinstance(value, dict):
-        raise UnreadableFileError(f"{path} cannot be read: it does not hold a JSON object")
+        raise UnreadableFileError(f"{path} cannot be read: its content is not a JSON object")
     return value
 
 
@@ -80,16 +80,16 @@ def parse_json(text: bytes | str) -> Any:
         content = text.encode() if isinstance(text, str) else text
     except UnicodeEncodeError:
         raise ValueError("it is not UTF-8") from None
-    # Python's own parser has no bound on depth but the interpreter's stack.
+    # Python's parser limits the depth only by the interpreter's stack.
     return from_json(content)
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """Return the first fault of a document as one line that names the field: "videos[3].seed: Input should be ..."."""
+    """Return the first error of a document as one line with its field: "videos[3].seed: Input should be ..."."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     if first["type"] == "extra_forbidden":
-        return f"{field} is not a field that this version knows"
+        return f"{field} is not a field of this version"
     return f"{field}: {first['msg']}" if field else first["msg"]
 
 
@@ -101,4 +101,4 @@ def _check_regular_file(path: Path, status: os.stat_result, limit: int) -> None:
 
 
 def _too_large_error(path: Path, limit: int) -> UnreadableFileError:
-    return UnreadableFileError(f"{path} cannot be read: it has more than {limit >> 20} MiB")
+    return UnreadableFileError(f"{path} cannot be read: it is larger than {limit >> 20} MiB")

@@ -1,4 +1,4 @@
-"""Resolve paths as people type them: on the command line, in configs and on the screens."""
+"""Expand and check paths that users type on the command line, in configs and on the screens."""
 
 import errno
 import os
@@ -9,19 +9,19 @@ from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
 
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
-"""Longest file name and longest path that Linux accepts."""
+"""Maximum bytes of a file name and of a path on Linux."""
 _VARIABLE_PATTERN = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def expand_user_path(text: str | Path) -> Path:
-    """Return a path with `~`, `~name`, `$NAME` and `${NAME}` resolved; it need not exist.
+    """Expand `~`, `~name`, `$NAME` and `${NAME}` in a path, which need not exist.
 
-    A path that exists as it is written is taken as written, so that a folder whose name holds `$` can be reached.
+    An existing path is returned unchanged, so that a folder with `$` in its name can be used.
 
     Raises:
-        UserError: the path is empty, holds a character that no path can hold or that would break a script or a
-            terminal, names an unknown user or variable, is too long, or runs in a circle of symbolic links.
+        UserError: the path is empty, is not UTF-8, contains a control character, names an unknown user or variable,
+            is too long, or contains a symbolic-link loop.
     """
     text = str(text)
     if not text.strip():
@@ -31,7 +31,7 @@ def expand_user_path(text: str | Path) -> Path:
     except UnicodeEncodeError:
         raise _path_error(text, "it is not UTF-8") from None
     if _CONTROL_CHARACTER.search(text):
-        raise _path_error(text, "it holds a line break or another control character")
+        raise _path_error(text, "it contains a line break or another control character")
     _check_length(text)
     if os.path.lexists(text):
         path = Path(text)
@@ -40,21 +40,22 @@ def expand_user_path(text: str | Path) -> Path:
         try:
             path = Path(expanded).expanduser()
         except RuntimeError:
-            raise _path_error(text, "there is no such user, or no home folder is known") from None
+            raise _path_error(text, "the user does not exist, or has no home folder") from None
         _check_length(str(path))
     _refuse_link_loop(path, text)
     return path
 
 
 def check_new_file(path: Path, makes_folders: bool = False, may_be_device: bool = False) -> None:
-    """Refuse a path where no file can be written, before the work whose result it would hold.
+    """Refuse a path that cannot be written, before hours are spent on the content of the file.
 
     Args:
-        makes_folders: whether missing folders above the file are made.
-        may_be_device: whether a pipe or device is opened; elsewhere a complete file would replace it, `/dev/null` too.
+        makes_folders: whether the caller creates missing parent folders.
+        may_be_device: whether the caller writes into a pipe or device. Otherwise a complete file would replace it, even
+            `/dev/null`.
 
     Raises:
-        UserError: the path is a folder, a pipe or a device, or its folder is missing or cannot be written.
+        UserError: the path is a folder, pipe or device, or the parent folder is missing or cannot be written.
     """
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder. Name a file")
@@ -66,20 +67,22 @@ def check_new_file(path: Path, makes_folders: bool = False, may_be_device: bool 
 
 
 def check_new_folder(folder: Path, makes_folders: bool = True, target: Path | None = None) -> None:
-    """Refuse a folder in which nothing can be written; `target` is the path that the error names.
+    """Refuse a folder that cannot be created or written; the error names `target` if it is given.
 
     Raises:
-        UserError: names what is in the way.
+        UserError: names the reason.
     """
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():
         raise UserError(f"cannot write {target or folder}: {nearest} is not a folder. Choose another path")
     if nearest != folder and not makes_folders:
         raise UserError(
-            f"cannot write {target or folder}: there is no folder {folder}. Make it, or choose another path"
+            f"cannot write {target or folder}: the folder {folder} is missing. Create it, or choose another path"
         )
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write {target or folder}: this user may not write in {nearest}. Choose another path")
+        raise UserError(
+            f"cannot write {target or folder}: you have no permission to write in {nearest}. Choose another path"
+        )
 
 
 def _read_variable(name: str, text: str) -> str:
@@ -98,7 +101,7 @@ def _check_length(text: str) -> None:
 
 
 def _refuse_link_loop(path: Path, text: str) -> None:
-    """Refuse a circle of links, which `resolve` and `mkdir` report in ways that differ between versions of Python."""
+    """Refuse a symbolic-link loop, which `resolve` and `mkdir` report differently in each Python version."""
     try:
         path.stat()
     except OSError as error:

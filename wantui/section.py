@@ -1,4 +1,4 @@
-"""A section of the config file: the base of every group of settings."""
+"""Base class of the sections of the config file."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Read text files that users name or write: UTF-8, bounded in size, and never by waiting where nobody asked for it."""
+"""Read UTF-8 text files of limited size that users name or write, without blocking on pipes that nobody asked for."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from wantui.formatting import escape_unprintable, format_bytes
 
 
 class TextFileError(UserError):
-    """Raised for a text file that cannot be read; `reason` says why, without the path."""
+    """Raised for a text file that cannot be read; `reason` is the reason without the path."""
 
     def __init__(self, path: Path, reason: str) -> None:
         self.reason = reason
@@ -20,14 +20,14 @@ def read_text_file(path: Path, limit: int, *, may_be_pipe: bool = False) -> str:
     """Return the text of a file of at most `limit` bytes, without a byte order mark.
 
     Args:
-        may_be_pipe: accept a pipe, as a shell passes it for `<(command)`, and wait for its end. Only for a path that
-            the command line names: elsewhere a FIFO without a writer would stop the program.
+        may_be_pipe: accept a pipe, such as `<(command)` in a shell, and wait for its end. Only for paths from the
+            command line: elsewhere, a FIFO without a writer would block the program.
 
     Raises:
-        TextFileError: it cannot be read, is neither a file nor an accepted pipe, is too large, or is not UTF-8.
+        TextFileError: the file is unreadable, too large, not UTF-8, or neither a file nor an accepted pipe.
     """
     try:
-        # Asked before it is opened, because opening some devices has effects; and again of what was opened.
+        # Check before opening, because opening some devices has effects; check again, in case the file was replaced.
         _check_file_type(path, path.stat().st_mode, may_be_pipe)
         waits = 0 if may_be_pipe else os.O_NONBLOCK
         descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | waits)
@@ -45,7 +45,7 @@ def read_text_file(path: Path, limit: int, *, may_be_pipe: bool = False) -> str:
 
 
 def is_pipe(path: Path) -> bool:
-    """Return whether a path is a FIFO or a pipe; False where it cannot be examined."""
+    """Return whether a path is a FIFO or a pipe; False if it cannot be examined."""
     try:
         return stat.S_ISFIFO(path.stat().st_mode)
     except OSError:

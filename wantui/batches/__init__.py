@@ -1,1 +1,1 @@
-"""The client side of a batch: queue it, predict its cost and its end, make a video again, run it by Slurm."""
+"""Client operations on batches: enqueue, predict cost and ETA, render a video again, run on Slurm."""

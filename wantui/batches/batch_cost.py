@@ -1,4 +1,4 @@
-"""Cost of a batch in videos, time, memory and disk; each figure with its basis, and whether it fits."""
+"""Predicted cost of a batch in videos, time, memory and disk, each with its basis and whether it fits."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from wantui.schedule import model_evaluations
 from wantui.storage.disk_space import estimate_disk_need, free_disk_bytes
 
 MAX_CORE_FLOPS = 1e11
-"""Floating-point operations a second that no core of a CPU exceeds in practice, with AVX-512 in float32."""
+"""Maximum FLOP/s of a CPU core in practice, with AVX-512 in float32."""
 CPU_WARNING_SECONDS = 3600
 """Predicted seconds above which a CPU-only batch triggers a warning."""
 
@@ -38,10 +38,10 @@ class CostLine:
 def estimate_costs(
     outline: BatchPreview, past: Sequence[TimedVideo], sample: GpuSample | None, state: Path | None = None
 ) -> list[CostLine]:
-    """Return the cost of a batch, each figure with its basis, and whether it fits.
+    """Return the predicted cost of a batch, one line per resource.
 
     Args:
-        state: the directory of the queue, where measured throughputs lie.
+        state: the state directory, which stores measured throughputs.
     """
     recipe, videos = outline.first, outline.videos
     settings = outline.config.settings
@@ -81,16 +81,16 @@ def estimate_costs(
 
 
 def min_cpu_seconds(model: WanModel, recipe: Recipe, videos: int) -> float:
-    """Return the least seconds that videos take on this machine's CPU: the transformer alone, each core at its peak."""
+    """Return a lower bound in seconds for videos on this machine's CPU: only the transformer, all cores at peak."""
     evaluations = model_evaluations(recipe.sampler, recipe.steps)
     return videos * evaluations * count_step_flops(model, recipe) / (MAX_CORE_FLOPS * (os.cpu_count() or 1))
 
 
 def warn_if_slow_on_cpu(recipe: Recipe, videos: int) -> str | None:
-    """Return a warning for a batch that takes hours without a GPU; None for one that does not."""
+    """Return a warning if a batch would take hours without a GPU; None otherwise."""
     try:
         least = min_cpu_seconds(find_model(recipe.model), recipe, videos)
-    except UserError:  # no such model any more, which the worker says with all that belongs to it
+    except UserError:  # the model is missing now; the worker reports that
         return None
     if least < CPU_WARNING_SECONDS:
         return None
@@ -102,7 +102,7 @@ def warn_if_slow_on_cpu(recipe: Recipe, videos: int) -> str | None:
 
 
 def _max_free_gpu_bytes(gpus: Sequence[GpuState]) -> int | None:
-    """Return the bytes of the GPU that has the most; None where that cannot be read."""
+    """Return the free bytes of the GPU with the most free memory; None if unreadable."""
     readable = [gpu for gpu in gpus if gpu.memory_total is not None and gpu.memory_used is not None]
     return max(((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable), default=None)
 
@@ -112,7 +112,7 @@ def _choose_plan(outline: BatchPreview, gpus: Sequence[GpuState]) -> ChosenPlan 
     if free is None:
         return None
     asked = outline.config.settings.memory_settings.plan
-    # Of all variations the one that holds most: each has its own marks, whose maps are held on the GPU.
+    # Use the variation that needs the most GPU memory: attention maps of its marks are stored on the GPU.
     recipes = [recipe for recipe, _ in group_recipes_by_size(outline)]
     recipe = max(recipes, key=lambda one: estimate_extra_gpu_bytes(one, outline.model))
     return choose_plan(outline.model, recipe, free, None if asked == "auto" else find_plan(asked))
@@ -125,18 +125,18 @@ def _estimate_memory(
     weights = weight_bytes(model, recipe)
     text = "?" if weights is None else format_bytes(weights)
     if sample is None:
-        return CostLine("memory", text, "the weights alone; what is free is not known")
+        return CostLine("memory", text, "the weights alone; free memory is unknown")
     if not on_gpu:
         free = sample.memory_total - sample.memory_used
         fits = weights is None or weights <= sample.memory_total
-        basis = "no GPU is used: the weights lie in the machine's memory"
+        basis = "no GPU is used: the weights are in main memory"
         if not fits:
-            basis = f"the weights alone take {text}: choose a smaller model, or another machine"
+            basis = f"the weights alone need {text}: choose a smaller model, or another machine"
         return CostLine("memory", f"{text} of {format_bytes(free)} free", basis, fits)
     on_device = _max_free_gpu_bytes(sample.gpus)
     if on_device is None or chosen is None:
-        return CostLine("memory", text, "the weights alone; what is free on the GPU is not known")
-    peak, basis = chosen.peak_bytes, "counted from its sizes"
+        return CostLine("memory", text, "the weights alone; free GPU memory is unknown")
+    peak, basis = chosen.peak_bytes, "calculated from the sizes"
     measured = find_measured_peak(recipe, chosen.plan.slug, past)
     if measured.value is not None:
         peak, basis = int(measured.value), measured.basis
@@ -146,7 +146,7 @@ def _estimate_memory(
 
 
 def _describe_what_fits(outline: BatchPreview, free: int, disk: DiskEstimate) -> str:
-    """Return how much of the same batch there is room for."""
+    """Describe how much of the batch fits on the disk."""
     need = estimate_disk_need(outline.first, disk.total)
     videos = max(0, (free - need.temporary - need.spare) * outline.videos // max(1, need.stored))
     words = format_count(videos, "video")
@@ -154,6 +154,6 @@ def _describe_what_fits(outline: BatchPreview, free: int, disk: DiskEstimate) ->
 
 
 def _nearest_existing_folder(path: Path) -> Path:
-    """Return the nearest folder that exists and can be entered: the path itself, or one above it."""
+    """Return the path itself or its nearest parent folder that exists and can be entered."""
     path = path.absolute()
     return next((folder for folder in (path, *path.parents) if os.path.isdir(folder)), Path("/"))  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered

@@ -1,4 +1,4 @@
-"""Measures the magnitudes of a model with a recipe of its, and keeps them for `speed: cached`."""
+"""Measure the magnitudes of a model, and store them for `speed: cached`."""
 
 import json
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from wantui.planning import Captures, Recipe
 from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
 
 MIN_STEPS = 50
-"""Minimum number of steps: magnitudes of fewer steps do not reach low noise levels."""
+"""Minimum number of steps: with fewer steps, the lowest noise levels are not measured."""
 
 
 def calibrate_model(
     recipe: Recipe, device: str, plan: str, show: Callable[[int, int], None], path: Path | None
 ) -> Path:
-    """Denoise one video without skipping blocks; return the file that stores the magnitudes.
+    """Measure the magnitudes by denoising one video without skipping blocks; return the file that stores them.
 
     Args:
-        plan: the name of a memory plan, or auto.
-        path: where they are kept, in the place of where wantui looks for them.
+        plan: slug of a memory plan, or auto.
+        path: file to write; None for the default file, in which wantui looks for magnitudes.
 
     Raises:
-        LoadError: the model cannot be calibrated or loaded, or what was found cannot be kept.
+        LoadError: the model cannot be loaded or calibrated, or the file cannot be written.
     """
     model = find_model(recipe.model)
     if model.boundary_ratio is not None:
@@ -58,7 +58,7 @@ def calibrate_model(
     try:
         start = prepare(loaded.pipeline, uncached, loaded.embeddings)
         magnitudes = measure_magnitudes(loaded.pipeline, uncached, start, show)
-    except RuntimeError as error:  # no memory, or NaN
+    except RuntimeError as error:  # out of memory, or NaN
         raise LoadError(f"{model.name} could not be calibrated: {error}") from error
     measured_with = uncached.model_dump(
         mode="json", include={"prompt", "steps", "sampler", "width", "height", "frames"}
@@ -77,5 +77,5 @@ def calibrate_model(
 
 def _unneeded_calibration_error(name: str) -> LoadError:
     return LoadError(
-        f"{name} needs no calibration: it has two transformers, and `speed: cached` goes by the first block of each"
+        f"{name} needs no calibration: it has two transformers, and `speed: cached` uses the first block of each"
     )

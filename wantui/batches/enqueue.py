@@ -1,4 +1,4 @@
-"""Create the folder of a planned batch and put the batch, or the missing videos of an existing one, on the queue."""
+"""Create the folder of a planned batch, and add new batches or missing videos of existing ones to the queue."""
 
 import os
 import re
@@ -29,7 +29,7 @@ from wantui.storage.manifest_store import ManifestStore
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of a batch, as written 2/8: every `count`-th video, beginning with the `number`-th."""
+    """A part of a batch, written as 2/8: every `count`-th video, starting with the `number`-th."""
 
     number: int
     count: int
@@ -39,7 +39,7 @@ class Shard:
         """Parse a shard as typed by a user.
 
         Raises:
-            UserError: it is no share.
+            UserError: the text is not a valid share.
         """
         match = SHARE_PATTERN.fullmatch(text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -66,22 +66,22 @@ WANTUI_FILES = (
     "logs",
     VIDEO_LOCKS,
 )
-"""Names in a batch folder that are wantui's, but for that of the lock."""
+"""Names of wantui's files and folders in a batch folder, without the manifest lock."""
 MAX_NAME_ATTEMPTS = 100
-"""Names of batch folders that other runs may take while this one makes its own."""
+"""Maximum number of folder names to try if other runs create them at the same time."""
 
 
 class UnknownDeviceError(UserError):
-    """A device that no worker on this machine has."""
+    """Raised for a device that no worker on this machine has."""
 
     exit_code = 3
 
 
 def check_device(state_dir: StateDirectory, device: str) -> None:
-    """Refuse a batch that no worker would ever take.
+    """Refuse a batch for a device that no worker serves.
 
     Raises:
-        UnknownDeviceError: names the devices that there are.
+        UnknownDeviceError: names the available devices.
     """
     engine = find_engine(state_dir.directory)
     if engine is not None:
@@ -91,7 +91,7 @@ def check_device(state_dir: StateDirectory, device: str) -> None:
                 "If the device was added later, restart the engine: wantui engine stop"
             )
         return
-    if device == "cpu":  # every engine has it, whatever CUDA_VISIBLE_DEVICES says
+    if device == "cpu":  # every engine has a CPU
         return
     report = query_gpus()
     gpus = visible_gpus(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -101,7 +101,7 @@ def check_device(state_dir: StateDirectory, device: str) -> None:
 
 
 def may_use_gpu(state_dir: StateDirectory, device: str) -> bool:
-    """Return whether a batch for this device could run on a GPU, with the running engine or a new one."""
+    """Return whether a batch for this device may run on a GPU of the running engine, or of a new one."""
     if device == "cpu":
         return False
     engine = find_engine(state_dir.directory)
@@ -114,17 +114,18 @@ def refuse_unsupported(batch: Batch | BatchPreview) -> None:
     """Stop at what this version cannot do.
 
     Raises:
-        UserError: names all of it.
+        UserError: lists all unsupported features.
     """
     if batch.refusals:
-        raise UserError("this batch cannot be made:\n  " + "\n  ".join(batch.refusals))
+        raise UserError("cannot generate this batch:\n  " + "\n  ".join(batch.refusals))
 
 
 def create_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
     """Create the folder of a batch, with its manifest.
 
     Raises:
-        UserError: it cannot be made by this version, has no room, or its folder cannot be written; nothing is left.
+        UserError: this version does not support the batch, the disk is too full, or the folder cannot be written.
+            Nothing is left on disk.
     """
     refuse_unsupported(batch)
     _refuse_non_utf8(expand_user_path(batch.config.settings.output_dir).absolute())
@@ -145,10 +146,10 @@ def create_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
 
 
 def _refuse_non_utf8(folder: Path) -> None:
-    """Refuse a folder whose name neither the queue nor a manifest can hold.
+    """Refuse a folder that neither the queue nor a manifest can store.
 
     Raises:
-        UserError: its name is not UTF-8.
+        UserError: the folder name is not UTF-8.
     """
     try:
         str(folder).encode()
@@ -160,18 +161,18 @@ def _refuse_non_utf8(folder: Path) -> None:
 
 
 def _list_missing_folders(folder: Path) -> list[Path]:
-    """Return a folder and those above it that do not exist, the lowest first."""
+    """Return the missing folders among a folder and its parents, the deepest first."""
     folder = folder.absolute()
     return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
 
 
 def remove_claimed_files(folder: BatchFolder, with_root: bool) -> None:
-    """Remove wantui's own files from a batch folder that it claimed, and nothing else.
+    """Remove wantui's own files from a claimed batch folder, and nothing else.
 
     Args:
-        with_root: whether to remove the folder itself, if it is empty then: not where a user had made it.
+        with_root: whether to remove the folder too, if it is then empty; False if the user created it.
     """
-    for name in (*WANTUI_FILES, MANIFEST_LOCK):  # the claim last: no other run may begin before all is removed
+    for name in (*WANTUI_FILES, MANIFEST_LOCK):  # the lock last: no other run may claim the folder before
         with suppress(OSError):
             remove(folder.root / name)
     if with_root:
@@ -181,7 +182,7 @@ def remove_claimed_files(folder: BatchFolder, with_root: bool) -> None:
 def _remove_empty_folders(folders: Sequence[Path]) -> None:
     """Remove folders that were created for a batch, the deepest first."""
     for path in folders:
-        with suppress(OSError):  # it was not made yet, or somebody else uses it already
+        with suppress(OSError):  # the folder is missing, or already used by another process
             path.rmdir()
 
 
@@ -202,10 +203,10 @@ def enqueue_batch(
 ) -> tuple[int, int]:
     """Put the missing videos of a batch on the queue; return the batch's number and the number of those videos.
 
-    Videos that the manifest of a continued batch no longer has leave the queue.
+    Videos that are no longer in the manifest of a continued batch are removed from the queue.
     """
     if not new:
-        with suppress(OSError, UserError):  # what is wrong with the folder is said where a video is written
+        with suppress(OSError, UserError):  # the worker reports errors of the folder
             ManifestStore(folder).fold_when_reopened()
     names = [variation.id for variation in manifest.variations]
     missing = find_missing_videos(folder, manifest, share)
@@ -220,7 +221,7 @@ def enqueue_batch(
     ]
     try:
         return queue.add(folder.root.resolve(), device, videos, new, len(manifest.videos)), len(missing)
-    except Exception:  # as where the disk of the queue is full
+    except Exception:  # such as a full disk
         if new:  # nothing refers to the folder
             remove_claimed_files(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
         raise
@@ -228,7 +229,7 @@ def enqueue_batch(
 
 @dataclass(frozen=True)
 class EnqueuedBatch:
-    """A batch that is on the queue."""
+    """A batch on the queue: its number, the number of added videos, and its folder."""
 
     number: int
     videos: int
@@ -236,10 +237,10 @@ class EnqueuedBatch:
 
 
 def enqueue_new_batch(state_dir: StateDirectory, batch: Batch) -> EnqueuedBatch:
-    """Make a batch's folder and put all of it on the queue, over a connection of this thread's own.
+    """Create the folder of a new batch and add all its videos to the queue, with a connection for this thread.
 
     Raises:
-        UserError: no such device, or as `create_batch`.
+        UserError: the device is missing, or as `create_batch`.
     """
     device = batch.config.settings.model_settings.device
     check_device(state_dir, device)
@@ -250,10 +251,10 @@ def enqueue_new_batch(state_dir: StateDirectory, batch: Batch) -> EnqueuedBatch:
 def enqueue_missing_videos(
     state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE_BATCH
 ) -> EnqueuedBatch | None:
-    """Put the missing videos of an existing batch, or of a shard of it, on the queue; return None if there are none.
+    """Add the missing videos of an existing batch, or of a shard of it, to the queue; return None if none are missing.
 
     Raises:
-        UserError: no such device.
+        UserError: the device is missing, or the folder cannot be written.
     """
     if not find_missing_videos(folder, manifest, share):
         return None
@@ -275,7 +276,7 @@ def check_disk_space(root: Path, batch: Batch) -> None:
     """Refuse a batch that would fill the disk.
 
     Raises:
-        UserError: says how much is missing, and what would make it fit.
+        UserError: names the needed and the free bytes.
     """
     need, free = estimate_disk_need(batch.videos[0].recipe, estimate_disk(batch).total), free_disk_bytes(root)
     if need.total > free:
@@ -286,20 +287,20 @@ def check_disk_space(root: Path, batch: Batch) -> None:
 
 
 def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
-    """Create or claim an empty folder for this batch alone; return it, and whether it was created here.
+    """Create or claim an empty folder for this batch; return it, and whether it was created.
 
     Raises:
-        UserError: there is something in it, another run has taken it, or it cannot be written.
+        UserError: the folder is not empty, is claimed by another run, or cannot be written.
     """
     settings = batch.config.settings
     output_dir = expand_user_path(settings.output_dir)
     now = datetime.now() if settings.use_timestamp else None
-    # Who may not enter the folder can read nothing in it, whatever the modes of the files are.
+    # Users who may not enter the folder cannot read its files, whatever the file modes are.
     is_private = settings.output_permissions == "private"
     mode = 0o700 if is_private else 0o777
     folder = new_batch_folder(output_dir, settings.batch_name or batch.config.name, now)
     try:
-        # By itself: below, FileExistsError then means that the batch's own name is taken.
+        # Create this folder first: below, FileExistsError then means that the batch name is taken.
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _write_error(folder, error) from None
@@ -309,13 +310,13 @@ def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
             folder.root.mkdir(mode=mode)
             is_new = True
         except FileExistsError:
-            if now is not None:  # another run of the same second took the name in between
+            if now is not None:  # another run took the name in the same second
                 continue
             folder, is_new = _require_empty_folder(folder, is_private), False
         except OSError as error:
             raise _write_error(folder, error) from None
         try:
-            claim_batch_folder(folder.root)  # also a new one: a run without a time stamp may take it while it is empty
+            claim_batch_folder(folder.root)  # a new folder too: a run without time stamp may claim it while it is empty
             return folder, is_new
         except FileExistsError:
             if now is None:
@@ -325,7 +326,7 @@ def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
                 _remove_empty_folders([folder.root])
             raise _write_error(folder, error) from None
     raise UserError(
-        f"cannot make a batch folder in {output_dir}: {MAX_NAME_ATTEMPTS} names in a row were taken meanwhile"
+        f"cannot create a batch folder in {output_dir}: {MAX_NAME_ATTEMPTS} names in a row were taken by other runs"
     )
 
 
@@ -333,7 +334,7 @@ def _require_empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
     """Return an existing folder if it is empty, after restricting a private one to its owner.
 
     Raises:
-        UserError: there is, or it cannot be looked at.
+        UserError: the folder is not empty, or cannot be read.
     """
     try:
         if folder.root.is_dir() and not any(folder.root.iterdir()):
@@ -354,7 +355,7 @@ def _taken_folder_error(folder: BatchFolder) -> UserError:
 def _write_error(folder: BatchFolder, error: OSError) -> UserError:
     if isinstance(error, FileExistsError):
         return UserError(
-            f"the output folder {folder.root} cannot be written: {error.filename} is no folder, or a link to none. "
+            f"the output folder {folder.root} cannot be written: {error.filename} is not a folder or a link to one. "
             "Choose another --output-dir"
         )
     return UserError(

@@ -1,8 +1,8 @@
-"""Estimated time of arrival (ETA): seconds until a batch or a video is done, all that is queued before it included.
+"""ETA: estimated seconds until a batch or video is done, including the work queued before it.
 
-One model for the terminal application, `wantui watch`, `wantui run` and `wantui queue ls`. It uses durations of like
-videos on this machine; without one, the pace of a running video of the batch. With neither, the ETA is None, shown as
-"?". A paused batch has no ETA, and no batch waits for it.
+The terminal application, `wantui watch`, `wantui run` and `wantui queue ls` share this model. It uses durations of
+similar videos on this machine, or else the pace of a running video of the batch. Without either, the ETA is None, shown
+as "?". A paused batch has no ETA, and does not delay other batches.
 """
 
 import time
@@ -21,16 +21,16 @@ from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Event, VideoRow
 
 REFRESH_SECONDS = 1.0
-"""Seconds for which the ETA of a followed batch is cached: an ETA is shown in whole seconds."""
+"""Seconds for which the ETA of a followed batch is cached, since ETAs are shown in whole seconds."""
 
 
 RECENT_EVENTS = 500
-"""Number of events back from the newest that hold enough steps for paces and curves of the running videos."""
+"""Number of latest events to read, enough for the paces and curves of running videos."""
 
 
 @dataclass(frozen=True)
 class RemainingTime:
-    """Seconds until a batch is done when nothing is before it; None where no like video is known yet."""
+    """Seconds that a batch still needs without the batches before it, and per video; None if not known yet."""
 
     seconds: float | None
     per_video: float | None
@@ -41,13 +41,13 @@ class QueueEtas:
     """ETAs of all unfinished batches at one moment."""
 
     remaining: Mapping[int, RemainingTime]
-    """Estimates by batch, paused ones included."""
+    """Remaining times by batch, including paused batches."""
     batches: Mapping[int, float | None]
-    """Seconds until each batch is done, in the order of the queue, without the paused ones."""
+    """Seconds until each batch is done, in queue order, without paused batches; None if unknown."""
 
     @property
     def queue(self) -> float | None:
-        """Return the seconds until the last batch is done; None where that is not known or nothing is left."""
+        """Return the seconds until the last batch is done; None if unknown or no batch is left."""
         return list(self.batches.values())[-1] if self.batches else None
 
     def video(self, video: VideoRow, before: int, batch: BatchRow, pace: float | None = None) -> float | None:
@@ -55,7 +55,7 @@ class QueueEtas:
 
         Args:
             before: number of unfinished videos before it in its batch.
-            pace: seconds per step, if it runs.
+            pace: seconds per step of a running video.
         """
         remaining, eta = self.remaining.get(batch.id), self.batches.get(batch.id)
         if video.state == "running":
@@ -95,7 +95,7 @@ def format_eta(seconds: float | None) -> str:
 
 
 class EtaModel:
-    """Estimates the ETAs of a queue; call `refresh` after a video is done."""
+    """Model of the ETAs of a queue; call `refresh` after a video is done."""
 
     def __init__(self, queue: QueueReader) -> None:
         self.queue = queue
@@ -129,7 +129,7 @@ class EtaModel:
     def remaining(
         self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str], paces: Mapping[int, float]
     ) -> RemainingTime:
-        """Return the time that one batch needs alone on an engine with these devices."""
+        """Return the time that one batch still needs, alone on an engine with these devices."""
         per_video = self._seconds_per_video(batch, running, devices, paces)
         if per_video is None:
             return RemainingTime(None, None)
@@ -158,7 +158,7 @@ class EtaModel:
         return sum(durations) / len(durations) if durations else None
 
     def _recipe(self, batch: BatchRow) -> Recipe | None:
-        """Return the recipe of the batch's first video: all videos of a batch take the same time."""
+        """Return the recipe of the batch's first video, which stands for all: they take the same time."""
         if batch.id not in self._recipes:
             first = self.queue.videos(batch.id, limit=1)
             if not first:
@@ -171,7 +171,7 @@ class EtaModel:
 
 
 def estimate_queue_etas(queue: QueueReader) -> QueueEtas:
-    """Return the ETAs of a queue now, from past videos and the steps that are done."""
+    """Return the current ETAs of a queue, from past videos and the progress of running ones."""
     tracker = ProgressTracker()
     tracker.apply(queue.events(max(0, queue.last_seq() - RECENT_EVENTS)))
     devices = _read_engine_devices(queue.path.parent)
@@ -179,7 +179,7 @@ def estimate_queue_etas(queue: QueueReader) -> QueueEtas:
 
 
 def _read_engine_devices(state_dir: Path) -> tuple[str, ...]:
-    """Return the devices of the running engine; none while it starts: what is displayed must not wait for it."""
+    """Return the devices of the running engine, without waiting for an engine that is starting."""
     return tuple((read_engine_info(state_dir) or {}).get("devices", ()))
 
 
@@ -192,22 +192,22 @@ class BatchEta:
         self._seconds: float | None = None
         self._computed_at: float | None = None
         self._has_ended = False
-        """True if a video has ended since past videos were read: to read them for each of thousands takes minutes."""
+        """True if a video ended since past videos were read. Reading them after each video could take minutes."""
 
     def apply(self, event: Event) -> None:
-        """Take an event of the batch into account."""
+        """Update the progress and ETA with an event of the batch."""
         self._tracker.apply([event])
         if isinstance(event.payload, ENDING_EVENTS):
             self._has_ended, self._computed_at = True, None
 
     def seconds(self) -> float | None:
-        """Return the seconds until the batch is done, at most `REFRESH_SECONDS` old; None where that is not known."""
+        """Return the seconds until the batch is done, at most `REFRESH_SECONDS` old; None if unknown."""
         now = time.monotonic()
         if self._computed_at is None or now - self._computed_at >= REFRESH_SECONDS:
             queue = self._model.queue
             try:
                 devices = _read_engine_devices(queue.path.parent)
-            except PermissionError:  # the state directory may not be entered now
+            except PermissionError:  # without access to the state directory, keep the last ETA
                 return self._seconds
             if self._has_ended:
                 self._model.refresh()

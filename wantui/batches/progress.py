@@ -12,7 +12,7 @@ CURVE_NAMES = ("norm", "velocity", "turning", "straightness")
 MAX_STORED_STEPS = 2000
 """Maximum number of steps stored per video."""
 PACE_STEPS = 15
-"""Number of steps back from the newest whose median is the pace."""
+"""Number of latest steps whose median duration is the pace."""
 MEMORY_FIELDS = ("allocated", "reserved", "peak", "predicted")
 """Names of a step's GPU memory figures, in bytes."""
 
@@ -52,7 +52,7 @@ class VideoProgress:
         return "finalizing" if self.frames and self.decoded == self.frames else "decoding"
 
     def add(self, done: StepDone) -> None:
-        """Add a step; one that was done before replaces that step and all after it."""
+        """Add a step. A repeated step, after a resumption, replaces the earlier one and all after it."""
         self.loading = False
         self.steps, self.sigma = done.steps, done.sigma
         if done.step <= self.step:
@@ -74,13 +74,13 @@ class VideoProgress:
 
 
 class ProgressTracker:
-    """Progress of all running videos, by the number of the video; videos that ended are dropped."""
+    """Progress of all running videos, by database id; ended videos are dropped."""
 
     def __init__(self) -> None:
         self.videos: dict[int, VideoProgress] = {}
 
     def apply(self, events: Iterable[Event]) -> None:
-        """Update the progress of the videos that the events are about."""
+        """Update the progress of videos with new events."""
         for event in events:
             if event.video is None or event.batch is None:
                 continue
@@ -97,7 +97,7 @@ class ProgressTracker:
                 self.videos.pop(event.video, None)
 
     def snapshot(self) -> Mapping[int, VideoProgress]:
-        """Return copies that later events do not change."""
+        """Return copies of the progress, which later events do not change."""
         return {
             number: replace(
                 video,
@@ -108,5 +108,5 @@ class ProgressTracker:
         }
 
     def paces(self) -> Mapping[int, float]:
-        """Return the pace of each running video in seconds per step, where it has one."""
+        """Return the paces of running videos, in seconds per step, by database id."""
         return {number: video.pace for number, video in self.videos.items() if video.pace is not None}

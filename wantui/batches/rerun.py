@@ -33,7 +33,7 @@ class RerunResult:
     changed: dict[str, tuple[Any, Any]]
     """Provenance then and now, where the two differ."""
     is_known: bool = True
-    """True if the clip records its software and device; otherwise no difference in them is known."""
+    """True if the clip records its software and device; without them, `changed` is incomplete."""
 
     @property
     def identical(self) -> bool:
@@ -54,10 +54,10 @@ def rerender_clip(
     """Render a recipe's video as `target`; yield the progress, and finally the comparison with `clip`.
 
     Args:
-        may_fetch: fetch weights that are not on this machine. A clip names any model of the hub; nobody else chose it.
+        may_fetch: download missing weights. The caller must ask the user, because a clip can name any model of the hub.
 
     Raises:
-        UserError: the model is unknown, or its weights are not here and may not be fetched.
+        UserError: the model is unknown, or its weights are missing and may not be downloaded.
     """
     named = find_model(recipe.model)
     if not named.is_local:
@@ -69,7 +69,7 @@ def rerender_clip(
     now = clip_made_with(pipeline, recipe)
     files = VideoFiles(target, target.with_suffix(".jpg"))
     latents_sha256 = None
-    # Captures do not change a video, and are not asked for here.
+    # Captures do not change a video, and are not needed for the comparison.
     plain = recipe.model_copy(update={"capture": Captures()})
     for event in make_video(pipeline, plain, files, embeddings=loaded.embeddings):
         if isinstance(event, FinishedVideo):
@@ -92,8 +92,7 @@ def rerender_clip(
 
 
 def _choose_plan(recipe: Recipe, device: str, then: dict[str, Any]) -> MemoryPlan:
-    """Return a plan that decodes as the original did, if memory allows; otherwise the comparison reports the
-    difference."""
+    """Return a plan with the tile size of the original clip if it fits; otherwise the comparison reports the change."""
     if "tile" in then:
         alike = [plan for plan in PLANS if plan.tile_for(recipe.width, recipe.height) == then["tile"]]
         if alike and (chosen := choose_plan_for(recipe, device, among=alike)).fits:
@@ -101,9 +100,9 @@ def _choose_plan(recipe: Recipe, device: str, then: dict[str, Any]) -> MemoryPla
     return choose_plan_for(recipe, device).plan
 
 
-def compare_clips(one: Path, other: Path) -> tuple[bool, int]:
-    """Return whether all frames are equal, and the largest difference of a pixel's channel (255 where sizes differ)."""
-    frames = [list(read_frames(path)) for path in (one, other)]
+def compare_clips(first: Path, second: Path) -> tuple[bool, int]:
+    """Return whether all frames are equal, and the largest channel difference (255 if the sizes differ)."""
+    frames = [list(read_frames(path)) for path in (first, second)]
     if len(frames[0]) != len(frames[1]) or frames[0][0].shape != frames[1][0].shape:
         return False, 255
     largest = max(int(np.abs(a.astype(np.int16) - b).max()) for a, b in zip(*frames, strict=True))

@@ -1,8 +1,8 @@
-"""A batch on a Slurm cluster: an array of jobs, each of which is an engine for its share of the batch.
+"""Run a batch on a Slurm cluster: an array of jobs, each with an engine for its share of the batch.
 
-Each job has a queue of its own on its node's disk, so that no database lies on a network file system; what they share
-is the batch folder. A job that is preempted, or comes near its time limit, closes its video at a checkpoint and is
-requeued by Slurm; it resumes from there, on whichever node it gets. Needs submitit: pip install 'wantui[slurm]'.
+Each job has its own queue on its node's local disk, because SQLite needs one; the jobs share only the batch folder. A
+job that is preempted, or near its time limit, stops its video with a checkpoint and is requeued by Slurm; it resumes
+from there on any node. Needs submitit: pip install 'wantui[slurm]'.
 """
 
 import logging
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 MAX_REQUEUES = 1000
-"""Times that a job may reach its time limit and be requeued."""
+"""Maximum number of times that a job is requeued at its time limit."""
 POLL_SECONDS = 0.2
 REQUEUE_WAIT_SECONDS = 5.0
-"""Seconds that Slurm may take to end a job that it was asked to requeue."""
+"""Seconds to wait until Slurm ends a job that it was asked to requeue."""
 _FOLDER_ADVICE = "Choose another --output-dir, or work in another folder."
 _SBATCH_KEY = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
 logger = logging.getLogger("submitit")
@@ -71,8 +71,10 @@ class JobResources:
 class DrainShare:
     """Work of one job of the array, repeated after the job is requeued.
 
-    Slurm sends SIGTERM to every process of a job that it preempts: the engine stops at the next step by itself. Near
-    the time limit submitit gets its own signal, and calls `checkpoint`.
+    Slurm sends SIGTERM to all processes of a preempted job, and the engine stops at the next step by itself. Near the
+    time limit, submitit receives its own signal and calls `checkpoint`.
+
+    submitit pickles this class: renaming it, or its attributes, breaks jobs that wait in Slurm's queue.
     """
 
     def __init__(self, folder: Path, share: Shard) -> None:
@@ -84,7 +86,7 @@ class DrainShare:
         """Render the missing videos of the shard.
 
         Raises:
-            RuntimeError: not all of it could be made.
+            RuntimeError: some videos are still missing.
         """
         signal.signal(signal.SIGTERM, self._preempt)
         with tempfile.TemporaryDirectory(prefix="wantui-", dir=_find_local_folder()) as state:
@@ -100,12 +102,12 @@ class DrainShare:
             )
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Close the video at a checkpoint; return the call that submitit makes when the job runs again."""
+        """Stop the video with a checkpoint; return the call that submitit makes when the job runs again."""
         from submitit.helpers import DelayedSubmission
 
         engine = self.engine
         if engine is not None:
-            if not self.preempted and not _is_engine_ended(engine):  # a second one would be an order to end at once
+            if not self.preempted and not _is_engine_ended(engine):  # a second SIGTERM would end the engine at once
                 os.kill(engine.pid, signal.SIGTERM)
             _wait_for_engine(engine)
         return DelayedSubmission(DrainShare(self.folder, self.share))
@@ -114,7 +116,7 @@ class DrainShare:
         command = [sys.executable, "-m", "wantui", "engine", "run", "--drain", "--logs", str(self._logs)]
         command += ["--batch", str(self.folder), "--share", str(self.share)]
         ours = _submitit_signal()
-        before = signal.signal(ours, signal.SIG_IGN)  # which a child inherits: it is meant for submitit alone
+        before = signal.signal(ours, signal.SIG_IGN)  # inherited by the engine: the signal is only for submitit
         try:
             return subprocess.Popen(command, env=os.environ | {"XDG_STATE_HOME": str(state)})
         finally:
@@ -125,7 +127,7 @@ class DrainShare:
         self.preempted = True
 
     def _put_back(self) -> None:
-        """Slurm calls a job that ends within its time of grace done; submitit puts it back."""
+        """Requeue the job through submitit: Slurm reports a job that ends within its grace time as completed."""
         os.kill(os.getpid(), _submitit_signal())
         time.sleep(REQUEUE_WAIT_SECONDS)
 
@@ -135,7 +137,7 @@ class DrainShare:
 
 
 def _is_engine_ended(engine: "subprocess.Popen[bytes]") -> bool:
-    """Return whether the engine ended; `Popen.poll` misses it when a signal handler calls it while it runs."""
+    """Return whether the engine ended. `Popen.poll` may miss that in a signal handler that interrupts `poll` itself."""
     try:
         return os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
@@ -148,7 +150,7 @@ def _wait_for_engine(engine: "subprocess.Popen[bytes]") -> None:
 
 
 def _is_job_running() -> bool:
-    """Return whether Slurm still calls this job running: not after a user cancelled it or Slurm requeued it."""
+    """Return whether Slurm reports this job as running: False after a user cancelled it or Slurm requeued it."""
     job = os.environ.get("SLURM_JOB_ID", "")
     command = ["squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={job}"]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -156,10 +158,10 @@ def _is_job_running() -> bool:
 
 
 def _find_local_folder() -> Path:
-    """Return a folder for a queue: SQLite's log does not work over a network, and jobs must not share one.
+    """Return a temporary folder on a local disk for the queue of this job.
 
     Raises:
-        RuntimeError: no folder for temporary files is on a local disk.
+        RuntimeError: no temporary folder is on a local disk.
     """
     tried = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
     for folder in tried:
@@ -169,10 +171,10 @@ def _find_local_folder() -> Path:
 
 
 def check_slurm() -> None:
-    """Check for Slurm and submitit before anything is written, and before `submit_array`.
+    """Check that Slurm and submitit are installed. Call this before writing files and before `submit_array`.
 
     Raises:
-        NoSlurmError: Slurm, or submitit, is not here.
+        NoSlurmError: Slurm or submitit is missing.
     """
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise NoSlurmError(
@@ -183,7 +185,7 @@ def check_slurm() -> None:
 
 
 def check_submission(folder: Path, resources: JobResources) -> None:
-    """Refuse what would end a line of the batch script, or what Slurm would replace in the names of its logs.
+    """Refuse a folder or option that would break the batch script, or that Slurm would change in log names.
 
     Raises:
         UserError: names the path or the option.
@@ -191,28 +193,28 @@ def check_submission(folder: Path, resources: JobResources) -> None:
     folder = folder.resolve()
     if UNPRINTABLE.search(str(folder)):
         raise UserError(
-            f"cannot submit {folder}: its path holds a line break or another control character. {_FOLDER_ADVICE}"
+            f"cannot submit {folder}: its path contains a line break or another control character. {_FOLDER_ADVICE}"
         )
     if "%" in str(folder) or "\\" in str(folder):
         raise UserError(f"cannot submit {folder}: Slurm replaces % and \\ in the names of its logs. {_FOLDER_ADVICE}")
     named = {f"--{name}": getattr(resources, name) for name in ("partition", "account", "qos", "constraint")}
     for key, value in (*named.items(), *((f"--sbatch {key}", value) for key, value in resources.others)):
         if UNPRINTABLE.search(key) or UNPRINTABLE.search(str(value)):
-            raise UserError(f"cannot submit the batch: {key} holds a line break or another control character")
+            raise UserError(f"cannot submit the batch: {key} contains a line break or another control character")
     for key, _ in resources.others:
         if not _SBATCH_KEY.fullmatch(key):
             raise UserError(f"cannot submit the batch: --sbatch {key!r} is not the name of an option")
 
 
 def submit_array(folder: Path, jobs: int, resources: JobResources) -> list[str]:
-    """Submit an array over the missing videos of a batch; return the ids of its jobs.
+    """Submit a job array for the missing videos of a batch; return the ids of the jobs.
 
     Args:
-        jobs: there will be no more; fewer, where less is missing.
+        jobs: maximum number of jobs; fewer if fewer videos are missing.
 
     Raises:
         NoSlurmError: Slurm refuses, or an earlier array over this batch has not ended.
-        UserError: nothing is missing, or the folder's file system has no locks.
+        UserError: no video is missing, or the folder's file system has no locks.
     """
     check_submission(folder, resources)
     folder = folder.resolve()
@@ -265,13 +267,15 @@ def _build_parameters(folder: Path, resources: JobResources) -> dict[str, Any]:
 
 
 def _find_active_arrays(folder: Path) -> list[str]:
-    """Arrays that were submitted from a folder and have not ended."""
+    """Return the ids of the arrays that were submitted from a folder and have not ended."""
     ours = {path.name.split("_")[0] for path in folder.glob("*_submission.sh")}
     if not ours:
         return []
     result = subprocess.run(["squeue", "--me", "--noheader", "--format=%F"], capture_output=True, text=True)
     if result.returncode:
-        raise NoSlurmError(f"squeue does not say whether an earlier array has ended: {result.stderr.strip()}")
+        raise NoSlurmError(
+            f"cannot find out whether an earlier array has ended: squeue failed: {result.stderr.strip()}"
+        )
     return sorted(ours & set(result.stdout.split()))
 
 
@@ -282,14 +286,14 @@ def _submitit_signal() -> signal.Signals:
 
 
 def parse_time_limit(text: str) -> int:
-    """Return the minutes of a time limit as sbatch takes it: minutes, H:M:S or D-H:M:S (seconds are rounded up).
+    """Return the minutes of an sbatch time limit (minutes, H:M:S or D-H:M:S), with seconds rounded up.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a time limit, or the limit is below a minute.
     """
     match = re.fullmatch(r"(?:(?P<d>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?", text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no time limit; write minutes, H:MM:SS or D-HH:MM:SS")
+        raise ValueError(f"{text!r} is not a time limit; write minutes, H:MM:SS or D-HH:MM:SS")
     parts = [int(match[name] or 0) for name in ("first", "second", "third")]
     if match["d"] is not None:
         hours, minutes, seconds = parts
@@ -300,15 +304,16 @@ def parse_time_limit(text: str) -> int:
         hours, (minutes, seconds) = 0, parts[:2]
     total = 60 * hours + minutes + -(-seconds // 60)
     if total < 1:
-        raise ValueError("a time limit of less than a minute")
+        raise ValueError("a time limit must be at least a minute")
     return total
 
 
 def split_into_shards(missing: Sequence[int], videos: int, jobs: int) -> list[Shard]:
-    """Return shards of a batch that cover all missing videos: no more shards than jobs, the largest one small.
+    """Return at most `jobs` shards that cover all missing videos and whose largest is as small as possible.
 
     Args:
-        missing: places in the batch, from 0. videos: in the whole batch.
+        missing: indices of the missing videos, from 0.
+        videos: number of videos in the whole batch.
     """
     best: list[Shard] = []
     least = len(missing) + 1

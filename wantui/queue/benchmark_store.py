@@ -1,4 +1,4 @@
-"""Results of `wantui bench` on this machine, stored next to the queue: one file, an entry per device and speed."""
+"""Store of `wantui bench` results on this machine: a file next to the queue, with an entry per device and speed."""
 
 import json
 from dataclasses import asdict
@@ -18,7 +18,7 @@ THROUGHPUT_FILE = "throughput.json"
 
 
 def save_throughput(directory: Path, measured: Throughput) -> Path:
-    """Store the throughput next to those of other devices; return the file."""
+    """Store a measured throughput, replacing an earlier one of the same device and speed; return the file."""
     kept = [one for one in _read_throughputs(directory) if (one.device, one.speed) != (measured.device, measured.speed)]
     path = directory / THROUGHPUT_FILE
     write_text(path, json.dumps([asdict(one) for one in (*kept, measured)], indent=1) + "\n")
@@ -26,13 +26,13 @@ def save_throughput(directory: Path, measured: Throughput) -> Path:
 
 
 def load_throughput(directory: Path, device: str, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> Throughput | None:
-    """Return what was measured of a device, for blocks as a recipe has them; None if nothing was.
+    """Return the measured throughput of a device for a recipe's kind of blocks; None if the device was not measured.
 
-    The blocks of a cached video are those of a fused one; how many it skips is not measured. If only one of reference
-    and fused was measured, it serves for the other, which is near.
+    A cached video has fused blocks; the number of skipped blocks is not measured. If only one of reference and fused
+    was measured, it is returned for both, because the two are similar.
 
     Args:
-        device: name, as torch or the driver reports it.
+        device: device name, as torch or the driver reports it.
     """
     wanted: SpeedName = "fused" if _is_fused(recipe, plan) else "reference"
     here = [one for one in _read_throughputs(directory) if one.device == device]
@@ -40,13 +40,12 @@ def load_throughput(directory: Path, device: str, recipe: Recipe, plan: MemoryPl
 
 
 def load_attention_backend(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
-    """Return the kernel that fused blocks attend by on a device, by its name in diffusers; native if none was
-    measured."""
+    """Return the diffusers name of the fastest measured attention backend for fused blocks; native if not measured."""
     if not _is_fused(recipe, plan):
         return NATIVE_ATTENTION
     try:
         throughput = load_throughput(find_state_directory().directory, device, recipe, plan)
-    except UserError:  # there is no state directory, and nothing was measured
+    except UserError:  # without a state directory, nothing was measured
         return NATIVE_ATTENTION
     return NATIVE_ATTENTION if throughput is None else throughput.attention
 

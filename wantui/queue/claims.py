@@ -1,6 +1,6 @@
 """Operations of workers and the engine on the queue: claim, report, release, and recover after a crash.
 
-Every statement on a claimed video names the attempt, so that a worker which lost its claim changes nothing.
+Every statement on a claimed video checks the attempt, so that a worker that lost its claim cannot change anything.
 """
 
 import sqlite3
@@ -33,29 +33,29 @@ from wantui.queue.records import Claim, VideoRow, display_number
 from wantui.queue.writer import QueueWriter, to_storable_text
 
 MAX_CRASHES = 2
-"""Number of workers that may die over one video before it fails."""
+"""Number of worker crashes after which a video fails."""
 MAX_STEP_EVENT_AGE = 20_000
-"""Number of events back from the newest, beyond which steps are deleted: every follower has seen them by then."""
+"""Age, in number of newer events, from which step events are deleted: every follower has read them by then."""
 UserRequest = Literal["continue", "cancel", "pause"]
-"""User requests for a running video."""
+"""What a user wants a running video to do."""
 END_VIDEO_SQL = "finished = ?, seconds = max(0, ? - boot_seconds)"
 """SQL that ends a video; its parameters are `_end_video_parameters()`."""
 
 
 class LostClaimError(Exception):
-    """The video is not this worker's any more."""
+    """Raised if a video no longer belongs to a worker."""
 
 
 class ClaimQueue(QueueWriter):
-    """The queue as workers and the engine change it."""
+    """The queue with the operations of workers and the engine."""
 
     # Workers
 
     def claim(self, worker: str, devices: Iterable[str]) -> Claim | None:
-        """Claim the next video for this worker; no other worker gets it.
+        """Claim the next video for a worker; return None if no video waits.
 
         Args:
-            devices: the values of a batch's device that this worker serves.
+            devices: values of `batch.device` that the worker serves.
         """
         names = list(devices)
         with self._change() as db:
@@ -94,29 +94,29 @@ class ClaimQueue(QueueWriter):
         )
 
     def step(self, claim: Claim, done: StepDone) -> UserRequest:
-        """Record that a step is done; return what users want to happen now.
+        """Record a finished step; return the current user request.
 
         Raises:
-            LostClaimError: the video is not this claim's any more.
+            LostClaimError: the video no longer belongs to this claim.
         """
         with self._change() as db:
             self._set(claim, "step = ?, steps = ?", (done.step, done.steps))
-            # Without the title, which would make most of the bytes of a long denoising.
+            # Leave out the title, which would be most of the bytes of the step events.
             self._emit(replace(done, number=display_number(claim.number)), claim.batch, claim.video)
             return _read_user_request(db, claim)
 
     def decoded(self, claim: Claim, frames: int, count: int) -> UserRequest:
-        """Record the number of decoded frames; return the current requests of users."""
+        """Record the number of decoded frames; return the current user request."""
         with self._change() as db:
             self._set(claim, "worker = worker", ())
             self._emit_of(claim, FramesDecoded(frames=frames, count=count))
             return _read_user_request(db, claim)
 
     def check(self, claim: Claim) -> UserRequest:
-        """Make sure that a video is still this claim's; returns what users want to happen now.
+        """Check that a video still belongs to this claim; return the current user request.
 
         Raises:
-            LostClaimError: it is not.
+            LostClaimError: the video belongs to another claim.
         """
         with self._change() as db:
             self._set(claim, "worker = worker", ())
@@ -127,7 +127,7 @@ class ClaimQueue(QueueWriter):
         self._end(claim, "done", None, done)
 
     def failed(self, claim: Claim, error: str) -> None:
-        """Record that a video cannot be made."""
+        """Record that a video failed."""
         error = to_storable_text(error)
         self._end(claim, "failed", error, VideoFailed(error=error))
 
@@ -136,17 +136,17 @@ class ClaimQueue(QueueWriter):
         self._end(claim, "cancelled", None, VideoCancelled())
 
     def release(self, claim: Claim, reason: str) -> None:
-        """Release a video; its next claimant resumes from its checkpoint."""
+        """Return a video to the queue; the next worker that claims it resumes from its checkpoint."""
         with self._change():
             self._set(claim, "state = 'queued', worker = NULL", ())
             self._emit_of(claim, VideoReleased(reason=to_storable_text(reason)))
 
     def degrade(self, claim: Claim, plan: str, earlier: Sequence[str], error: str) -> None:
-        """Give back a video that did not fit into memory; it and the waiting ones of its batch try another plan.
+        """Return a video that ran out of memory to the queue; it and the waiting videos of its batch get another plan.
 
         Args:
-            plan: the slug of the memory plan to try.
-            earlier: slugs of the plans before it; a video that is past `plan` already keeps its own.
+            plan: slug of the memory plan to try next.
+            earlier: slugs of the plans before `plan`; videos with a later plan keep it.
         """
         with self._change() as db:
             self._set(claim, "state = 'queued', worker = NULL", ())
@@ -159,7 +159,7 @@ class ClaimQueue(QueueWriter):
             self._emit_of(claim, VideoOutOfMemory(plan=plan, error=to_storable_text(error)))
 
     def fail_batch(self, claim: Claim, error: str, exit_code: int) -> None:
-        """Fail every video of this claim's batch, as when there are no weights."""
+        """Fail all unfinished videos of this claim's batch, for example because the weights are missing."""
         error = to_storable_text(error)
         with self._change() as db:
             self._set(
@@ -187,17 +187,17 @@ class ClaimQueue(QueueWriter):
             (*values, claim.video, claim.attempt),
         )
         if not changed.rowcount:
-            raise LostClaimError(f"{claim.title} is not made here any more")
+            raise LostClaimError(f"{claim.title} is no longer rendered by this worker")
 
     # The engine
 
     def reclaim(self, worker: str, why: str, blame: bool, has_ended: bool = False) -> list[VideoRow]:
-        """Reclaim the videos of a worker that is dead, or lost the queue; return them in their new state.
+        """Reclaim the videos of a worker that died or lost the queue; return them in their new state.
 
         Args:
-            blame: whether a video may have been the cause, which it may be once and no more. Of several it is the one
-                that was begun last: the files of those before it were only being ended.
-            has_ended: whether the worker's process is gone, which is recorded with it.
+            blame: whether to count the crash against a video. Of several videos, the last started one is blamed: for
+                the others only the final files were being written.
+            has_ended: whether the worker's process ended; records that too.
         """
         is_fatal = f"NOT cancel AND worker_crashes + :blame >= {MAX_CRASHES}"
         with self._change() as db:
@@ -215,7 +215,7 @@ class ClaimQueue(QueueWriter):
                         "now": time.time(),
                         "clock": boot_seconds(),
                         "blame": blame and index == 0,
-                        "error": f"{MAX_CRASHES} workers died while they made it, the last: {why}",
+                        "error": f"{MAX_CRASHES} workers died while rendering it. The last error: {why}",
                         "id": row["id"],
                     },
                 )
@@ -228,9 +228,10 @@ class ClaimQueue(QueueWriter):
         return videos
 
     def recover(self) -> int:
-        """Interrupt videos that no engine supervises any more; hold the queue until a user has seen that.
+        """Mark the running videos of an ended engine as interrupted, and hold the queue until a user resumes it.
 
-        Returns how many videos are interrupted.
+        Returns:
+            Number of interrupted videos.
         """
         with self._change() as db:
             db.execute("DELETE FROM worker")
@@ -248,7 +249,7 @@ class ClaimQueue(QueueWriter):
         return int(count)
 
     def add_worker(self, worker: str, device: str) -> None:
-        """Record that a worker process was started; importing torch takes it seconds to minutes."""
+        """Record that a worker process was started; it imports torch first, for seconds to minutes."""
         with self._change() as db:
             db.execute(
                 "INSERT OR REPLACE INTO worker VALUES (?, 'starting', ?, ?, ?)",
@@ -257,7 +258,7 @@ class ClaimQueue(QueueWriter):
             self._emit(WorkerStarting(worker=worker, device=device))
 
     def worker_ready(self, worker: str) -> None:
-        """Record that a worker process has imported torch and asks for videos."""
+        """Record that a worker process has imported torch and claims videos."""
         with self._change() as db:
             row = db.execute(
                 "UPDATE worker SET state = 'ready' WHERE name = ? RETURNING boot_id, boot_seconds", (worker,)
@@ -268,7 +269,7 @@ class ClaimQueue(QueueWriter):
 
 
 def _build_reclaim_event(state: str, title: str, index: int, error: str) -> VideoEventPayload:
-    """Return the event of a reclaimed video, by its new state."""
+    """Return the event for the new state of a reclaimed video."""
     kinds = {"cancelled": VideoCancelled, "failed": VideoFailed, "interrupted": VideoInterrupted}
     return kinds[state](title=title, number=display_number(index), error=error)
 

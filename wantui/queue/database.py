@@ -1,4 +1,4 @@
-"""Opening of the database: settings, migrations, and handling of a newer or damaged one."""
+"""Open the queue database: settings, migrations, and errors for a newer or damaged database."""
 
 import os
 import sqlite3
@@ -19,33 +19,32 @@ BUSY_SECONDS = 10.0
 
 QueueError = sqlite3.DatabaseError
 QueueUnavailableError = sqlite3.OperationalError
-"""The database is locked for too long, or its disk is full; or, by `is_database_damage`, it is damaged."""
+"""Error of a database that is locked for too long or on a full disk; `is_database_damage` tells if it is damaged."""
 
 
 ENGINE_START_SECONDS = 20.0
-"""Time for which a process waits for an engine that starts, and may be about to migrate the database."""
+"""Seconds to wait for a starting engine, which may be about to migrate the database."""
 
 
 class OlderEngineError(UserError):
-    """An engine of an earlier version runs, and would fail if the database became one of this version."""
+    """Raised if a running engine of an earlier version prevents a migration, which would make it fail."""
 
 
 class NewerDatabaseError(UserError):
-    """The database was written by a later version."""
+    """Raised for a database that a later version of wantui wrote."""
 
 
 def is_database_damage(error: sqlite3.Error) -> bool:
-    """Return whether an error concerns the database's content, not a temporary condition such as a lock or a full
-    disk."""
+    """Return whether an error means a damaged database, not a temporary condition such as a lock or a full disk."""
     if isinstance(error, sqlite3.OperationalError):
-        # SQLITE_ERROR is what a missing table or column gives; text that cannot be decoded comes without a code.
+        # A missing table or column is SQLITE_ERROR; text that cannot be decoded has no code.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         return code & 0xFF == sqlite3.SQLITE_ERROR
     return isinstance(error, sqlite3.DatabaseError)
 
 
 class _Cursor(sqlite3.Cursor):
-    """A cursor whose errors are all sqlite3's: messages about damage may hold bytes that Python cannot decode."""
+    """A cursor that raises only sqlite3 errors, even for messages about damage that are not UTF-8."""
 
     def execute(self, *arguments: Any) -> "_Cursor":
         with _convert_decode_errors():
@@ -79,7 +78,7 @@ def _convert_decode_errors() -> Iterator[None]:
 
 
 def load_migrations() -> list[str]:
-    """Return the SQL from each version of the schema to the next, starting from an empty database."""
+    """Return the SQL scripts that migrate each schema version to the next, starting from an empty database."""
     scripts = sorted((part for part in files("wantui.queue").joinpath("schema").iterdir()), key=lambda part: part.name)
     return [part.read_text(encoding="utf-8") for part in scripts if part.name.endswith(".sql")]
 
@@ -88,11 +87,11 @@ def open_database(path: Path, wait_seconds: float = BUSY_SECONDS) -> sqlite3.Con
     """Return a connection with the newest schema, for one thread of one process.
 
     Args:
-        wait_seconds: how long it, and each statement later, waits for a database that another process has locked.
+        wait_seconds: seconds to wait for a locked database, on opening and in each later statement.
 
     Raises:
         NewerDatabaseError: a later version of wantui wrote it.
-        OlderEngineError: it is of an earlier version, and so is the engine that uses it.
+        OlderEngineError: the database must be migrated, but a running engine of an earlier version uses it.
         sqlite3.DatabaseError: it is damaged.
     """
     connection = sqlite3.connect(path, timeout=wait_seconds, isolation_level=None, factory=_Connection)
@@ -111,24 +110,24 @@ def open_database(path: Path, wait_seconds: float = BUSY_SECONDS) -> sqlite3.Con
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, wait_seconds: float) -> None:
-    """Choose the journal: SQLite does not wait here as it does elsewhere, and several may open a new file at once."""
+    """Switch to the write-ahead log. SQLite itself does not wait here if several processes open a new file at once."""
     until = time.monotonic() + wait_seconds
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            # SQLITE_BUSY alone passes; a header that is damaged does not.
+            # Only SQLITE_BUSY is temporary; a damaged header is not.
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(0.02)
 
 
 def check_database(path: Path) -> str | None:
-    """Check that the database can be opened and migrated; nothing in it is changed.
+    """Check that the database can be opened and migrated, without changing it.
 
     Returns:
-        The reason for which the queue is on hold; None where it is not.
+        The reason why the queue is on hold; None if it is not.
 
     Raises:
         NewerDatabaseError: a later version of wantui wrote it.
@@ -150,7 +149,7 @@ def check_database(path: Path) -> str | None:
 def _read_supported_version(connection: sqlite3.Connection, path: Path) -> int:
     version, known = _read_version(connection), len(load_migrations())
     if version < 0:
-        raise sqlite3.DatabaseError(f"its schema has the number {version}")
+        raise sqlite3.DatabaseError(f"its schema version is {version}")
     _refuse_newer(version, known, path)
     return version
 
@@ -159,10 +158,10 @@ def check_not_newer(connection: sqlite3.Connection, known: int, path: Path) -> N
     """Refuse a database that a later version of wantui has migrated since it was opened.
 
     Args:
-        known: version of the schema when the connection was opened.
+        known: schema version at the time the connection was opened.
 
     Raises:
-        NewerDatabaseError: its schema is a later one.
+        NewerDatabaseError: the schema version is later than `known`.
     """
     _refuse_newer(_read_version(connection), known, path)
 
@@ -175,8 +174,8 @@ def _read_version(connection: sqlite3.Connection) -> int:
 def _refuse_newer(version: int, known: int, path: Path) -> None:
     if version > known:
         raise NewerDatabaseError(
-            f"{path} was written by a newer wantui (schema {version}, this one knows {known}); "
-            "update wantui, or set XDG_STATE_HOME to another folder"
+            f"cannot open {path}: a newer wantui wrote it (schema {version}; this version has {known}). "
+            "Update wantui, or set XDG_STATE_HOME to another folder"
         )
 
 
@@ -184,49 +183,49 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     until = time.monotonic() + ENGINE_START_SECONDS
     while (version := _read_supported_version(connection, path)) < len(load_migrations()):
         with prevent_engine_start(path.parent) as engine:
-            # Nothing is migrated under an engine: it knows only the schema that it was written for.
+            # Never migrate while an engine runs: it can use only its own schema.
             if version == 0 or engine is None or engine.get("process") == os.getpid():
                 _apply_migrations(connection, version)
                 return
-        # An engine of this version has migrated the database before it publishes its version.
+        # An engine of this version migrates the database before it publishes its version.
         has_started = "version" in engine or time.monotonic() > until
         if has_started and _read_supported_version(connection, path) == version:
             raise OlderEngineError(
-                f"cannot open the queue {path}: an engine of wantui {engine.get('version', 'unknown')} runs (process "
-                f"{engine.get('process', 'unknown')}), which cannot use a queue of this version. "
+                f"cannot open the queue {path}: a running engine of wantui {engine.get('version', 'unknown')} (process "
+                f"{engine.get('process', 'unknown')}) cannot use a queue of this version. "
                 "Stop it first: wantui engine stop"
             )
         time.sleep(0.02)
 
 
 def _apply_migrations(connection: sqlite3.Connection, version: int) -> None:
-    """Migrate the tables from a version of the schema to the newest."""
+    """Migrate the database from a schema version to the newest."""
     steps = load_migrations()
-    # executescript commits what is open, so that each script brings its own transaction.
+    # Statement by statement, because executescript would commit the transaction.
     for number, script in enumerate(steps[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
         (now,) = connection.execute("PRAGMA user_version").fetchone()
-        if now >= number:  # another process was faster
+        if now >= number:  # another process has applied this migration
             connection.execute("COMMIT")
             continue
         if now == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise sqlite3.DatabaseError("it has tables, and its schema no number")
+            raise sqlite3.DatabaseError("it has tables but no schema version")
         try:
             for statement in _split_statements(script):
                 connection.execute(statement)
         except sqlite3.OperationalError as error:
-            if is_database_damage(error):  # the tables are not those of the version that the file claims to be of
-                raise sqlite3.DatabaseError(f"schema {now} cannot become {number}: {error}") from None
+            if is_database_damage(error):  # the tables do not match the schema version
+                raise sqlite3.DatabaseError(f"schema {now} cannot be migrated to {number}: {error}") from None
             raise
         connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")
 
 
 def _check_schema(connection: sqlite3.Connection) -> None:
-    """Make sure that every table and column is there.
+    """Check that every table and column exists.
 
     Raises:
-        sqlite3.DatabaseError: names what is missing.
+        sqlite3.DatabaseError: names the missing table or columns.
     """
     columns_of = _read_columns(connection)
     for table, columns in _expected_columns().items():
@@ -256,20 +255,20 @@ def _read_columns(connection: sqlite3.Connection) -> dict[str, set[str]]:
 
 
 STORED_TYPES = {"INTEGER": ("integer",), "REAL": ("real", "integer"), "TEXT": ("text",)}
-"""Types of stored values that each declared type of a column has; SQLite itself takes any value in any column."""
+"""SQLite value types allowed for each declared column type; SQLite itself accepts any value in any column."""
 
 
 def check_database_content(connection: sqlite3.Connection) -> None:
-    """Read the complete database, which takes a second for a million events.
+    """Read and check the complete database, which takes a second for a million events.
 
     Raises:
-        sqlite3.DatabaseError: names what is damaged.
+        sqlite3.DatabaseError: describes the damage.
     """
     (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if result != "ok":
         raise sqlite3.DatabaseError(result)
     for table in _expected_columns():
-        for _ in connection.execute(f"SELECT * FROM {table}"):  # text that is no text passes the check
+        for _ in connection.execute(f"SELECT * FROM {table}"):  # reading finds invalid text, which quick_check accepts
             pass
         for column in connection.execute(f"PRAGMA table_info({table})").fetchall():
             allowed = STORED_TYPES[column["type"]] + (() if column["notnull"] else ("null",))
@@ -279,7 +278,7 @@ def check_database_content(connection: sqlite3.Connection) -> None:
                 f"SELECT typeof({name}) FROM {table} WHERE typeof({name}) NOT IN ({marks}) LIMIT 1", allowed
             ).fetchone()
             if wrong is not None:
-                raise sqlite3.DatabaseError(f"column {name} of its table {table} holds a value of the type {wrong[0]}")
+                raise sqlite3.DatabaseError(f"column {name} of its table {table} contains a value of type {wrong[0]}")
     if connection.execute("SELECT 1 FROM event WHERE NOT json_valid(data) OR json_type(data) <> 'object'").fetchone():
         raise sqlite3.DatabaseError("the data of an event are not a JSON object")
 
@@ -295,7 +294,7 @@ def _split_statements(script: str) -> list[str]:
 
 
 def quarantine_database(path: Path) -> Path:
-    """Rename a damaged database and what belongs to it, and return its new name."""
+    """Rename a damaged database with its log files; return the new path."""
     stamp, number = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}", 2
     aside = path.with_name(stamp)
     while aside.exists():

@@ -1,4 +1,4 @@
-"""The lock that an engine holds for life, and what it publishes in it."""
+"""Lock file of the running engine, with the information that the engine publishes in it."""
 
 import fcntl
 import json
@@ -10,18 +10,18 @@ from typing import Any
 
 ENGINE_LOCK = "engine.lock"
 MAX_LOCK_BYTES = 1 << 20
-"""Bytes of the lock file that are read."""
+"""Maximum number of bytes read from the lock file."""
 
 
 def read_engine_info(directory: Path) -> dict[str, Any] | None:
-    """Return the data published by the running engine, `{}` while it writes them; None without an engine."""
+    """Return the information published by the running engine: None without an engine, `{}` before it is published."""
     with prevent_engine_start(directory) as holder:
         return holder
 
 
 @contextmanager
 def prevent_engine_start(directory: Path) -> Iterator[dict[str, Any] | None]:
-    """Prevent engines from starting inside the block; yield the running engine's data, or None if none runs."""
+    """Prevent engines from starting inside the block; yield the running engine's information, or None without one."""
     try:
         descriptor = os.open(directory / ENGINE_LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -41,6 +41,6 @@ def prevent_engine_start(directory: Path) -> Iterator[dict[str, Any] | None]:
 def _parse_engine_info(text: bytes) -> dict[str, Any]:
     try:
         content = json.loads(text)
-    except ValueError:  # it is being written
+    except ValueError:  # the engine is writing it
         return {}
     return content if isinstance(content, dict) else {}

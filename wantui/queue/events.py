@@ -1,6 +1,6 @@
-"""The events of the queue: one frozen dataclass a kind, which the database and `--json` store by name.
+"""Queue events: one frozen dataclass for each kind, stored in the database and printed by `--json`.
 
-docs/events.md lists every kind with its fields. A kind that a later version wrote is read as `UnknownEvent`.
+docs/events.md lists every kind with its fields. Kinds of later versions are read as `UnknownEvent`.
 """
 
 import json
@@ -16,12 +16,12 @@ OptionalFloat = float | None
 
 @dataclass(frozen=True, config=_config)
 class EventPayload:
-    """Content of an event besides its time, its batch and its video."""
+    """Fields of an event that depend on its kind."""
 
     kind: ClassVar[str] = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields that have a value, by name; texts that are empty have none."""
+        """Return the fields by name, without None and empty strings."""
         fields: dict[str, Any] = PAYLOAD_ADAPTERS[self.kind].dump_python(self, mode="json", exclude_none=True)
         return {name: value for name, value in fields.items() if value != ""}
 
@@ -36,7 +36,7 @@ class BatchAdded(EventPayload):
 
 @dataclass(frozen=True, config=_config)
 class BatchMoved(EventPayload):
-    """The place of a batch in the queue changed."""
+    """The position of a batch in the queue changed."""
 
     kind: ClassVar[str] = "moved"
 
@@ -72,7 +72,7 @@ class BatchResumed(EventPayload):
 
 @dataclass(frozen=True, config=_config)
 class BatchRefused(EventPayload):
-    """Event: no video of a batch can be rendered, as without weights."""
+    """All videos of a batch failed for a common reason, such as missing weights."""
 
     kind: ClassVar[str] = "refused"
     error: str = ""
@@ -81,7 +81,7 @@ class BatchRefused(EventPayload):
 
 @dataclass(frozen=True, config=_config)
 class QueueHeld(EventPayload):
-    """Event: no further video starts, for a reason."""
+    """The queue was put on hold: no further video starts."""
 
     kind: ClassVar[str] = "held"
     reason: str = ""
@@ -91,7 +91,7 @@ class QueueHeld(EventPayload):
 
 @dataclass(frozen=True, config=_config)
 class QueueResumed(EventPayload):
-    """A hold ended."""
+    """The hold of the queue ended."""
 
     kind: ClassVar[str] = "queue_resumed"
 
@@ -107,7 +107,7 @@ class WorkerStarting(EventPayload):
 
 @dataclass(frozen=True, config=_config)
 class WorkerReady(EventPayload):
-    """A worker process has imported torch and asks for videos."""
+    """A worker process has imported torch and claims videos."""
 
     kind: ClassVar[str] = "worker_ready"
     worker: str = ""
@@ -154,7 +154,7 @@ class VideoStarted(VideoEventPayload):
 
 @dataclass(frozen=True, config=_config)
 class ModelLoading(VideoEventPayload):
-    """A worker loads the model of a video by a memory plan."""
+    """A worker loads the model of a video according to a memory plan."""
 
     kind: ClassVar[str] = "loading"
     model: str = ""
@@ -173,7 +173,7 @@ class VideoResumed(VideoEventPayload):
 
 @dataclass(frozen=True, config=_config)
 class VideoRestarted(VideoEventPayload):
-    """A video starts again from its first step, as its checkpoint cannot be used."""
+    """A video starts again from the first step, because its checkpoint cannot be used."""
 
     kind: ClassVar[str] = "restarted"
     reason: str = ""
@@ -181,7 +181,7 @@ class VideoRestarted(VideoEventPayload):
 
 @dataclass(frozen=True, config=_config)
 class VideoLockedElsewhere(VideoEventPayload):
-    """Another engine makes the same video; the worker waits for it."""
+    """Another engine renders the same video; the worker waits for it."""
 
     kind: ClassVar[str] = "locked_elsewhere"
 
@@ -192,35 +192,35 @@ class StepDone(VideoEventPayload):
 
     kind: ClassVar[str] = "step"
     step: int = 0
-    """Steps that are done, from 1."""
+    """Number of finished steps."""
     steps: int = 0
     seconds: float = 0.0
-    """Seconds of this step."""
+    """Duration of the step in seconds."""
     sigma: OptionalFloat = None
-    """Noise level that the model saw; 1 is pure noise."""
+    """Noise level that the model received; 1 is pure noise."""
     norm: OptionalFloat = None
-    """Length of the latents, divided by the square root of the number of their values."""
+    """Root mean square of the latents."""
     velocity: OptionalFloat = None
-    """Length of the step, divided likewise."""
+    """Root mean square of the change in this step."""
     turning: OptionalFloat = None
-    """Angle to the step before, in radians."""
+    """Angle between this step and the previous one, in radians."""
     straightness: OptionalFloat = None
     """Chord over length of the trajectory so far."""
     preview: str | None = None
-    """Path of a strip of pictures, where this step wrote one."""
+    """Path of a strip of preview pictures, if this step wrote one."""
     allocated: int | None = None
-    """Bytes that torch holds in tensors on the GPU."""
+    """Bytes of torch tensors on the GPU."""
     reserved: int | None = None
     """Bytes that torch has reserved on the GPU."""
     peak: int | None = None
-    """Most bytes that were allocated for this video."""
+    """Maximum allocated bytes for this video."""
     predicted: int | None = None
-    """Predicted peak in bytes."""
+    """Predicted peak, in bytes."""
 
 
 @dataclass(frozen=True, config=_config)
 class FramesDecoded(VideoEventPayload):
-    """Frames of a video are decoded."""
+    """More frames of a video were decoded."""
 
     kind: ClassVar[str] = "decoded"
     frames: int = 0
@@ -233,21 +233,21 @@ class VideoDone(VideoEventPayload):
 
     kind: ClassVar[str] = "done"
     files: dict[str, str] = field(default_factory=dict)
-    """Paths in the batch folder by kind."""
+    """Relative paths in the batch folder, by kind of file."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds of denoising, of decoding, and of a usual step."""
+    """Durations in seconds: denoising, decoding, and a typical step."""
     memory_plan: str | None = None
     peak_memory: int | None = None
-    """Bytes."""
+    """Peak GPU memory, in bytes."""
     device: str | None = None
     """cpu or cuda."""
     already_done: bool | None = None
-    """True if the video was already complete, unknown to the queue."""
+    """True if the video was already complete before this attempt."""
 
 
 @dataclass(frozen=True, config=_config)
 class VideoFailed(VideoEventPayload):
-    """Event: a video cannot be rendered."""
+    """A video failed."""
 
     kind: ClassVar[str] = "failed"
     error: str = ""
@@ -263,7 +263,7 @@ class VideoCancelled(VideoEventPayload):
 
 @dataclass(frozen=True, config=_config)
 class VideoInterrupted(VideoEventPayload):
-    """Event: the process that rendered a video ended; the video can be resumed."""
+    """The process that rendered a video ended; the video can be resumed."""
 
     kind: ClassVar[str] = "interrupted"
     error: str = ""
@@ -271,7 +271,7 @@ class VideoInterrupted(VideoEventPayload):
 
 @dataclass(frozen=True, config=_config)
 class VideoReleased(VideoEventPayload):
-    """A worker gave a video back to the queue, as for a pause."""
+    """A worker returned a video to the queue, for example for a pause."""
 
     kind: ClassVar[str] = "released"
     reason: str = ""
@@ -279,7 +279,7 @@ class VideoReleased(VideoEventPayload):
 
 @dataclass(frozen=True, config=_config)
 class VideoOutOfMemory(VideoEventPayload):
-    """A video did not fit into memory; it is tried again by another plan."""
+    """A video ran out of memory; it is tried again with another memory plan."""
 
     kind: ClassVar[str] = "out_of_memory"
     plan: str = ""
@@ -288,7 +288,7 @@ class VideoOutOfMemory(VideoEventPayload):
 
 @dataclass(frozen=True, config=_config)
 class UnknownEvent(EventPayload):
-    """An event of a kind that this version does not have."""
+    """An event of a kind that this version does not know."""
 
     name: str = ""
     content: dict[str, Any] = field(default_factory=dict)
@@ -334,18 +334,18 @@ PAYLOAD_ADAPTERS: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(payload) for 
 ENDING_EVENTS = (VideoDone, VideoFailed, VideoCancelled)
 """Events after which a video is no longer rendered."""
 STOPPING_EVENTS = (*ENDING_EVENTS, VideoInterrupted, VideoReleased, VideoOutOfMemory)
-"""Events after which a video does not run."""
+"""Events after which a video does not run any more; it may run again later."""
 
 
 class EventError(ValueError):
-    """An event whose stored fields cannot be read."""
+    """Raised for an event whose stored fields cannot be read."""
 
 
 def parse_payload(kind: str, data: str) -> EventPayload:
     """Return the payload of a stored event.
 
     Raises:
-        EventError: the data are not a JSON object, or a field has another type.
+        EventError: the data are not a JSON object, or a field has the wrong type.
     """
     try:
         content = json.loads(data)

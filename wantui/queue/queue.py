@@ -1,6 +1,6 @@
-"""Operations of users on the queue. Every change is one transaction, with an event for its followers.
+"""User operations on the queue. Every change is one transaction with an event for followers.
 
-A command compares the state that it expects in its WHERE, so that it does no harm when it is given twice.
+Each statement checks the expected state in its WHERE clause, so that repeating a command is harmless.
 """
 
 import time
@@ -26,7 +26,7 @@ MoveTarget = Literal["up", "down", "top", "bottom"]
 
 
 class Queue(ClaimQueue):
-    """The queue in a directory, for one thread of one process, with all that changes it."""
+    """The queue in a state directory, with all operations; for one thread of one process."""
 
     def add(
         self,
@@ -36,14 +36,15 @@ class Queue(ClaimQueue):
         new: bool = True,
         manifest_videos: int | None = None,
     ) -> int:
-        """Put a batch at the end; or (`new` false) have those videos of a batch made that may be here already.
+        """Add a batch at the end of the queue; return its number.
 
         Args:
-            manifest_videos: number of videos in the manifest; rows beyond it are deleted unless they run, because the
-                manifest was shortened and they could only fail.
+            new: whether the batch is new; otherwise the videos are added to the batch that the queue may already have.
+            manifest_videos: number of videos in the manifest. Rows beyond it are deleted unless they run: the manifest
+                was shortened, and they could only fail.
         """
         with self._change() as db:
-            if new:  # what was in a folder of this name is not there any more
+            if new:  # an earlier batch in this folder was deleted on disk
                 db.execute("DELETE FROM batch WHERE folder = ?", (str(folder),))
             row = db.execute("SELECT id FROM batch WHERE folder = ?", (str(folder),)).fetchone()
             if row is None:
@@ -70,14 +71,14 @@ class Queue(ClaimQueue):
         return batch
 
     def move(self, batch: int, to: MoveTarget | int) -> None:
-        """Move a batch past one unfinished batch, to an end, or before another batch (its number)."""
+        """Move a batch past one unfinished batch, to the top or bottom, or before the batch with the number `to`."""
         with self._change() as db:
             order = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
             if batch not in order:
-                raise UserError(f"batch {batch} is not on the queue any more")
+                raise UserError(f"batch {batch} is no longer on the queue")
             index = order.index(batch)
             order.remove(batch)
-            # Ended batches keep their places: to pass one of them would change nothing that anybody sees.
+            # Skip finished batches: moving past one of them would have no visible effect.
             unfinished = {
                 row["batch"]
                 for row in db.execute(f"SELECT DISTINCT batch FROM video WHERE state IN {UNFINISHED_STATES}")
@@ -99,16 +100,17 @@ class Queue(ClaimQueue):
             self._emit(BatchMoved(), batch)
 
     def pause_batch(self, batch: int, paused: bool) -> None:
-        """Let no video of a batch start (and stop the one that runs at its next step), or let them again."""
+        """Pause a batch (running videos stop at their next step), or resume it."""
         with self._change() as db:
             changed = db.execute("UPDATE batch SET paused = ? WHERE id = ? AND paused <> ?", (paused, batch, paused))
             if changed.rowcount:
                 self._emit(BatchPaused() if paused else BatchResumed(), batch)
 
     def cancel(self, batch: int, number: int | None = None) -> tuple[list[int], int]:
-        """Cancel a batch's videos, or one; those that run stop at their next step.
+        """Cancel all videos of a batch, or one video; running videos stop at their next step.
 
-        Return the numbers of those cancelled now, and how many will stop.
+        Returns:
+            The numbers of the videos cancelled now, and the number of running videos that will stop.
         """
         with self._change() as db:
             which, arguments = _match_videos_sql(batch, number)
@@ -124,7 +126,7 @@ class Queue(ClaimQueue):
         return [row["number"] for row in rows], running
 
     def retry(self, batch: int, number: int | None = None) -> int:
-        """Queue again what failed or was cancelled; returns how many."""
+        """Queue the failed and cancelled videos of a batch again; return their number."""
         with self._change() as db:
             which, arguments = _match_videos_sql(batch, number)
             rows = db.execute(
@@ -137,16 +139,16 @@ class Queue(ClaimQueue):
         return len(rows)
 
     def remove(self, batch: int) -> None:
-        """Forget a batch; its folder stays.
+        """Remove a batch from the queue; its folder stays.
 
         Raises:
-            UserError: a video of it runs.
+            UserError: one of its videos is running.
         """
         with self._change() as db:
             if db.execute("SELECT 1 FROM video WHERE batch = ? AND state = 'running'", (batch,)).fetchone():
                 raise UserError(
-                    f"cannot remove batch {batch}: a video of it is being made, or was when the last engine ended. "
-                    f"Cancel it: wantui queue cancel {batch}. Without an engine it ends when one starts: "
+                    f"cannot remove batch {batch}: one of its videos is running, or was running when the last "
+                    f"engine ended. Cancel it: wantui queue cancel {batch}. If no engine is running, start one first: "
                     "wantui engine start"
                 )
             db.execute("DELETE FROM batch WHERE id = ?", (batch,))

@@ -16,17 +16,16 @@ from wantui.queue.records import BatchRow, Claim, Event, Hold, VideoPage, VideoR
 
 WAITING_STATES_SQL = "('queued', 'interrupted')"
 MAX_NUMBER_DIGITS = 15
-"""Digits of the largest number that is looked up as a batch's."""
+"""Maximum digits of a word that is looked up as a batch number."""
 TEXT_COLUMNS = frozenset(
     ("folder", "device", "title", "recipe", "state", "worker", "plan", "error", "boot_id", "name", "kind", "reason")
 )
-"""Columns of batches, videos, workers and holds that hold text; the others hold numbers."""
+"""Text columns of batches, videos, workers and holds; the other columns contain numbers."""
 UNFINISHED_STATES = ("queued", "interrupted", "running")
 
 
 def claimable_videos_sql(devices: int) -> str:
-    """Return FROM and WHERE of the videos that a worker may claim; its parameters are the names of that many
-    devices."""
+    """Return the FROM and WHERE clauses that select claimable videos; their parameters are `devices` device names."""
     return (
         "FROM batch CROSS JOIN video ON video.batch = batch.id "
         f"WHERE video.state IN {WAITING_STATES_SQL} AND NOT batch.paused "
@@ -35,14 +34,14 @@ def claimable_videos_sql(devices: int) -> str:
 
 
 class UnknownBatchError(UserError):
-    """Raised if no batch has such a number or name."""
+    """Raised if no batch has the given number or name."""
 
 
 class QueueReader:
-    """The queue in a directory, for one thread of one process. A context manager, which closes it.
+    """Read-only access to the queue in a state directory, for one thread of one process. A context manager.
 
     Args:
-        wait_seconds: how long opening it and each question wait for a database that another process has locked.
+        wait_seconds: seconds to wait for a locked database, on opening and in each query.
     """
 
     def __init__(self, directory: Path, wait_seconds: float = BUSY_SECONDS) -> None:
@@ -64,7 +63,7 @@ class QueueReader:
         self.close()
 
     def check_not_newer(self) -> None:
-        """Refuse a database whose tables have become those of a later version while it was open.
+        """Refuse a database that was migrated by a later version while it was open.
 
         Raises:
             NewerDatabaseError: a later version of wantui has migrated it.
@@ -72,18 +71,18 @@ class QueueReader:
         check_not_newer(self.db, self._schema, self.path)
 
     def is_replaced(self) -> bool:
-        """Return whether the file or write-ahead log was deleted, or has another in its place: nobody else uses ours.
+        """Return whether the database file or write-ahead log was deleted or replaced since it was opened.
 
-        SQLite itself does not notice, and writes its pages over whatever has the name now.
+        SQLite itself does not notice, and would write its pages into the replacement.
         """
         try:
             return self._identities() != self._file
-        except PermissionError:  # the folder may not be entered now: what we have open is still in it
+        except PermissionError:  # without access to the folder, the open files are still valid
             return False
 
     def _identities(self) -> tuple[tuple[int, int] | None, ...]:
-        # Never by opening the files: to close a descriptor of them drops the locks that SQLite has on them. The log is
-        # there as long as any connection is, and only truncated.
+        # Use stat, never open: closing a descriptor of the files drops the locks of SQLite. The log exists, possibly
+        # truncated, as long as any connection is open.
         return tuple(_file_identity(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
 
     def held(self) -> Hold | None:
@@ -94,7 +93,7 @@ class QueueReader:
         return Hold(row["kind"], row["reason"], Path(row["folder"]) if row["folder"] else None, row["needed"])
 
     def batches(self, limit: int = 1000, offset: int = 0) -> list[BatchRow]:
-        """Return the batches in their order, with counts of their videos' states."""
+        """Return the batches in queue order, with the number of videos in each state."""
         rows = self.db.execute("SELECT * FROM batch ORDER BY place, id LIMIT ? OFFSET ?", (limit, offset)).fetchall()
         return [self._batch(row) for row in rows]
 
@@ -110,10 +109,10 @@ class QueueReader:
         )
 
     def find_batch(self, word: str) -> BatchRow:
-        """Return the batch with a number, a folder's name or a path.
+        """Return the batch with the given number, folder name or path.
 
         Raises:
-            UnknownBatchError: names the nearest.
+            UnknownBatchError: suggests the most similar name.
         """
         if _is_number(word) and (numbered := self.batch(int(word))) is not None:
             return numbered
@@ -128,7 +127,7 @@ class QueueReader:
         if not known:
             raise UnknownBatchError(f"no batch {word!r}: the queue is empty")
         near: list[str] = []
-        if word.strip() and not word.isdecimal():  # a number near it is no better a guess than any other
+        if word.strip() and not word.isdecimal():  # a similar number is not a likely typo
             names = [batch.name for batch in known]
             near = [name for name in names if name.startswith(word)] or difflib.get_close_matches(word, names, 1, 0.5)
         if near:
@@ -139,7 +138,7 @@ class QueueReader:
         raise UnknownBatchError(f"no batch {shown} is on the queue. It has {numbers}: wantui queue ls --all")
 
     def videos(self, batch: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
-        """Return the videos of a batch in their order."""
+        """Return the videos of a batch in order."""
         rows = self.db.execute(
             "SELECT * FROM video WHERE batch = ? ORDER BY number LIMIT ? OFFSET ?", (batch, limit, offset)
         )
@@ -155,7 +154,7 @@ class QueueReader:
         return int(count)
 
     def page(self, batch: int, limit: int, offset: int) -> VideoPage:
-        """Return some videos of a batch with their places in line, by two queries whatever their number."""
+        """Return a range of videos of a batch, each with the number of unfinished videos before it."""
         videos = self.videos(batch, limit, offset)
         before, count = [], self.unfinished_before(batch, videos[0].number) if videos else 0
         for video in videos:
@@ -164,7 +163,7 @@ class QueueReader:
         return VideoPage(tuple(videos), tuple(before))
 
     def batches_before(self, batch: int) -> list[BatchRow]:
-        """Return the batches that workers take videos from before this one, in their order."""
+        """Return the unfinished batches before this one, in queue order, without paused batches."""
         rows = self.db.execute(
             "SELECT * FROM batch WHERE place < (SELECT place FROM batch WHERE id = ?) AND NOT paused "
             "AND EXISTS (SELECT 1 FROM video WHERE batch = batch.id "
@@ -189,7 +188,7 @@ class QueueReader:
         return _to_video_row(self.db.execute("SELECT * FROM video WHERE id = ?", (id_,)).fetchone())
 
     def video_numbered(self, batch: int, number: int) -> VideoRow | None:
-        """Return the video with a number (from 0) of a batch; None where the queue has no such video."""
+        """Return the video with an index (from 0) in its batch; None if the queue does not have it."""
         row = self.db.execute("SELECT * FROM video WHERE batch = ? AND number = ?", (batch, number)).fetchone()
         return None if row is None else _to_video_row(row)
 
@@ -199,7 +198,7 @@ class QueueReader:
         return int(seq)
 
     def events(self, after: int, batch: int | None = None) -> list[Event]:
-        """Return the events after the one numbered `after`; of one batch, or of all."""
+        """Return the events after number `after`, of all batches or of one batch and the queue."""
         which = "" if batch is None else "AND (batch = ? OR batch IS NULL)"
         rows = self.db.execute(
             f"SELECT * FROM event WHERE seq > ? {which} ORDER BY seq", (after, *([] if batch is None else [batch]))
@@ -224,12 +223,12 @@ class QueueReader:
         return str(recipe)
 
     def version(self) -> int:
-        """Return a number that changes when another connection changes the database; a query takes microseconds."""
+        """Return a number that changes when another connection changes the database; takes microseconds."""
         (version,) = self.db.execute("PRAGMA data_version").fetchone()
         return int(version)
 
     def waiting(self, devices: Iterable[str]) -> bool:
-        """Return whether a worker for these devices would find a claimable video."""
+        """Return whether a video is claimable for a worker with these devices."""
         names = list(devices)
         (exists,) = self.db.execute(f"SELECT EXISTS (SELECT 1 {claimable_videos_sql(len(names))})", names).fetchone()
         return bool(exists)
@@ -256,7 +255,7 @@ def _real_path(word: str) -> Path | None:
 
 
 def format_number_ranges(numbers: list[int]) -> str:
-    """Return numbers as text, such as "1 to 3, 5"; only the first ranges of many."""
+    """Return numbers as text, such as "1 to 3, 5", with at most ten ranges."""
     parts: list[str] = []
     numbers = sorted(numbers)
     first = 0
@@ -281,7 +280,7 @@ def _parse_payload(kind: str, data: str) -> EventPayload:
     """Return the payload of an event.
 
     Raises:
-        sqlite3.DatabaseError: it cannot be read.
+        sqlite3.DatabaseError: the stored data are invalid.
     """
     try:
         return parse_payload(kind, data)
@@ -290,7 +289,7 @@ def _parse_payload(kind: str, data: str) -> EventPayload:
 
 
 def _check_column_types(row: sqlite3.Row) -> None:
-    """Refuse a row with a value of another type than its column has; SQLite keeps any value in any column.
+    """Refuse a row with a value of the wrong type; SQLite itself accepts any value in any column.
 
     Raises:
         sqlite3.DatabaseError: names the column.
@@ -298,7 +297,7 @@ def _check_column_types(row: sqlite3.Row) -> None:
     for name in row.keys():  # noqa: SIM118 - a row iterates over its values
         expected = str if name in TEXT_COLUMNS else int | float
         if not isinstance(row[name], expected | None):
-            raise sqlite3.DatabaseError(f"a value of its column {name} is of the type {type(row[name]).__name__}")
+            raise sqlite3.DatabaseError(f"a value in column {name} has the type {type(row[name]).__name__}")
 
 
 def _to_video_row(row: sqlite3.Row) -> VideoRow:

@@ -1,4 +1,4 @@
-"""Records of the queue: batches, videos, claims and events, at one moment."""
+"""Immutable snapshots of the queue: batches, videos, claims, workers, events and holds."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,13 +8,13 @@ from wantui.queue.events import EventPayload, UnknownEvent
 
 
 def display_number(index: int) -> int:
-    """Return the number of a video as people and JSON count it, from 1; the manifest and the database count from 0."""
+    """Return the number from 1 that people and JSON see; the manifest and the database count from 0."""
     return index + 1
 
 
 @dataclass(frozen=True)
 class NewVideo:
-    """A new video: its index in the manifest, and everything that determines it."""
+    """A video to add to the queue; `number` is its index in the manifest, `recipe` is JSON."""
 
     number: int
     title: str
@@ -24,7 +24,7 @@ class NewVideo:
 
 @dataclass(frozen=True)
 class Claim:
-    """A video that a worker is to make."""
+    """A video that a worker has claimed."""
 
     video: int
     batch: int
@@ -35,7 +35,7 @@ class Claim:
     title: str
     recipe: str
     plan: str | None
-    """Slug of the first memory plan to try; None: the best."""
+    """Slug of the first memory plan to try; None to choose the best."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,21 @@ class VideoRow:
     step: int
     steps: int
     plan: str | None
-    """Slug of the first memory plan to try; None: the best."""
+    """Slug of the first memory plan to try; None to choose the best."""
     started: float | None
     finished: float | None
     seconds: float | None
-    """Duration of the last attempt, by a clock that does not jump; None where it is not known."""
+    """Duration of the last attempt in seconds, by the boot clock; None if unknown."""
     error: str | None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON prints them: `number` counts from 1, as `wantui queue cancel` takes it."""
+        """Return the fields for JSON output; `number` counts from 1, as in `wantui queue cancel`."""
         return asdict(self) | {"number": display_number(self.number)}
 
 
 @dataclass(frozen=True)
 class VideoPage:
-    """Some videos of a batch in their order, and for each the number of unfinished videos before it in the batch."""
+    """A range of videos of a batch; `before` is the number of unfinished videos before each of them."""
 
     videos: tuple[VideoRow, ...]
     before: tuple[int, ...]
@@ -104,17 +104,17 @@ class WorkerRow:
     state: str
     device: str
     seconds: float | None
-    """Since it was started; None where that is not known."""
+    """Seconds since the process was started; None if unknown."""
 
     @property
     def short_name(self) -> str:
-        """Return the name without the process."""
+        """Return the name without the process id."""
         return self.name.partition(":")[0]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened; `seq` only grows."""
+    """A stored event; `seq` increases with every event."""
 
     seq: int
     time: float
@@ -128,7 +128,7 @@ class Event:
         return self.payload.name if isinstance(self.payload, UnknownEvent) else self.payload.kind
 
     def as_json(self) -> dict[str, Any]:
-        """Return the line that `--json` prints; `video` is the number in the batch, from 1."""
+        """Return the JSON object that `--json` prints; `video` is the number in the batch, from 1."""
         data = self.payload.as_json()
         head = {"event": self.kind, "seq": self.seq, "batch": self.batch, "video": data.get("number")}
         return head | data
@@ -136,7 +136,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Hold:
-    """Why no video starts."""
+    """The reason why no video starts."""
 
     kind: str
     reason: str

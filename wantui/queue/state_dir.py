@@ -15,10 +15,10 @@ from platformdirs import user_state_path
 from wantui.errors import UserError
 
 LOCAL_DISK_FOLDER = Path("/var/tmp")
-"""Folder on a local disk, if the machine has one, that is not emptied at boot."""
+"""Folder for the fallback state directory: usually on a local disk, and not emptied at boot."""
 MOUNT_TABLE = Path("/proc/self/mountinfo")
 PROBE_BYTES = 64 << 10
-"""Bytes that are written to detect a full disk: more than a transaction of the queue, or a traceback."""
+"""Bytes written to detect a full disk: more than one queue transaction or traceback needs."""
 STATE_DIR_ADVICE = "Set XDG_STATE_HOME to a folder that you can write."
 NETWORK_FILE_SYSTEMS = {
     "nfs",
@@ -40,19 +40,19 @@ NETWORK_FILE_SYSTEMS = {
 
 @dataclass(frozen=True)
 class StateDirectory:
-    """A directory that exists, is this user's alone, and is on a local disk; `note` says why it is an unusual one."""
+    """An existing, private directory on a local disk; `note` explains an unusual location."""
 
     directory: Path
     note: str | None = None
 
 
 def find_state_directory() -> StateDirectory:
-    """Return the state directory: $XDG_STATE_HOME/wantui/HOST, or one under /var/tmp where that is a network's.
+    """Return the state directory, after creating it: $XDG_STATE_HOME/wantui/HOST, or a folder in /var/tmp.
 
-    SQLite's write-ahead log does not work over a network, and homes often are on one.
+    The fallback is used on network file systems, where SQLite's write-ahead log does not work; homes are often there.
 
     Raises:
-        UserError: it cannot be made or written.
+        UserError: the directory cannot be created or written.
     """
     directory = user_state_path("wantui") / platform.node()
     kind = file_system_type(directory)
@@ -61,23 +61,24 @@ def find_state_directory() -> StateDirectory:
         return StateDirectory(
             fallback, f"{directory} is on a network file system ({kind}); the queue is kept in {fallback}"
         )
-    stands_in = LOCAL_DISK_FOLDER / f"wantui-{os.getuid()}"
-    note = f"there is no home folder: {stands_in} stands in for it" if directory.is_relative_to(stands_in) else None
+    fallback_home = LOCAL_DISK_FOLDER / f"wantui-{os.getuid()}"
+    note = (
+        f"there is no home folder: {fallback_home} is used instead" if directory.is_relative_to(fallback_home) else None
+    )
     return StateDirectory(_create_private_directory(directory), note)
 
 
 def ensure_home() -> None:
-    """Set HOME and LOGNAME for users without them, because libraries fail otherwise.
+    """Set HOME and LOGNAME if they are missing, because libraries fail without them.
 
-    A container that runs under a number has neither an entry in /etc/passwd nor, at times, $HOME, or it has one that
-    is empty or "/". The paths of configuration, cache and state would then begin with a folder called "~", or be at
-    the root of the file system.
+    A container that runs under a numeric user id has no entry in /etc/passwd, and $HOME may be missing, empty or "/".
+    The folders for configuration, cache and state would then be inside a folder named "~", or in the root folder.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the fallback home folder cannot be created.
     """
     if not os.environ.get("HOME"):
-        os.environ.pop("HOME", None)  # an empty one would be taken for "/"
+        os.environ.pop("HOME", None)  # an empty value would mean "/"
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.expanduser raises
     if home in ("~", "") or (home.rstrip("/") == "" and not os.access("/", os.W_OK)):
         os.environ["HOME"] = str(_create_user_folder())
@@ -88,16 +89,16 @@ def ensure_home() -> None:
 
 
 def _create_user_folder() -> Path:
-    """Return this user's folder in /var/tmp, where anybody may have created the same name before.
+    """Create and return this user's folder in /var/tmp, where other users may have created the same name.
 
     Raises:
-        UserError: it is a link, or another user's, or cannot be made.
+        UserError: the folder is a link, belongs to another user, or cannot be created.
     """
     folder = LOCAL_DISK_FOLDER / f"wantui-{os.getuid()}"
     try:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        # All by one descriptor: between two looks at the name it could become a link to a folder of the user's own.
+        # Check by descriptor, not by name: the name could be replaced by a link between two calls.
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise UserError(
@@ -121,7 +122,7 @@ def _create_private_directory(directory: Path) -> Path:
             directory.chmod(0o700)
     except OSError as error:
         raise UserError(
-            f"the state directory {directory} cannot be made: {error.strerror or error}. {STATE_DIR_ADVICE}"
+            f"cannot create the state directory {directory}: {error.strerror or error}. {STATE_DIR_ADVICE}"
         ) from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UserError(f"the state directory {directory} cannot be written. {STATE_DIR_ADVICE}")
@@ -134,9 +135,9 @@ def _create_private_directory(directory: Path) -> Path:
 
 
 def _find_lock_error(directory: Path) -> str | None:
-    """Return why files in a folder cannot be locked, as SQLite (POSIX locks) and the engine (flock) do.
+    """Return why files in a folder cannot be locked as SQLite (POSIX locks) and the engine (flock) need it.
 
-    None where they can, and where no file can be made to find out: what needs one says why.
+    None if locks work, or if no file can be created for the test: whoever creates one later reports the reason.
     """
     try:
         file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - only what locks raise is of interest below
@@ -152,21 +153,21 @@ def _find_lock_error(directory: Path) -> str | None:
 
 
 def describe_recording_fault(directory: Path) -> str | None:
-    """Return that nothing can be recorded in a state directory now, why, and what to do; None where it can.
+    """Describe why the state directory cannot be written at present; None if it can.
 
-    Clients ask this: an engine and workers that cannot write the queue can report it in no other way.
+    Clients call this, because an engine and workers that cannot write the queue cannot report it themselves.
     """
     reason = find_write_fault(directory)
     if reason is None:
         return None
     return (
-        f"nothing can be recorded in {directory}: {reason}. When that is corrected, the engine continues by itself; "
+        f"cannot write the queue in {directory}: {reason}. Fix this, and the engine continues by itself; "
         "until then no video advances"
     )
 
 
 def find_write_fault(folder: Path) -> str | None:
-    """Return why a file of PROBE_BYTES cannot be written in a folder: it is full, read-only, ...; None if it can."""
+    """Return why PROBE_BYTES cannot be written in a folder, such as a full disk; None if they can."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(PROBE_BYTES))
@@ -176,7 +177,7 @@ def find_write_fault(folder: Path) -> str | None:
 
 
 def file_system_type(path: Path) -> str:
-    """Return the type of the file system that holds a path (or would), by the kernel's mount table."""
+    """Return the file system type of an existing or future path, from the kernel's mount table."""
     try:
         lines = MOUNT_TABLE.read_bytes().splitlines()
     except OSError:
@@ -195,5 +196,5 @@ def file_system_type(path: Path) -> str:
 
 
 def _decode_mount_point(field: bytes) -> Path:
-    """Return a path as the mount table writes it: its bytes, with blanks and backslashes as three octal digits."""
+    """Decode a path of the mount table, in which blanks and backslashes are octal escapes."""
     return Path(os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 0xFF]), field)))

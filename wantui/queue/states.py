@@ -1,4 +1,4 @@
-"""States of videos and batches as every client shows them: one mapping for the terminal application and commands."""
+"""States of videos and batches, as the terminal application and all commands show them."""
 
 from collections.abc import Mapping
 
@@ -15,19 +15,18 @@ STATE_WORDS = {
     "interrupted": "interrupted",
     "paused": "paused",
 }
-"""The word for each state."""
+"""Displayed word for each state."""
 
 
 def state_word(state: str) -> str:
-    """Return the word for a state; an unknown state is its own word."""
+    """Return the displayed word for a state; an unknown state is shown as it is."""
     return STATE_WORDS.get(state) or escape_unprintable(state)
 
 
 def state_from_counts(counts: Mapping[str, int]) -> str:
     """Return the state of a batch, from the number of its videos in each state.
 
-    A batch with nothing left to make is failed if a video failed, done or cancelled if all its videos are, and partly
-    done otherwise.
+    A finished batch is failed if any video failed, done or cancelled if all videos are, and partly done otherwise.
     """
     present = {state for state, count in counts.items() if count}
     for state in ("running", "interrupted", "queued", "failed"):
@@ -47,5 +46,5 @@ def batch_state(batch: BatchRow, has_engine: bool) -> str:
 
 
 def video_state(video: VideoRow, has_engine: bool) -> str:
-    """Return the state of a video on the queue; without an engine, "running" is what the last one was making."""
+    """Return the state of a video on the queue; without an engine, a running video was interrupted."""
     return "interrupted" if video.state == "running" and not has_engine else video.state

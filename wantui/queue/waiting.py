@@ -1,4 +1,4 @@
-"""Describe what a batch is waiting for before its first video starts."""
+"""Describe what a batch waits for before its first video starts."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class BatchWait:
         return bool(self.before or self.starting)
 
     def text(self, with_seconds: bool = True) -> str:
-        """Return it as a phrase, empty where nothing is waited for."""
+        """Describe the wait in a phrase; empty if the batch does not wait."""
         parts = [describe_starting_worker(worker, with_seconds) for worker in self.starting]
         if self.before:
             videos = format_count(sum(batch.unfinished for batch in self.before), "video")
@@ -29,13 +29,13 @@ class BatchWait:
 
 
 def describe_starting_worker(worker: WorkerRow, with_seconds: bool = True) -> str:
-    """Return what a worker that starts does, as in "worker-0: loading torch, 0:12"."""
+    """Describe a starting worker, as in "worker-0: loading torch, 0:12"."""
     seconds = f", {format_duration(worker.seconds)}" if with_seconds and worker.seconds is not None else ""
     return f"{worker.short_name}: loading torch{seconds}"
 
 
 def find_batch_wait(queue: QueueReader, batch: int) -> BatchWait:
-    """Return what a batch waits for; nothing if a video of it is running, or it is paused or held."""
+    """Return what a batch waits for; empty if one of its videos runs, or it is paused, held or finished."""
     row = queue.batch(batch)
     if row is None or not row.unfinished or row.counts.get("running") or row.paused or queue.held():
         return BatchWait((), ())

@@ -1,4 +1,4 @@
-"""Transactions on the queue: every change has an event for its followers."""
+"""Transactions on the queue: each change is stored together with an event for followers."""
 
 import json
 import sqlite3
@@ -15,13 +15,13 @@ from wantui.queue.records import Claim, display_number
 
 
 class QueueWriter(QueueReader):
-    """The queue in a directory, for one thread of one process, with transactions, events and the hold."""
+    """The queue with transactions, events and holds; for one thread of one process."""
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
         self.db.execute("BEGIN IMMEDIATE")
         try:
-            self.check_not_newer()  # within the transaction: nobody can migrate it now
+            self.check_not_newer()  # inside the transaction no other process can migrate it
             yield self.db
             self.db.execute("COMMIT")
         except BaseException:
@@ -36,12 +36,12 @@ class QueueWriter(QueueReader):
         )
 
     def emit(self, payload: EventPayload, batch: int | None = None, video: int | None = None) -> None:
-        """Append an event that makes no change."""
+        """Store an event without a change of the queue."""
         with self._change():
             self._emit(payload, batch, video)
 
     def emit_of(self, claim: Claim, payload: VideoEventPayload) -> None:
-        """Append an event of a claimed video that makes no change; title and number are filled in."""
+        """Store an event of a claimed video without a change of the queue; title and number are filled in."""
         with self._change():
             self._emit_of(claim, payload)
 
@@ -49,7 +49,7 @@ class QueueWriter(QueueReader):
         self._emit(replace(payload, title=claim.title, number=display_number(claim.number)), claim.batch, claim.video)
 
     def hold(self, kind: str, reason: str, folder: Path | None = None, needed: int | None = None) -> None:
-        """Let no video start. A hold that is there already stays, but for a user's pause, which takes its place."""
+        """Put the queue on hold: no video starts. A user's pause replaces an existing hold; other holds do not."""
         reason = to_storable_text(reason)
         or_else = "REPLACE" if kind == "paused" else "IGNORE"
         with self._change() as db:
@@ -61,12 +61,12 @@ class QueueWriter(QueueReader):
                 self._emit(QueueHeld(reason=reason, hold=kind))
 
     def resume(self, kind: str | None = None) -> None:
-        """End whatever holds the queue, or only a hold of one kind."""
+        """End the hold of the queue; if `kind` is given, only a hold of that kind."""
         with self._change() as db:
             if db.execute("DELETE FROM hold WHERE kind = coalesce(?, kind)", (kind,)).rowcount:
                 self._emit(QueueResumed())
 
 
 def to_storable_text(text: str) -> str:
-    """Return an error text as SQLite and JSON take it: a path in it may hold bytes that are not UTF-8."""
+    """Return an error text that SQLite and JSON can encode: paths in it may contain bytes that are not UTF-8."""
     return escape_unprintable(text, keep_lines=True)

@@ -1,15 +1,15 @@
 """The attention maps of one video, as a zarr group that appears only once complete.
 
-NAME         [s, blocks | 1, heads | 1, frames, height, width], float32 or float16: attention of each place of the video
-             to a marked word, the sum of its tokens; NAME_2 is the word's second occurrence, NAME.0 its first token
-prompt_mass  the same for all words of the prompt together, end_mass for the end token, pad_mass for the pads
+NAME         [s, blocks | 1, heads | 1, frames, height, width], float32 or float16: attention of each latent position to
+             a marked word, summed over its tokens; NAME_2 is the word's second occurrence, NAME.0 its first token
+prompt_mass  attention to all words of the prompt together; end_mass: to the end token; pad_mass: to the padding
 steps        [s] int64, index of the evaluation, from 0
 sigmas       [s] float64, noise level that the model saw
 blocks       [s, blocks] bool, which blocks computed attention; a cache may have skipped some
-uncond/      the same of the pass without the prompt, on request
+uncond/      the same arrays for the pass without the prompt; only on request
 
-Values are those of the array divided by its attribute `scale`: float16 holds them times a power of two, because
-attention is often smaller than what float16 holds with all of its digits.
+Readers divide each array by its attribute `scale`: float16 arrays are multiplied by a power of two before they are
+stored, because attention is often below the range in which float16 has its full precision.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,10 +35,10 @@ class AttentionMapWriter(StepArrayWriter):
     """Write the maps of one video step by step.
 
     Args:
-        names: of the maps, by context (cond, uncond).
-        shape: of each map of a step, [blocks | 1, heads | 1, frames, height, width].
+        names: names of the maps, by context (cond, uncond).
+        shape: shape of one map at one step, [blocks | 1, heads | 1, frames, height, width].
         steps: evaluations whose maps are stored, from 0.
-        sigmas: noise level of each of them.
+        sigmas: noise level of each of these evaluations.
         blocks: number of blocks of the transformer.
         words: metadata of each marked word, by name.
         checksums: as of `StepArrayWriter`.
@@ -103,7 +103,7 @@ class StoredAttentionMaps:
     group: Any
     """The zarr group."""
     words: dict[str, dict[str, Any]]
-    """Words by name of the map: text, span, weight, positions of its tokens (`tokens`) and their texts."""
+    """Metadata of each marked word, by the name of its map: text, span, weight, token positions and token texts."""
     steps: NDArray[np.int64]
     sigmas: NDArray[np.float64]
     path: Path
@@ -112,7 +112,7 @@ class StoredAttentionMaps:
         """Return [s, blocks | 1, heads | 1, frames, height, width], or one stored step without the first axis.
 
         Raises:
-            AttentionMapsError: there is no such map, or it is damaged.
+            AttentionMapsError: the map is missing or damaged.
         """
         with _raise_attention_maps_error(self.path):
             group = self.group if context == "cond" else self.group[context]
@@ -135,7 +135,7 @@ def open_attention_maps(path: Path) -> StoredAttentionMaps:
     """Open the stored maps of a video.
 
     Raises:
-        AttentionMapsError: there are none, or they are damaged.
+        AttentionMapsError: the maps are missing or damaged.
     """
     with _raise_attention_maps_error(path):
         group = open_capture(path)
@@ -143,14 +143,14 @@ def open_attention_maps(path: Path) -> StoredAttentionMaps:
         steps, sigmas = np.asarray(group["steps"][:]), np.asarray(group["sigmas"][:])
         for name in words:
             if group[name].shape[0] != len(steps) or steps.shape != sigmas.shape:
-                raise ValueError(f"{name} does not have a map for each of {len(steps)} steps")
+                raise ValueError(f"{name} does not contain one map for each of {len(steps)} steps")
         return StoredAttentionMaps(group, words, steps, sigmas, path)
 
 
 def _check_scale(attribute: Any) -> np.float32:
     is_number = isinstance(attribute, int | float) and not isinstance(attribute, bool)
     if not is_number or not 0 < attribute < FLOAT32_LIMIT:
-        raise ValueError(f"its attribute scale is {str(attribute)[:80]!r}, and must be a number above 0")
+        raise ValueError(f"its attribute scale is {str(attribute)[:80]!r}; it must be a number above 0")
     return np.float32(attribute)
 
 

@@ -1,4 +1,4 @@
-"""Writes on a separate thread, in order, with a bound on the memory of pending ones."""
+"""Run writes in order on a separate thread, with a limit on the number of pending writes."""
 
 import sys
 from collections import deque
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 THREAD_SWITCH_SECONDS = 1e-5
-"""Seconds that a thread may keep the interpreter while another one waits for it; Python's default is 5 ms. The thread
-that launches the work of a GPU asks for it at each operation, and the GPU stands still meanwhile."""
+"""Seconds after which a thread must release the interpreter to a waiting thread; Python's default is 5 ms. The thread
+that launches GPU operations needs the interpreter for each of them, and the GPU is idle while that thread waits."""
 
 
 class BackgroundWriter:
-    """Thread that runs writes one after the other.
+    """Thread that runs writes one after another.
 
     Args:
-        waiting: maximum number of pending writes; the next one waits for the first of them.
+        waiting: maximum number of pending writes; `submit` blocks until the oldest is done.
     """
 
     def __init__(self, waiting: int = 4) -> None:
@@ -24,26 +24,26 @@ class BackgroundWriter:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Have something written soon.
+        """Queue a write.
 
         Raises:
-            Exception: of an earlier write.
+            Exception: the error of an earlier write.
         """
         while len(self.pending) >= self.waiting:
             self.pending.popleft().result()
         self.pending.append(self.thread.submit(write))
 
     def flush(self) -> None:
-        """Wait until all is written.
+        """Wait until all pending writes are done.
 
         Raises:
-            Exception: of a write that failed.
+            Exception: the error of a failed write.
         """
         while self.pending:
             self.pending.popleft().result()
 
     def close(self) -> None:
-        """End the thread; pending writes are dropped, and errors are ignored from now on."""
+        """End the thread; drop pending writes, and ignore further errors."""
         for future in self.pending:
             future.cancel()
         self.pending.clear()

@@ -1,4 +1,4 @@
-"""Verify what a batch folder holds: manifest, journal, clips, contact sheets and captures, each item by name."""
+"""Verify the manifest, journal, clips, contact sheets and captures of a batch folder, and report each item by name."""
 
 import hashlib
 import json
@@ -29,26 +29,26 @@ from wantui.storage.zarr_group import CaptureError, verify_capture
 
 CAPTURE_FILE_KEYS = frozenset(kind.file_key for kind in CAPTURES)
 BATCH_SUBFOLDERS = ("configs", *WRITTEN_FOLDERS, "logs", "analysis", "reports", "exports")
-"""The folders of a batch folder."""
+"""Names of the folders inside a batch folder."""
 HASH_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class CheckedItem:
-    """One item of a batch that was verified."""
+    """Result of verifying one item of a batch."""
 
     batch: Path
     video: str
     """Variation and seed; empty for an item that belongs to the batch itself."""
     path: Path
     damage: str = ""
-    """Damage found; empty if there is none."""
+    """Description of the damage; empty if the item is intact."""
     is_verified: bool = True
-    """True if it has a checksum: files of earlier versions have none, and can only be read."""
+    """True if the item has a checksum; files of earlier versions have none, and can only be read."""
 
 
 def check_batch(folder: Path) -> Iterator[CheckedItem]:
-    """Verify a batch folder; yields every item as soon as it was read."""
+    """Verify a batch folder; yield each item as soon as it is read."""
     batch = BatchFolder(folder)
     try:
         manifest = read_manifest(batch)
@@ -69,7 +69,7 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
 
 
 def _check_manifest(batch: BatchFolder) -> CheckedItem:
-    """Compare batch.json with its checksum; one that users have changed by hand can be read all the same."""
+    """Compare batch.json with its checksum; a manifest that was edited by hand remains readable."""
     try:
         document = read_json_object(batch.manifest, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
@@ -79,7 +79,7 @@ def _check_manifest(batch: BatchFolder) -> CheckedItem:
     if has_wrong_checksum(document):
         damage = (
             f"{batch.manifest} was changed since wantui wrote it (SHA-256): if nobody edited it, it is damaged. "
-            "Restore it from a backup. What is written next keeps this file as batch.edited.json"
+            "Restore it from a backup. The next change of the batch saves this file as batch.edited.json"
         )
         return CheckedItem(batch.root, "", batch.manifest, damage)
     return CheckedItem(batch.root, "", batch.manifest, is_verified=document.get("checksum", "") != "")
@@ -88,17 +88,17 @@ def _check_manifest(batch: BatchFolder) -> CheckedItem:
 def _explain_preserved_file(kept: Path) -> str:
     if kept.suffix == ".json":
         return (
-            f"batch.json was changed by something other than wantui before wantui wrote it again; {kept.name} is that "
-            "file as it was found. If the change was meant, remove it"
+            f"another program changed batch.json before wantui wrote it again; {kept.name} is the changed file. "
+            f"If the change was intended, remove {kept.name}"
         )
     return (
-        f"{kept.name} is a journal with lines that could not be read, which batch.json is without: videos may be made "
-        "and not recorded (wantui run --resume makes what is missing). Then remove it"
+        f"{kept.name} is a journal with unreadable lines, so that batch.json may not list every finished video. "
+        f"Generate what is missing with wantui run --resume, then remove {kept.name}"
     )
 
 
 def _find_linked_folders(folder: Path) -> Iterator[Path]:
-    """Yield the folders that wantui writes to and that are symbolic links, whose targets are not searched."""
+    """Yield the symbolic links among the folders that wantui writes to; link targets are not searched."""
     for part in BATCH_SUBFOLDERS:
         if (folder / part).is_symlink():
             yield folder / part
@@ -107,7 +107,7 @@ def _find_linked_folders(folder: Path) -> Iterator[Path]:
 
 
 def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[CheckedItem]:
-    """Compare config, template and variations with the manifest, which has no checksums of these."""
+    """Compare the config, template and variations files with the manifest, which stores no checksums of them."""
     variations = [entry.model_dump() for entry in manifest.variations]
     expected: tuple[tuple[Path, Callable[[str], Any], str], ...] = (
         (batch.config, _parse_yaml, dump_values(manifest.config)),
@@ -117,7 +117,7 @@ def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[CheckedIt
     for path, parse, text in expected:
         try:
             is_same = parse(read_regular_file(path).decode()) == parse(text)
-            damage = "" if is_same else f"{path} is damaged: it does not hold what {batch.manifest.name} holds of it"
+            damage = "" if is_same else f"{path} is damaged: it differs from {batch.manifest.name}"
         except (FileNotFoundError, NotADirectoryError):
             damage = f"{path} is missing"
         except UnreadableFileError as error:
@@ -134,10 +134,10 @@ def _parse_yaml(text: str) -> dict[str, Any]:
 def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[CheckedItem]:
     name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
     if manifest.wantui == __version__ and entry.recipe.digest[: len(entry.id)] != entry.id:
-        # Recipes of other versions may have had other fields when their digest was taken.
-        yield CheckedItem(batch.root, name, batch.manifest, f"its recipe in {batch.manifest} is not the one of its id")
+        # Only for this version: in other versions the recipe may have had other fields when the digest was computed.
+        yield CheckedItem(batch.root, name, batch.manifest, f"its recipe in {batch.manifest} does not match its id")
     if "clip" not in entry.files:
-        yield CheckedItem(batch.root, name, batch.manifest, "it is called done and has no clip")
+        yield CheckedItem(batch.root, name, batch.manifest, "it is recorded as done but has no clip")
     for kind, relative in entry.files.items():
         path = batch.root / relative
         try:
@@ -153,7 +153,7 @@ def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> I
 
 
 class _DamageError(Exception):
-    """Raised for a file that differs from what was written; the text says how."""
+    """Raised for a file that differs from the one that was written; the text describes the difference."""
 
 
 def _check_digest(path: Path, expected: str | None) -> bool:
@@ -163,17 +163,17 @@ def _check_digest(path: Path, expected: str | None) -> bool:
         digest = file_sha256(path)
     except (FileNotFoundError, NotADirectoryError):
         raise _DamageError(f"{path} is missing") from None
-    except OSError as error:  # as of a folder that may not be entered
+    except OSError as error:  # such as a folder that may not be entered
         raise _DamageError(f"{path} cannot be read: {error.strerror or error}") from None
     if expected is not None and digest != expected:
-        raise _DamageError(f"{path} is damaged: its bytes are not those that were written (SHA-256)")
+        raise _DamageError(f"{path} is damaged: its SHA-256 differs from the recorded one")
     return expected is not None
 
 
 def _check_frames(path: Path, expected: int) -> None:
     count = sum(1 for _ in read_frames(path))
     if count != expected:
-        raise _DamageError(f"{path} is damaged: it holds {count} frames, and its recipe makes {expected}")
+        raise _DamageError(f"{path} is damaged: it contains {count} frames instead of {expected}")
 
 
 def file_sha256(path: Path) -> str:

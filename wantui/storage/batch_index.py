@@ -1,4 +1,4 @@
-"""The batch folders on a machine: the archive, whatever the queue knows of them."""
+"""Find and summarise batch folders on disk, whether or not the queue contains them."""
 
 import os
 from collections.abc import Iterable
@@ -24,22 +24,22 @@ from wantui.storage.manifest import (
 from wantui.storage.manifest_file import FileVersion, read_file_version
 
 MAX_TRACKED_JOURNALS = 4096
-"""Journals of which it is remembered how much was read."""
+"""Maximum number of journals whose read position is cached."""
 
 
 @dataclass(frozen=True)
 class BatchSummary:
-    """A batch folder in a few words, as its manifest has it."""
+    """Summary of a batch folder, from its manifest and journal."""
 
     folder: Path
     created: str
-    """ISO 8601, UTC; empty where the manifest cannot be read."""
+    """Time of creation in ISO 8601, UTC; empty if the manifest cannot be read."""
     template: str
     model: str
     counts: tuple[tuple[str, int], ...]
     """Number of videos in each state that occurs."""
     fault: str = ""
-    """Why the manifest cannot be read, or which lines of its journal cannot; then the counts are without those."""
+    """Why the manifest, or some lines of its journal, cannot be read; `counts` leaves out unreadable lines."""
 
     @property
     def total(self) -> int:
@@ -49,15 +49,15 @@ class BatchSummary:
         return dict(self.counts).get(state, 0)
 
     def holds(self, words: str) -> bool:
-        """Return whether each word occurs in the name, template or model."""
+        """Return whether each word occurs in the folder name, template, model or time of creation."""
         text = f"{self.folder.name} {self.template} {self.model} {self.created}".lower()
         return all(word in text for word in words.lower().split())
 
 
 def find_batches(roots: Iterable[Path]) -> list[BatchSummary]:
-    """Return all batches in these folders, and those that are such folders themselves; newest first.
+    """Return the batches among and directly inside these folders, newest first.
 
-    A folder that cannot be listed is returned with its fault.
+    The summary of a folder that cannot be listed contains only the fault.
     """
     batches: dict[Path, BatchSummary] = {}
     for root in roots:
@@ -88,7 +88,7 @@ def _list_batch_folders(root: Path) -> list[Path]:
 
 
 def find_inaccessible_folders(roots: Iterable[Path]) -> list[Path]:
-    """Return the folders in these that this user may not enter, such as private batches of other users."""
+    """Return the subfolders that this user may not enter, such as private batches of other users."""
     closed = []
     for root in roots:
         with suppress(OSError), os.scandir(root) as entries:
@@ -116,7 +116,7 @@ class _ManifestSummary:
 
 @lru_cache(maxsize=4096)
 def _summarise_batch(path: Path, manifest: FileVersion, journal: FileVersion) -> BatchSummary:
-    """Summarise a manifest and its journal as they were at a time."""
+    """Summarise a batch; the file versions are the cache key."""
     try:
         outline = _summarise_manifest(path, manifest)
         states, faults = _read_states(path, outline, manifest, journal)
@@ -129,7 +129,7 @@ def _summarise_batch(path: Path, manifest: FileVersion, journal: FileVersion) ->
 
 @dataclass(frozen=True)
 class _JournalProgress:
-    """Content read from a journal so far, so that only new lines are read."""
+    """Content that was read from a journal so far, so that only new lines are read."""
 
     manifest: FileVersion
     inode: int
@@ -145,7 +145,7 @@ _journal_progress: dict[Path, _JournalProgress] = {}
 def _read_states(
     path: Path, outline: _ManifestSummary, manifest: FileVersion, journal: FileVersion
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the states of the videos, and what of the journal cannot be read."""
+    """Return the states of the videos, and the faults of the journal."""
     known = _journal_progress.get(path)
     if known is None or (known.manifest, known.inode) != (manifest, journal[0]) or known.end > journal[2]:
         known = _JournalProgress(manifest, journal[0], 0, 0, outline.states, ())
@@ -158,7 +158,7 @@ def _read_states(
     for line in tail.lines:
         try:
             if not 0 <= line.video < len(states) or line.id != outline.ids[line.video]:
-                raise ValueError("it holds no state of a video of this batch")
+                raise ValueError("it does not describe a video of this batch")
             states[line.video] = apply_outcome(line.entry, _placeholder_entry(line)).state
         except ValueError as error:
             faults.append(f"line {line.number} of {file} is damaged: {error}")
@@ -171,13 +171,13 @@ def _read_states(
 
 
 def _placeholder_entry(line: JournalLine) -> VideoEntry:
-    """Return an entry for the video of a line without its recipe, which a listing does not read."""
+    """Return an entry with an empty recipe for the video of a journal line: a listing reads no recipes."""
     return VideoEntry(id=line.id, variation=0, number=1, seed=0, recipe=Recipe.model_construct())
 
 
 @lru_cache(maxsize=256)
 def _summarise_manifest(path: Path, manifest: FileVersion) -> _ManifestSummary:
-    """Read a manifest without checking its recipes, which would take most of the time of a listing."""
+    """Read a manifest without validating its recipes, which would take most of the time of a listing."""
     file = BatchFolder(path).manifest
     try:
         document = read_json_object(file, MAX_MANIFEST_BYTES)
@@ -186,10 +186,10 @@ def _summarise_manifest(path: Path, manifest: FileVersion) -> _ManifestSummary:
     check_format(file, document)
     states = tuple(str(video["state"]) for video in document["videos"])
     if unknown := set(states) - set(get_args(VideoState)):
-        raise ManifestError(f"{file} is damaged: {min(unknown)!r} is no state of a video")
+        raise ManifestError(f"{file} is damaged: {min(unknown)!r} is not a video state")
     created, template, model = document["created"], document["template"], document["videos"][0]["recipe"]["model"]
     if not all(isinstance(text, str) for text in (created, template, model)):
-        raise ManifestError(f"{file} is damaged: created, template or model is no text")
+        raise ManifestError(f"{file} is damaged: created, template or model is not a string")
     ids = tuple(video.get("id") for video in document["videos"])
     return _ManifestSummary(created, template, model, states, ids, str(document.get("journal", "")))
 
@@ -198,7 +198,7 @@ def move_to_trash(folder: Path) -> None:
     """Move a batch folder to the trash of its file system.
 
     Raises:
-        UserError: it is no batch folder, or there is no trash for it; the folder is then as it was.
+        UserError: the folder is not a batch folder, or its file system has no trash; the folder is then unchanged.
     """
     from send2trash import TrashPermissionError, send2trash
 

@@ -10,18 +10,18 @@ from wantui.storage.mp4 import Frame
 
 SHEET_COLUMNS = 5
 MAX_FRAME_WIDTH = 320
-"""Width of one frame, in pixels."""
+"""Maximum width of one frame on a contact sheet, in pixels."""
 
 
 class ContactSheet:
-    """Keeps evenly spaced frames of a clip of `count` frames as they pass by."""
+    """Contact sheet of evenly spaced frames, collected while the `count` frames of a clip are encoded."""
 
     def __init__(self, count: int) -> None:
         self.wanted = set(np.linspace(0, count - 1, min(SHEET_COLUMNS, count)).round().astype(int).tolist())
         self.kept: list[Frame] = []
 
     def watch(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Pass the frames on."""
+        """Yield all frames, and store those for the sheet."""
         for index, frame in enumerate(frames):
             if index in self.wanted:
                 self.kept.append(frame)

@@ -14,8 +14,8 @@ from wantui.schedule import model_evaluations
 RESERVE_BYTES = 20_000_000
 """Bytes to leave free beyond the estimate."""
 CHECKPOINTS, LATENTS_IN_CHECKPOINT = 2, 5
-"""Checkpoints on disk at once (the old one stays while the new one is written), and most states in one: multistep
-samplers store up to four besides the latents."""
+"""Maximum number of checkpoints on disk (the old one stays while the new one is written), and of states in each:
+multistep samplers store up to four besides the latents."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ def estimate_disk_need(recipe: Recipe, stored: int | None = None) -> DiskNeed:
     """Return the bytes that must be free for a video, or for a batch of videos rendered one after the other.
 
     Args:
-        recipe: of the video, or of one of the batch.
-        stored: predicted bytes of the files of all videos of a batch.
+        recipe: recipe of the video, or of any video of the batch.
+        stored: predicted bytes of all files of a batch; None for a single video.
 
     Raises:
-        UserError: its model is not here any more.
+        UserError: the model is no longer available.
     """
     model = find_model(recipe.model)
     latents = 4 * math.prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
-    states = model_evaluations(recipe.sampler, recipe.steps) + 1  # all of them lie there until the video is done
+    states = model_evaluations(recipe.sampler, recipe.steps) + 1  # all states stay on disk until the video is done
     temporary = (states + CHECKPOINTS * LATENTS_IN_CHECKPOINT) * latents
     return DiskNeed(estimate_recipe_disk(recipe, model).total if stored is None else stored, temporary)
 

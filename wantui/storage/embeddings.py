@@ -1,4 +1,4 @@
-"""Text embeddings of prompts, cached between runs by their inputs: a file per prompt, of its real tokens only."""
+"""Disk cache of text embeddings, one file per prompt and encoder, without the padding."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ from wantui.atomic_files import atomic_write
 
 PARTIAL_SUFFIX = ".partial"
 MAX_CACHE_BYTES = 2 << 30
-"""Maximum bytes of all files; the least recently used are removed first."""
+"""Maximum size of the cache in bytes; the least recently used files are removed first."""
 
 
 class EmbeddingStore:
-    """Embeddings by prompt, [tokens, dim], as bits of 2 or 4 bytes.
+    """Cache of embeddings by prompt, [tokens, dim], as integers of 2 or 4 bytes that hold the bits.
 
     Args:
-        made_with: whatever beside the prompt decides the bits.
+        made_with: everything besides the prompt that determines the bits, such as the encoder and its precision.
     """
 
     def __init__(self, made_with: Mapping[str, object], directory: Path | None = None) -> None:
@@ -46,7 +46,7 @@ class EmbeddingStore:
         return embedding
 
     def write(self, prompt: str, embedding: NDArray[np.generic]) -> None:
-        """Keep one."""
+        """Store the embedding of a prompt."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self.path(prompt)
         # A name per writer: the workers of several GPUs may write the same prompt at once.
@@ -55,11 +55,11 @@ class EmbeddingStore:
             np.save(file, embedding, allow_pickle=False)
 
     def tidy(self, needed: set[str]) -> None:
-        """Remove the oldest files beyond `MAX_CACHE_BYTES`, but none of the prompts that are needed now."""
+        """Remove the least recently used files beyond `MAX_CACHE_BYTES`, except those of the needed prompts."""
         kept = {self.path(prompt) for prompt in needed}
         files = []
         for path in (*self.directory.glob("*.npy"), *self.directory.glob(f"*{PARTIAL_SUFFIX}")):
-            with suppress(FileNotFoundError):  # another worker tidies too
+            with suppress(FileNotFoundError):  # another worker may remove files at the same time
                 files.append((path, path.stat()))
         total = sum(stat.st_size for _, stat in files)
         for path, stat in sorted(files, key=lambda one: one[1].st_mtime):

@@ -1,4 +1,4 @@
-"""Stored latents in other formats: .npy, .pt, safetensors, and the folder that the older system wrote."""
+"""Export stored latents as .npy, .pt, safetensors, or in the folder layout of the older system."""
 
 import gzip
 import json
@@ -22,38 +22,38 @@ from wantui.storage.video_files import make_parent_folders
 from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
 
 MAX_IDS_SHOWN = 10
-"""Most ids of videos that an error lists."""
+"""Maximum number of video ids that an error lists."""
 EXPORT_FORMATS = ("npy", "pt", "safetensors", "older")
 
 
 class NothingToExportError(UserError):
-    """Raised for missing stored latents, or a target that cannot be written; the text says which."""
+    """Raised if no latents are stored, an id is unknown, or the target cannot be written; the text names the reason."""
 
 
 @dataclass(frozen=True)
 class ExportedVideo:
-    """One video of an export."""
+    """Result of exporting one video."""
 
     video: str
-    """Variation and seed; the number for videos that do not exist yet."""
+    """Variation and seed; for videos that are not generated yet, their number."""
     path: Path | None
-    """Written file or folder; None if the video could not be read."""
+    """Written file or folder; None if the video was not exported."""
     reason: str = ""
-    """Why it could not be read, or is not there yet."""
+    """Why the video was not exported."""
 
 
 def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = ()) -> Iterator[ExportedVideo]:
-    """Write the stored latents of a batch's videos under `target`; yield the result of each video.
+    """Export the stored latents of a batch to `target`; yield the result of each video.
 
-    npy          one array [n, channels, frames, height, width] for each video, with a .json beside it
-    pt           the same as a dictionary of tensors, by a process that loads torch
-    safetensors  the same arrays, with the recipe in the metadata
+    npy          one array [n, channels, frames, height, width] per video, and a .json file with its metadata
+    pt           a dictionary of tensors, written by a separate process that loads torch
+    safetensors  the arrays, with the recipe in the metadata
     older        prompt_000/vid_001/step_000.npy.gz, [1, ...] each, without the initial noise
 
     Raises:
-        NothingToExportError: no video has stored latents, or there is no such video.
-        UserError: `target` is no folder that this user may write in.
-        OSError: something below `target` cannot be written.
+        NothingToExportError: no video has stored latents, or an id is unknown.
+        UserError: this user cannot write in `target`.
+        OSError: a file in `target` cannot be written.
     """
     manifest = read_manifest(BatchFolder(folder))
     check_new_folder(target)
@@ -79,7 +79,7 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
         for entry in manifest.videos
         if entry.state != "done" and entry.recipe.capture.latents and (not ids or entry.id.startswith(ids))
     ]
-    missing = f"not made yet. Make what is missing: wantui run --resume {folder}"
+    missing = f"not generated yet. Generate them first: wantui run --resume {folder}"
     is_any_stored = False
     for entry in chosen:
         name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
@@ -101,13 +101,13 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
         )
     if not is_any_stored:
         raise NothingToExportError(
-            f"{folder}: no latents are stored{' of these videos' if ids else ''}, only what was derived from them; "
-            "set latent_analysis_settings.store_latents for those to come"
+            f"cannot export {folder}: no latents are stored{' for these videos' if ids else ''}, only values derived "
+            "from them. Set latent_analysis_settings.store_latents for future videos"
         )
 
 
 class _StoredTrajectory:
-    """The stored trajectory of a video; whatever is damaged in it is a CaptureError."""
+    """The stored trajectory of a video; any damage raises a CaptureError."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.group = path, open_capture(path)
@@ -137,7 +137,7 @@ def _write_npy(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Pat
     latents, about = capture.group["latents"], capture.about(entry)
     with atomic_write(path.with_suffix(".npy")) as partial:
         header = np.lib.format.open_memmap(partial, mode="w+", dtype=latents.dtype, shape=latents.shape)
-        for index in range(latents.shape[0]):  # a state at a time: some have gigabytes
+        for index in range(latents.shape[0]):  # one state at a time: all states together can take gigabytes
             header[index] = capture.read("latents", index)
         header.flush()
         del header
@@ -166,7 +166,7 @@ torch.save({**load_file(sys.argv[1]), "recipe": recipe}, sys.argv[2])
 
 
 def _write_pt(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path:
-    """Write a .pt file by another process, because torch belongs into no client."""
+    """Write a .pt file in another process, because clients must not load torch."""
     source = _write_safetensors(path.with_name(f"{path.name}_for_torch"), entry, capture)
     try:
         with atomic_write(path.with_suffix(".pt")) as partial:
@@ -185,7 +185,9 @@ def _write_older_layout(path: Path, entry: VideoEntry, capture: _StoredTrajector
     steps, sigmas, timesteps = capture.read("steps"), capture.read("sigmas"), capture.read("timesteps")
     recipe = entry.recipe
     with atomic_folder(path) as partial:
-        for index in range(1, len(steps)):  # it stored what came after each step, and no initial noise
+        for index in range(
+            1, len(steps)
+        ):  # the older system stored the state after each step, but not the initial noise
             step = int(steps[index]) - 1
             state = capture.read("latents", index)[None]
             with gzip.open(partial / f"step_{step:03d}.npy.gz", "wb", compresslevel=1) as file:

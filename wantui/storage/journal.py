@@ -1,8 +1,8 @@
-"""batch.journal.jsonl: what became of videos since batch.json was written, a line for each change.
+"""batch.journal.jsonl: the changes of videos since batch.json was written, one per line.
 
-A manifest of 10,000 videos has 12 MB; to rewrite it for each of them would write 119 GB. A line holds the identity of
-the manifest that it continues (its field `journal`), so that lines that were folded into a newer manifest are known as
-such, and a CRC-32 of itself.
+A manifest of 10,000 videos has 12 MB; rewriting it after each video would write 119 GB. Each line contains the journal
+ID of its manifest (the manifest's field `journal`), which tells new lines from lines that are already folded into a
+newer manifest, and a CRC-32 of itself.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from wantui.json_files import parse_json, read_regular_file
 
 MAX_JOURNAL_BYTES = 256 << 20
 MAX_DESCRIBED_FAULTS = 10
-"""Damaged lines that are described one by one; the others are counted."""
+"""Maximum number of damaged lines that are described; further ones are only counted."""
 CRC_KEY = "crc32"
 
 
@@ -33,18 +33,18 @@ class JournalLine:
     video: int
     """Index into the videos of the manifest, from 0."""
     id: str
-    """Identity of the video."""
+    """ID of the video: the first digits of its recipe's digest."""
     entry: dict[str, Any]
-    """All fields of its entry that change."""
+    """Changeable fields of the video's manifest entry."""
     number: int = 0
     """Number of the line in the file, from 1; for messages."""
     journal: str = ""
-    """Identity of the manifest that it continues, where it was read."""
+    """Journal ID of the manifest that the line updates; empty for a line that is not read from a file."""
 
 
 @dataclass(frozen=True)
 class JournalTail:
-    """Content of a journal from some byte on."""
+    """Content of a journal after a given byte."""
 
     lines: tuple[JournalLine, ...] = ()
     end: int = 0
@@ -52,18 +52,18 @@ class JournalTail:
     is_torn: bool = False
     """True if an incomplete line follows."""
     stale: tuple[JournalLine, ...] = ()
-    """Lines that continue another manifest; the folder's manifest should contain their data."""
+    """Lines of an earlier manifest, whose changes batch.json should already contain."""
     faults: tuple[str, ...] = ()
     """Descriptions of unreadable lines."""
 
 
 def new_journal_id(journal: str) -> str:
-    """Return a new identity for a manifest into which the journal of another identity is folded."""
+    """Return a new ID for a manifest into which a journal is folded; the last 8 digits identify that journal."""
     return secrets.token_hex(4) + _short_digest(journal)
 
 
 def is_folded_into(journal: str, into: str) -> bool:
-    """Return whether a manifest of the identity `into` was made by folding the journal of another identity."""
+    """Return whether the manifest with ID `into` was written by folding the journal with ID `journal`."""
     return into[8:] == _short_digest(journal)
 
 
@@ -72,20 +72,20 @@ def _short_digest(journal: str) -> str:
 
 
 def encode_journal_line(journal: str, line: JournalLine) -> bytes:
-    """Return a line of a journal, with its newline."""
+    """Encode a journal line, with its newline."""
     content = {"journal": journal, "video": line.video, "id": line.id, "entry": line.entry}
     return json.dumps(content | {CRC_KEY: _line_crc(content)}, separators=(",", ":")).encode() + b"\n"
 
 
 def read_journal_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -> JournalTail:
-    """Return the lines from byte `start` on.
+    """Read the lines of a journal from byte `start` on.
 
     Args:
-        journal: identity of the manifest that the lines should continue.
-        first_number: number of the line that begins there.
+        journal: journal ID of the manifest; lines with another ID are stale.
+        first_number: number of the line at `start`, for messages.
 
     Raises:
-        UnreadableFileError: it is not a regular file, or is too large.
+        UnreadableFileError: the journal is not a regular file, or is too large.
     """
     try:
         content = read_regular_file(path, MAX_JOURNAL_BYTES, start)
@@ -111,24 +111,24 @@ def read_journal_tail(path: Path, journal: str, start: int = 0, first_number: in
 
 
 def append_journal_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
-    """Append lines to a journal of `end` bytes, and wait until they are on the disk; returns its new size.
+    """Append lines to a journal of `end` bytes, wait until they are on disk, and return its new size.
 
     Raises:
-        OSError: they cannot be written, and the journal is as it was; or it is a link, or has another size.
+        OSError: the lines cannot be written, or the journal is a link or has another size; it is then unchanged.
     """
     is_new = not path.exists()
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o666)
     try:
         if (size := os.fstat(descriptor).st_size) != end:
-            raise OSError(f"{path} has {size} bytes, and had {end}")
+            raise OSError(f"{path} has {size} bytes instead of {end}: another program changed it")
         content = memoryview(b"".join(lines))
         try:
             while content:
                 content = content[os.write(descriptor, content) :]
             os.fsync(descriptor)
         except OSError:
-            with suppress(OSError):  # what is left of the line is then taken for torn
+            with suppress(OSError):  # if this fails too, readers skip the incomplete line
                 os.ftruncate(descriptor, end)
             raise
     finally:
@@ -141,9 +141,9 @@ def append_journal_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
 def _decode_line(text: bytes, number: int) -> JournalLine:
     content = parse_json(text)
     if not isinstance(content, dict) or type(content.get("video")) is not int:
-        raise ValueError("it does not hold a JSON object with the number of a video")
+        raise ValueError("it is not a JSON object with the number of a video")
     if content.pop(CRC_KEY, None) != _line_crc(content):
-        raise ValueError("its bytes are not those that were written (CRC-32)")
+        raise ValueError("its CRC-32 does not match")
     return JournalLine(content["video"], str(content["id"]), content["entry"], number, str(content["journal"]))
 
 

@@ -1,4 +1,4 @@
-"""Layout of a batch folder. Names are those of the older system; numbers count from 1 for videos."""
+"""Layout of a batch folder. File names are those of the older system; video numbers count from 1."""
 
 import os
 import re
@@ -12,16 +12,16 @@ from wantui.captures.attention import ATTENTION
 from wantui.captures.trajectory import TRAJECTORY
 
 WRITTEN_FOLDERS = ("videos", *(kind.folder for kind in CAPTURES))
-"""Folders of a batch folder into which workers write."""
+"""Names of the folders in a batch folder that workers write to."""
 MAX_BATCH_NAME_BYTES = 200
-"""Room is left for the time, a number, and what a file system of 255 bytes a name adds."""
+"""Maximum bytes of a batch name: file names may have 255 bytes, of which the time stamp and a number need some."""
 _NAME_CATEGORIES = ("L", "M", "N")
 """First letters of the Unicode categories of letters, the marks that belong to them, and digits."""
 
 
 @dataclass(frozen=True)
 class BatchFolder:
-    """A batch folder and the paths in it; creates nothing itself."""
+    """Paths in a batch folder; creates nothing on disk."""
 
     root: Path
 
@@ -31,15 +31,15 @@ class BatchFolder:
 
     @property
     def journal(self) -> Path:
-        """Return the journal of the videos' outcomes since the manifest was written."""
+        """Return the journal of changes since the manifest was written."""
         return self.root / "batch.journal.jsonl"
 
     def fresh_damaged_journal(self) -> Path:
-        """Return an unused name for a journal with unreadable lines, which is preserved."""
+        """Return an unused path for preserving a journal with unreadable lines."""
         return self._fresh("batch.journal.damaged", ".jsonl")
 
     def fresh_edited_manifest(self) -> Path:
-        """Return an unused name for an edited manifest, which is preserved when it is replaced."""
+        """Return an unused path for preserving an edited manifest before it is replaced."""
         return self._fresh("batch.edited", ".json")
 
     def _fresh(self, stem: str, suffix: str) -> Path:
@@ -50,7 +50,7 @@ class BatchFolder:
         return path
 
     def set_aside(self) -> list[Path]:
-        """Return the damaged journals and edited manifests that were preserved when they were replaced."""
+        """Return the preserved damaged journals and edited manifests."""
         patterns = ("batch.journal.damaged*.jsonl", "batch.edited*.json")
         return sorted(path for pattern in patterns for path in self.root.glob(pattern))
 
@@ -86,32 +86,34 @@ class BatchFolder:
         return self.root / kind.folder / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
 
     def latents(self, variation: int, number: int) -> Path:
-        """Return the trajectory of a video, as `capture`."""
+        """Return the zarr group of a video's trajectory; arguments as `capture`."""
         return self.capture(TRAJECTORY, variation, number)
 
     def attention(self, variation: int, number: int) -> Path:
-        """Return the attention maps of a video, as `capture`."""
+        """Return the zarr group of a video's attention maps; arguments as `capture`."""
         return self.capture(ATTENTION, variation, number)
 
 
 def new_batch_folder(output_dir: Path, name: str, now: datetime | None) -> BatchFolder:
-    """Return the folder of a new batch; `now` is added to its name unless it is None."""
+    """Return the folder of a new batch; `now`, unless it is None, is appended to the name."""
     name = safe_folder_name(name)
     stamp = f"_{now:%Y%m%d_%H%M%S}" if now else ""
     folder = output_dir / f"{name}{stamp}"
     number = 2
-    while now and os.path.lexists(folder):  # False where it may not be looked at: making it will say why
+    while now and os.path.lexists(
+        folder
+    ):  # False without permission to look: creating the folder then reports the reason
         folder = output_dir / f"{name}{stamp}_{number}"
         number += 1
     return BatchFolder(folder)
 
 
 def safe_folder_name(name: str) -> str:
-    """Return a name that every file system takes: letters and digits of any script, and runs of others as _."""
+    """Return a name that every file system accepts: letters and digits of any script, _ for runs of others."""
     composed = unicodedata.normalize("NFC", name)
     kept = "".join(c if c in "_-" or unicodedata.category(c)[0] in _NAME_CATEGORIES else "\0" for c in composed)
     whole = re.sub("\0+", "_", kept).strip("_")
-    # Cut between characters, and never before a mark, which belongs to the letter before it.
+    # Cut between characters, but not before a combining mark, which belongs to the preceding letter.
     short = whole.encode()[:MAX_BATCH_NAME_BYTES].decode(errors="ignore")
     while len(short) < len(whole) and short and unicodedata.category(whole[len(short)])[0] == "M":
         short = short[:-1]

@@ -8,7 +8,7 @@ from zarr.storage import LocalStore
 
 
 class BatchFolderStore(LocalStore):
-    """A local store that makes no folder above its own; zarr's makes all of them with every chunk."""
+    """A local store that never creates its parent folders; zarr's own store creates them with every chunk."""
 
     async def _set(self, key: str, value: Any, exclusive: bool = False) -> None:
         if not self.root.parent.is_dir():

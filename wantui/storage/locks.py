@@ -1,6 +1,6 @@
-"""Locks in a batch folder: on its manifest, and on each video while a process makes it.
+"""File locks in a batch folder: one for its manifest, and one for each video while a process renders it.
 
-Both hold between engines, machines and users. Lock files follow the umask, so that a group can share a folder.
+Both work between engines, machines and users. Lock files follow the umask, so that a group can share a folder.
 """
 
 import errno
@@ -19,24 +19,24 @@ from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 
 MANIFEST_LOCK = ".lock"
 WRITE_ADVICE = {
-    errno.EROFS: "Have its file system mounted for writing, or copy the folder to another one.",
+    errno.EROFS: "Mount its file system for writing, or copy the folder to another file system.",
     errno.EACCES: "Have its owner give you the right to (chmod -R g+rwX), or copy it to a folder of yours.",
     errno.EPERM: "Have its owner give you the right to (chmod -R g+rwX), or copy it to a folder of yours.",
-    errno.ENOSPC: "Make room on its file system.",
-    errno.EDQUOT: "Make room, or have your quota raised.",
+    errno.ENOSPC: "Free disk space on its file system.",
+    errno.EDQUOT: "Free disk space, or ask for a higher quota.",
     errno.ELOOP: "Remove this symbolic link.",
 }
-"""Advice for a batch folder that cannot be written, by the number of the error."""
-DEFAULT_WRITE_ADVICE = "When that is corrected, try again; or copy the folder to another file system."
+"""Advice for a batch folder that cannot be written, by error number."""
+DEFAULT_WRITE_ADVICE = "Fix this and try again, or copy the folder to another file system."
 VIDEO_LOCKS = ".making"
-"""A file with a byte for each video, which the process that makes the video locks."""
+"""Name of the file with one byte per video, which the rendering process locks."""
 UNSUPPORTED_LOCK_ERRORS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
-"""Answers of file systems that have no locks."""
+"""Error numbers of file systems without locks."""
 
 
 @dataclass
 class _OpenLockFile:
-    """The descriptor of one `.making` file, and the videos that this process has locked by it: folder and number."""
+    """An open `.making` file, and the videos that this process has locked in it, by folder and number."""
 
     descriptor: int
     identity: tuple[int, int]
@@ -52,7 +52,7 @@ class _OpenLockFile:
 
 
 _open_lock_files: dict[tuple[int, int], _OpenLockFile] = {}
-"""Lock files by device and inode, one descriptor each: closing any descriptor of a file drops all locks on it."""
+"""Open lock files by device and inode. One descriptor per file: closing any descriptor drops all locks on it."""
 _mutex = threading.Lock()
 
 
@@ -60,10 +60,10 @@ def try_lock_video(folder: Path, number: int) -> bool:
     """Lock a video against other processes, engines and machines until `unlock_video` or the end of this process.
 
     Returns:
-        Whether this process has the lock; also true on a file system without locks.
+        True if this process has the lock, or the file system has no locks.
 
     Raises:
-        OSError: the lock file cannot be opened, as where another user made it unwritable.
+        OSError: the lock file cannot be opened, for example because another user made it unwritable.
     """
     with _mutex:
         locks = _get_lock_file(folder)
@@ -71,7 +71,7 @@ def try_lock_video(folder: Path, number: int) -> bool:
             fcntl.lockf(locks.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
         except OSError as error:
             _close_unused(locks)
-            if error.errno in (errno.EACCES, errno.EAGAIN):  # what POSIX calls a lock of another process
+            if error.errno in (errno.EACCES, errno.EAGAIN):  # another process has the lock
                 return False
             if error.errno in UNSUPPORTED_LOCK_ERRORS:
                 return True
@@ -81,14 +81,16 @@ def try_lock_video(folder: Path, number: int) -> bool:
 
 
 def unlock_video(folder: Path, number: int) -> None:
-    """Release a video's lock; do nothing if it is not held."""
+    """Release the lock of a video, if this process has it."""
     with _mutex:
-        # By the folder's name: its file may not be there any more, or be another one.
+        # Search by the folder's path: the lock file may have been deleted or replaced.
         for locks in list(_open_lock_files.values()):
             if (folder, number) not in locks.videos:
                 continue
             locks.videos.discard((folder, number))
-            if all(other != number for _, other in locks.videos):  # by another path to the same folder
+            if all(
+                other != number for _, other in locks.videos
+            ):  # unless it is also locked by another path to the same folder
                 with suppress(OSError):
                     fcntl.lockf(locks.descriptor, fcntl.LOCK_UN, 1, number)
             _close_unused(locks)
@@ -99,7 +101,7 @@ def _get_lock_file(folder: Path) -> _OpenLockFile:
     with suppress(OSError):
         if (known := _open_lock_files.get(_file_identity(path.stat()))) is not None:
             return known
-    # Files that were deleted with their folder are of no use to anybody, and would be kept open for ever.
+    # Close the lock files of deleted folders, which nothing else would ever close.
     for locks in list(_open_lock_files.values()):
         if locks.is_deleted:
             _close(locks)
@@ -120,7 +122,7 @@ def _close_unused(locks: _OpenLockFile) -> None:
 
 def _close(locks: _OpenLockFile) -> None:
     del _open_lock_files[locks.identity]
-    with suppress(OSError):  # the descriptor is free, whatever a network file system answers
+    with suppress(OSError):  # the descriptor is closed even if a network file system reports an error
         os.close(locks.descriptor)
 
 
@@ -129,13 +131,13 @@ def _file_identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _open_for_locking(path: Path) -> int:
-    """Open a lock file for writing, and make it by the umask where it is missing; a link is not followed."""
+    """Open a lock file for writing, without following links; create it by the umask if it is missing."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        # Earlier versions made it for one user only; the folder says who else may write.
+        # Earlier versions created it with mode 0600; give it the permissions of the folder.
         if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o600:
             with suppress(OSError):
                 os.fchmod(descriptor, path.parent.stat().st_mode & 0o666)
@@ -146,23 +148,23 @@ def _open_for_locking(path: Path) -> int:
 
 
 def claim_batch_folder(folder: Path) -> None:
-    """Make the lock file of an empty folder, which only one of several runs that want the folder can do.
+    """Claim an empty folder by creating its lock file, in which only one of several runs can succeed.
 
     Raises:
-        FileExistsError: another run has made it.
-        OSError: it cannot be made.
+        FileExistsError: another run has claimed the folder.
+        OSError: the lock file cannot be created.
     """
     os.close(os.open(folder / MANIFEST_LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666))
 
 
 @contextmanager
 def lock_manifest(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing a folder's manifest; without effect on a file system without locks.
+    """Lock a folder's manifest against other processes; has no effect on a file system without locks.
 
     Raises:
         OSError: the lock file cannot be opened.
     """
-    # A file that is open for writing: of a directory, network file systems give locks that hold on one machine only.
+    # Lock a file that is open for writing: on network file systems, locks of directories apply to one machine only.
     descriptor = _open_for_locking(folder / MANIFEST_LOCK)
     try:
         try:
@@ -176,7 +178,7 @@ def lock_manifest(folder: Path) -> Iterator[None]:
 
 
 def can_lock_files(folder: Path) -> bool:
-    """Return whether processes on several machines can lock files in a folder; leave no file in it."""
+    """Return whether files in a folder can be locked; leave no file behind."""
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -186,10 +188,10 @@ def can_lock_files(folder: Path) -> bool:
 
 
 def check_writable(folder: BatchFolder) -> None:
-    """Find out that a batch folder cannot be written before hours are spent on its videos.
+    """Check that a batch folder can be written, before hours are spent on its videos.
 
     Raises:
-        OSError: names what cannot be written.
+        OSError: names the path that cannot be written.
     """
     os.close(_open_for_locking(folder.root / MANIFEST_LOCK))
     with _mutex:
@@ -204,7 +206,7 @@ def refuse_unwritable(folder: BatchFolder) -> None:
     """Refuse a batch folder that this user cannot write.
 
     Raises:
-        UserError: names what cannot be written, and what to do.
+        UserError: names the path that cannot be written, with advice.
     """
     try:
         check_writable(folder)

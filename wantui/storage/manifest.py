@@ -1,4 +1,4 @@
-"""The manifest, batch.json: the requested videos of a batch, and their state. Only entries marked done are complete."""
+"""The manifest, batch.json: the requested videos of a batch and their states. Only done videos have complete files."""
 
 import hashlib
 import json
@@ -22,11 +22,11 @@ from wantui.planning.disk_estimate import estimate_variation_bytes
 from wantui.storage.layout import BatchFolder
 
 MANIFEST_FORMAT = 3
-"""Format 2 has a journal beside it, without which its states are old; a version that reads 1 must not read it. Format 3
-holds recipes of format 2."""
+"""Format of new manifests. Format 2 added the journal, without which the states are outdated, so that versions that
+read only format 1 must refuse it. Format 3 contains recipes of format 2."""
 READABLE_FORMATS = (1, 2, 3)
 MAX_MANIFEST_BYTES = 256 << 20
-"""Room for about 200,000 videos."""
+"""Maximum bytes of a manifest: enough for about 200,000 videos."""
 MAX_INDEX = 1_000_000
 VideoState = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 
@@ -36,7 +36,7 @@ def _to_plan_slug(name: object) -> object:
 
 
 class ManifestError(UserError):
-    """A batch folder whose batch.json is missing, broken or of another format."""
+    """Raised for a batch folder whose batch.json is missing, damaged or of an unsupported format."""
 
 
 class _Entry(BaseModel):
@@ -53,30 +53,30 @@ class VariationEntry(_Entry):
 
 
 class VideoEntry(_Entry):
-    """One video: its request, and its result."""
+    """One video: its recipe and its result."""
 
     id: str
     """The first twelve digits of the recipe's digest."""
     variation: Annotated[int, Field(ge=0, le=MAX_INDEX)]
     """Index into `variations`."""
     number: Annotated[int, Field(ge=1, le=MAX_INDEX)]
-    """Number from 1; the seed is the batch's seed + number - 1."""
+    """Number within the variation, from 1; the seed is the batch's seed + number - 1."""
     seed: int
     state: VideoState = "queued"
     recipe: Recipe
     files: dict[str, str] = {}
     """Paths relative to the batch folder."""
     sha256: dict[str, str] = {}
-    """SHA-256 of the files that are not folders; captures hold their own checksums."""
+    """SHA-256 of the clip and contact sheet; captures contain their own checksums."""
     seconds: dict[str, float] = {}
     peak_memory: int | None = None
-    """Bytes on the GPU."""
+    """Peak memory on the GPU, in bytes."""
     memory_plan: Annotated[str | None, BeforeValidator(_to_plan_slug)] = None
     """Slug of the memory plan used."""
     bytes: int | None = None
-    """Bytes on disk of all its files."""
+    """Size of all files of the video, in bytes."""
     predicted: dict[str, float] = {}
-    """Predictions from before rendering: bytes on disk, peak_memory, seconds."""
+    """Predictions made before rendering: bytes on disk, peak_memory, seconds."""
     latents_sha256: str | None = None
     error: str | None = None
 
@@ -94,11 +94,11 @@ class Manifest(_Entry):
 
     format: int = MANIFEST_FORMAT
     wantui: str = ""
-    """Version of wantui that wrote it; empty before 0.2."""
+    """Version of wantui that wrote the manifest; empty before 0.2."""
     journal: str = ""
-    """Identity repeated in each line of its journal; empty if it has no journal (format 1)."""
+    """Journal ID, repeated in each line of the journal; empty in format 1, which has no journal."""
     checksum: str = ""
-    """SHA-256 of the other fields as `manifest_checksum` takes it; empty in manifests of earlier versions."""
+    """SHA-256 of the other fields, from `manifest_checksum`; empty in manifests of earlier versions."""
     name: str
     created: str
     template: str
@@ -113,11 +113,11 @@ class Manifest(_Entry):
         return self._faults
 
     def add_faults(self, faults: Iterable[str]) -> None:
-        """Record which lines of the journal cannot be read."""
+        """Record unreadable lines of the journal."""
         self._faults = (*self._faults, *faults)
 
     def clear_faults(self) -> None:
-        """Forget the faults of a journal that was set aside."""
+        """Forget the faults, after the faulty journal was preserved under another name."""
         self._faults = ()
 
     @property
@@ -132,7 +132,7 @@ class Manifest(_Entry):
 
 
 def new_manifest(batch: Batch, name: str) -> Manifest:
-    """Return the manifest of a batch with no videos yet."""
+    """Return the manifest of a new batch; all videos are queued."""
     sizes = estimate_variation_bytes(batch)
     return Manifest(
         name=name,
@@ -166,15 +166,15 @@ def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
     """Replace batch.json atomically; return its size in bytes.
 
     Raises:
-        ManifestError: it would be too large to be read.
+        ManifestError: the manifest would exceed the maximum size.
     """
     manifest.format, manifest.wantui = MANIFEST_FORMAT, __version__
-    # Of what a reader gets: numbers may be written in another way than Python writes them.
+    # Hash the parsed JSON, as a reader does: pydantic and Python may format the same number differently.
     manifest.checksum = manifest_checksum(parse_json(manifest.model_dump_json()))
     text = manifest.model_dump_json(indent=1) + "\n"
     size = len(text.encode())
     if size > MAX_MANIFEST_BYTES:
-        raise ManifestError(f"cannot write {folder.manifest}: it would have {size >> 20} MiB. Make smaller batches")
+        raise ManifestError(f"cannot write {folder.manifest}: it would be {size >> 20} MiB. Queue smaller batches")
     write_text(folder.manifest, text)
     return size
 
@@ -186,22 +186,22 @@ def manifest_checksum(document: dict[str, Any]) -> str:
 
 
 def is_edited(folder: BatchFolder) -> bool:
-    """Return whether something other than wantui changed batch.json, so that its checksum does not match.
+    """Return whether another program changed batch.json, so that its checksum does not match.
 
     Raises:
-        FileNotFoundError: it is missing.
-        UnreadableFileError: it is no JSON.
+        FileNotFoundError: batch.json is missing.
+        UnreadableFileError: batch.json is not JSON.
     """
     return has_wrong_checksum(read_json_object(folder.manifest, MAX_MANIFEST_BYTES))
 
 
 def has_wrong_checksum(document: dict[str, Any]) -> bool:
-    """Return whether a manifest holds a checksum that its content does not have; manifests of before have none."""
+    """Return whether a manifest contains a checksum that does not match; earlier versions have no checksum."""
     return document.get("checksum", "") not in ("", manifest_checksum(document))
 
 
 def write_batch_files(folder: BatchFolder, batch: Batch) -> Manifest:
-    """Make a batch folder: manifest, and the copies of config, template and variations."""
+    """Write the manifest of a new batch, and copies of its config, template and variations; return the manifest."""
     manifest = new_manifest(batch, folder.root.name)
     manifest.journal = secrets.token_hex(8)
     write_text(folder.config, dump(batch.config.settings))
@@ -213,18 +213,18 @@ def write_batch_files(folder: BatchFolder, batch: Batch) -> Manifest:
 
 
 def read_manifest(folder: BatchFolder) -> Manifest:
-    """Return the manifest of a batch folder, with what its journal adds.
+    """Return the manifest of a batch folder, updated by its journal.
 
     Raises:
         ManifestError: names what is wrong with it.
     """
-    from wantui.storage.manifest_file import ManifestFile  # it is made of what is defined here
+    from wantui.storage.manifest_file import ManifestFile  # circular import
 
     return ManifestFile(folder).read()
 
 
 def parse_manifest(folder: BatchFolder) -> Manifest:
-    """Return the content of batch.json itself, without its journal.
+    """Parse and check batch.json, without its journal.
 
     Raises:
         ManifestError: names what is wrong with it.
@@ -250,14 +250,14 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
 
 
 def check_format(path: Path, document: dict[str, Any]) -> None:
-    """Refuse a manifest of a format that this version does not read.
+    """Refuse a manifest of an unsupported format.
 
     Raises:
         ManifestError: names the format and the version that wrote it.
     """
     number = document.get("format")
     if type(number) is not int:
-        raise ManifestError(f"{path} is damaged: its format is {number!r}, and must be a number")
+        raise ManifestError(f"{path} is damaged: its format is {number!r}; it must be a number")
     if number not in READABLE_FORMATS:
         writer = f"wantui {document['wantui']}" if isinstance(document.get("wantui"), str) else "another wantui"
         raise ManifestError(
@@ -270,14 +270,14 @@ def _describe_writer(document: dict[str, Any]) -> str:
     writer = document.get("wantui")
     if not isinstance(writer, str) or writer in ("", __version__):
         return ""
-    return f" (it was written by wantui {writer}, and this is {__version__})"
+    return f" (it was written by wantui {writer}; this is {__version__})"
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """Refuse a manifest whose parts do not fit together.
+    """Refuse a manifest whose parts are inconsistent.
 
     Raises:
-        ValueError: names the part.
+        ValueError: names the inconsistent part.
     """
     if not isinstance(manifest.config.get("model_settings"), dict):
         raise ValueError("config has no model_settings")
@@ -287,26 +287,28 @@ def check_manifest(manifest: Manifest) -> None:
         for choice in variation.choices:
             are_numbers = type(choice.get("bracket")) is int and type(choice.get("option")) is int
             if not are_numbers or not isinstance(choice.get("text"), str):
-                raise ValueError(f"variations[{index}].choices holds a choice without bracket, option or text")
+                raise ValueError(f"variations[{index}].choices contains a choice without bracket, option or text")
     seen: dict[tuple[int, int], int] = {}
     for index, video in enumerate(manifest.videos):
         if video.variation >= len(manifest.variations):
             raise ValueError(
-                f"videos[{index}].variation is {video.variation}, and there are {len(manifest.variations)} variations"
+                f"videos[{index}].variation is {video.variation}, but there are {len(manifest.variations)} variations"
             )
         if (first := seen.setdefault((video.variation, video.number), index)) != index:
-            raise ValueError(f"videos[{first}] and videos[{index}] have one variation and number, and so one clip")
+            raise ValueError(
+                f"videos[{first}] and videos[{index}] have the same variation and number, and therefore the same clip"
+            )
         check_file_paths(f"videos[{index}]", video)
 
 
 def apply_outcome(entry: object, video: VideoEntry) -> VideoEntry:
-    """Return a video's entry with the outcome that a line of the journal holds of it.
+    """Return a copy of a video's entry with the outcome from a journal line.
 
     Raises:
-        ValueError: names the field that is wrong, or the file that is outside of the batch folder.
+        ValueError: names the invalid field, or the file outside the batch folder.
     """
     if not isinstance(entry, dict):
-        raise ValueError("its entry is no JSON object")
+        raise ValueError("its entry is not a JSON object")
     fixed = {name: getattr(video, name) for name in FIXED_FIELDS}
     try:
         changed = VideoEntry.model_validate({**entry, **fixed})
@@ -317,7 +319,7 @@ def apply_outcome(entry: object, video: VideoEntry) -> VideoEntry:
 
 
 def check_file_paths(name: str, video: VideoEntry) -> None:
-    """Refuse files that are outside of the batch folder, or that can have no such name.
+    """Refuse files that are outside the batch folder or have an impossible name.
 
     Raises:
         ValueError: names the file.
@@ -328,9 +330,9 @@ def check_file_paths(name: str, video: VideoEntry) -> None:
         is_name = "\0" not in text and all(len(part.encode()) <= MAX_NAME_BYTES for part in path.parts)
         if not is_inside or not is_name or len(text.encode()) > MAX_PATH_BYTES:
             shown = text if len(text) <= 80 else f"{text[:80]}..."
-            raise ValueError(f"{name}.files.{kind} is no path inside of the batch folder: {shown!r}")
+            raise ValueError(f"{name}.files.{kind} is not a path inside the batch folder: {shown!r}")
 
 
 def relative_paths(folder: BatchFolder, paths: dict[str, Path]) -> dict[str, str]:
-    """Return the paths of files that exist, as the manifest holds them."""
+    """Return the paths of the existing files relative to the batch folder, as the manifest stores them."""
     return {kind: path.relative_to(folder.root).as_posix() for kind, path in paths.items() if path.exists()}

@@ -1,4 +1,4 @@
-"""A manifest with its journal: read as one, written by a line where that is enough."""
+"""Read a manifest with its journal, and write changes as journal lines where possible."""
 
 import os
 import shutil
@@ -29,13 +29,13 @@ from wantui.storage.manifest import (
 )
 
 FINAL_STATES: tuple[VideoState, ...] = ("done", "failed", "cancelled")
-"""States from which a video changes only when somebody asks for it again."""
+"""States that a video leaves only on request of a user."""
 FOLD_DIVISOR = 8
-"""A journal of at least this part of the manifest is folded in when a batch is opened to be continued."""
+"""A continued batch folds its journal first if the journal is larger than 1 / FOLD_DIVISOR of the manifest."""
 MAX_READ_ATTEMPTS = 100
-"""Times that a manifest is read again because it was replaced meanwhile."""
+"""Maximum number of reads of a manifest that other processes replace at the same time."""
 FileVersion = tuple[int, int, int]
-"""Inode, time of the last change, and size of a file; zeros where there is none."""
+"""Inode, modification time in ns, and size in bytes of a file; zeros if it is missing."""
 
 
 class ManifestFile:
@@ -47,7 +47,7 @@ class ManifestFile:
         self._seen: FileVersion = (0, 0, 0)
         self._journal: FileVersion = (0, 0, 0)
         self._end = 0
-        """Bytes of the journal that are applied."""
+        """Bytes of the journal that were read and applied."""
         self._lines = 0
         self._must_fold = False
         """True if the journal must be folded before the next write."""
@@ -56,7 +56,7 @@ class ManifestFile:
         """Return the manifest as it is on disk.
 
         Raises:
-            ManifestError: it is missing or damaged.
+            ManifestError: the manifest is missing or damaged.
         """
         for _ in range(MAX_READ_ATTEMPTS):
             seen, journal = read_file_version(self.folder.manifest), read_file_version(self.folder.journal)
@@ -66,22 +66,22 @@ class ManifestFile:
                 self.manifest = parse_manifest(self.folder)
             if journal != self._journal:
                 self._apply_journal(self.manifest)
-            # A fold replaces the manifest before it removes the journal: what was read belongs together where the
-            # manifest is still the same one.
+            # Folding replaces the manifest before it removes the journal: if the manifest is unchanged now, the two
+            # that were read belong together.
             if read_file_version(self.folder.manifest) == seen:
                 self._seen, self._journal = seen, journal
                 return self.manifest
             self.forget()
-        raise ManifestError(f"{self.folder.manifest} cannot be read: it is replaced again and again")
+        raise ManifestError(f"{self.folder.manifest} cannot be read: other processes keep replacing it")
 
     def save(self, changed: Mapping[int, VideoState]) -> None:
-        """Write the entries of some videos, under the lock of the folder.
+        """Write the changed entries of some videos. The caller must have the manifest lock.
 
         Args:
-            changed: by index of the video, the state that it had before.
+            changed: previous state of each changed video, by index.
 
         Raises:
-            OSError: they cannot be written; what is on disk is as it was.
+            OSError: the entries cannot be written; the files on disk are unchanged.
         """
         if self.manifest is None:
             raise RuntimeError("a manifest is read before it is written")
@@ -96,7 +96,7 @@ class ManifestFile:
             self._journal = read_file_version(self.folder.journal)
 
     def fold(self) -> None:
-        """Write all of the manifest, and remove the journal, under the lock of the folder."""
+        """Write the complete manifest and remove the journal. The caller must have the manifest lock."""
         if self.manifest is None:
             raise RuntimeError("a manifest is read before it is written")
         self._keep_edited()
@@ -104,9 +104,9 @@ class ManifestFile:
         write_manifest(self.folder, self.manifest)
         manifest = self.manifest
         if manifest.faults:
-            with suppress(FileNotFoundError):  # somebody took it away meanwhile
+            with suppress(FileNotFoundError):  # another process removed it
                 self.folder.journal.rename(self.folder.fresh_damaged_journal())
-            manifest.clear_faults()  # the next journal is another one, and must not be set aside for them
+            manifest.clear_faults()  # otherwise the next journal would be preserved for these faults too
         else:
             remove(self.folder.journal)
         sync(self.folder.root)
@@ -114,17 +114,17 @@ class ManifestFile:
         self.manifest, self._seen = manifest, read_file_version(self.folder.manifest)
 
     def _keep_edited(self) -> None:
-        """Preserve a copy of an externally edited manifest: its replacement has a new checksum."""
+        """Save a copy of an externally edited manifest before it is replaced by one with a valid checksum."""
         try:
             if not is_edited(self.folder):
                 return
-        except (FileNotFoundError, UnreadableFileError):  # somebody replaces it at this moment
+        except (FileNotFoundError, UnreadableFileError):  # another process is replacing it
             return
         with atomic_write(self.folder.fresh_edited_manifest()) as copy:
             shutil.copyfile(self.folder.manifest, copy)
 
     def fold_when_reopened(self) -> None:
-        """Fold the journal if a crash left it, or if it is long; call under the lock of the folder."""
+        """Fold the journal if it is long or was left by a crash. The caller must have the manifest lock."""
         self.read()
         if self._must_fold or FOLD_DIVISOR * self._end > self._seen[2]:
             self.fold()
@@ -151,9 +151,9 @@ class ManifestFile:
                 faults.append(f"line {line.number} of {path} is damaged: {error}")
         if (lost := _find_lost_line(manifest, tail.stale)) is not None:
             faults.append(
-                f"line {lost.number} of {path} continues another batch.json, and says of a video what this one does "
-                "not hold: an earlier batch.json was put in its place, or a journal of another batch. Put back the "
-                "newest batch.json, or make the videos again that it does not know: wantui run --resume"
+                f"line {lost.number} of {path} updates another batch.json, and its change is missing in this one: "
+                "batch.json was replaced by an earlier copy, or the journal belongs to another batch. Restore the "
+                "newest batch.json, or generate the missing videos again: wantui run --resume"
             )
         manifest.add_faults(faults)
         self._end = tail.end
@@ -170,16 +170,16 @@ class ManifestFile:
 def _brings_all_videos_to(
     manifest: Manifest, changed: Mapping[int, VideoState], states: Collection[VideoState]
 ) -> bool:
-    """Return whether this change brings all videos into one of these states, when they were not before."""
+    """Return whether this change leaves all videos in these states, and some were in another state before."""
     if all(before in states for before in changed.values()):
-        return False  # lest each video of a batch that is made again would rewrite the manifest
+        return False  # otherwise each video of a repeated batch would rewrite the manifest
     return all(video.state in states for video in manifest.videos)
 
 
 def read_file_version(path: Path) -> FileVersion:
     """Return a value that changes when a file is written or replaced."""
     try:
-        # Opened, because a network file system looks at the server then, and else at what it remembers.
+        # Open the file: only then does a network file system ask the server instead of its cache.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         return 0, 0, 0
@@ -191,28 +191,28 @@ def read_file_version(path: Path) -> FileVersion:
 
 
 def _apply_line(manifest: Manifest, line: JournalLine) -> VideoEntry:
-    """Return the entry of the video of a line, as the line has it.
+    """Return the manifest entry of a journal line's video, with the changes of the line.
 
     Raises:
-        ValueError: it is no line of this manifest.
+        ValueError: the line does not fit this manifest.
     """
     if not 0 <= line.video < len(manifest.videos):
-        raise ValueError(f"there is no video {line.video}")
+        raise ValueError(f"the batch has no video {line.video}")
     video = manifest.videos[line.video]
     if line.id != video.id:
-        raise ValueError(f"it is not of video {video.id}")
+        raise ValueError(f"its id is not that of video {video.id}")
     return apply_outcome(line.entry, video)
 
 
 def _find_lost_line(manifest: Manifest, stale: Sequence[JournalLine]) -> JournalLine | None:
-    """Return a line that continues another manifest and was not folded into this one; None where all were.
+    """Return a stale line whose change is missing in this manifest; None if all changes are present.
 
-    A crash between a fold and the removal of its journal leaves lines that were.
+    Stale lines without loss remain after a crash between writing the manifest and removing the journal.
     """
     unknown = [line for line in stale if not is_folded_into(line.journal, manifest.journal)]
     for line in {line.video: line for line in unknown}.values():  # the last one of each video
         try:
-            # Earlier versions did not mark a manifest by the journal that was folded into it.
+            # Compare entries: manifests of earlier versions do not identify the journal that was folded into them.
             if _apply_line(manifest, line) != manifest.videos[line.video]:
                 return line
         except ValueError:

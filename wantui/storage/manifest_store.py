@@ -1,4 +1,4 @@
-"""Keep batch.json and its journal true while several workers make the videos of one batch."""
+"""Record the outcomes of videos in batch.json and its journal, safely for several concurrent workers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from wantui.storage.video_files import remove_temporary_files, video_files
 
 
 class ManifestStore:
-    """Manifest and journal of one batch; rereads only what other processes have written."""
+    """Manifest and journal of one batch; reads again only what other processes have changed."""
 
     def __init__(self, folder: BatchFolder) -> None:
         self.folder = folder
@@ -23,12 +23,12 @@ class ManifestStore:
         """Return the manifest as it is on disk.
 
         Raises:
-            ManifestError: it is missing or damaged.
+            ManifestError: the manifest is missing or damaged.
         """
         return self._file.read()
 
     def fold_when_reopened(self) -> None:
-        """Fold the journal into the manifest if a crash left it or it is long."""
+        """Fold the journal into the manifest if it is long or was left by a crash."""
         with lock_manifest(self.folder.root):
             self._file.fold_when_reopened()
 
@@ -59,47 +59,47 @@ class ManifestStore:
 
     @contextmanager
     def _writing(self, numbers: Sequence[int]) -> Iterator[Manifest]:
-        """Yield the manifest under its lock, and write the entries of these videos afterwards."""
+        """Lock and yield the manifest; afterwards write the entries of these videos that changed."""
         with lock_manifest(self.folder.root):
             try:
                 manifest = self.read()
                 entries = {number: find_entry(manifest, number, self.folder) for number in numbers}
-                # Not copies of the entries: to copy the recipes of 10,000 videos takes seconds.
+                # Store outcomes instead of copies of entries: copying the recipes of 10,000 videos takes seconds.
                 before = {number: (entry.state, entry.outcome()) for number, entry in entries.items()}
                 yield manifest
                 changed = (n for n, (_, outcome) in before.items() if outcome != manifest.videos[n].outcome())
                 self._file.save({number: before[number][0] for number in changed})
             except BaseException:
-                self._file.forget()  # what we hold may not be what is on disk
+                self._file.forget()  # the copy in memory may differ from the disk
                 raise
 
     def change(self, number: int, edit: Callable[[VideoEntry], None]) -> None:
-        """Change the entry of one video, while nobody else changes any."""
+        """Edit the entry of one video under the manifest lock."""
         with self._writing([number]) as manifest:
             edit(find_entry(manifest, number, self.folder))
 
 
 class ManifestStoreCache:
-    """Store of the batch folder that was used last: reading a large manifest again takes seconds."""
+    """Cache of the most recently used `ManifestStore`: reading a large manifest again takes seconds."""
 
     def __init__(self) -> None:
         self._store: ManifestStore | None = None
 
     def of(self, folder: BatchFolder) -> ManifestStore:
-        """Return the store of a folder, which replaces that of another folder."""
+        """Return the store of a folder, and replace the cached store of any other folder."""
         if self._store is None or self._store.folder.root != folder.root:
             self._store = ManifestStore(folder)
         return self._store
 
 
 def _to_storable_text(error: str | None) -> str | None:
-    """Return an error text as JSON takes it: a path in it may hold bytes that are not UTF-8."""
+    """Return an error text that JSON can encode: paths in it may contain bytes that are not UTF-8."""
     return None if error is None else escape_unprintable(error, keep_lines=True)
 
 
 def _end_video(folder: BatchFolder, manifest: Manifest, number: int, state: VideoState, error: str | None) -> None:
     if not try_lock_video(folder.root, number):
-        return  # another engine makes it
+        return  # another engine is rendering it
     entry = find_entry(manifest, number, folder)
     remove_temporary_files(video_files(folder, entry.variation, entry.number))
     if not is_complete(folder, entry):  # it may have been finished just before
@@ -108,19 +108,19 @@ def _end_video(folder: BatchFolder, manifest: Manifest, number: int, state: Vide
 
 
 def is_complete(folder: BatchFolder, entry: VideoEntry) -> bool:
-    """Return whether the manifest calls a video done and its files exist."""
+    """Return whether a video is recorded as done and all its files exist."""
     return entry.state == "done" and all((folder.root / path).exists() for path in entry.files.values())
 
 
 def find_entry(manifest: Manifest, number: int, folder: BatchFolder) -> VideoEntry:
-    """Return the entry with an index.
+    """Return the manifest entry of the video with index `number`.
 
     Raises:
-        ManifestError: there is none: the folder now holds another batch.
+        ManifestError: the manifest has fewer videos, because it was replaced or shortened.
     """
     if number >= len(manifest.videos):
         raise ManifestError(
-            f"{folder.manifest} has {format_count(len(manifest.videos), 'video')}, and was to have number "
-            f"{number + 1}. To continue with those that it has: wantui run --resume {folder.root}"
+            f"{folder.manifest} has only {format_count(len(manifest.videos), 'video')}; video "
+            f"{number + 1} is missing. To continue without it: wantui run --resume {folder.root}"
         )
     return manifest.videos[number]

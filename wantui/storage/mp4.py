@@ -1,4 +1,4 @@
-"""Clips: H.264 in mp4, with the recipe in the tags; verified before they get their name."""
+"""Write and read clips: H.264 in mp4 with the recipe in the tags, verified before the final rename."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,17 +18,17 @@ from wantui.planning.recipe import parse_recipe
 from wantui.storage.background_writer import BackgroundWriter
 
 CRF = "18"
-"""Quality of H.264; 18 is visually lossless for most pictures."""
+"""Constant rate factor of H.264; 18 is visually lossless for most videos."""
 X264_PARAMETERS = "mbtree=0"
-"""x264 options: macroblock trees are off, as its vector code then gives different bits per run for small pictures."""
+"""x264 options: macroblock trees are off, because their vector code is not deterministic for small frames."""
 MAX_PENDING_FRAMES = 8
-"""Frames that are decoded and not encoded yet."""
+"""Maximum number of decoded frames that wait to be encoded."""
 Frame = NDArray[np.uint8]
 _READ_OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
 }
-"""Options for a file of unknown origin: a playlist with the name of a clip would make the library read other files."""
+"""Options for files of unknown origin: a playlist disguised as a clip could make FFmpeg read other files."""
 
 
 class ClipError(UserError):
@@ -36,12 +36,12 @@ class ClipError(UserError):
 
 
 class ClipWriter:
-    """Encoder of frames, uint8 [height, width, rgb], on a separate thread while the next ones are decoded.
+    """Encode frames, uint8 [height, width, rgb], on a separate thread while the next frames are decoded.
 
-    A context: what ends it before `finish` leaves nothing behind.
+    A context manager; leaving it before `finish` removes the partial clip.
 
     Args:
-        count: frames that there will be.
+        count: number of frames that the clip will have.
     """
 
     def __init__(self, path: Path, fps: int, count: int, tags: dict[str, str]) -> None:
@@ -57,12 +57,12 @@ class ClipWriter:
     def __exit__(self, *_: object) -> None:
         self.thread.close()
         if self.container is not None:
-            with suppress(Exception):  # it had no whole clip in it
+            with suppress(Exception):  # the clip is incomplete
                 self.container.close()
         self.partial.unlink(missing_ok=True)
 
     def write(self, frame: Frame) -> None:
-        """Hand over the next frame; waits where too many have not been encoded yet.
+        """Queue the next frame for encoding; block while `MAX_PENDING_FRAMES` frames wait.
 
         Raises:
             Exception: an earlier frame could not be encoded or written.
@@ -71,10 +71,10 @@ class ClipWriter:
         self.thread.submit(partial(self._encode, frame))
 
     def finish(self) -> None:
-        """Write the end of the clip, read it back, and give it its name.
+        """Finish the clip, verify it by decoding it, and give it its final name.
 
         Raises:
-            RuntimeError: another number of frames came, or can be read back.
+            RuntimeError: the number of encoded or decoded frames is not `count`.
         """
         self.thread.submit(self._end)
         self.thread.flush()
@@ -111,10 +111,10 @@ class ClipWriter:
 
 
 def write_mp4(path: Path, frames: Iterable[Frame], fps: int, count: int, tags: dict[str, str]) -> None:
-    """Encode `count` frames as they arrive.
+    """Write a clip of `count` frames.
 
     Raises:
-        RuntimeError: another number of frames came, or can be read back.
+        RuntimeError: the number of encoded or decoded frames is not `count`.
     """
     with ClipWriter(path, fps, count, tags) as clip:
         for frame in frames:
@@ -126,11 +126,11 @@ def read_frames(path: Path) -> Iterator[Frame]:
     """Yield the frames of a clip, uint8 [height, width, rgb].
 
     Raises:
-        ClipError: no video that can be decoded.
+        ClipError: the file contains no decodable video.
     """
     with _open_container(path) as container:
         if not container.streams.video:
-            raise ClipError(f"{path} is not a clip that can be read: it holds no video")
+            raise ClipError(f"{path} is not a readable clip: it contains no video")
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="rgb24")
 
@@ -139,12 +139,12 @@ def read_clip_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe in a clip, and the software and device that rendered it.
 
     Raises:
-        ClipError: not a clip, or without a recipe that this version understands.
+        ClipError: the file is not a clip, or has no recipe that this version can read.
     """
     with _open_container(path) as container:
         tags = dict(container.metadata)
     if "wantui" not in tags:
-        raise ClipError(f"{path} carries no recipe: it was not made by wantui, or another program rewrote it")
+        raise ClipError(f"{path} contains no recipe: it was not generated by wantui, or another program rewrote it")
     try:
         made_with = parse_json(tags.get("wantui_made_with", "{}"))
         if not isinstance(made_with, dict):
@@ -152,26 +152,26 @@ def read_clip_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
         if "blocks" in made_with:
             made_with["blocks"] = current_speed_name(str(made_with["blocks"]))
         return parse_recipe(parse_json(tags["wantui"])), made_with
-    except ValueError as error:  # also of text that is not UTF-8
+    except ValueError as error:  # includes text that is not UTF-8
         raise ClipError(f"the recipe in {path} is damaged or of another version: {error}") from None
 
 
 @contextmanager
 def _open_container(path: Path) -> Iterator[Any]:
-    """Yield a PyAV container; any error of a damaged file while it is open becomes a ClipError."""
+    """Open a PyAV container; errors of a damaged file inside the block become a ClipError."""
     import av
 
     try:
         if path.exists() and not path.is_file():
-            raise ClipError(f"{path} is not a clip that can be read: it is not a regular file")
-        # Other programs write tags in other encodings; bytes that are not UTF-8 become characters that no recipe holds.
+            raise ClipError(f"{path} is not a readable clip: it is not a regular file")
+        # Tags of other programs may have other encodings; surrogateescape keeps them from failing here.
         with av.open(_file_url(path), metadata_errors="surrogateescape", options=_READ_OPTIONS) as container:
             yield container
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ClipError(f"{path} is not a clip that can be read: {reason}") from None
+        raise ClipError(f"{path} is not a readable clip: {reason}") from None
 
 
 def _file_url(path: Path) -> str:
-    """Return a path as the video library takes it: a name with a colon, such as `http:x.mp4`, is else a URL."""
+    """Return a path as a file URL; FFmpeg would take a bare name with a colon, such as `http:x.mp4`, for a URL."""
     return f"file:{path.absolute()}"

@@ -1,5 +1,4 @@
-"""Distinguish why the files of a video could not be written: a full disk, a folder that is deleted or cannot be
-written."""
+"""Classify errors of writing a video's files: full disk, deleted folder, unwritable folder, or conflicting files."""
 
 import errno
 import os
@@ -26,21 +25,21 @@ UNWRITABLE_ERRORS = (
     errno.ENETUNREACH,
     errno.EREMOTEIO,
 )
-"""Errors of a file system that is read-only, of another user, damaged, or out of reach of the network."""
+"""Error numbers of a file system that is read-only, owned by another user, damaged, or unreachable."""
 
 
 PATH_CONFLICT_ADVICE = {
-    errno.ENOENT: "A folder was removed while the video was made. Make the video again",
-    errno.ENOTDIR: "A file has the place of a folder. Remove it, then make the video again",
-    errno.EISDIR: "A folder has the place of a file. Remove it, then make the video again",
-    errno.EEXIST: "A file has the place of a folder. Remove it, then make the video again",
-    errno.ENOTEMPTY: "Something else wrote into this folder. Make the video again",
+    errno.ENOENT: "A folder was removed while the video was generated. Generate the video again",
+    errno.ENOTDIR: "A file is in the place of a folder. Remove it, then generate the video again",
+    errno.EISDIR: "A folder is in the place of a file. Remove it, then generate the video again",
+    errno.EEXIST: "A file is in the place of a folder. Remove it, then generate the video again",
+    errno.ENOTEMPTY: "Another program wrote into this folder. Generate the video again",
 }
 """Cause and remedy for each error number of a failed write to a video's files."""
 
 
 def is_folder_deleted(root: Path) -> bool:
-    """Return whether a folder was deleted; one that cannot be looked at is not."""
+    """Return whether a folder was deleted; False if it cannot be examined."""
     try:
         root.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -51,10 +50,10 @@ def is_folder_deleted(root: Path) -> bool:
 
 
 def find_unwritable_folder(root: Path, error: OSError) -> tuple[Path, str] | None:
-    """Return the folder of a batch that cannot be written now, and why; None where all can be.
+    """Return the folder of a batch that cannot be written, and the reason; None if all can be written.
 
     Args:
-        error: what a write failed with.
+        error: error of the failed write.
     """
     if error.errno not in UNWRITABLE_ERRORS:
         return None
@@ -74,8 +73,8 @@ def _affected_folders(root: Path, error: OSError) -> Iterator[Path]:
 
 
 def describe_path_conflict(root: Path, error: OSError) -> str | None:
-    """Return that files of a batch were removed or replaced while they were written; None for other errors."""
-    # Of two names, as of a file that gets its final one, the second is where something is in the way.
+    """Describe an error of files that others removed or replaced while wantui wrote them; None for other errors."""
+    # For a failed rename, the conflict is at the second name.
     name = error.filename if error.filename2 is None else error.filename2
     if error.errno not in PATH_CONFLICT_ADVICE or not isinstance(name, str | bytes):
         return None
@@ -86,9 +85,9 @@ def describe_path_conflict(root: Path, error: OSError) -> str | None:
 
 
 def describe_sticky_conflict(error: OSError) -> str | None:
-    """Return why a file cannot be replaced or removed that another user owns in a folder with the sticky bit.
+    """Describe why another user's file in a folder with the sticky bit cannot be replaced; None for other errors.
 
-    Such a folder can be written, so that nothing else tells this error from one that passes.
+    Such a folder is writable, so that this error would otherwise look temporary.
     """
     if error.errno not in (errno.EPERM, errno.EACCES):
         return None
@@ -103,7 +102,7 @@ def describe_sticky_conflict(error: OSError) -> str | None:
         if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (file.st_uid, folder.st_uid):
             owner = _user_name(file.st_uid)
             return (
-                f"cannot replace {path}: it belongs to {owner}, and its folder lets only owners replace files "
+                f"cannot replace {path}: it belongs to {owner}, and only owners may replace files in its folder "
                 f"(sticky bit). Have {owner} continue the batch, or continue a copy of its folder"
             )
     return None

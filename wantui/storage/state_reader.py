@@ -1,4 +1,4 @@
-"""Stored states: read straight from their files where these hold nothing but them, and by zarr otherwise."""
+"""Read stored states: directly from their files if each file is one plain state, otherwise through zarr."""
 
 import math
 import os
@@ -19,8 +19,8 @@ class StoredStates:
     """The states of one video.
 
     Args:
-        array: of an opened capture, [n, channels, frames, height, width].
-        chosen: indices of the states to be read; all of them by default.
+        array: array of an opened capture, [n, channels, frames, height, width].
+        chosen: indices of the states to read; all states by default.
     """
 
     def __init__(self, array: Any, chosen: Sequence[int] | None = None) -> None:
@@ -33,10 +33,10 @@ class StoredStates:
         return len(self.chosen)
 
     def read(self, which: range, rows: Sequence[Row]) -> None:
-        """Write some states into rows of [dimension] float32.
+        """Read states into rows of [dimension] float32.
 
         Raises:
-            CaptureError: they are damaged.
+            CaptureError: a state is damaged.
         """
         for position, row in zip(which, rows, strict=True):
             index = self.chosen[position]
@@ -45,7 +45,7 @@ class StoredStates:
                     row[:] = np.asarray(self.array[index]).ravel()
 
     def _read_file(self, index: int, row: Row) -> bool:
-        """Read a state from a file of its own, of exactly its size; return whether that succeeded."""
+        """Read a state from its own file if that has exactly the expected size; return whether this succeeded."""
         if self.folder is None:
             return False
         key = self.array.metadata.encode_chunk_key((index, *(0,) * (self.array.ndim - 1)))
@@ -54,7 +54,7 @@ class StoredStates:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     return False
                 whole = file.readinto(row.view(np.uint8)) == row.nbytes and not file.read(1)
-                # States are read once, and are many: the kernel needs no second copy, nor to give up others' for it.
+                # Do not keep the file in the page cache: states are large and read only once.
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError:
             return False
@@ -64,7 +64,7 @@ class StoredStates:
 
 
 def _find_plain_file_folder(array: Any) -> Path | None:
-    """Return the folder in which each state is a file of little-endian float32 values; None if there is none."""
+    """Return the folder with one file of little-endian float32 values per state; None for any other layout."""
     from zarr.codecs import BytesCodec
     from zarr.storage import LocalStore
 

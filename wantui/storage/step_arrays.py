@@ -1,8 +1,8 @@
-"""Write a capture that has one value per recorded step for each of its arrays, as a zarr group.
+"""Write a capture as a zarr group of arrays with one value per recorded step.
 
 The group also has `steps` [s] int64, the index of each recorded model evaluation from 0, and `sigmas` [s] float64, the
-noise level that the model saw. It appears under its name only once it is complete, and a process that resumes a video
-verifies what an earlier process wrote.
+noise level that the model saw. The group gets its final name only when it is complete, and a process that resumes a
+video verifies the values of the earlier process.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,24 +34,24 @@ class StepArray:
     """Shape of the value of one step."""
     dtype: str
     scale: float | None = None
-    """Factor by which values are multiplied before they are stored; readers divide by the attribute `scale`."""
+    """Factor that stored values are multiplied by; readers divide by the attribute `scale`."""
     compress: bool = False
     has_one_chunk: bool = False
-    """True if all steps share a chunk, as values of a few bytes should; otherwise each step is a chunk."""
+    """True if all steps share one chunk, which suits values of a few bytes; otherwise each step has its own chunk."""
 
 
 class StepArrayWriter:
     """Write the arrays of one capture of one video step by step; `finish` publishes the group.
 
     Args:
-        arrays: by path in the group, such as "star" or "uncond/star".
+        arrays: arrays by path in the group, such as "star" or "uncond/star".
         steps: model evaluations that are recorded, from 0.
-        sigmas: noise level of each of them.
-        attributes: of the group, beside the recipe.
-        checksums: CRC-32 of each step that an earlier process stored; empty to begin anew.
+        sigmas: noise level of each of these evaluations.
+        attributes: attributes of the group besides the recipe.
+        checksums: CRC-32 of each step that an earlier process stored; empty for a new video.
 
     Raises:
-        IncompleteCaptureError: the group is not the one that these checksums describe.
+        IncompleteCaptureError: the stored group is missing or differs from the checksums.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class StepArrayWriter:
         self.constant = constant_crc(self.partial, self.arrays)
 
     def write(self, values: Mapping[str, NDArray[Any]]) -> None:
-        """Store the values of the next step; its checksum also covers what never changes in the group.
+        """Store the values of the next step; the checksum of a step also covers the constant parts of the group.
 
         Args:
-            values: by path of the array, each of the array's shape.
+            values: values by path of the array, each with the array's shape.
         """
         if self.is_finished:
             return
@@ -116,11 +116,11 @@ class StepArrayWriter:
         self.checksums.append(array_crc(np.array(sums, dtype=np.uint32), self.constant))
 
     def attribute(self, name: str) -> Any:
-        """Return an attribute of the group that an earlier process may have stored; None where there is none."""
+        """Return an attribute of the group, which an earlier process may have stored; None if it is missing."""
         return self.group.attrs.get(name)
 
     def update(self, attributes: Mapping[str, Any]) -> None:
-        """Store attributes that change while the video is made."""
+        """Store attributes that change while the video is rendered."""
         if not self.is_finished:
             self.group.attrs.update(dict(attributes))
 
@@ -128,7 +128,7 @@ class StepArrayWriter:
         """Publish the group under its final name.
 
         Args:
-            attributes: of the group, known only now.
+            attributes: attributes of the group that are known only now.
 
         Raises:
             RuntimeError: a step is missing.
@@ -156,9 +156,7 @@ class StepArrayWriter:
             for row, known in enumerate(checksums):
                 sums = [array_crc(self._array(path)[row]) for path in self.arrays]
                 if array_crc(np.array(sums, dtype=np.uint32), self.constant) != known:
-                    raise IncompleteCaptureError(
-                        f"the values of step {self.steps[row] + 1} are not those that were stored"
-                    )
+                    raise IncompleteCaptureError(f"the values of step {self.steps[row] + 1} differ from their checksum")
             self.group.attrs.update(self.attributes)
         except IncompleteCaptureError:
             raise

@@ -1,13 +1,13 @@
 """The trajectory of one video, as a zarr group that appears only once complete.
 
 sigmas            [S + 1] float64, noise level of each state; state 0 is the initial noise
-timesteps         [S] float64, what the model received at each evaluation
-gram              [S + 1, S + 1] float64, inner products of the states: all of their geometry
-projection        [S + 1, k] float32, each state in k dimensions, the same ones for every video of a size
+timesteps         [S] float64, timestep given to the model at each evaluation
+gram              [S + 1, S + 1] float64, inner products of the states, which determine their geometry
+projection        [S + 1, k] float32, projection of each state to k dimensions, equal for all videos of one size
 channel_power     [S + 1, channels] float64, mean square of each latent channel
-steps             [n] int64, after how many evaluations each stored state was; 0, ..., the last always
-latents           [n, channels, frames, height, width], float32 or float16; only where latents are stored
-predicted_clean   [n - 1, ...], what the model predicted at the evaluation that led to latents[i + 1]; only on request
+steps             [n] int64, number of evaluations before each stored state; starts with 0, ends with the last
+latents           [n, channels, frames, height, width], float32 or float16; only if latents are stored
+predicted_clean   [n - 1, ...], clean latents predicted by the evaluation before latents[i + 1]; only on request
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,23 +31,23 @@ from wantui.storage.zarr_group import (
 )
 
 EXACT_STATES = "exact"
-"""Array of all states in float32, until the group is finished: resuming after a crash needs them."""
+"""Name of the temporary array of all states in float32, which resuming after a crash needs."""
 STEPWISE_ARRAYS = ("latents", EXACT_STATES, "predicted_clean")
-"""Arrays that are written step by step."""
+"""Names of the arrays that are written step by step."""
 DERIVED_ARRAYS = ("gram", "projection", "channel_power")
-"""Arrays that are written when all states are there."""
+"""Names of the arrays that are computed from all states at the end."""
 
 
 class TrajectoryWriter:
-    """Writer of the states of one video in order; `finish` publishes the group.
+    """Write the states of one video in order; `finish` publishes the group.
 
     Args:
-        shape: of one state, [channels, frames, height, width].
-        checksums: of the states that an earlier process stored, to resume after them; none to begin.
-        resumable: whether another process may have to resume from here.
+        shape: shape of one state, [channels, frames, height, width].
+        checksums: checksums of the states that an earlier process stored, to resume after them; empty for a new video.
+        resumable: whether another process may resume this video.
 
     Raises:
-        IncompleteCaptureError: those states are not there.
+        IncompleteCaptureError: the stored states are missing or differ from the checksums.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class TrajectoryWriter:
     def write(self, step: int, state: NDArray[np.float32], predicted_clean: NDArray[np.float32] | None = None) -> None:
         """Store the state after `step` evaluations.
 
-        Its checksum covers what does not change in the group too, and the predicted clean latents beside the state.
+        The checksum of a step covers the state, its predicted clean latents, and the constant parts of the group.
 
         Raises:
-            ValueError: float16 was asked for and cannot hold the values.
+            ValueError: a value is too large for float16.
         """
         if self.is_finished or step != len(self.checksums):
             return
@@ -138,16 +138,16 @@ class TrajectoryWriter:
             stored = state.astype(self.latents.dtype)
         if not np.isfinite(stored).all():
             raise ValueError(
-                f"latents after step {step} are too large for float16; "
-                "use latent_analysis_settings.storage_dtype: float32"
+                f"latents after step {step} are too large for float16. "
+                "Use latent_analysis_settings.storage_dtype: float32"
             )
         return stored
 
     def finish(self, derived: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
-        """Store what was derived from the states, and put the group under its final name.
+        """Store the arrays derived from the states, and publish the group under its final name.
 
         Args:
-            derived: gram, projection and channel_power.
+            derived: the arrays gram, projection and channel_power.
         """
         if self.is_finished:
             return
@@ -163,7 +163,7 @@ class TrajectoryWriter:
         publish_group(self.partial, self.path)
 
     def path_turning(self, states: Any) -> float:
-        """Return the sum of the angles between successive differences of stored states, radians."""
+        """Return the total turning of the stored states: the sum of the angles between successive steps, in radians."""
         total, before, step = 0.0, None, None
         for index in range(len(self.steps)):
             state = np.asarray(states[index], dtype=np.float64).ravel()
@@ -176,7 +176,7 @@ class TrajectoryWriter:
         return total
 
     def path_turning_of_gram(self, gram: NDArray[np.float64]) -> float:
-        """Return the same for the exact states, from their inner products."""
+        """Return the total turning of the exact states in radians, computed from their inner products."""
         chosen = gram[np.ix_(self.steps, self.steps)]
         steps = chosen[1:, 1:] - chosen[1:, :-1] - chosen[:-1, 1:] + chosen[:-1, :-1]
         squares, along = np.diagonal(steps).tolist(), np.diagonal(steps, 1).tolist()
@@ -193,7 +193,7 @@ class TrajectoryWriter:
                 return
             self.group = reopen_group_for_writing(self.partial)
             if self.group["steps"][:].tolist() != self.steps:
-                raise IncompleteCaptureError("an earlier version of wantui stored states after other steps")
+                raise IncompleteCaptureError("an earlier version of wantui selected other steps")
             self.latents = self.group.get("latents")
             self.exact = self.group.get(EXACT_STATES)
             self.predicted = self.group.get("predicted_clean")
@@ -213,7 +213,7 @@ class TrajectoryWriter:
         """Return the state after a step as stored by an earlier process.
 
         Raises:
-            IncompleteCaptureError: the state, or what was stored beside it, is not what was written.
+            IncompleteCaptureError: the state or its predicted clean latents differ from the checksum.
         """
         source, index = self.exact if self.exact is not None else self.latents, self.place_of.get(step)
         state = np.ascontiguousarray(source[step], dtype=np.float32)
@@ -224,7 +224,7 @@ class TrajectoryWriter:
             index is None or self.exact is None or np.array_equal(self.latents[index], self._narrowed(state, step))
         )
         if crc != known or not is_stored:
-            raise IncompleteCaptureError(f"the state after step {step} is not the one that was stored")
+            raise IncompleteCaptureError(f"the state after step {step} differs from its checksum")
         return state
 
 

@@ -1,4 +1,4 @@
-"""A store of zarr that compares each file with its checksum when it is read. Imports zarr: import it late."""
+"""A zarr store that verifies the checksum of each file when it is read. Imports zarr, which is slow: import it late."""
 
 import errno
 import os
@@ -15,11 +15,11 @@ MAX_CHUNK_BYTES = 1 << 40
 
 
 class VerifiedStore(LocalStore):
-    """Files below a folder.
+    """Read-only store of the files in a folder, with verification.
 
     Args:
-        checksums: CRC-32 of each file by path relative to the folder; None where none were stored.
-        on_mismatch: called with the path of a file whose bytes are others; raises the error.
+        checksums: CRC-32 of each file by path relative to the folder; None if the group has no checksums.
+        on_mismatch: returns the error to raise for a file whose checksum differs.
     """
 
     def __init__(
@@ -35,15 +35,17 @@ class VerifiedStore(LocalStore):
         return self._verified(key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
 
     def _verified(self, key: str, buffer: Any, byte_range: Any) -> Any:
-        if buffer is None and self.checksums is not None and key in self.checksums:  # zarr would take it for zeros
+        if (
+            buffer is None and self.checksums is not None and key in self.checksums
+        ):  # zarr would read a missing chunk as zeros
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root / key))
-        if byte_range is not None:  # a part of a shard: what can be verified is the file
+        if byte_range is not None:  # only the complete file of a shard can be verified
             self.verify(key, read_regular_file(self.root / key, MAX_CHUNK_BYTES))
-        elif buffer is not None and not key.endswith("zarr.json"):  # metadata were verified when the group was opened
+        elif buffer is not None and not key.endswith("zarr.json"):  # metadata are verified when the group is opened
             self.verify(key, buffer.as_numpy_array())
         return buffer
 
     def verify(self, key: str, content: Any) -> None:
-        """Compare the bytes of a file with its checksum. A file without one was not written with the others."""
+        """Compare the bytes of a file with its checksum; a file without checksum is foreign, and fails."""
         if self.checksums is not None and zlib.crc32(content) != self.checksums.get(key):
             raise self.on_mismatch(self.root / key)

@@ -1,4 +1,4 @@
-"""The files of one video: create their folders, refuse links, and remove the files of cancelled videos."""
+"""Paths of a video's files: create their folders, refuse linked folders, and remove files of cancelled videos."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -13,37 +13,37 @@ from wantui.storage.layout import BatchFolder
 
 
 class LinkedFolderError(UserError):
-    """A folder below a batch folder is a symbolic link, which may lead to files of somebody else."""
+    """Raised if a folder inside a batch folder is a symbolic link, which may lead to files of another user."""
 
     def __init__(self, link: Path) -> None:
         super().__init__(
-            f"{link} is a symbolic link, and wantui writes only into folders that lie in the batch folder itself; "
-            "replace the link by a folder, or give the whole batch another place with output_dir"
+            f"cannot write {link}: it is a symbolic link, and wantui writes only inside the batch folder. "
+            "Replace the link by a folder, or move the whole batch with output_dir"
         )
 
 
 @dataclass(frozen=True)
 class VideoFiles:
-    """Paths of the parts of one video."""
+    """Paths of the files of one video."""
 
     clip: Path
     sheet: Path
     captures: Mapping[str, Path] = field(default_factory=dict)
-    """Zarr groups by the name of their capture; a capture without a path is not stored."""
+    """Zarr groups by name of the capture; captures that are not stored are absent."""
     checkpoint: Path | None = None
-    """Path of the checkpoint; None: an interrupted video leaves no files."""
+    """Path of the checkpoint; None if an interrupted video cannot be resumed and leaves no files."""
     root: Path | None = None
-    """The batch folder, below which no folder may be a link; None for files that are in no batch."""
+    """The batch folder, which must not contain linked folders; None for files outside a batch."""
 
     def paths(self) -> Iterator[Path]:
-        """Yield the final path of every part that is stored."""
+        """Yield the final path of every stored file or group."""
         yield from (self.clip, self.sheet, *self.captures.values())
         if self.checkpoint is not None:
             yield self.checkpoint
 
     @property
     def preview(self) -> Path:
-        """Return the path of the pictures that preview the video while it is rendered."""
+        """Return the path of the preview picture that is shown while the video is rendered."""
         return self.clip.with_suffix(".preview.png")
 
 
@@ -60,9 +60,9 @@ def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
 
 
 def find_linked_folder(root: Path, path: Path) -> Path | None:
-    """Return the first folder between a batch folder and a path in it that is a symbolic link, if one is.
+    """Return the first symbolic link among the folders between a batch folder and a path in it; None if none is.
 
-    The batch folder itself and what is above it may be links: the user named them.
+    The batch folder and its parents may be links: the user named them.
     """
     folder = root
     for part in path.relative_to(root).parts[:-1]:
@@ -73,11 +73,11 @@ def find_linked_folder(root: Path, path: Path) -> Path | None:
 
 
 def make_parent_folders(root: Path, path: Path) -> None:
-    """Make the folders between a batch folder and a path in it.
+    """Create the folders between a batch folder and a path in it.
 
     Raises:
-        LinkedFolderError: one of them is a symbolic link.
-        OSError: one cannot be made.
+        LinkedFolderError: one of the folders is a symbolic link.
+        OSError: a folder cannot be created.
     """
     if (link := find_linked_folder(root, path)) is not None:
         raise LinkedFolderError(link)
@@ -85,23 +85,23 @@ def make_parent_folders(root: Path, path: Path) -> None:
 
 
 def make_video_folders(files: VideoFiles) -> None:
-    """Make the folders of a video's files.
+    """Create the folders of a video's files.
 
-    The writers make none above a file's own: a batch folder that is deleted while they work must not come back.
+    The file writers create no parent folders: a batch folder that is deleted meanwhile must not reappear.
 
     Raises:
-        LinkedFolderError: one of them is a symbolic link.
-        OSError: one cannot be made.
+        LinkedFolderError: one of the folders is a symbolic link.
+        OSError: a folder cannot be created.
     """
     for path in files.paths():
         make_parent_folders(files.root or path.parent, path)
 
 
 def refuse_linked_folders(files: VideoFiles) -> None:
-    """Check again, before a video's files get their final names, that none of their folders has become a link.
+    """Refuse folders that became symbolic links, just before a video's files get their final names.
 
     Raises:
-        LinkedFolderError: one has.
+        LinkedFolderError: a folder is a symbolic link.
     """
     for path in files.paths():
         if files.root is not None and (link := find_linked_folder(files.root, path)) is not None:
@@ -109,13 +109,13 @@ def refuse_linked_folders(files: VideoFiles) -> None:
 
 
 def remove_temporary_files(files: VideoFiles) -> None:
-    """Remove the temporary files of a video that will not be continued; those behind a linked folder stay."""
+    """Remove the temporary files of a video that will not be continued, except in linked folders."""
     pictures = [partial_path(files.preview), files.preview]
     parts = [partial_path(path) for path in (files.clip, files.sheet, *files.captures.values())]
     parts += pictures
     if files.checkpoint is not None:
         parts += [files.checkpoint, partial_path(files.checkpoint)]
-    # Folder by folder: thousands of videos that were never begun can be cancelled at once.
+    # Folder by folder, because thousands of videos that never started may be cancelled at once.
     for folder in dict.fromkeys(part.parent for part in parts):
         if not os.path.lexists(folder):
             continue
@@ -123,6 +123,6 @@ def remove_temporary_files(files: VideoFiles) -> None:
             continue
         for part in parts:
             if part.parent == folder and os.path.lexists(part):
-                # A preview that cannot be removed costs no video: in a sticky folder it may belong to another user.
+                # A preview that cannot be removed is harmless: in a sticky folder it may belong to another user.
                 with suppress(OSError) if part in pictures else nullcontext():
                     remove(part)

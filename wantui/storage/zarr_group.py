@@ -1,8 +1,8 @@
-"""Zarr groups that appear under their name only once they are complete, with checksums that are verified on reading.
+"""Zarr groups that get their final name only when complete, with checksums that are verified on reading.
 
-The attribute `checksums` of a published group holds the CRC-32 of each of its files by relative path (chunks and the
-`zarr.json` of each array), and under `zarr.json` that of the root's metadata without this one entry. Groups of
-versions before 0.2 have none, and are read unverified.
+The attribute `checksums` of a published group maps the relative path of each file (chunks and the `zarr.json` of each
+array) to its CRC-32; the entry `zarr.json` is the CRC-32 of the root's metadata without this entry. Groups of versions
+before 0.2 have no checksums, and are read unverified.
 """
 
 import json
@@ -36,7 +36,7 @@ class IncompleteCaptureError(Exception):
 
 
 class CaptureError(UserError):
-    """Stored captures that are missing, damaged or of an unknown form; the text names the file and the reason."""
+    """Raised for a stored capture that is missing, damaged or of unknown format; the text names file and reason."""
 
 
 def open_group_for_writing(path: Path, mode: Literal["w", "r+"]) -> Any:
@@ -50,16 +50,16 @@ def open_group_for_writing(path: Path, mode: Literal["w", "r+"]) -> Any:
 
 
 def reopen_group_for_writing(partial: Path) -> Any:
-    """Open a group that an earlier process began.
+    """Open a partial group that an earlier process started.
 
     Raises:
-        IncompleteCaptureError: it holds something other than files and folders, such as a symbolic link, or a pipe,
-            whose reader would wait for ever: it is not what that process wrote.
-        Exception: of zarr, where it is missing or damaged.
+        IncompleteCaptureError: the group contains something else than files and folders, such as a symbolic link, or a
+            pipe, on which reading would block.
+        Exception: any error of zarr, if the group is missing or damaged.
     """
     if (odd := _find_special_file(partial)) is not None:
         raise IncompleteCaptureError(f"{odd} is not a regular file")
-    # zarr renames each chunk from a file like this; a process that was killed meanwhile left one behind.
+    # zarr writes each chunk to such a file and renames it; a killed process leaves one behind.
     for leftover in partial.rglob("*.partial"):
         leftover.unlink()
     return open_group_for_writing(partial, "r+")
@@ -67,10 +67,10 @@ def reopen_group_for_writing(partial: Path) -> Any:
 
 @contextmanager
 def raise_capture_error(path: Path) -> Iterator[None]:
-    """Turn any error of reading a damaged group into a CaptureError that names it.
+    """Convert any error of reading a damaged group inside the block to a CaptureError that names the group.
 
-    zarr and its codecs have no common error type: TypeError, MetadataValidationError, RuntimeError, IndexError and
-    others come out of damaged files.
+    zarr and its codecs have no common error type: damaged files raise TypeError, MetadataValidationError, RuntimeError,
+    IndexError and others.
     """
     try:
         yield
@@ -95,7 +95,7 @@ def open_capture(path: Path) -> Any:
     """Open a published group for reading; each chunk is verified when it is read.
 
     Raises:
-        CaptureError: part of it is missing, or its metadata are damaged.
+        CaptureError: a part of the group is missing, or its metadata are damaged.
     """
     return _open_verified(path)[0]
 
@@ -108,7 +108,7 @@ def _open_verified(path: Path) -> tuple[Any, list[str], Checksums | None]:
             raise CaptureError(f"{absent} is missing. Restore it from the original batch folder")
         root = read_json_object(path / METADATA_FILE)
         if _read_node_type(path / METADATA_FILE, root) != "group":
-            raise CaptureError(f"{path} is an array of zarr, and must be a group")
+            raise CaptureError(f"{path} is a zarr array instead of a group")
         checksums = _read_checksums(path, root)
         nodes = _list_nodes(path, checksums)
         import zarr
@@ -119,18 +119,20 @@ def _open_verified(path: Path) -> tuple[Any, list[str], Checksums | None]:
         arrays = [name for name in nodes if hasattr(group[name], "shape")]
         for name in arrays:
             if missing := _describe_missing_chunks(path, name, group[name].metadata):
-                raise CaptureError(f"{missing}; copy it again")
+                raise CaptureError(f"{missing}. Copy it again from the original batch folder")
         for name in checksums or ():
-            if not (path / name).is_file():  # a folder of that name would leave out the whole array
-                raise CaptureError(f"{path / name} is missing, or not a regular file; copy it again")
+            if not (path / name).is_file():  # zarr would silently skip an array whose zarr.json is a folder
+                raise CaptureError(
+                    f"{path / name} is missing, or not a regular file. Copy it again from the original batch folder"
+                )
         return group, arrays, checksums
 
 
 def verify_capture(path: Path) -> bool:
-    """Read all of a published group; return whether it has checksums, which earlier versions did not write.
+    """Read and verify a complete published group; return whether it has checksums (before 0.2 it has none).
 
     Raises:
-        CaptureError: part of it is missing or damaged.
+        CaptureError: a part of the group is missing or damaged.
     """
     group, arrays, checksums = _open_verified(path)
     for name in arrays:
@@ -145,7 +147,7 @@ def verify_capture(path: Path) -> bool:
 
 
 def _mismatch_error(path: Path) -> CaptureError:
-    return CaptureError(f"{path} is damaged: its bytes are not those that were written (CRC-32); copy it again")
+    return CaptureError(f"{path} is damaged: its CRC-32 does not match. Copy it again from the original batch folder")
 
 
 def _read_checksums(path: Path, root: dict[str, Any]) -> dict[str, int] | None:
@@ -169,7 +171,7 @@ def _encode_without_own_checksum(root: dict[str, Any]) -> bytes:
 
 
 def _list_nodes(path: Path, checksums: Checksums | None) -> list[str]:
-    """Return the names of all groups and arrays below a group, by their metadata files, which are verified."""
+    """Return the names of all groups and arrays inside a group, after verifying their metadata files."""
     names = []
     for folder, folders, files in os.walk(path, onerror=_raise_walk_error):
         if METADATA_FILE not in files or Path(folder) == path:
@@ -185,7 +187,7 @@ def _list_nodes(path: Path, checksums: Checksums | None) -> list[str]:
 
 
 def _raise_walk_error(error: OSError) -> NoReturn:
-    """Raise what hinders a walk, which else leaves out a folder that may not be entered."""
+    """Raise an error of `os.walk`, which otherwise skips folders that may not be entered."""
     raise error
 
 
@@ -197,14 +199,14 @@ def _read_node_type(file: Path, metadata: dict[str, Any]) -> str:
 
 
 def _describe_missing_chunks(path: Path, name: str, metadata: Any) -> str | None:
-    """Return which chunks of an array are missing, in words: they would be read as zeros. None if all are there.
+    """Describe the missing chunks of an array, which zarr would read as zeros; None if all chunks exist.
 
-    Files are not counted, because a stray one (.DS_Store) would hide a missing chunk. Of a sharded array each shard is
-    looked for, which is what its chunk grid is made of.
+    Chunks are looked up by name instead of counting files, because a stray file (.DS_Store) would hide a missing chunk.
+    For a sharded array, the chunk grid consists of shards.
     """
     grid = [-(-length // chunk) for length, chunk in zip(metadata.shape, _file_shape(metadata), strict=True)]
     wanted, there = math.prod(grid), _list_regular_files(path / name)
-    # Damaged metadata can ask for more chunks than could be listed: so many files there are not, either.
+    # Compare the counts first: damaged metadata can name more chunks than can be enumerated.
     missing = wanted - len(there)
     if missing <= 0:
         missing = sum(metadata.encode_chunk_key(position) not in there for position in product(*map(range, grid)))
@@ -212,7 +214,7 @@ def _describe_missing_chunks(path: Path, name: str, metadata: Any) -> str | None
 
 
 def _file_shape(metadata: Any) -> Sequence[int]:
-    """Return the shape of what a file holds: a chunk, or a shard of a sharded array."""
+    """Return the shape of the values in one file: a chunk, or a shard of a sharded array."""
     grid = getattr(metadata, "chunk_grid", None)
     return tuple(grid.chunk_shape if grid is not None else metadata.chunks)
 
@@ -222,24 +224,24 @@ def _list_regular_files(folder: Path) -> set[str]:
     for parent, _, files in os.walk(folder, onerror=_raise_walk_error):
         for file in files:
             path = Path(parent) / file
-            if path.is_file():  # a FIFO in the place of a chunk would be waited for
+            if path.is_file():  # reading a FIFO in the place of a chunk would block
                 regular.add(path.relative_to(folder).as_posix())
     return regular
 
 
 def array_crc(values: NDArray[Any], before: int = 0) -> int:
-    """Return the CRC-32 of an array's bytes, continued from that of the preceding bytes."""
+    """Return the CRC-32 of an array's bytes, continued from the CRC-32 of preceding bytes."""
     return zlib.crc32(np.ascontiguousarray(values).data, before)
 
 
 def constant_crc(partial: Path, growing: Collection[str], derived: Collection[str] = ()) -> int:
     """Return the CRC-32 of the parts of a group that do not change while a video is rendered.
 
-    These are the metadata of its arrays, and the values of those that are complete from the beginning.
+    These are the metadata of all arrays, and the values of the arrays that are complete from the start.
 
     Args:
-        growing: arrays that are written step by step, by path; their values do not count.
-        derived: arrays that are written at the end.
+        growing: paths of arrays that are written step by step; their values are left out.
+        derived: paths of arrays that are written at the end; they are left out completely.
     """
     crc = 0
     for file in sorted(file for file in partial.rglob("*") if file.is_file()):
@@ -252,13 +254,16 @@ def constant_crc(partial: Path, growing: Collection[str], derived: Collection[st
 
 
 def publish_group(partial: Path, path: Path) -> None:
-    """Put a complete group under its final name, with the checksums of its files.
+    """Store the checksums of a complete group, and rename it to its final name.
 
     Raises:
-        CaptureError: it holds something that is neither a file nor a folder, which no writer made, or lacks a chunk.
+        CaptureError: a chunk is missing, or the group contains something else than files and folders.
     """
     if (odd := _find_special_file(partial)) is not None:
-        raise CaptureError(f"cannot complete {path}: {odd} is neither a file nor a folder. Make the video again")
+        raise CaptureError(
+            f"cannot complete {path}: {odd} is neither a file nor a folder. "
+            "Generate the video again: wantui queue retry"
+        )
     _refuse_missing_chunks(partial, path)
     _write_checksums(partial)
     for part in (*partial.rglob("*"), partial):
@@ -269,10 +274,10 @@ def publish_group(partial: Path, path: Path) -> None:
 
 
 def _refuse_missing_chunks(partial: Path, path: Path) -> None:
-    """Refuse a group from which files were removed while it was written: checksums, computed later, would miss it.
+    """Refuse a group from which files were removed while it was written: its new checksums would not reveal that.
 
     Raises:
-        CaptureError: names what is missing.
+        CaptureError: describes the missing chunks.
     """
     import zarr
 
@@ -285,11 +290,11 @@ def _refuse_missing_chunks(partial: Path, path: Path) -> None:
             and node.ndim
             and (missing := _describe_missing_chunks(partial, name, node.metadata))
         ):
-            raise CaptureError(f"cannot complete {path}: {missing}. Make the video again: wantui queue retry")
+            raise CaptureError(f"cannot complete {path}: {missing}. Generate the video again: wantui queue retry")
 
 
 def _find_special_file(partial: Path) -> Path | None:
-    """Return a part of a group that is neither a regular file nor a folder: no writer creates one."""
+    """Return a part of a group that is neither a regular file nor a folder, which no writer creates, or None."""
     for part in (partial, *partial.rglob("*")):
         mode = part.lstat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -310,9 +315,9 @@ def _write_checksums(partial: Path) -> None:
 
 
 def is_published(partial: Path, path: Path, recipe: Recipe) -> bool:
-    """Return whether the previous process ended between its last capture and the record of the video.
+    """Return whether an earlier process published this group, but ended before it recorded the video.
 
-    Recipes are compared as values: an earlier version may have stored the same one in another format.
+    Recipes are compared as values, because an earlier version may have stored the same recipe in another format.
     """
     if partial.exists() or not path.exists():
         return False
