@@ -86,7 +86,7 @@ def command(
     """Analyse the trajectories of the videos in BATCHES, alone or by group. docs/analysis.md defines every metric.
 
     Lengths are divided by the square root of the number of latent values; angles are in radians. Unreadable videos are
-    reported on stderr and skipped; the exit code is then 1.
+    reported on stderr and left out; the exit code is then 1.
     """
     from wantui.analysis.loading import read_batches
     from wantui.analysis.strides import strided_videos

@@ -60,7 +60,10 @@ def validate(configs: tuple[str, ...], as_json: bool) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Setting to override; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Print all settings of a config; without CONFIG, list the presets."""
+    """Print all settings of a config, or list the presets.
+
+    Lists the presets without CONFIG.
+    """
     from wantui.cli.options import show_warnings
     from wantui.cli.output import add_row, plain_table, print_table
     from wantui.config import as_dict, dump, load_config, preset_directory, preset_names

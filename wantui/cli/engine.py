@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LOGS = click.option("--logs", type=PATH, help="Log folder.  [default: logs in the state directory]")
 WORKERS = click.option(
-    "--workers", type=WholeNumber(1, 64), metavar="N", help="Number of CPU workers, which replace the GPU workers."
+    "--workers", type=WholeNumber(1, 64), metavar="N", help="Number of CPU workers.  [default: one worker per GPU]"
 )
 
 

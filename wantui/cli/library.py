@@ -81,7 +81,7 @@ def _print_batches(batches: "list[BatchSummary]", as_json: bool) -> None:
 @click.argument("folder", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(folder: Path, as_json: bool) -> None:
-    """List the videos of a batch: variation, seed, state, seconds and clip.
+    """List the videos of a batch, with their states and clips.
 
     Damage to the batch journal is reported on stderr; the exit code is then 1.
     """

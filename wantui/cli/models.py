@@ -87,7 +87,7 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
 @recipe_options
 @click.option("--output", type=PATH, help="File to write.  [default: the file that wantui reads]")
 def calibrate(template: str | None, template_file: Path | None, output: Path | None, **options: Any) -> None:
-    """Measure which steps `model_settings.speed: cached` may skip.
+    """Measure which passes `model_settings.speed: cached` may skip.
 
     Denoises one video of the config with unipc in at least 50 steps, and writes the calibration of its model; writes no
     clip.

@@ -1,4 +1,4 @@
-"""Load the measured magnitudes of a model, by which `speed: cached` selects the blocks to skip.
+"""Load the measured magnitudes of a model, by which `speed: cached` selects the passes to skip.
 
 The magnitude at a noise level is the norm of what the blocks add to the hidden states there. MagCache (Ma et al. 2025,
 arXiv 2506.09045): the ratio of the magnitudes of consecutive steps is nearly the same for every prompt. Its logarithm
