@@ -20,7 +20,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(as_json: bool) -> None:
     """List the models and whether their weights are on this machine."""
-    # Without this, huggingface_hub would check for newer revisions over the network.
+    # Nothing below needs the network; this makes sure that no library uses it.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from wantui.models.catalogue import CATALOGUE, WanModel
     from wantui.models.fetch import NotFetchedError, ensure_model_folder
