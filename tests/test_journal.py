@@ -351,7 +351,7 @@ def test_a_fold_between_the_two_files_is_noticed(folder: BatchFolder, monkeypatc
 
 def _work(root: Path, numbers: range) -> None:
     for number in numbers:
-        ManifestStore.of(root).change(number, done)
+        ManifestStore.for_folder(root).change(number, done)
 
 
 @pytest.mark.processes

@@ -122,8 +122,8 @@ def test_a_manifest_edited_by_hand_is_read_and_kept_when_another_one_takes_its_p
     assert file.read().created.startswith("3")
     file.fold()
     file.fold()  # only what was edited is kept
-    assert [path.name for path in made.set_aside()] == ["batch.edited.json"]
-    (kept,) = made.set_aside()
+    assert [path.name for path in made.preserved_files()] == ["batch.edited.json"]
+    (kept,) = made.preserved_files()
     assert kept.read_bytes() == edited
     result = wantui("library", "check", made.root)
     assert result.code == 1
@@ -146,7 +146,7 @@ def test_a_journal_that_was_set_aside_is_named_until_it_is_removed(made: BatchFo
     result = wantui("run", "--resume", made.root)
     assert f"warning: line 1 of {made.journal} is damaged" in result.err
     assert not made.journal.exists()
-    (kept,) = made.set_aside()
+    (kept,) = made.preserved_files()
     assert "batch.journal.damaged.jsonl is a journal with unreadable lines" in (
         wantui("library", "check", made.root).out
     )

@@ -597,7 +597,7 @@ def test_the_oldest_embeddings_go_first_and_never_those_that_are_needed(
         store.write(prompt, np.zeros(100, np.float32))
         os.utime(store.path(prompt), (1000 - age, 1000 - age))
     monkeypatch.setattr("wantui.storage.embeddings.MAX_CACHE_BYTES", 1100)
-    store.tidy({"needed"})
+    store.remove_least_used({"needed"})
     assert [store.path(prompt).exists() for prompt in ("new", "old", "needed")] == [True, False, True]
 
 

@@ -361,7 +361,7 @@ def test_numbers_of_videos_count_from_1_in_json_and_events(queue: Queue) -> None
     first = claim(queue)
     queue.step(first, step_done(0, 20, 0.1, 1.0))
     queue.decoded(first, 1, 9)
-    queue.emit_of(first, ModelLoading(model="nano"))
+    queue.emit_video_event(first, ModelLoading(model="nano"))
     queue.release(first, "paused")
     queue.degrade(claim(queue), "offload", (), "no memory")
     claim(queue)

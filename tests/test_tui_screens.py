@@ -397,7 +397,7 @@ def test_several_workers_have_a_row_each_and_a_video_can_be_given_up(queue: Queu
         await it.press("down", "c")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")
-        await it.until(lambda: queue.cancelling() == {"worker-1:2"})
+        await it.until(lambda: queue.cancelling_workers() == {"worker-1:2"})
 
     on("monitor", test)
 
@@ -497,7 +497,7 @@ def test_cell_follows_a_video_that_is_made_again_in_place(made: BatchFolder) -> 
         await it.press("2", "4")
         await it.pilot.pause(0.2)
         assert screen.query_one("#sheet", DiffText).lines is shown  # nothing is drawn again where nothing has changed
-        ManifestStore.of(made.root).change(0, lambda entry: entry.seconds.update(denoise=1234.0))
+        ManifestStore.for_folder(made.root).change(0, lambda entry: entry.seconds.update(denoise=1234.0))
         entry = screen.current_entry()
         assert entry is not None
         Image.new("RGB", (320, 64), "red").save(made.root / entry.files["sheet"])

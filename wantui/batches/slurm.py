@@ -95,7 +95,7 @@ class DrainShare:
         folder = BatchFolder(self.folder)
         left = [video for _, video in find_missing_videos(folder, read_manifest(folder), self.share)]
         if self.preempted and any(video.state != "failed" for video in left) and _is_job_running():
-            self._put_back()
+            self._requeue()
         if left:
             raise RuntimeError(
                 f"cannot make {format_count(len(left), 'video')} of share {self.share}: see the logs in {self._logs}"
@@ -126,7 +126,7 @@ class DrainShare:
         logger.warning("asked to stop: the video of share %s is closed at a checkpoint", self.share)
         self.preempted = True
 
-    def _put_back(self) -> None:
+    def _requeue(self) -> None:
         """Requeue the job through submitit: Slurm reports a job that ends within its grace time as completed."""
         os.kill(os.getpid(), _submitit_signal())
         time.sleep(REQUEUE_WAIT_SECONDS)

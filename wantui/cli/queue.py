@@ -229,7 +229,7 @@ def cancel(batch: str, video: int | None) -> None:
     if not numbers and not running:
         echo(f"{_describe_states(queue, row, video)}; only unfinished videos can be cancelled", err=True)
     try:
-        ManifestStore.of(row.folder).cancel(numbers)
+        ManifestStore.for_folder(row.folder).cancel(numbers)
     except (OSError, UserError) as error:
         echo(f"warning: cannot record this in the batch folder: {error}", err=True)
 
@@ -264,7 +264,7 @@ def remove(batch: str) -> None:
 def _describe_states(queue: "Queue", row: "BatchRow", video: int | None) -> str:
     """Return the states of the videos of a batch, or of one video, as in "batch 1 has 2 done"."""
     if video is not None:
-        queued = queue.video_numbered(row.id, video - 1)
+        queued = queue.video_by_index(row.id, video - 1)
         return f"video {video} of batch {row.id} is {'no longer on the queue' if queued is None else queued.state}"
     current = queue.batch(row.id)
     counts = {} if current is None else current.counts
@@ -281,7 +281,7 @@ def _check_video_number(queue: "Queue", row: "BatchRow", video: int | None) -> N
     """
     from wantui.queue.reader import format_number_ranges
 
-    if video is None or (1 <= video <= MAX_NUMBER and queue.video_numbered(row.id, video - 1) is not None):
+    if video is None or (1 <= video <= MAX_NUMBER and queue.video_by_index(row.id, video - 1) is not None):
         return
     numbers = format_number_ranges([queued.number + 1 for queued in queue.videos(row.id)])
     raise UserError(f"batch {row.id} has no video {video} on the queue. Its numbers: {numbers or 'none'}")

@@ -227,12 +227,12 @@ class Supervisor:
             return
         try:
             state: VideoState = "failed" if video.state == "failed" else "cancelled"
-            self.manifests.of(BatchFolder(batch.folder)).close([video.number], state, video.error)
+            self.manifests.for_folder(BatchFolder(batch.folder)).close([video.number], state, video.error)
         except (OSError, UserError) as error:
             self.log.warning("cannot record this in the manifest of %s: %s", batch.name, error)
 
     def _escalate_cancels(self) -> None:
-        cancelling = self.queue.cancelling()
+        cancelling = self.queue.cancelling_workers()
         for slot in self.slots:
             if slot.process is None or slot.worker not in cancelling:
                 slot.cancel_seen_at = 0.0

@@ -100,7 +100,7 @@ class Embeddings:
         finally:
             del pipeline
             free_memory()
-        self.store.tidy(set(prompts))
+        self.store.remove_least_used(set(prompts))
         return len(missing)
 
     def _fits(self, pipeline: WanPipeline, prompts: Sequence[str]) -> bool:

@@ -109,7 +109,7 @@ class ClaimQueue(QueueWriter):
         """Record the number of decoded frames; return the current user request."""
         with self._change() as db:
             self._set(claim, "worker = worker", ())
-            self._emit_of(claim, FramesDecoded(frames=frames, count=count))
+            self._emit_video_event(claim, FramesDecoded(frames=frames, count=count))
             return _read_user_request(db, claim)
 
     def check(self, claim: Claim) -> UserRequest:
@@ -139,7 +139,7 @@ class ClaimQueue(QueueWriter):
         """Return a video to the queue; the next worker that claims it resumes from its checkpoint."""
         with self._change():
             self._set(claim, "state = 'queued', worker = NULL", ())
-            self._emit_of(claim, VideoReleased(reason=to_storable_text(reason)))
+            self._emit_video_event(claim, VideoReleased(reason=to_storable_text(reason)))
 
     def degrade(self, claim: Claim, plan: str, earlier: Sequence[str], error: str) -> None:
         """Return a video that ran out of memory to the queue; it and the waiting videos of its batch get another plan.
@@ -156,7 +156,7 @@ class ClaimQueue(QueueWriter):
                 f"AND (plan IS NULL OR plan IN ({marks}))",
                 (plan, claim.batch, *earlier),
             )
-            self._emit_of(claim, VideoOutOfMemory(plan=plan, error=to_storable_text(error)))
+            self._emit_video_event(claim, VideoOutOfMemory(plan=plan, error=to_storable_text(error)))
 
     def fail_batch(self, claim: Claim, error: str, exit_code: int) -> None:
         """Fail all unfinished videos of this claim's batch, for example because the weights are missing."""
@@ -179,7 +179,7 @@ class ClaimQueue(QueueWriter):
                 f"state = '{state}', worker = NULL, error = ?, {END_VIDEO_SQL}",
                 (error, *_end_video_parameters()),
             )
-            self._emit_of(claim, payload)
+            self._emit_video_event(claim, payload)
 
     def _set(self, claim: Claim, assignments: str, values: tuple[Any, ...]) -> None:
         changed = self.db.execute(

@@ -187,7 +187,7 @@ class QueueReader:
     def video(self, id_: int) -> VideoRow:
         return _to_video_row(self.db.execute("SELECT * FROM video WHERE id = ?", (id_,)).fetchone())
 
-    def video_numbered(self, batch: int, number: int) -> VideoRow | None:
+    def video_by_index(self, batch: int, number: int) -> VideoRow | None:
         """Return the video with an index (from 0) in its batch; None if the queue does not have it."""
         row = self.db.execute("SELECT * FROM video WHERE batch = ? AND number = ?", (batch, number)).fetchone()
         return None if row is None else _to_video_row(row)
@@ -233,7 +233,7 @@ class QueueReader:
         (exists,) = self.db.execute(f"SELECT EXISTS (SELECT 1 {claimable_videos_sql(len(names))})", names).fetchone()
         return bool(exists)
 
-    def cancelling(self) -> set[str]:
+    def cancelling_workers(self) -> set[str]:
         """Return the workers whose video a user has cancelled."""
         return {row["worker"] for row in self.db.execute("SELECT worker FROM video WHERE state = 'running' AND cancel")}
 

@@ -40,12 +40,12 @@ class QueueWriter(QueueReader):
         with self._change():
             self._emit(payload, batch, video)
 
-    def emit_of(self, claim: Claim, payload: VideoEventPayload) -> None:
+    def emit_video_event(self, claim: Claim, payload: VideoEventPayload) -> None:
         """Store an event of a claimed video without a change of the queue; title and number are filled in."""
         with self._change():
-            self._emit_of(claim, payload)
+            self._emit_video_event(claim, payload)
 
-    def _emit_of(self, claim: Claim, payload: VideoEventPayload) -> None:
+    def _emit_video_event(self, claim: Claim, payload: VideoEventPayload) -> None:
         self._emit(replace(payload, title=claim.title, number=display_number(claim.number)), claim.batch, claim.video)
 
     def hold(self, kind: str, reason: str, folder: Path | None = None, needed: int | None = None) -> None:

@@ -58,7 +58,7 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
     yield _check_manifest(batch)
     for fault in manifest.faults:
         yield CheckedItem(folder, "", batch.journal, fault)
-    for kept in batch.set_aside():
+    for kept in batch.preserved_files():
         yield CheckedItem(folder, "", kept, _explain_preserved_file(kept))
     for link in _find_linked_folders(folder):
         yield CheckedItem(folder, "", link, str(LinkedFolderError(link)))

@@ -54,7 +54,7 @@ class EmbeddingStore:
         with atomic_write(path, partial), partial.open("wb") as file:
             np.save(file, embedding, allow_pickle=False)
 
-    def tidy(self, needed: set[str]) -> None:
+    def remove_least_used(self, needed: set[str]) -> None:
         """Remove the least recently used files beyond `MAX_CACHE_BYTES`, except those of the needed prompts."""
         kept = {self.path(prompt) for prompt in needed}
         files = []

@@ -34,11 +34,11 @@ class BatchFolder:
         """Return the journal of changes since the manifest was written."""
         return self.root / "batch.journal.jsonl"
 
-    def fresh_damaged_journal(self) -> Path:
+    def unused_damaged_journal(self) -> Path:
         """Return an unused path for preserving a journal with unreadable lines."""
         return self._fresh("batch.journal.damaged", ".jsonl")
 
-    def fresh_edited_manifest(self) -> Path:
+    def unused_edited_manifest(self) -> Path:
         """Return an unused path for preserving an edited manifest before it is replaced."""
         return self._fresh("batch.edited", ".json")
 
@@ -49,7 +49,7 @@ class BatchFolder:
             number += 1
         return path
 
-    def set_aside(self) -> list[Path]:
+    def preserved_files(self) -> list[Path]:
         """Return the preserved damaged journals and edited manifests."""
         patterns = ("batch.journal.damaged*.jsonl", "batch.edited*.json")
         return sorted(path for pattern in patterns for path in self.root.glob(pattern))

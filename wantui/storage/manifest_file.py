@@ -99,13 +99,13 @@ class ManifestFile:
         """Write the complete manifest and remove the journal. The caller must have the manifest lock."""
         if self.manifest is None:
             raise RuntimeError("a manifest is read before it is written")
-        self._keep_edited()
+        self._preserve_edited_manifest()
         self.manifest.journal = new_journal_id(self.manifest.journal)
         write_manifest(self.folder, self.manifest)
         manifest = self.manifest
         if manifest.faults:
             with suppress(FileNotFoundError):  # another process removed it
-                self.folder.journal.rename(self.folder.fresh_damaged_journal())
+                self.folder.journal.rename(self.folder.unused_damaged_journal())
             manifest.clear_faults()  # otherwise the next journal would be preserved for these faults too
         else:
             remove(self.folder.journal)
@@ -113,14 +113,14 @@ class ManifestFile:
         self.forget()
         self.manifest, self._seen = manifest, read_file_version(self.folder.manifest)
 
-    def _keep_edited(self) -> None:
+    def _preserve_edited_manifest(self) -> None:
         """Save a copy of an externally edited manifest before it is replaced by one with a valid checksum."""
         try:
             if not is_edited(self.folder):
                 return
         except (FileNotFoundError, UnreadableFileError):  # another process is replacing it
             return
-        with atomic_write(self.folder.fresh_edited_manifest()) as copy:
+        with atomic_write(self.folder.unused_edited_manifest()) as copy:
             shutil.copyfile(self.folder.manifest, copy)
 
     def fold_when_reopened(self) -> None:

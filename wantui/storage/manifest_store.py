@@ -33,7 +33,7 @@ class ManifestStore:
             self._file.fold_when_reopened()
 
     @classmethod
-    def of(cls, folder: Path) -> "ManifestStore":
+    def for_folder(cls, folder: Path) -> "ManifestStore":
         """Return the store of the batch in a folder."""
         return cls(BatchFolder(folder))
 
@@ -85,7 +85,7 @@ class ManifestStoreCache:
     def __init__(self) -> None:
         self._store: ManifestStore | None = None
 
-    def of(self, folder: BatchFolder) -> ManifestStore:
+    def for_folder(self, folder: BatchFolder) -> ManifestStore:
         """Return the store of a folder, and replace the cached store of any other folder."""
         if self._store is None or self._store.folder.root != folder.root:
             self._store = ManifestStore(folder)

@@ -64,7 +64,7 @@ class TrajectoryWriter:
         self.capture = recipe.capture
         self.count = len(sigmas)
         self.steps = captured_steps(recipe.sampler, recipe.steps, self.capture.interval) if self.capture.latents else []
-        self.place_of = {step: place for place, step in enumerate(self.steps)}
+        self.row_of_step = {step: row for row, step in enumerate(self.steps)}
         self.checksums: list[int] = []
         self.earlier: list[NDArray[np.float32]] = []
         """States that an earlier process stored."""
@@ -124,16 +124,16 @@ class TrajectoryWriter:
         crc = array_crc(state, self.constant)
         if self.exact is not None:
             self.exact[step] = state
-        index = self.place_of.get(step)
+        index = self.row_of_step.get(step)
         if index is not None:
-            self.latents[index] = self._narrowed(state, step)
+            self.latents[index] = self._to_stored_dtype(state, step)
             if self.predicted is not None and index > 0 and predicted_clean is not None:
-                clean = self._narrowed(predicted_clean, step)
+                clean = self._to_stored_dtype(predicted_clean, step)
                 self.predicted[index - 1] = clean
                 crc = array_crc(clean, crc)
         self.checksums.append(crc)
 
-    def _narrowed(self, state: NDArray[np.float32], step: int) -> NDArray[Any]:
+    def _to_stored_dtype(self, state: NDArray[np.float32], step: int) -> NDArray[Any]:
         with np.errstate(over="ignore"):
             stored = state.astype(self.latents.dtype)
         if not np.isfinite(stored).all():
@@ -157,12 +157,12 @@ class TrajectoryWriter:
             self.group.create_array(name, data=values, overwrite=True)
         self.group.attrs.update(dict(attributes))
         if self.capture.latents and self.capture.dtype == "float16":
-            stored, exact = self.path_turning(self.latents), self.path_turning_of_gram(derived["gram"])
+            stored, exact = self.total_turning(self.latents), self.total_turning_from_gram(derived["gram"])
             self.group.attrs["float16_turning_added"] = stored - exact
         remove(self.partial / EXACT_STATES)
         publish_group(self.partial, self.path)
 
-    def path_turning(self, states: Any) -> float:
+    def total_turning(self, states: Any) -> float:
         """Return the total turning of the stored states: the sum of the angles between successive steps, in radians."""
         total, before, step = 0.0, None, None
         for index in range(len(self.steps)):
@@ -175,7 +175,7 @@ class TrajectoryWriter:
             before = state
         return total
 
-    def path_turning_of_gram(self, gram: NDArray[np.float64]) -> float:
+    def total_turning_from_gram(self, gram: NDArray[np.float64]) -> float:
         """Return the total turning of the exact states in radians, computed from their inner products."""
         chosen = gram[np.ix_(self.steps, self.steps)]
         steps = chosen[1:, 1:] - chosen[1:, :-1] - chosen[:-1, 1:] + chosen[:-1, :-1]
@@ -215,13 +215,15 @@ class TrajectoryWriter:
         Raises:
             IncompleteCaptureError: the state or its predicted clean latents differ from the checksum.
         """
-        source, index = self.exact if self.exact is not None else self.latents, self.place_of.get(step)
+        source, index = self.exact if self.exact is not None else self.latents, self.row_of_step.get(step)
         state = np.ascontiguousarray(source[step], dtype=np.float32)
         crc = array_crc(state, self.constant)
         if self.predicted is not None and index:
             crc = array_crc(self.predicted[index - 1], crc)
         is_stored = (
-            index is None or self.exact is None or np.array_equal(self.latents[index], self._narrowed(state, step))
+            index is None
+            or self.exact is None
+            or np.array_equal(self.latents[index], self._to_stored_dtype(state, step))
         )
         if crc != known or not is_stored:
             raise IncompleteCaptureError(f"the state after step {step} differs from its checksum")

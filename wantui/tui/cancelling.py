@@ -24,7 +24,7 @@ def cancel_videos(app: "WantuiApp", batch: int, number: int | None = None) -> No
             raise UserError(f"batch {batch} is no longer on the queue. Nothing was changed.")
         numbers, running = queue.cancel(batch, number)
         try:
-            ManifestStore.of(row.folder).cancel(numbers)
+            ManifestStore.for_folder(row.folder).cancel(numbers)
         except (OSError, UserError) as error:
             app.notify(f"the batch folder does not say so: {error}", severity="warning")
         parts = [f"{format_count(len(numbers), 'video')} cancelled"] if numbers else []

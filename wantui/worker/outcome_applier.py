@@ -82,7 +82,7 @@ class OutcomeApplier:
             waiting = {
                 video.number for video in self.queue.videos(claim.batch) if video.state in ("queued", "interrupted")
             }
-            self.manifests.of(folder).fail(sorted({claim.number, *waiting}), error)
+            self.manifests.for_folder(folder).fail(sorted({claim.number, *waiting}), error)
         self.queue.fail_batch(claim, error, exit_code)
 
     def count_transient_error(self, claim: Claim) -> int:
@@ -127,6 +127,6 @@ class OutcomeApplier:
 
     def _close(self, claim: Claim, folder: BatchFolder, state: VideoState, error: str | None = None) -> None:
         try:
-            self.manifests.of(folder).close([claim.number], state, error)
+            self.manifests.for_folder(folder).close([claim.number], state, error)
         except (OSError, UserError) as manifest_error:
             self.log.warning("cannot record %s as %s in the manifest: %s", claim.title, state, manifest_error)

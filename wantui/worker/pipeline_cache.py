@@ -83,7 +83,7 @@ class PipelineCache:
         else:
             self.free()
             loading = ModelLoading(model=recipe.model, plan=chosen.plan.slug, reason=chosen.reason)
-            self.queue.emit_of(claim, loading)
+            self.queue.emit_video_event(claim, loading)
             log.info("loading %s on %s", recipe.model, resolve_device(device))
             self.weight_files = local_weight_files(recipe)
             self.loaded = load_pipeline_for(recipe, device, chosen.plan, other_recipes)

@@ -218,7 +218,7 @@ class Worker:
         if is_folder_deleted(folder.root):
             raise ManifestError(deleted_folder_error(folder.root))
         check_writable(folder)
-        manifest_store = self.manifests.of(folder)
+        manifest_store = self.manifests.for_folder(folder)
         entry = find_entry(manifest_store.read(), claim.number, folder)
         recipe = Recipe.model_validate_json(claim.recipe)
         if entry.recipe.digest != recipe.digest:
@@ -272,10 +272,10 @@ class Worker:
                     )
             case Resumed(steps_done):
                 log.info("%s resumes after step %d", claim.title, steps_done)
-                self.queue.emit_of(claim, VideoResumed(steps_done=steps_done))
+                self.queue.emit_video_event(claim, VideoResumed(steps_done=steps_done))
             case Restarted(reason):
                 log.warning("%s restarts from the first step: cannot use its checkpoint: %s", claim.title, reason)
-                self.queue.emit_of(claim, VideoRestarted(reason=reason))
+                self.queue.emit_video_event(claim, VideoRestarted(reason=reason))
             case ReadyToFinalize(finish):
                 self.state = "finalizing"
                 files_done = self.finisher.submit(finish)
@@ -306,7 +306,7 @@ class Worker:
             return
         self.finish_pending()  # releases the previous video's lock, for which the other engine may wait
         log.warning("another engine is generating %s; waiting for it", claim.title)
-        self.queue.emit_of(claim, VideoLockedElsewhere())
+        self.queue.emit_video_event(claim, VideoLockedElsewhere())
         while not try_lock_video(claim.folder, claim.number):
             self._raise_if_requested(self.queue.check(claim), "while another engine generated it")
             time.sleep(LOCK_POLL_SECONDS)
