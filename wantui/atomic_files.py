@@ -1,6 +1,6 @@
-"""Write files and folders that appear under their name only once they are complete.
+"""Write files and folders that get their final name only when they are complete.
 
-They are written to a `.partial` neighbour, synced, and renamed. Folders may be shared with other users, who could put
+They are written to a `.partial` path in the same folder, synced, and renamed. Other users of a shared folder could put
 a symbolic link in the place of a partial file: such links are removed, never followed.
 """
 
@@ -13,20 +13,20 @@ from pathlib import Path
 
 
 def partial_path(path: Path) -> Path:
-    """Return the neighbour of a file or folder that holds it while it is written."""
+    """Return the path at which a file or folder is written before it is renamed to `path`."""
     return path.with_name(path.name + ".partial")
 
 
 def create_new(path: Path) -> tuple[int, int]:
-    """Create an empty regular file in the place of whatever has its name; a symbolic link is removed, not followed.
+    """Create an empty regular file, replacing anything at its path; a symbolic link is removed, not followed.
 
     Returns:
         Device and inode of the file, for `replace_created`.
 
     Raises:
-        OSError: it cannot be created.
+        OSError: the file cannot be created.
     """
-    path.parent.mkdir(exist_ok=True)  # and none above: a batch folder that is deleted meanwhile must not come back
+    path.parent.mkdir(exist_ok=True)  # no parents: a batch folder that is deleted meanwhile must not reappear
     remove(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
@@ -37,10 +37,10 @@ def create_new(path: Path) -> tuple[int, int]:
 
 
 def replace_created(partial: Path, path: Path, created: tuple[int, int]) -> None:
-    """Give a file its final name, if it still is the one that `create_new` made.
+    """Rename a partial file to its final name, if it is still the file that `create_new` created.
 
     Raises:
-        OSError: something else was put in its place while it was written, or it cannot be renamed.
+        OSError: the file was replaced while it was written, or cannot be renamed.
     """
     status = partial.lstat()
     if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) != created:
@@ -50,11 +50,10 @@ def replace_created(partial: Path, path: Path, created: tuple[int, int]) -> None
 
 @contextmanager
 def atomic_write(path: Path, partial: Path | None = None) -> Iterator[Path]:
-    """Yield a path to write to, which replaces `path` when the block ends and is removed when it fails.
+    """Yield a partial path to write to; it replaces `path` when the block ends, and is removed if the block fails.
 
     Args:
-        partial: that path; `partial_path(path)` by default. Each writer needs its own where several may write the same
-            file at once.
+        partial: the partial path; `partial_path(path)` by default. Concurrent writers of one file need different paths.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial or partial_path(path)
@@ -71,7 +70,7 @@ def atomic_write(path: Path, partial: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder to write to, which replaces `path` when the block ends and is removed when it fails."""
+    """Yield a partial folder to write to; it replaces `path` when the block ends, and is removed if the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     remove(partial)
@@ -89,12 +88,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk.
+    """Wait until a file, or the entries of a folder, are on disk.
 
     Raises:
-        OSError: it is a symbolic link, a FIFO or a device, or its bytes cannot be written.
+        OSError: the path is a symbolic link, a FIFO or a device, or cannot be written to disk.
     """
-    # Without O_NONBLOCK a FIFO that somebody put in its place would be waited for, for ever.
+    # Without O_NONBLOCK, opening a FIFO in the place of the file would block forever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -109,7 +108,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a symbolic link (not what it points to) or a folder, if it is there."""
+    """Remove a file, a symbolic link (not its target) or a folder, if it exists."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
