@@ -40,7 +40,7 @@ def load_throughput(directory: Path, device: str, recipe: Recipe, plan: MemoryPl
 
 
 def load_attention_backend(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
-    """Return the diffusers name of the fastest measured attention backend for fused blocks; native if not measured."""
+    """Return the attention backend measured for fused blocks on a device, by its diffusers name; else native."""
     if not _is_fused(recipe, plan):
         return NATIVE_ATTENTION
     try:
