@@ -85,7 +85,7 @@ def made_up(
     return videos
 
 
-def test_a_group_that_takes_more_room_is_found_with_its_effect(tmp_path: Path) -> None:
+def test_compare_finds_the_group_with_the_larger_spread(tmp_path: Path) -> None:
     found = compare(made_up(tmp_path, {"wide": 1.5, "narrow": 1.0}, seeds=12), by="1")
     (verdict,) = found.verdicts
     assert (verdict.kind, verdict.first, verdict.second) == ("differs", "wide", "narrow")
@@ -101,7 +101,7 @@ def test_a_group_that_takes_more_room_is_found_with_its_effect(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_groups_that_are_alike_are_called_different_as_often_as_they_should_be(tmp_path: Path) -> None:
+def test_false_positive_rate_equals_the_level(tmp_path: Path) -> None:
     called = 0
     for turn in range(60):
         rng = np.random.default_rng(turn)
@@ -123,7 +123,7 @@ def test_groups_that_are_alike_are_called_different_as_often_as_they_should_be(t
 
 
 @pytest.mark.slow
-def test_what_chance_alone_makes_of_two_groups_is_measured_with_spread_computed_anew(tmp_path: Path) -> None:
+def test_permutation_null_recomputes_the_spread(tmp_path: Path) -> None:
     # S6: halves of one group were called different at 5 % by construction, whatever the data.
     found = compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10), metrics=["length"])
     assert found.by_chance().startswith("groups exchanged at random within seeds differ in spread by -")
@@ -135,9 +135,7 @@ def test_what_chance_alone_makes_of_two_groups_is_measured_with_spread_computed_
 
 
 @pytest.mark.slow
-def test_what_chance_alone_makes_shows_a_test_that_does_not_hold_its_level(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_calibration_detects_a_test_that_exceeds_its_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # S6: with distances to the centroid and one odd video the same figure fails, as it should.
     def to_centroid(distances: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.sqrt(np.maximum(distances.mean(1) - distances.sum() / (2 * distances.size), 0)))
@@ -153,7 +151,7 @@ def test_what_chance_alone_makes_shows_a_test_that_does_not_hold_its_level(
     assert compare(videos, metrics=["length"]).null_rate > 0.3
 
 
-def test_the_band_of_chance_is_that_of_paired_seeds(tmp_path: Path) -> None:
+def test_chance_band_is_computed_from_paired_seeds(tmp_path: Path) -> None:
     # S6: that of unpaired halves was 1.3 to 9 times too wide.
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
     found = compare(videos, primary="length", metrics=[])
@@ -164,7 +162,7 @@ def test_the_band_of_chance_is_that_of_paired_seeds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_seeds_are_the_unit_however_many_wordings_there_are(tmp_path: Path) -> None:
+def test_seeds_are_the_unit_for_any_number_of_phrasings(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=4, phrasings=5)
     found = compare(videos, by="1")
     assert found.seeds == (0, 1, 2, 3)
@@ -175,7 +173,7 @@ def test_seeds_are_the_unit_however_many_wordings_there_are(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_small_difference_is_called_alike_only_when_it_is_shown(tmp_path: Path) -> None:
+def test_verdict_alike_requires_equivalence(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 0.05, "other": 0.05}, seeds=14)
     alike = compare(videos, by="1", primary="length")
     assert alike.verdicts[0].kind == "alike"
@@ -205,7 +203,7 @@ def with_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float
     monkeypatch.setattr(Video, "value", lambda video, metric: values(video))
 
 
-def test_a_verdict_names_its_metric_and_the_place_is_said_beside_it(tmp_path: Path) -> None:
+def test_verdict_names_its_metric_and_reports_location_separately(tmp_path: Path) -> None:
     # C12: a bare "cannot tell" beside PERMANOVA p = 0.004.
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9, phrasings=1)
     for video in videos[9:]:
@@ -220,7 +218,7 @@ def test_a_verdict_names_its_metric_and_the_place_is_said_beside_it(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_what_differs_in_some_wordings_only_is_not_said_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_difference_in_some_phrasings_is_not_generalized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # S8: with an interaction only, groups were called different in three of four runs.
     interaction = dict(zip(range(8), [1.0, -1, 1, -1, 1, 1, -1, 0.2], strict=True))
 
@@ -243,7 +241,7 @@ def test_what_differs_in_some_wordings_only_is_not_said_of_all(tmp_path: Path, m
     assert any("the result applies to these sentences" in warning for warning in said.warnings)
 
 
-def test_a_test_and_an_interval_that_disagree_are_no_difference(
+def test_disagreeing_test_and_interval_give_cannot_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # S7: all signs are alike, and one difference is nearly all of the mean
     excess = dict(zip(range(1, 7), [0.1, 0.1, 0.1, 0.1, 0.1, 9.0], strict=True))
@@ -261,7 +259,7 @@ def test_a_test_and_an_interval_that_disagree_are_no_difference(
 
 
 @pytest.mark.slow
-def test_what_differs_in_all_wordings_is_said_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_difference_in_all_phrasings_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_values(
         monkeypatch,
         lambda video: float(10 + (video.choices[3] == "one") + 0.1 * np.random.default_rng([video.number]).normal()),
@@ -273,7 +271,7 @@ def test_what_differs_in_all_wordings_is_said_of_them(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.slow
-def test_seeds_needed_are_those_for_the_declared_margin_and_not_for_the_effect_that_was_seen(
+def test_required_seeds_follow_the_declared_margin_not_the_observed_effect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # S8: the effect that is seen scatters: 23 to 2,910 seeds were said where 34 are needed.
@@ -293,7 +291,7 @@ def test_seeds_needed_are_those_for_the_declared_margin_and_not_for_the_effect_t
         assert "to find a difference of 5%, about 34 seeds are needed" in found.verdicts[0].text
 
 
-def test_differences_of_rounding_are_no_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounding_differences_count_as_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_values(monkeypatch, lambda video: 1.0 + video.seed + (video.choices[3] == "one") * 1e-15)
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
     found = compare(videos, by="1", primary="length", metrics=[])
@@ -343,7 +341,7 @@ def test_weights_of_other_words_are_other_phrasings(tmp_path: Path) -> None:
     assert len(found.seeds) == 3
 
 
-def test_another_way_to_apply_weights_is_left_out_by_name(tmp_path: Path) -> None:
+def test_videos_with_another_weighting_are_excluded_by_name(tmp_path: Path) -> None:
     # S5
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     by_attention = weighted(videos, "6")
@@ -353,7 +351,7 @@ def test_another_way_to_apply_weights_is_left_out_by_name(tmp_path: Path) -> Non
     assert [video.reason for video in left] == ["embedding_method is multiply, and attention in those taken"] * 3
 
 
-def test_a_seed_that_is_there_twice_gets_the_true_reason(tmp_path: Path) -> None:
+def test_duplicate_seed_is_excluded_with_its_reason(tmp_path: Path) -> None:
     # S5: it was "not in every group with this seed".
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     again = [replace(video, folder=tmp_path / "later") for video in videos]
@@ -379,7 +377,7 @@ def test_controls_count_among_the_settings_that_must_be_equal() -> None:
     assert control_settings(recipe, kinds) == {"bend": None}
 
 
-def test_batches_may_differ_in_the_setting_that_is_studied_which_names_them(tmp_path: Path) -> None:
+def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
     # C12
     videos = made_up(tmp_path, {"one": 1.0}, seeds=6, phrasings=2)
     batches = [
@@ -420,7 +418,7 @@ def test_batches_of_one_name_in_two_folders_are_two_groups(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_only_what_all_groups_have_is_compared_and_the_rest_is_named(tmp_path: Path) -> None:
+def test_compare_uses_common_videos_and_names_the_others(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5)
     del videos[-1]  # the last seed of a phrasing of "other"
     found = compare(videos, by="1")
@@ -429,7 +427,7 @@ def test_only_what_all_groups_have_is_compared_and_the_rest_is_named(tmp_path: P
     assert all(why == "not in every group with this seed" for _, why in found.left_out)
 
 
-def test_videos_with_other_settings_are_refused_by_name_and_the_others_go_on(tmp_path: Path) -> None:
+def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None:
     from dataclasses import replace
 
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5, phrasings=1)
@@ -450,12 +448,12 @@ def test_videos_with_other_settings_are_refused_by_name_and_the_others_go_on(tmp
         ({"metrics": ["x"]}, "unknown metric 'x'"),
     ],
 )
-def test_what_cannot_be_compared_is_said_so(tmp_path: Path, change: dict[str, object], said: str) -> None:
+def test_compare_names_what_it_cannot_compare(tmp_path: Path, change: dict[str, object], said: str) -> None:
     with pytest.raises(CannotCompareError, match=said):
         compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3), **change)  # type: ignore[arg-type]
 
 
-def test_where_nothing_can_be_compared_the_reason_is_said(tmp_path: Path) -> None:
+def test_compare_without_comparable_videos_gives_the_reason(tmp_path: Path) -> None:
     one, *others = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4)
     broken = [replace(video, trajectory=None, reason="its file is gone") for video in others]
     with pytest.raises(
@@ -471,7 +469,7 @@ def with_states(video: Video, stored: list[int]) -> Video:
     return replace(video, trajectory=Trajectory(path.sigmas[stored], path.gram[np.ix_(stored, stored)]))
 
 
-def test_paths_through_other_noise_levels_are_not_compared_as_one(tmp_path: Path) -> None:
+def test_trajectories_with_other_noise_levels_are_not_compared(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"a": 1.0, "b": 1.0}, seeds=6, phrasings=1)
     mixed = [with_states(video, [0, 4, 8]) if video.seed > 3 else video for video in videos]
     left = comparable(mixed)[1]
@@ -482,7 +480,7 @@ def test_paths_through_other_noise_levels_are_not_compared_as_one(tmp_path: Path
     assert {video.seed for video in comparable(other)[1]} == {4, 5}
 
 
-def test_batches_that_store_states_at_other_intervals_are_said_to_differ_in_that(tmp_path: Path) -> None:
+def test_batches_with_other_capture_intervals_are_reported(tmp_path: Path) -> None:
     one = made_up(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
     other = [
         replace(with_states(video, [0, 4, 8]), settings={**SETTINGS, "storage_interval": 4})
@@ -496,7 +494,7 @@ def test_batches_that_store_states_at_other_intervals_are_said_to_differ_in_that
     assert "the batches differ in noise_levels, which is what is compared" in compare(unsaid, by="batch").warnings
 
 
-def test_means_of_groups_are_of_videos_with_the_same_settings_each_counted_once(tmp_path: Path) -> None:
+def test_group_means_count_each_comparable_video_once(tmp_path: Path) -> None:
     one = made_up(tmp_path / "one", {"a": 1.0, "b": 1.0}, seeds=4, phrasings=1)
     again = [replace(video, folder=tmp_path / "again") for video in one[:2]]
     other = [replace(video, settings={**SETTINGS, "steps": 9}, seed=9) for video in one[:1]]
@@ -509,7 +507,7 @@ def test_means_of_groups_are_of_videos_with_the_same_settings_each_counted_once(
 
 
 @pytest.mark.parametrize(("power", "has_band"), [(1, True), (2, False)])
-def test_curves_over_other_noise_levels_have_no_band_of_chance(tmp_path: Path, power: int, has_band: bool) -> None:
+def test_curves_with_other_noise_levels_have_no_chance_band(tmp_path: Path, power: int, has_band: bool) -> None:
     one = made_up(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
     other = []
     for video in made_up(tmp_path / "other", {"a": 1.0}, seeds=6, phrasings=1):
@@ -522,7 +520,7 @@ def test_curves_over_other_noise_levels_have_no_band_of_chance(tmp_path: Path, p
     assert ("by chance" in [text.get_text() for text in legend.get_texts()]) is has_band
 
 
-def test_a_mean_says_of_how_many_values_it_is(tmp_path: Path) -> None:
+def test_mean_reports_its_number_of_values(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"a": 1.0}, seeds=4, phrasings=1)
     videos[0] = replace(videos[0], trajectory=Trajectory(SIGMAS, np.ones((STATES, STATES))))  # it never moves
     described = describe(group_videos(videos, "1")[0], "straightness")
@@ -531,7 +529,7 @@ def test_a_mean_says_of_how_many_values_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["0", "0,1", "-1", "1,-2", "3", "", "1,"])
-def test_brackets_that_are_not_there_are_refused(tmp_path: Path, by: str) -> None:
+def test_missing_bracket_is_refused(tmp_path: Path, by: str) -> None:
     videos = made_up(tmp_path, {"a": 1.0, "b": 1.0}, seeds=3)
     with pytest.raises(CannotCompareError, match="the template has brackets 1 to 2"):
         group_videos(videos, by)
@@ -558,7 +556,7 @@ def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["1,1", "1, 01"])
-def test_a_bracket_that_is_named_twice_is_refused(tmp_path: Path, by: str) -> None:
+def test_repeated_bracket_is_refused(tmp_path: Path, by: str) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
     with pytest.raises(CannotCompareError, match="it names a bracket twice"):
         compare(videos, by=by)
@@ -581,7 +579,7 @@ def test_groups_of_the_same_trajectories_are_named(tmp_path: Path) -> None:
     assert not any("identical" in warning for warning in compare([*one, *other], by="1", primary="length").warnings)
 
 
-def test_groups_of_the_same_states_differ_neither_in_place_nor_in_spread() -> None:
+def test_groups_of_equal_states_differ_neither_in_location_nor_in_spread() -> None:
     # F was 1e-28, and p what rounding made of it, 0.03 say.
     rng = np.random.default_rng(1)
     for seeds in (3, 6, 9):
@@ -593,7 +591,7 @@ def test_groups_of_the_same_states_differ_neither_in_place_nor_in_spread() -> No
             assert test(distances, cells) == PermutationTest(0.0, 1.0)
 
 
-def test_groups_of_two_videos_are_not_compared_in_their_spread(tmp_path: Path) -> None:
+def test_spread_of_two_videos_is_not_compared(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
     with pytest.raises(
         CannotCompareError, match=r"spread needs 3 videos in each group, and there are 2\. Make more seeds"
@@ -641,7 +639,7 @@ def in_memory(states: Any) -> Read:
     return read
 
 
-def test_a_gram_matrix_made_in_blocks_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blockwise_gram_matrix_equals_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
     states = np.random.default_rng(0).normal(size=(7, 5, 40)).astype(np.float32)
     flat = states.reshape(7, -1).astype(np.float64)
     monkeypatch.setattr(products, "CHUNK", 64)
@@ -656,7 +654,7 @@ def test_a_gram_matrix_made_in_blocks_is_the_whole_one(monkeypatch: pytest.Monke
             assert len(held.free) == len(held.values)
 
 
-def test_a_state_that_cannot_be_read_keeps_no_memory_from_the_videos_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_state_does_not_hold_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     states = list(np.random.default_rng(0).normal(size=(5, 20)).astype(np.float32))
     monkeypatch.setattr(products, "HELD_BYTES", 4 * 20 * 6)
     held = StateBuffer()
@@ -681,7 +679,7 @@ def maps_of(arrays: dict[str, NDArray[np.float64]], folder: Path) -> StoredAtten
     return open_attention_maps(folder / "maps.zarr")
 
 
-def test_mass_entropy_centre_and_spread_are_those_of_known_maps(tmp_path: Path) -> None:
+def test_mass_entropy_centre_and_spread_match_known_maps(tmp_path: Path) -> None:
     even, point = np.full((2, 3, 4, 8), 0.01), np.zeros((2, 3, 4, 8))
     point[:, :, 1, 6] = 0.5
     two = np.zeros((2, 3, 4, 8))
@@ -706,7 +704,7 @@ def test_mass_entropy_centre_and_spread_are_those_of_known_maps(tmp_path: Path) 
         word_curves(maps, "cat")
 
 
-def test_a_step_without_maps_is_left_out_of_their_mean(tmp_path: Path) -> None:
+def test_mean_map_skips_steps_without_maps(tmp_path: Path) -> None:
     values = np.full((3, 2, 4, 4), 0.25)
     values[1] = np.nan
     maps = maps_of({"cat": values}, tmp_path)
@@ -717,7 +715,7 @@ def test_a_step_without_maps_is_left_out_of_their_mean(tmp_path: Path) -> None:
     assert found.entropy[[0, 2]] == pytest.approx([1, 1])
 
 
-def test_frames_belong_to_latent_frames_as_the_vae_makes_them() -> None:
+def test_frames_map_to_latent_frames_as_in_the_vae() -> None:
     assert [latent_frame(i) for i in range(10)] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
     frames = [np.zeros((16, 32, 3), np.uint8)] * 9
     attention = np.zeros((3, 2, 4))
@@ -783,9 +781,7 @@ def test_analyze_names_the_batch_of_each_video_where_there_are_several(with_maps
     assert "the same video is in batch" in both.err
 
 
-def test_analyze_tells_what_depends_on_the_steps_and_measures_at_a_stride(
-    with_maps: BatchFolder, wantui: Wantui
-) -> None:
+def test_analyze_warns_of_step_dependence_and_accepts_a_stride(with_maps: BatchFolder, wantui: Wantui) -> None:
     # S1
     assert "turning" in wantui("analyze", with_maps.root).err
     assert "too few steps to tell whether it is the path's" in wantui("analyze", with_maps.root, "--groups").err
@@ -905,7 +901,7 @@ def test_dispersion_is_stored_with_its_noise_levels(tmp_path: Path, predictors: 
 
 
 @pytest.mark.parametrize("sampler", ["ddim", ""])
-def test_a_sampler_that_is_not_known_has_no_gaussian_flow(tmp_path: Path, sampler: str) -> None:
+def test_unknown_sampler_has_no_gaussian_flow(tmp_path: Path, sampler: str) -> None:
     videos = [replace(video, settings={"sampler": sampler}) for video in made_up(tmp_path, {"one": 1.0}, seeds=3)]
     null = gaussian_null(videos)
     assert (null.paths, null.sampler) == ((), "")
@@ -975,20 +971,20 @@ WRONG = {
         "--overlay circle --json",
     ],
 )
-def test_an_option_that_would_do_nothing_is_refused(with_maps: BatchFolder, wantui: Wantui, ignored: str) -> None:
+def test_option_without_effect_is_refused(with_maps: BatchFolder, wantui: Wantui, ignored: str) -> None:
     result = wantui("analyze", with_maps.root, *ignored.split())
     assert result.code == 2
     assert " is for " in result.err
 
 
 @pytest.mark.parametrize("both", ["--list-videos --compare", "--groups --compare", "--attention --overlay circle"])
-def test_one_of_two_outputs_is_not_dropped_unsaid(with_maps: BatchFolder, wantui: Wantui, both: str) -> None:
+def test_second_output_option_is_not_dropped_silently(with_maps: BatchFolder, wantui: Wantui, both: str) -> None:
     result = wantui("analyze", with_maps.root, *both.split())
     assert result.code == 2
     assert "cannot combine --" in result.err
 
 
-def test_a_word_without_attention_hides_no_figure_of_others(
+def test_word_without_attention_does_not_hide_other_words(
     wantui: Wantui, small: list[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     one = ["--videos-per-variation", "1"]
@@ -1004,7 +1000,7 @@ def test_a_word_without_attention_hides_no_figure_of_others(
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
 
-def test_an_overlay_stays_in_its_batch_whatever_the_id_of_its_video(
+def test_overlay_is_written_inside_its_batch_for_any_video_id(
     with_maps: BatchFolder, wantui: Wantui, tmp_path: Path
 ) -> None:  # R10
     victim = tmp_path / "victim_circle.mp4"
@@ -1018,7 +1014,7 @@ def test_an_overlay_stays_in_its_batch_whatever_the_id_of_its_video(
     assert [path.parent for path in with_maps.root.rglob("*victim_circle.mp4")] == [with_maps.root / "analysis"]
 
 
-def test_an_overlay_of_a_video_without_a_clip_gets_a_sentence(with_maps: BatchFolder, wantui: Wantui) -> None:  # R12
+def test_overlay_without_a_clip_is_an_error_message(with_maps: BatchFolder, wantui: Wantui) -> None:  # R12
     document = json.loads(with_maps.manifest.read_text())
     del document["videos"][0]["files"]["clip"]
     with_maps.manifest.write_text(json.dumps(document))
@@ -1057,9 +1053,7 @@ def test_a_report_draws_groups_of_any_name(tmp_path: Path, name: str, recwarn: p
     assert not [warning for warning in recwarn if "matplotlib" in str(warning.filename) or "Glyph" in str(warning)]
 
 
-def test_maps_without_any_value_are_named_without_a_warning_of_numpy(
-    tmp_path: Path, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_empty_maps_are_named_without_a_numpy_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     maps = maps_of({"star": np.full((2, 1, 3, 3), np.nan)}, tmp_path)
     with pytest.raises(AttentionMapsError, match="no block computed attention at any stored step"):
         scale_of(maps, ["star"])
@@ -1081,7 +1075,7 @@ def test_attention_names_the_batch_of_each_video_where_there_are_several(
     assert "seed 42 of a_clone: " in wantui("analyze", with_maps.root, clone, "--attention").err
 
 
-def test_an_overlay_that_cannot_be_written_gets_a_sentence(with_maps: BatchFolder, wantui: Wantui) -> None:
+def test_unwritable_overlay_is_an_error_message(with_maps: BatchFolder, wantui: Wantui) -> None:
     video = next(video for video in read_batch(with_maps.root) if video.attention)
     Path("file").write_text("")
     result = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", video.id, "-o", "file/below.mp4")
@@ -1089,7 +1083,7 @@ def test_an_overlay_that_cannot_be_written_gets_a_sentence(with_maps: BatchFolde
 
 
 @pytest.mark.parametrize("mistake", WRONG)
-def test_a_wrong_analysis_gets_a_sentence(with_maps: BatchFolder, wantui: Wantui, mistake: str) -> None:
+def test_invalid_analysis_is_an_error_message(with_maps: BatchFolder, wantui: Wantui, mistake: str) -> None:
     arguments, said = WRONG[mistake]
     result = wantui("analyze", *(with_maps.root if word == "BATCH" else word for word in arguments))
     assert result.code == 2
@@ -1097,7 +1091,7 @@ def test_a_wrong_analysis_gets_a_sentence(with_maps: BatchFolder, wantui: Wantui
     assert "Traceback" not in result.err
 
 
-def test_chunks_that_were_not_copied_are_not_read_as_zeros(with_maps: BatchFolder) -> None:
+def test_missing_chunks_are_not_read_as_zeros(with_maps: BatchFolder) -> None:
     clone = with_maps.root.with_name("copied")
     shutil.copytree(with_maps.root, clone)
     first = next(iter(sorted(clone.glob("latents/*/*.zarr"))))
@@ -1111,7 +1105,7 @@ def test_chunks_that_were_not_copied_are_not_read_as_zeros(with_maps: BatchFolde
         open_attention_maps(maps)
 
 
-def test_a_batch_with_damage_is_analysed_but_for_what_is_damaged(with_maps: BatchFolder, wantui: Wantui) -> None:
+def test_analysis_skips_damaged_videos_of_a_batch(with_maps: BatchFolder, wantui: Wantui) -> None:
     for part in Path(with_maps.latents(1, 1) / "gram").rglob("*"):
         if part.is_file():
             part.unlink()

@@ -26,17 +26,17 @@ def counted(model: WanModel, width: int, height: int, frames: int) -> int:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_count_is_torchs_for_every_form(tiny_models: dict[str, WanModel], form: str) -> None:
+def test_flop_count_equals_torch_for_every_model_form(tiny_models: dict[str, WanModel], form: str) -> None:
     model = tiny_models[form]
     side = 2 * model.size_multiple
     assert count_forward_flops(model, 2 * side, side, 9) == counted(model, 2 * side, side, 9)
 
 
-def test_the_count_is_torchs_for_nano() -> None:
+def test_flop_count_equals_torch_for_nano() -> None:
     assert count_forward_flops(NANO, 128, 128, 17) == counted(NANO, 128, 128, 17)
 
 
-def test_the_published_sizes_take_what_is_known_of_them() -> None:
+def test_flop_counts_of_published_sizes_match_known_values() -> None:
     # 283 and 1,676 TFLOP for one pass at 480x832x81.
     assert count_forward_flops(find_model("wan2.1-1.3b"), 832, 480, 81) == pytest.approx(283e12, rel=0.005)
     assert count_forward_flops(find_model("wan2.1-14b"), 832, 480, 81) == pytest.approx(1676e12, rel=0.005)

@@ -102,7 +102,7 @@ def exact(q: torch.Tensor, k: torch.Tensor, weights: dict[int, float] | None = N
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("form", FORMS)
-def test_maps_are_those_of_a_full_softmax_in_float64_and_latents_keep_their_bits(
+def test_maps_equal_a_float64_softmax_and_latents_stay_bit_identical(
     tiny_models: dict[str, WanModel], form: str, dtype: str
 ) -> None:
     pipeline = load_pipeline(tiny_models[form], None, dtype, CPU)
@@ -169,7 +169,7 @@ def stored(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFiles:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-7), ("float16", 1e-3)])
-def test_stored_maps_are_those_of_the_steps(
+def test_stored_maps_equal_the_maps_of_each_step(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, dtype: str, tolerance: float
 ) -> None:
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(dtype=dtype, interval=2), steps=6)  # type: ignore[arg-type]
@@ -193,7 +193,7 @@ def test_stored_maps_are_those_of_the_steps(
 
 
 @pytest.mark.parametrize("per_token", [False, True])
-def test_what_maps_take_on_the_disk_is_foretold(
+def test_disk_use_of_maps_is_predicted(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, per_token: bool
 ) -> None:
     capture = AttentionRequest(per_token=per_token, unconditional=True, per_block=True, compress=False)
@@ -244,7 +244,7 @@ def test_fused_blocks_give_same_maps_with_and_without_word_weights(tiny_models: 
 
 
 @pytest.mark.parametrize("way", ["fused projections", "layerwise casting", "group offload", "tiled decode"])
-def test_maps_are_right_with_every_way_to_save_memory(tiny_models: dict[str, WanModel], way: str) -> None:
+def test_maps_are_exact_under_every_memory_plan(tiny_models: dict[str, WanModel], way: str) -> None:
     model = tiny_models["wan2.1"]
     pipeline = load_pipeline(model, None, "float32", CPU)
     if way == "fused projections":
@@ -316,7 +316,7 @@ def test_differing_padding_is_not_merged(tiny_models: dict[str, WanModel]) -> No
     assert (found / p[:, length:].sum(1) - 1).abs().max() < 1e-4
 
 
-def test_attention_that_is_not_the_kernels_is_refused(
+def test_attention_that_differs_from_the_kernel_is_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention_hooks, "dispatch_attention_fn", lambda *a, **k: dispatch_attention_fn(*a, **k) * 1.01)
@@ -324,7 +324,7 @@ def test_attention_that_is_not_the_kernels_is_refused(
         next(denoise(tiny, marked(tiny_models["wan2.1"])))
 
 
-def test_maps_that_hold_nan_are_refused(
+def test_maps_with_nan_are_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attended = CrossAttention._attended
@@ -354,15 +354,13 @@ DAMAGED_CHECKS: list[Any] = [
 
 
 @pytest.mark.parametrize("damaged", DAMAGED_CHECKS, ids=str)
-def test_a_damaged_record_of_a_self_check_is_none(damaged: Any) -> None:
+def test_damaged_self_check_record_reads_as_empty(damaged: Any) -> None:
     check = SelfCheck()
     check.resume(damaged)
     assert check.blocks == {}
 
 
-def test_the_pipeline_is_as_before_after_a_capture_that_was_ended_early(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel]
-) -> None:
+def test_interrupted_capture_restores_the_pipeline(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     before = [block.attn2.processor for block in tiny.transformer.blocks]
     steps = denoise(tiny, marked(tiny_models["wan2.1"]))
     next(steps)
@@ -370,13 +368,13 @@ def test_the_pipeline_is_as_before_after_a_capture_that_was_ended_early(
     assert [block.attn2.processor for block in tiny.transformer.blocks] == before
 
 
-def test_a_word_beyond_what_the_model_reads_is_refused_by_name(tiny: WanPipeline) -> None:
+def test_mark_beyond_the_token_limit_is_refused_by_name(tiny: WanPipeline) -> None:
     prompt = "a star and " * 300 + "one ring"
     with pytest.raises(MarkOutOfRangeError, match="the model does not read the marked 'ring' at character 3304"):
         tokenize(tiny.tokenizer, prompt, marks(prompt, ("ring", 1.0)))
 
 
-def test_a_prompt_without_room_for_pads_has_exact_maps_too(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+def test_prompt_of_512_tokens_has_exact_maps(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     prompt = "a red star and " * 127 + "a red star"
     recipe = marked(tiny_models["wan2.1"], prompt=prompt, marks=marks(prompt, ("red", 1.0)), steps=1)
     start = prepare(tiny, recipe)
@@ -430,7 +428,7 @@ def test_the_unconditional_pass_is_not_weighted(tiny: WanPipeline, tiny_models: 
 
 
 @pytest.mark.parametrize("weighting", ["attention", "multiply", "interpolation"])
-def test_weights_change_the_video_and_only_those_of_one_leave_it(
+def test_only_weight_one_leaves_the_video_unchanged(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], weighting: str
 ) -> None:
     def latents(weight: float, method: str | None) -> torch.Tensor:
@@ -482,7 +480,7 @@ def test_the_mass_on_a_word_grows_with_its_weight(nano: WanPipeline) -> None:
     assert masses[-1] > 4 * masses[0]
 
 
-def test_maps_that_are_not_there_are_said_so(tmp_path: Path) -> None:
+def test_missing_maps_are_reported(tmp_path: Path) -> None:
     with pytest.raises(AttentionMapsError, match=r"is missing\. Restore it|cannot be read"):
         open_attention_maps(tmp_path / "a.zarr")
     zarr.open_group(tmp_path / "b.zarr", mode="w")
@@ -520,9 +518,7 @@ def test_weights_below_one_are_as_exact_as_those_above(weight: float, dtype: str
 
 
 # S4
-def test_a_word_of_weight_zero_takes_no_part_and_the_rest_sums_to_one(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel]
-) -> None:
+def test_word_of_weight_zero_gets_no_attention(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     capture = AttentionRequest()
     asked = marks(PROMPT, ("red", 0.0), ("star", 2.0))
     recipe = marked(tiny_models["wan2.1"], capture, marks=asked, weighting="attention", steps=1)
@@ -533,7 +529,7 @@ def test_a_word_of_weight_zero_takes_no_part_and_the_rest_sums_to_one(
 
 
 # S4
-def test_weights_that_are_applied_wrongly_are_refused(
+def test_wrongly_applied_weights_are_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apply = WordWeights.apply
@@ -545,7 +541,7 @@ def test_weights_that_are_applied_wrongly_are_refused(
 
 # S4
 @pytest.mark.parametrize(("weights", "way"), [((2.0, 3.0), "_corrected"), ((2.0, 0.5), "_anew")])
-def test_the_output_is_summed_anew_only_where_a_weight_is_below_one(
+def test_output_is_recomputed_only_for_weights_below_one(
     tiny: WanPipeline,
     tiny_models: dict[str, WanModel],
     monkeypatch: pytest.MonkeyPatch,

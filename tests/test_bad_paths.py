@@ -53,9 +53,7 @@ COMMANDS_WITH_PATHS = [
 
 
 @pytest.mark.parametrize("kind", BAD_PATHS)
-def test_a_path_that_can_be_none_is_refused_in_a_sentence(
-    wantui: Wantui, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_impossible_path_is_refused_with_a_message(wantui: Wantui, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wantui.batches.slurm.check_slurm", lambda: None)
     Path("circle").symlink_to("circle")
     for command in COMMANDS_WITH_PATHS:
@@ -101,7 +99,7 @@ def test_home_and_variables_are_resolved_in_every_way_to_give_a_folder(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")
-def test_a_folder_that_may_not_be_entered_is_told(wantui: Wantui) -> None:
+def test_inaccessible_folder_is_reported(wantui: Wantui) -> None:
     Path("locked").mkdir(mode=0)
     for command in COMMANDS_WITH_PATHS:
         result = wantui(*(word.replace("PATH", "locked/b") for word in command))
@@ -120,12 +118,12 @@ def test_a_folder_that_may_not_be_entered_is_told(wantui: Wantui) -> None:
         (ConnectionRefusedError(111, "Connection refused"), None),
     ],
 )
-def test_errors_of_the_system_become_sentences(error: OSError, expected: str | None) -> None:
+def test_os_errors_become_messages(error: OSError, expected: str | None) -> None:
     assert describe_os_error(error) == expected  # B7
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "no", "/locked"), FileNotFoundError(2, "none", "x")])
-def test_an_error_of_the_system_ends_any_command_without_a_traceback(
+def test_os_error_ends_any_command_without_a_traceback(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     def refuse(*_: object) -> None:
@@ -137,7 +135,7 @@ def test_an_error_of_the_system_ends_any_command_without_a_traceback(
     assert result.err == f"wantui: cannot access {error.filename}: {error.strerror}\n"
 
 
-def test_a_working_folder_that_was_deleted_is_told(wantui: Wantui, tmp_path: Path) -> None:
+def test_deleted_working_folder_is_reported(wantui: Wantui, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     os.chdir(gone)
@@ -168,7 +166,7 @@ def wantui_manifest() -> object:
 
 @pytest.mark.torch
 @pytest.mark.parametrize("content", [b"\xff a circle", b"\xe9", b"x" * 2_000_000])
-def test_a_template_that_is_no_text_is_refused_before_anything_is_made(wantui: Wantui, content: bytes) -> None:
+def test_binary_template_is_refused_before_anything_is_written(wantui: Wantui, content: bytes) -> None:
     Path("t.txt").write_bytes(content)
     result = wantui("run", "--template-file", "t.txt")
     assert result.code == 2
@@ -179,14 +177,14 @@ def test_a_template_that_is_no_text_is_refused_before_anything_is_made(wantui: W
 
 
 @pytest.mark.parametrize("number", ["9" * 30, "9223372036854775808", "9" * 5000])
-def test_a_number_that_no_batch_can_have_is_refused(wantui: Wantui, number: str) -> None:
+def test_impossible_batch_number_is_refused(wantui: Wantui, number: str) -> None:
     for command in (["queue", "show"], ["watch"], ["logs"], ["queue", "cancel"]):
         result = wantui(*command, number)
         assert result.code == 2
         assert "no batch has the number 9" in result.err
 
 
-def test_export_names_the_ids_where_one_is_wrong(wantui: Wantui, small: list[str]) -> None:
+def test_export_lists_valid_ids_for_a_wrong_one(wantui: Wantui, small: list[str]) -> None:
     made = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, "--store-latents", *small))
     (video,) = wantui_manifest().read_manifest(made).videos  # type: ignore[attr-defined]
     result = wantui("export", made.root, "--video-id", "wrong")
@@ -194,9 +192,7 @@ def test_export_names_the_ids_where_one_is_wrong(wantui: Wantui, small: list[str
     assert f"no video 'wrong'. Its ids are {video.id}." in result.err  # C8
 
 
-def test_a_batch_of_days_on_a_cpu_is_warned_of_before_it_is_queued(
-    wantui: Wantui, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_days_on_a_cpu_cause_a_warning_before_queueing(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     with only_queued():
         result = wantui("run", "-c", "default", "-t", "a cat", "--detach")

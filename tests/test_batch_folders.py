@@ -28,7 +28,7 @@ def full_disk(*_: object) -> None:
     raise UserError("the batch may need 1 TB")
 
 
-def test_an_empty_folder_of_a_user_outlives_a_batch_that_cannot_be_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_batch_start_keeps_the_users_empty_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = Path("outputs/mine")
     mine.mkdir(parents=True)
     identity = mine.stat().st_ino
@@ -39,7 +39,7 @@ def test_an_empty_folder_of_a_user_outlives_a_batch_that_cannot_be_begun(monkeyp
     assert not list(mine.iterdir())
 
 
-def test_what_a_user_puts_into_the_folder_meanwhile_outlives_the_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_batch_start_keeps_files_added_by_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     def put_and_fail(root: Path, _: Batch) -> None:
         (root / "notes.txt").write_text("mine")
         full_disk()
@@ -51,7 +51,7 @@ def test_what_a_user_puts_into_the_folder_meanwhile_outlives_the_batch_too(monke
 
 
 @pytest.mark.parametrize("stamped", [True, False])
-def test_of_a_batch_that_cannot_be_begun_no_folder_is_left(monkeypatch: pytest.MonkeyPatch, stamped: bool) -> None:
+def test_failed_batch_start_leaves_no_folder(monkeypatch: pytest.MonkeyPatch, stamped: bool) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
@@ -62,9 +62,7 @@ def test_of_a_batch_that_cannot_be_begun_no_folder_is_left(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_of_two_runs_on_one_folder_one_has_it_and_the_other_removes_nothing(
-    monkeypatch: pytest.MonkeyPatch, exists: bool
-) -> None:
+def test_second_run_on_a_folder_fails_and_removes_nothing(monkeypatch: pytest.MonkeyPatch, exists: bool) -> None:
     if exists:
         Path("outputs/mine").mkdir(parents=True)
     real = locks.claim_batch_folder
@@ -83,7 +81,7 @@ def test_of_two_runs_on_one_folder_one_has_it_and_the_other_removes_nothing(
     assert files("outputs") == ["outputs/mine/.lock", "outputs/mine/batch.json"]
 
 
-def test_a_run_whose_new_folder_was_taken_takes_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_picks_another_name_if_its_new_folder_was_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = locks.claim_batch_folder
     taken: list[Path] = []
 

@@ -103,7 +103,7 @@ def maps(undamaged: Path, tmp_path: Path) -> Path:
     return shutil.copytree(undamaged / "maps.zarr", tmp_path / "maps.zarr")
 
 
-def test_a_capture_that_an_earlier_version_published_is_known_by_its_recipe(tmp_path: Path) -> None:
+def test_capture_of_an_earlier_version_is_identified_by_its_recipe(tmp_path: Path) -> None:
     path = tmp_path / "maps.zarr"
     write_maps(path)
     group = zarr.open_group(path, mode="r+")
@@ -208,7 +208,7 @@ def test_an_exchanged_chunk_is_found(trajectory: Path) -> None:  # R5: each is w
         open_capture(trajectory)["latents"][:]
 
 
-def test_captures_of_earlier_versions_are_read_and_said_to_be_unverified(trajectory: Path) -> None:  # R5
+def test_captures_of_earlier_versions_are_read_as_unverified(trajectory: Path) -> None:  # R5
     without_checksums(trajectory)
     group = open_capture(trajectory)
     assert group["gram"].shape == (STEPS + 1, STEPS + 1)
@@ -273,14 +273,14 @@ ODD_METADATA = {
 
 @pytest.mark.parametrize("file", ["zarr.json", "gram/zarr.json"])
 @pytest.mark.parametrize("odd", ODD_METADATA)
-def test_odd_metadata_are_one_error_that_names_the_file(trajectory: Path, odd: str, file: str) -> None:  # F7
+def test_invalid_metadata_raises_one_error_that_names_the_file(trajectory: Path, odd: str, file: str) -> None:  # F7
     without_checksums(trajectory)
     (trajectory / file).write_text(ODD_METADATA[odd])
     with pytest.raises(CaptureError, match=r"vid_001\.zarr"):
         open_capture(trajectory)["gram"]
 
 
-def test_metadata_that_ask_for_more_chunks_than_could_be_listed_are_refused(trajectory: Path) -> None:  # F7
+def test_metadata_with_too_many_chunks_is_refused(trajectory: Path) -> None:  # F7
     without_checksums(trajectory)
     metadata = trajectory / "latents" / "zarr.json"
     metadata.write_text(metadata.read_text().replace(f"[\n    {STEPS + 1},", "[\n    1000000000000000,"))
@@ -294,7 +294,7 @@ def test_a_removed_array_is_missed(trajectory: Path) -> None:  # R5: as if it ha
         open_capture(trajectory)
 
 
-def test_a_fifo_in_the_place_of_a_file_is_not_waited_for(trajectory: Path) -> None:  # R10
+def test_fifo_in_a_capture_does_not_block(trajectory: Path) -> None:  # R10
     chunk = chunks(trajectory / "gram")[0]
     chunk.unlink()
     os.mkfifo(chunk)
@@ -362,7 +362,7 @@ def test_a_chunk_that_is_removed_after_opening_is_not_read_as_zeros(trajectory: 
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link"])
-def test_what_is_no_file_in_a_begun_capture_is_neither_waited_for_nor_published(tmp_path: Path, kind: str) -> None:
+def test_special_file_in_a_partial_capture_neither_blocks_nor_is_published(tmp_path: Path, kind: str) -> None:
     partial = tmp_path / "vid_001.zarr.partial"
     write_trajectory(tmp_path / "vid_001.zarr", PLAIN)
     (tmp_path / "vid_001.zarr").rename(partial)

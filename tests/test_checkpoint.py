@@ -58,7 +58,7 @@ def loaded(request: pytest.FixtureRequest, tiny_models: dict[str, WanModel]) -> 
 
 
 @pytest.mark.parametrize("sampler", ["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"])
-def test_denoising_goes_on_after_any_step_to_the_same_bits(
+def test_denoising_resumes_after_any_step_bit_identically(
     loaded: tuple[WanPipeline, Recipe], sampler: str, tmp_path: Path
 ) -> None:
     pipeline, recipe = loaded[0], loaded[1].model_copy(update={"sampler": sampler})
@@ -120,7 +120,7 @@ CAPTURES = {
 
 @pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
 @pytest.mark.parametrize("stops", [(1,), (4,), (5,), (2, 3), (1, 2, 3, 4)], ids=str)
-def test_a_stopped_video_ends_as_an_undisturbed_one_with_whole_captures(
+def test_stopped_video_resumes_with_identical_latents_and_captures(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: Captures, stops: tuple[int, ...]
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5, marks=[MARK])
@@ -153,7 +153,7 @@ def test_a_stopped_video_ends_as_an_undisturbed_one_with_whole_captures(
 
 
 @pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
-def test_a_video_that_was_made_and_not_recorded_is_only_decoded_again(
+def test_generated_but_unrecorded_video_is_only_decoded_again(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: Captures
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5), video_files(tmp_path)
@@ -165,7 +165,7 @@ def test_a_video_that_was_made_and_not_recorded_is_only_decoded_again(
     assert {path: path.stat().st_mtime_ns for path in files.captures["trajectory"].rglob("*")} == before
 
 
-def test_a_decoding_that_failed_and_is_collected_later_leaves_the_next_one_alone(
+def test_garbage_collection_of_a_failed_decoding_does_not_disturb_the_next(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path / "a")
@@ -184,7 +184,7 @@ def test_a_decoding_that_failed_and_is_collected_later_leaves_the_next_one_alone
     assert again.clip.read_bytes() == files.clip.read_bytes()
 
 
-def test_frames_do_not_depend_on_what_clears_the_cache_of_the_vae_meanwhile(
+def test_clearing_the_vae_cache_during_decoding_does_not_change_frames(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     latents = prepare(tiny, recipe_for(tiny_models["wan2.1"])).noise
@@ -197,7 +197,7 @@ def test_frames_do_not_depend_on_what_clears_the_cache_of_the_vae_meanwhile(
     assert all((one == other).all() for one, other in zip(frames, undisturbed, strict=True))
 
 
-def test_a_video_that_is_stopped_between_two_checkpoints_goes_on_from_its_last_step(
+def test_video_stopped_between_checkpoints_resumes_from_its_last_step(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "CHECKPOINT_TIME_BUDGET", 1e-9)
@@ -243,7 +243,7 @@ def test_a_checkpoint_that_was_damaged_is_refused(
         assert result.latents_sha256 == reference.latents_sha256
 
 
-def test_captures_that_are_not_whole_start_the_video_again(
+def test_incomplete_captures_restart_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=Captures(latents=True))
@@ -357,7 +357,7 @@ CORRUPTIONS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("spoil", CORRUPTIONS)
-def test_whatever_is_wrong_with_a_checkpoint_starts_the_video_again(
+def test_any_invalid_checkpoint_restarts_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, spoil: str
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
@@ -417,7 +417,7 @@ def test_a_checkpoint_of_other_arithmetic_is_refused_by_name(
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_checkpoint_holds_exactly_what_the_steps_of_a_sampler_change(
+def test_checkpoint_contains_exactly_the_changing_sampler_state(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, sampler: SamplerName
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], sampler=sampler, steps=6)

@@ -100,7 +100,7 @@ def test_odd_tags_of_what_it_was_made_with_are_refused(made_with: str) -> None:
         read_clip_tags(Path("a.mp4"))
 
 
-def test_a_playlist_with_the_name_of_a_clip_reads_no_other_file() -> None:
+def test_playlist_named_as_a_clip_reads_no_other_file() -> None:
     write_clip(Path("secret.mp4"))
     Path("list.mp4").write_text(f"ffconcat version 1.0\nfile '{Path('secret.mp4').absolute()}'\n")
     Path("hls.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{Path('secret.mp4').absolute()}\n#EXT-X-ENDLIST\n")
@@ -109,7 +109,7 @@ def test_a_playlist_with_the_name_of_a_clip_reads_no_other_file() -> None:
             list(read_frames(Path(name)))
 
 
-def test_what_is_no_regular_file_is_not_waited_for() -> None:  # R10
+def test_special_file_as_a_clip_does_not_block() -> None:  # R10
     os.mkfifo("fifo.mp4")
     Path("folder.mp4").mkdir()
     for name in ("fifo.mp4", "folder.mp4", "missing.mp4", "/dev/zero"):

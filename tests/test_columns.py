@@ -16,7 +16,7 @@ def test_rows_and_header_have_the_same_columns_where_they_all_fit() -> None:
     assert draw_row(COLUMNS, (7, "kiss"), 40).plain == "  7 ok     kiss"
 
 
-def test_narrow_list_leaves_out_the_columns_that_need_more_room() -> None:
+def test_narrow_list_drops_columns_that_do_not_fit() -> None:
     assert draw_header(COLUMNS, 19).plain == "  # name"
     assert draw_row(COLUMNS, (7, "kiss"), 19).plain == "  7 kiss"
 

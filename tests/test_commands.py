@@ -134,7 +134,7 @@ def test_rerun_matches_a_clip_of_an_earlier_version(wantui: Wantui, small: list[
     assert "blocks" not in again.out
 
 
-def test_rerun_tells_a_clip_that_was_changed(wantui: Wantui, small: list[str]) -> None:
+def test_rerun_reports_a_changed_clip(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
     recipe, made_with = read_clip_tags(folder.clip(0, 1))
     frames = [255 - frame for frame in read_frames(folder.clip(0, 1))]
@@ -147,7 +147,7 @@ def test_rerun_tells_a_clip_that_was_changed(wantui: Wantui, small: list[str]) -
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 5000])
-def test_rerun_refuses_what_is_no_clip(wantui: Wantui, content: bytes | None) -> None:
+def test_rerun_refuses_a_file_that_is_not_a_clip(wantui: Wantui, content: bytes | None) -> None:
     if content is not None:
         Path("clip.mp4").write_bytes(content)
     result = wantui("rerun", "clip.mp4")
@@ -175,7 +175,7 @@ def test_rerun_refuses_a_clip_of_another_size_before_it_loads_anything(small: li
     )
 
 
-def test_rerun_refuses_a_name_without_room_for_the_partial_file(small: list[str], wantui: Wantui) -> None:
+def test_rerun_refuses_a_name_too_long_for_the_partial_file(small: list[str], wantui: Wantui) -> None:
     clip = next(batch(wantui("run", "-t", "a star", *small)).root.rglob("*.mp4"))
     result = wantui("rerun", clip, "-o", "y" * 244 + ".mp4", "--device", "cpu")
     assert result.code == 2
@@ -240,7 +240,7 @@ def test_models_ls_says_which_weights_are_here(wantui: Wantui) -> None:
     assert rows["wan2.1-14b"] == "missing"
 
 
-def test_doctor_names_a_library_that_wantui_was_not_made_for() -> None:
+def test_doctor_names_an_unsupported_library_version() -> None:
     wanted = ["numpy>=99", "click>=8", "no-such-library", "pytest>=99; extra == 'test'"]
     found = {finding.check: finding for finding in _check_libraries(wanted)}
     assert set(found) == {"numpy", "no-such-library"}
@@ -335,7 +335,7 @@ def test_doctor_leaves_nothing_in_the_working_folder(wantui: Wantui) -> None:  #
 
 
 @pytest.mark.usefixtures("torch_not_imported")
-def test_doctor_names_a_gpu_that_is_asked_for_and_not_here(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_a_requested_gpu_that_is_missing(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     # C15
     monkeypatch.setattr("wantui.gpu.nvml.query_gpus", lambda: GpuReport((), None, "no driver"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-7")
@@ -345,7 +345,7 @@ def test_doctor_names_a_gpu_that_is_asked_for_and_not_here(wantui: Wantui, monke
     assert "problem gpu CUDA_VISIBLE_DEVICES=MIG-7: MIG-7 matches no GPU" in " ".join(wantui("doctor").out.split())
 
 
-def test_a_gpu_that_is_not_here_is_refused_before_anything_is_queued(
+def test_missing_gpu_is_refused_before_anything_is_queued(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # C15
     gpus = (Gpu(0, "GPU-a", "H100", 80_000_000_000, 0),)
@@ -370,7 +370,7 @@ def test_rerun_says_what_it_does_and_how_far_it_is(
 
 
 @pytest.mark.parametrize("model", ["somebody/a-model", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "wan2.2-5b"])
-def test_rerun_fetches_nothing_that_a_clip_names_unless_it_is_told_to(
+def test_rerun_downloads_a_named_model_only_on_request(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     def fetch(*_: object) -> Path:
@@ -443,7 +443,7 @@ def test_logs_print_as_many_last_lines_as_asked_for(wantui: Wantui, lines: str, 
 
 
 @pytest.mark.parametrize("lines", ["-1", "1_0", "\u0663", "x"])
-def test_logs_refuse_what_is_no_number_of_lines(wantui: Wantui, lines: str) -> None:
+def test_logs_refuse_an_invalid_number_of_lines(wantui: Wantui, lines: str) -> None:
     Path("logs").mkdir()
     Path("logs/engine.log").write_text("a\nb\nc\n")
     result = wantui("logs", "--logs", "logs", "-n", lines)
@@ -464,7 +464,7 @@ def test_a_cancel_is_reported_before_the_manifest_is_written(
     assert "3 videos cancelled\n" in wantui("queue", "cancel", 1).err
 
 
-def test_videos_that_were_never_begun_are_cancelled_without_looking_for_each_file(
+def test_cancelling_queued_videos_looks_for_no_files(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[Path] = []
@@ -532,16 +532,14 @@ def test_queue_ls_names_ended_batches_with_failed_videos(wantui: Wantui, tmp_pat
     ],
     ids=" ".join,
 )
-def test_whole_numbers_of_options_are_decimal_as_those_of_set(
-    wantui: Wantui, command: tuple[str, ...], number: str
-) -> None:
+def test_integer_options_accept_decimal_notation_only(wantui: Wantui, command: tuple[str, ...], number: str) -> None:
     result = wantui(*command, number)
     assert result.code == 2
     assert "should be a whole number" in result.err
 
 
 @pytest.mark.parametrize("number", ["1_0", "٠.٥", "nan", "inf"])
-def test_decimal_numbers_of_options_are_those_of_set(wantui: Wantui, number: str) -> None:
+def test_float_options_accept_the_same_notation_as_set(wantui: Wantui, number: str) -> None:
     result = wantui("analyze", ".", "--compare", "--margin", number)
     assert result.code == 2
     assert "should be a number in decimal digits" in result.err

@@ -102,7 +102,7 @@ def test_a_wrong_value_is_named_with_line_and_key(text: str, line: int, key: str
     assert "got " in the_error(text)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     error = the_error("model_settings:\n  step: 20\n  seed: x\n  sampler: karras\nvideo_settings:\n  hight: 480\n")
     assert sorted(": ".join(line.split(": ")[:2]) for line in error.splitlines()) == [
         "my.yaml:2: model_settings.step",
@@ -138,7 +138,7 @@ def test_a_yaml_fault_names_its_line() -> None:
     assert the_error("model_settings:\n  seed: 1\n  steps: [2\nvideo_settings: {}\n").startswith("my.yaml:4: ")
 
 
-def test_a_file_that_is_no_mapping_is_refused() -> None:
+def test_config_that_is_not_a_mapping_is_refused() -> None:
     assert "not a mapping of keys to values" in the_error("- a\n- b\n")
 
 
@@ -166,12 +166,12 @@ def test_a_missing_file_is_never_replaced_by_a_preset(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["~nobody-of-this-name/x.yaml", "a\0b"])
-def test_a_name_that_is_no_path_is_refused(name: str) -> None:
+def test_config_name_that_is_not_a_path_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="cannot use the path"):
         load_config(name)
 
 
-def test_a_file_of_ones_own_wins_over_a_preset_of_the_same_name() -> None:
+def test_users_file_wins_over_a_preset_of_the_same_name() -> None:
     Path("nano.yaml").write_text("model_settings:\n  seed: 77\n")
     assert load_config("nano.yaml").settings.model_settings.seed == 77
     assert load_config("nano").settings.model_settings.seed == 42
@@ -211,7 +211,7 @@ def test_the_former_name_of_a_speed_is_read_as_its_slug_without_a_warning(former
         assert f"speed: {slug}\n" in dump(config.settings)
 
 
-def test_the_older_systems_file_loads_and_every_dead_key_is_told() -> None:
+def test_legacy_config_loads_and_every_dead_key_is_reported() -> None:
     config = parse_config(OLDER_FILE, "older.yaml")
     settings = config.settings
     assert (settings.model_settings.steps, settings.model_settings.cfg_scale) == (40, 6.5)
@@ -246,13 +246,13 @@ def test_the_older_systems_file_loads_and_every_dead_key_is_told() -> None:
         ("prompt_settings:\n  enable_weighting: true\n", "prompt_settings.enable_weighting"),
     ],
 )
-def test_what_this_version_cannot_do_is_refused_by_name_and_not_dropped(text: str, key: str) -> None:
+def test_unsupported_settings_are_refused_by_name(text: str, key: str) -> None:
     config = parse_config(text, "older.yaml")
     assert [(problem.key, problem.line) for problem in config.refusals] == [(key, 2)]
     assert plan_batch(config, "a circle").refusals
 
 
-def test_the_older_method_that_changed_nothing_is_told_and_another_taken() -> None:
+def test_legacy_method_without_effect_is_reported_and_replaced() -> None:
     config = parse_config("prompt_settings:\n  embedding_method: norm_preserving\n", "older.yaml")
     assert config.settings.prompt_settings.embedding_method == "attention"
     assert [str(problem) for problem in config.warnings] == [
@@ -271,7 +271,7 @@ def test_a_dumped_config_loads_to_the_same_settings() -> None:
     assert again.warnings == ()
 
 
-def test_the_presets_are_there_and_can_be_planned() -> None:
+def test_every_preset_can_be_planned() -> None:
     expected = {
         "default",
         "nano",
@@ -386,7 +386,7 @@ def test_a_negative_zero_is_zero() -> None:
 
 
 @pytest.mark.parametrize("section", ["latent_analysis_settings", "attention_analysis_settings"])
-def test_an_interval_has_the_range_that_recipes_take(section: str) -> None:
+def test_capture_interval_has_the_range_of_recipes(section: str) -> None:
     key = f"{section}.storage_interval"
     assert the_error("", f"{key}=1000001").startswith(f"--set: {key}: input should be less than or equal to 1000000")
     assert load_config("nano", [f"{key}=1000000"]).settings
@@ -399,7 +399,7 @@ def test_flags_take_yes_and_no_and_refuse_other_words() -> None:
     assert the_error("use_timestamp: maybe\n") == "my.yaml:1: use_timestamp: should be yes or no, got 'maybe'"
 
 
-def test_an_empty_value_leaves_a_setting_empty_where_it_may_be() -> None:
+def test_empty_value_clears_an_optional_setting() -> None:
     overrides = ["model_settings.revision=", "batch_name=null", "video_settings.frames=", "model_settings.flow_shift="]
     settings = load_config("nano", overrides).settings
     assert settings.model_settings.revision is None
@@ -483,7 +483,7 @@ def test_hostile_values_by_set_are_refused_in_a_sentence(text: str) -> None:
         'prompt_settings: {enable_weighting: "no, thanks"}\n',
     ],
 )
-def test_what_is_asked_for_in_another_form_is_refused_too(text: str) -> None:
+def test_unsupported_settings_in_another_form_are_refused(text: str) -> None:
     refusals = parse_config(text, "older.yaml").refusals
     assert [problem.line for problem in refusals] == [1]  # R7
     assert refusals[0].key.split(".")[0] == text.split(":")[0]
@@ -498,11 +498,11 @@ def test_what_is_asked_for_in_another_form_is_refused_too(text: str) -> None:
         "prompt_settings: {enable_weighting: false}\n",
     ],
 )
-def test_what_is_switched_off_is_not_refused(text: str) -> None:
+def test_disabled_unsupported_settings_are_accepted(text: str) -> None:
     assert parse_config(text, "older.yaml").refusals == ()
 
 
-def test_set_can_ask_for_what_is_refused() -> None:
+def test_set_of_an_unsupported_setting_is_refused() -> None:
     config = parse_config("", "my.yaml", ["attention_bending_settings.enabled=true"])
     assert [str(problem) for problem in config.refusals] == [
         "--set: attention_bending_settings.enabled: not supported: attention bending"
@@ -538,7 +538,7 @@ def test_a_renamed_key_is_refused_with_its_name_here() -> None:
         ("output_dir=\t ", r"--set: output_dir: should not be empty, got '\\t '"),
     ],
 )
-def test_patterns_of_settings_are_explained_in_words(written: str, said: str) -> None:
+def test_pattern_errors_are_explained_in_words(written: str, said: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load_config("nano", [written])
     assert said.replace("\\\\", "\\") in str(raised.value)

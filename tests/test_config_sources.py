@@ -75,7 +75,7 @@ def test_changes_of_a_first_draft_are_read_as_the_yaml_that_they_were() -> None:
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"changes": [1]}', "[1]", "null", '{"changes": {"a": 1}}', "\x00"])
-def test_damaged_drafts_are_put_aside(text: str) -> None:
+def test_damaged_drafts_are_quarantined(text: str) -> None:
     path = find_state_directory().directory / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

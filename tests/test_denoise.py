@@ -129,7 +129,7 @@ def test_samplers_solve_the_gaussian_flow(sampler: SamplerName, tolerance: float
     assert (x - (0.7 + 0.5 * noise)).abs().max() < tolerance
 
 
-def test_the_predicted_clean_latents_are_exact_when_the_model_is(tiny: WanPipeline) -> None:
+def test_predicted_clean_latents_are_exact_for_an_exact_model(tiny: WanPipeline) -> None:
     field, data, noise = Gaussian(0.0, 0.0), torch.zeros(1, 1, 1, 2, 2), torch.randn(1, 1, 1, 2, 2)
     sigma = 0.6
     noisy = (1 - sigma) * data + sigma * noise
@@ -157,7 +157,7 @@ def test_a_step_that_gives_nan_or_infinity_stops_the_video_by_name(
         next(steps)
 
 
-def test_decoding_one_latent_frame_at_a_time_can_be_stopped_and_begun_again(
+def test_frame_by_frame_decoding_can_be_stopped_and_restarted(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     latents = latents_of(tiny, recipe_for(tiny_models["wan2.1"], steps=2))
@@ -169,9 +169,7 @@ def test_decoding_one_latent_frame_at_a_time_can_be_stopped_and_begun_again(
     assert len(whole) == 9
 
 
-def test_a_start_of_a_seed_is_the_same_noise_for_every_prompt(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel]
-) -> None:
+def test_seed_gives_the_same_noise_for_every_prompt(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     def start(**changes: object) -> Start:
         return prepare(tiny, recipe_for(tiny_models["wan2.1"], **changes))
 
@@ -179,9 +177,7 @@ def test_a_start_of_a_seed_is_the_same_noise_for_every_prompt(
     assert not torch.equal(start(seed=1).noise, start(seed=2).noise)
 
 
-def test_a_prompt_that_the_model_would_not_read_to_its_end_is_refused(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel]
-) -> None:
+def test_prompt_beyond_the_token_limit_is_refused(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     def start(**changes: object) -> Start:
         return prepare(tiny, recipe_for(tiny_models["wan2.1"], **changes))
 
@@ -203,7 +199,7 @@ def test_a_prompt_that_the_model_would_not_read_to_its_end_is_refused(
         ("encoder.block.0.layer.0.SelfAttention.q.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"),
     ],
 )
-def test_tensors_that_the_text_encoder_lacks_are_not_drawn_at_random(
+def test_missing_text_encoder_tensors_are_not_randomly_initialised(
     tiny_models: dict[str, WanModel], tmp_path: Path, missing: str, said: str
 ) -> None:
     source = Path(tiny_models["wan2.1"].location)

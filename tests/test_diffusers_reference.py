@@ -71,7 +71,7 @@ def upstream_pipeline(form: str) -> WanPipeline:
         ("5b", {"sampler": "unipc", "flow_shift": 3.0, "width": 32, "height": 32}, WAN_5B),
     ],
 )
-def test_the_videos_of_diffusers_own_tests_come_out(
+def test_diffusers_reference_videos_are_reproduced(
     form: str, settings: dict[str, Any], expected: tuple[list[float], list[float]]
 ) -> None:
     pipeline = upstream_pipeline(form)

@@ -100,7 +100,7 @@ def test_a_batch_outlives_its_client_and_can_be_watched_from_elsewhere(start: St
     assert [video.state for video in manifest_of(machine.root / "batch").videos] == ["done"] * 4
 
 
-def test_ctrl_c_detaches_and_says_how_to_come_back(start: Start, tiny_batch: list[str]) -> None:
+def test_ctrl_c_detaches_and_says_how_to_watch_again(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
     client = machine.client(*batch(tiny_batch, 6))
     machine.until(lambda: machine.queue.running())
@@ -164,7 +164,7 @@ def test_stopping_drains_at_the_next_step_and_loses_nothing(start: Start, tiny_b
     assert_equal_to_the_bit(machine.root / "batch", machine.root / "undisturbed")
 
 
-def test_of_engines_started_at_once_one_lives(start: Start) -> None:
+def test_only_one_of_many_simultaneous_engines_survives(start: Start) -> None:
     machine = start()
     clients = [machine.client("engine", "start") for _ in range(4)]
     said = [machine.end_of(client)[1] for client in clients]
@@ -233,7 +233,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv):
 """
 
 
-def test_a_video_whose_files_are_being_ended_is_recorded_when_the_engine_stops(
+def test_finalizing_video_is_recorded_when_the_engine_stops(
     start: Start, tiny_batch: list[str], tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -250,9 +250,7 @@ def test_a_video_whose_files_are_being_ended_is_recorded_when_the_engine_stops(
     assert_equal_to_the_bit(machine.root / "batch", machine.root / "undisturbed")
 
 
-def test_a_worker_killed_while_it_ends_a_video_and_makes_another_loses_neither(
-    start: Start, tiny_batch: list[str]
-) -> None:
+def test_worker_killed_while_finalizing_and_generating_loses_neither_video(start: Start, tiny_batch: list[str]) -> None:
     machine = start(SLOW_END)
     machine.call(*batch(tiny_batch, 2), "--detach")
     machine.until(lambda: len(machine.queue.running()) == 2)
@@ -270,7 +268,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv):
 """
 
 
-def test_workers_that_cannot_start_hold_the_queue_with_their_last_words(start: Start, tiny_batch: list[str]) -> None:
+def test_failing_worker_start_holds_the_queue_with_its_error(start: Start, tiny_batch: list[str]) -> None:
     # B6
     machine = start(BROKEN)
     code, _, err = machine.call(*batch(tiny_batch, 1))
@@ -337,7 +335,7 @@ def environment_of(process: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "10000"}])
-def test_threads_of_a_worker_do_not_spin_unless_a_user_has_them_do_so(
+def test_worker_threads_do_not_spin_by_default(
     start: Start, tiny_batch: list[str], own: dict[str, str]
 ) -> None:  # R17, T2
     machine = start()
@@ -352,7 +350,7 @@ def test_threads_of_a_worker_do_not_spin_unless_a_user_has_them_do_so(
     assert found["CUDA_VISIBLE_DEVICES"] == ""
 
 
-def test_commands_that_load_torch_themselves_have_its_threads_wait(tmp_path: Path) -> None:  # R17
+def test_commands_that_load_torch_disable_spinning_threads(tmp_path: Path) -> None:  # R17
     env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     said = subprocess.run(
         [sys.executable, "-m", "wantui", "doctor", "--full"],
@@ -365,7 +363,9 @@ def test_commands_that_load_torch_themselves_have_its_threads_wait(tmp_path: Pat
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in said.stderr
 
 
-def test_an_engine_of_another_environment_is_told_by_what_differs(start: Start, tiny_batch: list[str]) -> None:  # C1
+def test_engine_of_another_environment_is_reported_with_the_differences(
+    start: Start, tiny_batch: list[str]
+) -> None:  # C1
     machine = start()
     machine.env |= {"HF_TOKEN": "hf_first", "HF_HOME": "/first"}
     _, _, err = machine.call("engine", "start")
@@ -382,7 +382,7 @@ def test_an_engine_of_another_environment_is_told_by_what_differs(start: Start, 
     assert "environment" not in err
 
 
-def test_a_working_folder_that_cannot_be_written_is_no_hindrance(start: Start, tiny_batch: list[str]) -> None:  # C2
+def test_run_works_in_a_read_only_working_folder(start: Start, tiny_batch: list[str]) -> None:  # C2
     machine = start()
     outputs = machine.root / "outputs"
     outputs.mkdir()
@@ -497,7 +497,7 @@ def test_run_behind_another_batch_says_what_it_waits_for(
     assert client.wait() == 0
 
 
-def test_what_ran_when_an_engine_was_killed_is_not_called_running(start: Start, tiny_batch: list[str]) -> None:  # C8
+def test_video_of_a_killed_engine_is_not_shown_as_running(start: Start, tiny_batch: list[str]) -> None:  # C8
     machine = start()
     begin(machine, batch(tiny_batch, 1))
     kill(machine.engine() or 0)
@@ -528,9 +528,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv):
 """
 
 
-def test_running_out_of_memory_is_told_and_the_same_latents_are_decoded_in_tiles(
-    start: Start, tiny_batch: list[str]
-) -> None:
+def test_out_of_memory_is_reported_and_decoding_retried_in_tiles(start: Start, tiny_batch: list[str]) -> None:
     machine = start(TOO_LARGE)
     code, _, err = machine.call(*batch(tiny_batch, 2))
     assert code == 0, err
@@ -582,9 +580,7 @@ def small_disk(root: Path, megabytes: int) -> Path | None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to mount a small disk")
-def test_a_full_disk_holds_the_queue_and_it_goes_on_by_itself_when_there_is_room(
-    start: Start, tiny_batch: list[str], tmp_path: Path
-) -> None:
+def test_full_disk_holds_the_queue_until_space_is_free(start: Start, tiny_batch: list[str], tmp_path: Path) -> None:
     machine = start()
     disk = small_disk(machine.root, 48)
     if disk is None:

@@ -35,7 +35,7 @@ def row(queue: Queue, number: int) -> BatchRow:
     return batch
 
 
-def test_eta_counts_all_that_is_queued_before() -> None:  # C9
+def test_eta_includes_all_earlier_videos() -> None:  # C9
     first = BatchRow(1, FOLDER, "auto", False, 0.0, {"running": 1, "queued": 1})
     paused = BatchRow(2, FOLDER, "auto", True, 0.0, {"queued": 5})
     last = BatchRow(3, FOLDER, "auto", False, 0.0, {"queued": 2, "done": 7})
@@ -53,7 +53,7 @@ def test_eta_counts_all_that_is_queued_before() -> None:  # C9
     assert accumulate_etas([], {}).queue is None
 
 
-def test_remaining_time_of_a_batch_is_that_of_past_videos_less_the_steps_done(tmp_path: Path) -> None:
+def test_remaining_time_subtracts_completed_steps(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     batch = add(queue, "/outputs/a", 4)
     model = EtaModel(queue)
@@ -70,7 +70,7 @@ def test_remaining_time_of_a_batch_is_that_of_past_videos_less_the_steps_done(tm
     assert left.seconds == pytest.approx(2.5 * (3 - 0.5))
 
 
-def test_pace_of_a_running_video_gives_the_eta_before_any_like_it_is_done(tmp_path: Path) -> None:
+def test_eta_of_a_first_video_uses_its_own_pace(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     batch, other = add(queue, "/outputs/a", 3), add(queue, "/outputs/b", 2)
     follower = BatchEta(queue, batch.id)

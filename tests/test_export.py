@@ -75,7 +75,7 @@ def test_the_older_systems_folder_is_written_as_it_was_and_can_be_analysed(made:
     assert f"{older[0].value('length'):.5g}" in shown.out
 
 
-def test_what_of_an_older_folder_is_damaged_is_named_and_the_others_go_on(made: BatchFolder, wantui: Wantui) -> None:
+def test_damaged_legacy_videos_are_named_and_others_exported(made: BatchFolder, wantui: Wantui) -> None:
     wantui("export", made.root, "--format", "older", "-o", "old/latents")
     broken = Path("old/latents/prompt_000/vid_001/step_001.npy.gz")
     broken.write_bytes(broken.read_bytes()[:100])
@@ -102,7 +102,7 @@ def test_a_video_that_cannot_be_read_is_named_and_the_others_are_written(
     assert not [path for path in Path(kind).rglob("*") if "prompt_000/" in str(path) or path.suffix == ".partial"]
 
 
-def test_an_id_of_no_video_is_named(made: BatchFolder, wantui: Wantui) -> None:  # C8
+def test_unknown_video_id_is_named(made: BatchFolder, wantui: Wantui) -> None:  # C8
     result = wantui("export", made.root, "--video-id", "nothing")
     assert result.code == 2
     assert "has no video 'nothing'" in result.err
@@ -119,7 +119,7 @@ def test_planted_links_in_an_export_are_not_written_through(made: BatchFolder, w
     assert [path.name for path in Path("victim").iterdir()] == ["kept"]
 
 
-def test_latents_that_are_not_stored_cannot_be_exported(wantui: Wantui, small: list[str]) -> None:
+def test_export_without_stored_latents_is_refused(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
     result = wantui("export", folder.root)
     assert result.code == 2
@@ -127,7 +127,7 @@ def test_latents_that_are_not_stored_cannot_be_exported(wantui: Wantui, small: l
     assert "store_latents" in result.err
 
 
-def test_export_names_videos_that_are_not_made_yet(wantui: Wantui, small: list[str]) -> None:
+def test_export_names_unfinished_videos(wantui: Wantui, small: list[str]) -> None:
     with only_queued():
         folder = batch(wantui("run", "--detach", "-t", "a star", "--store-latents", *small))
     result = wantui("export", folder.root)
@@ -149,7 +149,7 @@ def test_export_names_videos_that_are_not_made_yet(wantui: Wantui, small: list[s
     assert "left out: 1 video: not generated yet" in part.err
 
 
-def test_an_export_goes_nowhere_where_nothing_can_be_written(made: BatchFolder, wantui: Wantui) -> None:
+def test_export_to_an_unwritable_folder_is_refused(made: BatchFolder, wantui: Wantui) -> None:
     result = wantui("export", made.root, "-o", "/proc/exports")
     assert result.code == 2
     assert "cannot write /proc/exports" in result.err
@@ -168,13 +168,13 @@ def test_an_export_checks_its_target_before_it_reads_a_video(made: BatchFolder, 
     assert "left out" not in result.err
 
 
-def test_an_export_names_what_is_in_its_way(made: BatchFolder, wantui: Wantui) -> None:
+def test_export_names_existing_files_in_its_way(made: BatchFolder, wantui: Wantui) -> None:
     Path("out/prompt_000/vid_001.npy").mkdir(parents=True)
     result = wantui("export", made.root, "-o", "out")
     assert result.code == 2
     assert "cannot write out/prompt_000/vid_001.npy: Is a directory" in result.err
 
 
-def test_a_batch_is_no_batch_of_either_kind() -> None:
+def test_export_refuses_a_folder_that_is_not_a_batch() -> None:
     with pytest.raises(UserError, match="is not a batch folder"):
         list(read_batch(Path()))

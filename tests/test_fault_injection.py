@@ -14,7 +14,7 @@ KILLS = {"client": 9, "worker": 9, "engine": 8}
 VIDEOS = 16
 
 
-def test_whatever_is_killed_every_video_is_made_exactly_once_and_to_the_same_bits(tmp_path: Path) -> None:
+def test_every_video_is_generated_once_bit_identically_whatever_is_killed(tmp_path: Path) -> None:
     machine = Machine(tmp_path / "work")
     chance = random.Random(0)
     victims = [victim for victim, times in KILLS.items() for _ in range(times)]

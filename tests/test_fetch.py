@@ -41,7 +41,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     return found
 
 
-def test_what_is_missing_is_fetched_at_the_revision_that_is_asked_for(wantui: Wantui, hub: Hub) -> None:
+def test_missing_files_are_downloaded_at_the_requested_revision(wantui: Wantui, hub: Hub) -> None:
     result = wantui("models", "fetch", "wan2.1-1.3b", "--revision", "v1")
     assert (result.code, result.out) == (0, "/cache/snapshots/abc\n")
     repo, options = hub.asked[-1]
@@ -54,7 +54,7 @@ def test_a_dry_run_says_what_is_missing_and_fetches_nothing(wantui: Wantui, hub:
     assert all(options["dry_run"] for _, options in hub.asked)
 
 
-def test_without_room_nothing_is_fetched(wantui: Wantui, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_without_disk_space_downloads_nothing(wantui: Wantui, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_000_000_000))
     result = wantui("models", "fetch", "wan2.1-1.3b")
     assert result.code == 2
@@ -80,7 +80,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_what_cannot_be_fetched_is_said_with_its_reason(
+def test_failed_download_is_reported_with_its_reason(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch, refusal: str
 ) -> None:
     error, said = REFUSALS[refusal]
@@ -91,14 +91,14 @@ def test_what_cannot_be_fetched_is_said_with_its_reason(
     assert "Traceback" not in result.err
 
 
-def test_a_reason_that_the_client_has_wrapped_is_found(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrapped_download_error_gives_its_reason(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     wrapped = RuntimeError("dry run cannot be performed")
     wrapped.__cause__ = REFUSALS["gated"][0]
     monkeypatch.setattr(huggingface_hub, "snapshot_download", Hub(wrapped))
     assert "must grant access" in wantui("models", "fetch", "Wan-AI/Some-Model").err
 
 
-def test_what_is_on_this_machine_is_not_fetched(wantui: Wantui, hub: Hub) -> None:
+def test_local_files_are_not_downloaded(wantui: Wantui, hub: Hub) -> None:
     result = wantui("models", "fetch", "nano")
     assert result.code == 0
     assert "nano is on this machine" in result.err
@@ -106,7 +106,7 @@ def test_what_is_on_this_machine_is_not_fetched(wantui: Wantui, hub: Hub) -> Non
     assert Path("outputs").exists() is False
 
 
-def test_a_model_that_is_not_here_is_fetched_when_it_is_loaded(hub: Hub, tiny_models: dict[str, WanModel]) -> None:
+def test_missing_model_is_downloaded_on_load(hub: Hub, tiny_models: dict[str, WanModel]) -> None:
     hub.folder = tiny_models["wan2.1"].location
     pipeline = load_parts(find_model("wan2.1-1.3b"), "v1", "bfloat16", {"text_encoder": None})
     assert hub.asked[-1][1] == {"revision": "v1", "allow_patterns": FETCH_PATTERNS}
@@ -114,7 +114,7 @@ def test_a_model_that_is_not_here_is_fetched_when_it_is_loaded(hub: Hub, tiny_mo
     assert pipeline.transformer.config.text_dim == 32
 
 
-def test_a_transformer_that_a_file_replaces_is_not_fetched(
+def test_transformer_replaced_by_a_file_is_not_downloaded(
     hub: Hub, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(tiny_models["wan2.1"].location, tmp_path / "model"))
@@ -135,7 +135,7 @@ def test_a_transformer_that_a_file_replaces_is_not_fetched(
     assert all("text_encoder/*" in asked for asked in patterns)
 
 
-def test_loading_a_model_that_is_not_here_looks_for_room_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_a_missing_model_checks_disk_space_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_000_000_000))
     with pytest.raises(LoadError, match=r"not all on this machine.*needs 3.0 GB more, and 2.0 GB are free"):
         load_parts(find_model("wan2.1-1.3b"), None, "bfloat16")

@@ -49,7 +49,7 @@ def test_a_fingerprint_is_the_same_as_in_earlier_versions() -> None:
     assert fingerprint(Path("m")) == digest.hexdigest()
 
 
-def test_a_fingerprint_tells_weights_apart() -> None:
+def test_fingerprint_differs_for_other_weights() -> None:
     for name, weights in (("a", np.arange(100_000.0)), ("b", np.arange(100_000.0)), ("c", np.arange(100_000.0) + 1)):
         (Path(name) / "vae").mkdir(parents=True)
         np.asarray(weights).tofile(f"{name}/vae/model.safetensors")
@@ -61,7 +61,7 @@ def test_a_fingerprint_tells_weights_apart() -> None:
     assert fingerprint(Path("b")) != digests[0]
 
 
-def test_a_large_file_of_weights_is_sampled_all_along(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_weight_file_is_sampled_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wantui.models.fingerprint, "SAMPLE", 64)
     Path("a/vae").mkdir(parents=True)
     seen = set()
@@ -74,7 +74,7 @@ def test_a_large_file_of_weights_is_sampled_all_along(monkeypatch: pytest.Monkey
 
 
 # A3
-def test_a_part_that_is_a_link_counts_as_what_it_leads_to(model: Path, tiny_models: dict[str, WanModel]) -> None:
+def test_linked_component_has_the_fingerprint_of_its_target(model: Path, tiny_models: dict[str, WanModel]) -> None:
     before = fingerprint(model)
     assert before == fingerprint(Path(tiny_models["wan2.1"].location))
     shutil.copytree("first", "second")
@@ -88,7 +88,7 @@ def test_a_part_that_is_a_link_counts_as_what_it_leads_to(model: Path, tiny_mode
 
 
 # A3
-def test_files_that_are_links_count_as_what_they_lead_to(tiny_models: dict[str, WanModel]) -> None:
+def test_linked_files_have_the_fingerprint_of_their_targets(tiny_models: dict[str, WanModel]) -> None:
     source = Path(tiny_models["wan2.1"].location)
     for number, path in enumerate(sorted(path for path in source.rglob("*") if path.is_file())):
         Path("blobs").mkdir(exist_ok=True)
@@ -107,7 +107,7 @@ def test_files_that_are_links_count_as_what_they_lead_to(tiny_models: dict[str, 
 
 
 # A3
-def test_links_that_lead_back_or_nowhere_end_no_fingerprint(model: Path) -> None:
+def test_circular_and_dangling_links_do_not_break_the_fingerprint(model: Path) -> None:
     before = fingerprint(model)
     (model / "vae" / "back").symlink_to("..")
     (model / "vae" / "root").symlink_to("/")

@@ -38,7 +38,7 @@ LIFE = [
 ]
 
 
-def test_bars_show_every_video_that_runs_and_lines_what_came_of_it() -> None:
+def test_bars_show_running_videos_and_lines_show_outcomes() -> None:
     bars = BarReporter(lambda: 65.0)
     screen = io.StringIO()
     bars.progress.live.console = Console(file=screen, force_terminal=True, width=80, highlight=False)
@@ -72,7 +72,7 @@ def test_plain_lines_tell_starts_ends_and_trouble(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("kind", ["added", "moved", "released", "removed", "something that a later version tells"])
-def test_what_is_no_news_is_not_told(kind: str) -> None:
+def test_uninteresting_events_are_not_printed(kind: str) -> None:
     assert event_line(event(kind)) is None
 
 
@@ -91,7 +91,7 @@ def waiting(seconds: float, *before: int) -> BatchWait:
     return BatchWait(batches, (WorkerRow("worker-0:7", "starting", "cpu", seconds),))
 
 
-def test_plain_lines_say_what_is_waited_for_when_it_changes_and_every_ten_seconds(
+def test_plain_lines_report_the_wait_on_change_and_every_ten_seconds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # C11
     now = 0.0
@@ -110,7 +110,7 @@ def test_plain_lines_say_what_is_waited_for_when_it_changes_and_every_ten_second
     ]
 
 
-def test_bars_show_what_is_waited_for_until_a_video_starts() -> None:  # C11
+def test_bars_show_the_wait_until_a_video_starts() -> None:  # C11
     bars = BarReporter(lambda: None)
     screen = io.StringIO()
     bars.progress.live.console = Console(file=screen, force_terminal=True, width=100, highlight=False)
@@ -126,7 +126,7 @@ def test_bars_show_what_is_waited_for_until_a_video_starts() -> None:  # C11
     assert screen.getvalue().count("worker-0: loading torch; waits for 2 videos of batch 1 (b1)") == 1
 
 
-def test_follow_shows_a_start_once_that_came_before_it_looked(
+def test_follow_shows_an_earlier_start_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wantui.cli.follow.ENGINE_SECONDS", 0.0)
@@ -178,9 +178,7 @@ def test_follow_waits_while_the_state_directory_may_not_be_entered(
     assert next(looks, None) is None
 
 
-def test_a_batch_whose_manifest_is_gone_is_not_to_be_continued(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_batch_without_a_manifest_is_not_offered_for_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Queue(tmp_path) as queue:
         queue.add(tmp_path, "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
         claim = queue.claim("w", ("cpu",))

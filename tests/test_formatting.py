@@ -56,7 +56,7 @@ def test_format_fraction_keeps_the_digits_of_a_small_margin(fraction: float, exp
         ("日本語 é 👩‍👩‍👧", "日本語 é 👩‍👩‍👧"),
     ],
 )
-def test_printable_escapes_what_a_terminal_would_obey(text: str, expected: str) -> None:
+def test_printable_escapes_terminal_control_characters(text: str, expected: str) -> None:
     assert escape_unprintable(text) == expected  # R1
 
 

@@ -92,7 +92,7 @@ def test_a_transformer_from_a_file_makes_a_video_near_the_models_own(small_nano:
     assert transformer_bytes(NANO, recipe) == pytest.approx(held, rel=0.15)  # what is in float32 there is narrowed
 
 
-def test_a_file_takes_its_own_size_and_is_not_fused(small_nano: Path) -> None:
+def test_gguf_file_counts_its_own_size_and_is_not_fused(small_nano: Path) -> None:
     recipe = recipe_from(small_nano)
     model = find_model("wan2.1-14b")
     full = recipe.model_copy(update={"weights": "full", "transformer_file": None})
@@ -102,7 +102,7 @@ def test_a_file_takes_its_own_size_and_is_not_fused(small_nano: Path) -> None:
     assert not can_fuse_blocks(find_model("wan2.1-1.3b"), RESIDENT, "fused", recipe.weights)
 
 
-def test_a_batch_is_made_with_it_and_says_so(wantui: Wantui, small_nano: Path) -> None:
+def test_batch_with_a_gguf_file_records_it(wantui: Wantui, small_nano: Path) -> None:
     asked = [f"model_settings.transformer_file={small_nano}", "model_settings.steps=2", "video_settings.frames=5"]
     result = wantui(
         "run", "-t", "a star", "--videos-per-variation", 1, *(word for one in asked for word in ("--set", one))
@@ -124,7 +124,7 @@ def test_recipe_unusual_names_non_default_weights_and_speed(small_nano: Path) ->
     assert preview_batch(load_config("nano"), "a star").first.computation_note == ""
 
 
-def test_a_file_that_changed_or_went_since_it_was_planned_is_refused(tmp_path: Path) -> None:
+def test_gguf_file_changed_after_planning_is_refused(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "a.gguf", NANO, Kind.Q8_0)
     recipe = recipe_from(path)
     check_weights(recipe)
@@ -136,7 +136,7 @@ def test_a_file_that_changed_or_went_since_it_was_planned_is_refused(tmp_path: P
         check_weights(recipe)
 
 
-def test_a_file_of_another_model_is_refused_with_what_is_wrong(
+def test_gguf_file_of_another_model_is_refused_with_the_mismatch(
     tmp_path: Path, tiny_models: dict[str, WanModel], small_nano: Path
 ) -> None:
     with pytest.raises(LoadError, match=r"nano-Q8_0\.gguf cannot be loaded as the transformer of wan2\.1"):
@@ -155,7 +155,7 @@ def test_a_file_of_another_model_is_refused_with_what_is_wrong(
         load_pipeline(NANO, None, "bfloat16", CPU, weights="gguf", transformer_file=cut)
 
 
-def test_what_is_no_gguf_file_is_refused_when_it_is_planned(tmp_path: Path, tiny_models: dict[str, WanModel]) -> None:
+def test_invalid_gguf_file_is_refused_when_planned(tmp_path: Path, tiny_models: dict[str, WanModel]) -> None:
     with pytest.raises(PlanError, match=r"transformer_file: .*none\.gguf cannot be read: No such file"):
         recipe_from(tmp_path / "none.gguf")
     (tmp_path / "text.gguf").write_text("not one")
@@ -168,7 +168,7 @@ def test_what_is_no_gguf_file_is_refused_when_it_is_planned(tmp_path: Path, tiny
         recipe_from(tmp_path / "text.gguf", f"model_settings.model_id={tiny_models['a14b'].location}")
 
 
-def test_it_is_refused_with_weights_in_8_bits_and_without_the_library(
+def test_gguf_is_refused_with_8_bit_weights_or_without_the_library(
     small_nano: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = [f"model_settings.transformer_file={small_nano}", "model_settings.weights=float8"]

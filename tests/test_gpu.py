@@ -32,7 +32,7 @@ DIVIDED = (Gpu(0, "GPU-a0000", "H100", 80_000_000_000, 0, INSTANCES), *GPUS[1:])
         ("2,-1,1", [2]),  # as CUDA does it
     ],
 )
-def test_the_visible_gpus_are_those_that_cuda_would_show(setting: str | None, chosen: list[int]) -> None:
+def test_visible_gpus_match_cuda(setting: str | None, chosen: list[int]) -> None:
     assert [gpu.index for gpu in visible_gpus(GPUS, setting)] == chosen
 
 
@@ -52,7 +52,7 @@ def test_the_visible_gpus_are_those_that_cuda_would_show(setting: str | None, ch
         ("MIG-e1,MIG-e1", "names MIG-e1 twice"),
     ],
 )
-def test_a_word_that_names_no_gpu_or_one_twice_is_refused(setting: str, said: str) -> None:  # C15
+def test_unknown_or_repeated_gpu_name_is_refused(setting: str, said: str) -> None:  # C15
     with pytest.raises(NoSuchGpuError) as refused:
         visible_gpus(DIVIDED, setting)
     assert said in str(refused.value)
@@ -66,7 +66,7 @@ def test_instances_of_a_divided_gpu_get_workers_of_their_own() -> None:  # C15
 
 
 @pytest.mark.parametrize(("setting", "remarks"), [("0", 1), ("MIG-e1", 1), (None, 0), ("", 0), ("-1", 0)])
-def test_gpus_that_are_asked_for_where_there_are_none_are_remarked_on(setting: str | None, remarks: int) -> None:
+def test_requested_gpus_on_a_machine_without_any_are_reported(setting: str | None, remarks: int) -> None:
     # C15
     report = GpuReport((), None, "no NVIDIA driver")
     assert visible_gpus((), setting) == []
@@ -74,7 +74,7 @@ def test_gpus_that_are_asked_for_where_there_are_none_are_remarked_on(setting: s
     assert device_remarks(GpuReport(GPUS, "580", None), setting) == []
 
 
-def test_each_gpu_gets_a_worker_that_sees_it_alone_and_answers_to_its_place() -> None:
+def test_each_gpu_gets_a_worker_that_sees_only_that_gpu() -> None:
     first, second = create_slots(visible_gpus(GPUS, "3,1"), None)
     assert first.environment == {"CUDA_VISIBLE_DEVICES": "GPU-d0000"}
     assert set(first.devices) == {"auto", "cuda", "cpu", "cuda:0"}
@@ -115,7 +115,7 @@ def test_doctor_names_who_holds_a_gpus_memory(monkeypatch: pytest.MonkeyPatch) -
     assert any("process 4194309" in one.result for one in found)
 
 
-def test_gpu_without_memory_of_its_own_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_with_shared_memory_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml: Any = FakeNvml(nvmlDeviceGetMemoryInfo=FakeNvml.NVML_ERROR_NOT_SUPPORTED)
     nvml.nvmlShutdown = lambda: None
     monkeypatch.setitem(sys.modules, "pynvml", nvml)

@@ -64,7 +64,7 @@ def test_a_gpu_is_read_with_its_memory_load_power_and_temperature() -> None:
     assert not gpu.is_mig_enabled
 
 
-def test_no_driver_is_an_answer_and_is_asked_for_again_later() -> None:
+def test_missing_driver_is_reported_and_queried_again_later() -> None:
     nvml = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
     sample = sampler(nvml).sample()
     assert sample.gpus == ()
@@ -72,12 +72,12 @@ def test_no_driver_is_an_answer_and_is_asked_for_again_later() -> None:
     assert sample.memory_total > 0
 
 
-def test_a_driver_that_was_updated_says_what_to_do() -> None:
+def test_updated_driver_error_says_what_to_do() -> None:
     nvml = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
     assert "restart the machine" in sampler(nvml).sample().reason
 
 
-def test_fields_that_a_gpu_does_not_tell_are_left_empty_and_the_others_told() -> None:
+def test_unsupported_gpu_fields_are_empty_and_others_reported() -> None:
     unsupported = FakeNvml.NVML_ERROR_NOT_SUPPORTED
     nvml = FakeNvml(
         nvmlDeviceGetUtilizationRates=unsupported,
@@ -98,7 +98,7 @@ def test_a_lost_gpu_keeps_its_row_and_the_others_go_on() -> None:
     assert [gpu.state for gpu in sampler(nvml).sample().gpus] == ["lost", "lost"]
 
 
-def test_a_card_that_is_split_is_marked() -> None:
+def test_gpu_with_mig_enabled_is_marked() -> None:
     nvml = FakeNvml()
     nvml.mig_mode = (1, 1)
     assert sampler(nvml).sample().gpus[0].is_mig_enabled

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.torch
 CPU = torch.device("cpu")
 
 
-def test_the_gram_matrix_is_that_of_exact_arithmetic() -> None:
+def test_gram_matrix_equals_exact_arithmetic() -> None:
     generator = torch.Generator().manual_seed(0)
     states = [1e3 + torch.randn(1, 16, 5, 60, 60, generator=generator) for _ in range(4)]
     gram = GramMatrix(4, CPU)
@@ -25,14 +25,14 @@ def test_the_gram_matrix_is_that_of_exact_arithmetic() -> None:
     assert gram.states is None  # nothing is held when the last one has come
 
 
-def test_bfloat16_states_count_as_what_they_are() -> None:
+def test_bfloat16_states_are_summed_exactly() -> None:
     state = torch.randn(1, 4, 2, 3, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
     gram = GramMatrix(2, CPU)
     gram.add(state)
     assert gram.values[0, 0] == pytest.approx(float(state.double().square().sum()), rel=1e-14)
 
 
-def test_projected_distances_are_the_true_ones_within_the_error_that_is_told() -> None:
+def test_projected_distances_are_within_the_stated_error() -> None:
     generator = torch.Generator().manual_seed(0)
     dimension, k = 200_000, 4096
     project = Projection(dimension, CPU)

@@ -56,7 +56,7 @@ def test_sixel_is_read_back_as_the_picture_it_was() -> None:
     assert (read_sixel(sixel(picture())) == picture()).all()
 
 
-def test_kittys_commands_hold_the_picture_and_its_place() -> None:
+def test_kitty_commands_contain_the_picture_and_its_position() -> None:
     large = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
     commands = re.findall(rb"\x1b_G([^;]*);([^\x1b]*)\x1b\\", kitty(large, 30, 12))
     assert len(commands) > 1
@@ -106,7 +106,7 @@ def test_frames_are_played_in_order_and_over_again_until_a_key(protocol: str) ->
     assert written[-1].endswith(b"\x1b[2J\x1b[H")
 
 
-def test_a_curve_between_fixed_bounds_lies_where_its_values_are() -> None:
+def test_curve_with_fixed_bounds_is_drawn_at_its_values() -> None:
     assert braille([0.0] * 8, 4, 2, 0, 1) == ["    ", "⣀⣀⣀⣀"]
     assert braille([1.0] * 8, 4, 2, 0, 1) == ["⠉⠉⠉⠉", "    "]
     assert braille([0.0, None, float("nan"), float("inf")], 2, 1, 0, 1) == ["⡀ "]
@@ -114,7 +114,7 @@ def test_a_curve_between_fixed_bounds_lies_where_its_values_are() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [None], [float("nan")], [float("inf"), None]])
-def test_what_is_not_finite_breaks_no_curve(values: list[float | None]) -> None:
+def test_non_finite_values_do_not_break_a_curve(values: list[float | None]) -> None:
     assert sparkline(values, 5) == "     "
     assert braille(values, 3, 1, 0, 1) == ["   "]
 

@@ -101,7 +101,7 @@ def test_generation_knows_no_screens_and_no_database(package: str) -> None:
         ["gpu"],
     ],
 )
-def test_commands_that_make_nothing_run_without_torch(arguments: list[str]) -> None:
+def test_commands_that_generate_nothing_run_without_torch(arguments: list[str]) -> None:
     code = f"from wantui.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
     assert not loaded_by(code) & HEAVY
 

@@ -66,7 +66,7 @@ def finish(folder: BatchFolder, numbers: range) -> ManifestStore:
     return record
 
 
-def test_a_finished_video_is_a_line_and_not_a_manifest(folder: BatchFolder) -> None:  # R16
+def test_finished_video_appends_a_journal_line_without_rewriting_the_manifest(folder: BatchFolder) -> None:  # R16
     before = folder.manifest.read_bytes()
     record = finish(folder, range(5))
     assert folder.manifest.read_bytes() == before
@@ -82,7 +82,7 @@ def test_the_journal_is_folded_in_when_the_batch_ends(folder: BatchFolder) -> No
     assert [video["state"] for video in json.loads(folder.manifest.read_text())["videos"]] == expected(VIDEOS)
 
 
-def test_a_batch_that_is_made_again_is_not_rewritten_for_each_video(folder: BatchFolder) -> None:
+def test_manifest_of_a_rerun_batch_is_not_rewritten_for_each_video(folder: BatchFolder) -> None:
     record = finish(folder, range(VIDEOS))
     before = folder.manifest.read_bytes()
     for number in range(5):
@@ -98,7 +98,7 @@ def test_a_change_that_changes_nothing_writes_nothing(folder: BatchFolder) -> No
     assert folder.manifest.read_bytes() == before
 
 
-def test_what_is_written_grows_with_the_videos_and_not_with_their_square(
+def test_bytes_written_grow_linearly_with_the_videos(
     folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # R16
     written: list[int] = []
@@ -128,7 +128,7 @@ def test_a_journal_never_outgrows_its_manifest(folder: BatchFolder) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 200])
-def test_a_torn_last_line_is_left_out_and_folded_away(folder: BatchFolder, cut: int) -> None:  # R16
+def test_torn_last_line_is_ignored_and_removed_by_the_fold(folder: BatchFolder, cut: int) -> None:  # R16
     finish(folder, range(3))
     folder.journal.write_bytes(folder.journal.read_bytes()[:-cut])
     assert states(folder) == expected(2)
@@ -202,7 +202,7 @@ def test_the_library_counts_no_line_whose_fields_are_invalid(folder: BatchFolder
     assert any(f"line 1 of {folder.journal} is damaged" in item.damage for item in check_batch(folder.root))
 
 
-def test_an_earlier_manifest_put_back_beside_a_journal_loses_no_line_in_silence(folder: BatchFolder) -> None:
+def test_restored_earlier_manifest_does_not_lose_journal_lines_silently(folder: BatchFolder) -> None:
     finish(folder, range(1))
     earlier = folder.manifest.read_bytes()
     writer = ManifestFile(folder)
@@ -217,7 +217,7 @@ def test_an_earlier_manifest_put_back_beside_a_journal_loses_no_line_in_silence(
     assert damaged_journals(folder) == {"batch.journal.damaged.jsonl": lines}
 
 
-def test_a_journal_that_was_folded_is_known_though_the_fold_held_newer_entries(folder: BatchFolder) -> None:
+def test_folded_journal_is_recognised_despite_newer_entries(folder: BatchFolder) -> None:
     record = ManifestStore(folder)
     record.change(0, lambda entry: setattr(entry, "bytes", 1))
     before = folder.journal.read_bytes()
@@ -316,7 +316,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(folder: BatchFolder, monkeypat
     assert states(folder) == expected(3)
 
 
-def test_another_process_is_read_without_reading_all_again(
+def test_changes_of_another_process_are_read_incrementally(
     folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = finish(folder, range(1))
@@ -334,7 +334,7 @@ def test_another_process_is_read_without_reading_all_again(
     assert len(parsed) == 1  # by the other one
 
 
-def test_a_fold_between_the_two_files_is_noticed(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fold_between_two_reads_is_noticed(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(folder, range(4))
     folds = iter([True])
 
@@ -420,7 +420,7 @@ def test_a_process_killed_at_any_point_loses_nothing_that_it_reported(folder: Ba
     assert 10 < point < 199
 
 
-def test_a_crash_between_fold_and_removal_leaves_a_journal_that_is_known_to_be_old(folder: BatchFolder) -> None:
+def test_journal_left_by_a_crash_after_folding_is_recognised_as_old(folder: BatchFolder) -> None:
     finish(folder, range(4))
     old = folder.journal.read_bytes()
     ManifestStore(folder).change(1, lambda entry: setattr(entry, "state", "failed"))
@@ -479,9 +479,7 @@ def test_an_error_that_names_a_path_that_is_not_utf8_is_stored_and_read_back(fol
     assert read_manifest(folder).counts() == {"failed": VIDEOS}
 
 
-def test_a_video_that_is_given_up_leaves_no_planted_link_and_not_what_it_points_to(
-    folder: BatchFolder, tmp_path: Path
-) -> None:
+def test_cancelled_video_removes_a_planted_link_but_not_its_target(folder: BatchFolder, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").write_text("kept")

@@ -45,7 +45,7 @@ def away(found: Tensor, wanted: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
-def test_attention_with_the_pads_taken_together_is_attention_to_all_512(
+def test_attention_with_merged_padding_equals_attention_to_512_tokens(
     places: int, heads: int, dim: int, length: int
 ) -> None:
     query, (keys, values) = random(1, places, heads, dim), text(heads, dim, length)
@@ -57,7 +57,7 @@ def test_attention_with_the_pads_taken_together_is_attention_to_all_512(
 
 
 @pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
-def test_the_mean_map_is_that_of_a_softmax_over_all_512(places: int, heads: int, dim: int, length: int) -> None:
+def test_mean_map_equals_a_softmax_over_512_tokens(places: int, heads: int, dim: int, length: int) -> None:
     query, (keys, _) = random(1, places, heads, dim), text(heads, dim, length)
     columns = length + 3
     p = torch.einsum("nhd,thd->hnt", query[0].double(), keys[0].double()).div(dim**0.5).softmax(2).mean(0)
@@ -66,7 +66,7 @@ def test_the_mean_map_is_that_of_a_softmax_over_all_512(places: int, heads: int,
 
 
 @pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
-def test_norm_and_rotary_embedding_in_one_pass_are_the_two(places: int, heads: int, dim: int, length: int) -> None:
+def test_fused_norm_rotary_equals_norm_and_rotary(places: int, heads: int, dim: int, length: int) -> None:
     width = heads * dim
     projected, weight = random(1, places, 3 * width), random(width)
     angles = torch.randn(1, places, 1, dim // 2, generator=torch.Generator().manual_seed(0)).to(DEVICE)
@@ -80,7 +80,7 @@ def test_norm_and_rotary_embedding_in_one_pass_are_the_two(places: int, heads: i
 
 
 @pytest.mark.parametrize("width", [72, 192, 1536])
-def test_norms_with_what_is_added_before_them_are_both(width: int) -> None:
+def test_fused_add_norm_equals_add_and_norm(width: int) -> None:
     hidden, added = random(1, 70, width), random(1, 71, width)[:, 1:] / 3
     gate, weight, bias = random(3, width).float()
     x, y, g, w, b = (part.double() for part in (hidden, added, gate, weight, bias))

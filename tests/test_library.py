@@ -19,7 +19,7 @@ def made(wantui: Wantui, small: list[str]) -> BatchFolder:
     return batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
 
 
-def test_batches_are_listed_with_what_is_done_and_found_by_words(wantui: Wantui, made: BatchFolder) -> None:
+def test_library_lists_batches_with_progress_and_finds_them_by_words(wantui: Wantui, made: BatchFolder) -> None:
     listed = wantui("library", "ls")
     assert listed.code == 0
     assert "2/2" in listed.out
@@ -52,7 +52,7 @@ def test_a_manifest_that_is_rewritten_is_read_again(made: BatchFolder) -> None:
     assert find_batches([made.root])[0].count("failed") == 1
 
 
-def test_the_trash_takes_whole_batches_and_nothing_else(
+def test_trash_accepts_whole_batches_only(
     wantui: Wantui, made: BatchFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -63,7 +63,7 @@ def test_the_trash_takes_whole_batches_and_nothing_else(
     assert "the queue has no unfinished batches" in wantui("queue", "ls", "--all").err
 
 
-def test_a_batch_that_is_still_to_be_made_is_not_moved(wantui: Wantui, small: list[str]) -> None:
+def test_unfinished_batch_is_not_moved_to_the_trash(wantui: Wantui, small: list[str]) -> None:
     with only_queued():
         waiting = batch(wantui("run", "--detach", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
     refused = wantui("library", "trash", waiting.root)
@@ -72,15 +72,13 @@ def test_a_batch_that_is_still_to_be_made_is_not_moved(wantui: Wantui, small: li
     assert waiting.root.is_dir()
 
 
-def test_the_gpus_are_told_or_why_there_are_none(wantui: Wantui) -> None:
+def test_gpu_command_lists_gpus_or_the_reason_for_none(wantui: Wantui) -> None:
     told = json.loads(wantui("gpu", "--json").out)
     assert told["memory_total"] > 0
     assert told["gpus"] or told["reason"]
 
 
-def test_preview_tells_time_and_memory_with_what_they_rest_on(
-    wantui: Wantui, made: BatchFolder, small: list[str]
-) -> None:
+def test_preview_shows_time_and_memory_with_their_basis(wantui: Wantui, made: BatchFolder, small: list[str]) -> None:
     shown = wantui("preview", "-t", TEMPLATE, *small)
     assert "time: 0:0" in shown.out
     assert "2 made here" in shown.out

@@ -97,7 +97,7 @@ def test_each_damaged_item_is_named(made: BatchFolder, wantui: Wantui) -> None: 
         shutil.rmtree(clone.root)
 
 
-def test_what_earlier_versions_made_is_read_and_counted_as_unverified(made: BatchFolder, wantui: Wantui) -> None:  # R5
+def test_batches_of_earlier_versions_are_counted_as_unverified(made: BatchFolder, wantui: Wantui) -> None:  # R5
     for path in (made.latents(0, 1), made.attention(0, 1)):
         del zarr.open_group(path, mode="r+").attrs["checksums"]
     document = json.loads(made.manifest.read_text())
@@ -111,9 +111,7 @@ def test_what_earlier_versions_made_is_read_and_counted_as_unverified(made: Batc
     assert wantui("library", "check", "nowhere").code == 1
 
 
-def test_a_manifest_edited_by_hand_is_read_and_kept_when_another_one_takes_its_place(
-    made: BatchFolder, wantui: Wantui
-) -> None:
+def test_edited_manifest_is_read_and_kept_when_replaced(made: BatchFolder, wantui: Wantui) -> None:
     made.manifest.write_text(made.manifest.read_text().replace('"created": "2', '"created": "3', 1))
     edited = made.manifest.read_bytes()
     assert wantui("library", "show", made.root).code == 0
@@ -164,7 +162,7 @@ DENIED: dict[str, Callable[[BatchFolder], Path]] = {
 
 
 @pytest.mark.parametrize("denied", DENIED)
-def test_a_folder_that_may_not_be_entered_stops_neither_check_nor_export_nor_analysis(
+def test_inaccessible_folder_stops_neither_check_nor_export_nor_analysis(
     made: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch, denied: str
 ) -> None:
     deny(monkeypatch, DENIED[denied](made))

@@ -50,7 +50,7 @@ def test_a_video_whose_folder_is_a_link_fails_and_names_it(
     assert f"{link} is a symbolic link" in found.out
 
 
-def test_what_is_given_up_behind_a_link_is_not_removed(queued: BatchFolder, outside: Path, wantui: Wantui) -> None:
+def test_cancelled_video_behind_a_link_is_not_removed(queued: BatchFolder, outside: Path, wantui: Wantui) -> None:
     (queued.root / "videos").mkdir(exist_ok=True)
     (queued.root / "videos/prompt_000").symlink_to(outside)
     (queued.root / "latents").symlink_to(outside.parent)

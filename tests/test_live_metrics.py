@@ -31,7 +31,7 @@ def files_in(folder: Path) -> VideoFiles:
     return VideoFiles(folder / "v.mp4", folder / "v.jpg", {"trajectory": folder / "v.zarr"})
 
 
-def test_live_figures_are_those_of_the_whole_trajectory(
+def test_live_metrics_equal_those_of_the_full_trajectory(
     tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], steps=6)
@@ -52,9 +52,7 @@ def test_live_figures_are_those_of_the_whole_trajectory(
     assert told[-1]["straightness"] == pytest.approx(whole.straightness)
 
 
-def test_listeners_change_nothing_of_a_video(
-    tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
-) -> None:
+def test_listeners_do_not_change_a_video(tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
     alone = list(make_video(tiny, recipe, files_in(tmp_path / "a")))[-1]
     listeners = (PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "p.png", LOG),)
@@ -88,9 +86,7 @@ def test_a_preview_of_the_last_step_looks_like_the_video(tmp_path: Path, nano: W
     assert np.corrcoef(small.ravel(), predicted.ravel())[0, 1] > 0.95
 
 
-def test_a_preview_goes_with_the_video_that_it_was_of(
-    tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
-) -> None:
+def test_preview_is_removed_with_its_video(tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
     files = files_in(tmp_path)
     events = making(tiny, files, recipe_steps=recipe)
@@ -113,7 +109,7 @@ def making(pipeline: WanPipeline, files: VideoFiles, recipe_steps: object) -> It
 
 
 @pytest.mark.parametrize("obstacle", ["a file above it", "a folder in its place"])
-def test_a_preview_that_cannot_be_written_or_removed_is_told_once_and_stops_nothing(
+def test_unwritable_preview_is_reported_once_and_stops_nothing(
     tmp_path: Path,
     tiny: WanPipeline,
     tiny_models: dict[str, WanModel],
@@ -138,7 +134,7 @@ def test_a_preview_that_cannot_be_written_or_removed_is_told_once_and_stops_noth
     assert not partial_path(path).exists()
 
 
-def test_a_preview_of_another_user_costs_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preview_of_another_user_does_not_fail_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = files_in(tmp_path)
     files.preview.write_bytes(b"of another user")
     partial_path(files.clip).write_bytes(b"begun")

@@ -86,7 +86,7 @@ def test_a_model_without_a_tokenizer_is_refused_by_name(copy: Callable[..., Path
         read_directory(folder)
 
 
-def test_a_tokenizer_without_words_is_refused(copy: Callable[..., Path]) -> None:
+def test_tokenizer_without_a_vocabulary_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)] + [(f"▁{i}{i}", -2.0) for i in range(131)]
     T5Tokenizer(vocab=vocabulary, extra_ids=0).save_pretrained(folder / "tokenizer")
@@ -105,7 +105,7 @@ def test_a_tokenizer_of_another_model_is_refused(
     refused(folder, rf"its tokenizer has {knows} tokens .* has \d+ embeddings: they belong to different models")
 
 
-def test_a_text_encoder_that_answers_to_length_alone_is_refused(copy: Callable[..., Path]) -> None:
+def test_text_encoder_that_ignores_the_words_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     change(folder, "text_encoder", lambda tensors: tensors["shared.weight"].fill_(0.5))
     refused(folder, "the text encoder gives the same .* embedding for different prompts")
@@ -155,9 +155,7 @@ def test_files_that_a_cached_model_lacks_are_fetched(
     assert asked == [("someone/tiny", None)]
 
 
-def test_what_a_cached_model_lacks_is_named_where_it_cannot_be_fetched(
-    cached: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_files_of_a_cached_model_are_named_offline(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(cached / "tokenizer")
 
     def offline(*_: object) -> Path:
@@ -181,9 +179,7 @@ def test_what_a_cached_model_lacks_is_named_where_it_cannot_be_fetched(
         ("something.else", "which the model would ignore"),
     ],
 )
-def test_tensors_that_a_part_does_not_know_are_refused_by_name(
-    copy: Callable[..., Path], part: str, name: str, hint: str
-) -> None:
+def test_unknown_tensors_are_refused_by_name(copy: Callable[..., Path], part: str, name: str, hint: str) -> None:
     folder = copy("a14b")
     written = name.format(tensor=sorted(load_file(folder / part / WEIGHTS[part]))[0].removesuffix(".weight"))
     change(folder, part, lambda tensors: tensors.update({written: torch.ones(1)}))
@@ -218,7 +214,7 @@ def test_tensors_of_another_shape_or_kind_are_refused_by_name(copy: Callable[...
 
 # C4
 @pytest.mark.parametrize("part", ["text_encoder", "transformer", "transformer_2", "vae"])
-def test_tensors_that_a_part_lacks_are_named(copy: Callable[..., Path], part: str) -> None:
+def test_missing_tensors_are_named(copy: Callable[..., Path], part: str) -> None:
     folder = copy("a14b")
     names = sorted(load_file(folder / part / WEIGHTS[part]))[:2]
     change(folder, part, lambda tensors: [tensors.pop(name) for name in names])
@@ -301,7 +297,7 @@ def test_published_forms_of_the_text_encoders_weights_are_all_read(
     refused(folder, "has x.y in its files")
 
 
-def test_embeddings_that_are_there_twice_with_other_values_are_refused(copy: Callable[..., Path]) -> None:
+def test_contradicting_duplicate_embeddings_are_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     change(
         folder,
@@ -327,7 +323,7 @@ def edit_index(folder: Path, **changes: object) -> None:
 
 
 # C4
-def test_two_transformers_and_the_noise_level_between_them_go_together(copy: Callable[..., Path]) -> None:
+def test_second_transformer_requires_a_boundary_noise_level(copy: Callable[..., Path]) -> None:
     folder = copy("a14b")
     edit_index(folder, boundary_ratio=None)
     refused(folder, "has boundary_ratio None and a transformer_2: a model has both or neither")
@@ -492,7 +488,7 @@ def test_configs_with_other_values_than_numbers_are_refused_by_name(
         read_directory(folder)
 
 
-def test_files_of_a_model_that_are_no_regular_files_are_not_waited_for(copy: Callable[..., Path]) -> None:
+def test_special_files_in_a_model_do_not_block(copy: Callable[..., Path]) -> None:
     folder = copy()
     os.mkfifo(folder / "vae" / "more.safetensors")
     assert read_directory(folder).vae_parameters is None

@@ -78,7 +78,7 @@ def test_a_lock_outlives_a_check_of_its_folder_and_another_path_to_it(tmp_path: 
     unlock_video(folder, 0)
 
 
-def test_no_descriptor_is_kept_of_a_folder_in_which_nothing_is_locked(tmp_path: Path) -> None:  # B4
+def test_folder_without_locks_has_no_open_descriptor(tmp_path: Path) -> None:  # B4
     before = descriptors(tmp_path)
     for number in range(50):
         folder = tmp_path / str(number)
@@ -92,7 +92,7 @@ def test_no_descriptor_is_kept_of_a_folder_in_which_nothing_is_locked(tmp_path: 
     assert descriptors(tmp_path) == before
 
 
-def test_no_descriptor_is_kept_of_a_folder_that_was_deleted_while_a_video_was_locked(tmp_path: Path) -> None:  # B4
+def test_deleted_folder_with_a_lock_has_no_open_descriptor(tmp_path: Path) -> None:  # B4
     before = descriptors(tmp_path)
     for _ in range(5):
         folder = tmp_path / "batch"
@@ -107,7 +107,7 @@ def test_no_descriptor_is_kept_of_a_folder_that_was_deleted_while_a_video_was_lo
 
 
 @pytest.mark.processes
-def test_a_lock_is_given_back_though_its_file_has_lost_its_name(tmp_path: Path) -> None:
+def test_lock_is_released_after_its_file_was_deleted(tmp_path: Path) -> None:
     before = descriptors(tmp_path)
     assert try_lock_video(tmp_path, 0)
     (tmp_path / VIDEO_LOCKS).rename(tmp_path / "kept")
@@ -117,9 +117,7 @@ def test_a_lock_is_given_back_though_its_file_has_lost_its_name(tmp_path: Path) 
     assert descriptors(tmp_path) == before
 
 
-def test_a_lock_file_that_is_stale_does_not_spoil_other_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stale_lock_file_does_not_affect_other_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stale, other = tmp_path / "stale", tmp_path / "other"
     stale.mkdir()
     other.mkdir()
@@ -149,15 +147,13 @@ def test_a_planted_link_is_not_followed(tmp_path: Path, name: str) -> None:  # R
     assert not victim.exists()
 
 
-def test_a_lock_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / VIDEO_LOCKS)
     with pytest.raises(UserError, match="it is not a regular file"):
         refuse_unwritable(BatchFolder(tmp_path))
 
 
-def test_only_the_answers_of_file_systems_without_locks_are_taken_for_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_unsupported_lock_errors_count_as_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(number: int) -> None:
         def refuse(*_: object) -> None:
             raise OSError(number, os.strerror(number))
@@ -173,7 +169,7 @@ def test_only_the_answers_of_file_systems_without_locks_are_taken_for_that(
         try_lock_video(tmp_path, 0)
 
 
-def test_whether_a_folder_has_locks_is_found_out_without_leaving_anything_in_it(tmp_path: Path) -> None:  # C15
+def test_checking_lock_support_leaves_no_files(tmp_path: Path) -> None:  # C15
     assert can_lock_files(Path.cwd())
     assert list(Path.cwd().iterdir()) == []
 
@@ -219,7 +215,7 @@ SECOND_USER = pytest.mark.skipif(os.getuid() != 0, reason="only root can become 
 
 @pytest.mark.processes
 @SECOND_USER
-def test_a_second_user_of_a_group_folder_locks_what_the_first_one_does_not(group_folder: Path) -> None:  # R4
+def test_second_user_of_a_group_folder_can_lock_other_videos(group_folder: Path) -> None:  # R4
     before = os.umask(0o002)
     try:
         assert try_lock_video(group_folder, 0)
@@ -234,7 +230,7 @@ def test_a_second_user_of_a_group_folder_locks_what_the_first_one_does_not(group
 
 @pytest.mark.processes
 @SECOND_USER
-def test_a_lock_file_that_a_second_user_cannot_open_is_told_before_anything_is_made(group_folder: Path) -> None:  # R4
+def test_inaccessible_lock_file_is_reported_before_anything_is_generated(group_folder: Path) -> None:  # R4
     (group_folder / VIDEO_LOCKS).touch(0o600)
     said = as_second_user(group_folder)
     assert said.startswith(

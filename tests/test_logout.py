@@ -42,7 +42,7 @@ KILLS = "[Login]\n#NAutoVTs=6\nKillUserProcesses=yes\n"
         ({"etc/systemd/logind.conf": "not a config"}, False, True),
     ],
 )
-def test_a_logout_ends_the_engine_only_where_processes_are_killed_and_do_not_linger(
+def test_logout_ends_the_engine_only_if_logind_kills_processes_without_linger(
     tmp_path: Path, settings: dict[str, str], lingers: bool, survives: bool
 ) -> None:
     assert read_logind(machine(tmp_path, settings, lingers)).engine_survives == survives
@@ -73,7 +73,7 @@ def test_the_unit_escapes_what_systemd_would_replace(wantui: Wantui, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["a\nExecStart=evil", "a\x1bb", "ends with a backslash\\", "ends with a space "])
-def test_a_folder_that_no_unit_can_name_is_refused(wantui: Wantui, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_folder_that_a_unit_cannot_name_is_refused(wantui: Wantui, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     folder = Path.cwd() / name
     folder.mkdir()
     monkeypatch.chdir(folder)

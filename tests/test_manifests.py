@@ -43,7 +43,7 @@ def edit(folder: BatchFolder, change: Callable[[Document], object]) -> None:
     folder.manifest.write_text(json.dumps(document))
 
 
-def test_a_manifest_of_format_1_is_read_and_becomes_one_of_the_newest_format(folder: BatchFolder) -> None:
+def test_format_1_manifest_is_read_and_migrated(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
     assert manifest.counts() == {"done": 1, "failed": 1, "queued": 2}
     assert manifest.videos[0].files["clip"] == "videos/prompt_000/video_001.mp4"
@@ -87,7 +87,7 @@ def test_a_manifest_of_a_later_version_is_refused_with_field_and_version(folder:
     assert f"wantui {__version__} reads 1, 2, 3. Update wantui" in str(raised.value)
 
 
-def test_a_format_that_is_text_is_said_to_be_text(folder: BatchFolder) -> None:  # C3
+def test_text_as_a_format_number_is_reported(folder: BatchFolder) -> None:  # C3
     edit(folder, lambda document: document.update(format="1"))
     with pytest.raises(ManifestError, match="its format is '1'; it must be a number"):
         read_manifest(folder)
@@ -184,7 +184,7 @@ CONTENTS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("content", CONTENTS)
-def test_one_odd_manifest_hides_no_other_batch(folder: BatchFolder, wantui: Wantui, content: str) -> None:
+def test_invalid_manifest_does_not_hide_other_batches(folder: BatchFolder, wantui: Wantui, content: str) -> None:
     other = folder.root.with_name("other")  # R10, F17: hangs, 6 GB, RecursionError
     shutil.copytree(folder.root, other)
     CONTENTS[content](folder.manifest)
@@ -211,7 +211,7 @@ def test_listing_reads_states_from_the_journal_too(folder: BatchFolder) -> None:
     assert dict(found.counts) == read_manifest(folder).counts() == {"done": 1, "queued": 2, "failed": 1}
 
 
-def test_a_manifest_that_could_not_be_read_again_is_not_written(folder: BatchFolder) -> None:
+def test_manifest_that_cannot_be_read_back_is_not_written(folder: BatchFolder) -> None:
     from wantui.storage import manifest
 
     found: Manifest = read_manifest(folder)
@@ -264,7 +264,7 @@ def test_a_private_batch_folder_is_closed_to_others(tmp_path: Path, permissions:
         assert one.root.stat().st_mode & 0o777 == (0o755 if permissions == "umask" else 0o700)
 
 
-def test_a_planted_link_in_the_place_of_a_log_is_not_written_through(tmp_path: Path) -> None:  # R10
+def test_planted_link_at_a_log_path_is_not_written_through(tmp_path: Path) -> None:  # R10
     victim = tmp_path / "victim"
     victim.write_text("before")
     (tmp_path / "batch.log").symlink_to(victim)

@@ -79,7 +79,7 @@ def recipe_of(model: WanModel, **changes: Any) -> Recipe:
 SMALL, LARGE = find_model("wan2.1-1.3b"), find_model("wan2.1-14b")
 
 
-def test_settings_offer_the_plans_that_there_are() -> None:
+def test_settings_offer_every_memory_plan() -> None:
     assert get_args(PlanName) == ("auto", *PLAN_SLUGS)
 
 
@@ -114,9 +114,7 @@ def test_parameters_are_those_of_the_published_architecture(model: WanModel) -> 
 
 
 @pytest.mark.parametrize(("weights", "most"), [("float8", 0.3), pytest.param("int8", 0.1, marks=needs_torchao)])
-def test_weights_in_8_bits_take_what_is_counted_and_make_a_video_near_the_whole_ones(
-    weights: Weights, most: float
-) -> None:
+def test_weights_in_8_bits_have_predicted_size_and_a_similar_video(weights: Weights, most: float) -> None:
     recipe = recipe_for(NANO, frames=5, steps=8, dtype="bfloat16", width=64, height=64)
     whole = load_pipeline(NANO, None, "bfloat16", CPU)
     narrow = load_pipeline(NANO, None, "bfloat16", CPU, weights=weights)
@@ -148,7 +146,7 @@ def test_int8_without_torchao_is_refused_before_anything_is_made(monkeypatch: py
         load_pipeline(NANO, None, "bfloat16", CPU, weights="int8")
 
 
-def test_a_large_model_in_8_bits_fits_whole_where_its_blocks_would_have_to_come() -> None:
+def test_large_model_in_8_bits_needs_no_streaming() -> None:
     recipe = recipe_of(LARGE)
     assert choose_plan(LARGE, recipe, 24 * GB).plan.transformer == "streamed"
     assert choose_plan(LARGE, recipe.model_copy(update={"weights": "float8"}), 24 * GB).plan.transformer != "streamed"
@@ -187,7 +185,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live -= size
 
 
-def test_vaes_need_in_comparison_what_their_tensors_are() -> None:
+def test_vae_memory_scales_with_its_tensors() -> None:
     """Of Wan 2.1 a GPU needs 1.16 times what its tensors take, as was measured there."""
     nano = AutoencoderKLWan.load_config(Path(NANO.location) / "vae")
     for name, config in (("wan2.1-1.3b", {}), ("wan2.2-5b", VAE_OF_2_2_5B), ("nano", nano)):
@@ -203,7 +201,7 @@ def test_vaes_need_in_comparison_what_their_tensors_are() -> None:
         assert model.decode_bytes * width * height == pytest.approx(22_660 / 19_510 * live.most, rel=0.05)
 
 
-def test_what_is_known_of_nano_is_what_its_files_say() -> None:
+def test_catalogue_entry_of_nano_matches_its_files() -> None:
     found = find_model(str(Path(NANO.location)))
     assert (found.text_encoder_parameters, found.vae_parameters) == (NANO.text_encoder_parameters, NANO.vae_parameters)
 
@@ -221,7 +219,7 @@ def test_what_is_known_of_nano_is_what_its_files_say() -> None:
         (LARGE, 8, "stream-tiled"),
     ],
 )
-def test_the_first_plan_that_fits_is_chosen_and_says_why(model: WanModel, free: int, plan: str) -> None:
+def test_first_fitting_plan_is_chosen_with_its_reason(model: WanModel, free: int, plan: str) -> None:
     recipe = recipe_of(model)
     chosen = choose_plan(model, recipe, free * GB)
     assert chosen.plan.slug == plan
@@ -233,20 +231,20 @@ def test_the_first_plan_that_fits_is_chosen_and_says_why(model: WanModel, free: 
         assert chosen.reason.startswith("resident needs")
 
 
-def test_where_nothing_fits_the_plan_that_needs_least_is_tried_and_said_not_to_fit() -> None:
+def test_smallest_plan_is_tried_when_none_fits() -> None:
     recipe = recipe_of(LARGE)
     chosen = choose_plan(LARGE, recipe, 2 * GB)
     assert not chosen.fits
     assert required_bytes(chosen.plan, LARGE, recipe) == min(required_bytes(plan, LARGE, recipe) or 0 for plan in PLANS)
 
 
-def test_a_plan_that_is_asked_for_is_taken_whatever_is_free() -> None:
+def test_requested_plan_is_used_regardless_of_free_memory() -> None:
     chosen = choose_plan(LARGE, recipe_of(LARGE), 8 * GB, RESIDENT)
     assert (chosen.plan, chosen.fits) == (RESIDENT, False)
     assert "asked for; it needs" in chosen.reason
 
 
-def test_a_model_whose_parts_are_not_known_is_tried_as_a_whole() -> None:
+def test_model_of_unknown_size_is_tried_resident() -> None:
     unknown = find_model("someone/some-wan")
     assert choose_plan(unknown, recipe_of(unknown), 8 * GB).plan is RESIDENT
 
@@ -259,7 +257,7 @@ def test_a_model_whose_parts_are_not_known_is_tried_as_a_whole() -> None:
         (1 * GB, "sequential", "none fits"),
     ],
 )
-def test_after_a_plan_that_did_not_fit_comes_the_first_of_the_others_that_fits(
+def test_next_fitting_plan_follows_a_failed_one(
     free: int, name: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines, "resolve_device", lambda _: GPU)
@@ -269,7 +267,7 @@ def test_after_a_plan_that_did_not_fit_comes_the_first_of_the_others_that_fits(
     assert reason in chosen.reason
 
 
-def test_a_plan_that_was_taken_because_little_was_free_is_chosen_again_for_the_next_video(
+def test_plan_is_rechosen_for_each_video_after_low_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe = recipe_of(NANO)
@@ -299,7 +297,7 @@ def ladder(model: WanModel | None, on_gpu: bool) -> list[str]:
     return found
 
 
-def test_each_plan_that_is_tried_after_another_needs_less() -> None:
+def test_each_next_plan_needs_less_memory() -> None:
     for model in (SMALL, LARGE):
         plans = [find_plan(name) for name in ladder(model, True)]
         estimates = [peak_bytes(plan, model, recipe_of(model), streams_encoder=True) for plan in plans]
@@ -309,7 +307,7 @@ def test_each_plan_that_is_tried_after_another_needs_less() -> None:
         assert len(set(peaks)) == len(peaks) >= 4
 
 
-def test_the_ladder_leaves_out_on_a_cpu_what_is_no_help_there() -> None:
+def test_plan_order_on_a_cpu_skips_plans_without_benefit() -> None:
     assert ladder(SMALL, on_gpu=False) == ["encode-first", "tiled", "small-tiles"]
 
 
@@ -324,15 +322,13 @@ def test_the_ladder_leaves_out_on_a_cpu_what_is_no_help_there() -> None:
         (CPU, "small-tiles", ["vae.enable_tiling", "to"]),
     ],
 )
-def test_a_pipeline_that_takes_turns_never_goes_to_the_gpu_as_a_whole(
-    device: torch.device, plan: str, calls: list[str]
-) -> None:
+def test_offloaded_pipeline_is_never_moved_to_the_gpu_whole(device: torch.device, plan: str, calls: list[str]) -> None:
     pipeline = Mock(transformer_2=None, text_encoder=None)
     Placement(pipeline, device, find_plan(plan))
     assert [call[0] for call in pipeline.mock_calls] == calls
 
 
-def test_a_transformer_that_is_streamed_goes_to_the_gpu_in_no_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streamed_transformer_is_not_moved_to_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = Mock(text_encoder=None)
     streamed: list[object] = []
     monkeypatch.setattr(memory, "stream_blocks", lambda transformer, device: streamed.append(transformer))
@@ -350,7 +346,7 @@ def test_a_transformer_that_is_streamed_goes_to_the_gpu_in_no_other_way(monkeypa
         ("wan2.2-5b", (1280, 704, 49), 1.58),
     ],
 )
-def test_fused_blocks_need_less_by_what_was_measured(model: str, size: tuple[int, int, int], saved: float) -> None:
+def test_fused_blocks_need_less_memory_as_measured(model: str, size: tuple[int, int, int], saved: float) -> None:
     """GB between the peaks of reference and fused denoising that tests/benchmarks/gpu.py printed on an H100."""
     known, (width, height, frames) = find_model(model), size
     recipe = recipe_of(known, width=width, height=height, frames=frames)
@@ -359,7 +355,7 @@ def test_fused_blocks_need_less_by_what_was_measured(model: str, size: tuple[int
 
 
 @pytest.mark.parametrize(("plan", "less"), [("stream-tiled", True), ("sequential", False)])
-def test_a_plan_with_fused_blocks_is_foretold_with_what_they_need(plan: str, less: bool) -> None:
+def test_plan_with_fused_blocks_predicts_their_memory(plan: str, less: bool) -> None:
     reference, fused = (
         peak_bytes(find_plan(plan), LARGE, recipe_of(LARGE, width=1280, height=720, speed=speed), True) or 0
         for speed in ("reference", "fused")
@@ -367,7 +363,7 @@ def test_a_plan_with_fused_blocks_is_foretold_with_what_they_need(plan: str, les
     assert (fused < reference - GB, fused == reference) == (less, not less)
 
 
-def test_around_streamed_blocks_stays_what_the_architecture_has_there() -> None:
+def test_resident_layers_around_streamed_blocks_match_the_architecture() -> None:
     with torch.device("meta"):
         built = WanTransformer3DModel(num_attention_heads=40, ffn_dim=13824, num_layers=1, cross_attn_norm=True)
     kept = built._keep_in_fp32_modules
@@ -380,7 +376,7 @@ def test_around_streamed_blocks_stays_what_the_architecture_has_there() -> None:
     assert peaks[1] == (peaks[0] or 0) + rest  # most is needed while the VAE decodes
 
 
-def test_kernels_are_launched_on_the_gpu_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_run_on_the_requested_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     for name in ("cpu", "cuda", "cuda:1"):
@@ -414,7 +410,7 @@ def test_a_pipeline_is_checked_as_it_will_work(
     assert checked == [64] * sum(len(one.blocks) for one in transformers)
 
 
-def test_what_kernels_need_and_is_not_here_is_told_before_anything_is_loaded(
+def test_missing_kernel_requirements_are_reported_before_loading(
     as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load, "load_parts", Mock(side_effect=AssertionError))
@@ -429,14 +425,14 @@ def test_what_kernels_need_and_is_not_here_is_told_before_anything_is_loaded(
         bench.measure(torch.device("cuda"), "fused", print)
 
 
-def test_what_is_computed_in_float32_needs_no_kernels(
+def test_float32_needs_no_kernels(
     tiny_models: dict[str, WanModel], as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load, "what_kernels_miss", lambda: "there is no C compiler")
     assert is_fused(load_pipeline(tiny_models["wan2.1"], None, "float32", GPU, speed="fused").transformer)
 
 
-def test_kernels_that_cannot_be_built_are_told_with_what_they_need(
+def test_kernel_build_failure_names_its_requirements(
     tiny_models: dict[str, WanModel], as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def compiler(*_: object) -> None:
@@ -448,7 +444,7 @@ def test_kernels_that_cannot_be_built_are_told_with_what_they_need(
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_only_blocks_come_and_go_where_they_are_streamed_and_no_bit_changes(
+def test_streaming_moves_only_blocks_and_changes_no_bit(
     tiny: WanPipeline, monkeypatch: pytest.MonkeyPatch, fused: bool
 ) -> None:
     there, transformer = (copy.deepcopy(tiny.transformer) for _ in range(2))
@@ -527,7 +523,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_embeddings_that_were_kept_are_those_of_the_pipeline_to_the_bit(kept: Path, dtype: str) -> None:
+def test_stored_embeddings_are_bit_identical_to_the_pipelines(kept: Path, dtype: str) -> None:
     recipe = recipe_of(NANO, dtype=dtype, negative_prompt="blurred", width=128, height=128, frames=17)
     embeddings = Embeddings(NANO, None, dtype, CPU)
     assert embeddings.encode(prompts_of([recipe])) == 2
@@ -547,7 +543,7 @@ def test_without_guidance_the_negative_prompt_is_not_encoded() -> None:
     assert prompts_of([recipe_of(NANO, guidance_scale=1.0, negative_prompt="blurred")] * 2) == [recipe_of(NANO).prompt]
 
 
-def test_an_encoder_that_does_not_fit_comes_layer_by_layer(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_encoder_that_does_not_fit_is_streamed_by_layer(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
     real = Embeddings._encode
 
@@ -563,14 +559,14 @@ def test_an_encoder_that_does_not_fit_comes_layer_by_layer(kept: Path, monkeypat
     assert tried == ["encode", "stream", "encode"]
 
 
-def test_a_file_that_is_damaged_is_made_again(kept: Path) -> None:
+def test_damaged_embedding_file_is_rewritten(kept: Path) -> None:
     embeddings = Embeddings(NANO, None, "float32", CPU)
     embeddings.encode(["a"])
     embeddings.store.path("a").write_bytes(b"\x93NUMPY nonsense")
     assert embeddings.encode(["a"]) == 1
 
 
-def test_what_is_gone_from_where_embeddings_are_kept_is_encoded_when_it_is_needed(kept: Path) -> None:
+def test_deleted_embeddings_are_encoded_again(kept: Path) -> None:
     embeddings = Embeddings(NANO, None, "float32", CPU)
     embeddings.encode(["a"])
     first = embeddings("a")
@@ -578,16 +574,14 @@ def test_what_is_gone_from_where_embeddings_are_kept_is_encoded_when_it_is_neede
     assert torch.equal(embeddings("a"), first)
 
 
-def test_a_place_that_cannot_be_written_is_named_with_what_to_do(kept: Path) -> None:
+def test_unwritable_embedding_store_is_reported_with_a_remedy(kept: Path) -> None:
     kept.parent.mkdir(parents=True)
     kept.write_text("not a folder")
     with pytest.raises(LoadError, match=r"cannot be kept in .*embeddings.*set XDG_CACHE_HOME"):
         Embeddings(NANO, None, "float32", CPU).encode(["a"])
 
 
-def test_the_oldest_embeddings_go_first_and_never_those_that_are_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oldest_unneeded_embeddings_are_deleted_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     import numpy as np
@@ -617,9 +611,7 @@ def test_two_workers_may_keep_the_same_prompt_at_the_same_time(tmp_path: Path, m
     assert list(store.directory.iterdir()) == [store.path("a")]
 
 
-def test_what_another_worker_has_encoded_meanwhile_is_not_encoded_again(
-    kept: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_embeddings_of_another_worker_are_reused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, other = (Embeddings(NANO, None, "float32", CPU) for _ in range(2))
     encoded: list[str] = []
 
@@ -669,7 +661,7 @@ def test_a_plan_for_gpus_is_refused_on_a_cpu(kept: Path) -> None:
         (ValueError("CUDA error"), False),
     ],
 )
-def test_a_gpu_that_is_lost_is_told_from_a_video_that_failed(error: Any, lost: bool) -> None:
+def test_fatal_gpu_error_is_distinguished_from_a_failed_video(error: Any, lost: bool) -> None:
     assert is_out_of_memory(error) == ("out of memory" in str(error) or "ALLOC_FAILED" in str(error))
     assert is_fatal_cuda_error(error) == lost
     wrapped = ValueError("it cannot be loaded")
@@ -677,7 +669,7 @@ def test_a_gpu_that_is_lost_is_told_from_a_video_that_failed(error: Any, lost: b
     assert is_fatal_cuda_error(wrapped) == lost
 
 
-def test_what_a_video_is_said_to_need_is_what_is_measured_of_it_without_its_encoder() -> None:
+def test_predicted_peak_equals_measured_peak_without_the_encoder() -> None:
     small = recipe_of(SMALL, width=480, height=480, frames=33)
     chosen = choose_plan(SMALL, small, 16 * GB)
     assert chosen.plan.slug == "encode-first"
@@ -709,7 +701,7 @@ def test_maps_of_every_block_are_counted(nano: WanPipeline, per_head: bool, unco
 
 
 @pytest.mark.parametrize("magnitudes", [(), ((1.0, 0.0), (0.0, -1.0))])
-def test_what_the_cache_of_a_fast_video_holds_is_counted(nano: WanPipeline, magnitudes: Magnitudes) -> None:
+def test_step_cache_memory_is_counted(nano: WanPipeline, magnitudes: Magnitudes) -> None:
     fused = recipe_for(NANO, steps=4, speed="fused", width=128, height=128, frames=17)
     cached = fused.model_copy(update={"speed": "cached", "magnitudes": magnitudes})
     found = []

@@ -40,9 +40,9 @@ def test_two_files_of_one_name_have_two_identities() -> None:
     assert one.cost_key == other.cost_key, "operations on weights of one size take one time"
 
 
-def test_what_does_not_concern_the_weights_leaves_the_identity() -> None:
+def test_settings_unrelated_to_weights_keep_the_identity() -> None:
     assert changed(seed=9, steps=7, width=64, sampler="euler").source == changed().source
 
 
-def test_a_revision_changes_no_cost() -> None:
+def test_revision_does_not_change_the_cost() -> None:
     assert changed(revision="other").source.cost_key == changed().source.cost_key

@@ -97,7 +97,7 @@ def test_the_tokenizer_takes_any_text(text: str) -> None:
     assert max(ids) < 256
 
 
-def test_world_words_come_back_and_several_are_split(rng: np.random.Generator) -> None:
+def test_world_words_round_trip_through_the_tokenizer(rng: np.random.Generator) -> None:
     tokenizer = build_tokenizer()
     for caption in write_captions(sample_scenes(200, rng), rng):
         ids = tokenizer(caption.text)["input_ids"]
@@ -120,7 +120,7 @@ def test_world_words_come_back_and_several_are_split(rng: np.random.Generator) -
         ("star", 10 * 0.5 * 1.05 * 0.45 * math.sin(math.pi / 5)),
     ],
 )
-def test_shapes_have_the_areas_of_their_closed_forms(shape: str, area: float) -> None:
+def test_shape_areas_match_their_closed_forms(shape: str, area: float) -> None:
     axis = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000 * 3 - 1.5
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     measured = float((signed_distance(shape, x, y) < 0).double().mean()) * 9
@@ -154,7 +154,7 @@ def test_the_judge_is_right_about_drawn_clips_and_not_about_others(rng: np.rando
     assert max(right.values()) < 0.7
 
 
-def test_the_judge_tells_every_shape_at_every_size(rng: np.random.Generator) -> None:
+def test_judge_recognises_every_shape_at_every_size(rng: np.random.Generator) -> None:
     scenes = sample_scenes(60, rng, two_objects=0.0, evaluation=True)
     scenes.shape[:, 0] = np.arange(60) % len(SHAPES)
     clips = render(scenes)[0].float() / 255
@@ -213,7 +213,7 @@ def test_noise_levels_follow_their_published_distribution() -> None:
         assert (sigma < level).mean() == pytest.approx(expected, abs=0.005)
 
 
-def test_the_attention_loss_is_least_where_attention_lies_on_the_object() -> None:
+def test_attention_loss_is_minimal_for_attention_on_the_object() -> None:
     coverage = torch.zeros(1, 2, 8)
     coverage[0, 0, 2:4] = 1.0
     on_object, beside = torch.zeros(1, 4, 8), torch.zeros(1, 4, 8)

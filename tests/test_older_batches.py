@@ -104,7 +104,7 @@ def test_levels_follow_from_whole_timesteps(tmp_path: Path) -> None:  # A6: cut 
 
 
 @pytest.mark.parametrize("missing", [0, 7, 19])
-def test_a_missing_step_moves_no_other_level(tmp_path: Path, missing: int) -> None:  # A6
+def test_missing_step_does_not_shift_other_noise_levels(tmp_path: Path, missing: int) -> None:  # A6
     sigmas = unipc_levels(STEPS, 5.0)
     stored = [step for step in range(STEPS) if step != missing]
     write_straight_video(tmp_path, stored, sigmas)
@@ -113,7 +113,7 @@ def test_a_missing_step_moves_no_other_level(tmp_path: Path, missing: int) -> No
     assert video.trajectory.sigmas == pytest.approx(sigmas[[step + 1 for step in stored]], abs=1e-6)
 
 
-def test_a_level_that_does_not_follow_from_others_is_refused(tmp_path: Path) -> None:  # A6
+def test_inconsistent_noise_level_is_refused(tmp_path: Path) -> None:  # A6
     odd = np.concatenate([np.linspace(1, 0, STEPS + 1) ** 3])
     write_straight_video(tmp_path, range(0, STEPS, 5), odd)
     video = only(tmp_path)
@@ -128,7 +128,7 @@ def test_our_own_export_states_the_levels_after_its_steps() -> None:
     assert levels.sigmas.tolist() == [0.7, 0.1]
 
 
-def test_seed_0_is_a_seed(tmp_path: Path) -> None:  # A6
+def test_seed_0_is_accepted(tmp_path: Path) -> None:  # A6
     write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), change=lambda _, about: about | {"seed": 0})
     assert only(tmp_path).seed == 0
 
@@ -201,7 +201,7 @@ def test_a_batch_without_any_metadata_is_read_with_a_warning(tmp_path: Path, wan
     assert "(1 video)" in result.err
 
 
-def test_steps_that_cannot_be_placed_are_refused(tmp_path: Path) -> None:
+def test_steps_without_a_known_total_are_refused(tmp_path: Path) -> None:
     def without_total(step: int, about: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in about.items() if name != "total_steps"}
 
@@ -231,13 +231,13 @@ def test_damaged_states_are_named_with_their_file(tmp_path: Path) -> None:  # B8
         assert "step_004.npy.gz cannot be read" in video.reason
 
 
-def test_a_folder_with_an_odd_name_stops_nothing(tmp_path: Path) -> None:
+def test_folder_with_an_unusual_name_is_read(tmp_path: Path) -> None:
     write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), "prompt_000/vid_x", lambda *_: None)
     assert only(tmp_path).seed == 0
 
 
 @pytest.mark.parametrize("denied", ["latents/prompt_000", "latents/prompt_000/vid_001"])
-def test_an_older_video_that_may_not_be_read_is_named_and_the_others_are_read(
+def test_unreadable_legacy_video_is_named_and_others_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denied: str
 ) -> None:
     for video in ("prompt_000/vid_001", "prompt_001/vid_001"):
@@ -256,7 +256,7 @@ def test_states_without_values_are_refused_by_name(tmp_path: Path, shape: tuple[
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "datetime64[D]", [("a", "f4")]])
-def test_states_that_are_no_real_numbers_are_refused_by_name(tmp_path: Path, dtype: Any) -> None:
+def test_states_of_non_real_dtype_are_refused_by_name(tmp_path: Path, dtype: Any) -> None:
     write_states(tmp_path, [np.zeros(8, dtype=dtype)] * STEPS)
     video = only(tmp_path)
     assert video.is_damaged
@@ -294,7 +294,7 @@ def test_the_states_of_a_video_are_read_one_after_the_other(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("suffix", [b"\0", b"\x93NUMPY"])
-def test_bytes_after_the_values_of_a_state_are_damage(tmp_path: Path, suffix: bytes) -> None:
+def test_trailing_bytes_in_a_state_are_damage(tmp_path: Path, suffix: bytes) -> None:
     write_states(tmp_path, [np.full(8, step, np.float32) for step in range(STEPS)])
     file = tmp_path / "latents/prompt_000/vid_001/step_004.npy.gz"
     file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()) + suffix))
@@ -342,7 +342,7 @@ def test_values_beyond_float32_are_refused_without_a_warning_of_numpy(
     assert not list(recwarn)
 
 
-def test_videos_of_other_guidance_are_not_compared_as_one(tmp_path: Path) -> None:
+def test_videos_with_other_guidance_are_not_compared(tmp_path: Path) -> None:
     sigmas = unipc_levels(STEPS, 3.0)
 
     def with_guidance(scale: float) -> Callable[[int, dict[str, Any]], dict[str, Any]]:

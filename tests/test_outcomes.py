@@ -84,7 +84,7 @@ def test_every_error_has_one_outcome(row: str, tmp_path: Path) -> None:
         (errno.EISDIR, "Is a directory. A folder is in the place of a file. Remove it, then generate"),
     ],
 )
-def test_files_that_others_remove_or_replace_are_named_with_what_to_do(tmp_path: Path, number: int, said: str) -> None:
+def test_files_removed_by_others_are_named_with_a_remedy(tmp_path: Path, number: int, said: str) -> None:
     path = tmp_path / "videos" / "v.mp4"
     for names in ((str(path),), (f"{path}.partial", None, str(path))):
         found = decide_outcome(OSError(number, os.strerror(number), *names), situation(tmp_path))
@@ -100,13 +100,13 @@ def test_an_interrupt_of_a_cancelled_video_cancels_it(tmp_path: Path) -> None:
     assert decide_outcome(KeyboardInterrupt(), situation(tmp_path, cancelled=True)) == Cancel(frees_pipeline=True)
 
 
-def test_loading_that_does_not_fit_the_last_plan_refuses_the_batch(tmp_path: Path) -> None:
+def test_model_that_does_not_fit_the_last_plan_fails_the_batch(tmp_path: Path) -> None:
     error = caused(LoadError("cannot load"), OUT_OF_MEMORY)
     assert isinstance(decide_outcome(error, situation(tmp_path, next_plan=False)), RefuseBatch)
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), OSError(errno.EIO, "I/O error"), ManifestError("gone")], ids=str)
-def test_a_deleted_folder_is_named_whatever_was_raised(error: Exception, tmp_path: Path) -> None:
+def test_deleted_folder_is_named_for_any_exception(error: Exception, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     assert decide_outcome(error, situation(gone)) == Fail(f"the output folder {gone} was deleted")
 
@@ -117,7 +117,7 @@ def test_a_folder_that_cannot_be_written_is_waited_for(tmp_path: Path, monkeypat
     assert decide_outcome(error, situation(tmp_path)) == WaitForFolder(tmp_path, "read-only")
 
 
-def test_an_error_that_passed_is_tried_again_a_few_times(tmp_path: Path) -> None:
+def test_transient_error_is_retried_a_few_times(tmp_path: Path) -> None:
     error = OSError(errno.ESTALE, "Stale file handle")
     again = decide_outcome(error, situation(tmp_path, passed=outcomes.MAX_TRANSIENT_ERRORS - 1))
     assert again == Release("Stale file handle (transient)", is_warning=True)

@@ -84,14 +84,14 @@ def test_an_unwritable_folder_holds_the_queue_until_it_can_be_written_again(
     assert [video.state for video in read_manifest(folder).videos] == ["done"] * 3
 
 
-def test_a_folder_that_is_deleted_ends_the_hold_over_it(tmp_path: Path) -> None:  # R9
+def test_deleting_an_unwritable_folder_ends_its_hold(tmp_path: Path) -> None:  # R9
     queue = Queue(tmp_path)
     queue.hold("folder", "cannot write", tmp_path / "gone")
     look_at_hold(queue)
     assert queue.held() is None
 
 
-def test_an_error_that_has_passed_is_tried_again_and_fails_the_video_where_it_comes_each_time(
+def test_repeated_transient_error_fails_the_video(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # R9
     def encode(*_: object) -> None:
@@ -104,7 +104,7 @@ def test_an_error_that_has_passed_is_tried_again_and_fails_the_video_where_it_co
     assert "Input/output error" in result.err
 
 
-def test_a_folder_that_cannot_be_looked_at_for_a_moment_neither_ends_the_worker_nor_fails_the_video(
+def test_briefly_inaccessible_folder_neither_ends_the_worker_nor_fails_the_video(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with only_queued():
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_looked_at_for_a_moment_neither_ends_the_worker_
     assert not refused
 
 
-def test_a_worker_keeps_the_manifest_of_one_batch_only(
+def test_worker_caches_the_manifest_of_one_batch_only(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: weakref.WeakSet[record.ManifestStore] = weakref.WeakSet()
@@ -147,7 +147,7 @@ def test_a_worker_keeps_the_manifest_of_one_batch_only(
     assert most <= 3  # of the batch before, whose last video is being ended, too
 
 
-def test_claims_that_ended_by_pauses_do_not_count_as_errors_that_have_passed(
+def test_paused_claims_do_not_count_as_transient_errors(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with only_queued():
@@ -170,7 +170,7 @@ def test_claims_that_ended_by_pauses_do_not_count_as_errors_that_have_passed(
 
 
 @pytest.mark.parametrize("moment", ["step", "decode", "record"])
-def test_a_folder_that_is_deleted_while_a_video_is_made_is_named_and_does_not_come_back(
+def test_folder_deleted_during_generation_is_named_and_not_recreated(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:  # R9
     kind, name = {
@@ -194,7 +194,7 @@ def test_a_folder_that_is_deleted_while_a_video_is_made_is_named_and_does_not_co
     assert not Path("outputs").exists()
 
 
-def test_faults_of_a_folder_are_told_from_those_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_errors_are_distinguished_from_file_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = PermissionError(errno.EACCES, "Permission denied", "/weights/transformer")
     assert find_unwritable_folder(tmp_path, elsewhere) is None
     assert find_unwritable_folder(tmp_path, OSError(errno.ENOSPC, "No space left on device")) is None
@@ -208,7 +208,7 @@ def test_faults_of_a_folder_are_told_from_those_of_a_file(tmp_path: Path, monkey
             assert find_unwritable_folder(tmp_path, OSError(number, "")) == (tmp_path, os.strerror(number))
 
 
-def test_a_folder_that_cannot_be_looked_at_is_not_taken_for_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inaccessible_folder_is_not_treated_as_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     def stale(_: Path) -> None:
         raise OSError(errno.ESTALE, "Stale file handle")
 
@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_looked_at_is_not_taken_for_deleted(monkeypatch:
     assert not is_folder_deleted(Path("outputs"))
 
 
-def test_a_full_disk_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_does_not_count_as_an_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert probe_write_error(tmp_path) is None
 
     def full(**_: object) -> None:
@@ -261,7 +261,7 @@ def test_a_batch_name_that_is_a_dangling_link_is_refused(wantui: Wantui, small: 
     assert (result.code, "mine exists already" in result.err) == (2, True)
 
 
-def test_names_that_other_runs_take_all_the_time_end_in_a_sentence(
+def test_run_gives_up_with_a_message_if_every_name_is_claimed(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # B3
     Path("outputs/taken").mkdir(parents=True)
@@ -294,7 +294,7 @@ def test_closing_many_videos_reads_the_manifest_once(
     assert count == 1
 
 
-def test_checksums_are_taken_while_the_manifest_is_not_locked(
+def test_checksums_are_computed_without_the_manifest_lock(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Path] = []
@@ -326,7 +326,7 @@ def test_a_working_folder_whose_name_is_not_utf8_is_refused_before_anything_is_m
     assert list(odd.iterdir()) == []
 
 
-def test_run_names_a_manifest_that_was_deleted_and_what_became_of_the_videos(
+def test_run_names_a_deleted_manifest_and_the_state_of_its_videos(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = record.ManifestStore.change

@@ -37,7 +37,7 @@ def test_user_path_takes_an_existing_name_literally(monkeypatch: pytest.MonkeyPa
         ("abc/" * 1100, "longer than 4095 bytes"),
     ],
 )
-def test_user_path_refuses_what_no_path_can_be(text: str, reason: str) -> None:
+def test_user_path_refuses_an_impossible_path(text: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         expand_user_path(text)  # B7, C7, R11
 

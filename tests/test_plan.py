@@ -59,7 +59,7 @@ def test_marks_in_recipes_point_at_their_words() -> None:
 
 
 @pytest.mark.parametrize("asked", range(1, 40))
-def test_frames_become_what_the_pipeline_itself_would_make_of_them(asked: int, tiny: WanPipeline) -> None:
+def test_frame_count_is_rounded_as_in_the_pipeline(asked: int, tiny: WanPipeline) -> None:
     batch = planned("a circle", f"video_settings.frames={asked}")
     frames = batch.videos[0].recipe.frames
     size = {"height": 16, "width": 16, "num_frames": asked}
@@ -93,12 +93,12 @@ def test_a_size_that_the_model_would_cut_is_refused_with_the_nearest_valid_ones(
         planned("a circle", setting)
 
 
-def test_wan_22_5b_wants_multiples_of_32() -> None:
+def test_wan_22_5b_requires_multiples_of_32() -> None:
     with pytest.raises(UserError, match="height: 720 is not a multiple of 32; nearest are 704 or 736"):
         planned("a", "model_settings.model_id=wan2.2-5b", "video_settings.width=1280", "video_settings.height=720")
 
 
-def test_too_long_a_video_is_refused() -> None:
+def test_video_beyond_the_maximum_length_is_refused() -> None:
     with pytest.raises(UserError, match="at most 4093"):
         planned("a", "video_settings.frames=null", "video_settings.duration=3600")
 
@@ -120,14 +120,14 @@ def test_the_flow_shift_follows_model_and_size_unless_given(model: str, width: i
     assert planned("a", *size, "model_settings.flow_shift=7").videos[0].recipe.flow_shift == 7.0
 
 
-def test_weights_have_a_method_and_only_where_there_are_some() -> None:
+def test_weighting_method_is_set_only_for_weighted_words() -> None:
     assert planned("a (circle:1.5)").videos[0].recipe.weighting == "attention"
     assert planned("a (circle)").videos[0].recipe.weighting is None
     multiply = planned("a [(circle:1.5)|star]", "prompt_settings.embedding_method=multiply")
     assert [video.recipe.weighting for video in multiply.videos] == ["multiply", "multiply", None, None]
 
 
-def test_what_would_do_nothing_is_refused() -> None:
+def test_settings_without_effect_are_refused() -> None:
     asked = "attention_analysis_settings.store_attention=true"
     assert "marks no word" in planned("a circle", asked).refusals[0]
     assert planned("a [(circle)|star]", asked).refusals == ()
@@ -140,7 +140,7 @@ def test_what_would_do_nothing_is_refused() -> None:
     assert planned("a", "model_settings.model_id=wan2.2-a14b", "model_settings.cfg_scale_2=3").refusals == ()
 
 
-def test_a_prompt_that_no_model_reads_to_its_end_is_refused() -> None:
+def test_prompt_over_512_tokens_is_refused() -> None:
     refusal = planned("a [red|" + "blue " * 510 + "] circle").refusals[0]
     assert re.search(r"has 512 words, and the model reads 512 tokens", refusal)
     assert planned("a [red|" + "blue " * 509 + "] circle").refusals == ()
@@ -162,7 +162,7 @@ def test_a_duration_counts_as_the_decimal_number_that_was_written(
     assert any("does nothing" in warning for warning in both.warnings) is (frames != whole)
 
 
-def test_a_duration_beside_frames_is_said_to_do_nothing() -> None:
+def test_duration_beside_frames_is_reported_as_ignored() -> None:
     (warning,) = planned("a circle", "video_settings.duration=9").warnings
     assert warning == "video_settings.duration: 9 s does nothing, as frames is set: 17 frames"
     assert planned("a circle", "video_settings.duration=9", "video_settings.frames=null").warnings != (warning,)
@@ -195,7 +195,7 @@ def test_models_are_found_by_name_hub_id_and_directory(tiny_models: dict[str, Wa
         ("a/b/c", "unknown model"),
     ],
 )
-def test_an_unknown_model_is_refused_with_what_is_known(name: str, said: str) -> None:
+def test_unknown_model_is_refused_with_the_known_names(name: str, said: str) -> None:
     with pytest.raises(UnknownModelError, match=said):
         find_model(name)
 
@@ -222,14 +222,12 @@ def test_a_wan_pipeline_with_a_part_of_another_kind_is_refused_by_its_name(
         find_model("./other")
 
 
-def test_a_copy_of_nano_elsewhere_is_not_taken_for_the_one_that_is_shipped() -> None:
+def test_copy_of_nano_is_not_treated_as_the_shipped_model() -> None:
     shutil.copytree(NANO.location, "nano")
     assert planned("a", "model_settings.model_id=./nano").videos[0].recipe.model == str(Path("nano").resolve())
 
 
-def test_a_recipe_holds_the_commit_of_a_hub_model_that_is_on_this_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recipe_contains_the_commit_of_a_cached_hub_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     asked = ("video_settings.frames=5", "model_settings.revision=stable")
     assert planned("a", *asked, config="default").videos[0].recipe.revision == "stable"
@@ -243,7 +241,7 @@ def test_a_recipe_holds_the_commit_of_a_hub_model_that_is_on_this_machine(
     assert planned("a", config="default").videos[0].recipe.revision == "a" * 40
 
 
-def test_weights_that_are_not_here_are_named_whatever_revision_is_asked_for() -> None:
+def test_missing_weights_are_named_for_any_revision() -> None:
     for asked in ((), ("model_settings.revision=stable",)):
         warnings = planned("a", "video_settings.frames=5", *asked, config="default").warnings
         assert any("the weights of wan2.1-1.3b are not on this machine" in text for text in warnings)
@@ -257,7 +255,7 @@ def test_a_revision_of_a_local_model_is_said_to_have_no_effect() -> None:
 
 @pytest.mark.parametrize("setting", ["output_dir", "model_settings.transformer_file", "model_settings.model_id"])
 @pytest.mark.parametrize("path", ["$NOT_SET/x", "~nobody_here/x", "a\x1bb", "x" * 300])
-def test_a_setting_that_holds_no_path_is_named(setting: str, path: str) -> None:
+def test_setting_without_a_valid_path_is_named(setting: str, path: str) -> None:
     named = "cannot find the model" if setting.endswith("model_id") else setting
     with pytest.raises(UserError, match=f"^{named}: cannot use the path"):
         planned("a circle", f"{setting}={path}")
@@ -305,7 +303,7 @@ def test_the_estimate_of_latents_is_their_exact_size() -> None:
     )  # S9: no predictors
 
 
-def test_latent_shapes_are_those_of_the_pipeline(tiny_models: dict[str, WanModel], tiny: WanPipeline) -> None:
+def test_latent_shapes_match_the_pipeline(tiny_models: dict[str, WanModel], tiny: WanPipeline) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], width=48, height=32, frames=13)
     expected = tiny_models["wan2.1"].latent_shape(48, 32, 13)
     assert prepare(tiny, recipe).noise.shape == torch.Size((1, *expected))
@@ -325,7 +323,7 @@ def test_syntax_in_a_negative_prompt_is_warned_of(negative: str, shown: str) -> 
     assert [one for one in batch.warnings if one.startswith(f"prompt_settings.negative_prompt: '{shown}'")]  # A7
 
 
-def test_a_mark_that_stores_nothing_and_weighs_nothing_is_warned_of() -> None:
+def test_mark_without_effect_causes_a_warning() -> None:
     config, storing = load_config("nano"), load_config("nano", ["attention_analysis_settings.store_attention=true"])
     (warning,) = plan_batch(config, "a [(circle)|(ring)] and (red:1.5)").warnings
     assert warning.startswith("'(circle)' and 1 more marks without effect: --store-attention")  # C13

@@ -143,7 +143,7 @@ def escaped(words: list[str]) -> str:
     [*COMMANDS, *(pytest.param(words, marks=pytest.mark.torch) for words in TORCH_COMMANDS)],
     ids=escaped,
 )
-def test_no_command_prints_what_a_terminal_obeys(wantui: Wantui, hostile: BatchFolder, command: list[str]) -> None:
+def test_no_command_prints_terminal_control_sequences(wantui: Wantui, hostile: BatchFolder, command: list[str]) -> None:
     with only_queued():
         result = wantui(*(str(hostile.root) if word == "BATCH" else word for word in command))
     assert OBEYED.findall(result.out) == []  # R1
@@ -205,7 +205,7 @@ def test_a_config_with_control_characters_prints_as_yaml_that_loads_back(wantui:
 
 
 @pytest.mark.parametrize("reporter", [BarReporter, PlainReporter])
-def test_progress_prints_nothing_that_a_terminal_obeys(
+def test_progress_prints_no_terminal_control_sequences(
     reporter: type[BarReporter] | type[PlainReporter], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = reporter(lambda: None)
@@ -256,7 +256,7 @@ def program(*arguments: str, shell: str) -> subprocess.CompletedProcess[str]:
         ("queue ls", "$W <&- >&- 2>&-", 0),
     ],
 )
-def test_a_closed_stream_ends_a_command_without_a_word(arguments: str, shell: str, code: int) -> None:
+def test_closed_stream_ends_a_command_silently(arguments: str, shell: str, code: int) -> None:
     ended = program(arguments, shell=shell)
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", "")  # B7, C7
 
@@ -298,7 +298,7 @@ def test_rows_wider_than_a_terminal_are_broken_between_cells(
     assert len(lines) == 2 if width == 200 else len(lines) > 2
 
 
-def test_narration_breaks_between_words_on_a_terminal_and_nowhere_else(
+def test_status_lines_wrap_on_a_terminal_only(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "warning: the path /a/very/long/path/that/stays/whole is what this sentence is about"

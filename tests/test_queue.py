@@ -128,7 +128,7 @@ def test_a_worker_claims_only_what_its_device_serves(queue: Queue) -> None:
     assert claim(queue, devices=("auto", "cuda", "cuda:1")).folder.name == "a"
 
 
-def test_a_paused_batch_is_passed_over_and_a_held_queue_gives_nothing(queue: Queue) -> None:
+def test_claim_skips_a_paused_batch_and_a_held_queue(queue: Queue) -> None:
     first, _ = add(queue, "a"), add(queue, "b")
     queue.pause_batch(first, True)
     assert claim(queue).folder.name == "b"
@@ -141,7 +141,7 @@ def test_a_paused_batch_is_passed_over_and_a_held_queue_gives_nothing(queue: Que
     assert claim(queue).folder.name == "a"
 
 
-def test_a_running_video_hears_at_its_next_step_what_users_want(queue: Queue) -> None:
+def test_running_video_receives_requests_at_its_next_step(queue: Queue) -> None:
     batch = add(queue, "a", 3)
     running = claim(queue)
     assert queue.step(running, step_done(0, 20, 0.1, 1.0)) == "continue"
@@ -166,7 +166,7 @@ def test_commands_given_twice_do_no_harm(queue: Queue) -> None:
     assert [video.state for video in queue.videos(batch)] == ["done", "queued"]
 
 
-def test_what_a_lost_claim_says_is_not_heard(queue: Queue) -> None:
+def test_updates_of_a_lost_claim_are_ignored(queue: Queue) -> None:
     add(queue, "a")
     old = claim(queue, "w1")
     queue.reclaim("w1", "signal SIGKILL", blame=True)
@@ -213,7 +213,7 @@ def test_the_video_begun_last_is_blamed_though_the_clock_was_set_back(
     assert [queue.video(video.video).worker_crashes for video in (ending, made)] == [0, 1]
 
 
-def test_a_worker_that_was_killed_on_purpose_is_not_held_against_its_video(queue: Queue) -> None:
+def test_deliberately_killed_worker_does_not_count_against_its_video(queue: Queue) -> None:
     batch = add(queue, "a")
     for _ in range(3):
         claim(queue)
@@ -271,7 +271,7 @@ def test_a_batch_is_found_by_number_name_and_path_and_the_nearest_is_named(queue
             queue.find_batch(word)
 
 
-def test_a_database_of_every_older_schema_is_brought_up_to_date_with_what_is_in_it(tmp_path: Path) -> None:
+def test_every_older_schema_is_migrated_with_its_rows(tmp_path: Path) -> None:
     for version in range(1, len(load_migrations())):
         path = tmp_path / str(version) / DATABASE_FILE
         path.parent.mkdir()
@@ -304,7 +304,7 @@ def test_events_of_schema_4_become_typed_under_slugs(tmp_path: Path) -> None:
     assert done.already_done
 
 
-def test_straightness_in_events_of_schema_5_gets_its_name(tmp_path: Path) -> None:
+def test_straightness_in_schema_5_events_is_renamed(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-5.sql").read_text())
     queue = Queue(tmp_path)
@@ -347,7 +347,7 @@ def test_plans_that_were_stored_as_an_index_become_slugs(tmp_path: Path) -> None
     assert (held.kind, held.folder, held.needed) == ("disk", Path("/data"), 1000)
 
 
-def test_a_plan_that_failed_is_passed_over_by_what_waits_and_no_video_goes_back_to_an_earlier_one(queue: Queue) -> None:
+def test_queued_videos_skip_a_failed_plan_and_never_return_to_an_earlier_one(queue: Queue) -> None:
     batch = add(queue, "a", 3)
     queue.db.execute("UPDATE video SET plan = 'tiled' WHERE number = 2")
     queue.degrade(claim(queue), "offload", ("resident", "encode-first"), "no memory")
@@ -385,7 +385,7 @@ def test_numbers_of_videos_count_from_1_in_json_and_events(queue: Queue) -> None
     assert numbers - {("cancelled", 2)} <= {(kind, 1) for kind in expected}
 
 
-def test_a_page_of_videos_tells_how_many_are_made_before_each(queue: Queue) -> None:  # T3
+def test_video_page_counts_the_unfinished_videos_before_each_row(queue: Queue) -> None:  # T3
     batch = add(queue, "a", 6)
     queue.done(claim(queue))
     queue.cancel(batch, 3)
@@ -395,7 +395,7 @@ def test_a_page_of_videos_tells_how_many_are_made_before_each(queue: Queue) -> N
     assert queue.page(batch, 3, 99).videos == ()
 
 
-def test_batches_before_one_are_those_that_workers_take_videos_from_first(queue: Queue) -> None:  # C11
+def test_batches_before_a_batch_follow_the_claim_order(queue: Queue) -> None:  # C11
     ended, paused, running, last, after = (add(queue, name, 2) for name in "abcde")
     queue.cancel(ended)
     queue.pause_batch(paused, True)
@@ -405,7 +405,7 @@ def test_batches_before_one_are_those_that_workers_take_videos_from_first(queue:
     assert [batch.id for batch in queue.batches_before(after)] == [running, last]
 
 
-def test_a_worker_that_starts_is_seen_until_it_is_ready_and_after_it_has_ended_no_more(queue: Queue) -> None:  # C11
+def test_starting_worker_is_listed_until_ready_or_ended(queue: Queue) -> None:  # C11
     queue.add_worker("worker-0:7", "cpu")
     (worker,) = queue.workers()
     assert (worker.short_name, worker.state, worker.device) == ("worker-0", "starting", "cpu")
@@ -422,7 +422,7 @@ def test_a_worker_that_starts_is_seen_until_it_is_ready_and_after_it_has_ended_n
     assert queue.workers() == []
 
 
-def test_durations_do_not_follow_a_clock_that_is_set(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:  # R14
+def test_durations_ignore_clock_changes(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:  # R14
     batch = add(queue, "a", 2)
     first = claim(queue)
     monkeypatch.setattr(time, "time", lambda: 0.0)
@@ -448,7 +448,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Pa
         assert newer.execute("PRAGMA user_version").fetchone() == (99,)
 
 
-def test_a_damaged_database_is_kept_aside_and_said(tmp_path: Path) -> None:
+def test_damaged_database_is_quarantined_and_reported(tmp_path: Path) -> None:
     (tmp_path / DATABASE_FILE).write_bytes(b"this was a queue once, and is not any more" * 100)
     queue, notes = open_queue(StateDirectory(tmp_path))
     assert queue.batches() == []
@@ -481,7 +481,7 @@ def test_many_processes_may_open_a_new_queue_at_once(tmp_path: Path) -> None:
     assert errors == [""] * 8
 
 
-def test_a_pause_takes_the_place_of_a_full_disk_and_room_does_not_end_it(queue: Queue) -> None:
+def test_pause_replaces_a_full_disk_hold_and_outlasts_it(queue: Queue) -> None:
     queue.hold("disk", "no room", Path("/outputs"), 10)
     queue.hold("paused", "it was paused")
     queue.resume("disk")
@@ -490,7 +490,7 @@ def test_a_pause_takes_the_place_of_a_full_disk_and_room_does_not_end_it(queue: 
     assert held.kind == "paused"
 
 
-def test_a_batch_that_is_put_back_takes_the_recipes_given_now(queue: Queue) -> None:
+def test_requeued_batch_uses_the_new_recipes(queue: Queue) -> None:
     queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "old", 20)])
     queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "blue", "new", 30)], new=False)
     found = claim(queue)
@@ -523,9 +523,7 @@ def test_the_file_system_of_a_path_is_that_of_its_nearest_mount() -> None:
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_state_directory_that_cannot_be_written_is_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_state_directory_is_an_error_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "closed"))
     with pytest.raises(Exception, match="Set XDG_STATE_HOME"):
@@ -533,7 +531,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_sentence(
 
 
 @pytest.mark.processes
-def test_a_state_directory_that_is_no_directory_is_a_sentence(tmp_path: Path) -> None:
+def test_state_path_that_is_not_a_directory_is_an_error_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     ended = subprocess.run(
         [sys.executable, "-m", "wantui", "queue", "ls"],

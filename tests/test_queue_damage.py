@@ -77,7 +77,7 @@ def damaged(request: pytest.FixtureRequest) -> Path:
 
 @pytest.mark.usefixtures("torch_not_imported")
 @pytest.mark.parametrize("damaged", DAMAGES, indirect=True)
-def test_a_damaged_queue_is_told_by_doctor_and_put_aside_by_the_next_command(
+def test_damaged_queue_is_reported_by_doctor_and_quarantined_by_the_next_command(
     damaged: Path, wantui: Wantui
 ) -> None:  # R8, C7
     found = " ".join(wantui("doctor").out.split())
@@ -92,7 +92,7 @@ def test_a_damaged_queue_is_told_by_doctor_and_put_aside_by_the_next_command(
     assert "ok queue in" in " ".join(wantui("doctor").out.split())
 
 
-def test_text_that_is_no_text_is_found_when_an_engine_starts(tmp_path: Path) -> None:  # R8
+def test_invalid_utf8_in_the_queue_is_found_on_engine_start(tmp_path: Path) -> None:  # R8
     queue = Queue(tmp_path)
     queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
     queue.close()
@@ -105,7 +105,7 @@ def test_text_that_is_no_text_is_found_when_an_engine_starts(tmp_path: Path) -> 
     assert queue.batches() == []
 
 
-def test_a_locked_or_full_queue_is_not_taken_for_damaged(tmp_path: Path) -> None:
+def test_locked_or_full_queue_is_not_treated_as_damaged(tmp_path: Path) -> None:
     Queue(tmp_path).close()
     for code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
         error = sqlite3.OperationalError("for now")
@@ -118,7 +118,7 @@ def test_a_locked_or_full_queue_is_not_taken_for_damaged(tmp_path: Path) -> None
     assert (tmp_path / DATABASE_FILE).is_dir()
 
 
-def test_a_queue_whose_file_was_deleted_or_replaced_is_known(tmp_path: Path) -> None:  # R8
+def test_deleted_or_replaced_queue_file_is_detected(tmp_path: Path) -> None:  # R8
     queue = Queue(tmp_path)
     assert not queue.is_replaced()
     (tmp_path / DATABASE_FILE).unlink()
@@ -127,7 +127,7 @@ def test_a_queue_whose_file_was_deleted_or_replaced_is_known(tmp_path: Path) -> 
     assert queue.is_replaced()
 
 
-def test_a_state_directory_that_may_not_be_entered_is_not_taken_for_deleted(
+def test_inaccessible_state_directory_is_not_treated_as_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Queue(tmp_path) as queue:
@@ -162,7 +162,7 @@ def test_a_queue_overwritten_with_garbage_without_its_log_is_known_and_put_aside
 
 
 @pytest.mark.parametrize("word", ["99", "9" * 5000, "\u0663", "a\0b", "x" * 300, "~nobody/x", "", " ", "cat", "1:2"])
-def test_a_batch_that_is_not_there_is_a_sentence_and_no_guess_of_a_number(wantui: Wantui, word: str) -> None:  # C8
+def test_missing_batch_is_an_error_without_a_guess(wantui: Wantui, word: str) -> None:  # C8
     queue = Queue(find_state_directory().directory)
     for name in "abde":
         queue.add(Path("/outputs") / f"kiss_{name}", "auto", [NewVideo(0, "red", "{}", 20)])
@@ -174,7 +174,7 @@ def test_a_batch_that_is_not_there_is_a_sentence_and_no_guess_of_a_number(wantui
         assert "It has 1 to 2, 4: wantui queue ls --all" in result.err
 
 
-def test_what_a_batch_waits_for_is_nothing_while_it_is_held_paused_or_made(tmp_path: Path) -> None:  # C11
+def test_held_paused_or_finished_batch_waits_for_nothing(tmp_path: Path) -> None:  # C11
     queue = Queue(tmp_path)
     first, second = (
         queue.add(Path("/outputs") / name, "auto", [NewVideo(i, "red", "{}", 20) for i in range(2)]) for name in "ab"

@@ -103,7 +103,7 @@ def test_an_engine_that_starts_is_waited_for_and_may_migrate_the_queue_itself(
 
 
 @pytest.mark.processes
-def test_an_engine_that_never_says_its_version_is_not_waited_for_for_ever(
+def test_engine_without_a_version_is_waited_for_with_a_timeout(
     directory: Path, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_engine("{}")

@@ -141,7 +141,7 @@ def test_a_recipe_in_the_spelling_of_another_format_is_refused(changes: dict[str
         ("transformer_file", {"path": "/x.gguf", "fingerprint": "0", "bytes": -1}),
     ],
 )  # fmt: skip
-def test_what_is_no_video_is_refused_with_the_name_of_the_field(field: str, value: object) -> None:
+def test_invalid_recipe_is_refused_with_the_field_name(field: str, value: object) -> None:
     said = field.removesuffix("s") if field == "marks" else field
     with pytest.raises(ValueError, match=said):
         parse_recipe(changed(**{field: value}))
@@ -165,7 +165,7 @@ def test_a_size_that_the_model_would_cut_is_refused(
 
 # R12
 @pytest.mark.parametrize("plan", ["resident", "encode-first"])
-def test_making_a_clip_again_fetches_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plan: str) -> None:
+def test_rerun_downloads_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plan: str) -> None:
     def fetched(*_: object) -> Path:
         raise AssertionError("the hub was asked")
 
@@ -183,7 +183,7 @@ def test_making_a_clip_again_fetches_nothing(monkeypatch: pytest.MonkeyPatch, tm
 
 
 # R12
-def test_a_pipe_in_the_place_of_a_transformer_is_not_waited_for(wantui: Wantui, tmp_path: Path) -> None:
+def test_pipe_as_a_transformer_file_does_not_block(wantui: Wantui, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.gguf")
     result = wantui("preview", "-t", "a star", "--set", f"model_settings.transformer_file={tmp_path / 'a.gguf'}")
     assert result.code == 2
@@ -207,14 +207,14 @@ def test_every_sampler_has_a_schedule_and_a_scheduler_that_agree() -> None:
 
 
 @pytest.mark.parametrize("ask", [model_evaluations, lambda name, steps: noise_levels(name, steps, 3.0)])
-def test_an_unknown_sampler_is_taken_for_no_other(ask: Any) -> None:
+def test_unknown_sampler_is_refused(ask: Any) -> None:
     with pytest.raises(UnknownSamplerError, match="unknown sampler 'karras'; known are unipc, "):
         ask("karras", 5)
     with pytest.raises(UnknownSamplerError):
         captured_steps("karras", 5, 1)
 
 
-def test_unknown_weights_are_taken_for_no_others(tiny: WanPipeline) -> None:
+def test_unknown_weights_are_refused(tiny: WanPipeline) -> None:
     with pytest.raises(AssertionError, match="int4"):
         narrow.quantize(tiny.transformer, "int4")  # type: ignore[arg-type]
 

@@ -109,7 +109,7 @@ def test_resume_makes_only_what_is_missing(wantui: Wantui, small: list[str]) -> 
     assert (again.code, "4 of 4 videos done" in again.err, "started" in again.err) == (0, True, False)
 
 
-def test_resume_of_a_shortened_manifest_forgets_the_videos_that_it_lacks(wantui: Wantui, small: list[str]) -> None:
+def test_resume_drops_videos_missing_from_a_shortened_manifest(wantui: Wantui, small: list[str]) -> None:
     with only_queued():
         folder = batch(wantui("run", "-t", TEMPLATE, *small, "--detach"))
     document = json.loads(folder.manifest.read_text())
@@ -240,7 +240,7 @@ time.sleep(1000)
 """
 
 
-def test_a_video_that_another_engine_makes_is_waited_for_and_nothing_of_it_is_touched(
+def test_video_locked_by_another_engine_is_waited_for_and_left_untouched(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
@@ -269,7 +269,7 @@ def test_a_video_that_another_engine_makes_is_waited_for_and_nothing_of_it_is_to
     assert read_manifest(folder).videos[0].state == "done"
 
 
-def test_a_video_that_is_interrupted_while_it_is_decoded_leaves_nothing_half_written_and_is_made_after_all(
+def test_interrupted_decoding_leaves_no_partial_files_and_is_repeated(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, interruptions = decode_frames, 0
@@ -307,7 +307,7 @@ def test_a_folder_of_another_batch_is_not_written_into(wantui: Wantui, small: li
     assert queued.clip(0, 1).read_bytes() == before
 
 
-def test_json_lines_tell_every_event(wantui: Wantui, small: list[str]) -> None:
+def test_json_lines_contain_every_event(wantui: Wantui, small: list[str]) -> None:
     result = wantui("run", "--json", "-t", TEMPLATE, "--videos-per-variation", 1, *small)
     events = [json.loads(line) for line in result.out.splitlines()]
     assert [events[0]["event"], events[-1]["event"], events[-1]["done"]] == ["added", "end", 2]
@@ -322,7 +322,7 @@ def test_json_lines_tell_every_event(wantui: Wantui, small: list[str]) -> None:
     assert told.index(("started", 2)) < told.index(("done", 1))  # its files are ended while the next one is made
 
 
-def test_the_log_of_a_batch_tells_of_every_video_to_its_end(wantui: Wantui, small: list[str]) -> None:
+def test_batch_log_covers_every_video_to_its_end(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a circle", "--videos-per-variation", 3, *small))
     lines = folder.log.read_text().splitlines()
     assert [sum(f"seed {seed} done in" in line for line in lines) for seed in (42, 43, 44)] == [1, 1, 1]
@@ -346,7 +346,7 @@ def full(*arguments: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_disk_that_fills_up_under_the_manifest_is_a_sentence_and_keeps_the_clips(
+def test_full_disk_at_a_manifest_write_is_an_error_message_and_keeps_the_clips(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -362,7 +362,7 @@ def test_a_disk_that_fills_up_under_the_manifest_is_a_sentence_and_keeps_the_cli
     assert {video.state for video in read_manifest(folder).videos} == {"done"}
 
 
-def test_a_disk_that_is_full_in_the_middle_of_a_video_holds_the_queue_and_the_video_goes_on_later(
+def test_full_disk_during_a_video_holds_the_queue_and_the_video_resumes(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -379,7 +379,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_video_holds_the_queue_and_the_vi
     assert not list(folder.root.rglob("*.partial"))
 
 
-def test_decoding_is_told_of_and_can_be_cancelled(
+def test_decoding_is_reported_and_can_be_cancelled(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_worker, "DECODE_REPORT_SECONDS", 0.0)
@@ -402,7 +402,7 @@ def test_decoding_is_told_of_and_can_be_cancelled(
     assert not [name for name in files(folder.root) if ".mp4" in name or ".zarr" in name or "checkpoint" in name]
 
 
-def test_a_video_that_does_not_fit_is_made_by_the_next_plan_which_is_recorded(
+def test_video_that_does_not_fit_uses_the_next_plan(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, failures = decode_frames, 0
@@ -481,7 +481,7 @@ def test_an_output_folder_that_vanished_fails_its_videos_and_the_queue_goes_on(
     assert "was deleted" in shown.out
 
 
-def test_resume_takes_the_device_that_is_given_now(wantui: Wantui, small: list[str]) -> None:
+def test_resume_uses_the_newly_given_device(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
     folder.clip(0, 1).unlink()
     result = wantui("run", "--resume", folder.root, "--set", "model_settings.device=cuda:7")
@@ -491,14 +491,14 @@ def test_resume_takes_the_device_that_is_given_now(wantui: Wantui, small: list[s
     assert folder.clip(0, 1).exists()
 
 
-def test_a_gpu_that_is_not_here_is_exit_code_3(wantui: Wantui, small: list[str]) -> None:
+def test_missing_gpu_gives_exit_code_3(wantui: Wantui, small: list[str]) -> None:
     result = wantui("run", "-t", "a star", *small, "--set", "model_settings.device=cuda:7")
     assert result.code == 3
     assert "cuda:7: this machine has no such device" in result.err
     assert files() == []
 
 
-def test_a_disk_without_room_is_refused_before_anything_is_made(
+def test_full_disk_is_refused_before_anything_is_written(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type(shutil.disk_usage("."))
@@ -509,7 +509,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_made(
     assert files() == []
 
 
-def test_preview_run_and_worker_ask_for_the_same_room_on_the_disk(
+def test_preview_run_and_worker_require_the_same_disk_space(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ["-t", "a star", "--videos-per-variation", 1, *small]

@@ -60,7 +60,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return programs
 
 
-def test_shares_are_the_batch_together_and_nothing_twice(folder: BatchFolder) -> None:
+def test_shares_partition_the_batch(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
     shares = [[index for index, _ in find_missing_videos(folder, manifest, Shard(k, 4))] for k in range(1, 5)]
     assert shares == [[0, 4], [1, 5], [2], [3]]
@@ -80,7 +80,7 @@ def test_an_engine_makes_a_share_of_a_batch_and_leaves_the_others(folder: BatchF
     assert states == ["queued", "done", "queued", "queued", "queued", "queued"]
 
 
-def test_an_array_asks_for_what_was_asked_for(cluster: Path, folder: BatchFolder) -> None:
+def test_slurm_array_requests_the_given_resources(cluster: Path, folder: BatchFolder) -> None:
     resources = JobResources(
         90,
         2,
@@ -112,7 +112,7 @@ def test_an_array_asks_for_what_was_asked_for(cluster: Path, folder: BatchFolder
     assert [str(job.share) for job in jobs] == ["1/3", "2/3", "3/3"]
 
 
-def test_an_array_that_runs_over_a_batch_is_not_submitted_twice(cluster: Path, folder: BatchFolder) -> None:
+def test_running_slurm_array_is_not_submitted_twice(cluster: Path, folder: BatchFolder) -> None:
     submit_array(folder.root, 2, RESOURCES)
     (cluster / "squeue.txt").write_text("6\n7\n")
     with pytest.raises(NoSlurmError, match="scancel 7"):
@@ -121,7 +121,7 @@ def test_an_array_that_runs_over_a_batch_is_not_submitted_twice(cluster: Path, f
     submit_array(folder.root, 2, RESOURCES)
 
 
-def test_what_slurm_refuses_is_said_and_the_batch_stands(cluster: Path, wantui: Wantui, tmp_path: Path) -> None:
+def test_slurm_refusal_is_reported_and_the_batch_kept(cluster: Path, wantui: Wantui, tmp_path: Path) -> None:
     (cluster / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: no' >&2; exit 1\n")
     said = wantui("slurm", "-t", "a circle", "--batch-name", "b", "--output-dir", str(tmp_path / "o"))
     assert (said.code, said.out) == (3, "")
@@ -149,9 +149,7 @@ def test_without_slurm_nothing_is_written(wantui: Wantui, tmp_path: Path, monkey
     assert not (tmp_path / "o").exists()
 
 
-def test_a_job_makes_its_share_and_says_what_could_not_be_made(
-    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_job_generates_its_share_and_reports_failures(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         DrainShare(folder.root, Shard(1, 6))()
@@ -223,7 +221,7 @@ def test_time_limits_are_read_as_sbatch_reads_them(text: str, minutes: int) -> N
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-3", "1:2:3:4", "0"])
-def test_what_is_no_time_limit_is_refused(text: str) -> None:
+def test_invalid_time_limit_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="time limit"):
         parse_time_limit(text)
 
@@ -238,7 +236,7 @@ def test_what_is_no_time_limit_is_refused(text: str) -> None:
         ([5], 8, 4, 1),
     ],
 )
-def test_what_is_missing_is_dealt_out_to_no_more_jobs_than_asked_for(
+def test_missing_videos_are_split_over_at_most_the_given_jobs(
     missing: Sequence[int], videos: int, jobs: int, largest: int
 ) -> None:
     shares = split_into_shards(missing, videos, jobs)
