@@ -14,6 +14,7 @@ import zarr
 from conftest import recipe_for
 
 from wantui.analysis import loading as read
+from wantui.analysis.attention_summary import word_curves
 from wantui.analysis.gram import StateBuffer, gram_of
 from wantui.analysis.loading import corrected_states
 from wantui.atomic_files import atomic_write, sync
@@ -422,3 +423,52 @@ def test_an_odd_scale_of_unverified_maps_is_damage(maps: Path, scale: Any, recwa
     with pytest.raises(AttentionMapsError, match=r"maps\.zarr cannot be read: its attribute scale is"):
         open_attention_maps(maps).mean("star")
     assert not list(recwarn)
+
+
+def write_star_maps(path: Path, request: AttentionRequest, maps: np.ndarray) -> None:
+    """Write maps [steps, blocks | 1, heads | 1, frames, height, width] of the word star in a video of 80x64 pixels."""
+    mark = PromptMark(text="star", start=6, end=10)
+    recipe = recipe_for(NANO, steps=len(maps), width=80, height=64, marks=(mark,), capture=Captures(attention=request))
+    words = {"star": {"text": "star", "start": 6, "end": 10, "weight": 1.0, "tokens": [5], "token_texts": ["star"]}}
+    levels = np.linspace(1, 0.1, len(maps))
+    writer = AttentionMapWriter(
+        path, {"cond": ["star"]}, maps.shape[1:], range(len(maps)), levels.tolist(), 2, recipe, words
+    )
+    for step in maps:
+        writer.write_maps({"cond": {"star": step.astype(np.float32)}}, {"cond": [True, True]})
+    writer.finish({})
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 64])
+def test_summary_of_downsampled_map_counts_every_position_once(tmp_path: Path, factor: int) -> None:
+    full = np.random.default_rng(2).random((2, 1, 1, 3, 4, 5))
+    rows, columns = (range(0, size, factor) for size in (4, 5))
+    cells = [[full[..., y : y + factor, x : x + factor] for x in columns] for y in rows]
+    pooled = np.stack([np.stack([cell.mean((-2, -1)) for cell in row], axis=-1) for row in cells], axis=-2)
+    write_star_maps(tmp_path / "maps.zarr", AttentionRequest(downsample=factor), pooled)
+    found = word_curves(open_attention_maps(tmp_path / "maps.zarr"), "star")
+    assert found.mass == pytest.approx(full.mean((1, 2, 3, 4, 5)))
+    spread_out = [
+        np.concatenate([np.broadcast_to(c.mean((-2, -1), keepdims=True), c.shape) for c in r], -1) for r in cells
+    ]
+    a = np.concatenate(spread_out, -2)[:, 0, 0]
+    x, share = (np.arange(5) + 0.5) / 5, a / a.sum((2, 3), keepdims=True)
+    assert found.centre[..., 0] == pytest.approx((share * x).sum((2, 3)))
+    q = a / a.sum((1, 2, 3), keepdims=True)
+    assert found.entropy == pytest.approx(-(q * np.log(q)).sum((1, 2, 3)) / np.log(60))
+
+
+def test_map_that_does_not_fit_its_recipe_is_refused_by_name(tmp_path: Path) -> None:
+    write_star_maps(tmp_path / "maps.zarr", AttentionRequest(downsample=3), np.ones((2, 1, 1, 3, 4, 5)))
+    with pytest.raises(AttentionMapsError, match="maps of 5x4 do not fit 80x64 pixels averaged over 3 x 3 positions"):
+        open_attention_maps(tmp_path / "maps.zarr")
+
+
+def test_mean_map_leaves_out_blocks_that_a_cache_skipped(tmp_path: Path) -> None:
+    maps = np.random.default_rng(3).random((3, 2, 1, 3, 4, 5))
+    maps[1, 1], maps[2] = np.nan, np.nan
+    write_star_maps(tmp_path / "maps.zarr", AttentionRequest(per_block=True), maps)
+    mean = open_attention_maps(tmp_path / "maps.zarr").mean("star")
+    assert mean[0] == pytest.approx(maps[0].mean((0, 1)))
+    assert mean[1] == pytest.approx(maps[1, 0, 0])
+    assert np.isnan(mean[2]).all()

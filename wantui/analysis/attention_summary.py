@@ -25,7 +25,7 @@ class WordCurves:
     sigmas: Floats
     """[s]."""
     mass: Floats
-    """[s] mean of a over all places: the share of all attention that goes to the word."""
+    """[s] mean of a over all positions: the share of all attention that goes to the word."""
     entropy: Floats
     """[s] - sum q ln q / ln(places): 1 is even, 0 is one place."""
     centre: Floats

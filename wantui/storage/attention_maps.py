@@ -26,6 +26,8 @@ from wantui.storage.step_arrays import StepArray, StepArrayWriter
 from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
 
 FLOAT16_SCALE = 32768.0
+POSITION_PIXELS = (16, 32)
+"""Height and width of a position in pixels: of most models, and of Wan 2.2 5B."""
 FLOAT32_LIMIT = float(np.finfo(np.float32).max)
 MapsByContext = Mapping[str, Mapping[str, NDArray[np.float32]]]
 """Maps by context, then by name: [blocks | 1, heads | 1, frames, height, width]."""
@@ -107,6 +109,8 @@ class StoredAttentionMaps:
     steps: NDArray[np.int64]
     sigmas: NDArray[np.float64]
     path: Path
+    cells: tuple[Sequence[int], Sequence[int]]
+    """Numbers of positions that each row and each column of a map averages."""
 
     def map(self, name: str, index: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
         """Return [s, blocks | 1, heads | 1, frames, height, width], or one stored step without the first axis.
@@ -123,12 +127,25 @@ class StoredAttentionMaps:
             return values
 
     def mean(self, name: str) -> NDArray[np.float64]:
-        """Return [s, frames, height, width], mean over blocks and heads.
+        """Return [s, frames, height, width], mean over heads and the blocks that computed attention.
+
+        Height and width are those of the video in positions: a value that averages several positions is repeated at
+        each, as the last row and column of a downsampled map may average fewer. NaN at a step in which no block
+        computed attention.
 
         Raises:
             AttentionMapsError: as `map`.
         """
-        return self.map(name).astype(np.float64).mean((1, 2))
+        with _raise_attention_maps_error(self.path):
+            each = np.stack([_mean_of_known(self.map(name, index)) for index in range(len(self.steps))])
+            return each.repeat(self.cells[0], axis=2).repeat(self.cells[1], axis=3)
+
+
+def _mean_of_known(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the mean over the first two axes, blocks and heads, without the blocks that a cache skipped (NaN)."""
+    is_known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(is_known, values, 0).sum((0, 1), dtype=np.float64) / is_known.sum((0, 1)))
 
 
 def open_attention_maps(path: Path) -> StoredAttentionMaps:
@@ -144,7 +161,32 @@ def open_attention_maps(path: Path) -> StoredAttentionMaps:
         for name in words:
             if group[name].shape[0] != len(steps) or steps.shape != sigmas.shape:
                 raise ValueError(f"{name} does not contain one map for each of {len(steps)} steps")
-        return StoredAttentionMaps(group, words, steps, sigmas, path)
+        return StoredAttentionMaps(group, words, steps, sigmas, path, _cells(group, list(words)))
+
+
+def _cells(group: Any, words: Sequence[str]) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the numbers of positions that each row and each column of the word maps averages.
+
+    Raises:
+        ValueError: the maps do not have the size that their recipe gives them.
+    """
+    if not words:
+        return (), ()
+    height, width = group[words[0]].shape[-2:]
+    recipe = group.attrs.get("recipe")
+    factor = recipe["capture"]["attention"]["downsample"] if recipe is not None else 1
+    if factor == 1:
+        return [1] * height, [1] * width
+    for pixels in POSITION_PIXELS:
+        rows, columns = (_averaged(recipe[side] // pixels, factor) for side in ("height", "width"))
+        if (len(rows), len(columns)) == (height, width):
+            return rows, columns
+    size = f"{recipe['width']}x{recipe['height']} pixels"
+    raise ValueError(f"maps of {width}x{height} do not fit {size} averaged over {factor} x {factor} positions")
+
+
+def _averaged(positions: int, factor: int) -> Sequence[int]:
+    return [min(factor, positions - start) for start in range(0, positions, factor)]
 
 
 def _check_scale(attribute: Any) -> np.float32:
