@@ -22,19 +22,19 @@ from pydantic import BaseModel
 from wantui.analysis import differences, final_states, report
 from wantui.analysis import gram as products
 from wantui.analysis import loading as read
-from wantui.analysis.attention_summary import over_steps, overlap, word_curves
-from wantui.analysis.comparable import comparable
-from wantui.analysis.compare import compare
+from wantui.analysis.attention_overlay import draw_overlay, latent_frame, shared_scale
+from wantui.analysis.attention_summary import attention_overlap, compute_word_curves, mean_over_steps
+from wantui.analysis.comparability import select_comparable
+from wantui.analysis.compare import compare_groups
 from wantui.analysis.dispersion import PermutationTest, permanova, permdisp, squared_distances
-from wantui.analysis.gram import Read, StateBuffer, gram_of
-from wantui.analysis.groups import CannotCompareError, describe, group_videos, groupings, pooled_groups
+from wantui.analysis.gram import ReadStates, StateBuffer, compute_gram
+from wantui.analysis.groups import CannotCompareError, find_groupings, group_videos, pool_groups, summarise_group
 from wantui.analysis.loading import control_settings, read_batch
-from wantui.analysis.nulls import gaussian_null
-from wantui.analysis.overlay import latent_frame, overlaid, scale_of
-from wantui.analysis.serialize import comparison_record
-from wantui.analysis.statistics import Effect, effect
-from wantui.analysis.strides import strided_videos
-from wantui.analysis.trajectory import Trajectory, trajectory
+from wantui.analysis.null_models import gaussian_null
+from wantui.analysis.serialize import build_comparison_record
+from wantui.analysis.statistics import Effect, paired_effect
+from wantui.analysis.strides import apply_stride
+from wantui.analysis.trajectory import Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.schedule import SCHEDULES
@@ -76,7 +76,7 @@ def made_up(
                         {3: name, 7: f"phrasing {phrasing}"},
                         seed,
                         SETTINGS,
-                        trajectory(path @ path.T, SIGMAS, DIMENSION),
+                        build_trajectory(path @ path.T, SIGMAS, DIMENSION),
                         dimension=DIMENSION,
                         path=place,
                         words=4,
@@ -86,7 +86,7 @@ def made_up(
 
 
 def test_compare_finds_the_group_with_the_larger_spread(tmp_path: Path) -> None:
-    found = compare(made_up(tmp_path, {"wide": 1.5, "narrow": 1.0}, seeds=12), by="1")
+    found = compare_groups(made_up(tmp_path, {"wide": 1.5, "narrow": 1.0}, seeds=12), by="1")
     (verdict,) = found.verdicts
     assert (verdict.kind, verdict.first, verdict.second) == ("differs", "wide", "narrow")
     assert verdict.p < 0.01
@@ -114,24 +114,26 @@ def test_false_positive_rate_equals_the_level(tmp_path: Path) -> None:
                 group = zarr.open_group(place, mode="w")
                 group.create_array("projection", data=path.astype(np.float32))
                 group.create_array("sigmas", data=np.array([1, 0.5, 0.0]))
-                found = trajectory(path @ path.T, np.array([1, 0.5, 0.0]), DIMENSION)
+                found = build_trajectory(path @ path.T, np.array([1, 0.5, 0.0]), DIMENSION)
                 videos.append(
                     Video(tmp_path, 0, "", name, name, {}, seed, SETTINGS, found, dimension=DIMENSION, path=place)
                 )
-        called += compare(videos, metrics=["length"]).verdicts[0].kind == "differs"
+        called += compare_groups(videos, metrics=["length"]).verdicts[0].kind == "differs"
     assert called / 60 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)
 
 
 @pytest.mark.slow
 def test_permutation_null_recomputes_the_spread(tmp_path: Path) -> None:
     # S6: halves of one group were called different at 5 % by construction, whatever the data.
-    found = compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10), metrics=["length"])
-    assert found.by_chance().startswith("groups exchanged at random within seeds differ in spread by -")
+    found = compare_groups(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10), metrics=["length"])
+    assert found.describe_chance().startswith(
+        "with groups exchanged at random within seeds, 95 % of the differences in spread are between -"
+    )
     assert found.null_rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 500)
-    assert "with spread computed anew the test calls" in found.by_chance()
-    few = compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9), metrics=["length"])
+    assert "with spread recomputed, the test calls" in found.describe_chance()
+    few = compare_groups(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9), metrics=["length"])
     assert math.isnan(few.null_rate)
-    assert "% of them" not in few.by_chance()
+    assert "% of them" not in few.describe_chance()
 
 
 @pytest.mark.slow
@@ -146,15 +148,15 @@ def test_calibration_detects_a_test_that_exceeds_its_level(tmp_path: Path, monke
     states = odd.projection()
     states[-1] *= 8
     zarr.open_group(odd.path, mode="a")["projection"][:] = states
-    assert compare(videos, metrics=["length"]).null_rate < 0.08
-    monkeypatch.setattr(final_states, "to_median", to_centroid)
-    assert compare(videos, metrics=["length"]).null_rate > 0.3
+    assert compare_groups(videos, metrics=["length"]).null_rate < 0.08
+    monkeypatch.setattr(final_states, "distances_to_median", to_centroid)
+    assert compare_groups(videos, metrics=["length"]).null_rate > 0.3
 
 
 def test_chance_band_is_computed_from_paired_seeds(tmp_path: Path) -> None:
     # S6: that of unpaired halves was 1.3 to 9 times too wide.
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
-    found = compare(videos, primary="length", metrics=[])
+    found = compare_groups(videos, primary="length", metrics=[])
     values = np.array([[video.value("length") for video in group.videos] for group in found.groups])
     half = 2.2 * (values[0] - values[1]).std(ddof=1) / math.sqrt(12)
     assert math.isnan(found.null_rate)
@@ -164,28 +166,28 @@ def test_chance_band_is_computed_from_paired_seeds(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_seeds_are_the_unit_for_any_number_of_phrasings(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=4, phrasings=5)
-    found = compare(videos, by="1")
+    found = compare_groups(videos, by="1")
     assert found.seeds == (0, 1, 2, 3)
     assert len(found.groups[0].videos) == 20
     assert found.differences[0].effect.n == 4
     assert found.verdicts[0].kind == "cannot tell"
-    assert "4 seeds can never give p below 0.125; make 6 at least" in found.verdicts[0].text
+    assert "4 seeds cannot give p below 0.125; generate at least 6" in found.verdicts[0].text
 
 
 @pytest.mark.slow
 def test_verdict_alike_requires_equivalence(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 0.05, "other": 0.05}, seeds=14)
-    alike = compare(videos, by="1", primary="length")
+    alike = compare_groups(videos, by="1", primary="length")
     assert alike.verdicts[0].kind == "alike"
     assert "alike in length, within 5%" in alike.verdicts[0].text
-    unsure = compare(videos, by="1", primary="length", margin=1e-9)
+    unsure = compare_groups(videos, by="1", primary="length", margin=1e-9)
     assert unsure.verdicts[0].kind == "cannot tell"
 
 
 @pytest.mark.slow
 def test_several_groups_are_compared_in_pairs_under_one_family(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=10, phrasings=1)
-    found = compare(videos, by="variation", metrics=["length", "turning"])
+    found = compare_groups(videos, by="variation", metrics=["length", "turning"])
     assert [(v.first, v.second, v.kind) for v in found.verdicts] == [
         ("a_0", "b_0", "cannot tell"),
         ("a_0", "c_0", "differs"),
@@ -209,10 +211,12 @@ def test_verdict_names_its_metric_and_reports_location_separately(tmp_path: Path
     for video in videos[9:]:
         assert video.path is not None
         zarr.open_group(video.path, mode="a")["projection"][:] = video.projection() + 3 * (1 - SIGMAS[:, None])
-    found = compare(videos, metrics=[])
+    found = compare_groups(videos, metrics=[])
     assert found.verdicts[0].text.startswith("in spread, one_0 against other_0: cannot tell: ")
     assert found.verdicts[0].metric == "spread"
-    assert re.fullmatch(r"in place of the final states: differs \(PERMANOVA F [\d.e+]+, p 0.0039\d*\)", found.place())
+    assert re.fullmatch(
+        r"location of the final states: differs \(PERMANOVA F [\d.e+]+, p 0.0039\d*\)", found.describe_location()
+    )
     assert found.location is not None
     assert found.location.p == pytest.approx(2 / 2**9)
 
@@ -229,13 +233,13 @@ def test_difference_in_some_phrasings_is_not_generalized(tmp_path: Path, monkeyp
 
     with_values(monkeypatch, value_of)
     many = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=8)
-    found = compare(many, by="1", primary="length", metrics=[])
+    found = compare_groups(many, by="1", primary="length", metrics=[])
     assert found.differences[0].effect.p < 0.01  # by seeds alone
     assert found.verdicts[0].kind != "differs"
     assert "by 8 phrasings" in found.verdicts[0].text
     assert found.verdicts[0].p == found.differences[0].phrasing_p > 0.3
     few = [video for video in many if int(video.choices[7].split()[-1]) in (0, 2, 4, 5)]
-    said = compare(few, by="1", primary="length", metrics=[])
+    said = compare_groups(few, by="1", primary="length", metrics=[])
     assert said.verdicts[0].kind == "differs"
     assert "more length, of these 4 phrasings" in said.verdicts[0].text
     assert any("the result applies to these sentences" in warning for warning in said.warnings)
@@ -252,7 +256,7 @@ def test_disagreeing_test_and_interval_give_cannot_tell(
         return 10 + (video.choices[3] == "one") * excess[video.seed - first + 1]
 
     with_values(monkeypatch, value_of)
-    found = compare(videos, by="1", primary="length", metrics=[])
+    found = compare_groups(videos, by="1", primary="length", metrics=[])
     assert found.differences[0].effect.p == pytest.approx(2 / 2**6)
     assert found.verdicts[0].kind == "cannot tell"
     assert "the interval contains 0" in found.verdicts[0].text
@@ -264,7 +268,9 @@ def test_difference_in_all_phrasings_is_reported(tmp_path: Path, monkeypatch: py
         monkeypatch,
         lambda video: float(10 + (video.choices[3] == "one") + 0.1 * np.random.default_rng([video.number]).normal()),
     )
-    found = compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=6), by="1", primary="length")
+    found = compare_groups(
+        made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=6), by="1", primary="length"
+    )
     assert found.verdicts[0].kind == "differs"
     assert found.verdicts[0].p == 2 / 2**6
     assert "of these" not in found.verdicts[0].text
@@ -286,7 +292,7 @@ def test_required_seeds_follow_the_declared_margin_not_the_observed_effect(
             ),
         )
         videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
-        found = compare(videos, by="1", primary="length", metrics=[], margin=0.05)
+        found = compare_groups(videos, by="1", primary="length", metrics=[], margin=0.05)
         assert found.differences[0].needed == 34  # 5 % of 1 over a deviation of 0.1 is d_z = .5
         assert "to find a difference of 5%, about 34 seeds are needed" in found.verdicts[0].text
 
@@ -294,7 +300,7 @@ def test_required_seeds_follow_the_declared_margin_not_the_observed_effect(
 def test_rounding_differences_count_as_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_values(monkeypatch, lambda video: 1.0 + video.seed + (video.choices[3] == "one") * 1e-15)
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
-    found = compare(videos, by="1", primary="length", metrics=[])
+    found = compare_groups(videos, by="1", primary="length", metrics=[])
     assert found.verdicts[0].kind == "alike"
     assert (found.verdicts[0].p, found.omnibus_p) == (1, 1)
 
@@ -326,8 +332,8 @@ def test_words_with_another_weight_are_groups_of_their_own(tmp_path: Path, by: s
     names = [group.name for group in group_videos(mixed, by)]
     assert len(names) == 3
     assert sum("one:6" in name for name in names) == 1
-    with pytest.raises(CannotCompareError, match=r"0 seeds in common.*0-3; .*: 0-7; .*one:6.*: 4-7"):
-        compare(mixed, by=by, primary="length")
+    with pytest.raises(CannotCompareError, match=r"share 0 seeds.*0-3; .*: 0-7; .*one:6.*: 4-7"):
+        compare_groups(mixed, by=by, primary="length")
     assert [group.name for group in group_videos(weighted(videos, "6"), by)] == [
         group.name for group in group_videos(videos, by)
     ]
@@ -336,7 +342,7 @@ def test_words_with_another_weight_are_groups_of_their_own(tmp_path: Path, by: s
 def test_weights_of_other_words_are_other_phrasings(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     plain, heavy = ([replace(video, template=text) for video in videos] for text in ("a [1]", "a (big:2) [1]"))
-    found = compare(plain + heavy, by="1", primary="length")
+    found = compare_groups(plain + heavy, by="1", primary="length")
     assert len(found.groups[0].videos) == 6
     assert len(found.seeds) == 3
 
@@ -346,9 +352,9 @@ def test_videos_with_another_weighting_are_excluded_by_name(tmp_path: Path) -> N
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     by_attention = weighted(videos, "6")
     by_embedding = weighted(videos[:3], "6", weighting="multiply")
-    kept, left = comparable(by_attention + by_embedding)
+    kept, left = select_comparable(by_attention + by_embedding)
     assert len(kept) == 8  # those without weights are comparable with both
-    assert [video.reason for video in left] == ["embedding_method is multiply, and attention in those taken"] * 3
+    assert [video.reason for video in left] == ["embedding_method is multiply, but attention in most videos"] * 3
 
 
 def test_duplicate_seed_is_excluded_with_its_reason(tmp_path: Path) -> None:
@@ -356,13 +362,13 @@ def test_duplicate_seed_is_excluded_with_its_reason(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     again = [replace(video, folder=tmp_path / "later") for video in videos]
     other = [replace(again[0], id="else")]
-    found = compare([*videos, *again, *other], by="1", primary="length")
+    found = compare_groups([*videos, *again, *other], by="1", primary="length")
     assert len(found.left_out) == 7
-    first = f"in batch {tmp_path.name} too, and that one is taken"
-    assert found.left_out[0] == ("one_0 seed 0 of later", f"the same video is {first}")
-    assert ("one_0 seed 0 of later", f"a video of seed 0 and this phrasing is {first}") in found.left_out
-    within = compare([*videos, replace(videos[0], id="x")], by="1", primary="length").left_out
-    assert within == (("one_0 seed 0", "the group has another video of seed 0 and this phrasing"),)
+    first = f"is used from batch {tmp_path.name}"
+    assert found.left_out[0] == ("one_0 seed 0 of later", f"the same video {first}")
+    assert ("one_0 seed 0 of later", f"a video with seed 0 and this phrasing {first}") in found.left_out
+    within = compare_groups([*videos, replace(videos[0], id="x")], by="1", primary="length").left_out
+    assert within == (("one_0 seed 0", "the group has another video with seed 0 and this phrasing"),)
 
 
 @pytest.mark.slow
@@ -385,27 +391,29 @@ def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
         for name, scale in (("a", 1.0), ("b", 4.0))
         for video in videos
     ]
-    found = compare(batches, by="batch", primary="length")
+    found = compare_groups(batches, by="batch", primary="length")
     assert [group.name for group in found.groups] == ["guidance_scale 1.0", "guidance_scale 4.0"]
     assert len(found.seeds) == 6
     assert found.left_out == ()
-    assert "the batches differ in guidance_scale, which is what is compared" in found.warnings
+    assert "the batches differ in guidance_scale only" in found.warnings
     both = [
         replace(video, settings={**video.settings, "steps": 20}) if video.folder.name == "b" else video
         for video in batches
     ]
-    found = compare(both, by="batch", primary="length")
+    found = compare_groups(both, by="batch", primary="length")
     assert [group.name for group in found.groups] == ["a", "b"]
-    assert any("differ in steps, guidance_scale: what differs may come from any" in text for text in found.warnings)
+    assert any(
+        "differ in steps, guidance_scale: any of these may cause a difference" in text for text in found.warnings
+    )
     wide = [
         replace(video, settings={**video.settings, "width": 128}) if video.folder.name == "b" else video
         for video in batches
     ]
-    with pytest.raises(CannotCompareError, match="width is 128, and 64 in those taken"):
-        compare(wide, by="batch", primary="length")
+    with pytest.raises(CannotCompareError, match="width is 128, but 64 in most videos"):
+        compare_groups(wide, by="batch", primary="length")
     heavy = weighted(made_up(tmp_path, {"one": 1.0}, seeds=4), "6")
     light = weighted(made_up(tmp_path, {"one": 1.0}, seeds=4), "")
-    assert [group.name for group in compare(light + heavy, by="batch", primary="length").groups] == [
+    assert [group.name for group in compare_groups(light + heavy, by="batch", primary="length").groups] == [
         "no weights of words",
         "weights of words one:6",
     ]
@@ -421,7 +429,7 @@ def test_batches_of_one_name_in_two_folders_are_two_groups(tmp_path: Path) -> No
 def test_compare_uses_common_videos_and_names_the_others(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5)
     del videos[-1]  # the last seed of a phrasing of "other"
-    found = compare(videos, by="1")
+    found = compare_groups(videos, by="1")
     assert found.seeds == (0, 1, 2, 3)
     assert len(found.left_out) == 3
     assert all(why == "not in every group with this seed" for _, why in found.left_out)
@@ -432,10 +440,10 @@ def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None
 
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5, phrasings=1)
     videos[2] = replace(videos[2], settings=SETTINGS | {"steps": 20})
-    kept, left = comparable(videos)
+    kept, left = select_comparable(videos)
     assert (len(kept), len(left)) == (9, 1)
-    assert left[0].reason == "steps is 20, and 8 in those taken"
-    assert compare(videos, by="1").seeds == (0, 1, 3, 4)
+    assert left[0].reason == "steps is 20, but 8 in most videos"
+    assert compare_groups(videos, by="1").seeds == (0, 1, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -443,23 +451,23 @@ def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None
     [
         ({"by": "9"}, "the template has brackets 1 to 2"),
         ({"by": "colour"}, "cannot group by 'colour'"),
-        ({"by": "batch"}, "there is 1 group, and a comparison needs two"),
+        ({"by": "batch"}, "cannot compare groups by batch: there is only one"),
         ({"primary": "lenght"}, "unknown metric 'lenght'"),
         ({"metrics": ["x"]}, "unknown metric 'x'"),
     ],
 )
 def test_compare_names_what_it_cannot_compare(tmp_path: Path, change: dict[str, object], said: str) -> None:
     with pytest.raises(CannotCompareError, match=said):
-        compare(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3), **change)  # type: ignore[arg-type]
+        compare_groups(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3), **change)  # type: ignore[arg-type]
 
 
 def test_compare_without_comparable_videos_gives_the_reason(tmp_path: Path) -> None:
     one, *others = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4)
     broken = [replace(video, trajectory=None, reason="its file is gone") for video in others]
     with pytest.raises(
-        CannotCompareError, match=r"there is 1 group.*15 of 16 videos are left out, as .*: its file is gone"
+        CannotCompareError, match=r"there is only one.*15 of 16 videos are excluded, for example .*: its file is gone"
     ):
-        compare([one, *broken], by="1")
+        compare_groups([one, *broken], by="1")
 
 
 def with_states(video: Video, stored: list[int]) -> Video:
@@ -472,12 +480,12 @@ def with_states(video: Video, stored: list[int]) -> Video:
 def test_trajectories_with_other_noise_levels_are_not_compared(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"a": 1.0, "b": 1.0}, seeds=6, phrasings=1)
     mixed = [with_states(video, [0, 4, 8]) if video.seed > 3 else video for video in videos]
-    left = comparable(mixed)[1]
+    left = select_comparable(mixed)[1]
     assert {video.seed for video in left} == {4, 5}
     assert all(video.reason.startswith("noise_levels is 3 (checksum ") for video in left)
     # As many states at other levels are another path too.
     other = [with_states(video, [0, 2, 8]) if video.seed > 3 else with_states(video, [0, 4, 8]) for video in videos]
-    assert {video.seed for video in comparable(other)[1]} == {4, 5}
+    assert {video.seed for video in select_comparable(other)[1]} == {4, 5}
 
 
 def test_batches_with_other_capture_intervals_are_reported(tmp_path: Path) -> None:
@@ -487,22 +495,22 @@ def test_batches_with_other_capture_intervals_are_reported(tmp_path: Path) -> No
         for video in made_up(tmp_path / "other", {"a": 1.0}, seeds=6, phrasings=1)
     ]
     one = [replace(video, settings={**SETTINGS, "storage_interval": 1}) for video in one]
-    found = compare([*one, *other], by="batch", primary="turning")
+    found = compare_groups([*one, *other], by="batch", primary="turning")
     assert [group.name for group in found.groups] == ["storage_interval 1", "storage_interval 4"]
-    assert "the batches differ in storage_interval, which is what is compared" in found.warnings
+    assert "the batches differ in storage_interval only" in found.warnings
     unsaid = [replace(video, settings=SETTINGS) for video in (*one, *other)]
-    assert "the batches differ in noise_levels, which is what is compared" in compare(unsaid, by="batch").warnings
+    assert "the batches differ in noise_levels only" in compare_groups(unsaid, by="batch").warnings
 
 
 def test_group_means_count_each_comparable_video_once(tmp_path: Path) -> None:
     one = made_up(tmp_path / "one", {"a": 1.0, "b": 1.0}, seeds=4, phrasings=1)
     again = [replace(video, folder=tmp_path / "again") for video in one[:2]]
     other = [replace(video, settings={**SETTINGS, "steps": 9}, seed=9) for video in one[:1]]
-    groups, left = pooled_groups([*one, *again, *other], "1")
+    groups, left = pool_groups([*one, *again, *other], "1")
     assert [len(group.videos) for group in groups] == [4, 4]
     assert [why for _, why in left] == [
-        "steps is 9, and 8 in those taken",
-        *["the same video is in batch one too, and that one is taken"] * 2,
+        "steps is 9, but 8 in most videos",
+        *["the same video is used from batch one"] * 2,
     ]
 
 
@@ -514,8 +522,8 @@ def test_curves_with_other_noise_levels_have_no_chance_band(tmp_path: Path, powe
         assert video.trajectory is not None
         path = replace(video.trajectory, sigmas=SIGMAS**power)
         other.append(replace(video, trajectory=path, settings={**SETTINGS, "flow_shift": power}))
-    found = compare([*one, *other], by="batch", primary="turning")
-    legend = report._curves(found).axes[0].get_legend()
+    found = compare_groups([*one, *other], by="batch", primary="turning")
+    legend = report._draw_curves(found).axes[0].get_legend()
     assert legend is not None
     assert ("by chance" in [text.get_text() for text in legend.get_texts()]) is has_band
 
@@ -523,7 +531,7 @@ def test_curves_with_other_noise_levels_have_no_chance_band(tmp_path: Path, powe
 def test_mean_reports_its_number_of_values(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"a": 1.0}, seeds=4, phrasings=1)
     videos[0] = replace(videos[0], trajectory=Trajectory(SIGMAS, np.ones((STATES, STATES))))  # it never moves
-    described = describe(group_videos(videos, "1")[0], "straightness")
+    described = summarise_group(group_videos(videos, "1")[0], "straightness")
     assert described.n == 3
     assert described.mean == pytest.approx(np.mean([video.value("straightness") for video in videos[1:]]))
 
@@ -538,11 +546,11 @@ def test_missing_bracket_is_refused(tmp_path: Path, by: str) -> None:
 def test_more_groups_than_can_be_compared_in_pairs_are_refused(tmp_path: Path) -> None:
     videos = [
         Video(tmp_path, i, str(i), f"v{i}", f"prompt {i}", {1: str(i)}, 1, SETTINGS, dimension=DIMENSION,
-              trajectory=trajectory(np.eye(STATES), SIGMAS, DIMENSION))
+              trajectory=build_trajectory(np.eye(STATES), SIGMAS, DIMENSION))
         for i in range(51)
     ]  # fmt: skip
-    with pytest.raises(CannotCompareError, match="cannot compare 51 groups: at most 50 are compared"):
-        compare(videos)
+    with pytest.raises(CannotCompareError, match="cannot compare 51 groups: the maximum is 50"):
+        compare_groups(videos)
     assert len(group_videos(videos)) == 51
 
 
@@ -551,15 +559,15 @@ def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
 
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     videos = [replace(video, seed=video.seed + 100) if video.variation == "other_0" else video for video in videos]
-    with pytest.raises(CannotCompareError, match="have 0 seeds in common"):
-        compare(videos, by="1")
+    with pytest.raises(CannotCompareError, match="share 0 seeds"):
+        compare_groups(videos, by="1")
 
 
 @pytest.mark.parametrize("by", ["1,1", "1, 01"])
 def test_repeated_bracket_is_refused(tmp_path: Path, by: str) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
-    with pytest.raises(CannotCompareError, match="it names a bracket twice"):
-        compare(videos, by=by)
+    with pytest.raises(CannotCompareError, match="a bracket occurs twice"):
+        compare_groups(videos, by=by)
 
 
 def test_groups_of_the_same_trajectories_are_named(tmp_path: Path) -> None:
@@ -575,8 +583,10 @@ def test_groups_of_the_same_trajectories_are_named(tmp_path: Path) -> None:
     )
     same = [replace(video, trajectory=first.trajectory) for video, first in zip(other, one, strict=True)]
     said = "3 of 3 videos of one and other have identical trajectories"
-    assert any(said in warning for warning in compare([*one, *same], by="1", primary="length").warnings)
-    assert not any("identical" in warning for warning in compare([*one, *other], by="1", primary="length").warnings)
+    assert any(said in warning for warning in compare_groups([*one, *same], by="1", primary="length").warnings)
+    assert not any(
+        "identical" in warning for warning in compare_groups([*one, *other], by="1", primary="length").warnings
+    )
 
 
 def test_groups_of_equal_states_differ_neither_in_location_nor_in_spread() -> None:
@@ -594,12 +604,12 @@ def test_groups_of_equal_states_differ_neither_in_location_nor_in_spread() -> No
 def test_spread_of_two_videos_is_not_compared(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
     with pytest.raises(
-        CannotCompareError, match=r"spread needs 3 videos in each group, and there are 2\. Make more seeds"
+        CannotCompareError, match=r"spread needs 3 videos in each group, but there are 2\. Generate more seeds"
     ):
-        compare(videos, by="1")
+        compare_groups(videos, by="1")
     with pytest.raises(CannotCompareError, match=r"videos_per_variation.*--primary straightness"):
-        compare(videos, by="1")
-    found = compare(videos, by="1", primary="length")
+        compare_groups(videos, by="1")
+    found = compare_groups(videos, by="1", primary="length")
     assert "nan" not in found.verdicts[0].text
     assert found.verdicts[0].kind == "cannot tell"
     assert "spread" not in {difference.metric for difference in found.differences}
@@ -611,17 +621,17 @@ def test_prompts_of_different_length_are_warned_of(tmp_path: Path) -> None:
 
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
     videos = [replace(video, words=9) if video.choices[3] == "one" else video for video in videos]
-    assert any("different lengths in words" in warning for warning in compare(videos, by="1").warnings)
+    assert any("differ in their number of words" in warning for warning in compare_groups(videos, by="1").warnings)
 
 
 def test_videos_are_grouped_by_variation_bracket_or_batch(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2)
     assert [group.name for group in group_videos(videos, "2")] == ["phrasing 0", "phrasing 1"]
     assert [group.name for group in group_videos(videos, "1,2")][1] == "one, phrasing 1"
-    assert groupings(videos) == ["variation", "1", "2"]
+    assert find_groupings(videos) == ["variation", "1", "2"]
     group = group_videos(videos, "1")[0]
     lengths = [video.value("length") for video in group.videos]
-    said = describe(group, "length")
+    said = summarise_group(group, "length")
     assert said.n == 4
     assert said.mean == pytest.approx(np.mean(lengths))
     assert said.deviation == pytest.approx(np.std(lengths, ddof=1))
@@ -629,7 +639,7 @@ def test_videos_are_grouped_by_variation_bracket_or_batch(tmp_path: Path) -> Non
     assert math.isnan(said.gaussian_flow)
 
 
-def in_memory(states: Any) -> Read:
+def in_memory(states: Any) -> ReadStates:
     """Return a reader of states that are in memory."""
 
     def read(which: range, rows: Sequence[NDArray[np.float32]]) -> None:
@@ -642,26 +652,26 @@ def in_memory(states: Any) -> Read:
 def test_blockwise_gram_matrix_equals_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
     states = np.random.default_rng(0).normal(size=(7, 5, 40)).astype(np.float32)
     flat = states.reshape(7, -1).astype(np.float64)
-    monkeypatch.setattr(products, "CHUNK", 64)
+    monkeypatch.setattr(products, "CHUNK_VALUES", 64)
     for part in (1, 2, 3, 8):
-        monkeypatch.setattr(products, "PART", part)
+        monkeypatch.setattr(products, "OVERFLOW_ROWS", part)
         for rows in (1, 2, 3, 5, 6, 7, 9):
-            monkeypatch.setattr(products, "HELD_BYTES", 4 * 200 * rows)
+            monkeypatch.setattr(products, "BUFFER_BYTES", 4 * 200 * rows)
             held = StateBuffer()
             with ThreadPoolExecutor(3) as threads:
-                found = threads.map(lambda _, held=held: gram_of(in_memory(states), 7, 200, held), range(6))
+                found = threads.map(lambda _, held=held: compute_gram(in_memory(states), 7, 200, held), range(6))
                 assert all(gram == pytest.approx(flat @ flat.T, rel=1e-12) for gram in found)
             assert len(held.free) == len(held.values)
 
 
 def test_unreadable_state_does_not_hold_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     states = list(np.random.default_rng(0).normal(size=(5, 20)).astype(np.float32))
-    monkeypatch.setattr(products, "HELD_BYTES", 4 * 20 * 6)
+    monkeypatch.setattr(products, "BUFFER_BYTES", 4 * 20 * 6)
     held = StateBuffer()
     with pytest.raises(ValueError, match="broadcast"):
-        gram_of(in_memory([*states[:4], states[0][:3]]), 5, 20, held)
+        compute_gram(in_memory([*states[:4], states[0][:3]]), 5, 20, held)
     flat = np.stack(states).astype(np.float64)
-    assert gram_of(in_memory(states), 5, 20, held) == pytest.approx(flat @ flat.T, rel=1e-12)
+    assert compute_gram(in_memory(states), 5, 20, held) == pytest.approx(flat @ flat.T, rel=1e-12)
 
 
 # Attention.
@@ -685,31 +695,31 @@ def test_mass_entropy_centre_and_spread_match_known_maps(tmp_path: Path) -> None
     two = np.zeros((2, 3, 4, 8))
     two[:, :, 2, 1] = two[:, :, 2, 5] = 0.25
     maps = maps_of({"even": even, "point": point, "two": two}, tmp_path)
-    found = word_curves(maps, "even")
+    found = compute_word_curves(maps, "even")
     assert found.mass == pytest.approx([0.01, 0.01])
     assert found.entropy == pytest.approx([1, 1])
     assert found.centre[0, 0] == pytest.approx([0.5, 0.5])
-    found = word_curves(maps, "point")
+    found = compute_word_curves(maps, "point")
     assert found.mass == pytest.approx([0.5 / 32] * 2)
     assert found.entropy == pytest.approx([math.log(3) / math.log(96)] * 2)
     assert found.centre[1, 2] == pytest.approx([6.5 / 8, 1.5 / 4])
     assert found.spread[0] == pytest.approx([0, 0, 0], abs=1e-6)
-    found = word_curves(maps, "two")
+    found = compute_word_curves(maps, "two")
     assert found.centre[0, 0] == pytest.approx([3.5 / 8, 2.5 / 4])
     assert found.spread[0] == pytest.approx([2 / 8] * 3)
-    assert overlap(maps, "point", "point") == pytest.approx([1, 1])
-    assert overlap(maps, "point", "two") == pytest.approx([0, 0])
-    assert overlap(maps, "even", "point") == pytest.approx([math.sqrt(3 / 96)] * 2)
-    with pytest.raises(AttentionMapsError, match="there are even, point, two"):
-        word_curves(maps, "cat")
+    assert attention_overlap(maps, "point", "point") == pytest.approx([1, 1])
+    assert attention_overlap(maps, "point", "two") == pytest.approx([0, 0])
+    assert attention_overlap(maps, "even", "point") == pytest.approx([math.sqrt(3 / 96)] * 2)
+    with pytest.raises(AttentionMapsError, match="Stored maps: even, point, two"):
+        compute_word_curves(maps, "cat")
 
 
 def test_mean_map_skips_steps_without_maps(tmp_path: Path) -> None:
     values = np.full((3, 2, 4, 4), 0.25)
     values[1] = np.nan
     maps = maps_of({"cat": values}, tmp_path)
-    assert np.isfinite(over_steps(maps, "cat")).all()
-    found = word_curves(maps, "cat")
+    assert np.isfinite(mean_over_steps(maps, "cat")).all()
+    found = compute_word_curves(maps, "cat")
     assert np.isnan(found.mass[1])
     assert np.isnan(found.entropy[1])
     assert found.entropy[[0, 2]] == pytest.approx([1, 1])
@@ -720,7 +730,7 @@ def test_frames_map_to_latent_frames_as_in_the_vae() -> None:
     frames = [np.zeros((16, 32, 3), np.uint8)] * 9
     attention = np.zeros((3, 2, 4))
     attention[1, 0, 3] = 1.0
-    drawn = list(overlaid(frames, attention, 1.0))
+    drawn = list(draw_overlay(frames, attention, 1.0))
     assert [bool(frame.any()) for frame in drawn] == [False, *[True] * 4, *[False] * 4]
     assert drawn[1][2, 30].sum() > 300
     assert drawn[1][14, 2].sum() == 0
@@ -778,13 +788,13 @@ def test_analyze_names_the_batch_of_each_video_where_there_are_several(with_maps
     assert twice.code == 1
     assert "it is the same batch as" in twice.err
     both = wantui("analyze", with_maps.root, clone, "--compare", "--primary", "length")
-    assert "the same video is in batch" in both.err
+    assert "the same video is used from batch" in both.err
 
 
 def test_analyze_warns_of_step_dependence_and_accepts_a_stride(with_maps: BatchFolder, wantui: Wantui) -> None:
     # S1
     assert "turning" in wantui("analyze", with_maps.root).err
-    assert "too few steps to tell whether it is the path's" in wantui("analyze", with_maps.root, "--groups").err
+    assert "too few steps to tell whether it reflects the path" in wantui("analyze", with_maps.root, "--groups").err
     (first, *_) = json.loads(wantui("analyze", with_maps.root, "--json").out)
     assert set(first["strides"]) == {"turning", "curvature", "acceleration", "commitment"}
     assert first["strides"]["turning"]["values"]["1"] == first["metrics"]["turning"]["value"]
@@ -794,7 +804,7 @@ def test_analyze_warns_of_step_dependence_and_accepts_a_stride(with_maps: BatchF
     refused = wantui("analyze", with_maps.root, "--json", "--stride", 2)
     assert refused.code != 0
     assert "cannot measure at stride 2: " in refused.err
-    assert "stride 2 leaves 2 of 4 states, and an angle needs three. Choose a smaller stride" in refused.err
+    assert "stride 2 leaves 2 of 4 states, but an angle needs three. Choose a smaller stride" in refused.err
 
 
 def swinging(folder: Path, groups: tuple[str, ...] = ("one", "other"), predictors: bool = False) -> list[Video]:
@@ -815,7 +825,7 @@ def swinging(folder: Path, groups: tuple[str, ...] = ("one", "other"), predictor
             group.create_array("projection", data=path.astype(np.float32))
             group.create_array("sigmas", data=sigmas)
             about = {"dimension": DIMENSION, "path": place}
-            found = trajectory(path @ path.T, sigmas, DIMENSION)
+            found = build_trajectory(path @ path.T, sigmas, DIMENSION)
             videos.append(
                 Video(folder, len(videos), f"{g}{seed}", name, name, {}, seed, SETTINGS, found, **about)  # type: ignore[arg-type]
             )
@@ -834,8 +844,8 @@ def test_a_stride_is_in_the_labels_and_the_advice(
     whole = wantui("analyze", tmp_path, "--metrics", "turning").err
     assert " at stride 1, " in whole
     strided = wantui("analyze", tmp_path, "--metrics", "turning", "--stride", 2)
-    assert re.search(r"turning [\d.]+ at stride 2, [\d.]+ at stride 4, [\d.]+ at stride 8: mostly", strided.err)
-    assert strided.err.endswith("; --stride 4 is closer to the path's\n")
+    assert re.search(r"turning [\d.]+ at stride 2, [\d.]+ at stride 4, [\d.]+ at stride 8: it mostly", strided.err)
+    assert strided.err.endswith("; --stride 4 is closer to the path\n")
     settled = wantui("analyze", tmp_path, "--metrics", "turning", "--stride", 4)
     assert (settled.code, settled.err) == (0, "")
 
@@ -870,7 +880,7 @@ def test_a_stride_that_leaves_too_few_states_is_refused_by_name(
         result = wantui("analyze", tmp_path, "--stride", 21, *more)
         assert (result.code, result.out) == (2, "")
         assert "cannot measure at stride 21: one seed 0: stride 21 leaves 2 of 41 states" in result.err
-    few = trajectory(np.eye(5), np.linspace(1, 0, 5), DIMENSION)
+    few = build_trajectory(np.eye(5), np.linspace(1, 0, 5), DIMENSION)
     given(monkeypatch, [replace(videos[0], trajectory=few), *videos[1:]])
     result = wantui("analyze", tmp_path, "--stride", 20)
     assert "stride 20 leaves 2 of 5 states" in result.out.splitlines()[1]
@@ -887,16 +897,16 @@ def test_a_stride_that_leaves_too_few_states_is_refused_by_name(
 @pytest.mark.parametrize("stride", [1, 2])
 def test_dispersion_is_stored_with_its_noise_levels(tmp_path: Path, predictors: bool, stride: int) -> None:
     videos = swinging(tmp_path, ("sigma", "other"), predictors)
-    found = compare(strided_videos(videos, stride), metrics=["turning"])
+    found = compare_groups(apply_stride(videos, stride), metrics=["turning"])
     for name in ("sigma", "other"):
-        record = comparison_record(found)["dispersion"][name]
+        record = build_comparison_record(found)["dispersion"][name]
         assert record["sigma"] == pytest.approx(np.linspace(1, 0, 41))
         assert len(record["value"]) == 41
     ends = np.stack([video.projection()[[0, -1]] for video in videos[:4]]).astype(np.float64)
     expected = np.sqrt(((ends - ends.mean(0)) ** 2).sum((0, 2)) / 3 / DIMENSION)
     assert found.dispersion["sigma"].values[[0, -1]] == pytest.approx(expected, rel=1e-5)
     assert np.abs(np.diff(found.dispersion["sigma"].values)).max() < 0.05  # predictors would jump
-    (line, *_) = report.dispersion_figure(found).axes[0].lines
+    (line, *_) = report.draw_dispersion(found).axes[0].lines
     assert np.asarray(line.get_xdata()) == pytest.approx(np.linspace(1, 0, 41))
 
 
@@ -905,7 +915,7 @@ def test_unknown_sampler_has_no_gaussian_flow(tmp_path: Path, sampler: str) -> N
     videos = [replace(video, settings={"sampler": sampler}) for video in made_up(tmp_path, {"one": 1.0}, seeds=3)]
     null = gaussian_null(videos)
     assert (null.paths, null.sampler) == ((), "")
-    assert null.in_words == f"no Gaussian flow: unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}"
+    assert null.description == f"no Gaussian flow: unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}"
 
 
 @pytest.mark.slow
@@ -914,11 +924,11 @@ def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.M
 
     def counted(differences: NDArray[np.float64]) -> Effect:
         calls.append(np.asarray(differences).tobytes())
-        return effect(differences)
+        return paired_effect(differences)
 
-    monkeypatch.setattr(differences, "effect", counted)
+    monkeypatch.setattr(differences, "paired_effect", counted)
     videos = made_up(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=5, phrasings=7)
-    compare(videos, by="1", metrics=["length", "turning"])
+    compare_groups(videos, by="1", metrics=["length", "turning"])
     assert len(calls) == len(set(calls)) == 3 * 3 * 2  # pairs, metrics, seeds and phrasings
 
 
@@ -995,7 +1005,7 @@ def test_word_without_attention_does_not_hide_other_words(
     assert "nan" not in shown.out
     assert cat[-7:-1] != dog[-7:-1]
     maps = open_attention_maps(made.attention(0, 1))
-    mean = float(np.mean(overlap(maps, "dog", "tree")))
+    mean = float(np.mean(attention_overlap(maps, "dog", "tree")))
     assert [" ".join(row[-3:-1]) for row in (dog, tree)] == [f"{mean:.2f} tree", f"{mean:.2f} dog"]
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
@@ -1032,7 +1042,7 @@ def test_the_report_and_the_screen_say_that_a_clip_is_not_listed(with_maps: Batc
     with pytest.raises(UserError, match=r"its clip is not listed in batch\.json"):
         drawn_words(videos[0], with_strips=True)
     assert drawn_words(videos[0], with_strips=False)[0].strip is None
-    report.write_report(with_maps.root / "page.html", compare(videos, primary="length"))
+    report.write_report(with_maps.root / "page.html", compare_groups(videos, primary="length"))
     assert "its clip is not listed in batch.json" in (with_maps.root / "page.html").read_text()
 
 
@@ -1045,10 +1055,10 @@ def test_a_report_draws_groups_of_any_name(tmp_path: Path, name: str, recwarn: p
         replace(video, choices={3: name if video.choices[3] == "one" else "other"})
         for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     ]
-    report.write_report(tmp_path / "page.html", compare(videos, by="1", metrics=["length"]))
+    report.write_report(tmp_path / "page.html", compare_groups(videos, by="1", metrics=["length"]))
     page = (tmp_path / "page.html").read_text()
     drawn = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", page)).split()
-    wanted = report._label(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split()
+    wanted = report._figure_label(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split()
     assert all(drawn.count(word) >= 4 for word in wanted)  # in the effects, curves, room and paths
     assert not [warning for warning in recwarn if "matplotlib" in str(warning.filename) or "Glyph" in str(warning)]
 
@@ -1056,8 +1066,8 @@ def test_a_report_draws_groups_of_any_name(tmp_path: Path, name: str, recwarn: p
 def test_empty_maps_are_named_without_a_numpy_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     maps = maps_of({"star": np.full((2, 1, 3, 3), np.nan)}, tmp_path)
     with pytest.raises(AttentionMapsError, match="no block computed attention at any stored step"):
-        scale_of(maps, ["star"])
-    assert np.isnan(over_steps(maps, "star")).all()
+        shared_scale(maps, ["star"])
+    assert np.isnan(mean_over_steps(maps, "star")).all()
     assert not list(recwarn)
 
 

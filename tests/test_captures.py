@@ -14,9 +14,9 @@ import zarr
 from conftest import recipe_for
 
 from wantui.analysis import loading as read
-from wantui.analysis.attention_summary import word_curves
-from wantui.analysis.gram import StateBuffer, gram_of
-from wantui.analysis.loading import corrected_states
+from wantui.analysis.attention_summary import compute_word_curves
+from wantui.analysis.gram import StateBuffer, compute_gram
+from wantui.analysis.loading import select_corrected_states
 from wantui.atomic_files import atomic_write, sync
 from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionRequest
@@ -193,13 +193,13 @@ def test_uncompressed_states_are_verified_where_they_are_read_from_their_files(t
     whole = StoredStates(open_capture(path)["latents"])
     assert whole.folder is not None
     expected = states.reshape(len(states), -1).astype(np.float64)
-    gram = gram_of(whole.read, len(whole), whole.dimension, StateBuffer())
+    gram = compute_gram(whole.read, len(whole), whole.dimension, StateBuffer())
     assert gram == pytest.approx(expected @ expected.T)
     file = path / "latents" / "c" / "2" / "0" / "0" / "0" / "0"
     file.write_bytes(DAMAGE[damage](file.read_bytes()))
     damaged = StoredStates(open_capture(path)["latents"])
     with pytest.raises(CaptureError, match="latents"):
-        gram_of(damaged.read, len(damaged), damaged.dimension, StateBuffer())
+        compute_gram(damaged.read, len(damaged), damaged.dimension, StateBuffer())
 
 
 def test_an_exchanged_chunk_is_found(trajectory: Path) -> None:  # R5: each is well by itself
@@ -322,11 +322,11 @@ def test_the_captures_of_heun_are_the_second_evaluations_of_a_step(tmp_path: Pat
 
 def test_predictors_in_captures_of_earlier_versions_are_left_out_with_a_warning() -> None:  # S9
     sigmas = np.array([1.0, 0.9, 0.9, 0.7, 0.7, 0.5, 0.5, 0.2, 0.2, 0.0])
-    chosen, warnings = corrected_states([0, 3, 6, 9], sigmas)
+    chosen, warnings = select_corrected_states([0, 3, 6, 9], sigmas)
     assert chosen == [0, 2, 3]
-    assert warnings == ("1 of 4 stored states are predictors of the heun sampler and are left out",)
-    assert corrected_states(range(10), sigmas) == ([0, 2, 4, 6, 8, 9], ())
-    assert corrected_states([0, 2, 4], np.array([1.0, 0.8, 0.5, 0.2, 0.0])) == ([0, 1, 2], ())
+    assert warnings == ("1 of 4 stored states are excluded: they are predictors of the heun sampler",)
+    assert select_corrected_states(range(10), sigmas) == ([0, 2, 4, 6, 8, 9], ())
+    assert select_corrected_states([0, 2, 4], np.array([1.0, 0.8, 0.5, 0.2, 0.0])) == ([0, 1, 2], ())
 
 
 @pytest.mark.parametrize("planted", ["folder", "file inside", "pipe inside"])
@@ -412,7 +412,7 @@ def test_an_odd_shape_of_states_in_an_unverified_capture_is_damage(
     without_checksums(trajectory)
     zarr.open_group(trajectory, mode="r+").attrs["shape"] = shape
     with pytest.raises(CaptureError, match=r"vid_001\.zarr cannot be read: its attribute shape is"):
-        read._stored(trajectory, None)
+        read._load_trajectory(trajectory, None)
     assert not list(recwarn)
 
 
@@ -446,7 +446,7 @@ def test_summary_of_downsampled_map_counts_every_position_once(tmp_path: Path, f
     cells = [[full[..., y : y + factor, x : x + factor] for x in columns] for y in rows]
     pooled = np.stack([np.stack([cell.mean((-2, -1)) for cell in row], axis=-1) for row in cells], axis=-2)
     write_star_maps(tmp_path / "maps.zarr", AttentionRequest(downsample=factor), pooled)
-    found = word_curves(open_attention_maps(tmp_path / "maps.zarr"), "star")
+    found = compute_word_curves(open_attention_maps(tmp_path / "maps.zarr"), "star")
     assert found.mass == pytest.approx(full.mean((1, 2, 3, 4, 5)))
     spread_out = [
         np.concatenate([np.broadcast_to(c.mean((-2, -1), keepdims=True), c.shape) for c in r], -1) for r in cells

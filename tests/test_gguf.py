@@ -9,7 +9,7 @@ from conftest import Wantui, batch
 from safetensors.torch import load_file
 from tiny import latents_of
 
-from wantui.analysis.comparable import comparable
+from wantui.analysis.comparability import select_comparable
 from wantui.analysis.loading import read_batch
 from wantui.config import load_config
 from wantui.generation.errors import LoadError
@@ -160,11 +160,13 @@ def test_invalid_gguf_file_is_refused_when_planned(tmp_path: Path, tiny_models: 
         recipe_from(tmp_path / "none.gguf")
     (tmp_path / "text.gguf").write_text("not one")
     (tmp_path / "blob").write_bytes(b"GGUF and more")
-    with pytest.raises(PlanError, match=r"blob: diffusers knows GGUF files by their suffix\. Rename it to NAME\.gguf"):
+    with pytest.raises(
+        PlanError, match=r"blob: diffusers recognises GGUF files by their suffix\. Rename it to NAME\.gguf"
+    ):
         recipe_from(tmp_path / "blob")
     with pytest.raises(PlanError, match=r"text\.gguf is not a GGUF file"):
         recipe_from(tmp_path / "text.gguf")
-    with pytest.raises(PlanError, match="has two transformers, and takes none from a file"):
+    with pytest.raises(PlanError, match="has two transformers, which a file cannot replace"):
         recipe_from(tmp_path / "text.gguf", f"model_settings.model_id={tiny_models['a14b'].location}")
 
 
@@ -173,7 +175,7 @@ def test_gguf_is_refused_with_8_bit_weights_or_without_the_library(
 ) -> None:
     asked = [f"model_settings.transformer_file={small_nano}", "model_settings.weights=float8"]
     refusals = preview_batch(load_config("nano", asked), "a star").refusals
-    assert any("float8 is not for a transformer_file" in refusal for refusal in refusals)
+    assert any("float8 cannot be combined with a transformer_file" in refusal for refusal in refusals)
     monkeypatch.setattr(installed, "find_spec", lambda name: None)
     refusals = preview_batch(load_config("nano", asked[:1]), "a star").refusals
     assert any("transformer_file needs gguf: pip install gguf" in refusal for refusal in refusals)
@@ -188,7 +190,7 @@ def test_trajectories_of_other_weights_are_not_compared(wantui: Wantui, tmp_path
         result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *words)
         assert result.code == 0, result.err
         folders.append(batch(result).root)
-    kept, left = comparable([video for folder in folders for video in read_batch(folder)])
+    kept, left = select_comparable([video for folder in folders for video in read_batch(folder)])
     assert len(kept) == 2
     assert [video.folder for video in left] == [folders[2]]
     assert left[0].reason is not None

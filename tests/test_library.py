@@ -81,9 +81,9 @@ def test_gpu_command_lists_gpus_or_the_reason_for_none(wantui: Wantui) -> None:
 def test_preview_shows_time_and_memory_with_their_basis(wantui: Wantui, made: BatchFolder, small: list[str]) -> None:
     shown = wantui("preview", "-t", TEMPLATE, *small)
     assert "time: 0:0" in shown.out
-    assert "2 made here" in shown.out
+    assert "2 like videos on this machine" in shown.out
     other = wantui("preview", "-t", TEMPLATE, *small, "--set", "video_settings.width=64")
-    assert "scaled by arithmetic" in other.out
+    assert "scaled by FLOPs" in other.out
 
 
 def test_a_long_template_is_shortened_in_a_list_and_whole_in_json(wantui: Wantui) -> None:

@@ -12,7 +12,7 @@ from conftest import recipe_for
 from diffusers import WanPipeline
 from PIL import Image
 
-from wantui.analysis.trajectory import trajectory
+from wantui.analysis.trajectory import build_trajectory
 from wantui.atomic_files import partial_path
 from wantui.generation.captures.trajectory import Recorder
 from wantui.generation.decode import decode_frames
@@ -44,7 +44,7 @@ def test_live_metrics_equal_those_of_the_full_trajectory(
         told.append(tap.figures)
         states.append(step.latents.double().flatten())
     stacked = torch.stack(states).numpy()
-    whole = trajectory(stacked @ stacked.T, np.array(start.sigmas), stacked.shape[1])
+    whole = build_trajectory(stacked @ stacked.T, np.array(start.sigmas), stacked.shape[1])
     assert [figures["norm"] for figures in told] == pytest.approx(whole.norm[1:])
     assert [figures["velocity"] for figures in told] == pytest.approx(whole.velocity)
     assert [figures["turning"] for figures in told[1:]] == pytest.approx(whole.turning, abs=1e-6)

@@ -537,7 +537,7 @@ def test_weights_that_are_not_complete_are_refused_when_a_batch_is_planned(
     assert preview_batch(load_config("nano", plan), "a star").refusals == ()
     damage(folder / part / WEIGHTS[part])
     (refusal,) = preview_batch(load_config("nano", plan), "a star").refusals
-    assert f"{folder.resolve()} is not complete: " in refusal
+    assert f"the model in {folder.resolve()} is incomplete: " in refusal
     assert said in refusal
 
 

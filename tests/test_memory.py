@@ -141,7 +141,7 @@ def test_weights_in_int8_can_be_moved_block_by_block() -> None:
 def test_int8_without_torchao_is_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installed, "find_spec", lambda name: None)
     outline = preview_batch(load_config("nano", ["model_settings.weights=int8"]), "a circle")
-    assert any("int8 needs torchao (pip install torchao)" in refusal for refusal in outline.refusals)
+    assert any("int8 needs torchao: pip install torchao" in refusal for refusal in outline.refusals)
     with pytest.raises(LoadError, match="int8 needs torchao"):
         load_pipeline(NANO, None, "bfloat16", CPU, weights="int8")
 
@@ -241,7 +241,7 @@ def test_smallest_plan_is_tried_when_none_fits() -> None:
 def test_requested_plan_is_used_regardless_of_free_memory() -> None:
     chosen = choose_plan(LARGE, recipe_of(LARGE), 8 * GB, RESIDENT)
     assert (chosen.plan, chosen.fits) == (RESIDENT, False)
-    assert "asked for; it needs" in chosen.reason
+    assert "requested; it needs" in chosen.reason
 
 
 def test_model_of_unknown_size_is_tried_resident() -> None:
@@ -254,7 +254,7 @@ def test_model_of_unknown_size_is_tried_resident() -> None:
     [
         (80 * GB, "encode-first", "did not fit, and 80.0 GB are free"),
         (8 * GB, "tiled", "did not fit, and encode-first needs 13.7 GB, and 8.0 GB are free"),
-        (1 * GB, "sequential", "none fits"),
+        (1 * GB, "sequential", "no plan fits"),
     ],
 )
 def test_next_fitting_plan_follows_a_failed_one(
@@ -387,8 +387,8 @@ def test_kernels_run_on_the_requested_gpu(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pipelines are loaded as on a GPU, and stay in the machine's memory."""
-    monkeypatch.setattr(load, "fuses_blocks", lambda *_: True)
-    monkeypatch.setattr(load, "what_kernels_miss", lambda: None)
+    monkeypatch.setattr(load, "can_fuse_blocks", lambda *_: True)
+    monkeypatch.setattr(load, "explain_missing_compiler", lambda: None)
     monkeypatch.setattr(load, "apply_plan", lambda *_: None)
 
 
@@ -416,19 +416,19 @@ def test_missing_kernel_requirements_are_reported_before_loading(
     monkeypatch.setattr(load, "load_parts", Mock(side_effect=AssertionError))
     with pytest.raises(LoadError, match=r"attention by _flash_3 the quickest here, but .*`wantui bench` again"):
         load_pipeline(SMALL, None, "bfloat16", GPU, speed="fused", attention="_flash_3")
-    monkeypatch.setattr(load, "what_kernels_miss", lambda: "there is no C compiler")
+    monkeypatch.setattr(load, "explain_missing_compiler", lambda: "no C compiler is installed")
     with pytest.raises(
-        LoadError, match=r"there is no C compiler\. Install it, or choose model_settings.speed: reference"
+        LoadError, match=r"no C compiler is installed\. Install it, or choose model_settings.speed: reference"
     ):
         load_pipeline(SMALL, None, "bfloat16", GPU, speed="fused")
-    with pytest.raises(LoadError, match="there is no C compiler"):
+    with pytest.raises(LoadError, match="no C compiler is installed"):
         bench.measure(torch.device("cuda"), "fused", print)
 
 
 def test_float32_needs_no_kernels(
     tiny_models: dict[str, WanModel], as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "what_kernels_miss", lambda: "there is no C compiler")
+    monkeypatch.setattr(load, "explain_missing_compiler", lambda: "no C compiler is installed")
     assert is_fused(load_pipeline(tiny_models["wan2.1"], None, "float32", GPU, speed="fused").transformer)
 
 

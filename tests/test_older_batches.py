@@ -12,9 +12,9 @@ import pytest
 from conftest import Wantui, deny
 
 from wantui.analysis import gram as products
-from wantui.analysis.comparable import comparable
+from wantui.analysis.comparability import select_comparable
 from wantui.analysis.loading import read_batch
-from wantui.analysis.noise_levels import levels_after
+from wantui.analysis.noise_levels import find_levels_after
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video
 
@@ -118,13 +118,13 @@ def test_inconsistent_noise_level_is_refused(tmp_path: Path) -> None:  # A6
     write_straight_video(tmp_path, range(0, STEPS, 5), odd)
     video = only(tmp_path)
     assert video.trajectory is None
-    assert "the noise level after step 0 is not stored, and does not follow" in video.reason
+    assert "the noise level after step 0 is not stored, and cannot be derived" in video.reason
     write_straight_video(tmp_path / "all", range(STEPS), odd)  # each next level is stored
     assert only(tmp_path / "all").value("flow_straightness") == pytest.approx(0, abs=1e-8)
 
 
 def test_our_own_export_states_the_levels_after_its_steps() -> None:
-    levels = levels_after([1, 5], {1: {"sigma": 0.9, "sigma_after": 0.7}, 5: {"sigma": 0.3, "sigma_after": 0.1}})
+    levels = find_levels_after([1, 5], {1: {"sigma": 0.9, "sigma_after": 0.7}, 5: {"sigma": 0.3, "sigma_after": 0.1}})
     assert levels.sigmas.tolist() == [0.7, 0.1]
 
 
@@ -206,18 +206,18 @@ def test_steps_without_a_known_total_are_refused(tmp_path: Path) -> None:
         return {name: value for name, value in about.items() if name != "total_steps"}
 
     write_straight_video(tmp_path / "a", range(0, STEPS, 5), unipc_levels(STEPS, 3), change=without_total)
-    assert "nor how many steps there were" in only(tmp_path / "a").reason
+    assert "nor the number of steps is stored" in only(tmp_path / "a").reason
     write_straight_video(tmp_path / "b", range(STEPS), unipc_levels(STEPS, 3), change=without_total)
-    assert "step 19 is taken for the last" in only(tmp_path / "b").warnings[0]
+    assert "step 19 is assumed to be the last" in only(tmp_path / "b").warnings[0]
     write_straight_video(
         tmp_path / "c",
         range(STEPS),
         unipc_levels(STEPS, 3),
         change=lambda step, about: about | {"total_steps": 20 + step % 2},
     )
-    assert "its metadata tell of 20 and of 21 steps" in only(tmp_path / "c").reason
-    with pytest.raises(NoGeometryError, match="step 25 is stored of 20 steps"):
-        levels_after([0, 25], {0: {"sigma": 1.0, "total_steps": 20}})
+    assert "its metadata disagree on the number of steps: 20, 21" in only(tmp_path / "c").reason
+    with pytest.raises(NoGeometryError, match="step 25 is stored, but its metadata declare 20 steps"):
+        find_levels_after([0, 25], {0: {"sigma": 1.0, "total_steps": 20}})
 
 
 def test_damaged_states_are_named_with_their_file(tmp_path: Path) -> None:  # B8
@@ -274,7 +274,7 @@ def test_a_state_of_an_enormous_shape_is_refused_without_reading_it(tmp_path: Pa
     video = only(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert video.reason == f"its states have {1 << 36:,} values each, and at most 67,108,864 are analysed"
+    assert video.reason == f"its states have {1 << 36:,} values each, more than the maximum of 67,108,864"
     assert peak < 10 << 20
 
 
@@ -282,7 +282,7 @@ def test_a_state_of_an_enormous_shape_is_refused_without_reading_it(tmp_path: Pa
 def test_the_states_of_a_video_are_read_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states = np.random.default_rng(1).normal(size=(STEPS, 1 << 18)).astype(np.float32)
     write_states(tmp_path, list(states))
-    monkeypatch.setattr(products, "HELD_BYTES", 6 * states[0].nbytes)
+    monkeypatch.setattr(products, "BUFFER_BYTES", 6 * states[0].nbytes)
     tracemalloc.start()
     video = only(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
@@ -300,7 +300,7 @@ def test_trailing_bytes_in_a_state_are_damage(tmp_path: Path, suffix: bytes) -> 
     file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()) + suffix))
     video = only(tmp_path)
     assert video.is_damaged
-    assert "step_004.npy.gz cannot be read: it has more bytes than its values take" in video.reason
+    assert "step_004.npy.gz cannot be read: it has more bytes than its header declares" in video.reason
 
 
 def test_a_changed_value_in_a_gzipped_state_is_found_by_its_checksum(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_values_beyond_float32_are_refused_without_a_warning_of_numpy(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     write_states(tmp_path, [np.array([1e300, 0.0, -1e300])] * STEPS)
-    assert only(tmp_path).reason == "the stored inner products hold NaN or infinity"
+    assert only(tmp_path).reason == "the stored inner products contain NaN or infinity"
     assert not list(recwarn)
 
 
@@ -356,5 +356,5 @@ def test_videos_with_other_guidance_are_not_compared(tmp_path: Path) -> None:
             f"prompt_000/vid_{number:03d}",
             with_guidance(scale),
         )
-    _, left = comparable(list(read_batch(tmp_path)))
-    assert [video.reason for video in left] == ["guidance_scale is 9.0, and 5.0 in those taken"]
+    _, left = select_comparable(list(read_batch(tmp_path)))
+    assert [video.reason for video in left] == ["guidance_scale is 9.0, but 5.0 in most videos"]

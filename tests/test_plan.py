@@ -68,7 +68,7 @@ def test_frame_count_is_rounded_as_in_the_pipeline(asked: int, tiny: WanPipeline
     assert bool(batch.warnings) == (frames != asked)
     if batch.warnings:
         assert f"{asked} frames" in batch.warnings[0]
-        assert f"will make {frames}" in batch.warnings[0]
+        assert f"will generate {frames}" in batch.warnings[0]
 
 
 def test_duration_and_fps_give_frames_and_frames_win() -> None:
@@ -135,14 +135,14 @@ def test_settings_without_effect_are_refused() -> None:
     nothing = planned(
         "a", "model_settings.model_id=wan2.2-a14b", "model_settings.cfg_scale=1", "model_settings.cfg_scale_2=3"
     )
-    assert "cfg_scale_2 does nothing where cfg_scale is 1 or less" in nothing.refusals[0]
+    assert "cfg_scale_2 has no effect if cfg_scale is at most 1" in nothing.refusals[0]
     assert "nano has one" in planned("a circle", "model_settings.cfg_scale_2=3").refusals[0]
     assert planned("a", "model_settings.model_id=wan2.2-a14b", "model_settings.cfg_scale_2=3").refusals == ()
 
 
 def test_prompt_over_512_tokens_is_refused() -> None:
     refusal = planned("a [red|" + "blue " * 510 + "] circle").refusals[0]
-    assert re.search(r"has 512 words, and the model reads 512 tokens", refusal)
+    assert re.search(r"has 512 words, but the model reads only 512 tokens", refusal)
     assert planned("a [red|" + "blue " * 509 + "] circle").refusals == ()
 
 
@@ -159,12 +159,12 @@ def test_a_duration_counts_as_the_decimal_number_that_was_written(
     assert any(f"are {whole} frames" in warning for warning in batch.warnings) is (frames != whole)
     both = planned("a circle", f"video_settings.fps={fps}", f"video_settings.duration={duration}",
                    f"video_settings.frames={frames}")  # fmt: skip
-    assert any("does nothing" in warning for warning in both.warnings) is (frames != whole)
+    assert any("has no effect" in warning for warning in both.warnings) is (frames != whole)
 
 
 def test_duration_beside_frames_is_reported_as_ignored() -> None:
     (warning,) = planned("a circle", "video_settings.duration=9").warnings
-    assert warning == "video_settings.duration: 9 s does nothing, as frames is set: 17 frames"
+    assert warning == "video_settings.duration: 9 s has no effect, because frames is set: 17 frames"
     assert planned("a circle", "video_settings.duration=9", "video_settings.frames=null").warnings != (warning,)
 
 
@@ -326,7 +326,7 @@ def test_syntax_in_a_negative_prompt_is_warned_of(negative: str, shown: str) -> 
 def test_mark_without_effect_causes_a_warning() -> None:
     config, storing = load_config("nano"), load_config("nano", ["attention_analysis_settings.store_attention=true"])
     (warning,) = plan_batch(config, "a [(circle)|(ring)] and (red:1.5)").warnings
-    assert warning.startswith("'(circle)' and 1 more marks without effect: --store-attention")  # C13
+    assert warning.startswith("'(circle)' and 1 more marks without effect: use --store-attention")  # C13
     assert plan_batch(storing, "a (circle)").warnings == ()
     assert plan_batch(config, "a (circle:1.5)").warnings == ()
 

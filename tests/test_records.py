@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wantui.analysis.serialize import csv_text, write_csv
+from wantui.analysis.serialize import format_csv, write_csv
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_csv_escapes_formulas_and_keeps_numbers(cell: str, expected: str, tmp_pa
 
 
 def test_csv_ends_its_lines_as_asked() -> None:
-    assert csv_text([["a", "b"], ["1", "x,y"]]) == 'a,b\n1,"x,y"\n'
+    assert format_csv([["a", "b"], ["1", "x,y"]]) == 'a,b\n1,"x,y"\n'

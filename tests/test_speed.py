@@ -203,7 +203,7 @@ def test_a_model_is_calibrated_once_and_its_fast_videos_go_by_it(
 ) -> None:
     asked = [*small, "--set", "model_settings.speed=cached", "--set", "model_settings.sampler=heun", "-t", "a star"]
     before = wantui("preview", "--json", *asked)
-    assert "goes by the first block of this model" in before.out
+    assert "cached decides by the first block" in before.out
     assert json.loads(before.out)["recipe"]["magnitudes"] == []
     result = wantui("models", "calibrate", *asked)
     assert result.code == 0, result.err

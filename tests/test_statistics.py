@@ -8,52 +8,52 @@ import pytest
 from scipy import stats
 from scipy.optimize import minimize
 
-from wantui.analysis.differences import family_p, without_rounding
+from wantui.analysis.differences import compute_family_p, equalise_within_rounding
 from wantui.analysis.dispersion import (
-    dispersion,
-    divergence,
+    distances_to_median,
     median_weights,
     permanova,
     permdisp,
     squared_distances,
-    to_median,
+    total_variance,
+    unbiased_squared_mean,
 )
 from wantui.analysis.statistics import (
-    effect,
-    false_discovery,
+    adjust_false_discovery,
+    count_pairs_needed,
     is_equivalent,
     is_ratio_equivalent,
-    max_t,
+    max_t_test,
     min_attainable_p,
-    omnibus,
-    pairs_needed,
+    omnibus_test,
+    paired_effect,
     ratio_interval,
-    sign_flip,
+    sign_flip_test,
 )
 
 
 def test_a_sign_flip_test_of_few_pairs_is_exact() -> None:
     differences = np.array([0.3, 1.2, 0.8, -0.1, 0.9, 1.4])
     means = [abs(np.dot(flips, differences)) for flips in itertools.product((1, -1), repeat=6)]
-    assert sign_flip(differences) == np.mean(np.array(means) >= abs(differences.sum()) - 1e-12)
+    assert sign_flip_test(differences) == np.mean(np.array(means) >= abs(differences.sum()) - 1e-12)
     test = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
-    assert sign_flip(differences) == pytest.approx(test.pvalue)
+    assert sign_flip_test(differences) == pytest.approx(test.pvalue)
 
 
 @pytest.mark.parametrize(("n", "expected"), [(5, 0.0625), (6, 0.03125), (7, 0.015625), (8, 0.0078125)])
 def test_the_smallest_p_of_so_many_pairs_is_known_beforehand(n: int, expected: float) -> None:
     assert min_attainable_p(n) == expected
-    assert sign_flip(np.arange(1.0, n + 1)) == expected
+    assert sign_flip_test(np.arange(1.0, n + 1)) == expected
 
 
 def test_a_sign_flip_test_of_many_pairs_agrees_with_the_t_test() -> None:
     differences = np.random.default_rng(0).normal(0.3, 1, 40)
-    assert sign_flip(differences) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
+    assert sign_flip_test(differences) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
 
 
 def test_an_effect_of_few_pairs_has_students_interval_and_hedges_correction() -> None:
     differences = np.array([0.3, 1.2, 0.8, -0.1, 0.9, 1.4, 0.2, 0.6])
-    found, by_scipy = effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
+    found, by_scipy = paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
     assert (found.low, found.high) == pytest.approx((by_scipy.low, by_scipy.high))
     assert found.method == "t"
     assert found.size == pytest.approx((1 - 3 / (4 * 7 - 1)) * differences.mean() / differences.std(ddof=1))
@@ -63,7 +63,7 @@ def test_an_effect_of_few_pairs_has_students_interval_and_hedges_correction() ->
 def test_the_interval_of_an_effect_is_students_however_many_pairs_there_are(n: int) -> None:
     # S7: BCa intervals, taken from 20 pairs on, covered .924 there.
     differences = np.random.default_rng(1).lognormal(size=n)
-    found, by_scipy = effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
+    found, by_scipy = paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
     assert (found.low, found.high) == pytest.approx((by_scipy.low, by_scipy.high))
     assert found.method == "t"
 
@@ -87,7 +87,7 @@ def test_the_interval_of_a_ratio_holds_one_where_that_of_the_difference_holds_ze
     rng = np.random.default_rng(1)
     for _ in range(200):
         one, other = rng.normal(1.3, 0.4, 12), rng.normal(1, 0.4, 12)
-        (low, high), own = ratio_interval(one, other), effect(one - other)
+        (low, high), own = ratio_interval(one, other), paired_effect(one - other)
         assert (low <= 1 <= high) == (own.low <= 0 <= own.high)
         negative = ratio_interval(-one, -other)
         assert negative == pytest.approx((low, high))
@@ -114,12 +114,12 @@ def test_means_whose_ratio_is_the_margin_are_called_alike_in_one_case_of_twenty(
 
 
 def test_an_effect_of_one_pair_or_with_nan_is_refused() -> None:
-    with pytest.raises(ValueError, match="two finite differences at least, and has 1"):
-        effect(np.array([1.0]))
+    with pytest.raises(ValueError, match="at least two finite differences, but has 1"):
+        paired_effect(np.array([1.0]))
     with pytest.raises(ValueError, match="has 2"):
-        effect(np.array([1.0, np.nan, 2.0]))
-    assert math.isnan(effect(np.array([0.5, 1.0])).size)
-    same = effect(np.full(6, 0.5))
+        paired_effect(np.array([1.0, np.nan, 2.0]))
+    assert math.isnan(paired_effect(np.array([0.5, 1.0])).size)
+    same = paired_effect(np.full(6, 0.5))
     assert (same.low, same.high, same.size, same.p) == (0.5, 0.5, math.inf, 0.03125)
 
 
@@ -127,16 +127,16 @@ def test_max_t_controls_the_family_and_one_metric_alone_keeps_its_p() -> None:
     rng = np.random.default_rng(2)
     alone = rng.normal(0.8, 1, (10, 1))
     t = np.abs([np.mean(flip) / np.std(flip, ddof=1) for flip in all_flips(alone[:, 0])])
-    assert max_t(alone)[0] == pytest.approx(np.mean(t >= t[0] - 1e-12))
+    assert max_t_test(alone)[0] == pytest.approx(np.mean(t >= t[0] - 1e-12))
     false = 0
     for _ in range(300):
         shared = rng.normal(size=(8, 1))
-        false += max_t(shared + rng.normal(size=(8, 15))).min() <= 0.05
+        false += max_t_test(shared + rng.normal(size=(8, 15))).min() <= 0.05
     assert false / 300 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 300)
     with_constant = np.concatenate([alone, np.zeros((10, 1))], axis=1)
-    assert max_t(with_constant)[0] == pytest.approx(max_t(alone)[0])
-    assert max_t(with_constant)[1] == 1
-    assert max_t(np.full((6, 1), 0.5))[0] == 2 / 2**6
+    assert max_t_test(with_constant)[0] == pytest.approx(max_t_test(alone)[0])
+    assert max_t_test(with_constant)[1] == 1
+    assert max_t_test(np.full((6, 1), 0.5))[0] == 2 / 2**6
 
 
 def test_a_corrected_p_is_never_below_the_raw_one() -> None:
@@ -145,18 +145,18 @@ def test_a_corrected_p_is_never_below_the_raw_one() -> None:
     pairs = [(0, 1), (0, 2), (1, 2)]
     for seeds in (5, 6, 8, 16):
         values = rng.normal(size=(seeds, 3, 4)) + np.array([0, 0.5, 4])[:, None]
-        raw = np.array([[sign_flip(values[:, i, m] - values[:, j, m]) for m in range(4)] for i, j in pairs])
-        assert (family_p(values, pairs, raw) >= raw).all()
-    assert family_p(values, pairs, raw)[1:].max() < 0.01
+        raw = np.array([[sign_flip_test(values[:, i, m] - values[:, j, m]) for m in range(4)] for i, j in pairs])
+        assert (compute_family_p(values, pairs, raw) >= raw).all()
+    assert compute_family_p(values, pairs, raw)[1:].max() < 0.01
 
 
 def test_differences_of_the_size_of_rounding_are_none() -> None:
     base = np.random.default_rng(12).normal(size=(8, 1, 1, 1)) + 5
     cells = np.concatenate([base, base * (1 + 1e-15), base * (1 + 2e-15)], axis=2)
-    assert np.ptp(without_rounding(cells), axis=2).max() == 0
-    assert (without_rounding(cells)[:, :, 0] == base[:, :, 0]).all()
+    assert np.ptp(equalise_within_rounding(cells), axis=2).max() == 0
+    assert (equalise_within_rounding(cells)[:, :, 0] == base[:, :, 0]).all()
     apart = np.concatenate([base, base + 1e-6], axis=2)
-    assert (without_rounding(apart) == apart).all()
+    assert (equalise_within_rounding(apart) == apart).all()
 
 
 def all_flips(values: np.ndarray) -> list[np.ndarray]:
@@ -164,31 +164,31 @@ def all_flips(values: np.ndarray) -> list[np.ndarray]:
 
 
 def test_the_false_discovery_rate_is_scipys_and_nan_stays_nan() -> None:
-    found = false_discovery(np.array([0.01, np.nan, 0.04, 0.03]))
+    found = adjust_false_discovery(np.array([0.01, np.nan, 0.04, 0.03]))
     assert found[[0, 2, 3]] == pytest.approx(stats.false_discovery_control([0.01, 0.04, 0.03]))
     assert math.isnan(found[1])
 
 
 @pytest.mark.parametrize(("size", "pairs"), [(0.3, 90), (0.5, 34), (0.8, 15), (1.0, 10), (1.5, 7)])
 def test_the_pairs_that_are_needed_are_those_of_the_table(size: float, pairs: int) -> None:
-    assert pairs_needed(size) == pairs
-    assert pairs_needed(-size) == pairs
+    assert count_pairs_needed(size) == pairs
+    assert count_pairs_needed(-size) == pairs
 
 
 def test_more_pairs_are_needed_where_more_is_tested_and_never_fewer_than_a_test_can_use() -> None:
     # S8: with 15 pairs of groups d_z 1 needs about 19 and .5 about 62; a t test would do with 3 pairs of d_z 5.
-    assert pairs_needed(1.0, alpha=0.05 / 15) == pytest.approx(19, abs=1)
-    assert pairs_needed(0.5, alpha=0.05 / 15) == pytest.approx(62, abs=1)
-    assert pairs_needed(5.0) == 6
+    assert count_pairs_needed(1.0, alpha=0.05 / 15) == pytest.approx(19, abs=1)
+    assert count_pairs_needed(0.5, alpha=0.05 / 15) == pytest.approx(62, abs=1)
+    assert count_pairs_needed(5.0) == 6
     rng = np.random.default_rng(18)
-    power = np.mean([sign_flip(rng.normal(1.5, 1, 7)) <= 0.05 for _ in range(1500)])
+    power = np.mean([sign_flip_test(rng.normal(1.5, 1, 7)) <= 0.05 for _ in range(1500)])
     assert power > 0.8  # with 6 it is .65
 
 
 @pytest.mark.parametrize(("size", "tests"), [(2.35, 54), (2.77, 18), (3.82, 108), (0.163, 500), (0.073, 500)])
 def test_the_pairs_that_are_needed_have_their_power_at_small_levels(size: float, tests: int) -> None:
     # scipy's nct.cdf gives NaN far below the noncentrality: NaN was taken for enough power, and 7 pairs for 9.
-    found = pairs_needed(size, alpha=0.05 / tests)
+    found = count_pairs_needed(size, alpha=0.05 / tests)
     assert found is not None
 
     def power(n: int) -> float:
@@ -202,12 +202,12 @@ def test_the_pairs_that_are_needed_have_their_power_at_small_levels(size: float,
 
 @pytest.mark.parametrize("size", [1e3, 1e6, 1e300, math.inf])
 def test_few_pairs_find_an_effect_of_any_size(size: float) -> None:
-    assert pairs_needed(size, alpha=0.05 / 5000) == 6
+    assert count_pairs_needed(size, alpha=0.05 / 5000) == 6
 
 
 def test_no_number_of_pairs_finds_no_effect() -> None:
-    assert pairs_needed(0.0) is None
-    assert pairs_needed(float("nan")) is None
+    assert count_pairs_needed(0.0) is None
+    assert count_pairs_needed(float("nan")) is None
 
 
 def test_a_difference_is_called_none_only_when_it_is_shown_to_be_small() -> None:
@@ -219,9 +219,9 @@ def test_a_difference_is_called_none_only_when_it_is_shown_to_be_small() -> None
 
 def test_an_omnibus_test_finds_the_group_that_differs() -> None:
     values = np.random.default_rng(4).normal(size=(10, 4))
-    assert omnibus(values) > 0.05
+    assert omnibus_test(values) > 0.05
     values[:, 2] += 2
-    assert omnibus(values) < 0.01
+    assert omnibus_test(values) < 0.01
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_no_p_falls_below_the_least_that_permutations_can_give(seeds: int, group
     least = math.factorial(groups) / math.factorial(groups) ** seeds
     rng = np.random.default_rng(13)
     values = rng.normal(size=(seeds, groups)) * 1e-3 + 100 * np.arange(groups)
-    assert omnibus(values) == pytest.approx(least)
+    assert omnibus_test(values) == pytest.approx(least)
     x = np.concatenate([states(g, seeds, 30, scale=1 + 50 * g, shift=0) for g in range(groups)])
     assert permanova(squared_distances(x), cells(seeds, groups)).p >= least * (1 - 1e-9)
     spread = permdisp(squared_distances(x), cells(seeds, groups)).p
@@ -245,7 +245,7 @@ def test_few_permutations_are_all_tried() -> None:
     orders = [np.array(list(each)) for each in itertools.product(itertools.permutations(range(3)), repeat=4)]
     between = [((np.take_along_axis(values, order, 1).mean(0) - values.mean()) ** 2).sum() for order in orders]
     observed = ((values.mean(0) - values.mean()) ** 2).sum()
-    assert omnibus(values) == pytest.approx(np.mean(np.array(between) >= observed * (1 - 1e-12)))
+    assert omnibus_test(values) == pytest.approx(np.mean(np.array(between) >= observed * (1 - 1e-12)))
     x = states(15, 8, 20)
     x[4:] += 0.3
     distances = squared_distances(x)
@@ -262,7 +262,7 @@ def test_few_permutations_are_all_tried() -> None:
 def test_rounding_differences_are_never_significant() -> None:
     rng = np.random.default_rng(16)
     values = 3 + 1e-16 * rng.normal(size=(12, 3)) + rng.normal(size=(12, 1))
-    assert omnibus(values) == 1
+    assert omnibus_test(values) == 1
     same = squared_distances(np.zeros((12, 5)))
     assert permdisp(same, cells(4, 3)).p == permanova(same, cells(4, 3)).p == 1
 
@@ -284,7 +284,7 @@ def test_distances_and_dispersion_are_those_of_the_states() -> None:
     distances = squared_distances(x)
     assert distances == pytest.approx(((x[:, None] - x[None]) ** 2).sum(2))
     centred = np.linalg.norm(x - x.mean(0), axis=1)
-    assert dispersion(distances) == pytest.approx((centred**2).sum() / 8)
+    assert total_variance(distances) == pytest.approx((centred**2).sum() / 8)
 
 
 def median(x: np.ndarray) -> np.ndarray:
@@ -331,7 +331,7 @@ def test_the_spatial_median_is_where_the_sum_of_distances_is_least() -> None:
 
         least = min(minimize(total, x.mean(0), method="Nelder-Mead", options={"xatol": 1e-10}).fun, *map(total, x))
         assert total(median(x)) <= least + 1e-4 * total(x.mean(0))
-        own = to_median(squared_distances(x)) * math.sqrt((len(x) - 1) / len(x))
+        own = distances_to_median(squared_distances(x)) * math.sqrt((len(x) - 1) / len(x))
         assert own == pytest.approx(np.linalg.norm(x - median(x), axis=1), abs=1e-6)
 
 
@@ -344,22 +344,22 @@ def test_one_odd_video_in_twenty_makes_no_difference_in_spread(n: int) -> None:
         groups = [math.sqrt(0.5) * (shared + rng.normal(size=(n, 50))) for _ in range(2)]
         for own in groups:
             own[rng.random(n) < 0.05] *= 5
-        one, other = (to_median(squared_distances(own)) for own in groups)
-        called += sign_flip(one - other) <= 0.05
+        one, other = (distances_to_median(squared_distances(own)) for own in groups)
+        called += sign_flip_test(one - other) <= 0.05
         one, other = (np.linalg.norm(own - own.mean(0), axis=1) for own in groups)
-        by_centroid += sign_flip(one - other) <= 0.05
+        by_centroid += sign_flip_test(one - other) <= 0.05
     assert called / turns <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / turns)
     assert by_centroid / turns > 0.3  # or these data would show nothing
 
 
 def test_two_videos_have_no_spread_that_could_be_compared() -> None:
-    assert np.isnan(to_median(squared_distances(states(0, 2, 30)))).all()
-    assert np.isfinite(to_median(squared_distances(states(0, 3, 30)))).all()
+    assert np.isnan(distances_to_median(squared_distances(states(0, 2, 30)))).all()
+    assert np.isfinite(distances_to_median(squared_distances(states(0, 3, 30)))).all()
 
 
 def test_distances_to_the_own_median_do_not_grow_with_the_group() -> None:
-    few = np.mean([to_median(squared_distances(states(i, 4, 500))).mean() for i in range(50)])
-    many = np.mean([to_median(squared_distances(states(i, 40, 500))).mean() for i in range(10)])
+    few = np.mean([distances_to_median(squared_distances(states(i, 4, 500))).mean() for i in range(50)])
+    many = np.mean([distances_to_median(squared_distances(states(i, 40, 500))).mean() for i in range(10)])
     assert few == pytest.approx(many, rel=0.01)
 
 
@@ -371,7 +371,7 @@ def test_permanova_is_the_anova_of_one_dimension() -> None:
 
 def test_permdisp_is_the_anova_of_the_distances_to_the_median() -> None:
     x = np.concatenate([states(1, 8, 20), states(2, 8, 20, scale=2)])
-    z = [to_median(squared_distances(part)) for part in (x[:8], x[8:])]
+    z = [distances_to_median(squared_distances(part)) for part in (x[:8], x[8:])]
     found = permdisp(squared_distances(x), cells(8, 2))
     assert found.f == pytest.approx(stats.f_oneway(*z).statistic)
     assert found.p < 0.02
@@ -397,8 +397,10 @@ def test_wordings_of_one_seed_are_exchanged_together_and_are_no_replicates() -> 
 
 def test_the_divergence_of_groups_that_are_alike_is_zero_on_average_and_can_be_negative() -> None:
     rng = np.random.default_rng(6)
-    found = [divergence(0.3 * (rng.normal(size=(8, 400)) - rng.normal(size=(8, 400)))) / 400 for _ in range(200)]
+    found = [
+        unbiased_squared_mean(0.3 * (rng.normal(size=(8, 400)) - rng.normal(size=(8, 400)))) / 400 for _ in range(200)
+    ]
     naive = np.mean([((0.3 * rng.normal(size=(8, 400)) * math.sqrt(2)).mean(0) ** 2).mean() for _ in range(50)])
     assert abs(np.mean(found)) < 0.001 < naive
     assert min(found) < 0
-    assert divergence(np.ones((8, 400)) + rng.normal(size=(8, 400))) / 400 == pytest.approx(1, abs=0.1)
+    assert unbiased_squared_mean(np.ones((8, 400)) + rng.normal(size=(8, 400))) / 400 == pytest.approx(1, abs=0.1)

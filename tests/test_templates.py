@@ -77,7 +77,7 @@ def test_the_number_of_variations_is_known_without_making_them() -> None:
 
 
 def test_more_variations_than_allowed_are_refused_with_their_number() -> None:
-    with pytest.raises(TooManyVariationsError, match="expands to 1,000 variations, more than the limit of 999"):
+    with pytest.raises(TooManyVariationsError, match="it has 1,000 variations, more than the limit of 999"):
         expand_template(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=999)
     assert len(expand_template(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=1000)) == 1000
 
@@ -140,19 +140,19 @@ def test_times_and_ratios_in_parentheses_are_plain_text_with_a_warning(text: str
     [
         ("a [red|blue circle", "[", 2, "never closed"),
         ("a [red|[blue] circle", "[", 2, "never closed"),
-        ("a red] circle", "]", 5, "closes nothing"),
+        ("a red] circle", "]", 5, "has no opening bracket"),
         ("a (red circle", "(", 2, "never closed"),
-        ("a red) circle", ")", 5, "closes nothing"),
+        ("a red) circle", ")", 5, "has no opening bracket"),
         ("red|blue", "|", 3, "outside"),
-        ("a (red [blue) x]", ")", 12, "']' was expected"),
-        ("a [red (blue] x)", "]", 12, "')' was expected"),
-        ("a (flower:11)", "1", 10, "outside of 0 to 10"),
-        ("a (flower:-1)", "-", 10, "outside of 0 to 10"),
+        ("a (red [blue) x]", ")", 12, "expected ']' but found ')'"),
+        ("a [red (blue] x)", "]", 12, "expected ')' but found ']'"),
+        ("a (flower:11)", "1", 10, "not between 0 and 10"),
+        ("a (flower:-1)", "-", 10, "not between 0 and 10"),
         ("a (flower:big)", "b", 10, "is not a number"),
         ("a (flower:nan)", "n", 10, "is not a number"),
         ("a (flower:)", ")", 10, "is not a number"),
-        ("a ((b))", "(", 3, "a mark inside a mark"),
-        ("a () b", "(", 2, "nothing is marked"),
+        ("a ((b))", "(", 3, "marks cannot be nested"),
+        ("a () b", "(", 2, "this mark has no text"),
     ],
 )
 def test_a_fault_is_shown_with_a_caret_under_it(template: str, character: str, column: int, said: str) -> None:
@@ -225,30 +225,30 @@ def test_any_text_gives_prompts_or_a_template_error() -> None:
 @pytest.mark.parametrize(
     ("template", "shown", "meaning"),
     [
-        ("a [low emphasis] x", "[low emphasis]", "has one option"),
-        ("a [[[very low]]] x", "[[[very low]]]", "and 2 more have one option, so that their brackets"),
-        ("a [cat:dog:0.5] x", "[cat:dog:0.5]", "does not change between steps"),
-        ("a [dog:12] x", "[dog:12]", "does not change between steps"),
-        ("一只（圆形：1.5）的圆", "（", "no ASCII bracket"),
+        ("a [low emphasis] x", "[low emphasis]", "has only one option"),
+        ("a [[[very low]]] x", "[[[very low]]]", "and 2 more have only one option, so their brackets are dropped"),
+        ("a [cat:dog:0.5] x", "[cat:dog:0.5]", "prompts cannot change between steps"),
+        ("a [dog:12] x", "[dog:12]", "prompts cannot change between steps"),
+        ("一只（圆形：1.5）的圆", "（", "not an ASCII bracket"),
         ("一只（圆形：1.5）的圆", "：1.5", "no ASCII colon"),
-        ("［red｜blue］", "｜", "no ASCII bar"),
+        ("［red｜blue］", "｜", "not an ASCII bar"),
         ("a [red:1.5|blue:0.5] x", "red:1.5", "outside of ( )"),
         ("a 圆形:1.5, x", "圆形:1.5", "outside of ( )"),
-        ("a __color__ x", "__color__", "no wildcard"),
-        ("a __animals/*__ x", "__animals/*__", "no wildcard"),
+        ("a __color__ x", "__color__", "not a wildcard"),
+        ("a __animals/*__ x", "__animals/*__", "not a wildcard"),
         ("a x <lora:style_v2:0.8>", "<lora:style_v2:0.8>", "plain text"),
         ("a <hypernet:x:1> b", "<hypernet:x:1>", "plain text"),
         ("a embedding:bad-hands x", "embedding:bad-hands", "plain text"),
         ("a {red} x", "{", "options are written [red|blue]"),
         ("[{red|blue}|green]", "{", "options are written [red|blue]"),
-        ("a cat BREAK a dog", "BREAK", "divides nothing"),
-        ("a cat AND a dog", "AND", "divides nothing"),
+        ("a cat BREAK a dog", "BREAK", "separates nothing"),
+        ("a cat AND a dog", "AND", "separates nothing"),
         ("a (cat)1.3 x", ")1.3", "after the mark"),
         ("a (cat)++ x", ")++", "after the mark"),
         ("a fluffy++ cat", "fluffy++", "plain text"),
         ("a cat --ar 16:9", "--ar", "plain text"),
         ("hot::2 dog::1", "::2", "plain text"),
-        ("[a|b].blend(1, 0.5)", ".blend(1, 0.5)", "not blended"),
+        ("[a|b].blend(1, 0.5)", ".blend(1, 0.5)", "blending is not supported"),
         ("a cat\nNegative prompt: ugly", "Negative prompt: ugly", "plain text"),
         ("a red cat; negative: ugly", "negative: ugly", "plain text"),
         ("a cat\nSize: 512x512", "Size: 512x512", "plain text"),
@@ -258,10 +258,10 @@ def test_any_text_gives_prompts_or_a_template_error() -> None:
         ("a cat # a note", "#", "a prompt has no comments"),
         ("a cat <!-- a note -->", "<!--", "a prompt has no comments"),
         ("/imagine a cat", "/imagine", "plain text"),
-        ("[0.5::red|0.2::blue]", "[0.5::", "none is drawn by chance"),
-        ("a [red¦blue|green] cat", "¦", "no ASCII bar"),
+        ("[0.5::red|0.2::blue]", "[0.5::", "options have no probabilities"),
+        ("a [red¦blue|green] cat", "¦", "not an ASCII bar"),
         ("a (red∶1.5) cat", "∶1.5", "no ASCII colon"),
-        ("a ⟦red⟧ cat", "⟦", "no ASCII bracket"),
+        ("a ⟦red⟧ cat", "⟦", "not an ASCII bracket"),
         ("a (red)^1.5 cat", ")^1.5", "after the mark"),
     ],
 )

@@ -30,7 +30,7 @@ def past(*told: dict[str, Any], recipe: Any = RECIPE) -> Any:
 def test_time_is_that_of_the_steps_of_like_videos_and_their_decoding() -> None:
     found = estimate_seconds(RECIPE, "cpu", past({}, {}, {}))
     assert found.value == pytest.approx(20 * 0.1 + 0.5)
-    assert "3 made here" in found.basis
+    assert "3 like videos on this machine" in found.basis
 
 
 def test_what_was_decoded_as_a_whole_foretells_what_tiles_take() -> None:
@@ -73,7 +73,7 @@ def test_of_a_calibrated_fast_video_the_steps_count_that_are_computed() -> None:
 def test_nothing_is_foretold_from_videos_of_another_model(change: dict[str, Any]) -> None:
     found = estimate_seconds(RECIPE.model_copy(update=change), "cpu", past({}))
     assert found.value is None
-    assert "not known" in found.basis
+    assert "unknown" in found.basis
     assert estimate_seconds(RECIPE, "cuda", past({})).value is None
 
 
@@ -84,8 +84,8 @@ def test_another_size_of_the_same_model_is_scaled_by_what_it_computes_and_says_s
     work = count_forward_flops(NANO, 128, 128, 17) / count_forward_flops(NANO, 32, 32, 9)
     found = estimate_seconds(larger, "cpu", past({}))
     assert found.value == pytest.approx(20 * 0.1 * work + 0.5 * (128 * 128 * 17) / (32 * 32 * 9))
-    assert "scaled by arithmetic" in found.basis
-    assert "from 1 of 32x32, 9 frames made here" in found.basis
+    assert "scaled by FLOPs" in found.basis
+    assert "from 1 video of 32x32, 9 frames" in found.basis
 
 
 def test_the_size_that_is_nearest_in_work_is_scaled_from() -> None:
@@ -144,7 +144,7 @@ def test_a_plan_that_is_asked_for_and_does_not_fit_is_told_so() -> None:
     outline = preview_batch(load_config("default", ["memory_settings.plan=resident"]), "a circle")
     memory = estimate_costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]
     assert not memory.fits
-    assert "asked for; it needs" in memory.basis
+    assert "requested; it needs" in memory.basis
 
 
 def test_a_batch_that_would_fill_the_disk_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,8 @@ def mark(prompt: str, word: str) -> tuple[PromptMark, ...]:
     return (PromptMark(text=word, start=start, end=start + len(word)),)
 
 
-ALIKE = "the model cannot tell these variations apart, as its tokenizer reads the same tokens: {}"
-NO_TOKENS = "the tokenizer of nano has no tokens for {}: it reads <unk> there, as for all text that it does not know"
+ALIKE = "the model cannot distinguish these variations, because they have equal tokens: {}"
+NO_TOKENS = "the tokenizer of nano has no tokens for {}: it replaces them by <unk>, as it does all unknown text"
 
 
 # A5
@@ -50,8 +50,8 @@ def test_variations_that_are_the_same_tokens_are_warned_of() -> None:
 # A5
 def test_weights_tell_equal_tokens_apart() -> None:
     weights = outlined("a circle [(红:2) x|(蓝:3) x]")
-    assert not any("cannot tell" in warning for warning in weights.warnings)
-    assert any("cannot tell" in warning for warning in outlined("a circle [(红:2) x|(蓝:2) x]").warnings)
+    assert not any("cannot distinguish" in warning for warning in weights.warnings)
+    assert any("cannot distinguish" in warning for warning in outlined("a circle [(红:2) x|(蓝:2) x]").warnings)
 
 
 # A5
@@ -83,7 +83,7 @@ def test_other_models_are_checked_by_their_own_tokenizers(tiny_models: dict[str,
     )
     asked = f"model_settings.model_id={folder}"
     warnings = outlined("[RED|blue|GREEN] elephant", asked).warnings
-    assert "RED, GREEN: it reads <unk>" in warnings[-1]
+    assert "RED, GREEN: it replaces them by <unk>" in warnings[-1]
     assert warnings[-2] == ALIKE.format("red and green")
     assert ALIKE.format("一 and 二") in outlined("[一|二] elephant", asked).warnings
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
@@ -187,7 +187,7 @@ def test_preview_and_run_warn_of_variations_that_are_the_same_tokens(wantui: Wan
 
 # A5
 def test_marked_words_without_tokens_are_refused_when_they_matter(wantui: Wantui) -> None:
-    said = "the model's tokenizer has no tokens for the marked 圆, 红: mark words that it knows"
+    said = "the model's tokenizer has no tokens for the marked 圆, 红: mark other words"
     assert outlined("a [(圆)|(红)] circle").refusals == ()
     assert outlined("a [(圆:2)|(红)] circle").refusals == (said,)
     store = "attention_analysis_settings.store_attention=true"
@@ -249,4 +249,4 @@ def test_long_words_are_shortened_in_warnings() -> None:
 
 
 def test_an_unknown_word_that_cannot_be_seen_is_named_by_its_escapes() -> None:
-    assert any(r"no tokens for '\u200b': it reads" in text for text in outlined("a \u200b circle").warnings)
+    assert any(r"no tokens for '\u200b': it replaces" in text for text in outlined("a \u200b circle").warnings)

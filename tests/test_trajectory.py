@@ -12,10 +12,10 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
-from wantui.analysis.nulls import GaussianData, drawn_paths, gaussian_flow, path_of_noise, random_walk
-from wantui.analysis.sampler_response import SOLVERS, sampler_response
-from wantui.analysis.strides import strided_path, strides, unsettled
-from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, trajectory, value
+from wantui.analysis.null_models import GaussianData, draw_gaussian_flow, draw_paths, path_from_noise, random_walk_null
+from wantui.analysis.sampler_response import SOLVERS, compute_sampler_response
+from wantui.analysis.strides import find_unsettled, measure_strides, take_strided_path
+from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, build_trajectory, metric_value
 from wantui.generation.denoise import prepare
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
@@ -27,7 +27,9 @@ Floats = NDArray[np.float64]
 
 
 def of(states: Floats, sigmas: Floats | None = None) -> Trajectory:
-    return trajectory(states @ states.T, np.linspace(1, 0, len(states)) if sigmas is None else sigmas, states.shape[1])
+    return build_trajectory(
+        states @ states.T, np.linspace(1, 0, len(states)) if sigmas is None else sigmas, states.shape[1]
+    )
 
 
 def grid(steps: int, shift: float) -> Floats:
@@ -219,17 +221,17 @@ def test_c7_what_rounding_adds_to_the_turning_of_a_straight_line(
 
 
 def test_c8_a_random_walk_has_its_known_spectrum_straightness_and_turning() -> None:
-    found = random_walk(of(np.eye(51) * np.sqrt(np.arange(51))[:, None]))
+    found = random_walk_null(of(np.eye(51) * np.sqrt(np.arange(51))[:, None]))
     even = Trajectory(np.linspace(1, 0, 2001), np.minimum.outer(np.arange(2001.0), np.arange(2001.0)))
     shares = even.spectrum[:3] / even.spectrum.sum()
     assert shares == pytest.approx([0.608, 0.152, 0.068], abs=1e-3)
-    walk = random_walk(Trajectory(np.linspace(1, 0, 51), np.minimum.outer(np.arange(51.0), np.arange(51.0))))
+    walk = random_walk_null(Trajectory(np.linspace(1, 0, 51), np.minimum.outer(np.arange(51.0), np.arange(51.0))))
     assert walk.straightness == pytest.approx(1 / math.sqrt(50))
     assert walk.total_turning == pytest.approx(49 * math.pi / 2)
     assert found.total_turning == pytest.approx(49 * math.pi / 2)
     drawn = of(np.random.default_rng(1).normal(size=(51, 50_000)).cumsum(0))
     for metric in ("straightness", "turning", "first_pc_variance", "effective_dimension", "length"):
-        assert value(random_walk(drawn), metric) == pytest.approx(value(drawn, metric), rel=0.02)
+        assert metric_value(random_walk_null(drawn), metric) == pytest.approx(metric_value(drawn, metric), rel=0.02)
 
 
 def test_c10_a_path_that_its_spectrum_alone_has_made_is_no_different_from_its_null() -> None:
@@ -240,7 +242,7 @@ def test_c10_a_path_that_its_spectrum_alone_has_made_is_no_different_from_its_nu
     found = of(np.sqrt((1 - sigmas) ** 2 * axes + sigmas**2) * noise, sigmas[:, 0])
     null = flow(sigmas[:, 0], variances)
     for metric in METRICS:
-        assert value(found, metric) == pytest.approx(value(null, metric), rel=0.05, abs=0.02), metric
+        assert metric_value(found, metric) == pytest.approx(metric_value(null, metric), rel=0.05, abs=0.02), metric
 
 
 # S2: the null took the spectrum of channels only, with mean 0.
@@ -263,14 +265,14 @@ def few_states(n: int = 4, dimension: int = 9) -> Floats:
 
 def null_of(x0: Floats, states: Floats, sigmas: Floats, factors: Floats) -> Trajectory:
     """The null from a noise given in coordinates, with the axes found by an SVD."""
-    data = GaussianData.of(states, states.shape[1])
+    data = GaussianData.estimate(states, states.shape[1])
     mean = states.mean(0)
     _, _, axes = np.linalg.svd(states - mean, full_matrices=False)
     axes = axes[: len(data.variances)][::-1]  # eigenvalues come in ascending order
     axes = axes * np.sign((axes @ mean) * data.mean_along)[:, None]
     along = axes @ x0
     rest = x0 - along @ axes
-    return path_of_noise(data, sigmas, factors, along, float(rest @ rest), float(rest @ mean))
+    return path_from_noise(data, sigmas, factors, along, float(rest @ rest), float(rest @ mean))
 
 
 def test_the_gaussian_flow_is_that_of_an_ode_solver_in_coordinates() -> None:
@@ -278,7 +280,7 @@ def test_the_gaussian_flow_is_that_of_an_ode_solver_in_coordinates() -> None:
     velocity = gaussian_velocity(states.mean(0), np.cov(states.T))
     x0 = np.random.default_rng(21).normal(size=9)
     solved = solve_ivp(velocity, (1, 0.01), x0, t_eval=sigmas, rtol=1e-11, atol=1e-12, method="DOP853").y.T
-    data = GaussianData.of(states, 9)
+    data = GaussianData.estimate(states, 9)
     null = null_of(x0, states, sigmas, exact_response(sigmas, data.variances))
     assert null.gram * 9 == pytest.approx(solved @ solved.T, rel=1e-7, abs=1e-7)
 
@@ -298,7 +300,7 @@ def test_a_sampler_makes_of_gaussian_data_what_diffusers_makes_of_it(sampler: Sa
         output, state = (torch.from_numpy(own)[None, None, None, None] for own in (velocity(sigma, x), x))
         x = scheduler.step(output, timestep, state, return_dict=False)[0].numpy().ravel()
         path.append(x)
-    factors = sampler_response(sampler, sigmas, GaussianData.of(states, 9).variances)
+    factors = compute_sampler_response(sampler, sigmas, GaussianData.estimate(states, 9).variances)
     null = null_of(path[0], states, sigmas, factors)
     assert null.gram * 9 == pytest.approx(np.stack(path) @ np.stack(path).T, rel=1e-4, abs=1e-4)
 
@@ -306,7 +308,7 @@ def test_a_sampler_makes_of_gaussian_data_what_diffusers_makes_of_it(sampler: Sa
 def test_every_sampler_of_planning_has_a_response_and_no_other() -> None:
     assert list(SOLVERS) == list(SCHEDULES)
     with pytest.raises(UnknownSamplerError, match=r"unknown sampler 'ddim'; known are unipc, unipc-3, dpm\+\+2m, "):
-        sampler_response("ddim", grid(8, 3), np.ones(1))
+        compute_sampler_response("ddim", grid(8, 3), np.ones(1))
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 5, 8])
@@ -315,7 +317,7 @@ def test_inner_products_of_drawn_paths_are_those_of_vectors(sampler: str, dimens
     # The noise off the axes and its component along the mean share a direction.
     states = np.random.default_rng(26).normal(size=(3, dimension)) + 3
     sigmas = np.repeat(grid(10, 3), [1, *[2] * 9, 1]) if sampler == "heun" else grid(10, 3) * (1 - 1e-3)
-    for path in gaussian_flow(GaussianData.of(states, dimension), sigmas, sampler, draws=200):
+    for path in draw_gaussian_flow(GaussianData.estimate(states, dimension), sigmas, sampler, draws=200):
         values = np.linalg.eigvalsh(path.gram)
         assert values[0] >= -1e-12 * values[-1]
         assert (values > 1e-9 * values[-1]).sum() <= dimension
@@ -324,10 +326,10 @@ def test_inner_products_of_drawn_paths_are_those_of_vectors(sampler: str, dimens
 @pytest.mark.parametrize("sampler", SCHEDULES)
 def test_the_flow_to_data_without_any_covariance_is_a_straight_line(sampler: str) -> None:
     states = np.tile(np.random.default_rng(22).normal(size=300), (5, 1))
-    data = GaussianData.of(states, 300)
+    data = GaussianData.estimate(states, 300)
     assert len(data.variances) == 0
     sigmas = np.repeat(grid(10, 3), [1, *[2] * 9, 1]) if sampler == "heun" else grid(10, 3) * (1 - 1e-6)
-    for path in gaussian_flow(data, sigmas, sampler, draws=3):
+    for path in draw_gaussian_flow(data, sigmas, sampler, draws=3):
         assert (path.straightness, path.first_pc_variance) == pytest.approx((1, 1))
         assert path.total_turning == pytest.approx(0, abs=1e-5)
         assert path.final_norm == pytest.approx(math.sqrt((states[0] ** 2).mean()))
@@ -337,9 +339,9 @@ def test_the_flow_to_data_without_a_mean_is_that_of_its_spectrum() -> None:
     variances = np.array([4.0, 1.0, 0.25, 0.01])
     data = GaussianData(10_000, 8000, 0.0, np.repeat(variances, 2000), np.zeros(8000))
     null = flow(grid(20, 3), variances)
-    for path in drawn_paths(data, grid(20, 3), exact_response(grid(20, 3), data.variances), draws=2):
+    for path in draw_paths(data, grid(20, 3), exact_response(grid(20, 3), data.variances), draws=2):
         for metric in METRICS:
-            assert value(path, metric) == pytest.approx(value(null, metric), rel=0.05, abs=0.02), metric
+            assert metric_value(path, metric) == pytest.approx(metric_value(null, metric), rel=0.05, abs=0.02), metric
 
 
 def test_a_path_to_data_with_a_mean_and_a_few_axes_is_no_different_from_its_null() -> None:
@@ -348,7 +350,7 @@ def test_a_path_to_data_with_a_mean_and_a_few_axes_is_no_different_from_its_null
     axes = np.linalg.qr(rng.normal(size=(3000, 6)))[0].T
     data = 0.8 * rng.normal(size=3000) + (rng.normal(size=(400, 6)) * np.sqrt([900, 400, 100, 50, 20, 10])) @ axes
     mean, covariance = data.mean(0), 0
-    fitted = GaussianData.of(data, 3000)
+    fitted = GaussianData.estimate(data, 3000)
     assert fitted.variances[-6:] == pytest.approx([10, 20, 50, 100, 400, 900], rel=0.2)
     sigmas = grid(20, 3)
     found = []
@@ -357,13 +359,13 @@ def test_a_path_to_data_with_a_mean_and_a_few_axes_is_no_different_from_its_null
         along = axes @ z
         covariance = (exact_response(sigmas, np.array([900.0, 400, 100, 50, 20, 10])) * along) @ axes
         found.append(of((1 - sigmas)[:, None] * mean + covariance + sigmas[:, None] * (z - along @ axes), sigmas))
-    null = drawn_paths(fitted, sigmas, exact_response(sigmas, fitted.variances))
+    null = draw_paths(fitted, sigmas, exact_response(sigmas, fitted.variances))
     for metric in ("straightness", "turning", "curvature", "effective_dimension", "log_volume"):
-        truth = np.array([value(path, metric) for path in found])
-        said = np.array([value(path, metric) for path in null])
+        truth = np.array([metric_value(path, metric) for path in found])
+        said = np.array([metric_value(path, metric) for path in null])
         error = math.hypot(truth.std() / math.sqrt(40), said.std() / math.sqrt(32))
         assert said.mean() == pytest.approx(truth.mean(), abs=3 * error + 0.02 * abs(truth.mean())), metric
-    assert np.mean([value(path, "straightness") for path in null]) > 0.9
+    assert np.mean([metric_value(path, "straightness") for path in null]) > 0.9
 
 
 # S9: commitment was the grid's: it moved with every doubling of the steps.
@@ -386,10 +388,10 @@ def test_a_smooth_path_bends_as_much_at_every_stride() -> None:
     angles = np.linspace(0, 2, 41)
     found = of(np.stack([np.cos(angles), np.sin(angles)], axis=1))
     for metric in ("turning", "curvature", "acceleration"):
-        said = strides([found], metric)
+        said = measure_strides([found], metric)
         assert said.is_settled
         assert said.values[2] == pytest.approx(said.values[0], rel=0.2)
-    assert unsettled([found], list(METRICS)) == []
+    assert find_unsettled([found], list(METRICS)) == []
 
 
 def test_rounding_bends_less_at_every_larger_stride_and_is_told_from_a_bend() -> None:
@@ -397,22 +399,22 @@ def test_rounding_bends_less_at_every_larger_stride_and_is_told_from_a_bend() ->
     noise, data = rng.standard_normal((2, 50_000))
     sigmas = grid(50, 3)[:, None]
     states = (sigmas * noise + (1 - sigmas) * data).astype(np.float16).astype(np.float64)
-    said = strides([of(states, sigmas[:, 0])], "turning")
+    said = measure_strides([of(states, sigmas[:, 0])], "turning")
     assert said.values[0] > 1.6 * said.values[1] > 1.6 * 1.6 * said.values[2]
     assert said.settled is None
-    assert "mostly the sampler's steps or their rounding" in said.in_words
+    assert "mostly reflects the sampler's steps or rounding" in said.description
     exact = of(sigmas * noise + (1 - sigmas) * data, sigmas[:, 0])
-    assert strides([exact], "turning").is_settled  # a straight line has no bend to be doubted
+    assert measure_strides([exact], "turning").is_settled  # a straight line has no bend to be doubted
 
 
 def test_a_path_that_swings_at_every_step_settles_at_the_next_stride() -> None:
     angles = np.linspace(0, 1.5, 41)
     swing = 0.004 * np.where(np.arange(41) % 2, 1, -1)
     found = of(np.stack([np.cos(angles), np.sin(angles), swing], axis=1))
-    said = strides([found], "turning")
+    said = measure_strides([found], "turning")
     assert (said.is_settled, said.settled) == (False, 2)
     assert said.values[1] == pytest.approx(1.5, rel=0.1)
-    assert "--stride 2 is closer" in said.in_words
+    assert "--stride 2 is closer" in said.description
 
 
 @pytest.mark.parametrize(
@@ -420,7 +422,7 @@ def test_a_path_that_swings_at_every_step_settles_at_the_next_stride() -> None:
 )
 def test_a_stride_counts_from_the_end_and_no_step_is_shorter_than_it(steps: int, stride: int, kept: list[int]) -> None:
     found = of(np.random.default_rng(24).normal(size=(steps + 1, 30)))
-    strided = strided_path(found, stride)
+    strided = take_strided_path(found, stride)
     assert strided.sigmas == pytest.approx(found.sigmas[kept])
     assert strided.gram == pytest.approx(found.gram[np.ix_(kept, kept)])
 
@@ -432,7 +434,7 @@ def test_a_stride_is_of_corrected_states_and_not_of_predictors() -> None:
     with_predictors = np.repeat(path, [1, *[2] * 19, 1], axis=0)
     with_predictors[1:-1:2] += 9
     repeated = np.repeat(sigmas, [1, *[2] * 19, 1])
-    said, alone = (strides([of(*both)], "turning") for both in ((with_predictors, repeated), (path, sigmas)))
+    said, alone = (measure_strides([of(*both)], "turning") for both in ((with_predictors, repeated), (path, sigmas)))
     assert said.values == pytest.approx(alone.values)
     assert said.is_settled
 
@@ -441,38 +443,38 @@ def test_a_bend_is_settled_only_where_all_larger_strides_agree() -> None:
     # The first pair agrees and the second does not: a quarter of the path's turning is of swings over four states.
     swing = 0.03 * np.array([1, 1, -1, -1])[np.arange(41) % 4]
     found = of(np.stack([np.linspace(0, 1, 41), swing], axis=1))
-    said = strides([found], "turning")
+    said = measure_strides([found], "turning")
     assert said.values[0] / said.values[1] < 1.6 < said.values[1] / said.values[2]
     assert (said.is_settled, said.settled) == (False, None)
 
 
 def test_a_value_that_grows_with_the_stride_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     found = of(np.random.default_rng(24).normal(size=(41, 30)))
-    monkeypatch.setattr("wantui.analysis.strides.value", lambda path, metric: 40.0 / len(path.sigmas))
-    assert strides([found], "curvature").settled is None
-    monkeypatch.setattr("wantui.analysis.strides.value", lambda path, metric: 1.0 + (len(path.sigmas) > 40))
-    assert strides([found], "curvature").settled == 2
+    monkeypatch.setattr("wantui.analysis.strides.metric_value", lambda path, metric: 40.0 / len(path.sigmas))
+    assert measure_strides([found], "curvature").settled is None
+    monkeypatch.setattr("wantui.analysis.strides.metric_value", lambda path, metric: 1.0 + (len(path.sigmas) > 40))
+    assert measure_strides([found], "curvature").settled == 2
 
 
 @pytest.mark.parametrize("steps", range(6, 21))
 def test_a_smooth_path_is_settled_however_few_its_steps_are(steps: int) -> None:
     angles = np.linspace(0, 1.5, steps + 1)
     found = of(np.stack([np.cos(angles), np.sin(angles)], axis=1))
-    assert strides([found], "turning").is_settled
+    assert measure_strides([found], "turning").is_settled
 
 
 @pytest.mark.parametrize("stride", [21, 40, 100])
 def test_a_stride_that_leaves_two_states_is_refused(stride: int) -> None:
     found = of(np.random.default_rng(24).normal(size=(41, 30)))
-    with pytest.raises(NoGeometryError, match=f"stride {stride} leaves 2 of 41 states, and an angle needs three"):
-        strided_path(found, stride)
-    assert len(strided_path(found, 20).sigmas) == 3
+    with pytest.raises(NoGeometryError, match=f"stride {stride} leaves 2 of 41 states, but an angle needs three"):
+        take_strided_path(found, stride)
+    assert len(take_strided_path(found, 20).sigmas) == 3
 
 
 def test_of_few_steps_nothing_is_said_of_strides() -> None:
-    said = strides([of(np.random.default_rng(25).normal(size=(5, 30)))], "turning")
+    said = measure_strides([of(np.random.default_rng(25).normal(size=(5, 30)))], "turning")
     assert not said.is_settled
-    assert "too few steps to tell" in said.in_words
+    assert "too few steps to tell" in said.description
 
 
 def test_commitment_within_the_first_steps_is_said_to_be_unresolved() -> None:
@@ -481,14 +483,14 @@ def test_commitment_within_the_first_steps_is_said_to_be_unresolved() -> None:
     sigmas = np.linspace(1, 0, 41)[:, None]
     states = sigmas * start + (1 - sigmas) * end
     states[1:] += 0.02 * sigmas[1:] * elsewhere
-    assert not strides([of(states, sigmas[:, 0])], "commitment").is_settled
-    assert strides([flow(grid(40, 1), np.array([1.0]))], "commitment").is_settled
+    assert not measure_strides([of(states, sigmas[:, 0])], "commitment").is_settled
+    assert measure_strides([flow(grid(40, 1), np.array([1.0]))], "commitment").is_settled
 
 
 def test_a_null_walk_keeps_the_lengths_of_the_steps() -> None:
     found = of(np.random.default_rng(4).normal(size=(12, 100)).cumsum(0))
-    assert random_walk(found).lengths == pytest.approx(found.lengths)
-    assert random_walk(found).norm[0] == pytest.approx(found.norm[0])
+    assert random_walk_null(found).lengths == pytest.approx(found.lengths)
+    assert random_walk_null(found).norm[0] == pytest.approx(found.norm[0])
 
 
 def test_of_heuns_two_states_at_a_noise_level_the_second_counts() -> None:
@@ -499,10 +501,10 @@ def test_of_heuns_two_states_at_a_noise_level_the_second_counts() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], tuple[Floats, Floats]], str]] = {
-    "two states": (lambda: (np.eye(2), np.array([1.0, 0.0])), "2 states are stored, and an angle needs three"),
+    "two states": (lambda: (np.eye(2), np.array([1.0, 0.0])), "2 states are stored, but an angle needs three"),
     "NaN": (lambda: (np.full((3, 3), np.nan), np.array([1.0, 0.5, 0.0])), "NaN or infinity"),
     "one level": (lambda: (np.eye(3), np.array([0.5, 0.5, 0.5])), "1 states are stored"),
-    "shapes": (lambda: (np.eye(4), np.array([1.0, 0.5, 0.0])), r"shape \(4, 4\) do not fit 3 noise levels"),
+    "shapes": (lambda: (np.eye(4), np.array([1.0, 0.5, 0.0])), r"shape \(4, 4\) do not match 3 noise levels"),
 }
 
 
@@ -510,7 +512,7 @@ REFUSED: dict[str, tuple[Callable[[], tuple[Floats, Floats]], str]] = {
 def test_what_has_no_geometry_is_refused_by_name(fault: str) -> None:
     make, why = REFUSED[fault]
     with pytest.raises(NoGeometryError, match=why):
-        trajectory(*make(), 10)
+        build_trajectory(*make(), 10)
 
 
 def test_a_state_that_comes_twice_hides_no_bend_and_has_no_direction() -> None:
@@ -519,19 +521,19 @@ def test_a_state_that_comes_twice_hides_no_bend_and_has_no_direction() -> None:
     corner[3] += np.eye(50)[1]
     offset = np.random.default_rng(0).normal(size=50)  # so that equal states differ by rounding of their products
     sigmas = np.array([1, 0.6, 0.4, 0.0])
-    found = trajectory((corner + offset) @ (corner + offset).T, sigmas, 50)
-    once = trajectory(np.delete(corner, 2, 0) @ np.delete(corner, 2, 0).T, np.delete(sigmas, 2), 50)
+    found = build_trajectory((corner + offset) @ (corner + offset).T, sigmas, 50)
+    once = build_trajectory(np.delete(corner, 2, 0) @ np.delete(corner, 2, 0).T, np.delete(sigmas, 2), 50)
     for metric in ("turning", "chord_alignment", "length", "largest_deviation"):
-        assert value(found, metric) == pytest.approx(value(once, metric)), metric
-    assert value(found, "turning") == pytest.approx(math.pi / 2)
+        assert metric_value(found, metric) == pytest.approx(metric_value(once, metric)), metric
+    assert metric_value(found, "turning") == pytest.approx(math.pi / 2)
 
 
 def test_a_path_that_never_moves_has_no_shape() -> None:
     state = np.random.default_rng(1).normal(size=60)
-    found = trajectory(np.full((6, 6), state @ state) * (1 + 1e-16 * np.arange(6)), np.linspace(1, 0, 6), 60)
+    found = build_trajectory(np.full((6, 6), state @ state) * (1 + 1e-16 * np.arange(6)), np.linspace(1, 0, 6), 60)
     for metric in ("first_pc_variance", "effective_dimension", "straightness", "chord_alignment"):
-        assert math.isnan(value(found, metric)), metric
-    assert value(found, "length") == 0
+        assert math.isnan(metric_value(found, metric)), metric
+    assert metric_value(found, "length") == 0
 
 
 def test_a_straight_path_of_even_velocity_is_committed_from_the_start_despite_rounding() -> None:
@@ -539,10 +541,10 @@ def test_a_straight_path_of_even_velocity_is_committed_from_the_start_despite_ro
     for steps in (5, 20, 51):
         sigmas = 5 * np.linspace(1, 0, steps) / (1 + 4 * np.linspace(1, 0, steps))
         states = sigmas[:, None] * noise + (1 - sigmas[:, None]) * data
-        assert value(trajectory(states @ states.T, sigmas, 3000), "commitment") == 1.0
+        assert metric_value(build_trajectory(states @ states.T, sigmas, 3000), "commitment") == 1.0
 
 
 def test_a_metric_that_needs_more_states_than_there_are_has_no_value() -> None:
     found = of(np.random.default_rng(6).normal(size=(4, 30)))
-    assert math.isnan(value(found, "log_volume"))
-    assert all(math.isfinite(value(found, metric)) for metric in METRICS if metric != "log_volume")
+    assert math.isnan(metric_value(found, "log_volume"))
+    assert all(math.isfinite(metric_value(found, metric)) for metric in METRICS if metric != "log_volume")

@@ -8,7 +8,7 @@ from harness_tui import AppUnderTest
 from test_analysis import SETTINGS, made_up
 from test_tui_screens import on
 
-from wantui.analysis.groups import Group, pooled_groups
+from wantui.analysis.groups import Group, pool_groups
 from wantui.analysis.video import Video
 from wantui.tui.analysis_data import ComparisonDone, TrajectoriesLoaded
 from wantui.tui.screens.analysis import AnalysisScreen
@@ -39,7 +39,7 @@ def in_two_batches(folder: Path) -> list[Video]:
 
 def test_means_of_groups_leave_out_videos_of_other_settings_and_name_them(tmp_path: Path) -> None:
     videos = in_two_batches(tmp_path)
-    pooled, left_out = pooled_groups(videos, "variation")
+    pooled, left_out = pool_groups(videos, "variation")
     assert [name for name, _ in left_out] == ["one_0 seed 0 of later", "other_0 seed 0 of later"]
 
     async def test(it: AppUnderTest) -> None:

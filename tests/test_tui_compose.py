@@ -47,7 +47,7 @@ def test_a_template_is_expanded_while_it_is_typed_with_its_marks_pieces_and_cost
             shown = it.text()
             assert "a red circle" in shown
             assert "circle = ▁cir·cle" in shown
-            assert "not known before a first video" in it.cells("#cost DiffText")
+            assert "unknown until a video of this model" in it.cells("#cost DiffText")
             assert "disk" in it.cells("#cost DiffText")
 
     run(test)

@@ -19,7 +19,7 @@ import click
 import numpy as np
 import zarr
 
-from wantui.analysis.compare import compare
+from wantui.analysis.compare import compare_groups
 from wantui.analysis.loading import read_batch
 from wantui.analysis.trajectory import METRICS
 from wantui.captures.trajectory import MAX_PROJECTED
@@ -149,7 +149,7 @@ def main(videos: int, with_latents: int, rounds: int, folder: Path | None, one: 
         click.echo(f"{videos} videos x {STEPS + 1} states, all metrics from stored inner products: ", nl=False)
         click.echo(f"{statistics.median(times):.2f} s")
         began = time.perf_counter()
-        compare(found)
+        compare_groups(found)
         click.echo(f"comparing their two groups of {videos // 2}: {time.perf_counter() - began:.2f} s")
         root = make_batch(Path(temporary) / "latents", with_latents, latents=True)
         size = sum(path.stat().st_size for path in latent_files(root)) / 1e9

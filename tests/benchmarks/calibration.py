@@ -23,12 +23,12 @@ import torch
 from diffusers import WanPipeline
 from numpy.typing import NDArray
 
-from wantui.analysis.compare import Comparison, compare
-from wantui.analysis.differences import interval_in_words
-from wantui.analysis.dispersion import squared_distances, to_median
+from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.differences import format_interval
+from wantui.analysis.dispersion import distances_to_median, squared_distances
 from wantui.analysis.final_states import SPREAD
 from wantui.analysis.loading import read_batch
-from wantui.analysis.statistics import effect, sign_flip
+from wantui.analysis.statistics import paired_effect, sign_flip_test
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.config import load_config
@@ -159,7 +159,7 @@ def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> fl
 def by_frequency(found: Comparison, metric: str, values: NDArray[np.float64]) -> str:
     """Return a row: mean for each shape, the slope over ln frequency with its interval over seeds, p over shapes."""
     frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in found.groups])
-    slopes, means = effect(slope(frequencies, values)), values.mean(0)
+    slopes, means = paired_effect(slope(frequencies, values)), values.mean(0)
     shown = " | ".join(f"{mean:.4g}" for mean in means)
     if metric in METRICS and not METRICS[metric].is_ratio:
         said = f"{slopes.mean:+.3f} ({slopes.low:+.3f} to {slopes.high:+.3f}) {METRICS[metric].unit}"
@@ -175,7 +175,7 @@ def of_controls(found: Comparison, metric: str) -> str:
     own = [d for d in found.differences if d.metric == metric]
     largest = max(own, key=lambda d: abs(d.effect.mean))
     called = sum(d.effect.p <= 0.05 for d in own)
-    return f"{largest.first} - {largest.second}: {interval_in_words(largest)} | {called} of {len(own)}"
+    return f"{largest.first} - {largest.second}: {format_interval(largest)} | {called} of {len(own)}"
 
 
 def of_seeds(found: Comparison, metric: str) -> NDArray[np.float64]:
@@ -202,7 +202,7 @@ def within_phrasing(found: Comparison) -> NDArray[np.float64]:
 
 def _spread(videos: Sequence[Video]) -> NDArray[np.float64]:
     final = np.stack([video.projection()[-1] for video in videos])
-    return to_median(squared_distances(final) / videos[0].dimension)
+    return distances_to_median(squared_distances(final) / videos[0].dimension)
 
 
 def localisation(root: Path) -> Iterable[str]:
@@ -226,7 +226,7 @@ def localisation(root: Path) -> Iterable[str]:
             scores[kind].setdefault(entry.seed, []).append(float(area))
             shares[kind].append(float(a[on].sum() / a.sum()))
     for kind, by_seed in scores.items():
-        said = effect(np.array([np.mean(own) for own in by_seed.values()]) - 0.5)
+        said = paired_effect(np.array([np.mean(own) for own in by_seed.values()]) - 0.5)
         yield (
             f"| {kind} | {0.5 + said.mean:.3f} ({0.5 + said.low:.3f} to {0.5 + said.high:.3f}) | "
             f"{np.mean(shares[kind]):.1%} | {np.mean(areas):.1%} |"
@@ -243,14 +243,16 @@ def false_positives(videos: Sequence[Video], splits: int = 500) -> tuple[float, 
     random, half, p = np.random.default_rng(0), len(videos) // 2, []
     for _ in range(splits):
         order = random.permutation(len(videos))
-        one, other = (to_median(distances[np.ix_(own, own)]) for own in (order[:half], order[half : 2 * half]))
-        p.append(sign_flip(one - other))
+        one, other = (
+            distances_to_median(distances[np.ix_(own, own)]) for own in (order[:half], order[half : 2 * half])
+        )
+        p.append(sign_flip_test(one - other))
     return float(np.mean(np.array(p) <= 0.05)), float(np.mean(np.array(p) <= 0.01))
 
 
 def report_shapes(folder: Path) -> None:
     videos = list(read_batch(folder))
-    found = compare(videos, by="2")
+    found = compare_groups(videos, by="2")
     names = " | ".join(f"{group.name} {SHAPE_FREQUENCIES[group.name]:.0%}" for group in found.groups)
     click.echo(
         f"{len(videos)} videos, {len(found.seeds)} seeds, {found.groups[0].phrasings} phrasings for each shape\n"
@@ -271,7 +273,7 @@ def report_shapes(folder: Path) -> None:
 
 
 def report_controls(folders: Sequence[Path]) -> None:
-    found = [compare(list(read_batch(folder)), by="1") for folder in folders]
+    found = [compare_groups(list(read_batch(folder)), by="1") for folder in folders]
     heads = [
         f"largest of {len(own.groups)} {folder.name} | p <= .05" for own, folder in zip(found, folders, strict=True)
     ]
@@ -284,7 +286,7 @@ def report_controls(folders: Sequence[Path]) -> None:
 def report_converged(folders: Sequence[Path]) -> None:
     """Print the means of six shapes with 50 Euler steps, with and without guidance."""
     for folder in folders:
-        found = compare(list(read_batch(folder)), by="1")
+        found = compare_groups(list(read_batch(folder)), by="1")
         names = " | ".join(group.name for group in found.groups)
         click.echo(
             f"\n{folder.name}, {len(found.seeds)} seeds\n\n| metric | {names} | p over shapes | rank correlation |"

@@ -1,1 +1,1 @@
-"""Trajectories of latents: their geometry, from the Gram matrices that were stored while they were made."""
+"""Analysis of stored trajectories: geometry from Gram matrices, null models, group comparisons and reports."""

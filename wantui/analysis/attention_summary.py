@@ -1,6 +1,6 @@
-"""Summaries of a word's attention map: a few numbers for each step.
+"""Summaries of a word's attention map, a few numbers per step.
 
-A map a(f, y, x) is the attention of each position of the video to the word; q = a / sum(a) is its distribution.
+A map a(f, y, x) is the attention of each latent position to the word; q = a / sum(a) is its distribution.
 Attention is not attribution: a position may attend to a word without using its value.
 """
 
@@ -16,34 +16,32 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class WordCurves:
-    """One word over the stored steps; NaN at a step in which no block computed attention."""
+    """Summary curves of one word over s stored steps; NaN at steps where no block computed attention."""
 
     name: str
     text: str
     tokens: tuple[str, ...]
-    """Texts of its tokens."""
+    """Texts of the word's tokens."""
     sigmas: Floats
-    """[s]."""
+    """[s] noise levels."""
     mass: Floats
-    """[s] mean of a over all positions: the share of all attention that goes to the word."""
+    """[s] mean of a over all positions: the word's share of all attention."""
     entropy: Floats
-    """[s] - sum q ln q / ln(places): 1 is even, 0 is one place."""
+    """[s] - sum q ln q / ln(positions): 1 if attention is even, 0 if it is at one position."""
     centre: Floats
-    """[s, frames, (x, y)] mean place under q in each frame, from 0 (left, top) to 1."""
+    """[s, frames, (x, y)] mean position under q in each frame, from 0 (left, top) to 1."""
     spread: Floats
-    """[s, frames] root mean square distance from the centre, in the same unit."""
+    """[s, frames] root mean square distance from the centre, in units of the frame's sides."""
 
 
-def word_curves(maps: StoredAttentionMaps, name: str) -> WordCurves:
-    """Return the curves of one marked word.
+def compute_word_curves(maps: StoredAttentionMaps, name: str) -> WordCurves:
+    """Return the summary curves of one marked word.
 
     Raises:
-        AttentionMapsError: no such word.
+        AttentionMapsError: no map of the word is stored.
     """
     if name not in maps.words:
-        raise AttentionMapsError(
-            f"no map of {name!r} is stored; there are {', '.join(maps.words) or 'none of any word'}"
-        )
+        raise AttentionMapsError(f"no map of {name!r} is stored. Stored maps: {', '.join(maps.words) or 'none'}")
     word, a = maps.words[name], maps.mean(name)
     total = a.sum((1, 2, 3))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -59,23 +57,23 @@ def word_curves(maps: StoredAttentionMaps, name: str) -> WordCurves:
     return WordCurves(name, word["text"], tokens, maps.sigmas, a.mean((1, 2, 3)), entropy, centre, spread)
 
 
-def overlap(maps: StoredAttentionMaps, one: str, other: str) -> Floats:
-    """Return [s] sum of sqrt(q p) over all positions (Bhattacharyya): 1 for equal distributions, 0 for disjoint
-    ones."""
+def attention_overlap(maps: StoredAttentionMaps, one: str, other: str) -> Floats:
+    """Return [s] the Bhattacharyya coefficient of two words: the sum of sqrt(q p) over all positions, 1 for equal
+    distributions, 0 for disjoint ones."""
     a, b = maps.mean(one), maps.mean(other)
     both = np.sqrt(a * b).sum((1, 2, 3))
-    with np.errstate(divide="ignore", invalid="ignore"):  # a word of weight 0 has no attention, and lies nowhere
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 of a word of weight 0, which has no attention
         return np.asarray(both / np.sqrt(a.sum((1, 2, 3)) * b.sum((1, 2, 3))))
 
 
-def mean_of_known(values: Floats) -> float:
-    """Return the mean of the values that are no NaN; NaN where all are."""
+def mean_of_finite(values: Floats) -> float:
+    """Return the mean of the finite values; NaN if there are none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
 
 
-def over_steps(maps: StoredAttentionMaps, name: str) -> Floats:
-    """Return the mean over the steps that have a map, [frames, height, width]; NaN where none has one."""
+def mean_over_steps(maps: StoredAttentionMaps, name: str) -> Floats:
+    """Return the mean map over the steps with a map, [frames, height, width]; NaN if no step has one."""
     each = maps.mean(name)
     is_known = ~np.isnan(each)
     with np.errstate(invalid="ignore"):

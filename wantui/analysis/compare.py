@@ -1,5 +1,4 @@
-"""Comparison of groups of videos: paired by seed, one declared metric first, and a verdict that can be "cannot
-tell"."""
+"""Comparison of groups of videos, paired by seed, with a verdict on one declared metric."""
 
 import itertools
 import math
@@ -8,23 +7,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.comparable import VideoNames, comparable, studied
-from wantui.analysis.differences import ALPHA, Difference, Pairs, differences, family_p, without_rounding
+from wantui.analysis.comparability import VideoNames, find_differing_settings, select_comparable
+from wantui.analysis.differences import (
+    ALPHA,
+    Difference,
+    GroupPairs,
+    compare_pairs,
+    compute_family_p,
+    equalise_within_rounding,
+)
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.final_states import SPREAD, DispersionCurve, FinalStates
-from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, Matched, describe
-from wantui.analysis.nulls import GaussianNull, gaussian_null
-from wantui.analysis.statistics import Floats, omnibus, signs
-from wantui.analysis.strides import unsettled
+from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, MatchedGroups, summarise_group
+from wantui.analysis.null_models import GaussianNull, gaussian_null
+from wantui.analysis.statistics import Floats, flip_signs, omnibus_test
+from wantui.analysis.strides import find_unsettled
 from wantui.analysis.trajectory import METRICS, NoGeometryError
-from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, verdict
+from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 
-MARGIN = 0.05
-"""A difference that is shown to be smaller than this share of the mean is called none."""
-
-
+DEFAULT_MARGIN = 0.05
+"""Default equivalence margin, as a share of the mean."""
 MIN_SEEDS_FOR_RATE = 10
 """Minimum number of seeds for reporting the false-positive rate; with fewer it is too noisy."""
 
@@ -37,53 +41,56 @@ class Comparison:
     primary: str
     seeds: tuple[int, ...]
     groups: tuple[Group, ...]
-    """Compared groups, with the same seeds in each."""
-    described: Mapping[str, Mapping[str, GroupSummary]]
-    """Summaries by metric and group."""
+    """Compared groups, all with the same seeds."""
+    summaries: Mapping[str, Mapping[str, GroupSummary]]
+    """Summaries by metric, then by group."""
     differences: tuple[Difference, ...]
     verdicts: tuple[Verdict, ...]
     omnibus_p: float
-    """Permutation p, within seeds, that any group differs in the declared metric."""
+    """p of the permutation test, within seeds, that any group differs in the declared metric."""
     location: PermutationTest | None
     """PERMANOVA of the final states."""
     spread: PermutationTest | None
     """PERMDISP of the final states."""
     centroid_distance: Mapping[tuple[str, str], float]
-    """Distance by pair: |mean paired difference of the final states|^2 / D, without bias; below 0 by chance."""
+    """Squared distance by pair of groups: |mean paired difference of the final states|^2 / D, unbiased, so that chance
+    can make it negative."""
     dispersion: Mapping[str, DispersionCurve]
-    """Dispersion by group, over all noise levels."""
+    """Dispersion over all noise levels, by group."""
     sigmas: Mapping[str, Floats]
     """Noise levels of the measured states, by group."""
     null_band: tuple[float, float]
     """Central 95 % of the differences in the declared metric between two groups, when groups are exchanged at random
     within seeds."""
     null_rate: float
-    """Share of such exchanges that the test of `spread` calls different at 5 %, with spread computed anew in each; NaN
-    of other metrics, for which it is 5 % by construction, and with fewer than MIN_SEEDS_FOR_RATE seeds."""
+    """Share of such exchanges that the test of `spread` calls different at 5 %, with spread recomputed in each; NaN
+    with fewer than MIN_SEEDS_FOR_RATE seeds, and for other metrics, where it is 5 % by construction."""
     nulls: Mapping[str, GaussianNull]
-    """Values by name of the group."""
+    """Gaussian null models by group."""
     stride: int = 1
-    """Every how many stored states the trajectories take."""
+    """Stride of the trajectories, in stored states."""
     warnings: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
-    """Videos that are excluded, with reasons."""
+    """Names of excluded videos, with reasons."""
 
-    def by_chance(self) -> str:
-        """Return how large a difference is where there is none, in words; nothing where there are too few seeds."""
+    def describe_chance(self) -> str:
+        """Describe the differences that arise by chance; empty if there are too few seeds."""
         low, high = self.null_band
         if not math.isfinite(low):
             return ""
         text = (
-            f"groups exchanged at random within seeds differ in {self.primary} by {low:+.3g} to {high:+.3g} in 95 of "
-            "100 draws"
+            f"with groups exchanged at random within seeds, 95 % of the differences in {self.primary} are between "
+            f"{low:+.3g} and {high:+.3g}"
         )
         if math.isfinite(self.null_rate):
-            text += f"; with {SPREAD} computed anew the test calls {self.null_rate:.1%} of them different at 5 %"
+            text += (
+                f"; with {SPREAD} recomputed, the test calls {self.null_rate:.1%} of them different at the 5 % level"
+            )
             text += " (up to 8 % is chance)"
         return text
 
-    def place(self) -> str:
-        """Return whether the final states of the groups lie in different places, in words; nothing where not known."""
+    def describe_location(self) -> str:
+        """Describe whether the final states of the groups differ in location; empty if unknown."""
         if self.location is None or self.spread is None:
             return ""
         if self.location.p > ALPHA:
@@ -91,36 +98,36 @@ class Comparison:
         elif self.spread.p > ALPHA:
             text = "differs"
         else:
-            text = "differs, or only their spread does: this test responds to both"
-        return f"in place of the final states: {text} (PERMANOVA F {self.location.f:.3g}, p {self.location.p:.3g})"
+            text = "differs, or only the spread does: this test responds to both"
+        return f"location of the final states: {text} (PERMANOVA F {self.location.f:.3g}, p {self.location.p:.3g})"
 
 
-def compare(
+def compare_groups(
     videos: Sequence[Video],
     by: str = "variation",
     primary: str = SPREAD,
     metrics: Sequence[str] | None = None,
-    margin: float = MARGIN,
+    margin: float = DEFAULT_MARGIN,
 ) -> Comparison:
     """Compare groups of videos.
 
-    Seeds that are not in every group are left out, and so are videos whose settings differ from those of most. Where a
-    group has several phrasings, those that all groups share are averaged for each seed: the seed is the unit.
+    Excludes seeds that are not in every group, and videos whose settings differ from most. The seed is the unit: the
+    phrasings that all groups share are averaged for each seed.
 
     Args:
-        primary: the declared metric, which carries the verdict; the others are explored.
-        metrics: those of METRICS to explore; all by default.
-        margin: a difference shown to be smaller than this share of the mean is called none.
+        primary: declared metric, which decides the verdict; all other metrics are exploratory.
+        metrics: metrics to explore; default all of METRICS.
+        margin: equivalence margin, as a share of the mean.
 
     Raises:
-        CannotCompareError: fewer than two groups or two seeds, or more than MAX_GROUPS groups; an unknown metric.
+        CannotCompareError: there are fewer than two groups or seeds, more than MAX_GROUPS groups, or an unknown metric.
     """
     names = _metric_names(primary, metrics)
-    matched, left_out = _matched(videos, by)
+    matched, left_out = _match_groups(videos, by)
     groups = matched.groups
     pairs = list(itertools.combinations(range(len(groups)), 2))
-    warnings = [*_identical(groups), *_warnings(matched, by)]
-    final, without_final = _final_states(groups, primary)
+    warnings = [*_identical_path_warnings(groups), *_design_warnings(matched, by)]
+    final, without_final = _load_final_states(groups, primary)
     warnings += without_final
     if final is not None:
         names.insert(0 if primary == SPREAD else 1, SPREAD)
@@ -128,9 +135,9 @@ def compare(
     warnings += without_value
     stride = groups[0].stride
     paths = [video.trajectory for group in groups for video in group.videos if video.trajectory is not None]
-    warnings += [strides.in_words for strides in unsettled(paths, names, stride)]
+    warnings += [strides.description for strides in find_unsettled(paths, names, stride)]
     primary_cells = cells[..., 0]
-    compared = differences(groups, names, cells, pairs, margin)
+    compared = compare_pairs(groups, names, cells, pairs, margin)
     nulls = {
         group.name: gaussian_null(group.videos, None if final is None else final.ends[g] * math.sqrt(final.dimension))
         for g, group in enumerate(groups)
@@ -141,15 +148,15 @@ def compare(
         primary,
         matched.seeds,
         groups,
-        _describe(groups, names, cells, nulls),
+        _summarise_groups(groups, names, cells, nulls),
         tuple(compared),
-        tuple(_verdicts(compared, primary_cells, pairs, margin)),
-        omnibus(primary_cells.mean(1)),
+        tuple(_judge_pairs(compared, primary_cells, pairs, margin)),
+        omnibus_test(primary_cells.mean(1)),
         final.permanova(matched) if final is not None else None,
         final.permdisp(matched) if final is not None else None,
         final.centroid_distance(matched, pairs) if final is not None else {},
         final.curves if final is not None else {},
-        {group.name: _sigmas(group) for group in groups},
+        {group.name: _noise_levels_of_group(group) for group in groups},
         band,
         rate,
         nulls,
@@ -160,173 +167,182 @@ def compare(
 
 
 def _metric_names(primary: str, metrics: Sequence[str] | None) -> list[str]:
-    """Return the metrics to compare without `spread`, the declared one first.
+    """Return the metrics to compare, except `spread`, the declared metric first.
 
     Raises:
-        CannotCompareError: an unknown metric.
+        CannotCompareError: a metric is unknown.
     """
     explored = list(METRICS) if metrics is None else list(metrics)
     for name in (primary, *explored):
         if name != SPREAD and name not in METRICS:
-            raise CannotCompareError(f"unknown metric {name!r}; known are {SPREAD}, {', '.join(METRICS)}")
+            raise CannotCompareError(f"unknown metric {name!r}. Known metrics: {SPREAD}, {', '.join(METRICS)}")
     return [name for name in dict.fromkeys((primary, *explored)) if name != SPREAD]
 
 
-def _final_states(groups: Sequence[Group], primary: str) -> tuple[FinalStates | None, list[str]]:
-    """Return the final states of the groups, or None and a warning where they cannot be compared.
+def _load_final_states(groups: Sequence[Group], primary: str) -> tuple[FinalStates | None, list[str]]:
+    """Return the final states of the groups, or None and a warning if they cannot be compared.
 
     Raises:
-        CannotCompareError: the declared metric needs them.
+        CannotCompareError: they cannot be compared, but the declared metric needs them.
     """
     try:
-        return FinalStates.read(groups), []
+        return FinalStates.load(groups), []
     except NoGeometryError as error:
         if primary == SPREAD:
             raise CannotCompareError(
-                f"cannot compare {SPREAD}: {error}. Or declare another metric, as with --primary straightness"
+                f"cannot compare {SPREAD}: {error}. Or declare another metric, such as --primary straightness"
             ) from None
         return None, [f"{SPREAD} is not compared: {error}"]
 
 
 def _cell_values(
-    matched: Matched, final: FinalStates | None, names: Sequence[str]
+    matched: MatchedGroups, final: FinalStates | None, names: Sequence[str]
 ) -> tuple[list[str], Floats, list[str]]:
     """Return the metrics that all videos have, their values [seeds, phrasings, groups, metrics], and warnings.
 
     Args:
-        names: metrics, the declared one first.
+        names: metrics, the declared metric first.
 
     Raises:
         CannotCompareError: some videos have no value of the declared metric.
     """
-    cells = np.stack([np.stack(_cells(matched, final, name), axis=2) for name in names], axis=3)
+    cells = np.stack([np.stack(_cells_by_group(matched, final, name), axis=2) for name in names], axis=3)
     is_known = [bool(np.isfinite(cells[..., m]).all()) for m in range(len(names))]
     if not is_known[0]:
-        raise CannotCompareError(f"the declared metric {names[0]} has no value for some videos; declare another one")
+        raise CannotCompareError(f"cannot compare {names[0]}: some videos have no value of it. Declare another metric")
     warnings = []
     if missing := [name for name, known in zip(names, is_known, strict=True) if not known]:
-        warnings.append(f"not compared, as some videos have no value of it: {', '.join(missing)}")
+        warnings.append(f"not compared, because some videos have no value: {', '.join(missing)}")
     kept = [name for name, known in zip(names, is_known, strict=True) if known]
-    return kept, without_rounding(cells[..., np.array(is_known)]), warnings
+    return kept, equalise_within_rounding(cells[..., np.array(is_known)]), warnings
 
 
-def _matched(videos: Sequence[Video], by: str) -> tuple[Matched, list[tuple[str, str]]]:
-    """Return groups with the same seeds, and which videos are left out for what reason."""
-    usable, left = comparable(videos, by)
+def _match_groups(videos: Sequence[Video], by: str) -> tuple[MatchedGroups, list[tuple[str, str]]]:
+    """Return groups with the same seeds, and the names of excluded videos with reasons."""
+    usable, left = select_comparable(videos, by)
     names = VideoNames(videos)
     try:
-        matched = Matched.of(usable, by, names)
+        matched = MatchedGroups.match(usable, by, names)
     except CannotCompareError as error:
         if not left:
             raise
         example = f"{names(left[0])}: {left[0].reason}"
         raise CannotCompareError(
-            f"{error}. {len(left)} of {format_count(len(videos), 'video')} are left out, as {example}"
+            f"{error}. {len(left)} of {format_count(len(videos), 'video')} are excluded, for example {example}"
         ) from None
     return matched, [(names(video), video.reason) for video in left] + matched.left_out
 
 
-def _identical(groups: Sequence[Group]) -> list[str]:
-    """Warn of groups whose videos have the same trajectories, as a copy of a batch has."""
+def _identical_path_warnings(groups: Sequence[Group]) -> list[str]:
+    """Return warnings about pairs of groups with identical trajectories, such as copies of a batch."""
     warnings = []
     for one, other in itertools.combinations(groups, 2):
-        same = sum(_is_same_path(*both) for both in zip(one.videos, other.videos, strict=True))
+        same = sum(_has_same_path(*both) for both in zip(one.videos, other.videos, strict=True))
         if same:
-            every = f"{same} of {format_count(len(one.videos), 'video')}"
+            share = f"{same} of {format_count(len(one.videos), 'video')}"
             warnings.append(
-                f"{every} of {one.name} and {other.name} have identical trajectories: the same prompt, or a copy of "
-                "the same batch; their differences of 0 are no result"
+                f"{share} of {one.name} and {other.name} have identical trajectories, as from equal prompts or copies "
+                "of a batch: their differences of 0 are meaningless"
             )
     return warnings
 
 
-def _is_same_path(one: Video, other: Video) -> bool:
+def _has_same_path(one: Video, other: Video) -> bool:
     if one.trajectory is None or other.trajectory is None:
         return False
     return np.array_equal(one.trajectory.gram, other.trajectory.gram)
 
 
-def _warnings(matched: Matched, by: str) -> list[str]:
+def _design_warnings(matched: MatchedGroups, by: str) -> list[str]:
     groups = matched.groups
     warnings = []
     if by == "batch":
-        warnings.append(studied([video for group in groups for video in group.videos]).in_words)
+        warnings.append(find_differing_settings([video for group in groups for video in group.videos]).description)
     elif by != "prompt" and (ones := [group.name for group in groups if group.phrasings == 1]):
         warnings.append(
-            f"{', '.join(ones)}: only one phrasing: the result applies to this sentence, not to the concept"
+            f"only one phrasing of {', '.join(ones)}: the result applies to this sentence, not to the concept"
         )
     shared = matched.cells.shape[2]
     if 1 < shared < MIN_PHRASINGS and by != "batch":
         warnings.append(
-            f"{shared} phrasings: the result applies to these sentences; it takes {MIN_PHRASINGS} to generalise"
+            f"only {shared} phrasings: the result applies to these sentences; generalising takes {MIN_PHRASINGS}"
         )
     lengths = {group.name: np.mean([video.words for video in group.videos]) for group in groups}
     if max(lengths.values()) - min(lengths.values()) >= 2:
         each = ", ".join(f"{name} {length:.1f}" for name, length in lengths.items())
-        warnings.append(f"the prompts have different lengths in words ({each}): what differs may be the length")
+        warnings.append(f"the prompts differ in their number of words ({each}), which may cause a difference")
     return warnings
 
 
-def _cells(matched: Matched, final: FinalStates | None, metric: str) -> list[Floats]:
-    """Return one metric as [seeds, phrasings] of each group."""
+def _cells_by_group(matched: MatchedGroups, final: FinalStates | None, metric: str) -> list[Floats]:
+    """Return the values of one metric, [seeds, phrasings] for each group."""
     if metric == SPREAD:
         assert final is not None
         return [matched.by_cell(final.spread[group.name].tolist()) for group in matched.groups]
     return [matched.by_cell([video.value(metric) for video in group.videos]) for group in matched.groups]
 
 
-def _verdicts(compared: Sequence[Difference], values: Floats, pairs: Pairs, margin: float) -> list[Verdict]:
-    """Return the verdict on each pair of groups; `values` is the declared metric [seeds, phrasings, groups]."""
+def _judge_pairs(compared: Sequence[Difference], values: Floats, pairs: GroupPairs, margin: float) -> list[Verdict]:
+    """Return the verdict on each pair of groups.
+
+    Args:
+        values: [seeds, phrasings, groups] of the declared metric.
+    """
     of_metric = [difference for difference in compared if difference.metric == compared[0].metric]
     raw = np.array([[difference.effect.p] for difference in of_metric])
-    p = family_p(values.mean(1)[:, :, None], pairs, raw)[:, 0]
+    p = compute_family_p(values.mean(1)[:, :, None], pairs, raw)[:, 0]
     phrasing_p = np.full(len(pairs), math.nan)
     if values.shape[1] >= MIN_PHRASINGS:
         raw = np.array([[difference.phrasing_p] for difference in of_metric])
-        phrasing_p = family_p(values.mean(0)[:, :, None], pairs, raw)[:, 0]
+        phrasing_p = compute_family_p(values.mean(0)[:, :, None], pairs, raw)[:, 0]
     return [
-        verdict(difference, values[..., i], values[..., j], float(p[k]), float(phrasing_p[k]), margin, len(pairs))
+        judge_difference(
+            difference, values[..., i], values[..., j], float(p[k]), float(phrasing_p[k]), margin, len(pairs)
+        )
         for k, ((i, j), difference) in enumerate(zip(pairs, of_metric, strict=True))
     ]
 
 
-def _describe(
+def _summarise_groups(
     groups: Sequence[Group], names: Sequence[str], cells: Floats, nulls: Mapping[str, GaussianNull]
 ) -> dict[str, dict[str, GroupSummary]]:
     described = {}
     for m, name in enumerate(names):
         described[name] = {
-            group.name: _described(cells[..., g, m]) if name == SPREAD else describe(group, name, nulls[group.name])
+            group.name: _summarise_spread(cells[..., g, m])
+            if name == SPREAD
+            else summarise_group(group, name, nulls[group.name])
             for g, group in enumerate(groups)
         }
     return described
 
 
-def _described(values: Floats) -> GroupSummary:
+def _summarise_spread(values: Floats) -> GroupSummary:
     by_seed, nan = values.mean(1), float("nan")
     return GroupSummary(len(by_seed), float(by_seed.mean()), float(by_seed.std(ddof=1)), nan, nan)
 
 
 def _exchange_band(
-    matched: Matched, final: FinalStates | None, primary: str, values: Floats, pairs: Pairs
+    matched: MatchedGroups, final: FinalStates | None, primary: str, values: Floats, pairs: GroupPairs
 ) -> tuple[tuple[float, float], float]:
-    """Return the central 95 % of differences when groups are exchanged within seeds, and how often a test calls one."""
+    """Return the central 95 % of differences between groups exchanged within seeds, and the share that the test calls
+    different."""
     nan, n = float("nan"), len(matched.seeds)
     if n < 4:
         return (nan, nan), nan
     rate = nan
     if primary == SPREAD:
         assert final is not None
-        band, p = final.relabelled(matched, pairs)
+        band, p = final.resample_spread(matched, pairs)
         if n >= MIN_SEEDS_FOR_RATE:
             rate = float(np.mean(p <= ALPHA))
     else:
-        by_seed, (flips, _) = values.mean(1), signs(n)
+        by_seed, (flips, _) = values.mean(1), flip_signs(n)
         band = np.concatenate([flips @ (by_seed[:, i] - by_seed[:, j]) / n for i, j in pairs])
     return (float(np.quantile(band, 0.025)), float(np.quantile(band, 0.975))), rate
 
 
-def _sigmas(group: Group) -> Floats:
+def _noise_levels_of_group(group: Group) -> Floats:
     first = group.videos[0].trajectory
     assert first is not None
     return first.sigmas

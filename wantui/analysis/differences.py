@@ -1,4 +1,4 @@
-"""Differences between groups in each metric: paired by seed, with intervals and p over the whole family."""
+"""Differences between groups in each metric, paired by seed, with intervals and family-wise p."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from wantui.analysis.groups import Group
 from wantui.analysis.statistics import (
     Effect,
     Floats,
-    effect,
-    false_discovery,
-    max_t,
-    pairs_needed,
+    adjust_false_discovery,
+    count_pairs_needed,
+    max_t_test,
+    paired_effect,
     ratio_interval,
     t_statistic,
     within_seed_permutations,
@@ -23,33 +23,33 @@ from wantui.formatting import format_percent_change
 
 ALPHA = 0.05
 ROUNDING = 1e-10
-"""Relative difference that counts as rounding and is set to 0, so that it has no sign."""
-Pairs = Sequence[tuple[int, int]]
+"""Relative difference up to which two values count as equal."""
+GroupPairs = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric between two groups."""
+    """Difference of one metric between two groups."""
 
     metric: str
     first: str
     second: str
     effect: Effect
     share: float
-    """Difference relative to the other group's mean: 0.1 is 10 % more. NaN for logarithms, which have no ratio."""
+    """Difference relative to the second group's mean: 0.1 is 10 % more. NaN for logarithms, which have no ratio."""
     low: float
     high: float
     """95 % interval of the share, with both means uncertain (Fieller)."""
     family_p: float
     """p over all metrics and pairs of groups (max-T); at least the sign-flip p of this pair."""
     discovery_p: float
-    """Benjamini and Hochberg's, over the same."""
+    """Benjamini-Hochberg adjusted p over all metrics and pairs of groups."""
     needed: int | None
-    """Seeds with which a difference as large as the declared margin would be found in four of five studies."""
+    """Number of seeds that detect a difference of the equivalence margin with a power of 0.8."""
     phrasings: int
-    """Phrasings that both groups share."""
+    """Number of phrasings that both groups share."""
     phrasing_p: float
-    """Sign-flip p with phrasings in the place of seeds; NaN with fewer than two."""
+    """Sign-flip p with phrasings as units instead of seeds; NaN with fewer than two phrasings."""
 
 
 def is_ratio(metric: str) -> bool:
@@ -57,18 +57,19 @@ def is_ratio(metric: str) -> bool:
     return metric == SPREAD or METRICS[metric].is_ratio
 
 
-def family_p(values: Floats, pairs: Pairs, raw: Floats) -> Floats:
-    """Return p [pairs, metrics] over the whole family, of values [units, groups, metrics], permuted within units.
+def compute_family_p(values: Floats, pairs: GroupPairs, raw: Floats) -> Floats:
+    """Return max-T p [pairs, metrics] over the whole family, with groups permuted within units.
 
-    With three groups or more all groups are permuted, which has more orders than the signs of one pair: p could fall
-    below that of the pair's own test, which assumes nothing of the other groups. The larger one is returned.
+    With three or more groups, all groups are permuted. That allows more orders than the signs of one pair, so p could
+    fall below the p of the pair's own test, which assumes nothing about the other groups. The larger p is returned.
 
     Args:
-        raw: [pairs, metrics] sign-flip p of each pair's own test.
+        values: [units, groups, metrics].
+        raw: [pairs, metrics] sign-flip p of each pair alone.
     """
     n, groups, metrics = values.shape
     if groups == 2:
-        return max_t(values[:, 0] - values[:, 1])[None]
+        return max_t_test(values[:, 0] - values[:, 1])[None]
     one, other = [i for i, _ in pairs], [j for _, j in pairs]
     greatest: list[Floats] = []
     observed = np.empty(0)
@@ -84,10 +85,10 @@ def family_p(values: Floats, pairs: Pairs, raw: Floats) -> Floats:
     return np.maximum(adjusted.reshape(len(pairs), metrics), raw)
 
 
-def without_rounding(cells: Floats) -> Floats:
-    """Return values [..., groups, metrics] in which groups that differ by rounding only are equal.
+def equalise_within_rounding(cells: Floats) -> Floats:
+    """Make values [..., groups, metrics] equal that differ between groups only by rounding.
 
-    Else all differences of a metric that is the same everywhere could happen to have one sign, and be "significant".
+    Otherwise the rounding of a constant metric could have the same sign for all seeds, and be "significant".
     """
     order = np.argsort(cells, axis=-2)
     ascending = np.take_along_axis(cells, order, axis=-2)
@@ -100,25 +101,25 @@ def without_rounding(cells: Floats) -> Floats:
     return result
 
 
-def differences(
-    groups: Sequence[Group], names: Sequence[str], cells: Floats, pairs: Pairs, margin: float
+def compare_pairs(
+    groups: Sequence[Group], names: Sequence[str], cells: Floats, pairs: GroupPairs, margin: float
 ) -> list[Difference]:
     """Return the difference of each pair of groups in each metric.
 
     Args:
-        cells: [seeds, phrasings, groups, metrics].
-        margin: the declared share (or amount, of a logarithm) that matters.
+        cells: values [seeds, phrasings, groups, metrics].
+        margin: equivalence margin, as a share of the mean (for logarithms, as an amount).
     """
     values, by_phrasing = cells.mean(1), cells.mean(0)
-    effects = [[effect(values[:, i, m] - values[:, j, m]) for m in range(len(names))] for i, j in pairs]
+    effects = [[paired_effect(values[:, i, m] - values[:, j, m]) for m in range(len(names))] for i, j in pairs]
     raw = np.array([[each.p for each in row] for row in effects])
-    family = family_p(values, pairs, raw)
-    discovery = false_discovery(raw.ravel()).reshape(family.shape)
+    family = compute_family_p(values, pairs, raw)
+    discovery = adjust_false_discovery(raw.ravel()).reshape(family.shape)
     result = []
     for k, (i, j) in enumerate(pairs):
         for m, name in enumerate(names):
             one, other = values[:, i, m], values[:, j, m]
-            share, low, high = _share(one, other) if is_ratio(name) else (float("nan"),) * 3
+            share, low, high = _relative_difference(one, other) if is_ratio(name) else (float("nan"),) * 3
             phrasings = by_phrasing[:, i, m] - by_phrasing[:, j, m]
             matters = margin * abs(float(other.mean())) if is_ratio(name) else margin
             tests = len(pairs) * (1 if m == 0 else len(names))
@@ -133,16 +134,16 @@ def differences(
                     high,
                     float(family[k, m]),
                     float(discovery[k, m]),
-                    _needed(one - other, matters, tests),
+                    _seeds_needed(one - other, matters, tests),
                     len(phrasings),
-                    effect(phrasings).p if len(phrasings) > 1 else float("nan"),
+                    paired_effect(phrasings).p if len(phrasings) > 1 else float("nan"),
                 )
             )
     return result
 
 
-def _share(one: Floats, other: Floats) -> tuple[float, float, float]:
-    """Return the difference as a share of the other's mean, with its interval."""
+def _relative_difference(one: Floats, other: Floats) -> tuple[float, float, float]:
+    """Return the difference as a share of the second mean, with its interval."""
     mean = float(other.mean())
     if mean == 0:
         return float("nan"), float("nan"), float("nan")
@@ -152,13 +153,13 @@ def _share(one: Floats, other: Floats) -> tuple[float, float, float]:
     return float((one - other).mean()) / abs(mean), low, high
 
 
-def _needed(paired: Floats, matters: float, tests: int) -> int | None:
+def _seeds_needed(paired: Floats, matters: float, tests: int) -> int | None:
     deviation = float(paired.std(ddof=1))
-    return pairs_needed(matters / deviation, alpha=ALPHA / tests) if deviation > 0 else None
+    return count_pairs_needed(matters / deviation, alpha=ALPHA / tests) if deviation > 0 else None
 
 
-def interval_in_words(difference: Difference) -> str:
-    """Return the difference with its interval: in percent, or in the metric's unit if ratios are meaningless."""
+def format_interval(difference: Difference) -> str:
+    """Format a difference with its interval: in percent, or in the metric's unit if ratios are meaningless."""
     if np.isfinite([difference.share, difference.low, difference.high]).all():
         change = format_percent_change(difference.share)
         low, high = format_percent_change(difference.low), format_percent_change(difference.high)

@@ -1,9 +1,8 @@
-"""Dispersion of the videos of a group, and tests for differences in dispersion or location between groups.
+"""Dispersion of states, and permutation tests for differences in dispersion or location between groups.
 
-The states are compared at one noise level, from their squared distances; squared distances in a projection are the true
-ones within about 2 % each. This, PERMDISP, is the test for "A takes more room than B". Distances are taken to the
-spatial median of a group, not to its mean: one distant video moves the mean, which makes all others of its group seem
-more spread at once.
+All functions use squared distances between states of one noise level; each squared distance in a projection is within
+about 2 % of the true one. PERMDISP tests whether one group is more spread out than another. It uses distances to the
+group's spatial median, not to its mean: one distant video would move the mean and make all others seem more spread.
 """
 
 from collections.abc import Callable
@@ -16,16 +15,16 @@ from wantui.analysis.statistics import within_seed_permutations
 
 Floats = NDArray[np.float64]
 MIN_VIDEOS = 3
-"""Two are equally far from their middle, whatever they are: differences between such groups seem to have no error."""
+"""Minimum number of videos in a group. Two videos are always equally far from their median, so that differences between
+groups of two would seem to have no error."""
 MAX_ITERATIONS = 5000
-"""Weiszfeld steps to a spatial median; a dozen suffice in many dimensions, hundreds where states are nearly
-collinear."""
+"""Maximum number of Weiszfeld iterations; a dozen suffice in many dimensions, nearly collinear states need hundreds."""
 ROUNDING = 1e-20
-"""Share of a sum of squares below which there is rounding only, which would order permutations by chance."""
-CANCELLED = 1e-12
-"""Share of a sum of squared distances below which a difference of two such sums is rounding."""
-AT_ONCE = 1024
-"""Permutations whose statistic is computed together."""
+"""Share of a sum of squares up to which it is only rounding, which would order permutations by chance."""
+CANCELLATION = 1e-12
+"""Share of a sum of squared distances up to which a difference of two such sums is only rounding."""
+PERMUTATIONS_AT_ONCE = 1024
+"""Number of permutations whose statistic is computed together."""
 
 
 def squared_distances(states: NDArray[np.floating]) -> Floats:
@@ -39,11 +38,12 @@ def squared_distances(states: NDArray[np.floating]) -> Floats:
 
 
 def median_weights(distances: Floats) -> Floats:
-    """Return the weights [n] whose weighted mean of n states is their spatial median, from squared distances [n, n].
+    """Return weights [n] such that the weighted mean of n states is their spatial median, from squared distances
+    [n, n].
 
-    The spatial (geometric) median minimises the sum of distances to the states. Weiszfeld's iteration needs distances
-    only: the point sum w_j x_j has the squared distance (D w)_i - w.D.w / 2 to state i. Where it meets a state, which
-    has no direction to itself, the step is that of Vardi and Zhang (2000).
+    The spatial (geometric) median minimises the sum of distances to the states. Weiszfeld's iteration needs only
+    distances: the point sum w_j x_j has the squared distance (D w)_i - w.D.w / 2 to state i. At a state, where the
+    direction to it is undefined, the step of Vardi and Zhang (2000) is taken.
     """
     n, size = len(distances), np.sqrt(distances.max())
     weights = np.full(n, 1 / n)
@@ -55,7 +55,7 @@ def median_weights(distances: Floats) -> Floats:
         inverse = np.divide(1.0, distance, out=np.zeros(n), where=~here)
         moved = inverse / inverse.sum()
         if here.any():
-            pull, held = _pull(distances, np.flatnonzero(here)[0], inverse), here / here.sum()
+            pull, held = _resultant_length(distances, np.flatnonzero(here)[0], inverse), here / here.sum()
             if pull <= here.sum() * (1 + 1e-9):
                 return held
             moved = (1 - here.sum() / pull) * moved + here.sum() / pull * held
@@ -66,17 +66,17 @@ def median_weights(distances: Floats) -> Floats:
     return weights
 
 
-def _pull(distances: Floats, k: int, inverse: Floats) -> float:
+def _resultant_length(distances: Floats, k: int, inverse: Floats) -> float:
     """Return the length of sum_i (x_i - x_k) / d_ik, from <x_i - x_k, x_j - x_k> = (D_ik + D_jk - D_ij) / 2."""
     squared = 2 * inverse.sum() * (inverse @ distances[k]) - inverse @ distances @ inverse
     return float(np.sqrt(max(squared, 0) / 2))
 
 
-def to_median(distances: Floats) -> Floats:
-    """Return the distance [n] of each state to the spatial median of them all, from squared distances [n, n].
+def distances_to_median(distances: Floats) -> Floats:
+    """Return the distance [n] of each state to the spatial median of all states, from squared distances [n, n].
 
-    Distances to the own median are too short by about sqrt((n - 1) / n), as those to the own centroid are; that is
-    corrected, so that groups of another size can be compared.
+    Distances to a sample's own median are too short by about sqrt((n - 1) / n), like distances to its own centroid.
+    They are corrected by that factor, so that groups of different sizes can be compared.
     """
     n = len(distances)
     if n < MIN_VIDEOS:
@@ -86,15 +86,15 @@ def to_median(distances: Floats) -> Floats:
     return np.sqrt(np.maximum(squared, 0) * n / (n - 1))
 
 
-def dispersion(distances: Floats) -> float:
-    """Return sum |x_i - mean|^2 / (n - 1), from squared distances [n, n]."""
+def total_variance(distances: Floats) -> float:
+    """Return the total variance, sum |x_i - mean|^2 / (n - 1), from squared distances [n, n]."""
     n = len(distances)
     return float(distances.sum() / (2 * n * (n - 1))) if n > 1 else float("nan")
 
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """A pseudo-F and its p by permutation within blocks; every permutation is tried where they are few."""
+    """Result of a permutation test: pseudo-F, and its p by permutation within blocks."""
 
     f: float
     p: float
@@ -104,16 +104,16 @@ def permanova(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
     """Test whether groups differ in location (Anderson 2001), with the groups exchanged within blocks.
 
     F = ((SS_T - SS_W) / (a - 1)) / (SS_W / (N - a)) with SS_T = sum of squared distances over pairs / N and SS_W the
-    same within groups. It also reacts to spread: read it beside `permdisp`.
+    same within groups. The test also responds to spread; read it together with `permdisp`.
 
     Args:
-        distances: [n, n], squared.
-        cells: [blocks, groups, phrasings] which of the n each is. All phrasings of a block are exchanged together: they
-            share their noise, and are no replicates.
+        distances: [n, n] squared distances.
+        cells: [blocks, groups, phrasings] indices of the states. All phrasings of a block are exchanged together,
+            because they share their initial noise and are not replicates.
     """
     groups, n = cells.shape[1], cells.size
     flat = cells.reshape(-1, cells.shape[2])
-    # Sums over the phrasings of each pair of cells: a permutation moves cells, never parts of them.
+    # Sum over the phrasings of each pair of cells, because permutations move complete cells.
     sums = np.stack([distances[:, members].sum(1) for members in flat], axis=1)
     sums = np.stack([sums[members].sum(0) for members in flat])
     total = sums.sum() / (2 * n)
@@ -127,25 +127,25 @@ def permanova(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
             member = (labels == group).astype(np.float64)
             within += ((member @ sums) * member).sum(1) / (2 * n / groups)
         between = total - within
-        return _pseudo_f(np.where(between > CANCELLED * total, between, 0), within, groups, n)
+        return _pseudo_f(np.where(between > CANCELLATION * total, between, 0), within, groups, n)
 
-    return _permuted(statistic, cells)
+    return _run_permutation_test(statistic, cells)
 
 
 def permdisp(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
-    """Test whether the dispersion of groups differs (Anderson 2006, in its robust form).
+    """Test whether groups differ in dispersion (Anderson 2006, robust form), with the groups exchanged within blocks.
 
-    F of a one-way analysis of variance on the distances to the own spatial median, which are then exchanged within
-    blocks. Arguments as of `permanova`.
+    F is that of a one-way analysis of variance of the distances to the group's spatial median. Arguments as for
+    `permanova`.
     """
     blocks, groups, _ = cells.shape
     n = cells.size
     z = np.empty(n)
     for group in range(groups):
         members = cells[:, group].ravel()
-        z[members] = to_median(distances[np.ix_(members, members)])
+        z[members] = distances_to_median(distances[np.ix_(members, members)])
     means, total = z[cells].mean(2), ((z - z.mean()) ** 2).sum()
-    if not np.isfinite(total):  # of fewer than MIN_VIDEOS
+    if not np.isfinite(total):  # a group has fewer than MIN_VIDEOS
         return PermutationTest(float("nan"), float("nan"))
     if total <= ROUNDING * (z**2).sum():
         return PermutationTest(0.0, 1.0)
@@ -157,7 +157,7 @@ def permdisp(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
         between = np.where(between > ROUNDING * (z**2).sum(), between, 0)
         return _pseudo_f(between, np.maximum(total - between, 0), groups, n)
 
-    return _permuted(statistic, cells)
+    return _run_permutation_test(statistic, cells)
 
 
 def _pseudo_f(between: Floats, within: Floats, groups: int, n: int) -> Floats:
@@ -165,14 +165,18 @@ def _pseudo_f(between: Floats, within: Floats, groups: int, n: int) -> Floats:
         return np.where(between > 0, (between / (groups - 1)) / (np.maximum(within, 0) / (n - groups)), 0.0)
 
 
-def _permuted(statistic: Callable[[NDArray[np.int64]], Floats], cells: NDArray[np.int64]) -> PermutationTest:
+def _run_permutation_test(
+    statistic: Callable[[NDArray[np.int64]], Floats], cells: NDArray[np.int64]
+) -> PermutationTest:
     orders = within_seed_permutations(*cells.shape[:2])
-    statistics = np.concatenate([statistic(orders[i : i + AT_ONCE]) for i in range(0, len(orders), AT_ONCE)])
+    statistics = np.concatenate(
+        [statistic(orders[i : i + PERMUTATIONS_AT_ONCE]) for i in range(0, len(orders), PERMUTATIONS_AT_ONCE)]
+    )
     return PermutationTest(float(statistics[0]), float(np.mean(statistics >= statistics[0] * (1 - 1e-9))))
 
 
-def divergence(differences: NDArray[np.floating]) -> float:
-    """Return the unbiased |mean|^2 of paired differences [n, k]: |d|^2 - sum |d_s - d|^2 / (n (n - 1)). It can be
+def unbiased_squared_mean(differences: NDArray[np.floating]) -> float:
+    """Return the unbiased |mean|^2 of paired differences [n, k], |d|^2 - sum |d_s - d|^2 / (n (n - 1)), which can be
     negative."""
     d = np.asarray(differences, dtype=np.float64)
     n, mean = len(d), d.mean(0)

@@ -1,6 +1,6 @@
-"""Load stored trajectories for the analysis, from batch folders and from the older system's.
+"""Loading of stored trajectories, from batch folders of wantui and of the older system.
 
-Data that cannot be analysed are listed with the reason; the rest are analysed.
+A video that cannot be analysed is returned with the reason instead of a trajectory.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from wantui.analysis.comparable import SAME_FOR_ALL
-from wantui.analysis.gram import StateBuffer, gram_of
-from wantui.analysis.legacy import latents_folder, read_older
-from wantui.analysis.template_parts import template_parts
-from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory, trajectory
+from wantui.analysis.comparability import COMPARED_FIELDS
+from wantui.analysis.gram import StateBuffer, compute_gram
+from wantui.analysis.legacy_batches import find_latents_folder, read_legacy_batch
+from wantui.analysis.template_parts import split_template
+from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.controls import CONTROLS, ControlKind
 from wantui.errors import UserError
@@ -30,37 +30,37 @@ from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_
 
 
 def read_batch(folder: Path, from_latents: bool = False) -> Iterator[Video]:
-    """Yield every finished video of a batch folder, of this system or of the older one.
+    """Yield every finished video of a batch folder, of wantui or of the older system.
 
     Args:
-        from_latents: make the Gram matrices from the stored latents, rather than take the stored ones.
+        from_latents: True to compute Gram matrices from stored latents instead of using the stored ones.
 
     Raises:
-        UserError: it is no batch folder of either kind.
+        UserError: the folder is not a batch folder of either system.
     """
     try:
         is_ours = (folder / "batch.json").exists()
         is_older = not is_ours and (
-            (folder / "batch_metadata.json").exists() or any(latents_folder(folder).glob("*/vid_*/step_*.npy*"))
+            (folder / "batch_metadata.json").exists() or any(find_latents_folder(folder).glob("*/vid_*/step_*.npy*"))
         )
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
     if is_ours:
-        yield from _read(folder, from_latents)
+        yield from _load_batch(folder, from_latents)
     elif is_older:
-        yield from read_older(folder)
+        yield from read_legacy_batch(folder)
     else:
         raise UserError(
-            f"{folder} is not a batch folder: it has no batch.json, nor latents/prompt_000/vid_001/step_000.npy.gz "
-            "as the older system wrote them"
+            f"{folder} is not a batch folder: it has neither batch.json nor files of the older system, such as "
+            "latents/prompt_000/vid_001/step_000.npy.gz"
         )
 
 
 def read_batches(folders: Sequence[Path], from_latents: bool = False) -> tuple[list[Video], list[str]]:
-    """Return the videos of several batches, and why some of the batches cannot be read.
+    """Return the videos of several batches, and the errors of unreadable batches.
 
     Raises:
-        UserError: none of them can be read.
+        UserError: no batch can be read.
     """
     videos: list[Video] = []
     faults: list[UserError] = []
@@ -77,19 +77,19 @@ def read_batches(folders: Sequence[Path], from_latents: bool = False) -> tuple[l
     return videos, [str(fault) for fault in faults]
 
 
-def _read(folder: Path, from_latents: bool) -> Iterator[Video]:
+def _load_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
     manifest = read_manifest(BatchFolder(folder))
     done = [(number, entry) for number, entry in enumerate(manifest.videos) if entry.state == "done"]
     if not from_latents:
         for number, entry in done:
-            yield _video(folder, number, entry, manifest, None)
+            yield _load_video(folder, number, entry, manifest, None)
         return
     from threadpoolctl import threadpool_limits
 
     held = StateBuffer()
-    # One reads while the other multiplies, on one core each: more for products of matrices are taken from the reading.
+    # One thread reads while the other multiplies. More BLAS threads would take CPU time from reading.
     with threadpool_limits(1), ThreadPoolExecutor(2) as threads:
-        waiting = [threads.submit(_video, folder, number, entry, manifest, held) for number, entry in done]
+        waiting = [threads.submit(_load_video, folder, number, entry, manifest, held) for number, entry in done]
         try:
             for video in waiting:
                 yield video.result()
@@ -97,7 +97,7 @@ def _read(folder: Path, from_latents: bool) -> Iterator[Video]:
             threads.shutdown(cancel_futures=True)
 
 
-def _video(
+def _load_video(
     folder: Path,
     number: int,
     entry: VideoEntry,
@@ -105,7 +105,7 @@ def _video(
     held: StateBuffer | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
-    cache, parts = recipe.magnitudes, template_parts(manifest.template)
+    cache, parts = recipe.magnitudes, split_template(manifest.template)
     known: dict[str, Any] = {
         "folder": folder,
         "number": number,
@@ -115,15 +115,15 @@ def _video(
         "choices": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
         "settings": recipe.source.settings
-        | {name: getattr(recipe, name) for name in SAME_FOR_ALL}
+        | {name: getattr(recipe, name) for name in COMPARED_FIELDS}
         | {
             "cached": recipe.speed == "cached",
             "magnitudes": hashlib.sha256(json.dumps(cache).encode()).hexdigest()[:8] if cache else None,
         }
         | control_settings(recipe)
-        | (_stored_form(recipe) if held is not None else {}),
+        | (_latents_storage(recipe) if held is not None else {}),
         "template": parts.skeleton,
-        "options": parts.chosen({int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}),
+        "options": parts.fill_options({int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}),
         "weighting": recipe.weighting or "",
         "weights": ", ".join(f"{mark.text}:{mark.weight:g}" for mark in recipe.marks if mark.weight != 1),
         "attention": folder / entry.files["attention"] if "attention" in entry.files else None,
@@ -133,7 +133,7 @@ def _video(
         return Video(**known, reason="it has no stored trajectory")
     path = folder / entry.files["latents"]
     try:
-        trajectory, dimension, power, warnings = _stored(path, held)
+        trajectory, dimension, power, warnings = _load_trajectory(path, held)
     except NoGeometryError as error:
         return Video(**known, path=path, reason=str(error))
     except CaptureError as error:
@@ -142,63 +142,65 @@ def _video(
 
 
 def control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONTROLS) -> dict[str, Any]:
-    """Return the request of each control but the word weights, as in JSON; None for a control that is off.
+    """Return the request of each control as JSON values, None for a control that is off; excludes word weights.
 
-    Trajectories of other controls are not compared as one group. Word weights are compared by phrasing.
+    These settings must be equal for a comparison. Word weights instead are part of the phrasing.
     """
     requests = {kind.name: recipe.control(kind.name) for kind in kinds if kind.section is not None}
     return {name: None if request is None else request.model_dump(mode="json") for name, request in requests.items()}
 
 
-def _stored_form(recipe: Recipe) -> dict[str, Any]:
-    """Return how the latents are stored from which a trajectory is computed: it may differ in their interval."""
+def _latents_storage(recipe: Recipe) -> dict[str, Any]:
+    """Return interval and dtype of the stored latents, which the trajectories computed from them depend on."""
     return {"storage_interval": recipe.capture.interval, "storage_dtype": recipe.capture.dtype}
 
 
-def _stored(path: Path, held: StateBuffer | None) -> tuple[Trajectory, int, Floats | None, tuple[str, ...]]:
-    """Return trajectory, number of values of a state, mean square of each channel of the final state, and warnings."""
+def _load_trajectory(path: Path, held: StateBuffer | None) -> tuple[Trajectory, int, Floats | None, tuple[str, ...]]:
+    """Return the trajectory, the number of values of a state, the mean square of each channel of the final state, and
+    warnings."""
     group = open_capture(path)
     with raise_capture_error(path):
         sigmas = np.asarray(group["sigmas"][:])
-        dimension = _dimension(group)
+        dimension = _read_dimension(group)
         if held is None:
             power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
-            return trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, power, ()
+            return build_trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, power, ()
         if "latents" not in group:
-            raise NoGeometryError("its latents are not stored, only what was derived from them")
+            raise NoGeometryError("its latents are not stored, only their inner products")
         steps = [int(step) for step in group["steps"][:]]
-        chosen, warnings = corrected_states(steps, sigmas)
+        chosen, warnings = select_corrected_states(steps, sigmas)
         states = StoredStates(group["latents"], chosen)
-        gram = gram_of(states.read, len(states), states.dimension, held)
-        return trajectory(gram, sigmas[[steps[index] for index in chosen]], dimension), dimension, None, warnings
+        gram = compute_gram(states.read, len(states), states.dimension, held)
+        return build_trajectory(gram, sigmas[[steps[index] for index in chosen]], dimension), dimension, None, warnings
 
 
-def _dimension(group: Any) -> int:
-    """Return the number of values of a state; captures without checksums may hold any shape.
+def _read_dimension(group: Any) -> int:
+    """Return the number of values of a state.
 
     Raises:
-        ValueError: the attribute `shape` is not the shape of a state.
+        ValueError: the attribute `shape` is invalid, as it can be in captures without checksums.
     """
     shape = group.attrs.get("shape")
     if shape is None:
         return math.prod(group["latents"].shape[1:])
     if not isinstance(shape, list) or not shape or not all(type(length) is int and length > 0 for length in shape):
-        raise ValueError(f"its attribute shape is {str(shape)[:80]}, and must be the lengths of a state's axes")
+        raise ValueError(f"its attribute shape is {str(shape)[:80]}, but must be a list of positive lengths")
     if "latents" in group and tuple(shape) != group["latents"].shape[1:]:
-        raise ValueError(f"its attribute shape is {str(shape)[:80]}, and its states are {group['latents'].shape[1:]}")
+        raise ValueError(f"its attribute shape is {str(shape)[:80]}, but its states are {group['latents'].shape[1:]}")
     return math.prod(shape)
 
 
-def corrected_states(steps: Sequence[int], sigmas: Floats) -> tuple[list[int], tuple[str, ...]]:
-    """Return which stored states are the last ones of their noise level, and a warning where others are stored.
+def select_corrected_states(steps: Sequence[int], sigmas: Floats) -> tuple[list[int], tuple[str, ...]]:
+    """Return the indices of the stored states that are the last ones of their noise level, and a warning if predictors
+    without their corrected state are stored.
 
     Heun's sampler evaluates the model twice at a noise level: first at an Euler predictor, then at the corrected state.
-    Versions before 0.2 counted `storage_interval` in evaluations, and stored predictors whose corrected state is not
-    stored: no comparison of neighbours can find those.
+    Versions before 0.2 counted `storage_interval` in evaluations, and could store a predictor without its corrected
+    state; comparing neighbouring stored states cannot detect those.
 
     Args:
-        steps: after how many evaluations each stored state was.
-        sigmas: [S + 1], noise level of every state, stored or not.
+        steps: number of model evaluations before each stored state.
+        sigmas: [S + 1] noise levels of all states, stored or not.
     """
     last = np.append(np.diff(sigmas) != 0, True)
     chosen = [index for index, step in enumerate(steps) if last[step]]
@@ -206,5 +208,5 @@ def corrected_states(steps: Sequence[int], sigmas: Floats) -> tuple[list[int], t
     if not dropped:
         return chosen, ()
     return chosen, (
-        f"{len(dropped)} of {len(steps)} stored states are predictors of the heun sampler and are left out",
+        f"{len(dropped)} of {len(steps)} stored states are excluded: they are predictors of the heun sampler",
     )

@@ -1,10 +1,9 @@
-"""Response of each sampler to Gaussian data, axis by axis: its integration of the flow of a normal distribution.
+"""Response of each sampler to Gaussian data: how it integrates the flow to a normal distribution, axis by axis.
 
-For data N(m, v) on an axis the exact model predicts x - sigma u with u linear in x - (1 - sigma) m. Every sampler takes
-linear combinations of states and predictions, and all of them keep a state on the line (1 - sigma) m, so that a state
-is (1 - sigma) m + a z with z the initial noise and one factor a for each variance. The factors are computed here in
-float64, with the coefficients of diffusers' samplers as `wantui.generation.samplers` builds them; tests compare with
-those.
+For data N(m, v) on an axis, the exact model predicts x - sigma u with u linear in x - (1 - sigma) m. Every sampler
+takes linear combinations of states and predictions that map the line (1 - sigma) m to itself. A state is therefore
+(1 - sigma) m + a z, with z the initial noise and a factor a that depends on v only. This module computes the factors in
+float64, with the coefficients of the diffusers samplers that `wantui.generation.samplers` builds; tests compare both.
 """
 
 import itertools
@@ -16,19 +15,19 @@ from numpy.typing import NDArray
 from wantui.schedule import SamplerName, UnknownSamplerError
 
 Floats = NDArray[np.float64]
-SHORT = 15
-"""Steps below which DPM-Solver takes lower orders at its end."""
+MIN_FULL_ORDER_STEPS = 15
+"""Minimum number of steps for which DPM-Solver keeps its full order near the end."""
 
 
-def sampler_response(sampler: str, sigmas: Floats, variances: Floats) -> Floats:
-    """Return factors [S + 1, k] of a sampler by its name.
+def compute_sampler_response(sampler: str, sigmas: Floats, variances: Floats) -> Floats:
+    """Return the response factors [S + 1, k] of a sampler.
 
     Args:
-        sigmas: [S + 1] noise levels of all its states, as stored; those of Heun's method come twice.
-        variances: [k] of the data.
+        sigmas: [S + 1] noise levels of all states, as stored; Heun's method repeats each level.
+        variances: [k] variances of the data.
 
     Raises:
-        UnknownSamplerError: names those that are known.
+        UnknownSamplerError: the sampler is unknown.
     """
     for name, solve in SOLVERS.items():
         if name == sampler:
@@ -36,12 +35,12 @@ def sampler_response(sampler: str, sigmas: Floats, variances: Floats) -> Floats:
     raise UnknownSamplerError(f"unknown sampler {sampler!r}; known are {', '.join(SOLVERS)}")
 
 
-def _clean(sigma: float, state: Floats, variances: Floats) -> Floats:
+def _predict_clean(sigma: float, state: Floats, variances: Floats) -> Floats:
     """Return the predicted clean state, E[data | state]."""
     return (1 - sigma) * variances / ((1 - sigma) ** 2 * variances + sigma**2) * state
 
 
-def _slope(sigma: float, state: Floats, variances: Floats) -> Floats:
+def _predict_velocity(sigma: float, state: Floats, variances: Floats) -> Floats:
     """Return the model's output, E[noise - data | state]."""
     spread = (1 - sigma) ** 2 * variances + sigma**2
     return (sigma - (1 - sigma) * variances) / spread * state
@@ -50,19 +49,19 @@ def _slope(sigma: float, state: Floats, variances: Floats) -> Floats:
 def _euler(sigmas: Floats, variances: Floats) -> Floats:
     states = [np.ones_like(variances)]
     for here, there in itertools.pairwise(sigmas.tolist()):
-        states.append(states[-1] + (there - here) * _slope(here, states[-1], variances))
+        states.append(states[-1] + (there - here) * _predict_velocity(here, states[-1], variances))
     return np.stack(states)
 
 
 def _heun(sigmas: Floats, variances: Floats) -> Floats:
-    """Return the predictors and corrected states in turn; the last step is Euler's."""
+    """Return predictors and corrected states alternately; the last step is an Euler step."""
     states = [np.ones_like(variances)]
     for index in range(len(sigmas) - 1):
         if index % 2 == 0:
-            begin, slope = states[-1], _slope(sigmas[index], states[-1], variances)
+            begin, slope = states[-1], _predict_velocity(sigmas[index], states[-1], variances)
             states.append(begin + (sigmas[index + 1] - sigmas[index]) * slope)
         else:
-            both = (slope + _slope(sigmas[index], states[-1], variances)) / 2
+            both = (slope + _predict_velocity(sigmas[index], states[-1], variances)) / 2
             states.append(begin + (sigmas[index] - sigmas[index - 1]) * both)
     return np.stack(states)
 
@@ -73,19 +72,19 @@ def _half_log_snr(sigmas: Floats) -> Floats:
 
 
 def _dpm(order: int) -> Callable[[Floats, Floats], Floats]:
-    """Return the solver of DPM-Solver++ (Lu et al. 2022), midpoint form, multistep."""
+    """Return multistep DPM-Solver++ (Lu et al. 2022) of an order, in midpoint form."""
 
     def solve(sigmas: Floats, variances: Floats) -> Floats:
         levels, steps = _half_log_snr(sigmas), len(sigmas) - 1
         states = [np.ones_like(variances)]
         clean: list[Floats] = []
         for i in range(steps):
-            clean.append(_clean(sigmas[i], states[-1], variances))
+            clean.append(_predict_clean(sigmas[i], states[-1], variances))
             h = levels[i + 1] - levels[i]
             used_order = min(order, i + 1)
             if i == steps - 1:
                 used_order = 1
-            elif i == steps - 2 and steps < SHORT:
+            elif i == steps - 2 and steps < MIN_FULL_ORDER_STEPS:
                 used_order = min(used_order, 2)
             shrink, alpha = np.expm1(-h), 1 - sigmas[i + 1]
             after = sigmas[i + 1] / sigmas[i] * states[-1] - alpha * shrink * clean[-1]
@@ -106,8 +105,8 @@ def _dpm(order: int) -> Callable[[Floats, Floats], Floats]:
 
 
 def _unipc(order: int) -> Callable[[Floats, Floats], Floats]:
-    """Return the solver of UniPC (Zhao et al. 2023), B2 form, predicting clean states; states are the predictor's, as
-    stored."""
+    """Return UniPC (Zhao et al. 2023) of an order, in B2 form with clean-state prediction. Its states are those of the
+    predictor, as stored."""
 
     def solve(sigmas: Floats, variances: Floats) -> Floats:
         levels, steps = _half_log_snr(sigmas), len(sigmas) - 1
@@ -115,7 +114,7 @@ def _unipc(order: int) -> Callable[[Floats, Floats], Floats]:
         clean: list[Floats] = []
         begin, used_order = states[0], 0
         for i in range(steps):
-            predicted = _clean(sigmas[i], states[-1], variances)
+            predicted = _predict_clean(sigmas[i], states[-1], variances)
             sample = states[-1]
             if i > 0:
                 sample = _unipc_update(sigmas, levels, i - 1, used_order, begin, clean, predicted)
@@ -131,11 +130,11 @@ def _unipc(order: int) -> Callable[[Floats, Floats], Floats]:
 def _unipc_update(
     sigmas: Floats, levels: Floats, i: int, order: int, state: Floats, clean: list[Floats], there: Floats | None
 ) -> Floats:
-    """Return the state after step i; corrected where the prediction at its end is given.
+    """Return the state after step i, corrected if the prediction at its end is given.
 
     Args:
         clean: predictions at the noise levels up to i.
-        there: the prediction at level i + 1.
+        there: prediction at level i + 1, for the corrector; None for the predictor.
     """
     h = levels[i + 1] - levels[i]
     scale, alpha = np.expm1(-h), 1 - sigmas[i + 1]

@@ -1,4 +1,4 @@
-"""Analysis results as plain values for JSON and CSV. Missing values are null, and empty in a table."""
+"""Serialisation of analysis results to JSON and CSV; missing values are null in JSON and empty in CSV."""
 
 import csv
 import io
@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 
 from wantui.analysis.compare import Comparison
-from wantui.analysis.groups import Group, describe
-from wantui.analysis.nulls import GaussianNull, random_walk
-from wantui.analysis.strides import CHECKED, strides
-from wantui.analysis.trajectory import CURVES, METRICS, Trajectory, value
+from wantui.analysis.groups import Group, summarise_group
+from wantui.analysis.null_models import GaussianNull, random_walk_null
+from wantui.analysis.strides import STRIDE_METRICS, measure_strides
+from wantui.analysis.trajectory import CURVES, METRICS, Trajectory, metric_value
 from wantui.analysis.video import Video
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""First characters of what spreadsheets take for a formula, by OWASP's list, and their full-width forms."""
+"""Characters that start a formula in spreadsheets (OWASP), with their full-width forms."""
 _NUMBER = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
-def video_record(
+def build_video_record(
     video: Video, metrics: Sequence[str], null: GaussianNull | None = None, curves: bool = False
 ) -> dict[str, Any]:
-    """Return the record of one video: its identity, its metrics with their nulls and at other strides, and its curves.
+    """Return the JSON record of one video: identity, metrics with null models, strides and, on request, curves.
 
     Args:
-        null: the Gaussian flow to the final states of the videos of its kind.
+        null: Gaussian flow to the final states of the videos with its batch, prompt and weights.
     """
     record: dict[str, Any] = {
         "batch": str(video.folder),
@@ -42,12 +42,12 @@ def video_record(
     trajectory = video.trajectory
     if trajectory is None:
         return record | {"reason": video.reason}
-    walk, flow = random_walk(trajectory), null.paths if null is not None else ()
+    walk, flow = random_walk_null(trajectory), null.paths if null is not None else ()
     record["metrics"] = {
         name: {
-            "value": value(trajectory, name),
-            "random_walk": value(walk, name),
-            "gaussian_flow": float(np.mean([value(path, name) for path in flow])) if flow else None,
+            "value": metric_value(trajectory, name),
+            "random_walk": metric_value(walk, name),
+            "gaussian_flow": float(np.mean([metric_value(path, name) for path in flow])) if flow else None,
         }
         for name in metrics
     }
@@ -57,16 +57,16 @@ def video_record(
         drawn = {name: curve(trajectory) for name, curve in CURVES.items()}
         record["curves"] = {name: {"sigma": sigma, "value": values} for name, (sigma, values) in drawn.items()}
         record["spectrum"] = trajectory.spectrum
-    return plain(record)
+    return to_json_values(record)
 
 
 def _null_record(null: GaussianNull) -> dict[str, Any]:
-    return {"videos": null.count, "sampler": null.sampler or None, "description": null.in_words}
+    return {"videos": null.count, "sampler": null.sampler or None, "description": null.description}
 
 
 def _stride_records(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int) -> dict[str, Any]:
-    """Return the stride-dependent metrics at each stride, and whether they are properties of the path."""
-    checked = [strides(paths, name, stride) for name in metrics if name in CHECKED]
+    """Return the metrics of STRIDE_METRICS at each stride, and whether they have settled."""
+    checked = [measure_strides(paths, name, stride) for name in metrics if name in STRIDE_METRICS]
     return {
         measured.metric: {
             "values": dict(zip(measured.strides, measured.values, strict=True)),
@@ -77,22 +77,22 @@ def _stride_records(paths: Sequence[Trajectory], metrics: Sequence[str], stride:
     }
 
 
-def group_record(group: Group, metrics: Sequence[str], null: GaussianNull) -> dict[str, Any]:
-    """Return means of one group."""
+def build_group_record(group: Group, metrics: Sequence[str], null: GaussianNull) -> dict[str, Any]:
+    """Return the JSON record of one group: summaries of its metrics with null models, and strides."""
     paths = [video.trajectory for video in group.videos if video.trajectory is not None]
-    return plain(
+    return to_json_values(
         {
             "group": group.name,
             "stride": group.stride,
-            "metrics": {name: asdict(describe(group, name, null)) for name in metrics},
+            "metrics": {name: asdict(summarise_group(group, name, null)) for name in metrics},
             "gaussian_flow": _null_record(null),
             "strides": _stride_records(paths, metrics, group.stride) if paths else {},
         }
     )
 
 
-def comparison_record(comparison: Comparison) -> dict[str, Any]:
-    """Return the record of a comparison."""
+def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
+    """Return the JSON record of a comparison."""
     record = {
         "by": comparison.by,
         "primary": comparison.primary,
@@ -113,7 +113,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
         "null_band": comparison.null_band,
         "null_rate": comparison.null_rate,
         "metrics": {
-            name: {group: asdict(d) for group, d in by_group.items()} for name, by_group in comparison.described.items()
+            name: {group: asdict(d) for group, d in by_group.items()} for name, by_group in comparison.summaries.items()
         },
         "gaussian_flow": {name: _null_record(null) for name, null in comparison.nulls.items()},
         "strides": {
@@ -130,70 +130,70 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
         "warnings": comparison.warnings,
         "excluded": [{"video": name, "reason": reason} for name, reason in comparison.left_out],
     }
-    return plain(record)
+    return to_json_values(record)
 
 
-def video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str]]:
+def build_video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str]]:
     """Return the header and rows of a table of videos."""
     rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "reason", "stride"]]
     for video in videos:
-        values = [_cell(video.value(name)) for name in metrics]
+        values = [_format_number(video.value(name)) for name in metrics]
         about = [str(video.folder), video.id, video.variation, video.prompt, str(video.seed)]
         rows.append([*about, *values, video.reason, str(video.stride)])
     return rows
 
 
-def difference_rows(comparison: Comparison) -> list[list[str]]:
+def build_difference_rows(comparison: Comparison) -> list[list[str]]:
     """Return the header and rows of a table of differences."""
     head = ["metric", "first", "second", "n", "mean", "low", "high", "method", "d_z", "p", "family_p", "discovery_p"]
     rows = [[*head, "phrasings", "phrasing_p", "stride"]]
     for d in comparison.differences:
         e = d.effect
-        interval, numbers = map(_cell, (e.mean, e.low, e.high)), (e.size, e.p, d.family_p, d.discovery_p)
-        last = [str(d.phrasings), _cell(d.phrasing_p), str(comparison.stride)]
-        rows.append([d.metric, d.first, d.second, str(e.n), *interval, e.method, *map(_cell, numbers), *last])
+        interval, numbers = map(_format_number, (e.mean, e.low, e.high)), (e.size, e.p, d.family_p, d.discovery_p)
+        last = [str(d.phrasings), _format_number(d.phrasing_p), str(comparison.stride)]
+        rows.append([d.metric, d.first, d.second, str(e.n), *interval, e.method, *map(_format_number, numbers), *last])
     return rows
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write a table.
+    """Write a table as CSV with CRLF line ends.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
-        file.write(csv_text(rows, "\r\n"))
+        file.write(format_csv(rows, "\r\n"))
 
 
-def csv_text(rows: Sequence[Sequence[str]], line_end: str = "\n") -> str:
-    """Return a table as CSV in which a spreadsheet computes nothing."""
+def format_csv(rows: Sequence[Sequence[str]], line_end: str = "\n") -> str:
+    """Format a table as CSV, with cells that spreadsheets would evaluate as formulas escaped."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator=line_end).writerows([_inert(cell) for cell in row] for row in rows)
+    csv.writer(text, lineterminator=line_end).writerows([_escape_formula(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 
-def _inert(cell: str) -> str:
-    """Return a cell that no spreadsheet evaluates as a formula: text that starts like one gets an apostrophe.
+def _escape_formula(cell: str) -> str:
+    """Prefix text that starts like a formula with an apostrophe, so that spreadsheets do not evaluate it.
 
-    Prompts and ids come from elsewhere; `=cmd|'/C calc'!A0` would run a program on the machine of whoever opens it.
+    Prompts and ids are untrusted: `=cmd|'/C calc'!A0` would run a program on the machine of the reader.
     """
     if not cell.startswith(FORMULA_STARTS):
         return cell
     return cell if _NUMBER.fullmatch(cell) else f"'{cell}"
 
 
-def _cell(value: float) -> str:
+def _format_number(value: float) -> str:
     return repr(float(value)) if math.isfinite(value) else ""
 
 
-def plain(value: Any) -> Any:
-    """Return lists, numbers and None, for JSON."""
+def to_json_values(value: Any) -> Any:
+    """Convert a value to JSON types; NaN and infinity become None."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json_values(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return to_json_values(value.tolist())
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_json_values(item) for item in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value

@@ -1,7 +1,7 @@
-"""Tests and intervals for paired differences: the video is the unit, seeds are blocks.
+"""Permutation tests and intervals for differences between groups, paired by seed.
 
-Videos of one seed share their initial noise. Under the hypothesis that two groups are alike, the values of one seed can
-be exchanged between them: tests permute within seeds, and the difference of a seed has either sign with equal chance.
+Videos of one seed share their initial noise. Under the null hypothesis, the values of one seed can be exchanged between
+groups. So tests permute groups within seeds; for two groups, they flip the signs of the differences of seeds.
 """
 
 import itertools
@@ -14,21 +14,22 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 Floats = NDArray[np.float64]
-EXACT_UP_TO = 14
-"""Pairs for which all 2^n signs are tried."""
+MAX_EXACT_PAIRS = 14
+"""Maximum number n of pairs for which all 2^n sign flips are tried."""
 RESAMPLES = 9999
+"""Number of random sign flips or permutations if there are too many to try all."""
 SEED = 20240229
-"""Seed of all random draws, so that a report is reproducible."""
-EXACT_ORDERS = 1 << EXACT_UP_TO
-"""Permutations within blocks that are all tried; beyond, `RESAMPLES` are drawn. More than RESAMPLES, so that no drawn
-p, 1 / (RESAMPLES + 1) at least, falls below the least that exists."""
+"""Seed of all random draws, so that reports are reproducible."""
+MAX_EXACT_PERMUTATIONS = 1 << MAX_EXACT_PAIRS
+"""Maximum number of permutations that are all tried; above it, `RESAMPLES` are drawn. It exceeds RESAMPLES, so that a
+p of drawn permutations, at least 1 / (RESAMPLES + 1), is never below the smallest p of all permutations."""
 LARGE_SHIFT = 1e4
-"""Noncentrality beyond which the noncentral t distribution is that of its shift over a scaled chi."""
+"""Noncentrality above which the noncentral t distribution is approximated by its shift over a scaled chi."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """The mean of paired differences, with its size and interval."""
+    """Mean of paired differences, with interval, standardised size and p."""
 
     n: int
     mean: float
@@ -37,37 +38,37 @@ class Effect:
     """95 % interval of the mean."""
     size: float
     """d_z with Hedges' correction: mean over standard deviation of the differences, times 1 - 3 / (4 (n - 1) - 1).
-    NaN for two differences, for which that is no correction."""
+    NaN for two differences, where the correction would be 0."""
     p: float
-    """Two-sided, of a sign-flip test of the mean."""
+    """Two-sided p of a sign-flip test of the mean."""
     method: str = "t"
     """Method that computed the interval."""
 
 
-def effect(differences: Floats) -> Effect:
+def paired_effect(differences: Floats) -> Effect:
     """Return the effect of n paired differences, with Student's interval.
 
     Raises:
-        ValueError: fewer than two, or values that are not finite.
+        ValueError: there are fewer than two differences, or some are not finite.
     """
     differences = np.asarray(differences, dtype=np.float64)
     n = len(differences)
     if n < 2 or not np.isfinite(differences).all():
-        raise ValueError(f"an effect needs two finite differences at least, and has {np.isfinite(differences).sum()}")
+        raise ValueError(f"an effect needs at least two finite differences, but has {np.isfinite(differences).sum()}")
     mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
     if deviation == 0:
-        return Effect(n, mean, mean, mean, math.copysign(math.inf, mean) if mean else 0.0, sign_flip(differences))
+        return Effect(n, mean, mean, mean, math.copysign(math.inf, mean) if mean else 0.0, sign_flip_test(differences))
     half = _t_quantile(0.975, n - 1) * deviation / math.sqrt(n)
     correction = 1 - 3 / (4 * (n - 1) - 1) if n > 2 else math.nan  # with two it would be 0
-    return Effect(n, mean, mean - half, mean + half, correction * mean / deviation, sign_flip(differences))
+    return Effect(n, mean, mean - half, mean + half, correction * mean / deviation, sign_flip_test(differences))
 
 
 def ratio_interval(values: Floats, reference: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of mean(values) / mean(reference), of n pairs (Fieller 1954).
+    """Return the interval of mean(values) / mean(reference) of n pairs, with both means uncertain (Fieller 1954).
 
-    The ratio r is in it where a t test of values - r reference finds no mean other than 0: both means are uncertain,
-    and the interval holds 1 exactly where Student's interval of the difference holds 0. NaN where the mean of the
-    reference may be 0, so that the ratio has no bound.
+    The interval contains the ratios r for which a t test does not reject mean(values - r reference) = 0. It contains 1
+    exactly if Student's interval of the difference contains 0. NaN if the mean of the reference may be 0, because the
+    ratio is then unbounded.
     """
     n = len(values)
     t2 = _t_quantile((1 + level) / 2, n - 1) ** 2 / n
@@ -83,38 +84,38 @@ def ratio_interval(values: Floats, reference: Floats, level: float = 0.95) -> tu
 
 
 @lru_cache(maxsize=8)
-def signs(n: int) -> tuple[Floats, bool]:
-    """Return signs [flips, n] for a sign-flip test, and whether they are all that there are. The first row has no
-    flips."""
-    if n <= EXACT_UP_TO:
+def flip_signs(n: int) -> tuple[Floats, bool]:
+    """Return signs [flips, n] of a sign-flip test, and whether they are all 2^n. The first row flips nothing."""
+    if n <= MAX_EXACT_PAIRS:
         drawn = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
     else:
         drawn = np.random.default_rng(SEED).choice((1.0, -1.0), size=(RESAMPLES + 1, n))
         drawn[0] = 1.0
     drawn.flags.writeable = False
-    return drawn, n <= EXACT_UP_TO
+    return drawn, n <= MAX_EXACT_PAIRS
 
 
-def sign_flip(differences: Floats) -> float:
-    """Return the two-sided p of the mean of n paired differences: the share of sign flips whose |mean| is as large.
+def sign_flip_test(differences: Floats) -> float:
+    """Return the two-sided p of the mean of n paired differences: the share of sign flips whose |mean| is at least as
+    large.
 
-    Exact for n <= 14; with 9999 random flips (the observed one counted in) for more.
+    Exact up to MAX_EXACT_PAIRS; above it, from RESAMPLES random flips and the observed signs.
     """
-    flips, _ = signs(len(differences))
+    flips, _ = flip_signs(len(differences))
     means = np.abs(flips @ differences)
     return float(np.mean(means >= means[0] * (1 - 1e-12)))
 
 
 def min_attainable_p(n: int) -> float:
     """Return the smallest two-sided p that n pairs can give."""
-    return 2 / 2**n if n <= EXACT_UP_TO else 1 / (RESAMPLES + 1)
+    return 2 / 2**n if n <= MAX_EXACT_PAIRS else 1 / (RESAMPLES + 1)
 
 
-def max_t(differences: Floats) -> Floats:
-    """Return p of each column of paired differences [n, m], for the whole family: the share of flips whose greatest |t|
-    is as large as the column's (Westfall and Young 1993)."""
+def max_t_test(differences: Floats) -> Floats:
+    """Return the family-wise p of each column of paired differences [n, m]: the share of sign flips whose largest |t|
+    is at least the column's |t| (Westfall and Young 1993)."""
     n, m = differences.shape
-    flips, _ = signs(n)
+    flips, _ = flip_signs(n)
     means = flips @ differences / n
     variance = (differences**2).mean(0) - means**2
     t = t_statistic(means, np.maximum(variance, 0) * n / (n - 1), n)
@@ -123,15 +124,15 @@ def max_t(differences: Floats) -> Floats:
 
 
 def t_statistic(means: Floats, variance: Floats, n: int) -> Floats:
-    """Return |t| of means of n values: infinite where all are equal but not 0, and 0 where all are 0."""
+    """Return |t| of means of n values: infinite if all values are equal but not 0, and 0 if all are 0."""
     equal = variance <= 1e-14 * means**2
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(means) / np.sqrt(variance / n)
     return np.where(equal, np.where(means != 0, np.inf, 0.0), t)
 
 
-def false_discovery(p: Floats) -> Floats:
-    """Benjamini and Hochberg's adjusted p; NaN stays NaN."""
+def adjust_false_discovery(p: Floats) -> Floats:
+    """Return Benjamini-Hochberg adjusted p; NaN stays NaN."""
     adjusted = np.full(len(p), np.nan)
     known = np.isfinite(p)
     if known.any():
@@ -139,11 +140,11 @@ def false_discovery(p: Floats) -> Floats:
     return adjusted
 
 
-def pairs_needed(size: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Return the pairs with which a two-sided test finds an effect of d_z = `size` with this power; None for none.
+def count_pairs_needed(size: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
+    """Return the number of pairs with which a two-sided test detects an effect of d_z = `size`; None if `size` is 0.
 
     `size` is the smallest effect of interest, declared in advance; the observed effect would only restate its p (Hoenig
-    and Heisey 2001). Power is that of a paired t test, and never fewer pairs than a sign-flip test needs.
+    and Heisey 2001). The number has the given power in a paired t test, and is at least what a sign-flip test needs.
     """
     if not abs(size) > 1e-3:
         return None
@@ -154,39 +155,39 @@ def pairs_needed(size: float, power: float = 0.8, alpha: float = 0.05) -> int | 
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if _power(size, middle, alpha) < power else (low, middle)
-    # With the fewest pairs a sign-flip test needs all of them to have the same sign.
+    # With the minimum number of pairs, a sign-flip test needs equal signs of all differences.
     return high + int(high == least and float(special.ndtr(abs(size))) ** least < power)
 
 
 def _power(size: float, n: int, alpha: float) -> float:
-    """Return the power of a two-sided paired t test, by its near side; the far one adds less than 1e-5 to 0.8."""
+    """Return the power of a two-sided paired t test, from its near tail; at 0.8 the far tail adds less than 1e-5."""
     if n < 2:
         return 0.0
     critical, shift = _t_quantile(1 - alpha / 2, n - 1), abs(size) * math.sqrt(n)
     if shift > LARGE_SHIFT:  # nctdtr gives NaN there
         return float(special.chdtr(n - 1, (n - 1) * min(shift / critical, 1e9) ** 2))
-    # stats.nct.cdf gives NaN far below the shift, which compares as too little power and as enough.
+    # Not stats.nct.cdf, which gives NaN far below the shift: both comparisons of the search would then be false.
     return 1 - float(special.nctdtr(n - 1, shift, critical))
 
 
 @lru_cache(maxsize=1024)
 def _t_quantile(p: float, degrees: int) -> float:
-    """Return the quantile of Student's t distribution; many times as fast as stats.t.ppf."""
+    """Return a quantile of Student's t distribution, much faster than stats.t.ppf."""
     return float(special.stdtrit(degrees, p))
 
 
 def is_equivalent(differences: Floats, margin: float, alpha: float = 0.05) -> bool:
-    """Return whether the mean is shown to be within -margin to margin: two one-sided t tests (Schuirmann 1987)."""
+    """Return whether the mean is shown to be between -margin and margin, by two one-sided t tests (Schuirmann 1987)."""
     n = len(differences)
     half = _t_quantile(1 - alpha, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
     return bool(abs(differences.mean()) + half < margin)
 
 
 def is_ratio_equivalent(values: Floats, reference: Floats, margin: float, alpha: float = 0.05) -> bool:
-    """Return whether mean(values) / mean(reference) is shown to be within 1 - margin to 1 + margin.
+    """Return whether mean(values) / mean(reference) is shown to be between 1 - margin and 1 + margin.
 
-    Two one-sided t tests, of values - (1 + margin) reference and values - (1 - margin) reference: the mean of the
-    reference is not taken as known.
+    Two one-sided t tests, of values - (1 + margin) reference and values - (1 - margin) reference, so that the mean of
+    the reference counts as uncertain too.
     """
     if reference.mean() < 0:
         values, reference = -values, -reference
@@ -197,12 +198,12 @@ def is_ratio_equivalent(values: Floats, reference: Floats, margin: float, alpha:
 
 
 def within_seed_permutations(n: int, groups: int, count: int = RESAMPLES) -> NDArray[np.int64]:
-    """Return orders [m, n, groups] of the groups within each of n seeds; the first leaves all in place.
+    """Return m orders of the groups within each of n seeds, [m, n, groups]; the first is the observed order.
 
-    All that there are, up to a renaming of the groups, where they are few: the first seed keeps its order then, as
-    every statistic here is the same when the groups are renamed. Else that order and `count` drawn ones.
+    If there are at most MAX_EXACT_PERMUTATIONS, returns all orders with the first seed fixed, because every statistic
+    here is invariant under renaming the groups. Otherwise returns the observed order and `count` random ones.
     """
-    if math.factorial(groups) ** (n - 1) <= EXACT_ORDERS:
+    if math.factorial(groups) ** (n - 1) <= MAX_EXACT_PERMUTATIONS:
         each = np.array(list(itertools.permutations(range(groups))), dtype=np.int64)
         which = np.array(list(itertools.product(range(len(each)), repeat=n - 1)), dtype=np.int64)
         others = each[which.reshape(len(which), n - 1)]
@@ -214,12 +215,11 @@ def within_seed_permutations(n: int, groups: int, count: int = RESAMPLES) -> NDA
     return orders
 
 
-def omnibus(values: Floats) -> float:
-    """Return p of a within-seed permutation test that any of several groups differs: values [n, groups] of one
-    metric."""
+def omnibus_test(values: Floats) -> float:
+    """Return p of a within-seed permutation test that any group differs, from values [n, groups] of one metric."""
     n, groups = values.shape
     if np.ptp(values, axis=1).max() <= 1e-10 * np.abs(values).max():
-        return 1.0  # equal but for rounding, which would order permutations by chance
+        return 1.0  # equal up to rounding, which would order permutations by chance
     orders = within_seed_permutations(n, groups)
     permuted = np.take_along_axis(values[None], orders, axis=2)
     between = ((permuted.mean(1) - values.mean()) ** 2).sum(1)

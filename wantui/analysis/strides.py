@@ -1,8 +1,8 @@
-"""Test whether a number is a property of the path, or of the sampler's steps and their rounding.
+"""Check whether a metric is a property of the path, or of the sampler's steps and rounding.
 
-The bend of a path between its states is measured again at two and four times the stride, from the same inner
-products. It changes little for a smooth path; where most of the bend is between neighbours, as with few steps of a
-multistep sampler or in bfloat16, it falls with every doubling.
+Metrics that sum bends between states are measured again at two and four times the stride, from the same inner products.
+For a smooth path they change little. If most of the bend is between neighbouring states, as with few steps of a
+multistep sampler or in bfloat16, they fall with every doubling of the stride.
 """
 
 import itertools
@@ -12,51 +12,51 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wantui.analysis.comparable import VideoNames
-from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, value
+from wantui.analysis.comparability import VideoNames
+from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, metric_value
 from wantui.analysis.video import Video
 
 MULTIPLES = (1, 2, 4)
-"""Strides at which metrics are compared, as multiples of the stride that the trajectories already have."""
+"""Strides at which metrics are compared, as multiples of the trajectories' own stride."""
 MIN_STATES = 3
-"""Fewest states of a path with an angle."""
+"""Minimum number of states of a path with an angle."""
 MAX_RATIO = 1.6
-"""Factor between a bend at one stride and at the next. A smooth path of 20 steps has about 1.1; samplers of order 2 in
-float32 up to 1.4; rounding alone 2 and more."""
+"""Maximum factor between a settled metric at one stride and at the next. A smooth path of 20 steps has about 1.1;
+samplers of order 2 in float32 up to 1.4; rounding alone 2 or more."""
 MIN_STRIDED_STEPS = 3
-"""Steps at a stride from which its value is compared: with fewer, the ends that a stride leaves out weigh too much."""
+"""Minimum number of steps at a stride for its value to be compared; with fewer, the ends of the path weigh too much."""
 MIN_STEPS = 2 * MIN_STRIDED_STEPS
-"""Fewest steps that allow two different strides."""
-NO_TURNING = 1e-3
-"""Radians in all below which a path is straight, and its bend is rounding of the inner products."""
-BENDS = ("turning", "curvature", "acceleration")
-CHECKED = (*BENDS, "commitment")
-"""Metrics that depend on the steps. Commitment is checked by its distance from 1, which follows the first steps where
-it is not resolved."""
+"""Minimum number of steps that allow two different strides."""
+MIN_TURNING = 1e-3
+"""Total turning, in radians, below which a path counts as straight, because its bend is rounding of inner products."""
+BEND_METRICS = ("turning", "curvature", "acceleration")
+STRIDE_METRICS = (*BEND_METRICS, "commitment")
+"""Metrics that depend on the steps. Commitment is compared by its distance from 1, which grows with the stride if the
+first steps do not resolve it."""
 
 
-def strided_path(path: Trajectory, stride: int) -> Trajectory:
-    """Return the path through every `stride`-th state, counted from its end, and the initial noise.
+def take_strided_path(path: Trajectory, stride: int) -> Trajectory:
+    """Return the path through the initial noise and every `stride`-th state, counted from the end.
 
-    The first step takes up what is left, so that none is shorter than the stride: it is the straightest part.
+    The first step takes the remainder and is therefore the longest, because the path is straightest there.
 
     Raises:
-        NoGeometryError: fewer than MIN_STATES are left.
+        NoGeometryError: fewer than MIN_STATES remain.
     """
     if stride == 1:
         return path
     last = len(path.sigmas) - 1
     kept = [0, *range(last - stride * max(0, last // stride - 1), last + 1, stride)]
     if len(kept) < MIN_STATES:
-        raise NoGeometryError(f"stride {stride} leaves {len(kept)} of {last + 1} states, and an angle needs three")
+        raise NoGeometryError(f"stride {stride} leaves {len(kept)} of {last + 1} states, but an angle needs three")
     return Trajectory(path.sigmas[kept], path.gram[np.ix_(kept, kept)])
 
 
-def strided_videos(videos: Sequence[Video], stride: int) -> list[Video]:
-    """Return the videos with every `stride`-th state of their trajectories only.
+def apply_stride(videos: Sequence[Video], stride: int) -> list[Video]:
+    """Return the videos with their trajectories reduced to every `stride`-th state.
 
     Raises:
-        NoGeometryError: the stride leaves too few states of every trajectory.
+        NoGeometryError: the stride leaves too few states in every trajectory.
     """
     strided = [_strided_video(video, stride) for video in videos]
     too_short = [new for old, new in zip(videos, strided, strict=True) if old.trajectory and not new.trajectory]
@@ -70,69 +70,69 @@ def _strided_video(video: Video, stride: int) -> Video:
     if video.trajectory is None:
         return replace(video, stride=stride * video.stride)
     try:
-        path = strided_path(video.trajectory, stride)
+        path = take_strided_path(video.trajectory, stride)
     except NoGeometryError as error:
         return replace(video, stride=stride * video.stride, trajectory=None, reason=str(error))
     return replace(video, stride=stride * video.stride, trajectory=path)
 
 
 @dataclass(frozen=True)
-class Strides:
-    """One metric at several strides, mean over some videos."""
+class StrideCheck:
+    """Mean of one metric over some videos, at several strides."""
 
     metric: str
     strides: tuple[int, ...]
-    """Strides in stored states, the smallest first."""
+    """Strides in stored states, in ascending order."""
     values: tuple[float, ...]
-    """Value at each stride; NaN where there are too few states."""
+    """Mean at each stride; NaN if there are too few states."""
     settled: int | None
-    """First stride from which on no doubling changes the value by more than a factor of MAX_RATIO, up or down; None
-    where there is none."""
+    """Smallest stride from which no doubling changes the value by more than a factor of MAX_RATIO, up or down; None if
+    there is none."""
     is_checked: bool = True
-    """False if there are too few steps for a judgement."""
+    """False if there are too few steps to tell."""
 
     @property
     def is_settled(self) -> bool:
         return self.settled == self.strides[0]
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         pairs = zip(self.values, self.strides, strict=True)
         values = ", ".join(f"{value:.3g} at stride {stride}" for value, stride in pairs if np.isfinite(value))
         if not self.is_checked:
-            return f"{self.metric} {values}: too few steps to tell whether it is the path's or of its steps"
+            return f"{self.metric} {values}: too few steps to tell whether it reflects the path or the steps"
         if self.is_settled:
-            return f"{self.metric} {values}: it is the path's"
+            return f"{self.metric} {values}: it reflects the path"
         if self.metric == "commitment":
-            return f"{self.metric} {values}: it lies within the first steps, which are too coarse for it"
-        best = f"; --stride {self.settled} is closer to the path's" if self.settled is not None else ""
-        return f"{self.metric} {values}: mostly the sampler's steps or their rounding, not the path's{best}"
+            return f"{self.metric} {values}: it falls within the first steps, which are too coarse to resolve it"
+        best = f"; --stride {self.settled} is closer to the path" if self.settled is not None else ""
+        return f"{self.metric} {values}: it mostly reflects the sampler's steps or rounding, not the path{best}"
 
 
-def strides(paths: Sequence[Trajectory], metric: str, stride: int = 1) -> Strides:
-    """Return a metric of CHECKED at each of MULTIPLES.
+def measure_strides(paths: Sequence[Trajectory], metric: str, stride: int = 1) -> StrideCheck:
+    """Measure a metric of STRIDE_METRICS at each of MULTIPLES.
 
     Args:
-        stride: the stride that the paths already have.
+        stride: stride of the paths, in stored states.
     """
     labels = tuple(stride * multiple for multiple in MULTIPLES)
     steps = min(len(path.sigmas) for path in paths) - 1
-    measured = [_mean(paths, metric, multiple) for multiple in MULTIPLES if steps >= 2 * multiple]
+    measured = [_mean_at_stride(paths, metric, multiple) for multiple in MULTIPLES if steps >= 2 * multiple]
     values = (*measured, *[math.nan] * (len(MULTIPLES) - len(measured)))
     if steps < MIN_STEPS:
-        return Strides(metric, labels, values, None, is_checked=False)
-    if metric in BENDS and _mean(paths, "turning", 1) < NO_TURNING:
-        return Strides(metric, labels, values, stride)
-    # The last value has no coarser one to be compared with, and is therefore never settled.
+        return StrideCheck(metric, labels, values, None, is_checked=False)
+    if metric in BEND_METRICS and _mean_at_stride(paths, "turning", 1) < MIN_TURNING:
+        return StrideCheck(metric, labels, values, stride)
+    # The value at the largest stride has no larger stride to compare with, so that stride never counts as settled.
     compared = measured[: sum(steps >= MIN_STRIDED_STEPS * multiple for multiple in MULTIPLES)]
-    steady = [_ratio(metric, fine, coarse) <= MAX_RATIO for fine, coarse in itertools.pairwise(compared)]
+    steady = [_change_factor(metric, fine, coarse) <= MAX_RATIO for fine, coarse in itertools.pairwise(compared)]
     settled = next((labels[i] for i in range(len(steady)) if all(steady[i:])), None)
-    return Strides(metric, labels, values, settled)
+    return StrideCheck(metric, labels, values, settled)
 
 
-def _ratio(metric: str, fine: float, coarse: float) -> float:
-    """Return the factor, 1 or more, between a value and that at the next stride; NaN where one of them is NaN."""
-    if metric not in BENDS:  # commitment: its distance from 1 grows with the stride where it is not resolved
+def _change_factor(metric: str, fine: float, coarse: float) -> float:
+    """Return the factor, 1 or more, between the values at a stride and at the next; NaN if either is NaN."""
+    if metric not in BEND_METRICS:  # commitment: see STRIDE_METRICS
         fine, coarse = 1 - fine, 1 - coarse
     if fine == coarse:
         return 1.0
@@ -141,11 +141,17 @@ def _ratio(metric: str, fine: float, coarse: float) -> float:
     return max(abs(fine / coarse), abs(coarse / fine))
 
 
-def _mean(paths: Sequence[Trajectory], metric: str, multiple: int) -> float:
-    return float(np.mean([value(strided_path(path, multiple), metric) for path in paths]))
+def _mean_at_stride(paths: Sequence[Trajectory], metric: str, multiple: int) -> float:
+    return float(np.mean([metric_value(take_strided_path(path, multiple), metric) for path in paths]))
 
 
-def unsettled(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int = 1) -> list[Strides]:
-    """Return those of some metrics that are not shown to be the path's; `stride` is what the paths already have."""
-    checked = [strides(paths, metric, stride) for metric in metrics if metric in CHECKED and metric in METRICS]
+def find_unsettled(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int = 1) -> list[StrideCheck]:
+    """Return the stride checks of the metrics that have not settled.
+
+    Args:
+        stride: stride of the paths, in stored states.
+    """
+    checked = [
+        measure_strides(paths, metric, stride) for metric in metrics if metric in STRIDE_METRICS and metric in METRICS
+    ]
     return [measured for measured in checked if not measured.is_settled]

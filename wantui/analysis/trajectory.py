@@ -1,8 +1,8 @@
-"""The geometry of one trajectory, from its Gram matrix: lengths and angles need inner products and nothing else.
+"""Geometry of one trajectory from its Gram matrix; lengths and angles need only inner products.
 
-With stored states x_0 (the initial noise) to x_N, differences d_i = x_{i+1} - x_i and the noise levels sigma_i,
-<d_i, d_j> = G_{i+1,j+1} - G_{i+1,j} - G_{i,j+1} + G_{i,j}. All in float64. Lengths are divided by sqrt(D),
-where D is the number of values of a state, so that sizes can be compared.
+States are x_0 (the initial noise) to x_N, at noise levels sigma_i, with differences d_i = x_{i+1} - x_i. So
+<d_i, d_j> = G_{i+1,j+1} - G_{i+1,j} - G_{i,j+1} + G_{i,j}, in float64. Lengths are divided by sqrt(D), where D is the
+number of values of a state, so that videos of different sizes can be compared.
 """
 
 from collections.abc import Callable
@@ -16,25 +16,23 @@ from wantui.errors import UserError
 
 Floats = NDArray[np.float64]
 VOLUME_DIMENSIONS = 3
-"""Dimensions of the log-volume; the same for every trajectory, or it would grow with the number of steps."""
-
-
+"""Number of dimensions of the log-volume; fixed, because otherwise the volume would depend on the number of steps."""
 ROUNDING = 1e-14
-"""Share of the terms of a sum below which a squared distance is rounding and is set to 0."""
+"""Squared distance, relative to the terms of its sum, up to which it counts as rounding and is set to 0."""
 
 
 class NoGeometryError(UserError):
-    """A trajectory with fewer states than its geometry needs, or with values that are not finite."""
+    """Raised for a trajectory whose geometry cannot be computed; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One trajectory of N + 1 states. Curves are computed when they are asked for."""
+    """One trajectory of N + 1 states; curves are computed on first access."""
 
     sigmas: Floats
-    """[N + 1], noise level of each state; no two neighbours are equal."""
+    """[N + 1] noise level of each state; neighbours differ."""
     gram: Floats
-    """[N + 1, N + 1], inner products of the states divided by D."""
+    """[N + 1, N + 1] inner products of the states, divided by D."""
 
     @cached_property
     def norm(self) -> Floats:
@@ -42,7 +40,7 @@ class Trajectory:
         return np.sqrt(np.maximum(np.diagonal(self.gram), 0))
 
     @cached_property
-    def spans(self) -> Floats:
+    def sigma_steps(self) -> Floats:
         """Return [N], sigma_{i+1} - sigma_i; negative."""
         return np.diff(self.sigmas)
 
@@ -56,13 +54,12 @@ class Trajectory:
     def lengths(self) -> Floats:
         """Return [N], |d_i| / sqrt(D); 0 between states that are equal up to rounding."""
         squares = np.diagonal(self.gram)
-        return np.sqrt(_beyond_rounding(np.diagonal(self.steps), squares[:-1] + squares[1:]))
+        return np.sqrt(_zero_rounding(np.diagonal(self.steps), squares[:-1] + squares[1:]))
 
     @cached_property
     def velocity(self) -> Floats:
-        """Return [N], |d_i| / (sqrt(D) |sigma_{i+1} - sigma_i|). Equal to the model's output only for the Euler
-        sampler."""
-        return self.lengths / np.abs(self.spans)
+        """Return [N], |d_i| / (sqrt(D) |sigma_{i+1} - sigma_i|); the norm of the model's output only for Euler."""
+        return self.lengths / np.abs(self.sigma_steps)
 
     @cached_property
     def turning(self) -> Floats:
@@ -72,11 +69,13 @@ class Trajectory:
     @cached_property
     def _velocities(self) -> Floats:
         """Return [N, N], inner products of v_i = d_i / (sigma_{i+1} - sigma_i)."""
-        return self.steps / np.outer(self.spans, self.spans)
+        return self.steps / np.outer(self.sigma_steps, self.sigma_steps)
 
     def _derivatives(self) -> tuple[Floats, Floats, Floats]:
-        """Return |v|^2, |a|^2 and <v, a> in the middle of each pair of steps, [N - 1] each, with the velocity in the
-        middle (v_i + v_{i+1}) / 2 and the acceleration a_i = (v_{i+1} - v_i) / ((sigma_{i+2} - sigma_i) / 2)."""
+        """Return |v|^2, |a|^2 and <v, a> at the middle of each pair of steps, [N - 1] each.
+
+        The velocity there is (v_i + v_{i+1}) / 2, the acceleration (v_{i+1} - v_i) / ((sigma_{i+2} - sigma_i) / 2).
+        """
         vv = self._velocities
         one, other, cross = np.diagonal(vv)[:-1], np.diagonal(vv)[1:], np.diagonal(vv, 1)
         half = (self.sigmas[2:] - self.sigmas[:-2]) / 2
@@ -86,12 +85,12 @@ class Trajectory:
 
     @cached_property
     def acceleration(self) -> Floats:
-        """Return [N - 1], change of velocity per unit of noise level, / sqrt(D)."""
+        """Return [N - 1], |a| / sqrt(D): change of velocity per unit of noise level."""
         return np.sqrt(self._derivatives()[1])
 
     @cached_property
     def curvature(self) -> Floats:
-        """Return [N - 1], sqrt(|v|^2 |a|^2 - <v, a>^2) / |v|^3 with derivatives in sigma; times sqrt(D)."""
+        """Return [N - 1], sqrt(D) sqrt(|v|^2 |a|^2 - <v, a>^2) / |v|^3, with derivatives in sigma."""
         speed, acceleration, along = self._derivatives()
         area = np.sqrt(np.maximum(speed * acceleration - along**2, 0))
         cubed = speed**1.5
@@ -110,17 +109,17 @@ class Trajectory:
 
     @property
     def straightness(self) -> float:
-        """Chord over length; 1 is a straight line. The Gaussian flow of unit variance has 0, though it is one."""
+        """Return chord / length: 1 for a straight line, 0 for the Gaussian flow of unit variance, which turns back."""
         return self.chord / self.length if self.length > 0 else float("nan")
 
     @property
     def detour(self) -> float:
-        """Return 1 - chord / length; near 0 for flow models, where a logarithmic scale separates them."""
+        """Return 1 - straightness; near 0 for flow models, so compare it on a logarithmic scale."""
         return 1 - self.straightness
 
     @property
     def largest_deviation(self) -> float:
-        """Return the largest distance of a state from the line through first and last, over the chord."""
+        """Return the largest distance of a state from the line through the first and last states, over the chord."""
         gram, chord = self.gram, self.chord
         if chord == 0:
             return float("nan")
@@ -130,26 +129,28 @@ class Trajectory:
 
     @property
     def flow_straightness(self) -> float:
-        """Return the sum of w_i |(x_N - x_0) / (sigma_N - sigma_0) - v_i|^2 / D with w_i the share of the noise levels
-        that step i takes: 0 for constant velocity (Liu et al. 2022, arXiv 2209.03003)."""
+        """Return the sum of w_i |(x_N - x_0) / (sigma_N - sigma_0) - v_i|^2 / D; 0 for constant velocity.
+
+        w_i is the share of step i in the range of noise levels (Liu et al. 2022, arXiv 2209.03003).
+        """
         total = self.sigmas[-1] - self.sigmas[0]
-        weights = np.abs(self.spans) / np.abs(self.spans).sum()
-        against = self.steps.sum(0) / total / self.spans  # <x_N - x_0, v_i> / total
+        weights = np.abs(self.sigma_steps) / np.abs(self.sigma_steps).sum()
+        against = self.steps.sum(0) / total / self.sigma_steps  # <x_N - x_0, v_i> / total
         squared = self.chord**2 / total**2 - 2 * against + np.diagonal(self._velocities)
         return float((weights * np.maximum(squared, 0)).sum())
 
     @property
     def chord_alignment(self) -> float:
-        """Return the mean cosine of the angle between a step and the chord, over the steps that have a direction."""
+        """Return the mean cosine of the angle between a step and the chord, over steps of non-zero length."""
         both = self.lengths * self.chord
         moves = both > 0
         return float((self.steps.sum(0)[moves] / both[moves]).mean()) if moves.any() else float("nan")
 
     @property
     def total_turning(self) -> float:
-        """Return radians, summed over all steps; a random walk in many dimensions turns by pi / 2 at each.
+        """Return the turning summed over all states, in radians; a random walk in many dimensions has pi / 2 at each.
 
-        A repeated state has no direction to itself: the steps before and after it make the angle.
+        Steps of length 0 have no direction and are skipped: the angle is between the steps before and after.
         """
         moves = np.flatnonzero(self.lengths > 0)
         return float(_angles(self.steps[np.ix_(moves, moves)], self.lengths[moves]).sum())
@@ -162,12 +163,11 @@ class Trajectory:
 
     @cached_property
     def spectrum(self) -> Floats:
-        """Return [N + 1] eigenvalues of the centred states' Gram matrix / (N + 1), the largest first: their
-        variances."""
+        """Return [N + 1] variances of the states along their principal axes, the largest first."""
         n = len(self.gram)
         centre = np.eye(n) - 1 / n
         variances = np.maximum(np.linalg.eigvalsh(centre @ self.gram @ centre)[::-1], 0) / n
-        return _beyond_rounding(variances, np.trace(self.gram) / n)
+        return _zero_rounding(variances, np.trace(self.gram) / n)
 
     @property
     def first_pc_variance(self) -> float:
@@ -183,37 +183,36 @@ class Trajectory:
 
     @property
     def log_volume(self) -> float:
-        """Return half the sum of the logarithms of the three largest variances; minus infinity for a path in a
-        plane."""
+        """Return half the sum of the logarithms of the three largest variances; -inf for a path in a plane."""
         largest = self.spectrum[:VOLUME_DIMENSIONS]
-        floor = 1e-14 * self.spectrum[0] if len(self.spectrum) else 0.0  # below it there is only rounding
+        floor = 1e-14 * self.spectrum[0] if len(self.spectrum) else 0.0  # smaller variances are rounding
         return float(0.5 * np.log(largest).sum()) if (largest > floor).all() else float("-inf")
 
     @cached_property
     def clean_distance(self) -> Floats:
-        """Return [N], |c_i - x_N| / sqrt(D) with c_i = x_i - sigma_i v_i, the end point if step i were extended to
-        sigma = 0."""
+        """Return [N], |c_i - x_N| / sqrt(D), where c_i = x_i - sigma_i v_i is step i extended to sigma = 0."""
         # c_i = (1 - r) x_i + r x_{i+1} with r = sigma_i / (sigma_i - sigma_{i+1})
-        ratio, gram = -self.sigmas[:-1] / self.spans, self.gram
+        ratio, gram = -self.sigmas[:-1] / self.sigma_steps, self.gram
         here, there, cross = np.diagonal(gram)[:-1], np.diagonal(gram)[1:], np.diagonal(gram, 1)
         squared = (1 - ratio) ** 2 * here + ratio**2 * there + 2 * ratio * (1 - ratio) * cross
         with_end = (1 - ratio) * gram[:-1, -1] + ratio * gram[1:, -1]
         largest = (1 - ratio) ** 2 * here + ratio**2 * there + gram[-1, -1]
-        return np.sqrt(_beyond_rounding(squared + gram[-1, -1] - 2 * with_end, largest))
+        return np.sqrt(_zero_rounding(squared + gram[-1, -1] - 2 * with_end, largest))
 
     @property
     def commitment(self) -> float:
-        """Return the largest noise level below which the predicted clean latents stay within half of their first
-        distance from the final ones; interpolated between states, otherwise it could only take values on the step
-        grid."""
+        """Return the largest noise level below which `clean_distance` stays within half of its first value.
+
+        Interpolated between states, because otherwise only noise levels of states would be possible.
+        """
         distance = np.append(self.clean_distance, 0.0)
         half = distance[0] / 2
         beyond = np.flatnonzero(distance > half)
-        if not len(beyond):  # the path heads for its end from the first step on, or has no distances
+        if not len(beyond):  # the path heads for its end from the first step, or all distances are NaN
             return float(self.sigmas[0]) if np.isfinite(distance).all() else float("nan")
         last = beyond[-1]
         share = (distance[last] - half) / (distance[last] - distance[last + 1])
-        return float(self.sigmas[last] + share * self.spans[last])
+        return float(self.sigmas[last] + share * self.sigma_steps[last])
 
     @property
     def final_norm(self) -> float:
@@ -222,24 +221,24 @@ class Trajectory:
 
     @property
     def least_norm(self) -> float:
-        """Return the smallest |x_i| / sqrt(D) on the way."""
+        """Return the smallest |x_i| / sqrt(D)."""
         return float(self.norm.min())
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A scalar property of a trajectory."""
+    """A scalar metric of a trajectory."""
 
-    of: Callable[[Trajectory], float]
-    needs: int
-    """States."""
+    compute: Callable[[Trajectory], float]
+    min_states: int
+    """Minimum number of states."""
     unit: str = ""
     is_ratio: bool = True
-    """True if "N percent more" is meaningful, which it is not for a logarithm."""
+    """True if "N percent more" is meaningful; False for logarithms."""
 
 
-FORMER_METRICS = {"line_share": "first_pc_variance"}
-"""Names of metrics by those of earlier versions."""
+RENAMED_METRICS = {"line_share": "first_pc_variance"}
+"""Current names of metrics by their names in earlier versions."""
 METRICS: dict[str, Metric] = {
     "length": Metric(lambda t: t.length, 3),
     "chord": Metric(lambda t: t.chord, 3),
@@ -261,57 +260,57 @@ METRICS: dict[str, Metric] = {
 }
 CURVES: dict[str, Callable[[Trajectory], tuple[Floats, Floats]]] = {
     "norm": lambda t: (t.sigmas, t.norm),
-    "velocity": lambda t: (_middles(t.sigmas), t.velocity),
+    "velocity": lambda t: (_midpoints(t.sigmas), t.velocity),
     "turning": lambda t: (t.sigmas[1:-1], t.turning),
     "acceleration": lambda t: (t.sigmas[1:-1], t.acceleration),
     "curvature": lambda t: (t.sigmas[1:-1], t.curvature),
     "clean_distance": lambda t: (t.sigmas[:-1], t.clean_distance),
 }
-"""Noise levels and values of each curve."""
+"""Functions that return the noise levels and values of each curve, by name."""
 
 
-def _beyond_rounding(squares: Floats, terms: Floats | float) -> Floats:
-    """Return squares that are sums of larger terms, and 0 where these cancel but for rounding."""
+def _zero_rounding(squares: Floats, terms: Floats | float) -> Floats:
+    """Set squares to 0 that are only rounding relative to the terms of their sums."""
     return np.where(squares > ROUNDING * terms, squares, 0.0)
 
 
 def _angles(steps: Floats, lengths: Floats) -> Floats:
-    """Return the angles between successive steps from their inner products; 0 where one has no length."""
+    """Return the angles between successive steps from their inner products; 0 if a step has no length."""
     both = lengths[:-1] * lengths[1:]
     along = np.diagonal(steps, 1)
     cosine = np.divide(along, both, out=np.ones_like(along), where=both > 0)
     return np.arccos(np.clip(cosine, -1, 1))
 
 
-def _middles(sigmas: Floats) -> Floats:
+def _midpoints(sigmas: Floats) -> Floats:
     return (sigmas[1:] + sigmas[:-1]) / 2
 
 
-def value(path: Trajectory, metric: str) -> float:
-    """Return one metric of a trajectory; NaN where it has too few states for it, or where the metric has no value."""
+def metric_value(path: Trajectory, metric: str) -> float:
+    """Return one metric of a trajectory; NaN if it has too few states or no value."""
     definition = METRICS[metric]
-    return definition.of(path) if len(path.sigmas) >= definition.needs else float("nan")
+    return definition.compute(path) if len(path.sigmas) >= definition.min_states else float("nan")
 
 
-def trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory:
-    """Return the geometry of one trajectory.
+def build_trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory:
+    """Build a trajectory from the inner products of its states.
 
-    Of states with the same noise level, as Heun's method has them, the last of each run counts.
+    Of successive states with equal noise levels (Heun's method), only the last is kept.
 
     Args:
-        gram: [N + 1, N + 1] float64, inner products of the states.
-        sigmas: [N + 1].
+        gram: [N + 1, N + 1] float64 inner products of the states.
+        sigmas: [N + 1] noise levels of the states.
         dimension: number of values of a state.
 
     Raises:
-        NoGeometryError: fewer than three states, values that are not finite, or shapes that do not fit.
+        NoGeometryError: there are fewer than three states, values are not finite, or shapes do not match.
     """
     gram, sigmas = np.asarray(gram, dtype=np.float64), np.asarray(sigmas, dtype=np.float64)
     if gram.shape != (len(sigmas), len(sigmas)):
-        raise NoGeometryError(f"inner products of shape {gram.shape} do not fit {len(sigmas)} noise levels")
+        raise NoGeometryError(f"inner products of shape {gram.shape} do not match {len(sigmas)} noise levels")
     if not (np.isfinite(gram).all() and np.isfinite(sigmas).all()):
-        raise NoGeometryError("the stored inner products hold NaN or infinity")
+        raise NoGeometryError("the stored inner products contain NaN or infinity")
     kept = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
     if len(kept) < 3:
-        raise NoGeometryError(f"{len(kept)} states are stored, and an angle needs three: store more steps")
+        raise NoGeometryError(f"{len(kept)} states are stored, but an angle needs three: store more steps")
     return Trajectory(sigmas[kept], gram[np.ix_(kept, kept)] / dimension)

@@ -1,34 +1,34 @@
-"""The verdict on the declared metric between two groups."""
+"""Verdicts on the declared metric between two groups."""
 
 import math
 from dataclasses import dataclass
 
-from wantui.analysis.differences import ALPHA, Difference, interval_in_words, is_ratio
+from wantui.analysis.differences import ALPHA, Difference, format_interval, is_ratio
 from wantui.analysis.statistics import Floats, is_equivalent, is_ratio_equivalent, min_attainable_p
 from wantui.formatting import format_count, format_percent
 
 MIN_PHRASINGS = 6
-"""Phrasings with which a sign-flip test over phrasings can give a p below 0.05."""
+"""Minimum number of phrasings with which a sign-flip test over phrasings can give p below 0.05."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The declared metric between two groups."""
+    """Verdict on the declared metric between two groups."""
 
     first: str
     second: str
     kind: str
     """differs, alike or cannot tell."""
     p: float
-    """p over all pairs of groups, and by phrasings too if there are enough; the larger one."""
+    """p by seeds over all pairs of groups; the larger of this and p by phrasings if there are MIN_PHRASINGS."""
     text: str
     metric: str = ""
 
 
-def verdict(
+def judge_difference(
     difference: Difference,
-    cells_of_one: Floats,
-    cells_of_other: Floats,
+    first_cells: Floats,
+    second_cells: Floats,
     p: float,
     phrasing_p: float,
     margin: float,
@@ -37,26 +37,27 @@ def verdict(
     """Return the verdict on two groups.
 
     Args:
-        cells_of_one: [seeds, phrasings] of the declared metric.
-        p: by seeds, over all pairs of groups.
-        phrasing_p: the same by phrasings; not used with fewer than MIN_PHRASINGS.
-        margin: the declared share (or amount, of a logarithm) below which a difference is called none.
+        first_cells, second_cells: values [seeds, phrasings] of the declared metric in each group.
+        p: p by seeds, over all pairs of groups.
+        phrasing_p: p by phrasings, over all pairs; not used with fewer than MIN_PHRASINGS.
+        margin: equivalence margin, as a share of the mean (for logarithms, as an amount).
+        pairs: number of pairs of groups.
     """
-    n, phrasings = cells_of_one.shape
+    n, phrasings = first_cells.shape
     by_phrasing = phrasings >= MIN_PHRASINGS
-    units = [(cells_of_one.mean(1), cells_of_other.mean(1))]
+    units = [(first_cells.mean(1), second_cells.mean(1))]
     if by_phrasing:
-        units.append((cells_of_one.mean(0), cells_of_other.mean(0)))
+        units.append((first_cells.mean(0), second_cells.mean(0)))
         said_p = f"p {p:.3g} by seeds, {phrasing_p:.3g} by {phrasings} phrasings"
         p = max(p, phrasing_p)
     else:
         said_p = f"p {p:.3g}"
     said_p += f" over {pairs} pairs of groups" if pairs > 1 else ""
     size = f"d_z {difference.effect.size:.2f}, " if math.isfinite(difference.effect.size) else ""  # two seeds give none
-    evidence = f"{interval_in_words(difference)}, {size}{said_p}, {format_count(n, 'seed')}"
+    evidence = f"{format_interval(difference)}, {size}{said_p}, {format_count(n, 'seed')}"
     names, metric = f"{difference.first} against {difference.second}", difference.metric
     of_these = "" if by_phrasing else f", of {'this sentence' if phrasings == 1 else f'these {phrasings} phrasings'}"
-    alike = all(_is_alike(metric, *both, margin) for both in units)
+    alike = all(_is_within_margin(metric, *both, margin) for both in units)
 
     def say(kind: str, text: str) -> Verdict:
         return Verdict(difference.first, difference.second, kind, p, text, metric)
@@ -64,14 +65,14 @@ def verdict(
     if (
         p <= ALPHA and difference.effect.low <= 0 <= difference.effect.high
     ):  # signs and sizes of the differences disagree
-        skewed = "the interval contains 0 although the signs differ significantly: the differences are skewed"
+        skewed = "the differences are skewed: p is significant, but the interval contains 0"
         return say("cannot tell", f"in {metric}, {names}: cannot tell: {skewed}. {evidence}")
     if p <= ALPHA:
         word = "more" if difference.effect.mean > 0 else "less"
         little = "; within the equivalence margin" if alike else ""
         return say("differs", f"{names}: {word} {metric}{of_these}: {evidence}{little}")
     if min_attainable_p(n) > ALPHA:
-        few = f"{format_count(n, 'seed')} can never give p below {min_attainable_p(n):.3g}; make 6 at least"
+        few = f"{format_count(n, 'seed')} cannot give p below {min_attainable_p(n):.3g}; generate at least 6"
         return say("cannot tell", f"in {metric}, {names}: cannot tell: {few}. {evidence}")
     if alike:
         within = format_percent(margin) if is_ratio(metric) else f"{margin:g}"
@@ -83,7 +84,7 @@ def verdict(
     return say("cannot tell", f"in {metric}, {names}: cannot tell: {evidence}{more}")
 
 
-def _is_alike(metric: str, one: Floats, other: Floats, margin: float) -> bool:
+def _is_within_margin(metric: str, one: Floats, other: Floats, margin: float) -> bool:
     if is_ratio(metric) and math.isfinite(other.mean()) and other.mean() != 0:
         return is_ratio_equivalent(one, other, margin)
     return is_equivalent(one - other, margin)

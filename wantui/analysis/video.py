@@ -1,4 +1,4 @@
-"""One video of an analysis, from wantui or from the older system."""
+"""Record of one analysed video, from wantui or from the older system."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory, value
+from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory, metric_value
 
 
 @dataclass(frozen=True)
 class Video:
-    """One video of an analysis; `reason` where it has no trajectory."""
+    """One analysed video; without a trajectory, `reason` says why."""
 
     folder: Path
+    """Batch folder."""
     number: int
-    """Number in its batch, from 0."""
+    """Index in the batch, from 0."""
     id: str
     variation: str
     prompt: str
@@ -25,78 +26,81 @@ class Video:
     """Text of the chosen option of each bracket."""
     seed: int
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the recipe that must be equal for a comparison."""
+    """Settings that must be equal for a comparison."""
     trajectory: Trajectory | None = None
     reason: str = ""
     is_damaged: bool = False
-    """True if stored data cannot be read, rather than being absent."""
+    """True if stored data exist but cannot be read."""
     stride: int = 1
-    """Every how many stored states the trajectory takes."""
+    """Stride of the trajectory, in stored states."""
     dimension: int = 0
-    """Values of a state."""
+    """Number of values of a state."""
     channel_power: Floats | None = None
     """[channels], mean square of each channel of the final state."""
     path: Path | None = None
-    """The zarr group."""
+    """Zarr group of the stored trajectory."""
     attention: Path | None = None
+    """Zarr group of the attention maps."""
     words: int = 0
-    """Number of words of the prompt; a confounder of any comparison of prompts."""
+    """Number of words in the prompt, a possible confounder when prompts are compared."""
     warnings: tuple[str, ...] = ()
-    """Limits to what the trajectory means."""
+    """Assumptions about the stored data that limit the interpretation of the trajectory."""
     template: str = ""
-    """The template without its options: what all variations share."""
+    """Template without its options, equal for all variations."""
     weighting: str = ""
-    """Method of applying weights of marked words; empty if all are 1."""
+    """Method of applying word weights; empty if all weights are 1."""
     weights: str = ""
-    """Marked words with a weight other than 1, as in "circle:6"."""
+    """Marked words with a weight other than 1, such as "circle:6"."""
     options: Mapping[int, str] = field(default_factory=dict)
-    """Options by bracket, as the template has them, with the weights of their words."""
+    """Chosen options by bracket, as written in the template, with word weights."""
 
     def value(self, metric: str) -> float:
-        """Return a metric; NaN without a trajectory or such a metric."""
-        return value(self.trajectory, metric) if self.trajectory is not None else float("nan")
+        """Return a metric of the trajectory; NaN if there is no trajectory or no value."""
+        return metric_value(self.trajectory, metric) if self.trajectory is not None else float("nan")
 
     @property
     def name(self) -> str:
         return f"{self.variation} seed {self.seed}"
 
     def is_same_as(self, other: "Video") -> bool:
-        """Return whether two readings of a video gave equal results; `==` cannot compare arrays."""
+        """Return whether two loaded videos are equal, arrays included, which `==` cannot compare."""
         mine, theirs = (replace(video, trajectory=None, channel_power=None) for video in (self, other))
         arrays = zip(self._arrays(), other._arrays(), strict=True)
-        return mine == theirs and all(_is_equal(one, another) for one, another in arrays)
+        return mine == theirs and all(_equal_arrays(one, another) for one, another in arrays)
 
     def _arrays(self) -> tuple[Floats | None, ...]:
         path = self.trajectory
         return (self.channel_power, None, None) if path is None else (self.channel_power, path.sigmas, path.gram)
 
     def projection(self) -> NDArray[np.float32]:
-        """Return [S + 1, k], the states in few dimensions.
+        """Load the projections [S + 1, k] of the states.
 
         Raises:
-            NoGeometryError: it was not stored.
+            NoGeometryError: they are not stored.
         """
         return np.asarray(self._stored("projection", "projection of its states"))
 
     def noise_levels(self) -> Floats:
-        """Return [S + 1], noise level of every state of the sampler, stored or not.
+        """Load the noise levels [S + 1] of all states of the sampler, whether their latents are stored or not.
 
         Raises:
-            NoGeometryError: they were not stored.
+            NoGeometryError: they are not stored.
         """
         return np.asarray(self._stored("sigmas", "noise levels"), dtype=np.float64)
 
     def projected_path(self) -> tuple[Floats, NDArray[np.float32]]:
-        """Return noise levels [N + 1] and projected states [N + 1, k], without predictors.
+        """Load noise levels [N + 1] and projected states [N + 1, k], without predictors.
 
-        Heun's method has two states at a noise level, of which the first is a predictor and no state of the path.
+        Heun's method has two states at a noise level; the first is a predictor, not a state of the path.
 
         Raises:
-            NoGeometryError: they were not stored, or do not fit each other.
+            NoGeometryError: they are not stored, or their numbers differ.
         """
         states, sigmas = self.projection(), self.noise_levels()
         if len(states) != len(sigmas):
-            raise NoGeometryError(f"{self.name}: {len(states)} projected states do not fit {len(sigmas)} noise levels")
+            raise NoGeometryError(
+                f"{self.name}: {len(states)} projected states do not match {len(sigmas)} noise levels"
+            )
         kept = np.append(np.diff(sigmas) != 0, True)
         return sigmas[kept], states[kept]
 
@@ -113,7 +117,7 @@ class Video:
             raise NoGeometryError(f"{self.name}: no {what} can be read: {error}") from None
 
 
-def _is_equal(one: Floats | None, other: Floats | None) -> bool:
+def _equal_arrays(one: Floats | None, other: Floats | None) -> bool:
     if one is None or other is None:
         return one is other
     return np.array_equal(one, other, equal_nan=True)

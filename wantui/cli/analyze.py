@@ -89,8 +89,8 @@ def command(
     reported on stderr and left out; the exit code is then 1.
     """
     from wantui.analysis.loading import read_batches
-    from wantui.analysis.strides import strided_videos
-    from wantui.analysis.trajectory import FORMER_METRICS, METRICS
+    from wantui.analysis.strides import apply_stride
+    from wantui.analysis.trajectory import METRICS, RENAMED_METRICS
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
     from wantui.cli.analyze_groups import compare_groups, print_groups
 
@@ -102,7 +102,7 @@ def command(
         "--groups": show_groups,
     }
     _refuse_unused_options([name for name, is_chosen in modes.items() if is_chosen], as_json)
-    chosen_metrics, primary = _parse_metrics(metrics, list(METRICS)), FORMER_METRICS.get(primary, primary)
+    chosen_metrics, primary = _parse_metrics(metrics, list(METRICS)), RENAMED_METRICS.get(primary, primary)
     if csv_path is not None and str(csv_path) != "-":
         check_new_file(csv_path, may_be_device=True)
     if html_path is not None:
@@ -114,7 +114,7 @@ def command(
     _print_warnings(videos, faults)
     damaged = faults + [video.name for video in videos if video.is_damaged]
     if stride > 1:
-        videos = strided_videos(videos, stride)
+        videos = apply_stride(videos, stride)
     if list_videos:
         _print_video_list(videos, as_json)
     elif overlay is not None:
@@ -170,7 +170,7 @@ def _refuse_unused_options(modes: Sequence[str], as_json: bool) -> None:
 
 def _print_warnings(videos: "list[Video]", faults: list[str]) -> None:
     """Print to stderr what cannot be read, and the warnings about the other videos."""
-    from wantui.analysis.comparable import VideoNames
+    from wantui.analysis.comparability import VideoNames
 
     for fault in faults:
         echo(f"left out: {fault}", err=True)
@@ -185,7 +185,7 @@ def _print_warnings(videos: "list[Video]", faults: list[str]) -> None:
 
 def _parse_metrics(metrics: str | None, known: list[str]) -> list[str] | None:
     """Return the names in `--metrics`, in their current spelling; None if the option is not given."""
-    from wantui.analysis.trajectory import FORMER_METRICS
+    from wantui.analysis.trajectory import RENAMED_METRICS
 
     if metrics is None:
         return None
@@ -194,7 +194,7 @@ def _parse_metrics(metrics: str | None, known: list[str]) -> list[str] | None:
     words = list(dict.fromkeys(word.strip() for word in metrics.split(",") if word.strip()))
     if not words:
         raise UserError(f"--metrics: {metrics!r} names no metric. Choose from: {', '.join(known)}")
-    words = list(dict.fromkeys(FORMER_METRICS.get(word, word) for word in words))
+    words = list(dict.fromkeys(RENAMED_METRICS.get(word, word) for word in words))
     for word in words:
         if word not in known:
             raise UserError(f"--metrics: unknown metric {word!r}. Choose from: {', '.join(known)}")
@@ -239,16 +239,18 @@ def _print_video_list(videos: "list[Video]", as_json: bool) -> None:
 
 
 def _print_metrics(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: Path | None) -> None:
-    from wantui.analysis.comparable import VideoNames
-    from wantui.analysis.nulls import null_of_each
-    from wantui.analysis.serialize import video_record, video_rows
+    from wantui.analysis.comparability import VideoNames
+    from wantui.analysis.null_models import gaussian_null_per_video
+    from wantui.analysis.serialize import build_video_record, build_video_rows
 
     if as_json:
-        nulls = null_of_each(videos)
-        print_json([video_record(video, metrics, null, curves=True) for video, null in zip(videos, nulls, strict=True)])
+        nulls = gaussian_null_per_video(videos)
+        print_json(
+            [build_video_record(video, metrics, null, curves=True) for video, null in zip(videos, nulls, strict=True)]
+        )
         return
     if csv_path is not None:
-        write_table(csv_path, video_rows(videos, metrics))
+        write_table(csv_path, build_video_rows(videos, metrics))
         return
     names = VideoNames(videos)
     if not any(video.trajectory for video in videos):

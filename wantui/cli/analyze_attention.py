@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     """Print the curves of each marked word; return the names of videos with unreadable maps."""
-    from wantui.analysis.attention_summary import overlap, word_curves
-    from wantui.analysis.comparable import VideoNames
-    from wantui.analysis.serialize import plain
+    from wantui.analysis.attention_summary import attention_overlap, compute_word_curves
+    from wantui.analysis.comparability import VideoNames
+    from wantui.analysis.serialize import to_json_values
     from wantui.storage.attention_maps import AttentionMapsError, open_attention_maps
 
     records, rows, damaged = [], [], []
@@ -28,9 +28,11 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
             continue
         try:
             maps = open_attention_maps(video.attention)
-            words = [word_curves(maps, name) for name in maps.words]
+            words = [compute_word_curves(maps, name) for name in maps.words]
             overlaps = {
-                word.name: {other.name: overlap(maps, word.name, other.name) for other in words if other is not word}
+                word.name: {
+                    other.name: attention_overlap(maps, word.name, other.name) for other in words if other is not word
+                }
                 for word in words
             }
         except AttentionMapsError as error:
@@ -51,7 +53,7 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
             "parentheses, as in a (circle), and run it with --store-attention"
         )
     if as_json:
-        print_json(plain(records))
+        print_json(to_json_values(records))
         return damaged
     header = (
         "variation",
@@ -71,20 +73,20 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
 
 def _format_cells(word: "WordCurves", overlaps: "Mapping[str, Floats]") -> tuple[str, ...]:
     """Return the table cells of one word; a word without attention (of weight 0, say) has no centre or spread."""
-    from wantui.analysis.attention_summary import mean_of_known
+    from wantui.analysis.attention_summary import mean_of_finite
     from wantui.tui.plots import sparkline
 
     def cell(value: float, spec: str) -> str:
         return format(value, spec) if math.isfinite(value) else "-"
 
-    x, y = (mean_of_known(word.centre[-1, :, axis]) for axis in (0, 1))
-    means = {name: mean_of_known(curve) for name, curve in overlaps.items()}
+    x, y = (mean_of_finite(word.centre[-1, :, axis]) for axis in (0, 1))
+    means = {name: mean_of_finite(curve) for name, curve in overlaps.items()}
     strongest = max(((mean, name) for name, mean in means.items() if math.isfinite(mean)), default=None)
     return (
-        cell(mean_of_known(word.mass), ".3%"),
-        cell(mean_of_known(word.entropy), ".3f"),
+        cell(mean_of_finite(word.mass), ".3%"),
+        cell(mean_of_finite(word.entropy), ".3f"),
         f"{x:.2f}, {y:.2f}" if math.isfinite(x) else "-",
-        cell(mean_of_known(word.spread[-1]), ".2f"),
+        cell(mean_of_finite(word.spread[-1]), ".2f"),
         f"{strongest[0]:.2f} {strongest[1]}" if strongest else "",
         sparkline(word.mass.tolist(), 12).rstrip(),
     )
@@ -92,7 +94,7 @@ def _format_cells(word: "WordCurves", overlaps: "Mapping[str, Floats]") -> tuple
 
 def write_word_overlay(videos: "list[Video]", word: str, output: Path | None) -> None:
     """Write a copy of a clip with the attention to a word drawn over it; exactly one video must have maps."""
-    from wantui.analysis.overlay import clip_of, write_overlay
+    from wantui.analysis.attention_overlay import find_clip, write_overlay
     from wantui.storage.layout import BatchFolder, safe_folder_name
     from wantui.storage.manifest import read_manifest
     from wantui.storage.video_files import make_parent_folders
@@ -104,7 +106,7 @@ def write_word_overlay(videos: "list[Video]", word: str, output: Path | None) ->
         )
     video = with_maps[0]
     assert video.attention is not None
-    clip = clip_of(video)
+    clip = find_clip(video)
     entry = read_manifest(BatchFolder(video.folder)).videos[video.number]
     # The id comes from the manifest, which others may have written: it could contain a path.
     target = output or video.folder / "analysis" / f"{safe_folder_name(f'{video.id}_{word}')}.mp4"

@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 def print_groups(videos: "list[Video]", by: str, chosen_metrics: list[str] | None, as_json: bool) -> None:
     """Print the means of each group beside its null models."""
-    from wantui.analysis.groups import describe, pooled_groups
-    from wantui.analysis.nulls import gaussian_null
-    from wantui.analysis.serialize import group_record
+    from wantui.analysis.groups import pool_groups, summarise_group
+    from wantui.analysis.null_models import gaussian_null
+    from wantui.analysis.serialize import build_group_record
 
-    groups, left_out = pooled_groups([video for video in videos if not video.is_damaged], by)
+    groups, left_out = pool_groups([video for video in videos if not video.is_damaged], by)
     for name, reason in left_out:
         echo(f"left out: {name}: {reason}", err=True)
     metrics = chosen_metrics or list(DEFAULT_METRICS)
     nulls = [gaussian_null(group.videos) for group in groups]
     if as_json:
-        print_json([group_record(group, metrics, null) for group, null in zip(groups, nulls, strict=True)])
+        print_json([build_group_record(group, metrics, null) for group, null in zip(groups, nulls, strict=True)])
         return
     rows = []
     for group, null in zip(groups, nulls, strict=True):
         for name in metrics:
-            summary = describe(group, name, null)
+            summary = summarise_group(group, name, null)
             flow = (
                 f"{summary.gaussian_flow:.5g} ± {summary.gaussian_flow_deviation:.2g}"
                 if summary.gaussian_flow == summary.gaussian_flow
@@ -39,7 +39,7 @@ def print_groups(videos: "list[Video]", by: str, chosen_metrics: list[str] | Non
             mean = f"{summary.mean:.5g} ± {summary.deviation:.2g}"
             rows.append((group.name, str(summary.n), name, mean, f"{summary.random_walk:.5g}", flow))
     print_columns(("group", "n", "metric", "mean ± deviation", "random walk", "Gaussian flow"), *rows)
-    for text in dict.fromkeys(null.in_words for null in nulls):
+    for text in dict.fromkeys(null.description for null in nulls):
         echo(f"note: {text}", err=True)
     for group in groups:
         warn_about_metrics(group.videos, metrics, f"{group.name}: ")
@@ -60,12 +60,12 @@ def compare_groups(
     Raises:
         UserError: the margin is not between 0 and 1, a file cannot be written, or the groups cannot be compared.
     """
-    from wantui.analysis.compare import compare
-    from wantui.analysis.serialize import comparison_record, difference_rows
+    from wantui.analysis.compare import compare_groups
+    from wantui.analysis.serialize import build_comparison_record, build_difference_rows
 
     if not 0 < margin < 1:
         raise UserError(f"--margin: {margin} is not between 0 and 1")
-    comparison = compare(videos, by, primary, chosen_metrics, margin)
+    comparison = compare_groups(videos, by, primary, chosen_metrics, margin)
     if html_path is not None:
         from wantui.analysis.report import write_report
 
@@ -75,15 +75,15 @@ def compare_groups(
             raise UserError(f"--html: cannot write {html_path}: {error.strerror}") from None
         echo(f"written: {html_path}", err=True)
     if csv_path is not None:
-        write_table(csv_path, difference_rows(comparison))
+        write_table(csv_path, build_difference_rows(comparison))
     if as_json:
-        print_json(comparison_record(comparison))
+        print_json(build_comparison_record(comparison))
     elif csv_path is None or str(csv_path) != "-":
         _print_comparison(comparison, margin, videos)
 
 
 def _print_comparison(comparison: "Comparison", margin: float, videos: "list[Video]") -> None:
-    from wantui.analysis.comparable import VideoNames
+    from wantui.analysis.comparability import VideoNames
     from wantui.analysis.trajectory import METRICS
 
     for warning in comparison.warnings:
@@ -103,7 +103,7 @@ def _print_comparison(comparison: "Comparison", margin: float, videos: "list[Vid
         print_line(
             f"spread of the final states (PERMDISP): F {comparison.spread.f:.3g}, p {comparison.spread.p:.3g}", indent=2
         )
-    for text in (comparison.place(), comparison.by_chance()):
+    for text in (comparison.describe_location(), comparison.describe_chance()):
         if text:
             print_line(text, indent=2)
     for (first, second), squared in comparison.centroid_distance.items():

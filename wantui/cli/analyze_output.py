@@ -16,7 +16,7 @@ DEFAULT_METRICS = ("length", "straightness", "turning", "curvature", "effective_
 
 def warn_about_metrics(videos: "Sequence[Video]", metrics: Sequence[str], where: str = "") -> None:
     """Print a warning for each metric that needs more states, or that depends on the number of steps."""
-    from wantui.analysis.strides import unsettled
+    from wantui.analysis.strides import find_unsettled
     from wantui.analysis.trajectory import METRICS
 
     measured = [video for video in videos if video.trajectory is not None]
@@ -25,10 +25,10 @@ def warn_about_metrics(videos: "Sequence[Video]", metrics: Sequence[str], where:
         return
     fewest = min(len(path.sigmas) for path in paths)
     for name in metrics:
-        if (needed := METRICS[name].needs) > fewest:
+        if (needed := METRICS[name].min_states) > fewest:
             echo(f"warning: {where}{name} needs {needed} states, but a trajectory has {fewest}", err=True)
-    for measured_strides in unsettled(paths, metrics, measured[0].stride):
-        echo(f"warning: {where}{measured_strides.in_words}", err=True)
+    for measured_strides in find_unsettled(paths, metrics, measured[0].stride):
+        echo(f"warning: {where}{measured_strides.description}", err=True)
 
 
 def write_table(path: Path, rows: list[list[str]]) -> None:
@@ -37,10 +37,10 @@ def write_table(path: Path, rows: list[list[str]]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    from wantui.analysis.serialize import csv_text, write_csv
+    from wantui.analysis.serialize import format_csv, write_csv
 
     if str(path) == "-":
-        echo(csv_text(rows), nl=False)
+        echo(format_csv(rows), nl=False)
         return
     try:
         write_csv(path, rows)

@@ -1,4 +1,4 @@
-"""Recipe (everything that determines one video), Batch, and the estimate of what a batch will take. No torch here."""
+"""Recipes, batches, and predictions of the time, memory and disk space that a batch needs. No torch here."""
 
 from wantui.planning.batch import Batch, BatchPreview, PlanError, pinned_revision, plan_batch, preview_batch
 from wantui.planning.disk_estimate import DiskEstimate, estimate_disk

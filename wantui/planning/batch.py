@@ -1,4 +1,4 @@
-"""Batch: a template and a config turned into the recipes of all their videos."""
+"""Planning of a batch: the recipes of all videos of a template under a config."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +27,16 @@ from wantui.prompts.expand import format_large_count
 
 MAX_SEED = 2**63 - 1
 MAX_VIDEOS = 100_000
-"""Maximum number of videos in a batch: its manifest of about 120 MB is read in one piece."""
+"""Maximum number of videos in a batch; a manifest of that size has about 120 MB and is read in one piece."""
 
 
 class PlanError(UserError):
-    """Raised for a batch that cannot be rendered as requested; the text gives the reason and the remedy."""
+    """Raised for a batch that cannot be planned as requested; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class PlannedVideo:
-    """One cell of the matrix: variation `variation` (from 0) with its `number`-th seed (from 1)."""
+    """One video of a batch: `variation` is the index of its variation from 0, `number` that of its seed from 1."""
 
     variation: int
     number: int
@@ -45,7 +45,7 @@ class PlannedVideo:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch before rendering, completely determined."""
+    """A batch with the recipes of all its videos."""
 
     template: str
     config: Config
@@ -54,7 +54,7 @@ class Batch:
     videos: tuple[PlannedVideo, ...]
     warnings: tuple[str, ...]
     refusals: tuple[str, ...]
-    """Reasons why this version cannot run the batch; it can be previewed."""
+    """Reasons why this version cannot run the batch, although it can be previewed."""
 
     @property
     def first(self) -> Recipe:
@@ -64,14 +64,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchPreview:
-    """Summary of a batch without listing every video: enough to show its content and its cost."""
+    """Summary of a batch, without a recipe for every video; enough to show its content and cost."""
 
     template: str
     config: Config
     model: WanModel
     variations: tuple[Variation, ...]
     first: Recipe
-    """Recipe of the first video. The others differ in prompt, marks and seed."""
+    """Recipe of the first video; other videos differ in prompt, marks, weighting and seed."""
     warnings: tuple[str, ...]
     refusals: tuple[str, ...]
 
@@ -81,10 +81,11 @@ class BatchPreview:
 
 
 def preview_batch(config: Config, template: str) -> BatchPreview:
-    """Expand a template under a config.
+    """Expand a template under a config and check the result.
 
     Raises:
-        UserError: the template cannot be read or has too many variations; unknown model; impossible size or seed.
+        UserError: the template does not parse or has too many variations, the model is unknown, or a size or seed is
+            invalid.
     """
     settings = config.settings
     parsed = parse_template(template)
@@ -116,18 +117,18 @@ def _expand_variations(parsed: Template, settings: Settings) -> tuple[Variation,
     """Return the variations of a template.
 
     Raises:
-        UserError: there are too many variations or videos, or seeds that do not fit into 63 bits.
+        UserError: there are too many variations or videos, or a seed exceeds 63 bits.
     """
     number, limit = count_variations(parsed), settings.prompt_settings.max_variations
     videos = number * settings.videos_per_variation
-    if number <= limit and videos > MAX_VIDEOS:  # expand refuses the others
+    if number <= limit and videos > MAX_VIDEOS:  # otherwise expand_template reports the variations
         raise PlanError(
             f"cannot plan {format_large_count(videos)} videos: a batch has at most {MAX_VIDEOS:,}. "
             "Use fewer options or fewer videos_per_variation, or several batches."
         )
     variations = tuple(expand_template(parsed, limit))
     if settings.model_settings.seed + settings.videos_per_variation - 1 > MAX_SEED:
-        raise PlanError("model_settings.seed: the last seed would not fit into 63 bits")
+        raise PlanError("model_settings.seed: the last seed of the batch would exceed 63 bits. Use a smaller seed.")
     return variations
 
 
@@ -165,12 +166,12 @@ def _first_recipe(settings: Settings, model: WanModel, variations: tuple[Variati
 
 
 def plan_batch(config: Config, template: str) -> Batch:
-    """Return all videos of a template under a config: variations in order, and for each the seeds seed, seed + 1, ...
+    """Plan all videos of a template under a config, in the order of variations, then seeds (seed, seed + 1, ...).
 
     Video k of every variation has the same seed, hence the same initial noise.
 
     Raises:
-        UserError: as `preview_batch`.
+        UserError: as for `preview_batch`.
     """
     outline = preview_batch(config, template)
     shared = dict(outline.first)
@@ -200,25 +201,27 @@ def _check_transformer_file(model: WanModel, settings: ModelSettings) -> Transfo
     path = _parse_setting_path("model_settings.transformer_file", settings.transformer_file).absolute()
     setting = f"model_settings.transformer_file: {path}"
     if model.boundary_ratio is not None:
-        raise PlanError(f"{setting}: {model.name} has two transformers, and takes none from a file")
+        raise PlanError(f"{setting}: {model.name} has two transformers, which a file cannot replace")
     try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        if path.exists() and not path.is_file():  # reading a pipe would block forever
             raise PlanError(f"{setting} is not a regular file")
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise PlanError(f"{setting} is not a GGUF file")
         if path.suffix != ".gguf":
-            raise PlanError(f"cannot use {setting}: diffusers knows GGUF files by their suffix. Rename it to NAME.gguf")
+            raise PlanError(
+                f"cannot use {setting}: diffusers recognises GGUF files by their suffix. Rename it to NAME.gguf"
+            )
         return TransformerFile(path=str(path), fingerprint=fingerprint_file(path), bytes=path.stat().st_size)
     except OSError as error:
         raise PlanError(f"{setting} cannot be read: {error.strerror}") from None
 
 
 def _parse_setting_path(setting: str, text: str) -> Path:
-    """Return the path that a setting holds.
+    """Parse the value of a setting as a path.
 
     Raises:
-        PlanError: it can be none; the message names the setting.
+        PlanError: the value is not a valid path; names the setting.
     """
     try:
         return expand_user_path(text)
@@ -227,7 +230,7 @@ def _parse_setting_path(setting: str, text: str) -> Path:
 
 
 def to_prompt_marks(variation: Variation) -> tuple[PromptMark, ...]:
-    """Return the marks of a variation as recipes hold them."""
+    """Convert the marks of a variation to those of a recipe."""
     return tuple(PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks)
 
 
@@ -237,7 +240,7 @@ def _weighting_method(variation: Variation, settings: Settings) -> Weighting | N
 
 
 def _requested_captures(settings: Settings, has_marks: bool) -> Captures:
-    """Return what the settings ask to be recorded."""
+    """Return the captures that the settings request."""
     requests = {kind.name: kind.requested(getattr(settings, kind.section)) for kind in CAPTURES}
     trajectory, attention = requests.pop(TRAJECTORY.name), requests.pop(ATTENTION.name)
     assert isinstance(attention, AttentionRequest | None)
@@ -251,7 +254,7 @@ def _requested_captures(settings: Settings, has_marks: bool) -> Captures:
 
 
 def _requested_controls(settings: Settings) -> dict[str, Any]:
-    """Return the requests of the controls that the settings ask for, by name."""
+    """Return the controls that the settings request, by name."""
     kinds = [kind for kind in CONTROLS if kind.section is not None]
     requests = {kind.name: kind.requested(getattr(settings, str(kind.section))) for kind in kinds}
     return {name: dict(request) for name, request in requests.items() if request is not None}

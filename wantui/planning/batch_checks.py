@@ -1,4 +1,4 @@
-"""Warnings about a batch, and refusals: what this version cannot do for it. No check changes a recipe."""
+"""Checks of a planned batch: warnings, and refusals (reasons why it cannot run). No check changes a recipe."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from wantui.prompts.foreign_syntax import format_excerpt, negative_prompt_warnin
 def find_settings_warnings(
     settings: Settings, model: WanModel, first: Recipe, variations: tuple[Variation, ...]
 ) -> list[str]:
-    """Return what users should know of their settings before the batch runs.
+    """Return warnings about the settings of a batch.
 
     Args:
         first: recipe of the first video.
@@ -30,28 +30,29 @@ def find_settings_warnings(
         warnings += _unused_mark_warnings(variations)
     if latents.store_latents and latents.storage_dtype == "float16":
         warnings.append(
-            "latent_analysis_settings.storage_dtype: float16 adds turning to the stored latents, about 1 rad over 50 "
-            "steps; how much is stored beside them. The geometry that is analysed comes from the exact states"
+            "latent_analysis_settings.storage_dtype: rounding to float16 adds turning to the stored latents, about 1 "
+            "rad over 50 steps (recorded as float16_turning_added). `wantui analyze` uses the exact states unless "
+            "--from-latents is given"
         )
     if first.speed == "cached" and not first.magnitudes:
-        better = "" if model.boundary_ratio else f"; `wantui models calibrate` once for {model.name} loses less"
-        warnings.append(f"model_settings.speed: cached goes by the first block of this model{better}")
+        better = "" if model.boundary_ratio else f"; run `wantui models calibrate` once on {model.name} to lose less"
+        warnings.append(f"model_settings.speed: cached decides by the first block which steps to skip{better}")
     asked = settings.model_settings.revision
     if model.is_local and asked is not None:
         warnings.append(
-            f"model_settings.revision: {shorten_text(asked)} has no effect, as {model.name} is a folder of this "
-            "machine and no model of the hub: leave it out, or copy the files of that revision into the folder"
+            f"model_settings.revision: {shorten_text(asked)} has no effect, because {model.name} is a local folder, "
+            "not a hub model: remove the setting, or copy the files of that revision into the folder"
         )
     if not model.is_local and find_commit(model.location, asked) is None:
         warnings.append(
-            f"the weights of {model.name} are not on this machine: the first video downloads them, or "
-            f"`wantui models fetch {model.name}` does so now"
+            f"the weights of {model.name} are not on this machine: the first video will download them. To download "
+            f"them now, run `wantui models fetch {model.name}`"
         )
     return warnings
 
 
 def find_refusals(settings: Settings, model: WanModel, first: Recipe, variations: tuple[Variation, ...]) -> list[str]:
-    """Return the reasons that prevent the batch, one sentence each; empty if there is none.
+    """Return the reasons why the batch cannot run.
 
     Args:
         first: recipe of the first video.
@@ -66,13 +67,13 @@ def find_refusals(settings: Settings, model: WanModel, first: Recipe, variations
 
 
 def _control_conflicts(recipe: Recipe) -> list[str]:
-    """Return why controls of a recipe cannot be applied."""
+    """Return reasons why the controls of a recipe cannot be applied."""
     requests = ((kind, recipe.control(kind.name)) for kind in CONTROLS)
     return [text for kind, request in requests if request is not None for text in kind.conflicts(request, recipe)]
 
 
 def find_duplicate_prompts(variations: tuple[Variation, ...]) -> list[str]:
-    """Return a warning for each variation whose prompt an earlier one has."""
+    """Return a warning for each variation that has the prompt of an earlier variation."""
     first: dict[str, str] = {}
     warnings = []
     for variation in variations:
@@ -83,27 +84,27 @@ def find_duplicate_prompts(variations: tuple[Variation, ...]) -> list[str]:
 
 
 def _unused_mark_warnings(variations: tuple[Variation, ...]) -> list[str]:
-    """Return a warning about marks without effect: they have no weight, and their attention is not stored."""
+    """Return a warning about marks that have no weight while attention is not stored."""
     unused = list(dict.fromkeys(mark.text for each in variations for mark in each.marks if mark.weight == 1))
     if not unused:
         return []
     more = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
     return [
-        f"'({format_excerpt(unused[0])})'{more} marks without effect: --store-attention stores attention maps, "
-        "a number weights, as in (word:1.5)"
+        f"'({format_excerpt(unused[0])})'{more} marks without effect: use --store-attention to store attention maps, "
+        "or add a weight, as in (word:1.5)"
     ]
 
 
 def _capture_refusals(settings: Settings, first: Recipe, variations: tuple[Variation, ...]) -> list[str]:
     refusals = []
     if settings.attention_analysis_settings.store_attention and not any(each.marks for each in variations):
-        refusals.append("store_attention is on and the template marks no word: write (word) for each to be stored")
+        refusals.append("store_attention is on, but the template marks no words: write (word) for each word to store")
     captures = first.capture
     stored = captures.latents or captures.attention is not None or bool(captures.more)
     if first.speed == "cached" and stored and not settings.model_settings.force_capture:
         refusals.append(
-            "model_settings.speed: cached skips blocks, so that what is captured is not the model's own; "
-            "choose fused, capture nothing, or set model_settings.force_capture"
+            "model_settings.speed: cached skips blocks, so captures would not show the model's own computation: "
+            "choose fused, turn captures off, or set model_settings.force_capture"
         )
     latents = settings.latent_analysis_settings
     if latents.store_predicted_clean and not latents.store_latents:
@@ -112,17 +113,17 @@ def _capture_refusals(settings: Settings, first: Recipe, variations: tuple[Varia
 
 
 def _weights_refusals(settings: Settings, model: WanModel, first: Recipe) -> list[str]:
-    """Refuse weights that no worker could load, before anything is queued."""
+    """Return reasons why no worker could load the weights."""
     refusals = []
     if model.is_local:
         try:
             check_files(Path(model.location), replaced_parts(first.transformer_file))
         except PartError as error:
-            refusals.append(f"{model.location} is not complete: {error}")
+            refusals.append(f"the model in {model.location} is incomplete: {error}")
     if first.transformer_file is not None and settings.model_settings.weights != "full":
         refusals.append(
-            f"model_settings.weights: {settings.model_settings.weights} is not for a transformer_file, which has its "
-            "own"
+            f"model_settings.weights: {settings.model_settings.weights} cannot be combined with a transformer_file, "
+            "which has its own precision"
         )
     if missing := explain_missing_package(first.weights):
         refusals.append(missing)
@@ -130,15 +131,15 @@ def _weights_refusals(settings: Settings, model: WanModel, first: Recipe) -> lis
 
 
 def _length_refusals(variations: tuple[Variation, ...]) -> list[str]:
-    """Refuse prompts that are certainly too long: each word is a token at least, and there is an end token."""
+    """Refuse prompts that are certainly too long: every word takes at least one token, and the end token one more."""
     for variation in variations:
         if len(variation.prompt) < 2 * TEXT_LENGTH - 1:
             continue
         words = len(variation.prompt.split())
         if words >= TEXT_LENGTH:
             return [
-                f"variation {variation.id} has {words} words, and the model reads {TEXT_LENGTH} tokens: shorten it, as "
-                "its end would change nothing"
+                f"variation {variation.id} has {words} words, but the model reads only {TEXT_LENGTH} tokens and would "
+                "ignore the rest: shorten the prompt"
             ]
     return []
 
@@ -148,5 +149,5 @@ def _guidance_refusals(settings: Settings, model: WanModel) -> list[str]:
     if asked.cfg_scale_2 is not None and model.boundary_ratio is None:
         return [f"model_settings.cfg_scale_2 is for models with two transformers; {model.name} has one"]
     if (asked.cfg_scale_2 or 0) > 1 >= asked.cfg_scale:
-        return ["model_settings.cfg_scale_2 does nothing where cfg_scale is 1 or less, as there is no second pass then"]
+        return ["model_settings.cfg_scale_2 has no effect if cfg_scale is at most 1, which turns guidance off"]
     return []

@@ -1,4 +1,4 @@
-"""Prediction of a batch's disk space. Captures are exact sums; clips follow a rule of thumb, and are marked so."""
+"""Prediction of a batch's disk space: exact for captures, by a rule of thumb for clips."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,13 @@ from wantui.planning.recipe import Recipe
 from wantui.schedule import model_evaluations, schedule_of
 
 BYTES_PER_PIXEL = 0.1
-"""Bytes per pixel of H.264 at crf 18, a rule of thumb: plain scenes take a tenth of it, noisy ones several times it."""
+"""Bytes per pixel of H.264 at crf 18, a rule of thumb; plain scenes need a tenth of it, noisy scenes several times."""
 
 MarksKey = tuple[str | int, ...]
-"""What of a prompt's marks decides the bytes of its captures: a text that the negative prompt has, or its length."""
+"""Key of prompts whose captures have equal sizes: the text of each mark if the negative prompt contains it, otherwise
+the length of that text."""
 MAX_LISTED_BASES = 2
-"""Most kinds of videos whose bytes a prediction explains."""
+"""Maximum number of kinds of videos whose sizes a prediction explains."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,24 @@ class DiskEstimate:
     videos: int
     videos_basis: str
     captures: tuple[DiskPart, ...]
-    """Every kind of file that captures write, in the order of their registry."""
+    """Predicted bytes of each kind of capture file, in the order of the registry."""
 
     @property
     def total(self) -> int:
         return self.videos + sum(part.bytes for part in self.captures)
 
     def bytes_of(self, name: str) -> int:
-        """Return the bytes of one kind of capture file; 0 where none is written."""
+        """Return the predicted bytes of one kind of capture file; 0 if the batch writes none."""
         return sum(part.bytes for part in self.captures if part.name == name)
 
 
 def captured_steps(sampler: str, steps: int, interval: int) -> list[int]:
-    """Return after how many model evaluations latents are stored, as `captures.trajectory.stored_evaluations`."""
+    """Return the numbers of model evaluations after which latents are stored."""
     return stored_evaluations(steps, interval, schedule_of(sampler).evaluates_twice)
 
 
 def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
-    """Return the sizes from which captures compute their bytes."""
+    """Return the sizes of a denoising, from which captures and controls predict their bytes."""
     return DenoisingSize(
         recipe.steps,
         model_evaluations(recipe.sampler, recipe.steps),
@@ -61,7 +62,7 @@ def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
 
 
 def estimate_disk(batch: Batch | BatchPreview) -> DiskEstimate:
-    """Predict the bytes of the videos and captures of a batch, whose variations may have different marks."""
+    """Predict the bytes of the videos and captures of a batch; variations may have different marks."""
     each = [estimate_recipe_disk(recipe, batch.model, count) for recipe, count in group_recipes_by_size(batch)]
     parts: dict[str, list[DiskPart]] = {}
     for part in chain.from_iterable(estimate.captures for estimate in each):
@@ -74,7 +75,7 @@ def estimate_disk(batch: Batch | BatchPreview) -> DiskEstimate:
 
 
 def _join_bases(parts: Sequence[DiskPart]) -> str:
-    """Return what the bytes of one kind of file rest on, where they differ between videos."""
+    """Join the explanations of the predicted bytes of one kind of file."""
     text = "; ".join(part.basis for part in parts[:MAX_LISTED_BASES])
     return (
         text
@@ -84,10 +85,10 @@ def _join_bases(parts: Sequence[DiskPart]) -> str:
 
 
 def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int]]:
-    """Return a recipe for each distinct prediction of bytes, and the number of its videos.
+    """Return one recipe for each distinct predicted size, with the number of videos of that size.
 
-    Videos of a batch differ in their marks alone: in how many there are, in the length of their words, and in which of
-    them the negative prompt holds.
+    Sizes within a batch differ only by marks: their number, the length of their texts, and whether the negative prompt
+    contains them.
     """
     seeds = batch.config.settings.videos_per_variation
     if batch.first.capture.attention is None:
@@ -100,7 +101,7 @@ def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int
 
 
 def estimate_variation_bytes(batch: Batch) -> list[int]:
-    """Return the predicted bytes of one video of each variation."""
+    """Predict the bytes of one video of each variation."""
     sizes: dict[MarksKey, int] = {}
     for key, recipe in _recipes_with_keys(batch):
         if key not in sizes:
@@ -109,7 +110,7 @@ def estimate_variation_bytes(batch: Batch) -> list[int]:
 
 
 def _recipes_with_keys(batch: Batch | BatchPreview) -> Iterator[tuple[MarksKey, Recipe]]:
-    """Yield for each variation what decides how many bytes its captures take, and the recipe of a video."""
+    """Yield the key of equal capture sizes and a recipe for each variation."""
     for variation in batch.variations:
         marks, negative = to_prompt_marks(variation), batch.first.negative_prompt
         key = tuple(mark.text if mark.text in negative else len(mark.text) for mark in marks)
@@ -117,7 +118,7 @@ def _recipes_with_keys(batch: Batch | BatchPreview) -> Iterator[tuple[MarksKey, 
 
 
 def estimate_recipe_disk(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:
-    """Predict the bytes of n videos of a recipe and of their captures."""
+    """Predict the bytes of n videos of a recipe, with their captures."""
     pixels = recipe.width * recipe.height * recipe.frames
     size = build_denoising_size(recipe, model)
     parts = []
@@ -130,7 +131,7 @@ def estimate_recipe_disk(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEst
 
 
 def estimate_extra_gpu_bytes(recipe: Recipe, model: WanModel) -> int:
-    """Predict the bytes that captures and controls hold on the GPU while a video is denoised."""
+    """Predict the GPU bytes of captures and controls during denoising."""
     size = build_denoising_size(recipe, model)
     captures = [(kind.gpu_bytes, recipe.capture.request(kind.name)) for kind in CAPTURES]
     controls = [(kind.gpu_bytes, recipe.control(kind.name)) for kind in CONTROLS]

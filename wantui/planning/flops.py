@@ -1,24 +1,23 @@
-"""Operation counts of a Wan transformer, derived from its sizes; they determine the relative time of videos."""
+"""Operation and parameter counts of a Wan transformer, from its sizes; they predict relative times and memory."""
 
 from wantui.models.catalogue import WanModel
 from wantui.planning.model_source import Weights
 from wantui.planning.recipe import Recipe
 
 TEXT_LENGTH = 512
-"""Text positions that the transformer sees, pads included; `encode_prompt` alone would default to 226."""
+"""Number of text positions of the transformer, including padding; the default of `encode_prompt` would be 226."""
 
 
 def count_positions(model: WanModel, width: int, height: int, frames: int) -> int:
-    """Return the number of video positions that a transformer attends to."""
+    """Count the positions of a latent video, which are the tokens of the transformer."""
     _, latent_frames, latent_height, latent_width = model.latent_shape(width, height, frames)
     return latent_frames * (latent_height // model.patch) * (latent_width // model.patch)
 
 
 def count_forward_flops(model: WanModel, width: int, height: int, frames: int) -> int:
-    """Return the floating-point operations of one pass through the transformer, a multiplication and an addition
-    counted as two.
+    """Count the floating-point operations of one pass through the transformer; a multiply-add counts as two.
 
-    Products of matrices only, as torch's FlopCounterMode counts them; the rest is under one per cent.
+    Counts matrix products only, as torch's FlopCounterMode does; everything else is under one per cent.
     """
     channels, tokens = model.latent_channels, count_positions(model, width, height, frames)
     d, f = model.dim, model.feed_forward
@@ -36,36 +35,36 @@ def count_forward_flops(model: WanModel, width: int, height: int, frames: int) -
 
 
 def count_transformer_parameters(model: WanModel) -> int:
-    """Return the parameters of one transformer."""
+    """Count the parameters of one transformer."""
     d, channels = model.dim, model.latent_channels * model.patch**2
     embeddings = channels * d + d + model.time_dim * d + d * d + 2 * d + 6 * d * d + 6 * d + model.text_dim * d + d * d
     return model.blocks * count_block_parameters(model) + embeddings + 2 * d + d * channels + channels + 2 * d
 
 
 def count_block_parameters(model: WanModel) -> int:
-    """Return the parameters of one block: two attentions with their norms, feed-forward, modulation."""
+    """Count the parameters of one block: two attentions with their norms, feed-forward, modulation."""
     d, f = model.dim, model.feed_forward
     return 8 * d * d + 12 * d + 2 * d * f + f + d + 8 * d
 
 
 def count_quantized_block_parameters(model: WanModel, weights: Weights) -> int:
-    """Count the parameters of a block that `weights: float8` stores in 8 bits; `int8` leaves out their biases."""
+    """Count the parameters of a block that are stored in 8 bits; int8 keeps biases in the model's dtype."""
     d, f = model.dim, model.feed_forward
     return 8 * d * d + 2 * d * f + (8 * d + f + d if weights == "float8" else 0)
 
 
 def count_full_precision_parameters(model: WanModel) -> int:
-    """Count the parameters that are always float32: time embedding, modulation, norms."""
+    """Count the parameters of a transformer that are always float32: time embedding, modulation, norms."""
     d = model.dim
     return model.blocks * count_full_precision_block_parameters(model) + model.time_dim * d + d * d + 2 * d + 2 * d
 
 
 def count_full_precision_block_parameters(model: WanModel) -> int:
-    """Return the parameters of one block in full precision: its modulation, and the norm before the text."""
+    """Count the parameters of one block that are always float32: modulation, and the norm before cross-attention."""
     return 8 * model.dim
 
 
 def count_step_flops(model: WanModel, recipe: Recipe) -> int:
-    """Return the FLOPs of one evaluation; with guidance, of two passes."""
+    """Count the FLOPs of one model evaluation: one pass, or two with guidance."""
     passes = 2 if recipe.guidance_scale > 1 else 1
     return passes * count_forward_flops(model, recipe.width, recipe.height, recipe.frames)

@@ -1,4 +1,4 @@
-"""Names under which the attention maps of marked words are stored, settled before anything is loaded."""
+"""Array names of the attention maps of marked words; they depend on the marks only."""
 
 import hashlib
 import re
@@ -8,17 +8,16 @@ from collections.abc import Iterable
 from wantui.captures.attention import MASSES
 
 RESERVED_NAMES = frozenset({*MASSES, "steps", "sigmas", "blocks", "cond", "uncond"})
-"""Names of the other arrays and groups in a capture, which no word's map may have."""
+"""Names of other arrays and groups in an attention capture, which a map cannot use."""
 MAX_NAME_BYTES = 200
-"""Longest name of a map before its number and that of a token; file systems take 255 bytes."""
+"""Maximum length in bytes of a map name before number suffixes; file systems allow 255 bytes."""
 _NOT_IN_NAME = re.compile(r"\W+")
 
 
 def assign_map_names(texts: Iterable[str]) -> list[str]:
-    """Return a name for the map of each marked text: its letters and digits, with _2, _3 for further occurrences.
+    """Return a unique name for the map of each marked text: its letters and digits, with _2, _3 for repeated texts.
 
-    No two are equal, also on case-insensitive file systems, and none is that of another
-    array.
+    Names are unique on case-insensitive file systems too, and differ from RESERVED_NAMES.
     """
     taken = {_collision_key(name) for name in RESERVED_NAMES}
     names = []
@@ -41,7 +40,7 @@ def _collision_key(name: str) -> str:
 
 
 def _shorten_name(name: str) -> str:
-    """Return a name of at most `MAX_NAME_BYTES`, which ends in a digest where something was cut off."""
+    """Shorten a name to `MAX_NAME_BYTES`; a shortened name ends in a digest."""
     encoded = name.encode()
     if len(encoded) <= MAX_NAME_BYTES:
         return name

@@ -1,8 +1,8 @@
-"""Memory plans: placement of a model's parts during rendering, and the most GPU memory that each plan needs.
+"""Memory plans: where weights are while a video is generated, and the peak GPU memory of each plan.
 
-What is counted: the weights of the parts that are on the GPU, and the tensors that live at the worst moment of a pass
-through the transformer, of decoding, and of encoding the prompt. The sizes of the moments are counted from diffusers'
-code, those of the VAE and the text encoder were measured; `tests/benchmarks/gpu.py` shows how far they are off.
+A peak counts the weights on the GPU and the tensors that exist at the worst moment of a transformer pass, of decoding,
+or of encoding the prompt. Sizes in the transformer are counted from diffusers' code; those of the VAE and the text
+encoder were measured. `tests/benchmarks/gpu.py` compares predicted with actual peaks.
 """
 
 from collections.abc import Sequence
@@ -30,39 +30,39 @@ from wantui.planning.recipe import Recipe
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """One way to need less memory on a GPU."""
+    """One placement of weights, encoding and decoding, with its need of GPU memory."""
 
     slug: str
     """Name used in configs, manifests, events and messages."""
     encodes_first: bool = False
-    """All prompts of a batch are encoded before anything else is loaded, and the text encoder is freed."""
+    """True if all prompts of a batch are encoded, and the text encoder freed, before other parts are loaded."""
     transformer: Literal["resident", "parked", "streamed", "sequential"] = "resident"
-    """Placement: always on the GPU; there only while it works; streamed one block ahead; streamed layer by layer. Only
-    the first is useful on a CPU."""
+    """Placement of the transformer: always on the GPU (resident), only during denoising (parked), streamed one block
+    ahead (streamed), or streamed layer by layer (sequential)."""
     tile: int | None = None
-    """Side in pixels of the tiles that are decoded one after the other."""
+    """Side in pixels of the decoded tiles; None decodes the complete frame."""
 
     @property
     def is_for_cpu(self) -> bool:
-        """Return whether the plan is useful without a GPU; the others only move weights."""
+        """Return whether the plan is useful on a CPU; other plans only move weights to and from a GPU."""
         return self.transformer == "resident"
 
     @property
     def can_fuse(self) -> bool:
-        """Return whether blocks can be fused: their parts are on the GPU at the same time."""
+        """Return whether blocks can be fused, which needs all weights of a block on the GPU at once."""
         return self.transformer != "sequential"
 
     @property
-    def weight_streaming(self) -> Literal["before", "beside", "between"]:
-        """Return when the weights of a block reach the GPU: before the pass, with the block before, or between
-        layers."""
+    def weight_streaming(self) -> Literal["none", "overlapped", "blocking"]:
+        """Return how block weights reach the GPU during a pass: not at all, while the preceding block computes, or
+        between layers while nothing computes."""
         match self.transformer:
             case "resident" | "parked":
-                return "before"
+                return "none"
             case "streamed":
-                return "beside"
+                return "overlapped"
             case "sequential":
-                return "between"
+                return "blocking"
             case _:
                 assert_never(self.transformer)
 
@@ -72,7 +72,7 @@ class MemoryPlan:
 
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
-"""Bytes of a number."""
+"""Bytes per number of each dtype."""
 SMALL_TILE_SIDE, TILE_SIDE = 128, 256
 RESIDENT = MemoryPlan("resident")
 PLANS = (
@@ -86,38 +86,39 @@ PLANS = (
     MemoryPlan("sequential", True, "sequential", SMALL_TILE_SIDE),
     MemoryPlan("small-tiles", True, tile=SMALL_TILE_SIDE),
 )
-"""Plans from the best to the last resort: those that change no pixel first, faster before slower."""
+"""Plans in order of preference: first those that leave every pixel unchanged, faster before slower."""
 PLAN_SLUGS = tuple(plan.slug for plan in PLANS)
 LATENT_BUFFERS = 10
-"""States, velocities and a sampler's earlier outputs, in float32."""
+"""Number of latent-sized float32 tensors: states, velocities and the sampler's earlier outputs."""
 WORKSPACE_BYTES = 70_000_000
-"""Bytes of cuBLAS, and of fragmentation between tensors."""
+"""Bytes of the cuBLAS workspace and of fragmentation."""
 ENCODING_BYTES = 240_000_000
-"""Bytes of the text encoder's activations at 512 tokens, for UMT5-XXL; measured."""
+"""Bytes of UMT5-XXL's activations at 512 tokens; measured."""
 STREAMED_ENCODER_BYTES = 2_500_000_000
-"""Bytes of a text encoder that is streamed layer by layer: its embedding, and what it computes; measured."""
+"""Peak bytes of a text encoder that is streamed layer by layer: its embedding and activations; measured."""
 MIN_FUSED_WIDTH = 512
-"""Width of a transformer; the blocks of a narrower one, as nano, take longer to launch than to compute."""
+"""Minimum transformer width for fused blocks; narrower blocks, such as nano's, take longer to launch than to
+compute."""
 CONTEXT_BYTES = 600_000_000
 """CUDA context and library memory per process, in bytes, on top of torch's allocations."""
 WIDENING_FACTORS = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
-"""Memory for widening the largest weight, relative to the widened weight; for GGUF that of Q5_0, which needs the
-most."""
+"""Memory for widening the largest weight to the model's dtype, relative to the widened weight; for GGUF the value of
+Q5_0, the maximum."""
 ALLOCATOR_SLACK = 1.04
-"""Unusable memory held by the allocator, relative to the allocated memory."""
+"""Memory reserved by torch's allocator, relative to allocated memory."""
 
 
 def find_plan(name: str) -> MemoryPlan:
-    """Return the plan with a slug, or with the name that older versions gave it.
+    """Return the plan with a slug, or with its name in earlier versions.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no such plan.
     """
     return {plan.slug: plan for plan in PLANS}[current_plan_name(name)]
 
 
 def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
-    """Return the bytes of the weights of one transformer, as loaded."""
+    """Return the weight bytes of one transformer, as loaded."""
     if recipe.transformer_file is not None:
         return recipe.transformer_file.bytes
     return _parameter_bytes(
@@ -126,7 +127,7 @@ def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
 
 
 def block_bytes(model: WanModel, recipe: Recipe) -> int:
-    """Return the bytes of the weights of one block; for weights in a file, its share of the file."""
+    """Return the weight bytes of one block; for weights in a file, the block's share of the file."""
     parameters = count_block_parameters(model)
     if recipe.transformer_file is not None:
         return recipe.transformer_file.bytes * parameters // count_transformer_parameters(model)
@@ -134,24 +135,24 @@ def block_bytes(model: WanModel, recipe: Recipe) -> int:
 
 
 def _parameter_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blocks: int) -> int:
-    """Return the bytes of some parameters, given how many stay in float32 and how many blocks they include."""
+    """Return the bytes of some parameters, of which `kept` are float32, in a number of blocks."""
     item = DTYPE_BYTES[recipe.dtype]
     narrowed = scales = 0
     if recipe.weights != "full":
         narrowed = blocks * count_quantized_block_parameters(model, recipe.weights)
     if recipe.weights == "int8":
-        scales = blocks * (9 * model.dim + model.feed_forward)  # one for each row
+        scales = blocks * (9 * model.dim + model.feed_forward)  # one scale per row
     return item * (parameters - kept - narrowed) + narrowed + 4 * (kept + scales)
 
 
 def can_fuse_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights: Weights) -> bool:
-    """Return whether blocks are fused on a GPU: complete and as loaded there, and wide enough."""
+    """Return whether blocks are fused on a GPU: the plan and weights allow it, and the transformer is wide enough."""
     as_loaded = plan.can_fuse and weights == "full"
     return speed != "reference" and as_loaded and model.dim >= MIN_FUSED_WIDTH
 
 
 def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
-    """Return the bytes of all parts, as loaded; None if their sizes are unknown."""
+    """Return the weight bytes of all parts, as loaded, or None if their sizes are unknown."""
     if model.text_encoder_parameters is None or model.vae_parameters is None:
         return None
     item = DTYPE_BYTES[recipe.dtype]
@@ -160,14 +161,14 @@ def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
 
 
 def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) -> int:
-    """Return the peak bytes of activations in a block, beside the weights.
+    """Return the peak bytes of activations in a block, without weights.
 
-    Either in the feed-forward layer: its input and output twice as wide each (before and after GELU), beside the
-    block's input, the residual, its norm and the attention's output. Or at its end, in float32: residual, output and
-    their gated product, beside the five in the model's precision.
+    Unfused blocks peak in the feed-forward layer or at the end of the block. In the feed-forward layer exist two wide
+    tensors (before and after GELU) and four narrow ones: block input, residual, norm, attention output. At the end
+    exist three float32 tensors (residual, output, gated product) and five in the model's precision.
 
-    Of fused blocks either what is wide once, beside the block's input, the residual, its norm, the output, and what the
-    next pass takes from this one; or query, key and value at once, beside five.
+    Fused blocks peak with one wide tensor and five narrow ones (block input, residual, norm, output, input of the next
+    pass), or with query, key and value and five narrow ones.
     """
     item = DTYPE_BYTES[recipe.dtype]
     tokens = count_positions(model, recipe.width, recipe.height, recipe.frames)
@@ -179,17 +180,17 @@ def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) ->
     if model.has_timestep_per_token and not is_fused:
         modulation = tokens * 6 * model.dim * (item + 4)
     held = 0
-    if recipe.speed == "cached":  # of each pass, by the cache: its input and what blocks added; or of two parts of them
+    if recipe.speed == "cached":  # per pass: its input and the blocks' residual, in two parts without magnitudes
         held = (2 if recipe.guidance_scale > 1 else 1) * (2 if recipe.magnitudes else 3) * narrow
     widened = int(WIDENING_FACTORS.get(recipe.weights, 0) * model.dim * model.feed_forward * item)
     return block + rotary + modulation + widened + held
 
 
 def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
-    """Return the bytes that decoding needs besides the VAE's weights.
+    """Return the peak bytes of decoding, without the VAE's weights.
 
     Args:
-        tile: as of `MemoryPlan.tile_for`.
+        tile: side of a tile from `MemoryPlan.tile_for`, or None.
     """
     pixels = recipe.width * recipe.height
     if tile is None:
@@ -199,9 +200,9 @@ def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
 
 
 def peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
-    """Return the most bytes that torch allocates on the GPU for a video; None if the parts are unknown.
+    """Return the peak bytes that torch allocates on the GPU for a video, or None if the parts' sizes are unknown.
 
-    Prompts were encoded before, where the plan encodes them first.
+    Excludes encoding the prompts if the plan encodes them first.
     """
     if model.text_encoder_parameters is None or model.vae_parameters is None:
         return None
@@ -222,7 +223,7 @@ def peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int
             working = max(one + computing, vae + decoding)
         case "streamed":
             rest = count * (one - block * model.blocks)
-            left = block if recipe.speed == "cached" else 0  # came for a pass that was left out
+            left = block if recipe.speed == "cached" else 0  # a block prefetched for a pass that was then skipped
             working = rest + max(2 * block + computing, left + vae + decoding)
         case "sequential":
             working = max(2 * model.dim * model.feed_forward * item + computing, vae + decoding)
@@ -232,10 +233,10 @@ def peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int
 
 
 def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encoder: bool = False) -> int | None:
-    """Return `peak_working_bytes` with what encoding the prompts takes.
+    """Return the peak GPU bytes of a video, including the encoding of its prompts.
 
     Args:
-        streams_encoder: the text encoder comes layer by layer, because it does not fit.
+        streams_encoder: True if the text encoder does not fit and is streamed layer by layer.
     """
     working = peak_working_bytes(plan, model, recipe)
     if working is None or model.text_encoder_parameters is None or not plan.encodes_first:
@@ -258,23 +259,26 @@ def _format_size(size: int | None) -> str:
 
 
 def required_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
-    """Return the GPU bytes that must be free for a plan: the minimum of its text encoder, the process's own, slack."""
+    """Return the GPU bytes that must be free for a plan with a streamed text encoder, or None if unknown.
+
+    Includes the CUDA context and the allocator's overhead.
+    """
     peak = peak_bytes(plan, model, recipe, streams_encoder=True)
     return None if peak is None else int(peak * ALLOCATOR_SLACK) + CONTEXT_BYTES
 
 
 @dataclass(frozen=True)
 class ChosenPlan:
-    """A plan, what it needs, and why it was chosen."""
+    """A chosen plan, with its predicted memory and the reason for the choice."""
 
     plan: MemoryPlan
     peak_bytes: int | None
     reason: str
     fits: bool = True
     is_forced: bool = False
-    """True if no other plan is tried when it does not fit."""
+    """True if no other plan is tried when this one does not fit."""
     working_bytes: int | None = None
-    """Peak bytes without encoding the prompts, which is what is measured for each video."""
+    """Peak bytes without encoding the prompts, comparable with the measured peak of a video."""
 
 
 def choose_plan(
@@ -284,11 +288,11 @@ def choose_plan(
     forced: MemoryPlan | None = None,
     among: Sequence[MemoryPlan] = PLANS,
 ) -> ChosenPlan:
-    """Return the first plan that fits into a GPU's free memory, or the requested one.
+    """Return the first plan that fits into a GPU's free memory, or the requested plan.
 
     Args:
-        free: bytes, before the process that will make the videos has taken any.
-        among: what is tried, in this order.
+        free: free bytes before the worker process allocates any.
+        among: candidate plans, in order of preference.
     """
 
     def chosen(plan: MemoryPlan, reason: str, fits: bool = True) -> ChosenPlan:
@@ -299,32 +303,32 @@ def choose_plan(
         needed = required_bytes(forced, model, recipe)
         fits = needed is None or needed <= free
         reason = (
-            "asked for" if fits else f"asked for; it needs {_format_size(needed)} and {_format_size(free)} are free"
+            "requested" if fits else f"requested; it needs {_format_size(needed)} and {_format_size(free)} are free"
         )
         return chosen(forced, reason, fits)
     known = [(plan, required_bytes(plan, model, recipe)) for plan in among]
     larger = ""
     for plan, needed in known:
         if needed is None:
-            return chosen(plan, "the sizes of the model's parts are not known before it is here")
+            return chosen(plan, "the sizes of the model's parts are unknown until it is downloaded")
         if needed <= free:
             why = f"{_format_size(free)} are free"
             if larger:
                 why = f"{larger}, and {why}"
             return chosen(plan, why)
         larger = larger or f"{plan.slug} needs {_format_size(needed)}"
-    plan, needed = min(known, key=lambda one: one[1] or 0)
-    reason = f"none fits: the least that is needed are {_format_size(needed)}, and {_format_size(free)} are free"
+    plan, needed = min(known, key=lambda plan_and_need: plan_and_need[1] or 0)
+    reason = f"no plan fits: the smallest needs {_format_size(needed)} and {_format_size(free)} are free"
     return chosen(plan, reason, False)
 
 
 def next_plan(
     plan: MemoryPlan, on_gpu: bool, model: WanModel | None = None, recipe: Recipe | None = None
 ) -> MemoryPlan | None:
-    """Return the plan to try where one did not fit: the next in `PLANS` that holds less on the device.
+    """Return the plan to try after one that did not fit: the next in `PLANS` that needs less memory, or None.
 
     Args:
-        model, recipe: what is made, where it is known; else the order of the plans decides alone.
+        model, recipe: model and recipe of the video; without them the next plan is returned, whatever it needs.
     """
     known = None if model is None or recipe is None else peak_bytes(plan, model, recipe, streams_encoder=True)
     for after in later_plans(plan):
@@ -339,5 +343,5 @@ def next_plan(
 
 
 def later_plans(plan: MemoryPlan) -> tuple[MemoryPlan, ...]:
-    """Return the plans that are tried after one."""
+    """Return the plans after this one in `PLANS`."""
     return PLANS[PLANS.index(plan) + 1 :]

@@ -1,4 +1,4 @@
-"""Source of a video's model: its weights, their precision, and the files that replace parts of it."""
+"""Source of a video's model: the weights, their precision, and files that replace parts of it."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -22,7 +22,7 @@ class TransformerFile(BaseModel):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """The answer to "which model is this": equal identities are equal weights in equal precision."""
+    """Model, revision, precision and replaced parts of a recipe."""
 
     model: str
     """Short name or hub id of a catalogued model, or the path of a local directory."""
@@ -34,27 +34,27 @@ class ModelSource:
 
     @property
     def identity(self) -> tuple[str | None, ...]:
-        """Return everything that decides the values of the weights in memory; a loaded pipeline serves only its own."""
+        """Return the key of equal weights in memory; a loaded pipeline serves recipes with an equal key only."""
         file = self.transformer_file
-        # The path too: whoever loads a file reads that path, whatever its bytes are called elsewhere.
+        # Includes the path, because loading reads that path even where another file has the same fingerprint.
         return (self.model, self.revision, self.dtype, self.weights, *((file.path, file.fingerprint) if file else ()))
 
     @property
     def weights_id(self) -> str | None:
-        """Return the identity of the transformer's weights; None if unknown."""
+        """Return the identity of the transformer's weights, or None if unknown."""
         if self.revision is None or self.transformer_file is None:
             return self.revision
         return f"{self.revision}+{self.transformer_file.fingerprint}"
 
     @property
     def cost_key(self) -> tuple[str | int | None, ...]:
-        """Return the key of equal time and memory per operation; revisions do not count."""
+        """Return the key of equal time and memory per operation; it ignores revisions."""
         size = None if self.transformer_file is None else self.transformer_file.bytes
         return self.model, self.dtype, self.weights, size
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the settings, in display form, that two comparable trajectories must share."""
+        """Return the settings that trajectories must share to be compared, in display form."""
         file = self.transformer_file
         return {
             "model": self.model,

@@ -1,4 +1,4 @@
-"""Recipe: one frozen value that holds everything that determines one video."""
+"""Recipe: a frozen value that determines one video."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ from wantui.planning.recipe_formats import RECIPE_FORMAT, to_digest_form, upgrad
 from wantui.schedule import SamplerName
 
 FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
-"""Captures whose requests have fields of their own."""
+"""Captures whose requests have their own fields in `Captures`."""
 PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -41,7 +41,7 @@ class _FrozenModel(BaseModel):
 
 
 class PromptMark(_FrozenModel):
-    """A marked stretch of the prompt: `prompt[start:end]` is `text`."""
+    """Marked text of the prompt: `prompt[start:end]` is `text`."""
 
     text: str
     start: Annotated[int, Field(ge=0)]
@@ -57,38 +57,38 @@ def _validate_requests(value: Mapping[str, Any], noun: str, known: Mapping[str, 
 
 
 def _drop_if_empty(serialised: dict[str, Any], name: str) -> dict[str, Any]:
-    if not serialised.get(name):  # a caller may exclude it too
+    if not serialised.get(name):  # the key may be missing, because callers can exclude it
         serialised.pop(name, None)
     return serialised
 
 
 class Captures(TrajectoryRequest):
-    """Captures to record while a video is denoised.
+    """Requests of the captures to record while a video is denoised.
 
-    The trajectory's request and `attention` are fields of their own, as recipes of format 1 have them. The requests of
-    all other captures are in `more`, which the canonical JSON leaves out while it is empty.
+    The trajectory and attention requests have their own fields, as in recipes of format 1. The requests of all other
+    captures are in `more`, which the canonical JSON omits if it is empty.
     """
 
     geometry: bool = True
-    """True if the trajectory is recorded; not for a cached video, whose path is not the model's own."""
+    """True if the trajectory is recorded; by default not for cached videos, whose path is not the model's own."""
     attention: AttentionRequest | None = None
     more: dict[str, Any] = Field(default_factory=dict)
-    """Requests by the name of their capture."""
+    """Requests of other captures by name."""
 
     @field_validator("more", mode="after")
     @classmethod
     def validate_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """Check each request against its capture's model, and name a capture that this version does not have."""
+        """Validate the request of each capture; refuse captures that this version does not have."""
         known = {kind.name: kind.request for kind in CAPTURES if kind.name not in FORMAT_1_CAPTURES}
         return _validate_requests(value, "capture", known)
 
     @model_serializer(mode="wrap")
     def omit_empty_more(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Serialise without `more` while it is empty: digests of recipes that do not use it stay as they are."""
+        """Omit an empty `more`, so that digests of recipes without it do not change."""
         return _drop_if_empty(handler(self), "more")
 
     def request(self, name: str) -> CaptureRequest | None:
-        """Return the request of a capture by its name; None where it records nothing."""
+        """Return the request of a capture by name, or None if it is off."""
         if name == TRAJECTORY.name:
             return self if self.geometry else None
         if name == ATTENTION.name:
@@ -110,7 +110,7 @@ class Recipe(_FrozenModel):
     negative_prompt: str
     marks: tuple[PromptMark, ...] = ()
     weighting: Weighting | None = None
-    """Method of applying the weights of marks; None if all are 1."""
+    """Method of applying word weights; None if all weights are 1."""
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)]
     sampler: SamplerName
     steps: PositiveCount
@@ -131,33 +131,33 @@ class Recipe(_FrozenModel):
     speed: SpeedName = "reference"
     """reference: what diffusers computes, to the bit; fused: the same up to rounding; cached: another video."""
     magnitudes: tuple[tuple[FiniteFloat, FiniteFloat], ...] = ()
-    """Magnitudes by which the cache of a cached video goes; without them it goes by the first block."""
+    """Calibrated magnitudes that decide which steps a cached video skips; without them the first block decides."""
     capture: Captures = Captures()
     controls: dict[str, Any] = Field(default_factory=dict)
-    """Requests of controls by name, but for word weights, which are in `marks` and `weighting`. The canonical JSON
-    leaves it out while it is empty."""
+    """Requests of controls by name, except word weights, which are in `marks` and `weighting`. The canonical JSON omits
+    an empty value."""
 
     @model_validator(mode="before")
     @classmethod
     def upgrade_format(cls, value: Any) -> Any:
-        """Upgrade a recipe of an earlier format; refuse other formats before any field that they may have changed."""
+        """Upgrade a recipe of an earlier format, and refuse unknown formats before any field is validated."""
         return upgrade_recipe(value) if isinstance(value, dict) else value
 
     @field_validator("controls", mode="after")
     @classmethod
     def validate_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """Check each request against its control's model, and name a control that this version does not have."""
+        """Validate the request of each control; refuse controls that this version does not have."""
         return _validate_requests(
             value, "control", {kind.name: kind.request for kind in CONTROLS if kind is not WORD_WEIGHTS}
         )
 
     @model_serializer(mode="wrap")
     def omit_empty_controls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Serialise without `controls` while it is empty: digests of recipes that use none stay as they are."""
+        """Omit empty `controls`, so that digests of recipes without controls do not change."""
         return _drop_if_empty(handler(self), "controls")
 
     def control(self, name: str) -> ControlRequest | None:
-        """Return the request of a control by its name; None where the recipe does not have it."""
+        """Return the request of a control by name, or None if it is off."""
         if name == WORD_WEIGHTS.name:
             if self.weighting is None:
                 return None
@@ -167,22 +167,22 @@ class Recipe(_FrozenModel):
 
     @model_validator(mode="after")
     def check_consistency(self) -> Self:
-        """Name parts of a recipe that contradict each other, as no planned one does."""
+        """Refuse a recipe whose fields contradict each other; planned recipes never do."""
         for mark in self.marks:
             if self.prompt[mark.start : mark.end] != mark.text:
-                raise PydanticCustomError("marks", "a mark is not on its text in the prompt")
+                raise PydanticCustomError("marks", "the prompt does not have the text of a mark at its position")
         if (self.weights == "gguf") != (self.transformer_file is not None):
-            raise PydanticCustomError("weights", "weights are gguf with a transformer_file, and only then")
+            raise PydanticCustomError("weights", "weights must be gguf if, and only if, there is a transformer_file")
         return self
 
     @property
     def source(self) -> ModelSource:
-        """Return the source of the weights, and their form."""
+        """Return the source and precision of the weights."""
         return ModelSource(self.model, self.revision, self.dtype, self.weights, self.transformer_file)
 
     @property
     def computation_note(self) -> str:
-        """Return how the computation differs from `fused` on weights as loaded, in words; empty if it does not."""
+        """Return a note on how the computation differs from `fused` with full weights; empty if it does not."""
         remarks: list[str] = [] if self.speed == "fused" else [self.speed]
         if self.speed == "cached":
             remarks = ["cached by magnitudes" if self.magnitudes else "cached by the first block"]
@@ -194,7 +194,7 @@ class Recipe(_FrozenModel):
 
     @property
     def negative_marks(self) -> tuple[PromptMark, ...]:
-        """Return the marks of the marked words in the negative prompt, where they occur as complete words."""
+        """Return marks of the marked words in the negative prompt, where they occur as complete words."""
         marks = []
         for word in dict.fromkeys(mark.text for mark in self.marks):
             for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", self.negative_prompt):
@@ -202,12 +202,12 @@ class Recipe(_FrozenModel):
         return tuple(sorted(marks, key=lambda mark: mark.start))
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces."""
+        """Return the canonical JSON: sorted keys, no spaces."""
         return _to_canonical_json(self.model_dump(mode="json"))
 
     @property
     def digest(self) -> str:
-        """Return the SHA-256 of the canonical JSON in the spelling of format 1; it identifies the video."""
+        """Return the SHA-256 of the canonical JSON in format 1, which identifies the video."""
         return hashlib.sha256(_to_canonical_json(to_digest_form(self.model_dump(mode="json"))).encode()).hexdigest()
 
 
@@ -216,10 +216,10 @@ def _to_canonical_json(value: dict[str, Any]) -> str:
 
 
 def parse_recipe(value: Any) -> Recipe:
-    """Return the recipe that a document holds.
+    """Validate a document as a recipe.
 
     Raises:
-        ValueError: names the first field that is wrong.
+        ValueError: a field is invalid; names the first one.
     """
     try:
         return Recipe.model_validate(value)

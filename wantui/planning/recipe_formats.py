@@ -1,4 +1,4 @@
-"""Formats of recipes: conversion of earlier ones, and the spelling that every digest is computed from.
+"""Recipe formats: conversion from earlier formats, and the form of recipes from which digests are computed.
 
 Format 2 renames two values of format 1: `speed` (plain, exact and fast became reference, fused and cached) and
 `capture.attention.pieces` (now `per_token`).
@@ -16,10 +16,10 @@ PER_TOKEN, FORMER_PER_TOKEN = "per_token", "pieces"
 
 
 def upgrade_recipe(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe's values as the current format spells them.
+    """Convert the values of a recipe to the current format.
 
     Raises:
-        PydanticCustomError: the format is not one that this version reads, or has no such value.
+        PydanticCustomError: this version cannot read the format, or a value does not exist in it.
     """
     number = value.get("format", RECIPE_FORMAT)
     if type(number) is not int or number not in READABLE_FORMATS:
@@ -32,20 +32,22 @@ def upgrade_recipe(value: dict[str, Any]) -> dict[str, Any]:
     speed, capture = value.get("speed", "plain"), value.get("capture")
     if not isinstance(speed, str) or speed not in FORMER_SPEEDS:
         names = ", ".join(FORMER_SPEEDS)
-        raise PydanticCustomError("speed", _escape_braces(f"speed: format 1 has {names}, and not {speed!r}"))
+        raise PydanticCustomError(
+            "speed", _escape_braces(f"speed: {speed!r} does not exist in format 1, which has {names}")
+        )
     upgraded = {**value, "format": RECIPE_FORMAT, "speed": FORMER_SPEEDS[speed]}
     if isinstance(capture, dict) and isinstance(attention := capture.get("attention"), dict):
         if PER_TOKEN in attention:
-            raise PydanticCustomError("attention", f"capture.attention: format 1 has no {PER_TOKEN}")
+            raise PydanticCustomError("attention", f"capture.attention: {PER_TOKEN} does not exist in format 1")
         upgraded["capture"] = {**capture, "attention": _rename_key(attention, FORMER_PER_TOKEN, PER_TOKEN)}
     return upgraded
 
 
 def to_digest_form(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return a serialised recipe as format 1 spells it, which is what its digest is taken over.
+    """Convert a serialised recipe to format 1, from which its digest is computed.
 
-    A digest names a video in batch folders, on the queue and in checkpoints. A new spelling of the same video must not
-    change it: a batch that is continued would not find its videos. Values that format 1 does not have stay as they are.
+    Digests identify videos in batch folders, on the queue and in checkpoints. A new format must not change them, or a
+    continued batch would not find its videos. Values that format 1 lacks stay unchanged.
     """
     former = {slug: name for name, slug in FORMER_SPEEDS.items()}
     capture = recipe["capture"]
@@ -60,5 +62,5 @@ def _rename_key(values: dict[str, Any], name: str, new_name: str) -> dict[str, A
 
 
 def _escape_braces(message: str) -> str:
-    """Return a message whose braces pydantic does not take for fields."""
+    """Escape braces, which pydantic would format as fields."""
     return message.replace("{", "{{")

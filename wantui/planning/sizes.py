@@ -1,4 +1,4 @@
-"""Wan's rules for width, height and number of frames, applied before anything is made."""
+"""Wan's rules for width, height and number of frames, checked before a batch is queued."""
 
 from decimal import Decimal
 
@@ -11,11 +11,11 @@ DEFAULT_FRAMES = 81
 
 
 class SizeError(UserError):
-    """Raised for a size that the model cannot render; the text gives the nearest sizes."""
+    """Raised for a size that the model cannot generate; the message gives the nearest valid sizes."""
 
 
 def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | None]:
-    """Return the number of frames that the pipeline will make, and a warning where that is not what was asked for.
+    """Return the number of frames that the pipeline will generate, and a warning if it differs from the request.
 
     A count that is not 4k + 1 becomes `n // 4 * 4 + 1`, as in WanPipeline.
     """
@@ -27,7 +27,7 @@ def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | No
     else:
         asked, origin = DEFAULT_FRAMES, f"{DEFAULT_FRAMES} frames"
     if asked > MAX_FRAME_COUNT:
-        raise SizeError(f"video_settings: {origin}; Wan makes at most {MAX_FRAME_COUNT}")
+        raise SizeError(f"video_settings: {origin}; Wan generates at most {MAX_FRAME_COUNT}")
     step = model.temporal_compression
     frames = asked if asked % step == 1 else max(1, asked // step * step + 1)
     if (
@@ -35,25 +35,22 @@ def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | No
         and video.duration is not None
         and video.frames != _count_frames(video.duration, video.fps)
     ):
-        return frames, f"video_settings.duration: {video.duration:g} s does nothing, as frames is set: {origin}"
+        return frames, f"video_settings.duration: {video.duration:g} s has no effect, because frames is set: {origin}"
     if frames == asked:
         return frames, None
-    return frames, f"video_settings: {origin}, which is not {step}k + 1: the model will make {frames}"
+    return frames, f"video_settings: {origin}, which is not {step}k + 1: the model will generate {frames}"
 
 
 def _count_frames(seconds: float, fps: int) -> int:
-    """Return the whole frames in a duration, which is the decimal number that was written: 4.64 s at 25 fps are 116.
-
-    Their product as floats is a little below, 115.99999999999999.
-    """
+    """Count the whole frames in a duration. 4.64 s at 25 fps are 116 frames as decimals but 115.99999 as floats."""
     return int(min(Decimal(str(seconds)) * fps, Decimal(10**9)))
 
 
 def check_size(video: VideoSettings, model: WanModel) -> None:
-    """Refuse a width or height that the model would silently cut.
+    """Refuse a width or height that the pipeline would silently round down.
 
     Raises:
-        SizeError: names the nearest sizes that are valid.
+        SizeError: the size is invalid; names the nearest valid sizes.
     """
     faults = []
     for name, value in (("width", video.width), ("height", video.height)):

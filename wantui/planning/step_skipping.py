@@ -1,6 +1,6 @@
-"""Prediction of the passes that `speed: cached` skips for a model with known magnitudes.
+"""Prediction of the steps that `speed: cached` skips for a calibrated model.
 
-The rule is that of MagCache (Ma et al. 2025, arXiv 2506.09045) as diffusers has it.
+The rule is MagCache's (Ma et al. 2025, arXiv 2506.09045), as implemented in diffusers.
 """
 
 import math
@@ -14,17 +14,18 @@ from wantui.planning.recipe import Recipe
 from wantui.schedule import model_evaluations, noise_levels
 
 MAX_MAGNITUDE_ERROR = 0.12
-"""Largest sum of errors that the magnitudes predict for consecutive skipped passes."""
+"""Maximum predicted error, summed over consecutive skipped steps."""
 MAX_CONSECUTIVE_SKIPS = 4
-"""Largest number of consecutive skipped passes."""
+"""Maximum number of consecutive skipped steps."""
 UNCACHED_SHARE = 0.2
-"""Share of steps at the start that are never skipped."""
+"""Share of the steps, at the start, that are never skipped."""
 ASSUMED_COMPUTED_SHARE = 0.5
-"""Share of the blocks that a cached video computes where nothing is known; it depends on how a prompt's path bends."""
+"""Share of the blocks that a cached video is assumed to compute without magnitudes; the actual share depends on the
+prompt."""
 
 
 def computed_share(recipe: Recipe) -> float:
-    """Return the share of steps whose passes compute the blocks; assumed if the model was not calibrated."""
+    """Return the share of steps that compute the blocks; an assumption if the recipe has no magnitudes."""
     if recipe.speed != "cached":
         return 1.0
     if not recipe.magnitudes:
@@ -33,7 +34,7 @@ def computed_share(recipe: Recipe) -> float:
 
 
 def count_computed_steps(recipe: Recipe) -> int:
-    """Return the number of evaluations that compute the blocks, for a recipe with magnitudes."""
+    """Count the evaluations that compute the blocks, for a recipe with magnitudes."""
     return _count_by_magnitudes(recipe.magnitudes, recipe.sampler, recipe.steps, recipe.flow_shift)
 
 
@@ -43,24 +44,24 @@ def _count_by_magnitudes(magnitudes: Magnitudes, sampler: str, steps: int, flow_
 
 
 def magnitude_ratios(magnitudes: Magnitudes, sigmas: Sequence[float]) -> list[float]:
-    """Return the ratio of the magnitude at each noise level to the one before; 1 for the first."""
+    """Return the ratio of the magnitude at each noise level to the preceding one; 1 for the first."""
     levels, values = zip(*reversed(magnitudes), strict=True)
     logarithms = np.interp(sigmas, levels, values)
     return [1.0, *(math.exp(change) for change in np.diff(logarithms))]
 
 
-def find_computed_steps(of_magnitudes: Sequence[float]) -> list[bool]:
-    """Return whether each step computes the blocks, from the ratio of its magnitude to the one before."""
-    whole = int(UNCACHED_SHARE * len(of_magnitudes) + 0.5)
+def find_computed_steps(step_ratios: Sequence[float]) -> list[bool]:
+    """Return whether each step computes the blocks, from the magnitude ratios of the steps."""
+    unskipped = int(UNCACHED_SHARE * len(step_ratios) + 0.5)
     computed = []
-    ratio, error, left_out = 1.0, 0.0, 0
-    for step, each in enumerate(of_magnitudes):
-        if step >= whole:
-            ratio *= each
-            left_out += 1
+    ratio, error, skipped = 1.0, 0.0, 0
+    for step, step_ratio in enumerate(step_ratios):
+        if step >= unskipped:
+            ratio *= step_ratio
+            skipped += 1
             error += abs(1.0 - ratio)
-        is_computed = step < max(1, whole) or error > MAX_MAGNITUDE_ERROR or left_out > MAX_CONSECUTIVE_SKIPS
+        is_computed = step < max(1, unskipped) or error > MAX_MAGNITUDE_ERROR or skipped > MAX_CONSECUTIVE_SKIPS
         if is_computed:
-            ratio, error, left_out = 1.0, 0.0, 0
+            ratio, error, skipped = 1.0, 0.0, 0
         computed.append(is_computed)
     return computed

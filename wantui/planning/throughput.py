@@ -1,8 +1,9 @@
-"""Throughput of a device, and the resulting time of a video of any model and size.
+"""Throughput of a device, which predicts the time of a video of any model and size.
 
-The time of a block is a sum: operations of self-attention, operations of the other products, and values that are read
-and written between them, each times what one of them takes on this device. `wantui bench` measures blocks of several
-sizes, and these three follow by least squares. A small block takes as long as it takes to hand its work to the device.
+The time of a block is a sum of three terms: operations of self-attention, operations of other matrix products, and
+values read and written between them, each times a cost per operation or value on this device. `wantui bench` measures
+blocks of several sizes and fits the three costs by least squares. The time to submit its work to the device is a lower
+bound for the time of a small block.
 """
 
 from collections.abc import Sequence
@@ -19,35 +20,34 @@ from wantui.planning.step_skipping import computed_share
 from wantui.schedule import model_evaluations
 
 NATIVE_ATTENTION = "native"
-"""torch's own attention, as diffusers calls it."""
+"""diffusers' name of torch's own attention."""
 INT8_SCALING_COST = 0.038
-"""Time for each output of a product of a block in int8, which is scaled after it, in that of one of its `value`s.
-Measured for 14B on an H100."""
+"""Time to scale one output of an int8 matrix product, relative to `Throughput.value`; measured for 14B on an H100."""
 POSITION_VALUE_COST = 0.25
-"""The same for each value of a block that is modulated at every place on its own, as diffusers does for 2.2 5B.
-Measured there on an H100."""
+"""Extra time per value of a block whose modulation differs between positions (Wan 2.2 5B), relative to
+`Throughput.value`; measured on an H100."""
 TILED_PIXEL_COST = 1.2
-"""Time to decode a pixel of a tile, relative to a pixel of a full frame. Measured for tiles of 256 on an H100, and
-assumed for those of 128 too."""
+"""Time to decode a pixel of a tile, relative to a pixel of a full frame; measured for tiles of 256 on an H100, assumed
+for tiles of 128."""
 MAX_LAUNCH_RATIO = 1.05
-"""Ratio of a block's time to its launch time below which the block was waiting for its launch."""
+"""Ratio of a block's time to its launch time up to which the measurement is limited by the launch."""
 
 
 @dataclass(frozen=True)
 class MeasuredBlock:
-    """One measured block: widths of its transformer, how many places it attends to, and its seconds."""
+    """One measured block: widths of its transformer, number of positions, and seconds."""
 
     dim: int
     feed_forward: int
     tokens: int
     seconds: float
     launch: float = 0.0
-    """Seconds to submit its work to the device."""
+    """Seconds to submit the block's work to the device."""
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Seconds that one of each takes on a device."""
+    """Costs of a device, in seconds per operation, value, pixel, block or byte."""
 
     device: str
     speed: SpeedName
@@ -55,22 +55,22 @@ class Throughput:
     product_operation: float
     value: float
     decoded_value: float
-    """Per pixel and frame that the VAE of Wan 2.1 decodes."""
+    """Seconds per pixel and frame decoded by the VAE of Wan 2.1."""
     streamed_block: float
-    """Seconds that a block streamed from the machine's memory takes besides its work."""
+    """Extra seconds per block streamed from host memory."""
     streamed_byte: float
-    """Seconds per byte of a streamed block; while the block before works, unless that is quicker."""
+    """Seconds per byte of a streamed block; the transfer overlaps the computation of the preceding block."""
     torch: str
     error: float
     """Largest relative error of the fit over the measured blocks."""
     attention: str = NATIVE_ATTENTION
-    """The kernel that was the quickest, as diffusers calls it."""
+    """diffusers' name of the fastest attention kernel."""
     launch: float = 0.0
-    """Seconds for the processor to submit the work of a block, with its share of the fixed work around the few measured
-    blocks; lower bound of a block's time."""
+    """Seconds for the CPU to submit the work of one block, including overhead around the measured blocks; a lower bound
+    for the time of a block."""
 
     def block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
-        """Return the seconds of one block."""
+        """Predict the seconds of one block."""
         return max(self.launch, float(np.dot(_cost_terms(dim, feed_forward, tokens), self._coefficients)))
 
     @property
@@ -78,7 +78,7 @@ class Throughput:
         return self.attention_operation, self.product_operation, self.value
 
     def step_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
-        """Return the seconds of one step; with guidance, of two passes."""
+        """Predict the seconds of one step: one pass, or two with guidance."""
         tokens = count_positions(model, recipe.width, recipe.height, recipe.frames)
         passes = 2 if recipe.guidance_scale > 1 else 1
         block = self.block_seconds(model.dim, model.feed_forward, tokens)
@@ -86,38 +86,39 @@ class Throughput:
             block += INT8_SCALING_COST * self.value * tokens * (7 * model.dim + model.feed_forward)
         if model.has_timestep_per_token and not can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
             block += POSITION_VALUE_COST * self.value * tokens * model.dim
-        if plan.weight_streaming != "before":
-            coming = self.streamed_byte * block_bytes(model, recipe)
-            block = self.streamed_block + (max(block, coming) if plan.weight_streaming == "beside" else block + coming)
+        if plan.weight_streaming != "none":
+            transfer = self.streamed_byte * block_bytes(model, recipe)
+            is_overlapped = plan.weight_streaming == "overlapped"
+            block = self.streamed_block + (max(block, transfer) if is_overlapped else block + transfer)
         return passes * computed_share(recipe) * model.blocks * block
 
     def decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
-        """Return the seconds to decode the video; tiles overlap."""
+        """Predict the seconds to decode the video."""
         return self.decoded_value * model.decode_time * count_decoded_pixels(recipe, plan)
 
     def video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
-        """Return the seconds of denoising and decoding with a loaded model."""
+        """Predict the seconds of denoising and decoding, with the model already loaded."""
         steps = model_evaluations(recipe.sampler, recipe.steps)
         return steps * self.step_seconds(model, recipe, plan) + self.decode_seconds(model, recipe, plan)
 
 
 def count_decoded_pixels(recipe: Recipe, plan: MemoryPlan) -> float:
-    """Return the decoded pixels of all frames, a tile's counted by the time of a complete frame's."""
+    """Count the pixels to decode over all frames; pixels of tiles are weighted by TILED_PIXEL_COST."""
     tile = plan.tile_for(recipe.width, recipe.height)
     pixels = count_decoded_side(recipe.width, tile) * count_decoded_side(recipe.height, tile)
     return pixels * recipe.frames * (1.0 if tile is None else TILED_PIXEL_COST)
 
 
 def count_decoded_side(side: int, tile: int | None) -> int:
-    """Return the pixels along a side that are decoded, with tiles that overlap by a quarter."""
+    """Count the pixels decoded along a side, where tiles overlap by a quarter."""
     if tile is None or side <= tile:
         return side
     return sum(min(tile, side - start) for start in range(0, side, tile * 3 // 4))
 
 
 def _cost_terms(dim: int, feed_forward: int, tokens: int) -> tuple[float, float, float]:
-    """Return the operations of self-attention, those of a block's other products, and values moved to memory and
-    back."""
+    """Return the operations of a block's self-attention and of its other products, and the values it reads and
+    writes."""
     attention = 4.0 * tokens * tokens * dim
     products = 6 * tokens * dim * dim + 2 * TEXT_LENGTH * dim * (dim + tokens) + 2 * tokens * dim * feed_forward
     return attention, 2.0 * products, float(tokens * dim)
@@ -132,21 +133,22 @@ def fit_throughput(
     streamed: tuple[float, float] = (0.0, 0.0),
     attention: str = NATIVE_ATTENTION,
 ) -> Throughput:
-    """Fit the throughput by least squares on relative errors; no coefficient is negative.
+    """Fit non-negative costs by least squares on relative errors.
 
-    Blocks that took as long as it took to launch them say nothing about the device, and are left out.
+    Blocks limited by their launch are excluded: their times do not depend on the device.
 
     Args:
-        streamed: seconds for a block and for a byte of it, where blocks come from the machine's memory.
+        streamed: extra seconds per block, and seconds per byte, of blocks streamed from host memory.
     """
     from scipy.optimize import nnls
 
     terms = np.array([_cost_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])
     seconds = np.array([block.seconds for block in blocks])
     launches = np.array([block.launch for block in blocks])
-    telling = seconds > MAX_LAUNCH_RATIO * launches
+    is_device_bound = seconds > MAX_LAUNCH_RATIO * launches
     scale = terms.max(0)
-    coefficients, _ = nnls((terms / scale / seconds[:, None])[telling], np.ones(telling.sum()))
+    relative_terms = (terms / scale / seconds[:, None])[is_device_bound]
+    coefficients, _ = nnls(relative_terms, np.ones(is_device_bound.sum()))
     coefficients = coefficients / scale
     error = float(np.abs(np.maximum(launches, terms @ coefficients) / seconds - 1).max())
     operation, product, value = map(float, coefficients)

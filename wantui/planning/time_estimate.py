@@ -1,7 +1,7 @@
-"""Time and memory estimates for a batch, from videos already rendered on this machine.
+"""Time and memory estimates of videos, from videos already generated on this machine.
 
-A figure comes from a video of the same work, or is scaled by arithmetic from one of the same model in another size (and
-says so), or from what `wantui bench` measured, or is not given.
+An estimate comes from videos with the same time per step, else from the throughput that `wantui bench` measured, else
+from videos of the same model in another size, scaled by FLOPs; else there is none. Its basis names the source.
 """
 
 import math
@@ -32,7 +32,7 @@ class TimedVideo:
     device: str
     """cpu or cuda."""
     step_seconds: float
-    """Seconds of a typical step; for a cached video the mean, without its first step."""
+    """Seconds of a typical step; for a cached video the mean of all steps but the first."""
     decode_seconds: float
     peak_memory: int | None
     memory_plan: str
@@ -40,15 +40,14 @@ class TimedVideo:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A predicted figure, or none, and what it rests on in words."""
+    """A predicted value or None, with its basis in words."""
 
     value: float | None
     basis: str
 
 
 def parse_timed_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[TimedVideo]:
-    """Return finished videos from the events of the queue; those that an older version stored without times are
-    skipped."""
+    """Return the timed videos among events of finished videos; skips events of older versions without times."""
     videos = []
     for recipe, data in finished:
         seconds = data.get("seconds") or {}
@@ -77,11 +76,11 @@ def estimate_seconds(
     throughput: Throughput | None = None,
     plan: MemoryPlan | None = None,
 ) -> Estimate:
-    """Return the seconds for one video of a recipe on a kind of device (cpu or cuda), with its model already loaded.
+    """Predict the seconds for one video on a kind of device (cpu or cuda), with the model already loaded.
 
     Args:
-        throughput: of the device, where it was measured; for what was not made here yet.
-        plan: where the blocks come from decides how long they take; where it is not known yet, all videos count.
+        throughput: measured throughput of the device, used if no video with the same time per step exists.
+        plan: memory plan; only videos with the same kind of weight streaming count. None counts all videos.
     """
     here = [video for video in past if video.device == device and _timed_share(video.recipe) > 0]
     if plan is not None:
@@ -94,18 +93,21 @@ def estimate_seconds(
         return _estimate_by_scaling(recipe, here, plan)
     step = median(map(_full_step_seconds, alike)) * computed_share(recipe)
     decode = _decode_seconds(recipe, plan, alike)
-    basis = f"{len(alike)} made here: {step:.2g} s a step{_skipping_note(recipe)}, {decode:.2g} s to decode"
+    basis = (
+        f"{format_count(len(alike), 'like video')} on this machine: {step:.2g} s per step{_skipping_note(recipe)}, "
+        f"{decode:.2g} s to decode"
+    )
     return Estimate(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
 
 
 def _full_step_seconds(video: TimedVideo) -> float:
-    """Return the seconds of a step that skips nothing. Skipping steps take no time, which is nearly so for large
-    models."""
+    """Return the seconds of a step that computes all blocks; skipped steps are taken to cost nothing, which is nearly
+    true of large models."""
     return video.step_seconds / _timed_share(video.recipe)
 
 
 def _timed_share(recipe: Recipe) -> float:
-    """Return the share of computed steps among those that `TimedVideo.step_seconds` is the mean of."""
+    """Return the share of computed steps among the steps averaged in `TimedVideo.step_seconds`."""
     evaluations = model_evaluations(recipe.sampler, recipe.steps)
     if recipe.speed != "cached" or not recipe.magnitudes or evaluations == 1:
         return computed_share(recipe)
@@ -119,7 +121,7 @@ def _skipping_note(recipe: Recipe) -> str:
 
 
 def _recorded_plan(name: str) -> MemoryPlan:
-    """Return the plan with a slug; the first version recorded none."""
+    """Return the recorded plan; the resident plan if none is known, as in videos of the first version."""
     return find_plan(name) if name in PLAN_SLUGS else RESIDENT
 
 
@@ -127,14 +129,14 @@ def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: Memory
     try:
         model = find_model(recipe.model)
     except UserError:
-        return Estimate(None, "its model is not known")
+        return Estimate(None, "the model is unknown")
     step = throughput.step_seconds(model, recipe, plan)
-    basis = f"{step:.2g} s a step{_skipping_note(recipe)}, from `wantui bench` on {throughput.device}"
+    basis = f"{step:.2g} s per step{_skipping_note(recipe)}, from `wantui bench` on {throughput.device}"
     return Estimate(throughput.video_seconds(model, recipe, plan), basis)
 
 
 def _decode_seconds(recipe: Recipe, plan: MemoryPlan | None, made: Sequence[TimedVideo]) -> float:
-    """Scale decoding times by pixels, as decoded and as predicted; tiles overlap."""
+    """Return the median decoding time of videos, scaled to the decoded pixels of a recipe."""
     scaled = []
     for video in made:
         then = _recorded_plan(video.memory_plan)
@@ -144,32 +146,32 @@ def _decode_seconds(recipe: Recipe, plan: MemoryPlan | None, made: Sequence[Time
 
 
 def _estimate_by_scaling(recipe: Recipe, past: Sequence[TimedVideo], plan: MemoryPlan | None) -> Estimate:
-    """Scale by FLOPs the times of videos of the same model whose FLOPs are nearest."""
-    nothing = Estimate(None, "not known before a first video of this model was made here, or `wantui bench` was run")
-    kin = [video for video in past if _operation_key(video.recipe) == _operation_key(recipe)]
-    if not kin:
+    """Scale the times of videos of the same model, with the nearest FLOPs per step, to the FLOPs of a recipe."""
+    nothing = Estimate(None, "unknown until a video of this model has been generated here, or `wantui bench` was run")
+    same_model = [video for video in past if _operation_key(video.recipe) == _operation_key(recipe)]
+    if not same_model:
         return nothing
     try:
         model = find_model(recipe.model)
     except UserError:
         return nothing
     work = count_step_flops(model, recipe)
-    ratios = {_step_key(video.recipe): work / count_step_flops(model, video.recipe) for video in kin}
+    ratios = {_step_key(video.recipe): work / count_step_flops(model, video.recipe) for video in same_model}
     nearest = min(ratios, key=lambda one: abs(math.log(ratios[one])))
-    near, ratio = [video for video in kin if _step_key(video.recipe) == nearest], ratios[nearest]
+    near, ratio = [video for video in same_model if _step_key(video.recipe) == nearest], ratios[nearest]
     old = near[0].recipe
     step = ratio * median(map(_full_step_seconds, near)) * computed_share(recipe)
     decode = _decode_seconds(recipe, plan, near)
     size = f"{old.width}x{old.height}, {format_count(old.frames, 'frame')}"
     basis = (
-        f"{step:.2g} s a step{_skipping_note(recipe)}, scaled by arithmetic ({ratio:.2g} times the work) "
-        f"from {len(near)} of {size} made here"
+        f"{step:.2g} s per step{_skipping_note(recipe)}, scaled by FLOPs ({ratio:.2g} times as many) "
+        f"from {format_count(len(near), 'video')} of {size}"
     )
     return Estimate(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
 
 
 def find_measured_peak(recipe: Recipe, plan: str, past: Sequence[TimedVideo]) -> Estimate:
-    """Return the peak GPU bytes of the latest video of this size that used the same memory plan."""
+    """Return the measured peak GPU bytes of the latest video with the same size, model and memory plan."""
     alike = [
         video
         for video in past
@@ -179,8 +181,8 @@ def find_measured_peak(recipe: Recipe, plan: str, past: Sequence[TimedVideo]) ->
         and _skipping_key(video.recipe) == _skipping_key(recipe)
     ]
     if not alike:
-        return Estimate(None, "none was made here yet")
-    return Estimate(alike[0].peak_memory, f"as the latest of {len(alike)} made here")
+        return Estimate(None, "no like video on this machine yet")
+    return Estimate(alike[0].peak_memory, f"measured on the latest of {format_count(len(alike), 'like video')}")
 
 
 def _video_size(recipe: Recipe) -> tuple[Any, ...]:
@@ -188,20 +190,20 @@ def _video_size(recipe: Recipe) -> tuple[Any, ...]:
 
 
 def _operation_key(recipe: Recipe) -> tuple[Any, ...]:
-    """Return the properties that determine the time of an operation.
+    """Return the key of equal time per operation.
 
-    Where it is known which blocks a cached video computes, they compute as those of a fused one do.
+    A cached video with magnitudes counts as fused: the steps that it computes are known, and cost the same.
     """
     return *recipe.source.cost_key, "fused" if recipe.magnitudes else recipe.speed
 
 
 def _step_key(recipe: Recipe) -> tuple[Any, ...]:
-    """Return the properties that determine the time of one step."""
+    """Return the key of equal time per computed step."""
     return *_video_size(recipe), _passes_per_step(recipe), *_operation_key(recipe)
 
 
 def _skipping_key(recipe: Recipe) -> tuple[bool, bool]:
-    """Return how a recipe skips blocks: whether it is cached, and whether by magnitudes."""
+    """Return how a recipe skips blocks: whether it is cached, and whether it has magnitudes."""
     return recipe.speed == "cached", bool(recipe.magnitudes)
 
 

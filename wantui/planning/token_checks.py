@@ -1,6 +1,6 @@
-"""Checks of a batch's prompts against a model's tokenizer: unknown words, and prompts with equal tokens.
+"""Checks of prompts against a model's tokenizer: unknown words, and different prompts with equal tokens.
 
-Only for a model whose tokenizer is on this machine. No torch here.
+They need the model's tokenizer on this machine. No torch here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,15 +14,15 @@ from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits, find_t
 from wantui.prompts import Variation
 
 MAX_LISTED = 5
-"""Words or groups of variations that a message names; more are counted."""
+"""Maximum number of words or groups that a message lists; it counts the rest."""
 MAX_WORD_LENGTH = 60
-"""Longest word that a message repeats, in characters."""
+"""Maximum length of a listed word, in characters."""
 _PUNCTUATION = ".,;:!?'\"()[]{}-–—…“”‘’。，、！？"
 
 
 @dataclass(frozen=True)
 class TokenChecks:
-    """Warnings and refusals for a batch."""
+    """Warnings and refusals from the token checks of a batch."""
 
     warnings: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
@@ -31,10 +31,10 @@ class TokenChecks:
 def check_tokens(
     model: WanModel, revision: str | None, variations: Sequence[Variation], negative_prompt: str, *, uses_marks: bool
 ) -> TokenChecks:
-    """Find prompts that a model cannot tell apart, and words that it does not know.
+    """Find prompts that a model cannot distinguish, and words unknown to its tokenizer.
 
     Args:
-        uses_marks: whether marked words are stored or weighted; one that the tokenizer does not know is refused then.
+        uses_marks: True if marked words are stored or weighted; unknown marked words are then refused.
     """
     path = find_tokenizer_file(model, revision)
     if path is None:
@@ -44,12 +44,12 @@ def check_tokens(
         texts = [*(variation.prompt for variation in variations), negative_prompt]
         warnings = [*_equal_token_warnings(path, variations), *_unknown_word_warnings(path, model, texts)]
         return TokenChecks(tuple(warnings), tuple(_unknown_mark_refusals(path, variations)) if uses_marks else ())
-    except TokenizerError as error:  # a worker could not load it either
+    except TokenizerError as error:  # a worker could not load the tokenizer either
         return TokenChecks((), (str(error),))
 
 
 def _equal_token_warnings(path: Path, variations: Sequence[Variation]) -> list[str]:
-    """Name variations whose prompts differ and are the same tokens with the same weights."""
+    """Return a warning about variations with different prompts but equal tokens and weights."""
     groups: dict[tuple[object, ...], dict[str, str]] = {}
     for variation in variations:
         weights = tuple(mark.weight for mark in variation.marks if mark.weight != 1)
@@ -60,7 +60,7 @@ def _equal_token_warnings(path: Path, variations: Sequence[Variation]) -> list[s
         return []
     named = "; ".join(_format_list(group, "and") for group in alike[:MAX_LISTED])
     more = f"; and {format_count(len(alike) - MAX_LISTED, 'more group')}" if len(alike) > MAX_LISTED else ""
-    return [f"the model cannot tell these variations apart, as its tokenizer reads the same tokens: {named}{more}"]
+    return [f"the model cannot distinguish these variations, because they have equal tokens: {named}{more}"]
 
 
 def _unknown_word_warnings(path: Path, model: WanModel, texts: Iterable[str]) -> list[str]:
@@ -84,7 +84,7 @@ def _unknown_mark_refusals(path: Path, variations: Sequence[Variation]) -> list[
     unread = sorted(text for text in marks if not any(has_tokens_for(path, word, partly=True) for word in text.split()))
     if not unread:
         return []
-    return [f"the model's tokenizer has no tokens for the marked {_format_list(unread)}: mark words that it knows"]
+    return [f"the model's tokenizer has no tokens for the marked {_format_list(unread)}: mark other words"]
 
 
 def _format_list(words: Sequence[str], before_last: str = "") -> str:

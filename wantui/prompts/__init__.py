@@ -1,4 +1,4 @@
-"""Prompt templates: the grammar, and the variations that a template expands to. No torch here."""
+"""Prompt templates: their grammar and their expansion to variations. No torch here."""
 
 from wantui.prompts.expand import (
     DEFAULT_MAX_VARIATIONS,

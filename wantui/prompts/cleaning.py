@@ -1,6 +1,7 @@
-"""The text cleaning that the Wan pipeline applies to a prompt, done before it is frozen, so that spans stay true.
+"""Text cleaning of prompts, as in the Wan pipeline.
 
-The same steps as `prompt_clean` in diffusers' Wan pipeline: ftfy, HTML entities twice, white space.
+Prompts are cleaned before the spans of their marks are computed, so that the pipeline's own cleaning moves no span.
+The steps are those of `prompt_clean` in diffusers' Wan pipeline: ftfy, HTML entities twice, white space.
 """
 
 import html
@@ -10,7 +11,7 @@ _SPACES = re.compile(r"\s+")
 
 
 def clean_text(text: str) -> str:
-    """Return the text as the pipeline will tokenise it, but with white space at its ends kept as one space."""
+    """Clean part of a prompt: like `clean_prompt`, but white space at an end becomes one space."""
     if not text.isascii() or not text.isprintable() or "&" in text:
         import ftfy
 
@@ -19,5 +20,5 @@ def clean_text(text: str) -> str:
 
 
 def clean_prompt(text: str) -> str:
-    """Return the complete prompt as the pipeline will tokenise it."""
+    """Clean a complete prompt, as the pipeline does before tokenising it."""
     return clean_text(text).strip()

@@ -1,4 +1,4 @@
-"""Expand a parsed template to its variations, in the order of an odometer: the last bracket changes fastest."""
+"""Expansion of a parsed template to its variations, in odometer order: the last bracket changes fastest."""
 
 import hashlib
 import math
@@ -18,24 +18,25 @@ from wantui.prompts.parse import Alternatives, MarkedText, Nodes, Template, Temp
 DEFAULT_MAX_VARIATIONS = 10_000
 MAX_ID_LENGTH = 60
 MAX_EXPANDED_SIZE = 30_000_000
-"""Characters, choices and marks of all variations of a template together; 10,000 prompts of 512 tokens have fewer."""
+"""Maximum number of characters, choices and marks in all variations of a template; 10,000 prompts of 512 tokens have
+fewer."""
 _NOT_IN_ID = re.compile(r"[^\w]+")
 _DASHES = re.compile("-+")
 
 
 class TooManyVariationsError(UserError):
-    """A template that expands to more variations than allowed."""
+    """Raised for a template that expands to more variations than allowed."""
 
     def __init__(self, number: int, limit: int) -> None:
         self.number, self.limit = number, limit
         super().__init__(
-            f"the template expands to {format_large_count(number)} variations, more than the limit of {limit:,}; "
-            "use fewer options, or raise prompt_settings.max_variations"
+            f"cannot expand the template: it has {format_large_count(number)} variations, more than the limit of "
+            f"{limit:,}. Use fewer options, or raise prompt_settings.max_variations."
         )
 
 
 class ExpansionTooLargeError(UserError):
-    """A template whose variations would together be too large for memory."""
+    """Raised for a template whose variations would be too large for memory."""
 
     def __init__(self, size: int) -> None:
         super().__init__(
@@ -45,13 +46,13 @@ class ExpansionTooLargeError(UserError):
 
 
 def format_large_count(number: int) -> str:
-    """Return a count with separators; one that would be too long to read as a power of ten."""
+    """Format a count with separators, or as a power of ten from 10^15."""
     return f"{number:,}" if number < 10**15 else f"about 10^{int(math.log10(number))}"
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A marked stretch of a prompt: `prompt[start:end]` is `text`."""
+    """Marked text of a prompt: `prompt[start:end]` is `text`."""
 
     text: str
     start: int
@@ -61,7 +62,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An option chosen in a bracket; both numbers count from 1, `text` is the option's expansion."""
+    """The option chosen in a bracket. Both numbers count from 1; `text` is the expanded option."""
 
     bracket: int
     option: int
@@ -69,7 +70,7 @@ class Choice:
 
 
 class Variation(NamedTuple):
-    """One prompt of a template, cleaned as the pipeline cleans it, with its choices in the order of the brackets."""
+    """One prompt of a template, cleaned, with its choices in bracket order."""
 
     id: str
     prompt: str
@@ -78,7 +79,8 @@ class Variation(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """An expanded stretch of template; marks count from its own start, `labels` are its outermost choices' texts."""
+    """An expanded part of a template. Mark positions count from the start of the part; `labels` are the texts of its
+    outermost choices."""
 
     text: str
     marks: tuple[Mark, ...] = ()
@@ -87,16 +89,17 @@ class _Piece(NamedTuple):
 
 
 class _ExpandedSize(NamedTuple):
-    """Size of an expanded section of a template: the number of its forms, and their total size in memory."""
+    """Number and total size of the expansions of a part of a template."""
 
     expansions: int
     text: int
+    """Characters."""
     extras: int
-    """Choices with their texts, and marks."""
+    """Marks, choices, and characters of choice texts."""
 
 
 def count_variations(template: Template) -> int:
-    """Return the number of variations of a template, without making them."""
+    """Count the variations of a template without expanding it."""
     return _measure_nodes(template.nodes).expansions
 
 
@@ -123,12 +126,12 @@ def _measure_node(node: Alternatives | MarkedText) -> _ExpandedSize:
 
 
 def expand_template(template: Template, limit: int = DEFAULT_MAX_VARIATIONS) -> list[Variation]:
-    """Return all variations, in order, duplicates included.
+    """Return all variations in order, including duplicates.
 
     Raises:
-        TooManyVariationsError: more than `limit`.
-        ExpansionTooLargeError: more text, choices and marks than memory should hold.
-        TemplateError: a variation without any text, or text that cleaning would change across a bracket.
+        TooManyVariationsError: the template has more than `limit` variations.
+        ExpansionTooLargeError: text, choices and marks together exceed MAX_EXPANDED_SIZE.
+        TemplateError: a variation has no text, or cleaning would change its text across a bracket.
     """
     size = _measure_nodes(template.nodes)
     if size.expansions > limit:
@@ -161,7 +164,7 @@ def _expand_nodes(nodes: Nodes) -> list[_Piece]:
 
 
 def _merge_constant_parts(expanded: list[list[_Piece]]) -> list[list[_Piece]]:
-    """Join a part with only one form to the preceding text once, instead of once per variation."""
+    """Append each part that has only one expansion to the preceding part once, not once per variation."""
     merged: list[list[_Piece]] = []
     for is_single, group in groupby(expanded, lambda pieces: len(pieces) == 1):
         if not is_single:
@@ -173,9 +176,9 @@ def _merge_constant_parts(expanded: list[list[_Piece]]) -> list[list[_Piece]]:
 
 
 def _concatenate(pieces: list[_Piece]) -> _Piece:
-    """Concatenate pieces, with one space where white space meets.
+    """Concatenate pieces, and collapse adjacent spaces into one.
 
-    One pass over all pieces: to join them one after the other copies the text and the marks before each.
+    All pieces are joined in one pass: joining pairs would copy the preceding text and marks again for each piece.
     """
     texts, marks, length, ends_in_space = [], [], 0, False
     for piece in pieces:
@@ -210,10 +213,12 @@ def _with_mark(piece: _Piece, weight: float) -> _Piece:
 def _build_variation(template: Template, piece: _Piece, name: str, plain: bool) -> Variation:
     prompt = piece.text.strip()
     if not prompt:
-        raise TemplateError("a variation of this template has no text", template.source, 0)
+        raise TemplateError("cannot expand the template: one of its variations has no text", template.source, 0)
     if not plain and clean_prompt(prompt) != prompt:
         raise TemplateError(
-            f"cleaning changes the text of a variation across a bracket: {format_excerpt(prompt)!r}", template.source, 0
+            f"cannot expand the template: cleaning would change text across a bracket: {format_excerpt(prompt)!r}",
+            template.source,
+            0,
         )
     marks = piece.marks
     if marks and piece.text[0] == " ":
@@ -222,10 +227,10 @@ def _build_variation(template: Template, piece: _Piece, name: str, plain: bool) 
 
 
 def _variation_ids(labels: list[tuple[str, ...]]) -> list[str]:
-    """Return a readable id for each variation's choices, and never one id for two variations.
+    """Return a readable, unique id for each variation.
 
-    Ids that would be too long or equal for different choices end in a digest of the choices; repeated choices are
-    numbered, after a full stop, which no name holds.
+    An id that would be too long, or ambiguous between different choices, ends in a digest of the choices. Repeated
+    choices get a number after a full stop, a character that occurs nowhere else in ids.
     """
     names = ["_".join(map(_slugify_label, of_one)) or "single" for of_one in labels]
     if len(set(names)) == len(names) and max(map(len, names)) <= MAX_ID_LENGTH:
@@ -242,7 +247,7 @@ def _variation_ids(labels: list[tuple[str, ...]]) -> list[str]:
     return ids
 
 
-@lru_cache(maxsize=20_000)  # bounded: an application sees a new label for each key that is typed
+@lru_cache(maxsize=20_000)  # bounded: Compose expands a new label after every keystroke
 def _slugify_label(label: str) -> str:
     if label.isascii():
         return _NOT_IN_ID.sub("-", label.lower()).replace("_", "-").strip("-") or "none"
@@ -258,16 +263,16 @@ def _character_name(character: str) -> str:
 
 
 def _id_replacement(character: str) -> str:
-    """Return the replacement for a character in an id: symbols such as emoji by their names.
+    """Return the replacement of a character in an id; symbols such as emoji are replaced by their names.
 
-    The colour of skin of an emoji is a character of its own, and may be all that tells two options apart.
+    An emoji's skin tone is a separate character, and may be the only difference between two options.
     """
     category, code = unicodedata.category(character), ord(character)
-    if 0x1F1E6 <= code <= 0x1F1FF:  # letters of flags
+    if 0x1F1E6 <= code <= 0x1F1FF:  # regional indicators, which form flags
         return chr(ord("a") + code - 0x1F1E6)
     if category.startswith("S") and not character.isascii():
         return _character_name(character)
     if _NOT_IN_ID.fullmatch(character) is None:
         return character
-    # Vowels of Indic scripts, say; but not what makes an emoji colourful.
+    # Combining marks stay, such as vowels of Indic scripts; the variation selectors of emoji do not.
     return character if category in ("Mn", "Mc") and not 0xFE00 <= code <= 0xFE0F else "-"

@@ -1,28 +1,28 @@
-"""Find syntax of other programs in a text: it would reach the model as words, and change nothing that was meant."""
+"""Warnings about prompt syntax of other programs, which would reach the model as plain words."""
 
 import re
 from collections.abc import Iterator, Sequence
 
 MAX_EXCERPT_LENGTH = 60
-"""Longest stretch of a template that a warning repeats, in characters."""
+"""Maximum length of a quoted excerpt, in characters."""
 _ESCAPED = re.compile(r"\\[\[\]|():\\]")
 _NUMBER_PATTERN = r"[+-]?(?:\d{1,6}(?:\.\d{0,6})?|\.\d{1,6})"
-r"""Bounded, as \d+\.?\d* tries every division of a long row of digits."""
+r"""Pattern of a number, with bounded repetitions: \d+\.?\d* would try every split of a long run of digits."""
 _WORD_PATTERN = r"[^\W\d](?:\w{0,40}[^\W\d])?"
 _PROMPT_EDIT = re.compile(rf"\[[^\[\]|]*:\s*{_NUMBER_PATTERN}\s*\]")
-"""`[to:when]` and `[from:to:when]`."""
+"""Pattern of prompt editing: `[to:when]` and `[from:to:when]`."""
 
 COMMON_SYNTAX = (
     (re.compile(r"<\w+:[^<>\n]*>"), "is plain text: LoRAs, embeddings and wildcards are not read from a prompt"),
     (re.compile(r"\bembedding:\w[\w./-]*"), "is plain text: embeddings are not read from a prompt"),
-    (re.compile(r"__[\w*/.-]+?__"), "is plain text, and no wildcard: write the options as [red|blue]"),
+    (re.compile(r"__[\w*/.-]+?__"), "is plain text, not a wildcard: write options as [red|blue]"),
     (re.compile(r"[{}]"), "is plain text: options are written [red|blue], and weights (word:1.5)"),
-    (re.compile(r"\b(?:BREAK|AND|ADDBASE|ADDCOMM|ADDCOL|ADDROW)\b"), "is a word like others, and divides nothing"),
-    (re.compile(r"(?<!\S)--[a-z]+\b"), "is plain text: parameters are settings of the config, or options"),
+    (re.compile(r"\b(?:BREAK|AND|ADDBASE|ADDCOMM|ADDCOL|ADDROW)\b"), "is an ordinary word here; it separates nothing"),
+    (re.compile(r"(?<!\S)--[a-z]+\b"), "is plain text: set parameters in the config or by options"),
     (re.compile(rf"::{_NUMBER_PATTERN}"), "is plain text: weights are written (word:1.5)"),
     (re.compile(r"[^\W\d]\w{0,40}[^\W\d](?:\+\+?|--)(?=[\s,.)\]|]|$)"), "is plain text: write (word:1.1)"),
-    (re.compile(r"\.(?:blend|and|swap)\([^()]*\)"), "is read as text and marks: prompts are not blended"),
-    (re.compile(r"</?s>|<pad>|<unk>|<extra_id_\d+>"), "is a control token of the tokenizer, and no text: leave it out"),
+    (re.compile(r"\.(?:blend|and|swap)\([^()]*\)"), "is read as text and marks: blending is not supported"),
+    (re.compile(r"</?s>|<pad>|<unk>|<extra_id_\d+>"), "is a control token of the tokenizer, not text: remove it"),
     (re.compile(r"<!--|-->|/\*|\*/|(?:^|(?<=\s))(?:#|//)\s"), "is plain text: a prompt has no comments"),
     (re.compile(r"^\s*/imagine\b"), "is plain text: commands of other programs are not read from a prompt"),
     (
@@ -31,16 +31,16 @@ COMMON_SYNTAX = (
             r"|\b[Nn]egative(?: [Pp]rompt)?:.*",
             re.MULTILINE,
         ),
-        "is plain text: settings belong in the config, e.g. prompt_settings.negative_prompt",
+        "is plain text: settings belong in the config, for example prompt_settings.negative_prompt",
     ),
 )
-"""Foreign syntax in templates and in negative prompts, with the warning for each."""
+"""Foreign syntax to find in templates and negative prompts, with the warning for each pattern."""
 TEMPLATE_SYNTAX = (
     (
         re.compile(r"[（）［］｛｝【】〔〕〖〗⟦⟧⟮⟯❨❩❲❳⦅⦆﹙﹚﹝﹞]"),
-        "is no ASCII bracket: only ASCII ( ) mark and only [ ] hold options",
+        "is not an ASCII bracket: only ASCII ( ) marks text, and only ASCII [ ] encloses options",
     ),
-    (re.compile(r"[｜¦│┃∣❘ǀ￨]"), "is no ASCII bar: only an ASCII | separates options"),
+    (re.compile(r"[｜¦│┃∣❘ǀ￨]"), "is not an ASCII bar: only ASCII | separates options"),
     (
         re.compile(rf"[：∶꞉﹕︓ː]\s*{_NUMBER_PATTERN}"),
         "has no ASCII colon: only an ASCII : gives a weight, as in (word:1.5)",
@@ -51,7 +51,7 @@ TEMPLATE_SYNTAX = (
     ),
     (
         re.compile(rf"(?:^|[\[|])\s*{_NUMBER_PATTERN}::"),
-        "is plain text: every option makes its videos, and none is drawn by chance",
+        "is plain text: every option is generated, and options have no probabilities",
     ),
     (
         re.compile(rf"\)\s?\^?{_NUMBER_PATTERN}(?=[\s,]|$)|\)[+-]+(?=[\s,.]|$)"),
@@ -64,36 +64,38 @@ NEGATIVE_PROMPT_SYNTAX = (
 
 
 def template_syntax_warnings(template: str) -> Iterator[str]:
-    """Yield a warning for each kind of foreign syntax in a template; escaped syntax is intended."""
-    # Of the same length, so that nothing around it seems to touch.
+    """Yield a warning for each kind of foreign syntax in a template, except escaped syntax."""
+    # The replacement has the same length, so that the characters around an escape do not become neighbours.
     text = _ESCAPED.sub("\x00\x00", template)
     yield from _match_warnings(text, COMMON_SYNTAX + TEMPLATE_SYNTAX, "")
 
 
 def negative_prompt_warnings(text: str) -> Iterator[str]:
-    """Yield a warning for each kind of foreign syntax in a negative prompt, which has no grammar."""
+    """Yield a warning for each kind of foreign syntax in a negative prompt, including the template grammar."""
     yield from _match_warnings(text, COMMON_SYNTAX + NEGATIVE_PROMPT_SYNTAX, "prompt_settings.negative_prompt: ")
 
 
 def single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator[str]:
-    """Yield a warning for the brackets of a template that hold one option, and so vanish.
+    """Yield a warning about brackets with only one option: the option stays, the brackets do not.
 
     Args:
-        brackets: the start and the source of each.
+        brackets: start and source of each such bracket.
     """
     if not brackets:
         return
     _, first = min(brackets)
     more = f" and {len(brackets) - 1} more" if len(brackets) > 1 else ""
-    has, its, is_one = ("has", "its", "is one option") if not more else ("have", "their", "are single options")
-    meaning = f"{has} one option, so that {its} brackets vanish: write (word:0.9) for less weight, \\[ \\] for brackets"
+    has, its = ("has", "its") if not more else ("have", "their")
+    meaning = f"{has} only one option, so {its} brackets are dropped: "
     if _PROMPT_EDIT.fullmatch(first):
-        meaning = f"{is_one}, and {its} brackets vanish: a prompt does not change between steps"
+        meaning += "prompts cannot change between steps"
+    else:
+        meaning += "write (word:0.9) for less weight, \\[ \\] for literal brackets"
     yield f"'{format_excerpt(first)}'{more} {meaning}"
 
 
 def format_excerpt(text: str) -> str:
-    """Return a stretch of a template as a warning repeats it."""
+    """Return text on one line, shortened for a message."""
     text = " ".join(text.split())
     return text if len(text) <= MAX_EXCERPT_LENGTH else f"{text[: MAX_EXCERPT_LENGTH - 3]}..."
 

@@ -1,4 +1,4 @@
-"""The template grammar as colours: brackets, marks, weights and escapes, also of a template that is broken."""
+"""Syntax highlighting of templates, including templates that do not parse."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _WEIGHT = re.compile(r":[^()\[\]|:]*(?=\))")
 
 
 def highlight_template(source: str) -> Iterator[tuple[int, int, TokenKind]]:
-    """Yield (start, end, kind) of each section that is more than plain text, in order."""
+    """Yield (start, end, kind) of each span that is not plain text, in order."""
     marked_from: int | None = None
     position = 0
     while position < len(source):

@@ -1,8 +1,8 @@
-r"""The template grammar: text to a tree with source spans.
+r"""Parser of the template grammar: template text to a tree with source spans.
 
-    [a|b]        one variation for each option; nests to any depth; empty options count
-    (text)       marks text, for the capture of its attention
-    (text:2.5)   marks and weights it
+    [a|b]        one variation per option; options may be empty and may nest
+    (text)       marks text, so that its attention can be captured
+    (text:2.5)   marks text and weights it
     \[ \] \| \( \) \: \\    the character itself
 
 Parentheses around a time or a ratio, `(16:9)` or `(at 3:00)`, are plain text.
@@ -16,18 +16,18 @@ from wantui.formatting import escape_unprintable
 from wantui.prompts.foreign_syntax import format_excerpt, single_option_warnings, template_syntax_warnings
 
 ERROR_CONTEXT_LENGTH = 60
-"""Characters of a line that an error shows on each side of its fault."""
+"""Number of characters that an error shows on each side of its position."""
 SPECIAL_CHARACTERS = frozenset("[]|():\\")
 MIN_WEIGHT, MAX_WEIGHT = 0.0, 10.0
 MAX_DEPTH = 100
 _PLAIN = re.compile(r"[^\[\]|():\\]+")
 _NUMBER = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+) *")
-r"""Pattern of a number. Not \d+\.?\d*, which tries every division of a long row of digits."""
+r"""Pattern of a number. Not \d+\.?\d*, which would try every split of a long run of digits."""
 _TIME_OR_RATIO = re.compile(r"(.*\s)?\d+:\d+(\s.*)?", re.DOTALL)
 
 
 class TemplateError(UserError):
-    """A template that cannot be read; its text shows the line with a caret under the fault."""
+    """Raised for a template that cannot be parsed; the message shows the line with a caret at the error."""
 
     def __init__(self, message: str, template: str, position: int) -> None:
         self.message, self.template, self.position = message, template, position
@@ -44,7 +44,7 @@ class TemplateError(UserError):
 
 
 def _excerpt_around(line: str, column: int) -> tuple[str, int]:
-    """Return the part of a line around a column that fits a terminal, and the column in that part."""
+    """Return an excerpt of a line that fits a terminal, and the position of the column in that excerpt."""
     start = max(0, column - ERROR_CONTEXT_LENGTH) if len(line) > 2 * ERROR_CONTEXT_LENGTH else 0
     end = max(start + 2 * ERROR_CONTEXT_LENGTH, column + ERROR_CONTEXT_LENGTH)
     before, after = "..." if start else "", "..." if end < len(line) else ""
@@ -53,7 +53,7 @@ def _excerpt_around(line: str, column: int) -> tuple[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Literal text, escapes resolved."""
+    """Literal text with escapes resolved."""
 
     text: str
     span: tuple[int, int]
@@ -61,7 +61,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Alternatives:
-    """`[a|b]`; `number` counts the brackets of a template from 1 in the order of their opening."""
+    """A bracket, `[a|b]`; `number` counts opening brackets from 1."""
 
     options: tuple["Nodes", ...]
     number: int
@@ -70,7 +70,7 @@ class Alternatives:
 
 @dataclass(frozen=True, slots=True)
 class MarkedText:
-    """`(text)` or `(text:weight)`."""
+    """A mark, `(text)` or `(text:weight)`."""
 
     content: "Nodes"
     parse_weight: float
@@ -82,7 +82,7 @@ Nodes = tuple[Text | Alternatives | MarkedText, ...]
 
 @dataclass(frozen=True)
 class Template:
-    """A parsed template: its source, its tree, and warnings about text that looked like syntax."""
+    """A parsed template, with warnings about text that resembles syntax."""
 
     source: str
     nodes: Nodes
@@ -93,7 +93,7 @@ def parse_template(source: str) -> Template:
     """Parse a template.
 
     Raises:
-        TemplateError: unmatched or too deep brackets, an empty template, a bad weight; with the place.
+        TemplateError: the template is empty, a bracket is unmatched or nested too deeply, or a weight is invalid.
     """
     if not source.strip():
         raise TemplateError("the template is empty", source, 0)
@@ -105,7 +105,7 @@ def parse_template(source: str) -> Template:
 
 @dataclass
 class _Parser:
-    """Recursive descent over `source`; `position` is the next character."""
+    """Recursive-descent parser of `source`; `position` is the index of the next character."""
 
     source: str
     position: int = 0
@@ -120,9 +120,9 @@ class _Parser:
         return TemplateError(message, self.source, position)
 
     def parse_nodes(self, opened: str | None) -> Nodes:
-        """Return the nodes up to the end of the construct that `opened` ("[", "(" or nothing) begins."""
+        """Parse nodes up to the end of the enclosing construct: "[", "(", or None for the template itself."""
         nodes: list[Text | Alternatives | MarkedText] = []
-        # A list: a string that grows by characters is copied for each one once it is large.
+        # A list, because appending characters to a long string copies it each time.
         texts: list[str] = []
         start = self.position
         while self.position < len(self.source):
@@ -162,16 +162,16 @@ class _Parser:
         advice = f"write \\{character} for the character itself"
         if character == "|":
             options = "options are written [a|b], not {a|b}; " if opened is None and braces else ""
-            return f"'|' separates options but is outside [ ]; {options}{advice}"
+            return f"'|' separates options, but this one is outside [ ]; {options}{advice}"
         if opened:
             closing = {"[": "]", "(": ")"}[opened]
-            return f"'{character}' where '{closing}' was expected; {advice}"
-        return f"'{character}' closes nothing; {advice}"
+            return f"expected '{closing}' but found '{character}'; {advice}"
+        return f"'{character}' has no opening bracket; {advice}"
 
     def enter_bracket(self, start: int) -> None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise self.error_at(f"brackets nest more than {MAX_DEPTH} deep", start)
+            raise self.error_at(f"brackets are nested more than {MAX_DEPTH} deep", start)
 
     def parse_alternatives(self) -> Alternatives:
         start = self.position
@@ -193,7 +193,7 @@ class _Parser:
         return Alternatives(tuple(options), number, (start, self.position))
 
     def parse_time_or_ratio(self) -> Text | None:
-        """Return the parentheses at the current position as plain text, if they hold a time or a ratio."""
+        """Return the parentheses at the current position as plain text if they enclose a time or a ratio."""
         start = self.position
         end = self.source.find(")", start)
         inside = self.source[start + 1 : end] if end > 0 else ""
@@ -201,14 +201,14 @@ class _Parser:
             return None
         self.position = end + 1
         text = self.source[start : self.position]
-        self.warnings.append(f"{format_excerpt(text)} was read as plain text (a time or a ratio); it marks nothing")
+        self.warnings.append(f"{format_excerpt(text)} is read as plain text (a time or a ratio), not as a mark")
         return Text(text, (start, self.position))
 
     def parse_mark(self) -> MarkedText:
         start = self.position
         if self.inside_mark:
             advice = "write one weight, as in (word:1.2), or \\( \\) for literal parentheses"
-            raise self.error_at(f"a mark inside a mark; {advice}", start)
+            raise self.error_at(f"marks cannot be nested; {advice}", start)
         self.enter_bracket(start)
         self.inside_mark = True
         self.position += 1
@@ -217,18 +217,18 @@ class _Parser:
             raise self.error_at("'(' is never closed; write \\( for the character itself", start)
         weight = self.parse_weight() if self.source[self.position] == ":" else 1.0
         if not any(not isinstance(node, Text) or node.text.strip() for node in content):
-            raise self.error_at("nothing is marked here; write \\( \\) for literal parentheses", start)
+            raise self.error_at("this mark has no text; write \\( \\) for literal parentheses", start)
         self.position += 1
         self.inside_mark = False
         self.depth -= 1
         return MarkedText(content, weight, (start, self.position))
 
     def parse_weight(self) -> float:
-        """Return the number between the colon at the current position and the closing parenthesis."""
+        """Parse the number between the colon at the current position and the closing parenthesis."""
         start = self.position + 1
         end = self.source.find(")", start)
         if end < 0:
-            raise self.error_at("this weight is not closed by ')'", self.position)
+            raise self.error_at("missing ')' after this weight", self.position)
         written = self.source[start:end]
         if not _NUMBER.fullmatch(written):
             raise self.error_at(
@@ -238,6 +238,6 @@ class _Parser:
             )
         value = float(written)
         if not MIN_WEIGHT <= value <= MAX_WEIGHT:
-            raise self.error_at(f"the weight {value:g} is outside of {MIN_WEIGHT:g} to {MAX_WEIGHT:g}", start)
+            raise self.error_at(f"the weight {value:g} is not between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}", start)
         self.position = end
         return value

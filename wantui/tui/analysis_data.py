@@ -85,10 +85,10 @@ def load_trajectories(
 
 def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
     """Compare groups of videos."""
-    from wantui.analysis.compare import compare
+    from wantui.analysis.compare import compare_groups
 
     try:
-        return ComparisonDone(videos, grouping, compare(videos, grouping), "")
+        return ComparisonDone(videos, grouping, compare_groups(videos, grouping), "")
     except UserError as error:
         return ComparisonDone(videos, grouping, None, str(error))
 
@@ -113,13 +113,13 @@ def export_analysis(batch: Path, videos: Sequence[Video], comparison: "Compariso
         OSError, UserError: a file cannot be written.
     """
     from wantui.analysis.report import write_report
-    from wantui.analysis.serialize import video_rows, write_csv
+    from wantui.analysis.serialize import build_video_rows, write_csv
 
     stamp = f"{datetime.now():%Y%m%d_%H%M%S}"
     folder = batch / "reports"
     table = folder / f"trajectories_{stamp}.csv"
     make_parent_folders(batch, table)
-    write_csv(table, video_rows(videos, list(METRICS)))
+    write_csv(table, build_video_rows(videos, list(METRICS)))
     names = [table.name]
     if comparison is not None:
         report = folder / f"comparison_{stamp}.html"
@@ -134,21 +134,21 @@ def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
     Raises:
         UserError: no maps or no clip can be read.
     """
-    from wantui.analysis.attention_summary import mean_of_known, word_curves
-    from wantui.analysis.overlay import clip_of, scale_of, strip
+    from wantui.analysis.attention_overlay import draw_strip, find_clip, shared_scale
+    from wantui.analysis.attention_summary import compute_word_curves, mean_of_finite
     from wantui.storage.attention_maps import open_attention_maps
 
     assert video.attention is not None
     maps = open_attention_maps(video.attention)
     if not maps.words:
         return []
-    scale = scale_of(maps, list(maps.words))
-    clip = clip_of(video) if with_strips else None
+    scale = shared_scale(maps, list(maps.words))
+    clip = find_clip(video) if with_strips else None
     drawn = []
     for name in maps.words:
-        curves = word_curves(maps, name)
-        mass, entropy = mean_of_known(curves.mass), mean_of_known(curves.entropy)
+        curves = compute_word_curves(maps, name)
+        mass, entropy = mean_of_finite(curves.mass), mean_of_finite(curves.entropy)
         line = f"{curves.text} ({' '.join(curves.tokens)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
-        picture = strip(clip, maps, name, scale) if clip is not None else None
+        picture = draw_strip(clip, maps, name, scale) if clip is not None else None
         drawn.append(DrawnWord(line, curves.mass.tolist(), picture))
     return drawn

@@ -15,7 +15,7 @@ from textual.containers import Vertical
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
-from wantui.analysis.groups import Group, groupings, pooled_groups
+from wantui.analysis.groups import Group, find_groupings, pool_groups
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
@@ -162,7 +162,7 @@ class AnalysisScreen(BaseScreen):
         if not is_unchanged:
             self.videos = message.videos
         self.empty_text = message.fault or NO_TRAJECTORIES
-        if self.grouping not in ("", *groupings(self.videos)):
+        if self.grouping not in ("", *find_groupings(self.videos)):
             self.grouping, self.current_group = "", None
         if not is_unchanged:
             self.comparison = None
@@ -193,7 +193,7 @@ class AnalysisScreen(BaseScreen):
         self.excluded_videos = []
         if self.grouping:
             # Pool all videos, as the comparison does: the search must not change which settings are most common.
-            pooled, self.excluded_videos = pooled_groups(self.videos, self.grouping)
+            pooled, self.excluded_videos = pool_groups(self.videos, self.grouping)
             groups = _filter_groups(pooled, videos)
             group = next((group for group in groups if group.name == self.current_group), None)
             rows = list(group.videos) if group is not None else groups
@@ -344,7 +344,7 @@ class AnalysisScreen(BaseScreen):
 
     def action_groups(self) -> None:
         """Switch to the next grouping; after the last one, list single videos."""
-        choices = ["", *groupings(self.videos)]
+        choices = ["", *find_groupings(self.videos)]
         self.grouping = choices[(choices.index(self.grouping) + 1) % len(choices)]
         self.current_group, self.comparison = None, None
         self._apply_filter()

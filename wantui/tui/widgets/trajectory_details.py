@@ -8,7 +8,7 @@ from textual import getters
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
-from wantui.analysis.strides import BENDS, unsettled
+from wantui.analysis.strides import BEND_METRICS, find_unsettled
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
@@ -51,8 +51,8 @@ class TrajectoryDetails(VerticalScroll):
         self.border_title = "Curves"
         notes = [
             line
-            for checked in unsettled([path], BENDS, video.stride)
-            for line in wrapped(checked.in_words, width, self.cells.colour("warning"))
+            for checked in find_unsettled([path], BEND_METRICS, video.stride)
+            for line in wrapped(checked.description, width, self.cells.colour("warning"))
         ]
         notes = notes[: height // 3]
         height -= len(notes)
@@ -100,7 +100,7 @@ class TrajectoryDetails(VerticalScroll):
         if comparison.spread is not None:
             text += f"; spread (PERMDISP) p {comparison.spread.p:.3g}"
         lines += wrapped(text, width)
-        for text in filter(None, (comparison.place(), comparison.by_chance())):
+        for text in filter(None, (comparison.describe_location(), comparison.describe_chance())):
             lines += wrapped(text, width)
         for name, curve in comparison.dispersion.items():
             values = curve.values

@@ -1,6 +1,6 @@
-"""Null models of a trajectory: paths that mean nothing, with the same noise levels.
+"""Null models of a trajectory: random walks, and the Gaussian flow to the final states.
 
-Each null is a Gram matrix, from which the same functions compute the same metrics.
+Each null model is a `Trajectory`, so that the same functions compute its metrics.
 """
 
 from collections.abc import Sequence
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.sampler_response import sampler_response
+from wantui.analysis.sampler_response import compute_sampler_response
 from wantui.analysis.statistics import SEED
 from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory
 from wantui.analysis.video import Video
 from wantui.schedule import UnknownSamplerError
 
-DRAWS = 32
-"""Paths of the Gaussian flow that are drawn; their metrics are averaged."""
-ENOUGH_VIDEOS = 50
-"""Videos below which the covariance, of rank videos - 1, is visibly too small."""
+DRAWN_PATHS = 32
+"""Number of drawn paths of a Gaussian flow, over which metrics are averaged."""
+MIN_COVARIANCE_VIDEOS = 50
+"""Number of videos below which the covariance, of rank videos - 1, is visibly too small."""
 
 
-def random_walk(path: Trajectory) -> Trajectory:
-    """Return steps of the same lengths in directions that have nothing to do with each other, in many dimensions.
+def random_walk_null(path: Trajectory) -> Trajectory:
+    """Return a random walk with the step lengths of a path, in independent directions of many dimensions.
 
-    Its first principal axes take 6 / (pi k)^2 of the variance (arXiv 1806.08805), its straightness is 1 / sqrt(N) for
-    equal steps, and it turns by pi / 2 at every state.
+    Its k-th principal axis has 6 / (pi k)^2 of the variance (arXiv 1806.08805). For N equal steps its straightness is
+    1 / sqrt(N). It turns by pi / 2 at every state.
     """
     travelled = np.concatenate([[0.0], np.cumsum(path.lengths**2)])
     gram = path.gram[0, 0] + np.minimum.outer(travelled, travelled)
@@ -33,24 +33,24 @@ def random_walk(path: Trajectory) -> Trajectory:
 
 @dataclass(frozen=True)
 class GaussianData:
-    """A normal distribution with the mean and covariance of some states: all that the Gaussian flow uses."""
+    """Normal distribution with the mean and covariance of some states."""
 
     count: int
-    """States that it was estimated from."""
+    """Number of states of the estimate."""
     dimension: int
-    """Values of a state."""
+    """Number of values of a state."""
     mean_square: float
-    """|mean|^2."""
+    """Squared norm of the mean."""
     variances: Floats
-    """[k] along the principal axes, at most count - 1 of them; 0 along all others."""
+    """[k] variances along the principal axes, of which there are at most count - 1; 0 along all other axes."""
     mean_along: Floats
-    """[k], the mean's components along those axes."""
+    """[k] components of the mean along the principal axes."""
 
     @classmethod
-    def of(cls, states: Floats, dimension: int) -> "GaussianData":
-        """Estimate from states [n, values], or a projection that keeps their inner products.
+    def estimate(cls, states: Floats, dimension: int) -> "GaussianData":
+        """Estimate mean and covariance from states [n, values], or from a projection that preserves inner products.
 
-        The axes are those of the n x n inner products (the dual problem), as n is far below the number of values.
+        The axes come from the n x n inner products (the dual problem), because n is far below the number of values.
         """
         states = np.asarray(states, dtype=np.float64)
         n, mean = len(states), states.mean(0)
@@ -62,27 +62,27 @@ class GaussianData:
         return cls(n, dimension, float(mean @ mean), squares / max(n - 1, 1), along)
 
 
-def gaussian_flow(data: GaussianData, sigmas: Floats, sampler: str, draws: int = DRAWS) -> list[Trajectory]:
-    """Return paths from drawn noises to Gaussian data, as a sampler integrates them.
+def draw_gaussian_flow(data: GaussianData, sigmas: Floats, sampler: str, draws: int = DRAWN_PATHS) -> list[Trajectory]:
+    """Draw paths from noise to Gaussian data, as a sampler integrates them.
 
     Args:
-        sigmas: [S + 1] of every state of the sampler; a noise level that comes twice (Heun) counts the second time.
+        sigmas: [S + 1] noise levels of all states of the sampler; of repeated levels (Heun) the last state counts.
 
     Raises:
-        UnknownSamplerError: names those that are known.
+        UnknownSamplerError: the sampler is unknown.
     """
-    return drawn_paths(data, sigmas, sampler_response(sampler, sigmas, data.variances), draws)
+    return draw_paths(data, sigmas, compute_sampler_response(sampler, sigmas, data.variances), draws)
 
 
-def drawn_paths(data: GaussianData, sigmas: Floats, factors: Floats, draws: int = DRAWS) -> list[Trajectory]:
-    """Return paths from drawn noises to Gaussian data.
+def draw_paths(data: GaussianData, sigmas: Floats, factors: Floats, draws: int = DRAWN_PATHS) -> list[Trajectory]:
+    """Draw paths from noise to Gaussian data, given the response of an integrator.
 
     The flow to N(mean, covariance) is x_sigma = (1 - sigma) mean + sum_k a_k(sigma) z_k u_k + sigma z_rest, with z the
     initial noise. It has neither guidance nor rounding.
 
     Args:
-        factors: [S + 1, k], a_k for the variance v_k of axis u_k: a sampler's, or sqrt((1 - sigma)^2 v_k + sigma^2) of
-            the exact flow.
+        factors: [S + 1, k], a_k for the variance v_k of axis u_k: the response of a sampler, or
+            sqrt((1 - sigma)^2 v_k + sigma^2) for the exact flow.
     """
     sigmas = np.asarray(sigmas, dtype=np.float64)
     kept = np.append(np.diff(sigmas) != 0, True)
@@ -91,26 +91,26 @@ def drawn_paths(data: GaussianData, sigmas: Floats, factors: Floats, draws: int 
     left = max(data.mean_square - float((data.mean_along**2).sum()), 0.0)
     paths = []
     for _ in range(draws):
-        # One of the directions off the axes is that of the mean, so that its component g counts in both numbers.
+        # One direction off the axes is that of the mean, so its component g enters both rest and mean_along_rest.
         g = float(random.standard_normal()) if data.dimension > k else 0.0
         rest = g**2 + (float(random.chisquare(data.dimension - k - 1)) if data.dimension > k + 1 else 0.0)
         mean_along_rest = np.sqrt(left) * g
-        paths.append(path_of_noise(data, sigmas, factors, random.standard_normal(k), rest, mean_along_rest))
+        paths.append(path_from_noise(data, sigmas, factors, random.standard_normal(k), rest, mean_along_rest))
     return paths
 
 
-def path_of_noise(
+def path_from_noise(
     data: GaussianData, sigmas: Floats, factors: Floats, along: Floats, rest: float, mean_along_rest: float
 ) -> Trajectory:
     """Return the path from one noise z.
 
     Args:
-        factors: [S + 1, k] of each axis.
-        along: [k], components of z along the axes.
-        rest: |z|^2 off the axes.
+        factors: [S + 1, k] response of each axis.
+        along: [k] components of z along the axes.
+        rest: squared norm of the part of z off the axes.
         mean_along_rest: inner product of that part with the mean.
     """
-    # Samplers take the noise for a state of their first noise level, which may be a little below 1.
+    # Samplers treat the noise as a state of their first noise level, which may be slightly below 1.
     missing, shrink = 1 - sigmas[0], sigmas / sigmas[0]
     mean_rest = data.mean_square - float((data.mean_along**2).sum())
     along = along - missing * data.mean_along
@@ -124,36 +124,33 @@ def path_of_noise(
 
 @dataclass(frozen=True)
 class GaussianNull:
-    """The Gaussian flow to the final states of some videos, or why there is none."""
+    """Gaussian flow to the final states of some videos, or the reason why there is none."""
 
     paths: tuple[Trajectory, ...] = ()
     count: int = 0
-    """Videos whose final states it knows."""
+    """Number of videos whose final states determine the flow."""
     sampler: str = ""
-    """Sampler that integrates it; empty where there is no flow."""
+    """Sampler that integrates the flow; empty if there is no flow."""
     reason: str = ""
 
     @property
-    def in_words(self) -> str:
+    def description(self) -> str:
         if not self.paths:
             return f"no Gaussian flow: {self.reason}"
         text = (
             f"Gaussian flow to the mean and covariance of {self.count} final states, integrated with {self.sampler}, "
             "without guidance"
         )
-        if self.count < ENOUGH_VIDEOS:
-            text += (
-                f"; from fewer than {ENOUGH_VIDEOS} videos the covariance is too small, and the null straighter than "
-                "it should be"
-            )
+        if self.count < MIN_COVARIANCE_VIDEOS:
+            text += f"; with under {MIN_COVARIANCE_VIDEOS} videos the covariance is too small and the null too straight"
         return text
 
 
 def gaussian_null(videos: Sequence[Video], final: Floats | None = None) -> GaussianNull:
-    """Return the Gaussian flow to the final states of videos that share their settings.
+    """Return the Gaussian flow to the final states of videos with equal settings.
 
     Args:
-        final: [videos, k] projections of the final states, where they were read before.
+        final: [videos, k] projections of the final states, if already loaded.
     """
     usable = [video for video in videos if video.trajectory is not None]
     if len(usable) < 2:
@@ -169,21 +166,21 @@ def gaussian_null(videos: Sequence[Video], final: Floats | None = None) -> Gauss
     first = usable[0]
     assert first.trajectory is not None
     if len({len(state) for state in states}) > 1 or not all(np.isfinite(state).all() for state in states):
-        return GaussianNull(count=len(usable), reason="the final states differ in size, or hold NaN")
+        return GaussianNull(count=len(usable), reason="the final states differ in size, or contain NaN")
     sampler = str(first.settings.get("sampler", ""))
     try:
-        paths = gaussian_flow(GaussianData.of(np.stack(states), first.dimension), sigmas, sampler)
+        paths = draw_gaussian_flow(GaussianData.estimate(np.stack(states), first.dimension), sigmas, sampler)
     except UnknownSamplerError as error:
         return GaussianNull(count=len(usable), reason=str(error))
     stored = first.trajectory.sigmas
-    if len(stored) < len(paths[0].sigmas):  # of latents that were stored at intervals
+    if len(stored) < len(paths[0].sigmas):  # computed from latents that were stored at intervals
         chosen = [int(np.flatnonzero(paths[0].sigmas == sigma)[-1]) for sigma in stored]
         paths = [Trajectory(stored, path.gram[np.ix_(chosen, chosen)]) for path in paths]
     return GaussianNull(tuple(paths), len(usable), sampler)
 
 
-def null_of_each(videos: Sequence[Video]) -> list[GaussianNull]:
-    """Return for each video the Gaussian flow to the final states of those with its batch, prompt and weights."""
+def gaussian_null_per_video(videos: Sequence[Video]) -> list[GaussianNull]:
+    """Return for each video the Gaussian flow to the final states of all videos with its batch, prompt and weights."""
 
     def kind(video: Video) -> tuple[object, ...]:
         return video.folder, video.variation, video.prompt, video.weights
