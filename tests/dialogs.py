@@ -18,7 +18,7 @@ from wantui.tui.screens.choose_batches import ChooseBatches
 from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
 from wantui.tui.screens.help import Help
 from wantui.tui.screens.history import History
-from wantui.tui.screens.player import Loaded, Player
+from wantui.tui.screens.player import ClipsLoaded, Player
 from wantui.tui.screens.welcome import Welcome
 from wantui.tui.screens.yaml_editor import YamlEditor
 
@@ -29,7 +29,7 @@ class PausedPlayer(Player):
     def load(self) -> None:  # type: ignore[override]
         self.playing = False
         frames = [np.full((64, 64, 3), 40 * number, np.uint8) for number in range(3)]
-        self.post_message(Loaded([frames] * len(self.clips), ""))
+        self.post_message(ClipsLoaded([frames] * len(self.clips), ""))
 
 
 DIALOGS: dict[type[ModalScreen[Any]], Callable[[], ModalScreen[Any]]] = {

@@ -53,7 +53,7 @@ async def application(
     app.drafts.welcomed = welcomed
     async with app.run_test(size=size, notifications=toasts) as pilot:
         under = AppUnderTest(app, pilot)
-        await under.until(lambda: app.gpus.sample is not None)
+        await under.until(lambda: app.gpu_history.sample is not None)
         await pilot.pause()
         yield under
 

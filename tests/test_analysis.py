@@ -40,7 +40,7 @@ from wantui.errors import UserError
 from wantui.schedule import SCHEDULES
 from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps, open_attention_maps
 from wantui.storage.layout import BatchFolder
-from wantui.tui.analysis_data import drawn_words
+from wantui.tui.analysis_data import draw_attention_words
 
 STATES, DIMENSION = 9, 60
 SIGMAS = np.linspace(1, 0, STATES)
@@ -1040,8 +1040,8 @@ def test_the_report_and_the_screen_say_that_a_clip_is_not_listed(with_maps: Batc
     with_maps.manifest.write_text(json.dumps(document))
     videos = list(read_batch(with_maps.root))
     with pytest.raises(UserError, match=r"its clip is not listed in batch\.json"):
-        drawn_words(videos[0], with_strips=True)
-    assert drawn_words(videos[0], with_strips=False)[0].strip is None
+        draw_attention_words(videos[0], with_strips=True)
+    assert draw_attention_words(videos[0], with_strips=False)[0].strip is None
     report.write_report(with_maps.root / "page.html", compare_groups(videos, primary="length"))
     assert "its clip is not listed in batch.json" in (with_maps.root / "page.html").read_text()
 

@@ -13,9 +13,9 @@ from wantui.config import preset_names
 from wantui.errors import UserError
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.config_sources import find_sources, read_draft
-from wantui.tui.drafts import NAME, load_drafts
+from wantui.tui.drafts import DRAFTS_FILE, load_drafts
 from wantui.tui.screens.yaml_editor import YamlEditor
-from wantui.tui.settings import LOCATION, load_settings
+from wantui.tui.settings import SETTINGS_VARIABLE, load_settings
 
 
 def test_a_bad_config_is_listed_with_its_fault_and_hides_no_other() -> None:
@@ -60,7 +60,7 @@ def test_changes_of_a_first_draft_are_read_as_the_yaml_that_they_were() -> None:
         "model_settings.steps": "33",
         "latent_analysis_settings.store_latents": "true",
     }
-    path = find_state_directory().directory / NAME
+    path = find_state_directory().directory / DRAFTS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"welcomed": True, "config": "nano", "changes": changes, "template": "a"}))
     drafts = load_drafts(path.parent)
@@ -76,7 +76,7 @@ def test_changes_of_a_first_draft_are_read_as_the_yaml_that_they_were() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"changes": [1]}', "[1]", "null", '{"changes": {"a": 1}}', "\x00"])
 def test_damaged_drafts_are_quarantined(text: str) -> None:
-    path = find_state_directory().directory / NAME
+    path = find_state_directory().directory / DRAFTS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     assert load_drafts(path.parent).template == ""
@@ -89,7 +89,7 @@ def test_a_hostile_settings_file_of_the_application_is_refused(
 ) -> None:
     path = tmp_path / "tui.yaml"
     path.write_text(BOMBS[name])
-    monkeypatch.setenv(LOCATION, str(path))
+    monkeypatch.setenv(SETTINGS_VARIABLE, str(path))
     with pytest.raises(UserError, match=r"tui\.yaml"):
         load_settings()  # R6
 
@@ -97,7 +97,7 @@ def test_a_hostile_settings_file_of_the_application_is_refused(
 def test_the_settings_of_the_application_keep_their_types(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "tui.yaml"
     path.write_text("preview_seconds: 0.5\nbell: no\nkeys: {queue.cancel: 5}\ntheme: nord\noutput_dirs: [a, ~/b]\n")
-    monkeypatch.setenv(LOCATION, str(path))
+    monkeypatch.setenv(SETTINGS_VARIABLE, str(path))
     settings = load_settings()
     assert (settings.preview_seconds, settings.bell, settings.theme) == (0.5, False, "nord")
     assert settings.keys == {"queue.cancel": "5"}

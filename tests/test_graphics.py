@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from wantui.tui.graphics import fit_to_cells, kitty, play, protocol_of, sixel
+from wantui.tui.graphics import detect_protocol, encode_kitty, encode_sixel, fit_to_cells, play_frames
 from wantui.tui.plots import bar, braille, half_blocks, sparkline
 
 Picture = NDArray[np.uint8]
@@ -53,12 +53,12 @@ def read_sixel(data: bytes) -> Picture:
 
 
 def test_sixel_is_read_back_as_the_picture_it_was() -> None:
-    assert (read_sixel(sixel(picture())) == picture()).all()
+    assert (read_sixel(encode_sixel(picture())) == picture()).all()
 
 
 def test_kitty_commands_contain_the_picture_and_its_position() -> None:
     large = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
-    commands = re.findall(rb"\x1b_G([^;]*);([^\x1b]*)\x1b\\", kitty(large, 30, 12))
+    commands = re.findall(rb"\x1b_G([^;]*);([^\x1b]*)\x1b\\", encode_kitty(large, 30, 12))
     assert len(commands) > 1
     assert b"c=30,r=12" in commands[0][0]
     assert [b"m=1" in keys for keys, _ in commands] == [True] * (len(commands) - 1) + [False]
@@ -79,7 +79,7 @@ def test_kitty_commands_contain_the_picture_and_its_position() -> None:
     ],
 )
 def test_a_terminal_is_known_by_its_environment(environ: dict[str, str], protocol: str | None) -> None:
-    assert protocol_of(environ) == protocol
+    assert detect_protocol(environ) == protocol
 
 
 def test_a_picture_keeps_its_proportions() -> None:
@@ -93,7 +93,7 @@ def test_a_picture_keeps_its_proportions() -> None:
 def test_frames_are_played_in_order_and_over_again_until_a_key(protocol: str) -> None:
     written: list[bytes] = []
     ends = iter([False] * 4 + [True])
-    play(
+    play_frames(
         [picture(), picture()[::-1]],
         1000.0,
         protocol,  # type: ignore[arg-type]

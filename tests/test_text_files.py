@@ -84,7 +84,7 @@ def test_a_byte_order_mark_is_no_part_of_a_text(wantui: Wantui) -> None:
 
 
 def test_settings_of_the_application_never_wait_for_a_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(settings.LOCATION, str(tmp_path / "tui.yaml"))
+    monkeypatch.setenv(settings.SETTINGS_VARIABLE, str(tmp_path / "tui.yaml"))
     os.mkfifo(tmp_path / "tui.yaml")
     with pytest.raises(UserError, match=r"tui\.yaml: cannot be read: it is a pipe, not a file"):
         settings.load_settings()
@@ -101,6 +101,6 @@ def test_settings_of_the_application_never_wait_for_a_pipe(monkeypatch: pytest.M
 def test_a_settings_file_that_the_environment_names_must_exist(
     monkeypatch: pytest.MonkeyPatch, named: str, said: str
 ) -> None:
-    monkeypatch.setenv(settings.LOCATION, named)
-    with pytest.raises(UserError, match=f"{settings.LOCATION}: .*{said}"):
+    monkeypatch.setenv(settings.SETTINGS_VARIABLE, named)
+    with pytest.raises(UserError, match=f"{settings.SETTINGS_VARIABLE}: .*{said}"):
         settings.load_settings()

@@ -15,10 +15,10 @@ from wantui.errors import UserError
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
-from wantui.tui.actions import SCREENS, TABLE, all_actions
+from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREENS, all_actions
 from wantui.tui.drafts import load_drafts
 from wantui.tui.screens.help import Help
-from wantui.tui.settings import LOCATION, load_settings
+from wantui.tui.settings import SETTINGS_VARIABLE, load_settings
 
 pytestmark = pytest.mark.terminal
 
@@ -35,7 +35,7 @@ def test_every_action_has_a_name_of_its_own_and_a_method_that_does_it() -> None:
                 await it.press("escape", str(number))
                 await it.until(lambda: it.app.screen.name == name)  # noqa: B023
                 for where, target in (("app", it.app), (name, it.app.screen)):
-                    for action in TABLE[where]:
+                    for action in ACTIONS_BY_SCREEN[where]:
                         method = action.action.partition("(")[0]
                         assert callable(getattr(target, f"action_{method}", None)), action.id
 
@@ -44,7 +44,9 @@ def test_every_action_has_a_name_of_its_own_and_a_method_that_does_it() -> None:
 
 def test_keys_of_one_screen_do_not_take_each_others_place() -> None:
     for where in SCREENS:
-        keys = [key for action in (*TABLE[where], *TABLE["app"]) for key in action.keys.split(",")]
+        keys = [
+            key for action in (*ACTIONS_BY_SCREEN[where], *ACTIONS_BY_SCREEN["app"]) for key in action.keys.split(",")
+        ]
         assert len(keys) == len(set(keys)), where
 
 
@@ -188,7 +190,7 @@ def test_settings_that_cannot_be_used_name_file_key_and_the_nearest(
 ) -> None:
     path = tmp_path / "tui.yaml"
     path.write_text(text)
-    monkeypatch.setenv(LOCATION, str(path))
+    monkeypatch.setenv(SETTINGS_VARIABLE, str(path))
     with pytest.raises(UserError) as error:
         load_settings()
     assert str(path) in str(error.value)
@@ -196,7 +198,7 @@ def test_settings_that_cannot_be_used_name_file_key_and_the_nearest(
 
 
 def test_without_a_file_there_are_defaults_and_no_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(LOCATION, raising=False)
+    monkeypatch.delenv(SETTINGS_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert load_settings().gpu_panel == "line"
     assert not list(tmp_path.glob("*.yaml"))

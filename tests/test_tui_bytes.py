@@ -90,7 +90,7 @@ def test_screen_is_drawn_anew_when_a_dialog_is_left() -> None:  # T1
 def test_screen_sends_nothing_while_nothing_happens(number: str) -> None:
     async def test() -> None:
         async with application(gpu_panel="hidden") as it:
-            it.app.sampler.stop()  # the machine's memory does change
+            it.app.gpu_monitor.stop()  # the machine's memory does change
             await it.press(number)
             await it.pilot.pause(1.5)
             with counted_bytes(it.app) as written:

@@ -17,7 +17,7 @@ from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.tui.app import WantuiApp
-from wantui.tui.drafts import NAME, Drafts, load_drafts, save_drafts
+from wantui.tui.drafts import DRAFTS_FILE, Drafts, load_drafts, save_drafts
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
 from wantui.tui.screens.history import History
@@ -248,7 +248,7 @@ def test_what_was_typed_is_there_at_the_next_start() -> None:
 def test_drafts_that_cannot_be_read_are_put_aside(tmp_path: Path) -> None:
     save_drafts(tmp_path, Drafts(template="a star"))
     assert load_drafts(tmp_path).template == "a star"
-    (tmp_path / NAME).write_text("{ half a fi")
+    (tmp_path / DRAFTS_FILE).write_text("{ half a fi")
     assert load_drafts(tmp_path).template == ""
     assert (tmp_path / "tui.damaged.json").read_text() == "{ half a fi"
 

@@ -15,7 +15,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
-from wantui.tui.queue_watcher import PAGE, PagesRead, QueueWatcher
+from wantui.tui.queue_watcher import PAGE_SIZE, PagesRead, QueueWatcher
 from wantui.tui.screens.queue import QueueScreen
 
 pytestmark = pytest.mark.terminal
@@ -108,13 +108,13 @@ def test_videos_of_a_batch_are_published_again_to_a_screen_that_came_back_to_it(
 
 
 def test_videos_in_sight_stay_drawn_when_their_batch_grows(queue: Queue) -> None:
-    number = add(queue, "many", PAGE)
+    number = add(queue, "many", PAGE_SIZE)
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         await it.until(lambda: "red seed 44" in it.text())
-        queue.add(Path("many").absolute(), "auto", [NewVideo(PAGE, "one more", RECIPE, 20)], new=False)
-        await it.until(lambda: screen.video_rows.count == PAGE + 1)
+        queue.add(Path("many").absolute(), "auto", [NewVideo(PAGE_SIZE, "one more", RECIPE, 20)], new=False)
+        await it.until(lambda: screen.video_rows.count == PAGE_SIZE + 1)
         assert queue.batch(number) is not None
         for _ in range(3):
             await it.pilot.pause(0.1)

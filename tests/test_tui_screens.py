@@ -22,7 +22,7 @@ from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.manifest_store import ManifestStore
-from wantui.tui.queue_watcher import PAGE
+from wantui.tui.queue_watcher import PAGE_SIZE
 from wantui.tui.screens.analysis import AnalysisScreen
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, TextViewer
@@ -188,7 +188,7 @@ def test_ten_thousand_videos_are_read_by_pages(queue: Queue) -> None:
         assert set(screen.pages) == {0}
         await it.press("enter", "end")
         await it.until(lambda: "red seed 10041" in it.text())
-        assert set(screen.pages) <= {0, 10_000 // PAGE - 1}
+        assert set(screen.pages) <= {0, 10_000 // PAGE_SIZE - 1}
         await it.press("home")
         await it.until(lambda: "red seed 42" in it.text())
         drawn: list[int] = []
@@ -771,7 +771,7 @@ def test_export_into_a_linked_reports_folder_is_refused_and_said(made: BatchFold
         await it.until(lambda: screen.videos)
         await it.press("x")
         await it.until(lambda: "cannot export" in it.said())
-        assert "reports is a symbolic link" in it.said()
+        assert "reports: it is a symbolic link" in it.said()
         assert "Replace the link by a folder" in it.said()
         assert not list(elsewhere.iterdir())
 

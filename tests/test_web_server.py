@@ -21,7 +21,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from harness_engine import Machine
 
 from wantui.tui.web import LOOPBACK, WebServer
-from wantui.tui.web.connections import MAX_STRANGERS
+from wantui.tui.web.connections import MAX_UNAUTHENTICATED
 from wantui.tui.web.process import MAX_COLUMNS, MAX_ROWS, clamp_size
 
 pytestmark = [pytest.mark.processes, pytest.mark.terminal]
@@ -41,7 +41,7 @@ def ask(server: WebServer, *requests: dict[str, Any]) -> list[Reply]:
 
     async def talk() -> list[Reply]:
         replies = []
-        served = TestServer(server.build())
+        served = TestServer(server.build_application())
         jar = CookieJar(unsafe=True)
         async with TestClient(served, cookie_jar=jar) as client:
             for request in requests:
@@ -258,7 +258,7 @@ def test_idle_connections_of_a_stranger_do_not_lock_the_owner_out(served: Served
 
     asyncio.run(visit())
     opened = [c for c in psutil.Process(served.process.pid).net_connections() if c.status == "ESTABLISHED"]
-    assert len(opened) <= MAX_STRANGERS + 1
+    assert len(opened) <= MAX_UNAUTHENTICATED + 1
     for stranger in strangers:
         stranger.close()
     assert len(served.errors.read_text().splitlines()) <= 4, served.errors.read_text()

@@ -282,7 +282,7 @@ def soak(ticks: int) -> None:
         async with app.run_test(size=SIZE) as pilot:
             await pilot.pause(1.0)
             app.queue_watcher.stop()
-            app.sampler.stop()
+            app.gpu_monitor.stop()
             await pilot.press("3")
             sizes, tracker = [], ProgressTracker()
             for tick in range(ticks):
@@ -300,8 +300,8 @@ def soak(ticks: int) -> None:
                 tracker.apply(events)
                 snapshot = QueueSnapshot((batch,), (row,), progress=tracker.snapshot(), events=tuple(events))
                 app.post_message(QueueChanged(snapshot))
-                if app.gpus.sample is not None:
-                    app.post_message(GpuSampled(app.gpus.sample))
+                if app.gpu_history.sample is not None:
+                    app.post_message(GpuSampled(app.gpu_history.sample))
                 if tick % 100 == 99:
                     await pilot.pause()
                     app.screen._draw_all()  # type: ignore[attr-defined]

@@ -119,7 +119,7 @@ ANALYSIS = (
     Action("analysis.right", "right", "columns(1)", "Columns", "Show the columns after these.", show=False),
 )
 
-TABLE: dict[str, tuple[Action, ...]] = {
+ACTIONS_BY_SCREEN: dict[str, tuple[Action, ...]] = {
     "app": APP,
     "compose": COMPOSE,
     "queue": QUEUE,
@@ -130,7 +130,7 @@ TABLE: dict[str, tuple[Action, ...]] = {
 
 
 def all_actions() -> Iterator[Action]:
-    for actions in TABLE.values():
+    for actions in ACTIONS_BY_SCREEN.values():
         yield from actions
 
 
@@ -138,8 +138,8 @@ def bindings(where: str) -> list[Binding]:
     """Return Textual's bindings of the application or of one screen."""
     return [
         Binding(a.keys, a.action, a.label, show=a.show, priority=a.priority or a.opens_field, tooltip=a.help, id=a.id)
-        for a in TABLE[where]
+        for a in ACTIONS_BY_SCREEN[where]
     ]
 
 
-OPENS_FIELD = frozenset(action.action for action in all_actions() if action.opens_field)
+FIELD_OPENING_ACTIONS = frozenset(action.action for action in all_actions() if action.opens_field)

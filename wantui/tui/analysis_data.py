@@ -26,7 +26,7 @@ MAX_FOLDERS = 50
 
 
 @dataclass(frozen=True)
-class DrawnWord:
+class WordAttention:
     """Attention to one word, as it is shown."""
 
     line: str
@@ -59,7 +59,7 @@ class AttentionLoaded(Message):
     """The attention of one video, or the reason why it cannot be shown."""
 
     video: Video
-    words: list[DrawnWord]
+    words: list[WordAttention]
     reason: str
 
 
@@ -99,7 +99,7 @@ def load_attention(video: Video, with_strips: bool) -> AttentionLoaded:
         reason = "no attention maps are stored of this video: mark a (word) and set store_attention"
         return AttentionLoaded(video, [], reason)
     try:
-        return AttentionLoaded(video, drawn_words(video, with_strips), "")
+        return AttentionLoaded(video, draw_attention_words(video, with_strips), "")
     except UserError as error:
         return AttentionLoaded(video, [], str(error))
 
@@ -128,7 +128,7 @@ def export_analysis(batch: Path, videos: Sequence[Video], comparison: "Compariso
     return folder, names
 
 
-def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
+def draw_attention_words(video: Video, with_strips: bool) -> list[WordAttention]:
     """Draw the attention of a video's marked words.
 
     Raises:
@@ -150,5 +150,5 @@ def drawn_words(video: Video, with_strips: bool) -> list[DrawnWord]:
         mass, entropy = mean_of_finite(curves.mass), mean_of_finite(curves.entropy)
         line = f"{curves.text} ({' '.join(curves.tokens)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
         picture = draw_strip(clip, maps, name, scale) if clip is not None else None
-        drawn.append(DrawnWord(line, curves.mass.tolist(), picture))
+        drawn.append(WordAttention(line, curves.mass.tolist(), picture))
     return drawn

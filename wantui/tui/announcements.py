@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
 
-def announce(app: "WantuiApp", before: QueueSnapshot, snapshot: QueueSnapshot, fresh: Sequence[Event]) -> None:
+def announce(app: "WantuiApp", before: QueueSnapshot, snapshot: QueueSnapshot, new_events: Sequence[Event]) -> None:
     """Notify of new events.
 
     Args:
         before: the news before.
-        fresh: events of the news that happened since the application was started.
+        new_events: events of the news that happened since the application was started.
     """
     if snapshot.fault is not None and snapshot.fault != before.fault:  # the header has room for its beginning only
         app.notify(snapshot.fault, severity="error", title="queue", timeout=20)
     if snapshot.engine is not None and snapshot.engine != before.engine:
         _announce_version(app, snapshot.engine)
-    for event in fresh:
+    for event in new_events:
         _announce_event(app, event)
-    _announce_ends(app, snapshot, fresh)
+    _announce_ends(app, snapshot, new_events)
 
 
 def _announce_version(app: "WantuiApp", engine: Engine) -> None:
@@ -52,14 +52,14 @@ def _announce_event(app: "WantuiApp", event: Event) -> None:
             app.notify(f"{title}: tries {plan}", severity="warning", title="out of memory")
 
 
-def _announce_ends(app: "WantuiApp", snapshot: QueueSnapshot, fresh: Sequence[Event]) -> None:
+def _announce_ends(app: "WantuiApp", snapshot: QueueSnapshot, new_events: Sequence[Event]) -> None:
     """Notify of failures, and of batches that ended: once for each batch, however many videos it has."""
-    failed = [(event.batch, event.payload) for event in fresh if isinstance(event.payload, events.VideoFailed)]
+    failed = [(event.batch, event.payload) for event in new_events if isinstance(event.payload, events.VideoFailed)]
     for batch_id in dict.fromkeys(batch for batch, _ in failed):
         failures = [payload for batch, payload in failed if batch == batch_id]
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         app.notify(f"{failures[0].title}: {failures[0].error}{more}", severity="error", title="failed")
-    ended = {event.batch for event in fresh if isinstance(event.payload, events.ENDING_EVENTS)}
+    ended = {event.batch for event in new_events if isinstance(event.payload, events.ENDING_EVENTS)}
     for batch in snapshot.batches:
         if batch.id in ended and not batch.unfinished:
             done = batch.counts.get("done", 0)

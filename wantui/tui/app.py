@@ -34,22 +34,22 @@ from wantui.gpu.monitor import GpuMonitor, GpuSample
 from wantui.paths import expand_user_path
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory
-from wantui.tui.actions import SCREENS, TABLE, bindings
+from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREENS, bindings
 from wantui.tui.announcements import announce
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
-from wantui.tui.keyboard import read_any_bytes
+from wantui.tui.keyboard import replace_invalid_utf8
 from wantui.tui.messages import DraftReady, GpuSampled, PagesChanged, QueueChanged, ShowBatch
-from wantui.tui.queue_faults import queue_fault
+from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import PagesRead, QueueSnapshot, QueueWatcher
 from wantui.tui.settings import TuiSettings
-from wantui.tui.widgets.gpu_panel import GpuHistory, worker_figures, worker_process
+from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_worker_process
 from wantui.tui.worker_errors import ReportsWorkerErrors
 
 LOCK_SECONDS = 0.3
 """Seconds that a key may wait for a database that another program has locked."""
 FAST_SECONDS, SLOW_SECONDS = 0.25, 2.0
 """Seconds between two polls of the queue; with --low-bandwidth."""
-LEAVING_SECONDS = 2.0
+EXIT_SECONDS = 2.0
 SMALLEST = (60, 20)
 
 
@@ -60,7 +60,7 @@ def _new_screen(name: str) -> Screen[Any]:
     return screen
 
 
-def _collect_again() -> None:
+def _enable_garbage_collection() -> None:
     """Enable garbage collection, without the objects that exist since the start."""
     gc.freeze()
     gc.enable()
@@ -95,7 +95,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.queue = open_queue(state_dir)[0]
         self.queue.db.execute(f"PRAGMA busy_timeout = {round(1000 * LOCK_SECONDS)}")
         self.snapshot = QueueSnapshot()
-        self.gpus = GpuHistory()
+        self.gpu_history = GpuHistory()
         self.gpu_panel = settings.gpu_panel
         self._terminal_title = ""
         self.is_starting_engine = False
@@ -104,27 +104,27 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.sample_signal: Signal[GpuSample] = Signal(self, "sample")
         self.pages_signal: Signal[PagesRead] = Signal(self, "pages")
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
-        first = max(0, self.queue.last_seq() - RECENT_EVENTS)
-        self.since = self.queue.last_seq()
+        first_seq = max(0, self.queue.last_seq() - RECENT_EVENTS)
+        self.start_seq = self.queue.last_seq()
         """Number of the last event before the application started."""
         self.queue_watcher = QueueWatcher(
             state_dir,
-            lambda snapshot: self._post(QueueChanged(snapshot)),
-            lambda pages: self._post(PagesChanged(pages)),
+            lambda snapshot: self._post_if_running(QueueChanged(snapshot)),
+            lambda pages: self._post_if_running(PagesChanged(pages)),
             interval,
-            first,
+            first_seq,
         )
         rate = SLOW_SECONDS if self.low_bandwidth else 1.0
-        self.sampler = GpuMonitor(lambda sample: self._post(GpuSampled(sample)), rate, nvml)
-        self.sampler.reads_processes = self.gpu_panel == "large"
+        self.gpu_monitor = GpuMonitor(lambda sample: self._post_if_running(GpuSampled(sample)), rate, nvml)
+        self.gpu_monitor.reads_processes = self.gpu_panel == "large"
         self.animation_level = "none"
 
     def get_driver_class(self) -> type[Driver]:
         driver = super().get_driver_class()
-        read_any_bytes(driver)
+        replace_invalid_utf8(driver)
         return driver
 
-    def _post(self, message: Message) -> None:
+    def _post_if_running(self, message: Message) -> None:
         if self.is_running:
             self.post_message(message)
 
@@ -150,28 +150,28 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         elif theme is not None:
             self.notify(f"no theme {theme!r}; the palette lists them", severity="warning")
         self.set_keymap(self.settings.keys)
-        self.theme_changed_signal.subscribe(self, self._keep_theme)
+        self.theme_changed_signal.subscribe(self, self._save_theme)
         for note in self.notes:
             self.notify(note, severity="warning", timeout=15)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGHUP, signal.SIGTERM):
-                signal.signal(number, self._terminal_is_gone)
+                signal.signal(number, self._exit_without_terminal)
             if not self.is_headless and os.isatty(0):
                 threading.Thread(target=self._watch_terminal, name="terminal", daemon=True).start()
         self.queue_watcher.start()
-        self.sampler.start()
-        self.call_after_refresh(_collect_again)
+        self.gpu_monitor.start()
+        self.call_after_refresh(_enable_garbage_collection)
         if not self.drafts.welcomed:
             from wantui.tui.screens.welcome import Welcome
 
             self.call_after_refresh(self.push_screen, Welcome())
 
-    def _terminal_is_gone(self, *_: object) -> None:
+    def _exit_without_terminal(self, *_: object) -> None:
         """Leave at once; nothing can be drawn any more, and drafts are already saved."""
-        timer = threading.Timer(LEAVING_SECONDS, os._exit, (1,))
+        timer = threading.Timer(EXIT_SECONDS, os._exit, (1,))
         timer.daemon = True
         timer.start()
-        self.keep_drafts()
+        self.save_drafts_or_notify()
         self.exit()
 
     def _watch_terminal(self) -> None:
@@ -179,21 +179,21 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         poll = select.poll()
         poll.register(0, 0)  # no events requested: poll always reports a hang-up
         poll.poll()
-        self.call_later(self._terminal_is_gone)
-        time.sleep(LEAVING_SECONDS)
+        self.call_later(self._exit_without_terminal)
+        time.sleep(EXIT_SECONDS)
         os._exit(1)
 
     def on_unmount(self) -> None:
-        self.keep_drafts()
+        self.save_drafts_or_notify()
         self.queue_watcher.stop()
-        self.sampler.stop()
+        self.gpu_monitor.stop()
         self.queue.close()
 
-    def _keep_theme(self, theme: object) -> None:
+    def _save_theme(self, theme: object) -> None:
         self.drafts.theme = self.theme
-        self.keep_drafts()
+        self.save_drafts_or_notify()
 
-    def keep_drafts(self) -> None:
+    def save_drafts_or_notify(self) -> None:
         """Save the drafts; report a failure once and continue."""
         try:
             save_drafts(self.state_dir.directory, self.drafts)
@@ -227,7 +227,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
     def on_queue_changed(self, message: QueueChanged) -> None:
         before, self.snapshot = self.snapshot, message.snapshot
         self._update_worker_memory()
-        fresh = [event for event in message.snapshot.events if event.seq > self.since]
+        fresh = [event for event in message.snapshot.events if event.seq > self.start_seq]
         announce(self, before, message.snapshot, fresh)
         if fresh:
             self._set_terminal_title()
@@ -237,18 +237,18 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self.pages_signal.publish(message.pages)
 
     def on_gpu_sampled(self, message: GpuSampled) -> None:
-        self.gpus.add(message.sample)
+        self.gpu_history.add(message.sample)
         self.sample_signal.publish(message.sample)
 
     def _update_worker_memory(self) -> None:
-        self.gpus.workers.clear()
+        self.gpu_history.workers.clear()
         for video in self.snapshot.running:
             progress = self.snapshot.progress.get(video.id)
             if progress is None or video.worker is None:
                 continue
-            figures = worker_figures(worker_process(video.worker), progress.memory)
-            if figures is not None:
-                self.gpus.workers[figures.process] = figures
+            memory = parse_worker_memory(parse_worker_process(video.worker), progress.memory)
+            if memory is not None:
+                self.gpu_history.workers[memory.process] = memory
 
     def _set_terminal_title(self) -> None:
         """Show the remaining work in the terminal's title, for users who look at another window."""
@@ -273,7 +273,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
                 self.queue = replacement
             change(self.queue)
         except (sqlite3.Error, OSError) as error:
-            self.notify(queue_fault(error), severity="error", timeout=12)
+            self.notify(describe_queue_error(error), severity="error", timeout=12)
         except UserError as error:
             self.notify(str(error), severity="error", timeout=12)
         finally:
@@ -323,9 +323,9 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self._panel_changed()
 
     def _panel_changed(self) -> None:
-        self.sampler.reads_processes = self.gpu_panel == "large"
-        if self.gpus.sample is not None:
-            self.sample_signal.publish(self.gpus.sample)
+        self.gpu_monitor.reads_processes = self.gpu_panel == "large"
+        if self.gpu_history.sample is not None:
+            self.sample_signal.publish(self.gpu_history.sample)
 
     def library_roots(self) -> list[Path]:
         """Return the folders that may hold batches: the settings' ones, and those of the queue's batches."""
@@ -371,14 +371,14 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         """Actions of the application and of the screen that is shown, then the themes."""
         name = screen.name or ""
         for where in (name, "app"):
-            for action in TABLE.get(where, ()):
+            for action in ACTIONS_BY_SCREEN.get(where, ()):
                 group = SCREENS.get(where, "wantui")
                 target = screen if where == name else self
-                yield SystemCommand(f"{group}: {action.label}", action.help, self._caller(action.action, target))
+                yield SystemCommand(f"{group}: {action.label}", action.help, self._make_callback(action.action, target))
         for theme in self.available_themes:
             yield SystemCommand(f"theme: {theme}", "Change the colours.", lambda theme=theme: self._use_theme(theme))
 
-    def _caller(self, action: str, target: Any) -> Callable[[], Any]:
+    def _make_callback(self, action: str, target: Any) -> Callable[[], Any]:
         return lambda: self.call_later(self.run_action, action, target)
 
     def _use_theme(self, theme: str) -> None:

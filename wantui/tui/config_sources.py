@@ -16,7 +16,7 @@ from wantui.tui.drafts import Drafts
 
 
 @dataclass(frozen=True)
-class Source:
+class ConfigSource:
     """A config that can be chosen."""
 
     name: str
@@ -27,15 +27,15 @@ class Source:
     is_valid: bool
 
 
-def user_configs() -> Path:
+def user_config_folder() -> Path:
     """Return the folder of a user's own configs, for use without a configs/ in the working folder."""
     return user_config_path("wantui") / "configs"
 
 
-def find_sources() -> list[Source]:
+def find_sources() -> list[ConfigSource]:
     """Return all configs: the working folder's, the user's, the bundled ones."""
-    sources: dict[Path, Source] = {}
-    for folder, is_preset in ((Path("configs"), False), (user_configs(), False), (preset_directory(), True)):
+    sources: dict[Path, ConfigSource] = {}
+    for folder, is_preset in ((Path("configs"), False), (user_config_folder(), False), (preset_directory(), True)):
         try:
             paths = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
         except OSError:
@@ -47,23 +47,23 @@ def find_sources() -> list[Source]:
                 real = path.absolute()
             preset = is_preset or real.parent == preset_directory().resolve()
             if real not in sources:
-                sources[real] = summarise(path.stem if preset else str(path), real)
+                sources[real] = summarise_config(path.stem if preset else str(path), real)
     return sorted(sources.values(), key=lambda source: (source.name != "nano", "/" in source.name, source.name))
 
 
-def summarise(name: str, path: Path) -> Source:
+def summarise_config(name: str, path: Path) -> ConfigSource:
     """Return a config in one line; an unusable one is listed with its fault, and hides no other."""
     try:
         settings = load_config(path).settings
     except UserError as error:
-        return Source(name, path, str(error).splitlines()[0].removeprefix(f"{path}:").strip(), False)
+        return ConfigSource(name, path, str(error).splitlines()[0].removeprefix(f"{path}:").strip(), False)
     model, video = settings.model_settings, settings.video_settings
     length = f"{video.frames} frames" if video.frames else f"{video.duration:g} s" if video.duration else "81 frames"
     short = model.model_id.rpartition("/")[2]
-    return Source(name, path, f"{short}, {video.width}x{video.height}, {length}, {model.steps} steps", True)
+    return ConfigSource(name, path, f"{short}, {video.width}x{video.height}, {length}, {model.steps} steps", True)
 
 
-def changed_at(path: Path) -> float | None:
+def modification_time(path: Path) -> float | None:
     """Return the modification time of a file; None if it is deleted."""
     try:
         return path.stat().st_mtime
@@ -94,7 +94,7 @@ class DraftText:
             raise self.error
         return parse_config(self.text, self.source, [f"{key}={value}" for key, value in changes.items()])
 
-    def own_config(self) -> Config | None:
+    def config_without_changes(self) -> Config | None:
         """Return the config without any change; None where it can only be used with changes."""
         try:
             return self.config({})
@@ -103,14 +103,14 @@ class DraftText:
 
     def read_again(self) -> "DraftText | None":
         """Return this text if its file is unchanged, the new content if it changed, or None if the file is deleted."""
-        if self.path is None or (now := changed_at(self.path)) == self.changed:
+        if self.path is None or (now := modification_time(self.path)) == self.changed:
             return self
         return None if now is None else read_file(self.path)
 
 
 def read_file(path: Path) -> DraftText:
     """Read a config's file; one that cannot be read is a text with an error."""
-    changed = changed_at(path)  # before it is read: what changes it meanwhile is then seen
+    changed = modification_time(path)  # before it is read: what changes it meanwhile is then seen
     try:
         return DraftText(read_text(path), path, path, changed)
     except ConfigError as error:
@@ -128,7 +128,7 @@ def read_draft(drafts: Drafts) -> DraftText:
     return read_file(find_config(drafts.config))
 
 
-def real_changes(changes: dict[str, str], config: Config, file_config: Config | None) -> dict[str, str]:
+def effective_changes(changes: dict[str, str], config: Config, file_config: Config | None) -> dict[str, str]:
     """Return the changes that make a difference: a setting that was set back to the config's own value is none.
 
     Args:
@@ -140,7 +140,7 @@ def real_changes(changes: dict[str, str], config: Config, file_config: Config | 
     return {key: text for key, text in changes.items() if get_value(file_config, key) != get_value(config, key)}
 
 
-def faults_of(error: ConfigError, key: str) -> str:
+def format_setting_errors(error: ConfigError, key: str) -> str:
     """Return the errors that a form shows next to the setting `key`."""
     messages = [problem.message for problem in error.problems if problem.key == key]
     return "; ".join(messages or [str(problem) for problem in error.problems])
@@ -160,10 +160,10 @@ def save_config(path: Path, text: str) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def path_for(name: str) -> Path:
+def resolve_save_path(name: str) -> Path:
     """Return where a config is saved: a path as it is, a bare name in configs/ or among the user's own."""
     written = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
     path = expand_user_path(written)
     if path.is_absolute() or len(path.parts) > 1:
         return path
-    return (Path("configs") if Path("configs").is_dir() else user_configs()) / path
+    return (Path("configs") if Path("configs").is_dir() else user_config_folder()) / path

@@ -9,11 +9,11 @@ from wantui.atomic_files import atomic_write
 from wantui.config import yaml_scalar_text
 from wantui.json_files import UnreadableFileError, read_json
 
-NAME = "tui.json"
+DRAFTS_FILE = "tui.json"
 DRAFTS_FORMAT = 2
 """Format of tui.json: in the first one, which had no number, changes were YAML."""
-HISTORY = 200
-MAX_TEMPLATE_KEPT = 100_000
+MAX_HISTORY = 200
+MAX_HISTORY_TEMPLATE = 100_000
 
 
 class Drafts(BaseModel):
@@ -34,15 +34,15 @@ class Drafts(BaseModel):
     """Templates that were queued, the latest first."""
     theme: str | None = None
 
-    def remember(self, template: str) -> None:
+    def add_to_history(self, template: str) -> None:
         """Put a template first in the history."""
-        if len(template) <= MAX_TEMPLATE_KEPT:
-            self.history = [template, *(old for old in self.history if old != template)][:HISTORY]
+        if len(template) <= MAX_HISTORY_TEMPLATE:
+            self.history = [template, *(old for old in self.history if old != template)][:MAX_HISTORY]
 
 
 def load_drafts(directory: Path) -> Drafts:
     """Read the stored drafts; an unreadable file is quarantined, so that nothing is lost."""
-    path = directory / NAME
+    path = directory / DRAFTS_FILE
     try:
         values = read_json(path)
         if isinstance(values, dict) and "format" not in values:
@@ -62,6 +62,6 @@ def save_drafts(directory: Path, drafts: Drafts) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with atomic_write(directory / NAME) as partial:
+    with atomic_write(directory / DRAFTS_FILE) as partial:
         partial.write_text(drafts.model_dump_json(indent=1), encoding="utf-8")
         partial.chmod(0o600)

@@ -24,9 +24,9 @@ def edit_copy(screen: BaseScreen, folder: Path) -> None:
         if not sure:
             return
         if drafts.template and drafts.template != template:
-            drafts.remember(drafts.template)
+            drafts.add_to_history(drafts.template)
         drafts.config, drafts.text, drafts.changes, drafts.template = f"copy of {folder.name}", text, {}, template
-        app.keep_drafts()
+        app.save_drafts_or_notify()
         screen.post_message(DraftReady())
 
     is_same = (drafts.text, drafts.template, drafts.changes) == (text, template, {})

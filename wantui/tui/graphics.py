@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 Protocol = Literal["kitty", "sixel"]
 KITTY_PROGRAMS = {"WezTerm", "ghostty"}
 SIXEL_TERMS = {"foot", "foot-extra", "mlterm", "yaft-256color", "xterm-sixel", "contour"}
-CHUNK = 4096
+KITTY_CHUNK = 4096
 """Characters of base64 in one command, as the protocol allows."""
-CELL = (8, 16)
+DEFAULT_CELL = (8, 16)
 """Width and height of a character in pixels, if the terminal does not report them."""
 
 
-def protocol_of(environ: Mapping[str, str]) -> Protocol | None:
+def detect_protocol(environ: Mapping[str, str]) -> Protocol | None:
     """Return the graphics protocol of a terminal, as far as its environment shows."""
     if "TMUX" in environ or environ.get("TERM", "").startswith(("screen", "tmux")):
         return None
@@ -43,14 +43,14 @@ def protocol_of(environ: Mapping[str, str]) -> Protocol | None:
     return "sixel" if environ.get("TERM") in SIXEL_TERMS else None
 
 
-def kitty(picture: "NDArray[np.uint8]", columns: int, rows: int) -> bytes:
+def encode_kitty(picture: "NDArray[np.uint8]", columns: int, rows: int) -> bytes:
     """Return a picture [height, width, rgb] as Kitty's commands, scaled by the terminal to a number of cells."""
     from PIL import Image
 
     file = BytesIO()
     Image.fromarray(picture).save(file, format="PNG")
     data = base64.standard_b64encode(file.getvalue())
-    parts = [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
+    parts = [data[start : start + KITTY_CHUNK] for start in range(0, len(data), KITTY_CHUNK)]
     commands = []
     for number, part in enumerate(parts):
         # The same image and placement each time: a new frame takes the place of the one before.
@@ -59,7 +59,7 @@ def kitty(picture: "NDArray[np.uint8]", columns: int, rows: int) -> bytes:
     return b"".join(commands)
 
 
-def sixel(picture: "NDArray[np.uint8]") -> bytes:
+def encode_sixel(picture: "NDArray[np.uint8]") -> bytes:
     """Return a picture [height, width, rgb] as Sixel: up to 256 colours, in bands of six rows."""
     import numpy as np
     from PIL import Image
@@ -76,12 +76,12 @@ def sixel(picture: "NDArray[np.uint8]") -> bytes:
         rows = np.arange(len(band))[:, None]
         for colour in np.unique(band).tolist():
             bits = ((band == colour) << rows).sum(0)
-            out.append(f"#{colour}{_runs(bits.tolist())}$")
+            out.append(f"#{colour}{_encode_runs(bits.tolist())}$")
         out.append("-")
     return ("".join(out) + "\x1b\\").encode()
 
 
-def _runs(bits: Sequence[int]) -> str:
+def _encode_runs(bits: Sequence[int]) -> str:
     """Encode a row of six-pixel columns; runs of more than three are counted."""
     text, start = [], 0
     for index in range(1, len(bits) + 1):
@@ -92,13 +92,15 @@ def _runs(bits: Sequence[int]) -> str:
     return "".join(text)
 
 
-def fit_to_cells(size: tuple[int, int], columns: int, rows: int, cell: tuple[int, int] = CELL) -> tuple[int, int]:
+def fit_to_cells(
+    size: tuple[int, int], columns: int, rows: int, cell: tuple[int, int] = DEFAULT_CELL
+) -> tuple[int, int]:
     """Return the columns and rows of a picture of (width, height) pixels in a window, in its own proportions."""
     scale = min(columns * cell[0] / size[0], rows * cell[1] / size[1])
     return max(1, round(size[0] * scale / cell[0])), max(1, round(size[1] * scale / cell[1]))
 
 
-def play(
+def play_frames(
     frames: Sequence["NDArray[np.uint8]"],
     fps: float,
     protocol: Protocol,
@@ -120,10 +122,10 @@ def play(
             began = time.monotonic()
             if number not in shown:
                 if protocol == "kitty":
-                    shown[number] = kitty(frame, columns, rows)
+                    shown[number] = encode_kitty(frame, columns, rows)
                 else:
-                    scaled = Image.fromarray(frame).resize((columns * CELL[0], rows * CELL[1]))
-                    shown[number] = sixel(np.asarray(scaled))
+                    scaled = Image.fromarray(frame).resize((columns * DEFAULT_CELL[0], rows * DEFAULT_CELL[1]))
+                    shown[number] = encode_sixel(np.asarray(scaled))
             line = f"{number + 1}/{len(frames)}  {escape_unprintable(title)}  any key ends"[: window[0]]
             write(b"\x1b[H" + shown[number] + f"\x1b[{window[1]};1H{line}".encode())
             if wants_end(max(0.0, 1 / fps - (time.monotonic() - began))):
@@ -137,7 +139,7 @@ def terminal_protocol() -> Protocol:
     Raises:
         UserError: it is not known to show any.
     """
-    protocol = protocol_of(os.environ)
+    protocol = detect_protocol(os.environ)
     if protocol is None:
         raise UserError(
             "cannot play in pixels: this terminal is not known to show pictures (Kitty, WezTerm, Ghostty, Konsole, "
@@ -168,6 +170,6 @@ def play_on_terminal(frames: Sequence["NDArray[np.uint8]"], fps: float, title: s
         quiet[3] &= ~termios.ISIG  # Ctrl-C is a key like any other
         termios.tcsetattr(0, termios.TCSADRAIN, quiet)
         size = window.columns or 80, window.lines or 24  # some terminals do not say
-        play(frames, fps, protocol, title, write, key_pressed, size)
+        play_frames(frames, fps, protocol, title, write, key_pressed, size)
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -14,7 +14,7 @@ def _lenient_decoder(encoding: str) -> Callable[[], codecs.IncrementalDecoder]:
     return partial(codecs.getincrementaldecoder(encoding), errors="replace")
 
 
-def read_any_bytes(driver: type[Driver]) -> None:
+def replace_invalid_utf8(driver: type[Driver]) -> None:
     """Let a driver of Textual's read any bytes: one that is no UTF-8 would end the application with a traceback."""
     for kind in driver.__mro__:
         module: Any = sys.modules[kind.__module__]

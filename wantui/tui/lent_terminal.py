@@ -16,12 +16,12 @@ class TerminalNotLentError(UserError):
     """Raised if the application has no terminal of its own, as in a browser."""
 
 
-class _ToldToLeave(BaseException):
+class _ExitRequested(BaseException):
     """Raised inside the block by SIGTERM or SIGHUP, which a block that waits for a key or a program would not see."""
 
 
 @contextmanager
-def _modes_kept() -> Iterator[None]:
+def _preserve_terminal_modes() -> Iterator[None]:
     """Restore echo, line mode and the like after another program, which may have been killed before it did so."""
     try:
         modes = termios.tcgetattr(0)
@@ -33,11 +33,11 @@ def _modes_kept() -> Iterator[None]:
         termios.tcsetattr(0, termios.TCSADRAIN, modes)
 
 
-LEAVING = (signal.SIGTERM, signal.SIGHUP)
+EXIT_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def lent_terminal(app: App[Any]) -> Iterator[None]:
+def lend_terminal(app: App[Any]) -> Iterator[None]:
     """Lend the terminal to the block, and take it back however the block ends.
 
     `App.suspend` takes the terminal back only if nothing is raised inside it: an exception would leave the screen of
@@ -54,16 +54,16 @@ def lent_terminal(app: App[Any]) -> Iterator[None]:
     def leave(number: int, _: FrameType | None) -> None:
         if not told:  # a second one must not interrupt taking the terminal back
             told.append(number)
-            raise _ToldToLeave
+            raise _ExitRequested
 
-    before = {number: signal.signal(number, leave) for number in LEAVING}
+    before = {number: signal.signal(number, leave) for number in EXIT_SIGNALS}
     for number in (signal.SIGINT, signal.SIGQUIT):
         before[number] = signal.signal(number, lambda *_: None)
     try:
-        with app.suspend(), _modes_kept():
+        with app.suspend(), _preserve_terminal_modes():
             try:
                 yield
-            except _ToldToLeave:
+            except _ExitRequested:
                 failure = TerminalNotLentError("the other program was ended: wantui was told to leave")
             except BaseException as error:
                 failure = error

@@ -15,9 +15,9 @@ from wantui.queue.state_dir import StateDirectory, describe_recording_fault
 
 ENGINE_SECONDS = 1.0
 """Seconds between two looks for the engine."""
-PAGE = 200
+PAGE_SIZE = 200
 """Videos of a batch that are read at a time."""
-ENDS = (*ENDING_EVENTS, BatchRefused)
+END_EVENTS = (*ENDING_EVENTS, BatchRefused)
 """Events after which a batch may have ended."""
 
 
@@ -49,7 +49,7 @@ class PagesRead:
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchRequest:
     """Videos that a screen wants to be read."""
 
     batch: int | None
@@ -78,31 +78,31 @@ class QueueWatcher(threading.Thread):
         super().__init__(name="queue watcher", daemon=True)
         self.state_dir, self.publish, self.publish_pages = state_dir, publish, publish_pages
         self.interval, self.after = interval, after
-        self._ended, self._hurry = threading.Event(), threading.Event()
+        self._stop_requested, self._poll_requested = threading.Event(), threading.Event()
         self._tracker = ProgressTracker()
-        self._watched = Watched(None, frozenset(), 0)
+        self._request = WatchRequest(None, frozenset(), 0)
         self._published: tuple[int, PagesRead] | None = None
         """Pages that the screen got last, and the generation of what was watched then."""
 
     def stop(self) -> None:
-        self._ended.set()
-        self._hurry.set()
+        self._stop_requested.set()
+        self._poll_requested.set()
 
     def poll_now(self) -> None:
         """Look at once: a user has just changed something."""
-        self._hurry.set()
+        self._poll_requested.set()
 
     def watch(self, batch: int | None, pages: Iterable[int] = ()) -> None:
         """Read these pages of a batch's videos from now on, and no others; with None, read no videos."""
-        before, numbers = self._watched, frozenset(pages)
+        before, numbers = self._request, frozenset(pages)
         if (batch, numbers) != (before.batch, before.pages):
-            self._watched = Watched(batch, numbers, before.generation + 1)
-            self._hurry.set()
+            self._request = WatchRequest(batch, numbers, before.generation + 1)
+            self._poll_requested.set()
 
     def run(self) -> None:
-        snapshot, version, looked, model = QueueSnapshot(), -1, 0.0, None
-        unwritable: str | None = None
-        while not self._ended.is_set():
+        snapshot, version, engine_checked_at, model = QueueSnapshot(), -1, 0.0, None
+        write_error: str | None = None
+        while not self._stop_requested.is_set():
             try:
                 if model is not None and model.queue.is_replaced():
                     model.queue.close()
@@ -111,14 +111,14 @@ class QueueWatcher(threading.Thread):
                     model = EtaModel(QueueReader(self.state_dir.directory))
                     version, self.after = -1, min(self.after, model.queue.last_seq())
                 engine, now = snapshot.engine, time.monotonic()
-                if now - looked >= ENGINE_SECONDS or self._hurry.is_set():
-                    engine, looked = find_engine(self.state_dir.directory), now
-                    unwritable = describe_recording_fault(self.state_dir.directory)
-                self._hurry.clear()
+                if now - engine_checked_at >= ENGINE_SECONDS or self._poll_requested.is_set():
+                    engine, engine_checked_at = find_engine(self.state_dir.directory), now
+                    write_error = describe_recording_fault(self.state_dir.directory)
+                self._poll_requested.clear()
                 changed = (current := model.queue.version()) != version
-                if changed or engine != snapshot.engine or unwritable != snapshot.fault:
+                if changed or engine != snapshot.engine or write_error != snapshot.fault:
                     version = current
-                    snapshot = replace(self._read(model, engine), fault=unwritable)
+                    snapshot = replace(self._read_snapshot(model, engine), fault=write_error)
                     self.publish(snapshot)
                 self._read_pages(model.queue, changed)
             except Exception as error:  # whatever it is, the screens must not stand still without a word
@@ -129,18 +129,18 @@ class QueueWatcher(threading.Thread):
                 if model is not None:
                     model.queue.close()
                 model = None
-                self._ended.wait(1.0)
-            self._hurry.wait(self.interval)
+                self._stop_requested.wait(1.0)
+            self._poll_requested.wait(self.interval)
         if model is not None:
             model.queue.close()
 
-    def _read(self, model: EtaModel, engine: Engine | None) -> QueueSnapshot:
+    def _read_snapshot(self, model: EtaModel, engine: Engine | None) -> QueueSnapshot:
         queue = model.queue
         queue.check_not_newer()
         events = tuple(queue.events(self.after))
         if events:
             self.after = events[-1].seq
-        if any(isinstance(event.payload, ENDS) for event in events):
+        if any(isinstance(event.payload, END_EVENTS) for event in events):
             model.refresh()
         batches, running = tuple(queue.batches(-1)), tuple(queue.running())
         devices = engine.devices if engine is not None else ()
@@ -152,11 +152,13 @@ class QueueWatcher(threading.Thread):
 
     def _read_pages(self, queue: QueueReader, changed: bool) -> None:
         """Read the watched pages where they may have changed, and publish them if they have."""
-        watched, published = self._watched, self._published
-        batch, is_new = watched.batch, published is None or published[0] != watched.generation
+        request, published = self._request, self._published
+        batch, is_new = request.batch, published is None or published[0] != request.generation
         if batch is None or not (changed or is_new):
             return
-        read = PagesRead(batch, {number: queue.page(batch, PAGE, number * PAGE) for number in sorted(watched.pages)})
-        if is_new or published is None or published[1] != read:
-            self._published = watched.generation, read
-            self.publish_pages(read)
+        pages = PagesRead(
+            batch, {number: queue.page(batch, PAGE_SIZE, number * PAGE_SIZE) for number in sorted(request.pages)}
+        )
+        if is_new or published is None or published[1] != pages:
+            self._published = request.generation, pages
+            self.publish_pages(pages)

@@ -14,7 +14,7 @@ from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.tui.actions import all_actions
 
-LOCATION = "WANTUI_TUI_CONFIG"
+SETTINGS_VARIABLE = "WANTUI_TUI_CONFIG"
 """Environment variable that names another file."""
 
 
@@ -45,15 +45,17 @@ def settings_path() -> Path:
     Raises:
         UserError: the environment names a file that does not exist, or what is no path.
     """
-    named = os.environ.get(LOCATION)
+    named = os.environ.get(SETTINGS_VARIABLE)
     if not named:
         return user_config_path("wantui") / "tui.yaml"
     try:
         path = expand_user_path(named)
     except UserError as error:
-        raise UserError(f"{LOCATION}: {error}") from None
+        raise UserError(f"{SETTINGS_VARIABLE}: {error}") from None
     if not os.path.lexists(path):
-        raise UserError(f"{LOCATION}: cannot read {path}: no such file. Write it, or unset {LOCATION}")
+        raise UserError(
+            f"{SETTINGS_VARIABLE}: cannot read {path}: no such file. Write it, or unset {SETTINGS_VARIABLE}"
+        )
     return path
 
 

@@ -33,7 +33,7 @@ from wantui.tui.analysis_data import (
 from wantui.tui.columns import Column, draw_header, draw_row
 from wantui.tui.plain import plain
 from wantui.tui.plots import sparkline
-from wantui.tui.queue_watcher import ENDS, QueueSnapshot
+from wantui.tui.queue_watcher import END_EVENTS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.choose_batches import ChooseBatches
 from wantui.tui.widgets.search import Search
@@ -127,7 +127,7 @@ class AnalysisScreen(BaseScreen):
         self.load_videos(self.chosen_folders)
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
-        if any(isinstance(event.payload, ENDS) for event in snapshot.events):
+        if any(isinstance(event.payload, END_EVENTS) for event in snapshot.events):
             self.load_videos(self.chosen_folders)
 
     # Loading and comparing, on background threads

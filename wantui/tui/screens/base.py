@@ -11,7 +11,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
 
 from wantui.gpu.monitor import GpuSample
-from wantui.tui.actions import OPENS_FIELD
+from wantui.tui.actions import FIELD_OPENING_ACTIONS
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.selection import SafeSelectionMixin
 from wantui.tui.widgets.footer import KeyFooter
@@ -43,14 +43,14 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Disable keys that lead to a field inside a field: they are letters there."""
-        return not (action in OPENS_FIELD and isinstance(self.focused, Input | TextArea))
+        return not (action in FIELD_OPENING_ACTIONS and isinstance(self.focused, Input | TextArea))
 
     def compose(self) -> ComposeResult:
         yield Header(self.NAME, self.wantui_app.host)
         yield Static(TOO_SMALL, classes="too-small")
         with Container(id="body"):
             yield from self.compose_body()
-        yield GpuPanel(self.wantui_app.gpus)
+        yield GpuPanel(self.wantui_app.gpu_history)
         yield KeyFooter()
 
     def compose_body(self) -> Iterable[Widget]:
@@ -63,8 +63,8 @@ class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
 
     def on_screen_resume(self) -> None:
         self._update_from_snapshot(self.wantui_app.snapshot)
-        if self.wantui_app.gpus.sample is not None:
-            self._handle_gpu_sample(self.wantui_app.gpus.sample)
+        if self.wantui_app.gpu_history.sample is not None:
+            self._handle_gpu_sample(self.wantui_app.gpu_history.sample)
         self.on_shown()
 
     def on_resize(self) -> None:

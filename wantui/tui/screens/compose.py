@@ -21,10 +21,10 @@ from wantui.planning import BatchPreview, TimedVideo, parse_timed_videos, plan_b
 from wantui.prompts import TemplateError
 from wantui.queue.queue import Queue
 from wantui.tui.actions import bindings
-from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
+from wantui.tui.lent_terminal import TerminalNotLentError, lend_terminal
 from wantui.tui.plain import plain
-from wantui.tui.queue_faults import queue_fault
-from wantui.tui.queue_watcher import ENDS, QueueSnapshot
+from wantui.tui.queue_errors import describe_queue_error
+from wantui.tui.queue_watcher import END_EVENTS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.widgets.config_pane import ConfigPane
@@ -165,7 +165,9 @@ class ComposeScreen(BaseScreen):
             if self.past is None:
                 with Queue(self.wantui_app.state_dir.directory) as queue:
                     self.past = parse_timed_videos(queue.finished())
-            lines = estimate_costs(outline, self.past, self.wantui_app.gpus.sample, self.wantui_app.state_dir.directory)
+            lines = estimate_costs(
+                outline, self.past, self.wantui_app.gpu_history.sample, self.wantui_app.state_dir.directory
+            )
         except TemplateError as error:
             fault, position = error.message, error.position
         except UserError as error:
@@ -232,7 +234,7 @@ class ComposeScreen(BaseScreen):
         def chosen(template: str | None) -> None:
             if template is not None:
                 if self.editor.text.strip():
-                    self.wantui_app.drafts.remember(self.editor.text)
+                    self.wantui_app.drafts.add_to_history(self.editor.text)
                 self.editor.text = template
 
         self.app.push_screen(History(self.wantui_app.drafts.history), chosen)
@@ -241,7 +243,7 @@ class ComposeScreen(BaseScreen):
         import click
 
         try:
-            with lent_terminal(self.app):
+            with lend_terminal(self.app):
                 edited = click.edit(self.editor.text, extension=".txt")
         except TerminalNotLentError:
             self.notify("there is no editor here: in a browser, type into the template", severity="warning")
@@ -277,9 +279,9 @@ class ComposeScreen(BaseScreen):
             if sure:
                 self._queueing = True
                 self.cost_pane.border_subtitle = "queueing ..."  # a queue that others hold takes seconds
-                self.put_on_queue(config, template, is_demo=False)
+                self.queue_batch(config, template, is_demo=False)
 
-        sample = self.wantui_app.gpus.sample
+        sample = self.wantui_app.gpu_history.sample
         on_gpu = sample is not None and bool(sample.gpus) and config.settings.model_settings.device != "cpu"
         warning = None if on_gpu else warn_if_slow_on_cpu(self.outline.first, self.outline.videos)
         if warning is None:
@@ -292,10 +294,10 @@ class ComposeScreen(BaseScreen):
         self.editor.text = self.wantui_app.drafts.template
         self.pane.load()
         if and_queue and self.config is not None:
-            self.put_on_queue(self.config, self.wantui_app.drafts.template, is_demo=True)
+            self.queue_batch(self.config, self.wantui_app.drafts.template, is_demo=True)
 
     @work(thread=True, group="enqueue", exit_on_error=False)
-    def put_on_queue(self, config: Config, template: str, is_demo: bool) -> None:
+    def queue_batch(self, config: Config, template: str, is_demo: bool) -> None:
         """Make the folder, queue the videos, and see that an engine runs."""
         from wantui.batches.enqueue import enqueue_new_batch  # with what workers are started by
 
@@ -306,7 +308,7 @@ class ComposeScreen(BaseScreen):
         except UserError as error:
             self.post_message(Queued(template, 0, 0, "", str(error), is_demo))
         except Exception as error:
-            self.post_message(Queued(template, 0, 0, "", queue_fault(error), is_demo))
+            self.post_message(Queued(template, 0, 0, "", describe_queue_error(error), is_demo))
         else:
             app.start_engine()
 
@@ -318,8 +320,8 @@ class ComposeScreen(BaseScreen):
             self.notify(message.fault, severity="error", title="not queued", timeout=20)
             return
         self._queued_at = time.monotonic()
-        self.wantui_app.drafts.remember(message.template)
-        self.wantui_app.keep_drafts()
+        self.wantui_app.drafts.add_to_history(message.template)
+        self.wantui_app.save_drafts_or_notify()
         self.wantui_app.queue_watcher.poll_now()
         self.notify(
             f"batch {message.batch}: {format_count(message.videos, 'video')} in {message.folder}", title="queued"
@@ -335,11 +337,11 @@ class ComposeScreen(BaseScreen):
 
     def _keep_now(self) -> None:
         self._keeping = None
-        self.wantui_app.keep_drafts()
+        self.wantui_app.save_drafts_or_notify()
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
         self.pane.look_at_file()
-        if any(isinstance(event.payload, ENDS) for event in snapshot.events):
+        if any(isinstance(event.payload, END_EVENTS) for event in snapshot.events):
             self.past = None
             self._expand_soon()
 

@@ -9,7 +9,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
-from wantui.tui.actions import SCREENS, TABLE
+from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREENS
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.plain import plain
 
@@ -21,19 +21,19 @@ class Help(BackdropMixin, ModalScreen[None]):
 
     def __init__(self, screen: str, focused: Widget | None) -> None:
         super().__init__()
-        self.where, self.focus_of = screen, focused
+        self.screen_name, self.focused_widget = screen, focused
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog reader") as scroll:
-            scroll.border_title = plain(f"Help: {SCREENS.get(self.where, 'wantui')}")
-            if self.focus_of is not None:
-                yield Static(self.about(self.focus_of))
-            yield Static(self.table())
+            scroll.border_title = plain(f"Help: {SCREENS.get(self.screen_name, 'wantui')}")
+            if self.focused_widget is not None:
+                yield Static(self.widget_keys(self.focused_widget))
+            yield Static(self.action_keys())
 
     def on_mount(self) -> None:
         self.set_focus(self.query_one(VerticalScroll))
 
-    def about(self, widget: Widget) -> Table:
+    def widget_keys(self, widget: Widget) -> Table:
         """Return the keys of the focused widget."""
         table = Table(box=None, title_justify="left", title="Where you are", title_style="bold", show_header=False)
         for _, binding in widget._bindings:
@@ -41,13 +41,13 @@ class Help(BackdropMixin, ModalScreen[None]):
                 table.add_row(self.app.get_key_display(binding), Text(binding.description))
         return table
 
-    def table(self) -> Table:
+    def action_keys(self) -> Table:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in ("key", "", "name"):
             table.add_column(column, overflow="fold")
         keys = self.app._keymap
-        for where in (self.where, "app"):
-            for action in TABLE.get(where, ()):
+        for where in (self.screen_name, "app"):
+            for action in ACTIONS_BY_SCREEN.get(where, ()):
                 shown = keys.get(action.id, action.keys).replace("question_mark", "?").replace("slash", "/")
                 table.add_row(Text(shown.replace(",", ", ")), Text(action.help), Text(action.id, "dim"))
         return table

@@ -30,7 +30,7 @@ from wantui.tui.library_data import (
     read_batch,
 )
 from wantui.tui.plain import plain
-from wantui.tui.queue_watcher import ENDS, QueueSnapshot
+from wantui.tui.queue_watcher import END_EVENTS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.screens.library_jobs import LibraryJobs
 from wantui.tui.screens.player import Player
@@ -92,7 +92,7 @@ class LibraryScreen(LibraryJobs):
         self.scan_folders()
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
-        if any(isinstance(event.payload, (*ENDS, BatchAdded)) for event in snapshot.events):
+        if any(isinstance(event.payload, (*END_EVENTS, BatchAdded)) for event in snapshot.events):
             self.scan_folders()
 
     # Folders

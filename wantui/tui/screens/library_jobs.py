@@ -15,8 +15,8 @@ from wantui.formatting import format_count
 from wantui.storage.batch_index import move_to_trash
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest
-from wantui.tui.lent_terminal import TerminalNotLentError, lent_terminal
-from wantui.tui.queue_faults import queue_fault
+from wantui.tui.lent_terminal import TerminalNotLentError, lend_terminal
+from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.player import read_clip
 
@@ -73,7 +73,7 @@ class LibraryJobs(BaseScreen):
             self.notify(f"cannot play {message.title}: the clip contains no frames", severity="error")
             return
         try:
-            with lent_terminal(self.app):
+            with lend_terminal(self.app):
                 play_on_terminal(message.frames, message.fps, message.title, message.protocol)
         except TerminalNotLentError:
             self.notify("cannot play in pixels: no terminal is attached. Play in half blocks: p", severity="warning")
@@ -114,7 +114,7 @@ class LibraryJobs(BaseScreen):
         except UserError as error:
             self.post_message(TaskFinished(str(error), True))
         except Exception as error:
-            self.post_message(TaskFinished(queue_fault(error), True))
+            self.post_message(TaskFinished(describe_queue_error(error), True))
 
     @work(thread=True, group="trash", exit_on_error=False)
     def move_folder_to_trash(self, folder: Path) -> None:

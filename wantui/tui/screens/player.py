@@ -51,7 +51,7 @@ def read_clip(path: Path) -> "Iterator[NDArray[np.uint8]]":
 
 
 @dataclass
-class Loaded(Message):
+class ClipsLoaded(Message):
     """The frames of all clips, or why there are none."""
 
     clips: "list[list[NDArray[np.uint8]]]"
@@ -104,21 +104,21 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
         worker, clips, fault = get_current_worker(), [], ""
         try:
             for path, _ in self.clips:
-                kept = []
+                small_frames = []
                 for frame in read_clip(path):
-                    every = max(1, -(-max(frame.shape[:2]) // MAX_SIDE))
-                    kept.append(frame[::every, ::every].copy())
+                    stride = max(1, -(-max(frame.shape[:2]) // MAX_SIDE))
+                    small_frames.append(frame[::stride, ::stride].copy())
                     if worker.is_cancelled:
                         return
-                clips.append(kept)
+                clips.append(small_frames)
         except UserError as error:
             fault = str(error)
-        self.post_message(Loaded(clips, fault))
+        self.post_message(ClipsLoaded(clips, fault))
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._draw)
 
-    def on_loaded(self, message: Loaded) -> None:
+    def on_clips_loaded(self, message: ClipsLoaded) -> None:
         if message.fault or not all(message.clips):
             self.notify(message.fault or "the clip holds no frames", severity="error")
             self.dismiss()

@@ -22,7 +22,7 @@ from wantui.tui.edit_copy import edit_copy
 from wantui.tui.messages import ShowBatch
 from wantui.tui.plain import plain
 from wantui.tui.plots import bar
-from wantui.tui.queue_watcher import PAGE, PagesRead, QueueSnapshot
+from wantui.tui.queue_watcher import PAGE_SIZE, PagesRead, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.state_style import state_style
@@ -30,7 +30,7 @@ from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrapped
 
-NONE = "nothing is on the queue; 1 composes a batch"
+EMPTY_QUEUE = "nothing is on the queue; 1 composes a batch"
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
 """Seconds after which the visible ETAs are redrawn; with --low-bandwidth."""
 STATE_WIDTH = 2 + max(map(len, STATE_WORDS.values()))
@@ -50,15 +50,15 @@ class QueueScreen(BaseScreen):
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[BatchRow] = []
-        self.chosen: int | None = None
-        self.with_ended = True
+        self.selected_batch: int | None = None
+        self.shows_ended = True
         self._has_engine = False
         self.pages: Mapping[int, VideoPage] = {}
         """Videos of the chosen batch that were read, by their page."""
 
     def compose_body(self) -> ComposeResult:
         with Vertical():
-            batches = VirtualList(id="batches", classes="pane", empty=NONE, header=self._draw_batch_header)
+            batches = VirtualList(id="batches", classes="pane", empty=EMPTY_QUEUE, header=self._draw_batch_header)
             batches.border_title = "Batches"
             yield batches
             videos = VirtualList(id="videos", classes="pane", header=self._draw_video_header)
@@ -81,22 +81,22 @@ class QueueScreen(BaseScreen):
 
     def on_shown(self) -> None:
         """Watch the visible rows again."""
-        self._watch()
+        self._watch_visible_videos()
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
         before = self.batches
         if self._has_engine != (snapshot.engine is not None):  # what ran is interrupted, or the reverse
             self._has_engine = snapshot.engine is not None
             self.video_rows.redraw()
-        self.batches = [batch for batch in snapshot.batches if self.with_ended or batch.unfinished]
+        self.batches = [batch for batch in snapshot.batches if self.shows_ended or batch.unfinished]
         hidden = len(snapshot.batches) - len(self.batches)
         ended = format_count(hidden, "batch that has ended is", "batches that have ended are")
-        self.batch_rows.empty = f"{ended} hidden; a shows all" if hidden else NONE
+        self.batch_rows.empty = f"{ended} hidden; a shows all" if hidden else EMPTY_QUEUE
         if [batch.id for batch in before] != [batch.id for batch in self.batches]:
             self.batch_rows.fill(len(self.batches), self._draw_batch)
             ids = [batch.id for batch in self.batches]
-            if self.chosen in ids:
-                self.batch_rows.cursor = ids.index(self.chosen)
+            if self.selected_batch in ids:
+                self.batch_rows.cursor = ids.index(self.selected_batch)
         else:
             self.batch_rows.redraw()
         held = snapshot.held
@@ -104,48 +104,48 @@ class QueueScreen(BaseScreen):
         self.batch_rows.border_title = plain(f"{title}, held: {held.reason}" if held else title)
         is_idle = snapshot.engine is None and any(batch.unfinished for batch in snapshot.batches)
         self.batch_rows.border_subtitle = plain("no engine: nothing runs until F6 starts it" if is_idle else "")
-        self._choose()
-        self._explain()
+        self._show_selected_batch()
+        self._show_full_text()
 
-    def _current(self) -> BatchRow | None:
+    def _current_batch(self) -> BatchRow | None:
         index = self.batch_rows.cursor
         return self.batches[index] if index < len(self.batches) else None
 
-    def _choose(self) -> None:
+    def _show_selected_batch(self) -> None:
         """Show the videos of the batch under the cursor."""
-        batch = self._current()
+        batch = self._current_batch()
         chosen = batch.id if batch is not None else None
-        if chosen != self.chosen or batch is None or batch.total != self.video_rows.count:
-            same = chosen == self.chosen
-            self.chosen = chosen
+        if chosen != self.selected_batch or batch is None or batch.total != self.video_rows.count:
+            same = chosen == self.selected_batch
+            self.selected_batch = chosen
             if not same:  # the feed publishes pages again where others are watched, or where they have changed
                 self.pages = {}
             self.video_rows.fill(batch.total if batch else 0, self._draw_video, keep_cursor=same)
         self.video_rows.border_title = plain(f"Videos of {batch.name}" if batch else "Videos")
 
     @on(VirtualList.Seen, "#videos")
-    def _watch(self) -> None:
+    def _watch_visible_videos(self) -> None:
         """Request the visible videos, and those around the cursor; they arrive through `_handle_pages`."""
         if self.is_current:
             first, last = self.video_rows.in_sight()
             indices = (first, max(first, last), self.video_rows.cursor)
-            self.wantui_app.queue_watcher.watch(self.chosen, {index // PAGE for index in indices})
+            self.wantui_app.queue_watcher.watch(self.selected_batch, {index // PAGE_SIZE for index in indices})
 
     def _handle_pages(self, read: PagesRead) -> None:
         """Draw the rows that are other than before."""
-        if read.batch == self.chosen:
+        if read.batch == self.selected_batch:
             self.pages = read.pages
             self.video_rows.redraw()
-            self._explain()
+            self._show_full_text()
 
     def _tick(self) -> None:
         """Redraw the time-dependent cells: the remaining times of the visible videos."""
         if self.is_current:
             self.video_rows.redraw()
 
-    def _video(self, index: int) -> VideoRow | None:
+    def _video_at(self, index: int) -> VideoRow | None:
         """Return a video of the chosen batch; None until it was read."""
-        page, offset = divmod(index, PAGE)
+        page, offset = divmod(index, PAGE_SIZE)
         videos = self.pages[page].videos if page in self.pages else ()
         return videos[offset] if offset < len(videos) else None
 
@@ -164,9 +164,12 @@ class QueueScreen(BaseScreen):
             Column("#", 4, lambda batch: str(batch.id), "right"),
             Column("state", STATE_WIDTH, lambda batch: _state_cell(rows, batch_state(batch, self._has_engine))),
             Column(
-                "progress", 12, lambda batch: _bar_cell(rows, _done(batch) / max(1, batch.total), 12), min_list_width=90
+                "progress",
+                12,
+                lambda batch: _bar_cell(rows, _count_done(batch) / max(1, batch.total), 12),
+                min_list_width=90,
             ),
-            Column("videos", 11, lambda batch: f"{_done(batch)}/{batch.total}", "right"),
+            Column("videos", 11, lambda batch: f"{_count_done(batch)}/{batch.total}", "right"),
             Column("failed", 6, failed, "right"),
             Column("ETA", 8, eta, "right"),
             Column("name", None, lambda batch: Text(batch.name, Style(bold=True))),
@@ -180,7 +183,7 @@ class QueueScreen(BaseScreen):
             return f"{video.step}/{video.steps}" if video.state == "running" else ""
 
         def eta(index: int, video: VideoRow) -> str:
-            left = self._eta(index, video) if video.state in UNFINISHED_STATES else None
+            left = self._estimate_eta(index, video) if video.state in UNFINISHED_STATES else None
             return "" if left is None else format_seconds_left(left)
 
         def took(video: VideoRow) -> str:
@@ -213,86 +216,86 @@ class QueueScreen(BaseScreen):
         return draw_row(self._batch_columns, self.batches[index], width)
 
     def _draw_video(self, index: int, width: int) -> Text:
-        video = self._video(index)
+        video = self._video_at(index)
         if video is None:
             return Text(f"{index + 1:>6} ...", "dim")
         return draw_row(self._video_columns, (index, video), width)
 
-    def _eta(self, index: int, video: VideoRow) -> float | None:
+    def _estimate_eta(self, index: int, video: VideoRow) -> float | None:
         snapshot = self.wantui_app.snapshot
         batch = next((row for row in self.batches if row.id == video.batch), None)
         if batch is None or (batch.paused and video.state != "running"):
             return None
         if video.state == "running" and snapshot.engine is None:  # it was, when the engine ended
             return None
-        before = self.pages[index // PAGE].before[index % PAGE]
+        before = self.pages[index // PAGE_SIZE].before[index % PAGE_SIZE]
         progress = snapshot.progress.get(video.id)
         return snapshot.etas.video(video, before, batch, None if progress is None else progress.pace)
 
-    def _explain(self) -> None:
+    def _show_full_text(self) -> None:
         """Show the full text of the row under the cursor below the list."""
-        batch = self._current()
+        batch = self._current_batch()
         if batch is None:
             self.about.show([Text("")])
             return
         lines = [Text(str(batch.folder), "dim")]
         width = max(20, self.about.content_size.width)
-        if self.video_rows.has_focus and (video := self._video(self.video_rows.cursor)) is not None:
+        if self.video_rows.has_focus and (video := self._video_at(self.video_rows.cursor)) is not None:
             state = video_state(video, self._has_engine)
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
             lines = wrapped(f"{video.title}: {video.error or worker or state_style(state).word}", width)
         self.about.show(lines)
 
     def on_descendant_focus(self) -> None:
-        self._explain()
+        self._show_full_text()
 
     @on(VirtualList.Highlighted, "#batches")
-    def _moved(self) -> None:
-        self._choose()
-        self._explain()
+    def _show_highlighted_batch(self) -> None:
+        self._show_selected_batch()
+        self._show_full_text()
 
     @on(VirtualList.Highlighted, "#videos")
-    def _video_moved(self) -> None:
-        self._explain()
+    def _show_highlighted_video(self) -> None:
+        self._show_full_text()
 
     @on(VirtualList.Chosen, "#batches")
-    def _opened(self) -> None:
+    def _focus_videos(self) -> None:
         self.set_focus(self.video_rows)
-        self._explain()
+        self._show_full_text()
 
     @on(VirtualList.Chosen, "#videos")
-    def _video_opened(self) -> None:
+    def _open_chosen_video(self) -> None:
         self.action_open_library()
 
     # Changing
 
-    def _on_batch(self, act: Callable[[BatchRow], None]) -> None:
-        batch = self._current()
+    def _act_on_batch(self, act: Callable[[BatchRow], None]) -> None:
+        batch = self._current_batch()
         if batch is None:
             self.notify("there is no batch here")
         else:
             act(batch)
 
-    def _on_video(self) -> VideoRow | None:
+    def _focused_video(self) -> VideoRow | None:
         """Return the video under the cursor, if the cursor is among videos."""
-        return self._video(self.video_rows.cursor) if self.video_rows.has_focus else None
+        return self._video_at(self.video_rows.cursor) if self.video_rows.has_focus else None
 
     def action_move(self, to: MoveTarget) -> None:
-        self._on_batch(lambda batch: self.wantui_app.change_queue(lambda queue: queue.move(batch.id, to)))
+        self._act_on_batch(lambda batch: self.wantui_app.change_queue(lambda queue: queue.move(batch.id, to)))
 
     def action_pause_batch(self) -> None:
-        def ask(batch: BatchRow) -> None:
+        def act(batch: BatchRow) -> None:
             def pause(queue: Queue) -> None:
                 queue.pause_batch(batch.id, not batch.paused)
                 self.notify(f"batch {batch.id} {'continues' if batch.paused else 'is paused'}")
 
             self.wantui_app.change_queue(pause)
 
-        self._on_batch(ask)
+        self._act_on_batch(act)
 
     def action_cancel(self) -> None:
-        def ask(batch: BatchRow) -> None:
-            video = self._on_video()
+        def act(batch: BatchRow) -> None:
+            video = self._focused_video()
             what = (
                 f"video {video.title}"
                 if video
@@ -307,17 +310,17 @@ class QueueScreen(BaseScreen):
                 return
             more = " What is done of the running one is lost." if running else ""
 
-            def cancel(sure: bool | None) -> None:
-                if sure:
+            def cancel(confirmed: bool | None) -> None:
+                if confirmed:
                     cancel_videos(self.wantui_app, batch.id, None if video is None else video.number)
 
             self.app.push_screen(Confirm(f"Give up {what}?{more}", "Give up"), cancel)
 
-        self._on_batch(ask)
+        self._act_on_batch(act)
 
     def action_retry(self) -> None:
-        def ask(batch: BatchRow) -> None:
-            video = self._on_video()
+        def act(batch: BatchRow) -> None:
+            video = self._focused_video()
 
             def retry(queue: Queue) -> None:
                 count = queue.retry(batch.id, None if video is None else video.number)
@@ -328,37 +331,37 @@ class QueueScreen(BaseScreen):
 
             self.wantui_app.change_queue(retry)
 
-        self._on_batch(ask)
+        self._act_on_batch(act)
 
     def action_remove(self) -> None:
-        def ask(batch: BatchRow) -> None:
+        def act(batch: BatchRow) -> None:
             left = f" Not made yet: {format_count(batch.unfinished, 'video')}." if batch.unfinished else ""
 
-            def remove(sure: bool | None) -> None:
-                if sure:
+            def remove(confirmed: bool | None) -> None:
+                if confirmed:
                     self.wantui_app.change_queue(lambda queue: queue.remove(batch.id))
 
             question = f"Forget batch {batch.id}, {batch.name}?{left} Its folder stays."
             self.app.push_screen(Confirm(question, "Forget"), remove)
 
-        self._on_batch(ask)
+        self._act_on_batch(act)
 
     def action_edit_copy(self) -> None:
-        self._on_batch(lambda batch: edit_copy(self, batch.folder))
+        self._act_on_batch(lambda batch: edit_copy(self, batch.folder))
 
     def action_open_library(self) -> None:
         def show(batch: BatchRow) -> None:
-            video = self._on_video()
+            video = self._focused_video()
             self.post_message(ShowBatch(batch.folder, video.number if video else None))
 
-        self._on_batch(show)
+        self._act_on_batch(show)
 
     def action_toggle_ended(self) -> None:
-        self.with_ended = not self.with_ended
+        self.shows_ended = not self.shows_ended
         self.show_snapshot(self.wantui_app.snapshot)
 
 
-def _done(batch: BatchRow) -> int:
+def _count_done(batch: BatchRow) -> int:
     return batch.counts.get("done", 0)
 
 

@@ -58,4 +58,4 @@ class Welcome(BackdropMixin, ModalScreen[None]):
 
     def _seen(self, app: "WantuiApp") -> None:
         app.drafts.welcomed = True
-        app.keep_drafts()
+        app.save_drafts_or_notify()

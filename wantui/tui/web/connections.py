@@ -7,9 +7,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_exceptions import HTTPException
 
-MAX_STRANGERS = 32
+MAX_UNAUTHENTICATED = 32
 """Connections at a time that have not shown the cookie; the oldest is closed for a new one."""
-STRANGER_SECONDS = 5.0
+AUTHENTICATION_SECONDS = 5.0
 """Time that a connection has to show the cookie, in seconds."""
 
 
@@ -22,24 +22,24 @@ class ConnectionLimiter:
 
     def __init__(self, server: web.Server) -> None:
         self._server = server
-        self._strangers: dict[web.RequestHandler, None] = {}
+        self._unauthenticated: dict[web.RequestHandler, None] = {}
         """Connections that have not shown the cookie, oldest first."""
 
     def __call__(self) -> web.RequestHandler:
         connection = self._server()
-        self._strangers[connection] = None
-        asyncio.get_running_loop().call_later(STRANGER_SECONDS, self._close, connection)
-        while len(self._strangers) > MAX_STRANGERS:
-            self._close(next(iter(self._strangers)))
+        self._unauthenticated[connection] = None
+        asyncio.get_running_loop().call_later(AUTHENTICATION_SECONDS, self._close, connection)
+        while len(self._unauthenticated) > MAX_UNAUTHENTICATED:
+            self._close(next(iter(self._unauthenticated)))
         return connection
 
     def admit(self, connection: web.RequestHandler) -> None:
         """Stop counting a connection as a stranger's: it has shown the cookie."""
-        self._strangers.pop(connection, None)
+        self._unauthenticated.pop(connection, None)
 
     def _close(self, connection: web.RequestHandler) -> None:
-        if connection in self._strangers:
-            del self._strangers[connection]
+        if connection in self._unauthenticated:
+            del self._unauthenticated[connection]
             _force_close(connection, tries=10)
 
 
@@ -49,7 +49,7 @@ def _force_close(connection: web.RequestHandler, tries: int) -> None:
     connection.force_close()
 
 
-class OneLineErrors(logging.Filter):
+class OneLineErrorFilter(logging.Filter):
     """Reduce aiohttp's reports to a line; drop those of malformed requests, which anybody can send by the thousand."""
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -29,7 +29,7 @@ from string import Template
 import textual_serve
 from aiohttp import WSMsgType, web
 
-from wantui.tui.web.connections import ConnectionLimiter, OneLineErrors
+from wantui.tui.web.connections import ConnectionLimiter, OneLineErrorFilter
 from wantui.tui.web.process import ApplicationProcess, clamp_size
 
 LOOPBACK = "127.0.0.1"
@@ -79,9 +79,11 @@ class WebServer:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)
-        logging.getLogger("aiohttp.server").addFilter(OneLineErrors())
+        logging.getLogger("aiohttp.server").addFilter(OneLineErrorFilter())
         # Cancellation: a handler that waits for an application to take keys sees nothing of a browser that went away.
-        runner = web.AppRunner(self.build(), access_log=None, shutdown_timeout=CLOSE_SECONDS, handler_cancellation=True)
+        runner = web.AppRunner(
+            self.build_application(), access_log=None, shutdown_timeout=CLOSE_SECONDS, handler_cancellation=True
+        )
         await runner.setup()
         assert runner.server is not None
         self._limiter = ConnectionLimiter(runner.server)
@@ -93,13 +95,13 @@ class WebServer:
             await asyncio.gather(*(self._close(tab) for tab in list(self._tabs)))
             await runner.cleanup()
 
-    def build(self) -> web.Application:
+    def build_application(self) -> web.Application:
         """Return the aiohttp application: pages, static files and the websocket, all behind the guard."""
         application = web.Application(middlewares=[self._protect], client_max_size=MAX_MESSAGE)
         application.add_routes(
             [
-                web.get(f"{self._path}/", self._page),
-                web.post(f"{self._path}/open", self._open),
+                web.get(f"{self._path}/", self._serve_page),
+                web.post(f"{self._path}/open", self._exchange_token),
                 web.get(f"{self._path}/ws", self._run_application),
                 web.static(f"{self._path}/static", STATIC),
             ]
@@ -137,12 +139,12 @@ class WebServer:
                 self._limiter.admit(request.protocol)
             return await handler(request)
         if request.path == f"{self._path}/" and _is_equal(request.query.get("token", ""), self._token):
-            return _html("open.html", request.host, token=self._token)
+            return _render_page("open.html", request.host, token=self._token)
         if request.path == f"{self._path}/open" and request.method == "POST":
             return await handler(request)
         raise web.HTTPForbidden(text="this needs the address that `wantui serve` printed last; each opens once\n")
 
-    async def _open(self, request: web.Request) -> web.StreamResponse:
+    async def _exchange_token(self, request: web.Request) -> web.StreamResponse:
         """Exchange the token for the cookie."""
         try:
             token = (await request.post()).get("token", "")
@@ -159,10 +161,10 @@ class WebServer:
         )
         return response
 
-    async def _page(self, request: web.Request) -> web.StreamResponse:
+    async def _serve_page(self, request: web.Request) -> web.StreamResponse:
         if "token" in request.query:  # opened again with an address that was used: keep the token out of the history
             raise web.HTTPSeeOther(f"{self._path}/")
-        return _html("application.html", request.host, websocket=f"ws://{request.host}{self._path}/ws")
+        return _render_page("application.html", request.host, websocket=f"ws://{request.host}{self._path}/ws")
 
     async def _run_application(self, request: web.Request) -> web.StreamResponse:
         """Run an application for as long as its tab is open."""
@@ -176,15 +178,15 @@ class WebServer:
         try:
             await websocket.prepare(request)
             process = await ApplicationProcess.start(self.command, size)
-            screen = asyncio.create_task(self._forward(process, websocket))
+            forwarding = asyncio.create_task(self._forward(process, websocket))
             try:
                 async for message in websocket:
-                    if message.type != WSMsgType.TEXT or not await _handle(process, websocket, message.data):
+                    if message.type != WSMsgType.TEXT or not await _handle_message(process, websocket, message.data):
                         break
             finally:
-                screen.cancel()
+                forwarding.cancel()
                 with suppress(asyncio.CancelledError):
-                    await screen
+                    await forwarding
                 await process.stop()
         finally:
             self._tabs.discard(websocket)
@@ -202,7 +204,7 @@ class WebServer:
             await asyncio.wait_for(websocket.close(), 2 * CLOSE_SECONDS)
 
 
-def _html(name: str, host: str, **values: str) -> web.Response:
+def _render_page(name: str, host: str, **values: str) -> web.Response:
     """Return a page of ours with values filled in, which may load from and talk to `host` only."""
     nonce = secrets.token_urlsafe(16)
     page = Template(files("wantui.tui.web").joinpath(name).read_text(encoding="utf-8"))
@@ -215,7 +217,7 @@ def _html(name: str, host: str, **values: str) -> web.Response:
     return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": policy})
 
 
-async def _handle(process: ApplicationProcess, websocket: web.WebSocketResponse, text: str) -> bool:
+async def _handle_message(process: ApplicationProcess, websocket: web.WebSocketResponse, text: str) -> bool:
     """Obey a browser's message, a JSON list of a kind and its data; return whether it is valid."""
     try:
         kind, data = (*json.loads(text), None)[:2]

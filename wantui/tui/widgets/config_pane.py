@@ -13,13 +13,13 @@ from textual.message import Message
 from wantui.config import Config, ConfigError, dump
 from wantui.errors import UserError
 from wantui.tui.config_sources import (
+    ConfigSource,
     DraftText,
-    Source,
-    faults_of,
+    effective_changes,
     find_sources,
-    path_for,
+    format_setting_errors,
     read_draft,
-    real_changes,
+    resolve_save_path,
     save_config,
 )
 from wantui.tui.drafts import Drafts
@@ -33,7 +33,7 @@ from wantui.tui.worker_errors import ReportsWorkerErrors
 class SourcesFound(Message):
     """The configs that can be chosen."""
 
-    sources: list[Source]
+    sources: list[ConfigSource]
 
 
 @dataclass
@@ -62,7 +62,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
     def __init__(self, drafts: Drafts) -> None:
         super().__init__(id="left")
         self.drafts = drafts
-        self.sources: list[Source] = []
+        self.sources: list[ConfigSource] = []
         self.config: Config | None = None
         self.draft_text: DraftText | None = None
         """Text of the draft's config, of which settings are changed without reading it again."""
@@ -143,8 +143,8 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
                 self.post_message(self.Changed(str(error)))
                 self.notify(f"{error}\nChoose another config, or correct the text: y", severity="error", timeout=15)
                 return
-        self.own = self.draft_text.own_config()
-        drafts.changes = real_changes(drafts.changes, self.config, self.own)
+        self.own = self.draft_text.config_without_changes()
+        drafts.changes = effective_changes(drafts.changes, self.config, self.own)
         self.form.show(self.config, set(drafts.changes))
         self.rows.refresh()
         self._settings_title()
@@ -165,11 +165,11 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         try:
             config = self.draft_text.config({**drafts.changes, message.key: message.value})
         except ConfigError as error:
-            self.form.refuse(faults_of(error, message.key))
+            self.form.refuse(format_setting_errors(error, message.key))
             return
         self.form.refuse(None)
         if message.final:
-            drafts.changes = real_changes({**drafts.changes, message.key: message.value}, config, self.own)
+            drafts.changes = effective_changes({**drafts.changes, message.key: message.value}, config, self.own)
             self.config = config
             self.form.accept()
             self.form.show(config, set(drafts.changes))
@@ -217,7 +217,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         if self.config is not None:
             drafts.text, drafts.changes = dump(self.config.settings), {}
         self.draft_text = read_draft(drafts)
-        self.own = self.draft_text.own_config()
+        self.own = self.draft_text.config_without_changes()
         self.post_message(self.Changed(""))
 
     def drop_changes(self) -> None:
@@ -249,7 +249,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
             if not name or not name.strip():
                 return
             try:
-                path = path_for(name.strip())
+                path = resolve_save_path(name.strip())
             except UserError as error:
                 self.notify(str(error), severity="error")
                 return

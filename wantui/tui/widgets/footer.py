@@ -42,7 +42,7 @@ class KeyFooter(DiffText):
                 nodes[active.binding.action] = active.node
         always = [bindings.pop(name) for name in self.ALWAYS if name in bindings]
         room = width - sum(len(self.app.get_key_display(b)) + len(b.description) + 3 for b in always)
-        line, self._places = Text(no_wrap=True), []
+        line, self._key_spans = Text(no_wrap=True), []
         for binding in [*bindings.values(), *always]:
             key = self.app.get_key_display(binding)
             needed = len(key) + len(binding.description) + 3
@@ -50,17 +50,17 @@ class KeyFooter(DiffText):
                 if needed > room:
                     continue
                 room -= needed
-            self._places.append((len(line), len(line) + needed, nodes[binding.action], binding.action))
+            self._key_spans.append((len(line), len(line) + needed, nodes[binding.action], binding.action))
             line.append(key, self.colour("accent") + Style(bold=True))
             line.append(f" {binding.description}  ")
         self.show([line])
 
-    _places: list[tuple[int, int, DOMNode, str]] = []
+    _key_spans: list[tuple[int, int, DOMNode, str]] = []
     """Columns of each key, and the action with the node that it belongs to."""
 
     async def on_click(self, event: Click) -> None:
         """Run what the key does. The key itself would be a letter where something is typed."""
-        for start, end, node, action in self._places:
+        for start, end, node, action in self._key_spans:
             if start <= event.x - self.gutter.left < end:
                 await self.app.run_action(action, node)
                 return

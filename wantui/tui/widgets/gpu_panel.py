@@ -13,7 +13,7 @@ from wantui.tui.plots import bar, braille
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.widgets.diff_text import DiffText
 
-HISTORY = 600
+MAX_SAMPLES = 600
 """Number of samples stored for the graph."""
 
 
@@ -33,15 +33,15 @@ class GpuHistory:
 
     def __init__(self) -> None:
         self.sample: GpuSample | None = None
-        self.used: dict[int, deque[float | None]] = {}
-        self.machine: deque[float | None] = deque(maxlen=HISTORY)
+        self.gpu_memory: dict[int, deque[float | None]] = {}
+        self.machine_memory: deque[float | None] = deque(maxlen=MAX_SAMPLES)
         self.workers: dict[int, WorkerMemory] = {}
 
     def add(self, sample: GpuSample) -> None:
         self.sample = sample
-        self.machine.append(sample.memory_used)
+        self.machine_memory.append(sample.memory_used)
         for gpu in sample.gpus:
-            self.used.setdefault(gpu.index, deque(maxlen=HISTORY)).append(gpu.memory_used)
+            self.gpu_memory.setdefault(gpu.index, deque(maxlen=MAX_SAMPLES)).append(gpu.memory_used)
 
 
 class GpuPanel(DiffText):
@@ -81,13 +81,13 @@ class GpuPanel(DiffText):
         line = Text.assemble(("RAM ", "bold"))
         self._memory(line, sample.memory_used, sample.memory_total, width)
         line.append(f"  CPU {sample.cpu:3.0f} %")
-        held = worker_memory(self.snapshot)
+        held = measure_worker_memory(self.snapshot)
         if held is not None:
             line.append(f"  workers {format_bytes(held)}")
         line.append(f"  no GPU: {sample.reason}", "dim")
         if not self.large:
             return [line]
-        return [line, *self.graph(list(self.history.machine), sample.memory_total, width)]
+        return [line, *self.graph(list(self.history.machine_memory), sample.memory_total, width)]
 
     def gpu_lines(self, gpu: GpuState, width: int) -> list[Text]:
         line = Text.assemble((f"GPU{gpu.index} ", "bold"))
@@ -111,7 +111,7 @@ class GpuPanel(DiffText):
         if not self.large:
             return [line]
         total = gpu.memory_total or 1
-        lines = [line, *self.graph(list(self.history.used.get(gpu.index, ())), total, width)]
+        lines = [line, *self.graph(list(self.history.gpu_memory.get(gpu.index, ())), total, width)]
         for worker in ours:
             predicted = format_bytes(worker.predicted) if worker.predicted else "not known"
             lines.append(Text(f"  peak {format_bytes(worker.peak)}, predicted {predicted}"))
@@ -146,7 +146,7 @@ def _or_na(value: float | None, form: str) -> str:
     return "N/A" if value is None else format(value, form)
 
 
-def worker_memory(snapshot: QueueSnapshot) -> int | None:
+def measure_worker_memory(snapshot: QueueSnapshot) -> int | None:
     """Return the resident bytes of all our workers on this machine; None without any."""
     import psutil
 
@@ -156,18 +156,18 @@ def worker_memory(snapshot: QueueSnapshot) -> int | None:
         if video.worker is None or snapshot.engine is None:
             continue
         try:
-            total = (total or 0) + int(psutil.Process(worker_process(video.worker)).memory_info().rss)
+            total = (total or 0) + int(psutil.Process(parse_worker_process(video.worker)).memory_info().rss)
         except (psutil.Error, ValueError):
             continue
     return total
 
 
-def worker_process(worker: str) -> int:
+def parse_worker_process(worker: str) -> int:
     """Return the process of a worker, from the name in its claims."""
     return int(worker.rpartition(":")[2])
 
 
-def worker_figures(process: int, memory: Mapping[str, int]) -> WorkerMemory | None:
+def parse_worker_memory(process: int, memory: Mapping[str, int]) -> WorkerMemory | None:
     """Return the memory figures of a step; None on a CPU."""
     if "allocated" not in memory:
         return None

@@ -13,15 +13,15 @@ from textual.reactive import reactive
 from wantui.tui.state_style import state_style
 from wantui.tui.widgets.virtual_list import VirtualList
 
-CELL = 3
+CELL_WIDTH = 3
 
 
 class Matrix(VirtualList):
     """Matrix of cells; `show` sets the rows, the columns, and the state of each cell."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "sideways(-1)", "Left", show=False),
-        Binding("right", "sideways(1)", "Right", show=False),
+        Binding("left,h", "move_column(-1)", "Left", show=False),
+        Binding("right", "move_column(1)", "Right", show=False),
     ]
 
     column: reactive[int] = reactive(0)
@@ -60,7 +60,7 @@ class Matrix(VirtualList):
         if before != now:
             self.post_message(self.Moved(self.cursor, self.column))
 
-    def action_sideways(self, by: int) -> None:
+    def action_move_column(self, by: int) -> None:
         self.column += by
 
     def _first_column(self, room: int) -> int:
@@ -70,7 +70,7 @@ class Matrix(VirtualList):
     def _widths(self, width: int) -> tuple[int, int]:
         """Return the width of the names, and how many cells fit."""
         names = min(30, max([len(name) for name in self.names[:500]] + [4]) + 1, max(8, width // 2))
-        return names, max(1, (width - names) // CELL)
+        return names, max(1, (width - names) // CELL_WIDTH)
 
     def _draw_row(self, row: int, width: int) -> Text:
         names, room = self._widths(width)
@@ -93,7 +93,7 @@ class Matrix(VirtualList):
         names, room = self._widths(self.size.width)
         before = self.column
         if x >= names:
-            self.column = (x - names) // CELL + self._first_column(room)
+            self.column = (x - names) // CELL_WIDTH + self._first_column(room)
         if self.column == before:
             super().clicked(index, x)
         else:

@@ -9,7 +9,7 @@ from wantui.prompts.highlighting import highlight_template
 from wantui.tui.widgets.diff_text import colour
 from wantui.tui.widgets.text_editing import TextEditorMixin
 
-COLOURED = 20_000
+MAX_COLOURED = 20_000
 """Characters up to which a template is coloured; longer ones are edited plainly, so that typing stays quick."""
 
 
@@ -80,18 +80,18 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self._line_cache.clear()
         self._highlights.clear()
         text = self.text
-        if len(text) > COLOURED:
+        if len(text) > MAX_COLOURED:
             return
-        stretches: list[tuple[int, int, str]] = list(highlight_template(text))
+        spans: list[tuple[int, int, str]] = list(highlight_template(text))
         if self.fault is not None and text:
             position = min(self.fault, len(text) - 1)
-            stretches.append((position, position + 1, "fault"))
+            spans.append((position, position + 1, "fault"))
         lines = text.split("\n")
         starts = [0]
         for line in lines:
             starts.append(starts[-1] + len(line) + 1)
         row = 0
-        for start, end, kind in sorted(stretches, key=lambda stretch: stretch[0]):
+        for start, end, kind in sorted(spans, key=lambda span: span[0]):
             while start >= starts[row + 1]:
                 row += 1
             line = lines[row]

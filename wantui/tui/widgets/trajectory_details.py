@@ -12,7 +12,7 @@ from wantui.analysis.strides import BEND_METRICS, find_unsettled
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
-from wantui.tui.analysis_data import DrawnWord
+from wantui.tui.analysis_data import WordAttention
 from wantui.tui.plain import plain
 from wantui.tui.plots import braille, half_blocks, sparkline
 from wantui.tui.widgets.diff_text import DiffText
@@ -112,7 +112,7 @@ class TrajectoryDetails(VerticalScroll):
         lines += self._left_out("not compared", [one for one in comparison.left_out if one not in set(left_out)], width)
         self.cells.show(lines)
 
-    def show_attention(self, video: Video, words: list[DrawnWord]) -> None:
+    def show_attention(self, video: Video, words: list[WordAttention]) -> None:
         """Show each marked word with its attention over the frames of the video."""
         self.border_title = plain(f"Attention, {video.name}")
         lines: list[Text] = []

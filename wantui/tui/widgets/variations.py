@@ -15,7 +15,7 @@ EMPTY = """t: write a template
 a [red|blue] circle      one variation for each option
 a (circle)               a marked word: attention
 a [big|small|] circle    an option may be empty"""
-LOOKED_AT = 500
+SAMPLED_IDS = 500
 """Variations by whose ids the width of the column is chosen."""
 
 
@@ -40,7 +40,7 @@ class Variations(VirtualList):
             return
         seen: dict[str, int] = {}
         self._first_with_prompt = [seen.setdefault(v.prompt, index) for index, v in enumerate(outline.variations)]
-        self._id_width = min(28, max(len(variation.id) for variation in outline.variations[:LOOKED_AT]) + 1)
+        self._id_width = min(28, max(len(variation.id) for variation in outline.variations[:SAMPLED_IDS]) + 1)
         self.border_title = plain(f"Variations: {len(outline.variations):,}")
         self.fill(len(outline.variations), self._draw_variation)
 
@@ -60,6 +60,6 @@ class Variations(VirtualList):
             if mark.weight != 1:
                 line.append(f" x{mark.weight:g}", self.colour("warning"))
             if self.tokenizer is not None:
-                cut = token_texts(self.tokenizer, variation.prompt, mark.start, mark.end)
-                line.append(f" = {'·'.join(cut)}", Style(dim=True))
+                tokens = token_texts(self.tokenizer, variation.prompt, mark.start, mark.end)
+                line.append(f" = {'·'.join(tokens)}", Style(dim=True))
         return line

@@ -3,7 +3,7 @@
 import sqlite3
 
 
-def queue_fault(error: Exception) -> str:
+def describe_queue_error(error: Exception) -> str:
     """Return why the queue was not changed, and what to do."""
     if not isinstance(error, sqlite3.OperationalError):
         return f"cannot change the queue: {error}. wantui queue ls says more."
